@@ -1,0 +1,27 @@
+"""The frames that client and agent speak: bytes in, frames out, no I/O. See docs/protocol.md."""
+
+from kubectl_gadget.wire.frames import (
+    MAX_PAYLOAD,
+    VERSION,
+    EventsHeader,
+    Frame,
+    FrameDecoder,
+    FrameType,
+    encode,
+    encode_json,
+    header,
+    split_events,
+)
+
+__all__ = [
+    "MAX_PAYLOAD",
+    "VERSION",
+    "EventsHeader",
+    "Frame",
+    "FrameDecoder",
+    "FrameType",
+    "encode",
+    "encode_json",
+    "header",
+    "split_events",
+]

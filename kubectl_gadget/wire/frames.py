@@ -1,0 +1,142 @@
+"""Length-prefixed, typed, versioned frames (docs/protocol.md).
+
+The decoder takes a byte stream in pieces of any size and gives back whole frames. It never reads or writes by itself,
+so it can be tested without a socket. The trap: a frame of a newer version must be skipped, not refused, or client and
+agent could never differ in version.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from kubectl_gadget.errors import FrameError
+
+MAGIC = b"kg"
+VERSION = 1
+MAX_PAYLOAD = 64 << 20
+"""Largest payload in bytes; what claims to be larger is not one of our frames."""
+
+_HEADER = struct.Struct("<2sBBI")
+_EVENTS = struct.Struct("<HHIQQ")
+
+
+class FrameType(IntEnum):
+    """What a frame carries. 1 to 31 go from agent to client, 32 and up from client to agent."""
+
+    HELLO = 1
+    STARTED = 2
+    CONTAINERS = 3
+    EVENTS = 4
+    STATS = 5
+    WARNING = 6
+    END = 7
+    PONG = 8
+    OBJECT = 32
+    RUN = 33
+    FILTER = 34
+    HEARTBEAT = 35
+    STOP = 36
+
+
+class Frame(NamedTuple):
+    """One frame. `type` is an int, since an agent of another version may send types that we do not know."""
+
+    type: int
+    payload: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The payload as a JSON object. Raises FrameError when it is not one."""
+        try:
+            value = json.loads(self.payload)
+        except (ValueError, RecursionError) as error:
+            raise FrameError(f"a frame of type {self.type} holds no valid JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise FrameError(f"a frame of type {self.type} holds a JSON {type(value).__name__}, not an object")
+        return value
+
+
+class EventsHeader(NamedTuple):
+    """Head of an EVENTS payload: which gadget, the frame's number, and the boot time (ns) up to which it is complete."""
+
+    gadget: int
+    sequence: int
+    complete_until: int
+
+    def encode(self) -> bytes:
+        """24 bytes, to be followed by ring buffer bytes as the kernel wrote them."""
+        return _EVENTS.pack(self.gadget, 0, 0, self.sequence, self.complete_until)
+
+
+def split_events(payload: bytes) -> tuple[EventsHeader, memoryview]:
+    """Head and ring buffer bytes of an EVENTS payload. Raises FrameError when it is too short."""
+    if len(payload) < _EVENTS.size:
+        raise FrameError(f"an EVENTS frame of {len(payload)} bytes is shorter than its head")
+    gadget, _, _, sequence, complete_until = _EVENTS.unpack_from(payload)
+    return EventsHeader(gadget, sequence, complete_until), memoryview(payload)[_EVENTS.size :]
+
+
+def header(type: int, length: int) -> bytes:
+    """The 8 bytes that go before a payload of `length` bytes. Raises ValueError when that is over MAX_PAYLOAD."""
+    if length > MAX_PAYLOAD:
+        raise ValueError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
+    return _HEADER.pack(MAGIC, VERSION, type, length)
+
+
+def encode(type: int, payload: bytes = b"") -> bytes:
+    """One whole frame."""
+    return header(type, len(payload)) + payload
+
+
+def encode_json(type: int, value: dict[str, Any]) -> bytes:
+    """One whole frame whose payload is compact JSON."""
+    return encode(type, json.dumps(value, separators=(",", ":")).encode())
+
+
+class FrameDecoder:
+    """Turns a byte stream, cut anywhere, into frames.
+
+    `skipped` counts frames of newer versions, which are passed over. After a FrameError the stream cannot be resumed.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._buffer = bytearray()
+        self._broken: FrameError | None = None
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """All frames that `data` completes. Raises FrameError, now and ever after, when the stream is not ours."""
+        self._buffer += data
+        while (frame := self._next()) is not None:
+            if frame[0] == VERSION:
+                yield Frame(frame[1], frame[2])
+            else:
+                self.skipped += 1
+
+    def close(self) -> None:
+        """To be called at the end of the stream. Raises FrameError when it ends inside a frame."""
+        if self._broken is None and self._buffer:
+            raise FrameError(f"the stream ended inside a frame, {len(self._buffer)} bytes after its start")
+
+    def _next(self) -> tuple[int, int, bytes] | None:
+        if self._broken is not None:
+            raise self._broken
+        buffer = self._buffer
+        if not MAGIC.startswith(bytes(buffer[:2])):
+            self._fail(f"expected a frame, got {bytes(buffer[:64])!r}")
+        if len(buffer) < _HEADER.size:
+            return None
+        _, version, type_, length = _HEADER.unpack_from(buffer)
+        if version < VERSION or length > MAX_PAYLOAD:
+            self._fail(f"a frame of version {version} with {length} bytes is not of this protocol")
+        end = _HEADER.size + length
+        if len(buffer) < end:
+            return None
+        payload = bytes(memoryview(buffer)[_HEADER.size : end])
+        del buffer[:end]
+        return version, type_, payload
+
+    def _fail(self, message: str) -> None:
+        self._broken = FrameError(message)
+        raise self._broken
