@@ -1,0 +1,160 @@
+"""A gadget as the client sees it: its record's layout, its columns, its parameters.
+
+The build writes one JSON file per gadget (kubectl_gadget/built/gadgets/NAME.json) from the gadget's YAML and its object's
+BTF; this module is that file's format. The trap: nothing heavy may be imported here, since `--help` reads it too.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from kubectl_gadget.errors import UsageError
+
+Show = Literal["default", "wide", "json"]
+"""Where a column is shown: in every table, with -o wide, or only in the formats for machines (which have all columns)."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One member of the record's C struct."""
+
+    name: str
+    offset: int
+    """in bytes, from the record's start (after the ring buffer's own 8 bytes)"""
+    size: int
+    """in bytes, of the whole member"""
+    type: str
+    """the outermost typedef or base type: gadget_errno, gadget_string, __u32, …"""
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """Layout of the fixed part of a record; strings follow it."""
+
+    struct: str
+    size: int
+    fields: tuple[Field, ...]
+
+    def field(self, name: str) -> Field:
+        """The field of that name. Raises KeyError."""
+        for candidate in self.fields:
+            if candidate.name == name:
+                return candidate
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `field` is a field of the record, or node, namespace, pod, container, … (see identity.COLUMNS)."""
+
+    name: str
+    """lower case; the name in JSON, in filters and in -o custom-columns"""
+    title: str
+    field: str
+    description: str
+    show: Show = "default"
+    width: int = 10
+    """of a table's column, before it is fitted to the terminal"""
+    align: Literal["left", "right"] = "left"
+    stretch: bool = False
+    """takes what the terminal has left over, and gives way first (paths, arguments)"""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One option of a gadget's command, which sets a global of the BPF object before it is loaded."""
+
+    name: str
+    """the option without its dashes"""
+    type: Literal["bool", "int", "string"]
+    description: str
+    variable: str
+    """name of the `const volatile` global"""
+    default: bool | int | str | None = None
+    """None: the global keeps the value that the C source gives it"""
+    column: str | None = None
+    """the column that this parameter tests, so that --filter can be pushed down to it"""
+    test: Literal["equal", "prefix"] | None = None
+    """how the column is tested"""
+
+
+@dataclass(frozen=True)
+class Global:
+    """Place of a `const volatile` global in the object's .rodata, in bytes."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ProgramChoice:
+    """Sets of programs that do the same, best first; the agent loads the first set that the kernel accepts."""
+
+    any_of: tuple[tuple[str, ...], ...]
+    optional: bool = False
+    purpose: str = ""
+    """what is missing without it, in the words of a warning"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command line, and what it is for."""
+
+    command: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Gadget:
+    """All that the client knows about a gadget, except its BPF objects."""
+
+    name: str
+    """trace_open"""
+    command: tuple[str, ...]
+    """("trace", "open")"""
+    group: str
+    """files, processes, network, security, memory: how lists are ordered"""
+    summary: str
+    """one line, no full stop"""
+    description: str
+    record: Record
+    columns: tuple[Column, ...]
+    programs: tuple[ProgramChoice, ...]
+    globals: dict[str, Global]
+    parameters: tuple[Parameter, ...] = ()
+    examples: tuple[Example, ...] = field(default=())
+
+    def column(self, name: str) -> Column:
+        """The column of that name. Raises UsageError that offers the nearest names."""
+        for candidate in self.columns:
+            if candidate.name == name:
+                return candidate
+        raise UsageError(
+            f"{' '.join(self.command)} has no column {name!r}",
+            f"one of {', '.join(column.name for column in self.columns)}",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What the build writes; from_json(to_json()) is the same gadget."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Gadget":
+        """Reads what to_json wrote. Raises KeyError or TypeError when it is something else."""
+        record = value["record"]
+        return cls(
+            name=value["name"],
+            command=tuple(value["command"]),
+            group=value["group"],
+            summary=value["summary"],
+            description=value["description"],
+            record=Record(record["struct"], record["size"], tuple(Field(**item) for item in record["fields"])),
+            columns=tuple(Column(**item) for item in value["columns"]),
+            programs=tuple(
+                ProgramChoice(tuple(map(tuple, item["any_of"])), item["optional"], item["purpose"])
+                for item in value["programs"]
+            ),
+            globals={name: Global(**item) for name, item in value["globals"].items()},
+            parameters=tuple(Parameter(**item) for item in value["parameters"]),
+            examples=tuple(Example(**item) for item in value["examples"]),
+        )
