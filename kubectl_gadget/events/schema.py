@@ -1,7 +1,7 @@
 """A gadget as the client sees it: its record's layout, its columns, its parameters.
 
-The build writes one JSON file per gadget (kubectl_gadget/built/gadgets/NAME.json) from the gadget's YAML and its object's
-BTF; this module is that file's format. The trap: nothing heavy may be imported here, since `--help` reads it too.
+The build writes one JSON file per gadget (kubectl_gadget/built/gadgets/NAME.json) from the gadget's YAML and its
+object's BTF; this module is that file's format. The trap: nothing heavy may be imported here, since `--help` reads it too.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from kubectl_gadget.errors import UsageError
 
 Show = Literal["default", "wide", "json"]
-"""Where a column is shown: in every table, with -o wide, or only in the formats for machines (which have all columns)."""
+"""Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,16 @@
 """What one run was asked to do, after the command line has been read and before anything is started.
 
-`cli` fills it, `session.run` takes it. The trap: values are already checked here (a duration is a number of seconds), so that
-nothing is created in a cluster before a usage error is found.
+`cli` fills it, `session.run` takes it. The trap: values are already checked here (a duration is a number of seconds),
+so that nothing is created in a cluster before a usage error is found.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
-
-
-@dataclass(frozen=True)
-class KubeOptions:
-    """kubectl's own global flags. None means: as the kubeconfig says."""
-
-    kubeconfig: str | None = None
-    context: str | None = None
-    cluster: str | None = None
-    user: str | None = None
-    server: str | None = None
-    token: str | None = None
-    as_user: str | None = None
-    as_groups: tuple[str, ...] = ()
-    request_timeout: float | None = None
-    """seconds, per API call, never for the stream"""
-    certificate_authority: str | None = None
-    client_certificate: str | None = None
-    client_key: str | None = None
-    insecure_skip_tls_verify: bool = False
-    tls_server_name: str | None = None
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which containers are traced."""
-
-    namespace: str | None = None
-    """None: the context's namespace (cluster), or any (local)"""
-    all_namespaces: bool = False
-    pods: tuple[str, ...] = ()
-    selector: str | None = None
-    """label selector as kubectl takes it, set-based too"""
-    containers: tuple[str, ...] = ()
-    nodes: tuple[str, ...] = ()
-    host: bool = False
-    """host processes too"""
-
-
-@dataclass(frozen=True)
-class AgentOptions:
-    """How agents are started in a cluster."""
-
-    image: str | None = None
-    image_pull_policy: str | None = None
-    image_pull_secret: str | None = None
-    namespace: str = "kubectl-gadget"
-    privileged: bool = False
-    start_timeout: float = 60.0
-    """seconds"""
-    idle_timeout: float = 600.0
-    """seconds after which an on-demand agent pod without a session ends by itself"""
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """What is printed."""
-
-    format: str = "table"
-    """table, wide, json, yaml, csv, name, jsonpath=…, custom-columns=…"""
-    no_headers: bool = False
-    color: str = "auto"
-    """auto, always, never"""
-    columns: tuple[str, ...] = ()
-    """--columns a,b: shown instead of the default ones"""
+from kubectl_gadget.output.options import OutputOptions
 
 
 @dataclass(frozen=True)

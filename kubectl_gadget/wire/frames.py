@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
 
 class EventsHeader(NamedTuple):
-    """Head of an EVENTS payload: which gadget, the frame's number, and the boot time (ns) up to which it is complete."""
+    """Head of an EVENTS payload: which gadget, the frame's number, and until which boot time (ns) it is complete."""
 
     gadget: int
     sequence: int

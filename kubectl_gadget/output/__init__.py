@@ -1,0 +1,1 @@
+"""The sinks: table, json, yaml, csv, … from rows to text."""
