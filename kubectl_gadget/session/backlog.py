@@ -1,0 +1,78 @@
+"""Frames that were read and not yet decoded: between the event loop, which reads at full speed, and the pipeline's thread.
+
+A burst that is faster than the terminal is late, not lost. The trap: the bound counts bytes, not frames; when it is reached the
+reader waits, the stream fills up, and the node's ring buffer drops and counts.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from typing import NamedTuple
+
+from kubectl_gadget.wire import Frame
+
+
+class Item(NamedTuple):
+    """One frame of one node; `node` is the node session's key."""
+
+    node: str
+    frame: Frame
+
+
+class Backlog:
+    """A queue with one reader thread, bounded in bytes. To be made in the event loop that feeds it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+        self._condition = threading.Condition()
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._closed = False
+
+    @property
+    def bytes(self) -> int:
+        """What is held now, in bytes of payload."""
+        return self._bytes
+
+    async def put(self, item: Item) -> None:
+        """Adds a frame; waits while there is no room, except for the first."""
+        size = len(item.frame.payload)
+        while self._bytes and self._bytes + size > self._limit:
+            self._room.clear()
+            await self._room.wait()
+        with self._condition:
+            self._items.append(item)
+            self._bytes += size
+            self._condition.notify()
+
+    def take(self, timeout: float) -> list[Item] | None:
+        """From the pipeline's thread: all that has come, at most 4 MiB; [] after `timeout` seconds; None at the end."""
+        with self._condition:
+            if not self._items and not self._closed:
+                self._condition.wait(timeout)
+            taken: list[Item] = []
+            size = 0
+            while self._items and size < 4 << 20:
+                item = self._items.popleft()
+                size += len(item.frame.payload)
+                taken.append(item)
+            self._bytes -= size
+            ended = self._closed and not taken
+        if size:
+            self._wake()
+        return None if ended else taken
+
+    def close(self) -> None:
+        """Nothing more will be put; what is held can still be taken."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+
+    def _wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._room.set)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise

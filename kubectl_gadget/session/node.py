@@ -1,0 +1,253 @@
+"""One node of a run: speaks docs/protocol.md with its agent, reconnects, and hands frames to the backlog.
+
+The trap: a node must never end the run. Whatever happens to it becomes a state and a line of progress; only the run decides.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError
+from kubectl_gadget.session.backlog import Backlog, Item
+from kubectl_gadget.session.stream import NodeStream, Open
+from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json
+
+HEARTBEAT_SECONDS = 5.0
+SILENCE_SECONDS = 20.0
+"""Without any frame for this long (statistics come each second), the connection counts as lost."""
+_HELLO_SECONDS = 20.0
+_END_SECONDS = 3.0
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+DETACHED = Frame(255, b"")
+"""What the client itself puts behind a connection's last frame, so that the pipeline waits no longer for that node."""
+
+
+@dataclass
+class NodeState:
+    """What is known of one node. Written by the event loop, read by the summary."""
+
+    name: str
+    attached: bool = False
+    ever_attached: bool = False
+    error: GadgetError | None = None
+    """why it does not run now; None while it does, or before it began"""
+    gaps: int = 0
+    gap_seconds: float = 0.0
+    hello: dict[str, Any] = field(default_factory=dict)
+    started: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    """of the connection that is open now"""
+    past_stats: list[dict[str, Any]] = field(default_factory=list)
+    """last statistics of connections that were lost"""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is asked of every node's agent."""
+
+    gadgets: list[dict[str, Any]]
+    """the entries of RUN's `gadgets`"""
+    object_bytes: Callable[[int, str], bytes]
+    """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""
+
+
+class NodeSession:
+    """Runs the session of one node until it is stopped, over as many connections as that takes."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        open_stream: Open,
+        request: RunRequest,
+        agent_filter: dict[str, Any],
+        backlog: Backlog,
+        progress: Callable[[str, str], None],
+        on_change: Callable[[], None],
+        reconnect: bool = True,
+    ) -> None:
+        self.state = state
+        self._open = open_stream
+        self._request = request
+        self._filter = agent_filter
+        self._backlog = backlog
+        self._progress = progress
+        self._on_change = on_change
+        self._reconnect = reconnect
+        self._stream: NodeStream | None = None
+        self._stop = asyncio.Event()
+        self._sent: dict[int, int] = {}
+        self._beats = 0
+
+    async def set_filter(self, agent_filter: dict[str, Any]) -> None:
+        """Replaces the filter, now and for later connections."""
+        if agent_filter == self._filter:
+            return
+        self._filter = agent_filter
+        if self._stream is not None and self.state.attached:
+            try:
+                await self._stream.send(encode_json(FrameType.FILTER, agent_filter))
+            except GadgetError as error:
+                self._progress(self.state.name, f"the new filter was not delivered: {error}")
+
+    def stop(self) -> None:
+        """Asks the agent to end; `run` then returns within seconds."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Connects, and connects again when the connection is lost. Never raises GadgetError; cancelling detaches."""
+        attempt = 0
+        lost_at: float | None = None
+        while not self._stop.is_set():
+            try:
+                await self._connect(lost_at)
+                await self._detached(None)
+                return
+            except GadgetError as error:
+                was_attached = self.state.attached
+                await self._detached(error)
+                if isinstance(error, ForbiddenError) or not self._reconnect or not self.state.ever_attached:
+                    self._progress(self.state.name, f"failed: {error}")
+                    return
+                if was_attached:
+                    attempt, lost_at = 0, time.monotonic()
+                    self.state.gaps += 1
+                    self._progress(self.state.name, f"connection lost ({error}); reconnecting")
+            await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+            attempt += 1
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _detached(self, error: GadgetError | None) -> None:
+        self.state.attached = False
+        self.state.error = error
+        self._sent.clear()
+        if self.state.stats:
+            self.state.past_stats.append(self.state.stats)
+            self.state.stats = {}
+        await self._backlog.put(Item(self.state.name, DETACHED))
+        self._on_change()
+
+    async def _connect(self, lost_at: float | None) -> None:
+        stream = await self._open()
+        self._stream = stream
+        try:
+            decoder = FrameDecoder()
+            await self._converse(stream, decoder, lost_at)
+        except FrameError as error:
+            raise AgentError(f"its agent does not speak our protocol: {error}") from None
+        finally:
+            self._stream = None
+            await stream.close()
+
+    async def _converse(self, stream: NodeStream, decoder: FrameDecoder, lost_at: float | None) -> None:
+        error: GadgetError | None = None
+        async with asyncio.TaskGroup() as tasks:
+            keeper = tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")
+            try:
+                await self._read(stream, decoder, lost_at)
+            except GadgetError as caught:  # raised below, outside of the group, which would wrap it
+                error = caught
+            finally:
+                keeper.cancel()
+        if error is not None:
+            raise error
+
+    async def _read(self, stream: NodeStream, decoder: FrameDecoder, lost_at: float | None) -> None:
+        while True:
+            limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
+            try:
+                data = await asyncio.wait_for(stream.receive(), limit)
+            except TimeoutError:
+                raise AgentError(f"nothing was heard from its agent for {limit:.0f} s") from None
+            if not data:
+                if self._stop.is_set():
+                    return
+                decoder.close()
+                raise AgentError(f"its agent ended: {stream.stderr_tail or 'it said nothing'}")
+            for frame in decoder.feed(data):
+                if await self._handle(stream, frame, lost_at):
+                    return
+
+    async def _handle(self, stream: NodeStream, frame: Frame, lost_at: float | None) -> bool:
+        """Acts on one frame; True when it was the last one."""
+        match frame.type:
+            case FrameType.HELLO:
+                await self._greet(stream, frame)
+            case FrameType.STARTED:
+                self._start(frame, lost_at)
+            case FrameType.STATS:
+                self.state.stats = frame.json()
+            case FrameType.PONG:
+                frame = self._timed(frame)
+            case FrameType.END:
+                return self._end(frame)
+            case FrameType.WARNING:
+                self._progress(self.state.name, str(frame.json().get("message", "")))
+        await self._backlog.put(Item(self.state.name, frame))
+        return False
+
+    async def _greet(self, stream: NodeStream, frame: Frame) -> None:
+        hello = frame.json()
+        self.state.hello = hello
+        architecture = str(hello.get("architecture", ""))
+        await self._beat(stream)
+        for index in range(len(self._request.gadgets)):
+            await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, architecture)))
+        await stream.send(encode_json(FrameType.RUN, {"gadgets": self._request.gadgets, "filter": self._filter}))
+
+    def _start(self, frame: Frame, lost_at: float | None) -> None:
+        self.state.started = frame.json()
+        self.state.attached = self.state.ever_attached = True
+        self.state.error = None
+        if lost_at is not None:
+            gap = time.monotonic() - lost_at
+            self.state.gap_seconds += gap
+            self._progress(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
+        self._on_change()
+
+    def _timed(self, frame: Frame) -> Frame:
+        """A PONG with the client's own times of sending and receiving added, for the clock estimate."""
+        value = frame.json()
+        sent = self._sent.pop(int(value.get("id", -1)), None)
+        if sent is not None:
+            value |= {"client_sent_ns": sent, "client_received_ns": time.time_ns()}
+        return Frame(frame.type, json.dumps(value).encode())
+
+    def _end(self, frame: Frame) -> bool:
+        end = frame.json()
+        if isinstance(end.get("stats"), dict):
+            self.state.stats = end["stats"]
+        error = end.get("error")
+        if isinstance(error, dict):
+            message = ": ".join(str(error[key]) for key in ("what", "why") if error.get(key))
+            raise AgentError(message or "its agent failed", error.get("try"))
+        if end.get("reason") != "stop":
+            raise AgentError(f"its agent ended by itself ({end.get('reason')})")
+        return True
+
+    async def _keep_alive(self, stream: NodeStream) -> None:
+        """Heartbeats until stopped, then STOP and a bounded wait for END."""
+        try:
+            while not self._stop.is_set():
+                await self._pause(HEARTBEAT_SECONDS)
+                if not self._stop.is_set() and self.state.hello:
+                    await self._beat(stream)
+            await stream.send(encode_json(FrameType.STOP, {}))
+            await asyncio.sleep(_END_SECONDS)
+        except GadgetError:
+            # The reader sees the same broken stream and reports it.
+            return
+        await stream.close()
+
+    async def _beat(self, stream: NodeStream) -> None:
+        self._beats += 1
+        self._sent[self._beats] = time.time_ns()
+        await stream.send(encode_json(FrameType.HEARTBEAT, {"id": self._beats}))
