@@ -1,7 +1,8 @@
-"""Frames that were read and not yet decoded: between the event loop, which reads at full speed, and the pipeline's thread.
+"""Frames that were read and not yet decoded, between the event loop and the pipeline's thread.
 
-A burst that is faster than the terminal is late, not lost. The trap: the bound counts bytes, not frames; when it is reached the
-reader waits, the stream fills up, and the node's ring buffer drops and counts.
+The loop reads at full speed, so that a burst that is faster than the terminal is late, not lost. The trap: the bound
+counts bytes, not frames; when it is reached the reader waits, the stream fills up, and the node's ring buffer drops and
+counts.
 """
 
 import asyncio

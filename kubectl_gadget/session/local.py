@@ -1,7 +1,7 @@
 """The agent of this machine, as a child process over pipes.
 
-It is the same program that runs in a pod. The trap: a terminal's Ctrl-C goes to the whole process group, so the child gets a
-session of its own and learns of the end from its input.
+It is the same program that runs in a pod. The trap: a terminal's Ctrl-C goes to the whole process group, so the child
+gets a session of its own and learns of the end from its input.
 """
 
 import asyncio

@@ -1,0 +1,30 @@
+"""What a user sees on standard error while a run is prepared and goes on. Standard output is for events only.
+
+The trap: messages may hold text that came from a node, so control characters are escaped here too.
+"""
+
+from typing import TextIO
+
+
+class Progress:
+    """Writes lines for people, unless `quiet`."""
+
+    def __init__(self, stream: TextIO, quiet: bool) -> None:
+        self._stream = stream
+        self._quiet = quiet
+
+    def say(self, message: str) -> None:
+        """One line, left out when quiet."""
+        if not self._quiet:
+            self.warn(message)
+
+    def node(self, node: str, message: str) -> None:
+        """One line about a node."""
+        self.say(f"{node}: {message}")
+
+    def warn(self, message: str) -> None:
+        """One line that is written even when quiet."""
+        for line in message.splitlines() or [""]:
+            printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+            self._stream.write(printable + "\n")
+        self._stream.flush()

@@ -1,0 +1,190 @@
+"""One run from beginning to end: check, find nodes, stream, show, stop, clean up, sum up, exit code.
+
+The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), the second leaves at once, and
+whoever waits for something here must not outlive the first one for long.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.backlog import Backlog
+from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
+from kubectl_gadget.session.nodes import NodeChange, Nodes
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.pipeline import Pipeline
+from kubectl_gadget.session.progress import Progress
+
+EXPECTATION_FAILED = 4
+_STOP_SECONDS = 5.0
+
+
+class Run:
+    """Runs all nodes of one run in the current event loop. `main` may be called once."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        nodes: Nodes,
+        request: RunRequest,
+        make_pipeline: Callable[[Backlog, Callable[[str], None]], Pipeline],
+        progress: Progress,
+    ) -> None:
+        self._options = options
+        self._nodes = nodes
+        self._request = request
+        self._make_pipeline = make_pipeline
+        self._progress = progress
+        self._states: dict[str, NodeState] = {}
+        self._sessions: dict[str, NodeSession] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._reason = ""
+        self._signal: int | None = None
+        self._watch_error: GadgetError | None = None
+        self._watching = True
+        self._began = time.monotonic()
+        self._deadline_set = False
+        self._announced = False
+
+    async def main(self) -> int:
+        """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
+        self._loop = asyncio.get_running_loop()
+        backlog = Backlog(self._options.buffer_bytes)
+        pipeline = self._make_pipeline(backlog, lambda why: self._loop.call_soon_threadsafe(self._stop, why))
+        self._catch_signals()
+        showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")
+        showing.add_done_callback(lambda _: self._stop("pipeline ended"))
+        try:
+            await self._stream(backlog)
+        finally:
+            backlog.close()
+            ended = time.monotonic()
+            await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+        if (error := showing.exception()) is not None:
+            raise error
+        return self._conclude(pipeline, ended - self._began)
+
+    async def _stream(self, backlog: Backlog) -> None:
+        """Until the run is stopped; all nodes are detached when this returns."""
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(self._watch(tasks, backlog), name="nodes of the run")
+            await self._stopped.wait()
+            watcher.cancel()
+            for session in self._sessions.values():
+                session.stop()
+            if self._running:
+                await asyncio.wait(self._running, timeout=_STOP_SECONDS)
+            for task in self._running:
+                task.cancel()
+
+    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
+        try:
+            async for change in self._nodes.watch():
+                await self._apply(change, tasks, backlog)
+        except GadgetError as error:
+            self._watch_error = error
+        self._watching = False
+        self._check()
+
+    async def _apply(self, change: NodeChange, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
+        for name in change.remove:
+            if (session := self._sessions.pop(name, None)) is not None:
+                session.stop()
+        for session in self._sessions.values():
+            await session.set_filter(change.filter)
+        for name, open_stream in change.add.items():
+            state = self._states.setdefault(name, NodeState(name))
+            state.error = None
+            session = NodeSession(
+                state,
+                open_stream,
+                self._request,
+                change.filter,
+                backlog,
+                self._progress.node,
+                self._check,
+                self._nodes.reconnect,
+            )
+            self._sessions[name] = session
+            task = tasks.create_task(session.run(), name=f"session of {name}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(lambda _: self._check())
+        if not change.add and not self._sessions:
+            self._set_deadline()
+
+    def _check(self) -> None:
+        """After every change of a node: is everything attached, or everything over?"""
+        states = self._states.values()
+        if any(state.attached for state in states):
+            self._set_deadline()
+        pending = [state for state in states if not state.attached and state.error is None]
+        if not self._announced and states and not pending and any(state.attached for state in states):
+            self._announced = True
+            attached = sum(state.attached for state in states)
+            self._progress.say(f"tracing {self._what()} on {attached}/{len(states)} nodes; Ctrl-C ends")
+        over = not self._running and (not self._watching or (states and all(state.error for state in states)))
+        if over or (self._watch_error is not None and not self._sessions):
+            self._stop("no node is left")
+
+    def _what(self) -> str:
+        return ", ".join(" ".join(run.gadget.command) for run in self._options.gadgets)
+
+    def _set_deadline(self) -> None:
+        if self._deadline_set:
+            return
+        self._deadline_set = True
+        self._began = time.monotonic()
+        if self._options.timeout is not None:
+            self._loop.call_later(self._options.timeout, self._stop, "timeout")
+
+    def _stop(self, reason: str) -> None:
+        if not self._stopped.is_set():
+            self._reason = reason
+            self._stopped.set()
+
+    def _catch_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._interrupt, number)
+
+    def _interrupt(self, number: int) -> None:
+        if self._signal is not None:
+            self._progress.warn("left at once; agents that were started end by themselves, and remove their programs")
+            os._exit(128 + number)
+        self._signal = number
+        self._stop("signal")
+
+    def _conclude(self, pipeline: Pipeline, seconds: float) -> int:
+        states = self._states
+        if self._watch_error is not None:
+            raise self._watch_error
+        if states and not any(state.ever_attached for state in states.values()) and self._signal is None:
+            raise self._none_ran()
+        for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds):
+            self._progress.say(line)
+        if pipeline.failed_on or pipeline.expectation_missed:
+            self._progress.warn(pipeline.verdict)
+            return EXPECTATION_FAILED
+        if self._signal is not None:
+            return 128 + self._signal
+        if any(state.error is not None for state in states.values()):
+            return 1
+        if self._options.strict and not summary.is_complete(states, pipeline.unattributed):
+            self._progress.warn("--strict: the trace is not complete")
+            return 1
+        return 0
+
+    def _none_ran(self) -> GadgetError:
+        errors = {name: state.error for name, state in self._states.items() if state.error is not None}
+        if len(errors) == 1:
+            ((name, error),) = errors.items()
+            node = self._states[name].hello.get("node", name)
+            return AgentError(f"{node}: {error}", error.remedy)
+        text = "\n".join(f"  {name}: {error}" for name, error in errors.items())
+        remedy = next((error.remedy for error in errors.values() if error.remedy), None)
+        return AgentError(f"no node could be traced\n{text}", remedy)

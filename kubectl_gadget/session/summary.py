@@ -1,0 +1,98 @@
+"""What is said at the end of a run: how much was seen, on which nodes, and what was lost. 0 lost is said too.
+
+The trap: a node's counts start again with every connection, so those of lost connections are added.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kubectl_gadget.session.node import NodeState
+
+CAUSES = {
+    "ring_full": "ring buffer full",
+    "map_full": "map full",
+    "cut_strings": "strings cut",
+    "unattributed": "of unknown containers",
+}
+"""What the counters are called for people. Cut strings and unknown containers are in the output, the rest is not."""
+
+_NODES_LISTED = 20
+
+
+def lost(state: NodeState) -> Counter[str]:
+    """A node's counters by cause, over all its connections."""
+    total: Counter[str] = Counter()
+    for stats in (*state.past_stats, state.stats):
+        for gadget in stats.get("gadgets", ()):
+            for cause, per_cpu in gadget.get("lost", {}).items():
+                total[cause] += sum(per_cpu.values())
+    return total
+
+
+def events(state: NodeState) -> int:
+    """How many events a node's programs have sent, over all its connections."""
+    return sum(
+        int(gadget.get("events", 0))
+        for stats in (*state.past_stats, state.stats)
+        for gadget in stats.get("gadgets", ())
+    )
+
+
+def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
+    """Whether nothing is missing: what --strict asks for."""
+    return unattributed == 0 and all(
+        state.error is None and state.gaps == 0 and not _missing(lost(state)) for state in states.values()
+    )
+
+
+def lines(
+    states: Mapping[str, NodeState],
+    shown: Counter[str],
+    unattributed: int,
+    skew_ns: Mapping[str, int],
+    seconds: float,
+) -> Iterator[str]:
+    """The summary, a line each. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of ours."""
+    total: Counter[str] = Counter(unattributed=unattributed)
+    for state in states.values():
+        total += lost(state)
+    yield (
+        f"{_count(sum(shown.values()), 'event')} in {seconds:.1f} s from {_count(len(states), 'node')}; "
+        f"lost: {_causes(total)}"
+    )
+    if len(states) > 1:
+        busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
+        for state in busiest[:_NODES_LISTED]:
+            yield f"  {state.name}: {_count(shown[state.name], 'event')}; lost: {_causes(lost(state))}"
+        if len(busiest) > _NODES_LISTED:
+            yield f"  and {len(busiest) - _NODES_LISTED} more nodes"
+    for name, state in states.items():
+        if state.gaps:
+            yield f"  {name}: the connection was lost {_times(state.gaps)}, {state.gap_seconds:.1f} s are missing"
+        if abs(skew_ns.get(name, 0)) >= 50_000_000:
+            skew = skew_ns[name] / 1e9
+            yield f"  {name}: its clock is {abs(skew):.2f} s {'ahead' if skew > 0 else 'behind'}; times are corrected"
+    for name, state in states.items():
+        if state.error is not None:
+            yield f"failed: {name}: {state.error}"
+            if state.error.remedy:
+                yield f"  try: {state.error.remedy}"
+
+
+def _missing(causes: Mapping[str, Any]) -> int:
+    return sum(count for cause, count in causes.items() if cause != "cut_strings")
+
+
+def _causes(causes: Counter[str]) -> str:
+    lost_events = _missing({cause: n for cause, n in causes.items() if cause != "unattributed"})
+    named = [f"{CAUSES.get(cause, cause)} {count:,}" for cause, count in sorted(causes.items()) if count]
+    return f"{lost_events:,}" + (f" ({', '.join(named)})" if named else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
