@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * gadget_begin(): the first line of every program. It asks all filters, and fills in the record's head if they agree.
+ *
+ * The trap: it describes the current task. A program that runs in another task's name (a timer, a softirq) must not use
+ * it.
+ */
+#pragma once
+
+#include <gadget/filter.h>
+#include <gadget/record.h>
+#include <gadget/task.h>
+
+/* False: not wanted, and nothing was written to the record. */
+static __always_inline bool gadget_begin(struct gadget_record *record)
+{
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	struct task_struct *task, *parent;
+	__u64 ids;
+	__u32 marks = 0;
+
+	if (!gadget_wanted_cgroup(cgroup, &marks))
+		return false;
+	task = gadget_task();
+	if (!gadget_wanted_task(task))
+		return false;
+
+	record->timestamp = bpf_ktime_get_boot_ns();
+	record->cgroup = cgroup;
+	record->pid = gadget_node_pid(task);
+	record->tid = gadget_node_tid(task);
+	record->container_pid = gadget_own_pid(task, record->pid);
+	ids = bpf_get_current_uid_gid();
+	record->uid = (__u32)ids;
+	record->gid = ids >> 32;
+	record->marks = marks;
+	record->unused = 0;
+	gadget_comm_of(task, record->comm);
+	parent = gadget_read(task, real_parent);
+	record->ppid = gadget_node_pid(parent);
+	gadget_comm_of(parent, record->parent_comm);
+	return true;
+}

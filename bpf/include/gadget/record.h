@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The record that every gadget sends, and the types that tell the client what a field means (docs/design.md,
+ * "Records").
+ *
+ * A gadget's own record begins with `struct gadget_record`, goes on with its own fields, and strings follow at its end.
+ * The trap: padding is sent too. Order the fields so that there is none, or set it.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+/* CLOCK_BOOTTIME in nanoseconds. */
+typedef __u64 gadget_timestamp;
+/* The id of a cgroup v2. The client makes of it node, namespace, pod and container. */
+typedef __u64 gadget_cgroup;
+/* Ends with NUL, unless it has 16 characters. */
+typedef char gadget_comm[16];
+/* As the initial user namespace numbers them. */
+typedef __u32 gadget_uid;
+typedef __u32 gadget_gid;
+/* 0, or a positive Linux errno. */
+typedef __s32 gadget_errno;
+/* -1: none. */
+typedef __s32 gadget_fd;
+/* O_… of the architecture. */
+typedef __u32 gadget_open_flags;
+typedef __u32 gadget_mode;
+
+/*
+ * Where a text is in the record. `offset` counts from the record's start; 0: it could not be read. `length` counts the
+ * bytes of the text; with GADGET_CUT set, there was more of it.
+ */
+struct gadget_text {
+	__u16 offset;
+	__u16 length;
+};
+
+#define GADGET_CUT 0x8000
+
+/* One text. A NUL may follow, and does not count. */
+typedef struct gadget_text gadget_string;
+/* A list of texts. Each ends with a NUL, which counts; the last may lack it when the list was cut. */
+typedef struct gadget_text gadget_strings;
+/* A path: its components, leaf first, each with a NUL that counts. No components: "/". When cut, the upper part lacks.
+ */
+typedef struct gadget_text gadget_path;
+
+/* Bits of gadget_record.marks. */
+enum {
+	/* The kernel did not know this cgroup yet, the client has to decide whether it wants the record. */
+	GADGET_MARK_UNKNOWN_CGROUP = 1,
+};
+
+struct gadget_record {
+	gadget_timestamp timestamp;
+	gadget_cgroup cgroup;
+	/* Numbers in the node's PID namespace. */
+	__u32 pid;
+	__u32 tid;
+	__u32 ppid;
+	gadget_uid uid;
+	gadget_gid gid;
+	/* The process's number in its own PID namespace. */
+	__u32 container_pid;
+	gadget_comm comm;
+	gadget_comm parent_comm;
+	__u32 marks;
+	__u32 unused;
+};
+
+/* Set by the agent before the programs are loaded. */
+
+/* How deep the node's PID namespace lies: 0 is the initial one. */
+const volatile __u32 gadget_node_pid_level = 0;
+/* The cgroup that the node's cgroups lie below, since several nodes may share a kernel. 0: any. */
+const volatile __u64 gadget_node_cgroup = 0;
+/* The reader is woken each time that this many unread bytes more lie in the ring. A power of two; 0: never. */
+const volatile __u64 gadget_ring_wake_bytes = 1 << 20;

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The running task, read the fastest way that the kernel allows.
+ *
+ * From 5.11 on the verifier knows the type of the current task and lets programs follow its pointers with plain loads;
+ * a page fault there reads as 0. Before, each step is a call of bpf_probe_read_kernel. The branch that this kernel does
+ * not take is removed by the verifier. The trap: only pointers that began at gadget_task() may be read by
+ * gadget_read().
+ */
+#pragma once
+
+#include <gadget/record.h>
+#include <kernel/task.h>
+
+#define GADGET_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
+
+static __always_inline struct task_struct *gadget_task(void)
+{
+	if (GADGET_TYPED)
+		return bpf_get_current_task_btf();
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+/* gadget_read(task, real_parent, tgid) is task->real_parent->tgid. */
+#define gadget_read(pointer, ...) (GADGET_TYPED ? ___arrow(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
+
+/* A process's number in the PID namespace at `level`. */
+static __always_inline __u32 gadget_pid_at_level(struct pid *pid, __u32 level)
+{
+	const void *numbers = &pid->numbers;
+	const struct upid *upid = numbers + level * bpf_core_type_size(struct upid);
+	__u32 number = 0;
+
+	/* `nr` is not read through CO-RE since it is the first member in every kernel, and the base is relocated. */
+	bpf_probe_read_kernel(&number, sizeof(number), upid);
+	return number;
+}
+
+/* The thread's number as the node sees it. */
+static __always_inline __u32 gadget_node_tid(struct task_struct *task)
+{
+	if (!gadget_node_pid_level)
+		return gadget_read(task, pid);
+	return gadget_pid_at_level(gadget_read(task, thread_pid), gadget_node_pid_level);
+}
+
+/* The process's number as the node sees it. */
+static __always_inline __u32 gadget_node_pid(struct task_struct *task)
+{
+	if (!gadget_node_pid_level)
+		return gadget_read(task, tgid);
+	return gadget_pid_at_level(gadget_read(task, group_leader, thread_pid), gadget_node_pid_level);
+}
+
+/* The process's number as it sees it itself. `pid` is its number on the node. */
+static __always_inline __u32 gadget_own_pid(struct task_struct *task, __u32 pid)
+{
+	struct pid *numbers = gadget_read(task, group_leader, thread_pid);
+	__u32 level = gadget_read(numbers, level);
+
+	if (level == gadget_node_pid_level)
+		return pid;
+	return gadget_pid_at_level(numbers, level);
+}
+
+static __always_inline void gadget_comm_of(struct task_struct *task, gadget_comm comm)
+{
+	__u64 *words = (__u64 *)comm;
+
+	if (GADGET_TYPED) {
+		words[0] = *(__u64 *)&task->comm[0];
+		words[1] = *(__u64 *)&task->comm[8];
+	} else {
+		bpf_core_read(comm, sizeof(gadget_comm), &task->comm);
+	}
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The registers that hold a system call's arguments. The trap: on arm64 the result overwrites the first argument. */
+#pragma once
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+	unsigned long r10;
+	unsigned long r8;
+	unsigned long r9;
+	unsigned long orig_ax;
+};
+#define GADGET_ARGUMENT_0 di
+#define GADGET_ARGUMENT_1 si
+#define GADGET_ARGUMENT_2 dx
+#define GADGET_ARGUMENT_3 r10
+#define GADGET_ARGUMENT_4 r8
+#define GADGET_ARGUMENT_5 r9
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs {
+	__u64 regs[31];
+	__u64 orig_x0;
+};
+#define GADGET_ARGUMENT_0 orig_x0
+#define GADGET_ARGUMENT_1 regs[1]
+#define GADGET_ARGUMENT_2 regs[2]
+#define GADGET_ARGUMENT_3 regs[3]
+#define GADGET_ARGUMENT_4 regs[4]
+#define GADGET_ARGUMENT_5 regs[5]
+#else
+#error "define __TARGET_ARCH_x86 or __TARGET_ARCH_arm64"
+#endif
+
+#pragma clang attribute pop
