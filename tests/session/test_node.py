@@ -1,0 +1,157 @@
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from kubectl_gadget.errors import AgentError, ForbiddenError, GadgetError
+from kubectl_gadget.session import node as node_module
+from kubectl_gadget.session.backlog import Backlog
+from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
+from kubectl_gadget.wire import Frame, FrameType
+from tests.session.scripted import Reaction, ScriptedStream, obedient
+
+REQUEST = RunRequest(
+    [{"name": "trace_open", "object": 0}], lambda index, architecture: f"{architecture}-{index}".encode()
+)
+
+
+class Bench:
+    """A node session with everything around it, and what came of it."""
+
+    def __init__(self, *reactions: Reaction | GadgetError) -> None:
+        self.streams: list[ScriptedStream] = []
+        self.said: list[str] = []
+        self.state = NodeState("n1")
+        self._reactions = list(reactions)
+        self.backlog = Backlog(1 << 20)
+        self.changed = asyncio.Event()
+        self.session = NodeSession(
+            self.state, self._open, REQUEST, {"host": False}, self.backlog, self._say, self.changed.set
+        )
+
+    async def _open(self) -> ScriptedStream:
+        reaction = self._reactions.pop(0) if len(self._reactions) > 1 else self._reactions[0]
+        if isinstance(reaction, GadgetError):
+            raise reaction
+        self.streams.append(ScriptedStream(reaction))
+        return self.streams[-1]
+
+    def _say(self, node: str, message: str) -> None:
+        self.said.append(message)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def frames(self) -> list[Frame]:
+        return [item.frame for item in self.backlog.take(0) or []]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "_RETRY_SECONDS", (0.0,))
+
+
+async def test_object_and_run_are_sent_for_the_architecture_that_hello_names() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    sent = {frame.type: frame for frame in bench.streams[0].received}
+    assert sent[FrameType.OBJECT].payload == b"x86_64-0"
+    assert sent[FrameType.RUN].json() == {"gadgets": REQUEST.gadgets, "filter": {"host": False}}
+    bench.session.stop()
+    await task
+
+
+async def test_stop_waits_for_end_and_keeps_its_statistics() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.session.stop()
+    await task
+    assert bench.state.past_stats == [{"gadgets": [{"events": 7, "lost": {}}]}]
+    assert bench.state.error is None
+    assert bench.streams[0].closed
+
+
+async def test_a_lost_connection_is_opened_again_and_counted_as_a_gap() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.streams[0].hang_up()
+    await bench.until(lambda: len(bench.streams) == 2 and bench.state.attached)
+    assert bench.state.gaps == 1
+    assert any("connection lost" in line for line in bench.said)
+    assert any("is missing" in line for line in bench.said)
+    bench.session.stop()
+    await task
+
+
+async def test_a_node_that_never_attached_is_not_retried() -> None:
+    def refuse(stream: ScriptedStream, frame: Frame) -> None:
+        if frame.type == FrameType.RUN:
+            stream.say(
+                FrameType.END, {"reason": "error", "error": {"what": "no BTF", "why": "old", "try": "a newer one"}}
+            )
+
+    bench = Bench(refuse)
+    await bench.session.run()
+    assert str(bench.state.error) == "no BTF: old"
+    assert bench.state.error is not None
+    assert bench.state.error.remedy == "a newer one"
+    assert len(bench.streams) == 1
+
+
+async def test_forbidden_is_never_retried_even_after_it_was_attached() -> None:
+    bench = Bench(obedient, ForbiddenError("no more exec"))
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.streams[0].hang_up()
+    await task
+    assert isinstance(bench.state.error, ForbiddenError)
+
+
+async def test_a_broken_stream_is_an_error_of_that_node() -> None:
+    def babble(stream: ScriptedStream, frame: Frame) -> None:
+        stream.say_bytes(b"Traceback (most recent call last)")
+
+    bench = Bench(babble)
+    await bench.session.run()
+    assert isinstance(bench.state.error, AgentError)
+    assert "Traceback" in str(bench.state.error)
+
+
+async def test_frames_reach_the_backlog_in_order_and_a_detached_mark_ends_them() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.streams[0].say(FrameType.CONTAINERS, {"containers": []})
+    bench.session.stop()
+    await task
+    types = [frame.type for frame in bench.frames() if frame.type != FrameType.PONG]
+    assert types == [FrameType.HELLO, FrameType.STARTED, FrameType.CONTAINERS, node_module.DETACHED.type]
+
+
+async def test_a_pong_gets_the_times_at_which_the_client_sent_and_received() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.session.stop()
+    await task
+    pongs = [frame.json() for frame in bench.frames() if frame.type == FrameType.PONG]
+    assert pongs
+    assert all(pong["client_sent_ns"] <= pong["client_received_ns"] for pong in pongs)
+
+
+async def test_a_new_filter_is_sent_once_and_only_when_it_differs() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    await bench.session.set_filter({"host": True})
+    await bench.session.set_filter({"host": True})
+    filters = [frame.json() for frame in bench.streams[0].received if frame.type == FrameType.FILTER]
+    assert filters == [{"host": True}]
+    bench.session.stop()
+    await task

@@ -1,0 +1,55 @@
+from collections import Counter
+
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.node import NodeState
+
+
+def state(name: str, **lost: dict[str, int]) -> NodeState:
+    return NodeState(name, stats={"gadgets": [{"events": 10, "lost": lost}]})
+
+
+def test_zero_lost_is_said_too() -> None:
+    (line,) = summary.lines({"n1": state("n1")}, Counter(n1=3), 0, {}, 10.04)
+    assert line == "3 events in 10.0 s from 1 node; lost: 0"
+
+
+def test_losses_are_named_by_cause_and_by_node() -> None:
+    states = {"n1": state("n1", ring_full={"0": 5, "1": 2}), "n2": state("n2")}
+    lines = list(summary.lines(states, Counter(n1=3, n2=1), 0, {}, 1))
+    assert lines == [
+        "4 events in 1.0 s from 2 nodes; lost: 7 (ring buffer full 7)",
+        "  n1: 3 events; lost: 7 (ring buffer full 7)",
+        "  n2: 1 event; lost: 0",
+    ]
+
+
+def test_counts_of_lost_connections_are_added() -> None:
+    node = state("n1", ring_full={"0": 5})
+    node.past_stats.append({"gadgets": [{"events": 4, "lost": {"ring_full": {"3": 1}}}]})
+    assert summary.lost(node) == Counter(ring_full=6)
+    assert summary.events(node) == 14
+
+
+def test_cut_strings_are_reported_but_are_no_lost_events() -> None:
+    states = {"n1": state("n1", cut_strings={"0": 2})}
+    assert "lost: 0 (strings cut 2)" in next(summary.lines(states, Counter(), 0, {}, 1))
+    assert summary.is_complete(states, 0)
+
+
+def test_a_gap_a_failure_and_unknown_containers_make_a_trace_incomplete() -> None:
+    gap, failed = state("n1"), state("n2")
+    gap.gaps = 1
+    failed.error = AgentError("gone", "look")
+    assert not summary.is_complete({"n1": gap}, 0)
+    assert not summary.is_complete({"n2": failed}, 0)
+    assert not summary.is_complete({"n3": state("n3")}, 1)
+    lines = list(summary.lines({"n1": gap, "n2": failed}, Counter(), 0, {}, 1))
+    assert "failed: n2: gone" in lines
+    assert "  try: look" in lines
+    assert any("connection was lost once" in line for line in lines)
+
+
+def test_a_clock_that_is_off_is_said() -> None:
+    lines = list(summary.lines({"n1": state("n1")}, Counter(), 0, {"n1": -10_000_000_000}, 1))
+    assert lines[-1] == "  n1: its clock is 10.00 s behind; times are corrected"
