@@ -1,0 +1,86 @@
+# The project's own commands. `make demo` and `make test` bring what they need first; on Debian 13 as root that includes packages.
+#
+#   make setup    packages, .venv, compiled BPF; quick when nothing is missing
+#   make demo     three pods without a cluster, and what they open, for 10 seconds
+#   make test     all tests that this machine can run, and those for another kernel in a virtual machine
+#   make lint     style, types, layers, C format
+#   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
+#   make bench    measurements side by side with other tools
+#   make clean    removes what the targets above made, but for packages
+#
+# The trap: .venv is made by Debian's python3, not the first python3 on PATH, since bcc's Python library is Debian's.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= /usr/bin/python3
+BIN := .venv/bin
+VARIANT ?= default
+ARCHITECTURE ?= $(shell dpkg --print-architecture)
+IMAGE := build/agent-image$(if $(filter-out default,$(VARIANT)),-$(VARIANT)).tar
+
+# What each target needs from Debian. Nothing is asked of the network when all of it is there.
+SETUP_PACKAGES := clang-19 llvm-19 bpftool libbpf-dev libbpf1 python3-venv runc busybox-static
+LINT_PACKAGES := clang-format-19
+TEST_PACKAGES := containerd gcc libc6-dev mmdebstrap
+ifeq ($(shell uname -m),x86_64)
+TEST_PACKAGES += qemu-system-x86 virtme-ng kmod
+endif
+IMAGE_PACKAGES := mmdebstrap
+BENCH_PACKAGES := libbpf-tools
+
+BPF_SOURCES := $(shell find bpf gadgets kubectl_gadget/catalogue kubectl_gadget/events/schema.py -type f -not -name '*.pyc')
+C_FILES := $(shell find bpf tests -name '*.[ch]')
+
+.PHONY: help setup demo test lint image bench clean packages-%
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: packages-SETUP .venv/installed kubectl_gadget/built/.done
+
+demo: setup
+	$(BIN)/kubectl-gadget demo --timeout 10s
+
+test: setup packages-TEST
+	$(BIN)/pytest $(PYTEST)
+
+lint: setup packages-LINT
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy hatch_build.py image/build.py
+	$(BIN)/lint-imports --no-cache
+	$(if $(C_FILES),clang-format-19 --dry-run -Werror $(C_FILES))
+
+image: setup packages-IMAGE
+	$(PYTHON) image/build.py --variant $(VARIANT) --architecture $(ARCHITECTURE) --output $(IMAGE)
+
+bench: setup packages-BENCH
+	set -e; for program in bench/bench_*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+clean:
+	rm -rf build dist kubectl_gadget/built .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+packages-%:
+	@command -v dpkg-query >/dev/null || { echo "make: this sets up Debian only; elsewhere install the like of: $($*_PACKAGES)" >&2; exit 1; }; \
+	missing=$$(comm -23 <(printf '%s\n' $($*_PACKAGES) | sort) \
+	  <(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $($*_PACKAGES) 2>/dev/null | sed -n 's/^installed //p' | sort) | tr '\n' ' '); \
+	[ -n "$$missing" ] || exit 0; \
+	[ "$$(id -u)" = 0 ] || { echo "make: packages are missing. try: sudo apt-get install $$missing" >&2; exit 1; }; \
+	echo "apt-get install $$missing"; mkdir -p build; export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get -q update && apt-get -q -y install --no-install-recommends $$missing; } </dev/null >build/apt.log 2>&1 \
+	  || { cat build/apt.log >&2; exit 1; }
+
+.venv/installed: pyproject.toml hatch_build.py
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv --system-site-packages .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+kubectl_gadget/built/.done: .venv/installed $(BPF_SOURCES)
+	$(BIN)/python -m kubectl_gadget.catalogue.build
+	touch $@

@@ -1,0 +1,89 @@
+#!/usr/bin/python3
+"""Builds the agent's image without Docker: `image/build.py [--variant bcc] [--architecture arm64] [--output FILE]`.
+
+Two layers: Debian's Python and libbpf (root.py), and our agent. Equal sources and packages give equal bytes. Needs mmdebstrap and,
+of this project, the compiled objects (`make setup`). Gadgets are not in it: they travel with each run.
+The Dockerfile makes the same image for those who have Docker; PACKAGES and AGENT are the parts to keep in step.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from archive import Layer, write_image
+from root import PACKAGES, add_compiled, root_layer
+
+PROJECT = Path(__file__).resolve().parent.parent
+REPOSITORY = "ghcr.io/kubectl-gadget/agent"
+SITE = "usr/lib/python3/dist-packages"
+AGENT = ["__init__.py", "errors.py", "agent", "wire"]
+OBJECTS = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def main() -> None:
+    arguments = _arguments()
+    architecture, variant = arguments.architecture, arguments.variant
+    version = _version()
+    name = f"{REPOSITORY}:{version}" + ("" if variant == "default" else f"-{variant}")
+    date = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+    layers = [root_layer(architecture, variant, date), agent_layer(architecture, date)]
+    config = {
+        "Entrypoint": ["/usr/bin/python3", "-I", "-m", "kubectl_gadget.agent"],
+        "Cmd": ["idle"],
+        "Env": ["PATH=/usr/sbin:/usr/bin", "LC_ALL=C.UTF-8"],
+        "WorkingDir": "/",
+        "Labels": {
+            "org.opencontainers.image.title": "kubectl-gadget agent",
+            "org.opencontainers.image.version": version,
+            "org.opencontainers.image.licenses": "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)",
+        },
+    }
+    digest = write_image(arguments.output, name, architecture, layers, config)
+    size = arguments.output.stat().st_size / 1e6
+    print(json.dumps({"image": name, "digest": digest, "file": str(arguments.output), "megabytes": round(size, 1)}))
+
+
+def agent_layer(architecture: str, date: int) -> bytes:
+    """kubectl_gadget as far as a node needs it, with its own BPF objects."""
+    layer = Layer(date)
+    package = PROJECT / "kubectl_gadget"
+    for part in AGENT:
+        root = package / part
+        for file in [root] if root.is_file() else sorted(root.rglob("*.py")):
+            path = f"{SITE}/kubectl_gadget/{file.relative_to(package)}"
+            layer.add_file(path, file.read_bytes())
+            add_compiled(layer, path, file.read_bytes())
+    objects = package / "built" / "objects" / OBJECTS[architecture]
+    own = objects / "containers.bpf.o"
+    if not own.exists():
+        sys.exit(f"image: {own} is missing. try: make setup")
+    layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
+    licence = PROJECT / "LICENSE"
+    layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())
+    return layer.finish()
+
+
+def _version() -> str:
+    text = (PROJECT / "kubectl_gadget" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if not found:
+        sys.exit("image: kubectl_gadget/__init__.py names no __version__")
+    return found[1]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="image/build.py", description=__doc__)
+    here = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+    parser.add_argument("--variant", choices=sorted(PACKAGES), default="default")
+    parser.add_argument("--architecture", choices=sorted(OBJECTS), default=here)
+    parser.add_argument("--output", type=Path, default=PROJECT / "build" / "agent-image.tar")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What several tests need: the compiled catalogue, tracefs, pods without a cluster, and the reasons to skip.
+
+A test says by its mark what it needs, and this file skips it with the reason when the machine has not got it:
+`bpf` root on Linux with BTF, `cluster` the option --cluster and a cluster in $KUBECONFIG. The trap: nothing here may skip in
+silence what CI must run, so every reason names the missing thing.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+BTF = Path("/sys/kernel/btf/vmlinux")
+TRACEFS = Path("/sys/kernel/tracing")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cluster", action="store_true", help="run the tests that need the cluster in $KUBECONFIG")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = {"bpf": why_no_bpf(), "cluster": why_no_cluster(config.getoption("--cluster"))}
+    for item in items:
+        for mark, reason in reasons.items():
+            if reason and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+    # The virtual machine is slow: what fails sooner shall fail first.
+    items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+
+
+def why_no_bpf() -> str | None:
+    """Why BPF programs cannot be loaded here, or None."""
+    if sys.platform != "linux":
+        return f"BPF needs Linux, this is {sys.platform}"
+    if os.geteuid() != 0:
+        return "BPF needs root"
+    if not BTF.exists():
+        return f"this kernel has no {BTF} (CONFIG_DEBUG_INFO_BTF)"
+    return None
+
+
+def why_no_cluster(asked: bool) -> str | None:
+    """Why cluster tests do not run, or None."""
+    if not asked:
+        return "run with --cluster, on a cluster that may be used for tests"
+    if not os.environ.get("KUBECONFIG"):
+        return "--cluster was given, but $KUBECONFIG is not set"
+    return None
+
+
+@pytest.fixture(scope="session")
+def tracefs() -> Path:
+    """The mounted tracefs. Mounts it when it is missing, as a fresh machine or container has it."""
+    if not (TRACEFS / "events").exists():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", str(TRACEFS)], check=True)
+    return TRACEFS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
+    if any(item.get_closest_marker("bpf") for item in request.session.items) and why_no_bpf() is None:
+        request.getfixturevalue("tracefs")
+
+
+@pytest.fixture(scope="session")
+def catalogue_built() -> Path:
+    """The folder kubectl_gadget/built with every gadget compiled from the sources as they are now."""
+    subprocess.run([sys.executable, "-m", "kubectl_gadget.catalogue.build"], cwd=PROJECT, check=True)
+    return PROJECT / "kubectl_gadget" / "built"
