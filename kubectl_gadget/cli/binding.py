@@ -1,0 +1,136 @@
+"""From a function that takes flag sets to a typer command, and from a command line back to flag sets.
+
+    def status(cluster: ClusterFlags, output: Annotated[str | None, …] = None) -> int: ...
+
+typer sees one option per field. Values are read here and not by typer, whose own readers import pydantic: 90 ms on
+every start. The trap: readers run when the command does, so `--help` works beside a wrong value.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo
+
+from kubectl_gadget.cli.arguments import Given
+from kubectl_gadget.errors import UsageError
+
+Level = tuple[Given, ...]
+"""The flags given at one level: after `kubectl gadget`, after `trace`, after `open`."""
+
+Set = TypeVar("Set")
+Reader = Callable[[Any], Any]
+
+
+def flattened(function: Callable[..., int], extras: Mapping[str, Any] | None = None) -> Callable[..., int]:
+    """`function` with each flag set replaced by its fields, as typer reads it; called with the parsed command line.
+
+    `extras` are further flags, by name; their values go to the function's parameter `extras`, those not given left out.
+    """
+    extras = extras or {}
+    hints = get_type_hints(function, include_extras=True)
+    names = [name for name in inspect.signature(function).parameters if name != "extras"]
+
+    def run(ctx: typer.Context, **_: Any) -> int:
+        levels = tuple(_levels(ctx))
+        values = {name: _value(name, hints[name], levels, ctx.params) for name in names}
+        if extras:
+            found = {name: _flag_value(name, hint, levels) for name, hint in extras.items()}
+            values["extras"] = {name: value for name, value in found.items() if value is not None}
+        return function(**values)
+
+    run.__name__ = function.__name__
+    options = [_option(name, hint) for name, hint in extras.items()]
+    return _with_options(run, options + [option for name in names for option in _options(name, hints[name])])
+
+
+def _with_options(run: Callable[..., int], options: list[inspect.Parameter]) -> Callable[..., int]:
+    """`run(ctx, **values)` with the signature that typer is to see."""
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    run.__signature__ = inspect.Signature([context, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in [context, *options]}
+    return run
+
+
+def collect(kind: type[Set], levels: tuple[Level, ...]) -> Set:
+    """The flag set `kind` as given on all levels; the later wins. Raises UsageError for a value that cannot be read.
+
+    Of --namespace and --all-namespaces the later level wins, and on one level the latter, as with kubectl.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    values = {name: _value(name, hint, levels, {}) for name, hint in hints.items()}
+    if values.get("namespace") is not None and values.get("all_namespaces"):
+        last = [max(i for i, level in enumerate(levels) if _given(level, n)) for n in ("namespace", "all_namespaces")]
+        values["all_namespaces" if last[0] > last[1] else "namespace"] = None
+    return kind(**values)
+
+
+def spelling(kind: type, name: str) -> str:
+    """The long spelling of the flag in field `name` of the set `kind`."""
+    declaration = get_args(get_type_hints(kind, include_extras=True)[name])[1]
+    return str(declaration.default).partition("/")[0]
+
+
+def _levels(ctx: typer.Context) -> Iterator[Level]:
+    if ctx.parent is not None:
+        yield from _levels(ctx.parent)  # type: ignore[arg-type]
+    yield ctx.meta.get(level_key(ctx), ())
+
+
+def level_key(ctx: Any) -> str:
+    """Where a context keeps the flags of its level: click shares `meta` among all levels."""
+    return f"kubectl_gadget.flags.{ctx.command_path}"
+
+
+def _given(level: Level, name: str) -> bool:
+    return any(item.name == name for item in level)
+
+
+def _value(name: str, hint: Any, levels: tuple[Level, ...], params: Mapping[str, Any]) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return collect(hint, levels)
+    if any(isinstance(item, ArgumentInfo) for item in get_args(hint)):
+        return _read(hint, list(params.get(name) or ()), "")
+    return _flag_value(name, hint, levels)
+
+
+def _flag_value(name: str, hint: Any, levels: tuple[Level, ...]) -> Any:
+    given = [item for level in levels for item in level if item.name == name]
+    if not given:
+        return None
+    if _repeats(hint):
+        return _read(hint, [item.value for item in given], given[-1].spelling)
+    return _read(hint, given[-1].value, given[-1].spelling)
+
+
+def _read(hint: Any, value: Any, spelling: str) -> Any:
+    readers: list[Reader] = [item for item in get_args(hint)[2:] if callable(item)]
+    for reader in readers:
+        try:
+            value = reader(value)
+        except ValueError as error:
+            what = [spelling] * bool(spelling) + [repr(value)] * isinstance(value, str)
+            raise UsageError(": ".join([" ".join(what)] * bool(what) + [str(error)])) from None
+    return value
+
+
+def _repeats(hint: Any) -> bool:
+    return any(get_origin(item) in (tuple, list) for item in (hint, *get_args(hint), *get_args(get_args(hint)[0])))
+
+
+def _options(name: str, hint: Any) -> Iterator[inspect.Parameter]:
+    if is_dataclass(hint):
+        for inner, inner_hint in get_type_hints(hint, include_extras=True).items():
+            yield from _options(inner, inner_hint)
+    else:
+        yield _option(name, hint)
+
+
+def _option(name: str, hint: Any) -> inspect.Parameter:
+    """One option as typer sees it: a switch, a text, or a list of texts."""
+    kind, declaration = get_args(hint)[:2]
+    plain: Any = list[str] | None if _repeats(hint) else bool | None if bool in (kind, *get_args(kind)) else str | None
+    annotation = Annotated[plain, declaration]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,186 @@
+"""typer's commands and groups with kubectl's manners: its argument syntax, plain help, sub-commands made on demand.
+
+The trap: everything here runs for `--help` and completion too, so it must stay cheap.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from kubectl_gadget.cli import arguments, help
+from kubectl_gadget.cli.arguments import Parsed, Spelling
+from kubectl_gadget.cli.binding import flattened, level_key
+from kubectl_gadget.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sub-command, known by name and summary until it is asked for."""
+
+    summary: str
+    section: str
+    load: Callable[[], Any]
+    """makes the command"""
+    hidden: bool = False
+
+
+class GadgetCommand(TyperCommand):
+    """One command. `page` is what its help says beyond its flags."""
+
+    page: help.Page = help.Page()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads `args` as kubectl would. Raises UsageError that names this command's help."""
+        parsed = _parse(self, ctx, args)
+        takes_words = [item for item in self.params if item.param_type_name == "argument"]
+        if parsed.positionals and not takes_words:
+            raise _with_hint(UsageError(f"{ctx.command_path} takes no argument {parsed.positionals[0]!r}"), ctx)
+        ctx.params = {item.name: None for item in self.params}
+        for item in takes_words:
+            ctx.params[item.name] = parsed.positionals
+        ctx.args = []
+        return []
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; its exit code."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise _with_hint(error, ctx) from error.__cause__
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Plain text, examples first."""
+        formatter.write(help.command_help(self, ctx.command_path))
+
+
+class GadgetGroup(TyperGroup):
+    """A group whose sub-commands are made when asked for."""
+
+    page: help.Page = help.Page()
+    entries: Mapping[str, Entry] = {}
+    noun: str = "command"
+    """what a sub-command is called in messages"""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of help."""
+        return list(self.entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Makes the sub-command; None when there is none of that name."""
+        entry = self.entries.get(cmd_name)
+        return entry.load() if entry else None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the flags before the sub-command; the rest is kept for it."""
+        parsed = _parse(self, ctx, args, subcommands=True)
+        ctx.params = {item.name: None for item in self.params}
+        ctx.args = parsed.positionals
+        return ctx.args  # type: ignore[no-any-return]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the sub-command, or shows the help when none was named, as kubectl does."""
+        if not ctx.args:
+            typer.echo(self.get_help(ctx))
+            return 0
+        name, *rest = ctx.args
+        command = self.get_command(ctx, name)
+        if command is None:
+            raise _with_hint(self.unknown(name, ctx.command_path), ctx)
+        with command.make_context(name, rest, parent=ctx) as below:
+            return below.command.invoke(below)
+
+    def unknown(self, name: str, path: str) -> UsageError:
+        """The error for a sub-command of `path` that does not exist, with the nearest names."""
+        near = arguments.nearest(name, self.entries)
+        return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Plain text, examples first, sub-commands by section."""
+        formatter.write(help.group_help(self, ctx.command_path))
+
+
+def make_command(
+    function: Callable[..., int], name: str, page: help.Page, extras: Mapping[str, Any] | None = None
+) -> Any:
+    """A command from a function that takes flag sets, and `extras` (see binding.flattened)."""
+    app = _app()
+    app.command(name, cls=GadgetCommand)(flattened(function, extras))
+    command: Any = typer.main.get_command(app)
+    command.page = page
+    return command
+
+
+@dataclass(frozen=True)
+class GroupParts:
+    """What a group is made of, beside its flags."""
+
+    page: help.Page
+    entries: Mapping[str, Entry]
+    noun: str = "command"
+    kind: type[GadgetGroup] = field(default=GadgetGroup)
+
+
+def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> Any:
+    """A group whose own flags are those of `function`, which is never called."""
+    app = _app()
+    app.callback(cls=parts.kind)(flattened(function))
+    group: Any = typer.main.get_command(app)
+    group.name = name
+    group.page, group.entries, group.noun = parts.page, parts.entries, parts.noun
+    return group
+
+
+def lazily(target: str, name: str) -> Callable[[], Any]:
+    """Makes the command `name` from "module:function" when called; the module has its `PAGE`."""
+    module_name, _, function_name = target.partition(":")
+
+    def load() -> Any:
+        module = import_module(module_name)
+        return make_command(getattr(module, function_name), name, module.PAGE)
+
+    return load
+
+
+def spellings(command: Any) -> dict[str, Spelling]:
+    """Every spelling of every flag of a command, with -h and --help."""
+    result = {"--help": Spelling("help", True), "-h": Spelling("help", True)}
+    for item in command.params:
+        if item.param_type_name == "option":
+            result |= {text: Spelling(item.name, True if item.is_flag else None) for text in item.opts}
+            result |= {text: Spelling(item.name, False) for text in item.secondary_opts}
+    return result
+
+
+def _app() -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _parse(command: Any, ctx: Any, args: list[str], subcommands: bool = False) -> Parsed:
+    try:
+        parsed = arguments.parse(spellings(command), args, subcommands=subcommands)
+    except UsageError as error:
+        if _asks_for_help(args):
+            typer.echo(command.get_help(ctx))
+            raise typer.Exit() from None
+        raise _with_hint(error, ctx) from None
+    if any(item.name == "help" and item.value for item in parsed.given):
+        typer.echo(command.get_help(ctx))
+        raise typer.Exit()
+    if parsed.pending:
+        raise _with_hint(UsageError(f"flag {parsed.pending} needs a value"), ctx)
+    ctx.meta[level_key(ctx)] = tuple(parsed.given)
+    return parsed
+
+
+def _asks_for_help(args: list[str]) -> bool:
+    return "--help" in args or "-h" in args
+
+
+def _with_hint(error: UsageError, ctx: Any) -> UsageError:
+    if error.remedy is None:
+        error.remedy = f"{ctx.command_path} --help"
+    return error

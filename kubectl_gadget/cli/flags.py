@@ -1,0 +1,260 @@
+"""The flags that commands share, in sets: each field is one flag, with its reader from values.py.
+
+A command takes whole sets as parameters (see binding.py). None means that a flag was not given, so that a flag before
+the sub-command and one behind it can be told apart and the later wins. The trap: a field's name is also the
+parameter's name in every command, so no two sets may use the same one.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cluster.options import KubeOptions
+
+WHERE = "Which containers"
+SHOW = "Output"
+ENGINE = "Agents and buffers"
+CLUSTER = "Connection to the cluster, as kubectl's own"
+
+
+def flag(panel: str, *spellings: str, metavar: str | None = None, help: str) -> Any:
+    """One flag: `metavar` names its value, None makes it a switch."""
+    return typer.Option(*spellings, metavar=metavar, help=help, rich_help_panel=panel)
+
+
+@dataclass(frozen=True)
+class ScopeFlags:
+    """kubectl's flags for what a command looks at; they work before and after every sub-command."""
+
+    namespace: Annotated[
+        str | None,
+        flag(WHERE, "--namespace", "-n", metavar="NAME", help="Pods of this namespace (default: the context's)"),
+        values.namespace,
+    ] = None
+    all_namespaces: Annotated[
+        bool | None, flag(WHERE, "--all-namespaces/--no-all-namespaces", "-A", help="Pods of all namespaces")
+    ] = None
+    selector: Annotated[
+        str | None,
+        flag(WHERE, "--selector", "-l", metavar="LABELS", help="Pods with these labels: app=web,tier!=db"),
+        values.some_text,
+    ] = None
+
+
+@dataclass(frozen=True)
+class TargetFlags:
+    """What a gadget looks at, beyond ScopeFlags."""
+
+    containers: Annotated[
+        tuple[str, ...] | None,
+        flag(WHERE, "--container", "-c", metavar="NAME", help="Containers of this name; may be given again"),
+        values.commas,
+    ] = None
+    nodes: Annotated[
+        tuple[str, ...] | None,
+        flag(WHERE, "--node", metavar="NAME", help="Only these nodes: --node a,b"),
+        values.node_names,
+    ] = None
+    host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Processes of the nodes themselves too")] = None
+    local: Annotated[
+        bool | None, flag(WHERE, "--local/--no-local", help="This machine, not a cluster (default without kubeconfig)")
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is printed, and until when."""
+
+    output: Annotated[
+        str | None,
+        flag(
+            SHOW,
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help="table, wide, json, yaml, csv, name, jsonpath=…, custom-columns=…",
+        ),
+        values.output_format,
+    ] = None
+    columns: Annotated[
+        tuple[str, ...] | None,
+        flag(SHOW, "--columns", metavar="NAMES", help="These columns, in this order: pod,comm,…"),
+        values.commas,
+    ] = None
+    filter: Annotated[
+        str | None,
+        flag(SHOW, "--filter", metavar="EXPR", help="Rows for which this CEL expression over columns holds"),
+        values.some_text,
+    ] = None
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="End after this time: 30s, 5m, 1h30m"),
+        values.duration_above_zero,
+    ] = None
+    max_events: Annotated[
+        int | None, flag(SHOW, "--max-events", metavar="N", help="End after this many rows"), values.count
+    ] = None
+    fail_on: Annotated[
+        str | None,
+        flag(SHOW, "--fail-on", metavar="EXPR", help="End at the first row that matches, and exit 4"),
+        values.some_text,
+    ] = None
+    expect: Annotated[
+        str | None,
+        flag(SHOW, "--expect", metavar="EXPR", help="Exit 4 when no row matched until the end"),
+        values.some_text,
+    ] = None
+    strict: Annotated[
+        bool | None, flag(SHOW, "--strict/--no-strict", help="Exit 1 when events were lost or a node failed")
+    ] = None
+    quiet: Annotated[
+        bool | None, flag(SHOW, "--quiet/--no-quiet", "-q", help="No progress and no summary on standard error")
+    ] = None
+    no_headers: Annotated[bool | None, flag(ENGINE, "--no-headers/--headers", help="No line of column names")] = None
+    color: Annotated[
+        str | None,
+        flag(ENGINE, "--color", metavar="WHEN", help="auto, always or never (default: auto, and NO_COLOR counts)"),
+        values.one_of(*values.COLORS),
+    ] = None
+    verbose: Annotated[
+        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error: programs, nodes, pods")
+    ] = None
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """How a run works inside; the defaults are right for nearly everybody."""
+
+    no_sort: Annotated[
+        bool | None, flag(ENGINE, "--no-sort/--sort", help="Rows as they come, not in the order of time")
+    ] = None
+    sort_wait: Annotated[
+        float | None,
+        flag(ENGINE, "--sort-wait", metavar="TIME", help="How long a row may wait for earlier ones (default: 200ms)"),
+        values.duration,
+    ] = None
+    ring_bytes: Annotated[
+        int | None,
+        flag(ENGINE, "--ring-size", metavar="SIZE", help="Ring buffer on each node, a power of two (default: 4Mi)"),
+        values.ring_size,
+    ] = None
+    buffer_bytes: Annotated[
+        int | None,
+        flag(ENGINE, "--buffer-size", metavar="SIZE", help="What the client may hold undecoded (default: 256Mi)"),
+        values.buffer_size,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ImageFlags:
+    """Where an agent's image comes from."""
+
+    image: Annotated[
+        str | None, flag(ENGINE, "--image", metavar="IMAGE", help="Image of the agents"), values.some_text
+    ] = None
+    image_pull_secret: Annotated[
+        str | None,
+        flag(ENGINE, "--image-pull-secret", metavar="NAME", help="Secret in the agents' namespace for pulling it"),
+        values.some_text,
+    ] = None
+    image_pull_policy: Annotated[
+        str | None,
+        flag(ENGINE, "--image-pull-policy", metavar="POLICY", help="Always, IfNotPresent or Never"),
+        values.one_of(*values.PULL_POLICIES),
+    ] = None
+    privileged: Annotated[
+        bool | None,
+        flag(ENGINE, "--privileged/--no-privileged", help="Agents with all rights, for nodes that need it"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class StartFlags:
+    """How long agents may take to start."""
+
+    start_timeout: Annotated[
+        float | None,
+        flag(ENGINE, "--start-timeout", metavar="TIME", help="How long agents may take to start (default: 1m)"),
+        values.duration_above_zero,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ClusterFlags:
+    """How to reach the cluster: kubectl's own flags, under kubectl's names."""
+
+    kubeconfig: Annotated[
+        str | None, flag(CLUSTER, "--kubeconfig", metavar="FILE", help="The kubeconfig file"), values.some_text
+    ] = None
+    context: Annotated[
+        str | None, flag(CLUSTER, "--context", metavar="NAME", help="Context of the kubeconfig"), values.some_text
+    ] = None
+    cluster: Annotated[
+        str | None, flag(CLUSTER, "--cluster", metavar="NAME", help="Cluster of the kubeconfig"), values.some_text
+    ] = None
+    user: Annotated[
+        str | None, flag(CLUSTER, "--user", metavar="NAME", help="User of the kubeconfig"), values.some_text
+    ] = None
+    server: Annotated[
+        str | None,
+        flag(CLUSTER, "--server", "-s", metavar="URL", help="Address of the API server"),
+        values.some_text,
+    ] = None
+    token: Annotated[
+        str | None, flag(CLUSTER, "--token", metavar="TOKEN", help="Bearer token for the API server"), values.some_text
+    ] = None
+    as_user: Annotated[str | None, flag(CLUSTER, "--as", metavar="USER", help="Act as this user"), values.some_text] = (
+        None
+    )
+    as_groups: Annotated[
+        tuple[str, ...] | None,
+        flag(CLUSTER, "--as-group", metavar="GROUP", help="Act as a member of this group; may be given again"),
+        tuple,
+    ] = None
+    request_timeout: Annotated[
+        float | None,
+        flag(CLUSTER, "--request-timeout", metavar="TIME", help="For each API call, never the stream; 0: no limit"),
+        values.duration_or_none,
+    ] = None
+    certificate_authority: Annotated[
+        str | None,
+        flag(CLUSTER, "--certificate-authority", metavar="FILE", help="Certificate of the cluster's authority"),
+        values.some_text,
+    ] = None
+    client_certificate: Annotated[
+        str | None,
+        flag(CLUSTER, "--client-certificate", metavar="FILE", help="Client certificate for TLS"),
+        values.some_text,
+    ] = None
+    client_key: Annotated[
+        str | None,
+        flag(CLUSTER, "--client-key", metavar="FILE", help="Key of the client certificate"),
+        values.some_text,
+    ] = None
+    insecure_skip_tls_verify: Annotated[
+        bool | None,
+        flag(
+            CLUSTER,
+            "--insecure-skip-tls-verify/--no-insecure-skip-tls-verify",
+            help="Do not check the server's certificate",
+        ),
+    ] = None
+    tls_server_name: Annotated[
+        str | None,
+        flag(CLUSTER, "--tls-server-name", metavar="NAME", help="Name to expect in the server's certificate"),
+        values.some_text,
+    ] = None
+
+    def options(self) -> KubeOptions:
+        """The same as the cluster package takes it."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return KubeOptions(**given)
+
+
+FLAG_SETS: tuple[type, ...] = (ScopeFlags, TargetFlags, OutputFlags, EngineFlags, ImageFlags, StartFlags, ClusterFlags)
+"""All of them, in the order of help and docs."""
+
+GLOBAL_SETS: tuple[type, ...] = (ScopeFlags, ClusterFlags)
+"""Those that work before every sub-command."""

@@ -1,0 +1,112 @@
+"""`kubectl gadget trace open` and its like: one command per gadget of the catalogue, made from its description.
+
+The trap: a gadget's own flags must not collide with the shared ones; gadget_command refuses that, and a test tries
+every built-in gadget.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.command import Entry, GroupParts, make_command, make_group
+from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.run_options import RunFlags, run_options
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Gadget, Parameter
+from kubectl_gadget.session.options import GadgetRun
+
+_MOST_EXAMPLES = 3
+"""in help; the page of docs/ has all"""
+
+Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_names]
+
+
+def index() -> Any:
+    """The built-in gadgets: name, command, group and summary of each."""
+    from kubectl_gadget.catalogue import load_index
+
+    return load_index()
+
+
+def verb_group(verb: str, summary: str) -> Any:
+    """`kubectl gadget trace`, with one sub-command per gadget."""
+    entries = {
+        entry.command[-1]: Entry(entry.summary, "Gadgets", _loader(entry.name))
+        for entry in index()
+        if entry.command[0] == verb
+    }
+    page = Page(
+        summary, usage="GADGET [POD...] [flags]", more=f"kubectl gadget {verb} GADGET --help explains a gadget."
+    )
+    return make_group(_flags, verb, GroupParts(page, entries, noun="gadget"))
+
+
+def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> Any:
+    """The command that runs `gadget`. Raises UsageError when one of its flags is taken already."""
+
+    def run(pods: Pods, flags: RunFlags, extras: dict[str, Any] = {}) -> int:  # noqa: B006
+        from kubectl_gadget.session.run import run as run_session
+
+        parameters = {spelling.removeprefix(_PREFIX).replace("_", "-"): value for spelling, value in extras.items()}
+        given = {item.name: parameters[item.name] for item in gadget.parameters if item.name in parameters}
+        options = run_options((GadgetRun(gadget, given, directory),), pods, flags)
+        return run_session(options, sys.stdout, sys.stderr)
+
+    title = f"Flags of {' '.join(gadget.command)}"
+    extras = {_PREFIX + item.name.replace("-", "_"): _parameter_flag(item, gadget, title) for item in gadget.parameters}
+    page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage="[POD...] [flags]")
+    command = make_command(run, name, page, extras)
+    _refuse_collisions(gadget, command)
+    return command
+
+
+_PREFIX = "parameter_"
+
+
+def _flags(flags: RunFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")
+
+
+def _loader(name: str) -> Callable[[], Any]:
+    def load() -> Any:
+        from kubectl_gadget.catalogue import load_gadget
+
+        gadget = load_gadget(name)
+        return gadget_command(gadget, gadget.command[-1])
+
+    return load
+
+
+def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
+    help = parameter.description
+    if parameter.default not in (None, False, ""):
+        help += f" (default: {parameter.default})"
+    if parameter.type == "bool":
+        return Annotated[
+            bool | None, flag(panel, f"--{parameter.name}/--no-{parameter.name}", help=help), lambda value: value
+        ]
+    metavar = "N" if parameter.type == "int" else "TEXT"
+    place = gadget.globals.get(parameter.variable)
+    reader = (
+        values.integer_of(place.size if place else 8)
+        if parameter.type == "int"
+        else values.text_of(place.size if place else 256)
+    )
+    return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar=metavar, help=help), reader]
+
+
+def _refuse_collisions(gadget: Gadget, command: Any) -> None:
+    seen: set[str] = {"--help", "-h"}
+    for item in command.params:
+        for spelling in [*item.opts, *item.secondary_opts]:
+            if spelling in seen and item.param_type_name == "option":
+                raise UsageError(
+                    f"gadget {gadget.name} has a parameter whose flag {spelling} is taken",
+                    "name the parameter otherwise in the gadget's YAML",
+                )
+            seen.add(spelling)

@@ -1,0 +1,108 @@
+"""The program's entry: runs a command line, and turns whatever ends it into an exit code and words on standard error.
+
+0: done. 1: failed. 2: the command line is wrong. 4: --fail-on or --expect. 130, 143: ended by a signal.
+The trap: nothing else in this project may print a traceback or call sys.exit.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from kubectl_gadget.errors import GadgetError
+
+DEBUG = "KUBECTL_GADGET_DEBUG"
+"""Environment variable: when set, an unexpected error shows where it came from."""
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """`kubectl-gadget`: runs the process's command line and exits."""
+    code = run(sys.argv[1:])
+    sys.exit(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """Runs one command line, without the program's name; the exit code. Writes to sys.stdout and sys.stderr only."""
+    try:
+        code = _dispatch(list(words))
+        sys.stdout.flush()
+        return code
+    except GadgetError as error:
+        say_error(str(error), error.remedy)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_stdout()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _unexpected(error)
+        _discard_stdout()
+        say_error(f"cannot write the output: {error.strerror}")
+        return 1
+    except Exception as error:
+        return _unexpected(error)
+
+
+def say_error(message: str, remedy: str | None = None) -> None:
+    """Writes an error for people to standard error. Control characters are shown, not sent to the terminal."""
+    text = f"error: {message}\n" + (f"try: {remedy}\n" if remedy else "")
+    try:
+        sys.stderr.write("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
+        sys.stderr.flush()
+    except OSError:
+        # standard error is closed or full; the exit code says it all the same
+        return
+
+
+def _dispatch(words: list[str]) -> int:
+    import typer
+
+    from kubectl_gadget.cli.root import PROGRAM, root
+
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    command: Any = root()
+    try:
+        with command.make_context(PROGRAM, words) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def _unexpected(error: BaseException) -> int:
+    import traceback
+
+    details = "".join(traceback.format_exception(error))
+    if os.environ.get(DEBUG):
+        sys.stderr.write(details)
+        remedy = None
+    else:
+        remedy = _kept(details)
+    what = str(error).partition("\n")[0]
+    say_error(f"this should not have happened: {type(error).__name__}: {what}", remedy)
+    return 1
+
+
+def _kept(details: str) -> str:
+    """Writes the traceback to a file, since it may be long until the error comes again; what to do with it."""
+    import tempfile
+
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="kubectl-gadget-", suffix=".txt", delete=False) as file:
+            file.write(details)
+    except OSError:
+        return f"again with {DEBUG}=1 in the environment, and report what it prints"
+    return f"report it with {file.name}, which says where it happened"
+
+
+def _discard_stdout() -> None:
+    """Nobody reads our output any more; without this, Python complains about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

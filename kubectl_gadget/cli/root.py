@@ -1,0 +1,100 @@
+"""`kubectl gadget` itself: its sub-commands by name, and how they are made when one is asked for.
+
+The trap: whatever is imported here is paid for by every TAB key, so the table holds names and no functions.
+"""
+
+from typing import Any
+
+from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.flags import ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.help import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+PROGRAM = "kubectl gadget"
+
+_VERBS = {
+    "trace": "Show events as they happen",
+    "top": "Show who does most of something, again and again",
+    "snapshot": "Show what is there now",
+    "profile": "Show where time goes",
+    "advise": "Watch, then write a policy that fits",
+}
+_COMMANDS = (
+    ("list", "Gadgets", "List the gadgets", "listing:list_gadgets"),
+    ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo"),
+    ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy"),
+    ("undeploy", "Cluster", "Remove all that deploy or a run made in the cluster", "deploy:undeploy"),
+    ("status", "Cluster", "Show the agents, and what works on which node", "status:status"),
+    ("version", "Other", "Show the version of this program and of the agents", "version:version"),
+    ("options", "Other", "Explain the flags that all commands share", "shared_flags:options"),
+)
+_PAGE = Page(
+    summary="See what containers really do: the files they open, the programs they run, on every node "
+    "of a cluster, in one table, with nothing installed beforehand.",
+    examples=(
+        Example("kubectl gadget trace open", "files that the pods of this namespace open"),
+        Example("kubectl gadget trace exec -A -o json", "programs that start anywhere, one JSON object a line"),
+        Example("sudo kubectl gadget demo", "no cluster at hand: three small pods on this machine, for 10 s"),
+    ),
+    usage="COMMAND [flags]",
+    more="kubectl gadget COMMAND --help explains a command, kubectl gadget options the flags that all share.",
+)
+
+
+class Root(GadgetGroup):
+    """Knows that a gadget may have been named without its verb."""
+
+    def unknown(self, name: str, path: str) -> UsageError:
+        """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
+        from kubectl_gadget.cli.gadgets import index
+
+        for entry in index():
+            if name in (entry.name, entry.command[-1], "-".join(entry.command)):
+                return UsageError(f"unknown command {name!r}", f"{PROGRAM} {' '.join(entry.command)}")
+        return super().unknown(name, path)
+
+
+def root() -> Any:
+    """The whole command line."""
+    return make_group(_flags, PROGRAM, GroupParts(_PAGE, _entries(), kind=Root))
+
+
+def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")
+
+
+def _entries() -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for verb, gadgets in _verbs().items():
+        names = ", ".join(gadgets)
+        entries[verb] = Entry(f"{_VERBS.get(verb, 'Run a gadget')}: {names}", "Gadgets", _verb_loader(verb))
+    entries["run"] = Entry("Run a gadget of your own: a folder or its YAML file", "Gadgets", _run_loader)
+    for name, section, summary, target in _COMMANDS:
+        entries[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
+    return entries
+
+
+def _verbs() -> dict[str, list[str]]:
+    from kubectl_gadget.cli.gadgets import index
+
+    verbs: dict[str, list[str]] = {}
+    for entry in index():
+        verbs.setdefault(entry.command[0], []).append(entry.command[-1])
+    order = list(_VERBS)
+    return dict(sorted(verbs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def _verb_loader(verb: str) -> Any:
+    def load() -> Any:
+        from kubectl_gadget.cli.gadgets import verb_group
+
+        return verb_group(verb, f"{_VERBS.get(verb, 'Run a gadget')}.")
+
+    return load
+
+
+def _run_loader() -> Any:
+    from kubectl_gadget.cli.own_gadget import run_group
+
+    return run_group()

@@ -1,0 +1,124 @@
+"""From the flags of a run to RunOptions, with the checks that need more than one flag.
+
+The trap: what contradicts itself must be refused here, before anything was started.
+"""
+
+from dataclasses import dataclass
+
+from kubectl_gadget.cli.arguments import nearest
+from kubectl_gadget.cli.binding import spelling
+from kubectl_gadget.cli.flags import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cluster.options import AgentOptions, Selection
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """All flags that a run shares with other runs."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    output: OutputFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+
+def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
+    """One run. Raises UsageError when flags contradict each other or name a column that no gadget has."""
+    _check(pods, flags)
+    columns = flags.output.columns or ()
+    for run in gadgets:
+        _check_columns(run.gadget, columns)
+    output, engine = flags.output, flags.engine
+    defaults = RunOptions(gadgets)
+    return RunOptions(
+        gadgets=gadgets,
+        selection=_selection(pods, flags),
+        kube=flags.cluster.options(),
+        agent=agent_options(flags.image, flags.start),
+        output=OutputOptions(
+            format=output.output or "table",
+            no_headers=bool(output.no_headers),
+            color=output.color or "auto",
+            columns=columns,
+        ),
+        local=flags.target.local,
+        filter=output.filter,
+        fail_on=output.fail_on,
+        expect=output.expect,
+        timeout=output.timeout,
+        max_events=output.max_events,
+        sort=not engine.no_sort,
+        sort_wait=defaults.sort_wait if engine.sort_wait is None else engine.sort_wait,
+        ring_bytes=engine.ring_bytes or defaults.ring_bytes,
+        buffer_bytes=engine.buffer_bytes or defaults.buffer_bytes,
+        strict=bool(output.strict),
+        verbose=bool(output.verbose),
+        quiet=bool(output.quiet),
+    )
+
+
+def agent_options(image: ImageFlags, start: StartFlags) -> AgentOptions:
+    """How agents are started."""
+    given = {**vars(image), **vars(start)}
+    return AgentOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _selection(pods: tuple[str, ...], flags: RunFlags) -> Selection:
+    scope, target = flags.scope, flags.target
+    return Selection(
+        namespace=scope.namespace,
+        all_namespaces=bool(scope.all_namespaces),
+        pods=pods,
+        selector=scope.selector,
+        containers=target.containers or (),
+        nodes=target.nodes or (),
+        host=bool(target.host),
+    )
+
+
+def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
+    output, engine = flags.output, flags.engine
+    if pods and flags.scope.selector:
+        raise UsageError("pods are chosen by name or with -l, not both")
+    if output.quiet and output.verbose:
+        raise UsageError("--quiet and --verbose exclude each other")
+    if engine.no_sort and engine.sort_wait is not None:
+        raise UsageError("--sort-wait says how to sort, and --no-sort says not to")
+    if output.expect and output.timeout is None and output.max_events is None:
+        raise UsageError("--expect needs an end to wait for", "--timeout 30s, or --max-events N")
+    if flags.target.local:
+        _check_local(flags)
+
+
+def _check_local(flags: RunFlags) -> None:
+    if flags.scope.selector:
+        raise UsageError("--selector makes no sense with --local: only a cluster knows the labels of pods")
+    if flags.target.nodes:
+        raise UsageError("--node makes no sense with --local: there is one node only")
+    for given in (flags.image, flags.start, flags.cluster):
+        for name, value in vars(given).items():
+            if value is not None:
+                raise UsageError(f"{spelling(type(given), name)} makes no sense with --local: no cluster is used")
+
+
+def _check_columns(gadget: Gadget, columns: tuple[str, ...]) -> None:
+    known = [column.name for column in gadget.columns]
+    for name in columns:
+        if name not in known:
+            raise UsageError(
+                f"{' '.join(gadget.command)} has no column {name!r}; it has {', '.join(known)}", nearest(name, known)
+            )

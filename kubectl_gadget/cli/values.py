@@ -1,0 +1,230 @@
+"""Values as users type them: durations, sizes, names. Each reader raises ValueError with the reason, in words that
+continue a sentence which begins with the flag.
+
+The trap: what is refused here costs nothing; what slips through is found after pods were started in a cluster.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.cli.arguments import nearest
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|k|K|M|G|)B?", re.ASCII)
+_BYTES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
+
+LONGEST_SECONDS = 366 * 86400.0
+SMALLEST_RING = 64 << 10
+"""Bytes. A ring is whole pages, and the largest page (arm64) has 64 KiB."""
+LARGEST_RING = 1 << 30
+"""Bytes. The ring is locked memory on every node."""
+SMALLEST_BUFFER = 1 << 20
+
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
+TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
+COLORS = ("auto", "always", "never")
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration as Go writes it (1h30m, 1.5s, 300ms); a plain number counts seconds."""
+    if text.startswith("-"):
+        raise ValueError("a duration cannot be negative")
+    if _NUMBER.fullmatch(text):
+        seconds = float(text)
+    elif text and not _DURATION.sub("", text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+    else:
+        raise ValueError("not a duration like 30s, 5m or 1h30m")
+    if seconds > LONGEST_SECONDS:
+        raise ValueError("more than a year")
+    return seconds
+
+
+def duration_above_zero(text: str) -> float:
+    """As duration(), but 0 is refused."""
+    seconds = duration(text)
+    if seconds == 0:
+        raise ValueError("must be more than 0; leave the flag out for no limit")
+    return seconds
+
+
+def duration_or_none(text: str) -> float | None:
+    """As duration(); 0 means no limit, as with kubectl's --request-timeout."""
+    return duration(text) or None
+
+
+def size(text: str) -> int:
+    """Bytes of a size as Kubernetes writes it: 4Mi, 512Ki, 4M, or plain bytes."""
+    if text.startswith("-"):
+        raise ValueError("a size cannot be negative")
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError("not a size like 4Mi, 512Ki or 4194304")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def ring_size(text: str) -> int:
+    """Bytes of a BPF ring buffer: the kernel takes powers of two only."""
+    value = size(text)
+    if not SMALLEST_RING <= value <= LARGEST_RING:
+        raise ValueError("a ring has between 64Ki and 1Gi")
+    if value & (value - 1):
+        below = 1 << (value.bit_length() - 1)
+        raise ValueError(f"not a power of two; the nearest are {size_text(below)} and {size_text(below * 2)}")
+    return value
+
+
+def buffer_size(text: str) -> int:
+    """Bytes that the client may hold undecoded."""
+    value = size(text)
+    if value < SMALLEST_BUFFER:
+        raise ValueError("must be at least 1Mi, or one batch would not fit")
+    return value
+
+
+def size_text(value: int) -> str:
+    """The shortest exact way to write `value` bytes; size() reads it back."""
+    for unit in ("Gi", "Mi", "Ki"):
+        if value and value % _BYTES[unit] == 0:
+            return f"{value // _BYTES[unit]}{unit}"
+    return str(value)
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more."""
+    value = whole_number(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def whole_number(text: str) -> int:
+    """A decimal number, or 0x… for a hexadecimal one."""
+    try:
+        return int(text, 16 if text.lower().lstrip("-").startswith("0x") else 10)
+    except ValueError:
+        raise ValueError("not a whole number") from None
+
+
+def some_text(text: str) -> str:
+    """Anything but nothing."""
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A reader that takes exactly these words."""
+
+    def read(text: str) -> str:
+        if text in choices:
+            return text
+        by_lower = {choice.lower(): choice for choice in choices}
+        meant = by_lower.get(text.lower()) or nearest(text, choices)
+        raise ValueError(f"must be one of {', '.join(choices)}" + (f"; did you mean {meant}?" if meant else ""))
+
+    return read
+
+
+def output_format(text: str) -> str:
+    """A name of FORMATS, or jsonpath=… or custom-columns=…."""
+    name, equals, template = text.partition("=")
+    if name in TEMPLATE_FORMATS:
+        if not template.strip():
+            raise ValueError(f"{name} needs a template, for example " + _TEMPLATE_EXAMPLES[name])
+        return text
+    if name in FORMATS and equals:
+        raise ValueError(f"{name} takes no template")
+    return one_of(*FORMATS, "jsonpath=…", "custom-columns=…")(text)
+
+
+_TEMPLATE_EXAMPLES = {
+    "jsonpath": "jsonpath='{.pod}: {.path}'",
+    "custom-columns": "custom-columns=POD:.pod,PATH:.path",
+}
+
+
+def commas(texts: Sequence[str]) -> tuple[str, ...]:
+    """The parts of one or more comma-separated lists, in order, each once."""
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    if not all(parts):
+        raise ValueError("there is an empty name in the list")
+    return tuple(dict.fromkeys(parts))
+
+
+def each(read: Callable[[str], str], texts: Sequence[str]) -> tuple[str, ...]:
+    """What `read` makes of each text, each once. Raises ValueError that names the text at fault."""
+    result = []
+    for text in texts:
+        try:
+            result.append(read(text))
+        except ValueError as error:
+            raise ValueError(f"{text!r} {error}") from None
+    return tuple(dict.fromkeys(result))
+
+
+def node_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Node names, also as node/NAME, with commas between several."""
+    return each(lambda text: _resource_name(text, ("node", "nodes", "no"), "node", _SUBDOMAIN), commas(texts))
+
+
+def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Pod names, also as pod/NAME."""
+    return each(lambda text: _resource_name(text, ("pod", "pods", "po"), "pod", _SUBDOMAIN), texts)
+
+
+def namespace(text: str) -> str:
+    """The name of one namespace."""
+    if "," in text:
+        raise ValueError('names more than one; use -A with --filter \'namespace in ["a", "b"]\'')
+    return _resource_name(text, ("namespace", "namespaces", "ns"), "namespace", _LABEL)
+
+
+def _resource_name(text: str, kinds: tuple[str, ...], kind: str, allowed: re.Pattern[str]) -> str:
+    prefix, slash, name = text.rpartition("/")
+    if slash and prefix.lower() not in kinds:
+        raise ValueError(f"is no {kind}" + ("; choose pods by their labels with -l" if kind == "pod" else ""))
+    if not allowed.fullmatch(name) or len(name) > 253:
+        raise ValueError(f"is no name of a {kind}: those have lower-case letters, digits and dashes")
+    return name
+
+
+def node_selector(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Labels of nodes, as pairs: key=value,key=value."""
+    pairs = {}
+    for text in commas(texts):
+        key, equals, value = text.partition("=")
+        if not equals or not key or key.endswith("!") or value.startswith("="):
+            raise ValueError(f"{text!r} is not key=value")
+        pairs[key] = value
+    return tuple(pairs.items())
+
+
+def integer_of(size: int) -> Callable[[str], int]:
+    """A reader of whole numbers that a C integer of `size` bytes holds, signed or not."""
+
+    def read(text: str) -> int:
+        value = whole_number(text)
+        if not -(1 << (8 * size - 1)) <= value < 1 << (8 * size):
+            raise ValueError(f"does not fit into {8 * size} bits")
+        return value
+
+    return read
+
+
+def text_of(size: int) -> Callable[[str], str]:
+    """A reader of texts that a C array of `size` bytes holds, with its NUL."""
+
+    def read(text: str) -> str:
+        if "\0" in text or not text:
+            raise ValueError("is empty, or holds a NUL")
+        if len(text.encode()) >= size:
+            raise ValueError(f"is longer than the {size - 1} bytes that can be compared in the kernel")
+        return text
+
+    return read

@@ -1,0 +1,68 @@
+"""Two gadgets as the catalogue would hand them out, for tests of the command line that need no build."""
+
+from typing import NamedTuple
+
+from kubectl_gadget.events.schema import (
+    Column,
+    Example,
+    Field,
+    Gadget,
+    Global,
+    Parameter,
+    ProgramChoice,
+    Record,
+)
+
+_WHERE = tuple(
+    Column(name, name.upper(), name, f"{name} of the process") for name in ("node", "namespace", "pod", "container")
+)
+
+
+def _gadget(verb: str, noun: str, columns: tuple[Column, ...], parameters: tuple[Parameter, ...]) -> Gadget:
+    return Gadget(
+        name=f"{verb}_{noun}",
+        command=(verb, noun),
+        group="files",
+        summary=f"Show every {noun} as it happens",
+        description=f"Shows every {noun}.\n\nWith its result.",
+        record=Record(f"{verb}_{noun}_record", 64, (Field("timestamp", 0, 8, "gadget_timestamp"),)),
+        columns=(*_WHERE, *columns),
+        programs=(ProgramChoice((("exit",),)),),
+        globals={item.variable: Global(8 * i, 16 if item.type == "string" else 4) for i, item in enumerate(parameters)},
+        parameters=parameters,
+        examples=(Example(f"kubectl gadget {verb} {noun}", f"each {noun} in this namespace"),),
+    )
+
+
+TRACE_OPEN = _gadget(
+    "trace",
+    "open",
+    (
+        Column("pid", "PID", "pid", "process id", width=7, align="right"),
+        Column("comm", "COMM", "comm", "name of the program", width=16),
+        Column("errno", "ERR", "errno", "why it failed"),
+        Column("path", "PATH", "path", "as the program passed it", stretch=True),
+        Column("uid", "UID", "uid", "user id", show="wide"),
+        Column("flags_raw", "FLAGS_RAW", "flags", "flags as a number", show="json"),
+    ),
+    (
+        Parameter("failed", "bool", "only opens that failed", "gadget_failed", False),
+        Parameter("pid", "int", "only this process", "gadget_filter_pid", column="pid", test="equal"),
+        Parameter("path", "string", "only paths that begin so", "gadget_filter_path", column="path", test="prefix"),
+        Parameter("max-depth", "int", "how deep", "gadget_max_depth", 8),
+    ),
+)
+TOP_FILE = _gadget("top", "file", (Column("bytes", "BYTES", "bytes", "read and written"),), ())
+
+
+class IndexEntry(NamedTuple):
+    """A line of the catalogue's index."""
+
+    name: str
+    command: tuple[str, ...]
+    group: str
+    summary: str
+
+
+GADGETS = {gadget.name: gadget for gadget in (TRACE_OPEN, TOP_FILE)}
+INDEX = tuple(IndexEntry(item.name, item.command, item.group, item.summary) for item in GADGETS.values())
