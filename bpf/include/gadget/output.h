@@ -38,8 +38,12 @@ struct {
 	__type(value, struct gadget_cpu);
 } gadget_cpus SEC(".maps");
 
+/* What follows the record in a program's memory, for functions that need more than the stack's 512 bytes or than the
+ * verifier would bear to follow. */
+#define GADGET_WORKSPACE 64
+
 /*
- * Memory in which a program builds its record: SIZE bytes per CPU, at most 32 KiB. One for each program, not for each
+ * Memory in which a program builds its record: SIZE bytes per CPU, less than 32 KiB. One for each program, not for each
  * object: the kernel never runs a program inside itself on one CPU, but an interrupt may run another one inside it.
  */
 #define GADGET_SCRATCH(NAME, SIZE)                                                                                     \
@@ -47,7 +51,7 @@ struct {
 		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
 		__uint(max_entries, 1);                                                                                \
 		__uint(key_size, sizeof(__u32));                                                                       \
-		__uint(value_size, SIZE);                                                                              \
+		__uint(value_size, (SIZE) + GADGET_WORKSPACE);                                                                              \
 	} NAME SEC(".maps")
 
 /* This CPU's memory of a GADGET_SCRATCH. NULL never happens, but the verifier wants it to be looked at. */

@@ -14,6 +14,7 @@
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
 
 /* CLOCK_BOOTTIME in nanoseconds. */
 typedef __u64 gadget_timestamp;

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The path of a file as its process sees it: from the file up to the process's root, across mounts.
+ *
+ * Names are written leaf first, since that is the order in which they are found; the client turns them around. The trap:
+ * nothing is locked, so a rename in the meantime may show a path that never was, as in /proc/PID/maps.
+ */
+#pragma once
+
+#include <gadget/output.h>
+#include <gadget/string.h>
+#include <gadget/task.h>
+#include <kernel/fs.h>
+
+/* Names and mounts on the way up. Longer ways are cut. */
+#define GADGET_PATH_STEPS 96
+#define GADGET_NAME_BYTES 255
+
+/*
+ * Where the walk is. In memory, not in registers: of what it loads from memory the verifier knows nothing, so all rounds
+ * of the loop look the same to it and it does not follow each of the ways that may have led there.
+ */
+struct gadget_walk {
+	struct dentry *dentry;
+	struct mount *mount;
+	struct dentry *mount_root;
+	struct dentry *root;
+	struct mount *root_mount;
+	__u64 start;
+	__u64 end;
+};
+
+static __always_inline struct mount *gadget_mount_of(struct vfsmount *vfsmount)
+{
+	return (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+}
+
+static __always_inline void gadget_enter_mount(struct gadget_walk *walk, struct mount *mount)
+{
+	walk->mount = mount;
+	walk->mount_root = BPF_CORE_READ(mount, mnt.mnt_root);
+}
+
+enum gadget_step {
+	GADGET_STEP_ON,
+	/* All of the path is there. */
+	GADGET_STEP_TOP,
+	/* Hangs on no file system: a pipe, a socket. Or cannot be read. */
+	GADGET_STEP_NOWHERE,
+	GADGET_STEP_TOO_LONG,
+};
+
+/* From the root of a mount to what it is mounted on. */
+static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *walk)
+{
+	struct mount *mount = walk->mount;
+	struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+
+	/* The topmost mount: the file lies outside of the process's root. */
+	if (above == mount)
+		return GADGET_STEP_TOP;
+	walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+	gadget_enter_mount(walk, above);
+	return GADGET_STEP_ON;
+}
+
+/* Writes a name and goes to its directory. */
+static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk, void *record, __u64 room)
+{
+	struct dentry *dentry = walk->dentry;
+	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+	__u64 end = walk->end;
+	long read;
+
+	if (!parent || parent == dentry)
+		return GADGET_STEP_NOWHERE;
+	if (end - walk->start > GADGET_PATH_BYTES - GADGET_NAME_BYTES || end > room - (GADGET_NAME_BYTES + 1))
+		return GADGET_STEP_TOO_LONG;
+	read = bpf_probe_read_kernel_str(record + end, GADGET_NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
+	if (read <= 0)
+		return GADGET_STEP_NOWHERE;
+	walk->end = end + read;
+	walk->dentry = parent;
+	return GADGET_STEP_ON;
+}
+
+static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *walk, void *record, __u64 room)
+{
+	for (int i = 0; i < GADGET_PATH_STEPS; i++) {
+		enum gadget_step step;
+
+		if (walk->dentry == walk->root && walk->mount == walk->root_mount)
+			return GADGET_STEP_TOP;
+		if (walk->dentry == walk->mount_root)
+			step = gadget_step_across(walk);
+		else
+			step = gadget_step_up(walk, record, room);
+		if (step != GADGET_STEP_ON)
+			return step;
+	}
+	return GADGET_STEP_TOO_LONG;
+}
+
+/*
+ * Appends the path of `where`, a `struct path` in kernel memory, seen from the current task's root. The record must lie in
+ * a GADGET_SCRATCH.
+ */
+static __always_inline void gadget_append_path(struct gadget_writer *writer, struct gadget_text *text,
+					       const struct path *where)
+{
+	struct gadget_walk *walk = writer->record + writer->room;
+	struct task_struct *task = gadget_task();
+	enum gadget_step last;
+	__u64 end;
+
+	_Static_assert(sizeof(*walk) <= GADGET_WORKSPACE, "the walk does not fit behind the record");
+	gadget_no_text(text);
+	walk->root = gadget_read(task, fs, root.dentry);
+	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
+	walk->dentry = BPF_CORE_READ(where, dentry);
+	gadget_enter_mount(walk, gadget_mount_of(BPF_CORE_READ(where, mnt)));
+	walk->start = walk->end = writer->length;
+
+	last = gadget_walk_to_root(walk, writer->record, writer->room);
+	end = walk->end;
+	if (last == GADGET_STEP_NOWHERE || end > writer->room)
+		return;
+	text->offset = writer->length;
+	text->length = end - writer->length;
+	writer->length = end;
+	if (last == GADGET_STEP_TOO_LONG) {
+		text->length |= GADGET_CUT;
+		writer->cuts++;
+	}
+}

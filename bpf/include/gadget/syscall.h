@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * A system call's arguments, read when it returns: its registers are still on the kernel's stack. That saves a second
+ * program at its entry and the hash between the two, and the memory that the caller points to has been paged in by then.
+ *
+ * The trap: the caller may have changed that memory in the meantime. Where this matters, read what the kernel resolved.
+ */
+#pragma once
+
+#include <gadget/task.h>
+#include <kernel/ptrace.h>
+
+/* bpf_task_pt_regs() came with 5.15. */
+#define GADGET_HAS_TASK_PT_REGS bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)
+
+/* THREAD_SIZE of kernels before 5.15, with pages of 4 KiB and without KASAN, on both architectures. */
+#define GADGET_THREAD_SIZE (16 << 10)
+
+/* The user's registers lie at the end of the stack. To be read with bpf_probe_read_kernel. */
+static __always_inline struct pt_regs *gadget_registers_on_stack(struct task_struct *task)
+{
+	void *stack = gadget_read(task, stack);
+
+	return stack + GADGET_THREAD_SIZE - bpf_core_type_size(struct pt_regs);
+}
+
+static __always_inline struct pt_regs *gadget_registers(struct task_struct *task)
+{
+	if (GADGET_HAS_TASK_PT_REGS)
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+	return gadget_registers_on_stack(task);
+}
+
+/* gadget_argument(registers, 0) is the first argument of the system call that returns. N must be written as a number. */
+#define gadget_argument(registers, N)                                                                                  \
+	(GADGET_HAS_TASK_PT_REGS ? (registers)->GADGET_ARGUMENT_##N : BPF_CORE_READ(registers, GADGET_ARGUMENT_##N))
