@@ -1,0 +1,125 @@
+"""From what went wrong on the way to the API server, or what it answered, to an error for people.
+
+The trap: not every 403 is about roles. Pod Security, quotas and namespaces that are being deleted refuse with 403 too,
+and `kubectl auth can-i` would then mislead.
+"""
+
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.errors import ClusterError, ForbiddenError
+
+
+class StatusError(ClusterError):
+    """The API server answered with an HTTP status that means failure."""
+
+    def __init__(self, code: int, reason: str, message: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy)
+        self.code = code
+        self.reason = reason
+        """of the Status object, such as AlreadyExists; empty when there was none"""
+
+
+class UnreachableError(ClusterError):
+    """No answer came."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """One thing that RBAC allows or not. `namespace` None: in the whole cluster."""
+
+    verb: str
+    resource: str
+    """plural, with the group as `jobs.batch`"""
+    namespace: str | None = None
+    subresource: str | None = None
+
+    def __str__(self) -> str:
+        what = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return f"{self.verb} {what} " + (f"in namespace {self.namespace}" if self.namespace else "in all namespaces")
+
+    def command(self, impersonate: tuple[tuple[str, str], ...] = ()) -> str:
+        """The kubectl command that asks for it."""
+        words = ["kubectl auth can-i", self.verb, self.resource]
+        if self.subresource:
+            words.append(f"--subresource={self.subresource}")
+        words.append(f"-n {self.namespace}" if self.namespace else "--all-namespaces")
+        flags = {"Impersonate-User": "--as", "Impersonate-Group": "--as-group"}
+        words += [f"{flags[name]}={value}" for name, value in impersonate if name in flags]
+        return " ".join(words)
+
+
+def from_status(
+    code: int, body: bytes, server: str, access: Access, impersonate: tuple[tuple[str, str], ...] = ()
+) -> ClusterError:
+    """The error for an answer of `code` ≥ 400, whose body is a Status object or anything else."""
+    status = _status(body)
+    reason = str(status.get("reason", ""))
+    message = str(status.get("message") or body.decode(errors="replace").strip()[:300] or f"HTTP {code}")
+    if code == 401:
+        return StatusError(
+            code,
+            reason,
+            f"{server} does not accept the credentials (401 Unauthorized): they are missing, wrong or have expired",
+            "log in again as you do for kubectl, then: kubectl get nodes",
+        )
+    if code == 403 and _is_about_roles(status, message):
+        return ForbiddenError(f"Forbidden: {message} ({access})", access.command(impersonate))
+    return StatusError(code, reason, message)
+
+
+def _is_about_roles(status: dict[str, Any], message: str) -> bool:
+    if status.get("kind") != "Status":
+        return True
+    details = status.get("details") or {}
+    return not details.get("causes") and (" cannot " in message or "RBAC" in message)
+
+
+def _status(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def from_exception(error: BaseException, server: str, proxy: str | None) -> ClusterError:
+    """The error for a connection that did not come about, or broke."""
+    via = f" (through the proxy {proxy})" if proxy else ""
+    for cause in _causes(error):
+        if isinstance(cause, ClusterError):
+            return cause
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return UnreachableError(
+                f"the certificate of {server} is not trusted: {cause.verify_message}",
+                "look at certificate-authority and tls-server-name in the kubeconfig",
+            )
+        if isinstance(cause, ssl.SSLError):
+            return UnreachableError(f"no TLS connection to {server}{via}: {cause.reason or cause}")
+        if isinstance(cause, socket.gaierror):
+            return UnreachableError(f"the API server {server}{via} is not reachable: its name does not resolve")
+        if isinstance(cause, ConnectionRefusedError):
+            return _unreachable(server, via, "connection refused")
+        if isinstance(cause, TimeoutError):
+            return _unreachable(server, via, "no answer in time")
+    text = str(error) or type(error).__name__
+    return _unreachable(server, via, text)
+
+
+def _unreachable(server: str, via: str, why: str) -> UnreachableError:
+    return UnreachableError(f"the API server {server}{via} is not reachable: {why}", "kubectl cluster-info")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what lies beneath it; urllib3 hides the cause in `reason`."""
+    found: list[BaseException] = []
+    queue: list[object] = [error]
+    while queue:
+        item = queue.pop(0)
+        if isinstance(item, BaseException) and item not in found:
+            found.append(item)
+            queue += [getattr(item, "reason", None), item.__cause__, item.__context__, *item.args]
+    return found

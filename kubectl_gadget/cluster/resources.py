@@ -1,0 +1,65 @@
+"""The kinds of objects that we ask the API server about, and the paths under which it keeps them.
+
+The trap: a namespaced resource without a namespace means all namespaces, which only list and watch allow.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+Object = dict[str, Any]
+"""One Kubernetes object, as JSON has it."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind, in one version."""
+
+    plural: str
+    kind: str
+    group: str = ""
+    version: str = "v1"
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """As `kubectl auth can-i` takes it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL's path of all objects, or of one, or of its subresource."""
+        path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if self.namespaced and namespace is not None:
+            path += f"/namespaces/{quote(namespace, safe='')}"
+        path += f"/{self.plural}"
+        for part in (name, subresource):
+            if part is not None:
+                path += f"/{quote(part, safe='')}"
+        return path
+
+
+PODS = Resource("pods", "Pod")
+NODES = Resource("nodes", "Node", namespaced=False)
+NAMESPACES = Resource("namespaces", "Namespace", namespaced=False)
+EVENTS = Resource("events", "Event")
+DAEMON_SETS = Resource("daemonsets", "DaemonSet", "apps")
+JOBS = Resource("jobs", "Job", "batch")
+ROLES = Resource("roles", "Role", "rbac.authorization.k8s.io")
+ROLE_BINDINGS = Resource("rolebindings", "RoleBinding", "rbac.authorization.k8s.io")
+CLUSTER_ROLES = Resource("clusterroles", "ClusterRole", "rbac.authorization.k8s.io", namespaced=False)
+CLUSTER_ROLE_BINDINGS = Resource(
+    "clusterrolebindings", "ClusterRoleBinding", "rbac.authorization.k8s.io", namespaced=False
+)
+ACCESS_REVIEWS = Resource(
+    "selfsubjectaccessreviews", "SelfSubjectAccessReview", "authorization.k8s.io", namespaced=False
+)
+
+BY_KIND = {
+    resource.kind: resource
+    for resource in (NAMESPACES, DAEMON_SETS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS)
+}
+"""What `manifests/` may hold."""
