@@ -118,6 +118,7 @@ class Api:
             "group": group,
             "namespace": access.namespace or "",
             "subresource": access.subresource or "",
+            "name": access.name or "",
         }
         review = {
             "apiVersion": ACCESS_REVIEWS.api_version,

@@ -36,14 +36,15 @@ class Access:
     """plural, with the group as `jobs.batch`"""
     namespace: str | None = None
     subresource: str | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
-        what = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
-        return f"{self.verb} {what} " + (f"in namespace {self.namespace}" if self.namespace else "in all namespaces")
+        what = "/".join(part for part in (self.resource, self.name, self.subresource) if part)
+        return f"{self.verb} {what} " + (f"in namespace {self.namespace}" if self.namespace else "in the whole cluster")
 
     def command(self, impersonate: tuple[tuple[str, str], ...] = ()) -> str:
         """The kubectl command that asks for it."""
-        words = ["kubectl auth can-i", self.verb, self.resource]
+        words = ["kubectl auth can-i", self.verb, f"{self.resource}/{self.name}" if self.name else self.resource]
         if self.subresource:
             words.append(f"--subresource={self.subresource}")
         words.append(f"-n {self.namespace}" if self.namespace else "--all-namespaces")

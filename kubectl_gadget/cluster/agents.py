@@ -1,0 +1,88 @@
+"""One agent per node: the resident one where there is one, else one that is started on demand; and a session in it.
+
+The trap: a thousand nodes ask at the same moment, so what is asked of the API server for all of them is asked once.
+"""
+
+import asyncio
+import secrets
+import time
+
+from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.exec import ExecStream, open_exec
+from kubectl_gadget.cluster.failure import StatusError
+from kubectl_gadget.cluster.ondemand import OnDemandAgents, Say
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.resources import PODS, Object
+from kubectl_gadget.cluster.startup import is_running, wait_running
+
+_FRESH_SECONDS = 1.0
+"""A list of resident agents that is this old is still good."""
+
+
+class Agents:
+    """The agents of one run. `close` must be awaited at the end; it removes what this run started, and only that."""
+
+    def __init__(
+        self, api: Api, options: AgentOptions, say: Say = lambda _node, _text: None, run: str | None = None
+    ) -> None:
+        self._api = api
+        self._options = options
+        self._say = say
+        self.run = run or secrets.token_hex(4)
+        self._on_demand = OnDemandAgents(api, options, self.run, say)
+        self._pods: dict[str, str] = {}
+        self._residents: dict[str, Object] = {}
+        self._listed_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def open(self, node: str) -> ExecStream:
+        """A new session on `node`, in its agent, which is started if there is none. May be called again to reconnect.
+
+        Raises ForbiddenError, DeployError or another ClusterError. Cancelling it leaves the pod to `close`.
+        """
+        known = node in self._pods
+        pod = self._pods.get(node) or await self._find_or_start(node)
+        try:
+            return await self._exec(node, pod)
+        except StatusError as error:
+            self._pods.pop(node, None)
+            # Its pod may be gone, or may have been replaced, since the last session.
+            if not known or error.code not in (400, 404, 500):
+                raise
+        return await self._exec(node, await self._find_or_start(node))
+
+    async def close(self) -> list[str]:
+        """Removes the pods that this run started; returns the names of what may remain."""
+        return await self._on_demand.close()
+
+    async def _exec(self, node: str, pod: str) -> ExecStream:
+        return await open_exec(
+            self._api, self._options.namespace, pod, manifests.CONTAINER, manifests.SESSION_COMMAND, node
+        )
+
+    async def _find_or_start(self, node: str) -> str:
+        resident = (await self._list_residents()).get(node)
+        if resident is None:
+            pod = await self._on_demand.start(node)
+        elif is_running(resident):
+            pod = resident
+        else:
+            name, seconds = resident["metadata"]["name"], self._options.start_timeout
+            pod = await wait_running(
+                self._api, self._options.namespace, name, seconds, lambda text: self._say(node, text)
+            )
+        self._pods[node] = pod["metadata"]["name"]
+        return self._pods[node]
+
+    async def _list_residents(self) -> dict[str, Object]:
+        async with self._lock:
+            if time.monotonic() - self._listed_at > _FRESH_SECONDS:
+                pods = await self._api.find(PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR)
+                self._residents = {
+                    pod["spec"]["nodeName"]: pod
+                    for pod in pods.items
+                    if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
+                }
+                self._listed_at = time.monotonic()
+            return self._residents

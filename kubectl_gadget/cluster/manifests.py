@@ -1,0 +1,114 @@
+"""What we create in a cluster: manifests/ as it stands, with the options of a run or a deployment filled in.
+
+The trap: there is one pod template, the DaemonSet's. Pods on demand are made from it, so the two cannot differ.
+"""
+
+import copy
+import functools
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.cluster.image import image_of
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.resources import JOBS, PODS, Object
+
+NAME = "kubectl-gadget"
+NAME_LABEL = "app.kubernetes.io/name"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+RUN_LABEL = "kubectl-gadget/run"
+ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
+"""On a namespace: a run created it, and the last run that needs it removes it."""
+RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
+CONTAINER = "agent"
+SESSION_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent", "session")
+APPLIED = ("namespace", "rbac-user", "daemonset")
+"""The files that `deploy` applies, in order."""
+
+
+@functools.cache
+def _text(name: str) -> str:
+    """One file of manifests/, from the wheel or from the source tree."""
+    built = files("kubectl_gadget") / "built" / "manifests" / f"{name}.yaml"
+    if built.is_file():
+        return built.read_text()
+    return (Path(__file__).parents[2] / "manifests" / f"{name}.yaml").read_text()
+
+
+def documents(name: str) -> list[Object]:
+    """The objects of one file, fresh copies."""
+    import yaml
+
+    return list(yaml.load_all(_text(name), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def deployment(options: AgentOptions, node_selector: Mapping[str, str] | None = None) -> list[Object]:
+    """All objects of a resident deployment, in the order in which they are applied."""
+    objects = [found for name in APPLIED for found in documents(name)]
+    for found in objects:
+        if found["kind"] == "Namespace":
+            found["metadata"]["name"] = options.namespace
+        elif "namespace" in found["metadata"]:
+            found["metadata"]["namespace"] = options.namespace
+    pod = objects[-1]["spec"]["template"]["spec"]
+    _fill(pod, options)
+    pod["nodeSelector"] |= dict(node_selector or {})
+    return objects
+
+
+def namespace(options: AgentOptions) -> Object:
+    """The agents' namespace, marked as made for a run."""
+    (found,) = documents("namespace")
+    found["metadata"] |= {"name": options.namespace, "annotations": {ON_DEMAND_ANNOTATION: "true"}}
+    return found
+
+
+def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> Object:
+    """One run's agent for one node. It belongs to `owner`, an `anchor_job`, and goes with it."""
+    (daemon_set,) = documents("daemonset")
+    pod = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
+    _fill(pod, options)
+    container = pod["containers"][0]
+    container["command"] = [*container["command"][:-1], f"{options.idle_timeout:.0f}"]
+    del pod["nodeSelector"]
+    pod |= {"nodeName": node, "restartPolicy": "Never"}
+    reference = {key: owner["metadata"][key] for key in ("name", "uid")}
+    metadata = {
+        "generateName": f"agent-{run}-",
+        "namespace": options.namespace,
+        "labels": run_labels(run),
+        "ownerReferences": [{"apiVersion": JOBS.api_version, "kind": JOBS.kind, **reference}],
+    }
+    return {"apiVersion": PODS.api_version, "kind": PODS.kind, "metadata": metadata, "spec": pod}
+
+
+def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
+    """A job that never runs anything. It is complete at once, and the cluster deletes it, and all that it owns, after
+    `seconds`; the client puts that off as long as it lives. So what a run started goes even when its client was killed.
+    """
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}}
+    return {
+        "apiVersion": JOBS.api_version,
+        "kind": JOBS.kind,
+        "metadata": {"name": f"run-{run}", "namespace": options.namespace, "labels": run_labels(run)},
+        "spec": {"completions": 0, "parallelism": 0, "ttlSecondsAfterFinished": seconds, "template": template},
+    }
+
+
+def run_labels(run: str) -> dict[str, str]:
+    """Labels of all that one run creates."""
+    return {NAME_LABEL: NAME, COMPONENT_LABEL: "on-demand", RUN_LABEL: run}
+
+
+def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
+    container = pod["containers"][0]
+    container["image"] = image_of(options)
+    if options.image_pull_policy:
+        container["imagePullPolicy"] = options.image_pull_policy
+    if options.image_pull_secret:
+        pod["imagePullSecrets"] = [{"name": options.image_pull_secret}]
+    if options.privileged:
+        context = container["securityContext"]
+        del context["capabilities"], context["allowPrivilegeEscalation"]
+        context["privileged"] = True

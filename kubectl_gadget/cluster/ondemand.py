@@ -1,0 +1,213 @@
+"""Agents that one run starts for itself: plain pods, each bound to its node, in a namespace that may be made for them.
+
+They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them, and the cluster does that
+by itself some minutes after a client was killed. The trap: the namespace of an earlier run may still be terminating;
+nothing can be created in it until it is gone, and then it must be made anew.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+
+from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.failure import Access, StatusError
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.resources import JOBS, NAMESPACES, PODS, Object
+from kubectl_gadget.cluster.startup import wait_running
+from kubectl_gadget.cluster.watch import Scope, Synced, follow
+from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
+
+Say = Callable[[str, str], None]
+"""(node, text): a line of progress."""
+
+_REMOVAL_SECONDS = 10.0
+
+
+class OnDemandAgents:
+    """All pods that one run started. `close` must be awaited at the end."""
+
+    def __init__(self, api: Api, options: AgentOptions, run: str, say: Say) -> None:
+        self._api = api
+        self._options = options
+        self._run = run
+        self._say = say
+        self._lock = asyncio.Lock()
+        self._anchor: Object | None = None
+        self._anchored_at = 0.0
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self, node: str) -> Object:
+        """A running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
+        for last in (False, True):
+            anchor = await self._prepare()
+            try:
+                pod = await self._create(node, anchor)
+                break
+            except StatusError as error:
+                if last or not _namespace_is_gone(error):
+                    raise _refusal(error, self._options.namespace, node) from None
+                self._anchor = None  # the run before took its namespace away under our feet
+        name = pod["metadata"]["name"]
+        self._say(node, f"starting agent pod {self._options.namespace}/{name}")
+        return await wait_running(
+            self._api, self._options.namespace, name, self._options.start_timeout, lambda text: self._say(node, text)
+        )
+
+    async def close(self) -> list[str]:
+        """Removes all that was created; returns the names of what may remain. Never raises ClusterError."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        async with self._lock:
+            if self._anchor is None:
+                return []
+            anchor, self._anchor = self._anchor["metadata"]["name"], None
+            try:
+                await self._api.delete(JOBS, anchor, self._options.namespace)
+                if await self._remove_namespace():
+                    return []
+                async with asyncio.timeout(_REMOVAL_SECONDS):
+                    return await self._until_deleted()
+            except (ClusterError, TimeoutError):
+                return [f"job/{anchor} and its pods in namespace {self._options.namespace}"]
+
+    async def _create(self, node: str, anchor: Object) -> Object:
+        body = manifests.on_demand_pod(self._options, node, self._run, anchor)
+        return await self._api.create(PODS, body, self._options.namespace)
+
+    async def _prepare(self) -> Object:
+        """Checks rights, then makes namespace and anchor; once for all nodes."""
+        async with self._lock:
+            if self._anchor is None:
+                exists = await self._find_namespace()
+                await self._check(exists)
+                if not exists:
+                    await self._make_namespace()
+                seconds = max(int(self._options.idle_timeout), 1)
+                body = manifests.anchor_job(self._options, self._run, seconds)
+                try:
+                    self._anchor = await self._api.create(JOBS, body, self._options.namespace)
+                except StatusError as error:
+                    raise _refusal(error, self._options.namespace, None) from None
+                self._anchored_at = time.monotonic()
+                if self._keeper is None:
+                    self._keeper = asyncio.create_task(self._keep(seconds), name="anchor of the on-demand agents")
+            return self._anchor
+
+    async def _check(self, namespace_exists: bool) -> None:
+        namespace = self._options.namespace
+        wanted = [
+            Access("list", PODS.plural, namespace),
+            Access("watch", PODS.plural, namespace),
+            Access("create", PODS.plural, namespace),
+            Access("create", PODS.plural, namespace, "exec"),
+            *(Access(verb, JOBS.qualified, namespace) for verb in ("create", "patch", "delete")),
+        ]
+        if not namespace_exists:
+            wanted.append(Access("create", NAMESPACES.plural))
+            wanted.append(Access("delete", NAMESPACES.plural, name=namespace))
+        await self._api.require(
+            wanted,
+            "start agents on demand",
+            "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy",
+        )
+
+    async def _find_namespace(self) -> bool:
+        """Whether it exists; one that is on its way out is waited for."""
+        name = self._options.namespace
+        try:
+            found = await self._api.get(NAMESPACES, name)
+        except ForbiddenError:
+            return True  # creating the pods will tell
+        if found is None or "deletionTimestamp" not in found["metadata"]:
+            return found is not None
+        self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
+        try:
+            async with (
+                asyncio.timeout(self._options.start_timeout),
+                aclosing(follow(self._api, Scope(NAMESPACES, fields=f"metadata.name={name}"))) as changes,
+            ):
+                async for change in changes:
+                    if change.deleted if not isinstance(change, Synced) else not change.items:
+                        break
+        except TimeoutError:
+            raise DeployError(
+                f"the namespace {name} is being deleted, and does not go", f"kubectl get namespace {name} -o yaml"
+            ) from None
+        return False
+
+    async def _make_namespace(self) -> None:
+        try:
+            await self._api.create(NAMESPACES, manifests.namespace(self._options))
+        except StatusError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    async def _keep(self, seconds: int) -> None:
+        """Puts the anchor's end off, again and again, so that it comes `seconds` after this client's last sign."""
+        while True:
+            await asyncio.sleep(seconds / 4)
+            if self._anchor is None:
+                continue
+            until = int(time.monotonic() - self._anchored_at) + seconds
+            try:
+                await self._api.patch(
+                    JOBS,
+                    self._anchor["metadata"]["name"],
+                    {"spec": {"ttlSecondsAfterFinished": until}},
+                    self._options.namespace,
+                )
+            except StatusError as error:
+                if error.code == 404:
+                    self._anchor = None  # this machine slept longer than that; the next start makes a new one
+                else:
+                    self._api.warn_once(f"the agents may end early: {error}")
+            except ClusterError as error:
+                self._api.warn_once(f"the agents may end early: {error}")
+
+    async def _remove_namespace(self) -> bool:
+        """Deletes the namespace if a run made it and no other agent is in it."""
+        name = self._options.namespace
+        found = await self._api.get(NAMESPACES, name)
+        if found is None:
+            return True
+        if manifests.ON_DEMAND_ANNOTATION not in (found["metadata"].get("annotations") or {}):
+            return False
+        pods = (await self._api.find(PODS, name)).items
+        ours = manifests.run_labels(self._run).items()
+        if any(not ours <= (pod["metadata"].get("labels") or {}).items() for pod in pods):
+            return False
+        return await self._api.delete(NAMESPACES, name)
+
+    async def _until_deleted(self) -> list[str]:
+        """Waits until the cluster has begun to delete every pod of this run."""
+        remaining: dict[str, Object] = {}
+        scope = Scope(PODS, self._options.namespace, labels=f"{manifests.RUN_LABEL}={self._run}")
+        async with aclosing(follow(self._api, scope)) as changes:
+            async for change in changes:
+                if isinstance(change, Synced):
+                    remaining = {pod["metadata"]["name"]: pod for pod in change.items}
+                elif change.deleted:
+                    remaining.pop(change.object["metadata"]["name"], None)
+                else:
+                    remaining[change.object["metadata"]["name"]] = change.object
+                if all("deletionTimestamp" in pod["metadata"] for pod in remaining.values()):
+                    return []
+        return sorted(remaining)
+
+
+def _namespace_is_gone(error: StatusError) -> bool:
+    return error.code in (403, 404, 409) and ("being terminated" in str(error) or error.code == 404)
+
+
+def _refusal(error: StatusError, namespace: str, node: str | None) -> ClusterError:
+    """What the server said about our pod, with what helps."""
+    what = f"the agent pod for {node}" if node else f"the run's anchor job in namespace {namespace}"
+    if "PodSecurity" in str(error):
+        return DeployError(
+            f"{what} was refused: Pod Security of namespace {namespace} does not allow privileged pods: {error}",
+            f"kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=privileged",
+        )
+    return DeployError(f"{what} was refused: {error}", error.remedy)

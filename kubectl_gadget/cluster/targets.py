@@ -1,0 +1,254 @@
+"""From what the user selected to nodes and their agents' filters, as pods and nodes come and go.
+
+Two watches at most, of pods and of nodes, feed one picture. The trap: an agent knows no labels. For `-l` it is told
+which pods not to trace, so a pod that is so new that nobody has judged it yet is traced, and `wants` decides late.
+"""
+
+import asyncio
+import difflib
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.cluster import selectors
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.options import Selection
+from kubectl_gadget.cluster.resources import NAMESPACES, NODES, PODS, Object, Resource
+from kubectl_gadget.cluster.startup import not_ready
+from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
+from kubectl_gadget.errors import ClusterError, ForbiddenError
+
+Filter = dict[str, Any]
+"""FILTER of docs/protocol.md."""
+
+_SETTLE_SECONDS = 0.1
+"""Changes that come together are told together."""
+
+
+@dataclass(frozen=True)
+class TargetChange:
+    """What to do: begin with nodes, leave nodes, and change the filter of nodes that stay."""
+
+    add: dict[str, Filter] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+    update: dict[str, Filter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pod:
+    uids: tuple[str, ...]
+    """the API's, and for a static pod also the one that the kubelet gave it, which is what its containers bear"""
+    name: str
+    node: str
+    matches: bool
+    alive: bool
+
+
+class Targets:
+    """Which nodes a run takes part on. `warn` gets lines for the user."""
+
+    def __init__(self, api: Api, selection: Selection, warn: Callable[[str], None]) -> None:
+        self._api = api
+        self._selection = selection
+        self._warn = warn
+        self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
+        self._labels = selectors.parse(selection.selector) if selection.selector else None
+        narrowed = bool(selection.pods or selection.selector or selection.containers)
+        self._by_node = bool(selection.nodes) or selection.host or (selection.all_namespaces and not narrowed)
+        """nodes are chosen as such, not for the pods that they host"""
+        self._by_pod = not self._by_node or self._labels is not None
+        self._pods: dict[str, dict[str, _Pod]] = {}
+        """by node, then by uid"""
+        self._judged: dict[str, bool] = {}
+        self._nodes: set[str] = set()
+        self._complained: set[str] = set()
+        self._current: dict[str, Filter] = {}
+
+    def wants(self, pod_uid: str) -> bool | None:
+        """Whether the label selector wants this pod; None: not known yet. May be called from any thread."""
+        return True if self._labels is None else self._judged.get(pod_uid)
+
+    async def watch(self) -> AsyncGenerator[TargetChange, None]:
+        """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError.
+
+        Close it (contextlib.aclosing) when leaving early.
+        """
+        queue: asyncio.Queue[tuple[Resource, Synced | Changed | BaseException]] = asyncio.Queue()
+        wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
+        tasks = [asyncio.create_task(self._feed(kind, queue), name=f"watch of {kind.plural}") for kind in wanted]
+        try:
+            missing = set(wanted)
+            while missing:
+                kind = await self._take(queue)
+                missing.discard(kind)
+            await self._complain()
+            yield self._change()
+            while True:
+                await self._take(queue)
+                await asyncio.sleep(_SETTLE_SECONDS)
+                while not queue.empty():
+                    await self._take(queue)
+                change = self._change()
+                if change != TargetChange():
+                    yield change
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _feed(self, kind: Resource, queue: "asyncio.Queue[Any]") -> None:
+        scope = Scope(kind, self.namespace if kind is PODS else None)
+        try:
+            async with aclosing(follow(self._api, scope)) as changes:
+                async for change in changes:
+                    queue.put_nowait((kind, change))
+        except ClusterError as error:
+            queue.put_nowait((kind, error))
+
+    async def _take(self, queue: "asyncio.Queue[Any]") -> Resource:
+        kind: Resource
+        kind, change = await queue.get()
+        if isinstance(change, BaseException):
+            raise change
+        (self._see_pods if kind is PODS else self._see_nodes)(change)
+        return kind
+
+    def _see_pods(self, change: Synced | Changed) -> None:
+        if isinstance(change, Synced):
+            self._pods.clear()
+            self._judged.clear()
+            for found in change.items:
+                self._see_pod(found, deleted=False)
+        else:
+            self._see_pod(change.object, change.deleted)
+
+    def _see_pod(self, found: Object, deleted: bool) -> None:
+        pod = self._judge(found)
+        for uid in pod.uids:
+            self._judged[uid] = pod.matches
+        if not pod.node:
+            return
+        pods = self._pods.setdefault(pod.node, {})
+        if deleted:
+            # What was judged stays judged: its last events may still be on their way.
+            pods.pop(pod.uids[0], None)
+        else:
+            pods[pod.uids[0]] = pod
+
+    def _judge(self, found: Object) -> _Pod:
+        metadata, spec = found["metadata"], found.get("spec", {})
+        chosen = self._selection
+        kinds = ("initContainers", "containers", "ephemeralContainers")
+        containers = {container["name"] for kind in kinds for container in spec.get(kind) or []}
+        matches = self._labels is None or self._labels.accepts(metadata.get("labels") or {})
+        selected = (not chosen.pods or metadata["name"] in chosen.pods) and (
+            not chosen.containers or not containers.isdisjoint(chosen.containers)
+        )
+        static = (metadata.get("annotations") or {}).get("kubernetes.io/config.hash")
+        return _Pod(
+            uids=(metadata["uid"], static) if static else (metadata["uid"],),
+            name=metadata["name"],
+            node=spec.get("nodeName") or "",
+            matches=matches,
+            alive=matches and selected and found.get("status", {}).get("phase") not in ("Succeeded", "Failed"),
+        )
+
+    def _see_nodes(self, change: Synced | Changed) -> None:
+        if isinstance(change, Synced):
+            self._nodes.clear()
+        for node in change.items if isinstance(change, Synced) else [change.object]:
+            name = node["metadata"]["name"]
+            wanted = not self._selection.nodes or name in self._selection.nodes
+            deleted = isinstance(change, Changed) and change.deleted
+            problem = _unusable(node) if wanted and not deleted else None
+            if problem is not None:
+                self._warn_once(f"{problem}; it is skipped")
+            if wanted and not deleted and problem is None:
+                self._nodes.add(name)
+            elif deleted or name not in self._current:
+                # A node that is traced and turns unready keeps its session: the stream will tell if it is lost.
+                self._nodes.discard(name)
+
+    def _change(self) -> TargetChange:
+        """What changed since the last call."""
+        new = {node: self._filter(node) for node in sorted(self._choose())}
+        old, self._current = self._current, new
+        return TargetChange(
+            add={node: found for node, found in new.items() if node not in old},
+            remove=tuple(node for node in old if node not in new),
+            update={node: found for node, found in new.items() if node in old and old[node] != found},
+        )
+
+    def _choose(self) -> Iterable[str]:
+        if self._by_node:
+            return self._nodes
+        return [node for node, pods in self._pods.items() if any(pod.alive for pod in pods.values())]
+
+    def _filter(self, node: str) -> Filter:
+        excluded: list[str] = []
+        if self._labels is not None:
+            pods = self._pods.get(node, {}).values()
+            excluded = sorted(uid for pod in pods if not pod.matches for uid in pod.uids)
+        return {
+            "namespaces": None if self.namespace is None else [self.namespace],
+            "pods": list(self._selection.pods) or None,
+            "containers": list(self._selection.containers) or None,
+            "exclude_pods": excluded,
+            "host": self._selection.host,
+        }
+
+    async def _complain(self) -> None:
+        """Says what was selected and is not there. Raises ClusterError for what will not come by waiting."""
+        unknown = [name for name in self._selection.nodes if name not in self._nodes]
+        if unknown and not self._complained:
+            listing = await self._api.find(NODES)
+            there = sorted(node["metadata"]["name"] for node in listing.items)
+            raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {', '.join(there[:20])}")
+        pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}
+        where = f"in {self.namespace} namespace" if self.namespace else "in any namespace"
+        if self._by_pod:
+            for name in self._selection.pods:
+                if name not in pods:
+                    self._warn(f'pods "{name}" not found {where}; waiting for it.{_nearest(name, pods)}')
+        if self._by_pod and not self._by_node and not any(pod.alive for pod in pods.values()):
+            await self._check_namespace()
+            if not self._selection.pods:
+                self._warn(f"No running pods found {where}{self._described()}; waiting for them.")
+
+    def _described(self) -> str:
+        chosen = self._selection
+        words = [f" with labels {chosen.selector}"] if chosen.selector else []
+        words += [f" with container {', '.join(chosen.containers)}"] if chosen.containers else []
+        return "".join(words)
+
+    async def _check_namespace(self) -> None:
+        if self.namespace is None:
+            return
+        try:
+            found = await self._api.get(NAMESPACES, self.namespace)
+        except ForbiddenError:
+            return  # it cannot be told whether it exists
+        if found is None:
+            raise ClusterError(f'namespaces "{self.namespace}" not found', "kubectl get namespaces")
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._complained:
+            self._complained.add(text)
+            self._warn(text)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 3, 0.5)
+    return f" Running there: {', '.join(near)}" if near else ""
+
+
+def _unusable(node: Object) -> str | None:
+    """Why no agent can run on a node; None when one can."""
+    labels = node["metadata"].get("labels") or {}
+    name = node["metadata"]["name"]
+    if labels.get("kubernetes.io/os", "linux") != "linux":
+        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this"
+    if labels.get("type") == "virtual-kubelet":
+        return f"node {name} is virtual and runs no agent"
+    return not_ready(node)
