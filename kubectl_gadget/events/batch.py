@@ -1,0 +1,216 @@
+"""Ring buffer bytes of one node, read as columns.
+
+Finding where each record begins is the only loop over records (docs/protocol.md, EVENTS); all else works on whole
+columns and only for the fields that somebody asks for. The trap: the bytes come from another machine, so every length
+and every string's place is checked here once, and what reads columns later may trust them.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.events.identity import Owners
+from kubectl_gadget.events.schema import Field, Gadget
+from kubectl_gadget.events.vectors import Vector
+
+Integers = npt.NDArray[np.integer[Any]]
+Mask = npt.NDArray[np.bool_]
+
+_LENGTH = (1 << 30) - 1
+_DISCARDED = 1 << 30
+_BUSY = 1 << 31
+_HEADER = 8
+
+STRING_TYPES = frozenset({"gadget_string", "gadget_strings", "gadget_path"})
+"""Typedefs whose member says where in the record the text is: u16 offset, u16 length."""
+
+
+class Spans(NamedTuple):
+    """Where the texts of one field are. All arrays have one element per row."""
+
+    starts: Integers
+    """in bytes, from the buffer's start"""
+    lengths: Integers
+    readable: Mask
+    """False: the program could not read it"""
+    cut: Mask
+
+
+class Buffer:
+    """The bytes that several selections of one batch share."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self.bytes = np.frombuffer(data, np.uint8)
+
+    @cached_property
+    def latin1(self) -> str:
+        """The bytes as text of one character per byte: slicing it is the fastest way to many short ASCII texts."""
+        return str(self.bytes.data, "latin-1")
+
+    def integers(self, size: int, signed: bool) -> Integers:
+        """The bytes as little-endian integers of `size` bytes; the buffer's size is a multiple of 8."""
+        return self.bytes.view(f"<{'i' if signed else 'u'}{size}")
+
+
+class Batch:
+    """Some rows of one gadget on one node. Columns are read when they are asked for, and then kept.
+
+    `owners` and `clock_offset_ns` are set by whoever knows them: the containers of the rows (identity.Identity.lookup),
+    and what makes wall time from boot time (clock.NodeClock.offset_ns).
+    """
+
+    def __init__(
+        self,
+        gadget: Gadget,
+        node: str,
+        buffer: Buffer,
+        starts: Integers,
+        *,
+        architecture: str = "x86_64",
+        owners: Owners | None = None,
+        clock_offset_ns: int = 0,
+    ) -> None:
+        self.gadget = gadget
+        self.node = node
+        self.buffer = buffer
+        self.starts = starts
+        """where each record begins in the buffer, in bytes, after the ring buffer's own header"""
+        self.architecture = architecture
+        self.owners = owners
+        self.clock_offset_ns = clock_offset_ns
+        self._raw: dict[str, npt.NDArray[Any]] = {}
+        self._vectors: dict[str, Vector] = {}
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that this batch keeps alive, about."""
+        return int(self.buffer.bytes.nbytes + self.starts.nbytes)
+
+    def select(self, rows: Integers | Mask) -> "Batch":
+        """The rows of these indices, or where this mask is true, in that order. Shares the bytes."""
+        return Batch(
+            self.gadget,
+            self.node,
+            self.buffer,
+            self.starts[rows],
+            architecture=self.architecture,
+            owners=None if self.owners is None else self.owners.select(rows),
+            clock_offset_ns=self.clock_offset_ns,
+        )
+
+    def raw(self, field: str | Field) -> npt.NDArray[Any]:
+        """A fixed field as the record holds it: integers, or bytes strings (`S16`) for arrays. Raises KeyError."""
+        if isinstance(field, str):
+            field = self.gadget.record.field(field)
+        found = self._raw.get(field.name)
+        if found is None:
+            found = self._raw[field.name] = self._gather(field)
+        return found
+
+    def raw_of_type(self, type: str) -> Integers:
+        """The first field of that typedef, such as gadget_cgroup. Raises KeyError when the record has none."""
+        for field in self.gadget.record.fields:
+            if field.type == type:
+                return self.raw(field)
+        raise KeyError(type)
+
+    def cgroups(self) -> Integers:
+        """Cgroup ids, for identity.Identity.lookup. Raises KeyError when the record has none."""
+        return self.raw_of_type("gadget_cgroup")
+
+    def wall_ns(self) -> npt.NDArray[np.int64]:
+        """Wall time of each row in ns since 1970. Raises KeyError when the record has no timestamp."""
+        return self.raw_of_type("gadget_timestamp").astype(np.int64) + self.clock_offset_ns
+
+    def spans(self, field: Field) -> Spans:
+        """Where the texts of a field of STRING_TYPES are."""
+        return _spans(self, field)
+
+    def vector(self, name: str, read: "Callable[[Batch], Vector]") -> Vector:
+        """What `read` makes of this batch, made once per name."""
+        found = self._vectors.get(name)
+        if found is None:
+            found = self._vectors[name] = read(self)
+        return found
+
+    def _gather(self, field: Field) -> npt.NDArray[Any]:
+        size, offset = field.size, field.offset
+        if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):
+            return self.buffer.integers(size, field.signed)[(self.starts + offset) // size]
+        unit = 8 if size % 8 == 0 and offset % 8 == 0 else 1
+        words = self.buffer.integers(unit, signed=False)
+        block = words[((self.starts + offset) // unit)[:, None] + np.arange(size // unit)]
+        packed = np.ascontiguousarray(block).view(np.uint8).reshape(len(self.starts), size)
+        if size in (1, 2, 4, 8) and not field.type.startswith("char"):
+            return packed.view(f"<{'i' if field.signed else 'u'}{size}").ravel()
+        return packed.view(f"S{size}").ravel()
+
+
+def decode(gadget: Gadget, node: str, data: bytes | memoryview, *, architecture: str = "x86_64") -> Batch:
+    """The records in ring buffer bytes; discarded ones are passed over.
+
+    `data` is what follows the head of an EVENTS frame; `architecture` is the node's, as HELLO gives it. Raises
+    FrameError, which names the node, when the bytes are not whole records of this gadget.
+    """
+    if len(data) % 8:
+        raise _broken(gadget, node, f"{len(data)} bytes of records are not a multiple of 8")
+    buffer = Buffer(data)
+    headers = np.array(_walk(memoryview(data)), np.int64)
+    words = buffer.integers(8, signed=False)
+    if len(headers) == 0:
+        return Batch(gadget, node, buffer, headers, architecture=architecture)
+    heads = words[headers]
+    lengths = (heads & np.uint64(_LENGTH)).astype(np.int64)
+    end = int(headers[-1]) * 8 + _HEADER + int(lengths[-1])
+    if end > len(data):
+        raise _broken(gadget, node, f"the last record ends at byte {end} of {len(data)}")
+    if (heads & np.uint64(_BUSY)).any():
+        raise _broken(gadget, node, "a record was sent before the program had finished it")
+    kept = (heads & np.uint64(_DISCARDED)) == 0
+    if not kept.all():
+        headers, lengths = headers[kept], lengths[kept]
+    if len(lengths) and int(np.min(lengths)) < gadget.record.size:
+        raise _broken(
+            gadget, node, f"a record of {np.min(lengths)} bytes; it should have at least {gadget.record.size}"
+        )
+    batch = Batch(gadget, node, buffer, headers * 8 + _HEADER, architecture=architecture)
+    for field in gadget.record.fields:
+        if field.type in STRING_TYPES:
+            _check_spans(batch, field, lengths)
+    return batch
+
+
+def _walk(data: memoryview) -> list[int]:
+    """Where each header is, in words of 8 bytes. A header is at least one word, so this ends whatever the bytes are."""
+    words = data.cast("B").cast("Q")
+    end, position = len(words), 0
+    headers: list[int] = []
+    append = headers.append
+    while position < end:
+        append(position)
+        position += ((words[position] & _LENGTH) + _HEADER + 7) >> 3
+    return headers
+
+
+def _spans(batch: Batch, field: Field) -> Spans:
+    pairs = batch.raw(Field(field.name, field.offset, 4, "u32")).astype(np.int64)
+    offsets = pairs & 0xFFFF
+    return Spans(batch.starts + offsets, (pairs >> 16) & 0x7FFF, offsets != 0, (pairs >> 31) != 0)
+
+
+def _check_spans(batch: Batch, field: Field, lengths: Integers) -> None:
+    spans = _spans(batch, field)
+    ends = spans.starts - batch.starts + spans.lengths
+    if ((ends > lengths) & spans.readable).any():
+        raise _broken(batch.gadget, batch.node, f"the text of {field.name} reaches beyond its record")
+
+
+def _broken(gadget: Gadget, node: str, why: str) -> FrameError:
+    return FrameError(f"{node}: {gadget.name}: {why}")

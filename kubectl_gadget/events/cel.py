@@ -1,0 +1,133 @@
+"""CEL text to a syntax tree, and what both ways of evaluating it need to know about the tree.
+
+The grammar, the tree and the meaning of literals are cel-python's. Its tree has one level per rule of the grammar, so
+most nodes only wrap another one. The trap: importing cel-python takes 0.1 s, so it happens when a filter is compiled.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+from kubectl_gadget.errors import UsageError
+
+Tree: TypeAlias = Any
+"""A lark.Tree of celpy's grammar, or a token of it."""
+
+MACROS = frozenset({"exists", "all", "exists_one", "filter", "map", "reduce", "min"})
+TYPE_NAMES = frozenset(
+    {"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "google", "dyn"}
+)
+
+_WRAPPERS = frozenset(
+    {
+        "expr",
+        "conditionalor",
+        "conditionaland",
+        "relation",
+        "addition",
+        "multiplication",
+        "unary",
+        "member",
+        "primary",
+        "paren_expr",
+    }
+)
+
+
+def parse(text: str) -> Tree:
+    """The tree of an expression. Raises UsageError that shows where it does not parse."""
+    from celpy.celparser import CELParseError, CELParser
+
+    try:
+        return CELParser().parse(text)
+    except CELParseError as error:
+        token = getattr(error.__context__, "token", None)
+        if token is None or token.type != "$END":
+            raise at(text, error.line or 1, error.column or 1, "this was not expected here") from None
+        lines = text.rstrip().splitlines() or [""]
+        raise at(text, len(lines), len(lines[-1]) + 1, "the expression ends too early") from None
+
+
+def at(text: str, line: int, column: int, why: str) -> UsageError:
+    """A UsageError that shows the line of the expression and a caret below the place. Both count from 1."""
+    lines = text.splitlines() or [""]
+    shown = lines[min(line, len(lines)) - 1].replace("\t", " ")
+    return UsageError(f"filter: {why}\n  {shown}\n  {' ' * (column - 1)}^")
+
+
+def at_tree(text: str, tree: Tree, why: str) -> UsageError:
+    """The same, at the beginning of a part of the tree."""
+    place = getattr(tree, "meta", tree)
+    return at(text, getattr(place, "line", None) or 1, getattr(place, "column", None) or 1, why)
+
+
+def unwrap(tree: Tree) -> Tree:
+    """The first node below that does something."""
+    while getattr(tree, "data", None) in _WRAPPERS and len(tree.children) == 1:
+        tree = tree.children[0]
+    return tree
+
+
+def conjuncts(tree: Tree) -> list[Tree]:
+    """The parts that `&&` joins at the top, from left to right."""
+    tree = unwrap(tree)
+    if tree.data == "conditionaland":
+        return [*conjuncts(tree.children[0]), *conjuncts(tree.children[1])]
+    return [tree]
+
+
+def arguments(tree: Tree) -> list[Tree]:
+    """The expressions of an exprlist, or none where there is no list."""
+    return list(tree.children) if tree is not None else []
+
+
+def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tree]:
+    """Tokens that name something outside of the expression: not functions, not what a macro binds."""
+    if not hasattr(tree, "children"):
+        return
+    if tree.data in ("ident", "dot_ident"):
+        if tree.children[0].value not in bound:
+            yield tree.children[0]
+        return
+    if tree.data == "member_dot_arg" and tree.children[1].value in MACROS and len(tree.children) == 3:
+        yield from identifiers(tree.children[0], bound)
+        items = arguments(tree.children[2])
+        names = {name.children[0].value for name in map(unwrap, items) if getattr(name, "data", "") == "ident"}
+        first = unwrap(items[0])
+        bound |= {first.children[0].value} if getattr(first, "data", "") == "ident" else frozenset(names)
+        for item in items:
+            yield from identifiers(item, bound)
+        return
+    for child in tree.children:
+        yield from identifiers(child, bound)
+
+
+def check_names(text: str, tree: Tree, known: Iterable[str]) -> None:
+    """Raises UsageError, with the nearest names, when the expression names a column that does not exist."""
+    names = sorted(known)
+    for token in identifiers(tree):
+        name = token.value
+        if name in names or name in TYPE_NAMES:
+            continue
+        error = at(text, token.line, token.column, f"there is no column {name!r}")
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        error.remedy = f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"
+        raise error
+
+
+def literal(tree: Tree) -> Any:
+    """The Python value of a literal node: int, str, bool or None. Raises LookupError for uint, double and bytes."""
+    from celpy.evaluation import celstr
+
+    token = tree.children[0]
+    match token.type:
+        case "INT_LIT":
+            digits = token.value
+            return int(digits, 16) if "0x" in digits.lower() else int(digits)
+        case "STRING_LIT" | "MLSTRING_LIT":
+            return str(celstr(token))
+        case "BOOL_LIT":
+            return bool(token.value == "true")
+        case "NULL_LIT":
+            return None
+    raise LookupError(token.type)

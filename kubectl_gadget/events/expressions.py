@@ -1,0 +1,419 @@
+"""CEL expressions over whole columns, for the part of CEL that filters mostly use.
+
+`compile_condition` turns a part of a syntax tree into a function from a batch to a Truth. It gives the same answers
+as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it. The trap:
+CEL knows a third answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a
+Truth says where it is true and where it is false, and an error is neither.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events import cel
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.kinds import Member
+from kubectl_gadget.events.vectors import Mask, Numbers, Texts, Truths
+
+ValueType = Literal["int", "text", "texts", "bool", "null", "list", "double", "uint", "bytes"]
+_NAMES: dict[str, str] = {
+    "int": "a number",
+    "text": "a text",
+    "texts": "a list of texts",
+    "bool": "true or false",
+    "null": "null",
+    "list": "a list",
+    "double": "a number with a fraction",
+    "uint": "an unsigned number",
+    "bytes": "bytes",
+}
+_OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
+_SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+_LIMIT = 1 << 63
+
+
+class NotVectorised(Exception):
+    """CEL allows it, this module does not know it."""
+
+
+class MissingColumn(Exception):
+    """Another gadget of the run has this column, this one does not: an error in each row, as CEL has it."""
+
+
+class Truth(NamedTuple):
+    """Where a condition is true, and where it is false; None: wherever it is not true."""
+
+    yes: Mask
+    no: Mask | None = None
+
+    def false(self) -> Mask:
+        """Where it is false."""
+        return ~self.yes if self.no is None else self.no
+
+
+class Integers(NamedTuple):
+    """Numbers, and where there is one; None: everywhere."""
+
+    array: npt.NDArray[np.int64]
+    valid: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A compiled part: its type, and its value if it is a literal, or else how it is read from a batch."""
+
+    type: ValueType
+    read: Callable[[Batch], Any]
+    tree: cel.Tree
+    is_literal: bool = False
+    literal: Any = None
+
+
+def compile_condition(
+    text: str, tree: cel.Tree, members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+) -> Callable[[Batch], Truth]:
+    """What decides `tree` for batches of one gadget, whose members are `members`.
+
+    `elsewhere` has those of the run's other gadgets. Raises UsageError when types do not fit, NotVectorised when CEL
+    allows more than this module knows.
+    """
+    value = _Compiler(text, members, elsewhere).condition(tree)
+    read: Callable[[Batch], Truth] = value.read
+    return read
+
+
+class _Compiler:
+    def __init__(self, text: str, members: Mapping[str, Member], elsewhere: Mapping[str, Member]) -> None:
+        self.text = text
+        self.members = members
+        self.elsewhere = elsewhere
+
+    def condition(self, tree: cel.Tree) -> Value:
+        try:
+            value = self.value(tree)
+        except MissingColumn:
+            return Value("bool", _error, tree)
+        if value.type != "bool":
+            raise cel.at_tree(self.text, tree, f"this is {_NAMES[value.type]}, not a condition")
+        return value
+
+    def value(self, tree: cel.Tree) -> Value:
+        tree = cel.unwrap(tree)
+        compile = getattr(self, f"_{tree.data}", None)
+        if compile is None:
+            raise NotVectorised(tree.data)
+        value: Value = compile(tree)
+        return value
+
+    def _literal(self, tree: cel.Tree) -> Value:
+        try:
+            value = cel.literal(tree)
+        except LookupError:
+            other: ValueType = _OTHER_LITERALS[tree.children[0].type]
+            return Value(other, _no_value, tree, True)
+        if isinstance(value, bool):
+            return Value("bool", lambda batch: Truth(np.full(len(batch), value)), tree, True, value)
+        if isinstance(value, int):
+            if not -_LIMIT <= value < _LIMIT:
+                raise cel.at_tree(self.text, tree, "this number has more than 64 bits")
+            return Value("int", lambda batch: Integers(np.full(len(batch), value, np.int64)), tree, True, value)
+        kind: ValueType = "null" if value is None else "text"
+        return Value(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
+
+    def _list_lit(self, tree: cel.Tree) -> Value:
+        items = [self.value(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
+        if not all(item.is_literal for item in items) or any(
+            item.type not in ("int", "text", "bool") for item in items
+        ):
+            raise NotVectorised("list of expressions")
+        for item in items[1:]:
+            if item.type != items[0].type:
+                raise self._mismatch(items[0], item)
+        return Value("list", _no_value, tree, True, [item.literal for item in items])
+
+    def _ident(self, tree: cel.Tree) -> Value:
+        name = tree.children[0].value
+        if name not in self.members:
+            if name in self.elsewhere:
+                raise MissingColumn(name)
+            raise NotVectorised(name)
+        member = self.members[name]
+
+        def read(batch: Batch) -> Any:
+            vector = batch.vector(name, member.read)
+            if isinstance(vector, Truths):
+                return Truth(vector.array)
+            return _integers(vector.array) if isinstance(vector, Numbers) else vector
+
+        return Value(member.type, read, tree)
+
+    def _conditionaland(self, tree: cel.Tree) -> Value:
+        left, right = map(self.condition, tree.children)
+
+        def read(batch: Batch) -> Truth:
+            a, b = left.read(batch), right.read(batch)
+            return Truth(a.yes & b.yes, None if a.no is None and b.no is None else a.false() | b.false())
+
+        return Value("bool", read, tree)
+
+    def _conditionalor(self, tree: cel.Tree) -> Value:
+        left, right = map(self.condition, tree.children)
+
+        def read(batch: Batch) -> Truth:
+            a, b = left.read(batch), right.read(batch)
+            return Truth(a.yes | b.yes, None if a.no is None and b.no is None else a.false() & b.false())
+
+        return Value("bool", read, tree)
+
+    def _unary(self, tree: cel.Tree) -> Value:
+        sign, operand = tree.children
+        if sign.data == "unary_not":
+            value = self.condition(operand)
+
+            def read(batch: Batch) -> Truth:
+                truth = value.read(batch)
+                return Truth(truth.false(), truth.yes)
+
+            return Value("bool", read, tree)
+        number = self._number(operand)
+        return Value("int", lambda batch: _arithmetic("sub", _ZERO, number.read(batch)), tree)
+
+    def _addition(self, tree: cel.Tree) -> Value:
+        operator, right = tree.children
+        first, second = self.value(operator.children[0]), self.value(right)
+        if first.type == second.type == "text" and operator.data == "addition_add":
+            raise NotVectorised("joined texts")
+        return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
+
+    def _multiplication(self, tree: cel.Tree) -> Value:
+        operator, right = tree.children
+        return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
+
+    def _compute(self, tree: cel.Tree, name: str, left: cel.Tree, right: cel.Tree) -> Value:
+        first, second = self._number(left), self._number(right)
+        return Value("int", lambda batch: _arithmetic(name, first.read(batch), second.read(batch)), tree)
+
+    def _number(self, tree: cel.Tree) -> Value:
+        value = self.value(tree)
+        if value.type != "int":
+            raise cel.at_tree(self.text, tree, f"this is {_NAMES[value.type]}, not a number")
+        return value
+
+    def _relation(self, tree: cel.Tree) -> Value:
+        operator, right_tree = tree.children
+        name = operator.data.rpartition("_")[2]
+        left, right = self.value(operator.children[0]), self.value(right_tree)
+        if name == "in":
+            return Value("bool", self._membership(left, right), tree)
+        if left.is_literal and not right.is_literal:
+            left, right, name = right, left, _SWAPPED[name]
+        return Value("bool", self._comparison(name, left, right), tree)
+
+    def _comparison(self, name: str, left: Value, right: Value) -> Callable[[Batch], Truth]:
+        if "null" in (left.type, right.type):
+            if name not in ("eq", "ne") or right.type != "null":
+                raise NotVectorised("null")
+            return lambda batch: _negated(name, _is_null(left.read(batch)))
+        if {left.type, right.type} == {"texts", "list"}:
+            raise NotVectorised("lists")
+        if left.type != right.type:
+            raise self._mismatch(left, right)
+        if left.type == "int":
+            return lambda batch: _compare_integers(name, left.read(batch), right.read(batch))
+        if left.is_literal and right.is_literal:
+            raise NotVectorised("literals")
+        if left.type == "bool" and name in ("eq", "ne"):
+            return lambda batch: _negated(name, _same(left.read(batch), right.read(batch)))
+        if left.type == "text" and right.is_literal:
+            if name in ("eq", "ne"):
+                return lambda batch: _negated(name, Truth(left.read(batch).equals(right.literal)))
+            return _test(left, _ORDER[name](right.literal))
+        raise NotVectorised(name)
+
+    def _membership(self, left: Value, right: Value) -> Callable[[Batch], Truth]:
+        if right.type == "texts":
+            if left.type != "text":
+                raise self._mismatch(left, right)
+            if not left.is_literal:
+                raise NotVectorised("in")
+            return lambda batch: _contained(left.literal, right.read(batch).values())
+        if right.type != "list":
+            raise cel.at_tree(self.text, right.tree, f"this is {_NAMES[right.type]}, not a list")
+        wanted = right.literal
+        if wanted and (left.type, type(wanted[0])) not in (("int", int), ("text", str)):
+            kind = "int" if isinstance(wanted[0], int) else "text"
+            raise cel.at_tree(
+                self.text, left.tree, f"this is {_NAMES[left.type]}, and the list has {_NAMES[kind]}: never equal"
+            )
+        if left.type == "int":
+            return lambda batch: _truth(np.isin((value := left.read(batch)).array, wanted), value.valid)
+        if left.type == "text":
+            return lambda batch: _any_equal(left.read(batch), wanted)
+        raise NotVectorised("in")
+
+    def _member_dot_arg(self, tree: cel.Tree) -> Value:
+        receiver, method = tree.children[0], tree.children[1].value
+        items = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        if method == "size" and not items:
+            return self._size(tree, receiver)
+        if method not in _METHODS:
+            raise NotVectorised(method)
+        text = self.value(receiver)
+        if text.type != "text":
+            raise cel.at_tree(self.text, receiver, f"this is {_NAMES[text.type]}; {method}() needs a text")
+        if len(items) != 1:
+            raise cel.at_tree(self.text, tree.children[1], f"{method}() takes one text")
+        argument = self.value(items[0])
+        if argument.type != "text":
+            raise cel.at_tree(self.text, items[0], f"this is {_NAMES[argument.type]}; {method}() takes a text")
+        if not argument.is_literal:
+            raise NotVectorised(method)
+        if method == "matches":
+            return Value("bool", _test(text, self._pattern(argument)), tree)
+        match = _METHODS[method]
+        return Value("bool", lambda batch: _truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
+
+    def _pattern(self, argument: Value) -> Callable[[str], bool]:
+        """RE2, as CEL demands: its time is linear, whatever the pattern."""
+        import re2
+
+        options = re2.Options()
+        options.log_errors = False
+        try:
+            search = re2.compile(argument.literal, options).search
+        except re2.error as error:
+            why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+            raise cel.at_tree(self.text, argument.tree, f"this pattern does not compile: {why}") from None
+        return lambda value: search(value) is not None
+
+    def _ident_arg(self, tree: cel.Tree) -> Value:
+        items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        if tree.children[0].value != "size" or len(items) != 1:
+            raise NotVectorised(tree.children[0].value)
+        return self._size(tree, items[0])
+
+    def _size(self, tree: cel.Tree, of: cel.Tree) -> Value:
+        value = self.value(of)
+        if value.type not in ("text", "texts"):
+            raise cel.at_tree(self.text, of, f"this is {_NAMES[value.type]}, which has no size")
+        return Value("int", lambda batch: _sizes(value.read(batch)), tree)
+
+    def _mismatch(self, left: Value, right: Value) -> UsageError:
+        why = f"this is {_NAMES[left.type]} and cannot be compared with {_NAMES[right.type]}"
+        return cel.at_tree(self.text, left.tree, why)
+
+
+_ZERO = Integers(np.zeros(1, np.int64))
+_METHODS: dict[str, Callable[[Texts, str], Mask]] = {
+    "startsWith": lambda texts, literal: texts.starts_with(literal),
+    "endsWith": lambda texts, literal: texts.ends_with(literal),
+    "contains": lambda texts, literal: texts.test(lambda text: literal in text),
+    "matches": lambda texts, literal: texts.test(lambda text: False),
+}
+_ORDER: dict[str, Callable[[str], Callable[[str], bool]]] = {
+    "lt": lambda literal: lambda text: text < literal,
+    "le": lambda literal: lambda text: text <= literal,
+    "gt": lambda literal: lambda text: text > literal,
+    "ge": lambda literal: lambda text: text >= literal,
+}
+_INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+def _no_value(batch: Batch) -> None:
+    return None
+
+
+def _error(batch: Batch) -> Truth:
+    nowhere = np.zeros(len(batch), np.bool_)
+    return Truth(nowhere, nowhere)
+
+
+def _truth(yes: Mask, valid: Mask | None) -> Truth:
+    return Truth(yes) if valid is None else Truth(yes & valid, ~yes & valid)
+
+
+def _negated(name: str, truth: Truth) -> Truth:
+    return Truth(truth.false(), truth.yes) if name == "ne" else truth
+
+
+def _same(left: Truth, right: Truth) -> Truth:
+    yes = (left.yes & right.yes) | (left.false() & right.false())
+    return Truth(yes, (left.yes & right.false()) | (left.false() & right.yes))
+
+
+def _is_null(value: Any) -> Truth:
+    count = len(value.array if isinstance(value, Integers) else value.yes if isinstance(value, Truth) else value)
+    valid = None if isinstance(value, Integers | Truth) else value.valid()
+    return Truth(np.zeros(count, np.bool_) if valid is None else ~valid)
+
+
+def _test(value: Value, check: Callable[[str], bool]) -> Callable[[Batch], Truth]:
+    def read(batch: Batch) -> Truth:
+        texts = value.read(batch)
+        return _truth(texts.test(check), texts.valid())
+
+    return read
+
+
+def _any_equal(texts: Texts, wanted: list[str]) -> Truth:
+    yes = np.zeros(len(texts), np.bool_)
+    for literal in wanted:
+        yes |= texts.equals(literal)
+    return Truth(yes)
+
+
+def _contained(literal: str, lists: list[list[str] | None]) -> Truth:
+    count = len(lists)
+    yes = np.fromiter((items is not None and literal in items for items in lists), np.bool_, count)
+    return _truth(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
+
+
+def _sizes(vector: Any) -> Integers:
+    sizes = [-1 if value is None else len(value) for value in vector.values()]
+    return Integers(np.array(sizes, np.int64), vector.valid())
+
+
+def _integers(array: npt.NDArray[np.integer[Any]]) -> Integers:
+    if array.dtype == np.uint64 and len(array) and int(array.max()) >= _LIMIT:
+        return Integers(array.astype(np.int64), array < np.uint64(_LIMIT))
+    return Integers(array.astype(np.int64))
+
+
+def _both(left: Integers, right: Integers) -> Mask | None:
+    if left.valid is None or right.valid is None:
+        return right.valid if left.valid is None else left.valid
+    return left.valid & right.valid
+
+
+def _compare_integers(name: str, left: Integers, right: Integers) -> Truth:
+    return _truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
+
+
+def _arithmetic(name: str, left: Integers, right: Integers) -> Integers:
+    """CEL's: what does not fit 64 bits, and division by zero, is an error; quotients are cut towards zero."""
+    a, b = left.array, right.array
+    valid = _both(left, right)
+    with np.errstate(all="ignore"):
+        if name in ("div", "mod"):
+            fits = (b != 0) & ~((a == -_LIMIT) & (b == -1))
+            safe = np.where(fits, b, 1)
+            rest = np.fmod(a, safe)
+            result = rest if name == "mod" else (a - rest) // safe
+        else:
+            operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
+            result = operate(a, b)
+            fits = np.abs(operate(a.astype(np.longdouble), b.astype(np.longdouble))) < float(_LIMIT)
+    if not fits.all():
+        valid = fits if valid is None else fits & valid
+    return Integers(result, valid)

@@ -1,0 +1,133 @@
+"""Filters: CEL over the names and values that JSON rows have (`comm == "nginx" && fd > 2`).
+
+The parts that `&&` joins are compiled one by one. What expressions.py knows works on whole columns; the rest is given
+to cel-python, row by row, and only for the rows that all other parts let through. A row whose evaluation ends in an
+error does not match, as `null.startsWith("x")`. The trap: such errors are counted, since a filter that can never
+match looks the same as a quiet system.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kubectl_gadget.events import cel
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.expressions import NotVectorised, Truth, compile_condition
+from kubectl_gadget.events.kinds import Member
+from kubectl_gadget.events.members import filter_members
+from kubectl_gadget.events.pushdown import kernel_parameters
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.vectors import Mask
+
+__all__ = ["Filter", "compile_filter", "kernel_parameters"]
+
+
+class _RowByRow:
+    """A part that cel-python evaluates. `errors` counts rows that ended in one; `first_error` says what it was."""
+
+    def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
+        import celpy
+
+        self.errors = 0
+        self.first_error: str | None = None
+        names = {token.value for token in cel.identifiers(tree)}
+        self._members = [member for name, member in members.items() if name in names]
+        environment = celpy.Environment()
+        self._convert = celpy.json_to_cel
+        self._program = environment.program(tree)
+
+    def mask(self, batch: Batch) -> Mask:
+        """Where the part is true."""
+        names = [member.name for member in self._members]
+        columns = [batch.vector(member.name, member.read).values() for member in self._members]
+        rows = zip(*columns, strict=True) if columns else iter([()] * len(batch))
+        return np.fromiter((self._matches(dict(zip(names, row, strict=True))) for row in rows), np.bool_, len(batch))
+
+    def _matches(self, row: dict[str, Any]) -> bool:
+        try:
+            result = self._program.evaluate({name: self._convert(value) for name, value in row.items()})
+        except Exception as error:
+            # Whatever cel-python raises on a row's values is this row's error; it is counted and reported.
+            self._count(str(error.args[0] if error.args else error))
+            return False
+        if result not in (True, False):
+            self._count(f"the result is {result!r}, neither true nor false")
+            return False
+        return bool(result)
+
+    def _count(self, why: str) -> None:
+        self.errors += 1
+        if self.first_error is None:
+            self.first_error = why
+
+
+class _Compiled:
+    """The parts of a filter for one gadget."""
+
+    def __init__(
+        self, text: str, tree: cel.Tree, members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+    ) -> None:
+        self.columns: list[Callable[[Batch], Truth]] = []
+        self.rows: list[_RowByRow] = []
+        for part in cel.conjuncts(tree):
+            try:
+                self.columns.append(compile_condition(text, part, members, elsewhere))
+            except NotVectorised:
+                self.rows.append(_RowByRow(part, members))
+
+    def mask(self, batch: Batch) -> Mask:
+        mask = np.ones(len(batch), np.bool_)
+        for condition in self.columns:
+            mask &= condition(batch).yes
+        for part in self.rows:
+            rows = np.flatnonzero(mask)
+            if len(rows):
+                mask[rows] = part.mask(batch.select(rows))
+        return mask
+
+
+class Filter:
+    """A compiled expression."""
+
+    def __init__(self, text: str, tree: cel.Tree, gadgets: Sequence[Gadget]) -> None:
+        self.text = text
+        self.tree = tree
+        members = {gadget.name: filter_members(gadget) for gadget in gadgets}
+        everything = {name: member for known in members.values() for name, member in known.items()}
+        cel.check_names(text, tree, everything)
+        self._compiled = {name: _Compiled(text, tree, known, everything) for name, known in members.items()}
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether no part has to be evaluated row by row."""
+        return not any(compiled.rows for compiled in self._compiled.values())
+
+    @property
+    def errors(self) -> int:
+        """Rows that cel-python could not decide; they did not match."""
+        return sum(part.errors for compiled in self._compiled.values() for part in compiled.rows)
+
+    @property
+    def first_error(self) -> str | None:
+        """What the first of them was."""
+        found = [part.first_error for compiled in self._compiled.values() for part in compiled.rows]
+        return next((error for error in found if error is not None), None)
+
+    def mask(self, batch: Batch) -> Mask:
+        """Which rows match. The batch is of one of the filter's gadgets."""
+        return self._compiled[batch.gadget.name].mask(batch)
+
+    def select(self, batch: Batch) -> Batch:
+        """The rows that match; the batch itself when all do."""
+        mask = self.mask(batch)
+        return batch if bool(mask.all()) else batch.select(mask)
+
+
+def compile_filter(expression: str, gadgets: Sequence[Gadget]) -> Filter:
+    """A filter for rows of these gadgets.
+
+    Raises UsageError, with the place in the expression, when it does not parse, when it names a column that no gadget
+    has, and when types do not fit as far as that can be known before there are rows.
+    """
+    return Filter(expression, cel.parse(expression), gadgets)

@@ -1,0 +1,332 @@
+"""What each typedef of a record means: one entry in KINDS per typedef of docs/design.md, "Records".
+
+A kind says which members a column becomes in JSON (and in filters, which see the same), and what people see in a table.
+The rule for names: the column's own name has what is meant; where a number and its name are both of use, they stand
+beside each other. So `errno` is a number with `error` beside it, `flags` a text with `flags_raw` beside it. A typedef
+without an entry is shown by its C type. The trap: nothing may be made up; what could not be read is null.
+"""
+
+import base64
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.linux import errno_name, open_flag_names
+from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.vectors import (
+    CodedTexts,
+    FixedTexts,
+    Nulls,
+    Numbers,
+    Pieces,
+    SpanTexts,
+    TextLists,
+    Texts,
+    Truths,
+    Type,
+    Vector,
+)
+
+UNREAD = "<unread>"
+"""In tables: the program could not read this text."""
+CUT = "…"
+
+Show = Callable[[Batch, Field], list[str]]
+Read = Callable[[Batch], Vector]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a JSON row, and one name in filters."""
+
+    name: str
+    type: Type
+    read: Read
+    optional: bool = False
+    """left out of a JSON row when it is false or null"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one typedef is read. `members` takes the column's name; `show` gives texts that are not escaped yet."""
+
+    members: Callable[[str, Field], tuple[Member, ...]]
+    show: Show
+    alarm: bool = False
+    """a value other than 0 is an error, which tables show in red"""
+
+
+class Timestamps(Texts):
+    """Wall times as RFC 3339 in UTC with nanoseconds."""
+
+    def __init__(self, wall_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+        super().__init__(self._format, len(wall_ns))
+        self.wall_ns = wall_ns
+
+    def valid(self) -> None:
+        return None
+
+    def json(self) -> Pieces:
+        seconds, fractions = self._split(lambda second: time.strftime('"%Y-%m-%dT%H:%M:%S', time.gmtime(second)))
+        return '%s.%09dZ"', (seconds, fractions)
+
+    def clock(self) -> list[str]:
+        """Local time of day, for people."""
+        seconds, fractions = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)))
+        return list(map("%s.%09d".__mod__, zip(seconds, fractions, strict=True)))
+
+    def _format(self) -> list[str | None]:
+        seconds, fractions = self._split(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        return list(map("%s.%09dZ".__mod__, zip(seconds, fractions, strict=True)))
+
+    def _split(self, spell: Callable[[int], str]) -> tuple[list[str], list[int]]:
+        """Each row's whole second as a text, spelt once per second, and the nanoseconds in it."""
+        seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
+        spelt = {second: spell(second) for second in set(seconds.tolist())}
+        return [spelt[second] for second in seconds.tolist()], fractions.tolist()
+
+
+def _text(vector: Vector) -> list[str | None]:
+    assert isinstance(vector, Texts)
+    return vector.texts()
+
+
+def _coded(batch: Batch, field: Field, spell: Callable[[int], str]) -> CodedTexts:
+    """Few different numbers in many rows, each spelt once."""
+    numbers, codes = np.unique(batch.raw(field), return_inverse=True)
+    return CodedTexts(codes, [spell(number) for number in numbers.tolist()] or [""])
+
+
+def _number(name: str, field: Field) -> Member:
+    return Member(name, "int", lambda batch: Numbers(batch.raw(field)))
+
+
+def _spelt(name: str, field: Field, spell: Callable[[Batch, Field], CodedTexts]) -> Member:
+    return Member(name, "text", lambda batch: spell(batch, field))
+
+
+def _beside(column: str, name: str, field: Field) -> str:
+    return name if column == field.name else f"{column}_{name}"
+
+
+def _show_number(batch: Batch, field: Field) -> list[str]:
+    return list(map(str, batch.raw(field).tolist()))
+
+
+def _numbers() -> Kind:
+    return Kind(lambda column, field: (_number(column, field),), _show_number)
+
+
+def _show_fd(batch: Batch, field: Field) -> list[str]:
+    return [str(fd) if fd >= 0 else "-" for fd in batch.raw(field).tolist()]
+
+
+def _errors(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, lambda number: errno_name(number) if number else "")
+
+
+def _show_errno(batch: Batch, field: Field) -> list[str]:
+    return [name or "0" for name in _text(_errors(batch, field))]
+
+
+def _open_flags(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, lambda flags: open_flag_names(flags, batch.architecture))
+
+
+def _mode(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, lambda mode: f"{mode:04o}")
+
+
+def _with_raw(spell: Callable[[Batch, Field], CodedTexts]) -> Kind:
+    return Kind(
+        lambda column, field: (_spelt(column, field, spell), _number(f"{column}_raw", field)),
+        lambda batch, field: [text or "" for text in _text(spell(batch, field))],
+    )
+
+
+def _timestamps(batch: Batch, field: Field) -> Timestamps:
+    return Timestamps(batch.raw(field).astype(np.int64) + batch.clock_offset_ns)
+
+
+def _fixed(batch: Batch, field: Field) -> FixedTexts:
+    return FixedTexts(batch.raw(field))
+
+
+def _span(batch: Batch, field: Field) -> SpanTexts:
+    spans = batch.spans(field)
+    buffer = batch.buffer
+    return SpanTexts(buffer.bytes, spans.starts, spans.lengths, spans.readable, lambda: buffer.latin1)
+
+
+def _path(batch: Batch, field: Field) -> Texts:
+    def join() -> list[str | None]:
+        cut = batch.spans(field).cut.tolist()
+        chains = _span(batch, field).texts()
+        return [_join_path(chain, is_cut) for chain, is_cut in zip(chains, cut, strict=True)]
+
+    return Texts(join, len(batch))
+
+
+def _join_path(chain: str | None, cut: bool) -> str | None:
+    """Components come leaf first, each ended by NUL. A cut path lacks its upper part, so it has no slash in front."""
+    if chain is None:
+        return None
+    parts = chain.split("\0")
+    parts.reverse()
+    if parts[0] == "":
+        parts = parts[1:]
+    joined = "/".join(parts)
+    return joined if cut else f"/{joined}"
+
+
+def _list(batch: Batch, field: Field) -> TextLists:
+    return TextLists([_split_list(text) for text in _span(batch, field).texts()])
+
+
+def _split_list(text: str | None) -> list[str] | None:
+    """Elements end with NUL; the last one of a cut list may lack it."""
+    if text is None:
+        return None
+    return (text[:-1] if text.endswith("\0") else text).split("\0") if text else []
+
+
+def _text_members(read: Callable[[Batch, Field], Texts], sizable: bool) -> Callable[[str, Field], tuple[Member, ...]]:
+    def members(column: str, field: Field) -> tuple[Member, ...]:
+        def value(batch: Batch) -> Vector:
+            return batch.vector(column, lambda batch: read(batch, field))
+
+        def raw(batch: Batch) -> Vector:
+            texts = value(batch)
+            assert isinstance(texts, Texts)
+            return Nulls(len(batch)) if texts.printable() else _base64(texts.texts())
+
+        found = [Member(column, "text", value)]
+        if sizable:
+            found.append(_cut_member(column, field))
+        return (*found, Member(f"{column}_bytes", "text", raw, optional=True))
+
+    return members
+
+
+def _list_members(column: str, field: Field) -> tuple[Member, ...]:
+    def value(batch: Batch) -> Vector:
+        return batch.vector(column, lambda batch: _list(batch, field))
+
+    def raw(batch: Batch) -> Vector:
+        vector = value(batch)
+        assert isinstance(vector, TextLists)
+        if vector.printable():
+            return Nulls(len(batch))
+        return TextLists([_base64_list(items) for items in vector.lists])
+
+    return (
+        Member(column, "texts", value),
+        _cut_member(column, field),
+        Member(f"{column}_bytes", "texts", raw, optional=True),
+    )
+
+
+def _cut_member(column: str, field: Field) -> Member:
+    return Member(f"{column}_cut", "bool", lambda batch: Truths(batch.spans(field).cut), optional=True)
+
+
+def _base64(texts: Sequence[str | None]) -> Texts:
+    """The exact bytes where a text is not valid UTF-8, else null."""
+    return Texts(lambda: [None if text is None or _is_valid(text) else _encode(text) for text in texts], len(texts))
+
+
+def _base64_list(items: list[str] | None) -> list[str] | None:
+    return None if items is None or all(map(_is_valid, items)) else [_encode(item) for item in items]
+
+
+def _is_valid(text: str) -> bool:
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+
+
+def _show_fixed(batch: Batch, field: Field) -> list[str]:
+    return [text or "" for text in _fixed(batch, field).texts()]
+
+
+def _show_span(batch: Batch, field: Field) -> list[str]:
+    texts = _text(batch.vector(f"{field.name}:shown", lambda batch: _span(batch, field)))
+    cut = batch.spans(field).cut
+    if None in texts or "" in texts:
+        texts = [UNREAD if text is None else text or '""' for text in texts]
+    if cut.any():
+        texts = [f"{text}{CUT}" if is_cut else text for text, is_cut in zip(texts, cut.tolist(), strict=True)]
+    return texts  # type: ignore[return-value]
+
+
+def _show_path(batch: Batch, field: Field) -> list[str]:
+    cut = batch.spans(field).cut.tolist()
+    return [
+        UNREAD if text is None else f"{CUT}/{text}" if is_cut else text
+        for text, is_cut in zip(_path(batch, field).texts(), cut, strict=True)
+    ]
+
+
+def _show_list(batch: Batch, field: Field) -> list[str]:
+    cut = batch.spans(field).cut.tolist()
+    return [
+        UNREAD if items is None else " ".join(map(quote, items)) + (CUT if is_cut else "")
+        for items, is_cut in zip(_list(batch, field).lists, cut, strict=True)
+    ]
+
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
+
+
+def quote(word: str) -> str:
+    """A word as a shell would read it back, in quotes only when it needs them. Letters of any script need none."""
+    if word and all(character in _PLAIN or (ord(character) > 127 and character.isprintable()) for character in word):
+        return word
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+NUMBER = _numbers()
+FIXED_TEXT = Kind(_text_members(_fixed, sizable=False), _show_fixed)
+
+KINDS: dict[str, Kind] = {
+    "gadget_timestamp": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _timestamps(batch, field)),),
+        lambda batch, field: _timestamps(batch, field).clock(),
+    ),
+    "gadget_cgroup": NUMBER,
+    "gadget_comm": FIXED_TEXT,
+    "gadget_uid": NUMBER,
+    "gadget_gid": NUMBER,
+    "gadget_fd": Kind(lambda column, field: (_number(column, field),), _show_fd),
+    "gadget_errno": Kind(
+        lambda column, field: (
+            _number(column, field),
+            _spelt("error" if column == "errno" else f"{column}_name", field, _errors),
+        ),
+        _show_errno,
+        alarm=True,
+    ),
+    "gadget_open_flags": _with_raw(_open_flags),
+    "gadget_mode": _with_raw(_mode),
+    "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
+    "gadget_strings": Kind(_list_members, _show_list),
+    "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),
+    "bool": Kind(
+        lambda column, field: (Member(column, "bool", lambda batch: Truths(batch.raw(field) != 0)),),
+        lambda batch, field: ["true" if value else "false" for value in batch.raw(field).tolist()],
+    ),
+}
+KINDS["_Bool"] = KINDS["bool"]
+
+
+def kind_of(field: Field) -> Kind:
+    """The kind of that field's typedef; without one, a text for an array of chars and a number for the rest."""
+    found = KINDS.get(field.type)
+    if found is not None:
+        return found
+    return NUMBER if field.size in (1, 2, 4, 8) and not field.type.startswith("char") else FIXED_TEXT

@@ -1,0 +1,99 @@
+"""The members of a gadget's JSON rows, which are also the names in filters, in their fixed order.
+
+Order: the timestamp, then the gadget's columns as its YAML lists them; what belongs to one column stands together. The
+trap: a filter may name every identity column, even one that the gadget does not show, and none of a user's filters may
+break because a gadget shows fewer columns.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.identity import COLUMNS, UNKNOWN, Container
+from kubectl_gadget.events.kinds import Kind, Member, kind_of
+from kubectl_gadget.events.schema import Column, Gadget
+from kubectl_gadget.events.vectors import CodedTexts, Vector
+
+_TIMESTAMP = "gadget_timestamp"
+
+
+def row_members(gadget: Gadget) -> tuple[Member, ...]:
+    """The members of a JSON row, in order. Raises KeyError when a column names a field that the record has not."""
+    return _row_members(_Key(gadget))
+
+
+def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
+    """The members that one column becomes."""
+    if column.field in COLUMNS:
+        return (_identity_member(column.name, column.field),)
+    field = gadget.record.field(column.field)
+    return kind_of(field).members(column.name, field)
+
+
+def column_kind(gadget: Gadget, column: Column) -> Kind | None:
+    """The kind of a column's field; None for those that come from the identity."""
+    return None if column.field in COLUMNS else kind_of(gadget.record.field(column.field))
+
+
+def filter_members(gadget: Gadget) -> dict[str, Member]:
+    """What a filter may name, by name: the row's members, and all identity columns."""
+    found = {name: _identity_member(name, name) for name in COLUMNS}
+    found.update((member.name, member) for member in row_members(gadget))
+    return found
+
+
+def shown(batch: Batch, column: Column) -> list[str]:
+    """A column as people see it, one text per row, not escaped yet. Names that do not exist are "-"."""
+    if column.field in COLUMNS:
+        vector = owner_texts(batch, column.field)
+        return CodedTexts(vector.codes, [word or "-" for word in vector.words]).values()
+    field = batch.gadget.record.field(column.field)
+    return kind_of(field).show(batch, field)
+
+
+def owner_texts(batch: Batch, name: str) -> CodedTexts:
+    """One of identity.COLUMNS for each row; without owners they are empty."""
+    if name == "node":
+        return CodedTexts(np.zeros(len(batch), np.intp), [batch.node])
+    if batch.owners is None:
+        return CodedTexts(np.zeros(len(batch), np.intp), [getattr(UNKNOWN, name)])
+    return CodedTexts(batch.owners.codes, [getattr(container, name) for container in batch.owners.containers])
+
+
+def pods(batch: Batch) -> tuple[list[int], list[Container]]:
+    """Each row's container, as codes and what they mean; for colours and names."""
+    if batch.owners is None:
+        return [0] * len(batch), [UNKNOWN]
+    return batch.owners.codes.tolist(), list(batch.owners.containers)
+
+
+def _identity_member(name: str, source: str) -> Member:
+    def read(batch: Batch) -> Vector:
+        return owner_texts(batch, source)
+
+    return Member(name, "text", read)
+
+
+class _Key:
+    """A gadget as a key of a cache: by identity, since its dicts cannot be hashed."""
+
+    def __init__(self, gadget: Gadget) -> None:
+        self.gadget = gadget
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.gadget is other.gadget
+
+    def __hash__(self) -> int:
+        return id(self.gadget)
+
+
+@lru_cache(maxsize=128)
+def _row_members(key: _Key) -> tuple[Member, ...]:
+    gadget = key.gadget
+    columns = sorted(gadget.columns, key=lambda column: not _is_time(gadget, column))
+    return tuple(member for column in columns for member in column_members(gadget, column))
+
+
+def _is_time(gadget: Gadget, column: Column) -> bool:
+    return column.field not in COLUMNS and gadget.record.field(column.field).type == _TIMESTAMP

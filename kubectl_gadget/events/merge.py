@@ -1,0 +1,127 @@
+"""Rows of many nodes in the order of their wall time, within a bounded wait.
+
+A row may leave when every source (one gadget on one node) has said that it is complete past the row's time, and at the
+latest `wait_ns` after its batch came in, whatever its clock says. Times of arrival are passed in and only compared with
+each other. The trap: a node whose clock is ahead must not hold its own rows back, so the wait counts from arrival and
+not from the row's time.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.rows import NO_ROWS, Rows
+
+
+@dataclass
+class _Waiting:
+    """A batch, sorted by time; the rows before `position` have left."""
+
+    batch: Batch
+    times: npt.NDArray[np.int64]
+    order: npt.NDArray[np.intp] | None
+    arrived_ns: int
+    position: int = 0
+
+    def upto(self, limit: int) -> "tuple[Batch, npt.NDArray[np.int64]] | None":
+        end = int(np.searchsorted(self.times, limit, side="right"))
+        if end <= self.position:
+            return None
+        start, self.position = self.position, end
+        times = self.times[start:end]
+        if self.order is None:
+            whole = start == 0 and end == len(self.times)
+            return (self.batch if whole else self.batch.select(np.arange(start, end))), times
+        return self.batch.select(self.order[start:end]), times
+
+
+_FOREVER = 1 << 62
+
+
+class TimeMerge:
+    """Takes batches, gives rows in order. `sort=False` gives them as they came.
+
+    `late` counts rows that came after a younger one had left already: their order is wrong, by more than the wait.
+    """
+
+    def __init__(self, wait_ns: int, sort: bool = True) -> None:
+        self.wait_ns = wait_ns
+        self.sort = sort
+        self.late = 0
+        self._waiting: list[_Waiting] = []
+        self._complete: dict[Hashable, int] = {}
+        self._released = -_FOREVER
+
+    def __len__(self) -> int:
+        return sum(len(entry.times) - entry.position for entry in self._waiting)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that waiting batches hold, about."""
+        return sum(entry.batch.nbytes for entry in self._waiting)
+
+    def join(self, source: Hashable) -> None:
+        """From now on rows wait for this source, such as (node, gadget number)."""
+        self._complete.setdefault(source, -_FOREVER)
+
+    def leave(self, source: Hashable) -> None:
+        """Nothing more will come from this source; it is not waited for."""
+        self._complete.pop(source, None)
+
+    def complete(self, source: Hashable, wall_ns: int) -> None:
+        """Every row of this source before that wall time has been added (complete_until plus the clock's offset)."""
+        if source in self._complete:
+            self._complete[source] = max(self._complete[source], wall_ns)
+
+    def add(self, batch: Batch, now_ns: int) -> None:
+        """Takes a batch that came at `now_ns`; its rows need not be in order."""
+        if not len(batch):
+            return
+        if not self.sort:
+            self._waiting.append(_Waiting(batch, np.zeros(len(batch), np.int64), None, now_ns))
+            return
+        times = batch.wall_ns()
+        order = None
+        if (times[1:] < times[:-1]).any():
+            order = np.argsort(times, kind="stable")
+            times = times[order]
+        self.late += int(np.searchsorted(times, self._released, side="left"))
+        self._waiting.append(_Waiting(batch, times, order, now_ns))
+
+    def release(self, now_ns: int) -> Rows:
+        """The rows that may leave now."""
+        return self._take(self._limit(now_ns)) if self._waiting else NO_ROWS
+
+    def flush(self) -> Rows:
+        """All rows that are left."""
+        return self._take(_FOREVER)
+
+    def next_release_ns(self) -> int | None:
+        """When release has to be called at the latest; None when nothing waits."""
+        return min(entry.arrived_ns for entry in self._waiting) + self.wait_ns if self._waiting else None
+
+    def _limit(self, now_ns: int) -> int:
+        if not self.sort or len(self._complete) <= 1:
+            return _FOREVER
+        limit = min(self._complete.values()) - 1
+        for entry in self._waiting:
+            if entry.arrived_ns + self.wait_ns <= now_ns:
+                limit = max(limit, int(entry.times[-1]))
+        return max(limit, self._released)
+
+    def _take(self, limit: int) -> Rows:
+        taken = [piece for entry in self._waiting if (piece := entry.upto(limit)) is not None]
+        self._waiting = [entry for entry in self._waiting if entry.position < len(entry.times)]
+        if not taken:
+            return NO_ROWS
+        parts = [batch for batch, _ in taken]
+        if not self.sort:
+            return Rows(parts)
+        times = np.concatenate([piece for _, piece in taken])
+        self._released = max(self._released, int(times.max()))
+        if not (times[1:] < times[:-1]).any():
+            return Rows(parts)
+        return Rows(parts, np.argsort(times, kind="stable"))

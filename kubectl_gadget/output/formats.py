@@ -1,0 +1,88 @@
+"""From `-o FORMAT` to a sink.
+
+The trap: everything that the user can have typed wrong must be found here, before anything is started in a cluster.
+"""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.members import filter_members
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
+from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.table import TableSink
+from kubectl_gadget.output.terminal import Terminal, wants_color
+from kubectl_gadget.views.columns import EVENT, choose_columns, headings, nearest
+from kubectl_gadget.views.rows import MemberRows, object_names
+
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "jsonpath", "custom-columns")
+"""All formats; the last two take a template after `=`."""
+
+
+class NameSink(Sink):
+    """`pod/NAME`, as kubectl writes names: each pod that a row came from, once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._written: set[str] = set()
+
+    def write(self, rows: Rows) -> None:
+        for name in dict.fromkeys(object_names(rows)):
+            if name not in self._written:
+                self._written.add(name)
+                self._stream.write(escape(name) + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+
+def make_sink(
+    options: OutputOptions, gadgets: Sequence[Gadget], stream: TextIO, *, terminal: Terminal | None = None
+) -> Sink:
+    """The sink for these options, for rows of these gadgets.
+
+    `terminal` is None for a pipe or a file. Raises UsageError for a format, a column or a template that does not
+    exist or does not parse.
+    """
+    color = wants_color(options.color, terminal)
+    format, has_template, template = options.format.partition("=")
+    if format not in FORMATS:
+        raise UsageError(f"output format {options.format!r} does not exist", nearest(format, FORMATS))
+    if (format in ("jsonpath", "custom-columns")) != bool(has_template and template):
+        takes = "needs a template" if not template else "takes no template"
+        raise UsageError(f"-o {format} {takes}", "-o jsonpath='{.pod} {.path}{\"\\n\"}', -o custom-columns=PID:.pid")
+    several = len(gadgets) > 1
+    chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
+    if format in ("table", "wide"):
+        names = choose_columns(gadgets, options.columns, "wide" if format == "wide" else "default")
+        return TableSink(
+            stream, headings(gadgets, names), terminal=terminal, color=color, header=not options.no_headers
+        )
+    if format == "json":
+        return JsonSink(stream, MemberRows(chosen, several))
+    if format == "yaml":
+        return YamlSink(stream, MemberRows(chosen, several))
+    if format == "csv":
+        return CsvSink(stream, gadgets, chosen, header=not options.no_headers)
+    if format == "name":
+        return NameSink(stream)
+    known = {name for gadget in gadgets for name in filter_members(gadget)} | ({EVENT} if several else set())
+    members = MemberRows(event=several)
+    if format == "jsonpath":
+        return TemplateSink(stream, template, members, known)
+    columns, finds = custom_columns(template, frozenset(known))
+    return TableSink(
+        stream,
+        columns,
+        read=lambda rows: custom_cells(members.records(rows), finds),
+        terminal=terminal,
+        header=not options.no_headers,
+    )

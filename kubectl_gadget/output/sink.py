@@ -1,0 +1,28 @@
+"""The one small interface of all sinks: rows go in, text goes to the stream that was given.
+
+The trap: a closed pipe and a full disk are not caught here. They come out of write, flush or close as the OSError that
+they are, and whoever runs the session decides what they mean.
+"""
+
+from abc import ABC, abstractmethod
+
+from kubectl_gadget.events.rows import Rows
+
+
+class Sink(ABC):
+    """Takes rows until it is closed. It does not own its stream."""
+
+    def start(self) -> None:  # noqa: B027
+        """To be called when the run begins, before there are rows: a terminal gets its header then."""
+
+    @abstractmethod
+    def write(self, rows: Rows) -> None:
+        """Prints rows. Raises OSError when the stream does, such as BrokenPipeError."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Sends what is buffered. Raises OSError when the stream does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Prints what has to stand at the end and flushes. The stream stays open."""

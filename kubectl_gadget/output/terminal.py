@@ -1,0 +1,57 @@
+"""What is known about the place that output goes to, and which colours it gets.
+
+The trap: the size is asked at each write instead of on SIGWINCH, so that it is right on every system and needs no
+signal handler; a pipe is no terminal, even when `--color=always` sends colours into it.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+
+RED = "31"
+POD_COLORS = ("32", "33", "34", "35", "36", "92", "93", "94", "95", "96")
+COLOR_CHOICES = ("auto", "always", "never")
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal. `width` gives its columns now; `color` says whether it wants colours."""
+
+    width: Callable[[], int]
+    color: bool = True
+
+
+def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
+    """The terminal behind a stream; None when it is a file or a pipe. NO_COLOR and TERM=dumb turn colours off."""
+    if not stream.isatty():
+        return None
+    descriptor = stream.fileno()
+
+    def width() -> int:
+        try:
+            return os.get_terminal_size(descriptor).columns or 80
+        except OSError:  # the terminal has gone; the write that follows says so
+            return 80
+
+    return Terminal(width, color=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
+
+
+def wants_color(option: str, terminal: Terminal | None) -> bool:
+    """Whether to colour, from `--color`. Raises UsageError for a value that does not exist."""
+    if option not in COLOR_CHOICES:
+        raise UsageError(f"--color {option!r} does not exist", f"one of {', '.join(COLOR_CHOICES)}")
+    return option == "always" or (option == "auto" and terminal is not None and terminal.color)
+
+
+def pod_color(key: str) -> str:
+    """A pod's colour: the same in every run. Empty for what is in no pod."""
+    return POD_COLORS[zlib.crc32(key.encode("utf-8", "replace")) % len(POD_COLORS)] if key else ""
+
+
+def paint(text: str, color: str) -> str:
+    """The text in a colour (an SGR code); unchanged when there is none."""
+    return f"\x1b[{color}m{text}\x1b[0m" if color else text

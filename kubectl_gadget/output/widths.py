@@ -1,0 +1,86 @@
+"""How wide texts and columns are: in cells of a terminal, not in characters.
+
+On a terminal the columns fit its width: what is left over goes to the columns that stretch, and those give way first.
+In a pipe nothing is cut, and a column only grows. The trap: text of East Asian scripts takes two cells per character,
+and combining marks none; asking for each cell's width is slow, so plain ASCII is decided by length alone.
+"""
+
+from collections.abc import Sequence
+
+from wcwidth import wcswidth, wcwidth
+
+from kubectl_gadget.views.columns import Heading
+
+GAP = "  "
+ELLIPSIS = "…"
+_STRETCH_LEAST = 12
+
+
+def text_width(text: str) -> int:
+    """Cells that a printable text takes."""
+    return len(text) if text.isascii() else max(wcswidth(text), 0)
+
+
+def widest(texts: Sequence[str]) -> int:
+    """Cells of the widest text."""
+    if not texts:
+        return 0
+    if "".join(texts).isascii():
+        return max(map(len, texts))
+    return max(map(text_width, texts))
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most `width` cells; what was cut ends with an ellipsis."""
+    if text_width(text) <= width:
+        return text
+    if text.isascii():
+        return text[: width - 1] + ELLIPSIS
+    room, kept = width - 1, 0
+    for number, character in enumerate(text):
+        kept += max(wcwidth(character), 0)
+        if kept > room:
+            return text[:number] + ELLIPSIS
+    return text
+
+
+def pad(text: str, width: int, align: str) -> str:
+    """The text filled up with blanks to `width` cells."""
+    blanks = " " * (width - text_width(text))
+    return blanks + text if align == "right" else text + blanks
+
+
+def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> list[int]:
+    """Widths for a terminal of `available` columns. `seen` has the widest cell of each column so far."""
+    room = available - len(GAP) * (len(headings) - 1)
+    widths = [max(heading.width, text_width(heading.title)) for heading in headings]
+    least = [text_width(heading.title) for heading in headings]
+    excess = sum(widths) - room
+    if excess > 0:
+        floors = [max(low, _STRETCH_LEAST) for low in least]
+        excess = _shrink(widths, [n for n, h in enumerate(headings) if h.stretch], floors, excess)
+        excess = _shrink(widths, [n for n, h in enumerate(headings) if not h.stretch], least, excess)
+        _shrink(widths, list(range(len(widths))), [1] * len(widths), excess)
+        return widths
+    for number, heading in enumerate(headings):
+        if not heading.stretch:
+            wider = min(max(seen[number] - widths[number], 0), -excess)
+            widths[number] += wider
+            excess += wider
+    stretching = [number for number, heading in enumerate(headings) if heading.stretch]
+    for place, number in enumerate(stretching):
+        share = -excess // (len(stretching) - place)
+        widths[number] += share
+        excess += share
+    return widths
+
+
+def _shrink(widths: list[int], columns: list[int], least: Sequence[int], excess: int) -> int:
+    """Takes `excess` cells from these columns, the widest first; returns what could not be taken."""
+    while excess > 0:
+        shrinkable = [number for number in columns if widths[number] > least[number]]
+        if not shrinkable:
+            return excess
+        widths[max(shrinkable, key=lambda number: widths[number] - least[number])] -= 1
+        excess -= 1
+    return 0

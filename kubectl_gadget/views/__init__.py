@@ -1,0 +1,1 @@
+"""From columns to what is shown: rows of cells, JSON lines, records."""

@@ -1,0 +1,101 @@
+"""Which columns a table, or a machine's format, shows for the gadgets of a run.
+
+Several gadgets share one table: its columns are those of the first, then what the others have besides, and EVENT says
+which gadget a row is of. The trap: a name in `--columns` may belong to only one of them; the cell is then empty in the
+others' rows.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.identity import COLUMNS
+from kubectl_gadget.events.members import column_kind, column_members, row_members
+from kubectl_gadget.events.schema import Column, Gadget
+
+EVENT = "event"
+Level = Literal["default", "wide", "json"]
+_SHOWN: dict[Level, tuple[str, ...]] = {
+    "default": ("default",),
+    "wide": ("default", "wide"),
+    "json": ("default", "wide", "json"),
+}
+
+
+@dataclass(frozen=True)
+class Heading:
+    """One column of a table."""
+
+    name: str
+    title: str
+    width: int
+    align: Literal["left", "right"] = "left"
+    stretch: bool = False
+    alarm: bool = False
+    """a cell other than 0 is an error"""
+
+
+def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Level) -> list[str]:
+    """Names of the columns to show, in order: those of the level, or the chosen ones (`a,b`; `+a` adds, `-a` takes
+    away).
+
+    Raises UsageError that offers the nearest names.
+    """
+    known = {column.name for gadget in gadgets for column in gadget.columns} | set(COLUMNS)
+    for name in chosen:
+        _check(name.lstrip("+-"), known)
+    names = [name for name in chosen if name[:1] not in "+-"]
+    if not names:
+        levels = _SHOWN[level]
+        names = [column.name for gadget in gadgets for column in gadget.columns if column.show in levels]
+    names += [name[1:] for name in chosen if name.startswith("+")]
+    hidden = {name[1:] for name in chosen if name.startswith("-")}
+    found = [name for name in dict.fromkeys(names) if name not in hidden]
+    if not found:
+        raise UsageError("--columns leaves no column to show")
+    return found
+
+
+def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
+    """What a table needs to know about these columns; EVENT comes first when there are several gadgets."""
+    found = [Heading(EVENT, "EVENT", max(len(gadget.name) for gadget in gadgets))] if len(gadgets) > 1 else []
+    for name in names:
+        for gadget in gadgets:
+            column = find_column(gadget, name)
+            if column is not None:
+                kind = column_kind(gadget, column)
+                found.append(
+                    Heading(name, column.title, column.width, column.align, column.stretch, bool(kind and kind.alarm))
+                )
+                break
+    return found
+
+
+def find_column(gadget: Gadget, name: str) -> Column | None:
+    """A gadget's column of that name, or one that the identity has for every gadget."""
+    for column in gadget.columns:
+        if column.name == name:
+            return column
+    return Column(name, name.upper(), name, "", width=16) if name in COLUMNS else None
+
+
+def member_names(gadget: Gadget, columns: Sequence[str]) -> list[str]:
+    """The members of these columns in JSON, in the order of the columns; all of the gadget's when there are none."""
+    if not columns:
+        return [member.name for member in row_members(gadget)]
+    found = [find_column(gadget, name) for name in columns]
+    return [member.name for column in found if column is not None for member in column_members(gadget, column)]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to offer instead of a name that does not exist: the nearest ones, or all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"
+
+
+def _check(name: str, known: set[str]) -> None:
+    if name not in known:
+        raise UsageError(f"there is no column {name!r}", nearest(name, known))

@@ -1,0 +1,112 @@
+"""Rows as cells for people, as JSON lines, and as JSON objects: made per column, then put together.
+
+JSON lines are one %-template per batch: what is the same in all rows (the node) is part of it, and each other value is
+already JSON text when it is put in. The trap: a template is made per batch, so a value that only some rows have must be
+an element that brings its own comma.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.kinds import Member
+from kubectl_gadget.events.members import filter_members, shown
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.views.columns import EVENT, find_column, member_names
+
+
+class MemberRows:
+    """Makes JSON of rows. `columns` limits it to the members of these columns; `event` adds the gadget's name."""
+
+    def __init__(self, columns: Sequence[str] = (), event: bool = False) -> None:
+        self.columns = tuple(columns)
+        self.event = event
+        self._members: dict[str, list[Member]] = {}
+
+    def lines(self, rows: Rows) -> list[str]:
+        """One JSON object per row, without the newline."""
+        return rows.collect(self._lines)
+
+    def records(self, rows: Rows) -> list[dict[str, Any]]:
+        """The same as Python objects."""
+        return rows.collect(self._records)
+
+    def members(self, batch: Batch) -> list[Member]:
+        """The members that rows of this batch's gadget have."""
+        name = batch.gadget.name
+        if name not in self._members:
+            known = filter_members(batch.gadget)
+            self._members[name] = [known[member] for member in member_names(batch.gadget, self.columns)]
+        return self._members[name]
+
+    def _lines(self, batch: Batch) -> list[str]:
+        template, lists = "", list[list[Any]]()
+        if self.event:
+            template = f'"{EVENT}":"{batch.gadget.name}"'
+        for member in self.members(batch):
+            vector = batch.vector(member.name, member.read)
+            if member.optional and vector.absent():
+                continue
+            piece, values = vector.json()
+            if member.optional:
+                texts = list(map(piece.__mod__, zip(*values, strict=True)))
+                lists.append([f',"{member.name}":{text}' if text not in ("null", "false") else "" for text in texts])
+                template += "%s"
+                continue
+            template += f'{"," if template else ""}"{member.name}":{piece}'
+            lists.extend(values)
+        template = "{" + template + "}"
+        if not lists:
+            return [template % ()] * len(batch)
+        return list(map(template.__mod__, zip(*lists, strict=True)))
+
+    def _records(self, batch: Batch) -> list[dict[str, Any]]:
+        members = self.members(batch)
+        names = [member.name for member in members]
+        columns = [batch.vector(member.name, member.read).values() for member in members]
+        found = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        for member in members:
+            if member.optional:
+                for record in found:
+                    if record[member.name] in (None, False):
+                        del record[member.name]
+        return [{EVENT: batch.gadget.name, **record} for record in found] if self.event else found
+
+
+def cells(rows: Rows, name: str) -> list[str]:
+    """One column of a table, not escaped yet; empty in rows of gadgets that have no such column."""
+
+    def read(batch: Batch) -> list[str]:
+        if name == EVENT:
+            return [batch.gadget.name] * len(batch)
+        column = find_column(batch.gadget, name)
+        return [""] * len(batch) if column is None else shown(batch, column)
+
+    return rows.collect(read)
+
+
+def pod_keys(rows: Rows) -> list[str]:
+    """What tells the pods of the rows apart: namespace and name; empty for what runs in no pod."""
+
+    def read(batch: Batch) -> list[str]:
+        if batch.owners is None:
+            return [""] * len(batch)
+        keys = [f"{owner.namespace}/{owner.pod}" if owner.pod else "" for owner in batch.owners.containers]
+        return [keys[code] for code in batch.owners.codes.tolist()]
+
+    return rows.collect(read)
+
+
+def object_names(rows: Rows) -> list[str]:
+    """What each row happened in, as kubectl names objects: pod/NAME, container/NAME without a pod, node/NAME."""
+
+    def read(batch: Batch) -> list[str]:
+        if batch.owners is None:
+            return [f"node/{batch.node}"] * len(batch)
+        names = [
+            f"pod/{owner.pod}" if owner.pod else f"container/{owner.container}" if owner.container else ""
+            for owner in batch.owners.containers
+        ]
+        return [names[code] or f"node/{batch.node}" for code in batch.owners.codes.tolist()]
+
+    return rows.collect(read)
