@@ -1,7 +1,8 @@
-"""Puts what `kubectl_gadget.catalogue.build` compiles into the wheel: BPF objects for both architectures and the gadgets.
+"""Puts what `kubectl_gadget.catalogue.build` compiles into the wheel: BPF objects for both architectures and the
+gadgets.
 
-The trap: an editable install must not compile (the Makefile does, and only what has changed), and a machine without clang can
-still install from a source distribution, since that carries what was built.
+The trap: an editable install must not compile (the Makefile does, and only what has changed), and a machine without
+clang can still install from a source distribution, since that carries what was built.
 """
 
 import shutil
@@ -13,6 +14,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 BUILT = Path("kubectl_gadget/built")
+NO_CLANG = (
+    "kubectl-gadget: clang is missing, and it compiles the BPF programs. "
+    "try: apt-get install clang-19 llvm-19 bpftool libbpf-dev"
+)
 CLANGS = ["clang-19", "clang", "clang-20", "clang-18", "clang-17"]
 
 
@@ -27,7 +32,7 @@ class CatalogueHook(BuildHookInterface[Any]):
         if any(shutil.which(clang) for clang in CLANGS):
             self._compile(root)
         elif not is_built(root):
-            self.app.abort("kubectl-gadget: clang is missing, it compiles the BPF programs. try: apt-get install clang-19 llvm-19 bpftool libbpf-dev")
+            self.app.abort(NO_CLANG)
 
     def _compile(self, root: Path) -> None:
         command = [sys.executable, "-m", "kubectl_gadget.catalogue.build"]

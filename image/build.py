@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Builds the agent's image without Docker: `image/build.py [--variant bcc] [--architecture arm64] [--output FILE]`.
 
-Two layers: Debian's Python and libbpf (root.py), and our agent. Equal sources and packages give equal bytes. Needs mmdebstrap and,
-of this project, the compiled objects (`make setup`). Gadgets are not in it: they travel with each run.
-The Dockerfile makes the same image for those who have Docker; PACKAGES and AGENT are the parts to keep in step.
+Two layers: Debian's Python and libbpf (root.py), and our agent. Equal sources and packages give equal bytes. Needs
+mmdebstrap and, of this project, the compiled objects (`make setup`). Gadgets are not in it: they travel with each
+run. The Dockerfile makes the same image for those who have Docker; PACKAGES and AGENT are the parts to keep in step.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main() -> None:
     }
     digest = write_image(arguments.output, name, architecture, layers, config)
     size = arguments.output.stat().st_size / 1e6
-    print(json.dumps({"image": name, "digest": digest, "file": str(arguments.output), "megabytes": round(size, 1)}))
+    report = {"image": name, "digest": digest, "file": str(arguments.output), "megabytes": round(size, 1)}
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 def agent_layer(architecture: str, date: int) -> bytes:

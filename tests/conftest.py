@@ -1,14 +1,14 @@
 """What several tests need: the compiled catalogue, tracefs, pods without a cluster, and the reasons to skip.
 
-A test says by its mark what it needs, and this file skips it with the reason when the machine has not got it:
-`bpf` root on Linux with BTF, `cluster` the option --cluster and a cluster in $KUBECONFIG. The trap: nothing here may skip in
-silence what CI must run, so every reason names the missing thing.
+A test says by its mark what it needs, and this file skips it with the reason when the machine has not got it: `bpf`
+root on Linux with BTF, `cluster` the option --cluster and a cluster in $KUBECONFIG. The trap: nothing here may skip
+in silence what CI must run, so every reason names the missing thing.
 """
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,14 @@ def why_no_cluster(asked: bool) -> str | None:
     if not os.environ.get("KUBECONFIG"):
         return "--cluster was given, but $KUBECONFIG is not set"
     return None
+
+
+def why_no_containers() -> str | None:
+    """Why `kubectl_gadget.demo` cannot start containers here, or None."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "containers need root on Linux"
+    missing = [name for name in ("runc", "busybox") if not shutil.which(name)]
+    return f"{' and '.join(missing)} not installed" if missing else None
 
 
 @pytest.fixture(scope="session")

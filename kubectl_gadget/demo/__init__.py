@@ -1,0 +1,11 @@
+"""Pods without a cluster: real containers, started by runc, in the cgroups and bundles that kubelet and containerd
+would make.
+
+`kubectl gadget demo` runs a gadget on them, and tests use them as pods of their own. The agent is not told about
+them: it finds them as it finds a node's. The trap: they must vanish whatever becomes of us, see `sweep`.
+"""
+
+from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods
+from kubectl_gadget.demo.scene import demo_pods
+
+__all__ = ["DemoContainer", "DemoPod", "DemoPods", "demo_pods"]

@@ -1,0 +1,135 @@
+"""OCI bundles as containerd's CRI plugin lays them out: `config.json` with its annotations, and `rootfs`.
+
+The root file system is Debian's static busybox. The trap: no rlimits, no oom_score_adj and no cgroup limits are asked
+for, since a machine may lack the capability or the controller, and runc would refuse the container.
+
+Format: github.com/opencontainers/runtime-spec (config.md, config-linux.md). Annotations: containerd,
+pkg/cri/annotations.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CAPABILITIES = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+]
+_MASKED = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/proc/timer_list", "/sys/firmware"]
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_FILES = {
+    "etc/passwd": (0o644, "root:x:0:0:root:/root:/bin/sh\npilot:x:1000:1000:pilot:/tmp:/bin/sh\n"),
+    "etc/group": (0o644, "root:x:0:\npilot:x:1000:\n"),
+    "etc/shadow": (0o600, "root:*:20000:0:99999:7:::\n"),
+    "etc/hosts": (0o644, "127.0.0.1 localhost\n"),
+    "etc/resolv.conf": (0o644, ""),
+}
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """What a bundle says about one container of a pod. `sandbox_pid` is None for the sandbox itself."""
+
+    id: str
+    sandbox_id: str
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str | None
+    image: str
+    command: list[str]
+    uid: int
+    cgroups_path: str
+    sandbox_pid: int | None
+
+    def annotations(self) -> dict[str, str]:
+        """What containerd writes for the runtime, by which the agent names the container."""
+        prefix = "io.kubernetes.cri."
+        annotations = {
+            prefix + "container-type": "sandbox" if self.container is None else "container",
+            prefix + "sandbox-id": self.sandbox_id,
+            prefix + "sandbox-name": self.pod,
+            prefix + "sandbox-namespace": self.namespace,
+            prefix + "sandbox-uid": self.pod_uid,
+        }
+        if self.container is not None:
+            annotations |= {prefix + "container-name": self.container, prefix + "image-name": self.image}
+        return annotations
+
+    def config(self) -> dict[str, Any]:
+        """The whole config.json."""
+        shared = ["network", "ipc", "uts"]
+        namespaces: list[dict[str, str]] = [{"type": kind} for kind in ("pid", "mount")]
+        for kind in shared:
+            namespace = {"type": kind}
+            if self.sandbox_pid is not None:
+                namespace["path"] = f"/proc/{self.sandbox_pid}/ns/{'net' if kind == 'network' else kind}"
+            namespaces.append(namespace)
+        config: dict[str, Any] = {
+            "ociVersion": "1.1.0",
+            "process": {
+                "user": {"uid": self.uid, "gid": self.uid},
+                "args": self.command,
+                "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", f"HOSTNAME={self.pod}"],
+                "cwd": "/",
+                "capabilities": {kind: _CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+                "noNewPrivileges": True,
+            },
+            "root": {"path": "rootfs"},
+            "mounts": _mounts(),
+            "annotations": self.annotations(),
+            "linux": {
+                "cgroupsPath": self.cgroups_path,
+                "namespaces": namespaces,
+                "maskedPaths": _MASKED,
+                "readonlyPaths": _READ_ONLY,
+            },
+        }
+        if self.sandbox_pid is None:
+            config["hostname"] = self.pod
+        return config
+
+
+def write_bundle(bundle: Path, image_root: Path, spec: BundleSpec) -> None:
+    """Makes the folder `bundle` with a root file system of its own, hard-linked from `image_root`, and config.json
+    last."""
+    bundle.mkdir(parents=True, mode=0o711)
+    shutil.copytree(image_root, bundle / "rootfs", symlinks=True, copy_function=os.link)
+    (bundle / "config.json").write_text(json.dumps(spec.config()))
+
+
+def write_image_root(root: Path, busybox: str) -> None:
+    """Makes a busybox root file system at `root`: every applet is a link to one static binary."""
+    for folder in ("bin", "etc", "dev", "proc", "sys", "root", "tmp"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(busybox, root / "bin" / "busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    for path, (mode, text) in _FILES.items():
+        (root / path).write_text(text)
+        (root / path).chmod(mode)
+
+
+def _mounts() -> list[dict[str, Any]]:
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {
+            "destination": "/tmp",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=1777", "size=16m"],
+        },
+    ]

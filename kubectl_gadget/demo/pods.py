@@ -1,0 +1,179 @@
+"""A set of pods on this machine, each with a sandbox and its containers, which lives as long as a `with` block.
+
+The trap: containers are started detached and would outlive us, so a watcher process is started before the first of
+them. Everything is below one folder and one cgroup, and so can be removed without knowing what is in it.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from kubectl_gadget.demo import sweep as sweeping
+from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
+from kubectl_gadget.demo.runc import Runc, find_program, find_runc
+from kubectl_gadget.errors import GadgetError
+
+CgroupDriver = Literal["cgroupfs", "systemd"]
+IMAGE = "docker.io/library/busybox:1.37"
+_PAUSE = ["/bin/sleep", "2147483647"]
+
+
+@dataclass(frozen=True)
+class DemoContainer:
+    """One container. `cgroup` is its folder in the mounted cgroup v2 tree, `exit_code` None when it was left
+    running."""
+
+    id: str
+    name: str | None
+    pid: int
+    cgroup: Path
+    bundle: Path
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class DemoPod:
+    """One pod: what its containers' bundles say, and the containers by name."""
+
+    namespace: str
+    name: str
+    uid: str
+    sandbox: DemoContainer
+    containers: dict[str, DemoContainer] = field(default_factory=dict)
+
+
+class DemoPods:
+    """Starts pods, and removes them all at the end. To be used as a context manager.
+
+    `state` is a folder that must not exist, or be left from an earlier run; the bundles are below it where containerd
+    keeps its own below /run/containerd. `driver` chooses between the two forms of cgroup path that kubelet knows.
+    """
+
+    def __init__(self, state: Path = Path("/run/kubectl-gadget-demo"), driver: CgroupDriver = "cgroupfs") -> None:
+        self._state = state
+        self._driver = driver
+        self._tasks = state / "io.containerd.runtime.v2.task" / "k8s.io"
+        self._image_root = state / "image"
+        self._runc: Runc | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Raises GadgetError when this machine cannot run containers or another run uses the same state folder."""
+        busybox = find_program("busybox", "busybox-static")
+        self._runc = find_runc(self._state / "runc" / "k8s.io")
+        lock = self._lock()
+        try:
+            sweeping.sweep(self._state, self._cgroup_root)
+            os.close(lock)
+            lock = self._lock()
+            command = [sys.executable, "-I", sweeping.__file__, str(self._state), str(self._cgroup_root)]
+            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock], start_new_session=True)
+        except TimeoutError as error:
+            raise GadgetError(f"what an earlier demo left cannot be removed: {error}") from error
+        finally:
+            os.close(lock)
+        write_image_root(self._image_root, busybox)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Removes every pod. Blocks until they are gone; raises GadgetError when they cannot be removed."""
+        assert self._watcher is not None
+        self._watcher.communicate()
+        if self._watcher.returncode:
+            raise GadgetError(f"the demo's pods could not be removed from {self._state} and {self._cgroup_root}")
+
+    def start_pod(
+        self, namespace: str, name: str, containers: Mapping[str, Sequence[str]], image: str = IMAGE, uid: int = 0
+    ) -> DemoPod:
+        """Starts a pod with its sandbox and `containers` (name → command), which are left running. `image` is but a
+        name in the bundle; all have busybox. `uid` is the user of the containers' processes."""
+        pod = self._start_sandbox(namespace, name)
+        for container, command in containers.items():
+            spec = self._spec(pod, container, list(command), image, uid)
+            pod.containers[container] = self._start(spec, detach=True)
+        return pod
+
+    def run_short(
+        self,
+        namespace: str,
+        name: str,
+        command: Sequence[str],
+        container: str = "main",
+        image: str = IMAGE,
+        uid: int = 0,
+    ) -> DemoPod:
+        """Runs a pod with one container to that container's end, and gives back its exit code; the sandbox stays."""
+        pod = self._start_sandbox(namespace, name)
+        spec = self._spec(pod, container, list(command), image, uid)
+        pod.containers[container] = self._start(spec, detach=False)
+        return pod
+
+    @property
+    def _cgroup_root(self) -> Path:
+        """All that is ours. Below a folder of its own, since a kubelet removes foreign pods from its `kubepods`."""
+        assert self._runc is not None
+        return self._runc.cgroup_mount / self._state.name
+
+    def _lock(self) -> int:
+        """An open file that keeps others off the state folder. Its lock lives until the watcher, too, has ended."""
+        while True:
+            self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
+            lock = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise GadgetError(
+                    f"another demo is running, {self._state} is in use", "wait until it has ended"
+                ) from None
+            if self._state.is_dir() and os.path.samestat(os.fstat(lock), self._state.stat()):
+                return lock
+            os.close(lock)  # it was removed between the two calls
+
+    def _start_sandbox(self, namespace: str, name: str) -> DemoPod:
+        identity = DemoPod(namespace, name, str(uuid.uuid4()), DemoContainer("", None, 0, Path(), Path()))
+        sandbox = self._start(self._spec(identity, None, _PAUSE, "registry.k8s.io/pause:3.10", 0), detach=True)
+        return DemoPod(namespace, name, identity.uid, sandbox)
+
+    def _spec(self, pod: DemoPod, container: str | None, command: list[str], image: str, uid: int) -> BundleSpec:
+        container_id = hashlib.sha256(uuid.uuid4().bytes).hexdigest()
+        return BundleSpec(
+            id=container_id,
+            sandbox_id=container_id if container is None else pod.sandbox.id,
+            namespace=pod.namespace,
+            pod=pod.name,
+            pod_uid=pod.uid,
+            container=container,
+            image=image,
+            command=command,
+            uid=uid,
+            cgroups_path=f"/{self._state.name}/" + cgroup_path(self._driver, pod.uid, container_id),
+            sandbox_pid=None if container is None else pod.sandbox.pid,
+        )
+
+    def _start(self, spec: BundleSpec, *, detach: bool) -> DemoContainer:
+        assert self._runc is not None, "DemoPods must be entered first"
+        bundle = self._tasks / spec.id
+        write_bundle(bundle, self._image_root, spec)
+        result = self._runc.run(spec.id, bundle, detach=detach)
+        cgroup = self._runc.cgroup_mount / spec.cgroups_path.removeprefix("/")
+        pid = int((bundle / "init.pid").read_text())
+        return DemoContainer(spec.id, spec.container, pid, cgroup, bundle, None if detach else result)
+
+
+def cgroup_path(driver: CgroupDriver, pod_uid: str, container_id: str) -> str:
+    """The path that kubelet and containerd give a container of a best-effort pod, without a leading slash."""
+    if driver == "cgroupfs":
+        return f"kubepods/besteffort/pod{pod_uid}/{container_id}"
+    pod = f"kubepods-besteffort-pod{pod_uid.replace('-', '_')}.slice"
+    return f"kubepods.slice/kubepods-besteffort.slice/{pod}/cri-containerd-{container_id}.scope"

@@ -1,0 +1,82 @@
+"""Removes everything that a set of demo pods left: processes, cgroups and the state folder, in this order.
+
+Run as a program it watches over its parent: it waits for end-of-file on its standard input, which comes when the
+parent closes it or dies in whatever way, and sweeps then. It imports the standard library only, to be there at once.
+The trap: the lock on the state folder is inherited by the watcher, so that a next run does not start in the middle of
+a sweep; and both may be killed, so that a next run sweeps first too.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+DEADLINE = 10.0
+"""Seconds that killed processes have to leave their cgroups."""
+
+
+def sweep(state: Path, cgroup: Path) -> None:
+    """Kills all that runs below `cgroup` and removes it and the folder `state`. Raises TimeoutError when it stays
+    busy."""
+    give_up = time.monotonic() + DEADLINE
+    while cgroup.is_dir() and kill_all(cgroup):
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"processes in {cgroup} do not end")
+        time.sleep(0.01)
+    while cgroup.is_dir() and not remove_cgroups(cgroup):
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{cgroup} cannot be removed")
+        time.sleep(0.01)
+    if state.is_dir():
+        shutil.rmtree(state)
+
+
+def kill_all(cgroup: Path) -> int:
+    """Kills every process below `cgroup` once and returns how many there were."""
+    pids = [int(pid) for procs in cgroup.rglob("cgroup.procs") for pid in _read(procs).split()]
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it ended by itself
+            continue
+    return len(pids)
+
+
+def remove_cgroups(cgroup: Path) -> bool:
+    """Removes the cgroups from the leaves up. False when the kernel still counts one as busy."""
+    folders = [Path(folder) for folder, _, _ in os.walk(cgroup, topdown=False)]
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # EBUSY: a process is about to be gone
+            return False
+    return True
+
+
+def _read(procs: Path) -> str:
+    try:
+        return procs.read_text()
+    except OSError:  # the cgroup went away, or was never one that holds processes (EOPNOTSUPP)
+        return ""
+
+
+def main() -> int:
+    """`python sweep.py STATE CGROUP`: sweeps when standard input ends."""
+    state, cgroup = Path(sys.argv[1]), Path(sys.argv[2])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    try:
+        sweep(state, cgroup)
+    except (OSError, TimeoutError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""These start real containers with runc, on whatever cgroup layout the machine has."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.demo import DemoPods, demo_pods
+from kubectl_gadget.demo.runc import cgroup2_mount
+from kubectl_gadget.demo.sweep import DEADLINE
+from kubectl_gadget.errors import GadgetError
+from tests.conftest import why_no_containers
+
+pytestmark = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
+
+
+@pytest.fixture
+def state(request: pytest.FixtureRequest) -> Path:
+    return Path(f"/run/kubectl-gadget-test-{os.getpid()}-{abs(hash(request.node.name)) % 10**6}")
+
+
+def cgroup_of(state: Path) -> Path:
+    return cgroup2_mount() / state.name
+
+
+def test_a_container_runs_in_the_cgroup_that_its_bundle_names(state: Path) -> None:
+    with DemoPods(state) as pods:
+        pod = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "60"]})
+        container = pod.containers["spaceship"]
+        assert str(container.pid) in (container.cgroup / "cgroup.procs").read_text().split()
+        assert container.cgroup.name == container.id
+        config = json.loads((container.bundle / "config.json").read_text())
+        assert config["linux"]["cgroupsPath"].endswith(f"/kubepods/besteffort/pod{pod.uid}/{container.id}")
+        assert container.bundle == state / "io.containerd.runtime.v2.task" / "k8s.io" / container.id
+
+
+def test_the_systemd_form_of_the_cgroup_path_works_too(state: Path) -> None:
+    with DemoPods(state, driver="systemd") as pods:
+        container = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "60"]}).containers["spaceship"]
+        assert container.cgroup.name == f"cri-containerd-{container.id}.scope"
+        assert str(container.pid) in (container.cgroup / "cgroup.procs").read_text().split()
+
+
+def test_containers_of_one_pod_share_its_network(state: Path) -> None:
+    with DemoPods(state) as pods:
+        pod = pods.start_pod("default", "tiefighter", {"engine": ["sleep", "60"], "laser": ["sleep", "60"]})
+        networks = {os.readlink(f"/proc/{container.pid}/ns/net") for container in pod.containers.values()}
+        assert networks == {os.readlink(f"/proc/{pod.sandbox.pid}/ns/net")}
+        assert networks != {os.readlink("/proc/self/ns/net")}
+
+
+def test_a_short_container_gives_back_its_exit_code(state: Path) -> None:
+    with DemoPods(state) as pods:
+        pod = pods.run_short("default", "short", ["sh", "-c", "exit 7"])
+        assert pod.containers["main"].exit_code == 7
+
+
+def test_a_command_that_does_not_exist_is_an_error_in_the_words_of_runc(state: Path) -> None:
+    with DemoPods(state) as pods, pytest.raises(GadgetError, match="no-such-program"):
+        pods.start_pod("default", "xwing", {"spaceship": ["no-such-program"]})
+    assert not state.exists()
+
+
+def test_nothing_is_left_after_the_block(state: Path) -> None:
+    with demo_pods(state):
+        assert cgroup_of(state).is_dir()
+    assert not state.exists()
+    assert not cgroup_of(state).exists()
+
+
+def test_two_runs_cannot_share_a_state_folder(state: Path) -> None:
+    with DemoPods(state), pytest.raises(GadgetError, match="another demo"), DemoPods(state):
+        pass
+
+
+def client(state: Path) -> subprocess.Popen[str]:
+    """A process that starts the three pods, says so and waits."""
+    program = (
+        "import sys; from pathlib import Path; from kubectl_gadget.demo import demo_pods\n"
+        "with demo_pods(Path(sys.argv[1])): print('up', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_pods_vanish_with_a_client_that_is_killed(state: Path) -> None:
+    process = client(state)
+    process.kill()
+    process.communicate()
+    wait_until_gone(state)
+    assert not cgroup_of(state).exists()
+
+
+def test_pods_vanish_with_a_client_that_is_interrupted(state: Path) -> None:
+    process = client(state)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert not state.exists()
+    assert not cgroup_of(state).exists()
+
+
+def test_the_next_run_sweeps_what_a_killed_client_and_its_watcher_left(state: Path) -> None:
+    process = client(state)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [*map(int, children), process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    assert cgroup_of(state).is_dir()
+    with DemoPods(state) as pods:
+        pods.start_pod("default", "xwing", {"spaceship": ["sleep", "60"]})
+        assert len(list(cgroup_of(state).glob("kubepods/besteffort/pod*"))) == 1
+    assert not state.exists()
+
+
+def wait_until_gone(state: Path) -> None:
+    """Blocks until the watcher has removed the folder, which it does last; longer than it would itself try."""
+    give_up = time.monotonic() + 2 * DEADLINE
+    while state.exists() and time.monotonic() < give_up:
+        time.sleep(0.02)
+    assert not state.exists()
