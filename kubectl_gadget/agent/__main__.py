@@ -1,0 +1,45 @@
+"""`python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe`.
+
+The trap: `idle` stays in memory on every node, so it must not import what the others need.
+"""
+
+import sys
+
+_USAGE = "usage: python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe"
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    match arguments:
+        case ["session"]:
+            from kubectl_gadget.agent import session
+
+            return session.run()
+        case ["idle"]:
+            return _idle("0")
+        case ["idle", "--idle-timeout", seconds]:
+            return _idle(seconds)
+        case ["probe"]:
+            import json
+
+            from kubectl_gadget.agent import session
+
+            sys.stdout.write(json.dumps(session.hello(), indent=2) + "\n")
+            return 0
+    sys.stderr.write(_USAGE + "\n")
+    return 2
+
+
+def _idle(seconds: str) -> int:
+    from kubectl_gadget.agent import idle
+
+    try:
+        timeout = float(seconds)
+    except ValueError:
+        sys.stderr.write(f"--idle-timeout takes seconds, not {seconds!r}\n{_USAGE}\n")
+        return 2
+    return idle.run(timeout)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

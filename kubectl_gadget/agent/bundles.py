@@ -1,0 +1,216 @@
+"""Where runtimes keep what they know about a container, and reading it.
+
+A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all others it
+is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims of running
+containers. The trap: runtimes may live in another mount namespace, so learnt places go through /proc/PID/root.
+"""
+
+import json
+import os
+import stat
+from typing import NamedTuple
+
+from kubectl_gadget.agent import cgroups, identity, node
+from kubectl_gadget.agent.identity import Container
+
+_TASKS = (
+    "/run/containerd/io.containerd.runtime.v2.task",
+    "/run/k3s/containerd/io.containerd.runtime.v2.task",
+    "/run/k0s/containerd/io.containerd.runtime.v2.task",
+    "/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task",
+    "/run/docker/containerd/daemon/io.containerd.runtime.v2.task",
+)
+"""Folders with one folder for each containerd namespace, which has one bundle for each container."""
+_STORAGE = ("/var/lib/containers/storage/overlay-containers", "/run/containers/storage/overlay-containers")
+"""CRI-O and Podman: ID/userdata is the bundle."""
+_DOCKER = "/var/lib/docker/containers"
+_STATES = ("/run/runc", "/run/crun", "/run/containerd/runc/*", "/run/docker/runtime-runc/moby")
+"""runc's --root: one folder for each container with its state.json."""
+_MOST_BYTES = 4 << 20
+_MOST_LEARNT = 64
+
+
+class Known(NamedTuple):
+    """A container that runc has a state.json of. `cgroup` is the path as runc sees it."""
+
+    id: str
+    cgroup: str
+    bundle: str
+
+
+class Bundles:
+    """Finds and reads what describes a container. All methods take what they find as it is, and raise nothing."""
+
+    def __init__(self, cgroup_root: str) -> None:
+        self._host = node.host()
+        self._cgroup_root = cgroup_root
+        self._learnt: list[str] = []
+
+    def name(self, unnamed: Container, path: str, creator: int) -> Container | None:
+        """The container with its names; None when nothing that describes it was found (yet)."""
+        for folder in self._candidates(unnamed, path, creator):
+            config = read_json(f"{folder}/config.json")
+            if config is not None:
+                return self._with_engine_name(identity.named_by_config(unnamed, config))
+        named = self._with_engine_name(unnamed)
+        return named if named != unnamed else None
+
+    def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
+        """Runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for it."""
+        told = identity.command(command_line(creator))
+        if told is None:
+            return None
+        config = read_json(f"{self._bundle_of(creator, told)}/config.json")
+        return (told.runtime, told.id) if identity.cgroup_belongs(path, told.id, config) else None
+
+    def known_to_runc(self) -> list[Known]:
+        """Containers that exist already, by the state.json of runc and its like."""
+        found = []
+        for pattern in _STATES:
+            for folder in _folders(self._host + pattern):
+                for id in _list(folder):
+                    state = read_json(f"{folder}/{id}/state.json")
+                    paths = state.get("cgroup_paths") if isinstance(state, dict) else None
+                    path = paths.get("") if isinstance(paths, dict) else None
+                    if isinstance(path, str):
+                        found.append(Known(id, path, _bundle_label(state)))
+        return found
+
+    def learn(self, path: str) -> None:
+        """Learns bundle folders from the shim above a running container's processes."""
+        for pid in cgroups.processes(self._cgroup_root, path)[:1]:
+            shim = parent(pid)
+            bundle = _read_link(f"/proc/{shim}/cwd")
+            # A parent inside the container would let it say where to look for names.
+            if shim > 1 and bundle and path.rpartition("/")[2] not in _cgroup(shim).split("/") and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
+                self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
+
+    def _candidates(self, unnamed: Container, path: str, creator: int) -> list[str]:
+        """Folders that may be the bundle, the surest first."""
+        found = []
+        told = identity.command(command_line(creator)) if creator else None
+        if told and told.id == unnamed.id:
+            bundle = self._bundle_of(creator, told)
+            found.append(bundle)
+            self._learn_from_runtime(creator, bundle)
+        id = unnamed.id
+        if len(id) != 64 and not told:
+            found += [self._host + known.bundle for known in self.known_to_runc() if known.id == id and known.bundle]
+        places = self._learnt + [f for tasks in _TASKS for f in _folders(f"{self._host}{tasks}/*")]
+        found += [f"{place}/{id}" for place in places]
+        found += [f"{self._host}{storage}/{id}/userdata" for storage in _STORAGE]
+        return found
+
+    def _bundle_of(self, pid: int, told: identity.Command) -> str:
+        working = _read_link(f"/proc/{pid}/cwd") or "/"
+        return f"/proc/{pid}/root" + os.path.join(working, told.bundle or "")
+
+    def _learn_from_runtime(self, pid: int, bundle: str) -> None:
+        # The runtime itself is gone in a moment; the shim that started it stays and shares its mount namespace.
+        shim = parent(pid)
+        folder = os.path.dirname(bundle.rstrip("/")).removeprefix(f"/proc/{pid}/root")
+        if shim > 1 and os.path.isdir(f"/proc/{shim}/root{folder}"):
+            self._remember(f"/proc/{shim}/root{folder}")
+
+    def _remember(self, folder: str) -> None:
+        same = folder.partition("/root/")[2]
+        alive = [old for old in self._learnt if os.path.isdir(old)]
+        # One place for each folder and mount namespace; a namespace is told by the device and inode behind it.
+        new = _identity_of(folder)
+        others = [old for old in alive if not (old.partition("/root/")[2] == same and _identity_of(old) == new)]
+        self._learnt = [folder, *others][:_MOST_LEARNT]
+
+    def _with_engine_name(self, container: Container) -> Container:
+        """Docker's and Podman's own names for what Kubernetes did not make."""
+        if container.pod or len(container.id) != 64:
+            return container
+        state = read_json(f"{self._host}{_DOCKER}/{container.id}/config.v2.json")
+        if state is not None:
+            return identity.named_by_docker(container, state)
+        for storage in _STORAGE:
+            if os.path.isdir(f"{self._host}{storage}/{container.id}"):
+                listing = read_json(f"{self._host}{storage}/containers.json")
+                return identity.named_by_storage(container, listing)
+        return container
+
+
+def read_json(path: str) -> object:
+    """The file's JSON; None when there is none. Never hangs on a FIFO and never reads more than a few MiB."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            return None
+        return json.loads(os.read(fd, status.st_size + 1))
+    except (OSError, ValueError, RecursionError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def command_line(pid: int) -> list[str]:
+    """A process's arguments; [] when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(1 << 16).decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def parent(pid: int) -> int:
+    """A process's parent; 0 when it is gone or has none here."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command name, in parentheses, may hold anything.
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _cgroup(pid: int) -> str:
+    """Path of a process's cgroup v2."""
+    try:
+        with open(f"/proc/{pid}/cgroup", errors="replace") as file:
+            return next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
+    except OSError:
+        return ""
+
+
+def _read_link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _folders(pattern: str) -> list[str]:
+    """`pattern`, or with "/*" at its end all that is in that folder."""
+    folder, star, _ = pattern.partition("/*")
+    return [f"{folder}/{name}" for name in _list(folder)] if star else [folder]
+
+
+def _bundle_label(state: object) -> str:
+    config = state.get("config") if isinstance(state, dict) else None
+    labels = config.get("labels") if isinstance(config, dict) else None
+    for label in labels if isinstance(labels, list) else []:
+        if isinstance(label, str) and label.startswith("bundle="):
+            return label.removeprefix("bundle=")
+    return ""

@@ -1,0 +1,189 @@
+"""One gadget of a session: choose programs, load, attach, count, detach.
+
+Of each entry of RUN's `programs` the first set that this kernel loads and attaches is taken. The trap: one refused program
+fails its whole object, so after a refusal the object is opened anew with the next set.
+"""
+
+from typing import Any
+
+from kubectl_gadget.agent import counters, libbpf, refusal
+from kubectl_gadget.agent.counters import CpuCounters
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.errors import AgentError
+
+DEFAULT_RING_BYTES = 4 << 20
+_MOST_RING_BYTES = 32 << 20
+"""A whole ring has to fit into one EVENTS frame."""
+
+
+class Entry:
+    """One entry of RUN's `programs`: alternatives, and which of them was refused why."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.sets: list[list[str]] = value["any_of"]
+        self.optional = bool(value.get("optional"))
+        self.next = 0
+        self.skipped: list[dict[str, str]] = []
+
+    @property
+    def programs(self) -> list[str]:
+        return self.sets[self.next] if self.next < len(self.sets) else []
+
+    def refuse(self, program: str, why: str) -> None:
+        self.skipped.append({"program": program, "why": why})
+        self.next += 1
+
+
+class Gadget:
+    """`spec` is one of RUN's `gadgets`; `node` the values of variables that begin with gadget_node_."""
+
+    def __init__(self, index: int, spec: dict[str, Any], elf: bytes, node: dict[str, int], containers_fd: int) -> None:
+        self.index = index
+        self.name: str = spec["name"]
+        self.sequence = 0
+        self.warnings: list[str] = []
+        self._spec = spec
+        self._elf = elf
+        self._node = node
+        self._containers_fd = containers_fd
+        self._entries = [Entry(value) for value in spec.get("programs") or []]
+        self._object: BpfObject
+        self.ring: Ring
+        self.counters: CpuCounters
+        self.ring_fd = -1
+
+    def start(self) -> None:
+        """Loads and attaches. Raises AgentError when nothing that is needed can."""
+        while not self._try():
+            pass
+        self._elf = b""
+
+    def started(self) -> dict[str, Any]:
+        """As in the STARTED frame."""
+        entries = self._entries
+        chosen = [(entry.programs, entry.skipped) for entry in entries] or [(self._object.chosen, [])]
+        programs = [
+            {"chosen": names, "hooks": [self._object.section(name) for name in names], "skipped": skipped}
+            for names, skipped in chosen
+        ]
+        return {"name": self.name, "programs": programs}
+
+    def stats(self) -> dict[str, Any]:
+        """As in the STATS frame: counts since the start."""
+        cpus = self.counters
+        lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
+        return {
+            "events": cpus.total(counters.EVENTS),
+            "bytes": cpus.total(counters.BYTES),
+            "lost": {cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
+            "cut_strings": cpus.total(counters.CUT_STRINGS),
+        }
+
+    def detach(self) -> None:
+        """No event comes after this; what the ring holds can still be read."""
+        self._object.detach()
+
+    def close(self) -> None:
+        self.ring.close()
+        self.counters.close()
+        self._object.close()
+
+    def _try(self) -> bool:
+        """One attempt with the present choice. False: a program was refused, and the choice is another now."""
+        wanted = [name for entry in self._entries for name in entry.programs] if self._entries else None
+        try:
+            object = BpfObject(self._elf, self.name, wanted)
+        except Failure as failure:
+            raise refusal.refused(f"gadget {self.name}", failure) from None
+        program = None
+        try:
+            self._prepare(object)
+            object.load()
+            for program in object.chosen:
+                object.attach(program)
+                if object.section(program).startswith("iter"):
+                    object.iterate(program)
+            self._open_ring(object)
+        except Failure as failure:
+            object.close()
+            self._refused(program or refusal.failed_program(failure.log), failure)
+            return False
+        except BaseException:
+            object.close()
+            raise
+        self._object = object
+        return True
+
+    def _prepare(self, object: BpfObject) -> None:
+        known = object.program_names
+        for entry in self._entries:
+            for name in entry.programs:
+                if name not in known:
+                    raise AgentError(f"gadget {self.name}: the object has no program {name}; it has {', '.join(known)}")
+        self._set_variables(object)
+        if events := object.map("gadget_events"):
+            events.resize(ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES))
+        if cpus := object.map("gadget_cpus"):
+            cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
+        if containers := object.map("gadget_containers"):
+            containers.reuse(self._containers_fd)
+
+    def _set_variables(self, object: BpfObject) -> None:
+        variables: dict[str, dict[str, int]] = self._spec.get("globals") or {}
+        size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
+        node = self._node | {"gadget_ring_wake_bytes": size // 4}
+        values = {name: value for name, value in node.items() if name in variables}
+        for name, value in ((self._spec.get("parameters") or {}) | values).items():
+            if name not in variables:
+                raise AgentError(f"gadget {self.name} has no parameter {name}")
+            place = variables[name]
+            try:
+                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+            except (ValueError, OverflowError, UnicodeError) as error:
+                raise AgentError(f"gadget {self.name}: parameter {name} cannot be {value!r}: {error}") from None
+
+    def _open_ring(self, object: BpfObject) -> None:
+        events, cpus = object.map("gadget_events"), object.map("gadget_cpus")
+        if events is None or cpus is None:
+            raise AgentError(
+                f"gadget {self.name}: the object lacks the map gadget_events or gadget_cpus",
+                "include gadget/output.h (docs/writing-gadgets.md)",
+            )
+        self.counters = CpuCounters(cpus.fd, cpus.entries)
+        self.ring = open_ring(events.fd, events.entries, self.counters)
+        self.ring_fd = events.fd
+
+    def _refused(self, program: str | None, failure: Failure) -> None:
+        entry = next((entry for entry in self._entries if program in entry.programs), None)
+        why = "\n".join(part for part in refusal.reason(failure) if part)
+        if entry is None or program is None:
+            raise refusal.refused(f"gadget {self.name}", failure)
+        last = entry.next + 1 == len(entry.sets)
+        if last and not entry.optional:
+            others = "".join(f"\n{skip['program']} was tried before: {skip['why']}" for skip in entry.skipped)
+            error = refusal.refused(f"gadget {self.name} (program {program})", failure)
+            raise AgentError(f"{error}{others}", error.remedy)
+        entry.refuse(program, why)
+        if last:
+            self.warnings.append(f"gadget {self.name} runs without {program}: {why}")
+
+
+def ring_bytes(wanted: object) -> int:
+    """The ring's size for `wanted` bytes: the next power of two of at least a page. Raises AgentError."""
+    if not isinstance(wanted, int) or not 0 < wanted <= _MOST_RING_BYTES:
+        raise AgentError(f"a ring of {wanted!r} bytes is not possible", f"1 to {_MOST_RING_BYTES} bytes")
+    return int(max(4096, 1 << (wanted - 1).bit_length()))
+
+
+def variable_bytes(value: object, size: int) -> bytes:
+    """A parameter as it lies in .rodata: little-endian numbers, strings padded with NUL. Raises ValueError."""
+    if isinstance(value, str):
+        text = value.encode()
+        if len(text) > size:
+            raise ValueError(f"it takes at most {size} bytes")
+        return text.ljust(size, b"\0")
+    if not isinstance(value, int):
+        raise ValueError("it has to be a number, a boolean or a string")
+    return value.to_bytes(size, "little", signed=value < 0)

@@ -1,0 +1,154 @@
+"""Who a container is, from texts alone: cgroup names, OCI configurations, command lines. No I/O.
+
+All of it was written by runtimes on the node, yet parts (names, annotations) by whoever may create a pod, so nothing here
+trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the container's id.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+_LONGEST = 1024
+"""Characters of a name that are kept. Kubernetes names have at most 253."""
+
+_ID = re.compile(r"(?:([a-z][a-z0-9_.-]*?)[-:])?([0-9a-f]{64})(?:\.scope|\.slice)?")
+_RUNC_SCOPE = re.compile(r"(runc|crun|youki)-(.+)\.scope")
+_POD = re.compile(r"(?:^|/)(?:kubepods[a-z-]*-)?pod([0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?(?=/|$)")
+_RUNTIMES = {
+    "cri-containerd": "containerd",
+    "nerdctl": "containerd",
+    "crio": "cri-o",
+    "docker": "docker",
+    "libpod": "podman",
+}
+_COMMANDS = {"runc", "crun", "youki", "runsc", "crun-wasm"}
+_VERBS = {"create", "run", "restore"}
+
+
+class Container(NamedTuple):
+    """As in the CONTAINERS frame."""
+
+    id: str
+    cgroup: int
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    image: str
+    runtime: str
+    kind: str
+
+
+class Command(NamedTuple):
+    """What a runtime was told on its command line. `bundle` is None for its working directory."""
+
+    runtime: str
+    id: str
+    bundle: str | None
+
+
+def container_id(name: str) -> tuple[str, str] | None:
+    """Runtime ("" when its name does not say) and container id, when a cgroup's name is that of a container."""
+    if found := _ID.fullmatch(name):
+        prefix, id = found[1] or "", found[2]
+        return None if prefix.endswith("conmon") else (_RUNTIMES.get(prefix, ""), id)
+    if found := _RUNC_SCOPE.fullmatch(name):
+        return "runc", found[2]
+    return None
+
+
+def pod_uid(path: str) -> str:
+    """The pod's UID when the cgroup path has one: kubepods/burstable/podUID or kubepods-burstable-podUID.slice."""
+    found = _POD.findall(path)
+    return found[-1].replace("_", "-") if found else ""
+
+
+def command(arguments: list[str]) -> Command | None:
+    """Reads `runc … create --bundle DIR ID` and its like. None for any other process."""
+    runtime = arguments[0].rpartition("/")[2] if arguments else ""
+    if runtime not in _COMMANDS or _VERBS.isdisjoint(arguments) or arguments[-1].startswith("-"):
+        return None
+    bundle = None
+    for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if option in ("--bundle", "-b"):
+            bundle = value
+        elif option.startswith("--bundle="):
+            bundle = option.partition("=")[2]
+    return Command(runtime, arguments[-1], bundle)
+
+
+def cgroup_belongs(path: str, id: str, config: object) -> bool:
+    """Whether the cgroup at `path` is the one that `config` (OCI) asks for, or the default one of container `id`."""
+    wanted = _text(_member(_member(config, "linux"), "cgroupsPath"))
+    if not wanted:
+        return path.rpartition("/")[2] == id
+    return f"/{path}".endswith("/" + wanted.strip("/"))
+
+
+def named_by_config(unnamed: Container, config: object) -> Container:
+    """Adds what an OCI config.json says: annotations of containerd, CRI-O and nerdctl."""
+    notes = _member(config, "annotations")
+    if _member(notes, "io.kubernetes.cri.container-type") is not None:
+        return unnamed._replace(
+            namespace=_text(_member(notes, "io.kubernetes.cri.sandbox-namespace")),
+            pod=_text(_member(notes, "io.kubernetes.cri.sandbox-name")),
+            pod_uid=_text(_member(notes, "io.kubernetes.cri.sandbox-uid")) or unnamed.pod_uid,
+            container=_text(_member(notes, "io.kubernetes.cri.container-name")),
+            image=_text(_member(notes, "io.kubernetes.cri.image-name")),
+            runtime="containerd",
+            kind=_kind(_member(notes, "io.kubernetes.cri.container-type")),
+        )
+    if _member(notes, "io.kubernetes.cri-o.ContainerType") is not None:
+        image = _member(notes, "io.kubernetes.cri-o.ImageName") or _member(notes, "io.kubernetes.cri-o.Image")
+        kind = _kind(_member(notes, "io.kubernetes.cri-o.ContainerType"))
+        return _kubernetes_labels(unnamed, notes)._replace(image=_text(image), runtime="cri-o", kind=kind)
+    if _member(notes, "io.kubernetes.pod.name") is not None:
+        return _kubernetes_labels(unnamed, notes)
+    if name := _text(_member(notes, "nerdctl/name")):
+        return unnamed._replace(container=name, runtime="containerd")
+    return unnamed
+
+
+def named_by_docker(unnamed: Container, state: object) -> Container:
+    """Adds what Docker's config.v2.json says, including the labels that kubelet gave it through cri-dockerd."""
+    settings = _member(state, "Config")
+    labels = _member(settings, "Labels")
+    name = _text(_member(state, "Name")).lstrip("/")
+    container = unnamed._replace(image=_text(_member(settings, "Image")), runtime="docker")
+    if _member(labels, "io.kubernetes.pod.name") is not None:
+        kind = "sandbox" if _member(labels, "io.kubernetes.docker.type") == "podsandbox" else "container"
+        return _kubernetes_labels(container, labels)._replace(kind=kind)
+    return container._replace(container=name or container.container)
+
+
+def named_by_storage(unnamed: Container, containers: object) -> Container:
+    """Adds what containers/storage's containers.json (Podman) says."""
+    for entry in containers if isinstance(containers, list) else []:
+        if _member(entry, "id") == unnamed.id:
+            names = _member(entry, "names")
+            name = _text(names[0]) if isinstance(names, list) and names else ""
+            return unnamed._replace(container=name or unnamed.container, runtime="podman")
+    return unnamed
+
+
+def _kubernetes_labels(container: Container, labels: object) -> Container:
+    return container._replace(
+        namespace=_text(_member(labels, "io.kubernetes.pod.namespace")),
+        pod=_text(_member(labels, "io.kubernetes.pod.name")),
+        pod_uid=_text(_member(labels, "io.kubernetes.pod.uid")) or container.pod_uid,
+        container=_text(_member(labels, "io.kubernetes.container.name")) or container.container,
+    )
+
+
+def _kind(value: object) -> str:
+    return "sandbox" if value in ("sandbox", "podsandbox") else "container"
+
+
+def _member(value: object, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _text(value: object) -> str:
+    """A string that can be encoded, not too long; "" for anything else."""
+    if not isinstance(value, str):
+        return ""
+    return value[:_LONGEST].encode(errors="replace").decode()

@@ -1,0 +1,158 @@
+"""One BPF object: opened from memory, its variables set, some of its programs loaded and attached.
+
+    object = BpfObject(elf, "trace_open", programs=["open_exit"])
+    object.set_variable(offset, value)      # .rodata, before load
+    object.map("gadget_events").resize(4 << 20)
+    object.load(); object.attach(); …; object.close()
+
+The trap: an object that failed to load cannot be loaded again, with fewer programs or at all; open it anew.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterable, Iterator
+
+from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.libbpf import Failure
+
+_HASH = 1
+_NO_PREALLOC = 1
+
+
+class BpfMap:
+    """A map of an object."""
+
+    def __init__(self, lib: libbpf.Libbpf, pointer: int) -> None:
+        self._lib = lib
+        self._pointer = pointer
+
+    @property
+    def fd(self) -> int:
+        """Its file descriptor once the object is loaded. It ends with the object."""
+        return int(self._lib.call("bpf_map__fd", self._pointer))
+
+    @property
+    def entries(self) -> int:
+        """max_entries; for a ring buffer its bytes."""
+        return int(self._lib.raw("bpf_map__max_entries", self._pointer))
+
+    def resize(self, entries: int) -> None:
+        """Sets max_entries, before the object is loaded."""
+        self._lib.call("bpf_map__set_max_entries", self._pointer, entries)
+
+    def reuse(self, fd: int) -> None:
+        """Makes the object use the existing map `fd` instead of one of its own, before it is loaded."""
+        self._lib.call("bpf_map__reuse_fd", self._pointer, fd)
+
+
+class BpfObject:
+    """See the module. Raises libbpf.Failure; `programs` None means all of them."""
+
+    def __init__(self, elf: bytes, name: str, programs: Iterable[str] | None = None) -> None:
+        self._lib = libbpf.load()
+        self._elf = elf  # libbpf points into it until load
+        self._links: dict[str, int] = {}
+        options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
+        self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
+        self._programs = {self._lib.raw("bpf_program__name", p).decode(): p for p in self._each("program")}
+        chosen = self._programs.keys() if programs is None else set(programs)
+        for program, pointer in self._programs.items():
+            self._lib.call("bpf_program__set_autoload", pointer, program in chosen)
+        self.chosen = [program for program in self._programs if program in chosen]
+
+    @property
+    def program_names(self) -> list[str]:
+        """Of all programs in the object, loaded or not."""
+        return list(self._programs)
+
+    def section(self, program: str) -> str:
+        """Where the program hooks, as in its ELF section: "tracepoint/syscalls/sys_exit_openat"."""
+        section: bytes = self._lib.raw("bpf_program__section_name", self._programs[program])
+        return section.decode().removeprefix("?")
+
+    def map(self, name: str) -> BpfMap | None:
+        """None when the object has no such map."""
+        pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, name.encode())
+        return BpfMap(self._lib, pointer) if pointer else None
+
+    def set_variable(self, offset: int, value: bytes) -> None:
+        """Overwrites bytes of .rodata, before load. Raises ValueError when they lie outside of it."""
+        pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, b".rodata")
+        size = ctypes.c_size_t()
+        start = self._lib.raw("bpf_map__initial_value", pointer, ctypes.byref(size)) if pointer else None
+        if not start or offset < 0 or offset + len(value) > size.value:
+            raise ValueError(f"{len(value)} bytes at {offset} are outside the object's variables")
+        ctypes.memmove(start + offset, value, len(value))
+
+    def load(self) -> None:
+        """Loads the chosen programs and creates the maps."""
+        self._lib.call("bpf_object__load", self._pointer)
+        self._elf = b""
+
+    def attach(self, program: str) -> None:
+        """Attaches one program as its section says."""
+        self._links[program] = self._lib.call("bpf_program__attach", self._programs[program])
+
+    def iterate(self, program: str) -> bytes:
+        """Runs an attached iterator program to its end; what it wrote with bpf_seq_write()."""
+        fd = self._lib.call("bpf_iter_create", self._lib.call("bpf_link__fd", self._links[program]))
+        pieces = []
+        try:
+            while piece := os.read(fd, 1 << 16):
+                pieces.append(piece)
+        finally:
+            os.close(fd)
+        return b"".join(pieces)
+
+    def run(self, program: str) -> int:
+        """Runs a loaded raw_tp program once in this process's context; what it returned. Linux 5.10, no arguments."""
+        options = libbpf.TestRunOptions(size=ctypes.sizeof(libbpf.TestRunOptions))
+        fd = self._lib.call("bpf_program__fd", self._programs[program])
+        self._lib.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+        return int(options.retval)
+
+    def detach(self) -> None:
+        """Detaches all programs. They stop running before this returns; their maps stay readable."""
+        while self._links:
+            _, link = self._links.popitem()
+            self._lib.raw("bpf_link__destroy", link)
+
+    def close(self) -> None:
+        """Detaches, and frees maps and programs. May be called twice."""
+        self.detach()
+        pointer, self._pointer = self._pointer, None
+        if pointer:
+            self._lib.raw("bpf_object__close", pointer)
+
+    def _each(self, what: str) -> Iterator[int]:
+        pointer = None
+        while pointer := self._lib.raw(f"bpf_object__next_{what}", self._pointer, pointer):
+            yield pointer
+
+
+class HashMap:
+    """A hash from u64 to u32 of our own, which several objects can share by `fd`."""
+
+    def __init__(self, name: str, entries: int) -> None:
+        self._lib = libbpf.load()
+        options = libbpf.MapOptions(size=ctypes.sizeof(libbpf.MapOptions), map_flags=_NO_PREALLOC)
+        arguments = (_HASH, name.encode(), 8, 4, entries, ctypes.byref(options))
+        self.fd: int = self._lib.call("bpf_map_create", *arguments)
+
+    def set(self, key: int, value: int) -> bool:
+        """False when the map is full."""
+        k, v = ctypes.c_uint64(key), ctypes.c_uint32(value)
+        try:
+            self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
+        except Failure as failure:
+            if failure.errno not in (7, 12):  # E2BIG, ENOMEM
+                raise
+            return False
+        return True
+
+    def delete(self, key: int) -> None:
+        """Removes a key; none is fine."""
+        self._lib.raw("bpf_map_delete_elem", self.fd, ctypes.byref(ctypes.c_uint64(key)))
+
+    def close(self) -> None:
+        os.close(self.fd)

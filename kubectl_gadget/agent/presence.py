@@ -1,0 +1,41 @@
+"""How the pod's main process knows of sessions: each holds a shared lock on one file, which the kernel drops with it.
+
+The file is made by `idle` alone, so a session that runs outside of such a pod leaves no trace. The trap: the pod's root is
+read-only; /dev/shm is writable in every container and shared by all that runs in it.
+"""
+
+import fcntl
+import os
+
+PATH = "/dev/shm/kubectl-gadget.sessions"
+
+
+def announce(path: str = PATH) -> int | None:
+    """Marks that a session runs, until this process ends. The lock's file descriptor, None where nobody asks."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.utime(fd)
+    return fd
+
+
+def watch(path: str = PATH) -> int:
+    """Makes the file. Its file descriptor, for sessions()."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def sessions(fd: int) -> bool:
+    """Whether a session runs now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def last_start(fd: int) -> float:
+    """When the latest session began, or the file was made: seconds since the epoch."""
+    return os.fstat(fd).st_mtime

@@ -1,0 +1,100 @@
+"""What this kernel can do for us, cheaply: HELLO is not to wait for it.
+
+Nothing is loaded but one empty ring buffer. The trap: "could not tell" is None, not False; only loading tells for sure.
+"""
+
+import errno
+import os
+from typing import Any
+
+from kubectl_gadget.agent import cgroups, libbpf
+from kubectl_gadget.agent.refusal import lockdown, missing_capabilities
+from kubectl_gadget.errors import AgentError
+
+_RINGBUF = 27
+_TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+
+
+def can() -> dict[str, bool | None]:
+    """Features by name: True, False, or None for "could not tell"."""
+    return {
+        "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
+        "ring_buffer": _ring_buffer(),
+        "tracepoint": _in_tracefs("events"),
+        "syscall_tracepoint": _in_tracefs("events/syscalls"),
+        "kprobe": _perf_unit("kprobe"),
+        "uprobe": _perf_unit("uprobe"),
+        "fentry": _in_tracefs("available_filter_functions"),
+        "lsm": _bpf_lsm(),
+    }
+
+
+def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
+    """What will keep gadgets from running here, each with `what`, `why` and `try`."""
+    found = []
+    if missing := missing_capabilities():
+        why = f"the capabilities {', '.join(missing)} are missing"
+        found.append(problem("BPF programs cannot be loaded", why, "run the agent as root, or add these capabilities"))
+    try:
+        libbpf.load()
+    except AgentError as error:
+        found.append(problem("BPF programs cannot be loaded", str(error), error.remedy))
+    if can["btf"] is False:
+        why = "the kernel has no BTF (/sys/kernel/btf/vmlinux)"
+        found.append(problem("gadgets cannot run", why, "a kernel built with CONFIG_DEBUG_INFO_BTF=y"))
+    if can["ring_buffer"] is False:
+        found.append(problem("gadgets cannot run", "the kernel has no BPF ring buffer", "Linux 5.8 or newer"))
+    if lockdown() == "confidentiality":
+        why = "the kernel is locked down (confidentiality)"
+        found.append(problem("BPF programs cannot read memory", why, "boot with lockdown=integrity"))
+    if not can["syscall_tracepoint"]:
+        why = "there is no /sys/kernel/tracing/events/syscalls: tracefs is not mounted, or CONFIG_FTRACE_SYSCALLS is off"
+        remedy = "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)"
+        found.append(problem("gadgets that follow system calls cannot run", why, remedy))
+    return found
+
+
+def problem(what: str, why: str, remedy: str | None) -> dict[str, str]:
+    """One problem as in HELLO and END."""
+    return {"what": what, "why": why, "try": remedy or ""}
+
+
+def _ring_buffer() -> bool | None:
+    if missing_capabilities():
+        return None
+    try:
+        return bool(libbpf.load().call("libbpf_probe_bpf_map_type", _RINGBUF, None))
+    except AgentError:
+        return None  # problems() says it
+    except libbpf.Failure as failure:
+        return None if failure.errno == errno.EPERM else False
+
+
+def _in_tracefs(path: str) -> bool | None:
+    if not any(os.path.isdir(f"{folder}/events") for folder in _TRACING):
+        return None
+    return any(os.path.exists(f"{folder}/{path}") for folder in _TRACING)
+
+
+def _perf_unit(name: str) -> bool:
+    return os.path.exists(f"/sys/bus/event_source/devices/{name}")
+
+
+def _bpf_lsm() -> bool | None:
+    try:
+        with open("/sys/kernel/security/lsm") as file:
+            return "bpf" in file.read().split(",")
+    except OSError:
+        return None
+
+
+def describe() -> dict[str, Any]:
+    """`cgroup_root`, `can` and `problems` of HELLO."""
+    features = can()
+    found = problems(features)
+    root = ""
+    try:
+        root = cgroups.find_root()
+    except AgentError as error:
+        found.append(problem("containers cannot be told apart", str(error), error.remedy))
+    return {"cgroup_root": root, "can": features, "problems": found}

@@ -1,0 +1,122 @@
+"""Why this kernel refused: from libbpf's errno and words to an AgentError with cause and remedy.
+
+The verifier's log is long and its end tells the reason, so only the last telling lines are shown. The trap: EPERM has
+four causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not tell apart; they are looked up.
+"""
+
+import errno
+import os
+import re
+
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.errors import AgentError
+
+CAPABILITIES = {"SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
+"""Bits in CapEff."""
+
+_TELLING_LINES = 6
+_NEWER_HELPERS = {
+    "bpf_ringbuf_output": "5.8",
+    "bpf_ringbuf_reserve": "5.8",
+    "bpf_ringbuf_query": "5.8",
+    "bpf_get_current_ancestor_cgroup_id": "5.8",
+    "bpf_ktime_get_boot_ns": "5.8",
+    "bpf_d_path": "5.10",
+    "bpf_get_current_task_btf": "5.11",
+    "bpf_task_pt_regs": "5.15",
+    "bpf_loop": "5.17",
+}
+_UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)")
+_FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)")
+_TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
+_BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
+_MAP = re.compile(r"map '([^']+)': failed to create")
+_CHATTER = re.compile(r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))")
+
+
+def capabilities() -> set[str]:
+    """Which of CAPABILITIES this process has in effect."""
+    with open("/proc/self/status") as status:
+        mask = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
+
+
+def missing_capabilities() -> list[str]:
+    """Those that loading BPF programs for tracing needs and that this process lacks."""
+    have = capabilities()
+    return [] if "SYS_ADMIN" in have else sorted({"BPF", "PERFMON"} - have)
+
+
+def lockdown() -> str:
+    """The kernel's lockdown mode: "none", "integrity", "confidentiality", or "" when it cannot be read."""
+    try:
+        with open("/sys/kernel/security/lockdown") as file:
+            found = re.search(r"\[(\w+)\]", file.read())
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def failed_program(log: list[str]) -> str | None:
+    """The program that libbpf names as the one that failed."""
+    found = [match[1] for line in log if (match := _FAILED_PROGRAM.search(line))]
+    return found[0] if found else None
+
+
+def reason(failure: Failure) -> tuple[str, str | None]:
+    """Why, in one or more lines, and what to do about it if anything."""
+    text = "\n".join(failure.log)
+    if failure.errno in (errno.EPERM, errno.EACCES) and "PROG LOAD LOG" not in text:
+        return _not_permitted()
+    if "kernel BTF" in text and "valid" in text and not os.path.exists("/sys/kernel/btf/vmlinux"):
+        return "the kernel has no BTF (/sys/kernel/btf/vmlinux)", "a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    if found := _TRACEPOINT.search(text):
+        return _no_tracepoint(found[1], found[2])
+    if found := _BTF_TYPE.search(text):
+        what = found[1].removeprefix("btf_trace_")
+        return f"the kernel has no {what}", "a newer kernel, or one with more tracing options (CONFIG_FTRACE_SYSCALLS, …)"
+    if found := _UNKNOWN_HELPER.search(text):
+        helper = found[1].split("#")[0]
+        since = _NEWER_HELPERS.get(helper)
+        return f"the kernel has no helper {helper}", f"Linux {since} or newer" if since else "a newer kernel"
+    if found := _MAP.search(text):
+        return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.10 or newer"
+    return "\n".join([os.strerror(failure.errno), *telling_lines(failure.log)]), None
+
+
+def telling_lines(log: list[str]) -> list[str]:
+    """The last lines of the verifier's log, or of libbpf's words, that say why."""
+    inside = [i for i, line in enumerate(log) if "BEGIN PROG LOAD LOG" in line]
+    ends = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
+    if inside and ends:
+        log = log[inside[-1] + 1 : ends[-1]]
+    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not _CHATTER.match(line)][-_TELLING_LINES:]
+
+
+def refused(what: str, failure: Failure) -> AgentError:
+    """The error to raise. `what` is "gadget trace_open", …"""
+    why, remedy = reason(failure)
+    return AgentError(f"{what} cannot run here: {why}", remedy)
+
+
+def _not_permitted() -> tuple[str, str | None]:
+    missing = missing_capabilities()
+    if missing:
+        if os.geteuid():
+            return f"not root, and without the capabilities {', '.join(missing)}", "run it as root (sudo)"
+        remedy = f"give the agent's container the capabilities {', '.join(missing)}, or make it privileged"
+        return f"the capabilities {', '.join(missing)} are missing", remedy
+    if lockdown() == "confidentiality":
+        return "the kernel is locked down (confidentiality)", "boot with lockdown=integrity, or without Secure Boot"
+    remedy = "look at the seccomp profile, LSM and memory lock limit (ulimit -l) of the agent's container"
+    return "the kernel does not permit it, although the capabilities are there", remedy
+
+
+def _no_tracepoint(name: str, error: str) -> tuple[str, str | None]:
+    for folder in ("/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"):
+        if os.path.isdir(folder):
+            return f"the kernel has no tracepoint {name}", "a kernel with CONFIG_FTRACE_SYSCALLS=y, or a newer one"
+    return (
+        f"tracepoint {name} cannot be looked up ({error}): tracefs is not mounted",
+        "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)",
+    )

@@ -1,0 +1,258 @@
+"""One trace session over two file descriptors: docs/protocol.md, from HELLO to END.
+
+One thread and one epoll. Standard output carries frames and nothing else, so everything that prints is sent to standard
+error first. The trap: the rings are watched edge-triggered; level-triggered, a ring that is never quite empty would keep
+the loop spinning.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from kubectl_gadget import __version__
+from kubectl_gadget.agent import node, presence, probe
+from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.shipping import Shipper
+from kubectl_gadget.errors import AgentError, FrameError, GadgetError
+from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
+
+HEARTBEAT_LIMIT = 30.0
+"""Seconds without any frame from the client after which it counts as gone."""
+_BUSY_TURN, _IDLE_TURN = 0.02, 0.05
+"""Seconds between two looks at the rings when nothing wakes us."""
+_STATS_EVERY = 1.0
+_FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
+"""Seconds that the last frames may take, by reason."""
+_MOST_PONGS_WAITING = 64
+
+
+class _Over(Exception):
+    """The session ends, for one of the reasons of END."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Session:
+    """Speaks over `input` and `output`, which it makes non-blocking."""
+
+    def __init__(self, input: int, output: int) -> None:
+        self._input = input
+        self._output = output
+        self._decoder = FrameDecoder()
+        self._pipe = FramePipe(output)
+        self._objects: list[bytes] = []
+        self._gadgets: list[Gadget] = []
+        self._containers: Containers | None = None
+        self._shipper: Shipper | None = None
+        self._epoll = select.epoll()
+        self._output_watched = False
+        self._input_pollable = True
+        self._heard = time.monotonic()
+        self._next_turn = self._next_stats = 0.0
+
+    def run(self) -> int:
+        """Until the session is over. The exit code: 0, also after an error, which END tells."""
+        reason, error = "error", None
+        try:
+            self._open()
+            self._pipe.put(encode_json(FrameType.HELLO, hello()))
+            self._pipe.flush()
+            self._containers = Containers()
+            self._epoll.register(self._containers.fd, select.EPOLLIN | select.EPOLLET)
+            while True:
+                self._wait()
+                self._step()
+        except _Over as over:
+            reason = over.reason
+        except GadgetError as failure:
+            error = failure
+        self._close(reason, error)
+        return 0
+
+    def _open(self) -> None:
+        for fd in (self._input, self._output):
+            os.set_blocking(fd, False)
+        try:
+            fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, 1 << 20)
+        except OSError:
+            pass  # not a pipe, or over the user's limit: it works with less
+        try:
+            self._epoll.register(self._input, select.EPOLLIN)
+        except PermissionError:
+            self._input_pollable = False  # a file: always readable
+        receive, send = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._epoll.register(receive, select.EPOLLIN)
+        signal.set_wakeup_fd(send)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _on_signal)
+
+    def _wait(self) -> None:
+        timeout = max(0.0, self._heard + HEARTBEAT_LIMIT - time.monotonic())
+        if self._shipper:
+            timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
+        if self._pipe.blocked != self._output_watched:
+            self._watch_output()
+        self._epoll.poll(timeout if self._input_pollable else 0)
+
+    def _watch_output(self) -> None:
+        try:
+            if self._output_watched:
+                self._epoll.unregister(self._output)
+            else:
+                self._epoll.register(self._output, select.EPOLLOUT)
+        except PermissionError:
+            pass  # a file: never blocks
+        self._output_watched = not self._output_watched
+
+    def _step(self) -> None:
+        if _signalled:
+            raise _Over("signal")
+        self._receive()
+        now = time.monotonic()
+        if now > self._heard + HEARTBEAT_LIMIT:
+            raise _Over("heartbeat")
+        if self._shipper is None:
+            if self._containers:
+                self._containers.drain()
+            self._pipe.flush()
+        else:
+            busy = self._shipper.turn()
+            now = time.monotonic()
+            self._next_turn = now + (_BUSY_TURN if busy else _IDLE_TURN)
+            if now >= self._next_stats:
+                self._next_stats = now + _STATS_EVERY
+                self._report()
+        if self._pipe.closed:
+            raise _Over("eof")
+
+    def _receive(self) -> None:
+        """Takes what the client sent so far. Raises _Over at its end."""
+        while True:
+            try:
+                data = os.read(self._input, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                raise _Over("eof")
+            self._heard = time.monotonic()
+            skipped = self._decoder.skipped
+            for frame in self._decoder.feed(data):
+                self._take(frame)
+            if self._decoder.skipped > skipped:
+                self._warn("a frame of a newer protocol version was skipped")
+
+    def _take(self, frame: Frame) -> None:
+        match frame.type:
+            case FrameType.OBJECT:
+                self._objects.append(frame.payload)
+            case FrameType.RUN:
+                self._start(frame.json())
+            case FrameType.FILTER:
+                if self._containers:
+                    self._containers.set_filter(frame.json())
+            case FrameType.HEARTBEAT:
+                if self._pipe.waiting < _MOST_PONGS_WAITING:
+                    self._pipe.put(encode_json(FrameType.PONG, {"id": frame.json().get("id"), **node.clocks()}))
+            case FrameType.STOP:
+                raise _Over("stop")
+            case _:
+                self._warn(f"a frame of the unknown type {frame.type} was skipped")
+
+    def _start(self, run: dict[str, Any]) -> None:
+        """RUN: loads and attaches everything, and says STARTED."""
+        if self._shipper or self._containers is None:
+            raise FrameError("RUN came twice")
+        containers = self._containers
+        containers.set_filter(run.get("filter") or {})
+        containers.drain()
+        try:
+            for index, spec in enumerate(run["gadgets"]):
+                elf = self._objects[spec["object"]]
+                gadget = Gadget(index, spec, elf, containers.variables(), containers.verdicts_fd)
+                gadget.start()
+                self._gadgets.append(gadget)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise FrameError(f"RUN is not as docs/protocol.md says: {error!r}") from error
+        self._objects.clear()
+        started = {"gadgets": [gadget.started() for gadget in self._gadgets], **node.clocks()}
+        self._pipe.put(encode_json(FrameType.STARTED, started))
+        for warning in containers.warnings + [warning for gadget in self._gadgets for warning in gadget.warnings]:
+            self._warn(warning)
+        self._shipper = Shipper(self._gadgets, containers, self._pipe)
+        for gadget in self._gadgets:
+            self._epoll.register(gadget.ring_fd, select.EPOLLIN | select.EPOLLET)
+        self._next_stats = time.monotonic() + _STATS_EVERY
+
+    def _stats(self) -> dict[str, Any]:
+        return {"gadgets": [gadget.stats() for gadget in self._gadgets], "agent": node.usage(), **node.clocks()}
+
+    def _report(self) -> None:
+        if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
+            self._pipe.put(encode_json(FrameType.STATS, self._stats()))
+            self._pipe.flush()
+
+    def _warn(self, message: str) -> None:
+        self._pipe.put(encode_json(FrameType.WARNING, {"message": message}))
+
+    def _close(self, reason: str, error: GadgetError | None) -> None:
+        """Detaches, sends what the rings still hold and END as far as the client takes it in time, frees all."""
+        for gadget in self._gadgets:
+            gadget.detach()
+        deadline = time.monotonic() + _FAREWELL[reason]
+        while self._shipper and not self._pipe.closed and time.monotonic() < deadline:
+            self._shipper.turn()
+            if self._shipper.empty():
+                break
+            select.select([], [self._output], [], 0.01)
+        end: dict[str, Any] = {"reason": reason}
+        if error is not None:
+            end["error"] = probe.problem(str(error), "", error.remedy)
+        if self._shipper:
+            end["stats"] = self._stats()
+        self._pipe.put(encode_json(FrameType.END, end))
+        self._pipe.flush()
+        while self._pipe.blocked and time.monotonic() < deadline:
+            select.select([], [self._output], [], max(0.0, deadline - time.monotonic()))
+            self._pipe.flush()
+        self._pipe.discard()
+        for gadget in self._gadgets:
+            gadget.close()
+        if self._containers:
+            self._containers.close()
+
+
+_signalled: list[int] = []
+
+
+def _on_signal(number: int, _: object) -> None:
+    _signalled.append(number)
+
+
+def hello() -> dict[str, Any]:
+    """The HELLO frame's object."""
+    system = os.uname()
+    return {
+        "protocol": 1,
+        "agent": __version__,
+        "node": node.name(),
+        "architecture": system.machine,
+        "kernel": system.release,
+        **node.clocks(),
+        **probe.describe(),
+    }
+
+
+def run() -> int:
+    """A session over standard input and output. Whatever else is printed goes to standard error."""
+    presence.announce()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return Session(0, output).run()

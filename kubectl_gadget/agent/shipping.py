@@ -1,0 +1,73 @@
+"""One turn of a session: what came out of the kernel since the last turn goes into frames, in an order that is safe.
+
+First the end of each events ring is noted, then the cgroup changes are drained and sent, then the events up to the noted
+ends. So a container's name is sent before its first event, and that it is gone only after its last. The trap: any other
+order works in every test and fails on a busy node.
+"""
+
+import time
+
+from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.wire import EventsHeader, FrameType, encode_json, header
+
+_EVENTS_HEAD = 24
+_SAY_COMPLETE_NS = 1_000_000_000
+"""An idle gadget says this often until when it is complete."""
+
+
+class Shipper:
+    """Ships for `gadgets` into `pipe`."""
+
+    def __init__(self, gadgets: list[Gadget], containers: Containers, pipe: FramePipe) -> None:
+        self._gadgets = gadgets
+        self._containers = containers
+        self._pipe = pipe
+        self._removed: list[int] = []
+        self._last_sent = dict.fromkeys(range(len(gadgets)), 0)
+        self._last_bytes = dict.fromkeys(range(len(gadgets)), 0)
+
+    def turn(self) -> bool:
+        """True when events were shipped. Never blocks; does little while the reader has not taken what is there."""
+        self._pipe.flush()
+        if self._pipe.blocked:
+            self._containers.drain()  # names must be read while the container lives, whether they can be sent or not
+            return False
+        settled = [gadget.ring.settle() for gadget in self._gadgets]
+        named = self._containers.drain()
+        if changes := self._containers.take_changes():
+            self._pipe.put(encode_json(FrameType.CONTAINERS, changes))
+        shipped = 0
+        if named:
+            for gadget, ok in zip(self._gadgets, settled, strict=True):
+                if ok:
+                    shipped += self._ship(gadget)
+            if all(settled):
+                self._send_removed()
+        self._pipe.flush()
+        return shipped > 0
+
+    def empty(self) -> bool:
+        """Nothing is left in any ring nor in the pipe; to be asked after a turn."""
+        return not self._pipe.blocked and not any(len(gadget.ring.batch()) for gadget in self._gadgets)
+
+    def _ship(self, gadget: Gadget) -> int:
+        batch = gadget.ring.batch()
+        length = len(batch)
+        now = time.monotonic_ns()
+        silent = now - self._last_sent[gadget.index] < _SAY_COMPLETE_NS
+        if not length and silent and not self._last_bytes[gadget.index]:
+            return 0
+        head = EventsHeader(gadget.index, gadget.sequence, gadget.ring.complete_until).encode()
+        self._pipe.put_ring(header(FrameType.EVENTS, _EVENTS_HEAD + length) + head, batch, gadget.ring)
+        gadget.sequence += 1
+        self._last_sent[gadget.index] = now
+        self._last_bytes[gadget.index] = length
+        return length
+
+    def _send_removed(self) -> None:
+        """What was seen as removed in the turn before: all its events have been shipped by now."""
+        if self._removed:
+            self._pipe.put(encode_json(FrameType.CONTAINERS, {"containers": [], "cgroups": {}, "removed": self._removed}))
+        self._removed = self._containers.take_removed()

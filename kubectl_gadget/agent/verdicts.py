@@ -1,0 +1,48 @@
+"""FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
+
+The numbers are those of bpf/include/gadget/filter.h. The trap: a container without a verdict is sent, so one that could
+not be named gets none, and the client decides.
+"""
+
+from typing import Any
+
+from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.errors import FrameError
+
+WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
+
+
+class Filter:
+    """A FILTER object. Raises FrameError when it is not one."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self._namespaces = _names(value, "namespaces")
+        self._pods = _names(value, "pods")
+        self._containers = _names(value, "containers")
+        self._exclude = _names(value, "exclude_pods") or frozenset()
+        self._host = bool(value.get("host"))
+
+    @property
+    def host(self) -> int:
+        """The verdict on a cgroup of the host."""
+        return WANTED_HOST if self._host else UNWANTED_HOST
+
+    def verdict(self, container: Container) -> int:
+        """The verdict on a container whose names are known."""
+        wanted = (
+            container.kind != "sandbox"
+            and (self._namespaces is None or container.namespace in self._namespaces)
+            and (self._pods is None or container.pod in self._pods)
+            and (self._containers is None or container.container in self._containers)
+            and (not container.pod_uid or container.pod_uid not in self._exclude)
+        )
+        return WANTED if wanted else UNWANTED
+
+
+def _names(value: dict[str, Any], member: str) -> frozenset[str] | None:
+    names = value.get(member)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FrameError(f"`{member}` of a filter is neither null nor a list of names")
+    return frozenset(names)
