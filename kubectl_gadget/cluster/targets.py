@@ -6,6 +6,7 @@ which pods not to trace, so a pod that is so new that nobody has judged it yet i
 
 import asyncio
 import difflib
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ Filter = dict[str, Any]
 
 _SETTLE_SECONDS = 0.1
 """Changes that come together are told together."""
+_LINGER_SECONDS = 60.0
+"""A node that hosts no selected pod any more is kept this long: a restarted pod mostly comes back to it."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,13 @@ class _Pod:
 class Targets:
     """Which nodes a run takes part on. `warn` gets lines for the user."""
 
-    def __init__(self, api: Api, selection: Selection, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, api: Api, selection: Selection, warn: Callable[[str], None], linger: float = _LINGER_SECONDS
+    ) -> None:
         self._api = api
         self._selection = selection
         self._warn = warn
+        self._linger = linger
         self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
         self._labels = selectors.parse(selection.selector) if selection.selector else None
         narrowed = bool(selection.pods or selection.selector or selection.containers)
@@ -62,6 +68,9 @@ class Targets:
         """by node, then by uid"""
         self._judged: dict[str, bool] = {}
         self._nodes: set[str] = set()
+        self._seen_nodes: set[str] = set()
+        self._leaving: dict[str, float] = {}
+        """when (monotonic seconds) nodes without selected pods are left"""
         self._complained: set[str] = set()
         self._current: dict[str, Filter] = {}
 
@@ -85,10 +94,7 @@ class Targets:
             await self._complain()
             yield self._change()
             while True:
-                await self._take(queue)
-                await asyncio.sleep(_SETTLE_SECONDS)
-                while not queue.empty():
-                    await self._take(queue)
+                await self._settle(queue)
                 change = self._change()
                 if change != TargetChange():
                     yield change
@@ -105,6 +111,18 @@ class Targets:
                     queue.put_nowait((kind, change))
         except ClusterError as error:
             queue.put_nowait((kind, error))
+
+    async def _settle(self, queue: "asyncio.Queue[Any]") -> None:
+        """Waits for changes, or for the time at which a node is left."""
+        until = min(self._leaving.values(), default=None)
+        try:
+            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
+                await self._take(queue)
+        except TimeoutError:
+            return
+        await asyncio.sleep(_SETTLE_SECONDS)
+        while not queue.empty():
+            await self._take(queue)
 
     async def _take(self, queue: "asyncio.Queue[Any]") -> Resource:
         kind: Resource
@@ -159,6 +177,7 @@ class Targets:
             self._nodes.clear()
         for node in change.items if isinstance(change, Synced) else [change.object]:
             name = node["metadata"]["name"]
+            self._seen_nodes.add(name)
             wanted = not self._selection.nodes or name in self._selection.nodes
             deleted = isinstance(change, Changed) and change.deleted
             problem = _unusable(node) if wanted and not deleted else None
@@ -183,7 +202,12 @@ class Targets:
     def _choose(self) -> Iterable[str]:
         if self._by_node:
             return self._nodes
-        return [node for node, pods in self._pods.items() if any(pod.alive for pod in pods.values())]
+        hosting = {node for node, pods in self._pods.items() if any(pod.alive for pod in pods.values())}
+        now = time.monotonic()
+        left = self._current.keys() - hosting
+        self._leaving = {node: self._leaving.get(node, now + self._linger) for node in left}
+        self._leaving = {node: until for node, until in self._leaving.items() if until > now}
+        return hosting | self._leaving.keys()
 
     def _filter(self, node: str) -> Filter:
         excluded: list[str] = []
@@ -200,11 +224,10 @@ class Targets:
 
     async def _complain(self) -> None:
         """Says what was selected and is not there. Raises ClusterError for what will not come by waiting."""
-        unknown = [name for name in self._selection.nodes if name not in self._nodes]
-        if unknown and not self._complained:
-            listing = await self._api.find(NODES)
-            there = sorted(node["metadata"]["name"] for node in listing.items)
-            raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {', '.join(there[:20])}")
+        unknown = [name for name in self._selection.nodes if name not in self._seen_nodes]
+        if unknown:
+            there = ", ".join(sorted(self._seen_nodes)[:20])
+            raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {there}")
         pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}
         where = f"in {self.namespace} namespace" if self.namespace else "in any namespace"
         if self._by_pod:
