@@ -105,6 +105,29 @@ class Batch:
             clock_offset_ns=self.clock_offset_ns,
         )
 
+    def compacted(self) -> "Batch":
+        """The same rows in a buffer of their own, when they use less than half of the shared one; else itself.
+
+        A filter may leave one row of a buffer of 4 MiB; rows that wait for other nodes must not hold all of it.
+        """
+        sizes = (self.buffer.integers(4, signed=False)[self.starts // 4 - 2].astype(np.int64) & _LENGTH) + _HEADER
+        sizes = (sizes + 7) & ~7
+        total = int(sizes.sum())
+        if total * 2 > self.buffer.bytes.nbytes:
+            return self
+        ends = np.cumsum(sizes)
+        heads = ends - sizes
+        sources = np.arange(total) + np.repeat(self.starts - _HEADER - heads, sizes)
+        return Batch(
+            self.gadget,
+            self.node,
+            Buffer(self.buffer.bytes[sources].tobytes()),
+            heads + _HEADER,
+            architecture=self.architecture,
+            owners=self.owners,
+            clock_offset_ns=self.clock_offset_ns,
+        )
+
     def raw(self, field: str | Field) -> npt.NDArray[Any]:
         """A fixed field as the record holds it: integers, or bytes strings (`S16`) for arrays. Raises KeyError."""
         if isinstance(field, str):

@@ -8,15 +8,30 @@ Truth says where it is true and where it is false, and an error is neither.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import cel
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.kinds import Member
+from kubectl_gadget.events.truth import (
+    LIMIT,
+    Integers,
+    Truth,
+    any_equal,
+    arithmetic,
+    compare_integers,
+    contained,
+    error,
+    is_null,
+    negated,
+    same_truth,
+    sizes,
+    to_integers,
+    truth,
+)
 from kubectl_gadget.events.vectors import Mask, Numbers, Texts, Truths
 
 ValueType = Literal["int", "text", "texts", "bool", "null", "list", "double", "uint", "bytes"]
@@ -33,7 +48,6 @@ _NAMES: dict[str, str] = {
 }
 _OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
 _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
-_LIMIT = 1 << 63
 
 
 class NotVectorised(Exception):
@@ -42,24 +56,6 @@ class NotVectorised(Exception):
 
 class MissingColumn(Exception):
     """Another gadget of the run has this column, this one does not: an error in each row, as CEL has it."""
-
-
-class Truth(NamedTuple):
-    """Where a condition is true, and where it is false; None: wherever it is not true."""
-
-    yes: Mask
-    no: Mask | None = None
-
-    def false(self) -> Mask:
-        """Where it is false."""
-        return ~self.yes if self.no is None else self.no
-
-
-class Integers(NamedTuple):
-    """Numbers, and where there is one; None: everywhere."""
-
-    array: npt.NDArray[np.int64]
-    valid: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class _Compiler:
         try:
             value = self.value(tree)
         except MissingColumn:
-            return Value("bool", _error, tree)
+            return Value("bool", error, tree)
         if value.type != "bool":
             raise cel.at_tree(self.text, tree, f"this is {_NAMES[value.type]}, not a condition")
         return value
@@ -118,7 +114,7 @@ class _Compiler:
         if isinstance(value, bool):
             return Value("bool", lambda batch: Truth(np.full(len(batch), value)), tree, True, value)
         if isinstance(value, int):
-            if not -_LIMIT <= value < _LIMIT:
+            if not -LIMIT <= value < LIMIT:
                 raise cel.at_tree(self.text, tree, "this number has more than 64 bits")
             return Value("int", lambda batch: Integers(np.full(len(batch), value, np.int64)), tree, True, value)
         kind: ValueType = "null" if value is None else "text"
@@ -147,7 +143,7 @@ class _Compiler:
             vector = batch.vector(name, member.read)
             if isinstance(vector, Truths):
                 return Truth(vector.array)
-            return _integers(vector.array) if isinstance(vector, Numbers) else vector
+            return to_integers(vector.array) if isinstance(vector, Numbers) else vector
 
         return Value(member.type, read, tree)
 
@@ -180,7 +176,7 @@ class _Compiler:
 
             return Value("bool", read, tree)
         number = self._number(operand)
-        return Value("int", lambda batch: _arithmetic("sub", _ZERO, number.read(batch)), tree)
+        return Value("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
 
     def _addition(self, tree: cel.Tree) -> Value:
         operator, right = tree.children
@@ -195,7 +191,7 @@ class _Compiler:
 
     def _compute(self, tree: cel.Tree, name: str, left: cel.Tree, right: cel.Tree) -> Value:
         first, second = self._number(left), self._number(right)
-        return Value("int", lambda batch: _arithmetic(name, first.read(batch), second.read(batch)), tree)
+        return Value("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
 
     def _number(self, tree: cel.Tree) -> Value:
         value = self.value(tree)
@@ -217,20 +213,20 @@ class _Compiler:
         if "null" in (left.type, right.type):
             if name not in ("eq", "ne") or right.type != "null":
                 raise NotVectorised("null")
-            return lambda batch: _negated(name, _is_null(left.read(batch)))
+            return lambda batch: negated(name, is_null(left.read(batch)))
         if {left.type, right.type} == {"texts", "list"}:
             raise NotVectorised("lists")
         if left.type != right.type:
             raise self._mismatch(left, right)
         if left.type == "int":
-            return lambda batch: _compare_integers(name, left.read(batch), right.read(batch))
+            return lambda batch: compare_integers(name, left.read(batch), right.read(batch))
         if left.is_literal and right.is_literal:
             raise NotVectorised("literals")
         if left.type == "bool" and name in ("eq", "ne"):
-            return lambda batch: _negated(name, _same(left.read(batch), right.read(batch)))
+            return lambda batch: negated(name, same_truth(left.read(batch), right.read(batch)))
         if left.type == "text" and right.is_literal:
             if name in ("eq", "ne"):
-                return lambda batch: _negated(name, Truth(left.read(batch).equals(right.literal)))
+                return lambda batch: negated(name, Truth(left.read(batch).equals(right.literal)))
             return _test(left, _ORDER[name](right.literal))
         raise NotVectorised(name)
 
@@ -240,7 +236,7 @@ class _Compiler:
                 raise self._mismatch(left, right)
             if not left.is_literal:
                 raise NotVectorised("in")
-            return lambda batch: _contained(left.literal, right.read(batch).values())
+            return lambda batch: contained(left.literal, right.read(batch).values())
         if right.type != "list":
             raise cel.at_tree(self.text, right.tree, f"this is {_NAMES[right.type]}, not a list")
         wanted = right.literal
@@ -250,9 +246,9 @@ class _Compiler:
                 self.text, left.tree, f"this is {_NAMES[left.type]}, and the list has {_NAMES[kind]}: never equal"
             )
         if left.type == "int":
-            return lambda batch: _truth(np.isin((value := left.read(batch)).array, wanted), value.valid)
+            return lambda batch: truth(np.isin((value := left.read(batch)).array, wanted), value.valid)
         if left.type == "text":
-            return lambda batch: _any_equal(left.read(batch), wanted)
+            return lambda batch: any_equal(left.read(batch), wanted)
         raise NotVectorised("in")
 
     def _member_dot_arg(self, tree: cel.Tree) -> Value:
@@ -275,11 +271,11 @@ class _Compiler:
         if method == "matches":
             return Value("bool", _test(text, self._pattern(argument)), tree)
         match = _METHODS[method]
-        return Value("bool", lambda batch: _truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
+        return Value("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
 
     def _pattern(self, argument: Value) -> Callable[[str], bool]:
         """RE2, as CEL demands: its time is linear, whatever the pattern."""
-        import re2
+        import re2  # type: ignore[import-untyped]
 
         options = re2.Options()
         options.log_errors = False
@@ -300,7 +296,7 @@ class _Compiler:
         value = self.value(of)
         if value.type not in ("text", "texts"):
             raise cel.at_tree(self.text, of, f"this is {_NAMES[value.type]}, which has no size")
-        return Value("int", lambda batch: _sizes(value.read(batch)), tree)
+        return Value("int", lambda batch: sizes(value.read(batch)), tree)
 
     def _mismatch(self, left: Value, right: Value) -> UsageError:
         why = f"this is {_NAMES[left.type]} and cannot be compared with {_NAMES[right.type]}"
@@ -320,100 +316,15 @@ _ORDER: dict[str, Callable[[str], Callable[[str], bool]]] = {
     "gt": lambda literal: lambda text: text > literal,
     "ge": lambda literal: lambda text: text >= literal,
 }
-_INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}
 
 
 def _no_value(batch: Batch) -> None:
     return None
 
 
-def _error(batch: Batch) -> Truth:
-    nowhere = np.zeros(len(batch), np.bool_)
-    return Truth(nowhere, nowhere)
-
-
-def _truth(yes: Mask, valid: Mask | None) -> Truth:
-    return Truth(yes) if valid is None else Truth(yes & valid, ~yes & valid)
-
-
-def _negated(name: str, truth: Truth) -> Truth:
-    return Truth(truth.false(), truth.yes) if name == "ne" else truth
-
-
-def _same(left: Truth, right: Truth) -> Truth:
-    yes = (left.yes & right.yes) | (left.false() & right.false())
-    return Truth(yes, (left.yes & right.false()) | (left.false() & right.yes))
-
-
-def _is_null(value: Any) -> Truth:
-    count = len(value.array if isinstance(value, Integers) else value.yes if isinstance(value, Truth) else value)
-    valid = None if isinstance(value, Integers | Truth) else value.valid()
-    return Truth(np.zeros(count, np.bool_) if valid is None else ~valid)
-
-
 def _test(value: Value, check: Callable[[str], bool]) -> Callable[[Batch], Truth]:
     def read(batch: Batch) -> Truth:
         texts = value.read(batch)
-        return _truth(texts.test(check), texts.valid())
+        return truth(texts.test(check), texts.valid())
 
     return read
-
-
-def _any_equal(texts: Texts, wanted: list[str]) -> Truth:
-    yes = np.zeros(len(texts), np.bool_)
-    for literal in wanted:
-        yes |= texts.equals(literal)
-    return Truth(yes)
-
-
-def _contained(literal: str, lists: list[list[str] | None]) -> Truth:
-    count = len(lists)
-    yes = np.fromiter((items is not None and literal in items for items in lists), np.bool_, count)
-    return _truth(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
-
-
-def _sizes(vector: Any) -> Integers:
-    sizes = [-1 if value is None else len(value) for value in vector.values()]
-    return Integers(np.array(sizes, np.int64), vector.valid())
-
-
-def _integers(array: npt.NDArray[np.integer[Any]]) -> Integers:
-    if array.dtype == np.uint64 and len(array) and int(array.max()) >= _LIMIT:
-        return Integers(array.astype(np.int64), array < np.uint64(_LIMIT))
-    return Integers(array.astype(np.int64))
-
-
-def _both(left: Integers, right: Integers) -> Mask | None:
-    if left.valid is None or right.valid is None:
-        return right.valid if left.valid is None else left.valid
-    return left.valid & right.valid
-
-
-def _compare_integers(name: str, left: Integers, right: Integers) -> Truth:
-    return _truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
-
-
-def _arithmetic(name: str, left: Integers, right: Integers) -> Integers:
-    """CEL's: what does not fit 64 bits, and division by zero, is an error; quotients are cut towards zero."""
-    a, b = left.array, right.array
-    valid = _both(left, right)
-    with np.errstate(all="ignore"):
-        if name in ("div", "mod"):
-            fits = (b != 0) & ~((a == -_LIMIT) & (b == -1))
-            safe = np.where(fits, b, 1)
-            rest = np.fmod(a, safe)
-            result = rest if name == "mod" else (a - rest) // safe
-        else:
-            operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
-            result = operate(a, b)
-            fits = np.abs(operate(a.astype(np.longdouble), b.astype(np.longdouble))) < float(_LIMIT)
-    if not fits.all():
-        valid = fits if valid is None else fits & valid
-    return Integers(result, valid)

@@ -13,11 +13,12 @@ import numpy as np
 
 from kubectl_gadget.events import cel
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.expressions import NotVectorised, Truth, compile_condition
+from kubectl_gadget.events.expressions import NotVectorised, compile_condition
 from kubectl_gadget.events.kinds import Member
 from kubectl_gadget.events.members import filter_members
 from kubectl_gadget.events.pushdown import kernel_parameters
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.truth import Truth
 from kubectl_gadget.events.vectors import Mask
 
 __all__ = ["Filter", "compile_filter", "kernel_parameters"]
@@ -28,13 +29,14 @@ class _RowByRow:
 
     def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
         import celpy
+        from celpy.adapter import json_to_cel
 
         self.errors = 0
         self.first_error: str | None = None
         names = {token.value for token in cel.identifiers(tree)}
         self._members = [member for name, member in members.items() if name in names]
         environment = celpy.Environment()
-        self._convert = celpy.json_to_cel
+        self._convert = json_to_cel
         self._program = environment.program(tree)
 
     def mask(self, batch: Batch) -> Mask:

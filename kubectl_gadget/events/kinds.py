@@ -7,7 +7,6 @@ without an entry is shown by its C type. The trap: nothing may be made up; what 
 """
 
 import base64
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,6 @@ from kubectl_gadget.events.vectors import (
     FixedTexts,
     Nulls,
     Numbers,
-    Pieces,
     SpanTexts,
     TextLists,
     Texts,
@@ -29,6 +27,7 @@ from kubectl_gadget.events.vectors import (
     Type,
     Vector,
 )
+from kubectl_gadget.events.wall_time import Timestamps
 
 UNREAD = "<unread>"
 """In tables: the program could not read this text."""
@@ -57,36 +56,6 @@ class Kind:
     show: Show
     alarm: bool = False
     """a value other than 0 is an error, which tables show in red"""
-
-
-class Timestamps(Texts):
-    """Wall times as RFC 3339 in UTC with nanoseconds."""
-
-    def __init__(self, wall_ns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        super().__init__(self._format, len(wall_ns))
-        self.wall_ns = wall_ns
-
-    def valid(self) -> None:
-        return None
-
-    def json(self) -> Pieces:
-        seconds, fractions = self._split(lambda second: time.strftime('"%Y-%m-%dT%H:%M:%S', time.gmtime(second)))
-        return '%s.%09dZ"', (seconds, fractions)
-
-    def clock(self) -> list[str]:
-        """Local time of day, for people."""
-        seconds, fractions = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)))
-        return list(map("%s.%09d".__mod__, zip(seconds, fractions, strict=True)))
-
-    def _format(self) -> list[str | None]:
-        seconds, fractions = self._split(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-        return list(map("%s.%09dZ".__mod__, zip(seconds, fractions, strict=True)))
-
-    def _split(self, spell: Callable[[int], str]) -> tuple[list[str], list[int]]:
-        """Each row's whole second as a text, spelt once per second, and the nanoseconds in it."""
-        seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
-        spelt = {second: spell(second) for second in set(seconds.tolist())}
-        return [spelt[second] for second in seconds.tolist()], fractions.tolist()
 
 
 def _text(vector: Vector) -> list[str | None]:

@@ -80,6 +80,7 @@ class TimeMerge:
         """Takes a batch that came at `now_ns`; its rows need not be in order."""
         if not len(batch):
             return
+        batch = batch.compacted()
         if not self.sort:
             self._waiting.append(_Waiting(batch, np.zeros(len(batch), np.int64), None, now_ns))
             return

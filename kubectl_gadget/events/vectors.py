@@ -157,8 +157,9 @@ class CodedTexts(Texts):
         return "%s", (pick(json_texts(self.words), self.codes),)
 
     def test(self, check: Callable[[str], bool]) -> Mask:
-        answers: Mask = np.fromiter((check(exact(word)) for word in self.words), np.bool_, len(self.words))
-        return answers[self.codes]
+        answers = np.fromiter((check(exact(word)) for word in self.words), np.bool_, len(self.words))
+        mask: Mask = answers[self.codes]
+        return mask
 
     def _spell(self) -> list[str | None]:
         return pick(self.words, self.codes)
