@@ -82,6 +82,7 @@ class NodeSession:
         self._stop = asyncio.Event()
         self._sent: dict[int, int] = {}
         self._beats = 0
+        self._failure: GadgetError | None = None
 
     async def set_filter(self, agent_filter: dict[str, Any]) -> None:
         """Replaces the filter, now and for later connections."""
@@ -98,6 +99,11 @@ class NodeSession:
         """Asks the agent to end; `run` then returns within seconds."""
         self._stop.set()
 
+    def fail(self, error: GadgetError) -> None:
+        """Ends this node for good, since what it sends cannot be used."""
+        self._failure = error
+        self.stop()
+
     async def run(self) -> None:
         """Connects, and connects again when the connection is lost. Never raises GadgetError; cancelling detaches."""
         attempt = 0
@@ -105,7 +111,7 @@ class NodeSession:
         while not self._stop.is_set():
             try:
                 await self._connect(lost_at)
-                await self._detached(None)
+                await self._detached(self._failure)
                 return
             except GadgetError as error:
                 was_attached = self.state.attached

@@ -9,18 +9,25 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.session.local import open_local
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import Open
+
+AgentFilter = dict[str, Any]
+"""FILTER of docs/protocol.md."""
 
 
 @dataclass(frozen=True)
 class NodeChange:
-    """What changed: nodes to trace from now on, nodes to leave, and the agents' filter (docs/protocol.md)."""
+    """What changed, by node: whom to trace from now on and how to reach it, whom to leave, and the agents' filters."""
 
-    filter: dict[str, Any]
     add: dict[str, Open] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
+    filters: dict[str, AgentFilter] = field(default_factory=dict)
+    """of all nodes in `add`, and of others whose filter is a new one"""
 
 
 class Nodes(Protocol):
@@ -29,6 +36,9 @@ class Nodes(Protocol):
     reconnect: bool
     """whether a broken stream is opened again"""
 
+    def wants(self, pod_uid: str) -> bool | None:
+        """Whether rows of this pod are wanted, where no agent can tell; None: not known yet. From any thread."""
+
     def watch(self) -> AsyncIterator[NodeChange]:
         """First what is there, then changes, until cancelled; may end when nothing will change. Raises GadgetError."""
 
@@ -36,7 +46,7 @@ class Nodes(Protocol):
         """Removes all that was created for this run."""
 
 
-def local_filter(selection: Selection) -> dict[str, Any]:
+def local_filter(selection: Selection) -> AgentFilter:
     """FILTER for one machine: without -n every container, also those that no Kubernetes made."""
     return {
         "namespaces": [selection.namespace] if selection.namespace and not selection.all_namespaces else None,
@@ -55,9 +65,23 @@ class LocalNodes:
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
 
+    def wants(self, pod_uid: str) -> bool | None:
+        """The agent's filter says it all."""
+        return True
+
     async def watch(self) -> AsyncIterator[NodeChange]:
         """One change: this machine, under the name that its agent gives itself."""
-        yield NodeChange(filter=local_filter(self._selection), add={os.environ.get("NODE_NAME") or socket.gethostname(): open_local})
+        name = os.environ.get("NODE_NAME") or socket.gethostname()
+        yield NodeChange(add={name: open_local}, filters={name: local_filter(self._selection)})
 
     async def close(self) -> None:
         """Nothing was created."""
+
+
+def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
+    """The cluster when there is a kubeconfig, else this machine, unless the user said which. Raises GadgetError."""
+    if options.local or (options.local is None and not has_kubeconfig(options.kube)):
+        return LocalNodes(options.selection)
+    from kubectl_gadget.session.cluster import ClusterNodes
+
+    return ClusterNodes(options, progress)

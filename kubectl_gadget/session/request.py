@@ -1,7 +1,7 @@
 """From what the user asked to what every node's agent is asked: the RUN frame's gadgets and their BPF objects.
 
-The trap: a condition of --filter may be pushed into the kernel only when it never drops a row that the filter would keep,
-and an option that the user gave always wins over it.
+The trap: a condition of --filter may be pushed into the kernel only when it never drops a row that the filter would
+keep, and an option that the user gave always wins over it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,18 +9,50 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
+from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.output.formats import make_sink
+from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.backlog import Backlog
 from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
-from kubectl_gadget.session.nodes import NodeChange, Nodes
+from kubectl_gadget.session.nodes import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.session.options import RunOptions
-from kubectl_gadget.session.pipeline import Pipeline
+from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.request import build
 
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 5.0
+
+
+def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
+    """Runs gadgets until they are told to stop, and returns the exit code.
+
+    Everything that the user typed is checked before anything is started. Raises GadgetError.
+    """
+    gadgets = [run.gadget for run in options.gadgets]
+
+    def compiled(text: str | None) -> Filter | None:
+        return None if text is None else compile_filter(text, gadgets)
+
+    conditions = Conditions(
+        compiled(options.filter), compiled(options.fail_on), compiled(options.expect), options.max_events
+    )
+    sink = make_sink(options.output, gadgets, stdout, terminal=find_terminal(stdout, os.environ))
+    pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
+    request = build(options.gadgets, pushed, options.ring_bytes)
+    progress = Progress(stderr, options.quiet)
+    merge = TimeMerge(int(options.sort_wait * 1e9), options.sort)
+
+    def make_pipeline(backlog: Backlog, events: PipelineEvents) -> Pipeline:
+        return Pipeline(backlog, gadgets, conditions, merge, sink, events, nodes.wants)
+
+    nodes = choose_nodes(options, progress)
+    return asyncio.run(Run(options, nodes, request, make_pipeline, progress).main())
 
 
 class Run:
@@ -31,7 +63,7 @@ class Run:
         options: RunOptions,
         nodes: Nodes,
         request: RunRequest,
-        make_pipeline: Callable[[Backlog, Callable[[str], None]], Pipeline],
+        make_pipeline: Callable[[Backlog, PipelineEvents], Pipeline],
         progress: Progress,
     ) -> None:
         self._options = options
@@ -55,12 +87,11 @@ class Run:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
         self._loop = asyncio.get_running_loop()
         backlog = Backlog(self._options.buffer_bytes)
-        pipeline = self._make_pipeline(backlog, lambda why: self._loop.call_soon_threadsafe(self._stop, why))
+        pipeline = self._make_pipeline(backlog, self._events())
         self._catch_signals()
         showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")
-        showing.add_done_callback(lambda _: self._stop("pipeline ended"))
         try:
-            await self._stream(backlog)
+            await self._stream(backlog, pipeline)
         finally:
             backlog.close()
             ended = time.monotonic()
@@ -69,10 +100,18 @@ class Run:
             raise error
         return self._conclude(pipeline, ended - self._began)
 
-    async def _stream(self, backlog: Backlog) -> None:
+    def _events(self) -> PipelineEvents:
+        call = self._loop.call_soon_threadsafe
+        return PipelineEvents(
+            stop=lambda why: call(self._stop, why),
+            node_broke=lambda node, error: call(self._break, node, error),
+            warn=lambda message: call(self._progress.warn, message),
+        )
+
+    async def _stream(self, backlog: Backlog, pipeline: Pipeline) -> None:
         """Until the run is stopped; all nodes are detached when this returns."""
         async with asyncio.TaskGroup() as tasks:
-            watcher = tasks.create_task(self._watch(tasks, backlog), name="nodes of the run")
+            watcher = tasks.create_task(self._watch(tasks, backlog, pipeline), name="nodes of the run")
             await self._stopped.wait()
             watcher.cancel()
             for session in self._sessions.values():
@@ -82,9 +121,11 @@ class Run:
             for task in self._running:
                 task.cancel()
 
-    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
+    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog, pipeline: Pipeline) -> None:
         try:
             async for change in self._nodes.watch():
+                for name, agent_filter in change.filters.items():
+                    pipeline.select(name, agent_filter)
                 await self._apply(change, tasks, backlog)
         except GadgetError as error:
             self._watch_error = error
@@ -93,10 +134,11 @@ class Run:
 
     async def _apply(self, change: NodeChange, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
         for name in change.remove:
-            if (session := self._sessions.pop(name, None)) is not None:
-                session.stop()
-        for session in self._sessions.values():
-            await session.set_filter(change.filter)
+            if (leaving := self._sessions.pop(name, None)) is not None:
+                leaving.stop()
+        for name, agent_filter in change.filters.items():
+            if (known := self._sessions.get(name)) is not None:
+                await known.set_filter(agent_filter)
         for name, open_stream in change.add.items():
             state = self._states.setdefault(name, NodeState(name))
             state.error = None
@@ -104,7 +146,7 @@ class Run:
                 state,
                 open_stream,
                 self._request,
-                change.filter,
+                change.filters[name],
                 backlog,
                 self._progress.node,
                 self._check,
@@ -131,6 +173,10 @@ class Run:
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
         if over or (self._watch_error is not None and not self._sessions):
             self._stop("no node is left")
+
+    def _break(self, node: str, error: GadgetError) -> None:
+        if (session := self._sessions.get(node)) is not None:
+            session.fail(error)
 
     def _what(self) -> str:
         return ", ".join(" ".join(run.gadget.command) for run in self._options.gadgets)

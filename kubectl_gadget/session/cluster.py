@@ -1,0 +1,60 @@
+"""The nodes of a cluster: which of them host what was selected, and an agent on each.
+
+The trap: `close` must run even when `watch` failed half way, since pods may have been started by then.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from kubectl_gadget.cluster import kubeconfig
+from kubectl_gadget.cluster.agents import Agents
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.targets import Targets
+from kubectl_gadget.session.nodes import NodeChange
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.stream import NodeStream, Open
+
+
+class ClusterNodes:
+    """Nodes as the selection asks for them; agents are started on demand where none is resident."""
+
+    reconnect = True
+
+    def __init__(self, options: RunOptions, progress: Progress) -> None:
+        self._options = options
+        self._progress = progress
+        self._cluster = kubeconfig.load(options.kube)
+        self._targets: Targets | None = None
+        self._agents: Agents | None = None
+
+    def wants(self, pod_uid: str) -> bool | None:
+        """What the label selector says of this pod."""
+        return None if self._targets is None else self._targets.wants(pod_uid)
+
+    async def watch(self) -> AsyncIterator[NodeChange]:
+        """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
+        api = Api(self._cluster, self._progress.say)
+        self._agents = agents = Agents(api, self._options.agent, self._progress.node)
+        self._targets = Targets(api, self._options.selection, self._progress.say)
+
+        def opener(node: str) -> Open:
+            async def open_stream() -> NodeStream:
+                return await agents.open(node)
+
+            return open_stream
+
+        async with aclosing(self._targets.watch()) as changes:
+            async for change in changes:
+                yield NodeChange(
+                    add={node: opener(node) for node in change.add},
+                    remove=change.remove,
+                    filters={**change.add, **change.update},
+                )
+
+    async def close(self) -> None:
+        """Removes the agents that were started for this run, and says what may remain."""
+        if self._agents is None:
+            return
+        for remaining in await self._agents.close():
+            self._progress.warn(f"may remain: {remaining}")

@@ -1,0 +1,272 @@
+"""From frames to rows on the screen: decode, name, filter, merge, print. Runs in a thread of its own.
+
+All nodes' frames come through one backlog, so that a CONTAINERS frame is seen before the events that need it. The trap:
+writing may block for as long as the reader of our output likes; that must hold up this thread only.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.clock import NodeClock
+from kubectl_gadget.events.filter import Filter
+from kubectl_gadget.events.identity import ContainerFilter, Identity
+from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.session.backlog import Backlog, Item
+from kubectl_gadget.session.node import DETACHED
+from kubectl_gadget.wire import FrameType, split_events
+
+_IDLE_SECONDS = 0.25
+_DECISION_SECONDS = 3.0
+"""How long rows of a new pod wait for the API server's word on its labels. Then they count as unattributed."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What rows must fulfil, all compiled and checked."""
+
+    filter: Filter | None = None
+    fail_on: Filter | None = None
+    expect: Filter | None = None
+    max_events: int | None = None
+
+
+@dataclass(frozen=True)
+class PipelineEvents:
+    """Whom the pipeline tells what. All are called from its thread."""
+
+    stop: Callable[[str], object]
+    """enough was seen, or the output is closed"""
+    node_broke: Callable[[str, GadgetError], object]
+    """what this node sends cannot be read"""
+    warn: Callable[[str], object]
+    """a line for people"""
+
+
+@dataclass
+class _Node:
+    identity: Identity
+    clock: NodeClock = field(default_factory=NodeClock)
+    architecture: str = "x86_64"
+    name: str = ""
+
+
+class Pipeline:
+    """`run` ends when the backlog does, or when the output is closed; its results are then in the attributes."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        gadgets: Sequence[Gadget],
+        conditions: Conditions,
+        merge: TimeMerge,
+        sink: Sink,
+        events: PipelineEvents,
+        wants: Callable[[str], bool | None],
+    ) -> None:
+        self.shown: Counter[str] = Counter()
+        """rows by node"""
+        self.unattributed = 0
+        """events of cgroups that no agent could name"""
+        self.failed_on = False
+        self.expectation_missed = conditions.expect is not None
+        self.output_closed = False
+        self._backlog = backlog
+        self._gadgets = gadgets
+        self._conditions = conditions
+        self._merge = merge
+        self._sink = sink
+        self._stop = events.stop
+        self._break = events.node_broke
+        self._warn = events.warn
+        self._nodes: dict[str, _Node] = {}
+        self._wants = wants
+        self._selections: dict[str, ContainerFilter] = {}
+        self._undecided: list[tuple[Batch, float]] = []
+        self._reported: set[int] = set()
+        self._over = False
+
+    @property
+    def skew_ns(self) -> dict[str, int]:
+        """How far each node's clock is ahead of ours, where that is certain."""
+        skews = {name: node.clock.skew for name, node in self._nodes.items()}
+        return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
+
+    @property
+    def verdict(self) -> str:
+        """Why the run's expectation failed, for people."""
+        if self.failed_on and self._conditions.fail_on is not None:
+            return f"--fail-on: the last row matches {self._conditions.fail_on.text}"
+        assert self._conditions.expect is not None
+        return f"--expect: no row matched {self._conditions.expect.text}"
+
+    def select(self, node: str, selection: Mapping[str, Any]) -> None:
+        """From any thread: a node's FILTER (docs/protocol.md), which decides on what its agent let through."""
+
+        def names(key: str) -> frozenset[str] | None:
+            value = selection.get(key)
+            return None if value is None else frozenset(value)
+
+        self._selections[node] = ContainerFilter(
+            namespaces=names("namespaces"),
+            pods=names("pods"),
+            containers=names("containers"),
+            exclude_pods=names("exclude_pods") or frozenset(),
+            host=bool(selection.get("host")),
+        )
+
+    def run(self) -> None:
+        """Works until the backlog ends. Raises GadgetError when the output cannot be written."""
+        try:
+            self._work()
+        except BrokenPipeError:
+            self.output_closed = True
+        except OSError as error:
+            raise GadgetError(f"the output cannot be written: {error.strerror}", "free some space there") from None
+        finally:
+            self._over = True
+            self._stop("output ended")
+            while self._backlog.take(1.0) is not None:
+                pass
+
+    def _work(self) -> None:
+        self._sink.start()
+        while (items := self._backlog.take(self._patience())) is not None:
+            for item in items:
+                self._take(item)
+            self._decide_late()
+            self._emit(self._merge.release(time.monotonic_ns()))
+            if not items:
+                self._report_filter_errors()
+        self._decide_late()
+        self._emit(self._merge.flush())
+        self._sink.close()
+
+    def _patience(self) -> float:
+        due = self._merge.next_release_ns()
+        if due is None:
+            return _IDLE_SECONDS
+        return min(_IDLE_SECONDS, max(0.0, (due - time.monotonic_ns()) / 1e9))
+
+    def _take(self, item: Item) -> None:
+        try:
+            self._handle(item)
+        except (FrameError, KeyError, TypeError, ValueError) as error:
+            # Whatever a node sends ends that node only.
+            self._break(item.node, error if isinstance(error, FrameError) else FrameError(f"a frame lacks {error}"))
+
+    def _handle(self, item: Item) -> None:
+        node = self._nodes.setdefault(item.node, _Node(Identity(item.node), name=item.node))
+        frame = item.frame
+        match frame.type:
+            case FrameType.EVENTS:
+                self._add(node, frame.payload)
+            case FrameType.CONTAINERS:
+                node.identity.apply(frame.json(), time.monotonic())
+            case FrameType.HELLO:
+                hello = frame.json()
+                node.architecture = str(hello.get("architecture", node.architecture))
+                _observe(node.clock, hello)
+            case FrameType.STARTED:
+                for index in range(len(self._gadgets)):
+                    self._merge.join((item.node, index))
+                _observe(node.clock, frame.json())
+            case FrameType.STATS:
+                _observe(node.clock, frame.json())
+            case FrameType.PONG:
+                _round_trip(node.clock, frame.json())
+            case DETACHED.type:
+                for index in range(len(self._gadgets)):
+                    self._merge.leave((item.node, index))
+
+    def _add(self, node: _Node, payload: bytes) -> None:
+        head, data = split_events(payload)
+        if head.gadget >= len(self._gadgets):
+            raise FrameError(f"{node.name}: events of a gadget that was not asked for ({head.gadget})")
+        batch = decode(self._gadgets[head.gadget], node.name, data, architecture=node.architecture)
+        batch.clock_offset_ns = node.clock.offset_ns
+        if len(batch):
+            self._choose(node, batch)
+        self._merge.complete((node.name, head.gadget), head.complete_until + batch.clock_offset_ns)
+
+    def _choose(self, node: _Node, batch: Batch) -> None:
+        batch.owners = node.identity.lookup(batch.cgroups())
+        self.unattributed += batch.owners.unattributed()
+        wanted = batch.owners.wanted(self._selections.get(node.name, ContainerFilter()))
+        if not bool(wanted.all()):
+            batch = batch.select(wanted)
+        if self._conditions.filter is not None:
+            batch = self._conditions.filter.select(batch)
+        self._decide(batch, time.monotonic() + _DECISION_SECONDS)
+
+    def _decide(self, batch: Batch, deadline: float) -> None:
+        """Passes on the rows of pods that the label selector wants; keeps those of pods that nobody has judged yet."""
+        if not len(batch) or batch.owners is None:
+            return
+        verdicts = [self._wants(container.pod_uid) for container in batch.owners.containers]
+        if all(verdicts):
+            self._merge.add(batch, time.monotonic_ns())
+            return
+        codes = batch.owners.codes
+        self._merge.add(batch.select(np.array([verdict is True for verdict in verdicts])[codes]), time.monotonic_ns())
+        unjudged = batch.select(np.array([verdict is None for verdict in verdicts])[codes])
+        if not len(unjudged):
+            return
+        if time.monotonic() < deadline:
+            self._undecided.append((unjudged, deadline))
+        else:
+            self.unattributed += len(unjudged)
+
+    def _decide_late(self) -> None:
+        undecided, self._undecided = self._undecided, []
+        for batch, deadline in undecided:
+            self._decide(batch, deadline)
+
+    def _emit(self, rows: Rows) -> None:
+        if self._over or not len(rows):
+            return
+        conditions = self._conditions
+        if conditions.max_events is not None:
+            rows = rows.head(conditions.max_events - self.shown.total())
+        if conditions.fail_on is not None and (failing := rows.mask(conditions.fail_on.mask)).any():
+            rows = rows.head(int(np.argmax(failing)) + 1)
+            self.failed_on = True
+        if self.expectation_missed and conditions.expect is not None:
+            self.expectation_missed = not rows.mask(conditions.expect.mask).any()
+        for part in rows.parts:
+            self.shown[part.node] += len(part)
+        self._sink.write(rows)
+        self._sink.flush()
+        if self.failed_on or (conditions.max_events is not None and self.shown.total() >= conditions.max_events):
+            self._over = True
+            self._stop("enough")
+
+    def _report_filter_errors(self) -> None:
+        for condition in (self._conditions.filter, self._conditions.fail_on, self._conditions.expect):
+            if condition is not None and condition.errors and id(condition) not in self._reported:
+                self._reported.add(id(condition))
+                self._warn(f"{condition.text!r} could not be decided for some rows: {condition.first_error}")
+
+
+def _observe(clock: NodeClock, payload: Mapping[str, Any]) -> None:
+    if "boot_ns" in payload and "realtime_ns" in payload:
+        clock.observe(int(payload["boot_ns"]), int(payload["realtime_ns"]))
+
+
+def _round_trip(clock: NodeClock, payload: Mapping[str, Any]) -> None:
+    if "client_sent_ns" in payload:
+        clock.round_trip(
+            payload["client_sent_ns"],
+            payload["client_received_ns"],
+            int(payload["boot_ns"]),
+            int(payload["realtime_ns"]),
+        )
