@@ -2,9 +2,9 @@
 /*
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
- * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and of io_uring the submission and the completion
- * of an open. Not seen: system calls of 32-bit programs, and what io_uring opens with IOSQE_CQE_SKIP_SUCCESS set, since
- * the kernel has no tracepoint for either.
+ * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and of io_uring the submission and the
+ * completion of an open. Not seen: system calls of 32-bit programs, and what io_uring opens with IOSQE_CQE_SKIP_SUCCESS
+ * set, since the kernel has no tracepoint for either.
  */
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -127,8 +127,7 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 	gadget_emit(open, writer.length, writer.cuts);
 }
 
-#if defined(__TARGET_ARCH_x86)
-/* arm64 has neither of these two. */
+/* arm64 has neither this one nor creat. */
 SEC("tracepoint/syscalls/sys_exit_open")
 int open_exit(struct trace_event_raw_sys_exit *ctx)
 {
@@ -154,8 +153,6 @@ int creat_exit(struct trace_event_raw_sys_exit *ctx)
 	finish_syscall(open, (const void *)gadget_argument(registers, 0));
 	return 0;
 }
-#endif
-
 SEC("tracepoint/syscalls/sys_exit_openat")
 int openat_exit(struct trace_event_raw_sys_exit *ctx)
 {
@@ -275,17 +272,17 @@ int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
 	return submitted(request);
 }
 
-/* Since 6.14 or so the completion is handed over whole. */
-SEC("tp_btf/io_uring_complete")
-int BPF_PROG(uring_complete, void *ring, struct io_kiocb *request, struct io_uring_cqe *completion)
-{
-	return completed(request, completion->res);
-}
+/* What 6.14 and later hand to the tracepoint; before, the completion came in parts. */
+typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
 
 SEC("tp_btf/io_uring_complete")
-int BPF_PROG(uring_complete_result, void *ring, struct io_kiocb *request, __u64 user_data, __s32 result)
+int uring_complete(__u64 *ctx)
 {
-	return completed(request, result);
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+
+	if (bpf_core_type_exists(btf_trace_io_uring_complete___whole))
+		return completed(request, ((struct io_uring_cqe *)ctx[2])->res);
+	return completed(request, ctx[3]);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

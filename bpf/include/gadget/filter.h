@@ -23,7 +23,7 @@ enum gadget_verdict {
 };
 
 /* Levels of cgroups that are looked at. Kubernetes in kind in a container has about ten. */
-#define GADGET_CGROUP_LEVELS 32
+#define GADGET_CGROUP_LEVELS 24
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -42,12 +42,18 @@ const volatile __u32 gadget_filter_uid = ~0U;
 /* Empty: any. */
 const volatile char gadget_filter_comm[16] __attribute__((aligned(8))) = "";
 
-/* For a cgroup that the agent has not told of: whether to send, and with which mark. */
-static __always_inline bool gadget_wanted_by_ancestor(__u32 *marks)
+/*
+ * For a cgroup that the agent has not told of: whether to send, and with which mark. What is known so far is kept in
+ * the record: the verifier does not follow the values of memory, so it looks at each round of the loop once, instead of
+ * once for each way through the rounds before.
+ */
+static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record)
 {
-	__u32 nearest = GADGET_UNKNOWN;
-	bool on_this_node = !gadget_node_cgroup;
+	__u32 *nearest = &record->marks;
+	__u32 *on_this_node = &record->unused;
 
+	*nearest = GADGET_UNKNOWN;
+	*on_this_node = !gadget_node_cgroup;
 	/* From the root down, since the current cgroup's own level is not known. */
 	for (int level = 0; level < GADGET_CGROUP_LEVELS; level++) {
 		__u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
@@ -56,25 +62,25 @@ static __always_inline bool gadget_wanted_by_ancestor(__u32 *marks)
 		if (!ancestor)
 			break;
 		if (ancestor == gadget_node_cgroup)
-			on_this_node = true;
+			*on_this_node = true;
 		verdict = bpf_map_lookup_elem(&gadget_containers, &ancestor);
 		if (verdict && (*verdict == GADGET_WANTED || *verdict == GADGET_UNWANTED))
-			nearest = *verdict;
+			*nearest = *verdict;
 	}
-	if (!on_this_node || nearest == GADGET_UNWANTED)
+	if (!*on_this_node || *nearest == GADGET_UNWANTED)
 		return false;
-	if (nearest == GADGET_UNKNOWN)
-		*marks |= GADGET_MARK_UNKNOWN_CGROUP;
+	record->marks = *nearest == GADGET_UNKNOWN ? GADGET_MARK_UNKNOWN_CGROUP : 0;
 	return true;
 }
 
-/* Whether events of this cgroup are wanted. Sets marks that must go into the record. */
-static __always_inline bool gadget_wanted_cgroup(__u64 cgroup, __u32 *marks)
+/* Whether events of this cgroup are wanted. Sets the record's marks. */
+static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, __u64 cgroup)
 {
 	const __u32 *verdict = bpf_map_lookup_elem(&gadget_containers, &cgroup);
 
 	if (!verdict)
-		return gadget_wanted_by_ancestor(marks);
+		return gadget_wanted_by_ancestor(record);
+	record->marks = 0;
 	return *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
 }
 

@@ -51,7 +51,7 @@ struct {
 		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                                                               \
 		__uint(max_entries, 1);                                                                                \
 		__uint(key_size, sizeof(__u32));                                                                       \
-		__uint(value_size, (SIZE) + GADGET_WORKSPACE);                                                                              \
+		__uint(value_size, (SIZE) + GADGET_WORKSPACE);                                                         \
 	} NAME SEC(".maps")
 
 /* This CPU's memory of a GADGET_SCRATCH. NULL never happens, but the verifier wants it to be looked at. */

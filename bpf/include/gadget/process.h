@@ -11,15 +11,14 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 
-/* False: not wanted, and nothing was written to the record. */
+/* False: not wanted, and the record's contents mean nothing. */
 static __always_inline bool gadget_begin(struct gadget_record *record)
 {
 	__u64 cgroup = bpf_get_current_cgroup_id();
 	struct task_struct *task, *parent;
 	__u64 ids;
-	__u32 marks = 0;
 
-	if (!gadget_wanted_cgroup(cgroup, &marks))
+	if (!gadget_wanted_cgroup(record, cgroup))
 		return false;
 	task = gadget_task();
 	if (!gadget_wanted_task(task))
@@ -33,7 +32,6 @@ static __always_inline bool gadget_begin(struct gadget_record *record)
 	ids = bpf_get_current_uid_gid();
 	record->uid = (__u32)ids;
 	record->gid = ids >> 32;
-	record->marks = marks;
 	record->unused = 0;
 	gadget_comm_of(task, record->comm);
 	parent = gadget_read(task, real_parent);

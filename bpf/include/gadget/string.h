@@ -26,7 +26,7 @@ struct gadget_writer {
 /* Texts follow the first `length` bytes of the record. */
 static __always_inline struct gadget_writer gadget_write(void *record, __u64 length, __u64 room)
 {
-	return (struct gadget_writer){ .record = record, .length = length, .room = room };
+	return (struct gadget_writer){.record = record, .length = length, .room = room};
 }
 
 static __always_inline void gadget_no_text(struct gadget_text *text)

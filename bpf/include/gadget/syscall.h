@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * A system call's arguments, read when it returns: its registers are still on the kernel's stack. That saves a second
- * program at its entry and the hash between the two, and the memory that the caller points to has been paged in by then.
+ * program at its entry and the hash between the two, and the memory that the caller points to has been paged in by
+ * then.
  *
  * The trap: the caller may have changed that memory in the meantime. Where this matters, read what the kernel resolved.
  */
@@ -31,6 +32,7 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
 	return gadget_registers_on_stack(task);
 }
 
-/* gadget_argument(registers, 0) is the first argument of the system call that returns. N must be written as a number. */
+/* gadget_argument(registers, 0) is the first argument of the system call that returns. N must be written as a number.
+ */
 #define gadget_argument(registers, N)                                                                                  \
 	(GADGET_HAS_TASK_PT_REGS ? (registers)->GADGET_ARGUMENT_##N : BPF_CORE_READ(registers, GADGET_ARGUMENT_##N))

@@ -14,6 +14,11 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* Nothing of it is read. Not just declared, since that is another kind of type to CO-RE. */
+struct io_ring_ctx {
+	unsigned int flags;
+};
+
 struct io_kiocb {
 	__u8 opcode;
 };
