@@ -1,8 +1,9 @@
 """Where runtimes keep what they know about a container, and reading it.
 
-A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all others it
-is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims of running
-containers. The trap: runtimes may live in another mount namespace, so learnt places go through /proc/PID/root.
+A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all
+others it is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims
+of running containers. The trap: runtimes may live in another mount namespace, so learnt places go through
+/proc/PID/root.
 """
 
 import json
@@ -82,7 +83,12 @@ class Bundles:
             shim = parent(pid)
             bundle = _read_link(f"/proc/{shim}/cwd")
             # A parent inside the container would let it say where to look for names.
-            if shim > 1 and bundle and path.rpartition("/")[2] not in _cgroup(shim).split("/") and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
+            if (
+                shim > 1
+                and bundle
+                and path.rpartition("/")[2] not in _cgroup(shim).split("/")
+                and os.path.exists(f"/proc/{shim}/root{bundle}/config.json")
+            ):
                 self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
 
     def _candidates(self, unnamed: Container, path: str, creator: int) -> list[str]:
@@ -96,10 +102,18 @@ class Bundles:
         id = unnamed.id
         if len(id) != 64 and not told:
             found += [self._host + known.bundle for known in self.known_to_runc() if known.id == id and known.bundle]
-        places = self._learnt + [f for tasks in _TASKS for f in _folders(f"{self._host}{tasks}/*")]
+        roots = self._roots()
+        places = self._learnt + [
+            folder for root in roots for tasks in _TASKS for folder in _folders(f"{root}{tasks}/*")
+        ]
         found += [f"{place}/{id}" for place in places]
-        found += [f"{self._host}{storage}/{id}/userdata" for storage in _STORAGE]
+        found += [f"{root}{storage}/{id}/userdata" for root in roots for storage in _STORAGE]
         return found
+
+    def _roots(self) -> list[str]:
+        """Root directories that may be the node's: the mounted one, process 1's (with hostPID), and those of shims."""
+        learnt = [folder.partition("/root/")[0] + "/root" for folder in self._learnt]
+        return list(dict.fromkeys([self._host, *(["/proc/1/root"] if self._host else []), *learnt]))
 
     def _bundle_of(self, pid: int, told: identity.Command) -> str:
         working = _read_link(f"/proc/{pid}/cwd") or "/"
@@ -124,13 +138,13 @@ class Bundles:
         """Docker's and Podman's own names for what Kubernetes did not make."""
         if container.pod or len(container.id) != 64:
             return container
-        state = read_json(f"{self._host}{_DOCKER}/{container.id}/config.v2.json")
-        if state is not None:
-            return identity.named_by_docker(container, state)
-        for storage in _STORAGE:
-            if os.path.isdir(f"{self._host}{storage}/{container.id}"):
-                listing = read_json(f"{self._host}{storage}/containers.json")
-                return identity.named_by_storage(container, listing)
+        for root in self._roots():
+            state = read_json(f"{root}{_DOCKER}/{container.id}/config.v2.json")
+            if state is not None:
+                return identity.named_by_docker(container, state)
+            for storage in _STORAGE:
+                if os.path.isdir(f"{root}{storage}/{container.id}"):
+                    return identity.named_by_storage(container, read_json(f"{root}{storage}/containers.json"))
         return container
 
 

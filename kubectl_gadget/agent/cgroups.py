@@ -1,7 +1,7 @@
 """The node's cgroup v2 tree: where it is mounted, and one walk through it.
 
-A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). The trap: in a pod, /sys/fs/cgroup is the
-pod's own; the node's tree is the one below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
+A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). The trap: in a pod, /sys/fs/cgroup is
+the pod's own; the node's tree is the one below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
 """
 
 import os

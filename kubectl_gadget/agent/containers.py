@@ -17,6 +17,7 @@ from kubectl_gadget.agent.verdicts import Filter
 from kubectl_gadget.agent.watcher import Watcher
 
 _VERDICTS = 65536
+_MOST_UNSENT = 10_000
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait before each new attempt to name a container."""
 
@@ -81,6 +82,8 @@ class Containers:
 
     def drain(self) -> bool:
         """Takes in what happened. True when nothing older than this call is missing."""
+        if len(self._new_containers) > _MOST_UNSENT:
+            return False  # nobody reads: the ring fills up instead, and the tree is walked again afterwards
         settled = self._watcher.settle()
         for change in self._watcher.read():
             if not change.made:

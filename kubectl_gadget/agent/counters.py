@@ -1,7 +1,8 @@
-"""The counters that BPF programs keep for each CPU: the map `gadget_cpus`, read by mmap at any time without a system call.
+"""The counters that BPF programs keep for each CPU: the map `gadget_cpus`, read by mmap at any time without a system
+call.
 
-The layout is struct gadget_cpu in bpf/include/gadget/output.h. The trap: a CPU's words must be read as aligned u64, which
-a memoryview cast to "Q" does.
+The layout is struct gadget_cpu in bpf/include/gadget/output.h. The trap: a CPU's words must be read as aligned u64,
+which a memoryview cast to "Q" does.
 """
 
 import mmap

@@ -1,7 +1,7 @@
 """One gadget of a session: choose programs, load, attach, count, detach.
 
-Of each entry of RUN's `programs` the first set that this kernel loads and attaches is taken. The trap: one refused program
-fails its whole object, so after a refusal the object is opened anew with the next set.
+Of each entry of RUN's `programs` the first set that this kernel loads and attaches is taken. The trap: one refused
+program fails its whole object, so after a refusal the object is opened anew with the next set.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Who a container is, from texts alone: cgroup names, OCI configurations, command lines. No I/O.
 
-All of it was written by runtimes on the node, yet parts (names, annotations) by whoever may create a pod, so nothing here
-trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the container's id.
+All of it was written by runtimes on the node, yet parts (names, annotations) by whoever may create a pod, so nothing
+here trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the container's id.
 """
 
 import re

@@ -1,7 +1,8 @@
 """libbpf.so.1 through ctypes: typed signatures, and what libbpf says while it works.
 
-libbpf reports failure as NULL or a negative errno, and says why only through its print callback, so both are put together
-in `Failure`. The trap: the callback's va_list is passed on as an opaque pointer, which holds for x86-64 and arm64 alone.
+libbpf reports failure as NULL or a negative errno, and says why only through its print callback, so both are put
+together in `Failure`. The trap: the callback's va_list is passed on as an opaque pointer, which holds for x86-64 and
+arm64 alone.
 """
 
 import ctypes
@@ -112,7 +113,7 @@ class Failure(Exception):
 
 
 class Libbpf:
-    """The library, loaded once per process by `load()`. Calls by their C names: `lib.call("bpf_object__load", object)`."""
+    """The library, loaded once per process by `load()`. Calls by C names: `lib.call("bpf_object__load", object)`."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._log: list[str] = []

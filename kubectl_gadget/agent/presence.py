@@ -1,7 +1,7 @@
 """How the pod's main process knows of sessions: each holds a shared lock on one file, which the kernel drops with it.
 
-The file is made by `idle` alone, so a session that runs outside of such a pod leaves no trace. The trap: the pod's root is
-read-only; /dev/shm is writable in every container and shared by all that runs in it.
+The file is made by `idle` alone, so a session that runs outside of such a pod leaves no trace. The trap: the pod's
+root is read-only; /dev/shm is writable in every container and shared by all that runs in it.
 """
 
 import fcntl

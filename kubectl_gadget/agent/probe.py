@@ -24,7 +24,7 @@ def can() -> dict[str, bool | None]:
         "syscall_tracepoint": _in_tracefs("events/syscalls"),
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
-        "fentry": _in_tracefs("available_filter_functions"),
+        "fentry": _fentry(),
         "lsm": _bpf_lsm(),
     }
 
@@ -48,7 +48,9 @@ def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
         why = "the kernel is locked down (confidentiality)"
         found.append(problem("BPF programs cannot read memory", why, "boot with lockdown=integrity"))
     if not can["syscall_tracepoint"]:
-        why = "there is no /sys/kernel/tracing/events/syscalls: tracefs is not mounted, or CONFIG_FTRACE_SYSCALLS is off"
+        why = (
+            "there is no /sys/kernel/tracing/events/syscalls: tracefs is not mounted, or CONFIG_FTRACE_SYSCALLS is off"
+        )
         remedy = "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)"
         found.append(problem("gadgets that follow system calls cannot run", why, remedy))
     return found
@@ -74,6 +76,18 @@ def _in_tracefs(path: str) -> bool | None:
     if not any(os.path.isdir(f"{folder}/events") for folder in _TRACING):
         return None
     return any(os.path.exists(f"{folder}/{path}") for folder in _TRACING)
+
+
+def _fentry() -> bool | None:
+    """BPF trampolines hang on ftrace. A lockdown that forbids the one forbids to open the list of the other."""
+    path = next((path for folder in _TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
+    if path is None:
+        return _in_tracefs("available_filter_functions")
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    return True
 
 
 def _perf_unit(name: str) -> bool:

@@ -31,7 +31,9 @@ _FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program loa
 _TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
 _BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _MAP = re.compile(r"map '([^']+)': failed to create")
-_CHATTER = re.compile(r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))")
+_CHATTER = re.compile(
+    r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
+)
 
 
 def capabilities() -> set[str]:
@@ -74,7 +76,10 @@ def reason(failure: Failure) -> tuple[str, str | None]:
         return _no_tracepoint(found[1], found[2])
     if found := _BTF_TYPE.search(text):
         what = found[1].removeprefix("btf_trace_")
-        return f"the kernel has no {what}", "a newer kernel, or one with more tracing options (CONFIG_FTRACE_SYSCALLS, …)"
+        return (
+            f"the kernel has no {what}",
+            "a newer kernel, or one with more tracing options (CONFIG_FTRACE_SYSCALLS, …)",
+        )
     if found := _UNKNOWN_HELPER.search(text):
         helper = found[1].split("#")[0]
         since = _NEWER_HELPERS.get(helper)
@@ -90,7 +95,9 @@ def telling_lines(log: list[str]) -> list[str]:
     ends = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
     if inside and ends:
         log = log[inside[-1] + 1 : ends[-1]]
-    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not _CHATTER.match(line)][-_TELLING_LINES:]
+    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not _CHATTER.match(line)][
+        -_TELLING_LINES:
+    ]
 
 
 def refused(what: str, failure: Failure) -> AgentError:

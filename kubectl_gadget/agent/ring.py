@@ -1,9 +1,9 @@
-"""Reads a BPF ring buffer in batches, without looking at any record (docs/design.md, "Finding the end of the committed
-records").
+"""Reads a BPF ring buffer in batches, without looking at any record (docs/design.md, "Finding the end of the
+committed records").
 
-Both readers give bytes as the kernel wrote them. `settle()` finds how far everything is committed, `batch()` is what lies
-before that, `advance()` gives it back to the kernel. The trap: positions are single aligned 8-byte accesses, and the order
-of reads (time, counters, position, counters) is what makes the result right.
+Both readers give bytes as the kernel wrote them. `settle()` finds how far everything is committed, `batch()` is what
+lies before that, `advance()` gives it back to the kernel. The trap: positions are single aligned 8-byte accesses, and
+the order of reads (time, counters, position, counters) is what makes the result right.
 """
 
 import ctypes

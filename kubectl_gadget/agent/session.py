@@ -1,8 +1,8 @@
 """One trace session over two file descriptors: docs/protocol.md, from HELLO to END.
 
-One thread and one epoll. Standard output carries frames and nothing else, so everything that prints is sent to standard
-error first. The trap: the rings are watched edge-triggered; level-triggered, a ring that is never quite empty would keep
-the loop spinning.
+One thread and one epoll. Standard output carries frames and nothing else, so everything that prints is sent to
+standard error first. The trap: the rings are watched edge-triggered; level-triggered, a ring that is never quite
+empty would keep the loop spinning.
 """
 
 import fcntl
@@ -29,7 +29,8 @@ _BUSY_TURN, _IDLE_TURN = 0.02, 0.05
 _STATS_EVERY = 1.0
 _FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
 """Seconds that the last frames may take, by reason."""
-_MOST_PONGS_WAITING = 64
+_MOST_WAITING = 64
+"""Pieces in the pipe beyond which answers and warnings are left out: the client does not read them anyway."""
 
 
 class _Over(Exception):
@@ -50,6 +51,7 @@ class Session:
         self._objects: list[bytes] = []
         self._gadgets: list[Gadget] = []
         self._containers: Containers | None = None
+        self._unable: AgentError | None = None
         self._shipper: Shipper | None = None
         self._epoll = select.epoll()
         self._output_watched = False
@@ -64,8 +66,7 @@ class Session:
             self._open()
             self._pipe.put(encode_json(FrameType.HELLO, hello()))
             self._pipe.flush()
-            self._containers = Containers()
-            self._epoll.register(self._containers.fd, select.EPOLLIN | select.EPOLLET)
+            self._follow_containers()
             while True:
                 self._wait()
                 self._step()
@@ -73,6 +74,9 @@ class Session:
             reason = over.reason
         except GadgetError as failure:
             error = failure
+        except Exception as bug:
+            sys.excepthook(type(bug), bug, bug.__traceback__)
+            error = AgentError(f"the agent failed: {bug!r}", "report it with the agent's log")
         self._close(reason, error)
         return 0
 
@@ -92,6 +96,15 @@ class Session:
         signal.set_wakeup_fd(send)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _on_signal)
+
+    def _follow_containers(self) -> None:
+        """Begins while the client is still sending RUN. What keeps it from working is the answer to RUN."""
+        try:
+            self._containers = Containers()
+        except AgentError as error:
+            self._unable = error
+        else:
+            self._epoll.register(self._containers.fd, select.EPOLLIN | select.EPOLLET)
 
     def _wait(self) -> None:
         timeout = max(0.0, self._heard + HEARTBEAT_LIMIT - time.monotonic())
@@ -158,7 +171,7 @@ class Session:
                 if self._containers:
                     self._containers.set_filter(frame.json())
             case FrameType.HEARTBEAT:
-                if self._pipe.waiting < _MOST_PONGS_WAITING:
+                if self._pipe.waiting < _MOST_WAITING:
                     self._pipe.put(encode_json(FrameType.PONG, {"id": frame.json().get("id"), **node.clocks()}))
             case FrameType.STOP:
                 raise _Over("stop")
@@ -167,9 +180,11 @@ class Session:
 
     def _start(self, run: dict[str, Any]) -> None:
         """RUN: loads and attaches everything, and says STARTED."""
-        if self._shipper or self._containers is None:
+        if self._shipper:
             raise FrameError("RUN came twice")
         containers = self._containers
+        if containers is None:
+            raise self._unable or AgentError("the agent is not ready")
         containers.set_filter(run.get("filter") or {})
         containers.drain()
         try:
@@ -199,7 +214,8 @@ class Session:
             self._pipe.flush()
 
     def _warn(self, message: str) -> None:
-        self._pipe.put(encode_json(FrameType.WARNING, {"message": message}))
+        if self._pipe.waiting < _MOST_WAITING:
+            self._pipe.put(encode_json(FrameType.WARNING, {"message": message}))
 
     def _close(self, reason: str, error: GadgetError | None) -> None:
         """Detaches, sends what the rings still hold and END as far as the client takes it in time, frees all."""

@@ -1,8 +1,8 @@
 """One turn of a session: what came out of the kernel since the last turn goes into frames, in an order that is safe.
 
-First the end of each events ring is noted, then the cgroup changes are drained and sent, then the events up to the noted
-ends. So a container's name is sent before its first event, and that it is gone only after its last. The trap: any other
-order works in every test and fails on a busy node.
+First the end of each events ring is noted, then the cgroup changes are drained and sent, then the events up to the
+noted ends. So a container's name is sent before its first event, and that it is gone only after its last. The trap:
+any other order works in every test and fails on a busy node.
 """
 
 import time
@@ -69,5 +69,7 @@ class Shipper:
     def _send_removed(self) -> None:
         """What was seen as removed in the turn before: all its events have been shipped by now."""
         if self._removed:
-            self._pipe.put(encode_json(FrameType.CONTAINERS, {"containers": [], "cgroups": {}, "removed": self._removed}))
+            self._pipe.put(
+                encode_json(FrameType.CONTAINERS, {"containers": [], "cgroups": {}, "removed": self._removed})
+            )
         self._removed = self._containers.take_removed()

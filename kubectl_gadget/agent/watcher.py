@@ -1,7 +1,7 @@
 """bpf/containers.bpf.c at work: which cgroups are made and removed, and how deep the agent's PID namespace lies.
 
-The trap: a change must be read from the ring with the same care as events, since a name has to be there before the first
-event; so this is a ring like the gadgets' own.
+The trap: a change must be read from the ring with the same care as events, since a name has to be there before the
+first event; so this is a ring like the gadgets' own.
 """
 
 import os
