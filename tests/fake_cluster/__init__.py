@@ -1,0 +1,11 @@
+"""A double of a Kubernetes cluster that speaks the real protocols, for tests and for trying things by hand.
+
+REST with watches, the exec websocket in v5 and v4, Pod Security's and RBAC's refusals, and nodes whose exec runs the
+real agent as a child process. `python -m tests.fake_cluster --nodes 3` starts one. The trap: what it does not know it
+answers with 404, never with an empty success, so that a test cannot pass by asking for nothing.
+"""
+
+from tests.fake_cluster.cluster import FakeCluster
+from tests.fake_cluster.faults import Faults
+
+__all__ = ["FakeCluster", "Faults"]

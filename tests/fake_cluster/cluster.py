@@ -1,0 +1,135 @@
+"""The fake cluster as a whole: start it, put nodes and pods into it, and get a kubeconfig for it.
+
+The trap: it lives in the event loop of the test, so a test must not block while it talks to it; run a command line
+against it as a child process, or in a thread.
+"""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from aiohttp import web
+
+from tests.fake_cluster.exec import AGENT
+from tests.fake_cluster.faults import Faults
+from tests.fake_cluster.kubelet import Kubelet
+from tests.fake_cluster.server import Server
+from tests.fake_cluster.store import Object, Store, now
+
+
+class FakeCluster:
+    """An async context manager. `agent` is the command that a session runs, of all nodes or by node."""
+
+    def __init__(
+        self,
+        nodes: int | Sequence[str] = 2,
+        agent: Sequence[str] | Mapping[str, Sequence[str]] = AGENT,
+        tls: bool = False,
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.nodes = [f"node-{number + 1}" for number in range(nodes)] if isinstance(nodes, int) else list(nodes)
+        self.faults = Faults()
+        self.store = Store()
+        self.url = ""
+        self.token = "the-token"
+        self.certificate_authority: str | None = None
+        self._agent = agent
+        self._tls = tls
+        self._port = port
+        self._environment = dict(environment or {})
+
+    async def __aenter__(self) -> Self:
+        self.kubelet = Kubelet(self.store, self.faults)
+        self.server = Server(self.store, self.faults, self.kubelet, self._agent_of, self._environment)
+        self._runner = web.AppRunner(self.server.app, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._make_tls() if self._tls else None)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http{'s' if self._tls else ''}://{host}:{port}"
+        self.add_namespace("default")
+        for node in self.nodes:
+            self.add_node(node)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        # Exec and watch handlers wait for their clients; a test that failed may not have closed them.
+        await self._runner.cleanup()
+        await self.kubelet.close()
+
+    def _agent_of(self, node: str) -> tuple[str, ...]:
+        return tuple(self._agent[node] if isinstance(self._agent, Mapping) else self._agent)
+
+    def _make_tls(self) -> ssl.SSLContext:
+        import trustme
+
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1", "kubernetes.test").configure_cert(context)
+        self.certificate_authority = authority.cert_pem.bytes().decode()
+        return context
+
+    def add_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> Object:
+        metadata = {"name": name, "labels": dict(labels or {})}
+        return self.store.add("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    def add_node(self, name: str, labels: Mapping[str, str] | None = None, ready: bool = True) -> Object:
+        """A node; other labels than kubernetes.io/os=linux on request."""
+        metadata = {"name": name, "labels": {"kubernetes.io/os": "linux", **(labels or {})}}
+        condition = {"type": "Ready", "status": "True" if ready else "Unknown", "reason": "NodeStatusUnknown"}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": {"conditions": [condition]}}
+        return self.store.add("nodes", "", node)
+
+    def add_pod(
+        self,
+        name: str,
+        node: str | None,
+        namespace: str = "default",
+        labels: Mapping[str, str] | None = None,
+        containers: Sequence[str] = ("main",),
+        phase: str = "Running",
+        annotations: Mapping[str, str] | None = None,
+    ) -> Object:
+        """A pod of the user, which runs already."""
+        metadata = {"name": name, "labels": dict(labels or {}), "annotations": dict(annotations or {})}
+        spec: dict[str, Any] = {"containers": [{"name": container, "image": "busybox"} for container in containers]}
+        if node:
+            spec["nodeName"] = node
+        statuses = [
+            {"name": container, "image": "busybox", "state": {"running": {"startedAt": now()}}, "restartCount": 0}
+            for container in containers
+        ]
+        status = {"phase": phase, "containerStatuses": statuses}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+        return self.store.add("pods", namespace, pod)
+
+    def delete_pod(self, name: str, namespace: str = "default") -> None:
+        self.store.remove("pods", namespace, name)
+
+    def pods(self, namespace: str) -> list[Object]:
+        return self.store.list("pods", namespace)
+
+    def kubeconfig(self, user: Mapping[str, Any] | None = None, namespace: str | None = None) -> dict[str, Any]:
+        """A kubeconfig for this cluster; `user` replaces the user's token."""
+        cluster: dict[str, Any] = {"server": self.url}
+        if self.certificate_authority:
+            import base64
+
+            cluster["certificate-authority-data"] = base64.b64encode(self.certificate_authority.encode()).decode()
+        context = {"cluster": "fake", "user": "tester"} | ({"namespace": namespace} if namespace else {})
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "fake",
+            "clusters": [{"name": "fake", "cluster": cluster}],
+            "users": [{"name": "tester", "user": dict(user) if user is not None else {"token": self.token}}],
+            "contexts": [{"name": "fake", "context": context}],
+        }
+
+    def write_kubeconfig(self, path: Path, user: Mapping[str, Any] | None = None, namespace: str | None = None) -> Path:
+        """Writes it to a file and returns the file."""
+        path.write_text(yaml.safe_dump(self.kubeconfig(user, namespace)))
+        return path

@@ -1,0 +1,150 @@
+"""The exec websocket: the real agent as a child process, with the subprotocols and the failures of a real server.
+
+The trap: end of input comes in two ways, as v5's close message or as the end of the connection, and both must reach
+the child, or an agent would outlive its client.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from kubectl_gadget.cluster.manifests import SESSION_COMMAND
+from tests.fake_cluster.faults import Faults
+
+PROJECT = Path(__file__).parents[2]
+AGENT = (sys.executable, "-m", "kubectl_gadget.agent", "session")
+_STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
+_PIECE = 32 << 10
+
+
+async def serve_exec(
+    request: web.Request, node: str, faults: Faults, agent: tuple[str, ...], environment: dict[str, str]
+) -> web.WebSocketResponse:
+    """One exec on `node`, until process or client end. `agent` is run when the session's command is asked for."""
+    websocket = web.WebSocketResponse(protocols=faults.subprotocols, max_msg_size=0, compress=False)
+    await websocket.prepare(request)
+    command = tuple(request.query.getall("command"))
+    if node in faults.silent_exec:
+        await websocket.receive()
+        return websocket
+    words = agent if command == SESSION_COMMAND else command
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=PROJECT,
+            env={**os.environ, "NODE_NAME": node, "KUBECTL_GADGET_HOST": "", **environment},
+        )
+    except OSError as error:
+        message = f"error executing command in container: {error}"
+        await _say(websocket, _ERROR, json.dumps({"status": "Failure", "message": message}).encode())
+        await websocket.close()
+        return websocket
+    await _Exec(websocket, process, node, faults, request).run()
+    return websocket
+
+
+class _Exec:
+    def __init__(
+        self,
+        websocket: web.WebSocketResponse,
+        process: asyncio.subprocess.Process,
+        node: str,
+        faults: Faults,
+        request: web.Request,
+    ) -> None:
+        self._websocket = websocket
+        self._process = process
+        self._node = node
+        self._faults = faults
+        self._request = request
+        self._sent = 0
+
+    async def run(self) -> None:
+        reader = asyncio.create_task(self._read(), name="stdin")
+        outputs = (self._write(self._process.stdout, _STDOUT), self._write(self._process.stderr, _STDERR))
+        try:
+            await asyncio.gather(*outputs)
+            code = await self._process.wait()
+            await _say(self._websocket, _ERROR, json.dumps(_status(code)).encode())
+            await self._websocket.close()
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await self._end()
+
+    async def _end(self) -> None:
+        """A real runtime lets an exec's process go on with its input at an end; here it gets some seconds for that."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if self._process.returncode is not None:
+            return
+        try:
+            await asyncio.wait_for(self._process.wait(), 5)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _read(self) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        async for message in self._websocket:
+            if message.type is not WSMsgType.BINARY or not message.data:
+                continue
+            channel, data = message.data[0], message.data[1:]
+            if channel == _CLOSE and data == bytes([_STDIN]):
+                stdin.close()
+            elif channel == _STDIN:
+                stdin.write(data)
+                try:
+                    await stdin.drain()
+                except ConnectionError:
+                    return  # the process has ended; its status says so to the client
+        stdin.close()
+
+    async def _write(self, pipe: asyncio.StreamReader | None, channel: int) -> None:
+        assert pipe is not None
+        while data := await pipe.read(self._faults.piece or _PIECE):
+            if channel == _STDOUT and self._cuts(len(data)):
+                assert self._request.transport is not None
+                self._request.transport.abort()
+            if not await _say(self._websocket, channel, data):
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+                while await pipe.read(_PIECE):  # so that the process is not stuck in a write
+                    continue
+                return
+            if self._faults.slow:
+                await asyncio.sleep(self._faults.slow)
+
+    def _cuts(self, length: int) -> bool:
+        limit = self._faults.cut_after.get(self._node)
+        self._sent += length
+        if limit is None or self._sent <= limit:
+            return False
+        del self._faults.cut_after[self._node]
+        return True
+
+
+async def _say(websocket: web.WebSocketResponse, channel: int, data: bytes) -> bool:
+    """Sends one message; False when the client is gone."""
+    try:
+        await websocket.send_bytes(bytes([channel]) + data)
+    except (ConnectionError, RuntimeError):
+        return False
+    return not websocket.closed
+
+
+def _status(code: int) -> dict[str, Any]:
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    causes = [{"reason": "ExitCode", "message": str(code)}]
+    message = f"command terminated with non-zero exit code: exit status {code}"
+    return {"status": "Failure", "reason": "NonZeroExitCode", "message": message, "details": {"causes": causes}}

@@ -1,0 +1,41 @@
+"""What a test can let go wrong. All of it may be changed while the cluster runs."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Faults:
+    """Everything off."""
+
+    forbidden: set[tuple[str, str]] = field(default_factory=set)
+    """(verb, resource or resource/subresource) that RBAC refuses, as ("create", "pods/exec")"""
+    unauthorized: bool = False
+    """every request is answered with 401"""
+    busy: int = 0
+    """so many requests are answered with 429"""
+    warning: str | None = None
+    """sent with every answer"""
+    subprotocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+    """of exec"""
+    refused_exec: dict[str, int] = field(default_factory=dict)
+    """node → HTTP status with which exec is answered"""
+    cut_after: dict[str, int] = field(default_factory=dict)
+    """node → bytes of output after which its next exec's connection is cut, once"""
+    piece: int | None = None
+    """largest number of bytes in a message of output"""
+    slow: float = 0.0
+    """seconds of pause after each message of output"""
+    silent_exec: set[str] = field(default_factory=set)
+    """nodes whose exec is accepted, and then says nothing"""
+    waiting: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """node → (reason, message) with which new pods wait for ever, as ErrImagePull"""
+    crash: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """node → (exit code, last lines of the log) with which new pods end at once"""
+    pod_security: bool = False
+    """pods that need privileges are refused, as in a namespace without the label"""
+    expire_watches: bool = False
+    """watches from an earlier version are answered with 410"""
+    broken_watches: int = 0
+    """so many watches are cut as soon as they begin"""
+    slow_namespaces: float = 0.0
+    """seconds that a deleted namespace stays in Terminating"""

@@ -1,0 +1,252 @@
+"""The API server's HTTP side: paths, verbs, RBAC, watches.
+
+The trap: a watch is asked for over HTTP (kubectl) or over a websocket (we), and both must say the same.
+"""
+
+import asyncio
+import contextlib
+import copy
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from tests.fake_cluster.exec import serve_exec
+from tests.fake_cluster.faults import Faults
+from tests.fake_cluster.kubelet import POD_SECURITY, Kubelet
+from tests.fake_cluster.store import Object, Store, matcher
+
+RESOURCES = {
+    "pods": ("Pod", True),
+    "events": ("Event", True),
+    "nodes": ("Node", False),
+    "namespaces": ("Namespace", False),
+    "daemonsets": ("DaemonSet", True),
+    "jobs": ("Job", True),
+    "roles": ("Role", True),
+    "rolebindings": ("RoleBinding", True),
+    "clusterroles": ("ClusterRole", False),
+    "clusterrolebindings": ("ClusterRoleBinding", False),
+    "selfsubjectaccessreviews": ("SelfSubjectAccessReview", False),
+}
+_VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
+
+
+class Refused(Exception):
+    """An answer of the API server that means failure."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.body = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            "code": code,
+        }
+
+
+class Server:
+    """Answers requests out of the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        faults: Faults,
+        kubelet: Kubelet,
+        agent: Callable[[str], tuple[str, ...]],
+        environment: dict[str, str],
+    ) -> None:
+        self._store = store
+        self._faults = faults
+        self._kubelet = kubelet
+        self._agent = agent
+        self._environment = environment
+        self.requests: list[tuple[str, str]] = []
+        """(verb, resource) of each request, in order"""
+        self.headers: list[dict[str, str]] = []
+        """of each request"""
+        self.app = web.Application(client_max_size=64 << 20)
+        for prefix in ("/api/v1", "/apis/{group}/{version}"):
+            for scope in ("/namespaces/{namespace}", ""):
+                for tail in ("/{plural}", "/{plural}/{name}", "/{plural}/{name}/{sub}"):
+                    self.app.router.add_route("*", prefix + scope + tail, self._answer)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            response = await self._dispatch(request)
+        except Refused as refused:
+            response = web.json_response(refused.body, status=refused.code)
+            if refused.code == 429:
+                response.headers["Retry-After"] = "0"
+        if self._faults.warning and not response.prepared:
+            response.headers["Warning"] = f'299 - "{self._faults.warning}"'
+        return response
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        info = request.match_info
+        plural, name, sub = info["plural"], info.get("name"), info.get("sub")
+        namespace = info.get("namespace")
+        if plural not in RESOURCES:
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        if RESOURCES[plural][1] and namespace is None and (name is not None or request.method == "POST"):
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        watching = "watch" in request.query
+        verb = _VERBS.get(request.method) or ("watch" if watching else "get" if name else "list")
+        if sub == "exec":
+            verb = "create"
+        self._admit(request, verb, f"{plural}/{sub}" if sub else plural, namespace)
+        if sub is not None:
+            return await self._exec(request, plural, namespace or "", name or "", sub)
+        answer: Callable[[], Awaitable[web.StreamResponse]] = {
+            "watch": lambda: self._watch(request, plural, namespace),
+            "list": lambda: self._list(request, plural, namespace),
+            "get": lambda: self._get(plural, namespace or "", name or ""),
+            "create": lambda: self._create(request, plural, namespace or ""),
+            "patch": lambda: self._patch(request, plural, namespace or "", name or ""),
+            "delete": lambda: self._delete(plural, namespace or "", name or ""),
+        }[verb]
+        return await answer()
+
+    def _admit(self, request: web.Request, verb: str, resource: str, namespace: str | None) -> None:
+        self.requests.append((verb, resource))
+        self.headers.append(dict(request.headers))
+        if self._faults.unauthorized:
+            raise Refused(401, "Unauthorized", "Unauthorized")
+        if self._faults.busy:
+            self._faults.busy -= 1
+            raise Refused(429, "TooManyRequests", "too many requests")
+        if (verb, resource) in self._faults.forbidden:
+            where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+            plural = resource.partition("/")[0]
+            text = f'{plural} is forbidden: User "tester" cannot {verb} resource "{resource}" in API group "" {where}'
+            raise Refused(403, "Forbidden", text)
+
+    def _found(self, plural: str, namespace: str, name: str) -> Object:
+        found = self._store.get(plural, namespace, name)
+        if found is None:
+            raise Refused(404, "NotFound", f'{plural} "{name}" not found')
+        return found
+
+    async def _get(self, plural: str, namespace: str, name: str) -> web.StreamResponse:
+        return web.json_response(self._found(plural, namespace, name))
+
+    async def _list(self, request: web.Request, plural: str, namespace: str | None) -> web.StreamResponse:
+        accepts = matcher(request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
+        items = [found for found in self._store.list(plural, namespace) if accepts(found)]
+        metadata = {"resourceVersion": str(self._store.version)}
+        start, limit = int(request.query.get("continue", 0)), int(request.query.get("limit", 0))
+        if limit and start + limit < len(items):
+            metadata["continue"] = str(start + limit)
+        items = items[start : start + limit] if limit else items
+        kind = f"{RESOURCES[plural][0]}List"
+        return web.json_response({"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": items})
+
+    async def _create(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
+        body = await request.json()
+        if plural == "selfsubjectaccessreviews":
+            return web.json_response(self._review(body), status=201)
+        if namespace:
+            home = self._store.get("namespaces", "", namespace)
+            if home is None:
+                raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+            if "deletionTimestamp" in home["metadata"]:
+                text = f"unable to create new content in namespace {namespace} because it is being terminated"
+                raise Refused(403, "Forbidden", f'{plural} "x" is forbidden: {text}')
+        if plural == "pods" and self._faults.pod_security:
+            raise Refused(403, "Forbidden", f'pods "agent" is forbidden: {POD_SECURITY}')
+        return web.json_response(self._add(plural, namespace, body), status=201)
+
+    def _add(self, plural: str, namespace: str, body: Object) -> Object:
+        try:
+            found = self._store.add(plural, namespace, body)
+        except KeyError as error:
+            raise Refused(409, "AlreadyExists", f"{plural} {error} already exists") from None
+        self._kubelet.created(plural, found)
+        return found
+
+    def _review(self, body: Object) -> Object:
+        asked = body["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
+        return body | {"status": {"allowed": (asked["verb"], resource) not in self._faults.forbidden}}
+
+    async def _patch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        if request.content_type == "application/apply-patch+yaml" and self._store.get(plural, namespace, name) is None:
+            return web.json_response(self._add(plural, namespace, body), status=201)
+        self._found(plural, namespace, name)
+        return web.json_response(self._store.change(plural, namespace, name, lambda found: merge(found, body)))
+
+    async def _delete(self, plural: str, namespace: str, name: str) -> web.StreamResponse:
+        found = copy.deepcopy(self._found(plural, namespace, name))
+        self._kubelet.deleted(plural, namespace, name)
+        return web.json_response(found)
+
+    async def _exec(self, request: web.Request, plural: str, namespace: str, name: str, sub: str) -> web.StreamResponse:
+        if (plural, sub) != ("pods", "exec"):
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        pod = self._found(plural, namespace, name)
+        node = pod["spec"].get("nodeName", "")
+        if node in self._faults.refused_exec:
+            raise Refused(self._faults.refused_exec[node], "InternalError", f"error dialing backend: {node}")
+        container = request.query.get("container", "")
+        if container not in [found["name"] for found in pod["spec"]["containers"]]:
+            raise Refused(400, "BadRequest", f"container {container} is not valid for pod {name}")
+        if pod.get("status", {}).get("phase") != "Running":
+            raise Refused(500, "InternalError", f"container not found ({container!r})")
+        environment = self._environment | {"FAKE_POD": name}
+        return await serve_exec(request, node, self._faults, self._agent(node), environment)
+
+    async def _watch(self, request: web.Request, plural: str, namespace: str | None) -> web.StreamResponse:
+        if self._faults.expire_watches:
+            self._faults.expire_watches = False
+            raise Refused(410, "Expired", "too old resource version")
+        accepts = matcher(request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
+        version = int(request.query.get("resourceVersion") or 0)
+        changes = self._store.follow(plural, namespace, version, accepts)
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._watch_websocket(request, changes)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        async with contextlib.aclosing(changes):
+            async for kind, found in changes:
+                await response.write(json.dumps({"type": kind, "object": found}).encode() + b"\n")
+        return response
+
+    async def _watch_websocket(self, request: web.Request, changes: Any) -> web.StreamResponse:
+        if "Origin" not in request.headers:
+            raise Refused(403, "", "null origin")
+        websocket = web.WebSocketResponse(compress=False)
+        await websocket.prepare(request)
+        if self._faults.broken_watches:
+            self._faults.broken_watches -= 1
+            assert request.transport is not None
+            request.transport.abort()
+            return websocket
+
+        async def send() -> None:
+            async with contextlib.aclosing(changes):
+                async for kind, found in changes:
+                    await websocket.send_str(json.dumps({"type": kind, "object": found}))
+
+        sender = asyncio.create_task(send(), name="watch")
+        try:
+            await websocket.receive()
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+        return websocket
+
+
+def merge(found: Object, patch: Object) -> None:
+    """A JSON merge patch (RFC 7396), in place."""
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(value, dict) and isinstance(found.get(key), dict):
+            merge(found[key], value)
+        else:
+            found[key] = value

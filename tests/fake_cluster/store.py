@@ -1,0 +1,137 @@
+"""The objects of the fake cluster: versions, selectors, watches, owners.
+
+The trap: a watch must lose nothing between its version and now, so every change is kept for the cluster's life.
+"""
+
+import asyncio
+import copy
+import itertools
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from kubectl_gadget.cluster import selectors
+
+Object = dict[str, Any]
+Key = tuple[str, str, str]
+"""plural, namespace ("" when there is none), name"""
+
+
+class Store:
+    """All objects, in one order of changes."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, Object] = {}
+        self.version = 100
+        self._log: list[tuple[int, str, str, str, Object]] = []
+        self._news = asyncio.Condition()
+        self._names = itertools.count(1)
+        self._pending: set[asyncio.Task[None]] = set()
+
+    def get(self, plural: str, namespace: str, name: str) -> Object | None:
+        return self.objects.get((plural, namespace, name))
+
+    def list(self, plural: str, namespace: str | None = None) -> list[Object]:
+        """All of one kind; `namespace` None: of every namespace."""
+        return [
+            found
+            for key, found in self.objects.items()
+            if key[0] == plural and (namespace is None or key[1] == namespace)
+        ]
+
+    def add(self, plural: str, namespace: str, found: Object) -> Object:
+        """Adds an object, filling in what the server fills in. Raises KeyError when it is there."""
+        found = copy.deepcopy(found)
+        metadata = found.setdefault("metadata", {})
+        if "name" not in metadata:
+            metadata["name"] = f"{metadata['generateName']}{next(self._names):05d}"
+        if namespace:
+            metadata["namespace"] = namespace
+        key = (plural, namespace, metadata["name"])
+        if key in self.objects:
+            raise KeyError(metadata["name"])
+        metadata.setdefault("uid", str(uuid.uuid4()))
+        metadata["creationTimestamp"] = now()
+        metadata["generation"] = 1
+        self.objects[key] = found
+        self._tell("ADDED", plural, namespace, found)
+        return found
+
+    def change(self, plural: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object | None:
+        """Lets `change` edit the object, if it is still there."""
+        found = self.get(plural, namespace, name)
+        if found is not None:
+            change(found)
+            self._tell("MODIFIED", plural, namespace, found)
+        return found
+
+    def remove(self, plural: str, namespace: str, name: str) -> None:
+        """Removes the object, what it owns, and for a namespace what is in it."""
+        found = self.objects.pop((plural, namespace, name), None)
+        if found is None:
+            return
+        self._tell("DELETED", plural, namespace, found)
+        uid = found["metadata"]["uid"]
+        for key, other in list(self.objects.items()):
+            owners = other["metadata"].get("ownerReferences") or []
+            if any(owner["uid"] == uid for owner in owners) or (plural == "namespaces" and key[1] == name):
+                self.remove(*key)
+
+    async def follow(
+        self, plural: str, namespace: str | None, version: int, accepts: Callable[[Object], bool]
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Changes after `version`, as the messages of a watch. Never ends."""
+        position = 0
+        known: set[str] = set()
+        while True:
+            async with self._news:
+                while len(self._log) <= position:
+                    await self._news.wait()
+            for number, kind, changed, where, found in self._log[position:]:
+                position += 1
+                if changed != plural or (namespace is not None and where != namespace):
+                    continue
+                uid = found["metadata"]["uid"]
+                told = kind if accepts(found) else "DELETED"
+                if told == "DELETED" and uid not in known:
+                    continue
+                (known.discard if told == "DELETED" else known.add)(uid)
+                if number > version:
+                    yield told, found
+
+    def _tell(self, kind: str, plural: str, namespace: str, found: Object) -> None:
+        self.version += 1
+        found["metadata"]["resourceVersion"] = str(self.version)
+        self._log.append((self.version, kind, plural, namespace, copy.deepcopy(found)))
+        task = asyncio.get_running_loop().create_task(self._wake())
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _wake(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+
+def matcher(labels: str, fields: str) -> Callable[[Object], bool]:
+    """Whether an object matches a label and a field selector."""
+    selector = selectors.parse(labels)
+    pairs = [part.split("=", 1) for part in fields.replace("==", "=").split(",") if part]
+
+    def accepts(found: Object) -> bool:
+        if not selector.accepts(found["metadata"].get("labels") or {}):
+            return False
+        return all(_field(found, path) == value for path, value in pairs)
+
+    return accepts
+
+
+def _field(found: Object, path: str) -> str:
+    value: Any = found
+    for part in path.split("."):
+        value = value.get(part, "") if isinstance(value, dict) else ""
+    return str(value)
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
