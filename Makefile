@@ -27,7 +27,7 @@ SETUP_PACKAGES := clang-19 llvm-19 bpftool libbpf-dev libbpf1 python3-venv runc 
 LINT_PACKAGES := clang-format-19
 TEST_PACKAGES := containerd gcc libc6-dev mmdebstrap
 ifeq ($(shell uname -m),x86_64)
-TEST_PACKAGES += qemu-system-x86 virtme-ng kmod
+TEST_PACKAGES += qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
 BENCH_PACKAGES := libbpf-tools

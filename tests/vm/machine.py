@@ -1,0 +1,134 @@
+"""A virtual machine with another kernel: Debian's, in qemu, on this machine's own file system, which it cannot write
+to.
+
+Nothing is installed in it and no image is made: the root is shared through virtiofs, which Debian's cloud kernel has
+built in, so it boots in seconds without KVM, which a machine may show and yet not have. The trap: what a program
+writes in there is gone at the end, so results come out through the second serial port.
+"""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+CACHE = PROJECT / "build" / "vm"
+KERNEL = "linux-image-cloud-amd64"
+VIRTIOFSD = Path("/usr/libexec/virtiofsd")
+MEMORY = "2G"
+
+
+class NoMachineError(Exception):
+    """No virtual machine can be had here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class MachineRun:
+    """What a run printed on the console, and what it wrote to /dev/ttyS1."""
+
+    console: str
+    result: str
+
+
+def kernel() -> Path:
+    """Debian's kernel image, downloaded once. Raises NoMachineError when it cannot be had."""
+    found = sorted(CACHE.glob("root/boot/vmlinuz-*"))
+    if found:
+        return found[-1]
+    if not shutil.which("apt-get"):
+        raise NoMachineError("the kernel comes from Debian's packages, and there is no apt-get here")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        package = _kernel_package()
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            _output("apt-get", "download", package, cwd=folder)
+            (deb,) = Path(folder).glob("*.deb")
+            _output("dpkg", "-x", str(deb), str(CACHE / "root"), cwd=folder)
+    except subprocess.CalledProcessError as error:
+        raise NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
+    return max(CACHE.glob("root/boot/vmlinuz-*"))
+
+
+def run(script: str, seconds: float) -> MachineRun:
+    """Boots, runs `script` with sh as root, and powers off. Raises NoMachineError when qemu or virtiofsd is missing,
+    and TimeoutError with the console's last lines when that takes longer than `seconds`."""
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None or not VIRTIOFSD.exists():
+        raise NoMachineError("qemu-system-x86 or virtiofsd is not installed")
+    image = kernel()
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        folder = Path(name)
+        (folder / "script").write_text(script)
+        share = _share_root(folder / "socket")
+        try:
+            command = _qemu(qemu, image, folder)
+            subprocess.run(command, stdin=subprocess.DEVNULL, timeout=seconds, check=True, capture_output=True)
+        except subprocess.TimeoutExpired:
+            lines = "\n".join(_text(folder / "console").splitlines()[-20:])
+            raise TimeoutError(f"the virtual machine did not end within {seconds:.0f} s:\n{lines}") from None
+        finally:
+            share.terminate()
+            share.wait()
+        return MachineRun(_text(folder / "console"), _text(folder / "result"))
+
+
+def _qemu(qemu: str, image: Path, folder: Path) -> list[str]:
+    init = PROJECT / "tests" / "vm" / "init"
+    parameters = (
+        f"rootfstype=virtiofs root=host ro console=ttyS0 quiet panic=-1 init={init} -- {PROJECT} {folder / 'script'}"
+    )
+    return [
+        *[
+            qemu,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            MEMORY,
+        ],
+        *["-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on", "-machine", "q35,memory-backend=memory"],
+        *["-chardev", f"socket,id=host,path={folder / 'socket'}"],
+        *["-device", "vhost-user-fs-pci,chardev=host,tag=host"],
+        *["-serial", f"file:{folder / 'console'}", "-serial", f"file:{folder / 'result'}"],
+        *["-kernel", str(image), "-append", parameters],
+    ]
+
+
+def _share_root(socket: Path) -> subprocess.Popen[bytes]:
+    command = [str(VIRTIOFSD), "--socket-path", str(socket), "--shared-dir", "/", "--sandbox", "none"]
+    command += ["--cache", "always", "--readonly", "--log-level", "error", "--rlimit-nofile", "0"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    while not socket.exists():
+        if process.poll() is not None:
+            raise NoMachineError(f"virtiofsd ended with {process.returncode}")
+        time.sleep(0.01)
+    return process
+
+
+def _kernel_package() -> str:
+    """The package with the kernel of today, on which Debian's own package without a version depends."""
+    for _ in range(2):
+        for line in _output("apt-cache", "depends", KERNEL).splitlines():
+            kind, _, package = line.strip().partition(": ")
+            if kind == "Depends":
+                return package
+        _output("apt-get", "-q", "update")
+    raise NoMachineError(f"{KERNEL} is not among this machine's packages")
+
+
+def _output(*command: str, cwd: str | None = None) -> str:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace").replace("\r\n", "\n") if path.exists() else ""

@@ -1,0 +1,37 @@
+"""Debian's kernel 6.12, whatever kernel this machine runs: the tests marked `bpf`, once more in there."""
+
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.vm import machine
+
+SECONDS = 900
+"""Far more than it takes, for a slow machine without KVM."""
+
+SCRIPT = f"""
+uname -r >/dev/ttyS1
+{sys.executable} -m pytest -q -m bpf -p no:cacheprovider --junitxml=/tmp/results.xml --ignore=tests/vm
+cat /tmp/results.xml >/dev/ttyS1
+"""
+
+
+@pytest.mark.vm
+def test_the_bpf_tests_pass_on_debians_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        run = machine.run(SCRIPT, SECONDS)
+    except machine.NoMachineError as reason:
+        pytest.skip(str(reason))
+    release, _, xml = run.result.partition("\n")
+    assert release.startswith("6.12."), run.console
+    suite = ElementTree.fromstring(xml).find("testsuite")
+    assert suite is not None, run.console
+    count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+    with capsys.disabled():
+        sys.stdout.write(f"[in the virtual machine, Linux {release}: {count}] ")
+    for case in suite.iter("testcase"):
+        for skipped in case.iter("skipped"):
+            sys.stdout.write(f"skipped there: {case.get('name')}: {skipped.get('message')}\n")
+    assert count["failures"] == count["errors"] == 0, run.console
+    assert count["tests"] > count["skipped"], "no test ran in the virtual machine:\n" + run.console
