@@ -135,12 +135,12 @@ def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> An
 
 
 def lazily(target: str, name: str) -> Callable[[], Any]:
-    """Makes the command `name` from "module:function" when called; the module has its `PAGE`."""
-    module_name, _, function_name = target.partition(":")
+    """Makes the command `name` from "module:function:PAGE" when called."""
+    module_name, function_name, page_name = target.split(":")
 
     def load() -> Any:
         module = import_module(module_name)
-        return make_command(getattr(module, function_name), name, module.PAGE)
+        return make_command(getattr(module, function_name), name, getattr(module, page_name))
 
     return load
 

@@ -15,13 +15,19 @@ from kubectl_gadget.cluster.options import KubeOptions
 
 WHERE = "Which containers"
 SHOW = "Output"
-ENGINE = "Agents and buffers"
+ENGINE = "More"
 CLUSTER = "Connection to the cluster, as kubectl's own"
 
 
-def flag(panel: str, *spellings: str, metavar: str | None = None, help: str) -> Any:
-    """One flag: `metavar` names its value, None makes it a switch."""
-    return typer.Option(*spellings, metavar=metavar, help=help, rich_help_panel=panel)
+def flag(panel: str, *spellings: str, metavar: str | None = None, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """One flag: `metavar` names its value, None makes it a switch; `choices` are what completion offers."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return typer.Option(
+        *spellings, metavar=metavar, help=help, rich_help_panel=panel, autocompletion=offered if choices else None
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class ScopeFlags:
     selector: Annotated[
         str | None,
         flag(WHERE, "--selector", "-l", metavar="LABELS", help="Pods with these labels: app=web,tier!=db"),
-        values.some_text,
+        values.label_selector,
     ] = None
 
 
@@ -59,7 +65,7 @@ class TargetFlags:
     ] = None
     host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Processes of the nodes themselves too")] = None
     local: Annotated[
-        bool | None, flag(WHERE, "--local/--no-local", help="This machine, not a cluster (default without kubeconfig)")
+        bool | None, flag(WHERE, "--local/--no-local", help="This machine; the default when there is no kubeconfig")
     ] = None
 
 
@@ -74,7 +80,8 @@ class OutputFlags:
             "--output",
             "-o",
             metavar="FORMAT",
-            help="table, wide, json, yaml, csv, name, jsonpath=…, custom-columns=…",
+            help="table wide json yaml csv name jsonpath=… custom-columns=…",
+            choices=(*values.FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
         ),
         values.output_format,
     ] = None
@@ -115,7 +122,13 @@ class OutputFlags:
     no_headers: Annotated[bool | None, flag(ENGINE, "--no-headers/--headers", help="No line of column names")] = None
     color: Annotated[
         str | None,
-        flag(ENGINE, "--color", metavar="WHEN", help="auto, always or never (default: auto, and NO_COLOR counts)"),
+        flag(
+            ENGINE,
+            "--color",
+            metavar="WHEN",
+            help="auto (which heeds NO_COLOR), always or never",
+            choices=values.COLORS,
+        ),
         values.one_of(*values.COLORS),
     ] = None
     verbose: Annotated[
@@ -161,7 +174,13 @@ class ImageFlags:
     ] = None
     image_pull_policy: Annotated[
         str | None,
-        flag(ENGINE, "--image-pull-policy", metavar="POLICY", help="Always, IfNotPresent or Never"),
+        flag(
+            ENGINE,
+            "--image-pull-policy",
+            metavar="POLICY",
+            help="Always, IfNotPresent or Never",
+            choices=values.PULL_POLICIES,
+        ),
         values.one_of(*values.PULL_POLICIES),
     ] = None
     privileged: Annotated[
@@ -251,10 +270,3 @@ class ClusterFlags:
         """The same as the cluster package takes it."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         return KubeOptions(**given)
-
-
-FLAG_SETS: tuple[type, ...] = (ScopeFlags, TargetFlags, OutputFlags, EngineFlags, ImageFlags, StartFlags, ClusterFlags)
-"""All of them, in the order of help and docs."""
-
-GLOBAL_SETS: tuple[type, ...] = (ScopeFlags, ClusterFlags)
-"""Those that work before every sub-command."""

@@ -5,13 +5,14 @@ every built-in gadget.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kubectl_gadget.cli import values
+from kubectl_gadget.cli.arguments import nearest
 from kubectl_gadget.cli.command import Entry, GroupParts, make_command, make_group
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.cli.help import Page
@@ -31,6 +32,18 @@ def index() -> Any:
     from kubectl_gadget.catalogue import load_index
 
     return load_index()
+
+
+def find_gadget(words: Sequence[str]) -> Gadget:
+    """The gadget `trace open`, `trace_open` or `open`. Raises UsageError with the nearest names."""
+    from kubectl_gadget.catalogue import load_gadget
+
+    name = " ".join(words).replace("_", " ")
+    commands = {" ".join(entry.command): entry.name for entry in index()}
+    found = [command for command in commands if name in (command, command.partition(" ")[2])]
+    if len(found) == 1:
+        return load_gadget(commands[found[0]])
+    raise UsageError(f"there is no gadget {name!r}", nearest(name, commands) or "kubectl gadget list")
 
 
 def verb_group(verb: str, summary: str) -> Any:

@@ -15,7 +15,7 @@ from kubectl_gadget.events.schema import Column, Example
 
 NAMED_ONLY = (ENGINE, CLUSTER)
 MOST_LINES = 48
-_WIDEST_NAME = 24
+_WIDEST_NAME = 30
 _WHERE = ("node", "namespace", "pod", "container")
 _WORTH_NAMING = ("--no-headers", "--color", "--ring-size", "--image", "--context", "--kubeconfig", "--as")
 
@@ -30,7 +30,9 @@ class Page:
     usage: str = ""
     """what follows the command in the usage line"""
     named_only: tuple[str, ...] = NAMED_ONLY
-    """groups of flags that are not explained"""
+    """groups of flags that are named and not explained"""
+    silent: tuple[str, ...] = ()
+    """groups of flags that are accepted, and not worth a word"""
     more: str = ""
     """a last paragraph"""
 
@@ -49,7 +51,7 @@ def _command_help(command: Any, path: str, examples: int, explain_columns: bool)
     width = _width()
     parts = [*_head(page, width, examples)]
     for title, flags in _panels(command.params).items():
-        if title not in page.named_only:
+        if title not in page.named_only and title not in page.silent:
             parts.append([f"{title}:", *_table([(flag_text(flag), flag.help or "") for flag in flags], width)])
     if page.columns:
         parts.append(["Columns:", *_columns(page.columns, width, explain_columns)])
@@ -70,6 +72,17 @@ def group_help(group: Any, path: str) -> str:
         parts.append([f"{title}:", *_table(rows, width)])
     parts.append([f"Usage: {path} {page.usage}".rstrip(), *_wrap(page.more, width)])
     return _join(parts)
+
+
+def flag_tables(params: Sequence[Any]) -> str:
+    """All flags of `params`, explained, by group."""
+    width = _width()
+    return _join(
+        [
+            [f"{title}:", *_table([(flag_text(flag), flag.help or "") for flag in flags], width)]
+            for title, flags in _panels(params).items()
+        ]
+    )
 
 
 def flag_text(flag: Any) -> str:
@@ -114,6 +127,7 @@ def _further(command: Any, width: int) -> list[str]:
     named = [
         max(item.opts, key=len)
         for title in page.named_only
+        if title not in page.silent
         for item in panels.get(title, [])
         if max(item.opts, key=len) in _WORTH_NAMING
     ]

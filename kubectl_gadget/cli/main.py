@@ -48,10 +48,12 @@ def run(words: Sequence[str]) -> int:
 
 
 def say_error(message: str, remedy: str | None = None) -> None:
-    """Writes an error for people to standard error. Control characters are shown, not sent to the terminal."""
-    text = f"error: {message}\n" + (f"try: {remedy}\n" if remedy else "")
+    """Writes an error for people to standard error; a node's text in it cannot send escapes to the terminal."""
+    from kubectl_gadget.output.escape import escape
+
+    text = f"error: {message}" + (f"\ntry: {remedy}" if remedy else "")
     try:
-        sys.stderr.write("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
+        sys.stderr.write("".join(escape(line) + "\n" for line in text.split("\n")))
         sys.stderr.flush()
     except OSError:
         # standard error is closed or full; the exit code says it all the same

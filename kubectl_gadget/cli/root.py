@@ -21,13 +21,13 @@ _VERBS = {
     "advise": "Watch, then write a policy that fits",
 }
 _COMMANDS = (
-    ("list", "Gadgets", "List the gadgets", "listing:list_gadgets"),
-    ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo"),
-    ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy"),
-    ("undeploy", "Cluster", "Remove all that deploy or a run made in the cluster", "deploy:undeploy"),
-    ("status", "Cluster", "Show the agents, and what works on which node", "status:status"),
-    ("version", "Other", "Show the version of this program and of the agents", "version:version"),
-    ("options", "Other", "Explain the flags that all commands share", "shared_flags:options"),
+    ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
+    ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo:PAGE"),
+    ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy:PAGE"),
+    ("undeploy", "Cluster", "Remove all that deploy or a run made in the cluster", "deploy:undeploy:UNDEPLOY_PAGE"),
+    ("status", "Cluster", "Show the agents, and what works on which node", "status:status:PAGE"),
+    ("version", "Other", "Show the version of this program and of the agents", "version:version:PAGE"),
+    ("options", "Other", "Explain the flags that all commands share", "shared_flags:options:PAGE"),
 )
 _PAGE = Page(
     summary="See what containers really do: the files they open, the programs they run, on every node "

@@ -5,7 +5,6 @@ The trap: what contradicts itself must be refused here, before anything was star
 
 from dataclasses import dataclass
 
-from kubectl_gadget.cli.arguments import nearest
 from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
@@ -18,7 +17,6 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cluster.options import AgentOptions, Selection
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 
@@ -37,11 +35,8 @@ class RunFlags:
 
 
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
-    """One run. Raises UsageError when flags contradict each other or name a column that no gadget has."""
+    """One run. Raises UsageError when flags contradict each other."""
     _check(pods, flags)
-    columns = flags.output.columns or ()
-    for run in gadgets:
-        _check_columns(run.gadget, columns)
     output, engine = flags.output, flags.engine
     defaults = RunOptions(gadgets)
     return RunOptions(
@@ -53,7 +48,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
             format=output.output or "table",
             no_headers=bool(output.no_headers),
             color=output.color or "auto",
-            columns=columns,
+            columns=output.columns or (),
         ),
         local=flags.target.local,
         filter=output.filter,
@@ -113,12 +108,3 @@ def _check_local(flags: RunFlags) -> None:
         for name, value in vars(given).items():
             if value is not None:
                 raise UsageError(f"{spelling(type(given), name)} makes no sense with --local: no cluster is used")
-
-
-def _check_columns(gadget: Gadget, columns: tuple[str, ...]) -> None:
-    known = [column.name for column in gadget.columns]
-    for name in columns:
-        if name not in known:
-            raise UsageError(
-                f"{' '.join(gadget.command)} has no column {name!r}; it has {', '.join(known)}", nearest(name, known)
-            )

@@ -111,6 +111,14 @@ def whole_number(text: str) -> int:
         raise ValueError("not a whole number") from None
 
 
+def label_selector(text: str) -> str:
+    """A label selector as kubectl takes it. Raises UsageError where it does not parse."""
+    from kubectl_gadget.cluster import selectors
+
+    selectors.parse(text)
+    return text
+
+
 def some_text(text: str) -> str:
     """Anything but nothing."""
     if not text.strip():

@@ -1,0 +1,72 @@
+"""Names that only a cluster or a kubeconfig knows, for completion.
+
+kubectl itself is asked, since it is what completes us, and it is there five times sooner than a client of our own. The
+trap: an unreachable cluster must cost the user's TAB key no more than `_SECONDS`.
+"""
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+
+from kubectl_gadget.cli.arguments import Given
+from kubectl_gadget.cli.binding import spelling
+from kubectl_gadget.cli.flags import ClusterFlags
+
+_SECONDS = 2.0
+_CONNECTION = {item.name for item in fields(ClusterFlags)} - {"request_timeout"}
+
+
+def of_flag(name: str, given: Sequence[Given], positionals: Sequence[str] = ()) -> list[str]:
+    """Values for the flag in the field `name`; none when that is not for a cluster to say."""
+    lookup = _LOOKUPS.get(name)
+    if lookup is not None:
+        return _ask(*lookup, given=given)
+    if name == "containers" and not _is_local(given):
+        path = "{range .items[*]}{range .spec.containers[*]}{.name} {end}{end}" if not positionals else ""
+        path = path or "{range .spec.containers[*]}{.name} {end}"
+        return _ask("get", "pods", *positionals[:1], *_scope(given), f"-o=jsonpath={path}", given=given)
+    return []
+
+
+def pods(given: Sequence[Given]) -> list[str]:
+    """Pods of the namespaces that the flags name."""
+    return [] if _is_local(given) else _ask("get", "pods", *_scope(given), "-o=name", given=given)
+
+
+_LOOKUPS: Mapping[str, tuple[str, ...]] = {
+    "namespace": ("get", "namespaces", "-o=name"),
+    "nodes": ("get", "nodes", "-o=name"),
+    "context": ("config", "get-contexts", "-o=name"),
+    "cluster": ("config", "get-clusters"),
+    "user": ("config", "get-users"),
+}
+
+
+def _is_local(given: Sequence[Given]) -> bool:
+    return any(item.name == "local" and item.value is True for item in given)
+
+
+def _scope(given: Sequence[Given]) -> list[str]:
+    last = {item.name: item.value for item in given}
+    if last.get("all_namespaces") is True:
+        return ["--all-namespaces"]
+    return [f"--namespace={last['namespace']}"] if "namespace" in last else []
+
+
+def _connection(given: Sequence[Given]) -> list[str]:
+    return [f"{spelling(ClusterFlags, item.name)}={item.value}" for item in given if item.name in _CONNECTION]
+
+
+def _ask(
+    *words: str, given: Sequence[Given], run: Callable[..., "subprocess.CompletedProcess[str]"] = subprocess.run
+) -> list[str]:
+    """What kubectl prints, without kinds and titles. An error means that nothing is offered."""
+    command = ["kubectl", *words, *_connection(given)]
+    if words[0] != "config":
+        command.append(f"--request-timeout={_SECONDS:.0f}s")
+    try:
+        done = run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    names = [word.rpartition("/")[2] if words[0] == "get" else word for word in done.stdout.split()]
+    return [name for name in dict.fromkeys(names) if name != "NAME"]

@@ -1,0 +1,153 @@
+"""`kubectl_complete-gadget`: what the TAB key offers after `kubectl gadget`.
+
+kubectl runs this program with the words of the command line, the last one unfinished, and reads candidates, one a line
+with a tab before its description, and at the end `:` and a number that tells the shell what to do
+(https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/, cobra's ShellCompDirective). The trap: a single line
+on standard error lands in the middle of what the user is typing, so nothing may ever be written there.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kubectl_gadget.cli import cluster_names
+from kubectl_gadget.cli.arguments import Given, parse
+from kubectl_gadget.cli.command import GadgetGroup, spellings
+from kubectl_gadget.cli.root import root
+
+FILES = 0
+"""Directives: let the shell offer files."""
+NO_FILES = 4
+NO_FILES_NO_SPACE = 6
+
+
+class Candidate(NamedTuple):
+    """One word that may stand here."""
+
+    word: str
+    description: str = ""
+
+
+@dataclass
+class Place:
+    """Where on the command line the unfinished word stands."""
+
+    command: Any
+    given: list[Given] = field(default_factory=list)
+    positionals: list[str] = field(default_factory=list)
+    pending: str | None = None
+
+
+def main() -> None:
+    """Entry of the program: prints candidates and the directive, whatever happens."""
+    sys.stderr = open(os.devnull, "w")
+    try:
+        candidates, directive = complete(sys.argv[1:])
+        lines = [_line(candidate) for candidate in candidates]
+    except (Exception, KeyboardInterrupt):
+        # there is nobody to tell: the shell shows whatever is written
+        lines, directive = [], NO_FILES
+    sys.stdout.write("".join(line + "\n" for line in [*lines, f":{directive}"]))
+
+
+def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
+    """Candidates for the last of `words`, and the directive. Raises GadgetError when the words before make no sense."""
+    *before, current = words or [""]
+    place = _find(before)
+    if place is None:
+        return [], NO_FILES
+    known = spellings(place.command)
+    if place.pending:
+        return _values(place, known[place.pending].name, current)
+    if current.startswith("-") and "=" in current:
+        name, _, value = current.partition("=")
+        return _values(place, known[name].name, value) if name in known else ([], NO_FILES)
+    if current.startswith("-"):
+        return _matching(_flags(place.command), current), NO_FILES
+    if isinstance(place.command, GadgetGroup):
+        entries = place.command.entries.items()
+        found = [Candidate(name, entry.summary) for name, entry in entries if not entry.hidden]
+        return _matching(found, current), NO_FILES if found else FILES
+    return _matching(_arguments(place), current), NO_FILES
+
+
+def _find(words: Sequence[str]) -> Place | None:
+    """The command that `words` lead to; None when there is none of that name."""
+    place = Place(root())
+    rest = list(words)
+    while True:
+        is_group = isinstance(place.command, GadgetGroup)
+        parsed = parse(spellings(place.command), rest, subcommands=is_group)
+        place.given += parsed.given
+        if not is_group or not parsed.positionals:
+            place.positionals, place.pending = parsed.positionals, parsed.pending
+            return place
+        name, *rest = parsed.positionals
+        place.command = place.command.get_command(None, name)
+        if place.command is None:
+            return None
+
+
+def _flags(command: Any) -> Iterable[Candidate]:
+    for item in command.params:
+        if item.param_type_name == "option":
+            yield from (Candidate(text, item.help or "") for text in sorted(item.opts, key=len, reverse=True))
+    yield Candidate("--help", "Show the help of this command")
+
+
+def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int]:
+    """Candidates for the value of the flag `name`."""
+    (item,) = (item for item in place.command.params if item.name == name)
+    if item.metavar == "FILE":
+        return [], FILES
+    if name in ("columns", "nodes", "containers"):
+        done, comma, current = current.rpartition(",")
+        names = _columns(place) if name == "columns" else _looked_up(place, name)
+        return _matching(names, current, done + comma), NO_FILES
+    offered = item.shell_complete(None, current)
+    if offered:
+        candidates = [Candidate(choice.value) for choice in offered]
+        open_ended = all(candidate.word.endswith("=") for candidate in candidates)
+        return candidates, NO_FILES_NO_SPACE if open_ended else NO_FILES
+    return _matching(_looked_up(place, name), current), NO_FILES
+
+
+def _columns(place: Place) -> list[Candidate]:
+    return [Candidate(column.name, column.description) for column in place.command.page.columns]
+
+
+def _looked_up(place: Place, name: str) -> list[Candidate]:
+    return [Candidate(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
+
+
+def _arguments(place: Place) -> list[Candidate]:
+    """Candidates for a word that is no flag: pods, or the gadgets of the demo."""
+    takes = [item.metavar for item in place.command.params if item.param_type_name == "argument"]
+    if takes == ["POD"]:
+        pods = cluster_names.pods(place.given)
+        return [Candidate(pod) for pod in pods if pod not in place.positionals]
+    if takes == ["GADGET"]:
+        from kubectl_gadget.cli.gadgets import index
+
+        level = len(place.positionals)
+        commands = [entry.command for entry in index() if list(entry.command[:level]) == place.positionals]
+        words = dict.fromkeys(command[level] for command in commands if len(command) > level)
+        return [Candidate(word) for word in words]
+    return []
+
+
+def _matching(candidates: Iterable[Candidate], current: str, prefix: str = "") -> list[Candidate]:
+    return [Candidate(prefix + word, description) for word, description in candidates if word.startswith(current)]
+
+
+def _line(candidate: Candidate) -> str:
+    """A candidate as cobra reads it; what the cluster said must not break out of its line."""
+    word, description = candidate
+    text = f"{word}\t{description}" if description else word
+    return "".join(c for c in text if c.isprintable() or c == "\t")
+
+
+if __name__ == "__main__":
+    main()

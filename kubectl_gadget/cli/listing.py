@@ -1,0 +1,62 @@
+"""`kubectl gadget list`: every gadget with its description."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.gadgets import index
+from kubectl_gadget.cli.help import Page
+from kubectl_gadget.events.schema import Example
+
+LIST_FORMATS = ("table", "json", "name")
+PAGE = Page(
+    "List the gadgets.",
+    (
+        Example("kubectl gadget list", "every gadget with its description"),
+        Example("kubectl gadget list -o json", "the same for programs"),
+    ),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json or name", choices=LIST_FORMATS),
+    values.one_of(*LIST_FORMATS),
+]
+NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No line of column names")]
+
+
+def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
+    """Prints the catalogue."""
+    entries = index()
+    if output == "json":
+        rows = [
+            {
+                "name": entry.name,
+                "command": f"kubectl gadget {' '.join(entry.command)}",
+                "group": entry.group,
+                "description": entry.summary,
+            }
+            for entry in entries
+        ]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    elif output == "name":
+        sys.stdout.writelines(entry.name + "\n" for entry in entries)
+    else:
+        table = [(" ".join(entry.command), entry.group, entry.summary) for entry in entries]
+        print_table(("GADGET", "GROUP", "DESCRIPTION"), table, not no_headers)
+    return 0
+
+
+def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], with_headers: bool = True) -> None:
+    """A table on standard output as kubectl draws them: upper-case titles, three spaces, no lines."""
+    from tabulate import tabulate
+
+    from kubectl_gadget.output.escape import escape
+
+    cells = [[escape(cell) for cell in row] for row in [*([headers] if with_headers else []), *rows]]
+    text = tabulate(cells, tablefmt="plain", disable_numparse=True)
+    sys.stdout.writelines(line.rstrip() + "\n" for line in text.splitlines())

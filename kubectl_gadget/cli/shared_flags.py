@@ -1,0 +1,27 @@
+"""`kubectl gadget options`: the flags that all commands share, as `kubectl options` has kubectl's."""
+
+import sys
+
+from kubectl_gadget.cli.command import make_command
+from kubectl_gadget.cli.flags import CLUSTER, WHERE, ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.help import Page, flag_tables
+from kubectl_gadget.cli.run_options import RunFlags
+from kubectl_gadget.events.schema import Example
+
+PAGE = Page(
+    "Explain the flags that all commands share.",
+    (Example("kubectl gadget options", "all of them"),),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+
+
+def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    """Prints every shared flag with its explanation."""
+    sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
+    sys.stdout.write(flag_tables(make_command(_all, "options", PAGE).params))
+    return 0
+
+
+def _all(flags: RunFlags) -> int:
+    raise NotImplementedError("it only lends its flags")

@@ -1,0 +1,70 @@
+"""`kubectl gadget status`: the agent of each node, and what cannot work there."""
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.connect import connect, say
+from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.status import NodeStatus
+
+PAGE = Page(
+    "Show the agent of each node, its kernel, and what cannot work there.",
+    (
+        Example("kubectl gadget status", "one line per node"),
+        Example("kubectl gadget status -o json", "all that the agents say of themselves"),
+    ),
+    usage="[flags]",
+    silent=(WHERE,),
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
+    values.one_of("table", "json"),
+]
+_NONE = "<none>"
+
+
+def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
+    """Asks every resident agent."""
+    from kubectl_gadget.cluster.status import status as ask
+
+    nodes = asyncio.run(ask(connect(cluster), AgentOptions()))
+    if output == "json":
+        sys.stdout.write(json.dumps([vars(node) for node in nodes], indent=2) + "\n")
+        return 0
+    print_table(
+        ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "MISSING"), [_row(node) for node in nodes], not no_headers
+    )
+    sys.stdout.flush()
+    for node in nodes:
+        _explain(node)
+    if not any(node.pod for node in nodes):
+        say("no agents are deployed; each run starts its own, and kubectl gadget deploy keeps them")
+    return 0
+
+
+def _row(node: "NodeStatus") -> tuple[str, ...]:
+    hello: dict[str, Any] = node.hello or {}
+    can: dict[str, Any] = hello.get("can") or {}
+    missing = ",".join(name for name, works in can.items() if works is False and name != "btf")
+    btf = {True: "yes", False: "no"}.get(can.get("btf"), _NONE)  # type: ignore[arg-type]
+    agent = _NONE if node.pod is None else node.state
+    said = [str(hello.get(name) or _NONE) for name in ("agent", "kernel", "architecture")]
+    return (node.node, agent, *said, btf, missing or _NONE)
+
+
+def _explain(node: "NodeStatus") -> None:
+    if node.problem:
+        say(f"{node.node}: {node.problem}")
+    for problem in (node.hello or {}).get("problems") or []:
+        remedy = f"; try: {problem['try']}" if problem.get("try") else ""
+        say(f"{node.node}: {problem.get('what')}: {problem.get('why')}{remedy}")
