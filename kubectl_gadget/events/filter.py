@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import cel
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.expressions import NotVectorised, compile_condition
@@ -22,6 +23,18 @@ from kubectl_gadget.events.truth import Truth
 from kubectl_gadget.events.vectors import Mask
 
 __all__ = ["Filter", "compile_filter", "kernel_parameters"]
+
+
+def cel_functions() -> dict[str, Any]:
+    """Functions in which cel-python differs from the CEL specification: its size(null) is 0, not an error."""
+    from celpy.evaluation import CELEvalError, base_functions
+
+    def size(value: Any) -> Any:
+        if value is None:
+            return CELEvalError("no such overload", TypeError, ("size(null)",))
+        return base_functions["size"](value)
+
+    return {"size": size}
 
 
 class _RowByRow:
@@ -37,7 +50,7 @@ class _RowByRow:
         self._members = [member for name, member in members.items() if name in names]
         environment = celpy.Environment()
         self._convert = json_to_cel
-        self._program = environment.program(tree)
+        self._program = environment.program(tree, functions=cel_functions())
 
     def mask(self, batch: Batch) -> Mask:
         """Where the part is true."""
@@ -132,4 +145,7 @@ def compile_filter(expression: str, gadgets: Sequence[Gadget]) -> Filter:
     Raises UsageError, with the place in the expression, when it does not parse, when it names a column that no gadget
     has, and when types do not fit as far as that can be known before there are rows.
     """
-    return Filter(expression, cel.parse(expression), gadgets)
+    try:
+        return Filter(expression, cel.parse(expression), gadgets)
+    except RecursionError:
+        raise UsageError("filter: the expression is nested too deeply") from None

@@ -70,9 +70,7 @@ def custom_columns(spec: str, known: frozenset[str]) -> tuple[list[Heading], lis
     for item in re.split(r",(?![^\[({]*[\])}])", spec):
         title, colon, path = item.partition(":")
         if not colon or not title or not path:
-            raise UsageError(
-                f"custom-columns: expected HEADER:.column, got {item!r}", "custom-columns=PID:.pid,FILE:.path"
-            )
+            raise UsageError(f"custom-columns: {item!r} is not HEADER:.column", "custom-columns=PID:.pid,FILE:.path")
         headings.append(Heading(title.lower(), title, len(title)))
         path = path.removeprefix("{").removesuffix("}")
         finds.append(_find(path if path[:1] in ".$@[" else f".{path}", known))

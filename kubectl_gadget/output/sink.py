@@ -13,7 +13,7 @@ class Sink(ABC):
     """Takes rows until it is closed. It does not own its stream."""
 
     def start(self) -> None:  # noqa: B027
-        """To be called when the run begins, before there are rows: a terminal gets its header then."""
+        """To be called when the run begins, before there are rows. A table's header waits for them, to fit them."""
 
     @abstractmethod
     def write(self, rows: Rows) -> None:

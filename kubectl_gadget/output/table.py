@@ -45,10 +45,6 @@ class TableSink(Sink):
         self._terminal_width = 0
         self._begun = False
 
-    def start(self) -> None:
-        if self._terminal is not None:
-            self._begin()
-
     def write(self, rows: Rows) -> None:
         if not len(rows):
             return
@@ -97,7 +93,7 @@ class TableSink(Sink):
         ]
 
     def _begin(self) -> None:
-        """Prints the header, once, and on a terminal again when its width has changed."""
+        """Prints the header before the first rows, and on a terminal again when its width has changed."""
         width = self._terminal.width() if self._terminal is not None else 0
         if self._begun and width == self._terminal_width:
             return

@@ -59,7 +59,9 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> lis
     if excess > 0:
         floors = [max(low, _STRETCH_LEAST) for low in least]
         excess = _shrink(widths, [n for n, h in enumerate(headings) if h.stretch], floors, excess)
-        excess = _shrink(widths, [n for n, h in enumerate(headings) if not h.stretch], least, excess)
+        others = [n for n, h in enumerate(headings) if not h.stretch]
+        excess = _shrink(widths, others, list(map(max, least, seen)), excess)
+        excess = _shrink(widths, others, least, excess)
         _shrink(widths, list(range(len(widths))), [1] * len(widths), excess)
         return widths
     for number, heading in enumerate(headings):

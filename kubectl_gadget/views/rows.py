@@ -12,6 +12,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.kinds import Member
 from kubectl_gadget.events.members import filter_members, shown
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.vectors import json_texts
 from kubectl_gadget.views.columns import EVENT, find_column, member_names
 
 
@@ -42,7 +43,7 @@ class MemberRows:
     def _lines(self, batch: Batch) -> list[str]:
         template, lists = "", list[list[Any]]()
         if self.event:
-            template = f'"{EVENT}":"{batch.gadget.name}"'
+            template = f'"{EVENT}":{json_texts([batch.gadget.name])[0]}'.replace("%", "%%")
         for member in self.members(batch):
             vector = batch.vector(member.name, member.read)
             if member.optional and vector.absent():

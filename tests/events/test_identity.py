@@ -1,0 +1,88 @@
+"""Cgroup ids to containers."""
+
+import numpy as np
+import pytest
+
+from kubectl_gadget.events.identity import HOST, KEEP_SECONDS, UNKNOWN, Container, ContainerFilter, Identity
+
+XWING = {"id": "c1", "namespace": "default", "pod": "xwing", "container": "ship", "pod_uid": "u1", "kind": "container"}
+PAUSE = {"id": "c2", "namespace": "default", "pod": "xwing", "pod_uid": "u1", "kind": "sandbox"}
+
+
+def pods(identity: Identity, *cgroups: int) -> list[str]:
+    """The pod of each cgroup."""
+    owners = identity.lookup(np.array(cgroups, np.uint64))
+    return [owners.containers[code].pod or owners.containers[code].kind for code in owners.codes]
+
+
+def known() -> Identity:
+    """A node with one pod, its sandbox, and a host cgroup."""
+    identity = Identity("node-1")
+    identity.apply({"containers": [XWING, PAUSE], "cgroups": {"7": "c1", "8": "c1", "9": "c2", "10": None}}, 0.0)
+    return identity
+
+
+def test_rows_are_named_by_their_cgroup() -> None:
+    assert pods(known(), 7, 8, 10, 99, 0, 2**64 - 1) == ["xwing", "xwing", "host", "unknown", "unknown", "unknown"]
+
+
+def test_unknown_cgroups_are_counted() -> None:
+    assert known().lookup(np.array([7, 99, 1], np.uint64)).unattributed() == 2
+    assert Identity("node-1").lookup(np.array([7], np.uint64)).unattributed() == 1
+
+
+def test_a_removed_container_stays_known_for_some_minutes() -> None:
+    identity = known()
+    identity.apply({"removed": [7]}, 10.0)
+    identity.expire(10.0 + KEEP_SECONDS)
+    assert pods(identity, 7) == ["xwing"]
+    identity.expire(11.0 + KEEP_SECONDS)
+    assert pods(identity, 7, 8) == ["unknown", "xwing"]
+
+
+def test_a_cgroup_that_comes_back_is_not_forgotten() -> None:
+    identity = known()
+    identity.apply({"removed": [7]}, 10.0)
+    identity.apply({"cgroups": {"7": "c1"}}, 20.0)
+    identity.expire(1e6)
+    assert pods(identity, 7) == ["xwing"]
+
+
+def test_a_containers_name_may_come_after_its_cgroup() -> None:
+    identity = Identity("node-1")
+    identity.apply({"cgroups": {"7": "c1"}}, 0.0)
+    assert pods(identity, 7) == ["unknown"]
+    identity.apply({"containers": [XWING]}, 0.0)
+    assert pods(identity, 7) == ["xwing"]
+
+
+@pytest.mark.parametrize(
+    ("filter", "wanted"),
+    [
+        (ContainerFilter(), [True, True, False, False, True]),
+        (ContainerFilter(host=True), [True, True, True, False, True]),
+        (ContainerFilter(namespaces=frozenset({"default"})), [True, False, False, False, False]),
+        (ContainerFilter(pods=frozenset({"other"})), [False, False, False, False, False]),
+        (ContainerFilter(containers=frozenset({"ship"})), [True, False, False, False, False]),
+        (ContainerFilter(exclude_pods=frozenset({"u1"})), [False, True, False, False, True]),
+    ],
+)
+def test_the_late_decision_is_the_agents_rule(filter: ContainerFilter, wanted: list[bool]) -> None:
+    containers = [
+        Container("container", "default", "xwing", "ship", pod_uid="u1"),
+        Container("container", "", "", "my-docker"),
+        HOST,
+        Container("sandbox", "default", "xwing", pod_uid="u1"),
+        UNKNOWN,
+    ]
+    assert [filter.wanted(container) for container in containers] == wanted
+
+
+def test_a_filter_is_sent_as_the_protocol_says() -> None:
+    value = ContainerFilter(namespaces=frozenset({"b", "a"}), host=True).to_json()
+    assert value == {"namespaces": ["a", "b"], "pods": None, "containers": None, "exclude_pods": [], "host": True}
+
+
+def test_many_rows_are_decided_at_once() -> None:
+    owners = known().lookup(np.array([7, 9, 10, 7], np.uint64))
+    assert owners.wanted(ContainerFilter()).tolist() == [True, False, False, True]

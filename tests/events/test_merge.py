@@ -1,0 +1,157 @@
+"""Rows of many nodes in one order."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.events.rows import Rows
+from tests.events.records import OPEN, record, ring
+
+WAIT = 200
+
+
+def batch(*times: int, node: str = "a", offset: int = 0) -> Batch:
+    """A batch with rows of these boot times."""
+    made = decode(OPEN, node, ring(*(record(timestamp=time) for time in times)))
+    made.clock_offset_ns = offset
+    return made
+
+
+def times(rows: Rows) -> list[int]:
+    """The wall times of the rows, in their order."""
+    return rows.collect(lambda part: part.wall_ns().tolist())
+
+
+def two_nodes(sort: bool = True) -> TimeMerge:
+    """A merge that waits for the nodes a and b."""
+    merge = TimeMerge(WAIT, sort)
+    merge.join("a")
+    merge.join("b")
+    return merge
+
+
+def test_one_node_waits_for_nothing() -> None:
+    merge = TimeMerge(WAIT)
+    merge.join("a")
+    merge.add(batch(3, 1, 2), 0)
+    assert times(merge.release(0)) == [1, 2, 3]
+
+
+def test_rows_wait_until_every_node_is_complete_past_them() -> None:
+    merge = two_nodes()
+    merge.add(batch(10, 30), 0)
+    merge.complete("a", 40)
+    assert times(merge.release(0)) == []
+    merge.add(batch(20, node="b"), 1)
+    merge.complete("b", 25)
+    assert times(merge.release(1)) == [10, 20]
+    merge.complete("b", 31)
+    assert times(merge.release(2)) == [30]
+
+
+def test_a_row_at_the_limit_itself_still_waits() -> None:
+    merge = two_nodes()
+    merge.add(batch(10), 0)
+    merge.complete("a", 10)
+    merge.complete("b", 10)
+    assert times(merge.release(0)) == []
+
+
+def test_a_silent_node_holds_rows_up_for_the_wait_only() -> None:
+    merge = two_nodes()
+    merge.add(batch(10), 1000)
+    assert merge.next_release_ns() == 1000 + WAIT
+    assert times(merge.release(1000 + WAIT - 1)) == []
+    assert times(merge.release(1000 + WAIT)) == [10]
+    assert merge.next_release_ns() is None
+
+
+def test_a_clock_that_is_ahead_holds_nothing_up() -> None:
+    merge = two_nodes()
+    merge.add(batch(10**15), 0)
+    assert times(merge.release(WAIT)) == [10**15]
+
+
+def test_a_node_that_left_is_not_waited_for() -> None:
+    merge = two_nodes()
+    merge.add(batch(10), 0)
+    merge.leave("b")
+    assert times(merge.release(0)) == [10]
+
+
+def test_the_nodes_clocks_are_applied() -> None:
+    merge = two_nodes()
+    merge.add(batch(10, node="a", offset=100), 0)
+    merge.add(batch(50, node="b", offset=0), 0)
+    assert times(merge.flush()) == [50, 110]
+
+
+def test_rows_that_come_too_late_are_counted_and_shown() -> None:
+    merge = two_nodes()
+    merge.add(batch(10), 0)
+    merge.release(WAIT)
+    merge.add(batch(5, node="b"), WAIT)
+    assert merge.late == 1
+    assert times(merge.release(WAIT)) == [5] or times(merge.flush()) == [5]
+
+
+def test_without_sorting_rows_come_as_they_came() -> None:
+    merge = two_nodes(sort=False)
+    merge.add(batch(30, 10), 0)
+    merge.add(batch(20, node="b"), 0)
+    assert times(merge.release(0)) == [30, 10, 20]
+
+
+def test_rows_of_many_nodes_interleave() -> None:
+    merge = TimeMerge(WAIT)
+    for number in range(50):
+        merge.join(str(number))
+        merge.add(batch(*range(number, 1000, 50), node=str(number)), 0)
+        merge.complete(str(number), 500)
+    assert times(merge.release(0)) == list(range(500))
+    assert len(merge) == 500
+    assert times(merge.flush()) == list(range(500, 1000))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 100), max_size=8), st.integers(0, 50))),
+    st.integers(0, 20),
+)
+def test_nothing_is_lost_and_each_release_is_in_order(steps: list[tuple[str, list[int], int]], wait: int) -> None:
+    merge = TimeMerge(wait)
+    for node in "abc":
+        merge.join(node)
+    now, given_times, seen = 0, list[int](), list[int]()
+    for node, stamps, pause in steps:
+        now += pause
+        merge.add(batch(*stamps, node=node), now)
+        given_times += stamps
+        released = times(merge.release(now))
+        assert released == sorted(released)
+        seen += released
+    rest = times(merge.flush())
+    assert rest == sorted(rest)
+    assert sorted(seen + rest) == sorted(given_times)
+    if merge.late == 0:
+        assert seen + rest == sorted(given_times)
+
+
+def test_the_head_and_a_choice_of_merged_rows_keep_their_order() -> None:
+    merge = two_nodes()
+    merge.add(batch(1, 4, 5), 0)
+    merge.add(batch(2, 3, 6, node="b"), 0)
+    rows = merge.flush()
+    assert times(rows.head(4)) == [1, 2, 3, 4]
+    assert len(rows.head(4)) == 4
+    assert times(rows.head(100)) == [1, 2, 3, 4, 5, 6]
+    assert rows.mask(lambda part: part.wall_ns() > 3).tolist() == [False, False, False, True, True, True]
+    assert times(rows.head(5).head(3)) == [1, 2, 3]
+
+
+def test_a_row_that_waits_does_not_hold_its_whole_buffer() -> None:
+    merge = two_nodes()
+    whole = batch(*range(10_000))
+    merge.add(whole.select(whole.raw("timestamp") == 77), 0)
+    assert merge.nbytes < 1000
+    assert times(merge.flush()) == [77]

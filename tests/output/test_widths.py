@@ -1,0 +1,57 @@
+"""Widths of texts and of columns."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_gadget.output.widths import GAP, cut, fit, pad, text_width, widest
+from kubectl_gadget.views.columns import Heading
+
+HEADINGS = [Heading("pid", "PID", 7, "right"), Heading("pod", "POD", 10), Heading("path", "PATH", 20, stretch=True)]
+
+
+def test_east_asian_text_takes_two_cells_a_character() -> None:
+    assert text_width("日本") == 4
+    assert widest(["ab", "日本", "é"]) == 4
+
+
+def test_what_is_cut_ends_with_an_ellipsis_and_fits() -> None:
+    assert cut("/etc/passwd", 6) == "/etc/…"
+    assert cut("/etc", 6) == "/etc"
+    assert cut("日本語", 4) == "日…"
+
+
+@given(st.text(alphabet="ab日é…", max_size=20), st.integers(1, 20))
+def test_a_cut_text_never_takes_more_cells(text: str, width: int) -> None:
+    assert text_width(cut(text, width)) <= width
+
+
+def test_padding_counts_cells() -> None:
+    assert pad("日", 4, "left") == "日  "
+    assert pad("7", 3, "right") == "  7"
+
+
+def test_what_is_left_over_goes_to_the_columns_that_stretch() -> None:
+    assert fit(HEADINGS, [0, 0, 0], 80) == [7, 10, 80 - 17 - 2 * len(GAP)]
+
+
+def test_columns_that_stretch_give_way_first() -> None:
+    assert fit(HEADINGS, [7, 10, 90], 35) == [7, 10, 14]
+
+
+def test_other_columns_give_way_next() -> None:
+    assert fit(HEADINGS, [7, 10, 30], 30) == [7, 7, 12]
+
+
+def test_of_those_the_ones_with_blanks_to_give_are_the_first() -> None:
+    assert fit(HEADINGS, [3, 10, 30], 30) == [4, 10, 12]
+
+
+def test_a_column_with_long_values_takes_what_is_left_over() -> None:
+    assert fit(HEADINGS, [0, 30, 0], 80)[1] == 30
+
+
+@given(st.integers(8, 300), st.lists(st.integers(0, 100), min_size=3, max_size=3))
+def test_a_table_always_fits_its_terminal(width: int, seen: list[int]) -> None:
+    widths = fit(HEADINGS, seen, width)
+    assert sum(widths) + 2 * len(GAP) <= width
+    assert min(widths) >= 1

@@ -1,0 +1,47 @@
+"""Which columns are shown."""
+
+from dataclasses import replace
+
+import pytest
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.views.columns import choose_columns, headings, member_names
+from tests.events.records import OPEN, column
+
+EXEC = replace(OPEN, name="trace_exec", columns=(column("node"), column("pid"), column("ppid"), column("args")))
+DEFAULT = ["node", "namespace", "pod", "container", "pid", "comm", "fd", "errno", "path"]
+
+
+def test_a_table_has_the_default_columns_in_their_order() -> None:
+    assert choose_columns([OPEN], (), "default") == DEFAULT
+
+
+def test_wide_has_more_and_json_has_all() -> None:
+    assert choose_columns([OPEN], (), "wide")[len(DEFAULT) :][:2] == ["timestamp", "uid"]
+    assert "tid" not in choose_columns([OPEN], (), "wide")
+    assert len(choose_columns([OPEN], (), "json")) == len(OPEN.columns)
+
+
+def test_columns_can_be_chosen_added_and_taken_away() -> None:
+    assert choose_columns([OPEN], ("path", "pid"), "default") == ["path", "pid"]
+    assert choose_columns([OPEN], ("+uid", "-node", "-namespace"), "default") == [*DEFAULT[2:], "uid"]
+    assert choose_columns([OPEN], ("+pod_uid",), "default")[-1] == "pod_uid"
+
+
+def test_a_column_that_does_not_exist_is_an_error_with_the_nearest_names() -> None:
+    with pytest.raises(UsageError, match="no column 'pth'") as caught:
+        choose_columns([OPEN], ("pid", "pth"), "default")
+    assert caught.value.remedy == "path?"
+    with pytest.raises(UsageError, match="leaves no column"):
+        choose_columns([OPEN], ("pid", "-pid"), "default")
+
+
+def test_several_gadgets_share_one_table_with_an_event_column() -> None:
+    names = choose_columns([OPEN, EXEC], (), "default")
+    assert names == [*DEFAULT, "ppid", "args"]
+    assert headings([OPEN, EXEC], names)[0].title == "EVENT"
+    assert headings([OPEN], names)[0].title == "NODE"
+
+
+def test_a_chosen_column_brings_its_members() -> None:
+    assert member_names(OPEN, ["errno", "path"]) == ["errno", "error", "path", "path_cut", "path_bytes"]
