@@ -9,19 +9,21 @@ of running containers. The trap: runtimes may live in another mount namespace, s
 import json
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent import cgroups, identity, node
+from kubectl_gadget.agent import cgroups, identity, node, procfs
 from kubectl_gadget.agent.identity import Container
 
-_TASKS = (
-    "/run/containerd/io.containerd.runtime.v2.task",
-    "/run/k3s/containerd/io.containerd.runtime.v2.task",
-    "/run/k0s/containerd/io.containerd.runtime.v2.task",
-    "/var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task",
-    "/run/docker/containerd/daemon/io.containerd.runtime.v2.task",
+_TASKS = "io.containerd.runtime.v2.task"
+"""Folder in containerd's state folder. It has one folder for each containerd namespace, which has the bundles."""
+_STATE_FOLDERS = (
+    "/run/containerd",
+    "/run/k3s/containerd",
+    "/run/k0s/containerd",
+    "/var/snap/microk8s/common/run/containerd",
+    "/run/docker/containerd/daemon",
 )
-"""Folders with one folder for each containerd namespace, which has one bundle for each container."""
 _STORAGE = ("/var/lib/containers/storage/overlay-containers", "/run/containers/storage/overlay-containers")
 """CRI-O and Podman: ID/userdata is the bundle."""
 _DOCKER = "/var/lib/docker/containers"
@@ -58,7 +60,7 @@ class Bundles:
 
     def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
         """Runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for it."""
-        told = identity.command(command_line(creator))
+        told = identity.command(procfs.command_line(creator))
         if told is None:
             return None
         config = read_json(f"{self._bundle_of(creator, told)}/config.json")
@@ -80,35 +82,35 @@ class Bundles:
     def learn(self, path: str) -> None:
         """Learns bundle folders from the shim above a running container's processes."""
         for pid in cgroups.processes(self._cgroup_root, path)[:1]:
-            shim = parent(pid)
-            bundle = _read_link(f"/proc/{shim}/cwd")
-            # A parent inside the container would let it say where to look for names.
-            if (
-                shim > 1
-                and bundle
-                and path.rpartition("/")[2] not in _cgroup(shim).split("/")
-                and os.path.exists(f"/proc/{shim}/root{bundle}/config.json")
-            ):
+            shim = procfs.parent(pid)
+            # A parent inside the container would let the container say where to look for names.
+            if shim <= 1 or path.rpartition("/")[2] in procfs.cgroup(shim).split("/"):
+                continue
+            bundle = procfs.link(f"/proc/{shim}/cwd")
+            if bundle and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
                 self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
 
-    def _candidates(self, unnamed: Container, path: str, creator: int) -> list[str]:
-        """Folders that may be the bundle, the surest first."""
-        found = []
-        told = identity.command(command_line(creator)) if creator else None
-        if told and told.id == unnamed.id:
-            bundle = self._bundle_of(creator, told)
-            found.append(bundle)
-            self._learn_from_runtime(creator, bundle)
+    def _candidates(self, unnamed: Container, path: str, creator: int) -> Iterator[str]:
+        """Folders that may be the bundle, the surest and cheapest first."""
         id = unnamed.id
-        if len(id) != 64 and not told:
-            found += [self._host + known.bundle for known in self.known_to_runc() if known.id == id and known.bundle]
+        told = identity.command(procfs.command_line(creator)) if creator else None
+        if told and told.id == id:
+            bundle = self._bundle_of(creator, told)
+            self._learn_from_runtime(creator, bundle)
+            yield bundle
+        if len(id) != 64:
+            yield from (self._host + known.bundle for known in self.known_to_runc() if known.id == id and known.bundle)
+        yield from (f"{place}/{id}" for place in self._learnt)
         roots = self._roots()
-        places = self._learnt + [
-            folder for root in roots for tasks in _TASKS for folder in _folders(f"{root}{tasks}/*")
-        ]
-        found += [f"{place}/{id}" for place in places]
-        found += [f"{root}{storage}/{id}/userdata" for root in roots for storage in _STORAGE]
-        return found
+        for state in (root + folder for root in roots for folder in _STATE_FOLDERS):
+            yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
+        yield from (f"{root}{storage}/{id}/userdata" for root in roots for storage in _STORAGE)
+        before = set(self._learnt)
+        self.learn(path)
+        yield from (f"{place}/{id}" for place in self._learnt if place not in before)
+        for state in (folder for root in roots for folder in _folders(f"{root}/run/*")):
+            if _owned_by_root(f"{state}/{_TASKS}"):
+                yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
 
     def _roots(self) -> list[str]:
         """Root directories that may be the node's: the mounted one, process 1's (with hostPID), and those of shims."""
@@ -116,12 +118,12 @@ class Bundles:
         return list(dict.fromkeys([self._host, *(["/proc/1/root"] if self._host else []), *learnt]))
 
     def _bundle_of(self, pid: int, told: identity.Command) -> str:
-        working = _read_link(f"/proc/{pid}/cwd") or "/"
+        working = procfs.link(f"/proc/{pid}/cwd") or "/"
         return f"/proc/{pid}/root" + os.path.join(working, told.bundle or "")
 
     def _learn_from_runtime(self, pid: int, bundle: str) -> None:
         # The runtime itself is gone in a moment; the shim that started it stays and shares its mount namespace.
-        shim = parent(pid)
+        shim = procfs.parent(pid)
         folder = os.path.dirname(bundle.rstrip("/")).removeprefix(f"/proc/{pid}/root")
         if shim > 1 and os.path.isdir(f"/proc/{shim}/root{folder}"):
             self._remember(f"/proc/{shim}/root{folder}")
@@ -165,47 +167,20 @@ def read_json(path: str) -> object:
         os.close(fd)
 
 
-def command_line(pid: int) -> list[str]:
-    """A process's arguments; [] when it is gone."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(1 << 16).decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return []
-
-
-def parent(pid: int) -> int:
-    """A process's parent; 0 when it is gone or has none here."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command name, in parentheses, may hold anything.
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _cgroup(pid: int) -> str:
-    """Path of a process's cgroup v2."""
-    try:
-        with open(f"/proc/{pid}/cgroup", errors="replace") as file:
-            return next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
-    except OSError:
-        return ""
-
-
-def _read_link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
-
-
 def _identity_of(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _owned_by_root(path: str) -> bool:
+    """/run also has folders of users, who are not to say what a container is called."""
+    try:
+        return os.stat(path).st_uid == 0
+    except OSError:
+        return False
 
 
 def _list(folder: str) -> list[str]:

@@ -65,8 +65,10 @@ def pod_uid(path: str) -> str:
 def command(arguments: list[str]) -> Command | None:
     """Reads `runc … create --bundle DIR ID` and its like. None for any other process."""
     runtime = arguments[0].rpartition("/")[2] if arguments else ""
-    if runtime not in _COMMANDS or _VERBS.isdisjoint(arguments) or arguments[-1].startswith("-"):
+    if runtime not in _COMMANDS or _VERBS.isdisjoint(arguments):
         return None
+    if arguments[-1].startswith("-") or "/" in arguments[-1] or not arguments[-1].strip("."):
+        return None  # never a container's id, and it becomes part of a path
     bundle = None
     for option, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if option in ("--bundle", "-b"):

@@ -20,8 +20,8 @@ _LOOKS = 2000
 """How often busy CPUs are looked at before giving up for this turn; a program is done after a microsecond or so."""
 
 STAMP_MARGIN_NS = 10_000_000
-"""Programs stamp a record a little before `in_flight` counts them. Only one that is held up for longer than this between
-the two (an interrupt, a virtual CPU taken away) can bring an event older than `complete_until`."""
+"""Programs stamp a record a little before `in_flight` counts them. Only one that is held up for longer than this
+between the two (an interrupt, a virtual CPU taken away) can bring an event older than `complete_until`."""
 
 
 class MappedRing:
@@ -48,7 +48,7 @@ class MappedRing:
     def settle(self) -> bool:
         """Finds how far all records are committed. False when some CPU stayed busy; then nothing changed."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        # First round: what was in flight at `now` has reserved its space. Second: what was reserved by then is committed.
+        # First round: what was in flight at `now` has its space. Second: what had its space at `end` is committed.
         if not self._rest():
             return False
         end = self._producer[0]

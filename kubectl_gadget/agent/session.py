@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from kubectl_gadget import __version__
@@ -83,10 +84,8 @@ class Session:
     def _open(self) -> None:
         for fd in (self._input, self._output):
             os.set_blocking(fd, False)
-        try:
+        with suppress(OSError):  # not a pipe, or over the user's limit: it works with less
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, 1 << 20)
-        except OSError:
-            pass  # not a pipe, or over the user's limit: it works with less
         try:
             self._epoll.register(self._input, select.EPOLLIN)
         except PermissionError:

@@ -1,0 +1,43 @@
+"""What /proc tells about other processes: runtimes and shims that come and go while we look.
+
+So every function here has an answer for a process that is gone. The trap: cwd and root of another user's process need
+CAP_SYS_PTRACE, and numbers are those of the PID namespace that /proc was mounted in.
+"""
+
+import os
+
+
+def command_line(pid: int) -> list[str]:
+    """A process's arguments; [] when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(1 << 16).decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def parent(pid: int) -> int:
+    """A process's parent; 0 when it is gone or has none here."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command name, in parentheses, may hold anything.
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def cgroup(pid: int) -> str:
+    """Path of a process's cgroup v2."""
+    try:
+        with open(f"/proc/{pid}/cgroup", errors="replace") as file:
+            return next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "")
+    except OSError:
+        return ""
+
+
+def link(path: str) -> str:
+    """Where a link of /proc leads; "" when the process is gone or may not be looked at."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
