@@ -2,7 +2,7 @@
 would make.
 
 `kubectl gadget demo` runs a gadget on them, and tests use them as pods of their own. The agent is not told about
-them: it finds them as it finds a node's. The trap: they must vanish whatever becomes of us, see `sweep`.
+them: it finds them as it finds a node's. The trap: they must vanish whatever becomes of us, see `shim`.
 """
 
 from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods

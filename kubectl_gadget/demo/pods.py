@@ -1,14 +1,16 @@
 """A set of pods on this machine, each with a sandbox and its containers, which lives as long as a `with` block.
 
-The trap: containers are started detached and would outlive us, so a watcher process is started before the first of
-them. Everything is below one folder and one cgroup, and so can be removed without knowing what is in it.
+The trap: containers would outlive us, so a process of their own (`shim`) starts them, and removes them when we are
+gone. Everything is below one folder and one cgroup, and so can be removed without knowing what is in it.
 """
 
 import fcntl
 import hashlib
+import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from kubectl_gadget.demo import sweep as sweeping
 from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
 from kubectl_gadget.demo.runc import Runc, find_program, find_runc
+from kubectl_gadget.demo.sweep import sweep
 from kubectl_gadget.errors import GadgetError
 
 CgroupDriver = Literal["cgroupfs", "systemd"]
@@ -62,20 +64,20 @@ class DemoPods:
         self._driver = driver
         self._tasks = state / "io.containerd.runtime.v2.task" / "k8s.io"
         self._image_root = state / "image"
+        self._one_at_a_time = threading.Lock()
         self._runc: Runc | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._shim: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         """Raises GadgetError when this machine cannot run containers or another run uses the same state folder."""
         busybox = find_program("busybox", "busybox-static")
-        self._runc = find_runc(self._state / "runc" / "k8s.io")
+        self._runc = find_runc(self._state / "runc" / "k8s.io", self._ask_shim)
         lock = self._lock()
         try:
-            sweeping.sweep(self._state, self._cgroup_root)
+            sweep(self._state, self._cgroup_root)
             os.close(lock)
             lock = self._lock()
-            command = [sys.executable, "-I", sweeping.__file__, str(self._state), str(self._cgroup_root)]
-            self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock], start_new_session=True)
+            self._shim = self._start_shim(lock)
         except TimeoutError as error:
             raise GadgetError(f"what an earlier demo left cannot be removed: {error}") from error
         finally:
@@ -87,9 +89,9 @@ class DemoPods:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Removes every pod. Blocks until they are gone; raises GadgetError when they cannot be removed."""
-        assert self._watcher is not None
-        self._watcher.communicate()
-        if self._watcher.returncode:
+        assert self._shim is not None
+        self._shim.communicate()
+        if self._shim.returncode:
             raise GadgetError(f"the demo's pods could not be removed from {self._state} and {self._cgroup_root}")
 
     def start_pod(
@@ -125,7 +127,7 @@ class DemoPods:
         return self._runc.cgroup_mount / self._state.name
 
     def _lock(self) -> int:
-        """An open file that keeps others off the state folder. Its lock lives until the watcher, too, has ended."""
+        """An open file that keeps others off the state folder. Its lock lives until the shim, too, has ended."""
         while True:
             self._state.mkdir(mode=0o711, parents=True, exist_ok=True)
             lock = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY)
@@ -139,6 +141,25 @@ class DemoPods:
             if self._state.is_dir() and os.path.samestat(os.fstat(lock), self._state.stat()):
                 return lock
             os.close(lock)  # it was removed between the two calls
+
+    def _start_shim(self, lock: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-P", "-m", "kubectl_gadget.demo.shim", str(self._state), str(self._cgroup_root)]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[lock], start_new_session=True
+        )
+
+    def _ask_shim(self, command: list[str], bundle: Path) -> int:
+        shim = self._shim
+        assert shim is not None, "DemoPods must be entered first"
+        assert shim.stdin is not None
+        assert shim.stdout is not None
+        with self._one_at_a_time:
+            try:
+                shim.stdin.write(json.dumps({"command": command, "bundle": str(bundle)}) + "\n")
+                shim.stdin.flush()
+                return int(shim.stdout.readline())
+            except (BrokenPipeError, ValueError) as error:
+                raise GadgetError("the process that runs the demo's containers has ended") from error
 
     def _start_sandbox(self, namespace: str, name: str) -> DemoPod:
         identity = DemoPod(namespace, name, str(uuid.uuid4()), DemoContainer("", None, 0, Path(), Path()))

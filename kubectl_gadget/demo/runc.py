@@ -7,8 +7,8 @@ gets a mount namespace of its own in which it is; the machine's own mounts stay 
 import json
 import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,18 @@ _RUNC_CGROUP = "/sys/fs/cgroup"
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
+Call = Callable[[list[str], Path], int]
+"""Runs a command in a folder and returns its exit code."""
+
+
 @dataclass(frozen=True)
 class Runc:
-    """runc with a state directory of its own. `cgroup_mount` is where this machine has cgroup v2."""
+    """runc with a state directory of its own. `cgroup_mount` is where this machine has cgroup v2; `call` runs it."""
 
     program: str
     state: Path
     cgroup_mount: Path
+    call: Call
 
     def run(self, container_id: str, bundle: Path, *, detach: bool) -> int:
         """Starts the container of `bundle` and returns the pid of its first process, or, unless `detach`, its exit code
@@ -39,12 +44,12 @@ class Runc:
             *(["--detach"] if detach else []),
             container_id,
         ]
-        code = self._call(bundle, command)
+        code = self._run(bundle, command)
         if not pid_file.exists() or (detach and code):
             raise GadgetError(f"runc could not start the container in {bundle}: {_reason(self._log(bundle))}")
         return int(pid_file.read_text()) if detach else code
 
-    def _call(self, bundle: Path, arguments: list[str]) -> int:
+    def _run(self, bundle: Path, arguments: list[str]) -> int:
         command = [
             self.program,
             "--root",
@@ -58,16 +63,7 @@ class Runc:
         if str(self.cgroup_mount) != _RUNC_CGROUP:
             script = 'mount --bind "$1" "$2"; shift 2; exec "$@"'
             command = ["unshare", "--mount", "sh", "-ec", script, "sh", str(self.cgroup_mount), _RUNC_CGROUP, *command]
-        # The container inherits these, so a pipe here would stay open for as long as it runs.
-        done = subprocess.run(
-            command,
-            cwd=bundle,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-        return done.returncode
+        return self.call(command, bundle)
 
     def _log(self, bundle: Path) -> Path:
         return bundle / "log.json"
@@ -79,7 +75,7 @@ def _reason(log: Path) -> str:
     return messages[-1] if messages else "it gave no reason"
 
 
-def find_runc(state: Path) -> Runc:
+def find_runc(state: Path, call: Call) -> Runc:
     """runc, ready for use. Raises GadgetError when this machine cannot run containers, with what is missing."""
     if sys.platform != "linux":
         raise GadgetError("the demo runs containers, which needs Linux", "a cluster: kubectl gadget trace open -A")
@@ -94,7 +90,7 @@ def find_runc(state: Path) -> Runc:
             f"cgroup v2 at {mount} is read-only here, so no container can be started",
             "run it on the machine, not in a container",
         )
-    return Runc(program, state, mount)
+    return Runc(program, state, mount, call)
 
 
 def find_program(name: str, package: str) -> str:

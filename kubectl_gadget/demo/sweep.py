@@ -1,15 +1,12 @@
 """Removes everything that a set of demo pods left: processes, cgroups and the state folder, in this order.
 
-Run as a program it watches over its parent: it waits for end-of-file on its standard input, which comes when the
-parent closes it or dies in whatever way, and sweeps then. It imports the standard library only, to be there at once.
-The trap: the lock on the state folder is inherited by the watcher, so that a next run does not start in the middle of
-a sweep; and both may be killed, so that a next run sweeps first too.
+It needs to know nothing but the folder and the cgroup that hold it all. The trap: a killed process leaves its cgroup a
+moment later, and until then the kernel refuses to remove the cgroup.
 """
 
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -62,21 +59,3 @@ def _read(procs: Path) -> str:
         return procs.read_text()
     except OSError:  # the cgroup went away, or was never one that holds processes (EOPNOTSUPP)
         return ""
-
-
-def main() -> int:
-    """`python sweep.py STATE CGROUP`: sweeps when standard input ends."""
-    state, cgroup = Path(sys.argv[1]), Path(sys.argv[2])
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    sys.stdin.buffer.read()
-    try:
-        sweep(state, cgroup)
-    except (OSError, TimeoutError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -54,6 +54,14 @@ def test_containers_of_one_pod_share_its_network(state: Path) -> None:
         assert networks != {os.readlink("/proc/self/ns/net")}
 
 
+def test_containers_have_a_parent_that_works_in_a_bundle_as_a_shim_does(state: Path) -> None:
+    with DemoPods(state) as pods:
+        container = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "60"]}).containers["spaceship"]
+        status = Path(f"/proc/{container.pid}/status").read_text()
+        parent = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+        assert Path(os.readlink(f"/proc/{parent}/cwd")) == container.bundle
+
+
 def test_a_short_container_gives_back_its_exit_code(state: Path) -> None:
     with DemoPods(state) as pods:
         pod = pods.run_short("default", "short", ["sh", "-c", "exit 7"])
@@ -108,7 +116,7 @@ def test_pods_vanish_with_a_client_that_is_interrupted(state: Path) -> None:
     assert not cgroup_of(state).exists()
 
 
-def test_the_next_run_sweeps_what_a_killed_client_and_its_watcher_left(state: Path) -> None:
+def test_the_next_run_sweeps_what_a_killed_client_and_its_shim_left(state: Path) -> None:
     process = client(state)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [*map(int, children), process.pid]:
@@ -122,7 +130,7 @@ def test_the_next_run_sweeps_what_a_killed_client_and_its_watcher_left(state: Pa
 
 
 def wait_until_gone(state: Path) -> None:
-    """Blocks until the watcher has removed the folder, which it does last; longer than it would itself try."""
+    """Blocks until the shim has removed the folder, which it does last; longer than it would itself try."""
     give_up = time.monotonic() + 2 * DEADLINE
     while state.exists() and time.monotonic() < give_up:
         time.sleep(0.02)

@@ -26,7 +26,7 @@ def test_a_machine_without_cgroup_v2_is_told_what_to_do(tmp_path: Path) -> None:
 def test_without_root_the_remedy_is_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(GadgetError, match="root") as caught:
-        runc.find_runc(Path("/nowhere"))
+        runc.find_runc(Path("/nowhere"), lambda command, bundle: 0)
     assert str(caught.value.remedy).startswith("sudo")
 
 
