@@ -1,0 +1,250 @@
+import errno
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.events.filter import Filter, compile_filter
+from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.output.formats import make_sink
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.session.backlog import Backlog, Item
+from kubectl_gadget.session.node import DETACHED
+from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
+from kubectl_gadget.wire import EventsHeader, Frame, FrameType
+from tests.events.records import OPEN, record, ring
+
+ALL = {"namespaces": None, "pods": None, "containers": None, "exclude_pods": [], "host": False}
+CONTAINERS = {
+    "containers": [
+        {
+            "id": "c1",
+            "namespace": "default",
+            "pod": "xwing",
+            "pod_uid": "u1",
+            "container": "spaceship",
+            "kind": "container",
+        },
+        {"id": "c2", "namespace": "empire", "pod": "star", "pod_uid": "u2", "container": "laser", "kind": "container"},
+    ],
+    "cgroups": {"11": "c1", "12": "c2", "13": None},
+}
+
+
+def compiled(text: str) -> Filter:
+    return compile_filter(text, [OPEN])
+
+
+def frame(type_: int, value: dict[str, Any]) -> Frame:
+    return Frame(type_, json.dumps(value).encode())
+
+
+def events(*records: bytes, complete_until: int = 0) -> Frame:
+    return Frame(FrameType.EVENTS, EventsHeader(0, 0, complete_until).encode() + ring(*records))
+
+
+class Bench:
+    """A pipeline that writes JSON lines into memory, and all that it told others."""
+
+    def __init__(
+        self,
+        conditions: Conditions | None = None,
+        stream: io.StringIO | None = None,
+        wants: Callable[[str], bool | None] = lambda _: True,
+    ) -> None:
+        self.stream = stream or io.StringIO()
+        self.stopped: list[str] = []
+        self.broke: list[tuple[str, GadgetError]] = []
+        self.warned: list[str] = []
+        self.backlog = Backlog(1 << 20)
+        self.pipeline = Pipeline(
+            self.backlog,
+            [OPEN],
+            conditions or Conditions(),
+            TimeMerge(200_000_000),
+            make_sink(OutputOptions("json"), [OPEN], self.stream),
+            PipelineEvents(
+                self.stopped.append, lambda node, error: self.broke.append((node, error)), self.warned.append
+            ),
+            wants,
+        )
+        for node in ("n1", "n2"):
+            self.pipeline.select(node, ALL)
+
+    async def feed(self, node: str, *frames: Frame) -> None:
+        for one in frames:
+            await self.backlog.put(Item(node, one))
+
+    async def attach(self, node: str, realtime_ns: int = 0) -> None:
+        clock = {"boot_ns": 0, "realtime_ns": realtime_ns}
+        await self.feed(
+            node,
+            frame(FrameType.HELLO, {"architecture": "x86_64", **clock}),
+            frame(FrameType.STARTED, clock),
+            frame(FrameType.CONTAINERS, CONTAINERS),
+        )
+
+    def finish(self) -> list[dict[str, Any]]:
+        self.backlog.close()
+        self.pipeline.run()
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+async def test_rows_carry_node_namespace_pod_and_container() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11, path=b"/a")))
+    (row,) = bench.finish()
+    assert (row["node"], row["namespace"], row["pod"], row["container"]) == ("n1", "default", "xwing", "spaceship")
+    assert bench.pipeline.shown == {"n1": 1}
+
+
+async def test_rows_of_two_nodes_come_out_in_the_order_of_their_wall_time() -> None:
+    bench = Bench()
+    await bench.attach("n1", realtime_ns=1_000)
+    await bench.attach("n2", realtime_ns=1_005)
+    await bench.feed(
+        "n1", events(record(cgroup=11, timestamp=1, path=b"1"), record(cgroup=11, timestamp=10, path=b"3"))
+    )
+    await bench.feed("n2", events(record(cgroup=11, timestamp=1, path=b"2"), record(cgroup=11, timestamp=9, path=b"4")))
+    assert [row["path"] for row in bench.finish()] == ["1", "2", "3", "4"]
+
+
+async def test_a_clock_that_is_certainly_off_is_corrected_and_reported() -> None:
+    bench = Bench()
+    await bench.attach("n1", realtime_ns=0)
+    pong = {"client_sent_ns": 0, "client_received_ns": 2_000_000, "boot_ns": 0, "realtime_ns": 10_000_000_000}
+    await bench.feed("n1", frame(FrameType.PONG, pong), events(record(cgroup=11, timestamp=0)))
+    (row,) = bench.finish()
+    assert row["timestamp"] == "1970-01-01T00:00:00.001000000Z"
+    assert bench.pipeline.skew_ns == {"n1": 9_999_000_000}
+
+
+async def test_host_processes_are_left_out_unless_they_are_asked_for() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.attach("n2")
+    bench.pipeline.select("n2", {**ALL, "host": True})
+    await bench.feed("n1", events(record(cgroup=13)))
+    await bench.feed("n2", events(record(cgroup=13)))
+    assert [row["node"] for row in bench.finish()] == ["n2"]
+
+
+async def test_the_client_decides_on_what_the_agent_let_through() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    bench.pipeline.select("n1", {**ALL, "namespaces": ["empire"]})
+    await bench.feed("n1", events(record(cgroup=11), record(cgroup=12)))
+    assert [row["pod"] for row in bench.finish()] == ["star"]
+
+
+async def test_events_of_a_cgroup_that_nobody_named_are_counted() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=99), record(cgroup=11)))
+    assert len(bench.finish()) == 2
+    assert bench.pipeline.unattributed == 1
+
+
+async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
+    known: dict[str, bool] = {}
+    bench = Bench(wants=known.get)
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11, path=b"/x"), record(cgroup=12)))
+    pipeline = bench.pipeline
+    for item in bench.backlog.take(0) or []:
+        pipeline._take(item)
+    known.update(u1=True, u2=False)
+    assert [row["path"] for row in bench.finish()] == ["/x"]
+    assert pipeline.unattributed == 0
+
+
+async def test_filter_decides_which_rows_are_shown_and_counted() -> None:
+    bench = Bench(Conditions(filter=compiled('path.startsWith("/etc")')))
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11, path=b"/etc/x"), record(cgroup=11, path=b"/tmp")))
+    assert [row["path"] for row in bench.finish()] == ["/etc/x"]
+    assert bench.pipeline.shown.total() == 1
+
+
+async def test_fail_on_prints_the_first_row_that_matches_and_nothing_after_it() -> None:
+    bench = Bench(Conditions(fail_on=compiled('comm == "sh"')))
+    await bench.attach("n1")
+    await bench.feed("n1", events(*(record(cgroup=11, comm=comm) for comm in (b"vi", b"sh", b"ls", b"sh"))))
+    assert [row["comm"] for row in bench.finish()] == ["vi", "sh"]
+    assert bench.pipeline.failed_on
+    assert "enough" in bench.stopped
+
+
+async def test_expect_is_missed_until_a_row_matches() -> None:
+    missed = Bench(Conditions(expect=compiled("fd == 7")))
+    await missed.attach("n1")
+    await missed.feed("n1", events(record(cgroup=11, fd=3)))
+    missed.finish()
+    assert missed.pipeline.expectation_missed
+    met = Bench(Conditions(expect=compiled("fd == 7")))
+    await met.attach("n1")
+    await met.feed("n1", events(record(cgroup=11, fd=7)))
+    met.finish()
+    assert not met.pipeline.expectation_missed
+
+
+async def test_max_events_is_exact() -> None:
+    bench = Bench(Conditions(max_events=3))
+    await bench.attach("n1")
+    await bench.feed("n1", events(*(record(cgroup=11, fd=n) for n in range(2))), events(*(record(cgroup=11),) * 5))
+    assert len(bench.finish()) == 3
+    assert "enough" in bench.stopped
+
+
+async def test_a_node_that_sends_nonsense_breaks_alone() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.attach("n2")
+    await bench.feed("n1", Frame(FrameType.EVENTS, EventsHeader(0, 0, 0).encode() + b"\xff" * 16))
+    await bench.feed("n1", Frame(FrameType.EVENTS, b"short"), frame(FrameType.CONTAINERS, {"containers": [{}]}))
+    await bench.feed("n2", events(record(cgroup=11)))
+    assert [row["node"] for row in bench.finish()] == ["n2"]
+    assert [node for node, _ in bench.broke] == ["n1", "n1", "n1"]
+    assert all(isinstance(error, FrameError) for _, error in bench.broke)
+
+
+async def test_a_detached_node_is_not_waited_for() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.attach("n2")
+    await bench.feed("n2", DETACHED)
+    await bench.feed("n1", events(record(cgroup=11, timestamp=5)))
+    for item in bench.backlog.take(0) or []:
+        bench.pipeline._take(item)
+    assert len(bench.pipeline._merge.release(0)) == 1
+
+
+async def test_a_closed_pipe_ends_the_run_quietly() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    bench = Bench(stream=Closed())
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11)))
+    bench.backlog.close()
+    bench.pipeline.run()
+    assert bench.pipeline.output_closed
+    assert bench.stopped
+
+
+async def test_a_full_disk_is_an_error_that_says_so() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    bench = Bench(stream=Full())
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11)))
+    bench.backlog.close()
+    with pytest.raises(GadgetError, match="No space left on device"):
+        bench.pipeline.run()
