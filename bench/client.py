@@ -1,9 +1,10 @@
-"""How fast the client is on one core: decode, join, filter, count; and rows as JSON lines and as a table.
+"""How fast the client is on one core: decode, join, filter, count; rows as text; and a merge of 1,000 nodes.
 
 Run it alone: `python bench/client.py [EVENTS]`. It prints events per second and the goals of docs/design.md.
 """
 
 import io
+import resource
 import struct
 import sys
 import time
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.filter import compile_filter
 from kubectl_gadget.events.identity import ContainerFilter, Identity
+from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
@@ -101,5 +103,46 @@ def main(events: int) -> None:
     measure("wide table", 150_000, events, write("wide"))
 
 
+def merge_nodes(nodes: int, rounds: int) -> None:
+    """That many nodes at once, 100 rows per node every 50 ms, merged and printed as JSON; with memory and order."""
+    merge = TimeMerge(200_000_000)
+    identities = [Identity(f"node-{number}") for number in range(nodes)]
+    container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
+    for number, identity in enumerate(identities):
+        identity.apply({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}, 0.0)
+        merge.join(number)
+    printed = make_sink(OutputOptions(format="json"), [OPEN], Discard())
+    begun, total, last, ordered = time.process_time(), 0, -1, True
+    for round in range(rounds):
+        now = round * 50_000_000
+        payload = ring(*(record(timestamp=now + n * 500_000, cgroup=n % 30) for n in range(100)))
+        for number, identity in enumerate(identities):
+            batch = decode(OPEN, identity.node, payload)
+            batch.clock_offset_ns = number
+            batch.owners = identity.lookup(batch.cgroups())
+            merge.add(batch, now)
+            merge.complete(number, now + 40_000_000)
+        rows = merge.release(now)
+        times = rows.collect(lambda part: part.wall_ns().tolist())
+        ordered = ordered and times == sorted(times) and (not times or times[0] >= last)
+        last = times[-1] if times else last
+        printed.write(rows)
+        total += len(rows)
+    seconds = time.process_time() - begun
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(
+        f"{f'{nodes:,} nodes, merged, as JSON':32} {total / seconds:12,.0f} /s   in order: {ordered}, "
+        f"late: {merge.late}, memory of all this: {memory:.0f} MB   goal 300 MB\n"
+    )
+
+
+class Discard(io.StringIO):
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 if __name__ == "__main__":
+    merge_nodes(1000, 8)
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)

@@ -98,6 +98,19 @@ class Owners(NamedTuple):
         return int(np.count_nonzero(self.codes == 0))
 
 
+def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
+    """The owners of several batches' rows one after the other; with each, its number of rows. Code 0 stays UNKNOWN."""
+    codes, containers = list[Codes](), [UNKNOWN]
+    for owners, count in pieces:
+        if owners is None:
+            codes.append(np.zeros(count, np.intp))
+        else:
+            codes.append(np.where(owners.codes == 0, 0, owners.codes + (len(containers) - 1)))
+            containers.extend(owners.containers[1:])
+    used, dense = np.unique(np.concatenate([np.zeros(1, np.intp), *codes]), return_inverse=True)
+    return Owners(dense[1:], [containers[code] for code in used.tolist()])
+
+
 class Identity:
     """The containers of one node. Times are seconds of any monotonic clock."""
 

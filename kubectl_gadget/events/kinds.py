@@ -117,7 +117,7 @@ def _with_raw(spell: Callable[[Batch, Field], CodedTexts]) -> Kind:
 
 
 def _timestamps(batch: Batch, field: Field) -> Timestamps:
-    return Timestamps(batch.raw(field).astype(np.int64) + batch.clock_offset_ns)
+    return Timestamps(batch.to_wall(batch.raw(field)))
 
 
 def _fixed(batch: Batch, field: Field) -> FixedTexts:

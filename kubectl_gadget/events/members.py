@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.identity import COLUMNS, UNKNOWN, Container
+from kubectl_gadget.events.identity import COLUMNS, UNKNOWN
 from kubectl_gadget.events.kinds import Kind, Member, kind_of
 from kubectl_gadget.events.schema import Column, Gadget
 from kubectl_gadget.events.vectors import CodedTexts, Vector
@@ -55,17 +55,12 @@ def shown(batch: Batch, column: Column) -> list[str]:
 def owner_texts(batch: Batch, name: str) -> CodedTexts:
     """One of identity.COLUMNS for each row; without owners they are empty."""
     if name == "node":
+        if batch.origins is not None:
+            return CodedTexts(batch.origins.codes, batch.origins.nodes)
         return CodedTexts(np.zeros(len(batch), np.intp), [batch.node])
     if batch.owners is None:
         return CodedTexts(np.zeros(len(batch), np.intp), [getattr(UNKNOWN, name)])
     return CodedTexts(batch.owners.codes, [getattr(container, name) for container in batch.owners.containers])
-
-
-def pods(batch: Batch) -> tuple[list[int], list[Container]]:
-    """Each row's container, as codes and what they mean; for colours and names."""
-    if batch.owners is None:
-        return [0] * len(batch), [UNKNOWN]
-    return batch.owners.codes.tolist(), list(batch.owners.containers)
 
 
 def _identity_member(name: str, source: str) -> Member:

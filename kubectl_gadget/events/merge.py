@@ -118,6 +118,9 @@ class TimeMerge:
         self._waiting = [entry for entry in self._waiting if entry.position < len(entry.times)]
         if not taken:
             return NO_ROWS
+        # Neighbours of one gadget are read as one (rows.Rows.joined).
+        if self.sort:
+            taken.sort(key=lambda piece: (piece[0].gadget.name, piece[0].architecture))
         parts = [batch for batch, _ in taken]
         if not self.sort:
             return Rows(parts)

@@ -31,7 +31,7 @@ class NameSink(Sink):
         self._stream = stream
         self._written: set[str] = set()
 
-    def write(self, rows: Rows) -> None:
+    def write_chunk(self, rows: Rows) -> None:
         for name in dict.fromkeys(object_names(rows)):
             if name not in self._written:
                 self._written.add(name)

@@ -35,7 +35,7 @@ class TemplateSink(Sink):
         self._members = members
         self._render = compile_template(template, frozenset(known))
 
-    def write(self, rows: Rows) -> None:
+    def write_chunk(self, rows: Rows) -> None:
         self._stream.write("".join(map(self._render, self._members.records(rows))))
 
     def flush(self) -> None:

@@ -23,10 +23,8 @@ class JsonSink(Sink):
         self._stream = stream
         self._members = members
 
-    def write(self, rows: Rows) -> None:
-        lines = self._members.lines(rows)
-        if lines:
-            self._stream.write("\n".join(lines) + "\n")
+    def write_chunk(self, rows: Rows) -> None:
+        self._stream.write("\n".join(self._members.lines(rows)) + "\n")
 
     def flush(self) -> None:
         self._stream.flush()
@@ -45,7 +43,7 @@ class YamlSink(Sink):
         self._members = members
         self._dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-    def write(self, rows: Rows) -> None:
+    def write_chunk(self, rows: Rows) -> None:
         import yaml
 
         for record in self._members.records(rows):
@@ -84,7 +82,7 @@ class CsvSink(Sink):
             self._writer.writerow(self._names)
             self._header = False
 
-    def write(self, rows: Rows) -> None:
+    def write_chunk(self, rows: Rows) -> None:
         self.start()
         self._writer.writerows(
             [_cell(record.get(name)) for name in self._names] for record in self._members.records(rows)

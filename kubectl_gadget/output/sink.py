@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 
 from kubectl_gadget.events.rows import Rows
 
+_ROWS_AT_ONCE = 16384
+
 
 class Sink(ABC):
     """Takes rows until it is closed. It does not own its stream."""
@@ -15,9 +17,16 @@ class Sink(ABC):
     def start(self) -> None:  # noqa: B027
         """To be called when the run begins, before there are rows. A table's header waits for them, to fit them."""
 
-    @abstractmethod
     def write(self, rows: Rows) -> None:
         """Prints rows. Raises OSError when the stream does, such as BrokenPipeError."""
+        # A thousand nodes may release 100,000 rows at once, and their text must not be in memory as a whole.
+        for chunk in rows.chunks(_ROWS_AT_ONCE):
+            if len(chunk):
+                self.write_chunk(chunk)
+
+    @abstractmethod
+    def write_chunk(self, rows: Rows) -> None:
+        """Prints some rows, at least one. Raises OSError as `write` does."""
 
     @abstractmethod
     def flush(self) -> None:

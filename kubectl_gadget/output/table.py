@@ -45,9 +45,7 @@ class TableSink(Sink):
         self._terminal_width = 0
         self._begun = False
 
-    def write(self, rows: Rows) -> None:
-        if not len(rows):
-            return
+    def write_chunk(self, rows: Rows) -> None:
         columns = [escape_all(column) for column in self._read(rows)]
         widest_now = [widest(column) for column in columns]
         self._seen = list(map(max, self._seen, widest_now))

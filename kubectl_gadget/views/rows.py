@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.kinds import Member
-from kubectl_gadget.events.members import filter_members, shown
+from kubectl_gadget.events.members import filter_members, owner_texts, shown
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import json_texts
 from kubectl_gadget.views.columns import EVENT, find_column, member_names
@@ -102,12 +102,13 @@ def object_names(rows: Rows) -> list[str]:
     """What each row happened in, as kubectl names objects: pod/NAME, container/NAME without a pod, node/NAME."""
 
     def read(batch: Batch) -> list[str]:
+        nodes = [f"node/{node}" for node in owner_texts(batch, "node").values()]
         if batch.owners is None:
-            return [f"node/{batch.node}"] * len(batch)
+            return nodes
         names = [
             f"pod/{owner.pod}" if owner.pod else f"container/{owner.container}" if owner.container else ""
             for owner in batch.owners.containers
         ]
-        return [names[code] or f"node/{batch.node}" for code in batch.owners.codes.tolist()]
+        return [names[code] or node for code, node in zip(batch.owners.codes.tolist(), nodes, strict=True)]
 
     return rows.collect(read)

@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.members import owner_texts
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from tests.events.records import OPEN, record, ring
@@ -155,3 +157,37 @@ def test_a_row_that_waits_does_not_hold_its_whole_buffer() -> None:
     merge.add(whole.select(whole.raw("timestamp") == 77), 0)
     assert merge.nbytes < 1000
     assert times(merge.flush()) == [77]
+
+
+def test_rows_of_several_nodes_are_read_as_one_batch_and_keep_their_node_and_clock() -> None:
+    merge = two_nodes()
+    merge.add(batch(1, 4, node="a", offset=10), 0)
+    merge.add(batch(2, 3, node="b", offset=10), 0)
+    rows = merge.flush()
+    read = []
+    nodes = rows.collect(lambda part: read.append(len(part)) or owner_texts(part, "node").values())
+    assert nodes == ["a", "b", "b", "a"]
+    assert read == [4]
+    assert times(rows) == [11, 12, 13, 14]
+    assert [part.node for part in rows.parts] == ["a", "b"]
+
+
+def test_containers_of_several_nodes_stay_apart_when_their_batches_are_joined() -> None:
+    merge = two_nodes()
+    for node in "ab":
+        made = decode(OPEN, node, ring(record(cgroup=7, timestamp=1), record(cgroup=9, timestamp=2)))
+        identity = Identity(node)
+        pod = {"id": "c", "namespace": "default", "pod": f"pod-{node}", "container": "main"}
+        identity.apply({"containers": [pod], "cgroups": {"7": "c"}}, 0.0)
+        made.owners = identity.lookup(made.cgroups())
+        merge.add(made, 0)
+    assert merge.flush().collect(lambda part: owner_texts(part, "pod").values()) == ["pod-a", "pod-b", "", ""]
+
+
+def test_chunks_are_the_same_rows_in_the_same_order() -> None:
+    merge = two_nodes()
+    merge.add(batch(1, 4, 5), 0)
+    merge.add(batch(2, 3, 6, node="b"), 0)
+    rows = merge.flush()
+    assert [times(chunk) for chunk in rows.chunks(4)] == [[1, 2, 3, 4], [5, 6]]
+    assert [times(chunk) for chunk in rows.chunks(6)] == [[1, 2, 3, 4, 5, 6]]
