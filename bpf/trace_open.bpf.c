@@ -33,8 +33,9 @@ struct trace_open {
 	gadget_path resolved;
 };
 
-/* Path, resolved path, and what string.h and path.h need to see the end. */
-#define OPEN_BYTES (sizeof(struct trace_open) + GADGET_PATH_BYTES + 2 + GADGET_PATH_BYTES + 2)
+/* A record with its path, and with its resolved path. */
+#define PATH_BYTES GADGET_ROOM(sizeof(struct trace_open) + GADGET_PATH_BYTES)
+#define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 2 * GADGET_PATH_BYTES)
 
 /* Opens of io_uring that may be under way at the same time. */
 #define PENDING 4096
@@ -48,7 +49,7 @@ const volatile bool resolve_path = false;
 struct pending {
 	__u32 length;
 	__u32 cuts;
-	char record[sizeof(struct trace_open) + GADGET_PATH_BYTES + 2];
+	char record[PATH_BYTES];
 };
 
 struct {
@@ -124,7 +125,7 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 	if (!wanted_path(open, (const char *)(open + 1)))
 		return;
 	append_resolved(&writer, open);
-	gadget_emit(open, writer.length, writer.cuts);
+	gadget_send(&writer);
 }
 
 /* arm64 has neither this one nor creat. */
@@ -221,8 +222,8 @@ static __always_inline int submitted(struct io_kiocb *request)
 	gadget_append_kernel_string(&writer, &open->path, BPF_CORE_READ(how, filename, name), GADGET_PATH_BYTES);
 	if (!wanted_path(open, (const char *)(open + 1)))
 		return 0;
-	new->length = writer.length;
-	new->cuts = writer.cuts;
+	new->length = writer.progress->length;
+	new->cuts = writer.progress->cuts;
 	if (bpf_map_update_elem(&pending, &key, new, BPF_ANY))
 		gadget_count_map_full();
 	return 0;
@@ -248,12 +249,12 @@ static __always_inline int completed(struct io_kiocb *request, __s32 result)
 		goto forget;
 	bpf_probe_read_kernel(open, length, done->record);
 	writer = gadget_write(open, length, OPEN_BYTES);
-	writer.cuts = done->cuts;
+	writer.progress->cuts = done->cuts;
 	/* The client relies on times that rise in the order of the ring. */
 	open->record.timestamp = bpf_ktime_get_boot_ns();
 	set_result(open, result);
 	append_resolved(&writer, open);
-	gadget_emit(open, writer.length, writer.cuts);
+	gadget_send(&writer);
 forget:
 	bpf_map_delete_elem(&pending, &key);
 	return 0;

@@ -40,7 +40,7 @@ struct {
 
 /* What follows the record in a program's memory, for functions that need more than the stack's 512 bytes or than the
  * verifier would bear to follow. */
-#define GADGET_WORKSPACE 64
+#define GADGET_WORKSPACE 80
 
 /*
  * Memory in which a program builds its record: SIZE bytes per CPU, less than 32 KiB. One for each program, not for each
@@ -82,11 +82,6 @@ static __always_inline void gadget_count_map_full(void)
 
 	if (cpu)
 		gadget_count(&cpu->lost_map_full, 1);
-}
-
-static __always_inline bool gadget_cut(const struct gadget_text *text)
-{
-	return text->length & GADGET_CUT;
 }
 
 /*

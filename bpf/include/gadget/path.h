@@ -16,10 +16,7 @@
 #define GADGET_PATH_STEPS 96
 #define GADGET_NAME_BYTES 255
 
-/*
- * Where the walk is. In memory, not in registers: of what it loads from memory the verifier knows nothing, so all
- * rounds of the loop look the same to it and it does not follow each of the ways that may have led there.
- */
+/* Where the walk is. In memory for the reason given in string.h; it lies behind the record. */
 struct gadget_walk {
 	struct dentry *dentry;
 	struct mount *mount;
@@ -112,28 +109,20 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 static __always_inline void gadget_append_path(struct gadget_writer *writer, struct gadget_text *text,
 					       const struct path *where)
 {
-	struct gadget_walk *walk = writer->record + writer->room;
+	struct gadget_walk *walk = writer->record + writer->room + GADGET_WALK_OFFSET;
 	struct task_struct *task = gadget_task();
 	enum gadget_step last;
-	__u64 end;
 
-	_Static_assert(sizeof(*walk) <= GADGET_WORKSPACE, "the walk does not fit behind the record");
+	_Static_assert(GADGET_WALK_OFFSET + sizeof(*walk) <= GADGET_WORKSPACE,
+		       "the walk does not fit behind the record");
 	gadget_no_text(text);
 	walk->root = gadget_read(task, fs, root.dentry);
 	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
 	walk->dentry = BPF_CORE_READ(where, dentry);
 	gadget_enter_mount(walk, gadget_mount_of(BPF_CORE_READ(where, mnt)));
-	walk->start = walk->end = writer->length;
+	walk->start = walk->end = writer->progress->length;
 
 	last = gadget_walk_to_root(walk, writer->record, writer->room);
-	end = walk->end;
-	if (last == GADGET_STEP_NOWHERE || end > writer->room)
-		return;
-	text->offset = writer->length;
-	text->length = end - writer->length;
-	writer->length = end;
-	if (last == GADGET_STEP_TOO_LONG) {
-		text->length |= GADGET_CUT;
-		writer->cuts++;
-	}
+	if (last != GADGET_STEP_NOWHERE)
+		gadget_wrote(writer, text, walk->start, walk->end - walk->start, last == GADGET_STEP_TOO_LONG);
 }

@@ -2,31 +2,57 @@
 /*
  * Texts at the end of a record, one after the other without gaps.
  *
- * The trap: the verifier must see that each text fits, so the writer holds the size of the memory as a constant; a text
- * for which there is no room any more is marked as one that could not be read.
+ * The trap: how long the record is by now is kept in memory, not in a register. The verifier knows nothing of what it
+ * loads from memory, so it checks what follows once. From a register it would tell a text that was cut, one that was
+ * not and one that could not be read apart, and check all that follows anew for each way there was (a loop over 96
+ * directories took 0.3 s).
  */
 #pragma once
 
+#include <gadget/output.h>
 #include <gadget/record.h>
 
 /* Longest path that a system call takes, without its NUL. */
 #define GADGET_PATH_BYTES 4095
 
-/* A record in the making. It lives in registers, all that takes it is inlined. */
+/* Lies behind the record in a GADGET_SCRATCH. */
+struct gadget_progress {
+	/* Bytes written so far. */
+	__u64 length;
+	/* Texts that were cut so far. */
+	__u64 cuts;
+};
+
+#define GADGET_WALK_OFFSET sizeof(struct gadget_progress)
+
+/* A record in the making. */
 struct gadget_writer {
 	void *record;
-	/* Bytes written so far. 64 bits wide, since the verifier loses track of bounds when 32 of them are widened. */
-	__u64 length;
-	/* Bytes of memory at `record`, a constant. In a GADGET_SCRATCH, GADGET_WORKSPACE bytes follow them. */
+	/* Bytes for the record, a constant made by GADGET_ROOM(). */
 	__u64 room;
-	/* Texts that were cut so far. */
-	__u32 cuts;
+	struct gadget_progress *progress;
 };
+
+/* For a record and texts of that many bytes in all, and the two bytes by which a text that was cut is told. */
+#define GADGET_ROOM(BYTES) (((BYTES) + 2 + 7) / 8 * 8)
 
 /* Texts follow the first `length` bytes of the record. */
 static __always_inline struct gadget_writer gadget_write(void *record, __u64 length, __u64 room)
 {
-	return (struct gadget_writer){.record = record, .length = length, .room = room};
+	struct gadget_progress *progress = record + room;
+
+	progress->length = length;
+	progress->cuts = 0;
+	return (struct gadget_writer){.record = record, .room = room, .progress = progress};
+}
+
+/* Sends the record with all that was appended. */
+static __always_inline void gadget_send(const struct gadget_writer *writer)
+{
+	__u64 length = writer->progress->length;
+
+	if (length <= writer->room)
+		gadget_emit(writer->record, length, writer->progress->cuts);
 }
 
 static __always_inline void gadget_no_text(struct gadget_text *text)
@@ -35,69 +61,66 @@ static __always_inline void gadget_no_text(struct gadget_text *text)
 	text->length = 0;
 }
 
-/* Whether `bytes` more fit. The compiler must not know better than the verifier, hence the asm. */
-static __always_inline bool gadget_fits(struct gadget_writer *writer, __u64 bytes)
+/* Notes that `text` is what was written from `start` on. */
+static __always_inline void gadget_wrote(struct gadget_writer *writer, struct gadget_text *text, __u64 start,
+					 __u64 length, bool cut)
 {
-	asm volatile("" : "+r"(writer->length));
-	return writer->length <= writer->room - bytes;
+	text->offset = start;
+	text->length = length;
+	if (cut) {
+		text->length |= GADGET_CUT;
+		writer->progress->cuts++;
+	}
+	writer->progress->length = start + length;
 }
 
 static __always_inline void gadget_append_string(struct gadget_writer *writer, struct gadget_text *text,
-						 const void *from, __u32 limit, bool user)
+						 const void *from, __u64 limit, bool user)
 {
-	void *to;
+	__u64 start = writer->progress->length;
 	/* One character more than wanted shows whether there was more; and the NUL. */
-	__u32 most = limit + 2;
+	__u64 most = limit + 2;
 	long read;
 
 	gadget_no_text(text);
-	if (!gadget_fits(writer, most))
+	if (start > writer->room - most)
 		return;
-	to = writer->record + writer->length;
-	read = user ? bpf_probe_read_user_str(to, most, from) : bpf_probe_read_kernel_str(to, most, from);
-	if (read <= 0 || read > most)
+	read = user ? bpf_probe_read_user_str(writer->record + start, most, from)
+		    : bpf_probe_read_kernel_str(writer->record + start, most, from);
+	if (read <= 0)
 		return;
-	text->offset = writer->length;
-	text->length = read - 1;
-	if (read == most) {
-		text->length = limit | GADGET_CUT;
-		writer->cuts++;
-	}
-	writer->length += text->length & ~GADGET_CUT;
+	if (read == most)
+		gadget_wrote(writer, text, start, limit, true);
+	else
+		gadget_wrote(writer, text, start, read - 1, false);
 }
 
 /* Appends a text from the caller's memory, at most `limit` bytes of it. */
 static __always_inline void gadget_append_user_string(struct gadget_writer *writer, struct gadget_text *text,
-						      const void *from, __u32 limit)
+						      const void *from, __u64 limit)
 {
 	gadget_append_string(writer, text, from, limit, true);
 }
 
 /* The same from the kernel's memory. */
 static __always_inline void gadget_append_kernel_string(struct gadget_writer *writer, struct gadget_text *text,
-							const void *from, __u32 limit)
+							const void *from, __u64 limit)
 {
 	gadget_append_string(writer, text, from, limit, false);
 }
 
 /* Appends `size` bytes from the caller's memory, and no more than `limit`. */
 static __always_inline void gadget_append_user_bytes(struct gadget_writer *writer, struct gadget_text *text,
-						     const void *from, __u64 size, __u32 limit)
+						     const void *from, __u64 size, __u64 limit)
 {
-	bool cut = size > limit;
-	__u32 bytes = cut ? limit : size;
+	__u64 start = writer->progress->length;
+	__u64 bytes = size > limit ? limit : size;
 
+	gadget_no_text(text);
+	/* The compiler knows that it is no more than the limit, but the verifier does not. */
 	asm volatile("" : "+r"(bytes));
-	if (!gadget_fits(writer, limit) || bytes > limit ||
-	    bpf_probe_read_user(writer->record + writer->length, bytes, from)) {
-		gadget_no_text(text);
+	if (start > writer->room - limit || bytes > limit)
 		return;
-	}
-	text->offset = writer->length;
-	text->length = bytes;
-	writer->length += bytes;
-	if (cut) {
-		text->length |= GADGET_CUT;
-		writer->cuts++;
-	}
+	if (!bpf_probe_read_user(writer->record + start, bytes, from))
+		gadget_wrote(writer, text, start, bytes, size > limit);
 }
