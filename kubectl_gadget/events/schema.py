@@ -1,7 +1,8 @@
 """A gadget as the client sees it: its record's layout, its columns, its parameters.
 
 The build writes one JSON file per gadget (kubectl_gadget/built/gadgets/NAME.json) from the gadget's YAML and its
-object's BTF; this module is that file's format. The trap: nothing heavy may be imported here, since `--help` reads it too.
+object's BTF; this module is that file's format. The trap: nothing heavy may be imported here, since `--help` reads it
+too.
 """
 
 from dataclasses import asdict, dataclass, field

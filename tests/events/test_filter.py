@@ -5,6 +5,7 @@ from typing import Any
 import celpy
 import pytest
 from celpy.adapter import json_to_cel
+from celpy.evaluation import CELEvalError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +73,8 @@ def batch_of(*records: bytes) -> Batch:
 
 def matches(expression: str, *records: bytes) -> list[bool]:
     """Which rows match."""
-    return compile_filter(expression, [OPEN]).mask(batch_of(*records)).tolist()
+    found: list[bool] = compile_filter(expression, [OPEN]).mask(batch_of(*records)).tolist()
+    return found
 
 
 def by_celpy(expression: str, batch: Batch) -> list[bool]:
@@ -85,7 +87,7 @@ def by_celpy(expression: str, batch: Batch) -> list[bool]:
         row: dict[str, Any] = {name: json_to_cel(values[number]) for name, values in columns.items()}
         try:
             found.append(bool(program.evaluate(row)))
-        except celpy.CELEvalError:
+        except CELEvalError:
             found.append(False)
     return found
 
