@@ -25,9 +25,8 @@ class Store:
         self.objects: dict[Key, Object] = {}
         self.version = 100
         self._log: list[tuple[int, str, str, str, Object]] = []
-        self._news = asyncio.Condition()
+        self._news = asyncio.Event()
         self._names = itertools.count(1)
-        self._pending: set[asyncio.Task[None]] = set()
 
     def get(self, plural: str, namespace: str, name: str) -> Object | None:
         return self.objects.get((plural, namespace, name))
@@ -85,9 +84,8 @@ class Store:
         position = 0
         known: set[str] = set()
         while True:
-            async with self._news:
-                while len(self._log) <= position:
-                    await self._news.wait()
+            if len(self._log) <= position:
+                await self._news.wait()
             for number, kind, changed, where, found in self._log[position:]:
                 position += 1
                 if changed != plural or (namespace is not None and where != namespace):
@@ -104,13 +102,8 @@ class Store:
         self.version += 1
         found["metadata"]["resourceVersion"] = str(self.version)
         self._log.append((self.version, kind, plural, namespace, copy.deepcopy(found)))
-        task = asyncio.get_running_loop().create_task(self._wake())
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-
-    async def _wake(self) -> None:
-        async with self._news:
-            self._news.notify_all()
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 def matcher(labels: str, fields: str) -> Callable[[Object], bool]:

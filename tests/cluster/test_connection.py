@@ -1,0 +1,77 @@
+"""Proxies and TLS."""
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.connection import Connection
+from kubectl_gadget.cluster.exec import open_exec
+from kubectl_gadget.cluster.kubeconfig import Cluster, load
+from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.resources import NODES
+from kubectl_gadget.errors import ClusterError
+from tests.fake_cluster import FakeCluster
+
+
+@pytest.mark.parametrize(
+    ("server", "no_proxy", "proxied"),
+    [
+        ("https://api.example.com:6443", "", True),
+        ("https://api.example.com:6443", "example.com", False),
+        ("https://api.example.com:6443", ".example.com:6443", False),
+        ("https://api.example.com", "ample.com", True),
+        ("https://10.1.2.3:6443", "10.0.0.0/8,other", False),
+        ("https://10.1.2.3:6443", "10.1.2.3", False),
+        ("https://192.168.1.1", "10.0.0.0/8", True),
+        ("https://x.test", "*", False),
+        ("https://127.0.0.1:6443", "", False),
+        ("https://localhost:6443", "", False),
+        ("http://api.example.com", "", False),
+    ],
+)
+def test_the_proxy_of_the_environment_is_used_as_kubectl_does(
+    monkeypatch: pytest.MonkeyPatch, server: str, no_proxy: str, proxied: bool
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    for name in ("https_proxy", "no_proxy", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert Connection(Cluster(server)).proxy == ("http://proxy.test:3128" if proxied else None)
+
+
+def test_the_proxy_of_the_kubeconfig_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    assert Connection(Cluster("https://x.test", proxy_url="http://p:1")).proxy == "http://p:1"
+
+
+async def test_requests_and_exec_work_over_tls_with_the_clusters_own_authority(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        api = Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))
+        assert len((await api.find(NODES)).items) == 1
+        stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
+        assert await stream.receive() == b"hello\n"
+        await stream.close()
+
+
+async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_alone(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        cluster.url = cluster.url.replace("127.0.0.1", "localhost")
+        path = str(cluster.write_kubeconfig(tmp_path / "k"))
+        with pytest.raises(ClusterError, match=r"certificate of https://localhost.* is not trusted"):
+            await Api(load(KubeOptions(kubeconfig=path))).find(NODES)
+        api = Api(load(KubeOptions(kubeconfig=path, tls_server_name="kubernetes.test")))
+        assert len((await api.find(NODES)).items) == 1
+        await (await open_exec(api, "default", "p", "main", ["true"])).close()
+
+
+async def test_an_unknown_authority_is_refused_unless_told_not_to_look(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.certificate_authority = None
+        path = str(cluster.write_kubeconfig(tmp_path / "k"))
+        with pytest.raises(ClusterError, match="is not trusted"):
+            await Api(load(KubeOptions(kubeconfig=path))).find(NODES)
+        api = Api(load(KubeOptions(kubeconfig=path, insecure_skip_tls_verify=True)))
+        assert len((await api.find(NODES)).items) == 1

@@ -1,0 +1,153 @@
+"""Deploy, undeploy, status, and the manifests they apply."""
+
+import sys
+
+import pytest
+import yaml
+
+from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster.agents import Agents
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.deploy import deploy, render, undeploy
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.status import status
+from kubectl_gadget.errors import DeployError, ForbiddenError
+from tests.cluster.waiting import until
+from tests.fake_cluster import FakeCluster
+
+NAMESPACE = "kubectl-gadget"
+
+
+async def test_deploy_counts_the_nodes_and_undeploy_leaves_nothing(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    before = set(cluster.store.objects)
+    said: list[str] = []
+    await deploy(api, agent_options, said.append)
+    assert said[-1] == "agents running: 2/2 nodes"
+    await undeploy(api, agent_options, said.append)
+    assert set(cluster.store.objects) == before
+    await undeploy(api, agent_options, said.append)
+    assert said[-1] == "nothing was deployed"
+
+
+async def test_deploying_again_changes_nothing(cluster: FakeCluster, api: Api, agent_options: AgentOptions) -> None:
+    await deploy(api, agent_options, lambda _: None)
+    names = set(cluster.store.objects)
+    await deploy(api, agent_options, lambda _: None)
+    assert set(cluster.store.objects) == names
+
+
+async def test_a_namespace_that_was_there_before_is_kept(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.add_namespace(NAMESPACE)
+    before = set(cluster.store.objects)
+    said: list[str] = []
+    await deploy(api, agent_options, said.append)
+    assert "namespace/kubectl-gadget exists and is left as it is" in said
+    await undeploy(api, agent_options, said.append)
+    assert said[-1] == "namespace/kubectl-gadget is kept: it was not made by kubectl gadget"
+    await until(lambda: set(cluster.store.objects) == before)
+
+
+async def test_undeploy_removes_what_runs_left_behind(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    before = set(cluster.store.objects)
+    await (await Agents(api, agent_options).open("node-1")).close()
+    await undeploy(api, agent_options, lambda _: None)
+    assert set(cluster.store.objects) == before
+
+
+async def test_deploy_fails_early_with_the_pods_reasons(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.faults.waiting["node-1"] = ("ErrImagePull", "manifest unknown")
+    cluster.faults.crash["node-2"] = (1, "no libbpf")
+    with pytest.raises(DeployError) as error:
+        await deploy(api, agent_options, lambda _: None)
+    assert "on node-1 does not start: ErrImagePull" in str(error.value)
+    assert "on node-2 ended with exit code 1: no libbpf" in str(error.value)
+
+
+async def test_deploy_shows_that_pod_security_refuses_the_pods(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.faults.pod_security = True
+    with pytest.raises(DeployError, match=r"FailedCreate.*violates PodSecurity") as error:
+        await deploy(api, agent_options, lambda _: None)
+    assert "enforce=privileged" in str(error.value.remedy)
+
+
+async def test_deploy_without_rights_lists_them_and_changes_nothing(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.faults.forbidden |= {("patch", "daemonsets"), ("create", "clusterroles")}
+    before = set(cluster.store.objects)
+    with pytest.raises(ForbiddenError) as error:
+        await deploy(api, agent_options, lambda _: None)
+    assert "patch daemonsets.apps/kubectl-gadget in namespace kubectl-gadget" in str(error.value)
+    assert "create clusterroles.rbac.authorization.k8s.io in the whole cluster" in str(error.value)
+    assert set(cluster.store.objects) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the agent runs on Linux")
+async def test_status_asks_every_agent(cluster: FakeCluster, api: Api, agent_options: AgentOptions) -> None:
+    first, second = await status(api, agent_options)
+    assert (first.node, first.pod, first.state) == ("node-1", None, "none")
+    await deploy(api, agent_options, lambda _: None)
+    cluster.faults.refused_exec["node-2"] = 500
+    first, second = await status(api, agent_options)
+    assert first.hello is not None
+    assert first.hello["node"] == "node-1"
+    assert first.state == "Running"
+    assert second.hello is None
+    assert "error dialing backend" in str(second.problem)
+
+
+def test_what_is_rendered_is_what_is_applied() -> None:
+    options = AgentOptions(image="my/agent:1", image_pull_secret="s", image_pull_policy="Never", namespace="tools")
+    objects = list(yaml.safe_load_all(render(options, {"disk": "ssd"})))
+    assert objects == manifests.deployment(options, {"disk": "ssd"})
+    pod = objects[-1]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "my/agent:1"
+    assert pod["imagePullSecrets"] == [{"name": "s"}]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "disk": "ssd"}
+    assert {found["metadata"].get("namespace", "tools") for found in objects} == {"tools"}
+    assert all(found["metadata"]["labels"]["app.kubernetes.io/name"] == NAMESPACE for found in objects)
+
+
+def test_the_agent_has_no_token_no_network_of_the_host_and_few_capabilities() -> None:
+    pod = manifests.deployment(AgentOptions())[-1]["spec"]["template"]["spec"]
+    context = pod["containers"][0]["securityContext"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["hostNetwork"] is False
+    assert context["privileged"] is False
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["capabilities"]["drop"] == ["ALL"]
+    assert all(mount["readOnly"] for mount in pod["containers"][0]["volumeMounts"])
+
+
+def test_privileged_is_there_for_nodes_that_need_it() -> None:
+    pod = manifests.deployment(AgentOptions(privileged=True))[-1]["spec"]["template"]["spec"]
+    context = pod["containers"][0]["securityContext"]
+    assert context["privileged"] is True
+    assert "capabilities" not in context
+
+
+def test_the_deployer_may_give_the_users_role_since_it_holds_its_rules() -> None:
+    (deployer,) = manifests.documents("rbac-deployer")
+    held = {
+        (group, resource, verb)
+        for rule in deployer["rules"]
+        if "resourceNames" not in rule
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    for found in manifests.documents("rbac-user"):
+        for rule in found.get("rules", ()):
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    assert {(group, resource, verb) for verb in rule["verbs"]} <= held

@@ -1,0 +1,165 @@
+"""From selections to nodes and filters."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.options import Selection
+from kubectl_gadget.cluster.targets import TargetChange, Targets
+from kubectl_gadget.errors import ClusterError, ForbiddenError
+from tests.fake_cluster import FakeCluster
+
+Next = Callable[[], Any]
+Begin = Callable[..., Any]
+
+
+@pytest.fixture
+async def begin(api: Api, warnings: list[str]) -> AsyncIterator[Begin]:
+    """begin(**selection) → (targets, next change)."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**selection: Any) -> tuple[Targets, Next]:
+            targets = Targets(api, Selection(**selection), warnings.append, linger=0.0)
+            changes = await stack.enter_async_context(aclosing(targets.watch()))
+            return targets, lambda: asyncio.wait_for(anext(changes), 10)
+
+        yield start
+
+
+def everything(**filter: Any) -> dict[str, Any]:
+    return {"namespaces": None, "pods": None, "containers": None, "exclude_pods": [], "host": False} | filter
+
+
+async def test_the_nodes_are_those_that_host_pods_of_the_namespace(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-2")
+    cluster.add_namespace("other")
+    cluster.add_pod("b", "node-1", "other")
+    _, change = await begin()
+    assert await change() == TargetChange(add={"node-2": everything(namespaces=["default"])})
+
+
+async def test_pods_that_have_ended_or_wait_for_a_node_bring_no_node(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("done", "node-1", phase="Succeeded")
+    cluster.add_pod("pending", None, phase="Pending")
+    _, change = await begin()
+    assert await change() == TargetChange()
+
+
+async def test_all_namespaces_means_all_nodes(cluster: FakeCluster, begin: Begin) -> None:
+    _, change = await begin(all_namespaces=True)
+    assert await change() == TargetChange(add={"node-1": everything(), "node-2": everything()})
+    cluster.add_node("node-3")
+    assert await change() == TargetChange(add={"node-3": everything()})
+    cluster.store.remove("nodes", "", "node-1")
+    assert await change() == TargetChange(remove=("node-1",))
+
+
+async def test_names_and_containers_narrow_nodes_and_filter(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1", containers=("main", "side"))
+    cluster.add_pod("b", "node-2")
+    _, change = await begin(pods=("a", "b"), containers=("side",))
+    wanted = everything(namespaces=["default"], pods=["a", "b"], containers=["side"])
+    assert await change() == TargetChange(add={"node-1": wanted})
+
+
+async def test_named_nodes_and_the_host_are_taken_without_any_pod(begin: Begin) -> None:
+    _, change = await begin(nodes=("node-2",), host=True)
+    assert await change() == TargetChange(add={"node-2": everything(namespaces=["default"], host=True)})
+
+
+async def test_pods_that_the_label_selector_does_not_want_are_excluded(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1", labels={"app": "x"})
+    other = cluster.add_pod("b", "node-1")["metadata"]["uid"]
+    cluster.add_pod("c", "node-2")
+    targets, change = await begin(selector="app in (x, y)")
+    assert await change() == TargetChange(add={"node-1": everything(namespaces=["default"], exclude_pods=[other])})
+    new = cluster.add_pod("d", "node-1", labels={"app": "z"})["metadata"]["uid"]
+    excluded = sorted([other, new])
+    assert await change() == TargetChange(update={"node-1": everything(namespaces=["default"], exclude_pods=excluded)})
+    assert targets.wants(new) is False
+    assert targets.wants("never-seen") is None
+
+
+async def test_a_static_pod_is_excluded_by_the_uid_that_the_kubelet_gave_it(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1", labels={"app": "x"})
+    static = cluster.add_pod("s", "node-1", annotations={"kubernetes.io/config.hash": "from-the-kubelet"})
+    targets, change = await begin(selector="app")
+    excluded = (await change()).add["node-1"]["exclude_pods"]
+    assert excluded == sorted([static["metadata"]["uid"], "from-the-kubelet"])
+    assert targets.wants("from-the-kubelet") is False
+
+
+async def test_nodes_follow_the_pods(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1")
+    _, change = await begin()
+    await change()
+    cluster.add_pod("b", "node-2")
+    assert list((await change()).add) == ["node-2"]
+    cluster.delete_pod("a")
+    assert await change() == TargetChange(remove=("node-1",))
+
+
+async def test_a_node_is_kept_for_a_while_after_its_last_pod(cluster: FakeCluster, api: Api) -> None:
+    cluster.add_pod("a", "node-1")
+    async with aclosing(Targets(api, Selection(), lambda _: None, linger=1000).watch()) as changes:
+        await anext(changes)
+        cluster.delete_pod("a")
+        cluster.add_pod("b", "node-2")
+        change = await asyncio.wait_for(anext(changes), 10)
+        assert (list(change.add), change.remove) == (["node-2"], ())
+
+
+async def test_pods_that_are_not_there_are_waited_for(cluster: FakeCluster, begin: Begin, warnings: list[str]) -> None:
+    cluster.add_pod("xwing", None, phase="Pending")
+    _, change = await begin(pods=("xwin",))
+    assert await change() == TargetChange()
+    assert warnings == ['pods "xwin" not found in default namespace; waiting for it.']
+    cluster.add_pod("xwin", "node-1")
+    assert list((await change()).add) == ["node-1"]
+
+
+async def test_near_names_are_offered(cluster: FakeCluster, begin: Begin, warnings: list[str]) -> None:
+    cluster.add_pod("xwing", "node-1")
+    _, change = await begin(pods=("xwin",))
+    await change()
+    assert "Running there: xwing" in warnings[0]
+
+
+async def test_an_empty_namespace_is_said_to_be(begin: Begin, warnings: list[str]) -> None:
+    _, change = await begin(selector="app=x")
+    await change()
+    assert warnings == ["No running pods found in default namespace with labels app=x; waiting for them."]
+
+
+async def test_a_namespace_that_does_not_exist_is_an_error(begin: Begin) -> None:
+    _, change = await begin(namespace="nothing")
+    with pytest.raises(ClusterError, match='namespaces "nothing" not found'):
+        await change()
+
+
+async def test_a_node_that_does_not_exist_is_an_error_that_names_those_that_do(begin: Begin) -> None:
+    _, change = await begin(nodes=("node-9", "node-1"))
+    with pytest.raises(ClusterError, match='nodes "node-9" not found') as error:
+        await change()
+    assert error.value.remedy == "one of: node-1, node-2"
+
+
+async def test_nodes_that_cannot_run_an_agent_are_skipped_with_the_reason(
+    cluster: FakeCluster, begin: Begin, warnings: list[str]
+) -> None:
+    cluster.add_node("windows", {"kubernetes.io/os": "windows"})
+    cluster.add_node("down", ready=False)
+    _, change = await begin(all_namespaces=True)
+    assert list((await change()).add) == ["node-1", "node-2"]
+    assert sorted(line.split(" ")[1] for line in warnings) == ["down", "windows"]
+
+
+async def test_forbidden_lists_end_the_watch(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.faults.forbidden.add(("list", "pods"))
+    _, change = await begin()
+    with pytest.raises(ForbiddenError):
+        await change()
