@@ -5,7 +5,7 @@ trap: an unreachable cluster must cost the user's TAB key no more than `_SECONDS
 """
 
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from kubectl_gadget.cli.arguments import Given
@@ -13,6 +13,7 @@ from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.flags import ClusterFlags
 
 _SECONDS = 2.0
+_run = subprocess.run
 _CONNECTION = {item.name for item in fields(ClusterFlags)} - {"request_timeout"}
 
 
@@ -57,15 +58,13 @@ def _connection(given: Sequence[Given]) -> list[str]:
     return [f"{spelling(ClusterFlags, item.name)}={item.value}" for item in given if item.name in _CONNECTION]
 
 
-def _ask(
-    *words: str, given: Sequence[Given], run: Callable[..., "subprocess.CompletedProcess[str]"] = subprocess.run
-) -> list[str]:
+def _ask(*words: str, given: Sequence[Given]) -> list[str]:
     """What kubectl prints, without kinds and titles. An error means that nothing is offered."""
     command = ["kubectl", *words, *_connection(given)]
     if words[0] != "config":
         command.append(f"--request-timeout={_SECONDS:.0f}s")
     try:
-        done = run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        done = _run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     names = [word.rpartition("/")[2] if words[0] == "get" else word for word in done.stdout.split()]

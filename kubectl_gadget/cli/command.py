@@ -4,7 +4,7 @@ The trap: everything here runs for `--help` and completion too, so it must stay 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -61,9 +61,15 @@ class GadgetGroup(TyperGroup):
     """A group whose sub-commands are made when asked for."""
 
     page: help.Page = help.Page()
-    entries: Mapping[str, Entry] = {}
+    fixed: Mapping[str, Entry] = {}
+    """sub-commands that are always there"""
     noun: str = "command"
     """what a sub-command is called in messages"""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """All sub-commands, in the order of help."""
+        return self.fixed
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in the order of help."""
@@ -71,7 +77,7 @@ class GadgetGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Makes the sub-command; None when there is none of that name."""
-        entry = self.entries.get(cmd_name)
+        entry = self.fixed.get(cmd_name) or self.entries.get(cmd_name)
         return entry.load() if entry else None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -121,7 +127,7 @@ class GroupParts:
     page: help.Page
     entries: Mapping[str, Entry]
     noun: str = "command"
-    kind: type[GadgetGroup] = field(default=GadgetGroup)
+    kind: type[GadgetGroup] = GadgetGroup
 
 
 def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> Any:
@@ -130,7 +136,7 @@ def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> An
     app.callback(cls=parts.kind)(flattened(function))
     group: Any = typer.main.get_command(app)
     group.name = name
-    group.page, group.entries, group.noun = parts.page, parts.entries, parts.noun
+    group.page, group.noun, group.fixed = parts.page, parts.noun, parts.entries
     return group
 
 

@@ -129,7 +129,7 @@ def _arguments(place: Place) -> list[Candidate]:
         pods = cluster_names.pods(place.given)
         return [Candidate(pod) for pod in pods if pod not in place.positionals]
     if takes == ["GADGET"]:
-        from kubectl_gadget.cli.gadgets import index
+        from kubectl_gadget.cli.gadget_index import index
 
         level = len(place.positionals)
         commands = [entry.command for entry in index() if list(entry.command[:level]) == place.positionals]

@@ -1,12 +1,22 @@
 """The way from the command line's flags to the API server, for commands that are no run."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubectl_gadget.cli.flags import ClusterFlags
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api import Api
+
+Answer = TypeVar("Answer")
+
+
+def wait_for(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Runs `work` to its end. asyncio is imported here, since `deploy --help` needs none of it."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def connect(cluster: ClusterFlags) -> "Api":

@@ -20,7 +20,7 @@ from kubectl_gadget.cli.flags import (
     StartFlags,
     TargetFlags,
 )
-from kubectl_gadget.cli.gadgets import find_gadget
+from kubectl_gadget.cli.gadget_index import find_gadget
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError

@@ -4,13 +4,12 @@ The trap: -n says whose events a run shows. Agents live in a namespace of their 
 that is said.
 """
 
-import asyncio
 import json
 import sys
 from typing import Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.connect import connect, say
+from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import CLUSTER, WHERE, ClusterFlags, ImageFlags, ScopeFlags, StartFlags, flag
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.run_options import agent_options
@@ -103,7 +102,7 @@ def deploy(
     if wait is False and timeout is not None:
         raise UsageError("--timeout says how long to wait, and --wait=false says not to")
     _mention_scope(scope, options)
-    asyncio.run(deployment.deploy(connect(cluster), options, say, labels, wait is not False))
+    wait_for(deployment.deploy(connect(cluster), options, say, labels, wait is not False))
     return 0
 
 
@@ -112,7 +111,7 @@ def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     from kubectl_gadget.cluster import deploy as deployment
 
     _mention_scope(scope, AgentOptions())
-    asyncio.run(deployment.undeploy(connect(cluster), AgentOptions(), say))
+    wait_for(deployment.undeploy(connect(cluster), AgentOptions(), say))
     return 0
 
 

@@ -5,16 +5,16 @@ every built-in gadget.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.arguments import nearest
 from kubectl_gadget.cli.command import Entry, GroupParts, make_command, make_group
 from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
@@ -25,25 +25,6 @@ _MOST_EXAMPLES = 3
 """in help; the page of docs/ has all"""
 
 Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_names]
-
-
-def index() -> Any:
-    """The built-in gadgets: name, command, group and summary of each."""
-    from kubectl_gadget.catalogue import load_index
-
-    return load_index()
-
-
-def find_gadget(words: Sequence[str]) -> Gadget:
-    """The gadget `trace open`, `trace_open` or `open`. Raises UsageError with the nearest names."""
-    from kubectl_gadget.catalogue import load_gadget
-
-    name = " ".join(words).replace("_", " ")
-    commands = {" ".join(entry.command): entry.name for entry in index()}
-    found = [command for command in commands if name in (command, command.partition(" ")[2])]
-    if len(found) == 1:
-        return load_gadget(commands[found[0]])
-    raise UsageError(f"there is no gadget {name!r}", nearest(name, commands) or "kubectl gadget list")
 
 
 def verb_group(verb: str, summary: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
-from kubectl_gadget.cli.gadgets import index
+from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.events.schema import Example
 

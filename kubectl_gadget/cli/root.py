@@ -7,6 +7,7 @@ from typing import Any
 
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.flags import ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -20,6 +21,7 @@ _VERBS = {
     "profile": "Show where time goes",
     "advise": "Watch, then write a policy that fits",
 }
+_OTHER_VERB = "Run a gadget"
 _COMMANDS = (
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
     ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo:PAGE"),
@@ -43,58 +45,52 @@ _PAGE = Page(
 
 
 class Root(GadgetGroup):
-    """Knows that a gadget may have been named without its verb."""
+    """Has a sub-command for each verb of the catalogue, and knows gadgets that were named without theirs."""
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The verbs, then the fixed commands."""
+        order = list(_VERBS)
+        verbs: dict[str, list[str]] = {}
+        for entry in index():
+            verbs.setdefault(entry.command[0], []).append(entry.command[-1])
+        named = sorted(verbs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
+        found = {
+            verb: Entry(f"{_VERBS.get(verb, _OTHER_VERB)}: {', '.join(names)}", "Gadgets", _verb_loader(verb))
+            for verb, names in named
+        }
+        return {**found, **self.fixed}
 
     def unknown(self, name: str, path: str) -> UsageError:
         """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
-        from kubectl_gadget.cli.gadgets import index
-
         for entry in index():
             if name in (entry.name, entry.command[-1], "-".join(entry.command)):
-                return UsageError(f"unknown command {name!r}", f"{PROGRAM} {' '.join(entry.command)}")
+                return UsageError(f"unknown command {name!r}", f"{path} {' '.join(entry.command)}")
         return super().unknown(name, path)
 
 
 def root() -> Any:
     """The whole command line."""
-    return make_group(_flags, PROGRAM, GroupParts(_PAGE, _entries(), kind=Root))
+    fixed = {"run": Entry("Run a gadget of your own: a folder or its YAML file", "Gadgets", _load_run)}
+    for name, section, summary, target in _COMMANDS:
+        fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
+    return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
 
 
 def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     raise NotImplementedError("a group only lends its flags")
 
 
-def _entries() -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for verb, gadgets in _verbs().items():
-        names = ", ".join(gadgets)
-        entries[verb] = Entry(f"{_VERBS.get(verb, 'Run a gadget')}: {names}", "Gadgets", _verb_loader(verb))
-    entries["run"] = Entry("Run a gadget of your own: a folder or its YAML file", "Gadgets", _run_loader)
-    for name, section, summary, target in _COMMANDS:
-        entries[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
-    return entries
-
-
-def _verbs() -> dict[str, list[str]]:
-    from kubectl_gadget.cli.gadgets import index
-
-    verbs: dict[str, list[str]] = {}
-    for entry in index():
-        verbs.setdefault(entry.command[0], []).append(entry.command[-1])
-    order = list(_VERBS)
-    return dict(sorted(verbs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
-
-
 def _verb_loader(verb: str) -> Any:
     def load() -> Any:
         from kubectl_gadget.cli.gadgets import verb_group
 
-        return verb_group(verb, f"{_VERBS.get(verb, 'Run a gadget')}.")
+        return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")
 
     return load
 
 
-def _run_loader() -> Any:
+def _load_run() -> Any:
     from kubectl_gadget.cli.own_gadget import run_group
 
     return run_group()

@@ -1,12 +1,11 @@
 """`kubectl gadget status`: the agent of each node, and what cannot work there."""
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.connect import connect, say
+from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
@@ -37,7 +36,7 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
     """Asks every resident agent."""
     from kubectl_gadget.cluster.status import status as ask
 
-    nodes = asyncio.run(ask(connect(cluster), AgentOptions()))
+    nodes = wait_for(ask(connect(cluster), AgentOptions()))
     if output == "json":
         sys.stdout.write(json.dumps([vars(node) for node in nodes], indent=2) + "\n")
         return 0

@@ -4,7 +4,6 @@ The trap: a version must be told without a cluster too, so whatever keeps us fro
 and is no failure.
 """
 
-import asyncio
 import json
 import platform
 import sys
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.connect import connect, say
+from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cluster.options import AgentOptions
@@ -65,7 +64,7 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
     if not has_kubeconfig(cluster.options()):
         return None
     try:
-        nodes = asyncio.run(_ask(cluster))
+        nodes = wait_for(_ask(cluster))
     except GadgetError as error:
         say(f"the agents cannot be asked: {error}")
         return None
@@ -80,6 +79,8 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
 
 
 async def _ask(cluster: ClusterFlags) -> Any:
+    import asyncio
+
     from kubectl_gadget.cluster.status import status
 
     async with asyncio.timeout(_SECONDS):

@@ -1,0 +1,57 @@
+"""A catalogue of two sample gadgets, and a session that keeps what it was asked for instead of running."""
+
+import shlex
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+
+from kubectl_gadget import catalogue
+from kubectl_gadget.cli import main
+from kubectl_gadget.session.options import RunOptions
+from tests.cli.sample_gadgets import GADGETS, INDEX
+
+
+@pytest.fixture(autouse=True)
+def sample_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue holds the sample gadgets only; the terminal has 80 columns, and no cluster is known."""
+    monkeypatch.setattr(catalogue, "load_index", lambda: INDEX, raising=False)
+    monkeypatch.setattr(catalogue, "load_gadget", GADGETS.__getitem__, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.delenv("KUBECTL_GADGET_DEBUG", raising=False)
+
+
+class Runs(list[RunOptions]):
+    """What the session was asked to run; `outcome` is what it does then."""
+
+    outcome: int | BaseException = 0
+
+    def run(self, options: RunOptions, stdout: object, stderr: object) -> int:
+        self.append(options)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """Takes the place of the session."""
+    asked = Runs()
+    module = types.ModuleType("kubectl_gadget.session.run")
+    module.run = asked.run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "kubectl_gadget.session.run", module)
+    return asked
+
+
+@pytest.fixture
+def asked(runs: Runs) -> Callable[[str], RunOptions]:
+    """Runs a command line that is right, and gives back what the session was asked for."""
+
+    def run(line: str) -> RunOptions:
+        assert main.run(shlex.split(line)) == 0
+        return runs[-1]
+
+    return run

@@ -1,0 +1,141 @@
+"""What the TAB key offers."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.cli import cluster_names, complete, main
+from kubectl_gadget.cli.arguments import Given
+from tests.cli.conftest import Runs
+
+
+def offered(*words: str) -> list[str]:
+    return [candidate.word for candidate in complete.complete(words)[0]]
+
+
+def directive(*words: str) -> int:
+    return complete.complete(words)[1]
+
+
+@pytest.fixture
+def kubectl(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """kubectl answers every question with two names; gives back what it was asked."""
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        asked.append(command)
+        names = "NAME\nalpha\nbeta\n" if command[1] == "config" else "pod/alpha\npod/beta\n"
+        return subprocess.CompletedProcess(command, 0, names, "")
+
+    monkeypatch.setattr(cluster_names, "_run", run)
+    return asked
+
+
+def test_commands_are_offered_with_their_summaries() -> None:
+    candidates, number = complete.complete(["tr"])
+    assert candidates == [complete.Candidate("trace", "Show events as they happen: open")]
+    assert number == complete.NO_FILES
+
+
+def test_gadgets_of_a_verb_are_offered_also_behind_flags() -> None:
+    assert offered("trace", "") == offered("-n", "x", "trace", "-A", "") == ["open"]
+
+
+def test_flags_are_offered_long_ones_first_and_none_that_only_negate() -> None:
+    flags = offered("trace", "open", "-")
+    assert {"--failed", "--namespace", "-n", "--help"} <= set(flags)
+    assert offered("trace", "open", "--fa") == ["--failed", "--fail-on"]
+    assert [flag for flag in flags if flag in ("--no-failed", "--sort")] == []
+
+
+@pytest.mark.parametrize("words", [["-o", ""], ["-o="], ["--output", ""], ["--output="], ["-A", "-o", ""]])
+def test_output_formats_are_offered_however_the_value_is_attached(words: Sequence[str]) -> None:
+    assert offered("trace", "open", *words)[:3] == ["table", "wide", "json"]
+
+
+def test_no_space_follows_a_format_that_takes_a_template() -> None:
+    assert offered("trace", "open", "-o", "jsonp") == ["jsonpath="]
+    assert directive("trace", "open", "-o", "jsonp") == complete.NO_FILES_NO_SPACE
+
+
+def test_columns_are_offered_behind_those_that_stand_already() -> None:
+    assert offered("trace", "open", "--columns", "pid,co") == ["pid,container", "pid,comm"]
+
+
+def test_files_are_left_to_the_shell() -> None:
+    assert complete.complete(["trace", "open", "--kubeconfig", ""]) == ([], complete.FILES)
+    assert complete.complete(["run", ""]) == ([], complete.FILES)
+
+
+def test_the_demo_is_offered_gadgets_word_by_word() -> None:
+    assert offered("demo", "") == ["trace", "top"]
+    assert offered("demo", "top", "") == ["file"]
+
+
+@pytest.mark.parametrize("words", [["nope", ""], ["trace", "nope", ""], ["trace", "open", "--path", ""]])
+def test_nothing_is_offered_where_nothing_is_known(words: Sequence[str]) -> None:
+    assert complete.complete(words) == ([], complete.NO_FILES)
+
+
+def test_pods_are_asked_for_with_the_flags_that_were_given(kubectl: list[list[str]]) -> None:
+    assert offered("--context", "c", "trace", "open", "-n", "ns1", "--as=me", "alpha", "") == ["beta"]
+    assert kubectl == [
+        ["kubectl", "get", "pods", "--namespace=ns1", "-o=name", "--context=c", "--as=me", "--request-timeout=2s"]
+    ]
+
+
+@pytest.mark.parametrize("flag", ["-n", "--node", "--context", "--cluster", "--user", "--node=alpha,"])
+def test_names_of_the_cluster_and_the_kubeconfig_are_offered(kubectl: list[list[str]], flag: str) -> None:
+    words = [flag] if "=" in flag else [flag, ""]
+    assert [word.rpartition(",")[2] for word in offered("trace", "open", *words)] == ["alpha", "beta"]
+    assert len(kubectl) == 1
+
+
+def test_no_cluster_is_asked_for_the_pods_of_this_machine(kubectl: list[list[str]]) -> None:
+    assert offered("trace", "open", "--local", "") == []
+    assert kubectl == []
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(), subprocess.TimeoutExpired("kubectl", 2), subprocess.CalledProcessError(1, "kubectl")]
+)
+def test_a_kubectl_that_fails_offers_nothing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cluster_names, "_run", run)
+    assert cluster_names.pods([Given("namespace", "x", "-n")]) == []
+
+
+def test_the_program_prints_tabs_and_ends_with_the_directive(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kubectl_complete-gadget", "tr"])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    complete.main()
+    assert capsys.readouterr().out == "trace\tShow events as they happen: open\n:4\n"
+
+
+def test_the_program_says_nothing_about_errors(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kubectl_complete-gadget", "trace", "open", "--zzz", ""])
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    complete.main()
+    assert capfd.readouterr() == (":4\n", "")
+
+
+def test_a_name_cannot_break_out_of_its_line() -> None:
+    assert complete._line(complete.Candidate("a\nb\x1b", "c")) == "ab\tc"
+
+
+@pytest.mark.parametrize("words", ["list -o", "list --output", "trace open --color", "trace open -o"])
+def test_every_value_that_is_offered_is_accepted(runs: Runs, words: str) -> None:
+    candidates = offered(*words.split(), "")
+    assert len(candidates) > 1
+    for word in candidates:
+        assert main.run([*words.split(), word + "{.pod}" * word.endswith("=")]) == 0

@@ -1,0 +1,106 @@
+"""Exit codes, and what is said when something went wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.cli import main
+from kubectl_gadget.errors import AgentError, ClusterError
+from tests.cli.conftest import Runs
+
+PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
+
+
+def test_the_exit_code_of_the_session_is_handed_on(runs: Runs) -> None:
+    for code in (0, 1, 4, 130, 143):
+        runs.outcome = code
+        assert main.run(["trace", "open"]) == code
+
+
+def test_an_error_is_told_with_its_remedy_on_standard_error(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.outcome = ClusterError("the API server is away", "kubectl cluster-info")
+    assert main.run(["trace", "open"]) == 1
+    assert capsys.readouterr() == ("", "error: the API server is away\ntry: kubectl cluster-info\n")
+
+
+def test_escape_codes_in_an_error_do_not_reach_the_terminal(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.outcome = AgentError("container \x1b[31mevil\x07 is\nodd")
+    main.run(["trace", "open"])
+    assert capsys.readouterr().err == "error: container \\x1b[31mevil\\x07 is\nodd\n"
+
+
+def test_ctrl_c_outside_of_a_session_ends_with_130_and_no_words(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.outcome = KeyboardInterrupt()
+    assert main.run(["trace", "open"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_unexpected_error_is_one_line_and_its_traceback_goes_to_a_file(
+    runs: Runs, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    runs.outcome = KeyError("surprise")
+    assert main.run(["trace", "open"]) == 1
+    error = capsys.readouterr().err
+    (kept,) = tmp_path.iterdir()
+    assert error.splitlines()[0] == "error: this should not have happened: KeyError: 'surprise'"
+    assert str(kept) in error
+    assert "Traceback" not in error
+    assert "Traceback" in kept.read_text()
+
+
+def test_an_unexpected_error_shows_its_traceback_when_that_is_asked_for(
+    runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(main.DEBUG, "1")
+    runs.outcome = KeyError("surprise")
+    assert main.run(["trace", "open"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_an_error_with_its_reason() -> None:
+    with open("/dev/full", "w") as full:
+        command = [*PROGRAM, "version", "--client"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: cannot write the output: No space left on device\n")
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
+    command = " ".join([*PROGRAM, "options"])
+    shell = f"set -o pipefail; {command} | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "remedy"),
+    [
+        ("trac", "unknown command 'trac'", "kubectl gadget trace"),
+        ("open", "unknown command 'open'", "kubectl gadget trace open"),
+        ("trace_open", "unknown command 'trace_open'", "kubectl gadget trace open"),
+        ("zzz", "unknown command 'zzz'", "kubectl gadget --help"),
+        ("trace opne", "unknown gadget 'opne'", "kubectl gadget trace open"),
+        ("trace open --faild", "unknown flag --faild", "--failed"),
+        ("trace open --zzz", "unknown flag --zzz", "kubectl gadget trace open --help"),
+        ("--zzz trace open", "unknown flag --zzz", "kubectl gadget --help"),
+        ("list extra", "kubectl gadget list takes no argument 'extra'", "kubectl gadget list --help"),
+        ("list -o jsn", "-o 'jsn': must be one of table, json, name; did you mean json?", "list --help"),
+        ("demo opn", "there is no gadget 'opn'", "open"),
+        ("deploy --dry-run=server", "must be one of none, client", "deploy --help"),
+        ("deploy -o yaml", "says how to print", "--dry-run=client -o yaml"),
+        ("deploy --wait=false --timeout 5s", "--wait=false says not to", "deploy --help"),
+    ],
+)
+def test_a_command_line_that_is_wrong_exits_2_and_offers_what_was_meant(
+    capsys: pytest.CaptureFixture[str], words: str, error: str, remedy: str
+) -> None:
+    assert main.run(words.split()) == 2
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert output.out == ""
+    assert len(lines) == 2
+    assert error in lines[0]
+    assert lines[1].startswith("try: ")
+    assert remedy in lines[1]

@@ -1,0 +1,210 @@
+"""Values as users type them."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.values import (
+    buffer_size,
+    commas,
+    count,
+    duration,
+    duration_above_zero,
+    duration_or_none,
+    integer_of,
+    namespace,
+    node_names,
+    node_selector,
+    one_of,
+    output_format,
+    pod_names,
+    ring_size,
+    size,
+    size_text,
+    text_of,
+    whole_number,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), (".5m", 30), ("300ms", 0.3), ("10", 10), ("0", 0)],
+)
+def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "1x", "1h30", "1 s", "½s", "٣s", "inf", "nan", "1e3", "+1s", "1m-1s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        duration(text)
+
+
+def test_a_negative_duration_is_refused_with_its_reason() -> None:
+    with pytest.raises(ValueError, match="cannot be negative"):
+        duration("-5s")
+
+
+def test_a_duration_of_more_than_a_year_is_refused() -> None:
+    with pytest.raises(ValueError, match="year"):
+        duration("99999h")
+
+
+def test_zero_is_refused_where_it_would_end_the_run_at_once() -> None:
+    with pytest.raises(ValueError, match="more than 0"):
+        duration_above_zero("0s")
+
+
+def test_zero_means_no_limit_for_requests_as_with_kubectl() -> None:
+    assert duration_or_none("0") is None
+    assert duration_or_none("5s") == 5
+
+
+@given(st.integers(0, 23), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_a_duration_is_the_sum_of_its_parts(hours: int, minutes: int, seconds: int, millis: int) -> None:
+    expected = hours * 3600 + minutes * 60 + seconds + millis / 1000
+    assert duration(f"{hours}h{minutes}m{seconds}s{millis}ms") == pytest.approx(expected)
+
+
+@given(st.text())
+def test_any_text_is_a_duration_or_refused_with_a_value_error(text: str) -> None:
+    try:
+        seconds = duration(text)
+    except ValueError:
+        return
+    assert 0 <= seconds <= values.LONGEST_SECONDS
+    assert re.search(r"[0-9]", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("4Mi", 4 << 20), ("512Ki", 512 << 10), ("4M", 4_000_000), ("1Gi", 1 << 30), ("7", 7)]
+)
+def test_sizes_are_read_as_kubernetes_writes_them(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "Mi", "4Xi", "-4Mi", "4 Mi", "1e6"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"size"):
+        size(text)
+
+
+@given(st.integers(0, 1 << 40))
+def test_a_size_that_was_written_is_read_back(value: int) -> None:
+    assert size(size_text(value)) == value
+
+
+@given(st.integers(16, 30))
+def test_every_power_of_two_in_range_is_a_ring(exponent: int) -> None:
+    assert ring_size(size_text(1 << exponent)) == 1 << exponent
+
+
+def test_a_ring_that_is_no_power_of_two_is_refused_with_its_neighbours() -> None:
+    with pytest.raises(ValueError, match="nearest are 4Mi and 8Mi"):
+        ring_size("5Mi")
+
+
+@pytest.mark.parametrize("text", ["4Ki", "2Gi", "0"])
+def test_a_ring_that_no_kernel_or_node_takes_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="between 64Ki and 1Gi"):
+        ring_size(text)
+
+
+def test_a_buffer_that_holds_no_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1Mi"):
+        buffer_size("1Ki")
+
+
+@pytest.mark.parametrize("text", ["0", "-3"])
+def test_a_count_below_one_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        count(text)
+
+
+def test_numbers_may_be_hexadecimal_and_nothing_else() -> None:
+    assert whole_number("0x1F") == 31
+    for text in ("1.5", "", "0b1", "ten"):
+        with pytest.raises(ValueError, match="whole number"):
+            whole_number(text)
+
+
+def test_a_number_must_fit_into_its_variable() -> None:
+    read = integer_of(4)
+    assert (read("4294967295"), read("-2147483648")) == (4294967295, -2147483648)
+    with pytest.raises(ValueError, match="32 bits"):
+        read("4294967296")
+
+
+def test_a_text_must_fit_into_its_variable_in_bytes() -> None:
+    assert text_of(4)("abc") == "abc"
+    with pytest.raises(ValueError, match="3 bytes"):
+        text_of(4)("aé€")
+
+
+@pytest.mark.parametrize("text", [*values.FORMATS, "jsonpath={.pod}", "custom-columns=POD:.pod"])
+def test_every_output_format_is_taken(text: str) -> None:
+    assert output_format(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("jsno", "did you mean json"),
+        ("JSON", "did you mean json"),
+        ("jsonpath", "needs a template"),
+        ("custom-columns=", "needs a template"),
+        ("json=x", "takes no template"),
+        ("go-template={{.}}", "must be one of"),
+        ("", "must be one of"),
+    ],
+)
+def test_other_output_formats_are_refused_with_their_reason(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        output_format(text)
+
+
+def test_the_formats_are_those_that_the_output_package_has() -> None:
+    from kubectl_gadget.output import formats
+
+    assert set(values.FORMATS) | set(values.TEMPLATE_FORMATS) == set(formats.FORMATS)
+
+
+def test_a_choice_in_the_wrong_case_is_corrected() -> None:
+    with pytest.raises(ValueError, match="did you mean Always"):
+        one_of("Always", "Never")("always")
+
+
+def test_lists_may_use_commas_or_repetition_and_lose_doubles() -> None:
+    assert commas(["a,b", "c", "a"]) == ("a", "b", "c")
+
+
+def test_an_empty_name_in_a_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty name"):
+        commas(["a,,b"])
+
+
+def test_names_may_have_their_kind_before_a_slash() -> None:
+    assert pod_names(["pod/xwing", "tie.fighter"]) == ("xwing", "tie.fighter")
+    assert node_names(["node/a,b"]) == ("a", "b")
+    assert namespace("ns/default") == "default"
+
+
+@pytest.mark.parametrize("text", ["/etc", "deploy/web", "Xwing", "a b", "", "-x", "pod/"])
+def test_what_cannot_be_a_pod_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        pod_names(["good", text])
+
+
+def test_several_namespaces_are_refused_with_the_way_that_works() -> None:
+    with pytest.raises(ValueError, match="-A with --filter"):
+        namespace("a,b")
+
+
+def test_node_labels_are_pairs() -> None:
+    assert node_selector(["disk=ssd,zone=", "disk=hdd"]) == (("disk", "hdd"), ("zone", ""))
+    for text in ("disk", "disk!=ssd", "=ssd", "disk==ssd"):
+        with pytest.raises(ValueError, match="not key=value"):
+            node_selector([text])
