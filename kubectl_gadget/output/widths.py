@@ -51,16 +51,20 @@ def pad(text: str, width: int, align: str) -> str:
 
 
 def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> list[int]:
-    """Widths for a terminal of `available` columns. `seen` has the widest cell of each column so far."""
+    """Widths for a terminal of `available` columns. `seen` has the widest cell of each column so far.
+
+    What is taken away first: what columns that stretch have beyond their width, then blanks, then columns that stretch
+    down to a few cells, then all others down to their titles.
+    """
     room = available - len(GAP) * (len(headings) - 1)
     widths = [max(heading.width, text_width(heading.title)) for heading in headings]
     least = [text_width(heading.title) for heading in headings]
     excess = sum(widths) - room
     if excess > 0:
         floors = [max(low, _STRETCH_LEAST) for low in least]
-        excess = _shrink(widths, [n for n, h in enumerate(headings) if h.stretch], floors, excess)
         others = [n for n, h in enumerate(headings) if not h.stretch]
         excess = _shrink(widths, others, list(map(max, least, seen)), excess)
+        excess = _shrink(widths, [n for n, h in enumerate(headings) if h.stretch], floors, excess)
         excess = _shrink(widths, others, least, excess)
         _shrink(widths, list(range(len(widths))), [1] * len(widths), excess)
         return widths

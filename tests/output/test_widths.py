@@ -42,8 +42,8 @@ def test_other_columns_give_way_next() -> None:
     assert fit(HEADINGS, [7, 10, 30], 30) == [7, 7, 12]
 
 
-def test_of_those_the_ones_with_blanks_to_give_are_the_first() -> None:
-    assert fit(HEADINGS, [3, 10, 30], 30) == [4, 10, 12]
+def test_blanks_are_taken_before_anything_is_cut() -> None:
+    assert fit(HEADINGS, [3, 10, 30], 30) == [3, 10, 13]
 
 
 def test_a_column_with_long_values_takes_what_is_left_over() -> None:
