@@ -12,7 +12,7 @@ _LONGEST = 1024
 
 _ID = re.compile(r"(?:([a-z][a-z0-9_.-]*?)[-:])?([0-9a-f]{64})(?:\.scope|\.slice)?")
 _RUNC_SCOPE = re.compile(r"(runc|crun|youki)-(.+)\.scope")
-_POD = re.compile(r"(?:^|/)(?:kubepods[a-z-]*-)?pod([0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?(?=/|$)")
+_POD = re.compile(r"(?:^|/)(?:[a-z-]*kubepods[a-z-]*-)?pod([0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?(?=/|$)")
 _RUNTIMES = {
     "cri-containerd": "containerd",
     "nerdctl": "containerd",

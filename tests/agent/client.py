@@ -1,0 +1,120 @@
+"""A client for tests: starts the real agent as a child process and speaks the protocol with it, frame by frame.
+
+The trap: it reads only when asked, so a test decides how slow the reader is.
+"""
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json, split_events
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+PATIENCE = 20.0
+"""Seconds after which a test fails instead of waiting on."""
+
+
+class Client:
+    """One session. `frames` are all frames so far; `ring` the ring buffer bytes of each gadget."""
+
+    def __init__(self, environment: dict[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> None:
+        self.frames: list[Frame] = []
+        self.ring: dict[int, bytearray] = {}
+        self.complete_until: dict[int, int] = {}
+        self._decoder = FrameDecoder()
+        command = [*wrapper, sys.executable, "-m", "kubectl_gadget.agent", "session"]
+        self.process = subprocess.Popen(
+            command, cwd=PROJECT, env=os.environ | (environment or {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdin
+        assert self.process.stdout
+        self.input = self.process.stdin
+        self.output = self.process.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+        if not self.input.closed:
+            self.input.close()
+
+    def send(self, type: FrameType, value: dict[str, Any] | None = None) -> None:
+        self.send_bytes(encode_json(type, value or {}))
+
+    def send_bytes(self, data: bytes) -> None:
+        self.input.write(data)
+        self.input.flush()
+
+    def run(self, elf: bytes, gadget: dict[str, Any], filter: dict[str, Any] | None = None) -> None:
+        """Sends OBJECT and RUN for one gadget and waits until it has started."""
+        self.send_bytes(encode(FrameType.OBJECT, elf))
+        self.send(FrameType.RUN, {"gadgets": [{"object": 0, **gadget}], "filter": filter or {"host": True}})
+        self.wait_for(FrameType.STARTED)
+
+    def read(self, timeout: float = 0.1) -> bool:
+        """Reads what is there. False at the end of the stream."""
+        if not select.select([self.output], [], [], timeout)[0]:
+            return True
+        data = os.read(self.output.fileno(), 1 << 20)
+        for frame in self._decoder.feed(data):
+            if frame.type == FrameType.EVENTS:
+                head, ring = split_events(frame.payload)
+                self.ring.setdefault(head.gadget, bytearray()).extend(ring)
+                self.complete_until[head.gadget] = head.complete_until
+            self.frames.append(frame)
+        return bool(data)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Reads until `condition` holds. Fails when the stream ends first."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain; the last frames: {self.types()[-9:]}"
+            assert self.read(), f"the stream ended; the last frames: {self.types()[-9:]} {self.frames[-1:]}"
+
+    def wait_for(self, type: FrameType, after: int = 0) -> dict[str, Any]:
+        """The first frame of `type` from frame number `after` on."""
+        self.wait_until(lambda: any(frame.type == type for frame in self.frames[after:]))
+        return next(frame for frame in self.frames[after:] if frame.type == type).json()
+
+    def finish(self) -> dict[str, Any]:
+        """Reads to the end of the stream. The END frame's object."""
+        end = time.monotonic() + PATIENCE
+        while self.read():
+            assert time.monotonic() < end, f"the agent does not end; the last frames: {self.types()[-9:]}"
+        assert self.process.wait(PATIENCE) == 0
+        self._decoder.close()
+        assert self.frames[-1].type == FrameType.END
+        return self.frames[-1].json()
+
+    def stop(self) -> dict[str, Any]:
+        """STOP, and to the end. The END frame's object."""
+        self.send(FrameType.STOP)
+        return self.finish()
+
+    def types(self) -> list[str]:
+        return [FrameType(frame.type).name for frame in self.frames]
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """All containers that were named so far, by id."""
+        return {container["id"]: container for frame in self._changes() for container in frame["containers"]}
+
+    def owners(self) -> dict[int, str | None]:
+        """Container id by cgroup id, as told so far."""
+        return {int(cgroup): owner for frame in self._changes() for cgroup, owner in frame["cgroups"].items()}
+
+    def removed(self) -> set[int]:
+        return {cgroup for frame in self._changes() for cgroup in frame["removed"]}
+
+    def _changes(self) -> list[dict[str, Any]]:
+        return [frame.json() for frame in self.frames if frame.type == FrameType.CONTAINERS]

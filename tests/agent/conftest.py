@@ -1,0 +1,108 @@
+"""Compiled test programs, and the agent's own BPF object, built from the sources as they are now."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from kubectl_gadget.wire import FrameType
+from tests.agent.client import PROJECT, Client
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+class TestObject(NamedTuple):
+    """A compiled BPF object and where its variables lie."""
+
+    __test__ = False
+
+    elf: bytes
+    variables: dict[str, dict[str, int]]
+
+    def gadget(self, *programs: str, **more: Any) -> dict[str, Any]:
+        """RUN's description of a gadget that needs all of `programs`."""
+        entries = [{"any_of": [[program]]} for program in programs]
+        return {"name": "opens", "programs": entries, "globals": self.variables} | more
+
+
+@pytest.fixture(scope="session")
+def opens(tmp_path_factory: pytest.TempPathFactory) -> TestObject:
+    """tests/agent/programs/opens.bpf.c, compiled."""
+    target = tmp_path_factory.mktemp("bpf") / "opens.bpf.o"
+    compile_bpf(PROGRAMS / "opens.bpf.c", target)
+    table = subprocess.run(["nm", "-S", str(target)], capture_output=True, text=True, check=True).stdout
+    variables = {
+        name: {"offset": int(offset, 16), "size": int(size, 16)}
+        for offset, size, name in re.findall(r"^(\w+) (\w+) R (\w+)$", table, re.MULTILINE)
+    }
+    return TestObject(target.read_bytes(), variables)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def containers_object() -> Path:
+    """The agent's own object, where the agent looks for it; compiled when the build has not been run since a change."""
+    target = PROJECT / "kubectl_gadget" / "built" / "objects" / os.uname().machine / "containers.bpf.o"
+    source = PROJECT / "bpf" / "containers.bpf.c"
+    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        compile_bpf(source, target)
+    return target
+
+
+def compile_bpf(source: Path, target: Path) -> None:
+    clang = next((name for name in ("clang-19", "clang") if os.path.exists(f"/usr/bin/{name}")), "clang")
+    architecture = {"x86_64": "x86", "aarch64": "arm64"}[os.uname().machine]
+    folders = ["-I", str(PROJECT / "bpf" / "include"), "-I", f"/usr/include/{os.uname().machine}-linux-gnu"]
+    command = [clang, "-O2", "-g", "-target", "bpf", f"-D__TARGET_ARCH_{architecture}", *folders, "-c", str(source)]
+    subprocess.run([*command, "-o", str(target)], check=True)
+
+
+class Opener:
+    """A process that opens a file as often as it is told, and nothing else ever."""
+
+    def __init__(self, program: Path) -> None:
+        self.process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def begin(self, times: int) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(b"%d\n" % times)
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        assert self.process.stdout
+        assert self.process.stdout.readline() == b"done\n"
+
+    def open(self, times: int) -> None:
+        self.begin(times)
+        self.end()
+
+
+@pytest.fixture(scope="session")
+def opener_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("opener") / "opener"
+    subprocess.run(["gcc", "-O2", "-static", str(PROGRAMS / "opener.c"), "-o", str(target)], check=True)
+    return target
+
+
+@pytest.fixture
+def opener(opener_program: Path) -> Iterator[Opener]:
+    opener = Opener(opener_program)
+    yield opener
+    opener.process.kill()
+    opener.process.communicate()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A session that has said HELLO."""
+    with Client() as client:
+        client.wait_for(FrameType.HELLO)
+        yield client

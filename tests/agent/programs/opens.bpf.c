@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+// The smallest gadgets there can be, for the agent's tests: one record head for each openat() and mkdir() of a process.
+// `never_loads` is what a verifier refuses, `nowhere` hooks what no kernel has.
+#include <gadget/output.h>
+#include <gadget/process.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline int send(void)
+{
+	struct gadget_record record;
+
+	if (gadget_begin(&record))
+		gadget_emit(&record, sizeof(record), 0);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_openat")
+int openat_exit(void *ctx)
+{
+	return send();
+}
+
+SEC("tracepoint/syscalls/sys_exit_mkdir")
+int mkdir_exit(void *ctx)
+{
+	return send();
+}
+
+SEC("tracepoint/syscalls/sys_exit_nowhere")
+int nowhere(void *ctx)
+{
+	return send();
+}
+
+SEC("tp_btf/no_such_tracepoint")
+int no_such_tracepoint(void *ctx)
+{
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_openat")
+int never_loads(void *ctx)
+{
+	long *nowhere = (void *)bpf_get_current_task();
+
+	return *nowhere;
+}

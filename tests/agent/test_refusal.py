@@ -1,0 +1,99 @@
+"""libbpf's words to cause and remedy."""
+
+import errno
+
+import pytest
+
+from kubectl_gadget.agent import refusal
+from kubectl_gadget.agent.libbpf import Failure
+
+VERIFIER = """libbpf: prog 'openat_exit': BPF program load failed: Permission denied
+libbpf: prog 'openat_exit': -- BEGIN PROG LOAD LOG --
+0: R1=ctx() R10=fp0
+; return *nowhere; @ opens.bpf.c:48
+0: (85) call bpf_get_current_task#35          ; R0_w=scalar()
+1: (79) r0 = *(u64 *)(r0 +0)
+R0 invalid mem access 'scalar'
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+-- END PROG LOAD LOG --
+libbpf: prog 'openat_exit': failed to load: -13
+libbpf: failed to load object 'opens'""".splitlines()
+
+
+def reason(code: int, *log: str) -> tuple[str, str | None]:
+    return refusal.reason(Failure("bpf_object__load", code, list(log)))
+
+
+def test_the_verifiers_last_telling_lines_are_shown() -> None:
+    why, _ = reason(errno.EACCES, *VERIFIER)
+    assert why.splitlines()[-1] == "R0 invalid mem access 'scalar'"
+    assert "processed" not in why
+    assert "opens.bpf.c:48" in why
+
+
+def test_the_program_that_failed_is_found() -> None:
+    assert refusal.failed_program(VERIFIER) == "openat_exit"
+    assert refusal.failed_program(["libbpf: nothing"]) is None
+
+
+def test_a_missing_helper_names_the_kernel_that_has_it() -> None:
+    line = "program of this type cannot use helper bpf_task_pt_regs#175"
+    why, remedy = reason(errno.EINVAL, "-- BEGIN PROG LOAD LOG --", line)
+    assert "bpf_task_pt_regs" in why
+    assert remedy == "Linux 5.15 or newer"
+
+
+def test_a_missing_tracepoint_is_named() -> None:
+    line = (
+        "libbpf: failed to determine tracepoint 'syscalls/sys_exit_nowhere' perf event ID: No such file or directory"
+    )
+    why, remedy = reason(errno.ENOENT, line)
+    assert "syscalls/sys_exit_nowhere" in why
+    assert remedy
+
+
+def test_a_missing_raw_tracepoint_is_named() -> None:
+    why, _ = reason(errno.ESRCH, "libbpf: prog 'x': failed to find kernel BTF type ID of 'btf_trace_nowhere': -3")
+    assert why == "the kernel has no nowhere"
+
+
+def test_a_map_that_is_refused_is_named() -> None:
+    why, remedy = reason(errno.EINVAL, "libbpf: map 'gadget_events': failed to create: Invalid argument(-22)")
+    assert "gadget_events" in why
+    assert remedy == "Linux 5.10 or newer"
+
+
+def test_missing_capabilities_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "capabilities", lambda: {"SYS_PTRACE", "BPF"})
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    why, remedy = reason(errno.EPERM, "libbpf: prog 'x': failed to load: -1")
+    assert why == "the capabilities PERFMON are missing"
+    assert "PERFMON" in str(remedy)
+
+
+def test_who_is_not_root_is_told_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "capabilities", set)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    why, remedy = reason(errno.EPERM)
+    assert why.startswith("not root")
+    assert remedy == "run it as root (sudo)"
+
+
+def test_lockdown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "capabilities", lambda: {"SYS_ADMIN"})
+    monkeypatch.setattr(refusal, "lockdown", lambda: "confidentiality")
+    why, remedy = reason(errno.EPERM)
+    assert "locked down" in why
+    assert "lockdown=integrity" in str(remedy)
+
+
+def test_a_kernel_without_btf_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    why, remedy = reason(errno.ESRCH, "libbpf: failed to find valid kernel BTF")
+    assert "no BTF" in why
+    assert "CONFIG_DEBUG_INFO_BTF" in str(remedy)
+
+
+def test_unknown_words_are_passed_on() -> None:
+    why, _ = reason(errno.EINVAL, "libbpf: something new went wrong")
+    assert why == "Invalid argument\nsomething new went wrong"

@@ -1,0 +1,225 @@
+"""A whole session: the real agent, the real kernel."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget import __version__
+from kubectl_gadget.wire import FrameType, encode
+from tests.agent.client import PATIENCE, Client
+from tests.agent.conftest import Opener, TestObject
+from tests.agent.records import records, timestamps
+
+pytestmark = pytest.mark.bpf
+
+PRIME = 10007
+RECORD = 8 + 80
+"""Bytes in the ring: the kernel's head, and struct gadget_record."""
+
+
+def programs_of(pid: int) -> set[int]:
+    """Ids of the BPF programs that a process holds."""
+    infos = [path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
+    return {int(number) for info in infos for number in re.findall(r"^prog_id:\s+(\d+)$", info, re.MULTILINE)}
+
+
+def wait_until_unloaded(programs: set[int]) -> None:
+    """The kernel frees programs a moment after the last who held them."""
+    deadline = time.monotonic() + PATIENCE
+    while programs & {p["id"] for p in json.loads(subprocess.check_output(["bpftool", "prog", "-j"]))}:
+        assert time.monotonic() < deadline, "the kernel still has programs of an agent that has ended"
+        time.sleep(0.02)
+
+
+def resident(pid: int) -> int:
+    """Resident memory in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) << 10
+
+
+def run_on(client: Client, opens: TestObject, opener: Opener, **more: object) -> None:
+    gadget = opens.gadget("openat_exit", parameters={"gadget_filter_pid": opener.pid}, **more)
+    client.run(opens.elf, gadget)
+
+
+def lost_of(stats: dict[str, object]) -> int:
+    [gadget] = stats["gadgets"]  # type: ignore[misc]
+    return sum(gadget["lost"].get("ring_full", {}).values())
+
+
+def test_hello_says_who_and_where_it_is() -> None:
+    with Client({"NODE_NAME": "node-7"}) as client:
+        hello = client.wait_for(FrameType.HELLO)
+    assert hello["protocol"] == 1
+    assert hello["agent"] == __version__
+    assert hello["node"] == "node-7"
+    assert hello["architecture"] == os.uname().machine
+    assert hello["kernel"] == os.uname().release
+    assert hello["can"]["btf"] is True
+    assert hello["can"]["ring_buffer"] is True
+    assert Path(hello["cgroup_root"], "cgroup.controllers").exists()
+    assert abs(hello["realtime_ns"] - time.time_ns()) < 60e9
+
+
+def test_every_open_of_one_process_is_one_record(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener)
+    opener.open(PRIME)
+    end = client.stop()
+    assert len(list(records(client.ring[0]))) == PRIME
+    [stats] = end["stats"]["gadgets"]
+    assert stats["events"] == PRIME
+    assert stats["lost"] == {}
+    assert end["reason"] == "stop"
+
+
+def test_started_names_what_was_chosen_and_where_it_hooks(client: Client, opens: TestObject) -> None:
+    client.run(opens.elf, opens.gadget("openat_exit"))
+    started = client.wait_for(FrameType.STARTED)
+    [gadget] = started["gadgets"]
+    assert gadget["name"] == "opens"
+    [entry] = gadget["programs"]
+    assert entry == {"chosen": ["openat_exit"], "hooks": ["tracepoint/syscalls/sys_exit_openat"], "skipped": []}
+
+
+def test_a_million_opens_at_full_speed_lose_nothing(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener, ring_bytes=4 << 20)
+    opener.begin(1_000_003)
+    client.wait_until(lambda: len(client.ring.get(0, b"")) == 1_000_003 * RECORD)
+    opener.end()
+    end = client.stop()
+    assert lost_of(end["stats"]) == 0
+    assert len(client.ring[0]) == 1_000_003 * RECORD
+
+
+def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_grow(
+    client: Client, opens: TestObject, opener: Opener
+) -> None:
+    run_on(client, opens, opener, ring_bytes=256 << 10)
+    before = resident(client.process.pid)
+    opener.open(100_003)  # 10 MB, while nobody reads
+    after = resident(client.process.pid)
+    end = client.stop()
+    lost = lost_of(end["stats"])
+    assert lost > 0
+    assert len(list(records(client.ring[0]))) + lost == 100_003
+    assert after - before < 2 << 20
+
+
+def test_after_a_slow_reader_all_goes_on(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener, ring_bytes=64 << 10)
+    opener.open(50_021)
+    client.wait_for(FrameType.STATS, after=len(client.frames))
+    first = len(list(records(client.ring[0])))
+    opener.open(101)
+    client.stop()
+    assert len(list(records(client.ring[0]))) == first + 101
+
+
+def test_complete_until_never_runs_ahead_of_an_event(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener)
+    opener.begin(200_003)
+    late = 0
+    until = seen = 0
+    while seen < 200_003:
+        client.read()
+        stamps = timestamps(client.ring[0]) if 0 in client.ring else []
+        client.ring.clear()
+        late += sum(stamp < until for stamp in stamps)
+        seen += len(stamps)
+        until = client.complete_until.get(0, 0)
+    opener.end()
+    assert late == 0
+
+
+def test_an_idle_gadget_says_until_when_it_is_complete(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener)
+    client.wait_until(lambda: 0 in client.complete_until)
+    first = client.complete_until[0]
+    client.wait_until(lambda: client.complete_until[0] > first)
+    assert client.complete_until[0] < time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_the_end_of_input_ends_the_session_and_leaves_no_program(
+    client: Client, opens: TestObject, opener: Opener
+) -> None:
+    run_on(client, opens, opener)
+    programs = programs_of(client.process.pid)
+    assert len(programs) == 4
+    client.input.close()
+    assert client.finish()["reason"] == "eof"
+    wait_until_unloaded(programs)
+
+
+def test_a_killed_agent_leaves_no_program(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener)
+    programs = programs_of(client.process.pid)
+    assert len(programs) == 4
+    client.process.kill()
+    client.process.wait()
+    wait_until_unloaded(programs)
+
+
+def test_sigterm_ends_the_session(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener)
+    opener.open(101)
+    client.process.send_signal(signal.SIGTERM)
+    assert client.finish()["reason"] == "signal"
+    assert len(list(records(client.ring[0]))) == 101
+
+
+def test_a_heartbeat_is_answered_with_its_number(client: Client) -> None:
+    client.send(FrameType.HEARTBEAT, {"id": 4711})
+    pong = client.wait_for(FrameType.PONG)
+    assert pong["id"] == 4711
+    assert pong["boot_ns"] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_statistics_tell_the_agents_own_use(client: Client, opens: TestObject, opener: Opener) -> None:
+    run_on(client, opens, opener)
+    opener.open(PRIME)
+    after = len(client.frames)
+    stats = client.wait_for(FrameType.STATS, after=after)
+    assert stats["gadgets"][0]["events"] == PRIME
+    assert stats["gadgets"][0]["bytes"] == PRIME * 80
+    assert stats["agent"]["cpu_ns"] > 0
+    assert 0 < stats["agent"]["rss_bytes"] <= 30 << 20
+
+
+def test_a_frame_of_an_unknown_type_is_skipped_with_a_warning(client: Client) -> None:
+    client.send_bytes(encode(99, b"whatever"))
+    assert "99" in client.wait_for(FrameType.WARNING)["message"]
+    assert client.stop()["reason"] == "stop"
+
+
+def test_foreign_bytes_end_the_session_with_an_error(client: Client) -> None:
+    client.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
+    end = client.finish()
+    assert end["reason"] == "error"
+    assert "GET /" in end["error"]["what"]
+
+
+@pytest.mark.parametrize("run", [{}, {"gadgets": 3}, {"gadgets": [{"name": "x", "object": 7}]}, {"gadgets": [None]}])
+def test_a_run_that_is_not_as_the_protocol_says_is_an_error(client: Client, run: dict[str, object]) -> None:
+    client.send(FrameType.RUN, run)
+    end = client.finish()
+    assert end["reason"] == "error"
+    assert "RUN is not as docs/protocol.md says" in end["error"]["what"]
+
+
+def test_without_any_capability_run_is_answered_with_what_is_missing(opens: TestObject) -> None:
+    with Client(wrapper=("setpriv", "--bounding-set=-all", "--inh-caps=-all")) as client:
+        hello = client.wait_for(FrameType.HELLO)
+        assert "BPF" in hello["problems"][0]["why"]
+        client.send_bytes(encode(FrameType.OBJECT, opens.elf))
+        client.send(FrameType.RUN, {"gadgets": [opens.gadget("openat_exit") | {"object": 0}]})
+        end = client.finish()
+    assert "the capabilities BPF, PERFMON are missing" in end["error"]["what"]
+    assert end["error"]["try"]

@@ -1,0 +1,42 @@
+"""FILTER: which containers are wanted."""
+
+import pytest
+
+from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
+from kubectl_gadget.errors import FrameError
+
+SHIP = Container("i", 1, "default", "xwing", "uid-1", "spaceship", "", "containerd", "container")
+
+
+def test_null_means_any() -> None:
+    assert Filter({"namespaces": None, "pods": None, "containers": None}).verdict(SHIP) == WANTED
+    assert Filter({}).verdict(SHIP) == WANTED
+
+
+@pytest.mark.parametrize("member", ["namespaces", "pods", "containers"])
+def test_each_list_has_to_hold_the_name(member: str) -> None:
+    name = {"namespaces": "default", "pods": "xwing", "containers": "spaceship"}[member]
+    assert Filter({member: ["other", name]}).verdict(SHIP) == WANTED
+    assert Filter({member: ["other"]}).verdict(SHIP) == UNWANTED
+    assert Filter({member: []}).verdict(SHIP) == UNWANTED
+
+
+def test_a_pod_can_be_excluded_by_its_uid() -> None:
+    assert Filter({"exclude_pods": ["uid-1"]}).verdict(SHIP) == UNWANTED
+    assert Filter({"exclude_pods": [""]}).verdict(SHIP._replace(pod_uid="")) == WANTED
+
+
+def test_a_sandbox_is_never_wanted() -> None:
+    assert Filter({}).verdict(SHIP._replace(kind="sandbox")) == UNWANTED
+
+
+def test_the_host_is_wanted_when_asked_for() -> None:
+    assert Filter({"host": True}).host == WANTED_HOST
+    assert Filter({}).host == UNWANTED_HOST
+
+
+@pytest.mark.parametrize("value", [{"pods": "xwing"}, {"namespaces": [1]}, {"exclude_pods": {}}])
+def test_what_is_no_list_of_names_is_refused(value: dict[str, object]) -> None:
+    with pytest.raises(FrameError):
+        Filter(value)
