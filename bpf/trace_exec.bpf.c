@@ -30,6 +30,8 @@ struct trace_exec {
 	__u32 unused;
 };
 
+GADGET_RECORD(trace_exec);
+
 /* Path, arguments, exe and cwd. */
 #define EXEC_BYTES GADGET_ROOM(sizeof(struct trace_exec) + GADGET_PATH_BYTES + ARGUMENT_BYTES + 2 * GADGET_PATH_BYTES)
 

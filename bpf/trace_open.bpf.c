@@ -33,6 +33,8 @@ struct trace_open {
 	gadget_path resolved;
 };
 
+GADGET_RECORD(trace_open);
+
 /* A record with its path, and with its resolved path. */
 #define PATH_BYTES GADGET_ROOM(sizeof(struct trace_open) + GADGET_PATH_BYTES)
 #define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 2 * GADGET_PATH_BYTES)

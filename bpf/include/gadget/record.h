@@ -11,6 +11,7 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
@@ -74,6 +75,12 @@ struct gadget_record {
 	__u32 marks;
 	__u32 unused;
 };
+
+/*
+ * To stand once in each gadget, after its own record: GADGET_RECORD(trace_open). The compiler leaves types out of the
+ * object that only functions use, and the build reads the record's layout from there.
+ */
+#define GADGET_RECORD(NAME) const struct NAME *const volatile gadget_record_type = NULL
 
 /* Set by the agent before the programs are loaded. */
 

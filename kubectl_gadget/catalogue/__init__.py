@@ -1,0 +1,18 @@
+"""The gadgets: their descriptions, their BPF objects, and how both are built.
+
+Only `load` is imported with the package, since `--help` and completion need it and nothing else may cost time there.
+"""
+
+from pathlib import Path
+
+from kubectl_gadget.catalogue.load import GadgetSummary, load_gadget, load_index, object_bytes
+from kubectl_gadget.events.schema import Gadget
+
+__all__ = ["GadgetSummary", "load_gadget", "load_index", "load_own", "object_bytes"]
+
+
+def load_own(path: Path) -> tuple[Gadget, Path]:
+    """A user's own gadget, built if need be, and the directory for object_bytes. See own.load_own."""
+    from kubectl_gadget.catalogue import own
+
+    return own.load_own(path)

@@ -1,0 +1,76 @@
+"""`python -m kubectl_gadget.catalogue.build`: all BPF programs of the source tree to kubectl_gadget/built.
+
+Programs without a YAML, such as the one that the agent follows containers with, give an object only. The trap: the
+index is what makes a gadget exist for the command line, so it is written last, and only when all was built.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kubectl_gadget.catalogue.gadget import build_gadget, build_objects, schema_path
+from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
+from kubectl_gadget.errors import GadgetError, UsageError
+
+SOURCE_TREE = Path(__file__).parent.parent.parent
+_GROUPS = ("files", "processes", "network", "security", "memory")
+"""The order of lists; other groups follow by name."""
+
+
+def build(tree: Path = SOURCE_TREE, built: Path = BUILT, architectures: Sequence[str] = ARCHITECTURES) -> list[str]:
+    """Builds all that changed in `tree`. Returns the names of the gadgets. Raises GadgetError."""
+    sources = {path.name.removesuffix(".bpf.c"): path for path in sorted((tree / "bpf").glob("*.bpf.c"))}
+    descriptions = {path.stem: path for path in sorted((tree / "gadgets").glob("*.yaml"))}
+    if not sources:
+        raise GadgetError(f"there is nothing to build in {tree}", "run it in the source tree")
+    built.mkdir(parents=True, exist_ok=True)
+    inputs = Inputs(built)
+    for name, description in descriptions.items():
+        if name not in sources:
+            raise UsageError(f"{description} has no program: there is no bpf/{name}.bpf.c")
+        build_gadget(description, sources[name], built, architectures, inputs)
+    for name, source in sources.items():
+        if name not in descriptions:
+            build_objects(source, built, architectures, inputs)
+    _write_index(built, list(descriptions))
+    return list(descriptions)
+
+
+def _write_index(built: Path, names: list[str]) -> None:
+    gadgets = [read_gadget(schema_path(built, name)) for name in names]
+
+    def place(group: str) -> int:
+        return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
+
+    gadgets.sort(key=lambda gadget: (place(gadget.group), gadget.group, gadget.command))
+    entries = [
+        {"name": gadget.name, "command": gadget.command, "group": gadget.group, "summary": gadget.summary}
+        for gadget in gadgets
+    ]
+    index = built / "gadgets" / "index.json"
+    text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
+    if not index.is_file() or index.read_text(encoding="utf-8") != text:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kubectl_gadget.catalogue.build", description=__doc__)
+    parser.add_argument("--arch", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
+    options = parser.parse_args(arguments)
+    try:
+        build(architectures=options.arch)
+    except GadgetError as error:
+        sys.stderr.write(f"error: {error}\n")
+        if error.remedy:
+            sys.stderr.write(f"try: {error.remedy}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

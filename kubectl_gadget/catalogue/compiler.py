@@ -1,0 +1,95 @@
+"""Runs clang and bpftool: from a BPF program in C to an object for one architecture, and to the object's types.
+
+The trap: in what clang writes, all variables of .rodata have offset 0 in BTF; `bpftool gen object` links the object,
+which sets the offsets, and drops the debug information that only clang needs.
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.catalogue.load import BUILT
+from kubectl_gadget.errors import GadgetError, UsageError
+
+CLANGS = ("clang-19", "clang", "clang-20", "clang-21", "clang-18", "clang-17")
+INSTALL = "apt-get install clang-19 bpftool libbpf-dev"
+_TARGETS = {"x86_64": "x86", "aarch64": "arm64"}
+_SOURCE_TREE = Path(__file__).parent.parent.parent
+_MOST_LINES = 20
+"""Lines of clang's complaints that are shown."""
+
+
+def find_clang() -> str | None:
+    """The path of clang, or None."""
+    return next((found for name in CLANGS if (found := shutil.which(name))), None)
+
+
+def include_directory() -> Path:
+    """Where gadget/record.h is: in the package when it was installed, else in the source tree."""
+    installed = BUILT / "include"
+    return installed if installed.is_dir() else _SOURCE_TREE / "bpf" / "include"
+
+
+def compile_object(source: Path, architecture: str, target: Path) -> None:
+    """Compiles `source` to `target`. Raises GadgetError when a tool is missing, UsageError with clang's words else."""
+    clang = find_clang()
+    if clang is None:
+        raise GadgetError("clang is missing, and it compiles BPF programs", INSTALL)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    compiled = target.with_suffix(".unlinked")
+    try:
+        _compile(clang, source.resolve(), architecture, compiled)
+        # The linker takes the kind of a file from its name.
+        linked = target.with_suffix(".linked.o")
+        _run([_bpftool(), "gen", "object", str(linked), str(compiled)], f"{source} does not link")
+        linked.replace(target)
+    finally:
+        compiled.unlink(missing_ok=True)
+
+
+def _compile(clang: str, source: Path, architecture: str, target: Path) -> None:
+    command = [clang, "-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", f"-D__TARGET_ARCH_{_TARGETS[architecture]}"]
+    # Lines of the source go into the object, and the paths of this machine shall not.
+    command += [f"-ffile-prefix-map={source.parent}/=", f"-fdebug-compilation-dir={source.parent.name}"]
+    command += ["-I", str(include_directory()), *_system_headers(), "-c", source.name, "-o", str(target.resolve())]
+    done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return
+    for header, package in (("bpf/bpf_helpers.h", "libbpf"), ("linux/bpf.h", "Linux"), ("asm/types.h", "Linux")):
+        if f"'{header}' file not found" in done.stderr:
+            raise GadgetError(f"the headers of {package} are missing: {header}", INSTALL)
+    lines = done.stderr.strip().splitlines()[:_MOST_LINES]
+    raise UsageError("\n".join([f"{source} does not compile for {architecture}:", *lines]))
+
+
+def _system_headers() -> list[str]:
+    """Debian keeps asm/ in a folder per architecture, which clang does not search when it compiles for BPF."""
+    if Path("/usr/include/asm/types.h").exists():
+        return []
+    return [
+        f"-idirafter{folder.parent.parent}" for folder in sorted(Path("/usr/include").glob("*-linux-*/asm/types.h"))[:1]
+    ]
+
+
+def read_types(target: Path) -> list[dict[str, Any]]:
+    """The BTF of a linked object, as `bpftool btf dump -j` gives it."""
+    text = _run([_bpftool(), "btf", "dump", "-j", "file", str(target)], f"{target} has no readable BTF")
+    types: list[dict[str, Any]] = json.loads(text)["types"]
+    return types
+
+
+def _bpftool() -> str:
+    # Debian puts it where only root's PATH leads.
+    path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin:/usr/local/sbin")
+    if path is None:
+        raise GadgetError("bpftool is missing, and it links BPF objects and reads their types", INSTALL)
+    return path
+
+
+def _run(command: list[str], what: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GadgetError(f"{what}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout

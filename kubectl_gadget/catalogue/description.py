@@ -1,0 +1,201 @@
+"""Reads a gadget's YAML, and says exactly what is wrong with it.
+
+The trap: YAML turns `no`, `on` and `0755` into something else, so each value's type is checked and never converted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import yaml
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Column, Example, Parameter, ProgramChoice, Show
+
+EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
+_TYPES = {"bool": bool, "int": int, "string": str}
+_KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
+_GADGET_KEYS = ("command", "group", "summary", "description", "record", "programs", "parameters", "columns", "examples")
+_COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
+_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
+_MANY_EXAMPLES = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the YAML says. Names of fields, variables and programs are not checked against the object yet."""
+
+    path: Path
+    name: str
+    command: tuple[str, ...]
+    group: str
+    summary: str
+    description: str
+    record: str
+    programs: tuple[ProgramChoice, ...]
+    parameters: tuple[Parameter, ...]
+    columns: tuple[Column, ...]
+    examples: tuple[Example, ...]
+
+
+class Part:
+    """A mapping in a YAML file, with its place in it: `gadgets/trace_open.yaml: columns[3].width`."""
+
+    def __init__(self, path: Path, place: str, value: object, known: tuple[str, ...]) -> None:
+        self.path, self.place = path, place
+        if not isinstance(value, dict):
+            self.fail("", f"has to be a mapping, not {value!r}")
+        self.value: Mapping[str, Any] = value
+        for key in value:
+            if key not in known:
+                self.fail(str(key), f"is not known here; one of {', '.join(known)} is")
+
+    def fail(self, key: str, reason: str) -> NoReturn:
+        """Raises UsageError that names file, key and reason."""
+        place = ".".join(part for part in (self.place, key) if part)
+        raise UsageError(f"{self.path}: {place or 'the file'} {reason}")
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """The value of `key`; `default` when it is not there. Fails when it is of another kind."""
+        value = self.value.get(key)
+        if value is None:
+            return default
+        # bool is an int to Python, but not to people.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            self.fail(key, f"has to be {_KIND_NAMES[kind]}, not {value!r}")
+        return value
+
+    def need(self, key: str, kind: type) -> Any:
+        """The value of `key`. Fails when it is missing or empty."""
+        value = self.get(key, kind)
+        if value is None or value in ("", []):
+            self.fail(key, "is missing")
+        return value
+
+    def one_of(self, key: str, choices: tuple[str, ...], default: Any = None) -> Any:
+        """The value of `key`, which has to be one of `choices`."""
+        value = self.get(key, str, default)
+        if value is not None and value not in choices:
+            self.fail(key, f"has to be {' or '.join(choices)}, not {value!r}")
+        return value
+
+    def parts(self, key: str, known: tuple[str, ...]) -> list["Part"]:
+        """The mappings of the list at `key`."""
+        items = self.get(key, list, [])
+        return [Part(self.path, f"{key}[{index}]", item, known) for index, item in enumerate(items)]
+
+
+def read_description(path: Path) -> Description:
+    """The gadget that `path` describes; its name is the file's. Raises UsageError."""
+    top = Part(path, "", _load(path), _GADGET_KEYS)
+    examples = tuple(
+        Example(item.need("command", str), item.need("description", str))
+        for item in top.parts("examples", ("command", "description"))
+    )
+    if len(examples) < _MANY_EXAMPLES:
+        top.fail("examples", "is missing: people read them first")
+    return Description(
+        path=path,
+        name=path.stem,
+        command=tuple(top.need("command", str).split()),
+        group=top.need("group", str),
+        summary=top.need("summary", str),
+        description=top.get("description", str, "").strip(),
+        record=top.need("record", str),
+        programs=_programs(top),
+        parameters=tuple(_parameter(item) for item in top.parts("parameters", _PARAMETER_KEYS)),
+        columns=_columns(top),
+        examples=examples,
+    )
+
+
+def shared_parameters() -> tuple[Parameter, ...]:
+    """Parameters that every gadget has whose object has their variable."""
+    return tuple(_parameter(item) for item in _every_gadget().parts("parameters", _PARAMETER_KEYS))
+
+
+def _load(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise UsageError(f"{path} is no YAML: {error}") from None
+
+
+def _every_gadget() -> Part:
+    return Part(EVERY_GADGET, "", _load(EVERY_GADGET), ("columns", "parameters"))
+
+
+def _programs(top: Part) -> tuple[ProgramChoice, ...]:
+    choices = []
+    for item in top.parts("programs", ("any_of", "optional", "purpose")):
+        sets = item.need("any_of", list)
+        if not all(
+            isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in sets
+        ):
+            item.fail("any_of", "has to be a list of lists of programs, best first: [[a, b], [c]]")
+        optional = item.get("optional", bool, False)
+        purpose = item.get("purpose", str, "")
+        if optional and not purpose:
+            item.fail("purpose", "is missing: what is not seen without these programs?")
+        choices.append(ProgramChoice(tuple(map(tuple, sets)), optional, purpose))
+    return tuple(choices)
+
+
+def _parameter(item: Part) -> Parameter:
+    kind = item.one_of("type", tuple(_TYPES))
+    if kind is None:
+        item.fail("type", "is missing")
+    name = item.need("name", str)
+    column = item.get("column", str)
+    test = item.one_of("test", ("equal", "prefix"))
+    if (column is None) != (test is None):
+        item.fail("column" if column is None else "test", "is missing: they go together")
+    return Parameter(
+        name=name,
+        type=kind,
+        description=item.need("description", str),
+        variable=item.need("variable", str),
+        default=item.get("default", _TYPES[kind]),
+        column=column,
+        test=test,
+    )
+
+
+def _columns(top: Part) -> tuple[Column, ...]:
+    """The gadget's columns in its order, then those of every gadget that it does not name."""
+    shared = {item.need("name", str): _column(item) for item in _every_gadget().parts("columns", _COLUMN_KEYS)}
+    columns: dict[str, Column] = {}
+    for index, value in enumerate(top.need("columns", list)):
+        item = Part(top.path, f"columns[{index}]", {"name": value} if isinstance(value, str) else value, _COLUMN_KEYS)
+        name = item.need("name", str)
+        if name in columns:
+            item.fail("name", f"is there twice: {name}")
+        if isinstance(value, str) and name not in shared:
+            item.fail("", f"{name} is not a column of every gadget; it needs a description")
+        columns[name] = _column(item, shared.get(name))
+    for name, column in shared.items():
+        if name not in columns:
+            columns[name] = column if column.show != "default" else replace(column, show="wide")
+    return tuple(columns.values())
+
+
+def _column(item: Part, like: Column | None = None) -> Column:
+    name = item.need("name", str)
+    if like is None:
+        like = Column(name, name.upper().replace("_", " "), name, item.need("description", str))
+    width = item.get("width", int, like.width)
+    if not 1 <= width <= 200:
+        item.fail("width", f"has to be 1 to 200, not {width}")
+    return Column(
+        name=name,
+        title=item.get("title", str, like.title),
+        field=item.get("field", str, like.field),
+        description=item.get("description", str, like.description),
+        show=item.one_of("show", get_args(Show), like.show),
+        width=width,
+        align=item.one_of("align", ("left", "right"), like.align),
+        stretch=item.get("stretch", bool, like.stretch),
+    )

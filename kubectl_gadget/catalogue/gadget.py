@@ -1,0 +1,107 @@
+"""Builds one gadget: compiles its C, and joins what its YAML says with what the object's BTF says.
+
+The trap: the two architectures must agree on the record and on the variables, since there is one schema for both.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kubectl_gadget.catalogue.compiler import compile_object, read_types
+from kubectl_gadget.catalogue.description import Description, read_description, shared_parameters
+from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.layout import Layout
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.identity import COLUMNS as IDENTITY
+from kubectl_gadget.events.schema import Gadget, Global, Record
+
+
+def object_path(built: Path, name: str, architecture: str) -> Path:
+    """Where the object of a gadget lies below `built`."""
+    return built / "objects" / architecture / f"{name}.bpf.o"
+
+
+def schema_path(built: Path, name: str) -> Path:
+    """Where the gadget's JSON lies below `built`."""
+    return built / "gadgets" / f"{name}.json"
+
+
+def build_objects(source: Path, built: Path, architectures: Sequence[str], inputs: Inputs) -> list[Path]:
+    """Compiles `source` for each architecture, unless nothing changed. Returns the objects' paths."""
+    name = source.name.removesuffix(".bpf.c")
+    targets = [object_path(built, name, architecture) for architecture in architectures]
+    for architecture, target in zip(architectures, targets, strict=True):
+        if inputs.changed(target, [source]):
+            compile_object(source, architecture, target)
+            inputs.made(target, [source])
+    return targets
+
+
+def build_gadget(description: Path, source: Path, built: Path, architectures: Sequence[str], inputs: Inputs) -> None:
+    """Objects and JSON of one gadget, unless nothing changed. Raises UsageError, or GadgetError for missing tools."""
+    read = read_description(description)
+    objects = build_objects(source, built, architectures, inputs)
+    target = schema_path(built, read.name)
+    if not inputs.changed(target, [description, source]):
+        return
+    layouts = [Layout(read_types(path), str(source)) for path in objects]
+    gadget = join(read, layouts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(gadget.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    inputs.made(target, [description, source])
+
+
+def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
+    """The whole gadget. Raises UsageError when the YAML names what the object has not got."""
+    record = layouts[0].record(read.record)
+    variables = layouts[0].globals()
+    for layout in layouts[1:]:
+        if layout.record(read.record) != record or layout.globals() != variables:
+            raise UsageError(f"{read.path}: the record or the variables differ between architectures")
+    _check_programs(read, layouts)
+    _check_columns(read, record)
+    own = {parameter.name for parameter in read.parameters}
+    shared = [item for item in shared_parameters() if item.variable in variables and item.name not in own]
+    _check_parameters(read, variables)
+    return Gadget(
+        name=read.name,
+        command=read.command,
+        group=read.group,
+        summary=read.summary,
+        description=read.description,
+        record=record,
+        columns=read.columns,
+        programs=read.programs,
+        globals=variables,
+        parameters=(*read.parameters, *shared),
+        examples=read.examples,
+    )
+
+
+def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:
+    for choice in read.programs:
+        for name in (name for names in choice.any_of for name in names):
+            if not all(name in layout.functions() for layout in layouts):
+                raise UsageError(f"{read.path}: programs names {name}, and the C has no such function")
+
+
+def _check_columns(read: Description, record: Record) -> None:
+    fields = {field.name for field in record.fields}
+    for column in read.columns:
+        if column.field not in fields and column.field not in IDENTITY:
+            raise UsageError(
+                f"{read.path}: column {column.name} shows the field {column.field}, which struct {record.struct} has not got",
+                f"one of {', '.join(sorted(fields))}",
+            )
+
+
+def _check_parameters(read: Description, variables: dict[str, Global]) -> None:
+    names = {column.name for column in read.columns}
+    for parameter in read.parameters:
+        if parameter.variable not in variables:
+            raise UsageError(
+                f"{read.path}: parameter {parameter.name} sets {parameter.variable}, which is no `const volatile` variable",
+                f"one of {', '.join(sorted(variables))}",
+            )
+        if parameter.column is not None and parameter.column not in names:
+            raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is no column")

@@ -1,0 +1,92 @@
+"""Reads an object's BTF: the layout of the record, the variables that may be set, the names of the programs.
+
+The trap: a typedef says what a field means, so it must be kept; only to find size and sign are typedefs resolved.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Field, Global, Record
+
+HEAD = "gadget_record"
+"""The struct that every record begins with."""
+_MARKER = "gadget_record_type"
+"""The variable by which GADGET_RECORD keeps the record's type in the object."""
+
+Type = dict[str, Any]
+
+
+class Layout:
+    """The types of one object. `source` is named in errors."""
+
+    def __init__(self, types: list[Type], source: str) -> None:
+        self._types = {item["id"]: item for item in types}
+        self._source = source
+
+    def record(self, name: str) -> Record:
+        """The layout of `struct NAME`. Raises UsageError when it is no record."""
+        struct = self._named("STRUCT", name)
+        if struct is None:
+            raise UsageError(f"{self._source} has no struct {name}, or lacks the line GADGET_RECORD({name});")
+        first = struct["members"][0] if struct["members"] else None
+        if first is None or self._types.get(first["type_id"], {}).get("name") != HEAD:
+            raise UsageError(f"{self._source}: struct {name} does not begin with a struct {HEAD}")
+        fields = tuple(self._fields(struct, 0))
+        twice = {field.name for field in fields if [other.name for other in fields].count(field.name) > 1}
+        if twice:
+            raise UsageError(f"{self._source}: struct {name} has two fields {', '.join(sorted(twice))}")
+        return Record(name, struct["size"], fields)
+
+    def globals(self) -> dict[str, Global]:
+        """The `const volatile` variables, which can be set before the object is loaded."""
+        section = self._named("DATASEC", ".rodata")
+        places = {
+            str(self._types[variable["type_id"]]["name"]): Global(variable["offset"], variable["size"])
+            for variable in (section["vars"] if section else [])
+        }
+        places.pop(_MARKER, None)
+        return places
+
+    def functions(self) -> frozenset[str]:
+        """Names of all functions, among them the programs."""
+        return frozenset(item["name"] for item in self._types.values() if item["kind"] == "FUNC")
+
+    def _named(self, kind: str, name: str) -> Type | None:
+        return next((item for item in self._types.values() if item["kind"] == kind and item["name"] == name), None)
+
+    def _fields(self, struct: Type, base: int) -> Iterator[Field]:
+        for member in struct["members"]:
+            if member.get("bitfield_size"):
+                raise UsageError(f"{self._source}: field {member['name']} is a bit field, which cannot be shown")
+            offset = base + member["bits_offset"] // 8
+            type_ = self._types[member["type_id"]]
+            if type_["kind"] == "STRUCT":
+                yield from self._fields(type_, offset)
+            elif not member["name"].startswith("unused"):
+                yield self._field(member["name"], offset, type_)
+
+    def _field(self, name: str, offset: int, type_: Type) -> Field:
+        spelt = self._spelt(type_)
+        size, signed = self._size(name, type_)
+        return Field(name, offset, size, spelt, signed)
+
+    def _spelt(self, type_: Type) -> str:
+        if type_["kind"] == "ARRAY":
+            return f"{self._spelt(self._types[type_['type_id']])}[{type_['nr_elems']}]"
+        if type_["kind"] in ("CONST", "VOLATILE"):
+            return self._spelt(self._types[type_["type_id"]])
+        return str(type_["name"])
+
+    def _size(self, name: str, type_: Type) -> tuple[int, bool]:
+        """Size in bytes, and whether it is a signed number."""
+        kind = type_["kind"]
+        if kind in ("TYPEDEF", "CONST", "VOLATILE"):
+            return self._size(name, self._types[type_["type_id"]])
+        if kind == "ARRAY":
+            return self._size(name, self._types[type_["type_id"]])[0] * type_["nr_elems"], False
+        if kind == "INT":
+            return type_["size"], type_.get("encoding") == "SIGNED"
+        if kind in ("STRUCT", "UNION", "ENUM", "ENUM64"):
+            return type_["size"], False
+        raise UsageError(f"{self._source}: field {name} is a {kind.lower()}, which means nothing outside of the kernel")

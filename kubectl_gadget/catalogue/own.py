@@ -1,0 +1,56 @@
+"""A user's own gadget: a folder with NAME.yaml and NAME.bpf.c, which is built into its sub-folder `built`.
+
+With clang it is compiled when something changed; without, what lies in `built` is taken as it is, so that a gadget can
+be handed on to people who have no compiler. The trap: the C is the user's, so all that fails here is told in the words
+of its file, never as a fault of ours.
+"""
+
+from pathlib import Path
+
+from kubectl_gadget.catalogue.compiler import INSTALL, find_clang
+from kubectl_gadget.catalogue.gadget import build_gadget, schema_path
+from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.load import ARCHITECTURES, read_gadget
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Gadget
+
+
+def load_own(path: Path) -> tuple[Gadget, Path]:
+    """The gadget of the folder or YAML file `path`, and the directory to hand to object_bytes.
+
+    Compiles it for both architectures when clang is there and something changed. Raises UsageError when `path` is no
+    gadget, does not compile, or must be compiled and cannot.
+    """
+    description = _description(path)
+    name = description.stem
+    built = description.parent / "built"
+    source = description.parent / f"{name}.bpf.c"
+    if source.is_file() and find_clang() is not None:
+        _build(description, source, built)
+    elif not schema_path(built, name).is_file():
+        if source.is_file():
+            raise UsageError(f"{path} was not built, and there is no clang to build it", INSTALL)
+        raise UsageError(f"{path}: there is neither {source.name} nor {schema_path(built, name)}")
+    return read_gadget(schema_path(built, name)), built
+
+
+def _build(description: Path, source: Path, built: Path) -> None:
+    try:
+        built.mkdir(exist_ok=True)
+        build_gadget(description, source, built, ARCHITECTURES, Inputs(built))
+    except OSError as error:
+        raise UsageError(f"{description} cannot be built into {built}: {error.strerror}") from None
+
+
+def _description(path: Path) -> Path:
+    if path.is_file():
+        if path.suffix not in (".yaml", ".yml"):
+            raise UsageError(f"{path} is no gadget: a folder or a YAML file is one")
+        return path
+    if not path.is_dir():
+        raise UsageError(f"there is no {path}")
+    found = sorted(path.glob("*.yaml"))
+    if len(found) != 1:
+        names = ", ".join(item.name for item in found) or "none"
+        raise UsageError(f"{path} has to hold one YAML file, and holds {names}", f"kubectl gadget run {path}/NAME.yaml")
+    return found[0]
