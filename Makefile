@@ -23,7 +23,7 @@ ARCHITECTURE ?= $(shell dpkg --print-architecture)
 IMAGE := build/agent-image$(if $(filter-out default,$(VARIANT)),-$(VARIANT)).tar
 
 # What each target needs from Debian. Nothing is asked of the network when all of it is there.
-SETUP_PACKAGES := clang-19 llvm-19 bpftool libbpf-dev libbpf1 python3-venv runc busybox-static
+SETUP_PACKAGES := clang-19 bpftool libbpf-dev libbpf1 python3-venv runc busybox-static
 LINT_PACKAGES := clang-format-19
 TEST_PACKAGES := containerd gcc libc6-dev mmdebstrap
 ifeq ($(shell uname -m),x86_64)
@@ -32,7 +32,6 @@ endif
 IMAGE_PACKAGES := mmdebstrap
 BENCH_PACKAGES := libbpf-tools
 
-BPF_SOURCES := $(shell find bpf gadgets kubectl_gadget/catalogue kubectl_gadget/events/schema.py -type f -not -name '*.pyc')
 C_FILES := $(shell find bpf tests -name '*.[ch]')
 
 .PHONY: help setup demo test lint image bench clean packages-%
@@ -40,7 +39,8 @@ C_FILES := $(shell find bpf tests -name '*.[ch]')
 help:
 	@sed -n 's/^#   //p' Makefile
 
-setup: packages-SETUP .venv/installed kubectl_gadget/built/.done
+setup: packages-SETUP .venv/installed
+	@$(BIN)/python -m kubectl_gadget.catalogue.build  # by contents: does nothing when nothing changed
 
 demo: setup
 	$(BIN)/kubectl-gadget demo --timeout 10s
@@ -79,8 +79,4 @@ packages-%:
 .venv/installed: pyproject.toml hatch_build.py
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv --system-site-packages .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
-
-kubectl_gadget/built/.done: .venv/installed $(BPF_SOURCES)
-	$(BIN)/python -m kubectl_gadget.catalogue.build
 	touch $@

@@ -1,12 +1,9 @@
-"""Puts what `kubectl_gadget.catalogue.build` compiles into the wheel: BPF objects for both architectures and the
-gadgets.
+"""Puts what `kubectl_gadget.catalogue.build` makes into the wheel: BPF objects for both architectures, and the gadgets.
 
-The trap: an editable install must not compile (the Makefile does, and only what has changed), and a machine without
-clang can still install from a source distribution, since that carries what was built.
+The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from
+a source distribution, since that carries what was built.
 """
 
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +11,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 BUILT = Path("kubectl_gadget/built")
-NO_CLANG = (
-    "kubectl-gadget: clang is missing, and it compiles the BPF programs. "
-    "try: apt-get install clang-19 llvm-19 bpftool libbpf-dev"
-)
-CLANGS = ["clang-19", "clang", "clang-20", "clang-18", "clang-17"]
 
 
 class CatalogueHook(BuildHookInterface[Any]):
@@ -29,24 +21,24 @@ class CatalogueHook(BuildHookInterface[Any]):
         if version == "editable":
             return
         root = Path(self.root)
-        if any(shutil.which(clang) for clang in CLANGS):
-            self._compile(root)
-        elif not is_built(root):
-            self.app.abort(NO_CLANG)
+        sys.path.insert(0, self.root)
+        from kubectl_gadget.catalogue.build import build
+        from kubectl_gadget.catalogue.compiler import find_clang
+        from kubectl_gadget.errors import GadgetError
 
-    def _compile(self, root: Path) -> None:
-        command = [sys.executable, "-m", "kubectl_gadget.catalogue.build"]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.app.abort(f"kubectl-gadget: the BPF programs did not compile: {(done.stderr or done.stdout).strip()}")
+        try:
+            build(root, root / BUILT)
+        except GadgetError as error:
+            if find_clang() is None and is_built(root):
+                return
+            self.app.abort(f"kubectl-gadget: {error}. try: {error.remedy}")
 
 
 def is_built(root: Path) -> bool:
-    """Whether every gadget has its schema and its objects for both architectures."""
+    """Whether every program has its objects for both architectures, and every gadget its schema."""
     built = root / BUILT
-    names = [path.stem for path in (root / "gadgets").glob("*.yaml")]
-    return bool(names) and all(
-        (built / "gadgets" / f"{name}.json").is_file()
-        and all((built / "objects" / arch / f"{name}.bpf.o").is_file() for arch in ("x86_64", "aarch64"))
-        for name in names
-    )
+    programs = [path.name.removesuffix(".bpf.c") for path in (root / "bpf").glob("*.bpf.c")]
+    gadgets = [path.stem for path in (root / "gadgets").glob("*.yaml")]
+    wanted = [f"objects/{machine}/{name}.bpf.o" for machine in ("x86_64", "aarch64") for name in programs]
+    wanted += [f"gadgets/{name}.json" for name in [*gadgets, "index"]]
+    return bool(programs) and all((built / path).is_file() for path in wanted)
