@@ -114,10 +114,10 @@ class OutputFlags:
         values.some_text,
     ] = None
     strict: Annotated[
-        bool | None, flag(SHOW, "--strict/--no-strict", help="Exit 1 when events were lost or a node failed")
+        bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit 1 when events were lost or a node failed")
     ] = None
     quiet: Annotated[
-        bool | None, flag(SHOW, "--quiet/--no-quiet", "-q", help="No progress and no summary on standard error")
+        bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress and no summary on standard error")
     ] = None
     no_headers: Annotated[bool | None, flag(ENGINE, "--no-headers/--headers", help="No line of column names")] = None
     color: Annotated[

@@ -4,14 +4,17 @@ The trap: a gadget's own file is larger than the index, so it is read only for t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.arguments import nearest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Gadget
 
+if TYPE_CHECKING:
+    from kubectl_gadget.catalogue import GadgetSummary
 
-def index() -> Sequence[Any]:
+
+def index() -> "list[GadgetSummary]":
     """The built-in gadgets: name, command, group and summary of each."""
     from kubectl_gadget.catalogue import load_index
 

@@ -17,7 +17,7 @@ NAMED_ONLY = (ENGINE, CLUSTER)
 MOST_LINES = 48
 _WIDEST_NAME = 30
 _WHERE = ("node", "namespace", "pod", "container")
-_WORTH_NAMING = ("--no-headers", "--color", "--ring-size", "--image", "--context", "--kubeconfig", "--as")
+_WORTH_NAMING = ("--strict", "--quiet", "--color", "--image", "--context")
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ def _panels(params: Sequence[Any]) -> dict[str, list[Any]]:
 def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
     """The columns of every table as rows, the others by name."""
     shown = [column for column in columns if column.show == "default"]
-    others = [column.name for column in columns if column.show != "default"]
+    others = [column.name for column in columns if column.show == "wide"]
     where = [column.title for column in shown if column.field in _WHERE]
     if explain:
         rows = [(column.title, column.description) for column in shown if column.field not in _WHERE]
         lines = [f"  {' '.join(where)}"] * bool(where) + _table(rows, width)
     else:
         lines = _wrap(" ".join(column.title for column in shown), width, "  ")
-    return lines + (_wrap(f"with -o wide or --columns also: {', '.join(others)}", width, "  ") if others else [])
+    return lines + (_wrap(f"-o wide adds: {', '.join(others)}", width, "  ") if others else [])
 
 
 def _further(command: Any, width: int) -> list[str]:
@@ -131,7 +131,7 @@ def _further(command: Any, width: int) -> list[str]:
         for item in panels.get(title, [])
         if max(item.opts, key=len) in _WORTH_NAMING
     ]
-    lines = _wrap(f"More flags, explained by kubectl gadget options: {', '.join(named)}, …", width) if named else []
+    lines = _wrap(f"More flags: kubectl gadget options ({', '.join(named)}, …)", width) if named else []
     return lines + _wrap(page.more, width)
 
 
