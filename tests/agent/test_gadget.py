@@ -1,0 +1,137 @@
+"""Choosing programs, parameters, and what is said when the kernel refuses."""
+
+import re
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent import gadget
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire import FrameType, encode
+from tests.agent.client import Client
+from tests.agent.conftest import Opener, TestObject
+from tests.agent.records import records
+
+
+def failure_of(client: Client, opens: TestObject, description: dict[str, Any]) -> dict[str, str]:
+    client.send_bytes(encode(FrameType.OBJECT, opens.elf))
+    client.send(FrameType.RUN, {"gadgets": [{"object": 0, **description}]})
+    end = client.finish()
+    assert end["reason"] == "error"
+    error: dict[str, str] = end["error"]
+    return error
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize("refused", ["never_loads", "nowhere", "no_such_tracepoint"])
+def test_the_next_alternative_is_taken_when_the_kernel_refuses_the_first(
+    client: Client, opens: TestObject, opener: Opener, refused: str
+) -> None:
+    description = opens.gadget(parameters={"gadget_filter_pid": opener.pid}) | {
+        "programs": [{"any_of": [[refused], ["openat_exit"]]}]
+    }
+    client.run(opens.elf, description)
+    [entry] = client.wait_for(FrameType.STARTED)["gadgets"][0]["programs"]
+    assert entry["chosen"] == ["openat_exit"]
+    assert [skip["program"] for skip in entry["skipped"]] == [refused]
+    assert entry["skipped"][0]["why"]
+    opener.open(101)
+    client.stop()
+    assert len(list(records(client.ring[0]))) == 101
+
+
+@pytest.mark.bpf
+def test_a_set_of_programs_is_taken_whole_or_not_at_all(client: Client, opens: TestObject) -> None:
+    description = opens.gadget() | {"programs": [{"any_of": [["mkdir_exit", "never_loads"], ["openat_exit"]]}]}
+    client.run(opens.elf, description)
+    [entry] = client.wait_for(FrameType.STARTED)["gadgets"][0]["programs"]
+    assert entry["chosen"] == ["openat_exit"]
+
+
+@pytest.mark.bpf
+def test_an_optional_program_that_is_refused_is_a_warning(client: Client, opens: TestObject) -> None:
+    description = opens.gadget("openat_exit")
+    description["programs"].append({"any_of": [["nowhere"]], "optional": True})
+    client.run(opens.elf, description)
+    assert "sys_exit_nowhere" in client.wait_for(FrameType.WARNING)["message"]
+    started = client.wait_for(FrameType.STARTED)
+    assert [entry["chosen"] for entry in started["gadgets"][0]["programs"]] == [["openat_exit"], []]
+
+
+@pytest.mark.bpf
+def test_a_program_that_the_verifier_refuses_is_an_error_with_the_last_telling_lines(
+    client: Client, opens: TestObject
+) -> None:
+    error = failure_of(client, opens, opens.gadget("never_loads"))
+    assert "never_loads" in error["what"]
+    assert re.search(r"R0 invalid mem access", error["what"])
+    assert "processed" not in error["what"]
+
+
+@pytest.mark.bpf
+def test_a_missing_tracepoint_is_an_error_that_names_it(client: Client, opens: TestObject) -> None:
+    error = failure_of(client, opens, opens.gadget("nowhere"))
+    assert "the kernel has no tracepoint syscalls/sys_exit_nowhere" in error["what"]
+
+
+@pytest.mark.bpf
+def test_the_alternatives_that_were_tried_before_are_in_the_error(client: Client, opens: TestObject) -> None:
+    description = opens.gadget() | {"programs": [{"any_of": [["no_such_tracepoint"], ["nowhere"]]}]}
+    error = failure_of(client, opens, description)
+    assert "no_such_tracepoint was tried before" in error["what"]
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"programs": [{"any_of": [["missing"]]}]}, "has no program missing"),
+        ({"parameters": {"missing": 1}}, "has no parameter missing"),
+        ({"parameters": {"gadget_filter_pid": "x" * 5}}, "at most 4 bytes"),
+        ({"parameters": {"gadget_filter_pid": 1 << 32}}, "gadget_filter_pid cannot be"),
+        ({"globals": {"gadget_filter_pid": {"offset": 4000, "size": 4}}, "parameters": {"gadget_filter_pid": 1}}, "outside"),
+        ({"ring_bytes": 1 << 40}, "is not possible"),
+        ({"ring_bytes": -1}, "is not possible"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(
+    client: Client, opens: TestObject, change: dict[str, Any], words: str
+) -> None:
+    assert words in failure_of(client, opens, opens.gadget("openat_exit") | change)["what"]
+
+
+@pytest.mark.bpf
+def test_bytes_that_are_no_object_are_an_error(client: Client, opens: TestObject) -> None:
+    error = failure_of(client, opens._replace(elf=b"not an ELF file"), opens.gadget("openat_exit"))
+    assert "gadget opens cannot run here" in error["what"]
+
+
+@pytest.mark.bpf
+def test_two_gadgets_run_side_by_side(client: Client, opens: TestObject, opener: Opener) -> None:
+    description = opens.gadget("openat_exit", parameters={"gadget_filter_pid": opener.pid})
+    client.send_bytes(encode(FrameType.OBJECT, opens.elf))
+    both = [{"object": 0, **description}, {"object": 0, **description, "name": "again"}]
+    client.send(FrameType.RUN, {"gadgets": both, "filter": {"host": True}})
+    client.wait_for(FrameType.STARTED)
+    opener.open(1009)
+    end = client.stop()
+    assert [len(list(records(client.ring[index]))) for index in (0, 1)] == [1009, 1009]
+    assert [one["events"] for one in end["stats"]["gadgets"]] == [1009, 1009]
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(1, 4096), (4096, 4096), (4097, 8192), (4 << 20, 4 << 20)])
+def test_a_ring_has_a_power_of_two_of_bytes(wanted: int, given: int) -> None:
+    assert gadget.ring_bytes(wanted) == given
+
+
+@pytest.mark.parametrize("wanted", [0, -1, 1 << 30, "4M", None, 1.5])
+def test_a_ring_of_another_size_is_refused(wanted: object) -> None:
+    with pytest.raises(AgentError):
+        gadget.ring_bytes(wanted)
+
+
+def test_parameters_lie_in_memory_as_c_has_them() -> None:
+    assert gadget.variable_bytes(1, 4) == b"\1\0\0\0"
+    assert gadget.variable_bytes(-1, 2) == b"\xff\xff"
+    assert gadget.variable_bytes(True, 1) == b"\1"
+    assert gadget.variable_bytes("vi", 4) == b"vi\0\0"

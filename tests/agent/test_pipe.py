@@ -1,0 +1,70 @@
+"""Frames into a pipe that takes as much as it likes."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_gadget.agent.pipe import FramePipe
+
+
+class Ring:
+    """Counts what is given back."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.given_back: list[int] = []
+
+    def advance(self, count: int) -> None:
+        self.given_back.append(count)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:
+            continue  # the test closed it
+
+
+def test_what_fits_is_written_at_once(ends: tuple[int, int]) -> None:
+    pipe = FramePipe(ends[1])
+    ring = Ring(b"x" * 16)
+    pipe.put(b"first")
+    pipe.put_ring(b"head", memoryview(ring.data), ring)  # type: ignore[arg-type]
+    pipe.flush()
+    assert os.read(ends[0], 100) == b"firsthead" + ring.data
+    assert ring.given_back == [16]
+    assert not pipe.blocked
+
+
+def test_a_slow_reader_gets_all_in_order_and_the_ring_gets_back_what_was_taken(ends: tuple[int, int]) -> None:
+    pipe = FramePipe(ends[1])
+    ring = Ring(os.urandom(1_000_000))
+    pipe.put_ring(b"odd", memoryview(ring.data), ring)  # type: ignore[arg-type]
+    pipe.put(b"last")
+    got = b""
+    pipe.flush()
+    while pipe.blocked:
+        got += os.read(ends[0], 4093)
+        assert sum(ring.given_back) <= len(got) + 65536  # never more than what the pipe has taken
+        pipe.flush()
+    while len(got) < 1_000_007:
+        got += os.read(ends[0], 65536)
+    assert got == b"odd" + ring.data + b"last"
+    assert sum(ring.given_back) == 1_000_000
+    assert all(count % 8 == 0 for count in ring.given_back)
+
+
+def test_a_reader_that_has_gone_is_noticed_and_nothing_is_kept(ends: tuple[int, int]) -> None:
+    pipe = FramePipe(ends[1])
+    os.close(ends[0])
+    pipe.put(b"anything")
+    pipe.flush()
+    assert pipe.closed
+    assert not pipe.blocked
