@@ -16,6 +16,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import cel
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.kinds import Member
+from kubectl_gadget.events.texts import Texts
 from kubectl_gadget.events.truth import (
     LIMIT,
     Integers,
@@ -32,7 +33,7 @@ from kubectl_gadget.events.truth import (
     to_integers,
     truth,
 )
-from kubectl_gadget.events.vectors import Mask, Numbers, Texts, Truths
+from kubectl_gadget.events.vectors import Mask, Numbers, Truths
 
 ValueType = Literal["int", "text", "texts", "bool", "null", "list", "double", "uint", "bytes"]
 _NAMES: dict[str, str] = {

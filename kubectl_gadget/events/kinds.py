@@ -15,22 +15,14 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.vectors import (
-    CodedTexts,
-    FixedTexts,
-    Nulls,
-    Numbers,
-    SpanTexts,
-    TextLists,
-    Texts,
-    Truths,
-    Type,
-    Vector,
-)
+from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
+from kubectl_gadget.events.vectors import Numbers, Truths, Type, Vector
 from kubectl_gadget.events.wall_time import Timestamps
 
-UNREAD = "<unread>"
-"""In tables: the program could not read this text."""
+UNREAD = "-"
+"""In tables: the program could not read this text, or was not asked to."""
+_MARKED = {"": '""', UNREAD: '"-"'}
+"""Real texts that would be taken for something else in a table."""
 CUT = "…"
 
 Show = Callable[[Batch, Field], list[str]]
@@ -219,15 +211,19 @@ def _encode(text: str) -> str:
     return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
 
 
+def _mark(text: str | None) -> str:
+    return UNREAD if text is None else _MARKED.get(text, text)
+
+
 def _show_fixed(batch: Batch, field: Field) -> list[str]:
-    return [text or "" for text in _fixed(batch, field).texts()]
+    return [_mark(text) for text in _fixed(batch, field).texts()]
 
 
 def _show_span(batch: Batch, field: Field) -> list[str]:
     texts = _text(batch.vector(f"{field.name}:shown", lambda batch: _span(batch, field)))
     cut = batch.spans(field).cut
-    if None in texts or "" in texts:
-        texts = [UNREAD if text is None else text or '""' for text in texts]
+    if None in texts or "" in texts or UNREAD in texts:
+        texts = [_mark(text) for text in texts]
     if cut.any():
         texts = [f"{text}{CUT}" if is_cut else text for text, is_cut in zip(texts, cut.tolist(), strict=True)]
     return texts  # type: ignore[return-value]

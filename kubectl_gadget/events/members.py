@@ -13,7 +13,8 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import COLUMNS, UNKNOWN
 from kubectl_gadget.events.kinds import Kind, Member, kind_of
 from kubectl_gadget.events.schema import Column, Gadget
-from kubectl_gadget.events.vectors import CodedTexts, Vector
+from kubectl_gadget.events.texts import CodedTexts
+from kubectl_gadget.events.vectors import Vector
 
 _TIMESTAMP = "gadget_timestamp"
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.vectors import Mask, Texts
+from kubectl_gadget.events.texts import Texts
+from kubectl_gadget.events.vectors import Mask
 
 LIMIT = 1 << 63
 """CEL's numbers have 64 bits and a sign."""

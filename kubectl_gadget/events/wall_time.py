@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.vectors import Pieces, Texts
+from kubectl_gadget.events.texts import Texts
+from kubectl_gadget.events.vectors import Pieces
 
 
 class Timestamps(Texts):

@@ -73,7 +73,7 @@ def test_no_descriptor_is_a_dash_in_tables_and_minus_one_in_json() -> None:
 
 def test_a_text_that_could_not_be_read_is_null_and_not_empty() -> None:
     assert member("path", record(path=None), record(path=b"")) == [None, ""]
-    assert cells("path", record(path=None), record(path=b"")) == ["<unread>", '""']
+    assert cells("path", record(path=None), record(path=b""), record(path=b"-")) == ["-", '""', '"-"']
 
 
 def test_a_cut_text_says_so() -> None:
@@ -93,7 +93,7 @@ def test_bytes_that_are_not_utf8_are_kept_in_base64() -> None:
         ([b"etc", b"passwd"], False, "/etc/passwd", "/etc/passwd"),
         ([], False, "/", "/"),
         ([b"lib", b"x"], True, "lib/x", "…/lib/x"),
-        (None, False, None, "<unread>"),
+        (None, False, None, "-"),
     ],
 )
 def test_a_path_is_joined_from_its_components(
@@ -107,7 +107,7 @@ def test_a_path_is_joined_from_its_components(
 def test_arguments_are_a_list_and_shown_as_a_shell_reads_them() -> None:
     rows = (record(args=[b"sh", b"-c", b"echo 'a'", b""]), record(args=[]), record(args=None))
     assert member("args", *rows) == [["sh", "-c", "echo 'a'", ""], [], None]
-    assert cells("args", *rows) == ["sh -c 'echo '\\''a'\\''' ''", "", "<unread>"]
+    assert cells("args", *rows) == ["sh -c 'echo '\\''a'\\''' ''", "", "-"]
 
 
 def test_a_cut_list_ends_with_an_ellipsis() -> None:

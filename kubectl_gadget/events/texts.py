@@ -1,0 +1,242 @@
+"""Columns of texts: read in bulk, and tested byte by byte where that is faster than making Python strings.
+
+Texts are Python strings in which a byte that is not UTF-8 is a lone surrogate (PEP 383), so that nothing is lost before
+output decides. The trap: a test must say what it would say of the value in JSON, which has U+FFFD for such a byte.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.vectors import Mask, Pieces, Type, Vector, all_printable, exact, json_texts, pick
+
+
+class Texts(Vector):
+    """Texts in general; subclasses know faster ways. Tests are byte by byte, and False where the text is null."""
+
+    type: Type = "text"
+
+    def __init__(self, read: Callable[[], list[str | None]], count: int) -> None:
+        self._read = read
+        self._count = count
+        self._texts: list[str | None] | None = None
+        self._printable: bool | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def valid(self) -> Mask | None:
+        texts = self.texts()
+        return np.fromiter((text is not None for text in texts), np.bool_, len(texts)) if None in texts else None
+
+    def texts(self) -> list[str | None]:
+        """The texts; bytes that are not UTF-8 are lone surrogates."""
+        if self._texts is None:
+            self._texts = self._read()
+        return self._texts
+
+    def printable(self) -> bool:
+        """Whether every row has a text, and none of them needs escaping anywhere."""
+        if self._printable is None:
+            self._printable = all_printable(self.texts())
+        return self._printable
+
+    def values(self) -> list[Any]:
+        texts = self.texts()
+        return list(texts) if self.printable() else [None if text is None else exact(text) for text in texts]
+
+    def json(self) -> Pieces:
+        return "%s", (json_texts(self.texts(), self.printable()),)
+
+    def test(self, check: Callable[[str], bool]) -> Mask:
+        """Where `check` is true of the value as JSON has it."""
+        values = self.values()
+        return np.fromiter((value is not None and check(value) for value in values), np.bool_, len(values))
+
+    def equals(self, literal: str) -> Mask:
+        """Where the text is `literal`."""
+        return self.test(literal.__eq__)
+
+    def starts_with(self, literal: str) -> Mask:
+        """Where the text begins with `literal`."""
+        return self.test(lambda text: text.startswith(literal))
+
+    def ends_with(self, literal: str) -> Mask:
+        """Where the text ends with `literal`."""
+        return self.test(lambda text: text.endswith(literal))
+
+
+class CodedTexts(Texts):
+    """Few different texts in many rows: `words[codes[row]]`."""
+
+    def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str]) -> None:
+        super().__init__(self._spell, len(codes))
+        self.codes = codes
+        self.words = words
+
+    def valid(self) -> Mask | None:
+        return None
+
+    def json(self) -> Pieces:
+        if len(self.words) == 1:
+            return json_texts([self.words[0]])[0].replace("%", "%%"), ()
+        return "%s", (pick(json_texts(self.words), self.codes),)
+
+    def test(self, check: Callable[[str], bool]) -> Mask:
+        answers = np.fromiter((check(exact(word)) for word in self.words), np.bool_, len(self.words))
+        mask: Mask = answers[self.codes]
+        return mask
+
+    def _spell(self) -> list[str | None]:
+        return pick(self.words, self.codes)
+
+
+class FixedTexts(Texts):
+    """Texts in an array of chars, which end at the first NUL."""
+
+    def __init__(self, array: npt.NDArray[np.bytes_]) -> None:
+        super().__init__(self._decode, len(array))
+        self.array = array
+
+    def valid(self) -> Mask | None:
+        return None
+
+    def equals(self, literal: str) -> Mask:
+        wanted = literal.encode("utf-8", "surrogateescape")
+        if "\ufffd" in literal or "\0" in literal or self._has_tail():
+            return super().equals(literal)
+        same: Mask = self.array == np.bytes_(wanted)
+        return same
+
+    def _decode(self) -> list[str | None]:
+        return list(map(_Memo(_until_nul).__getitem__, self.array.tolist()))
+
+    def _has_tail(self) -> bool:
+        """Whether something follows a text's NUL: numpy compares whole arrays, less the NULs at the end."""
+        block = self.array.view(np.uint8).reshape(len(self.array), -1)
+        empty = block == 0
+        return bool((empty[:, :-1] & ~empty[:, 1:]).any())
+
+
+class SpanTexts(Texts):
+    """Texts of any length, each somewhere in a shared buffer."""
+
+    def __init__(
+        self,
+        bytes: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.integer[Any]],
+        lengths: npt.NDArray[np.integer[Any]],
+        readable: Mask,
+        latin1: Callable[[], str],
+    ) -> None:
+        super().__init__(self._decode, len(starts))
+        self.bytes = bytes
+        self.starts = starts
+        self.lengths = lengths
+        self.readable = readable
+        self._latin1 = latin1
+
+    def valid(self) -> Mask | None:
+        return None if self.readable.all() else self.readable
+
+    def equals(self, literal: str) -> Mask:
+        if "\ufffd" in literal:
+            return super().equals(literal)
+        wanted = literal.encode("utf-8", "surrogateescape")
+        return self._at(self.lengths == len(wanted), self.starts, wanted)
+
+    def starts_with(self, literal: str) -> Mask:
+        if "\ufffd" in literal:
+            return super().starts_with(literal)
+        wanted = literal.encode("utf-8", "surrogateescape")
+        return self._at(self.lengths >= len(wanted), self.starts, wanted)
+
+    def ends_with(self, literal: str) -> Mask:
+        if "\ufffd" in literal:
+            return super().ends_with(literal)
+        wanted = literal.encode("utf-8", "surrogateescape")
+        return self._at(self.lengths >= len(wanted), self.starts + self.lengths - len(wanted), wanted)
+
+    def _at(self, candidates: Mask, starts: npt.NDArray[np.integer[Any]], wanted: bytes) -> Mask:
+        """Where `wanted` stands at `starts`. Each byte is compared only where all bytes before it agreed."""
+        result = np.zeros(len(starts), np.bool_)
+        rows = np.flatnonzero(candidates & self.readable)
+        places = starts[rows]
+        for offset, byte in enumerate(wanted):
+            if len(rows) == 0:
+                return result
+            same = self.bytes[places + offset] == byte
+            if not same.all():
+                rows, places = rows[same], places[same]
+        result[rows] = True
+        return result
+
+    def _decode(self) -> list[str | None]:
+        whole = self._latin1()
+        ends = (self.starts + self.lengths).tolist()
+        texts: list[str] = [whole[start:end] for start, end in zip(self.starts.tolist(), ends, strict=True)]
+        if not "".join(texts).isascii():
+            texts = [text if text.isascii() else _utf8(text.encode("latin-1")) for text in texts]
+        if self.readable.all():
+            return list[str | None](texts)
+        return [text if ok else None for text, ok in zip(texts, self.readable.tolist(), strict=True)]
+
+
+class Nulls(Texts):
+    """A member that no row has."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(lambda: [None] * count, count)
+
+    def absent(self) -> bool:
+        return True
+
+
+class TextLists(Vector):
+    """A list of texts per row, such as a program's arguments. The lists come as they were read, with lone
+    surrogates."""
+
+    type: Type = "texts"
+
+    def __init__(self, lists: list[list[str] | None]) -> None:
+        self.lists = lists
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def valid(self) -> Mask | None:
+        if None not in self.lists:
+            return None
+        return np.fromiter((item is not None for item in self.lists), np.bool_, len(self.lists))
+
+    def printable(self) -> bool:
+        """Whether no element of any list needs escaping."""
+        return all("".join(items).isprintable() for items in self.lists if items is not None)
+
+    def values(self) -> list[Any]:
+        return [None if items is None else [exact(item) for item in items] for items in self.lists]
+
+    def json(self) -> Pieces:
+        return "%s", (["null" if items is None else "[" + ",".join(json_texts(items)) + "]" for items in self.lists],)
+
+
+def _utf8(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _until_nul(data: bytes) -> str:
+    return _utf8(data.partition(b"\0")[0])
+
+
+class _Memo(dict[bytes, str]):
+    """Remembers what a function made of each value: a few names in many rows."""
+
+    def __init__(self, make: Callable[[bytes], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: bytes) -> str:
+        value = self[key] = self._make(key)
+        return value
