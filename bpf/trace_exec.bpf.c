@@ -108,7 +108,7 @@ static __always_inline void append_arguments(struct gadget_writer *writer, struc
 	struct argument_list *list = writer->record + writer->room + GADGET_WALK_OFFSET;
 	enum argument last = ARGUMENT_CUT;
 
-	gadget_no_text(text);
+	gadget_unread(text);
 	list->start = list->end = writer->progress->length;
 	for (int i = 0; i <= ARGUMENTS; i++) {
 		last = append_argument(list, writer->record, &arguments[i]);

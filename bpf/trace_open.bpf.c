@@ -101,7 +101,9 @@ static __always_inline void append_resolved(struct gadget_writer *writer, struct
 		return;
 	files = gadget_read(gadget_task(), files, fdt, fd);
 	bpf_probe_read_kernel(&file, sizeof(file), &files[open->fd]);
-	if (file)
+	if (!file)
+		gadget_unread(&open->resolved);
+	else
 		gadget_append_path(writer, &open->resolved, &file->f_path);
 }
 
@@ -119,11 +121,15 @@ static __always_inline struct trace_open *begin_syscall(long result)
 	return open;
 }
 
-static __always_inline void finish_syscall(struct trace_open *open, const void *path)
+/* `has_path` is a constant. */
+static __always_inline void finish_syscall(struct trace_open *open, const void *path, bool has_path)
 {
 	struct gadget_writer writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
 
-	gadget_append_user_string(&writer, &open->path, path, GADGET_PATH_BYTES);
+	if (has_path)
+		gadget_append_user_string(&writer, &open->path, path, GADGET_PATH_BYTES);
+	else
+		gadget_no_text(&open->path);
 	if (!wanted_path(open, (const char *)(open + 1)))
 		return;
 	append_resolved(&writer, open);
@@ -140,7 +146,7 @@ int open_exit(struct trace_event_raw_sys_exit *ctx)
 	if (!open)
 		return 0;
 	set_flags(open, gadget_argument(registers, 1), gadget_argument(registers, 2));
-	finish_syscall(open, (const void *)gadget_argument(registers, 0));
+	finish_syscall(open, (const void *)gadget_argument(registers, 0), true);
 	return 0;
 }
 
@@ -153,7 +159,7 @@ int creat_exit(struct trace_event_raw_sys_exit *ctx)
 	if (!open)
 		return 0;
 	set_flags(open, O_CREAT | O_WRONLY | O_TRUNC, gadget_argument(registers, 1));
-	finish_syscall(open, (const void *)gadget_argument(registers, 0));
+	finish_syscall(open, (const void *)gadget_argument(registers, 0), true);
 	return 0;
 }
 SEC("tracepoint/syscalls/sys_exit_openat")
@@ -165,7 +171,7 @@ int openat_exit(struct trace_event_raw_sys_exit *ctx)
 	if (!open)
 		return 0;
 	set_flags(open, gadget_argument(registers, 2), gadget_argument(registers, 3));
-	finish_syscall(open, (const void *)gadget_argument(registers, 1));
+	finish_syscall(open, (const void *)gadget_argument(registers, 1), true);
 	return 0;
 }
 
@@ -181,7 +187,7 @@ int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 		return 0;
 	bpf_probe_read_user(how, sizeof(how), (const void *)gadget_argument(registers, 2));
 	set_flags(open, how[0], how[1]);
-	finish_syscall(open, (const void *)gadget_argument(registers, 1));
+	finish_syscall(open, (const void *)gadget_argument(registers, 1), true);
 	return 0;
 }
 
@@ -195,7 +201,7 @@ int open_by_handle_at_exit(struct trace_event_raw_sys_exit *ctx)
 	if (!open)
 		return 0;
 	set_flags(open, gadget_argument(registers, 2), 0);
-	finish_syscall(open, NULL);
+	finish_syscall(open, NULL, false);
 	return 0;
 }
 
@@ -252,8 +258,6 @@ static __always_inline int completed(struct io_kiocb *request, __s32 result)
 	bpf_probe_read_kernel(open, length, done->record);
 	writer = gadget_write(open, length, OPEN_BYTES);
 	writer.progress->cuts = done->cuts;
-	/* The client relies on times that rise in the order of the ring. */
-	open->record.timestamp = bpf_ktime_get_boot_ns();
 	set_result(open, result);
 	append_resolved(&writer, open);
 	gadget_send(&writer);

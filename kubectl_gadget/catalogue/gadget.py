@@ -90,7 +90,7 @@ def _check_columns(read: Description, record: Record) -> None:
     for column in read.columns:
         if column.field not in fields and column.field not in IDENTITY:
             raise UsageError(
-                f"{read.path}: column {column.name} shows the field {column.field}, which struct {record.struct} has not got",
+                f"{read.path}: column {column.name} shows {column.field}, which is no field of struct {record.struct}",
                 f"one of {', '.join(sorted(fields))}",
             )
 
@@ -100,7 +100,7 @@ def _check_parameters(read: Description, variables: dict[str, Global]) -> None:
     for parameter in read.parameters:
         if parameter.variable not in variables:
             raise UsageError(
-                f"{read.path}: parameter {parameter.name} sets {parameter.variable}, which is no `const volatile` variable",
+                f"{read.path}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
                 f"one of {', '.join(sorted(variables))}",
             )
         if parameter.column is not None and parameter.column not in names:

@@ -59,7 +59,7 @@ def read_gadget(path: Path) -> Gadget:
 def object_bytes(name: str, architecture: str, directory: Path | None = None) -> bytes:
     """The BPF object of a gadget for `architecture` (`x86_64`, `aarch64`).
 
-    `directory` is where a user's own gadget was built (None: built in). Raises GadgetError when there is no such object.
+    `directory` is where a user's own gadget was built; None: built in. Raises GadgetError when there is no object.
     """
     objects = (directory or BUILT) / "objects"
     try:

@@ -85,10 +85,12 @@ static __always_inline void gadget_count_map_full(void)
 }
 
 /*
- * Sends `length` bytes. The reader is woken once for each share of the ring that fills up, never for each event: a
- * wake-up costs more than all the rest. `cuts` is the number of texts in the record that were cut.
+ * Sends `length` bytes that begin with a gadget_record, and sets its time. The time is taken while the record counts as
+ * in flight, so what the agent does not see in flight at some moment bears a later time. The reader is woken once for
+ * each share of the ring that fills up, never for each event: a wake-up costs more than all the rest. `cuts` is the
+ * number of texts in the record that were cut.
  */
-static __always_inline void gadget_emit(const void *record, __u64 length, __u32 cuts)
+static __always_inline void gadget_emit(struct gadget_record *record, __u64 length, __u32 cuts)
 {
 	struct gadget_cpu *cpu = gadget_this_cpu();
 	__u64 flags = BPF_RB_NO_WAKEUP;
@@ -102,7 +104,8 @@ static __always_inline void gadget_emit(const void *record, __u64 length, __u32 
 		flags = BPF_RB_FORCE_WAKEUP;
 
 	gadget_count(&cpu->in_flight, 1);
-	failed = bpf_ringbuf_output(&gadget_events, (void *)record, length, flags);
+	record->timestamp = bpf_ktime_get_boot_ns();
+	failed = bpf_ringbuf_output(&gadget_events, record, length, flags);
 	gadget_count(&cpu->in_flight, -1);
 
 	if (failed) {

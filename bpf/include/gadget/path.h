@@ -115,7 +115,7 @@ static __always_inline void gadget_append_path(struct gadget_writer *writer, str
 
 	_Static_assert(GADGET_WALK_OFFSET + sizeof(*walk) <= GADGET_WORKSPACE,
 		       "the walk does not fit behind the record");
-	gadget_no_text(text);
+	gadget_unread(text);
 	walk->root = gadget_read(task, fs, root.dentry);
 	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
 	walk->dentry = BPF_CORE_READ(where, dentry);

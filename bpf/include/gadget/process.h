@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * gadget_begin(): the first line of every program. It asks all filters, and fills in the record's head if they agree.
+ * The time follows when the record is sent.
  *
  * The trap: it describes the current task. A program that runs in another task's name (a timer, a softirq) must not use
  * it.
@@ -24,7 +25,6 @@ static __always_inline bool gadget_begin(struct gadget_record *record)
 	if (!gadget_wanted_task(task))
 		return false;
 
-	record->timestamp = bpf_ktime_get_boot_ns();
 	record->cgroup = cgroup;
 	record->pid = gadget_node_pid(task);
 	record->tid = gadget_node_tid(task);

@@ -17,7 +17,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
-/* CLOCK_BOOTTIME in nanoseconds. */
+/* CLOCK_BOOTTIME in nanoseconds, when the record was sent. */
 typedef __u64 gadget_timestamp;
 /* The id of a cgroup v2. The client makes of it node, namespace, pod and container. */
 typedef __u64 gadget_cgroup;
@@ -35,8 +35,8 @@ typedef __u32 gadget_open_flags;
 typedef __u32 gadget_mode;
 
 /*
- * Where a text is in the record. `offset` counts from the record's start; 0: it could not be read. `length` counts the
- * bytes of the text; with GADGET_CUT set, there was more of it.
+ * Where a text is in the record. `offset` counts from the record's start; 0: it could not be read, or, with `length` 1,
+ * there is none. `length` counts the bytes of the text; with GADGET_CUT set, there was more of it.
  */
 struct gadget_text {
 	__u16 offset;

@@ -55,10 +55,18 @@ static __always_inline void gadget_send(const struct gadget_writer *writer)
 		gadget_emit(writer->record, length, writer->progress->cuts);
 }
 
-static __always_inline void gadget_no_text(struct gadget_text *text)
+/* For a text that could not be read. */
+static __always_inline void gadget_unread(struct gadget_text *text)
 {
 	text->offset = 0;
 	text->length = 0;
+}
+
+/* For a text that this event has not got, or that nobody asked for. */
+static __always_inline void gadget_no_text(struct gadget_text *text)
+{
+	text->offset = 0;
+	text->length = 1;
 }
 
 /* Notes that `text` is what was written from `start` on. */
@@ -82,7 +90,7 @@ static __always_inline void gadget_append_string(struct gadget_writer *writer, s
 	__u64 most = limit + 2;
 	long read;
 
-	gadget_no_text(text);
+	gadget_unread(text);
 	if (start > writer->room - most)
 		return;
 	read = user ? bpf_probe_read_user_str(writer->record + start, most, from)
@@ -116,7 +124,7 @@ static __always_inline void gadget_append_user_bytes(struct gadget_writer *write
 	__u64 start = writer->progress->length;
 	__u64 bytes = size > limit ? limit : size;
 
-	gadget_no_text(text);
+	gadget_unread(text);
 	/* The compiler knows that it is no more than the limit, but the verifier does not. */
 	asm volatile("" : "+r"(bytes));
 	if (start > writer->room - limit || bytes > limit)

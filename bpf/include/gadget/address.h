@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Addresses and ports: the types that the client knows them by, and how they are taken from a socket or from what a
+ * program passed to a system call.
+ *
+ * The trap: fields of a socket are in network order; those of a record never are.
+ */
+#pragma once
+
+#include <bpf/bpf_endian.h>
+
+#include <gadget/record.h>
+#include <kernel/socket.h>
+
+/* An IPv6 address, or an IPv4 one as ::ffff:1.2.3.4. All ones: none, since no host ever has this address. */
+typedef __u8 gadget_ip[16];
+/* In host order. */
+typedef __u16 gadget_port;
+/* AF_… */
+typedef __u16 gadget_address_family;
+/* IPPROTO_… */
+typedef __u16 gadget_ip_protocol;
+/* TCP_ESTABLISHED and so on, as include/net/tcp_states.h numbers them. */
+typedef __u32 gadget_tcp_state;
+/* The flags' byte of a TCP header. */
+typedef __u32 gadget_tcp_flags;
+
+struct gadget_endpoint {
+	gadget_ip address;
+	gadget_port port;
+};
+
+static __always_inline void gadget_no_ip(gadget_ip address)
+{
+	__builtin_memset(address, 0xff, sizeof(gadget_ip));
+}
+
+static __always_inline void gadget_ip_from_v4(gadget_ip address, __be32 v4)
+{
+	__builtin_memset(address, 0, 10);
+	address[10] = address[11] = 0xff;
+	__builtin_memcpy(&address[12], &v4, sizeof(v4));
+}
+
+/* The socket's own address. `sk` may be any pointer to a socket of IPv4 or IPv6. */
+static __always_inline void gadget_local_ip(gadget_ip address, struct sock *sk)
+{
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
+		BPF_CORE_READ_INTO(address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+	else
+		gadget_ip_from_v4(address, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+}
+
+/* The other end's address. */
+static __always_inline void gadget_remote_ip(gadget_ip address, struct sock *sk)
+{
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
+		BPF_CORE_READ_INTO(address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	else
+		gadget_ip_from_v4(address, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+}
+
+static __always_inline __u16 gadget_local_port(struct sock *sk)
+{
+	return bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+}
+
+static __always_inline __u16 gadget_remote_port(struct sock *sk)
+{
+	return bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+}
+
+/* struct sockaddr_in and sockaddr_in6, as far as both are needed here: the layout is the ABI's. */
+struct gadget_sockaddr {
+	__u16 family;
+	__be16 port;
+	/* Of IPv4. */
+	__be32 v4;
+	/* Of IPv6, whose flow label lies where IPv4 has its address. */
+	__u8 v6[16];
+};
+
+/* Reads an address that the caller passed. False: it is none of IPv4 or IPv6, or cannot be read. */
+static __always_inline bool gadget_user_address(gadget_ip address, __u16 *port, const void *from)
+{
+	struct gadget_sockaddr passed = {};
+
+	/* The shorter one first, since nothing may follow it. */
+	if (bpf_probe_read_user(&passed, offsetof(struct gadget_sockaddr, v6), from))
+		return false;
+	if (passed.family == AF_INET) {
+		gadget_ip_from_v4(address, passed.v4);
+	} else if (passed.family == AF_INET6) {
+		if (bpf_probe_read_user(&passed, sizeof(passed), from))
+			return false;
+		__builtin_memcpy(address, passed.v6, sizeof(passed.v6));
+	} else {
+		return false;
+	}
+	*port = bpf_ntohs(passed.port);
+	return true;
+}

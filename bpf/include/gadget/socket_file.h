@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * From a file descriptor to the socket behind it.
+ *
+ * The trap: `private_data` is a socket only if the inode says so, since every kind of file keeps something else there.
+ */
+#pragma once
+
+#include <gadget/task.h>
+#include <kernel/socket.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct inode {
+	unsigned short i_mode;
+};
+
+struct file___socket {
+	struct inode *f_inode;
+	void *private_data;
+};
+
+#pragma clang attribute pop
+
+#define GADGET_FILE_TYPE 0170000
+#define GADGET_SOCKET_FILE 0140000
+
+/* NULL when the file is no socket. To be read with BPF_CORE_READ. */
+static __always_inline struct sock *gadget_socket_of_file(void *file)
+{
+	struct file___socket *opened = file;
+	struct socket *socket;
+
+	if ((BPF_CORE_READ(opened, f_inode, i_mode) & GADGET_FILE_TYPE) != GADGET_SOCKET_FILE)
+		return NULL;
+	/* One that was opened by its path, with O_PATH, has none. */
+	socket = BPF_CORE_READ(opened, private_data);
+	return socket ? BPF_CORE_READ(socket, sk) : NULL;
+}
+
+/* The socket that descriptor `fd` of the current task means, NULL when it is none. */
+static __always_inline struct sock *gadget_socket_of_fd(long fd)
+{
+	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd);
+	void *file = NULL;
+
+	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file ? gadget_socket_of_file(file) : NULL;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Who owns a socket.
+ *
+ * Much of what happens to a socket happens in interrupts or timers, while any other task is current. So whoever
+ * connects, accepts or makes a socket is remembered by the socket's address, and the record of a later event begins
+ * with that. For a socket whose owner is not known, the record says only what the socket itself knows: its cgroup and
+ * its user. The process's numbers are 0 then, and its names empty.
+ *
+ * The trap: the address is used again after the socket is gone, so the gadget has to forget it in time.
+ */
+#pragma once
+
+#include <gadget/process.h>
+#include <gadget/output.h>
+#include <gadget/socket_file.h>
+#include <kernel/socket.h>
+
+/* Sockets of wanted containers that may be open at the same time. */
+#define GADGET_SOCKETS 65536
+
+struct gadget_owner {
+	struct gadget_record record;
+	/* When what it is used for began, by boot time; 0: before the gadget did. */
+	__u64 since;
+	/* For the gadget itself. */
+	__u32 state;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, GADGET_SOCKETS);
+	__type(key, __u64);
+	__type(value, struct gadget_owner);
+} gadget_owners SEC(".maps");
+
+static __always_inline struct gadget_owner *gadget_owner_of(const void *sk)
+{
+	__u64 key = (__u64)sk;
+
+	return bpf_map_lookup_elem(&gadget_owners, &key);
+}
+
+static __always_inline void gadget_forget_owner(const void *sk)
+{
+	__u64 key = (__u64)sk;
+
+	bpf_map_delete_elem(&gadget_owners, &key);
+}
+
+static __always_inline void gadget_keep_owner(const void *sk, const struct gadget_owner *owner, __u64 flags)
+{
+	__u64 key = (__u64)sk;
+
+	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
+	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
+		gadget_count_map_full();
+}
+
+/* The cgroup that a socket was made in. */
+static __always_inline struct cgroup *gadget_cgroup_of_socket(struct sock *sk)
+{
+	struct sock_cgroup_data___union *old;
+
+	if (bpf_core_field_exists(struct sock_cgroup_data, cgroup))
+		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	old = (void *)sk + bpf_core_field_offset(struct sock, sk_cgrp_data);
+	/* The lowest bit says that net_cls or net_prio keep their own numbers there instead. */
+	return BPF_CORE_READ(old, val) & 1 ? NULL : (struct cgroup *)BPF_CORE_READ(old, val);
+}
+
+/* As gadget_wanted_cgroup(), for a cgroup that is not the current task's. Sets the record's cgroup, too. */
+static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *record, struct cgroup *cgroup)
+{
+	__u32 *on_this_node = &record->unused;
+	const __u32 *verdict;
+
+	record->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	record->marks = 0;
+	verdict = bpf_map_lookup_elem(&gadget_containers, &record->cgroup);
+	if (verdict)
+		return *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
+	*on_this_node = !gadget_node_cgroup;
+	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
+		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+
+		if (id == gadget_node_cgroup)
+			*on_this_node = true;
+		verdict = bpf_map_lookup_elem(&gadget_containers, &id);
+		/* The nearest container decides. */
+		if (verdict && *verdict == GADGET_UNWANTED)
+			return false;
+		if (verdict && *verdict == GADGET_WANTED)
+			return true;
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	record->marks = GADGET_MARK_UNKNOWN_CGROUP;
+	return *on_this_node;
+}
+
+static __always_inline bool gadget_asks_for_process(void)
+{
+	return gadget_filter_pid || gadget_filter_comm[0];
+}
+
+/*
+ * Fills in the head of the record of something that happened to a socket, whoever is current. `owner` is what is known
+ * of it, or NULL. False: it is not wanted.
+ */
+static __always_inline bool gadget_begin_for_socket(struct gadget_record *record, struct sock *sk,
+						    const struct gadget_owner *owner)
+{
+	if (owner && owner->record.pid) {
+		*record = owner->record;
+	} else {
+		__builtin_memset(record, 0, sizeof(*record));
+		record->uid = BPF_CORE_READ(sk, sk_uid.val);
+		record->gid = ~0U;
+		if (gadget_asks_for_process() || (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid))
+			return false;
+		if (!gadget_wanted_other_cgroup(record, gadget_cgroup_of_socket(sk)))
+			return false;
+		record->unused = 0;
+	}
+	record->timestamp = bpf_ktime_get_boot_ns();
+	return true;
+}
