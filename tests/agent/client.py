@@ -23,14 +23,22 @@ PATIENCE = 20.0
 class Client:
     """One session. `frames` are all frames so far; `ring` the ring buffer bytes of each gadget."""
 
-    def __init__(self, environment: dict[str, str] | None = None, wrapper: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        environment: dict[str, str] | None = None,
+        wrapper: tuple[str, ...] = (),
+        command: tuple[str, ...] = (sys.executable, "-m", "kubectl_gadget.agent", "session"),
+    ) -> None:
         self.frames: list[Frame] = []
         self.ring: dict[int, bytearray] = {}
         self.complete_until: dict[int, int] = {}
         self._decoder = FrameDecoder()
-        command = [*wrapper, sys.executable, "-m", "kubectl_gadget.agent", "session"]
         self.process = subprocess.Popen(
-            command, cwd=PROJECT, env=os.environ | (environment or {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*wrapper, *command],
+            cwd=PROJECT,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self.process.stdin
         assert self.process.stdout

@@ -15,10 +15,8 @@ from tests.agent.client import PROJECT, Client
 PROGRAMS = Path(__file__).parent / "programs"
 
 
-class TestObject(NamedTuple):
+class Compiled(NamedTuple):
     """A compiled BPF object and where its variables lie."""
-
-    __test__ = False
 
     elf: bytes
     variables: dict[str, dict[str, int]]
@@ -30,7 +28,7 @@ class TestObject(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def opens(tmp_path_factory: pytest.TempPathFactory) -> TestObject:
+def opens(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """tests/agent/programs/opens.bpf.c, compiled."""
     target = tmp_path_factory.mktemp("bpf") / "opens.bpf.o"
     compile_bpf(PROGRAMS / "opens.bpf.c", target)
@@ -39,7 +37,7 @@ def opens(tmp_path_factory: pytest.TempPathFactory) -> TestObject:
         name: {"offset": int(offset, 16), "size": int(size, 16)}
         for offset, size, name in re.findall(r"^(\w+) (\w+) R (\w+)$", table, re.MULTILINE)
     }
-    return TestObject(target.read_bytes(), variables)
+    return Compiled(target.read_bytes(), variables)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,11 +9,11 @@ from kubectl_gadget.agent import gadget
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType, encode
 from tests.agent.client import Client
-from tests.agent.conftest import Opener, TestObject
+from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records
 
 
-def failure_of(client: Client, opens: TestObject, description: dict[str, Any]) -> dict[str, str]:
+def failure_of(client: Client, opens: Compiled, description: dict[str, Any]) -> dict[str, str]:
     client.send_bytes(encode(FrameType.OBJECT, opens.elf))
     client.send(FrameType.RUN, {"gadgets": [{"object": 0, **description}]})
     end = client.finish()
@@ -25,7 +25,7 @@ def failure_of(client: Client, opens: TestObject, description: dict[str, Any]) -
 @pytest.mark.bpf
 @pytest.mark.parametrize("refused", ["never_loads", "nowhere", "no_such_tracepoint"])
 def test_the_next_alternative_is_taken_when_the_kernel_refuses_the_first(
-    client: Client, opens: TestObject, opener: Opener, refused: str
+    client: Client, opens: Compiled, opener: Opener, refused: str
 ) -> None:
     description = opens.gadget(parameters={"gadget_filter_pid": opener.pid}) | {
         "programs": [{"any_of": [[refused], ["openat_exit"]]}]
@@ -41,7 +41,7 @@ def test_the_next_alternative_is_taken_when_the_kernel_refuses_the_first(
 
 
 @pytest.mark.bpf
-def test_a_set_of_programs_is_taken_whole_or_not_at_all(client: Client, opens: TestObject) -> None:
+def test_a_set_of_programs_is_taken_whole_or_not_at_all(client: Client, opens: Compiled) -> None:
     description = opens.gadget() | {"programs": [{"any_of": [["mkdir_exit", "never_loads"], ["openat_exit"]]}]}
     client.run(opens.elf, description)
     [entry] = client.wait_for(FrameType.STARTED)["gadgets"][0]["programs"]
@@ -49,7 +49,7 @@ def test_a_set_of_programs_is_taken_whole_or_not_at_all(client: Client, opens: T
 
 
 @pytest.mark.bpf
-def test_an_optional_program_that_is_refused_is_a_warning(client: Client, opens: TestObject) -> None:
+def test_an_optional_program_that_is_refused_is_a_warning(client: Client, opens: Compiled) -> None:
     description = opens.gadget("openat_exit")
     description["programs"].append({"any_of": [["nowhere"]], "optional": True})
     client.run(opens.elf, description)
@@ -60,7 +60,7 @@ def test_an_optional_program_that_is_refused_is_a_warning(client: Client, opens:
 
 @pytest.mark.bpf
 def test_a_program_that_the_verifier_refuses_is_an_error_with_the_last_telling_lines(
-    client: Client, opens: TestObject
+    client: Client, opens: Compiled
 ) -> None:
     error = failure_of(client, opens, opens.gadget("never_loads"))
     assert "never_loads" in error["what"]
@@ -69,13 +69,13 @@ def test_a_program_that_the_verifier_refuses_is_an_error_with_the_last_telling_l
 
 
 @pytest.mark.bpf
-def test_a_missing_tracepoint_is_an_error_that_names_it(client: Client, opens: TestObject) -> None:
+def test_a_missing_tracepoint_is_an_error_that_names_it(client: Client, opens: Compiled) -> None:
     error = failure_of(client, opens, opens.gadget("nowhere"))
     assert "the kernel has no tracepoint syscalls/sys_exit_nowhere" in error["what"]
 
 
 @pytest.mark.bpf
-def test_the_alternatives_that_were_tried_before_are_in_the_error(client: Client, opens: TestObject) -> None:
+def test_the_alternatives_that_were_tried_before_are_in_the_error(client: Client, opens: Compiled) -> None:
     description = opens.gadget() | {"programs": [{"any_of": [["no_such_tracepoint"], ["nowhere"]]}]}
     error = failure_of(client, opens, description)
     assert "no_such_tracepoint was tried before" in error["what"]
@@ -89,25 +89,28 @@ def test_the_alternatives_that_were_tried_before_are_in_the_error(client: Client
         ({"parameters": {"missing": 1}}, "has no parameter missing"),
         ({"parameters": {"gadget_filter_pid": "x" * 5}}, "at most 4 bytes"),
         ({"parameters": {"gadget_filter_pid": 1 << 32}}, "gadget_filter_pid cannot be"),
-        ({"globals": {"gadget_filter_pid": {"offset": 4000, "size": 4}}, "parameters": {"gadget_filter_pid": 1}}, "outside"),
+        (
+            {"globals": {"gadget_filter_pid": {"offset": 4000, "size": 4}}, "parameters": {"gadget_filter_pid": 1}},
+            "outside",
+        ),
         ({"ring_bytes": 1 << 40}, "is not possible"),
         ({"ring_bytes": -1}, "is not possible"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(
-    client: Client, opens: TestObject, change: dict[str, Any], words: str
+    client: Client, opens: Compiled, change: dict[str, Any], words: str
 ) -> None:
     assert words in failure_of(client, opens, opens.gadget("openat_exit") | change)["what"]
 
 
 @pytest.mark.bpf
-def test_bytes_that_are_no_object_are_an_error(client: Client, opens: TestObject) -> None:
+def test_bytes_that_are_no_object_are_an_error(client: Client, opens: Compiled) -> None:
     error = failure_of(client, opens._replace(elf=b"not an ELF file"), opens.gadget("openat_exit"))
     assert "gadget opens cannot run here" in error["what"]
 
 
 @pytest.mark.bpf
-def test_two_gadgets_run_side_by_side(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_two_gadgets_run_side_by_side(client: Client, opens: Compiled, opener: Opener) -> None:
     description = opens.gadget("openat_exit", parameters={"gadget_filter_pid": opener.pid})
     client.send_bytes(encode(FrameType.OBJECT, opens.elf))
     both = [{"object": 0, **description}, {"object": 0, **description, "name": "again"}]

@@ -44,9 +44,7 @@ def test_a_missing_helper_names_the_kernel_that_has_it() -> None:
 
 
 def test_a_missing_tracepoint_is_named() -> None:
-    line = (
-        "libbpf: failed to determine tracepoint 'syscalls/sys_exit_nowhere' perf event ID: No such file or directory"
-    )
+    line = "libbpf: failed to determine tracepoint 'syscalls/sys_exit_nowhere' perf event ID: No such file or directory"
     why, remedy = reason(errno.ENOENT, line)
     assert "syscalls/sys_exit_nowhere" in why
     assert remedy

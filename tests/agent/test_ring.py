@@ -9,7 +9,7 @@ from kubectl_gadget.agent import counters, libbpf
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.object import BpfObject, HashMap
 from kubectl_gadget.agent.ring import CopiedRing, MappedRing, Ring
-from tests.agent.conftest import Opener, TestObject
+from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records
 
 pytestmark = pytest.mark.bpf
@@ -20,7 +20,7 @@ SIZE = 64 << 10
 class Traced:
     """The test gadget attached to one process, its ring read by `reader`."""
 
-    def __init__(self, opens: TestObject, pid: int, reader: type[MappedRing] | type[CopiedRing]) -> None:
+    def __init__(self, opens: Compiled, pid: int, reader: type[MappedRing] | type[CopiedRing]) -> None:
         self._object = BpfObject(opens.elf, "opens", ["openat_exit"])
         self._object.set_variable(opens.variables["gadget_filter_pid"]["offset"], pid.to_bytes(4, "little"))
         events, cpus = self._object.map("gadget_events"), self._object.map("gadget_cpus")
@@ -50,14 +50,14 @@ def read(ring: Ring) -> bytes:
 
 
 @pytest.fixture
-def mapped(opens: TestObject, opener: Opener) -> Iterator[Traced]:
+def mapped(opens: Compiled, opener: Opener) -> Iterator[Traced]:
     traced = Traced(opens, opener.pid, MappedRing)
     yield traced
     traced.close()
 
 
 @pytest.fixture
-def copied(opens: TestObject, opener: Opener) -> Iterator[Traced]:
+def copied(opens: Compiled, opener: Opener) -> Iterator[Traced]:
     traced = Traced(opens, opener.pid, CopiedRing)
     yield traced
     traced.close()
@@ -113,7 +113,7 @@ def test_space_can_be_given_back_in_pieces(mapped: Traced, opener: Opener) -> No
     assert len(list(records(read(mapped.ring)))) == 2
 
 
-def test_the_copying_reader_holds_no_more_than_it_may(opens: TestObject, opener: Opener, copied: Traced) -> None:
+def test_the_copying_reader_holds_no_more_than_it_may(opens: Compiled, opener: Opener, copied: Traced) -> None:
     copied.ring._most = 1000  # type: ignore[union-attr]
     opener.open(101)
     sizes = []

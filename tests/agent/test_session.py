@@ -5,15 +5,17 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubectl_gadget import __version__
 from kubectl_gadget.wire import FrameType, encode
 from tests.agent.client import PATIENCE, Client
-from tests.agent.conftest import Opener, TestObject
+from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records, timestamps
 
 pytestmark = pytest.mark.bpf
@@ -45,13 +47,13 @@ def resident(pid: int) -> int:
     return int(found[1]) << 10
 
 
-def run_on(client: Client, opens: TestObject, opener: Opener, **more: object) -> None:
+def run_on(client: Client, opens: Compiled, opener: Opener, **more: object) -> None:
     gadget = opens.gadget("openat_exit", parameters={"gadget_filter_pid": opener.pid}, **more)
     client.run(opens.elf, gadget)
 
 
-def lost_of(stats: dict[str, object]) -> int:
-    [gadget] = stats["gadgets"]  # type: ignore[misc]
+def lost_of(stats: dict[str, Any]) -> int:
+    [gadget] = stats["gadgets"]
     return sum(gadget["lost"].get("ring_full", {}).values())
 
 
@@ -69,7 +71,7 @@ def test_hello_says_who_and_where_it_is() -> None:
     assert abs(hello["realtime_ns"] - time.time_ns()) < 60e9
 
 
-def test_every_open_of_one_process_is_one_record(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_every_open_of_one_process_is_one_record(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     opener.open(PRIME)
     end = client.stop()
@@ -80,7 +82,7 @@ def test_every_open_of_one_process_is_one_record(client: Client, opens: TestObje
     assert end["reason"] == "stop"
 
 
-def test_started_names_what_was_chosen_and_where_it_hooks(client: Client, opens: TestObject) -> None:
+def test_started_names_what_was_chosen_and_where_it_hooks(client: Client, opens: Compiled) -> None:
     client.run(opens.elf, opens.gadget("openat_exit"))
     started = client.wait_for(FrameType.STARTED)
     [gadget] = started["gadgets"]
@@ -89,7 +91,7 @@ def test_started_names_what_was_chosen_and_where_it_hooks(client: Client, opens:
     assert entry == {"chosen": ["openat_exit"], "hooks": ["tracepoint/syscalls/sys_exit_openat"], "skipped": []}
 
 
-def test_a_million_opens_at_full_speed_lose_nothing(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_a_million_opens_at_full_speed_lose_nothing(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener, ring_bytes=4 << 20)
     opener.begin(1_000_003)
     client.wait_until(lambda: len(client.ring.get(0, b"")) == 1_000_003 * RECORD)
@@ -100,7 +102,7 @@ def test_a_million_opens_at_full_speed_lose_nothing(client: Client, opens: TestO
 
 
 def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_grow(
-    client: Client, opens: TestObject, opener: Opener
+    client: Client, opens: Compiled, opener: Opener
 ) -> None:
     run_on(client, opens, opener, ring_bytes=256 << 10)
     before = resident(client.process.pid)
@@ -113,7 +115,7 @@ def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_gr
     assert after - before < 2 << 20
 
 
-def test_after_a_slow_reader_all_goes_on(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_after_a_slow_reader_all_goes_on(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener, ring_bytes=64 << 10)
     opener.open(50_021)
     client.wait_for(FrameType.STATS, after=len(client.frames))
@@ -123,7 +125,7 @@ def test_after_a_slow_reader_all_goes_on(client: Client, opens: TestObject, open
     assert len(list(records(client.ring[0]))) == first + 101
 
 
-def test_complete_until_never_runs_ahead_of_an_event(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_complete_until_never_runs_ahead_of_an_event(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     opener.begin(200_003)
     late = 0
@@ -139,7 +141,7 @@ def test_complete_until_never_runs_ahead_of_an_event(client: Client, opens: Test
     assert late == 0
 
 
-def test_an_idle_gadget_says_until_when_it_is_complete(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_an_idle_gadget_says_until_when_it_is_complete(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     client.wait_until(lambda: 0 in client.complete_until)
     first = client.complete_until[0]
@@ -148,7 +150,7 @@ def test_an_idle_gadget_says_until_when_it_is_complete(client: Client, opens: Te
 
 
 def test_the_end_of_input_ends_the_session_and_leaves_no_program(
-    client: Client, opens: TestObject, opener: Opener
+    client: Client, opens: Compiled, opener: Opener
 ) -> None:
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
@@ -158,7 +160,7 @@ def test_the_end_of_input_ends_the_session_and_leaves_no_program(
     wait_until_unloaded(programs)
 
 
-def test_a_killed_agent_leaves_no_program(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_a_killed_agent_leaves_no_program(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
     assert len(programs) == 4
@@ -167,7 +169,7 @@ def test_a_killed_agent_leaves_no_program(client: Client, opens: TestObject, ope
     wait_until_unloaded(programs)
 
 
-def test_sigterm_ends_the_session(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_sigterm_ends_the_session(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     opener.open(101)
     client.process.send_signal(signal.SIGTERM)
@@ -182,7 +184,7 @@ def test_a_heartbeat_is_answered_with_its_number(client: Client) -> None:
     assert pong["boot_ns"] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def test_statistics_tell_the_agents_own_use(client: Client, opens: TestObject, opener: Opener) -> None:
+def test_statistics_tell_the_agents_own_use(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     opener.open(PRIME)
     after = len(client.frames)
@@ -214,7 +216,7 @@ def test_a_run_that_is_not_as_the_protocol_says_is_an_error(client: Client, run:
     assert "RUN is not as docs/protocol.md says" in end["error"]["what"]
 
 
-def test_without_any_capability_run_is_answered_with_what_is_missing(opens: TestObject) -> None:
+def test_without_any_capability_run_is_answered_with_what_is_missing(opens: Compiled) -> None:
     with Client(wrapper=("setpriv", "--bounding-set=-all", "--inh-caps=-all")) as client:
         hello = client.wait_for(FrameType.HELLO)
         assert "BPF" in hello["problems"][0]["why"]
@@ -223,3 +225,33 @@ def test_without_any_capability_run_is_answered_with_what_is_missing(opens: Test
         end = client.finish()
     assert "the capabilities BPF, PERFMON are missing" in end["error"]["what"]
     assert end["error"]["try"]
+
+
+def test_a_client_that_falls_silent_counts_as_gone() -> None:
+    script = (
+        "import sys; from kubectl_gadget.agent import session; session.HEARTBEAT_LIMIT = 0.5; sys.exit(session.run())"
+    )
+    with Client(command=(sys.executable, "-c", script)) as client:
+        assert client.finish()["reason"] == "heartbeat"
+
+
+def test_an_error_of_our_own_is_told_and_not_swallowed() -> None:
+    script = (
+        "import sys; from kubectl_gadget.agent import session, probe\n"
+        "session.hello = lambda: 1 / 0\n"
+        "sys.exit(session.run())"
+    )
+    with Client(command=(sys.executable, "-c", script)) as client:
+        assert "ZeroDivisionError" in client.finish()["error"]["what"]
+
+
+def test_what_is_printed_does_not_get_into_the_frames() -> None:
+    script = (
+        "import os, sys; from kubectl_gadget.agent import session\n"
+        "old = session.hello\n"
+        "session.hello = lambda: (print('noise'), os.write(1, b'more noise\\n'), old())[2]\n"
+        "sys.exit(session.run())"
+    )
+    with Client(command=(sys.executable, "-c", script)) as client:
+        client.wait_for(FrameType.HELLO)
+        assert client.stop()["reason"] == "stop"

@@ -1,0 +1,56 @@
+"""What the agent says that a node can do."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kubectl_gadget.agent import libbpf, probe
+from kubectl_gadget.errors import AgentError
+from tests.agent.client import PROJECT
+
+
+def what(problems: list[dict[str, str]]) -> list[str]:
+    return [problem["why"] for problem in problems]
+
+
+def test_probe_prints_hello_as_json() -> None:
+    command = [sys.executable, "-m", "kubectl_gadget.agent", "probe"]
+    hello = json.loads(subprocess.run(command, cwd=PROJECT, capture_output=True, check=True).stdout)
+    assert set(hello) >= {"agent", "node", "kernel", "can", "problems", "cgroup_root"}
+    assert set(hello["can"]) >= {"btf", "ring_buffer", "tracepoint", "kprobe", "fentry", "lsm"}
+
+
+@pytest.mark.bpf
+def test_this_kernel_can_what_gadgets_need() -> None:
+    can = probe.can()
+    assert can["btf"]
+    assert can["ring_buffer"]
+    assert can["syscall_tracepoint"]
+    assert probe.problems(can) == []
+
+
+def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "missing_capabilities", lambda: ["BPF"])
+    monkeypatch.setattr(probe, "lockdown", lambda: "confidentiality")
+    lacking = {"btf": False, "ring_buffer": False, "syscall_tracepoint": None}
+    found = probe.problems(lacking)
+    assert len(found) == 5
+    assert all(problem["what"] and problem["why"] and problem["try"] for problem in found)
+
+
+def test_a_machine_without_libbpf_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise AgentError("libbpf.so.1 cannot be loaded: no such file", "install libbpf 1.x")
+
+    monkeypatch.setattr(libbpf, "load", missing)
+    monkeypatch.setattr(probe, "missing_capabilities", list)
+    assert any("libbpf.so.1" in why for why in what(probe.problems(probe.can())))
+
+
+def test_a_libbpf_that_lacks_functions_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libbpf, "_loaded", None)
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    with pytest.raises(AgentError, match="lacks a function"):
+        libbpf.load()
