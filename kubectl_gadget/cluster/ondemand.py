@@ -1,7 +1,7 @@
 """Agents that one run starts for itself: plain pods, each bound to its node, in a namespace that may be made for them.
 
 They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them, and the cluster does that
-by itself some minutes after a client was killed. The trap: the namespace of an earlier run may still be terminating;
+by itself soon after a client was killed. The trap: the namespace of an earlier run may still be terminating;
 nothing can be created in it until it is gone, and then it must be made anew.
 """
 
@@ -23,6 +23,9 @@ Say = Callable[[str, str], None]
 """(node, text): a line of progress."""
 
 _REMOVAL_SECONDS = 10.0
+_ANCHOR_SECONDS = 20
+"""So long after its last sign of life, what a client started is removed: nothing of a killed one is left after 30 s."""
+_SIGN_SECONDS = 5.0
 
 
 class OnDemandAgents:
@@ -85,15 +88,14 @@ class OnDemandAgents:
                 await self._check(exists)
                 if not exists:
                     await self._make_namespace()
-                seconds = max(int(self._options.idle_timeout), 1)
-                body = manifests.anchor_job(self._options, self._run, seconds)
+                body = manifests.anchor_job(self._options, self._run, _ANCHOR_SECONDS)
                 try:
                     self._anchor = await self._api.create(JOBS, body, self._options.namespace)
                 except StatusError as error:
                     raise _refusal(error, self._options.namespace, None) from None
                 self._anchored_at = time.monotonic()
                 if self._keeper is None:
-                    self._keeper = asyncio.create_task(self._keep(seconds), name="anchor of the on-demand agents")
+                    self._keeper = asyncio.create_task(self._keep(), name="anchor of the on-demand agents")
             return self._anchor
 
     async def _check(self, namespace_exists: bool) -> None:
@@ -145,13 +147,13 @@ class OnDemandAgents:
             if error.reason != "AlreadyExists":
                 raise
 
-    async def _keep(self, seconds: int) -> None:
-        """Puts the anchor's end off, again and again, so that it comes `seconds` after this client's last sign."""
+    async def _keep(self) -> None:
+        """Puts the anchor's end off, again and again, as long as this client lives."""
         while True:
-            await asyncio.sleep(seconds / 4)
+            await asyncio.sleep(_SIGN_SECONDS)
             if self._anchor is None:
                 continue
-            until = int(time.monotonic() - self._anchored_at) + seconds
+            until = int(time.monotonic() - self._anchored_at) + _ANCHOR_SECONDS
             try:
                 await self._api.patch(
                     JOBS,

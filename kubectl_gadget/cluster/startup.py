@@ -28,6 +28,8 @@ _HOPELESS = frozenset(
         "ContainerCannotRun",
     }
 )
+_USUAL = frozenset({"Pending", "ContainerCreating"})
+"""States on the way up that are not worth a line."""
 _IMAGE_REMEDY = (
     "look at --image and --image-pull-secret, or load the image into the nodes and set --image-pull-policy Never"
 )
@@ -103,7 +105,7 @@ async def wait_running(
                     return pods[0]
                 if (error := trouble(pods[0])) is not None:
                     raise error
-                if seen is None or state(seen) != state(pods[0]):
+                if state(pods[0]) not in _USUAL and (seen is None or state(seen) != state(pods[0])):
                     say(f"agent pod {name}: {state(pods[0])}")
                 seen = pods[0]
     except TimeoutError:
