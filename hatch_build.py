@@ -31,7 +31,7 @@ class CatalogueHook(BuildHookInterface[Any]):
         except GadgetError as error:
             if find_clang() is None and is_built(root):
                 return
-            self.app.abort(f"kubectl-gadget: {error}. try: {error.remedy}")
+            self.app.abort(f"kubectl-gadget: {error}" + (f". try: {error.remedy}" if error.remedy else ""))
 
 
 def is_built(root: Path) -> bool:

@@ -3,15 +3,17 @@
 
 Two layers: Debian's Python and libbpf (root.py), and our agent. Equal sources and packages give equal bytes. Needs
 mmdebstrap and, of this project, the compiled objects (`make setup`). Gadgets are not in it: they travel with each
-run. The Dockerfile makes the same image for those who have Docker; PACKAGES and AGENT are the parts to keep in step.
+run. The Dockerfile makes the same image for those who have Docker, with --unpack; the trap: it repeats `config`.
 """
 
 import argparse
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,6 +34,11 @@ def main() -> None:
     name = f"{REPOSITORY}:{version}" + ("" if variant == "default" else f"-{variant}")
     date = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     layers = [root_layer(architecture, variant, date), agent_layer(architecture, date)]
+    if arguments.unpack:
+        for layer in layers:
+            with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+                tar.extractall(arguments.unpack, filter="fully_trusted")
+        return
     config = {
         "Entrypoint": ["/usr/bin/python3", "-I", "-m", "kubectl_gadget.agent"],
         "Cmd": ["idle"],
@@ -83,6 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variant", choices=sorted(PACKAGES), default="default")
     parser.add_argument("--architecture", choices=sorted(OBJECTS), default=here)
     parser.add_argument("--output", type=Path, default=PROJECT / "build" / "agent-image.tar")
+    parser.add_argument("--unpack", type=Path, help="write the files of all layers here, and no archive")
     return parser.parse_args()
 
 

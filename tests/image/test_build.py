@@ -1,0 +1,86 @@
+"""Builds the real image from Debian's packages, and starts the agent of it in a root of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+
+PROJECT = Path(__file__).parents[2]
+LARGEST = 25e6
+"""Bytes, compressed: what a node has to pull before the first run."""
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="the agent is started in a root of its own, which needs root"),
+    pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="mmdebstrap is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, catalogue_built: Path) -> Path:
+    path = tmp_path_factory.mktemp("image") / "image.tar"
+    subprocess.run(["/usr/bin/python3", "image/build.py", "--output", str(path)], cwd=PROJECT, check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(image: Path) -> Path:
+    """The image's files, as a runtime would unpack them."""
+    root = image.parent / "root"
+    with tarfile.open(image) as tar:
+        file = tar.extractfile("manifest.json")
+        assert file is not None
+        for layer in json.load(file)[0]["Layers"]:
+            with tarfile.open(fileobj=tar.extractfile(layer)) as files:
+                files.extractall(root, filter="fully_trusted")
+    return root
+
+
+def in_root(root: Path, *command: str) -> bytes:
+    """Output of a command in the image, with what a pod has: /proc, /sys and /dev, and a read-only root."""
+    script = (
+        'mount --bind "$1" "$1"; cd "$1"; mount -t proc proc proc; mount --rbind /sys sys; mount -t tmpfs tmpfs dev; '
+        'mkdir dev/shm; mount -o remount,bind,ro "$1"; shift; exec chroot . "$@"'
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", str(root), *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def test_the_image_is_small(image: Path) -> None:
+    assert image.stat().st_size < LARGEST
+
+
+def test_the_agent_in_the_image_says_hello_and_ends_with_its_input(root: Path) -> None:
+    output = in_root(root, "/usr/bin/python3", "-I", "-m", "kubectl_gadget.agent", "session")
+    frames = list(FrameDecoder().feed(output))
+    assert [frame.type for frame in frames] == [FrameType.HELLO, FrameType.END]
+    assert frames[1].json()["reason"] == "eof"
+
+
+def test_every_module_of_the_agent_can_be_imported_and_is_compiled(root: Path) -> None:
+    program = (
+        "import importlib, pkgutil, kubectl_gadget.agent as agent, kubectl_gadget.wire as wire\n"
+        "for package in (agent, wire):\n"
+        "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
+        "        if module.name.endswith('__main__'): continue\n"
+        "        print(importlib.import_module(module.name).__cached__)\n"
+    )
+    compiled = in_root(root, "/usr/bin/python3", "-I", "-c", program).decode().split()
+    assert compiled
+    assert all((root / path.lstrip("/")).is_file() for path in compiled)
+
+
+def test_neither_a_shell_nor_a_package_manager_is_in_the_image(root: Path) -> None:
+    programs = {path.name for folder in ("usr/bin", "usr/sbin") for path in (root / folder).iterdir()}
+    assert programs <= {"python3", "python3.13"}

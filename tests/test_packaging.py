@@ -1,0 +1,79 @@
+"""The wheel and the source distribution, built as pip builds them."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    hatchling(PROJECT, "sdist", folder)
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    hatchling(PROJECT, "wheel", folder)
+    (archive,) = folder.glob("*.whl")
+    return archive
+
+
+def hatchling(project: Path, target: str, folder: Path, path: str | None = None) -> None:
+    environment = os.environ | ({"PATH": path} if path is not None else {})
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+
+def unpack(source: Path, folder: Path) -> Path:
+    with tarfile.open(source) as tar:
+        tar.extractall(folder, filter="data")
+    (project,) = folder.iterdir()
+    return project
+
+
+def test_the_wheel_is_for_every_platform(wheel: Path) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_the_wheel_holds_objects_for_both_architectures_and_the_gadgets(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    gadgets = {path.stem for path in (PROJECT / "gadgets").glob("*.yaml")}
+    assert {"trace_open", "trace_exec"} <= gadgets
+    for gadget in gadgets:
+        assert f"kubectl_gadget/built/gadgets/{gadget}.json" in names
+    for program in (*gadgets, "containers"):
+        for machine in ("x86_64", "aarch64"):
+            assert f"kubectl_gadget/built/objects/{machine}/{program}.bpf.o" in names
+
+
+def test_the_wheel_holds_what_a_users_own_gadget_and_a_deployment_need(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "kubectl_gadget/built/include/gadget/record.h" in names
+    assert "kubectl_gadget/built/manifests/daemonset.yaml" in names
+
+
+def test_a_source_distribution_makes_a_wheel_where_there_is_no_clang(source: Path, tmp_path: Path) -> None:
+    hatchling(unpack(source, tmp_path / "source"), "wheel", tmp_path / "wheel", path="")
+    (wheel,) = (tmp_path / "wheel").iterdir()
+    assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_without_clang_and_objects_the_build_ends_with_one_line_that_names_clang(source: Path, tmp_path: Path) -> None:
+    project = unpack(source, tmp_path / "source")
+    for compiled in (project / "kubectl_gadget" / "built").rglob("*.o"):
+        compiled.unlink()
+    with pytest.raises(RuntimeError, match=r"clang is missing.*try: apt-get install") as caught:
+        hatchling(project, "wheel", tmp_path / "wheel", path="")
+    assert len(str(caught.value).strip().splitlines()) == 1
