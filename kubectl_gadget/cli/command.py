@@ -93,9 +93,12 @@ class GadgetGroup(TyperGroup):
             typer.echo(self.get_help(ctx))
             return 0
         name, *rest = ctx.args
-        command = self.get_command(ctx, name)
-        if command is None:
-            raise _with_hint(self.unknown(name, ctx.command_path), ctx)
+        try:
+            command = self.get_command(ctx, name)
+            if command is None:
+                raise self.unknown(name, ctx.command_path)
+        except UsageError as error:
+            raise _with_hint(error, ctx) from error.__cause__
         with command.make_context(name, rest, parent=ctx) as below:
             return below.command.invoke(below)
 

@@ -17,7 +17,7 @@ NAMED_ONLY = (ENGINE, CLUSTER)
 MOST_LINES = 48
 _WIDEST_NAME = 30
 _WHERE = ("node", "namespace", "pod", "container")
-_WORTH_NAMING = ("--strict", "--quiet", "--color", "--image", "--context")
+_WORTH_NAMING = ("--strict", "--quiet", "--color", "--image")
 
 
 @dataclass(frozen=True)

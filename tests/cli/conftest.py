@@ -4,10 +4,12 @@ import shlex
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from kubectl_gadget import catalogue
+from kubectl_gadget.catalogue import GadgetSummary, load
 from kubectl_gadget.cli import main
 from kubectl_gadget.session.options import RunOptions
 from tests.cli.sample_gadgets import GADGETS, INDEX
@@ -16,12 +18,20 @@ from tests.cli.sample_gadgets import GADGETS, INDEX
 @pytest.fixture(autouse=True)
 def sample_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalogue holds the sample gadgets only; the terminal has 80 columns, and no cluster is known."""
-    monkeypatch.setattr(catalogue, "load_index", lambda: INDEX, raising=False)
-    monkeypatch.setattr(catalogue, "load_gadget", GADGETS.__getitem__, raising=False)
+    monkeypatch.setattr(catalogue, "load_index", lambda: INDEX)
+    monkeypatch.setattr(catalogue, "load_gadget", GADGETS.__getitem__)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("KUBECTL_GADGET_DEBUG", raising=False)
+
+
+@pytest.fixture
+def built_in(catalogue_built: Path, sample_catalogue: None, monkeypatch: pytest.MonkeyPatch) -> list[GadgetSummary]:
+    """The real catalogue instead of the samples."""
+    monkeypatch.setattr(catalogue, "load_index", load.load_index)
+    monkeypatch.setattr(catalogue, "load_gadget", load.load_gadget)
+    return load.load_index()
 
 
 class Runs(list[RunOptions]):

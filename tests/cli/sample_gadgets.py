@@ -1,7 +1,6 @@
 """Two gadgets as the catalogue would hand them out, for tests of the command line that need no build."""
 
-from typing import NamedTuple
-
+from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.events.schema import (
     Column,
     Example,
@@ -18,6 +17,11 @@ _WHERE = tuple(
 )
 
 
+def _field(offset: int, column: Column) -> Field:
+    types = {"path": "gadget_string", "comm": "gadget_comm", "errno": "gadget_errno"}
+    return Field(column.field, offset, 4, types.get(column.field, "__u32"))
+
+
 def _gadget(verb: str, noun: str, columns: tuple[Column, ...], parameters: tuple[Parameter, ...]) -> Gadget:
     return Gadget(
         name=f"{verb}_{noun}",
@@ -25,7 +29,7 @@ def _gadget(verb: str, noun: str, columns: tuple[Column, ...], parameters: tuple
         group="files",
         summary=f"Show every {noun} as it happens",
         description=f"Shows every {noun}.\n\nWith its result.",
-        record=Record(f"{verb}_{noun}_record", 64, (Field("timestamp", 0, 8, "gadget_timestamp"),)),
+        record=Record(f"{verb}_{noun}", 8 * len(columns), tuple(_field(8 * i, item) for i, item in enumerate(columns))),
         columns=(*_WHERE, *columns),
         programs=(ProgramChoice((("exit",),)),),
         globals={item.variable: Global(8 * i, 16 if item.type == "string" else 4) for i, item in enumerate(parameters)},
@@ -55,14 +59,5 @@ TRACE_OPEN = _gadget(
 TOP_FILE = _gadget("top", "file", (Column("bytes", "BYTES", "bytes", "read and written"),), ())
 
 
-class IndexEntry(NamedTuple):
-    """A line of the catalogue's index."""
-
-    name: str
-    command: tuple[str, ...]
-    group: str
-    summary: str
-
-
 GADGETS = {gadget.name: gadget for gadget in (TRACE_OPEN, TOP_FILE)}
-INDEX = tuple(IndexEntry(item.name, item.command, item.group, item.summary) for item in GADGETS.values())
+INDEX = [GadgetSummary(item.name, item.command, item.group, item.summary) for item in GADGETS.values()]

@@ -3,11 +3,18 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from kubectl_gadget import catalogue
+from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
+from kubectl_gadget.cli.gadgets import gadget_command
 from kubectl_gadget.cli.help import MOST_LINES
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Parameter
+from tests.cli.sample_gadgets import TRACE_OPEN
 
 COMMANDS = [
     [],
@@ -89,8 +96,8 @@ def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("module", ["main", "complete"])
-def test_help_and_completion_import_nothing_heavy(module: str) -> None:
-    words = {"main": ["options", "--help"], "complete": ["deploy", "--"]}[module]
+def test_help_and_completion_import_nothing_heavy(built_in: list[GadgetSummary], module: str) -> None:
+    words = {"main": ["trace", "open", "--help"], "complete": ["trace", "open", "--"]}[module]
     program = f"""
 import sys
 from kubectl_gadget.cli import {module}
@@ -106,3 +113,26 @@ finally:
     assert loaded & {"typer"}
     heavy = {"numpy", "kubernetes", "rich", "pydantic", "yaml", "celpy", "jsonpath", "asyncio", "urllib3", "websockets"}
     assert loaded & heavy == set()
+
+
+def test_help_of_every_built_in_gadget_fits_two_screens_and_starts_with_examples(
+    built_in: list[GadgetSummary], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in built_in:
+        lines = help_of(capsys, *entry.command).splitlines()
+        assert len(lines) <= MOST_LINES
+        assert max(map(len, lines)) <= 80
+        assert lines[2] == "Examples:"
+
+
+def test_no_built_in_gadget_has_a_flag_that_is_taken(built_in: list[GadgetSummary]) -> None:
+    for entry in built_in:
+        gadget = catalogue.load_gadget(entry.name)
+        spellings = [text for item in gadget_command(gadget, "x").params for text in [*item.opts, *item.secondary_opts]]
+        assert len(spellings) - spellings.count("pods") == len(set(spellings) - {"pods"})
+
+
+def test_a_gadget_whose_flag_is_taken_is_refused() -> None:
+    gadget = replace(TRACE_OPEN, parameters=(Parameter("timeout", "int", "taken", "gadget_timeout"),))
+    with pytest.raises(UsageError, match="--timeout is taken"):
+        gadget_command(gadget, "open")

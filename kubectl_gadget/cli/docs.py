@@ -1,0 +1,152 @@
+"""`python -m kubectl_gadget.cli.docs`: writes the reference in docs/ from the gadgets and the command line itself.
+
+    docs/flags.md            the flags that all gadgets share
+    docs/gadgets/README.md   the gadgets
+    docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
+
+With --check nothing is written, and stale pages are an error; a test and CI do that. The trap: it runs from the source
+tree only, since an installed package has no docs/.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.cli.command import make_command
+from kubectl_gadget.cli.gadget_index import index
+from kubectl_gadget.cli.gadgets import gadget_command
+from kubectl_gadget.cli.help import Page, flag_text
+from kubectl_gadget.cli.run_options import RunFlags
+from kubectl_gadget.events.members import column_members, row_members
+from kubectl_gadget.events.schema import Gadget
+
+DOCS = Path(__file__).parents[2] / "docs"
+_NOTE = "<!-- Written by python -m kubectl_gadget.cli.docs, which a test compares with this file. -->\n"
+_SHOWN = {"default": "always", "wide": "`-o wide`", "json": "`-o json`, `--columns`"}
+_CUT = (
+    "A text is null when it could not be read. A member `…_cut` is there, and true, when its text was cut; a member "
+    "`…_bytes` when it is not UTF-8, with the exact bytes in base64."
+)
+_TYPES = {"text": "string", "int": "number", "bool": "true or false", "texts": "list of strings"}
+
+
+def pages() -> dict[str, str]:
+    """The text of every page, by its path below docs/."""
+    from kubectl_gadget.catalogue import load_gadget
+
+    found = {"flags.md": _flags_page(), "gadgets/README.md": _list_page()}
+    for entry in index():
+        found[f"gadgets/{entry.name}.md"] = _gadget_page(load_gadget(entry.name))
+    return found
+
+
+def stale(folder: Path = DOCS) -> list[str]:
+    """Paths of the pages in `folder` that are missing, differ, or belong to no gadget any more."""
+    wanted = pages()
+    wrong = [name for name, text in wanted.items() if _read(folder / name) != text]
+    there = {f"gadgets/{path.name}" for path in (folder / "gadgets").glob("*.md")}
+    return sorted({*wrong, *(there - wanted.keys())})
+
+
+def write(folder: Path = DOCS) -> None:
+    """Writes all pages, and removes those of gadgets that are gone."""
+    wanted = pages()
+    (folder / "gadgets").mkdir(parents=True, exist_ok=True)
+    for name in stale(folder):
+        if name in wanted:
+            (folder / name).write_text(wanted[name])
+        else:
+            (folder / name).unlink()
+
+
+def main() -> None:
+    """Writes, or with --check compares."""
+    if sys.argv[1:] != ["--check"]:
+        write()
+        return
+    if wrong := stale():
+        sys.stderr.write(f"stale: {', '.join(wrong)}\ntry: python -m kubectl_gadget.cli.docs\n")
+        sys.exit(1)
+
+
+def _flags_page() -> str:
+    def run(flags: RunFlags) -> int:
+        raise NotImplementedError("it only lends its flags")
+
+    parts = [
+        "# Flags that all gadgets share",
+        "`kubectl gadget options` prints these too. `-n`, `-A`, `-l` and the flags of the connection work before and "
+        "behind every sub-command; the later wins. Values may be written as kubectl takes them: `-n prod`, `-n=prod`, "
+        "`--wait=false`.",
+    ]
+    for title, flags in _by_panel(make_command(run, "flags", Page()).params).items():
+        parts += [f"## {title}", _flag_table(flags)]
+    return _page(parts)
+
+
+def _list_page() -> str:
+    rows = [(f"[{' '.join(entry.command)}]({entry.name}.md)", entry.group, entry.summary) for entry in index()]
+    return _page(["# Gadgets", "`kubectl gadget list` prints these too.", _table(("gadget", "group", "shows"), rows)])
+
+
+def _gadget_page(gadget: Gadget) -> str:
+    command = " ".join(gadget.command)
+    panels = _by_panel(gadget_command(gadget, gadget.command[-1]).params)
+    own = [flag for title, flags in panels.items() if title.startswith("Flags of") for flag in flags]
+    examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.examples)
+    columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], item.description) for item in gadget.columns]
+    parts = [f"# kubectl gadget {command}", f"{gadget.summary}.", gadget.description.strip()]
+    if examples:
+        parts += ["## Examples", f"```sh\n{examples}\n```"]
+    if own:
+        parts += ["## Flags", _flag_table(own), "And [the flags that all gadgets share](../flags.md)."]
+    parts += [
+        "## Columns",
+        "The names are those of `--columns`; titles stand above tables.",
+        _table(("name", "title", "shown", "what it is"), columns),
+        "## JSON",
+        "`-o json` prints one object a line, with these members in this order. `--filter`, `--fail-on`, `--expect` and "
+        "the templates of `-o jsonpath=…` and `-o custom-columns=…` use the same names.",
+        _table(("member", "type", "column"), _members(gadget)),
+        _CUT,
+    ]
+    return _page(parts)
+
+
+def _members(gadget: Gadget) -> list[tuple[str, ...]]:
+    of_column = {member.name: column.name for column in gadget.columns for member in column_members(gadget, column)}
+    rows: list[tuple[str, ...]] = []
+    for member in row_members(gadget):
+        kind = _TYPES.get(member.type, member.type)
+        rows.append((f"`{member.name}`", kind + (", or left out" if member.optional else ""), of_column[member.name]))
+    return rows
+
+
+def _by_panel(params: Sequence[Any]) -> dict[str, list[Any]]:
+    panels: dict[str, list[Any]] = {}
+    for item in params:
+        if item.param_type_name == "option":
+            panels.setdefault(item.rich_help_panel, []).append(item)
+    return panels
+
+
+def _flag_table(flags: Sequence[Any]) -> str:
+    return _table(("flag", "what it does"), [(f"`{flag_text(flag)}`", flag.help) for flag in flags])
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [titles, tuple("---" for _ in titles), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _page(parts: Sequence[str]) -> str:
+    return _NOTE + "\n\n".join(parts) + "\n"
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""The commands that are no run of a gadget: list, version, status, deploy; and run and demo up to the session."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget import __version__, catalogue, demo
+from kubectl_gadget.cli import main
+from kubectl_gadget.cluster import deploy, status
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.options import AgentOptions, Selection
+from kubectl_gadget.cluster.status import NodeStatus
+from kubectl_gadget.errors import ClusterError, UsageError
+from tests.cli.conftest import Runs
+from tests.cli.sample_gadgets import TRACE_OPEN
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: test
+contexts: [{name: test, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {token: t}}]
+"""
+HELLO = {
+    "agent": "0.1.0",
+    "kernel": "6.12.1",
+    "architecture": "x86_64",
+    "can": {"btf": True, "fentry": False, "lsm": None},
+    "problems": [{"what": "gadgets \x1b[31m cannot run", "why": "no tracefs", "try": "mount it"}],
+}
+NODES = [
+    NodeStatus("node-1", "agent-1", "Running", "img:1", hello=HELLO),
+    NodeStatus("node-2", "agent-2", "ErrImagePull", "img:1", problem="the image cannot be pulled"),
+    NodeStatus("node-3"),
+]
+
+
+def printed(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    assert main.run(shlex.split(line)) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubeconfig, whose cluster answers with NODES."""
+    path = tmp_path / "config"
+    path.write_text(KUBECONFIG)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+
+    async def answer(api: Api, options: AgentOptions) -> list[NodeStatus]:
+        assert api.cluster.server == "http://127.0.0.1:1"
+        return NODES
+
+    monkeypatch.setattr(status, "status", answer)
+
+
+def test_the_list_is_a_table_of_all_gadgets(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "list").splitlines()
+    assert lines[0].split() == ["GADGET", "GROUP", "DESCRIPTION"]
+    assert [line.split("  ")[0] for line in lines[1:]] == ["trace open", "top file"]
+
+
+def test_the_list_has_no_titles_when_they_are_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(printed(capsys, "list --no-headers").splitlines()) == 2
+
+
+def test_the_list_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    (first, _) = json.loads(printed(capsys, "list -o=json"))
+    assert first == {
+        "name": "trace_open",
+        "command": "kubectl gadget trace open",
+        "group": "files",
+        "description": "Show every open as it happens",
+    }
+
+
+def test_the_version_needs_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "version").startswith(f"Client: {__version__} ")
+    assert json.loads(printed(capsys, "version -o json"))["client"]["version"] == __version__
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_version_names_the_agents_of_a_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Agents: 0.1.0 on 1 of 2 nodes\n" in printed(capsys, "version")
+    agents = json.loads(printed(capsys, "version -o json"))["agents"]
+    assert agents[0] == {"node": "node-1", "version": "0.1.0", "image": "img:1"}
+    assert "agents" not in json.loads(printed(capsys, "version -o json --client"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_does_not_answer_is_no_failure_of_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any) -> None:
+        raise ClusterError("it is away")
+
+    monkeypatch.setattr(status, "status", refuse)
+    assert main.run(["version"]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith("Client: ")
+    assert output.err == "the agents cannot be asked: it is away\n"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_status_has_one_line_per_node_and_tells_problems_apart_from_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["status"]) == 0
+    output = capsys.readouterr()
+    assert [line.split() for line in output.out.splitlines()] == [
+        ["NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "MISSING"],
+        ["node-1", "Running", "0.1.0", "6.12.1", "x86_64", "yes", "fentry"],
+        ["node-2", "ErrImagePull", "<none>", "<none>", "<none>", "<none>", "<none>"],
+        ["node-3", "<none>", "<none>", "<none>", "<none>", "<none>", "<none>"],
+    ]
+    assert output.err.splitlines() == [
+        "node-1: gadgets \\x1b[31m cannot run: no tracefs; try: mount it",
+        "node-2: the image cannot be pulled",
+    ]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_status_in_json_holds_all_that_an_agent_said(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = json.loads(printed(capsys, "status -o json"))
+    assert nodes[0]["hello"] == HELLO
+    assert nodes[2]["pod"] is None
+
+
+def test_the_status_without_a_kubeconfig_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["status"]) == 1
+    assert "no kubeconfig was found" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_deploy_prints_the_manifests_and_needs_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    import yaml
+
+    line = "deploy --dry-run=client --image my/agent:7 --node-selector disk=ssd --image-pull-secret s"
+    for form, read in (("", yaml.safe_load_all), ("-o json", lambda text: json.loads(text)["items"])):
+        objects = list(read(printed(capsys, f"{line} {form}")))
+        pod = objects[-1]["spec"]["template"]["spec"]
+        assert objects[-1]["kind"] == "DaemonSet"
+        assert pod["containers"][0]["image"] == "my/agent:7"
+        assert pod["nodeSelector"]["disk"] == "ssd"
+        assert pod["imagePullSecrets"] == [{"name": "s"}]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_deploy_hands_its_flags_on_and_shows_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    async def answer(api: Api, options: AgentOptions, say: Any, labels: dict[str, str], wait: bool) -> None:
+        say("agents running: 1/1 nodes")
+        asked.append((options, labels, wait))
+
+    monkeypatch.setattr(deploy, "deploy", answer)
+    assert main.run(shlex.split("deploy --privileged --node-selector a=b --timeout 5m -n x")) == 0
+    assert main.run(shlex.split("deploy --wait=false")) == 0
+    assert asked == [
+        (AgentOptions(privileged=True, start_timeout=300.0), {"a": "b"}, True),
+        (AgentOptions(start_timeout=120.0), {}, False),
+    ]
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[:2] == [
+        "-n x changes nothing here: agents live in namespace kubectl-gadget",
+        "agents running: 1/1 nodes",
+    ]
+
+
+def test_a_gadget_of_the_users_own_has_its_own_flags(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "load_own", lambda path: (TRACE_OPEN, path / "built"))
+    assert main.run(shlex.split("run --timeout 3s ./mine xwing --failed -n default")) == 0
+    (run,) = runs[0].gadgets
+    assert (run.gadget, run.parameters, run.directory) == (TRACE_OPEN, {"failed": True}, Path("mine/built"))
+    assert (runs[0].selection, runs[0].timeout) == (Selection(namespace="default", pods=("xwing",)), 3.0)
+
+
+def test_a_gadget_of_the_users_own_that_is_not_there_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise UsageError(f"there is no {path}")
+
+    monkeypatch.setattr(catalogue, "load_own", refuse)
+    assert main.run(["run", "./nope", "--help"]) == 2
+    assert capsys.readouterr().err == "error: there is no nope\ntry: kubectl gadget run --help\n"
+
+
+@pytest.fixture
+def pods(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Takes the place of the demo's pods; what happened to them, and how many runs there were then."""
+    happened: list[str] = []
+
+    @contextmanager
+    def demo_pods() -> Iterator[None]:
+        happened.append(f"started before run {len(runs) + 1}")
+        try:
+            yield
+        finally:
+            happened.append(f"removed after run {len(runs)}")
+
+    monkeypatch.setattr(demo, "demo_pods", demo_pods)
+    return happened
+
+
+def test_the_demo_runs_trace_open_on_its_pods_for_ten_seconds(
+    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["demo"]) == 0
+    assert pods == ["started before run 1", "removed after run 1"]
+    assert [run.gadget.name for run in runs[0].gadgets] == ["trace_open"]
+    assert (runs[0].local, runs[0].timeout, runs[0].selection) == (True, 10.0, Selection())
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "default/xwing" in output.err
+    assert "kubectl gadget trace open --help" in output.err
+
+
+@pytest.mark.parametrize("words", ["top file", "top_file", "file"])
+def test_the_demo_runs_the_gadget_that_was_named(runs: Runs, pods: list[str], words: str) -> None:
+    assert main.run(["demo", *words.split(), "--timeout", "1m", "-o", "json"]) == 0
+    assert runs[0].gadgets[0].gadget.name == "top_file"
+    assert (runs[0].timeout, runs[0].output.format) == (60.0, "json")
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_demo_starts_no_pod_when_a_flag_is_wrong(pods: list[str]) -> None:
+    for line in ("demo nope", "demo -o nope", "demo --node a", "demo -l app=x", "demo --local=false"):
+        assert main.run(line.split()) == 2
+    assert pods == []
+
+
+def test_the_demo_says_nothing_when_asked_to_be_quiet(
+    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["demo", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_demo_removes_its_pods_when_the_run_fails(runs: Runs, pods: list[str]) -> None:
+    runs.outcome = ClusterError("no")
+    assert main.run(["demo"]) == 1
+    assert pods[-1] == "removed after run 1"

@@ -1,0 +1,55 @@
+"""The reference in docs/ that is made from the gadgets and the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.catalogue import GadgetSummary
+from kubectl_gadget.cli import docs
+from tests.cli.sample_gadgets import TRACE_OPEN
+
+
+def test_the_pages_in_docs_are_fresh(built_in: list[GadgetSummary]) -> None:
+    assert built_in
+    assert docs.stale() == [], "try: python -m kubectl_gadget.cli.docs"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    docs.write(tmp_path)
+    return tmp_path
+
+
+def test_what_was_written_is_fresh(folder: Path) -> None:
+    assert docs.stale(folder) == []
+
+
+def test_a_page_that_was_changed_is_stale_and_written_again(folder: Path) -> None:
+    page = folder / "flags.md"
+    page.write_text(page.read_text() + "x")
+    assert docs.stale(folder) == ["flags.md"]
+    docs.write(folder)
+    assert docs.stale(folder) == []
+
+
+def test_a_page_of_a_gadget_that_is_gone_is_removed(folder: Path) -> None:
+    (folder / "gadgets" / "gone.md").write_text("")
+    assert docs.stale(folder) == ["gadgets/gone.md"]
+    docs.write(folder)
+    assert not (folder / "gadgets" / "gone.md").exists()
+
+
+def test_a_gadgets_page_has_every_flag_column_member_and_example(folder: Path) -> None:
+    text = (folder / "gadgets" / "trace_open.md").read_text()
+    for item in TRACE_OPEN.parameters:
+        assert f"`--{item.name}" in text
+    for column in TRACE_OPEN.columns:
+        assert f"| `{column.name}` | {column.title} |" in text
+    for example in TRACE_OPEN.examples:
+        assert example.command in text
+
+
+def test_the_page_of_flags_explains_each_once(folder: Path) -> None:
+    text = (folder / "flags.md").read_text()
+    for flag in ("-n, --namespace NAME", "--fail-on EXPR", "--ring-size SIZE", "--as-group GROUP", "-q, --quiet"):
+        assert text.count(f"| `{flag}` | ") == 1
