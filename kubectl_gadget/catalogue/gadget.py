@@ -12,7 +12,7 @@ from kubectl_gadget.catalogue.description import Description, read_description, 
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.layout import Layout
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.identity import COLUMNS as IDENTITY
+from kubectl_gadget.events.identity import owner_source
 from kubectl_gadget.events.schema import Gadget, Global, Record
 
 
@@ -88,7 +88,8 @@ def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:
 def _check_columns(read: Description, record: Record) -> None:
     fields = {field.name for field in record.fields}
     for column in read.columns:
-        if column.field not in fields and column.field not in IDENTITY:
+        source = owner_source(column.field)
+        if (source[0] if source else column.field) not in fields:
             raise UsageError(
                 f"{read.path}: column {column.name} shows {column.field}, which is no field of struct {record.struct}",
                 f"one of {', '.join(sorted(fields))}",

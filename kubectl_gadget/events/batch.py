@@ -5,7 +5,7 @@ columns and only for the fields that somebody asks for. The trap: the bytes come
 and every string's place is checked here once, and what reads columns later may trust them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.identity import Owners, join_owners
+from kubectl_gadget.events.identity import Container, Owners, join_owners
 from kubectl_gadget.events.schema import Field, Gadget
 from kubectl_gadget.events.vectors import Vector
 
@@ -74,7 +74,8 @@ class Batch:
 
     `join` makes one batch of several nodes' batches; it then has `origins`, and `node` is empty. `owners` and
     `clock_offset_ns` are set by whoever knows them: the containers of the rows (identity.Identity.lookup), and what
-    makes wall time from boot time (clock.NodeClock.offset_ns).
+    makes wall time from boot time (clock.NodeClock.offset_ns). `parties` are the owners of further gadget_cgroup
+    fields, by the field's name: the receiver of a signal.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Batch:
         *,
         architecture: str = "x86_64",
         owners: Owners | None = None,
+        parties: Mapping[str, Owners] | None = None,
         clock_offset_ns: int = 0,
         origins: Origins | None = None,
     ) -> None:
@@ -96,6 +98,7 @@ class Batch:
         """where each record begins in the buffer, in bytes, after the ring buffer's own header"""
         self.architecture = architecture
         self.owners = owners
+        self.parties: dict[str, Owners] = dict(parties or {})
         self.clock_offset_ns = clock_offset_ns
         self.origins = origins
         self._raw: dict[str, npt.NDArray[Any]] = {}
@@ -118,6 +121,7 @@ class Batch:
             self.starts[rows],
             architecture=self.architecture,
             owners=None if self.owners is None else self.owners.select(rows),
+            parties={name: owners.select(rows) for name, owners in self.parties.items()},
             clock_offset_ns=self.clock_offset_ns,
             origins=None if self.origins is None else self.origins.select(rows),
         )
@@ -144,6 +148,7 @@ class Batch:
             heads + _HEADER,
             architecture=self.architecture,
             owners=self.owners,
+            parties=self.parties,
             clock_offset_ns=self.clock_offset_ns,
             origins=self.origins,
         )
@@ -167,6 +172,20 @@ class Batch:
     def cgroups(self) -> Integers:
         """Cgroup ids, for identity.Identity.lookup. Raises KeyError when the record has none."""
         return self.raw_of_type("gadget_cgroup")
+
+    def name_owners(self, lookup: Callable[[Integers], Owners]) -> None:
+        """Sets `owners` and `parties` by `lookup`, which is identity.Identity.lookup of the batch's node."""
+        self.owners = lookup(self.cgroups())
+        cgroups = [field for field in self.gadget.record.fields if field.type == "gadget_cgroup"]
+        self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}
+
+    def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
+        """The highest that `judge` says of a row's container or of another party's. Cgroup 0 is nobody."""
+        assert self.owners is not None
+        best = self.owners.judged(judge)
+        for name, owners in self.parties.items():
+            best = np.maximum(best, np.where(self.raw(name) == 0, np.int8(0), owners.judged(judge)))
+        return best
 
     def wall_ns(self) -> npt.NDArray[np.int64]:
         """Wall time of each row in ns since 1970. Raises KeyError when the record has no timestamp."""
@@ -257,6 +276,9 @@ def join(batches: Sequence[Batch]) -> Batch:
         np.concatenate([batch.starts for batch in small]) + np.repeat(bases[:-1], sizes),
         architecture=first.architecture,
         owners=join_owners([(batch.owners, len(batch)) for batch in small]),
+        parties={
+            name: join_owners([(batch.parties.get(name), len(batch)) for batch in small]) for name in first.parties
+        },
         origins=Origins(
             np.repeat([numbers[batch.node] for batch in small], sizes),
             nodes,

@@ -5,7 +5,7 @@ this keeps them for one node and answers for whole columns. The trap: a containe
 some minutes, since events that name it may still be on their way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,17 @@ Codes = npt.NDArray[np.intp]
 
 COLUMNS = ("node", "namespace", "pod", "container", "image", "container_id", "pod_uid", "runtime")
 """Columns that come from here and not from the record; `Column.field` names them."""
+
+
+def owner_source(field: str) -> tuple[str, str] | None:
+    """Whose name a Column.field asks for, and which of COLUMNS; None when it is a field of the record.
+
+    "pod" is ("cgroup", "pod"); a record that names a second party in its gadget_cgroup field `receiver` has
+    "receiver.pod", which is ("receiver", "pod").
+    """
+    party, _, name = field.rpartition(".")
+    return (party or "cgroup", name) if name in COLUMNS else None
+
 
 KEEP_SECONDS = 300.0
 """How long a removed container stays known."""
@@ -89,9 +100,9 @@ class Owners(NamedTuple):
         """The same for some rows, by indices or mask."""
         return Owners(self.codes[rows], self.containers)
 
-    def wanted(self, filter: ContainerFilter) -> npt.NDArray[np.bool_]:
-        """Which rows that filter wants."""
-        return np.fromiter(map(filter.wanted, self.containers), np.bool_, len(self.containers))[self.codes]
+    def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
+        """What `judge` says of each row's container."""
+        return np.fromiter(map(judge, self.containers), np.int8, len(self.containers))[self.codes]
 
     def unattributed(self) -> int:
         """How many rows belong to a cgroup that the agent has not named."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.identity import COLUMNS, UNKNOWN
+from kubectl_gadget.events.identity import COLUMNS, UNKNOWN, owner_source
 from kubectl_gadget.events.kinds import Kind, Member, kind_of
 from kubectl_gadget.events.schema import Column, Gadget
 from kubectl_gadget.events.texts import CodedTexts
@@ -26,7 +26,7 @@ def row_members(gadget: Gadget) -> tuple[Member, ...]:
 
 def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
     """The members that one column becomes."""
-    if column.field in COLUMNS:
+    if owner_source(column.field):
         return (_identity_member(column.name, column.field),)
     field = gadget.record.field(column.field)
     return kind_of(field).members(column.name, field)
@@ -34,7 +34,7 @@ def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
 
 def column_kind(gadget: Gadget, column: Column) -> Kind | None:
     """The kind of a column's field; None for those that come from the identity."""
-    return None if column.field in COLUMNS else kind_of(gadget.record.field(column.field))
+    return None if owner_source(column.field) else kind_of(gadget.record.field(column.field))
 
 
 def filter_members(gadget: Gadget) -> dict[str, Member]:
@@ -46,22 +46,24 @@ def filter_members(gadget: Gadget) -> dict[str, Member]:
 
 def shown(batch: Batch, column: Column) -> list[str]:
     """A column as people see it, one text per row, not escaped yet. Names that do not exist are "-"."""
-    if column.field in COLUMNS:
+    if owner_source(column.field):
         vector = owner_texts(batch, column.field)
         return CodedTexts(vector.codes, [word or "-" for word in vector.words]).values()
     field = batch.gadget.record.field(column.field)
     return kind_of(field).show(batch, field)
 
 
-def owner_texts(batch: Batch, name: str) -> CodedTexts:
-    """One of identity.COLUMNS for each row; without owners they are empty."""
+def owner_texts(batch: Batch, source: str) -> CodedTexts:
+    """What identity.owner_source understands, for each row; without owners they are empty."""
+    party, name = owner_source(source) or ("", source)
     if name == "node":
         if batch.origins is not None:
             return CodedTexts(batch.origins.codes, batch.origins.nodes)
         return CodedTexts(np.zeros(len(batch), np.intp), [batch.node])
-    if batch.owners is None:
+    owners = batch.owners if party == "cgroup" else batch.parties.get(party)
+    if owners is None:
         return CodedTexts(np.zeros(len(batch), np.intp), [getattr(UNKNOWN, name)])
-    return CodedTexts(batch.owners.codes, [getattr(container, name) for container in batch.owners.containers])
+    return CodedTexts(owners.codes, [getattr(container, name) for container in owners.containers])
 
 
 def _identity_member(name: str, source: str) -> Member:
@@ -92,4 +94,4 @@ def _row_members(key: _Key) -> tuple[Member, ...]:
 
 
 def _is_time(gadget: Gadget, column: Column) -> bool:
-    return column.field not in COLUMNS and gadget.record.field(column.field).type == _TIMESTAMP
+    return owner_source(column.field) is None and gadget.record.field(column.field).type == _TIMESTAMP

@@ -46,7 +46,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `field` is a field of the record, or node, namespace, pod, container, … (see identity.COLUMNS)."""
+    """One column. `field` is a field of the record, or node, namespace, pod, container, … (see identity.COLUMNS), or
+    one of these of a second party: receiver.pod, where `receiver` is a gadget_cgroup of the record."""
 
     name: str
     """lower case; the name in JSON, in filters and in -o custom-columns"""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.clock import NodeClock
 from kubectl_gadget.events.filter import Filter
-from kubectl_gadget.events.identity import ContainerFilter, Identity
+from kubectl_gadget.events.identity import Container, ContainerFilter, Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
@@ -28,6 +29,8 @@ from kubectl_gadget.wire import FrameType, split_events
 _IDLE_SECONDS = 0.25
 _DECISION_SECONDS = 3.0
 """How long rows of a new pod wait for the API server's word on its labels. Then they count as unattributed."""
+
+_UNWANTED, _UNJUDGED, _WANTED = range(3)
 
 
 @dataclass(frozen=True)
@@ -199,9 +202,10 @@ class Pipeline:
         self._merge.complete((node.name, head.gadget), head.complete_until + batch.clock_offset_ns)
 
     def _choose(self, node: _Node, batch: Batch) -> None:
-        batch.owners = node.identity.lookup(batch.cgroups())
+        batch.name_owners(node.identity.lookup)
+        assert batch.owners is not None
         self.unattributed += batch.owners.unattributed()
-        wanted = batch.owners.wanted(self._selections.get(node.name, ContainerFilter()))
+        wanted = batch.judged(self._selections.get(node.name, ContainerFilter()).wanted) > 0
         if not bool(wanted.all()):
             batch = batch.select(wanted)
         if self._conditions.filter is not None:
@@ -212,19 +216,23 @@ class Pipeline:
         """Passes on the rows of pods that the label selector wants; keeps those of pods that nobody has judged yet."""
         if not len(batch) or batch.owners is None:
             return
-        verdicts = [self._wants(container.pod_uid) for container in batch.owners.containers]
-        if all(verdicts):
-            self._merge.add(batch, time.monotonic_ns())
-            return
-        codes = batch.owners.codes
-        self._merge.add(batch.select(np.array([verdict is True for verdict in verdicts])[codes]), time.monotonic_ns())
-        unjudged = batch.select(np.array([verdict is None for verdict in verdicts])[codes])
+        judgements = batch.judged(partial(self._judge, self._selections.get(batch.node, ContainerFilter())))
+        wanted = judgements == _WANTED
+        self._merge.add(batch if wanted.all() else batch.select(wanted), time.monotonic_ns())
+        unjudged = batch.select(judgements == _UNJUDGED)
         if not len(unjudged):
             return
         if time.monotonic() < deadline:
             self._undecided.append((unjudged, deadline))
         else:
             self.unattributed += len(unjudged)
+
+    def _judge(self, selection: ContainerFilter, container: Container) -> int:
+        """An event of two parties is wanted when the selection and the labels agree on one of them."""
+        if not selection.wanted(container):
+            return _UNWANTED
+        verdict = self._wants(container.pod_uid)
+        return _UNJUDGED if verdict is None else _WANTED if verdict else _UNWANTED
 
     def _decide_late(self) -> None:
         undecided, self._undecided = self._undecided, []

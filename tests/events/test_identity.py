@@ -85,4 +85,4 @@ def test_a_filter_is_sent_as_the_protocol_says() -> None:
 
 def test_many_rows_are_decided_at_once() -> None:
     owners = known().lookup(np.array([7, 9, 10, 7], np.uint64))
-    assert owners.wanted(ContainerFilter()).tolist() == [True, False, False, True]
+    assert owners.judged(ContainerFilter().wanted).tolist() == [1, 0, 0, 1]
