@@ -30,9 +30,9 @@ ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
-BENCH_PACKAGES := libbpf-tools
+BENCH_PACKAGES := libbpf-tools gcc libc6-dev
 
-C_FILES := $(shell find bpf tests -name '*.[ch]')
+C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
 .PHONY: help setup demo test lint image bench clean packages-%
 
@@ -60,7 +60,7 @@ image: setup packages-IMAGE
 	$(PYTHON) image/build.py --variant $(VARIANT) --architecture $(ARCHITECTURE) --output $(IMAGE)
 
 bench: setup packages-BENCH
-	set -e; for program in bench/bench_*.py; do echo "== $$program"; $(BIN)/python $$program; done
+	for program in bench/*.py; do echo "== $$program"; $(BIN)/python $$program; done
 
 clean:
 	rm -rf build dist kubectl_gadget/built .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
