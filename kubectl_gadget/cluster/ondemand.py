@@ -40,6 +40,7 @@ class OnDemandAgents:
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
+        self._made_namespace = False
 
     async def start(self, node: str) -> Object:
         """A running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
@@ -64,9 +65,10 @@ class OnDemandAgents:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         async with self._lock:
-            if self._anchor is None:
+            if self._anchor is None and not self._made_namespace:
                 return []
-            anchor, self._anchor = self._anchor["metadata"]["name"], None
+            self._anchor = None
+            anchor = f"run-{self._run}"
             try:
                 await self._api.delete(JOBS, anchor, self._options.namespace)
                 if await self._remove_namespace():
@@ -141,6 +143,7 @@ class OnDemandAgents:
         return False
 
     async def _make_namespace(self) -> None:
+        self._made_namespace = True
         try:
             await self._api.create(NAMESPACES, manifests.namespace(self._options))
         except StatusError as error:
@@ -172,7 +175,10 @@ class OnDemandAgents:
     async def _remove_namespace(self) -> bool:
         """Deletes the namespace if a run made it and no other agent is in it."""
         name = self._options.namespace
-        found = await self._api.get(NAMESPACES, name)
+        try:
+            found = await self._api.get(NAMESPACES, name)
+        except ForbiddenError:
+            return False  # who may not see it did not make it
         if found is None:
             return True
         if manifests.ON_DEMAND_ANNOTATION not in (found["metadata"].get("annotations") or {}):
