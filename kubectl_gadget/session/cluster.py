@@ -3,6 +3,7 @@
 The trap: `close` must run even when `watch` failed half way, since pods may have been started by then.
 """
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -14,6 +15,8 @@ from kubectl_gadget.session.nodes import NodeChange
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import NodeStream, Open
+
+_LONG_SECONDS = 5.0
 
 
 class ClusterNodes:
@@ -27,6 +30,7 @@ class ClusterNodes:
         self._cluster = kubeconfig.load(options.kube)
         self._targets: Targets | None = None
         self._agents: Agents | None = None
+        self._starting_since: float | None = None
 
     def wants(self, pod_uid: str) -> bool | None:
         """What the label selector says of this pod."""
@@ -35,7 +39,7 @@ class ClusterNodes:
     async def watch(self) -> AsyncIterator[NodeChange]:
         """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
         api = Api(self._cluster, self._progress.say)
-        self._agents = agents = Agents(api, self._options.agent, self._progress.node)
+        self._agents = agents = Agents(api, self._options.agent, self._tell)
         self._targets = Targets(api, self._options.selection, self._progress.say)
 
         def opener(node: str) -> Open:
@@ -51,6 +55,17 @@ class ClusterNodes:
                     remove=change.remove,
                     filters={**change.add, **change.update},
                 )
+
+    def _tell(self, node: str, message: str) -> None:
+        """Progress of an agent that is started: one line for all nodes, and more only where it takes long."""
+        now = time.monotonic()
+        if self._starting_since is None:
+            self._starting_since = now
+            self._progress.say("starting agents on nodes that have none")
+        if now - self._starting_since > _LONG_SECONDS:
+            self._progress.node(node, message)
+        else:
+            self._progress.detail(node, message)
 
     async def close(self) -> None:
         """Removes the agents that were started for this run, and says what may remain."""

@@ -7,7 +7,7 @@ decides.
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,7 @@ class NodeSession:
         progress: Callable[[str, str], None],
         on_change: Callable[[], None],
         reconnect: bool = True,
+        detail: Callable[[str, str], None] = lambda _node, _message: None,
     ) -> None:
         self.state = state
         self._open = open_stream
@@ -78,6 +79,7 @@ class NodeSession:
         self._progress = progress
         self._on_change = on_change
         self._reconnect = reconnect
+        self._detail = detail
         self._stream: NodeStream | None = None
         self._stop = asyncio.Event()
         self._sent: dict[int, int] = {}
@@ -218,6 +220,8 @@ class NodeSession:
             gap = time.monotonic() - lost_at
             self.state.gap_seconds += gap
             self._progress(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
+        for line in _hooks(self.state.started):
+            self._detail(self.state.name, line)
         self._on_change()
 
     def _timed(self, frame: Frame) -> Frame:
@@ -258,3 +262,13 @@ class NodeSession:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
         await stream.send(encode_json(FrameType.HEARTBEAT, {"id": self._beats}))
+
+
+def _hooks(started: dict[str, Any]) -> Iterator[str]:
+    """Which hooks of each gadget this node's kernel has loaded, and which it refused."""
+    for gadget in started.get("gadgets", ()):
+        programs = gadget.get("programs", ())
+        hooks = [str(hook) for program in programs for hook in program.get("hooks", ())]
+        yield f"{gadget.get('name')} hooks {', '.join(hooks)}"
+        for skipped in (entry for program in programs for entry in program.get("skipped", ())):
+            yield f"{gadget.get('name')} did without {skipped.get('program')}: {skipped.get('why')}"

@@ -7,11 +7,12 @@ from typing import TextIO
 
 
 class Progress:
-    """Writes lines for people, unless `quiet`."""
+    """Writes lines for people, unless `quiet`; details only when `verbose`."""
 
-    def __init__(self, stream: TextIO, quiet: bool) -> None:
+    def __init__(self, stream: TextIO, quiet: bool = False, verbose: bool = False) -> None:
         self._stream = stream
         self._quiet = quiet
+        self._verbose = verbose
 
     def say(self, message: str) -> None:
         """One line, left out when quiet."""
@@ -21,6 +22,11 @@ class Progress:
     def node(self, node: str, message: str) -> None:
         """One line about a node."""
         self.say(f"{node}: {message}")
+
+    def detail(self, node: str, message: str) -> None:
+        """One line about a node that only those want who asked for it."""
+        if self._verbose:
+            self.node(node, message)
 
     def warn(self, message: str) -> None:
         """One line that is written even when quiet."""

@@ -45,7 +45,7 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     sink = make_sink(options.output, gadgets, stdout, terminal=find_terminal(stdout, os.environ))
     pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes)
-    progress = Progress(stderr, options.quiet)
+    progress = Progress(stderr, options.quiet, options.verbose)
     merge = TimeMerge(int(options.sort_wait * 1e9), options.sort)
 
     def make_pipeline(backlog: Backlog, events: PipelineEvents) -> Pipeline:
@@ -151,6 +151,7 @@ class Run:
                 self._progress.node,
                 self._check,
                 self._nodes.reconnect,
+                self._progress.detail,
             )
             self._sessions[name] = session
             task = tasks.create_task(session.run(), name=f"session of {name}")
