@@ -14,9 +14,16 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.linux import errno_name, open_flag_names
+from kubectl_gadget.events.linux_network import (
+    address_text,
+    family_name,
+    protocol_name,
+    tcp_flag_names,
+    tcp_state_name,
+)
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
-from kubectl_gadget.events.vectors import Numbers, Truths, Type, Vector
+from kubectl_gadget.events.vectors import KnownNumbers, Numbers, Truths, Type, Vector
 from kubectl_gadget.events.wall_time import Timestamps
 
 UNREAD = "-"
@@ -106,6 +113,71 @@ def _with_raw(spell: Callable[[Batch, Field], CodedTexts]) -> Kind:
         lambda column, field: (_spelt(column, field, spell), _number(f"{column}_raw", field)),
         lambda batch, field: [text or "" for text in _text(spell(batch, field))],
     )
+
+
+def _spelt_with_raw(spell: Callable[[int], str]) -> Kind:
+    return _with_raw(lambda batch, field: _coded(batch, field, spell))
+
+
+def _words(*words: str) -> Kind:
+    """A number that only gadgets use, counted from 1; 0 is the empty word."""
+    names = dict(enumerate(words, 1))
+
+    def read(batch: Batch, field: Field) -> CodedTexts:
+        return _coded(batch, field, lambda number: names.get(number, str(number) if number else ""))
+
+    return Kind(
+        lambda column, field: (_spelt(column, field, read),),
+        lambda batch, field: [text or "-" for text in _text(read(batch, field))],
+    )
+
+
+def _known(spell: Callable[[int], str]) -> Kind:
+    """A number that may be unknown."""
+
+    def read(batch: Batch, field: Field) -> KnownNumbers:
+        return KnownNumbers(batch.raw(field))
+
+    return Kind(
+        lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
+        lambda batch, field: [UNREAD if number is None else spell(number) for number in read(batch, field).values()],
+    )
+
+
+def _scaled(number: float, units: Sequence[str], step: int) -> str:
+    """Three digits that count, in the largest unit that leaves at least one before the point."""
+    for unit in units[:-1]:
+        if number < step - 0.5:
+            break
+        number /= step
+    else:
+        unit = units[-1]
+    digits = 0 if unit == units[0] or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f}{unit}"
+
+
+def duration_text(nanoseconds: int) -> str:
+    """`87ns`, `1.24ms`, `12.3s`, `4m05s`, `2h05m`."""
+    seconds = round(nanoseconds / 1e9)
+    if seconds < 100:
+        return _scaled(nanoseconds, ("ns", "µs", "ms", "s"), 1000)
+    return f"{seconds // 60}m{seconds % 60:02}s" if seconds < 3600 else f"{seconds // 3600}h{seconds // 60 % 60:02}m"
+
+
+def bytes_text(count: int) -> str:
+    """`87B`, `1.24KiB`, `12.3MiB`."""
+    return _scaled(count, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"), 1024)
+
+
+def _addresses(batch: Batch, field: Field) -> Texts:
+    """Each address is spelt once."""
+
+    def spell() -> list[str | None]:
+        raw = batch.raw(field).tolist()
+        spelt = {address: address_text(address) for address in set(raw)}
+        return [spelt[address] for address in raw]
+
+    return Texts(spell, len(batch))
 
 
 def _timestamps(batch: Batch, field: Field) -> Timestamps:
@@ -278,6 +350,20 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_open_flags": _with_raw(_open_flags),
     "gadget_mode": _with_raw(_mode),
+    "gadget_duration": _known(duration_text),
+    "gadget_bytes": _known(bytes_text),
+    "gadget_ip": Kind(
+        lambda column, field: (
+            Member(column, "text", lambda batch: batch.vector(column, lambda batch: _addresses(batch, field))),
+        ),
+        lambda batch, field: [text or "-" for text in _addresses(batch, field).texts()],
+    ),
+    "gadget_port": NUMBER,
+    "gadget_address_family": _spelt_with_raw(family_name),
+    "gadget_ip_protocol": _spelt_with_raw(protocol_name),
+    "gadget_tcp_state": _spelt_with_raw(tcp_state_name),
+    "gadget_tcp_flags": _spelt_with_raw(tcp_flag_names),
+    "gadget_tcp_event": _words("connect", "accept", "close"),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),

@@ -17,6 +17,10 @@ Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list per place in it."""
 
 
+UNKNOWN = (1 << 64) - 1
+"""In a record: this number is not known (bpf/include/gadget/record.h)."""
+
+
 class Vector:
     """One value per row. `valid()` is None when every row has one, else False where the value is null."""
 
@@ -59,6 +63,21 @@ class Numbers(Vector):
 
     def json(self) -> Pieces:
         return "%d", (self.array.tolist(),)
+
+
+class KnownNumbers(Numbers):
+    """Unsigned numbers of 64 bits, the highest of which stands for null. To filters that one is an error, as every
+    number is that CEL's 64 bits with a sign cannot hold."""
+
+    def valid(self) -> Mask | None:
+        known: Mask = self.array != UNKNOWN
+        return None if known.all() else known
+
+    def values(self) -> list[Any]:
+        return [None if number == UNKNOWN else number for number in self.array.tolist()]
+
+    def json(self) -> Pieces:
+        return "%s", (["null" if number is None else str(number) for number in self.values()],)
 
 
 class Truths(Vector):

@@ -25,11 +25,6 @@ typedef __u32 gadget_tcp_state;
 /* The flags' byte of a TCP header. */
 typedef __u32 gadget_tcp_flags;
 
-struct gadget_endpoint {
-	gadget_ip address;
-	gadget_port port;
-};
-
 static __always_inline void gadget_no_ip(gadget_ip address)
 {
 	__builtin_memset(address, 0xff, sizeof(gadget_ip));

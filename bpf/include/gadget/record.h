@@ -33,6 +33,10 @@ typedef __s32 gadget_fd;
 /* O_… of the architecture. */
 typedef __u32 gadget_open_flags;
 typedef __u32 gadget_mode;
+/* In nanoseconds. ~0: unknown. */
+typedef __u64 gadget_duration;
+/* A number of bytes. ~0: unknown. */
+typedef __u64 gadget_bytes;
 
 /*
  * Where a text is in the record. `offset` counts from the record's start; 0: it could not be read, or, with `length` 1,

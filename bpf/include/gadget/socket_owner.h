@@ -11,6 +11,9 @@
  */
 #pragma once
 
+#include <linux/errno.h>
+
+#include <gadget/other_task.h>
 #include <gadget/process.h>
 #include <gadget/output.h>
 #include <gadget/socket_file.h>
@@ -71,35 +74,7 @@ static __always_inline struct cgroup *gadget_cgroup_of_socket(struct sock *sk)
 	return BPF_CORE_READ(old, val) & 1 ? NULL : (struct cgroup *)BPF_CORE_READ(old, val);
 }
 
-/* As gadget_wanted_cgroup(), for a cgroup that is not the current task's. Sets the record's cgroup, too. */
-static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *record, struct cgroup *cgroup)
-{
-	__u32 *on_this_node = &record->unused;
-	const __u32 *verdict;
-
-	record->cgroup = BPF_CORE_READ(cgroup, kn, id);
-	record->marks = 0;
-	verdict = bpf_map_lookup_elem(&gadget_containers, &record->cgroup);
-	if (verdict)
-		return *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
-	*on_this_node = !gadget_node_cgroup;
-	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
-		__u64 id = BPF_CORE_READ(cgroup, kn, id);
-
-		if (id == gadget_node_cgroup)
-			*on_this_node = true;
-		verdict = bpf_map_lookup_elem(&gadget_containers, &id);
-		/* The nearest container decides. */
-		if (verdict && *verdict == GADGET_UNWANTED)
-			return false;
-		if (verdict && *verdict == GADGET_WANTED)
-			return true;
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
-	}
-	record->marks = GADGET_MARK_UNKNOWN_CGROUP;
-	return *on_this_node;
-}
-
+/* Whether only events of a certain process are wanted. */
 static __always_inline bool gadget_asks_for_process(void)
 {
 	return gadget_filter_pid || gadget_filter_comm[0];
@@ -124,6 +99,5 @@ static __always_inline bool gadget_begin_for_socket(struct gadget_record *record
 			return false;
 		record->unused = 0;
 	}
-	record->timestamp = bpf_ktime_get_boot_ns();
 	return true;
 }

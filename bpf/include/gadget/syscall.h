@@ -36,3 +36,9 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
  */
 #define gadget_argument(registers, N)                                                                                  \
 	(GADGET_HAS_TASK_PT_REGS ? (registers)->GADGET_ARGUMENT_##N : BPF_CORE_READ(registers, GADGET_ARGUMENT_##N))
+
+/* The system call that these registers entered the kernel with. A task that came by an interrupt or is a kernel thread
+ * has none, which is -1 or looks like an old one. */
+#define gadget_syscall_number(registers)                                                                               \
+	((__s32)(GADGET_HAS_TASK_PT_REGS ? (registers)->GADGET_SYSCALL_NUMBER                                          \
+					 : BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER)))

@@ -16,6 +16,7 @@ struct pt_regs {
 	unsigned long r9;
 	unsigned long orig_ax;
 };
+#define GADGET_SYSCALL_NUMBER orig_ax
 #define GADGET_ARGUMENT_0 di
 #define GADGET_ARGUMENT_1 si
 #define GADGET_ARGUMENT_2 dx
@@ -26,7 +27,9 @@ struct pt_regs {
 struct pt_regs {
 	__u64 regs[31];
 	__u64 orig_x0;
+	__s32 syscallno;
 };
+#define GADGET_SYSCALL_NUMBER syscallno
 #define GADGET_ARGUMENT_0 orig_x0
 #define GADGET_ARGUMENT_1 regs[1]
 #define GADGET_ARGUMENT_2 regs[2]

@@ -8,6 +8,7 @@
 
 #include <linux/types.h>
 #include <kernel/cgroup.h>
+#include <kernel/task.h>
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -69,10 +70,6 @@ struct sock_cgroup_data___union {
 };
 
 struct socket;
-
-typedef struct {
-	__u32 val;
-} kuid_t;
 
 struct sock {
 	struct sock_common __sk_common;

@@ -41,6 +41,20 @@ struct files_struct {
 };
 
 struct fs_struct;
+struct css_set;
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+typedef struct {
+	__u32 val;
+} kgid_t;
+
+struct cred {
+	kuid_t uid;
+	kgid_t gid;
+};
 
 struct task_struct {
 	void *stack;
@@ -53,6 +67,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct fs_struct *fs;
 	struct files_struct *files;
+	const struct cred *cred;
+	struct css_set *cgroups;
 };
 
 struct linux_binprm {

@@ -1,0 +1,51 @@
+"""Linux's numbers of the network: families, protocols, TCP's states and flags; and addresses as text.
+
+The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as IPv4, whatever kind of socket it was.
+"""
+
+import socket
+
+_FAMILIES = {1: "unix", 2: "IPv4", 10: "IPv6", 16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
+_PROTOCOLS = {
+    0: "IP", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", 51: "AH",
+    58: "ICMPv6", 132: "SCTP", 136: "UDPLITE", 255: "RAW", 262: "MPTCP",
+}  # fmt: skip
+_TCP_STATES = {
+    1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT", 7: "CLOSE",
+    8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV",
+}  # fmt: skip
+_TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+_MAPPED = bytes(10) + b"\xff\xff"
+_NO_ADDRESS = b"\xff" * 16
+
+
+def family_name(number: int) -> str:
+    """`IPv4` for AF_INET, and the number itself when it has no name here."""
+    return _FAMILIES.get(number, str(number))
+
+
+def protocol_name(number: int) -> str:
+    """`TCP` for IPPROTO_TCP, and the number itself when it has no name here."""
+    return _PROTOCOLS.get(number, str(number))
+
+
+def tcp_state_name(number: int) -> str:
+    """`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which is none."""
+    return _TCP_STATES.get(number, str(number)) if number else ""
+
+
+def tcp_flag_names(flags: int) -> str:
+    """`SYN|ACK` for the flags of a TCP header (RFC 9293), lowest bit first; what has no name comes last, in hex."""
+    names = [name for bit, name in enumerate(_TCP_FLAGS) if flags & 1 << bit]
+    rest = flags >> len(_TCP_FLAGS) << len(_TCP_FLAGS)
+    return "|".join([*names, hex(rest)] if rest else names)
+
+
+def address_text(address: bytes) -> str | None:
+    """`127.0.0.1` or `2001:db8::1` (RFC 5952) for 16 bytes, whose NULs at the end may lack; None: no address."""
+    address = address.ljust(16, b"\0")
+    if address == _NO_ADDRESS:
+        return None
+    if address.startswith(_MAPPED):
+        return ".".join(map(str, address[12:]))
+    return socket.inet_ntop(socket.AF_INET6, address)
