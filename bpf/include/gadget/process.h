@@ -12,24 +12,16 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 
-/* False: not wanted, and the record's contents mean nothing. */
-static __always_inline bool gadget_begin(struct gadget_record *record)
+/* Fills in the record's head, but for the marks, which the filter sets. */
+static __always_inline void gadget_describe(struct gadget_record *record, struct task_struct *task, __u64 cgroup)
 {
-	__u64 cgroup = bpf_get_current_cgroup_id();
-	struct task_struct *task, *parent;
-	__u64 ids;
-
-	if (!gadget_wanted_cgroup(record, cgroup))
-		return false;
-	task = gadget_task();
-	if (!gadget_wanted_task(task))
-		return false;
+	__u64 ids = bpf_get_current_uid_gid();
+	struct task_struct *parent;
 
 	record->cgroup = cgroup;
 	record->pid = gadget_node_pid(task);
 	record->tid = gadget_node_tid(task);
 	record->container_pid = gadget_own_pid(task, record->pid);
-	ids = bpf_get_current_uid_gid();
 	record->uid = (__u32)ids;
 	record->gid = ids >> 32;
 	record->unused = 0;
@@ -37,5 +29,19 @@ static __always_inline bool gadget_begin(struct gadget_record *record)
 	parent = gadget_read(task, real_parent);
 	record->ppid = gadget_node_pid(parent);
 	gadget_comm_of(parent, record->parent_comm);
+}
+
+/* False: not wanted, and the record's contents mean nothing. */
+static __always_inline bool gadget_begin(struct gadget_record *record)
+{
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	struct task_struct *task;
+
+	if (!gadget_wanted_cgroup(record, cgroup))
+		return false;
+	task = gadget_task();
+	if (!gadget_wanted_task(task))
+		return false;
+	gadget_describe(record, task, cgroup);
 	return true;
 }
