@@ -20,6 +20,13 @@
 /* Without O_DIRECTORY, whose value differs between architectures. */
 #define O_TMPFILE_BIT 020000000
 
+/* The kernel adds it to what io_uring is asked for, as openat does, too, but out of sight. */
+#if defined(__TARGET_ARCH_x86)
+#define O_LARGEFILE 00100000
+#else
+#define O_LARGEFILE 00400000
+#endif
+
 struct trace_open {
 	struct gadget_record record;
 	gadget_fd fd;
@@ -224,7 +231,7 @@ static __always_inline int submitted(struct io_kiocb *request)
 	if (!gadget_begin(&open->record))
 		return 0;
 	how = (struct io_open *)request;
-	set_flags(open, BPF_CORE_READ(how, how.flags), BPF_CORE_READ(how, how.mode));
+	set_flags(open, BPF_CORE_READ(how, how.flags) & ~O_LARGEFILE, BPF_CORE_READ(how, how.mode));
 	gadget_no_text(&open->resolved);
 	writer = gadget_write(open, sizeof(*open), sizeof(new->record));
 	gadget_append_kernel_string(&writer, &open->path, BPF_CORE_READ(how, filename, name), GADGET_PATH_BYTES);

@@ -1,0 +1,105 @@
+"""trace open: files that are opened without a system call of their own, through io_uring."""
+
+import errno
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bpf import deeds
+from tests.bpf.tracer import Tracer
+from tests.bpf.uring import Request, Uring
+
+PENDING = 4096
+"""Opens that trace_open.bpf.c holds at most."""
+TIMES = 101
+
+
+def why_no_uring() -> str | None:
+    try:
+        with Uring(1):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
+pytestmark = [pytest.mark.bpf, pytest.mark.skipif(why_no_uring() is not None, reason=f"io_uring: {why_no_uring()}")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> bytes:
+    file = tmp_path / uuid.uuid4().hex
+    file.touch()
+    return os.fsencode(file)
+
+
+def of(path: bytes, tracer: Tracer) -> list[dict[str, Any]]:
+    return [record for record in tracer.records() if record["path"] == os.fsdecode(path)]
+
+
+def close(fds: list[int]) -> None:
+    for fd in fds:
+        assert fd >= 0, os.strerror(-fd)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("openat2", [False, True])
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_each_open_is_seen_once(path: bytes, openat2: bool, in_worker: bool) -> None:
+    flags = os.O_RDWR | os.O_CREAT
+    with Tracer("trace_open") as tracer, Uring(128) as uring:
+        fds = uring.open([Request(path, flags, 0o640, openat2, in_worker)] * TIMES)
+        records = of(path, tracer)
+        close(fds)
+    assert sorted(record["fd"] for record in records) == sorted(fds)
+    assert {(record["flags"], record["mode"], record["errno"]) for record in records} == {(flags, 0o640, 0)}
+    assert {(record["pid"], record["uid"]) for record in records} == {(os.getpid(), os.getuid())}
+    assert len(records) == TIMES
+
+
+def test_a_failed_open_has_its_errno(path: bytes) -> None:
+    missing = path + b"-not-there"
+    with Tracer("trace_open", failed=True, pid=os.getpid()) as tracer, Uring() as uring:
+        close(uring.open([Request(path)]))
+        assert uring.open([Request(missing)]) == [-errno.ENOENT]
+        records = tracer.records()
+    assert [(record["path"], record["errno"], record["fd"]) for record in records] == [
+        (os.fsdecode(missing), errno.ENOENT, -1)
+    ]
+
+
+def test_other_requests_make_no_records(path: bytes) -> None:
+    with Tracer("trace_open", pid=os.getpid()) as tracer, Uring() as uring:
+        close(uring.open([Request(path)]))
+        assert uring.nop() == 0
+        assert len(tracer.records()) == 1
+
+
+def test_path_is_filtered_in_the_kernel(path: bytes) -> None:
+    with Tracer("trace_open", path=os.fsdecode(path), pid=os.getpid()) as tracer, Uring() as uring:
+        close(uring.open([Request(path), Request(b"/dev/null"), Request(path)]))
+        assert [record["path"] for record in tracer.records()] == [os.fsdecode(path)] * 2
+
+
+def test_more_opens_at_once_than_the_kernel_may_hold_are_counted() -> None:
+    missing = f"/{uuid.uuid4().hex}".encode()
+    many = PENDING + TIMES
+    with Tracer("trace_open", pid=os.getpid()) as tracer, Uring(8192) as uring:
+        # All of one submission are complete only at its end.
+        results = uring.open([Request(missing)] * many)
+        seen = len(of(missing, tracer))
+        assert results == [-errno.ENOENT] * many
+        assert seen + tracer.lost == many
+
+
+def test_a_worker_of_another_process_is_told_apart(path: bytes) -> None:
+    def opens() -> None:
+        with Uring() as uring:
+            close(uring.open([Request(path, in_worker=True)]))
+
+    with Tracer("trace_open") as tracer:
+        pid, code = deeds.in_child(opens)
+        (record,) = of(path, tracer)
+    assert (code, record["pid"]) == (0, pid)

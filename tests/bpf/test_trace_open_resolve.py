@@ -1,0 +1,141 @@
+"""trace open --resolve: the path that the kernel resolved, as the process sees it."""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bpf import deeds
+from tests.bpf.tracer import Tracer
+
+pytestmark = pytest.mark.bpf
+LONGEST_NAME = 255
+
+
+def resolved(path: str | bytes, flags: int = os.O_RDONLY, deed: Any = deeds.openat) -> str | None:
+    """What --resolve shows for an open of `path` in a process of its own."""
+    path = os.fsencode(path)
+    with Tracer("trace_open", resolve=True) as tracer:
+        pid, code = deeds.in_child(lambda: deed(path, flags))
+        assert code == 0
+        (record,) = [item for item in tracer.records() if item["pid"] == pid and item["path"] == os.fsdecode(path)]
+    assert record["fd"] >= 0, os.strerror(record["errno"])
+    result: str | None = record["resolved"]
+    return result
+
+
+@contextmanager
+def mounted(target: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(target)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+def test_symbolic_links_and_dots_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").touch()
+    (tmp_path / "link").symlink_to("real")
+    assert resolved(f"{tmp_path}/link/../link/./file") == f"{tmp_path}/real/file"
+
+
+def test_the_root_is_a_slash() -> None:
+    assert resolved("/proc/self/../..") == "/"
+
+
+def test_a_relative_path_becomes_absolute(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def there(path: bytes, flags: int) -> None:
+        os.chdir(tmp_path)
+        deeds.openat(path, flags)
+
+    assert resolved("file", deed=there) == f"{tmp_path}/file"
+
+
+def test_mounts_are_crossed(tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    with mounted(outer):
+        inner = outer / "inner"
+        inner.mkdir()
+        with mounted(inner):
+            (inner / "file").touch()
+            assert resolved(inner / "file") == f"{inner}/file"
+            assert resolved(inner) == str(inner)
+
+
+def test_a_process_sees_paths_from_its_own_root(tmp_path: Path) -> None:
+    (tmp_path / "jail").mkdir()
+    (tmp_path / "jail" / "file").touch()
+
+    def jailed(path: bytes, flags: int) -> None:
+        os.chroot(tmp_path / "jail")
+        deeds.openat(path, flags)
+
+    assert resolved("/file", deed=jailed) == "/file"
+
+
+def test_a_container_sees_paths_from_its_own_root(tmp_path: Path) -> None:
+    """A mount namespace whose root is a mount, as runtimes make it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    with mounted(root):
+        (root / "file").touch()
+        (root / "old").mkdir()
+
+        def contained(path: bytes, flags: int) -> None:
+            os.unshare(os.CLONE_NEWNS)
+            subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+            os.chdir(root)
+            assert deeds.syscall(155 if deeds.X86 else 41, b".", b"old") == 0
+            os.chdir("/")
+            assert deeds.openat(path, flags) >= 0
+
+        assert resolved("/file", deed=contained) == "/file"
+
+
+def test_long_names_and_many_directories_are_whole(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d" * LONGEST_NAME] * 10)
+    deep.mkdir(parents=True)
+    assert resolved(deep) == str(deep)
+    many = tmp_path.joinpath(*["d"] * 80)
+    many.mkdir(parents=True)
+    assert resolved(many) == str(many)
+
+
+def test_a_path_that_is_too_deep_lacks_its_upper_part_and_says_so(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d"] * 120, "leaf")
+    deep.mkdir(parents=True)
+    found = resolved(deep)
+    assert found is not None
+    assert found.startswith("…/d/d/d")
+    assert found.endswith("/d/leaf")
+
+
+def test_a_pipe_has_no_path() -> None:
+    def pipe(path: bytes, flags: int) -> None:
+        read, _ = os.pipe()
+        os.dup2(read, 99)
+        deeds.openat(path, flags)
+
+    assert resolved("/proc/self/fd/99", deed=pipe) is None
+
+
+def test_what_io_uring_opens_is_resolved(tmp_path: Path) -> None:
+    from tests.bpf.uring import Request, Uring
+
+    file = tmp_path / uuid.uuid4().hex
+    file.touch()
+
+    def ring(path: bytes, _: int) -> None:
+        with Uring() as uring:
+            assert uring.open([Request(path)])[0] >= 0
+
+    assert resolved(f"{tmp_path}/./{file.name}", deed=ring) == str(file)

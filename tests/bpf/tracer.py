@@ -1,0 +1,176 @@
+"""Runs one gadget of the catalogue in this kernel, through the agent's own binding, and gives its records as dicts.
+
+    with Tracer("trace_open", pid=os.getpid(), failed=True) as tracer:
+        …
+        records = tracer.records()
+
+Records are decoded here by the schema alone, not by kubectl_gadget.events, or mistakes
+there could hide one here.
+"""
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kubectl_gadget.agent.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_FULL, CpuCounters
+from kubectl_gadget.agent.gadget import variable_bytes
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.ring import open_ring
+from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
+from kubectl_gadget.events.schema import Field, Gadget
+
+HEADER = 8
+CUT = 0x8000
+CPUS = os.cpu_count() or 1
+MACHINE = os.uname().machine
+
+
+class Tracer:
+    """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        built: Path = BUILT,
+        ring_bytes: int = 4 << 20,
+        verdicts: dict[int, int] | None = None,
+        variables: dict[str, Any] | None = None,
+        **parameters: Any,
+    ) -> None:
+        self.gadget = read_gadget(built / "gadgets" / f"{name}.json")
+        self._elf = object_bytes(name, MACHINE, built)
+        self._ring_bytes = ring_bytes
+        self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
+        by_name = {parameter.name: parameter.variable for parameter in self.gadget.parameters}
+        self._values |= {by_name[key.replace("_", "-")]: value for key, value in parameters.items()}
+        self._verdicts = HashMap("verdicts", 65536)
+        for cgroup, verdict in (verdicts or {}).items():
+            self._verdicts.set(cgroup, verdict)
+
+    def __enter__(self) -> "Tracer":
+        self._object = self._load(self.gadget)
+        for program in self._object.chosen:
+            self._object.attach(program)
+            if self._object.section(program).startswith("iter"):
+                self._object.iterate(program)
+        cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
+        assert cpus is not None
+        assert events is not None
+        self.counters = CpuCounters(cpus.fd, cpus.entries)
+        self._ring = open_ring(events.fd, events.entries, self.counters)
+        # Attaching opens files of tracefs itself.
+        self.records()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ring.close()
+        self.counters.close()
+        self._object.close()
+        self._verdicts.close()
+
+    @property
+    def programs(self) -> list[str]:
+        """Those that were loaded."""
+        return self._object.chosen
+
+    @property
+    def lost(self) -> int:
+        return self.counters.total(LOST_RING_FULL) + self.counters.total(LOST_MAP_FULL)
+
+    @property
+    def cut(self) -> int:
+        return self.counters.total(CUT_STRINGS)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records since the last call."""
+        while not self._ring.settle():
+            pass
+        batch = self._ring.batch()
+        data = bytes(batch)
+        batch.release()
+        self._ring.advance(len(data))
+        return [self._decode(record) for record in split(data)]
+
+    def _load(self, gadget: Gadget) -> BpfObject:
+        """With the first sets of programs that this kernel takes; if there are none, without the optional ones."""
+        rounds = max(len(choice.any_of) for choice in gadget.programs)
+        attempts = [
+            [program for choice in choices for program in choice.any_of[min(round, len(choice.any_of) - 1)]]
+            for choices in (gadget.programs, [choice for choice in gadget.programs if not choice.optional])
+            for round in range(rounds)
+        ]
+        for names in attempts:
+            object = self._open(names)
+            try:
+                object.load()
+            except Failure as failure:
+                object.close()
+                refused = failure
+            else:
+                return object
+        raise refused
+
+    def _open(self, programs: Sequence[str]) -> BpfObject:
+        object = BpfObject(self._elf, self.gadget.name, programs)
+        for name, value in self._values.items():
+            place = self.gadget.globals[name]
+            object.set_variable(place.offset, variable_bytes(value, place.size))
+        for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):
+            found = object.map(name)
+            assert found is not None
+            found.resize(entries)
+        containers = object.map("gadget_containers")
+        assert containers is not None
+        containers.reuse(self._verdicts.fd)
+        return object
+
+    def _decode(self, record: bytes) -> dict[str, Any]:
+        return {field.name: value(record, field) for field in self.gadget.record.fields} | {"record_bytes": len(record)}
+
+
+@cache
+def pid_level() -> int:
+    """How deep this process's PID namespace lies."""
+    object = BpfObject(object_bytes("containers", MACHINE), "containers", ["locate"])
+    try:
+        object.load()
+        return object.run("locate")
+    finally:
+        object.close()
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """The records in bytes of a ring buffer."""
+    position = 0
+    while position < len(data):
+        length = struct.unpack_from("<I", data, position)[0] & ~(1 << 30)
+        yield data[position + HEADER : position + HEADER + length]
+        position += HEADER + (length + 7) // 8 * 8
+
+
+def value(record: bytes, field: Field) -> Any:
+    """A number, a text, a list of texts; None for what could not be read or is not there."""
+    raw = record[field.offset : field.offset + field.size]
+    if field.type == "gadget_comm":
+        return raw.rstrip(b"\0").decode()
+    if field.type not in ("gadget_string", "gadget_strings", "gadget_path"):
+        return int.from_bytes(raw, "little", signed=field.signed)
+    offset, length = struct.unpack("<HH", raw)
+    if not offset:
+        return None
+    data = record[offset : offset + (length & ~CUT)]
+    assert len(data) == length & ~CUT, f"{field.name} ends behind the record"
+    if field.type == "gadget_string":
+        return data.decode() + ("…" if length & CUT else "")
+    names = data.decode().split("\0")
+    if names[-1] == "":
+        del names[-1]
+    if field.type == "gadget_strings":
+        return [*names, "…"] if length & CUT else names
+    return ("…/" if length & CUT else "/") + "/".join(reversed(names))
