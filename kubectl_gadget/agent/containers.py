@@ -5,6 +5,7 @@ that cannot be named at once is tried again for a while, and until then the kern
 cgroup below a container of Kubernetes is that container's, whatever it is called, or a pod could forge names.
 """
 
+import os
 import time
 from typing import Any
 
@@ -72,7 +73,11 @@ class Containers:
 
     def variables(self) -> dict[str, int]:
         """Values of the variables that gadgets have for the node."""
-        return {"gadget_node_pid_level": self._watcher.pid_level, "gadget_node_cgroup": self._top}
+        return {
+            "gadget_node_pid_level": self._watcher.pid_level,
+            "gadget_node_cgroup": self._top,
+            "gadget_node_page_bytes": os.sysconf("SC_PAGE_SIZE"),
+        }
 
     def set_filter(self, value: dict[str, Any]) -> None:
         """A FILTER object. Raises FrameError when it is not one."""

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from kubectl_gadget.agent import cgroups, libbpf
-from kubectl_gadget.agent.refusal import lockdown, missing_capabilities
+from kubectl_gadget.agent.refusal import PERF_IS_CLOSED, lockdown, missing_capabilities, perf_is_closed
 from kubectl_gadget.errors import AgentError
 
 _RINGBUF = 27
@@ -21,7 +21,7 @@ def can() -> dict[str, bool | None]:
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
         "ring_buffer": _ring_buffer(),
         "tracepoint": _in_tracefs("events"),
-        "syscall_tracepoint": _in_tracefs("events/syscalls"),
+        "syscall_tracepoint": False if perf_is_closed() else _in_tracefs("events/syscalls"),
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
         "fentry": _fentry(),
@@ -47,7 +47,9 @@ def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
     if lockdown() == "confidentiality":
         why = "the kernel is locked down (confidentiality)"
         found.append(problem("BPF programs cannot read memory", why, "boot with lockdown=integrity"))
-    if not can["syscall_tracepoint"]:
+    if perf_is_closed():
+        found.append(problem("gadgets that follow system calls cannot run", *PERF_IS_CLOSED))
+    elif not can["syscall_tracepoint"]:
         why = (
             "there is no /sys/kernel/tracing/events/syscalls: tracefs is not mounted, or CONFIG_FTRACE_SYSCALLS is off"
         )

@@ -14,6 +14,12 @@ from kubectl_gadget.errors import AgentError
 CAPABILITIES = {"SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 """Bits in CapEff."""
 
+PERF_IS_CLOSED = (
+    "kernel.perf_event_paranoid is 3 or more: Debian's and Ubuntu's kernels then let only CAP_SYS_ADMIN use tracepoints",
+    "give the agent the capability SYS_ADMIN, or set the node's sysctl kernel.perf_event_paranoid=2",
+)
+"""Cause and remedy."""
+
 _TELLING_LINES = 6
 _NEWER_HELPERS = {
     "bpf_ringbuf_output": "5.8",
@@ -59,6 +65,16 @@ def lockdown() -> str:
     return found[1] if found else ""
 
 
+def perf_is_closed() -> bool:
+    """Whether perf_event_open(), by which programs are attached to tracepoints of system calls, refuses us although
+    CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default: 3 and more is their own addition."""
+    try:
+        with open("/proc/sys/kernel/perf_event_paranoid") as file:
+            return int(file.read()) > 2 and "SYS_ADMIN" not in capabilities()
+    except (OSError, ValueError):
+        return False
+
+
 def failed_program(log: list[str]) -> str | None:
     """The program that libbpf names as the one that failed."""
     found = [match[1] for line in log if (match := _FAILED_PROGRAM.search(line))]
@@ -68,6 +84,8 @@ def failed_program(log: list[str]) -> str | None:
 def reason(failure: Failure) -> tuple[str, str | None]:
     """Why, in one or more lines, and what to do about it if anything."""
     text = "\n".join(failure.log)
+    if "perf_event_open() failed" in text and perf_is_closed():
+        return PERF_IS_CLOSED
     if failure.errno in (errno.EPERM, errno.EACCES) and "PROG LOAD LOG" not in text:
         return _not_permitted()
     if "kernel BTF" in text and "valid" in text and not os.path.exists("/sys/kernel/btf/vmlinux"):

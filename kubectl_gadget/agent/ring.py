@@ -19,9 +19,10 @@ _RECORD = struct.Struct("<II")
 _LOOKS = 2000
 """How often busy CPUs are looked at before giving up for this turn; a program is done after a microsecond or so."""
 
-STAMP_MARGIN_NS = 10_000_000
-"""Programs stamp a record a little before `in_flight` counts them. Only one that is held up for longer than this
-between the two (an interrupt, a virtual CPU taken away) can bring an event older than `complete_until`."""
+_CLOCK_MARGIN_NS = 10_000
+"""The kernel's clock for BPF may be behind by this while the timekeeper is updated (ktime_get_mono_fast_ns)."""
+_ORDER_MARGIN_NS = 10_000_000
+"""Without the order of stores, a record may be stamped before and reserved after we looked, but hardly by this much."""
 
 
 class MappedRing:
@@ -55,7 +56,7 @@ class MappedRing:
         if not self._rest():
             return False
         self._end = end
-        self.complete_until = now - STAMP_MARGIN_NS
+        self.complete_until = now - _CLOCK_MARGIN_NS
         return True
 
     def _rest(self) -> bool:
@@ -114,7 +115,7 @@ class CopiedRing:
             # A negative result is our own stop in _sample, or none at all.
             self._lib.raw("ring_buffer__consume", self._ring)
             if self._read(self._consumed) >= end:
-                self.complete_until = now - STAMP_MARGIN_NS
+                self.complete_until = now - _ORDER_MARGIN_NS
                 return True
             if len(self._bytes) >= self._most:
                 return True

@@ -95,3 +95,11 @@ def test_a_kernel_without_btf_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
 def test_unknown_words_are_passed_on() -> None:
     why, _ = reason(errno.EINVAL, "libbpf: something new went wrong")
     assert why == "Invalid argument\nsomething new went wrong"
+
+
+def test_a_kernel_that_keeps_perf_for_administrators_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "perf_is_closed", lambda: True)
+    line = "libbpf: tracepoint 'syscalls/sys_exit_openat' perf_event_open() failed: Permission denied"
+    why, remedy = reason(errno.EACCES, line)
+    assert "perf_event_paranoid" in why
+    assert "SYS_ADMIN" in str(remedy)
