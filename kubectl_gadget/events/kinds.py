@@ -21,6 +21,7 @@ from kubectl_gadget.events.linux_network import (
     tcp_flag_names,
     tcp_state_name,
 )
+from kubectl_gadget.events.linux_process import capability_name, capability_names, signal_code_name, signal_name
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
 from kubectl_gadget.events.vectors import KnownNumbers, Numbers, Truths, Type, Vector
@@ -108,15 +109,23 @@ def _mode(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda mode: f"{mode:04o}")
 
 
-def _with_raw(spell: Callable[[Batch, Field], CodedTexts]) -> Kind:
+def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
+    """Their meaning depends on the signal, which is the record's field `signal`."""
+    pairs = np.stack([batch.raw("signal"), batch.raw(field)], axis=1)
+    found, codes = np.unique(pairs.astype(np.int64), axis=0, return_inverse=True)
+    return CodedTexts(codes.ravel(), [signal_code_name(signal, code) for signal, code in found.tolist()] or [""])
+
+
+def _with_raw(spell: Callable[[Batch, Field], CodedTexts], none: str = "") -> Kind:
     return Kind(
         lambda column, field: (_spelt(column, field, spell), _number(f"{column}_raw", field)),
-        lambda batch, field: [text or "" for text in _text(spell(batch, field))],
+        lambda batch, field: [text or none for text in _text(spell(batch, field))],
     )
 
 
-def _spelt_with_raw(spell: Callable[[int], str]) -> Kind:
-    return _with_raw(lambda batch, field: _coded(batch, field, spell))
+def _spelt_with_raw(spell: Callable[[int], str], none: str = "") -> Kind:
+    """`none` is shown in tables for what has an empty name."""
+    return _with_raw(lambda batch, field: _coded(batch, field, spell), none)
 
 
 def _words(*words: str) -> Kind:
@@ -146,14 +155,12 @@ def _known(spell: Callable[[int], str]) -> Kind:
 
 def _scaled(number: float, units: Sequence[str], step: int) -> str:
     """Three digits that count, in the largest unit that leaves at least one before the point."""
-    for unit in units[:-1]:
-        if number < step - 0.5:
-            break
+    place = 0
+    while number >= step - 0.5 and place + 1 < len(units):
         number /= step
-    else:
-        unit = units[-1]
-    digits = 0 if unit == units[0] or number >= 99.95 else 1 if number >= 9.995 else 2
-    return f"{number:.{digits}f}{unit}"
+        place += 1
+    digits = 0 if place == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f}{units[place]}"
 
 
 def duration_text(nanoseconds: int) -> str:
@@ -350,6 +357,13 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_open_flags": _with_raw(_open_flags),
     "gadget_mode": _with_raw(_mode),
+    "gadget_operation": FIXED_TEXT,
+    "gadget_exit_code": Kind(lambda column, field: (_number(column, field),), _show_fd),
+    "gadget_signal": _spelt_with_raw(signal_name, none="-"),
+    "gadget_signal_code": _with_raw(_signal_codes),
+    "gadget_signal_result": _words("delivered", "ignored", "pending", "queue full", "lost info", "failed"),
+    "gadget_capability": _spelt_with_raw(capability_name),
+    "gadget_capabilities": _spelt_with_raw(capability_names),
     "gadget_duration": _known(duration_text),
     "gadget_bytes": _known(bytes_text),
     "gadget_ip": Kind(
@@ -363,7 +377,7 @@ KINDS: dict[str, Kind] = {
     "gadget_ip_protocol": _spelt_with_raw(protocol_name),
     "gadget_tcp_state": _spelt_with_raw(tcp_state_name),
     "gadget_tcp_flags": _spelt_with_raw(tcp_flag_names),
-    "gadget_tcp_event": _words("connect", "accept", "close"),
+    "gadget_tcp_operation": _words("connect", "accept", "close"),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),

@@ -20,6 +20,7 @@ from kubectl_gadget.agent.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_
 from kubectl_gadget.agent.gadget import variable_bytes
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.refusal import failed_program
 from kubectl_gadget.agent.ring import open_ring
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events.schema import Field, Gadget
@@ -98,23 +99,21 @@ class Tracer:
         return [self._decode(record) for record in split(data)]
 
     def _load(self, gadget: Gadget) -> BpfObject:
-        """With the first sets of programs that this kernel takes; if there are none, without the optional ones."""
-        rounds = max(len(choice.any_of) for choice in gadget.programs)
-        attempts = [
-            [program for choice in choices for program in choice.any_of[min(round, len(choice.any_of) - 1)]]
-            for choices in (gadget.programs, [choice for choice in gadget.programs if not choice.optional])
-            for round in range(rounds)
-        ]
-        for names in attempts:
-            object = self._open(names)
+        """With the first sets of programs that this kernel takes, and without the optional ones that it does not."""
+        choices = [[*choice.any_of, ()] if choice.optional else [*choice.any_of] for choice in gadget.programs]
+        while True:
+            object = self._open([program for choice in choices for program in choice[0]])
             try:
                 object.load()
             except Failure as failure:
                 object.close()
-                refused = failure
+                refused = failed_program(failure.log)
+                choice = next((choice for choice in choices if refused in choice[0]), [])
+                if len(choice) < 2:
+                    raise
+                del choice[0]
             else:
                 return object
-        raise refused
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
         object = BpfObject(self._elf, self.gadget.name, programs)
@@ -157,7 +156,7 @@ def split(data: bytes) -> Iterator[bytes]:
 def value(record: bytes, field: Field) -> Any:
     """A number, a text, a list of texts; None for what could not be read or is not there."""
     raw = record[field.offset : field.offset + field.size]
-    if field.type == "gadget_comm":
+    if field.type in ("gadget_comm", "gadget_operation"):
         return raw.rstrip(b"\0").decode()
     if field.type not in ("gadget_string", "gadget_strings", "gadget_path"):
         return int.from_bytes(raw, "little", signed=field.signed)

@@ -33,6 +33,19 @@ typedef __s32 gadget_fd;
 /* O_… of the architecture. */
 typedef __u32 gadget_open_flags;
 typedef __u32 gadget_mode;
+/* What was done, in a word; shorter ones end with NULs. */
+typedef char gadget_operation[16] __attribute__((aligned(8)));
+/* -1: none. */
+typedef __s32 gadget_exit_code;
+/* A signal's number; 0: none. */
+typedef __u32 gadget_signal;
+/* Why it came, si_code. The record's field `signal` says which one it belongs to. */
+typedef __s32 gadget_signal_code;
+/* enum gadget_signal_results (gadget/signal.h). */
+typedef __u32 gadget_signal_result;
+typedef __u32 gadget_capability;
+/* A set of them, one bit for each. */
+typedef __u64 gadget_capabilities;
 /* In nanoseconds. ~0: unknown. */
 typedef __u64 gadget_duration;
 /* A number of bytes. ~0: unknown. */
@@ -92,5 +105,7 @@ struct gadget_record {
 const volatile __u32 gadget_node_pid_level = 0;
 /* The cgroup that the node's cgroups lie below, since several nodes may share a kernel. 0: any. */
 const volatile __u64 gadget_node_cgroup = 0;
+/* The size of a page. */
+const volatile __u32 gadget_node_page_bytes = 4096;
 /* The reader is woken each time that this many unread bytes more lie in the ring. A power of two; 0: never. */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;

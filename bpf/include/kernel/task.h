@@ -51,6 +51,16 @@ typedef struct {
 	__u32 val;
 } kgid_t;
 
+struct signal_struct {
+	unsigned int flags;
+	int group_exit_code;
+	/* In pages. */
+	unsigned long maxrss;
+	struct {
+		int counter;
+	} live;
+};
+
 struct cred {
 	kuid_t uid;
 	kgid_t gid;
@@ -69,6 +79,9 @@ struct task_struct {
 	struct files_struct *files;
 	const struct cred *cred;
 	struct css_set *cgroups;
+	struct signal_struct *signal;
+	__u64 start_boottime;
+	int exit_code;
 };
 
 struct linux_binprm {

@@ -1,0 +1,92 @@
+"""Linux's numbers of processes: signals and why they came, capabilities, namespaces, ptrace's requests.
+
+The same on x86-64 and arm64. The trap: a signal's positive codes mean something else for each signal.
+"""
+
+from collections.abc import Mapping, Sequence
+
+_SIGNALS = (
+    "", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
+    "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
+    "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+)  # fmt: skip
+_FIRST_REALTIME, _LAST = 34, 64
+"""The C library keeps 32 and 33 for itself."""
+_CODES = {
+    0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -3: "SI_MESGQ", -4: "SI_ASYNCIO", -5: "SI_SIGIO",
+    -6: "SI_TKILL", -7: "SI_DETHREAD", -60: "SI_ASYNCNL",
+}  # fmt: skip
+_CODES_OF_SIGNAL: Mapping[str, Sequence[str]] = {
+    "SIGILL": ("ILL_ILLOPC", "ILL_ILLOPN", "ILL_ILLADR", "ILL_ILLTRP", "ILL_PRVOPC", "ILL_PRVREG", "ILL_COPROC",
+               "ILL_BADSTK", "ILL_BADIADDR"),
+    "SIGFPE": ("FPE_INTDIV", "FPE_INTOVF", "FPE_FLTDIV", "FPE_FLTOVF", "FPE_FLTUND", "FPE_FLTRES", "FPE_FLTINV",
+               "FPE_FLTSUB"),
+    "SIGSEGV": ("SEGV_MAPERR", "SEGV_ACCERR", "SEGV_BNDERR", "SEGV_PKUERR", "SEGV_ACCADI", "SEGV_ADIDERR",
+                "SEGV_ADIPERR", "SEGV_MTEAERR", "SEGV_MTESERR", "SEGV_CPERR"),
+    "SIGBUS": ("BUS_ADRALN", "BUS_ADRERR", "BUS_OBJERR", "BUS_MCEERR_AR", "BUS_MCEERR_AO"),
+    "SIGTRAP": ("TRAP_BRKPT", "TRAP_TRACE", "TRAP_BRANCH", "TRAP_HWBKPT", "TRAP_UNK", "TRAP_PERF"),
+    "SIGCHLD": ("CLD_EXITED", "CLD_KILLED", "CLD_DUMPED", "CLD_TRAPPED", "CLD_STOPPED", "CLD_CONTINUED"),
+    "SIGIO": ("POLL_IN", "POLL_OUT", "POLL_MSG", "POLL_ERR", "POLL_PRI", "POLL_HUP"),
+    "SIGSYS": ("SYS_SECCOMP", "SYS_USER_DISPATCH"),
+}  # fmt: skip
+_CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE",
+    "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+)  # fmt: skip
+_NAMESPACES = (
+    (0x00000080, "CLONE_NEWTIME"),
+    (0x00020000, "CLONE_NEWNS"),
+    (0x02000000, "CLONE_NEWCGROUP"),
+    (0x04000000, "CLONE_NEWUTS"),
+    (0x08000000, "CLONE_NEWIPC"),
+    (0x10000000, "CLONE_NEWUSER"),
+    (0x20000000, "CLONE_NEWPID"),
+    (0x40000000, "CLONE_NEWNET"),
+)
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL` for 9, `SIGRTMIN+1` for 35, empty for 0, which is none, and the number itself for the rest."""
+    if 0 <= number < len(_SIGNALS):
+        return _SIGNALS[number]
+    if _FIRST_REALTIME <= number <= _LAST:
+        return f"SIGRTMIN+{number - _FIRST_REALTIME}" if number > _FIRST_REALTIME else "SIGRTMIN"
+    return str(number)
+
+
+def signal_code_name(signal: int, code: int) -> str:
+    """`SI_USER`, `SEGV_MAPERR`: why a signal came (siginfo's si_code); the number itself when it has no name here."""
+    names = _CODES_OF_SIGNAL.get(signal_name(signal), ())
+    return names[code - 1] if 0 < code <= len(names) else _CODES.get(code, str(code))
+
+
+def capability_name(number: int) -> str:
+    """`CAP_SYS_ADMIN` for 21, and the number itself when it has no name here."""
+    return f"CAP_{_CAPABILITIES[number]}" if 0 <= number < len(_CAPABILITIES) else str(number)
+
+
+def capability_names(bits: int) -> str:
+    """`CAP_KILL|CAP_SETUID` for a set of capabilities; `all` for all that have a name, `none` for none."""
+    if bits == 0:
+        return "none"
+    if bits == (1 << len(_CAPABILITIES)) - 1:
+        return "all"
+    return "|".join(capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1)
+
+
+def flag_names(flags: int, names: Sequence[tuple[int, str]]) -> str:
+    """The names of the bits that are set; what has no name comes last, in hex. Empty for 0."""
+    found = []
+    for bits, name in names:
+        if flags & bits == bits:
+            found.append(name)
+            flags &= ~bits
+    return "|".join([*found, hex(flags)] if flags else found)
+
+
+def namespace_names(flags: int) -> str:
+    """`CLONE_NEWUSER|CLONE_NEWNET` for the flags of clone, unshare and setns."""
+    return flag_names(flags, _NAMESPACES)

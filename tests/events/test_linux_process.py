@@ -1,0 +1,50 @@
+"""Names of signals, their codes, and capabilities."""
+
+import signal
+
+import pytest
+
+from kubectl_gadget.events.linux_process import (
+    capability_name,
+    capability_names,
+    namespace_names,
+    signal_code_name,
+    signal_name,
+)
+
+
+def test_signals_have_the_names_that_this_system_gives_them() -> None:
+    for number in signal.Signals:
+        if number < 32 and number.name not in ("SIGIOT", "SIGCLD", "SIGPOLL"):
+            assert signal_name(number) == number.name
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, ""), (33, "33"), (34, "SIGRTMIN"), (64, "SIGRTMIN+30"), (65, "65")])
+def test_other_signals(number: int, name: str) -> None:
+    assert signal_name(number) == name
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(9, 0, "SI_USER"), (11, 1, "SEGV_MAPERR"), (17, 2, "CLD_KILLED"), (14, 0x80, "SI_KERNEL"), (10, -1, "SI_QUEUE"),
+     (10, 1, "1"), (11, 99, "99")],
+)  # fmt: skip
+def test_a_code_means_something_for_its_signal(number: int, code: int, name: str) -> None:
+    assert signal_code_name(number, code) == name
+
+
+def test_capabilities() -> None:
+    assert (capability_name(21), capability_name(40), capability_name(41)) == (
+        "CAP_SYS_ADMIN",
+        "CAP_CHECKPOINT_RESTORE",
+        "41",
+    )
+    assert capability_names(0) == "none"
+    assert capability_names((1 << 41) - 1) == "all"
+    assert capability_names(1 << 5 | 1 << 7 | 1 << 63) == "CAP_KILL|CAP_SETUID|63"
+
+
+def test_namespaces() -> None:
+    assert namespace_names(0x10020000) == "CLONE_NEWNS|CLONE_NEWUSER"
+    assert namespace_names(0x10000) == "0x10000"
+    assert namespace_names(0) == ""
