@@ -41,7 +41,7 @@ static __always_inline void gadget_ip_from_v4(gadget_ip address, __be32 v4)
 static __always_inline void gadget_local_ip(gadget_ip address, struct sock *sk)
 {
 	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
-		BPF_CORE_READ_INTO(address, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+		bpf_core_read(address, sizeof(gadget_ip), &sk->__sk_common.skc_v6_rcv_saddr);
 	else
 		gadget_ip_from_v4(address, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
 }
@@ -50,7 +50,7 @@ static __always_inline void gadget_local_ip(gadget_ip address, struct sock *sk)
 static __always_inline void gadget_remote_ip(gadget_ip address, struct sock *sk)
 {
 	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6)
-		BPF_CORE_READ_INTO(address, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+		bpf_core_read(address, sizeof(gadget_ip), &sk->__sk_common.skc_v6_daddr);
 	else
 		gadget_ip_from_v4(address, BPF_CORE_READ(sk, __sk_common.skc_daddr));
 }

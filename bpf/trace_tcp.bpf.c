@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace tcp: emits one `struct trace_tcp` for each TCP connection made, accepted or ended, and for each that failed.
+ *
+ * Hooks: the tracepoint inet_sock_set_state, which tells of answers, resets and ends whoever is current; the exits of
+ * accept, accept4 and, for what fails before anything is sent, connect. Once at start, an iterator over all open files
+ * finds out who has the connections that are there already. Not seen: connections that io_uring accepts are, where
+ * the kernel has no fexit, shown without their process; and of Multipath TCP only its single paths.
+ */
+#include <linux/errno.h>
+
+#include <gadget/address.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/socket_owner.h>
+#include <gadget/syscall.h>
+#include <kernel/iterator.h>
+#include <kernel/tracepoint.h>
+
+#if defined(__TARGET_ARCH_x86)
+#define CONNECT 42
+#define ACCEPT 43
+#define ACCEPT4 288
+#else
+#define CONNECT 203
+#define ACCEPT 202
+#define ACCEPT4 242
+#endif
+
+/* Calls that were interrupted and are made again, or have no result yet. */
+#define ERESTARTSYS 512
+#define ERESTART_RESTARTBLOCK 516
+
+#define UNKNOWN (~0ULL)
+
+enum operation {
+	OPERATION_CONNECT = 1,
+	OPERATION_ACCEPT,
+	OPERATION_CLOSE,
+};
+
+typedef __u32 gadget_tcp_operation;
+
+struct trace_tcp {
+	struct gadget_record record;
+	/* Of connect: until the answer. Of accept: how long it waited to be accepted. Of close: its life. ~0: unknown. */
+	gadget_duration duration;
+	/* Of close, without what was sent again; ~0: unknown. */
+	gadget_bytes sent;
+	gadget_bytes received;
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	gadget_port remote_port;
+	gadget_address_family family;
+	__u16 unused_16;
+	gadget_tcp_operation operation;
+	/* Of close: how it ended; 0: in good order. */
+	gadget_errno errno;
+	/* Of connect and accept; -1: unknown. */
+	gadget_fd fd;
+	/* Of close: segments sent again. */
+	__u32 retransmits;
+};
+
+GADGET_RECORD(trace_tcp);
+
+const volatile bool filter_failed = false;
+/* If any of them is set, only those. */
+const volatile bool filter_connect = false;
+const volatile bool filter_accept = false;
+const volatile bool filter_close = false;
+/* Local or remote. 0: any. */
+const volatile __u16 filter_port = 0;
+
+static __always_inline bool wanted(enum operation operation)
+{
+	if (!filter_connect && !filter_accept && !filter_close)
+		return true;
+	return (operation == OPERATION_CONNECT && filter_connect) || (operation == OPERATION_ACCEPT && filter_accept) ||
+	       (operation == OPERATION_CLOSE && filter_close);
+}
+
+static __always_inline bool is_tcp(struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP;
+}
+
+static __always_inline void set_endpoints(struct trace_tcp *tcp, struct sock *sk)
+{
+	gadget_local_ip(tcp->local, sk);
+	gadget_remote_ip(tcp->remote, sk);
+	tcp->local_port = gadget_local_port(sk);
+	tcp->remote_port = gadget_remote_port(sk);
+	tcp->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+}
+
+/* What all begin with; the head of the record is there already. */
+static __always_inline void begin_operation(struct trace_tcp *tcp, enum operation operation, int errno)
+{
+	tcp->operation = operation;
+	tcp->errno = errno;
+	tcp->fd = -1;
+	tcp->duration = tcp->sent = tcp->received = UNKNOWN;
+	tcp->retransmits = 0;
+	tcp->unused_16 = 0;
+}
+
+static __always_inline void send(struct trace_tcp *tcp)
+{
+	if ((filter_failed && !tcp->errno) || !wanted(tcp->operation))
+		return;
+	if (filter_port && tcp->local_port != filter_port && tcp->remote_port != filter_port)
+		return;
+	gadget_emit(&tcp->record, sizeof(*tcp), 0);
+}
+
+/* The system call that the current task is in; kernel threads and what io_uring does by itself have none of these. */
+static __always_inline bool in_syscall(long number)
+{
+	return gadget_syscall_number(gadget_registers(gadget_task())) == number;
+}
+
+/* owner.state of a connection that somebody asked for: */
+enum {
+	/* Accepted, or waiting to be. */
+	PASSIVE = 1,
+	/* Connecting or connected, with the descriptor in the upper bits. */
+	ACTIVE = 2,
+	/* Failed, with the errno in the upper bits; the system call is still to return. */
+	FAILED = 3,
+};
+
+#define STATE(KIND, VALUE) ((KIND) | (__u32)(VALUE) << 2)
+#define KIND(STATE) ((STATE) & 3)
+#define VALUE(STATE) ((__s32)(STATE) >> 2)
+
+static __always_inline void connecting(struct sock *sk)
+{
+	struct gadget_owner owner = {};
+	int fd = -1;
+
+	if (!gadget_begin(&owner.record)) {
+		gadget_forget_owner(sk);
+		return;
+	}
+	if (in_syscall(CONNECT))
+		fd = gadget_argument(gadget_registers(gadget_task()), 0);
+	owner.since = bpf_ktime_get_boot_ns();
+	owner.state = STATE(ACTIVE, fd);
+	gadget_keep_owner(sk, &owner, BPF_ANY);
+}
+
+/* A connection that nobody has accepted yet. */
+static __always_inline void arrived(struct sock *sk)
+{
+	struct gadget_owner owner = {};
+
+	/* Without filters on the process, which is not known yet. */
+	if (!gadget_wanted_other_cgroup(&owner.record, gadget_cgroup_of_socket(sk)))
+		return;
+	owner.record.unused = 0;
+	owner.since = bpf_ktime_get_boot_ns();
+	owner.state = PASSIVE;
+	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
+}
+
+static __always_inline void connected(struct sock *sk, struct gadget_owner *owner, int errno)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct trace_tcp tcp;
+
+	if (!gadget_begin_for_socket(&tcp.record, sk, owner))
+		return;
+	begin_operation(&tcp, OPERATION_CONNECT, errno);
+	set_endpoints(&tcp, sk);
+	if (owner) {
+		tcp.fd = VALUE(owner->state);
+		tcp.duration = owner->since ? now - owner->since : UNKNOWN;
+		/* From now on it counts its life. */
+		owner->since = now;
+	}
+	send(&tcp);
+}
+
+static __always_inline void connect_failed(struct sock *sk, struct gadget_owner *owner)
+{
+	int errno = BPF_CORE_READ(sk, sk_err);
+
+	/* The kernel gives it up while it is being asked: the reason is known when the call returns. Timers and answers
+	 * of the other end always leave a reason. */
+	if (!errno && in_syscall(CONNECT)) {
+		gadget_forget_owner(sk);
+		return;
+	}
+	/* The program itself closed it before there was an answer. */
+	if (!errno)
+		errno = ECANCELED;
+	connected(sk, owner, errno);
+	if (owner)
+		owner->state = STATE(FAILED, errno);
+}
+
+static __always_inline void set_traffic(struct trace_tcp *tcp, struct tcp_sock *sk)
+{
+	unsigned long flags = BPF_CORE_READ((struct sock *)sk, __sk_common.skc_flags);
+	/* SOCK_DONE of enum sock_flags: the other end's FIN has come. The kernel counts it as a byte. */
+	bool fin = flags & 2;
+	__u64 received = BPF_CORE_READ(sk, bytes_received);
+
+	tcp->sent = BPF_CORE_READ(sk, bytes_sent) - BPF_CORE_READ(sk, bytes_retrans);
+	tcp->received = received - (fin && received);
+	tcp->retransmits = BPF_CORE_READ(sk, total_retrans);
+}
+
+static __always_inline void closed(struct sock *sk, struct gadget_owner *owner)
+{
+	struct trace_tcp tcp;
+
+	if (gadget_begin_for_socket(&tcp.record, sk, owner)) {
+		begin_operation(&tcp, OPERATION_CLOSE, BPF_CORE_READ(sk, sk_err));
+		set_endpoints(&tcp, sk);
+		set_traffic(&tcp, (struct tcp_sock *)sk);
+		if (owner && owner->since)
+			tcp.duration = bpf_ktime_get_boot_ns() - owner->since;
+		send(&tcp);
+	}
+	gadget_forget_owner(sk);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_changed, struct sock *sk, int from, int to)
+{
+	struct gadget_owner *owner;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (to == TCP_SYN_SENT) {
+		connecting(sk);
+		return 0;
+	}
+	if (to != TCP_ESTABLISHED && to != TCP_CLOSE)
+		return 0;
+	owner = gadget_owner_of(sk);
+	if (to == TCP_ESTABLISHED) {
+		/* From SYN_RECV in the active role: both ends called at once. */
+		if (from == TCP_SYN_SENT || (owner && KIND(owner->state) == ACTIVE))
+			connected(sk, owner, 0);
+		else if (!owner)
+			arrived(sk);
+	} else if (from == TCP_SYN_SENT) {
+		connect_failed(sk, owner);
+	} else if (from != TCP_LISTEN && from != TCP_CLOSE && from != TCP_SYN_RECV && from != TCP_NEW_SYN_RECV) {
+		closed(sk, owner);
+	}
+	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(destroyed, struct sock *sk)
+{
+	gadget_forget_owner(sk);
+	return 0;
+}
+
+static __always_inline void accepted(struct sock *sk, long fd)
+{
+	struct gadget_owner *waiting = gadget_owner_of(sk);
+	struct gadget_owner owner = {};
+	struct trace_tcp tcp;
+
+	if (!gadget_begin(&tcp.record)) {
+		gadget_forget_owner(sk);
+		return;
+	}
+	begin_operation(&tcp, OPERATION_ACCEPT, 0);
+	set_endpoints(&tcp, sk);
+	tcp.fd = fd;
+	owner.record = tcp.record;
+	owner.state = PASSIVE;
+	if (waiting) {
+		owner.since = waiting->since;
+		tcp.duration = bpf_ktime_get_boot_ns() - waiting->since;
+	}
+	/* It may have ended while it waited; then its end has been told, and there is nothing to remember. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_CLOSE)
+		gadget_keep_owner(sk, &owner, BPF_ANY);
+	send(&tcp);
+}
+
+/* Whether a failed call says nothing of a connection: there is none yet, or the call is made again. */
+static __always_inline bool is_no_result(long result)
+{
+	return result == -EAGAIN || result == -EINTR || (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK);
+}
+
+static __always_inline void accept_failed(struct sock *listener, long result)
+{
+	struct trace_tcp tcp;
+
+	if (!listener || !is_tcp(listener) || !gadget_begin(&tcp.record))
+		return;
+	begin_operation(&tcp, OPERATION_ACCEPT, -result);
+	set_endpoints(&tcp, listener);
+	gadget_no_ip(tcp.remote);
+	tcp.remote_port = 0;
+	send(&tcp);
+}
+
+static __always_inline int accept_returned(struct trace_event_raw_sys_exit *ctx)
+{
+	struct sock *sk;
+
+	if (ctx->ret >= 0) {
+		sk = gadget_socket_of_fd(ctx->ret);
+		if (sk && is_tcp(sk))
+			accepted(sk, ctx->ret);
+	} else if (!is_no_result(ctx->ret)) {
+		accept_failed(gadget_socket_of_fd((int)gadget_argument(gadget_registers(gadget_task()), 0)), ctx->ret);
+	}
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int accept_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	return accept_returned(ctx);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int accept4_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	return accept_returned(ctx);
+}
+
+/* What io_uring accepts does not pass by the system calls; the others are told when those return, with descriptor. */
+SEC("?fexit/inet_csk_accept")
+int BPF_PROG(accept_of_uring)
+{
+	__u64 sk = 0;
+
+	if (in_syscall(ACCEPT) || in_syscall(ACCEPT4) || bpf_get_func_ret(ctx, &sk) || !sk)
+		return 0;
+	if (is_tcp((struct sock *)sk))
+		accepted((struct sock *)sk, -1);
+	return 0;
+}
+
+/* Failures that no change of state told: most happen before anything is sent. */
+SEC("tracepoint/syscalls/sys_exit_connect")
+int connect_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct gadget_owner *owner;
+	struct trace_tcp tcp;
+	struct sock *sk;
+	int fd;
+
+	if (ctx->ret >= 0 || is_no_result(ctx->ret) || ctx->ret == -EINPROGRESS || ctx->ret == -EALREADY ||
+	    ctx->ret == -EISCONN)
+		return 0;
+	fd = gadget_argument(registers, 0);
+	sk = gadget_socket_of_fd(fd);
+	if (!sk || !is_tcp(sk))
+		return 0;
+	owner = gadget_owner_of(sk);
+	if (owner && owner->state == STATE(FAILED, -ctx->ret)) {
+		gadget_forget_owner(sk);
+		return 0;
+	}
+	if (!gadget_begin(&tcp.record))
+		return 0;
+	begin_operation(&tcp, OPERATION_CONNECT, -ctx->ret);
+	set_endpoints(&tcp, sk);
+	tcp.fd = fd;
+	if (!gadget_user_address(tcp.remote, &tcp.remote_port, (const void *)gadget_argument(registers, 1))) {
+		gadget_no_ip(tcp.remote);
+		tcp.remote_port = 0;
+	}
+	send(&tcp);
+	return 0;
+}
+
+/* Who has the connections that were there before: the first process that has the file open. */
+SEC("iter/task_file")
+int find_owners(struct bpf_iter__task_file *ctx)
+{
+	/* The verifier takes a second look into the context for another pointer. */
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct gadget_owner owner = {};
+	struct sock *sk;
+	__u8 state;
+
+	if (!file || !task)
+		return 0;
+	sk = gadget_socket_of_file(file);
+	if (!sk || !is_tcp(sk))
+		return 0;
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (state == TCP_LISTEN || state == TCP_CLOSE || !gadget_begin_for_task(&owner.record, task))
+		return 0;
+	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : PASSIVE;
+	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

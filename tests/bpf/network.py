@@ -1,0 +1,67 @@
+"""Sockets over loopback, in a network namespace that the tests make themselves, and addresses as records have them.
+
+The trap: a thread's network namespace is its own, so whoever enters one here runs in a process of its own.
+"""
+
+import ctypes
+import ipaddress
+import os
+import pickle
+import socket
+import subprocess
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+CLONE_NEWNET = 0x40000000
+V4, V6 = "127.0.0.1", "::1"
+FAMILIES = {V4: socket.AF_INET, V6: socket.AF_INET6, "::ffff:127.0.0.1": socket.AF_INET6}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def address(record: int) -> str:
+    """A gadget_ip, which the tracer gives as a number, as text."""
+    found = ipaddress.IPv6Address(record.to_bytes(16, "little"))
+    return str(found.ipv4_mapped or found)
+
+
+def in_namespace(deed: Callable[[], Any]) -> tuple[int, Any]:
+    """Runs `deed` in a child process in a new network namespace with nothing but loopback. Returns its pid and what the
+    deed returned; what it raised is raised here."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        try:
+            if _libc.unshare(CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "unshare")
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            answer = (True, deed())
+        except BaseException:
+            answer = (False, traceback.format_exc())
+        with os.fdopen(writer, "wb") as file:
+            pickle.dump(answer, file)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        good, value = pickle.load(file)
+    os.waitpid(pid, 0)
+    assert good, value
+    return pid, value
+
+
+def listener(host: str) -> socket.socket:
+    """A TCP socket that listens on a free port of `host`; of ::ffff:127.0.0.1, an IPv6 socket that takes IPv4."""
+    sock = socket.socket(FAMILIES[host])
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind((host, 0))
+    sock.listen(64)
+    return sock
+
+
+def unused_port(host: str) -> int:
+    """A port of `host` that nobody listens on: in the namespace, nobody but the test could."""
+    with listener(host) as sock:
+        port: int = sock.getsockname()[1]
+    return port

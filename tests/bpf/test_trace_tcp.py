@@ -1,0 +1,272 @@
+"""trace tcp: real connections over loopback, each a prime number of times, and every field of what was seen."""
+
+import errno
+import os
+import socket
+import struct
+from typing import Any
+
+import pytest
+
+from tests.bpf import network
+from tests.bpf.network import address, in_namespace
+from tests.bpf.tracer import Tracer
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+SENT, RECEIVED = 70_001, 301
+CONNECT, ACCEPT, CLOSE = 1, 2, 3
+UNKNOWN = (1 << 64) - 1
+HOSTS = [network.V4, network.V6, "::ffff:127.0.0.1"]
+SHOWN = {"::ffff:127.0.0.1": network.V4}
+
+
+def receive(sock: socket.socket, count: int) -> None:
+    while count:
+        count -= len(sock.recv(count))
+
+
+def talk(host: str, times: int) -> list[tuple[int, int]]:
+    """Connects, accepts, sends both ways and closes. Returns both ends' ports."""
+    ports = []
+    with network.listener(host) as server:
+        for _ in range(times):
+            client = socket.create_connection(server.getsockname()[:2])
+            accepted, _ = server.accept()
+            ports.append((client.getsockname()[1], server.getsockname()[1]))
+            client.sendall(bytes(SENT))
+            receive(accepted, SENT)
+            accepted.sendall(bytes(RECEIVED))
+            receive(client, RECEIVED)
+            client.close()
+            assert accepted.recv(1) == b""
+            accepted.close()
+    return ports
+
+
+def of(pid: int, tracer: Tracer, operation: int | None = None) -> list[dict[str, Any]]:
+    return [record for record in tracer.records() if record["pid"] == pid and operation in (None, record["operation"])]
+
+
+def ends(record: dict[str, Any]) -> tuple[str, int, str, int]:
+    return address(record["local"]), record["local_port"], address(record["remote"]), record["remote_port"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_each_connection_is_made_accepted_and_closed_once_at_both_ends(host: str) -> None:
+    with Tracer("trace_tcp") as tracer:
+        pid, ports = in_namespace(lambda: talk(host, TIMES))
+        records = of(pid, tracer)
+        assert tracer.lost == 0
+    shown = SHOWN.get(host, host)
+    to_server = [(shown, client, shown, server) for client, server in ports]
+    to_client = [(shown, server, shown, client) for client, server in ports]
+    assert [ends(record) for record in records if record["operation"] == CONNECT] == to_server
+    assert [ends(record) for record in records if record["operation"] == ACCEPT] == to_client
+    closed = [record for record in records if record["operation"] == CLOSE]
+    assert sorted(map(ends, closed)) == sorted(to_server + to_client)
+    assert len(records) == 4 * TIMES
+    assert {record["errno"] for record in records} == {0}
+    assert {record["family"] for record in records} == {network.FAMILIES[host]}
+
+
+def test_the_end_tells_bytes_both_ways_without_counting_syn_and_fin() -> None:
+    with Tracer("trace_tcp", close=True) as tracer:
+        pid, ports = in_namespace(lambda: talk(network.V4, TIMES))
+        records = of(pid, tracer)
+    servers = {server for _, server in ports}
+    assert len(records) == 2 * TIMES
+    for record in records:
+        told = (record["sent"], record["received"])
+        assert told == ((RECEIVED, SENT) if record["local_port"] in servers else (SENT, RECEIVED))
+
+
+def test_durations_are_those_of_handshake_queue_and_life() -> None:
+    with Tracer("trace_tcp") as tracer:
+        pid, _ = in_namespace(lambda: talk(network.V4, 1))
+        connect, accept, *closes = of(pid, tracer)
+    since_it_began = connect["duration"] + closes[0]["timestamp"] - connect["timestamp"]
+    assert 0 < connect["duration"] < UNKNOWN
+    assert 0 < accept["duration"] < accept["timestamp"] - connect["timestamp"] + connect["duration"]
+    assert 0 < closes[0]["duration"] < since_it_began + connect["duration"]
+    assert (connect["sent"], connect["received"]) == (UNKNOWN, UNKNOWN)
+
+
+def test_a_record_says_who_and_which_descriptor() -> None:
+    def deed() -> tuple[int, int]:
+        with network.listener(network.V4) as server, socket.socket() as client:
+            client.connect(server.getsockname())
+            accepted, _ = server.accept()
+            with accepted:
+                return client.fileno(), accepted.fileno()
+
+    with Tracer("trace_tcp") as tracer:
+        pid, (client, accepted) = in_namespace(deed)
+        records = of(pid, tracer)
+    assert [record["fd"] for record in records] == [client, accepted, -1, -1]
+    assert {record["ppid"] for record in records} == {os.getpid()}
+    assert {record["comm"] for record in records} == {"pytest"}
+    assert {(record["uid"], record["gid"]) for record in records} == {(os.getuid(), os.getgid())}
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6])
+def test_each_refused_connection_is_told_once(host: str) -> None:
+    def deed() -> int:
+        port = network.unused_port(host)
+        for _ in range(TIMES):
+            with socket.socket(network.FAMILIES[host]) as sock:
+                assert sock.connect_ex((host, port)) == errno.ECONNREFUSED
+        return port
+
+    with Tracer("trace_tcp", failed=True) as tracer:
+        pid, port = in_namespace(deed)
+        records = of(pid, tracer)
+    told = [
+        (record["operation"], record["errno"], address(record["remote"]), record["remote_port"]) for record in records
+    ]
+    assert told == [(CONNECT, errno.ECONNREFUSED, host, port)] * TIMES
+
+
+def test_a_refusal_that_nobody_waits_for_is_told_once() -> None:
+    def deed() -> None:
+        port = network.unused_port(network.V4)
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            assert sock.connect_ex((network.V4, port)) == errno.EINPROGRESS
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+
+    with Tracer("trace_tcp") as tracer:
+        pid, _ = in_namespace(deed)
+        records = of(pid, tracer)
+    assert [(record["operation"], record["errno"]) for record in records] == [(CONNECT, errno.ECONNREFUSED)]
+
+
+def test_a_connect_without_a_route_is_told_with_the_address_that_was_asked_for() -> None:
+    def deed() -> None:
+        for _ in range(TIMES):
+            with socket.socket(socket.AF_INET6) as sock:
+                assert sock.connect_ex(("2001:db8::7", 443)) == errno.ENETUNREACH
+
+    with Tracer("trace_tcp") as tracer:
+        pid, _ = in_namespace(deed)
+        records = of(pid, tracer)
+    told = [
+        (record["operation"], record["errno"], address(record["remote"]), record["remote_port"]) for record in records
+    ]
+    assert told == [(CONNECT, errno.ENETUNREACH, "2001:db8::7", 443)] * TIMES
+
+
+def test_a_reset_is_an_end_with_its_reason() -> None:
+    def deed() -> int:
+        with network.listener(network.V4) as server:
+            client = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            accepted.close()
+            return int(server.getsockname()[1])
+
+    with Tracer("trace_tcp", close=True) as tracer:
+        pid, port = in_namespace(deed)
+        records = of(pid, tracer)
+    assert [(record["errno"], record["local_port"] == port) for record in records] == [
+        (0, False),
+        (errno.ECONNRESET, True),
+    ]
+
+
+def test_a_connect_given_up_by_its_program_is_cancelled() -> None:
+    def deed() -> None:
+        with network.listener(network.V4) as server:
+            server.listen(0)
+            # The first one fills the queue, and what comes then gets no answer.
+            with socket.create_connection(server.getsockname()), socket.socket() as sock:
+                sock.setblocking(False)
+                assert sock.connect_ex(server.getsockname()) == errno.EINPROGRESS
+
+    with Tracer("trace_tcp", connect=True) as tracer:
+        pid, _ = in_namespace(deed)
+        records = of(pid, tracer)
+    assert [record["errno"] for record in records] == [0, errno.ECANCELED]
+
+
+def test_accept_that_finds_nobody_is_not_told_but_other_failures_are() -> None:
+    def deed() -> int:
+        import resource
+
+        with network.listener(network.V4) as server:
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+            with socket.create_connection(server.getsockname()) as client:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, client.fileno() + 1))
+                with pytest.raises(OSError, match="Too many open files"):
+                    server.accept()
+            return int(server.getsockname()[1])
+
+    with Tracer("trace_tcp", accept=True) as tracer:
+        pid, port = in_namespace(deed)
+        (record,) = of(pid, tracer)
+    assert (record["errno"], ends(record)) == (
+        errno.EMFILE,
+        (network.V4, port, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 0),
+    )
+
+
+def test_a_connection_older_than_the_trace_has_its_owner_and_no_duration() -> None:
+    with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        port = client.getsockname()[1]
+        with accepted, Tracer("trace_tcp", close=True, port=port) as tracer:
+            client.close()
+            accepted.close()
+            records = tracer.records()
+    assert [(record["pid"], record["comm"], record["duration"]) for record in records] == [
+        (os.getpid(), "pytest", UNKNOWN)
+    ] * 2
+
+
+def test_a_connection_that_nobody_accepted_ends_without_a_process() -> None:
+    def deed() -> int:
+        with network.listener(network.V4) as server:
+            port: int = server.getsockname()[1]
+            client = socket.create_connection(server.getsockname())
+        # The listener is gone, and with it what waited there.
+        client.close()
+        return port
+
+    with Tracer("trace_tcp") as tracer:
+        pid, port = in_namespace(deed)
+        records = tracer.records()
+    (record,) = [record for record in records if record["local_port"] == port]
+    (connect,) = [record for record in records if record["pid"] == pid and record["operation"] == CONNECT]
+    assert record["cgroup"] == connect["cgroup"]
+    head = [record[name] for name in ("pid", "tid", "ppid", "comm", "parent_comm", "gid")]
+    assert head == [0, 0, 0, "", "", 0xFFFFFFFF]
+    assert record["uid"] == os.getuid()
+
+
+def test_the_port_filter_takes_either_end() -> None:
+    with network.listener(network.V4) as server:
+        port: int = server.getsockname()[1]
+        with Tracer("trace_tcp", port=port) as tracer:
+            in_namespace(lambda: talk(network.V4, 1))
+            for _ in range(TIMES):
+                with socket.create_connection(server.getsockname()):
+                    server.accept()[0].close()
+            records = of(os.getpid(), tracer)
+    assert len(records) == 4 * TIMES
+    assert {port in (record["local_port"], record["remote_port"]) for record in records} == {True}
+
+
+@pytest.mark.parametrize(("option", "operation"), [("connect", CONNECT), ("accept", ACCEPT), ("close", CLOSE)])
+def test_one_kind_of_event_can_be_chosen(option: str, operation: int) -> None:
+    with Tracer("trace_tcp", **{option: True}) as tracer:
+        pid, _ = in_namespace(lambda: talk(network.V4, TIMES))
+        assert {record["operation"] for record in of(pid, tracer)} == {operation}
+
+
+def test_a_filter_on_a_process_holds_for_events_in_interrupts() -> None:
+    with Tracer("trace_tcp", pid=1) as tracer:
+        in_namespace(lambda: talk(network.V4, TIMES))
+        assert tracer.records() == []
