@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator
 
-from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent import cgroups, libbpf
 from kubectl_gadget.agent.libbpf import Failure
 
 _HASH = 1
@@ -90,8 +90,16 @@ class BpfObject:
         self._elf = b""
 
     def attach(self, program: str) -> None:
-        """Attaches one program as its section says."""
-        self._links[program] = self._lib.call("bpf_program__attach", self._programs[program])
+        """Attaches one program as its section says; those for cgroups to the node's root, beside all others there."""
+        pointer = self._programs[program]
+        if not self.section(program).startswith("cgroup"):
+            self._links[program] = self._lib.call("bpf_program__attach", pointer)
+            return
+        root = os.open(cgroups.find_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._links[program] = self._lib.call("bpf_program__attach_cgroup", pointer, root)
+        finally:
+            os.close(root)
 
     def iterate(self, program: str) -> bytes:
         """Runs an attached iterator program to its end; what it wrote with bpf_seq_write()."""

@@ -11,11 +11,11 @@ import re
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.errors import AgentError
 
-CAPABILITIES = {"SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
+CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 """Bits in CapEff."""
 
 PERF_IS_CLOSED = (
-    "kernel.perf_event_paranoid is 3 or more: Debian's and Ubuntu's kernels then let only CAP_SYS_ADMIN use tracepoints",
+    "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep tracepoints for CAP_SYS_ADMIN",
     "give the agent the capability SYS_ADMIN, or set the node's sysctl kernel.perf_event_paranoid=2",
 )
 """Cause and remedy."""
@@ -86,6 +86,8 @@ def reason(failure: Failure) -> tuple[str, str | None]:
     text = "\n".join(failure.log)
     if "perf_event_open() failed" in text and perf_is_closed():
         return PERF_IS_CLOSED
+    if failure.call == "bpf_program__attach_cgroup" and "NET_ADMIN" not in capabilities():
+        return "the capability NET_ADMIN is missing", "give it to the agent's container, or make that privileged"
     if failure.errno in (errno.EPERM, errno.EACCES) and "PROG LOAD LOG" not in text:
         return _not_permitted()
     if "kernel BTF" in text and "valid" in text and not os.path.exists("/sys/kernel/btf/vmlinux"):
