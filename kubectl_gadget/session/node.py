@@ -36,6 +36,8 @@ class NodeState:
     ever_attached: bool = False
     error: GadgetError | None = None
     """why it does not run now; None while it does, or before it began"""
+    given_up: bool = False
+    """it will not be tried again"""
     gaps: int = 0
     gap_seconds: float = 0.0
     hello: dict[str, Any] = field(default_factory=dict)
@@ -119,7 +121,8 @@ class NodeSession:
                 was_attached = self.state.attached
                 await self._detached(error)
                 if isinstance(error, ForbiddenError) or not self._reconnect or not self.state.ever_attached:
-                    self._progress(self.state.name, f"failed: {error}")
+                    self.state.given_up = True
+                    self._on_change()
                     return
                 if was_attached:
                     attempt, lost_at = 0, time.monotonic()

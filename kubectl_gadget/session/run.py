@@ -82,6 +82,7 @@ class Run:
         self._began = time.monotonic()
         self._deadline_set = False
         self._announced = False
+        self._reported: set[str] = set()
 
     async def main(self) -> int:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
@@ -171,6 +172,8 @@ class Run:
             self._announced = True
             attached = sum(state.attached for state in states)
             self._progress.say(f"tracing {self._what()} on {attached}/{len(states)} nodes; Ctrl-C ends")
+        if self._announced:
+            self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
         if over or (self._watch_error is not None and not self._sessions):
             self._stop("no node is left")
@@ -178,6 +181,13 @@ class Run:
     def _break(self, node: str, error: GadgetError) -> None:
         if (session := self._sessions.get(node)) is not None:
             session.fail(error)
+
+    def _report_failures(self) -> None:
+        """Nodes that were given up, once each; what befell all nodes is said at the end instead."""
+        for name, state in self._states.items():
+            if state.given_up and name not in self._reported:
+                self._reported.add(name)
+                self._progress.node(name, f"failed: {state.error}")
 
     def _what(self) -> str:
         return ", ".join(" ".join(run.gadget.command) for run in self._options.gadgets)
@@ -227,11 +237,15 @@ class Run:
         return 0
 
     def _none_ran(self) -> GadgetError:
-        errors = {name: state.error for name, state in self._states.items() if state.error is not None}
-        if len(errors) == 1:
-            ((name, error),) = errors.items()
-            node = self._states[name].hello.get("node", name)
-            return AgentError(f"{node}: {error}", error.remedy)
-        text = "\n".join(f"  {name}: {error}" for name, error in errors.items())
-        remedy = next((error.remedy for error in errors.values() if error.remedy), None)
+        """One error for all nodes; what is the same on several is said once."""
+        errors = [(name, state.error) for name, state in self._states.items() if state.error is not None]
+        by_text: dict[str, list[str]] = {}
+        for name, error in errors:
+            by_text.setdefault(str(error), []).append(name)
+        remedy = next((error.remedy for _, error in errors if error.remedy), None)
+        if len(by_text) == 1:
+            ((text, names),) = by_text.items()
+            where = names[0] if len(names) == 1 else f"all {len(names)} nodes"
+            return AgentError(f"{where}: {text}", remedy)
+        text = "\n".join(f"  {', '.join(names)}: {text}" for text, names in by_text.items())
         return AgentError(f"no node could be traced\n{text}", remedy)

@@ -1,0 +1,217 @@
+"""Whole runs of the command line against a double of a cluster whose nodes run the real agent with real BPF.
+
+Both nodes are this machine, so each reports what the pods here do.
+"""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from tests.conftest import why_no_containers
+from tests.fake_cluster import FakeCluster
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
+OPENS = 7
+FILE = f"/tmp/{uuid.uuid4().hex}"
+"""of this test run, since other containers on this machine open files too"""
+LOOP = f"i=0; while [ $i -lt {OPENS} ]; do : >{FILE}; i=$((i+1)); done"
+
+
+@dataclass
+class Outcome:
+    """What a run left."""
+
+    code: int
+    rows: list[dict[str, Any]]
+    errors: str
+
+
+class Runner:
+    """Starts `kubectl gadget` against the double."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *words: str) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "kubectl_gadget.cli.main",
+            *words,
+            "--kubeconfig",
+            str(self._kubeconfig),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._errors = b""
+
+    async def until_said(self, *texts: str) -> None:
+        """Until standard error has all of these texts."""
+        assert self.process is not None
+        assert self.process.stderr is not None
+        async with asyncio.timeout(30):
+            while not all(text.encode() in self._errors for text in texts):
+                piece = await self.process.stderr.read(4096)
+                assert piece, f"ended; it said: {self._errors.decode()}"
+                self._errors += piece
+
+    async def finish(self, interrupt: bool = True) -> Outcome:
+        assert self.process is not None
+        if interrupt:
+            self.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(60):
+            out, errors = await self.process.communicate()
+        rows = [json.loads(line) for line in out.splitlines()]
+        return Outcome(self.process.returncode or 0, rows, (self._errors + errors).decode())
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[FakeCluster]:
+    async with FakeCluster(2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def runner(cluster: FakeCluster, tmp_path: Path) -> Runner:
+    return Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[DemoPods]:
+    if reason := why_no_containers():
+        pytest.skip(reason)
+    with DemoPods(tmp_path / "pods") as pods:
+        yield pods
+
+
+async def open_files(pods: DemoPods, name: str = "xwing") -> None:
+    """A pod whose only container opens a known path, a prime number of times, and ends."""
+    await asyncio.to_thread(pods.run_short, "default", name, ["/bin/sh", "-c", LOOP], "spaceship")
+
+
+def opens(outcome: Outcome, node: str | None = None) -> list[dict[str, Any]]:
+    return [row for row in outcome.rows if row["path"] == FILE and node in (None, row["node"])]
+
+
+TRACE = ("trace", "open", "-A", "-o", "json", "--path", FILE)
+
+
+@pytest.mark.parametrize("subprotocol", ["v5.channel.k8s.io", "v4.channel.k8s.io"])
+async def test_every_open_is_reported_by_every_node_with_its_names(
+    cluster: FakeCluster, runner: Runner, pods: DemoPods, subprotocol: str
+) -> None:
+    cluster.faults.subprotocols = (subprotocol,)
+    cluster.faults.piece = 13
+    await runner.start(*TRACE)
+    await runner.until_said("on 2/2 nodes")
+    await open_files(pods)
+    outcome = await runner.finish()
+    assert outcome.code == 128 + signal.SIGINT
+    for node in cluster.nodes:
+        assert len(opens(outcome, node)) == OPENS
+    assert {(row["namespace"], row["pod"], row["container"]) for row in opens(outcome)} == {
+        ("default", "xwing", "spaceship")
+    }
+    assert "lost: 0" in outcome.errors
+    assert [row["timestamp"] for row in outcome.rows] == sorted(row["timestamp"] for row in outcome.rows)
+    assert not cluster.pods("kubectl-gadget")
+
+
+async def test_one_node_that_refuses_exec_does_not_end_the_run(
+    cluster: FakeCluster, runner: Runner, pods: DemoPods
+) -> None:
+    cluster.faults.refused_exec["node-2"] = 500
+    await runner.start(*TRACE)
+    await runner.until_said("on 1/2 nodes")
+    await open_files(pods)
+    outcome = await runner.finish()
+    assert len(opens(outcome)) == OPENS
+    assert "failed: node-2" in outcome.errors
+
+
+async def test_a_failed_node_makes_the_exit_code_1_when_the_time_is_over(cluster: FakeCluster, runner: Runner) -> None:
+    cluster.faults.refused_exec["node-2"] = 500
+    await runner.start(*TRACE, "--timeout", "1s")
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 1
+    assert "failed: node-2" in outcome.errors
+
+
+async def test_a_cut_stream_is_opened_again_and_the_gap_is_reported(
+    cluster: FakeCluster, runner: Runner, pods: DemoPods
+) -> None:
+    cluster.faults.cut_after["node-1"] = 4000
+    await runner.start(*TRACE)
+    await runner.until_said("node-1: connection lost", "node-1: connected again")
+    await open_files(pods)
+    outcome = await runner.finish()
+    assert len(opens(outcome, "node-1")) == OPENS
+    assert "node-1: the connection was lost once" in outcome.errors
+
+
+async def test_forbidden_says_all_that_is_missing_and_creates_nothing(cluster: FakeCluster, runner: Runner) -> None:
+    cluster.faults.forbidden = {("create", "pods/exec"), ("create", "pods")}
+    await runner.start(*TRACE)
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 1
+    assert outcome.errors.count("kubectl auth can-i create pods -n kubectl-gadget") == 1
+    assert outcome.errors.count("kubectl auth can-i create pods --subresource=exec -n kubectl-gadget") == 1
+    assert not cluster.pods("kubectl-gadget")
+
+
+async def test_a_slow_connection_delays_and_loses_nothing(cluster: FakeCluster, runner: Runner, pods: DemoPods) -> None:
+    cluster.faults.piece = 500
+    cluster.faults.slow = 0.02
+    await runner.start(*TRACE, "--max-events", str(2 * OPENS))
+    await runner.until_said("on 2/2 nodes")
+    await open_files(pods)
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 0
+    assert len(opens(outcome)) == 2 * OPENS
+
+
+async def test_expect_that_is_not_met_exits_with_4(runner: Runner) -> None:
+    await runner.start(*TRACE, "--expect", 'comm == "nobody"', "--timeout", "1s")
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 4
+    assert "--expect: no row matched" in outcome.errors
+
+
+async def test_fail_on_ends_the_run_at_the_row_that_matches(runner: Runner, pods: DemoPods) -> None:
+    await runner.start(*TRACE, "--fail-on", 'pod == "xwing"')
+    await runner.until_said("on 2/2 nodes")
+    await open_files(pods)
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 4
+    assert outcome.rows[-1]["pod"] == "xwing"
+    assert len(opens(outcome)) == 1
+
+
+async def test_a_label_selector_shows_only_pods_that_match(
+    cluster: FakeCluster, runner: Runner, pods: DemoPods
+) -> None:
+    script = f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {LOOP}; sleep 1000"
+    started: dict[str, DemoPod] = {}
+    for name in ("xwing", "tiefighter"):
+        pod = await asyncio.to_thread(pods.start_pod, "default", name, {"spaceship": ["/bin/sh", "-c", script]})
+        metadata = {"name": name, "uid": pod.uid, "labels": {"app": name}}
+        spec = {"nodeName": "node-1", "containers": [{"name": "spaceship", "image": "busybox"}]}
+        cluster.store.add("pods", "default", {"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
+        started[name] = pod
+    await runner.start("trace", "open", "-l", "app=xwing", "-o", "json", "--path", FILE, "--max-events", str(OPENS))
+    await runner.until_said("on 1/1 nodes")
+    for name in ("tiefighter", "xwing"):
+        (Path(f"/proc/{started[name].containers['spaceship'].pid}/root/tmp") / "go").touch()
+    outcome = await runner.finish(interrupt=False)
+    assert [row["pod"] for row in outcome.rows] == ["xwing"] * OPENS
