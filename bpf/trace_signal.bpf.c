@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace signal: emits one `struct trace_signal` for each signal that is made for a process, with sender and receiver,
+ * and for each call that failed to send one.
+ *
+ * Hooks: the tracepoint signal_generate, and the exits of kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
+ * pidfd_send_signal when they failed. The trap: a timer's signal is made while any other task is current.
+ */
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/signal.h>
+#include <gadget/syscall.h>
+#include <kernel/tracepoint.h>
+
+struct trace_signal {
+	/* The sender. */
+	struct gadget_record record;
+	/* Whom it is for; all 0 when the call failed. */
+	gadget_cgroup receiver;
+	__u32 receiver_pid;
+	__u32 receiver_tid;
+	__u32 receiver_container_pid;
+	gadget_uid receiver_uid;
+	gadget_comm receiver_comm;
+	gadget_signal signal;
+	gadget_signal_code code;
+	gadget_signal_result result;
+	gadget_errno errno;
+	/* What the call that failed was given: a process, a thread, a group (negative), or a file descriptor. */
+	__s32 target;
+	/* For all threads of the process. */
+	bool group;
+	__u8 unused[3];
+};
+
+GADGET_RECORD(trace_signal);
+
+const volatile bool filter_failed = false;
+const volatile bool filter_kill_only = false;
+/* 0: any. */
+const volatile __u32 filter_signal = 0;
+const volatile __u32 filter_receiver_pid = 0;
+
+GADGET_SCRATCH(generate_scratch, sizeof(struct trace_signal));
+GADGET_SCRATCH(failed_scratch, sizeof(struct trace_signal));
+
+/* The kernel makes it whoever runs at that moment; it is its receiver who has set the timer. */
+static __always_inline bool is_of_timer(__u32 signal, __s32 code)
+{
+	if (code == SI_TIMER)
+		return true;
+	return code == SI_KERNEL && (signal == SIGALRM || signal == SIGVTALRM || signal == SIGPROF);
+}
+
+static __always_inline bool is_wanted(__u32 signal, __s32 code)
+{
+	if (filter_signal && signal != filter_signal)
+		return false;
+	return !filter_kill_only || code == SI_USER || code == SI_QUEUE || code == SI_TKILL;
+}
+
+SEC("tp_btf/signal_generate")
+int BPF_PROG(generated, int number, struct kernel_siginfo *info, struct task_struct *receiver, int group, int result)
+{
+	struct trace_signal *signal;
+	__s32 code = gadget_code_of_signal(info);
+
+	if (filter_failed || !is_wanted(number, code))
+		return 0;
+	if (filter_receiver_pid && gadget_node_pid(receiver) != filter_receiver_pid)
+		return 0;
+	signal = gadget_scratch(&generate_scratch);
+	if (!signal)
+		return 0;
+	if (is_of_timer(number, code) ? !gadget_begin_for_task(&signal->record, receiver)
+				      : !gadget_begin_with(&signal->record, receiver))
+		return 0;
+	signal->receiver = BPF_CORE_READ(gadget_cgroup_of(receiver), kn, id);
+	signal->receiver_pid = gadget_node_pid(receiver);
+	signal->receiver_tid = gadget_node_tid(receiver);
+	signal->receiver_container_pid = gadget_own_pid(receiver, signal->receiver_pid);
+	signal->receiver_uid = gadget_read(receiver, cred, uid.val);
+	gadget_comm_of(receiver, signal->receiver_comm);
+	signal->signal = number;
+	signal->code = code;
+	signal->result = GADGET_SIGNAL_DELIVERED + result;
+	signal->errno = 0;
+	signal->target = 0;
+	signal->group = group;
+	__builtin_memset(signal->unused, 0, sizeof(signal->unused));
+	gadget_emit(&signal->record, sizeof(*signal), 0);
+	return 0;
+}
+
+static __always_inline int failed(long result, __s32 code, __s32 target, __u32 number)
+{
+	struct trace_signal *signal;
+
+	if (result >= 0 || filter_receiver_pid || !is_wanted(number, code))
+		return 0;
+	signal = gadget_scratch(&failed_scratch);
+	if (!signal || !gadget_begin(&signal->record))
+		return 0;
+	__builtin_memset(&signal->receiver, 0, sizeof(*signal) - offsetof(struct trace_signal, receiver));
+	signal->signal = number;
+	signal->code = code;
+	signal->result = GADGET_SIGNAL_FAILED;
+	signal->errno = -result;
+	signal->target = target;
+	gadget_emit(&signal->record, sizeof(*signal), 0);
+	return 0;
+}
+
+#define ON_FAILURE(CALL, CODE, TARGET, SIGNAL)                                                                         \
+	SEC("tracepoint/syscalls/sys_exit_" #CALL)                                                                     \
+	int CALL##_failed(struct trace_event_raw_sys_exit *ctx)                                                        \
+	{                                                                                                              \
+		struct pt_regs *registers = gadget_registers(gadget_task());                                           \
+                                                                                                                       \
+		return failed(ctx->ret, CODE, gadget_argument(registers, TARGET), gadget_argument(registers, SIGNAL)); \
+	}
+
+ON_FAILURE(kill, SI_USER, 0, 1)
+ON_FAILURE(tkill, SI_TKILL, 0, 1)
+ON_FAILURE(tgkill, SI_TKILL, 1, 2)
+ON_FAILURE(rt_sigqueueinfo, SI_QUEUE, 0, 1)
+ON_FAILURE(rt_tgsigqueueinfo, SI_QUEUE, 1, 2)
+ON_FAILURE(pidfd_send_signal, SI_USER, 0, 1)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
