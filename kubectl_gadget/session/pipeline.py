@@ -24,6 +24,7 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.node import DETACHED
+from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.wire import FrameType, split_events
 
 _IDLE_SECONDS = 0.25
@@ -61,6 +62,7 @@ class _Node:
     clock: NodeClock = field(default_factory=NodeClock)
     architecture: str = "x86_64"
     name: str = ""
+    stages: Sequence[Stage | None] = ()
 
 
 class Pipeline:
@@ -75,6 +77,7 @@ class Pipeline:
         sink: Sink,
         events: PipelineEvents,
         wants: Callable[[str], bool | None],
+        stages: Callable[[], Sequence[Stage | None]] = tuple,
     ) -> None:
         self.shown: Counter[str] = Counter()
         """rows by node"""
@@ -85,6 +88,8 @@ class Pipeline:
         self.output_closed = False
         self._backlog = backlog
         self._gadgets = gadgets
+        self._sent = [gadget.as_sent() for gadget in gadgets]
+        self._make_stages = stages
         self._conditions = conditions
         self._merge = merge
         self._sink = sink
@@ -97,6 +102,7 @@ class Pipeline:
         self._undecided: list[tuple[Batch, float]] = []
         self._reported: set[int] = set()
         self._over = False
+        self._started = False
 
     @property
     def skew_ns(self) -> dict[str, int]:
@@ -142,7 +148,6 @@ class Pipeline:
                 pass
 
     def _work(self) -> None:
-        self._sink.start()
         while (items := self._backlog.take(self._patience())) is not None:
             for item in items:
                 self._take(item)
@@ -152,7 +157,8 @@ class Pipeline:
                 self._report_filter_errors()
         self._decide_late()
         self._emit(self._merge.flush())
-        self._sink.close()
+        if self._started:
+            self._sink.close()
 
     def _patience(self) -> float:
         due = self._merge.next_release_ns()
@@ -180,6 +186,10 @@ class Pipeline:
                 node.architecture = str(hello.get("architecture", node.architecture))
                 _observe(node.clock, hello)
             case FrameType.STARTED:
+                node.stages = self._make_stages()
+                if not self._started:
+                    self._started = True
+                    self._sink.start()
                 for index in range(len(self._gadgets)):
                     self._merge.join((item.node, index))
                 _observe(node.clock, frame.json())
@@ -188,6 +198,7 @@ class Pipeline:
             case FrameType.PONG:
                 _round_trip(node.clock, frame.json())
             case DETACHED.type:
+                self._finish_stages(node)
                 for index in range(len(self._gadgets)):
                     self._merge.leave((item.node, index))
 
@@ -195,19 +206,37 @@ class Pipeline:
         head, data = split_events(payload)
         if head.gadget >= len(self._gadgets):
             raise FrameError(f"{node.name}: events of a gadget that was not asked for ({head.gadget})")
-        batch = decode(self._gadgets[head.gadget], node.name, data, architecture=node.architecture)
-        batch.clock_offset_ns = node.clock.offset_ns
+        batch = self._decode(node, self._sent[head.gadget], data)
+        if stage := _stage(node, head.gadget):
+            rows = stage.rows(self._selected(node, batch), head.complete_until)
+            batch = self._decode(node, self._gadgets[head.gadget], rows)
         if len(batch):
             self._choose(node, batch)
         self._merge.complete((node.name, head.gadget), head.complete_until + batch.clock_offset_ns)
 
-    def _choose(self, node: _Node, batch: Batch) -> None:
+    def _decode(self, node: _Node, gadget: Gadget, data: bytes | memoryview) -> Batch:
+        batch = decode(gadget, node.name, data, architecture=node.architecture)
+        batch.clock_offset_ns = node.clock.offset_ns
+        return batch
+
+    def _finish_stages(self, node: _Node) -> None:
+        """Rows of what was still open when the connection ended."""
+        for gadget, stage in zip(self._gadgets, node.stages, strict=False):
+            if stage is not None and len(batch := self._decode(node, gadget, stage.rest())):
+                self._choose(node, batch)
+        node.stages = ()
+
+    def _selected(self, node: _Node, batch: Batch) -> Batch:
+        """The rows of containers that are traced, with their names."""
         batch.name_owners(node.identity.lookup)
+        wanted = batch.judged(self._selections.get(node.name, ContainerFilter()).wanted) > 0
+        return batch if bool(wanted.all()) else batch.select(wanted)
+
+    def _choose(self, node: _Node, batch: Batch) -> None:
+        selected = self._selected(node, batch)
         assert batch.owners is not None
         self.unattributed += batch.owners.unattributed()
-        wanted = batch.judged(self._selections.get(node.name, ContainerFilter()).wanted) > 0
-        if not bool(wanted.all()):
-            batch = batch.select(wanted)
+        batch = selected
         if self._conditions.filter is not None:
             batch = self._conditions.filter.select(batch)
         self._decide(batch, time.monotonic() + _DECISION_SECONDS)
@@ -263,6 +292,10 @@ class Pipeline:
             if condition is not None and condition.errors and id(condition) not in self._reported:
                 self._reported.add(id(condition))
                 self._warn(f"{condition.text!r} could not be decided for some rows: {condition.first_error}")
+
+
+def _stage(node: _Node, gadget: int) -> Stage | None:
+    return node.stages[gadget] if gadget < len(node.stages) else None
 
 
 def _observe(clock: NodeClock, payload: Mapping[str, Any]) -> None:

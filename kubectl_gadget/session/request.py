@@ -43,5 +43,5 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         parameter.variable: values.get(parameter.name, parameter.default)
         for parameter in gadget.parameters
-        if values.get(parameter.name, parameter.default) is not None
+        if parameter.variable and values.get(parameter.name, parameter.default) is not None
     }

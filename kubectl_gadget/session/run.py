@@ -24,6 +24,7 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.request import build
+from kubectl_gadget.views.stage import Stage, make_stage
 
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 5.0
@@ -48,8 +49,11 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     progress = Progress(stderr, options.quiet, options.verbose)
     merge = TimeMerge(int(options.sort_wait * 1e9), options.sort)
 
+    def make_stages() -> list[Stage | None]:
+        return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
+
     def make_pipeline(backlog: Backlog, events: PipelineEvents) -> Pipeline:
-        return Pipeline(backlog, gadgets, conditions, merge, sink, events, nodes.wants)
+        return Pipeline(backlog, gadgets, conditions, merge, sink, events, nodes.wants, make_stages)
 
     nodes = choose_nodes(options, progress)
     return asyncio.run(Run(options, nodes, request, make_pipeline, progress).main())

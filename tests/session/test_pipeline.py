@@ -248,3 +248,10 @@ async def test_a_full_disk_is_an_error_that_says_so() -> None:
     bench.backlog.close()
     with pytest.raises(GadgetError, match="No space left on device"):
         bench.pipeline.run()
+
+
+async def test_nothing_is_printed_when_no_node_started() -> None:
+    bench = Bench()
+    await bench.feed("n1", DETACHED)
+    bench.finish()
+    assert bench.stream.getvalue() == ""
