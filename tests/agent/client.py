@@ -33,6 +33,7 @@ class Client:
         self.ring: dict[int, bytearray] = {}
         self.complete_until: dict[int, int] = {}
         self._decoder = FrameDecoder()
+        self._next_heartbeat = time.monotonic() + 5
         self.process = subprocess.Popen(
             [*wrapper, *command],
             cwd=PROJECT,
@@ -84,9 +85,17 @@ class Client:
         return bool(data)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Reads until `condition` holds. Fails when the stream ends first."""
+        """Reads until `condition` holds, and keeps the session alive. Fails when the stream ends, or brings no new
+        events for a while, before that."""
         end = time.monotonic() + PATIENCE
+        bytes_before = 0
         while not condition():
+            if (bytes_now := sum(map(len, self.ring.values()))) > bytes_before:
+                bytes_before = bytes_now
+                end = time.monotonic() + PATIENCE
+            if time.monotonic() > self._next_heartbeat:
+                self._next_heartbeat = time.monotonic() + 5
+                self.send(FrameType.HEARTBEAT, {"id": 0})
             assert time.monotonic() < end, f"waited in vain; the last frames: {self.types()[-9:]}"
             assert self.read(), f"the stream ended; the last frames: {self.types()[-9:]} {self.frames[-1:]}"
 

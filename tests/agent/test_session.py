@@ -91,14 +91,28 @@ def test_started_names_what_was_chosen_and_where_it_hooks(client: Client, opens:
     assert entry == {"chosen": ["openat_exit"], "hooks": ["tracepoint/syscalls/sys_exit_openat"], "skipped": []}
 
 
-def test_a_million_opens_at_full_speed_lose_nothing(client: Client, opens: Compiled, opener: Opener) -> None:
-    run_on(client, opens, opener, ring_bytes=4 << 20)
+def test_at_full_speed_every_open_is_sent_or_counted_as_lost(client: Client, opens: Compiled, opener: Opener) -> None:
+    """How many are lost depends on the machine's load; bench/ measures that."""
+    run_on(client, opens, opener)
     opener.begin(1_000_003)
-    client.wait_until(lambda: len(client.ring.get(0, b"")) == 1_000_003 * RECORD)
+    counted = 0
+    while counted < 1_000_003:
+        stats = client.wait_for(FrameType.STATS, after=len(client.frames))
+        counted = stats["gadgets"][0]["events"] + lost_of(stats)
     opener.end()
     end = client.stop()
+    assert len(client.ring[0]) // RECORD + lost_of(end["stats"]) == 1_000_003
+
+
+def test_bursts_that_fit_into_the_ring_lose_nothing(client: Client, opens: Compiled, opener: Opener) -> None:
+    run_on(client, opens, opener, ring_bytes=1 << 20)
+    burst = (1 << 20) // RECORD - 1
+    for number in range(1, 24):
+        opener.open(burst)
+        client.wait_until(lambda number=number: len(client.ring.get(0, b"")) == number * burst * RECORD)  # type: ignore[misc]
+    end = client.stop()
     assert lost_of(end["stats"]) == 0
-    assert len(client.ring[0]) == 1_000_003 * RECORD
+    assert len(list(records(client.ring[0]))) == 23 * burst
 
 
 def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_grow(
