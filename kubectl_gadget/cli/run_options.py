@@ -36,13 +36,21 @@ class RunFlags:
 
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
     """One run. Raises UsageError when flags contradict each other."""
+    from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
+
     _check(pods, flags)
+    kube = flags.cluster.options()
+    local = flags.target.local
+    if local is None:
+        local = not has_kubeconfig(kube)
+    if local:
+        _check_local(flags)
     output, engine = flags.output, flags.engine
     defaults = RunOptions(gadgets)
     return RunOptions(
         gadgets=gadgets,
         selection=_selection(pods, flags),
-        kube=flags.cluster.options(),
+        kube=kube,
         agent=agent_options(flags.image, flags.start),
         output=OutputOptions(
             format=output.output or "table",
@@ -50,7 +58,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
             color=output.color or "auto",
             columns=output.columns or (),
         ),
-        local=flags.target.local,
+        local=local,
         filter=output.filter,
         fail_on=output.fail_on,
         expect=output.expect,
@@ -95,16 +103,18 @@ def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
         raise UsageError("--sort-wait says how to sort, and --no-sort says not to")
     if output.expect and output.timeout is None and output.max_events is None:
         raise UsageError("--expect needs an end to wait for", "--timeout 30s, or --max-events N")
-    if flags.target.local:
-        _check_local(flags)
 
 
 def _check_local(flags: RunFlags) -> None:
-    if flags.scope.selector:
-        raise UsageError("--selector makes no sense with --local: only a cluster knows the labels of pods")
-    if flags.target.nodes:
-        raise UsageError("--node makes no sense with --local: there is one node only")
-    for given in (flags.image, flags.start, flags.cluster):
+    """Refuses flags that only a cluster gives a meaning to."""
+    for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
         for name, value in vars(given).items():
-            if value is not None:
-                raise UsageError(f"{spelling(type(given), name)} makes no sense with --local: no cluster is used")
+            if value is None or name in _LOCAL_TOO:
+                continue
+            flag = spelling(type(given), name)
+            if flags.target.local:
+                raise UsageError(f"{flag} makes no sense with --local: it is for a cluster")
+            raise UsageError(f"{flag} needs a cluster, and no kubeconfig was found", "set KUBECONFIG or --kubeconfig")
+
+
+_LOCAL_TOO = frozenset({"namespace", "all_namespaces", "containers", "host", "local"})

@@ -1,16 +1,22 @@
 """What the TAB key offers."""
 
 import io
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import cluster_names, complete, main
 from kubectl_gadget.cli.arguments import Given
 from tests.cli.conftest import Runs
+
+PROGRAMS = Path(sys.executable).parent
 
 
 def offered(*words: str) -> list[str]:
@@ -139,3 +145,15 @@ def test_every_value_that_is_offered_is_accepted(runs: Runs, words: str) -> None
     assert len(candidates) > 1
     for word in candidates:
         assert main.run([*words.split(), word + "{.pod}" * word.endswith("=")]) == 0
+
+
+@pytest.mark.skipif(
+    not (shutil.which("kubectl") and (PROGRAMS / "kubectl_complete-gadget").exists()),
+    reason="kubectl, or kubectl_complete-gadget beside this Python, is not installed",
+)
+def test_kubectl_itself_hands_on_what_is_offered(built_in: list[GadgetSummary]) -> None:
+    environment = {**os.environ, "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    command = ["kubectl", "__complete", "gadget", "trace", "open", "--fail"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    names = [line.partition("\t")[0] for line in result.stdout.splitlines()]
+    assert names == ["--failed", "--fail-on", ":4"]

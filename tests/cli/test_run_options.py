@@ -1,6 +1,7 @@
 """What a command line asks of the session."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_without_flags_the_defaults_of_a_run_are_kept(asked: Ask) -> None:
     options = asked("trace open")
-    assert options == RunOptions(options.gadgets)
+    assert options == RunOptions(options.gadgets, local=True)
     assert [run.gadget.name for run in options.gadgets] == ["trace_open"]
     assert options.gadgets[0].parameters == {}
 
@@ -58,6 +59,13 @@ def test_every_flag_of_a_run_arrives(asked: Ask) -> None:
         strict=True,
         verbose=True,
     )
+
+
+def test_a_kubeconfig_makes_it_a_run_on_a_cluster_unless_local_is_asked_for(asked: Ask, tmp_path: Path) -> None:
+    (tmp_path / "config").touch()
+    assert asked(f"trace open --kubeconfig {tmp_path}/config").local is False
+    assert asked("--server https://x trace open").local is False
+    assert asked("trace open --local").local is True
 
 
 def test_every_flag_of_the_connection_arrives(asked: Ask) -> None:
@@ -125,7 +133,7 @@ def test_parameters_of_the_gadget_arrive_by_name_and_only_those_given(asked: Ask
 
 
 def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
-    assert asked("trace open -l 'app in (a,b),!legacy'").selection.selector == "app in (a,b),!legacy"
+    assert asked("trace open -s x -l 'app in (a,b),!legacy'").selection.selector == "app in (a,b),!legacy"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +143,9 @@ def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
         ("-q -v", "exclude each other"),
         ("--no-sort --sort-wait 1s", "--no-sort says not to"),
         ("--expect x", "needs an end"),
-        ("--local -l app=x", "only a cluster knows"),
-        ("--local --node a", "one node only"),
+        ("--local -l app=x", "--selector makes no sense with --local"),
+        ("--local --node a", "--node makes no sense with --local"),
+        ("--node a", "--node needs a cluster, and no kubeconfig was found"),
         ("--local --image x", "--image makes no sense with --local"),
         ("--local --as me", "--as makes no sense with --local"),
         ("--timeout 0", "--timeout '0': must be more than 0"),
