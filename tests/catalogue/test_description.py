@@ -1,0 +1,126 @@
+"""A gadget's YAML: what is read, and how exactly it is said what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_gadget.catalogue.description import read_description, shared_parameters
+from kubectl_gadget.errors import UsageError
+
+SHARED_FIRST = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
+
+
+def gadget(**changes: Any) -> dict[str, Any]:
+    """A small gadget that is right; None takes a key away."""
+    value = {
+        "command": "trace something",
+        "group": "files",
+        "summary": "Something",
+        "record": "trace_something",
+        "programs": [{"any_of": [["a", "b"], ["c"]]}],
+        "columns": ["pid", {"name": "what", "description": "what it was"}],
+        "examples": [{"command": "kubectl gadget trace something", "description": "all"}],
+        **changes,
+    }
+    return {key: item for key, item in value.items() if item is not None}
+
+
+def write(directory: Path, value: object) -> Path:
+    path = directory / "trace_something.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return path
+
+
+def complaint(directory: Path, value: object) -> str:
+    path = write(directory, value)
+    with pytest.raises(UsageError) as error:
+        read_description(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
+
+
+def test_the_name_is_that_of_the_file(tmp_path: Path) -> None:
+    read = read_description(write(tmp_path, gadget()))
+    assert (read.name, read.command) == ("trace_something", ("trace", "something"))
+    assert read.programs[0].any_of == (("a", "b"), ("c",))
+
+
+def test_columns_of_every_gadget_follow_those_that_are_named(tmp_path: Path) -> None:
+    columns = read_description(write(tmp_path, gadget())).columns
+    assert [column.name for column in columns[:3]] == ["pid", "what", "timestamp"]
+    assert set(SHARED_FIRST) < {column.name for column in columns}
+
+
+def test_only_columns_that_are_named_are_in_the_default_table(tmp_path: Path) -> None:
+    columns = read_description(write(tmp_path, gadget())).columns
+    assert [column.name for column in columns if column.show == "default"] == ["pid", "what"]
+
+
+def test_a_column_of_every_gadget_may_be_shown_otherwise(tmp_path: Path) -> None:
+    column = {"name": "ppid", "show": "default", "width": 9}
+    (ppid, *_) = read_description(write(tmp_path, gadget(columns=[column]))).columns
+    assert (ppid.show, ppid.width, ppid.align, ppid.title) == ("default", 9, "right", "PPID")
+    assert ppid.description
+
+
+def test_a_column_is_titled_by_its_name(tmp_path: Path) -> None:
+    column = {"name": "two_words", "description": "x", "field": "other"}
+    (read, *_) = read_description(write(tmp_path, gadget(columns=[column]))).columns
+    assert (read.title, read.field) == ("TWO WORDS", "other")
+
+
+def test_every_gadget_can_be_filtered_by_pid_comm_and_uid() -> None:
+    assert [(item.name, item.column, item.test) for item in shared_parameters()] == [
+        (name, name, "equal") for name in ("pid", "comm", "uid")
+    ]
+
+
+PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"command": None}, "command is missing"),
+        ({"summary": ""}, "summary is missing"),
+        ({"summary": 7}, "summary has to be a text, not 7"),
+        ({"colums": []}, "colums is not known here; one of command, group,"),
+        ({"columns": "pid"}, "columns has to be a list, not 'pid'"),
+        ({"columns": [7]}, "columns[0] has to be a mapping, not 7"),
+        ({"columns": ["pid", "what"]}, "columns[1] what is not a column of every gadget; it needs a description"),
+        ({"columns": ["pid", "pid"]}, "columns[1].name is there twice: pid"),
+        ({"columns": [{"name": "x"}]}, "columns[0].description is missing"),
+        ({"columns": [{"name": "pid", "width": True}]}, "columns[0].width has to be a whole number, not True"),
+        ({"columns": [{"name": "pid", "width": 0}]}, "columns[0].width has to be 1 to 200, not 0"),
+        ({"columns": [{"name": "pid", "show": "no"}]}, "columns[0].show has to be default or wide or json, not 'no'"),
+        ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show has to be a text, not False"),
+        ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of has to be a list of lists of programs"),
+        ({"programs": [{"any_of": [["a"]], "optional": True}]}, "programs[0].purpose is missing"),
+        ({"parameters": [PARAMETER | {"type": "float"}]}, "parameters[0].type has to be bool or int or string"),
+        ({"parameters": [PARAMETER | {"type": None}]}, "parameters[0].type is missing"),
+        ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default has to be true or false, not 1"),
+        ({"parameters": [PARAMETER | {"test": "equal"}]}, "parameters[0].column is missing: they go together"),
+        ({"examples": []}, "examples is missing"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_key(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    assert complaint(tmp_path, gadget(**changes)).startswith(said)
+
+
+def test_a_list_is_no_gadget(tmp_path: Path) -> None:
+    assert complaint(tmp_path, []) == "the file has to be a mapping, not []"
+
+
+def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("command: [trace\nopen")
+    with pytest.raises(UsageError, match=r"broken\.yaml is no YAML: [\s\S]*line 2"):
+        read_description(path)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_description(tmp_path / "none.yaml")
