@@ -75,18 +75,19 @@ struct gadget_sockaddr {
 	__u8 v6[16];
 };
 
-/* Reads an address that the caller passed. False: it is none of IPv4 or IPv6, or cannot be read. */
-static __always_inline bool gadget_user_address(gadget_ip address, __u16 *port, const void *from)
+static __always_inline bool gadget_read_address(gadget_ip address, __u16 *port, const void *from, bool user)
 {
 	struct gadget_sockaddr passed = {};
-
 	/* The shorter one first, since nothing may follow it. */
-	if (bpf_probe_read_user(&passed, offsetof(struct gadget_sockaddr, v6), from))
+	const __u32 shorter = offsetof(struct gadget_sockaddr, v6);
+
+	if (user ? bpf_probe_read_user(&passed, shorter, from) : bpf_probe_read_kernel(&passed, shorter, from))
 		return false;
 	if (passed.family == AF_INET) {
 		gadget_ip_from_v4(address, passed.v4);
 	} else if (passed.family == AF_INET6) {
-		if (bpf_probe_read_user(&passed, sizeof(passed), from))
+		if (user ? bpf_probe_read_user(&passed, sizeof(passed), from)
+			 : bpf_probe_read_kernel(&passed, sizeof(passed), from))
 			return false;
 		__builtin_memcpy(address, passed.v6, sizeof(passed.v6));
 	} else {
@@ -94,4 +95,16 @@ static __always_inline bool gadget_user_address(gadget_ip address, __u16 *port, 
 	}
 	*port = bpf_ntohs(passed.port);
 	return true;
+}
+
+/* Reads an address that the caller passed. False: it is none of IPv4 or IPv6, or cannot be read. */
+static __always_inline bool gadget_user_address(gadget_ip address, __u16 *port, const void *from)
+{
+	return gadget_read_address(address, port, from, true);
+}
+
+/* The same from the kernel's memory. */
+static __always_inline bool gadget_kernel_address(gadget_ip address, __u16 *port, const void *from)
+{
+	return gadget_read_address(address, port, from, false);
 }

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <linux/in.h>
 #include <linux/types.h>
 #include <kernel/cgroup.h>
 #include <kernel/task.h>
@@ -13,12 +14,9 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_UDPLITE 136
-
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
+#define SOCK_RAW 3
 
 /* include/net/tcp_states.h */
 enum {
@@ -38,7 +36,8 @@ enum {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct in6_addr {
+/* The kernel's own name for it is taken by the header that programs share with it. */
+struct in6_addr___kernel {
 	union {
 		__u8 u6_addr8[16];
 	} in6_u;
@@ -55,8 +54,8 @@ struct sock_common {
 	unsigned char skc_reuseport : 1;
 	unsigned char skc_ipv6only : 1;
 	int skc_bound_dev_if;
-	struct in6_addr skc_v6_daddr;
-	struct in6_addr skc_v6_rcv_saddr;
+	struct in6_addr___kernel skc_v6_daddr;
+	struct in6_addr___kernel skc_v6_rcv_saddr;
 	unsigned long skc_flags;
 };
 

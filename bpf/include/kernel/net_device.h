@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Network devices and where a network namespace keeps them. The trap: a number means a device only within its own one. */
+#pragma once
+
+#include <linux/types.h>
+#include <kernel/socket.h>
+
+/* NETDEV_HASHENTRIES of include/net/net_namespace.h. */
+#define GADGET_DEVICE_BUCKETS 256
+/* Devices in a bucket that are looked at. */
+#define GADGET_DEVICE_STEPS 16
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct net_device {
+	char name[16];
+	int ifindex;
+	struct hlist_node index_hlist;
+};
+
+struct net {
+	struct hlist_head *dev_index_head;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct sock_common___net {
+	possible_net_t skc_net;
+};
+
+#pragma clang attribute pop
+
+/* The name of device number `index` in the socket's network namespace; empty when there is none. */
+static __always_inline void gadget_device_name(char name[16], struct sock *sk, __u32 index)
+{
+	struct sock_common___net *common = (void *)sk;
+	struct hlist_head *heads;
+	struct hlist_node *node = NULL;
+
+	__builtin_memset(name, 0, 16);
+	if (!index)
+		return;
+	heads = BPF_CORE_READ(common, skc_net.net, dev_index_head);
+	/* The array's elements are single pointers in every kernel. */
+	bpf_probe_read_kernel(&node, sizeof(node), (void **)heads + index % GADGET_DEVICE_BUCKETS);
+	for (int step = 0; step < GADGET_DEVICE_STEPS && node; step++) {
+		struct net_device *device = (void *)node - bpf_core_field_offset(struct net_device, index_hlist);
+
+		if (BPF_CORE_READ(device, ifindex) == index) {
+			bpf_core_read(name, 16, &device->name);
+			return;
+		}
+		node = BPF_CORE_READ(node, next);
+	}
+}
