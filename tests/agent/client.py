@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,7 +56,7 @@ class Client:
         self.process.kill()
         self.process.wait()
         self.output.close()
-        if not self.input.closed:
+        with suppress(BrokenPipeError):  # what was not yet flushed to an agent that has ended
             self.input.close()
 
     def send(self, type: FrameType, value: dict[str, Any] | None = None) -> None:
@@ -72,7 +73,11 @@ class Client:
         self.wait_for(FrameType.STARTED)
 
     def read(self, timeout: float = 0.1) -> bool:
-        """Reads what is there. False at the end of the stream."""
+        """Reads what is there, and keeps the session alive. False at the end of the stream."""
+        if time.monotonic() > self._next_heartbeat and not self.input.closed:
+            self._next_heartbeat = time.monotonic() + 5
+            with suppress(BrokenPipeError):  # the stream's end tells why
+                self.send(FrameType.HEARTBEAT, {"id": 0})
         if not select.select([self.output], [], [], timeout)[0]:
             return True
         data = os.read(self.output.fileno(), 1 << 20)
@@ -85,7 +90,7 @@ class Client:
         return bool(data)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Reads until `condition` holds, and keeps the session alive. Fails when the stream ends, or brings no new
+        """Reads until `condition` holds. Fails when the stream ends, or brings no new
         events for a while, before that."""
         end = time.monotonic() + PATIENCE
         bytes_before = 0
@@ -93,9 +98,6 @@ class Client:
             if (bytes_now := sum(map(len, self.ring.values()))) > bytes_before:
                 bytes_before = bytes_now
                 end = time.monotonic() + PATIENCE
-            if time.monotonic() > self._next_heartbeat:
-                self._next_heartbeat = time.monotonic() + 5
-                self.send(FrameType.HEARTBEAT, {"id": 0})
             assert time.monotonic() < end, f"waited in vain; the last frames: {self.types()[-9:]}"
             assert self.read(), f"the stream ended; the last frames: {self.types()[-9:]} {self.frames[-1:]}"
 

@@ -92,7 +92,10 @@ def test_a_container_that_starts_later_is_named_before_its_first_event(
 
 def test_twenty_containers_that_live_a_moment_are_all_named(client: Client, opens: Compiled, pods: DemoPods) -> None:
     trace(client, opens, namespaces=["default"])
-    ids = {pods.run_short("default", f"short-{n}", ["true"]).containers["main"].id for n in range(20)}
+    ids = set()
+    for number in range(20):
+        ids.add(pods.run_short("default", f"short-{number}", ["true"]).containers["main"].id)
+        client.read(0)
     client.stop()
     named = {id: container["pod"] for id, container in client.containers().items() if id in ids}
     assert sorted(named.values()) == sorted(f"short-{n}" for n in range(20))
