@@ -141,6 +141,15 @@ def _words(*words: str) -> Kind:
     )
 
 
+def _bits(*names: str) -> Kind:
+    """Flags that only gadgets use, lowest bit first."""
+
+    def spell(flags: int) -> str:
+        return "|".join(name for bit, name in enumerate(names) if flags & 1 << bit)
+
+    return _spelt_with_raw(spell)
+
+
 def _known(spell: Callable[[int], str]) -> Kind:
     """A number that may be unknown."""
 
@@ -377,6 +386,12 @@ KINDS: dict[str, Kind] = {
     "gadget_ip_protocol": _spelt_with_raw(protocol_name),
     "gadget_tcp_state": _spelt_with_raw(tcp_state_name),
     "gadget_tcp_flags": _spelt_with_raw(tcp_flag_names),
+    "gadget_device": Kind(
+        _text_members(_fixed, sizable=False), lambda batch, field: [text or "-" for text in _text(_fixed(batch, field))]
+    ),
+    "gadget_bind_options": _bits(
+        "REUSEADDR", "REUSEPORT", "FREEBIND", "TRANSPARENT", "BIND_ADDRESS_NO_PORT", "V6ONLY"
+    ),
     "gadget_tcp_operation": _words("connect", "accept", "close"),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),

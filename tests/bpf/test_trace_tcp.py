@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ import pytest
 from tests.bpf import network
 from tests.bpf.network import address, in_namespace
 from tests.bpf.tracer import Tracer
+from tests.bpf.uring import Uring
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
 SENT, RECEIVED = 70_001, 301
 CONNECT, ACCEPT, CLOSE = 1, 2, 3
 UNKNOWN = (1 << 64) - 1
+COMM = Path("/proc/self/comm").read_text().strip()
 HOSTS = [network.V4, network.V6, "::ffff:127.0.0.1"]
 SHOWN = {"::ffff:127.0.0.1": network.V4}
 
@@ -105,7 +108,7 @@ def test_a_record_says_who_and_which_descriptor() -> None:
         records = of(pid, tracer)
     assert [record["fd"] for record in records] == [client, accepted, -1, -1]
     assert {record["ppid"] for record in records} == {os.getpid()}
-    assert {record["comm"] for record in records} == {"pytest"}
+    assert {record["comm"] for record in records} == {COMM}
     assert {(record["uid"], record["gid"]) for record in records} == {(os.getuid(), os.getgid())}
 
 
@@ -222,7 +225,7 @@ def test_a_connection_older_than_the_trace_has_its_owner_and_no_duration() -> No
             accepted.close()
             records = tracer.records()
     assert [(record["pid"], record["comm"], record["duration"]) for record in records] == [
-        (os.getpid(), "pytest", UNKNOWN)
+        (os.getpid(), COMM, UNKNOWN)
     ] * 2
 
 
@@ -270,3 +273,18 @@ def test_a_filter_on_a_process_holds_for_events_in_interrupts() -> None:
     with Tracer("trace_tcp", pid=1) as tracer:
         in_namespace(lambda: talk(network.V4, TIMES))
         assert tracer.records() == []
+
+
+def test_what_io_uring_accepts_is_seen_once() -> None:
+    def deed() -> None:
+        with Uring() as ring, network.listener(network.V4) as server:
+            for _ in range(TIMES):
+                with socket.create_connection(server.getsockname()):
+                    os.close(ring.accept(server.fileno()))
+
+    with Tracer("trace_tcp", accept=True) as tracer:
+        if "accept_of_uring" not in tracer.programs:
+            pytest.skip("this kernel has no fexit")
+        pid, _ = in_namespace(deed)
+        records = of(pid, tracer)
+    assert [(record["operation"], record["fd"]) for record in records] == [(ACCEPT, -1)] * TIMES

@@ -1,4 +1,4 @@
-"""Just enough of io_uring to submit opens: one ring, filled, submitted and reaped as a whole.
+"""Just enough of io_uring to submit opens, binds and accepts: one ring, filled, submitted and reaped as a whole.
 
 The layout is that of io_uring_setup(2). The trap: what is passed by address must live until the kernel is done.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tests.bpf.deeds import AT_FDCWD, syscall
 
 SETUP, ENTER = 425, 426
-OP_NOP, OP_OPENAT, OP_OPENAT2 = 0, 18, 28
+OP_NOP, OP_ACCEPT, OP_OPENAT, OP_OPENAT2, OP_BIND = 0, 13, 18, 28, 56
 IOSQE_ASYNC = 1 << 4
 GETEVENTS = 1
 _SQES = 0x10000000
@@ -73,12 +73,21 @@ class Uring:
                 entries.append((OP_OPENAT, flags, ctypes.addressof(path), 0, request.mode, request.flags))
         return self._run(entries)
 
-    def _run(self, entries: Sequence[tuple[int, int, int, int, int, int]]) -> list[int]:
+    def bind(self, fd: int, address: bytes) -> int:
+        """The result of binding a socket to a struct sockaddr (Linux 6.11)."""
+        kept = ctypes.create_string_buffer(address, len(address))
+        return self._run([(OP_BIND, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
+
+    def accept(self, fd: int) -> int:
+        """The new file descriptor."""
+        return self._run([(OP_ACCEPT, 0, 0, 0, 0, 0)], fd)[0]
+
+    def _run(self, entries: Sequence[tuple[int, int, int, int, int, int]], fd: int = AT_FDCWD) -> list[int]:
         tail = self._word(self._sq[1])
         mask = self._word(self._sq[2])
         for number, (opcode, flags, address, offset, length, open_flags) in enumerate(entries):
             slot = (tail + number) & mask
-            sqe = _SQE.pack(opcode, flags, 0, AT_FDCWD, offset, address, length, open_flags, number)
+            sqe = _SQE.pack(opcode, flags, 0, fd, offset, address, length, open_flags, number)
             self._sqes[slot * 64 : slot * 64 + 64] = sqe
             struct.pack_into("<I", self._rings, self._sq[6] + slot * 4, slot)
         struct.pack_into("<I", self._rings, self._sq[1], tail + len(entries))

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace bind: emits one `struct trace_bind` for each attempt to give a socket of IPv4 or IPv6 an address of its own.
+ *
+ * Hooks: the exit of bind; and, for sockets that io_uring binds, that of the function that both share, __sys_bind_socket
+ * (6.11). Not seen: addresses that the kernel gives by itself, at connect, listen or sendto, and system calls of 32-bit
+ * programs.
+ */
+#include <gadget/address.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/socket_file.h>
+#include <gadget/syscall.h>
+#include <kernel/net_device.h>
+#include <kernel/tracepoint.h>
+
+#if defined(__TARGET_ARCH_x86)
+#define BIND 49
+#else
+#define BIND 200
+#endif
+
+/* Bits of INET_FLAGS_… of include/net/inet_sock.h, which are bit fields of their own before 6.6. */
+#define FREEBIND 11
+#define TRANSPARENT 15
+#define BIND_ADDRESS_NO_PORT 18
+
+/* Socket options that have a say in whether an address can be had. */
+typedef __u32 gadget_bind_options;
+
+enum {
+	OPTION_REUSEADDR = 1,
+	OPTION_REUSEPORT = 2,
+	OPTION_FREEBIND = 4,
+	OPTION_TRANSPARENT = 8,
+	OPTION_BIND_ADDRESS_NO_PORT = 16,
+	OPTION_V6ONLY = 32,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct inet_sock___flags {
+	unsigned long inet_flags;
+};
+
+struct inet_sock___bits {
+	__u8 freebind : 1;
+	__u8 transparent : 1;
+	__u8 bind_address_no_port : 1;
+};
+
+#pragma clang attribute pop
+
+/* A network device's name; empty: none. */
+typedef char gadget_device[16];
+
+struct trace_bind {
+	struct gadget_record record;
+	/* As the kernel gave them, when it did; else as asked for. */
+	gadget_ip address;
+	gadget_port port;
+	/* As asked for: 0 for any that is free. */
+	gadget_port asked_port;
+	gadget_ip_protocol protocol;
+	gadget_address_family family;
+	gadget_fd fd;
+	gadget_errno errno;
+	gadget_bind_options options;
+	/* The device that the socket is bound to; 0 and empty: none. */
+	__u32 device_index;
+	gadget_device device;
+};
+
+GADGET_RECORD(trace_bind);
+
+const volatile bool filter_failed = false;
+/* Asked for or given. 0: any. */
+const volatile __u16 filter_port = 0;
+
+static __always_inline __u32 inet_options(struct sock *sk)
+{
+	struct inet_sock___flags *flags = (void *)sk;
+	struct inet_sock___bits *bits = (void *)sk;
+	unsigned long set;
+
+	if (bpf_core_field_exists(flags->inet_flags)) {
+		set = BPF_CORE_READ(flags, inet_flags);
+		return (set >> FREEBIND & 1 ? OPTION_FREEBIND : 0) | (set >> TRANSPARENT & 1 ? OPTION_TRANSPARENT : 0) |
+		       (set >> BIND_ADDRESS_NO_PORT & 1 ? OPTION_BIND_ADDRESS_NO_PORT : 0);
+	}
+	return (BPF_CORE_READ_BITFIELD_PROBED(bits, freebind) ? OPTION_FREEBIND : 0) |
+	       (BPF_CORE_READ_BITFIELD_PROBED(bits, transparent) ? OPTION_TRANSPARENT : 0) |
+	       (BPF_CORE_READ_BITFIELD_PROBED(bits, bind_address_no_port) ? OPTION_BIND_ADDRESS_NO_PORT : 0);
+}
+
+static __always_inline __u32 options_of(struct sock *sk)
+{
+	struct sock_common *common = &sk->__sk_common;
+
+	return inet_options(sk) | (BPF_CORE_READ_BITFIELD_PROBED(common, skc_reuse) ? OPTION_REUSEADDR : 0) |
+	       (BPF_CORE_READ_BITFIELD_PROBED(common, skc_reuseport) ? OPTION_REUSEPORT : 0) |
+	       (BPF_CORE_READ_BITFIELD_PROBED(common, skc_ipv6only) ? OPTION_V6ONLY : 0);
+}
+
+/* `asked` says what was asked for. */
+static __always_inline void send(struct trace_bind *bind, struct sock *sk, long result)
+{
+	bind->errno = -result;
+	bind->port = bind->asked_port;
+	if (!result) {
+		gadget_local_ip(bind->address, sk);
+		/* Of a raw socket it is the protocol's number. */
+		if (BPF_CORE_READ(sk, sk_type) != SOCK_RAW)
+			bind->port = gadget_local_port(sk);
+	}
+	if (filter_port && bind->port != filter_port && bind->asked_port != filter_port)
+		return;
+	bind->protocol = BPF_CORE_READ(sk, sk_protocol);
+	bind->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	bind->options = options_of(sk);
+	bind->device_index = BPF_CORE_READ(sk, __sk_common.skc_bound_dev_if);
+	gadget_device_name(bind->device, sk, bind->device_index);
+	gadget_emit(&bind->record, sizeof(*bind), 0);
+}
+
+static __always_inline bool is_inet(struct sock *sk)
+{
+	__u16 family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : 0;
+
+	return family == AF_INET || family == AF_INET6;
+}
+
+SEC("tracepoint/syscalls/sys_exit_bind")
+int bind_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct pt_regs *registers = gadget_registers(gadget_task());
+	int fd = gadget_argument(registers, 0);
+	struct trace_bind bind;
+	struct sock *sk;
+
+	if (filter_failed && !ctx->ret)
+		return 0;
+	sk = gadget_socket_of_fd(fd);
+	if (!is_inet(sk) || !gadget_begin(&bind.record))
+		return 0;
+	bind.fd = fd;
+	if (!gadget_user_address(bind.address, &bind.asked_port, (const void *)gadget_argument(registers, 1))) {
+		gadget_no_ip(bind.address);
+		bind.asked_port = 0;
+	}
+	send(&bind, sk, ctx->ret);
+	return 0;
+}
+
+SEC("?fexit/__sys_bind_socket")
+int BPF_PROG(bind_of_uring, struct socket *socket, void *address, int length, int result)
+{
+	struct trace_bind bind;
+	struct sock *sk;
+
+	/* The system call tells more: the descriptor. */
+	if (gadget_syscall_number(gadget_registers(gadget_task())) == BIND || (filter_failed && !result))
+		return 0;
+	sk = BPF_CORE_READ(socket, sk);
+	if (!is_inet(sk) || !gadget_begin(&bind.record))
+		return 0;
+	bind.fd = -1;
+	if (!gadget_kernel_address(bind.address, &bind.asked_port, address)) {
+		gadget_no_ip(bind.address);
+		bind.asked_port = 0;
+	}
+	send(&bind, sk, result);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
