@@ -16,7 +16,10 @@ from kubectl_gadget.events.schema import Column, Example, Parameter, ProgramChoi
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 _TYPES = {"bool": bool, "int": int, "string": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
-_GADGET_KEYS = ("command", "group", "summary", "description", "record", "programs", "parameters", "columns", "examples")
+_GADGET_KEYS = (
+    *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
+    "examples",
+)
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
 _MANY_EXAMPLES = 1
@@ -37,6 +40,8 @@ class Description:
     parameters: tuple[Parameter, ...]
     columns: tuple[Column, ...]
     examples: tuple[Example, ...]
+    view: str = ""
+    sent: str = ""
 
 
 class Part:
@@ -95,6 +100,9 @@ def read_description(path: Path) -> Description:
     )
     if len(examples) < _MANY_EXAMPLES:
         top.fail("examples", "is missing: people read them first")
+    view, sent = top.get("view", str, ""), top.get("sent", str, "")
+    if bool(view) != bool(sent):
+        top.fail("sent" if view else "view", "is missing: a view makes rows (`record`) of what is `sent`")
     return Description(
         path=path,
         name=path.stem,
@@ -104,9 +112,11 @@ def read_description(path: Path) -> Description:
         description=top.get("description", str, "").strip(),
         record=top.need("record", str),
         programs=_programs(top),
-        parameters=tuple(_parameter(item) for item in top.parts("parameters", _PARAMETER_KEYS)),
+        parameters=tuple(_parameter(item, bool(view)) for item in top.parts("parameters", _PARAMETER_KEYS)),
         columns=_columns(top),
         examples=examples,
+        view=view,
+        sent=sent,
     )
 
 
@@ -144,7 +154,7 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
     return tuple(choices)
 
 
-def _parameter(item: Part) -> Parameter:
+def _parameter(item: Part, for_view: bool = False) -> Parameter:
     kind = item.one_of("type", tuple(_TYPES))
     if kind is None:
         item.fail("type", "is missing")
@@ -157,7 +167,7 @@ def _parameter(item: Part) -> Parameter:
         name=name,
         type=kind,
         description=item.need("description", str),
-        variable=item.need("variable", str),
+        variable=item.get("variable", str, "") if for_view else item.need("variable", str),
         default=item.get("default", _TYPES[kind]),
         column=column,
         test=test,

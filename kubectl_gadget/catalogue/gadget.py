@@ -54,9 +54,11 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
 def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
     """The whole gadget. Raises UsageError when the YAML names what the object has not got."""
     record = layouts[0].record(read.record)
+    sent = layouts[0].record(read.sent) if read.sent else None
     variables = layouts[0].globals()
     for layout in layouts[1:]:
-        if layout.record(read.record) != record or layout.globals() != variables:
+        same_sent = sent is None or layout.record(read.sent) == sent
+        if layout.record(read.record) != record or not same_sent or layout.globals() != variables:
             raise UsageError(f"{read.path}: the record or the variables differ between architectures")
     _check_programs(read, layouts)
     _check_columns(read, record)
@@ -75,6 +77,8 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         globals=variables,
         parameters=(*read.parameters, *shared),
         examples=read.examples,
+        view=read.view,
+        sent=sent,
     )
 
 
@@ -99,7 +103,7 @@ def _check_columns(read: Description, record: Record) -> None:
 def _check_parameters(read: Description, variables: dict[str, Global]) -> None:
     names = {column.name for column in read.columns}
     for parameter in read.parameters:
-        if parameter.variable not in variables:
+        if parameter.variable and parameter.variable not in variables:
             raise UsageError(
                 f"{read.path}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
                 f"one of {', '.join(sorted(variables))}",

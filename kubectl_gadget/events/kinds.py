@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.linux_network import (
     address_text,
@@ -393,6 +394,10 @@ KINDS: dict[str, Kind] = {
         "REUSEADDR", "REUSEPORT", "FREEBIND", "TRANSPARENT", "BIND_ADDRESS_NO_PORT", "V6ONLY"
     ),
     "gadget_tcp_operation": _words("connect", "accept", "close"),
+    "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),
+    "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
+    "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
+    "gadget_dns_role": _words("client", "server"),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),

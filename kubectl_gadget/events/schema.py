@@ -5,7 +5,7 @@ object's BTF; this module is that file's format. The trap: nothing heavy may be 
 too.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
@@ -71,7 +71,7 @@ class Parameter:
     type: Literal["bool", "int", "string"]
     description: str
     variable: str
-    """name of the `const volatile` global"""
+    """name of the `const volatile` global; empty: the gadget's view reads it"""
     default: bool | int | str | None = None
     """None: the global keeps the value that the C source gives it"""
     column: str | None = None
@@ -125,6 +125,14 @@ class Gadget:
     globals: dict[str, Global]
     parameters: tuple[Parameter, ...] = ()
     examples: tuple[Example, ...] = field(default=())
+    view: str = ""
+    """what makes rows of what the programs send (views/stage.py); empty: that are the rows"""
+    sent: Record | None = None
+    """what the programs send, when there is a view"""
+
+    def as_sent(self) -> "Gadget":
+        """The gadget with the record that its programs send."""
+        return self if self.sent is None else replace(self, record=self.sent)
 
     def column(self, name: str) -> Column:
         """The column of that name. Raises UsageError that offers the nearest names."""
@@ -143,14 +151,13 @@ class Gadget:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Gadget":
         """Reads what to_json wrote. Raises KeyError or TypeError when it is something else."""
-        record = value["record"]
         return cls(
             name=value["name"],
             command=tuple(value["command"]),
             group=value["group"],
             summary=value["summary"],
             description=value["description"],
-            record=Record(record["struct"], record["size"], tuple(Field(**item) for item in record["fields"])),
+            record=_record(value["record"]),
             columns=tuple(Column(**item) for item in value["columns"]),
             programs=tuple(
                 ProgramChoice(tuple(map(tuple, item["any_of"])), item["optional"], item["purpose"])
@@ -159,4 +166,10 @@ class Gadget:
             globals={name: Global(**item) for name, item in value["globals"].items()},
             parameters=tuple(Parameter(**item) for item in value["parameters"]),
             examples=tuple(Example(**item) for item in value["examples"]),
+            view=value.get("view", ""),
+            sent=None if value.get("sent") is None else _record(value["sent"]),
         )
+
+
+def _record(value: dict[str, Any]) -> Record:
+    return Record(value["struct"], value["size"], tuple(Field(**item) for item in value["fields"]))

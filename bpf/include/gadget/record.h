@@ -99,6 +99,9 @@ struct gadget_record {
  */
 #define GADGET_RECORD(NAME) const struct NAME *const volatile gadget_record_type = NULL
 
+/* The same for the rows that the client makes of what the programs send, where the YAML names a view. */
+#define GADGET_ROW(NAME) const struct NAME *const volatile gadget_row_type = NULL
+
 /* Set by the agent before the programs are loaded. */
 
 /* How deep the node's PID namespace lies: 0 is the initial one. */

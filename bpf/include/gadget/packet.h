@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Packets of sockets, as programs of type cgroup_skb see them: from the IP header on, of the node's sockets alone, and
+ * each once. The client makes rows of what they carry (kubectl_gadget/views/).
+ *
+ * The traps: such a program decides on the packet, so it has to return GADGET_PASS whatever happens; the current task
+ * may be any, so process and container are the socket's (gadget/packet_owner.h); and a packet here may be what the
+ * network card will cut into, or has put together from, forty.
+ */
+#pragma once
+
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <gadget/address.h>
+#include <gadget/output.h>
+#include <gadget/packet_owner.h>
+
+#define GADGET_PASS 1
+
+/* Payload of one record. A packet with more becomes several, of GADGET_PACKET_PIECES at most. */
+#define GADGET_PIECE_BYTES (16 << 10)
+#define GADGET_PACKET_PIECES 5
+
+/* Headers that may stand between those of IPv6 and of what it carries. */
+#define GADGET_EXTENSIONS 6
+
+#define GADGET_TCP_FIN 1
+#define GADGET_TCP_SYN 2
+#define GADGET_TCP_RST 4
+
+/* What all programs for packets send. */
+struct gadget_packet {
+	struct gadget_record record;
+	/* The socket's cookie: no other socket ever has it. */
+	__u64 socket;
+	/* The socket's end, and the other one, as this packet names them. */
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	gadget_port remote_port;
+	gadget_ip_protocol protocol;
+	/* 1: sent by the socket, 0: received. */
+	__u8 outgoing;
+	/* GADGET_TCP_… */
+	__u8 flags;
+	/* Of TCP, the number of the payload's first byte. */
+	__u32 sequence;
+	/* All that the packet carries, from this record's first byte on. */
+	__u32 payload_bytes;
+	/* As much of it as this record has. */
+	gadget_string payload;
+	__u32 unused_32;
+};
+
+/* To stand once for each program: where it builds its records. */
+#define GADGET_PACKET_SCRATCH(NAME) GADGET_SCRATCH(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES)
+
+/* The headers of IPv4. Returns where what it carries begins, 0 when that is not to be had. */
+static __always_inline __u32 gadget_read_ipv4(struct __sk_buff *skb, struct gadget_packet *packet)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)) || ip.ihl < 5)
+		return 0;
+	/* A later fragment has no header of what is carried. */
+	if (ip.frag_off & bpf_htons(0x1fff))
+		return 0;
+	gadget_ip_from_v4(packet->local, packet->outgoing ? ip.saddr : ip.daddr);
+	gadget_ip_from_v4(packet->remote, packet->outgoing ? ip.daddr : ip.saddr);
+	packet->protocol = ip.protocol;
+	return ip.ihl * 4;
+}
+
+static __always_inline __u32 gadget_read_ipv6(struct __sk_buff *skb, struct gadget_packet *packet)
+{
+	__u32 offset = sizeof(struct ipv6hdr);
+	struct ipv6hdr ip;
+	__u8 next;
+
+	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+		return 0;
+	__builtin_memcpy(packet->local, packet->outgoing ? &ip.saddr : &ip.daddr, sizeof(packet->local));
+	__builtin_memcpy(packet->remote, packet->outgoing ? &ip.daddr : &ip.saddr, sizeof(packet->remote));
+	next = ip.nexthdr;
+	for (int i = 0; i < GADGET_EXTENSIONS; i++) {
+		/* Of each: the next one, and the length in units of 8 bytes without the first 8. */
+		__u8 head[2];
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)
+			break;
+		if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
+			return 0;
+		next = head[0];
+		offset += (head[1] + 1) * 8;
+	}
+	packet->protocol = next;
+	return offset;
+}
+
+static __always_inline void gadget_set_ports(struct gadget_packet *packet, __be16 source, __be16 target)
+{
+	packet->local_port = bpf_ntohs(packet->outgoing ? source : target);
+	packet->remote_port = bpf_ntohs(packet->outgoing ? target : source);
+}
+
+/*
+ * Reads the headers of a packet of TCP or UDP into all that follows the record's head. Returns where the payload
+ * begins; 0: it is of something else, or broken.
+ */
+static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+{
+	__u32 offset;
+
+	packet->outgoing = outgoing;
+	packet->flags = 0;
+	packet->sequence = 0;
+	packet->unused_32 = 0;
+	offset = skb->protocol == bpf_htons(0x86dd) ? gadget_read_ipv6(skb, packet) : gadget_read_ipv4(skb, packet);
+	if (!offset)
+		return 0;
+	if (packet->protocol == IPPROTO_UDP) {
+		struct udphdr udp;
+
+		if (bpf_skb_load_bytes(skb, offset, &udp, sizeof(udp)))
+			return 0;
+		gadget_set_ports(packet, udp.source, udp.dest);
+		offset += sizeof(udp);
+	} else if (packet->protocol == IPPROTO_TCP) {
+		struct tcphdr tcp;
+
+		if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
+			return 0;
+		gadget_set_ports(packet, tcp.source, tcp.dest);
+		packet->flags = ((__u8 *)&tcp)[13];
+		packet->sequence = bpf_ntohl(tcp.seq);
+		if (packet->flags & GADGET_TCP_SYN)
+			packet->sequence++;
+		offset += tcp.doff * 4;
+	} else {
+		return 0;
+	}
+	packet->payload_bytes = skb->len > offset ? skb->len - offset : 0;
+	return offset;
+}
+
+/* Whether one end has this port. 0: any has. */
+static __always_inline bool gadget_has_port(const struct gadget_packet *packet, __u16 port)
+{
+	return !port || packet->local_port == port || packet->remote_port == port;
+}
+
+/* Fills in the record's head. False: the packet is not wanted. */
+static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct gadget_packet *packet)
+{
+	volatile __u64 *address = &packet->socket;
+	struct sock *sk;
+
+	/* By way of memory, since the verifier would let nothing be read of what it takes for a struct bpf_sock. */
+	*address = (__u64)skb->sk;
+	sk = (struct sock *)*address;
+	if (!sk || !gadget_begin_for_socket(&packet->record, sk, gadget_owner_of(sk)))
+		return false;
+	packet->socket = bpf_get_socket_cookie(skb);
+	return true;
+}
+
+/* Sends `bytes` of the payload, which begin at `offset` of the packet. They are no more than GADGET_PIECE_BYTES. */
+static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
+					      __u32 bytes)
+{
+	if (bytes) {
+		/* The verifier has to see the bounds of this very register. */
+		asm volatile("" : "+r"(bytes));
+		if (!bytes || bytes > GADGET_PIECE_BYTES ||
+		    bpf_skb_load_bytes(skb, offset, (void *)packet + sizeof(*packet), bytes))
+			return false;
+	}
+	packet->payload.offset = sizeof(*packet);
+	packet->payload.length = bytes;
+	gadget_emit(&packet->record, sizeof(*packet) + bytes, 0);
+	return true;
+}
+
+/* Sends a packet whose head and headers are in place, with at most `limit` bytes of its payload. */
+static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
+					       __u32 limit)
+{
+	__u32 left = packet->payload_bytes;
+	__u32 wanted = left < limit ? left : limit;
+
+	for (int i = 0; i < GADGET_PACKET_PIECES; i++) {
+		__u32 bytes = wanted < GADGET_PIECE_BYTES ? wanted : GADGET_PIECE_BYTES;
+
+		if (!gadget_send_piece(skb, packet, offset, bytes))
+			return;
+		wanted -= bytes;
+		if (!wanted)
+			return;
+		offset += bytes;
+		packet->sequence += bytes;
+		packet->payload_bytes -= bytes;
+	}
+}

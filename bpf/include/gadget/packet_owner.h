@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Programs that remember which process a socket is used by, for gadgets that look at packets. A gadget's YAML has to
+ * name them (see gadgets/trace_dns.yaml).
+ *
+ * They run where the current task is the one that acts: who makes a socket, who connects it, who sends from one that is
+ * not connected, who accepts; and, once at start, whoever has one open already. The trap: the ones for cgroups decide,
+ * too, so they return GADGET_ALLOW whatever happens.
+ */
+#pragma once
+
+#include <gadget/other_task.h>
+#include <gadget/socket_owner.h>
+#include <kernel/iterator.h>
+#include <kernel/tracepoint.h>
+
+#define GADGET_ALLOW 1
+
+/* `address` is that of a struct sock. */
+static __always_inline void gadget_own_socket(__u64 address, struct task_struct *task, __u64 flags)
+{
+	struct gadget_owner owner = {};
+
+	if (gadget_begin_for_task(&owner.record, task))
+		gadget_keep_owner((const void *)address, &owner, flags);
+	else if (flags != BPF_NOEXIST)
+		gadget_forget_owner((const void *)address);
+}
+
+SEC("cgroup/sock_create")
+int socket_made(struct bpf_sock *ctx)
+{
+	gadget_own_socket((__u64)ctx, gadget_task(), BPF_ANY);
+	return GADGET_ALLOW;
+}
+
+/* What TCP still has to send leaves after its socket was closed, so that one is forgotten later. */
+SEC("cgroup/sock_release")
+int socket_released(struct bpf_sock *ctx)
+{
+	if (ctx->protocol != IPPROTO_TCP)
+		gadget_forget_owner(ctx);
+	return GADGET_ALLOW;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(connection_gone, struct sock *sk)
+{
+	gadget_forget_owner(sk);
+	return 0;
+}
+
+static __always_inline int gadget_own_used(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk)
+		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
+	return GADGET_ALLOW;
+}
+
+SEC("cgroup/connect4")
+int connecting_v4(struct bpf_sock_addr *ctx)
+{
+	return gadget_own_used(ctx);
+}
+
+SEC("cgroup/connect6")
+int connecting_v6(struct bpf_sock_addr *ctx)
+{
+	return gadget_own_used(ctx);
+}
+
+SEC("cgroup/sendmsg4")
+int sending_v4(struct bpf_sock_addr *ctx)
+{
+	return gadget_own_used(ctx);
+}
+
+SEC("cgroup/sendmsg6")
+int sending_v6(struct bpf_sock_addr *ctx)
+{
+	return gadget_own_used(ctx);
+}
+
+static __always_inline int gadget_own_accepted(struct trace_event_raw_sys_exit *ctx)
+{
+	struct sock *sk = ctx->ret >= 0 ? gadget_socket_of_fd(ctx->ret) : NULL;
+
+	if (sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
+		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int accepted(struct trace_event_raw_sys_exit *ctx)
+{
+	return gadget_own_accepted(ctx);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int accepted4(struct trace_event_raw_sys_exit *ctx)
+{
+	return gadget_own_accepted(ctx);
+}
+
+/* The first process that has the file open. */
+SEC("iter/task_file")
+int find_users(struct bpf_iter__task_file *ctx)
+{
+	/* The verifier takes a second look into the context for another pointer. */
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct sock *sk;
+	__u16 family;
+
+	if (!file || !task)
+		return 0;
+	sk = gadget_socket_of_file(file);
+	if (!sk)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family == AF_INET || family == AF_INET6)
+		gadget_own_socket((__u64)sk, task, BPF_NOEXIST);
+	return 0;
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace dns: emits one `struct gadget_packet` for each packet of UDP or TCP from or to the servers' port. The client
+ * makes of them one `struct trace_dns` for each question: kubectl_gadget/views/dns.py.
+ *
+ * Hooks: cgroup_skb at the node's root. Not seen: questions that never leave their process, such as those that a cache
+ * answers, and what goes by TLS, HTTPS or QUIC.
+ */
+#include <gadget/packet.h>
+
+/* Queries asked (1) or served (2) here. */
+typedef __u32 gadget_dns_role;
+typedef __u16 gadget_dns_type;
+/* -1: there was no answer. -2: it is no DNS message. */
+typedef __s32 gadget_dns_rcode;
+/* The second 16 bits of a message. */
+typedef __u16 gadget_dns_flags;
+
+struct trace_dns {
+	struct gadget_record record;
+	/* From the first query to the answer; without one, as long as it was waited for. ~0: unknown. */
+	gadget_duration latency;
+	/* Of the answer; ~0: there is none. */
+	gadget_bytes size;
+	gadget_ip server;
+	gadget_ip client;
+	gadget_port server_port;
+	gadget_port client_port;
+	gadget_ip_protocol protocol;
+	gadget_dns_type type;
+	gadget_dns_rcode rcode;
+	gadget_dns_role role;
+	/* How often the same was asked again before there was an answer. */
+	__u32 retries;
+	__u16 id;
+	gadget_dns_flags flags;
+	gadget_string name;
+	gadget_strings addresses;
+	gadget_strings answers;
+};
+
+GADGET_RECORD(gadget_packet);
+GADGET_ROW(trace_dns);
+
+const volatile __u16 filter_port = 53;
+
+GADGET_PACKET_SCRATCH(received);
+GADGET_PACKET_SCRATCH(sent);
+
+static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+{
+	__u32 offset;
+
+	if (!packet)
+		return GADGET_PASS;
+	offset = gadget_read_headers(skb, packet, outgoing);
+	if (!offset || !gadget_has_port(packet, filter_port))
+		return GADGET_PASS;
+	if (!packet->payload_bytes && !(packet->flags & GADGET_TCP_SYN))
+		return GADGET_PASS;
+	if (gadget_begin_packet(skb, packet))
+		gadget_send_packet(skb, packet, offset, packet->protocol == IPPROTO_UDP ? GADGET_PIECE_BYTES : ~0U);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&received), false);
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&sent), true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

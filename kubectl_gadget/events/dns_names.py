@@ -1,0 +1,39 @@
+"""What DNS calls its numbers: types, response codes, flags. dnspython knows them; it is imported when one is spelt.
+
+The trap: a response code has 12 bits with EDNS, and two negative ones are ours (bpf/trace_dns.bpf.c).
+"""
+
+_OWN_RCODES = {-1: "NOANSWER", -2: "MALFORMED"}
+_FLAGS = (
+    (0x8000, "qr"),
+    (0x0400, "aa"),
+    (0x0200, "tc"),
+    (0x0100, "rd"),
+    (0x0080, "ra"),
+    (0x0020, "ad"),
+    (0x0010, "cd"),
+)
+_OPCODES = {1: "iquery", 2: "status", 4: "notify", 5: "update"}
+
+
+def dns_type_name(number: int) -> str:
+    """`A`, `HTTPS`, `TYPE65534`; empty for 0, which no record has."""
+    from dns import rdatatype
+
+    return rdatatype.to_text(rdatatype.RdataType.make(number)) if number else ""
+
+
+def dns_rcode_name(number: int) -> str:
+    """`NOERROR`, `NXDOMAIN`, `NOANSWER`, …"""
+    if number in _OWN_RCODES:
+        return _OWN_RCODES[number]
+    from dns import rcode
+
+    return rcode.to_text(rcode.Rcode(number)) if 0 <= number < 4096 else str(number)
+
+
+def dns_flag_names(flags: int) -> str:
+    """`qr rd ra`, as dig shows them; in front, what is asked for if that is no query."""
+    opcode = flags >> 11 & 15
+    names = [_OPCODES.get(opcode, f"opcode{opcode}")] if opcode else []
+    return " ".join(names + [name for bit, name in _FLAGS if flags & bit])

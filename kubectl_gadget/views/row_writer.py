@@ -1,0 +1,77 @@
+"""Writes rows as the kernel writes records: for views, whose rows go the same way as those of all gadgets.
+
+The trap: a text's place has 16 bits and its length 15, so what does not fit is cut, and marked as cut.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from kubectl_gadget.events.batch import STRING_TYPES
+from kubectl_gadget.events.schema import Record
+
+_CUT = 0x8000
+_MOST_BYTES = 0x7FFF
+_HEADER = struct.Struct("<II")
+_TEXT = struct.Struct("<HH")
+_CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | {
+    (1, True): "b",
+    (2, True): "h",
+    (4, True): "i",
+    (8, True): "q",
+}
+
+Value = int | bytes | str | list[str] | None
+
+
+class RowWriter:
+    """Rows of one record layout. `add` rows, then `take` them."""
+
+    def __init__(self, record: Record) -> None:
+        self._size = record.size
+        self._fields = {field.name: field for field in record.fields}
+        self._texts = [field for field in record.fields if field.type in STRING_TYPES]
+        self._rows: list[bytes] = []
+
+    def add(self, head: bytes, timestamp: int, values: dict[str, Value]) -> None:
+        """A row. `head` is struct gadget_record of a record that the row is about; fields not named are 0, and texts
+        absent. None means the same."""
+        row = bytearray(self._size)
+        row[: len(head)] = head
+        struct.pack_into("<Q", row, self._fields["timestamp"].offset, timestamp)
+        for field in self._texts:
+            _TEXT.pack_into(row, field.offset, 0, 1)
+        for name, value in values.items():
+            if value is not None:
+                self._put(row, name, value)
+        self._rows.append(_HEADER.pack(len(row), 0) + row + bytes(-len(row) % 8))
+
+    def take(self) -> bytes:
+        """The rows since the last call, as ring buffer bytes."""
+        rows, self._rows = self._rows, []
+        return b"".join(rows)
+
+    def _put(self, row: bytearray, name: str, value: Value) -> None:
+        field = self._fields[name]
+        if field.type in STRING_TYPES:
+            data = _encode(value)
+            room = min(_MOST_BYTES, 0xFFFF - len(row))
+            cut = _CUT if len(data) > room else 0
+            _TEXT.pack_into(row, field.offset, len(row), min(len(data), room) | cut)
+            row += data[:room]
+        elif isinstance(value, int):
+            struct.pack_into("<" + _CODES[field.size, field.signed], row, field.offset, value)
+        elif isinstance(value, bytes):
+            row[field.offset : field.offset + field.size] = value[: field.size].ljust(field.size, b"\0")
+        else:
+            raise TypeError(f"{name} cannot be {value!r}")
+
+
+def _encode(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    items: Iterable[str] = value
+    # An element cannot hold the NUL that ends it.
+    return b"".join(item.replace("\0", "\ufffd").encode("utf-8", "surrogateescape") + b"\0" for item in items)
