@@ -9,16 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import urllib3
-
-from kubectl_gadget.cluster.connection import CONNECT_SECONDS, PARALLEL, Connection, Query
-from kubectl_gadget.cluster.failure import Access, StatusError, from_exception, from_status
+from kubectl_gadget.cluster.connection import PARALLEL, Connection, Query
+from kubectl_gadget.cluster.failure import Access, StatusError, from_status
 from kubectl_gadget.cluster.kubeconfig import Cluster
 from kubectl_gadget.cluster.resources import ACCESS_REVIEWS, Object, Resource
 from kubectl_gadget.cluster.threads import in_thread
 from kubectl_gadget.errors import ForbiddenError
 
-_READ_SECONDS = 60.0
 _PAGE = "500"
 _BUSY_TRIES = 5
 FIELD_MANAGER = "kubectl-gadget"
@@ -141,10 +138,9 @@ class Api:
     ) -> Object:
         access = Access(verb, resource.qualified, namespace if resource.namespaced else None)
         url = self.connection.url(resource.path(namespace, name), query)
-        data = None if body is None else json.dumps(body).encode()
         async with self._slots:
             for attempt in range(_BUSY_TRIES):
-                answer = await in_thread(lambda: self._send(method, url, data, content, access))
+                answer = await in_thread(lambda: self._send(method, url, body, content, access))
                 if not isinstance(answer, float):
                     break
                 await asyncio.sleep(answer * (attempt + 1))
@@ -162,36 +158,24 @@ class Api:
             self._warn(text)
 
     def _send(
-        self, method: str, url: str, data: bytes | None, content: str, access: Access
+        self, method: str, url: str, body: Object | None, content: str, access: Access
     ) -> tuple[Object, list[str]] | float:
         """In a thread. The answer and the server's warnings, or the seconds to wait when it is busy."""
-        response = self._exchange(method, url, data, content)
-        if response.status == 401 and self.connection.renew():
-            response = self._exchange(method, url, data, content)
-        if response.status == 429:
-            return _seconds(response.headers.get("Retry-After"))
-        if response.status >= 400:
-            raise from_status(response.status, response.data, self.cluster.server, access, self.cluster.impersonate)
+        way = self.connection.way()
+        answer = self.connection.request(way, method, url, body, content)
+        if answer.status == 401 and self.connection.renew(way):
+            answer = self.connection.request(self.connection.way(), method, url, body, content)
+        if answer.status == 429:
+            return _seconds(answer.headers.get("Retry-After"))
+        if answer.status >= 400:
+            raise from_status(answer.status, answer.data, self.cluster.server, access, self.cluster.impersonate)
         try:
-            value: Any = json.loads(response.data)
+            value: Any = json.loads(answer.data)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise StatusError(response.status, "", f"{self.cluster.server} answered with something that is not the API")
-        return value, [_warning(line) for line in response.headers.getlist("Warning")]
-
-    def _exchange(self, method: str, url: str, data: bytes | None, content: str) -> urllib3.BaseHTTPResponse:
-        limit = self.cluster.request_timeout
-        timeout = urllib3.Timeout(connect=min(limit or CONNECT_SECONDS, CONNECT_SECONDS), read=limit or _READ_SECONDS)
-        headers = urllib3.HTTPHeaderDict()
-        for name, value in [*self.connection.headers(), ("Accept", "application/json"), ("Content-Type", content)]:
-            headers.add(name, value)
-        try:
-            return self.connection.pool().request(
-                method, url, body=data, headers=headers, timeout=timeout, redirect=False
-            )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise from_exception(error, self.cluster.server, self.connection.proxy) from None
+            raise StatusError(answer.status, "", f"{self.cluster.server} answered with something that is not the API")
+        return value, [_warning(line) for line in answer.headers.getlist("Warning")]
 
 
 def selectors(labels: str | None, fields: str | None) -> Query:

@@ -1,52 +1,63 @@
-"""How bytes get to the API server: TLS, client certificate, proxy, headers, for requests and websockets alike.
+"""How bytes get to the API server: the kubernetes library's client for requests, and what websockets need of the same.
 
 The trap: many clusters' own authority lacks the key usage extension, which Python ≥ 3.13 insists on and kubectl does
-not, so the strict check is taken off again.
+not, so the strict check is taken off again. All of this may block for as long as a credential plugin takes.
 """
 
-import ipaddress
 import ssl
-import tempfile
 import threading
-from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, urlencode, urlsplit
-from urllib.request import getproxies_environment
-
-import urllib3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
 
 from kubectl_gadget import __version__
+from kubectl_gadget.cluster import credentials
+from kubectl_gadget.cluster.failure import from_exception
 from kubectl_gadget.cluster.kubeconfig import Cluster
 from kubectl_gadget.errors import ClusterError
 
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient, Configuration
+    from urllib3 import HTTPHeaderDict
+
 CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
 PARALLEL = 32
 """Requests that are under way at once."""
 
 Query = tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to the API server: with these credentials, until it says 401."""
+
+    client: "ApiClient"
+    ssl_context: ssl.SSLContext | None
+    """None for http"""
+    proxy: str | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whatever its status."""
+
+    status: int
+    headers: "HTTPHeaderDict"
+    data: bytes
+
+
 class Connection:
-    """One API server: its address, and the ways there. May be used from several threads."""
+    """One API server. May be used from several threads; credentials are loaded once for all of them."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._url = urlsplit(cluster.server)
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+        url = urlsplit(cluster.server)
+        if url.scheme not in ("http", "https") or not url.hostname:
             raise ClusterError(f"the server {cluster.server!r} of the kubeconfig is not an http or https URL")
-        self.proxy = _proxy(cluster, self._url)
+        self._host = url.hostname
         self._lock = threading.Lock()
-        self._context: ssl.SSLContext | None = None
-        self._pool: urllib3.PoolManager | None = None
-
-    @property
-    def host(self) -> str:
-        return self._url.hostname or ""
-
-    @property
-    def server_hostname(self) -> str:
-        """The name that the server's certificate must bear."""
-        return self.cluster.tls_server_name or self.host
+        self._way: Way | None = None
 
     def url(self, path: str, query: Query = ()) -> str:
         """URL of a request."""
@@ -56,113 +67,103 @@ class Connection:
         """URL of a websocket."""
         return "ws" + self.url(path, query).removeprefix("http")
 
-    def headers(self) -> list[tuple[str, str]]:
-        """Who we are. May block, see credentials.py."""
-        headers = [("User-Agent", f"kubectl-gadget/{__version__}")]
-        if (authorization := self.cluster.credentials.authorization()) is not None:
-            headers.append(("Authorization", authorization))
-        return headers + list(self.cluster.impersonate)
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """None for http. May block, see credentials.py. Raises ClusterError."""
-        if self._url.scheme == "http":
-            return None
+    def way(self) -> Way:
+        """The way that all take now. Raises ClusterError."""
         with self._lock:
-            if self._context is None:
-                self._context = _ssl_context(self.cluster)
-            return self._context
+            if self._way is None:
+                self._way = _make_way(self.cluster)
+            return self._way
 
-    def pool(self) -> urllib3.PoolManager:
-        """Kept-alive connections for requests."""
-        context = self.ssl_context()
+    def renew(self, refused: Way) -> bool:
+        """After a 401: whether there are other credentials, which then are used from now on. Raises ClusterError."""
         with self._lock:
-            if self._pool is None:
-                self._pool = self._make_pool(context)
-            return self._pool
+            if self._way is not refused:
+                return True  # another request was refused too, and was here before
+            self._way = _make_way(self.cluster)
+            old, new = refused.client.configuration, self._way.client.configuration
+            return credentials.identity(old) != credentials.identity(new)
 
-    def renew(self) -> bool:
-        """After a 401: whether other credentials can be had, which then are used from now on."""
-        renewed = self.cluster.credentials.renew()
-        if renewed:
-            with self._lock:
-                self._context = self._pool = None
-        return renewed
+    def headers(self, way: Way) -> "HTTPHeaderDict":
+        """Who we are. Raises ClusterError."""
+        from urllib3 import HTTPHeaderDict
 
-    def _make_pool(self, context: ssl.SSLContext | None) -> urllib3.PoolManager:
-        settings: dict[str, Any] = {"maxsize": PARALLEL, "retries": False}
-        if context is not None:
-            settings["ssl_context"] = context
-            if self.cluster.insecure:
-                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-                settings |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
-            if self.cluster.tls_server_name:
-                settings |= {"server_hostname": self.server_hostname, "assert_hostname": self.server_hostname}
-        if self.proxy is None:
-            return urllib3.PoolManager(**settings)
-        if not self.proxy.startswith("socks"):
-            return urllib3.ProxyManager(self.proxy, **settings)
+        headers = HTTPHeaderDict({"User-Agent": f"kubectl-gadget/{__version__}"})
+        with self._lock:
+            authorization = credentials.authorization(way.client.configuration)
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        for name, value in self.cluster.impersonate:
+            headers.add(name, value)
+        return headers
+
+    def server_hostname(self, way: Way) -> str:
+        """The name that the server's certificate must bear."""
+        return way.client.configuration.tls_server_name or self._host
+
+    def request(self, way: Way, method: str, url: str, body: Any, content: str) -> Answer:
+        """One exchange, never tried again. Raises UnreachableError or another ClusterError."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        headers = self.headers(way)
+        headers["Accept"], headers["Content-Type"] = "application/json", content
+        limit = self.cluster.request_timeout
+        seconds = (min(limit or CONNECT_SECONDS, CONNECT_SECONDS), limit or _READ_SECONDS)
         try:
-            from urllib3.contrib.socks import SOCKSProxyManager
-        except ImportError:
-            raise ClusterError(
-                f"the proxy {self.proxy} needs SOCKS support", "pip install 'urllib3[socks]' 'python-socks[asyncio]'"
-            ) from None
-        return SOCKSProxyManager(self.proxy, **settings)
+            response = way.client.call_api(method, url, headers, body, _request_timeout=seconds)
+            return Answer(response.status, response.headers, response.read())
+        except (ApiException, HTTPError, OSError) as error:
+            raise from_exception(error, self.cluster.server, way.proxy) from None
 
 
-def _ssl_context(cluster: Cluster) -> ssl.SSLContext:
+def _make_way(cluster: Cluster) -> Way:
+    from kubernetes.client import ApiClient
+
+    configuration = cluster.configure()
+    configuration.retries = False
+    configuration.connection_pool_maxsize = PARALLEL
+    configuration.proxy = proxy = _proxy(cluster.server, configuration)
+    configuration.no_proxy = None
     try:
-        context = ssl.create_default_context(cadata=cluster.certificate_authority)
-    except (ssl.SSLError, ValueError) as error:
+        client = ApiClient(configuration)
+    except ImportError:
+        raise ClusterError(
+            f"the proxy {proxy} needs SOCKS support", "pip install 'urllib3[socks]' 'python-socks[asyncio]'"
+        ) from None
+    context = None
+    if cluster.server.startswith("https"):
+        context = _ssl_context(configuration)
+        settings = client.rest_client.pool_manager.connection_pool_kw
+        for key in ("ca_certs", "ca_cert_data", "cert_file", "key_file"):
+            settings.pop(key, None)
+        settings["ssl_context"] = context
+    return Way(client, context, proxy)
+
+
+def _ssl_context(configuration: "Configuration") -> ssl.SSLContext:
+    import urllib3
+
+    try:
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    except (ssl.SSLError, OSError, ValueError) as error:
         raise ClusterError(f"the certificate authority in the kubeconfig is not valid: {error}") from None
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if cluster.insecure:
+    if not configuration.verify_ssl:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    pair = cluster.credentials.client_certificate()
-    if pair is not None:
-        # OpenSSL's Python binding reads certificates from files alone.
-        with tempfile.TemporaryDirectory(prefix="kubectl-gadget-") as directory:
-            path = Path(directory) / "client.pem"
-            path.touch(mode=0o600)
-            path.write_text("\n".join(pair))
-            try:
-                context.load_cert_chain(path)
-            except ssl.SSLError as error:
-                raise ClusterError(f"the client certificate or key in the kubeconfig is not valid: {error}") from None
+    if configuration.cert_file:
+        try:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        except (ssl.SSLError, OSError) as error:
+            raise ClusterError(f"the client certificate or key in the kubeconfig is not valid: {error}") from None
     return context
 
 
-def _proxy(cluster: Cluster, url: SplitResult) -> str | None:
-    """proxy-url of the kubeconfig, else $HTTPS_PROXY (or $HTTP_PROXY for http) unless $NO_PROXY names the host."""
-    if cluster.proxy_url:
-        return cluster.proxy_url
-    proxies = getproxies_environment()
-    proxy = proxies.get(url.scheme)
-    if not proxy or _bypassed(url.hostname or "", proxies.get("no", "")):
+def _proxy(server: str, configuration: "Configuration") -> str | None:
+    from kubernetes.client.rest import should_bypass_proxies
+
+    proxy = configuration.proxy
+    if not proxy or should_bypass_proxies(server, configuration.no_proxy or ""):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _bypassed(host: str, no_proxy: str) -> bool:
-    """As Go does it, and so kubectl: never a proxy for this machine itself; entries are names, domains or networks."""
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        address = None
-    if host == "localhost" or (address is not None and address.is_loopback):
-        return True
-    return any(_names(entry.strip().lower(), host.lower(), address) for entry in no_proxy.split(",") if entry.strip())
-
-
-def _names(entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
-    if entry == "*":
-        return True
-    if address is None:
-        name = entry.rsplit(":", 1)[0].lstrip("*.")
-        return host == name or host.endswith("." + name)
-    try:
-        return address in ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return False
+    return str(proxy) if "://" in proxy else f"http://{proxy}"

@@ -1,23 +1,29 @@
 """Which cluster, as whom: kubectl's flags, $KUBECONFIG and the files it names, or the pod we run in.
 
-The kubernetes library's loader would cost 0.15 s more of the second that a run has to attach, only logs the failure of
-a credential plugin, and knows neither --as nor --cluster, --user and --server; so the files are read here. The trap:
-paths in a kubeconfig are relative to the file that names them, and of several files the first to name something wins.
+The kubernetes library merges the files and, in credentials.py, makes a connection's settings of what is left here: one
+context with the flags filled in. The trap: paths in a kubeconfig are relative to the file that names them, which the
+library forgets when cluster and user stand in different files; so they are made absolute before.
 """
 
-import base64
-import binascii
+import copy
+import ipaddress
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from kubectl_gadget.cluster.credentials import Credentials, ExecPlugin
+from kubectl_gadget.cluster import credentials
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.errors import ClusterError, UsageError
 
+if TYPE_CHECKING:
+    from kubernetes.client import Configuration
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_ONLY = "selected"
+"""Name of the one context, cluster and user that are left."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,11 @@ class Cluster:
 
     server: str
     """URL, without a slash at its end"""
+    configure: Callable[[], "Configuration"]
+    """How to get there, with credentials that are read, or asked for, anew. Blocks. Raises ClusterError"""
     namespace: str = "default"
     """the context's default"""
     context: str | None = None
-    credentials: Credentials = field(default_factory=Credentials)
-    certificate_authority: str | None = None
-    """PEM; None: the system's"""
-    insecure: bool = False
-    tls_server_name: str | None = None
-    proxy_url: str | None = None
-    """from the kubeconfig; None: as the environment says"""
     impersonate: tuple[tuple[str, str], ...] = ()
     """headers, in order; a name may occur more than once"""
     request_timeout: float | None = None
@@ -56,197 +57,151 @@ def load(options: KubeOptions) -> Cluster:
         raise ClusterError(
             "no kubeconfig was found", "set KUBECONFIG or --kubeconfig, or trace this machine with --local"
         )
-    config = _Config([_File(path) for path in files])
+    config = _Config(files)
     name = options.context or config.current_context
     if name is None and options.server is None and options.cluster is None:
         known = ", ".join(config.names("contexts")) or "none"
         raise ClusterError(
             f"no context is selected in {_listed(files)}", f"kubectl config use-context NAME (there are: {known})"
         )
-    context = config.entry("contexts", name, "context").values if name else {}
-    cluster = _optional(config, "clusters", options.cluster or context.get("cluster"), "cluster")
-    user = _optional(config, "users", options.user or context.get("user"), "user")
-    server = options.server or cluster.values.get("server")
-    if not server:
+    context = config.entry("contexts", name, "context")
+    cluster = _with_cluster_flags(
+        config.entry("clusters", options.cluster or context.get("cluster"), "cluster"), options
+    )
+    user = _with_user_flags(config.entry("users", options.user or context.get("user"), "user"), options)
+    if not cluster.get("server"):
         raise ClusterError(f"the cluster of context {name!r} has no server", f"look at {_listed(files)}")
+    _check_user(user)
     return Cluster(
-        server=_with_scheme(str(server)),
+        server=cluster["server"],
+        configure=lambda: _configure(cluster, user, config.save),
         namespace=str(context.get("namespace") or "default"),
         context=name,
-        credentials=_credentials(options, user, cluster, str(server)),
-        certificate_authority=_authority(options, cluster),
-        insecure=options.insecure_skip_tls_verify or bool(cluster.values.get("insecure-skip-tls-verify")),
-        tls_server_name=options.tls_server_name or cluster.values.get("tls-server-name"),
-        proxy_url=cluster.values.get("proxy-url"),
-        impersonate=tuple(_impersonation(options, user.values)),
+        impersonate=tuple(_impersonation(options, user)),
         request_timeout=options.request_timeout,
     )
 
 
-class _File:
-    """One kubeconfig. Raises ClusterError when it cannot be read or is none."""
-
-    def __init__(self, path: Path) -> None:
-        import yaml
-
-        self.path = path
-        try:
-            content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except OSError as error:
-            raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ClusterError(f"the kubeconfig {path} is not valid YAML: {' '.join(str(error).split())}") from None
-        if content is not None and not isinstance(content, dict):
-            raise ClusterError(f"the kubeconfig {path} is not a mapping")
-        self.content: dict[str, Any] = content or {}
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A cluster, user or context, and where it stands."""
-
-    values: dict[str, Any]
-    directory: Path
-
-    def data(self, key: str) -> str | None:
-        """The text of KEY-data (base64) or of the file that KEY names; None when neither is there."""
-        encoded = self.values.get(f"{key}-data")
-        if encoded:
-            try:
-                return base64.b64decode(encoded).decode()
-            except (binascii.Error, ValueError):
-                raise ClusterError(f"{key}-data in the kubeconfig in {self.directory} is not base64") from None
-        if name := self.values.get(key):
-            return read_text(self.directory / os.path.expanduser(str(name)), key)
-        return None
-
-
 class _Config:
-    """Several kubeconfigs as one: the first file to name something wins, as with kubectl."""
+    """All files, merged by the library: the first to name something wins, as with kubectl."""
 
-    def __init__(self, files: list[_File]) -> None:
-        self._files = files
-        currents = (file.content.get("current-context") for file in files)
-        self.current_context: str | None = next((str(value) for value in currents if value), None)
+    def __init__(self, files: list[Path]) -> None:
+        import yaml
+        from kubernetes.config.kube_config import ConfigException, KubeConfigMerger
 
-    def _all(self, kind: str) -> Iterator[tuple[str, dict[str, Any], Path]]:
-        for file in self._files:
-            for item in file.content.get(kind) or []:
-                if not isinstance(item, dict) or "name" not in item:
-                    raise ClusterError(f"an entry of {kind!r} in the kubeconfig {file.path} has no name")
-                yield str(item["name"]), item, file.path.parent
+        self._merger: KubeConfigMerger = KubeConfigMerger("")
+        for path in files:
+            try:
+                self._merger.load_config(str(path))
+            except OSError as error:
+                raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
+            except (AttributeError, KeyError, TypeError):
+                raise ClusterError(f"the kubeconfig {path} is not laid out as one") from None
+            except (ConfigException, ValueError, yaml.YAMLError) as error:
+                raise ClusterError(f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}") from None
+        # What the library writes renewed tokens to, and how it sees that they are new.
+        self._merger.paths = [str(path) for path in files]
+        self._merger.config_saved = copy.deepcopy(self._merger.config_files)
+
+    @property
+    def current_context(self) -> str | None:
+        # The library takes the last file's, kubectl the first's.
+        currents = (file.get("current-context") for file in self._merger.config_files.values())
+        return next((str(value) for value in currents if value), None)
+
+    def save(self) -> None:
+        """Writes the files that were changed."""
+        self._merger.save_changes()
 
     def names(self, kind: str) -> list[str]:
-        return list(dict.fromkeys(name for name, _, _ in self._all(kind)))
+        """Of all contexts, clusters or users."""
+        return [str(node.value["name"]) for node in self._nodes(kind)]
 
-    def entry(self, kind: str, name: str, member: str) -> _Entry:
-        for candidate, item, directory in self._all(kind):
-            if candidate == name:
-                return _Entry(item.get(member) or {}, directory)
+    def entry(self, kind: str, name: str | None, member: str) -> dict[str, Any]:
+        """One of them, with absolute paths; empty when `name` is. Raises UsageError when there is none."""
+        if not name:
+            return {}
+        for node in self._nodes(kind):
+            if str(node.value["name"]) == name:
+                return _absolute(node.value.get(member) or {}, Path(node.path).parent)
         known = ", ".join(self.names(kind)) or "none"
         raise UsageError(f"{member} {name!r} is not in the kubeconfig", f"one of: {known}")
 
-
-def _optional(config: _Config, kind: str, name: str | None, member: str) -> _Entry:
-    return config.entry(kind, name, member) if name else _Entry({}, Path())
-
-
-def read_text(path: Path, what: str) -> str:
-    """The text of a file that a kubeconfig or a flag names. Raises ClusterError."""
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"the {what} {path} cannot be read: {error}") from None
+    def _nodes(self, kind: str) -> list[Any]:
+        return list(self._merger.config.value[kind]) if self._merger.config else []
 
 
-def _files(options: KubeOptions) -> list[Path]:
-    if options.kubeconfig:
-        path = Path(options.kubeconfig).expanduser()
-        if not path.exists():
-            raise ClusterError(f"the kubeconfig {path} does not exist", "look at --kubeconfig")
-        return [path]
-    return _existing_files()
+def _absolute(values: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """A copy without what is empty, as kubectl reads it, and with paths that are no longer relative to a file."""
+    found = {key: value for key, value in values.items() if value not in (None, "")}
+    for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
+        if key in found:
+            found[key] = str(directory / os.path.expanduser(str(found[key])))
+    if "exec" in found and os.sep in str(found["exec"].get("command", "")):
+        found["exec"] = found["exec"] | {"command": str(directory / found["exec"]["command"])}
+    return found
 
 
-def _existing_files() -> list[Path]:
-    listed = os.environ.get("KUBECONFIG")
-    names = listed.split(os.pathsep) if listed else [str(Path.home() / ".kube" / "config")]
-    paths = [Path(name).expanduser() for name in names if name]
-    return [path for path in dict.fromkeys(paths) if path.is_file() and path.stat().st_size]
+def _with_cluster_flags(cluster: dict[str, Any], options: KubeOptions) -> dict[str, Any]:
+    flags = {
+        "server": options.server or cluster.get("server"),
+        "certificate-authority": options.certificate_authority,
+        "tls-server-name": options.tls_server_name,
+        "insecure-skip-tls-verify": options.insecure_skip_tls_verify,
+    }
+    found = _overridden(cluster, flags)
+    if server := found.get("server"):
+        # kubectl takes `--server host:port` as http.
+        found["server"] = (server if "://" in server else f"http://{server}").rstrip("/")
+    return found
 
 
-def _listed(files: list[Path]) -> str:
-    return ", ".join(map(str, files)) or "no kubeconfig"
-
-
-def _with_scheme(server: str) -> str:
-    """kubectl takes `--server host:port` as http."""
-    return (server if "://" in server else f"http://{server}").rstrip("/")
-
-
-def _authority(options: KubeOptions, cluster: _Entry) -> str | None:
-    if options.certificate_authority:
-        return read_text(Path(options.certificate_authority).expanduser(), "certificate authority")
-    return cluster.data("certificate-authority")
-
-
-def _credentials(options: KubeOptions, user: _Entry, cluster: _Entry, server: str) -> Credentials:
-    certificate = _client_pem(options.client_certificate, user, "client-certificate")
-    key = _client_pem(options.client_key, user, "client-key")
-    if (certificate is None) != (key is None):
-        missing = "client-key" if key is None else "client-certificate"
-        raise ClusterError(f"the kubeconfig's user has no {missing} for its other half")
-    pair = (certificate, key) if certificate and key else None
+def _with_user_flags(user: dict[str, Any], options: KubeOptions) -> dict[str, Any]:
+    found = _overridden(user, {"client-certificate": options.client_certificate, "client-key": options.client_key})
     if options.token:
-        return Credentials(token=options.token, certificate=pair)
-    values = user.values
-    token_file = values.get("tokenFile")
-    return Credentials(
-        token=values.get("token"),
-        token_file=user.directory / str(token_file) if token_file else None,
-        basic=(str(values["username"]), str(values.get("password", ""))) if values.get("username") else None,
-        certificate=pair,
-        plugin=_plugin(user, cluster, server),
-        auth_provider=_auth_provider(values),
-    )
+        for other in ("tokenFile", "exec", "auth-provider", "username"):
+            found.pop(other, None)
+        found["token"] = options.token
+    if "tokenFile" in found:
+        found.pop("token", None)  # the library prefers the token, kubectl the file
+    return found
 
 
-def _client_pem(flag: str | None, user: _Entry, key: str) -> str | None:
-    return read_text(Path(flag).expanduser(), key) if flag else user.data(key)
+def _overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which what was given as a flag takes the place of the kubeconfig's file or data."""
+    given = {key: value for key, value in flags.items() if value}
+    kept = {key: value for key, value in values.items() if key.removesuffix("-data") not in given}
+    return kept | {key: os.path.expanduser(value) if isinstance(value, str) else value for key, value in given.items()}
 
 
-def _plugin(user: _Entry, cluster: _Entry, server: str) -> ExecPlugin | None:
-    spec = user.values.get("exec")
-    if not spec:
-        return None
-    info: dict[str, Any] | None = None
-    if spec.get("provideClusterInfo"):
-        values = cluster.values
-        authority = cluster.data("certificate-authority")
-        info = {
-            "server": server,
-            "tls-server-name": values.get("tls-server-name"),
-            "insecure-skip-tls-verify": values.get("insecure-skip-tls-verify"),
-            "certificate-authority-data": base64.b64encode(authority.encode()).decode() if authority else None,
-            "proxy-url": values.get("proxy-url"),
-            "config": next(
-                (
-                    extension.get("extension")
-                    for extension in values.get("extensions") or []
-                    if extension.get("name") == "client.authentication.k8s.io/exec"
-                ),
-                None,
-            ),
-        }
-        info = {key: value for key, value in info.items() if value is not None}
-    return ExecPlugin(spec, user.directory, info)
+def _check_user(user: dict[str, Any]) -> None:
+    halves = {part: any(key in user for key in (part, f"{part}-data")) for part in ("client-certificate", "client-key")}
+    if len(set(halves.values())) > 1:
+        missing = next(part for part, there in halves.items() if not there)
+        raise ClusterError(f"the kubeconfig's user has no {missing} for its other half")
 
 
-def _auth_provider(values: dict[str, Any]) -> tuple[str, str | None] | None:
-    provider = values.get("auth-provider")
-    if not provider:
-        return None
-    return str(provider.get("name")), (provider.get("config") or {}).get("id-token")
+def _configure(cluster: dict[str, Any], user: dict[str, Any], save: Callable[[], None]) -> "Configuration":
+    config = {
+        "current-context": _ONLY,
+        "contexts": [{"name": _ONLY, "context": {"cluster": _ONLY, "user": _ONLY}}],
+        "clusters": [{"name": _ONLY, "cluster": cluster}],
+        "users": [{"name": _ONLY, "user": user}],
+    }
+    configuration = credentials.configure(config, save)
+    # As Go, and so kubectl, does it: what the kubeconfig names is used always, and the environment's never for here.
+    if "proxy-url" in cluster:
+        configuration.no_proxy = None
+    elif _is_this_machine(urlsplit(cluster["server"]).hostname or ""):
+        configuration.proxy = None
+    return configuration
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _impersonation(options: KubeOptions, user: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -264,22 +219,53 @@ def _impersonation(options: KubeOptions, user: dict[str, Any]) -> Iterator[tuple
             yield f"Impersonate-Extra-{key}", str(value)
 
 
+def _files(options: KubeOptions) -> list[Path]:
+    if options.kubeconfig:
+        path = Path(options.kubeconfig).expanduser().absolute()
+        if not path.exists():
+            raise ClusterError(f"the kubeconfig {path} does not exist", "look at --kubeconfig")
+        return [path]
+    return _existing_files()
+
+
+def _existing_files() -> list[Path]:
+    listed = os.environ.get("KUBECONFIG")
+    names = listed.split(os.pathsep) if listed else [str(Path.home() / ".kube" / "config")]
+    paths = [Path(name).expanduser().absolute() for name in names if name]
+    return [path for path in dict.fromkeys(paths) if path.is_file() and path.stat().st_size]
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(map(str, files)) or "no kubeconfig"
+
+
 def _in_cluster() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").is_file()
 
 
 def _from_pod(options: KubeOptions) -> Cluster:
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    def configure() -> "Configuration":
+        from kubernetes.client import Configuration
+        from kubernetes.config.incluster_config import ConfigException, InClusterConfigLoader
+
+        configuration = Configuration()
+        try:
+            files = (str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
+            InClusterConfigLoader(*files).load_and_set(configuration)
+        except (ConfigException, OSError) as error:
+            raise ClusterError(f"the service account of this pod cannot be used: {error}") from None
+        if options.token:
+            configuration.refresh_api_key_hook = None
+            configuration.api_key["BearerToken"] = f"Bearer {options.token}"
+        configuration.verify_ssl = not options.insecure_skip_tls_verify
+        configuration.tls_server_name = options.tls_server_name
+        return configuration
+
     namespace = SERVICE_ACCOUNT / "namespace"
     return Cluster(
-        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        server=configure().host,
+        configure=configure,
         namespace=namespace.read_text().strip() if namespace.is_file() else "default",
-        credentials=Credentials(token=options.token)
-        if options.token
-        else Credentials(token_file=SERVICE_ACCOUNT / "token"),
-        certificate_authority=read_text(SERVICE_ACCOUNT / "ca.crt", "certificate authority"),
-        insecure=options.insecure_skip_tls_verify,
-        tls_server_name=options.tls_server_name,
         impersonate=tuple(_impersonation(options, {})),
         request_timeout=options.request_timeout,
     )

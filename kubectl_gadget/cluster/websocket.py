@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from kubectl_gadget.cluster.api import Api
-from kubectl_gadget.cluster.connection import CONNECT_SECONDS, Query
+from kubectl_gadget.cluster.connection import CONNECT_SECONDS, Query, Way
 from kubectl_gadget.cluster.failure import Access, from_exception, from_status
 from kubectl_gadget.cluster.threads import in_thread
 
@@ -27,13 +27,15 @@ async def open_websocket(
     api: Api, path: str, query: Query, access: Access, subprotocols: Sequence[str] = ()
 ) -> ClientConnection:
     """Raises ForbiddenError, StatusError or UnreachableError; `access` is what a 403 would refuse."""
+    connection = api.connection
+    way = await in_thread(connection.way)
     try:
-        return await _attempt(api, path, query, subprotocols)
+        return await _attempt(api, way, path, query, subprotocols)
     except InvalidStatus as error:
-        if error.response.status_code != 401 or not api.connection.renew():
+        if error.response.status_code != 401 or not await in_thread(lambda: connection.renew(way)):
             raise _refused(api, error, access) from None
     try:
-        return await _attempt(api, path, query, subprotocols)
+        return await _attempt(api, await in_thread(connection.way), path, query, subprotocols)
     except InvalidStatus as error:
         raise _refused(api, error, access) from None
 
@@ -43,20 +45,20 @@ def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
     return from_status(error.response.status_code, body, api.cluster.server, access, api.cluster.impersonate)
 
 
-async def _attempt(api: Api, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
+async def _attempt(api: Api, way: Way, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
     connection = api.connection
-    context, headers = await in_thread(lambda: (connection.ssl_context(), connection.headers()))
-    (_, user_agent), *others = headers
-    extra: dict[str, Any] = {} if context is None else {"server_hostname": connection.server_hostname}
+    headers = await in_thread(lambda: connection.headers(way))
+    user_agent = headers.pop("User-Agent")
+    extra: dict[str, Any] = {} if way.ssl_context is None else {"server_hostname": connection.server_hostname(way)}
     try:
         websocket = await connect(
             connection.websocket_url(path, query),
-            ssl=context,
+            ssl=way.ssl_context,
             origin=Origin(api.cluster.server),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-            additional_headers=others,
+            additional_headers=list(headers.iteritems()),
             user_agent_header=user_agent,
-            proxy=connection.proxy,
+            proxy=way.proxy,
             compression=None,
             max_size=None,
             ping_interval=_PING_SECONDS,
@@ -68,7 +70,7 @@ async def _attempt(api: Api, path: str, query: Query, subprotocols: Sequence[str
     except InvalidStatus:
         raise
     except (OSError, InvalidHandshake, ImportError, EOFError) as error:
-        raise from_exception(error, api.cluster.server, connection.proxy) from None
+        raise from_exception(error, api.cluster.server, way.proxy) from None
     _detect_dead_peer(websocket)
     for warning in websocket.response.headers.get_all("Warning") if websocket.response else ():
         api.warn_once(warning)

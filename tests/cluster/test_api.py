@@ -1,6 +1,6 @@
 """Requests and what becomes of refusals."""
 
-import dataclasses
+import os
 import socket
 from pathlib import Path
 
@@ -8,11 +8,16 @@ import pytest
 
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.failure import Access, StatusError, UnreachableError
-from kubectl_gadget.cluster.kubeconfig import Cluster, load
+from kubectl_gadget.cluster.kubeconfig import load
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import NAMESPACES, NODES, PODS
 from kubectl_gadget.errors import ForbiddenError
 from tests.fake_cluster import FakeCluster
+
+
+@pytest.fixture(autouse=True)
+def _no_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", os.devnull)
 
 
 async def test_all_pages_of_a_list_are_read(cluster: FakeCluster, api: Api) -> None:
@@ -59,12 +64,12 @@ async def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(UnreachableError, match=rf"https://127\.0\.0\.1:{port} is not reachable: connection refused"):
-        await Api(Cluster(f"https://127.0.0.1:{port}")).find(NODES)
+        await Api(load(KubeOptions(server=f"https://127.0.0.1:{port}"))).find(NODES)
 
 
 async def test_a_name_that_does_not_resolve_is_said_to_be() -> None:
     with pytest.raises(UnreachableError, match="its name does not resolve"):
-        await Api(Cluster("https://no-such-host.invalid")).find(NODES)
+        await Api(load(KubeOptions(server="https://no-such-host.invalid"))).find(NODES)
 
 
 async def test_warnings_of_the_server_are_passed_on_once(cluster: FakeCluster, api: Api, warnings: list[str]) -> None:
@@ -93,10 +98,8 @@ async def test_impersonation_is_sent_with_requests(cluster: FakeCluster, tmp_pat
     assert sent["Authorization"] == f"Bearer {cluster.token}"
 
 
-async def test_a_request_that_takes_too_long_is_given_up(cluster: FakeCluster, api: Api) -> None:
+async def test_a_request_that_takes_too_long_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        there = dataclasses.replace(
-            api.cluster, server=f"http://127.0.0.1:{silent.getsockname()[1]}", request_timeout=0.2
-        )
+        server = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UnreachableError, match="no answer in time"):
-            await Api(there).find(NODES)
+            await Api(load(KubeOptions(server=server, request_timeout=0.2))).find(NODES)

@@ -1,17 +1,24 @@
 """Proxies and TLS."""
 
+import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.connection import Connection
 from kubectl_gadget.cluster.exec import open_exec
-from kubectl_gadget.cluster.kubeconfig import Cluster, load
+from kubectl_gadget.cluster.kubeconfig import load
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import NODES
 from kubectl_gadget.errors import ClusterError
 from tests.fake_cluster import FakeCluster
+
+
+@pytest.fixture(autouse=True)
+def _no_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", os.devnull)
 
 
 @pytest.mark.parametrize(
@@ -37,12 +44,20 @@ def test_the_proxy_of_the_environment_is_used_as_kubectl_does(
     monkeypatch.setenv("NO_PROXY", no_proxy)
     for name in ("https_proxy", "no_proxy", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    assert Connection(Cluster(server)).proxy == ("http://proxy.test:3128" if proxied else None)
+    way = Connection(load(KubeOptions(server=server))).way()
+    assert way.proxy == ("http://proxy.test:3128" if proxied else None)
+    assert type(way.client.rest_client.pool_manager).__name__ == ("ProxyManager" if proxied else "PoolManager")
 
 
-def test_the_proxy_of_the_kubeconfig_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("server", ["https://x.test", "https://127.0.0.1:6443"])
+def test_the_proxy_of_the_kubeconfig_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    assert Connection(Cluster("https://x.test", proxy_url="http://p:1")).proxy == "http://p:1"
+    monkeypatch.setenv("HTTPS_PROXY", "http://other:1")
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": server, "proxy-url": "http://p:1"}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    assert Connection(load(KubeOptions(kubeconfig=str(path)))).way().proxy == "http://p:1"
 
 
 async def test_requests_and_exec_work_over_tls_with_the_clusters_own_authority(tmp_path: Path) -> None:

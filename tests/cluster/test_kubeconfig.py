@@ -2,14 +2,17 @@
 
 import base64
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from kubectl_gadget.cluster import kubeconfig
-from kubectl_gadget.cluster.kubeconfig import has_kubeconfig, load
+from kubectl_gadget.cluster.credentials import authorization
+from kubectl_gadget.cluster.kubeconfig import Cluster, has_kubeconfig, load
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.errors import ClusterError, UsageError
 
@@ -36,11 +39,15 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
+def bearer(cluster: Cluster) -> str | None:
+    return authorization(cluster.configure())
+
+
 def test_the_current_context_gives_server_namespace_and_token(tmp_path: Path) -> None:
     path = write(tmp_path / "k", config(namespace="shop"))
     cluster = load(KubeOptions(kubeconfig=str(path)))
     assert (cluster.server, cluster.namespace) == ("https://a.test:6443", "shop")
-    assert cluster.credentials.authorization() == "Bearer token-a"
+    assert bearer(cluster) == "Bearer token-a"
 
 
 def test_the_namespace_is_default_when_the_context_names_none(tmp_path: Path) -> None:
@@ -69,9 +76,9 @@ def test_flags_override_what_the_context_says(tmp_path: Path) -> None:
     path = str(write(tmp_path / "k", content))
     cluster = load(KubeOptions(kubeconfig=path, cluster="b", user="b"))
     assert cluster.server == "https://b.test:6443"
-    assert cluster.credentials.authorization() == "Bearer token-b"
+    assert bearer(cluster) == "Bearer token-b"
     cluster = load(KubeOptions(kubeconfig=path, server="https://c.test/", token="t"))
-    assert (cluster.server, cluster.credentials.authorization()) == ("https://c.test", "Bearer t")
+    assert (cluster.server, bearer(cluster)) == ("https://c.test", "Bearer t")
 
 
 def test_certificates_are_taken_from_data_and_from_files_beside_the_kubeconfig(tmp_path: Path) -> None:
@@ -80,8 +87,48 @@ def test_certificates_are_taken_from_data_and_from_files_beside_the_kubeconfig(t
     content = config(user=user)
     content["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(b"authority").decode()
     cluster = load(KubeOptions(kubeconfig=str(write(tmp_path / "k", content))))
-    assert cluster.certificate_authority == "authority"
-    assert cluster.credentials.client_certificate() == ("certificate", "key")
+    found = cluster.configure()
+    assert Path(found.ssl_ca_cert).read_text() == "authority"
+    assert (Path(found.cert_file).read_text(), Path(found.key_file).read_text()) == ("certificate", "key")
+
+
+def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = config("a"), config("b", user={"client-certificate": "crt", "client-key": "key"})
+    first["contexts"][0]["context"]["user"] = "b"
+    paths = [write(tmp_path / "1" / "k", first), write(tmp_path / "2" / "k", second)]
+    for name in ("crt", "key"):
+        (tmp_path / "2" / name).write_text(name)
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, paths)))
+    found = load(KubeOptions()).configure()
+    assert (found.cert_file, found.key_file) == (str(tmp_path / "2" / "crt"), str(tmp_path / "2" / "key"))
+
+
+def test_the_first_file_that_selects_a_context_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write(tmp_path / "1", config("a")), write(tmp_path / "2", config("b"))]
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, paths)))
+    assert load(KubeOptions()).context == "a"
+
+
+def test_what_flags_say_of_certificates_replaces_the_kubeconfigs_data(tmp_path: Path) -> None:
+    data = base64.b64encode(b"old").decode()
+    content = config(user={"client-certificate-data": data, "client-key-data": data})
+    content["clusters"][0]["cluster"]["certificate-authority-data"] = data
+    names = [str(tmp_path / name) for name in ("ca", "crt", "key")]
+    for name in names:
+        Path(name).write_text("new")
+    path = str(write(tmp_path / "k", content))
+    found = load(
+        KubeOptions(
+            path, None, None, None, certificate_authority=names[0], client_certificate=names[1], client_key=names[2]
+        )
+    ).configure()
+    assert [found.ssl_ca_cert, found.cert_file, found.key_file] == names
+
+
+def test_a_token_file_comes_before_a_token_and_may_end_with_a_newline(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    path = write(tmp_path / "k", config(user={"token": "old", "tokenFile": "token"}))
+    assert bearer(load(KubeOptions(kubeconfig=str(path)))) == "Bearer from-file"
 
 
 def test_a_certificate_without_its_key_is_an_error(tmp_path: Path) -> None:
@@ -148,6 +195,12 @@ def test_inside_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: p
     assert has_kubeconfig(KubeOptions())
     cluster = load(KubeOptions())
     assert (cluster.server, cluster.namespace) == ("https://[fd00::1]:443", "team")
-    assert cluster.credentials.authorization() == "Bearer t1"
+    found = cluster.configure()
+    assert authorization(found) == "bearer t1"
     (tmp_path / "token").write_text("t2\n")
-    assert cluster.credentials.authorization() == "Bearer t2"
+    after_a_minute = datetime.now() + timedelta(seconds=61)
+    monkeypatch.setattr(
+        "kubernetes.config.incluster_config.datetime",
+        SimpleNamespace(datetime=SimpleNamespace(now=lambda: after_a_minute), timedelta=timedelta),
+    )
+    assert authorization(found) == "bearer t2"

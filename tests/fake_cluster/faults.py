@@ -11,6 +11,8 @@ class Faults:
     """(verb, resource or resource/subresource) that RBAC refuses, as ("create", "pods/exec")"""
     unauthorized: bool = False
     """every request is answered with 401"""
+    refused_tokens: set[str] = field(default_factory=set)
+    """requests that bear one of these are answered with 401"""
     busy: int = 0
     """so many requests are answered with 429"""
     warning: str | None = None

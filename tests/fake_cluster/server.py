@@ -114,7 +114,8 @@ class Server:
     def _admit(self, request: web.Request, verb: str, resource: str, namespace: str | None) -> None:
         self.requests.append((verb, resource))
         self.headers.append(dict(request.headers))
-        if self._faults.unauthorized:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self._faults.unauthorized or token in self._faults.refused_tokens:
             raise Refused(401, "Unauthorized", "Unauthorized")
         if self._faults.busy:
             self._faults.busy -= 1
