@@ -15,6 +15,7 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.linux import errno_name, open_flag_names
+from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
     address_text,
     family_name,
@@ -108,6 +109,10 @@ def _open_flags(batch: Batch, field: Field) -> CodedTexts:
 
 def _mode(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda mode: f"{mode:04o}")
+
+
+def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, mount_flag_names)
 
 
 def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
@@ -232,6 +237,27 @@ def _join_path(chain: str | None, cut: bool) -> str | None:
     return joined if cut else f"/{joined}"
 
 
+def _path_at(batch: Batch, field: Field) -> Texts:
+    """The path and where it starts from as one; without the latter, the path as the caller wrote it."""
+
+    def join() -> list[str | None]:
+        bases = _path(batch, batch.gadget.record.field(f"{field.name}_base")).texts()
+        return [_join_base(base, text) for base, text in zip(bases, _span(batch, field).texts(), strict=True)]
+
+    return Texts(join, len(batch))
+
+
+def _join_base(base: str | None, text: str | None) -> str | None:
+    if text is None or base is None or text.startswith("/"):
+        return text
+    return f"{base.rstrip('/')}/{text}" if text else base
+
+
+def _path_at_members(column: str, field: Field) -> tuple[Member, ...]:
+    written = Member(f"{column}_written", "text", lambda batch: _span(batch, field))
+    return (*_text_members(_path_at, sizable=True)(column, field), written)
+
+
 def _list(batch: Batch, field: Field) -> TextLists:
     return TextLists([_split_list(text) for text in _span(batch, field).texts()])
 
@@ -326,6 +352,12 @@ def _show_path(batch: Batch, field: Field) -> list[str]:
     ]
 
 
+def _show_path_at(batch: Batch, field: Field) -> list[str]:
+    cut = batch.spans(field).cut.tolist()
+    texts = map(_mark, _path_at(batch, field).texts())
+    return [f"{text}{CUT}" if is_cut else text for text, is_cut in zip(texts, cut, strict=True)]
+
+
 def _show_list(batch: Batch, field: Field) -> list[str]:
     cut = batch.spans(field).cut.tolist()
     return [
@@ -368,6 +400,13 @@ KINDS: dict[str, Kind] = {
     "gadget_open_flags": _with_raw(_open_flags),
     "gadget_mode": _with_raw(_mode),
     "gadget_operation": FIXED_TEXT,
+    "gadget_mount_flags": Kind(
+        lambda column, field: (
+            _spelt(column, field, _mount_flags),
+            Member(f"{column}_raw", "int", lambda batch: Numbers(batch.raw(field) & np.uint64(0xFFFFFFFF))),
+        ),
+        lambda batch, field: [text or "-" for text in _text(_mount_flags(batch, field))],
+    ),
     "gadget_exit_code": Kind(lambda column, field: (_number(column, field),), _show_fd),
     "gadget_signal": _spelt_with_raw(signal_name, none="-"),
     "gadget_signal_code": _with_raw(_signal_codes),
@@ -390,9 +429,7 @@ KINDS: dict[str, Kind] = {
     "gadget_device": Kind(
         _text_members(_fixed, sizable=False), lambda batch, field: [text or "-" for text in _text(_fixed(batch, field))]
     ),
-    "gadget_bind_options": _bits(
-        "REUSEADDR", "REUSEPORT", "FREEBIND", "TRANSPARENT", "BIND_ADDRESS_NO_PORT", "V6ONLY"
-    ),
+    "gadget_bind_options": _bits("REUSEADDR", "REUSEPORT", "FREEBIND", "TRANSPARENT", "BIND_ADDRESS_NO_PORT", "V6ONLY"),
     "gadget_tcp_operation": _words("connect", "accept", "close"),
     "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
@@ -401,6 +438,7 @@ KINDS: dict[str, Kind] = {
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),
+    "gadget_path_at": Kind(_path_at_members, _show_path_at),
     "bool": Kind(
         lambda column, field: (Member(column, "bool", lambda batch: Truths(batch.raw(field) != 0)),),
         lambda batch, field: ["true" if value else "false" for value in batch.raw(field).tolist()],

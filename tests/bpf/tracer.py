@@ -66,7 +66,7 @@ class Tracer:
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
         # Attaching opens files of tracefs itself.
-        self.records()
+        self.data()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -90,13 +90,17 @@ class Tracer:
 
     def records(self) -> list[dict[str, Any]]:
         """All records since the last call."""
+        return [self._decode(record) for record in split(self.data())]
+
+    def data(self) -> bytes:
+        """The same as the ring holds them."""
         while not self._ring.settle():
             pass
         batch = self._ring.batch()
         data = bytes(batch)
         batch.release()
         self._ring.advance(len(data))
-        return [self._decode(record) for record in split(data)]
+        return data
 
     def _load(self, gadget: Gadget) -> BpfObject:
         """With the first sets of programs that this kernel takes, and without the optional ones that it does not."""
@@ -158,14 +162,14 @@ def value(record: bytes, field: Field) -> Any:
     raw = record[field.offset : field.offset + field.size]
     if field.type in ("gadget_comm", "gadget_operation"):
         return raw.rstrip(b"\0").decode()
-    if field.type not in ("gadget_string", "gadget_strings", "gadget_path"):
+    if field.type not in ("gadget_string", "gadget_strings", "gadget_path", "gadget_path_at"):
         return int.from_bytes(raw, "little", signed=field.signed)
     offset, length = struct.unpack("<HH", raw)
     if not offset:
         return None
     data = record[offset : offset + (length & ~CUT)]
     assert len(data) == length & ~CUT, f"{field.name} ends behind the record"
-    if field.type == "gadget_string":
+    if field.type in ("gadget_string", "gadget_path_at"):
         return data.decode() + ("…" if length & CUT else "")
     names = data.decode().split("\0")
     if names[-1] == "":

@@ -35,6 +35,8 @@ typedef __u32 gadget_open_flags;
 typedef __u32 gadget_mode;
 /* What was done, in a word; shorter ones end with NULs. */
 typedef char gadget_operation[16] __attribute__((aligned(8)));
+/* Flags of a call that mounts; the upper half says of which (kernel/mount.h). 0: it has none. */
+typedef __u64 gadget_mount_flags;
 /* -1: none. */
 typedef __s32 gadget_exit_code;
 /* A signal's number; 0: none. */
@@ -69,6 +71,10 @@ typedef struct gadget_text gadget_strings;
 /* A path: its components, leaf first, each with a NUL that counts. No components: "/". When cut, the upper part lacks.
  */
 typedef struct gadget_text gadget_path;
+
+/* A path as the caller wrote it. The field that follows, a gadget_path whose name has `_base` at its end, is where it
+ * starts from when it is not absolute (gadget/path_at.h). */
+typedef struct gadget_text gadget_path_at;
 
 /* Bits of gadget_record.marks. */
 enum {

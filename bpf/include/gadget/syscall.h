@@ -10,6 +10,7 @@
 
 #include <gadget/task.h>
 #include <kernel/ptrace.h>
+#include <kernel/tracepoint.h>
 
 /* bpf_task_pt_regs() came with 5.15. */
 #define GADGET_HAS_TASK_PT_REGS bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)
@@ -42,3 +43,16 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
 #define gadget_syscall_number(registers)                                                                               \
 	((__s32)(GADGET_HAS_TASK_PT_REGS ? (registers)->GADGET_SYSCALL_NUMBER                                          \
 					 : BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER)))
+
+/*
+ * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. It has `result`, what the call returns,
+ * and its `registers`.
+ */
+#define GADGET_ON_EXIT(CALL)                                                                                           \
+	static __always_inline int CALL##_on_exit(long result, struct pt_regs *registers);                             \
+	SEC("tracepoint/syscalls/sys_exit_" #CALL)                                                                     \
+	int CALL##_ends(struct trace_event_raw_sys_exit *ctx)                                                          \
+	{                                                                                                              \
+		return CALL##_on_exit(ctx->ret, gadget_registers(gadget_task()));                                      \
+	}                                                                                                              \
+	static __always_inline int CALL##_on_exit(long result, struct pt_regs *registers)

@@ -32,6 +32,7 @@ struct path {
 
 struct file {
 	struct path f_path;
+	void *private_data;
 };
 
 struct fs_struct {

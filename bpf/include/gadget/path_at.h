@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * A path as the caller wrote it, and where it starts from: the two arguments of the system calls …at(). The client joins
+ * them.
+ *
+ * The field of type gadget_path_at is followed by a gadget_path of the same name with `_base`, which is there when the
+ * path is relative or empty. The trap: a call that failed may have got any number as a file descriptor.
+ */
+#pragma once
+
+#include <gadget/path.h>
+#include <gadget/string.h>
+#include <gadget/task.h>
+
+#define AT_FDCWD -100
+
+/* The file of a descriptor of the current process; NULL when there is none. */
+static __always_inline struct file *gadget_file_of(__s32 fd)
+{
+	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
+	struct file **files = gadget_read(table, fd);
+	struct file *file = NULL;
+
+	if (fd < 0 || (__u32)fd >= gadget_read(table, max_fds))
+		return NULL;
+	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
+
+/* What was written for `text`, which ends with a NUL or at the record's end. NULL when it could not be read. */
+static __always_inline const char *gadget_written(const struct gadget_writer *writer, const struct gadget_text *text)
+{
+	__u64 offset = text->offset;
+
+	if (!offset)
+		return NULL;
+	/* Or the compiler makes one comparison of the two, which the verifier does not understand. */
+	asm volatile("" : "+r"(offset));
+	if (offset > writer->room - GADGET_PATH_BYTES)
+		return NULL;
+	return writer->record + offset;
+}
+
+/* The file that `fd` means, or the directory that relative paths start from. */
+static __always_inline void gadget_append_base(struct gadget_writer *writer, struct gadget_text *base, __s32 fd)
+{
+	struct file *file;
+
+	gadget_unread(base);
+	if (fd == AT_FDCWD) {
+		gadget_append_path(writer, base, &gadget_read(gadget_task(), fs)->pwd);
+		return;
+	}
+	file = gadget_file_of(fd);
+	if (file)
+		gadget_append_path(writer, base, &file->f_path);
+}
+
+static __always_inline void gadget_append_path_at(struct gadget_writer *writer, struct gadget_text *path,
+						  struct gadget_text *base, __s32 fd, const void *from)
+{
+	const char *text;
+
+	gadget_append_user_string(writer, path, from, GADGET_PATH_BYTES);
+	gadget_no_text(base);
+	text = gadget_written(writer, path);
+	if (!text || *text != '/')
+		gadget_append_base(writer, base, fd);
+}
+
+/* For a call that takes a file descriptor alone: an empty path. */
+static __always_inline void gadget_append_path_of(struct gadget_writer *writer, struct gadget_text *path,
+						  struct gadget_text *base, __s32 fd)
+{
+	gadget_wrote(writer, path, writer->progress->length, 0, false);
+	gadget_append_base(writer, base, fd);
+}
+
+/* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. An empty one: always. */
+#define gadget_begins_with(writer, text, prefix, SIZE)                                                                 \
+	({                                                                                                             \
+		const char *written = gadget_written(writer, text);                                                    \
+		bool begins = !(prefix)[0] || written;                                                                 \
+                                                                                                                       \
+		for (int i = 0; begins && written && i < (SIZE) && (prefix)[i]; i++)                                   \
+			begins = written[i] == (prefix)[i];                                                            \
+		begins;                                                                                                \
+	})
