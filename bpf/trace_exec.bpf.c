@@ -93,7 +93,7 @@ static __noinline enum argument append_argument(struct argument_list *list, void
 		return ARGUMENT_WAS_LAST;
 	if (end - list->start > ARGUMENT_BYTES - ARGUMENT_LENGTH - 1 || end > EXEC_BYTES - ARGUMENT_LENGTH - 1)
 		return ARGUMENT_CUT;
-	read = bpf_probe_read_user_str(record + end, ARGUMENT_LENGTH + 1, argument);
+	read = gadget_read_user_string(record + end, ARGUMENT_LENGTH + 1, argument);
 	if (read <= 0)
 		return ARGUMENT_CUT;
 	list->end = end + read;

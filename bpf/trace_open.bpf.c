@@ -279,14 +279,14 @@ int BPF_PROG(uring_submit, struct io_kiocb *request)
 	return submitted(request);
 }
 
-/* Its name from 6.0 to 6.3 (renamed by 2ad57931db64 "io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
+/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
 SEC("tp_btf/io_uring_submit_sqe")
 int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
 {
 	return submitted(request);
 }
 
-/* What 6.14 and later hand to the tracepoint; before, the completion came in parts. */
+/* What Linux 6.18 hands to the tracepoint; on 6.12 the completion comes in parts. */
 typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
 
 SEC("tp_btf/io_uring_complete")

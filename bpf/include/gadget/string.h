@@ -82,6 +82,17 @@ static __always_inline void gadget_wrote(struct gadget_writer *writer, struct ga
 	writer->progress->length = start + length;
 }
 
+/* bpf_probe_read_user_str() gives 1 for an empty text, as it says, on Linux 6.18, but 0 on 6.12. */
+static __always_inline long gadget_read_user_string(char *to, __u64 bytes, const void *from)
+{
+	long read = bpf_probe_read_user_str(to, bytes, from);
+
+	if (read)
+		return read;
+	*to = 0;
+	return 1;
+}
+
 static __always_inline void gadget_append_string(struct gadget_writer *writer, struct gadget_text *text,
 						 const void *from, __u64 limit, bool user)
 {
@@ -93,7 +104,7 @@ static __always_inline void gadget_append_string(struct gadget_writer *writer, s
 	gadget_unread(text);
 	if (start > writer->room - most)
 		return;
-	read = user ? bpf_probe_read_user_str(writer->record + start, most, from)
+	read = user ? gadget_read_user_string(writer->record + start, most, from)
 		    : bpf_probe_read_kernel_str(writer->record + start, most, from);
 	if (read <= 0)
 		return;
