@@ -5,20 +5,20 @@ every built-in gadget.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.command import Entry, GroupParts, make_command, make_group
+from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_command, make_group
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Gadget, Parameter
+from kubectl_gadget.events.schema import Example, Gadget, Parameter
 from kubectl_gadget.session.options import GadgetRun
 
 _MOST_EXAMPLES = 3
@@ -37,25 +37,59 @@ def verb_group(verb: str, summary: str) -> Any:
     page = Page(
         summary, usage="GADGET [POD...] [flags]", more=f"kubectl gadget {verb} GADGET --help explains a gadget."
     )
-    return make_group(_flags, verb, GroupParts(page, entries, noun="gadget"))
+    return make_group(_flags, verb, GroupParts(page, entries, noun="gadget", kind=VerbGroup))
+
+
+class VerbGroup(GadgetGroup):
+    """The gadgets of one verb, alone or several at once: `trace exec+open`."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Makes the command of a gadget, or of those that + joins; None when one of them does not exist."""
+        names = cmd_name.split("+")
+        if len(names) == 1:
+            return super().get_command(ctx, cmd_name)
+        from kubectl_gadget.catalogue import load_gadget
+
+        known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
+        for name in names:
+            if name not in known:
+                raise self.unknown(name, ctx.command_path)
+        return several_command([load_gadget(known[name]) for name in dict.fromkeys(names)], cmd_name)
 
 
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> Any:
     """The command that runs `gadget`. Raises UsageError when one of its flags is taken already."""
+    page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage="[POD...] [flags]")
+    return _command((gadget,), name, page, directory)
 
+
+def several_command(gadgets: Sequence[Gadget], name: str) -> Any:
+    """The command that runs several gadgets in one stream. A flag that several of them have is given to each."""
+    summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in the order of time."
+    examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "with a column EVENT that says which it is"),)
+    return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD...] [flags]"), None)
+
+
+def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path | None) -> Any:
     def run(pods: Pods, flags: RunFlags, extras: dict[str, Any] = {}) -> int:  # noqa: B006
         from kubectl_gadget.session.run import run as run_session
 
-        parameters = {spelling.removeprefix(_PREFIX).replace("_", "-"): value for spelling, value in extras.items()}
-        given = {item.name: parameters[item.name] for item in gadget.parameters if item.name in parameters}
-        options = run_options((GadgetRun(gadget, given, directory),), pods, flags)
-        return run_session(options, sys.stdout, sys.stderr)
+        values = {spelling.removeprefix(_PREFIX).replace("_", "-"): value for spelling, value in extras.items()}
+        runs = tuple(
+            GadgetRun(
+                gadget, {item.name: values[item.name] for item in gadget.parameters if item.name in values}, directory
+            )
+            for gadget in gadgets
+        )
+        return run_session(run_options(runs, pods, flags), sys.stdout, sys.stderr)
 
-    title = f"Flags of {' '.join(gadget.command)}"
-    extras = {_PREFIX + item.name.replace("-", "_"): _parameter_flag(item, gadget, title) for item in gadget.parameters}
-    page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage="[POD...] [flags]")
+    extras: dict[str, Any] = {}
+    for gadget in gadgets:
+        title = f"Flags of {' '.join(gadget.command)}"
+        for item in gadget.parameters:
+            extras.setdefault(_PREFIX + item.name.replace("-", "_"), _parameter_flag(item, gadget, title))
     command = make_command(run, name, page, extras)
-    _refuse_collisions(gadget, command)
+    _refuse_collisions(gadgets, command)
     return command
 
 
@@ -94,13 +128,13 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
     return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar=metavar, help=help), reader]
 
 
-def _refuse_collisions(gadget: Gadget, command: Any) -> None:
+def _refuse_collisions(gadgets: Sequence[Gadget], command: Any) -> None:
     seen: set[str] = {"--help", "-h"}
     for item in command.params:
         for spelling in [*item.opts, *item.secondary_opts]:
             if spelling in seen and item.param_type_name == "option":
                 raise UsageError(
-                    f"gadget {gadget.name} has a parameter whose flag {spelling} is taken",
+                    f"{'+'.join(gadget.name for gadget in gadgets)} has a parameter whose flag {spelling} is taken",
                     "name the parameter otherwise in the gadget's YAML",
                 )
             seen.add(spelling)

@@ -17,8 +17,8 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.views.columns import EVENT, choose_columns, headings, nearest
-from kubectl_gadget.views.rows import MemberRows, object_names
+from kubectl_gadget.views.columns import DETAILS, EVENT, choose_columns, headings, nearest
+from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
 
 FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "jsonpath", "custom-columns")
 """All formats; the last two take a template after `=`."""
@@ -63,9 +63,13 @@ def make_sink(
     chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
     if format in ("table", "wide"):
         names = choose_columns(gadgets, options.columns, "wide" if format == "wide" else "default")
-        return TableSink(
-            stream, headings(gadgets, names), terminal=terminal, color=color, header=not options.no_headers
-        )
+
+        def read(rows: Rows) -> list[Sequence[str]]:
+            return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in shown]
+
+        titles = headings(gadgets, names)
+        shown = [heading.name for heading in titles]
+        return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
     if format == "json":
         return JsonSink(stream, MemberRows(chosen, several))
     if format == "yaml":

@@ -1,8 +1,8 @@
 """Which columns a table, or a machine's format, shows for the gadgets of a run.
 
-Several gadgets share one table: its columns are those of the first, then what the others have besides, and EVENT says
-which gadget a row is of. The trap: a name in `--columns` may belong to only one of them; the cell is then empty in the
-others' rows.
+Several gadgets share one table: EVENT says which gadget a row is of, then come the columns that all of them have, and
+DETAILS holds what is a gadget's own. The trap: a name in `--columns` may belong to only one of them; the cell is then
+empty in the others' rows.
 """
 
 import difflib
@@ -16,6 +16,7 @@ from kubectl_gadget.events.members import column_kind, column_members, row_membe
 from kubectl_gadget.events.schema import Column, Gadget
 
 EVENT = "event"
+DETAILS = "details"
 Level = Literal["default", "wide", "json"]
 _SHOWN: dict[Level, tuple[str, ...]] = {
     "default": ("default",),
@@ -50,6 +51,8 @@ def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Leve
     if not names:
         levels = _SHOWN[level]
         names = [column.name for gadget in gadgets for column in gadget.columns if column.show in levels]
+        if len(gadgets) > 1 and level != "json":
+            names = [name for name in names if _is_shared(name, gadgets, levels)] + [DETAILS]
     names += [name[1:] for name in chosen if name.startswith("+")]
     hidden = {name[1:] for name in chosen if name.startswith("-")}
     found = [name for name in dict.fromkeys(names) if name not in hidden]
@@ -62,6 +65,8 @@ def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
     """What a table needs to know about these columns; EVENT comes first when there are several gadgets."""
     found = [Heading(EVENT, "EVENT", max(len(gadget.name) for gadget in gadgets))] if len(gadgets) > 1 else []
     for name in names:
+        if name == DETAILS:
+            found.append(Heading(DETAILS, "DETAILS", 40, stretch=True))
         for gadget in gadgets:
             column = find_column(gadget, name)
             if column is not None:
@@ -71,6 +76,20 @@ def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
                 )
                 break
     return found
+
+
+def details(gadget: Gadget, gadgets: Sequence[Gadget]) -> list[Column]:
+    """The columns that DETAILS shows of a gadget: those of its default table that not all gadgets of the run have."""
+    return [
+        column
+        for column in gadget.columns
+        if column.show == "default" and not _is_shared(column.name, gadgets, ("default",))
+    ]
+
+
+def _is_shared(name: str, gadgets: Sequence[Gadget], levels: Sequence[str]) -> bool:
+    """Whether all gadgets show a column of that name."""
+    return all(any(column.name == name and column.show in levels for column in gadget.columns) for gadget in gadgets)
 
 
 def find_column(gadget: Gadget, name: str) -> Column | None:

@@ -12,8 +12,9 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.kinds import Member
 from kubectl_gadget.events.members import filter_members, owner_texts, shown
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import json_texts
-from kubectl_gadget.views.columns import EVENT, find_column, member_names
+from kubectl_gadget.views.columns import EVENT, details, find_column, member_names
 
 
 class MemberRows:
@@ -82,6 +83,18 @@ def cells(rows: Rows, name: str) -> list[str]:
             return [batch.gadget.name] * len(batch)
         column = find_column(batch.gadget, name)
         return [""] * len(batch) if column is None else shown(batch, column)
+
+    return rows.collect(read)
+
+
+def detail_cells(rows: Rows, gadgets: Sequence[Gadget]) -> list[str]:
+    """DETAILS: `fd=3 err=0 path=/etc/hosts`, what is a gadget's own in a table of several."""
+
+    def read(batch: Batch) -> list[str]:
+        own = details(batch.gadget, gadgets)
+        texts = [shown(batch, column) for column in own]
+        template = " ".join(f"{column.title.lower()}=%s" for column in own)
+        return list(map(template.__mod__, zip(*texts, strict=True))) if own else [""] * len(batch)
 
     return rows.collect(read)
 

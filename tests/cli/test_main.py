@@ -82,6 +82,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
         ("trace_open", "unknown command 'trace_open'", "kubectl gadget trace open"),
         ("zzz", "unknown command 'zzz'", "kubectl gadget --help"),
         ("trace opne", "unknown gadget 'opne'", "kubectl gadget trace open"),
+        ("trace open+opne", "unknown gadget 'opne'", "kubectl gadget trace open"),
         ("trace open --faild", "unknown flag --faild", "--failed"),
         ("trace open --zzz", "unknown flag --zzz", "kubectl gadget trace open --help"),
         ("--zzz trace open", "unknown flag --zzz", "kubectl gadget --help"),

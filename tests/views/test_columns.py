@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.views.columns import choose_columns, headings, member_names
+from kubectl_gadget.views.columns import choose_columns, details, headings, member_names
 from tests.events.records import OPEN, column
 
 EXEC = replace(OPEN, name="trace_exec", columns=(column("node"), column("pid"), column("ppid"), column("args")))
@@ -38,8 +38,11 @@ def test_a_column_that_does_not_exist_is_an_error_with_the_nearest_names() -> No
 
 def test_several_gadgets_share_one_table_with_an_event_column() -> None:
     names = choose_columns([OPEN, EXEC], (), "default")
-    assert names == [*DEFAULT, "ppid", "args"]
-    assert headings([OPEN, EXEC], names)[0].title == "EVENT"
+    assert names == ["node", "pid", "details"]
+    titles = [heading.title for heading in headings([OPEN, EXEC], names)]
+    assert (titles[0], titles[-1]) == ("EVENT", "DETAILS")
+    assert [item.name for item in details(OPEN, [OPEN, EXEC])] == [n for n in DEFAULT if n not in ("node", "pid")]
+    assert [item.name for item in details(EXEC, [OPEN, EXEC])] == ["ppid", "args"]
     assert headings([OPEN], names)[0].title == "NODE"
 
 
