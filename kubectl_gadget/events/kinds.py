@@ -430,6 +430,7 @@ KINDS: dict[str, Kind] = {
         _text_members(_fixed, sizable=False), lambda batch, field: [text or "-" for text in _text(_fixed(batch, field))]
     ),
     "gadget_bind_options": _bits("REUSEADDR", "REUSEPORT", "FREEBIND", "TRANSPARENT", "BIND_ADDRESS_NO_PORT", "V6ONLY"),
+    "gadget_retransmit_reason": _words("timeout", "fast", "probe", "synack"),
     "gadget_udp_operation": _words("first", "flow", "end"),
     "gadget_tcp_operation": _words("connect", "accept", "close"),
     "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),

@@ -8,12 +8,14 @@ import ipaddress
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 CLONE_NEWNET = 0x40000000
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 V4, V6 = "127.0.0.1", "::1"
 FAMILIES = {V4: socket.AF_INET, V6: socket.AF_INET6, "::ffff:127.0.0.1": socket.AF_INET6}
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -65,3 +67,22 @@ def unused_port(host: str) -> int:
     with listener(host) as sock:
         port: int = sock.getsockname()[1]
     return port
+
+
+def drop_all(sock: socket.socket) -> None:
+    """From now on the socket takes no packet any more: a filter with the one instruction `ret 0`."""
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(instruction))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def drop_nothing(sock: socket.socket) -> None:
+    """Undoes drop_all."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def sent_again(sock: socket.socket) -> int:
+    """Segments that a TCP socket has sent again: tcpi_total_retrans of struct tcp_info."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    number: int = struct.unpack_from("I", info, 100)[0]
+    return number
