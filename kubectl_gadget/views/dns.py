@@ -141,7 +141,7 @@ class Dns:
         ends = (packet.local, packet.local_port), (packet.remote, packet.remote_port)
         (client, client_port), (server, server_port) = ends if role == _CLIENT else ends[::-1]
         values: dict[str, Value] = {
-            "latency": time - asked.time if query else _UNKNOWN,
+            "latency": max(0, time - asked.time) if query else _UNKNOWN,
             "server": server,
             "server_port": server_port,
             "client": client,

@@ -39,7 +39,7 @@ class Stream:
         if self._next is None or not (packet.payload or packet.missing):
             return
         held = self._early.get(packet.sequence)
-        if held is None or len(held[0]) + held[1] < len(packet.payload) + packet.missing:
+        if held is None or (len(held[0]), held[1]) < (len(packet.payload), packet.missing):
             self._early[packet.sequence] = (packet.payload, packet.missing)
         yield from self._ready()
         held_bytes = sum(len(payload) for payload, _ in self._early.values())

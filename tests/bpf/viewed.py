@@ -1,0 +1,45 @@
+"""Gadgets whose rows are made by a view: real packets in, rows as JSON has them out."""
+
+import time
+from typing import Any, Self
+
+from kubectl_gadget.events.batch import decode
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.stage import make_stage
+from tests.bpf.tracer import Tracer
+
+
+class Viewed(Tracer):
+    """One such gadget, attached. Parameters of the view and those of the programs go by their names."""
+
+    def __init__(self, name: str, **parameters: Any) -> None:
+        super().__init__(name, **{key: value for key, value in parameters.items() if not self._is_of_view(name, key)})
+        values = {key: value for key, value in parameters.items() if self._is_of_view(name, key)}
+        stage = make_stage(self.gadget, values)
+        assert stage is not None
+        self._stage = stage
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+    def rows(self, later: float = 0) -> list[dict[str, Any]]:
+        """The rows that have become known since the last call, as if asked so many seconds later."""
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(later * 1e9)
+        sent = decode(self.gadget.as_sent(), "node", self.data())
+        return self._read(self._stage.rows(sent, now))
+
+    def rest(self) -> list[dict[str, Any]]:
+        """The rows of what is still open."""
+        return self._read(self._stage.rest())
+
+    def _read(self, data: bytes) -> list[dict[str, Any]]:
+        return MemberRows().records(Rows([decode(self.gadget, "node", data)]))
+
+    @staticmethod
+    def _is_of_view(name: str, key: str) -> bool:
+        from kubectl_gadget.catalogue.load import load_gadget
+
+        parameters = {parameter.name: parameter for parameter in load_gadget(name).parameters}
+        return key in parameters and not parameters[key].variable
