@@ -13,6 +13,7 @@ from kubectl_gadget.agent import cgroups, identity
 from kubectl_gadget.agent.bundles import Bundles
 from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.node import pod_uid
 from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.agent.verdicts import Filter
 from kubectl_gadget.agent.watcher import Watcher
@@ -81,7 +82,7 @@ class Containers:
 
     def set_filter(self, value: dict[str, Any]) -> None:
         """A FILTER object. Raises FrameError when it is not one."""
-        self._filter = Filter(value)
+        self._filter = Filter(value, pod_uid())
         for id in self._nodes:
             self._judge(id)
 

@@ -14,6 +14,11 @@ def name() -> str:
     return os.environ.get("NODE_NAME") or os.uname().nodename
 
 
+def pod_uid() -> str:
+    """The uid of the pod that this agent runs in: $POD_UID, which the pod's manifest sets; empty outside of one."""
+    return os.environ.get("POD_UID", "")
+
+
 def host() -> str:
     """Where the node's file system is mounted: $KUBECTL_GADGET_HOST in a pod, else "" for "right here"."""
     return os.environ.get("KUBECTL_GADGET_HOST", "").rstrip("/")

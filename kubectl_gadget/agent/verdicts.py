@@ -13,14 +13,19 @@ WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 
 
 class Filter:
-    """A FILTER object. Raises FrameError when it is not one."""
+    """A FILTER object. Raises FrameError when it is not one.
 
-    def __init__(self, value: dict[str, Any]) -> None:
+    The pod `own_pod` is the agent's. What the agent does itself is noise, unless its namespace was asked for by name.
+    """
+
+    def __init__(self, value: dict[str, Any], own_pod: str = "") -> None:
         self._namespaces = _names(value, "namespaces")
         self._pods = _names(value, "pods")
         self._containers = _names(value, "containers")
         self._exclude = _names(value, "exclude_pods") or frozenset()
         self._host = bool(value.get("host"))
+        if own_pod and self._namespaces is None:
+            self._exclude |= {own_pod}
 
     @property
     def host(self) -> int:

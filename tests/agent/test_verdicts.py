@@ -27,6 +27,14 @@ def test_a_pod_can_be_excluded_by_its_uid() -> None:
     assert Filter({"exclude_pods": [""]}).verdict(SHIP._replace(pod_uid="")) == WANTED
 
 
+def test_the_agents_own_pod_is_wanted_only_where_its_namespace_is_named() -> None:
+    assert Filter({}, "uid-1").verdict(SHIP) == UNWANTED
+    assert Filter({"pods": ["xwing"], "exclude_pods": ["uid-2"]}, "uid-1").verdict(SHIP) == UNWANTED
+    assert Filter({"namespaces": ["default"]}, "uid-1").verdict(SHIP) == WANTED
+    assert Filter({}, "uid-2").verdict(SHIP) == WANTED
+    assert Filter({}).verdict(SHIP._replace(pod_uid="")) == WANTED
+
+
 def test_a_sandbox_is_never_wanted() -> None:
     assert Filter({}).verdict(SHIP._replace(kind="sandbox")) == UNWANTED
 
