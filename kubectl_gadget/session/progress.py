@@ -28,6 +28,11 @@ class Progress:
         if self._verbose:
             self.node(node, message)
 
+    def debug(self, message: str) -> None:
+        """One line that only those want who asked for it."""
+        if self._verbose:
+            self.say(message)
+
     def warn(self, message: str) -> None:
         """One line that is written even when quiet."""
         for line in message.splitlines() or [""]:

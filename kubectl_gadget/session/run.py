@@ -79,7 +79,6 @@ class Run:
         self._sessions: dict[str, NodeSession] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
-        self._reason = ""
         self._signal: int | None = None
         self._watch_error: GadgetError | None = None
         self._watching = True
@@ -100,9 +99,10 @@ class Run:
         finally:
             backlog.close()
             ended = time.monotonic()
-            await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
-        if (error := showing.exception()) is not None:
-            raise error
+            results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
         return self._conclude(pipeline, ended - self._began)
 
     def _events(self) -> PipelineEvents:
@@ -206,12 +206,18 @@ class Run:
 
     def _stop(self, reason: str) -> None:
         if not self._stopped.is_set():
-            self._reason = reason
+            self._progress.debug(f"stopping: {reason}")
             self._stopped.set()
 
     def _catch_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._loop.add_signal_handler(number, self._interrupt, number)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is None:  # Windows has no SIGHUP
+                continue
+            try:
+                self._loop.add_signal_handler(number, self._interrupt, number)
+            except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
+                signal.signal(number, lambda caught, _: self._loop.call_soon_threadsafe(self._interrupt, caught))
 
     def _interrupt(self, number: int) -> None:
         if self._signal is not None:
