@@ -6,12 +6,13 @@ The trap: a thousand nodes ask at the same moment, so what is asked of the API s
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.exec import ExecStream, open_exec
-from kubectl_gadget.cluster.failure import StatusError
-from kubectl_gadget.cluster.ondemand import OnDemandAgents, Say
+from kubectl_gadget.cluster.failure import Access, StatusError
+from kubectl_gadget.cluster.ondemand import REMEDY, OnDemandAgents, Say
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import PODS, Object
 from kubectl_gadget.cluster.startup import is_running, wait_running
@@ -51,6 +52,22 @@ class Agents:
             if not known or error.code not in (400, 404, 500):
                 raise
         return await self._exec(node, await self._find_or_start(node))
+
+    async def require(self, wanted: Sequence[Access]) -> None:
+        """Asks for all rights that a run takes, `wanted` and those to reach agents, so that nothing is begun in vain.
+
+        Raises ForbiddenError with all that is missing, also to start agents where none is resident.
+        """
+        listing = Access("list", PODS.plural, self._options.namespace)
+        session = Access("create", PODS.plural, self._options.namespace, "exec")
+        missing = await self._api.missing([*wanted, listing, session])
+        if not missing:
+            return
+        remedy = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
+        if listing not in missing and not await self._list_residents():
+            missing += await self._on_demand.missing()
+            remedy = REMEDY
+        raise self._api.forbidden(list(dict.fromkeys(missing)), "trace", remedy)
 
     async def close(self) -> list[str]:
         """Removes the pods that this run started; returns the names of what may remain."""

@@ -22,6 +22,7 @@ from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 Say = Callable[[str, str], None]
 """(node, text): a line of progress."""
 
+REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
 _REMOVAL_SECONDS = 10.0
 _ANCHOR_SECONDS = 20
 """So long after its last sign of life, what a client started is removed: nothing of a killed one is left after 30 s."""
@@ -87,7 +88,7 @@ class OnDemandAgents:
         async with self._lock:
             if self._anchor is None:
                 exists = await self._find_namespace()
-                await self._check(exists)
+                await self._api.require(self._accesses(exists), "start agents on demand", REMEDY)
                 if not exists:
                     await self._make_namespace()
                 body = manifests.anchor_job(self._options, self._run, _ANCHOR_SECONDS)
@@ -100,7 +101,15 @@ class OnDemandAgents:
                     self._keeper = asyncio.create_task(self._keep(), name="anchor of the on-demand agents")
             return self._anchor
 
-    async def _check(self, namespace_exists: bool) -> None:
+    async def missing(self) -> list[Access]:
+        """The rights that starting agents takes and that we do not have. Raises ClusterError."""
+        try:
+            exists = await self._api.get(NAMESPACES, self._options.namespace) is not None
+        except ForbiddenError:
+            exists = True  # creating the pods would tell
+        return await self._api.missing(self._accesses(exists))
+
+    def _accesses(self, namespace_exists: bool) -> list[Access]:
         namespace = self._options.namespace
         wanted = [
             Access("list", PODS.plural, namespace),
@@ -112,11 +121,7 @@ class OnDemandAgents:
         if not namespace_exists:
             wanted.append(Access("create", NAMESPACES.plural))
             wanted.append(Access("delete", NAMESPACES.plural, name=namespace))
-        await self._api.require(
-            wanted,
-            "start agents on demand",
-            "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy",
-        )
+        return wanted
 
     async def _find_namespace(self) -> bool:
         """Whether it exists; one that is on its way out is waited for."""

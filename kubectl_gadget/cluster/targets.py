@@ -7,13 +7,14 @@ which pods not to trace, so a pod that is so new that nobody has judged it yet i
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_gadget.cluster import selectors
 from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.resources import NAMESPACES, NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.startup import not_ready
@@ -22,6 +23,9 @@ from kubectl_gadget.errors import ClusterError, ForbiddenError
 
 Filter = dict[str, Any]
 """FILTER of docs/protocol.md."""
+
+Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
+"""Raises ForbiddenError when one of these rights, or another that the run takes, is missing."""
 
 _SETTLE_SECONDS = 0.1
 """Changes that come together are told together."""
@@ -52,9 +56,15 @@ class Targets:
     """Which nodes a run takes part on. `warn` gets lines for the user."""
 
     def __init__(
-        self, api: Api, selection: Selection, warn: Callable[[str], None], linger: float = _LINGER_SECONDS
+        self,
+        api: Api,
+        selection: Selection,
+        warn: Callable[[str], None],
+        linger: float = _LINGER_SECONDS,
+        require: Require | None = None,
     ) -> None:
         self._api = api
+        self._require = require or (lambda wanted: api.require(wanted, "choose nodes and pods"))
         self._selection = selection
         self._warn = warn
         self._linger = linger
@@ -86,11 +96,18 @@ class Targets:
         queue: asyncio.Queue[tuple[Resource, Synced | Changed | BaseException]] = asyncio.Queue()
         wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
         tasks = [asyncio.create_task(self._feed(kind, queue), name=f"watch of {kind.plural}") for kind in wanted]
+        # Asked for while the lists are on their way, so that it takes no time of its own.
+        rights = asyncio.create_task(self._require(self._accesses(wanted)), name="rights")
+        tasks.append(rights)
         try:
             missing = set(wanted)
             while missing:
-                kind = await self._take(queue)
-                missing.discard(kind)
+                try:
+                    missing.discard(await self._take(queue))
+                except ForbiddenError:
+                    await rights  # says all that is missing, not only this
+                    raise
+            await rights
             await self._complain()
             yield self._change()
             while True:
@@ -102,6 +119,13 @@ class Targets:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _accesses(self, wanted: Sequence[Resource]) -> list[Access]:
+        return [
+            Access(verb, kind.qualified, self.namespace if kind is PODS else None)
+            for kind in wanted
+            for verb in ("list", "watch")
+        ]
 
     async def _feed(self, kind: Resource, queue: "asyncio.Queue[Any]") -> None:
         scope = Scope(kind, self.namespace if kind is PODS else None)

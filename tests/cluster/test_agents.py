@@ -10,6 +10,7 @@ from kubectl_gadget.cluster.agents import Agents
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.deploy import deploy
 from kubectl_gadget.cluster.exec import ExecStream
+from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.wire import FrameDecoder, FrameType
@@ -88,6 +89,36 @@ async def test_everything_that_is_missing_is_said_before_anything_is_created(
         assert missing in str(error.value)
     assert await agents.close() == []
     assert set(cluster.store.objects) == before
+
+
+async def test_rights_to_start_agents_are_asked_for_where_none_is_resident(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.faults.forbidden |= {("watch", "nodes"), ("create", "pods/exec"), ("create", "jobs")}
+    before = set(cluster.store.objects)
+    with pytest.raises(ForbiddenError) as error:
+        await Agents(api, agent_options).require([Access("list", "nodes"), Access("watch", "nodes")])
+    missing = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert missing == [
+        "watch nodes in the whole cluster",
+        "create pods/exec in namespace kubectl-gadget",
+        "create jobs.batch in namespace kubectl-gadget",
+    ]
+    assert "rbac-deployer" in str(error.value.remedy)
+    assert set(cluster.store.objects) == before
+
+
+async def test_rights_to_start_agents_are_not_asked_for_where_they_are_resident(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    await deploy(api, agent_options, lambda _: None)
+    cluster.faults.forbidden |= {("create", "pods"), ("create", "jobs")}
+    await Agents(api, agent_options).require([Access("list", "nodes")])
+    cluster.faults.forbidden.add(("list", "nodes"))
+    with pytest.raises(ForbiddenError) as error:
+        await Agents(api, agent_options).require([Access("list", "nodes")])
+    assert "jobs" not in str(error.value)
+    assert "kubectl-gadget-users" in str(error.value.remedy)
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"])

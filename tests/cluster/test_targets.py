@@ -163,3 +163,23 @@ async def test_forbidden_lists_end_the_watch(cluster: FakeCluster, begin: Begin)
     _, change = await begin()
     with pytest.raises(ForbiddenError):
         await change()
+
+
+async def test_all_rights_that_are_missing_are_said_before_the_first_node(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1")
+    cluster.faults.forbidden |= {("list", "pods"), ("watch", "pods"), ("watch", "nodes")}
+    _, change = await begin(nodes=("node-1",), selector="app=x")
+    with pytest.raises(ForbiddenError) as error:
+        await change()
+    for missing in ("list pods in namespace default", "watch pods in namespace default", "watch nodes in the whole"):
+        assert missing in str(error.value)
+    assert "list nodes" not in str(error.value)
+    assert cluster.server.requests.count(("list", "pods")) == 1
+
+
+async def test_a_watch_that_will_be_refused_is_known_before_the_first_node(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1")
+    cluster.faults.forbidden.add(("watch", "pods"))
+    _, change = await begin()
+    with pytest.raises(ForbiddenError, match="watch pods in namespace default"):
+        await change()
