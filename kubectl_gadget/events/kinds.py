@@ -26,7 +26,7 @@ from kubectl_gadget.events.linux_network import (
 from kubectl_gadget.events.linux_process import capability_name, capability_names, signal_code_name, signal_name
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
-from kubectl_gadget.events.vectors import KnownNumbers, Numbers, Truths, Type, Vector
+from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, Truths, Type, Vector
 from kubectl_gadget.events.wall_time import Timestamps
 
 UNREAD = "-"
@@ -120,6 +120,10 @@ def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
     pairs = np.stack([batch.raw("signal"), batch.raw(field)], axis=1)
     found, codes = np.unique(pairs.astype(np.int64), axis=0, return_inverse=True)
     return CodedTexts(codes.ravel(), [signal_code_name(signal, code) for signal, code in found.tolist()] or [""])
+
+
+def _new_mode(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, lambda mode: "" if mode == UNKNOWN else f"{mode:04o}")
 
 
 def _with_raw(spell: Callable[[Batch, Field], CodedTexts], none: str = "") -> Kind:
@@ -399,6 +403,14 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_open_flags": _with_raw(_open_flags),
     "gadget_mode": _with_raw(_mode),
+    "gadget_new_mode": Kind(
+        lambda column, field: (
+            _spelt(column, field, _new_mode),
+            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
+        ),
+        lambda batch, field: [text or UNREAD for text in _text(_new_mode(batch, field))],
+    ),
+    "gadget_new_owner": _known(str),
     "gadget_operation": FIXED_TEXT,
     "gadget_mount_flags": Kind(
         lambda column, field: (

@@ -33,6 +33,9 @@ typedef __s32 gadget_fd;
 /* O_… of the architecture. */
 typedef __u32 gadget_open_flags;
 typedef __u32 gadget_mode;
+/* A mode, a user or a group that something gets. ~0: it gets none. */
+typedef __u64 gadget_new_mode;
+typedef __u64 gadget_new_owner;
 /* What was done, in a word; shorter ones end with NULs. */
 typedef char gadget_operation[16] __attribute__((aligned(8)));
 /* Flags of a call that mounts; the upper half says of which (kernel/mount.h). 0: it has none. */
