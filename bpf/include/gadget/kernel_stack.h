@@ -11,6 +11,8 @@
 #include <gadget/string.h>
 
 #define GADGET_FRAMES 32
+/* Of the program itself and of what ran it. */
+#define GADGET_OWN_FRAMES 2
 /* Of one name, with its NUL. */
 #define GADGET_FRAME_BYTES 96
 #define GADGET_STACK_BYTES (GADGET_FRAMES * GADGET_FRAME_BYTES)
@@ -53,7 +55,7 @@ static __always_inline void gadget_append_kernel_stack(struct gadget_writer *wri
 	if (!frames || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
 		return;
 	__builtin_memset(frames->addresses, 0, sizeof(frames->addresses));
-	if (bpf_get_stack(context, frames->addresses, sizeof(frames->addresses), 0) <= 0)
+	if (bpf_get_stack(context, frames->addresses, sizeof(frames->addresses), GADGET_OWN_FRAMES) <= 0)
 		return;
 	frames->start = frames->end = writer->progress->length;
 	for (int i = 0; i < GADGET_FRAMES; i++)

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace tcpdrop: emits one `struct trace_tcpdrop` for each TCP packet that the kernel drops, with its reason.
+ *
+ * Hook: the tracepoint kfree_skb, which runs in interrupts mostly. So who owns the packet's socket is remembered before
+ * (gadget/packet_owner.h); and for a packet without a socket, which container used the network namespace last. Reasons
+ * are spelt by the kernel itself, since their numbers differ from version to version.
+ */
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+#include <gadget/address.h>
+#include <gadget/kernel_stack.h>
+#include <gadget/packet_owner.h>
+#include <kernel/sk_buff.h>
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+
+#define REASON_BYTES 64
+#define LOCATION_BYTES 96
+/* In front of each reason's name. */
+#define PREFIX "SKB_DROP_REASON_"
+
+/* Network namespaces that may be known at the same time. */
+#define NAMESPACES 4096
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	__u32 inum;
+};
+
+struct net___numbered {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct net *net_ns;
+};
+
+struct task_struct___net {
+	struct nsproxy *nsproxy;
+};
+
+#pragma clang attribute pop
+
+/* From 5.17 on. The first numbers are no drops. */
+enum skb_drop_reason {
+	SKB_CONSUMED = 1,
+};
+
+struct trace_tcpdrop {
+	struct gadget_record record;
+	/* As the packet's headers have them. */
+	gadget_ip source;
+	gadget_ip destination;
+	gadget_port source_port;
+	gadget_port destination_port;
+	/* Of the packet. */
+	gadget_tcp_flags flags;
+	/* Of the socket, 0: none. */
+	gadget_tcp_state state;
+	/* The network namespace's inode number; 0: unknown. */
+	__u32 network_namespace;
+	__u32 reason_number;
+	__u32 unused_32;
+	/* Of the packet, from its IP header on. */
+	gadget_bytes length;
+	gadget_string reason;
+	/* Where in the kernel it was dropped. */
+	gadget_string location;
+	gadget_strings stack;
+	__u32 unused_end;
+};
+
+GADGET_RECORD(trace_tcpdrop);
+
+#define RECORD_BYTES                                                                                                   \
+	GADGET_ROOM(sizeof(struct trace_tcpdrop) + REASON_BYTES + LOCATION_BYTES + GADGET_STACK_BYTES)
+
+GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
+
+/* Of either end. 0: any. */
+const volatile __u16 filter_port = 0;
+const volatile bool collect_stack = false;
+
+/* Who used a network namespace last; of the node's own one, the node's first process. */
+struct user {
+	__u64 cgroup;
+	__u32 marks;
+	__u32 is_node;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, NAMESPACES);
+	__type(key, __u64);
+	__type(value, struct user);
+} users SEC(".maps");
+
+static __always_inline void note_user(struct task_struct *task)
+{
+	struct gadget_record record = {};
+	struct user user = {};
+	const struct user *known;
+	__u64 net = (__u64)BPF_CORE_READ((struct task_struct___net *)task, nsproxy, net_ns);
+
+	if (!net)
+		return;
+	known = bpf_map_lookup_elem(&users, &net);
+	if (known && known->is_node)
+		return;
+	user.is_node = gadget_node_pid(task) == 1;
+	if (!gadget_wanted_other_cgroup(&record, gadget_cgroup_of(task)) && !user.is_node)
+		return;
+	user.cgroup = record.cgroup;
+	user.marks = record.marks;
+	bpf_map_update_elem(&users, &net, &user, BPF_ANY);
+}
+
+SEC("cgroup/sock_create")
+int namespace_used(struct bpf_sock *ctx)
+{
+	note_user(gadget_task());
+	return GADGET_ALLOW;
+}
+
+SEC("iter/task")
+int find_namespaces(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	if (task)
+		note_user(task);
+	return 0;
+}
+
+/* The head of a record about a packet that has no socket. */
+static __always_inline bool begin_without_socket(struct gadget_record *record, __u64 net)
+{
+	const struct user *user = bpf_map_lookup_elem(&users, &net);
+	const __u32 *verdict;
+
+	__builtin_memset(record, 0, sizeof(*record));
+	record->uid = record->gid = ~0U;
+	if (!user || gadget_asks_for_process() || gadget_filter_uid != ~0U)
+		return false;
+	record->cgroup = user->cgroup;
+	record->marks = user->marks;
+	verdict = bpf_map_lookup_elem(&gadget_containers, &record->cgroup);
+	return !verdict || *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
+}
+
+/* Reads the headers of a TCP packet. False: it is none, or they are not there. */
+static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_buff *skb)
+{
+	void *head = BPF_CORE_READ(skb, head);
+	void *network = head + BPF_CORE_READ(skb, network_header);
+	__be16 protocol = BPF_CORE_READ(skb, protocol);
+	struct tcphdr tcp;
+	__u32 length;
+
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 4 || ip.protocol != IPPROTO_TCP)
+			return false;
+		gadget_ip_from_v4(drop->source, ip.saddr);
+		gadget_ip_from_v4(drop->destination, ip.daddr);
+		length = ip.ihl * 4;
+		drop->length = bpf_ntohs(ip.tot_len);
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip;
+
+		/* Extension headers in front of TCP are hardly ever seen. */
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 6 || ip.nexthdr != IPPROTO_TCP)
+			return false;
+		__builtin_memcpy(drop->source, &ip.saddr, sizeof(drop->source));
+		__builtin_memcpy(drop->destination, &ip.daddr, sizeof(drop->destination));
+		length = sizeof(ip);
+		drop->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
+	} else {
+		return false;
+	}
+	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), network + length))
+		return false;
+	drop->source_port = bpf_ntohs(tcp.source);
+	drop->destination_port = bpf_ntohs(tcp.dest);
+	drop->flags = ((__u8 *)&tcp)[13];
+	return true;
+}
+
+static __always_inline void append_reason(struct gadget_writer *writer, struct trace_tcpdrop *drop, __u32 reason)
+{
+	__u64 start = writer->progress->length;
+	struct btf_ptr value = {.ptr = &reason, .type_id = bpf_core_type_id_kernel(enum skb_drop_reason)};
+	const __u32 prefix = sizeof(PREFIX) - 1;
+	long written;
+
+	gadget_unread(&drop->reason);
+	if (start > writer->room - REASON_BYTES)
+		return;
+	written = bpf_snprintf_btf(writer->record + start, REASON_BYTES, &value, sizeof(value),
+				   BTF_F_COMPACT | BTF_F_NONAME | BTF_F_ZERO);
+	if (written <= 0 || written >= REASON_BYTES)
+		return;
+	gadget_wrote(writer, &drop->reason, start, written, false);
+	/* The kernel's own reasons, as opposed to a number that belongs to a module. */
+	if (written > prefix && !bpf_strncmp(writer->record + start, prefix, PREFIX)) {
+		drop->reason.offset += prefix;
+		drop->reason.length -= prefix;
+	}
+}
+
+static __always_inline void append_location(struct gadget_writer *writer, struct gadget_text *text, __u64 location)
+{
+	static const char format[] = "%pS";
+	__u64 start = writer->progress->length;
+	long written;
+
+	gadget_unread(text);
+	if (start > writer->room - LOCATION_BYTES || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_snprintf))
+		return;
+	written = bpf_snprintf(writer->record + start, LOCATION_BYTES, format, &location, sizeof(location));
+	if (written > 1 && written <= LOCATION_BYTES)
+		gadget_wrote(writer, text, start, written - 1, false);
+}
+
+/* The tracepoint got the receiving socket in 6.11; before, only the packet has one. */
+typedef void (*btf_trace_kfree_skb___receiver)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
+
+static __always_inline struct sock *socket_of(__u64 *ctx, struct sk_buff *skb)
+{
+	struct sock *sk = NULL;
+
+	if (bpf_core_type_exists(btf_trace_kfree_skb___receiver))
+		sk = (struct sock *)ctx[3];
+	return sk ?: BPF_CORE_READ(skb, sk);
+}
+
+/* What is no drop: a packet that was handed on. */
+static __always_inline bool is_consumed(__u32 reason)
+{
+	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) ? reason <= SKB_CONSUMED : !reason;
+}
+
+SEC("tp_btf/kfree_skb")
+int dropped(__u64 *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx[0];
+	struct trace_tcpdrop *drop;
+	struct gadget_writer writer;
+	__u32 reason = ctx[2];
+	struct net_device___of_packet *device;
+	struct net *net;
+	struct sock *sk;
+
+	if (is_consumed(reason))
+		return 0;
+	drop = gadget_scratch(&drop_scratch);
+	if (!drop || !read_headers(drop, skb))
+		return 0;
+	if (filter_port && drop->source_port != filter_port && drop->destination_port != filter_port)
+		return 0;
+	sk = socket_of(ctx, skb);
+	/* Neither a connection that is being made nor one that waits for late packets is a whole socket. */
+	drop->state = sk ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
+	device = (void *)BPF_CORE_READ(skb, dev);
+	net = sk ? BPF_CORE_READ((struct sock_common___net *)sk, skc_net.net) : BPF_CORE_READ(device, nd_net.net);
+	if (sk && drop->state != TCP_TIME_WAIT && drop->state != TCP_NEW_SYN_RECV) {
+		if (!gadget_begin_for_socket(&drop->record, sk, gadget_owner_of(sk)))
+			return 0;
+	} else if (!begin_without_socket(&drop->record, (__u64)net)) {
+		return 0;
+	}
+	drop->network_namespace = BPF_CORE_READ((struct net___numbered *)net, ns.inum);
+	drop->reason_number = reason;
+	drop->unused_32 = drop->unused_end = 0;
+	writer = gadget_write(drop, sizeof(*drop), RECORD_BYTES);
+	append_reason(&writer, drop, reason);
+	append_location(&writer, &drop->location, ctx[1]);
+	gadget_no_text(&drop->stack);
+	if (collect_stack)
+		gadget_append_kernel_stack(&writer, &drop->stack, ctx);
+	gadget_send(&writer);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,95 @@
+"""trace tcpdrop: packets to sockets that take none and to ports without a socket, counted exactly."""
+
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from tests.bpf import network
+from tests.bpf.network import address, in_namespace
+from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf
+from tests.bpf.tracer import Tracer
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+SIZE = 1009
+ESTABLISHED = 1
+SYN, ACK = 0x02, 0x10
+HEADERS = {network.V4: 20 + 32, network.V6: 40 + 32}
+
+
+def ends(record: dict[str, Any]) -> tuple[str, int, str, int]:
+    return address(record["source"]), record["source_port"], address(record["destination"]), record["destination_port"]
+
+
+def of(reason: str, tracer: Tracer) -> list[dict[str, Any]]:
+    return [record for record in tracer.records() if record["reason"] == reason]
+
+
+def refused(host: str) -> tuple[int, int]:
+    """Connects to a port that nobody listens on. Returns it, and the network namespace's number."""
+    port = network.unused_port(host)
+    for _ in range(TIMES):
+        with socket.socket(network.FAMILIES[host]) as sock:
+            sock.connect_ex((host, port))
+    return port, os.stat("/proc/self/ns/net").st_ino
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6])
+def test_each_packet_that_a_socket_does_not_take_is_seen_with_its_owner(host: str) -> None:
+    with Tracer("trace_tcpdrop") as tracer:
+        pid, (server, counts) = in_namespace(lambda: talk_to_the_deaf(host))
+        records = [record for record in of("SOCKET_FILTER", tracer) if record["pid"] == pid]
+        assert tracer.lost == 0
+    for port, count in counts.items():
+        # Of the first one and those sent again, only the last was taken.
+        assert [ends(record) for record in records if record["source_port"] == port] == [
+            (host, port, host, server)
+        ] * count
+    assert len(records) == sum(counts.values()) >= len(counts)
+    assert {record["state"] for record in records} == {ESTABLISHED}
+    assert {record["length"] for record in records} == {SIZE + HEADERS[host]}
+    assert all(record["flags"] & ACK for record in records)
+    assert {record["ppid"] for record in records} == {os.getpid()}
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6])
+def test_each_packet_for_a_port_without_a_socket_is_seen_with_the_container_of_its_network_namespace(host: str) -> None:
+    with Tracer("trace_tcpdrop") as tracer:
+        pid, (port, namespace) = in_namespace(lambda: refused(host))
+        records = [record for record in of("NO_SOCKET", tracer) if record["network_namespace"] == namespace]
+    assert [ends(record)[2:] for record in records] == [(host, port)] * TIMES
+    assert {record["flags"] for record in records} == {SYN}
+    assert {(record["pid"], record["tid"], record["comm"], record["state"]) for record in records} == {(0, 0, "", 0)}
+    with Tracer("trace_tcp", connect=True) as tracer:
+        pid, _ = in_namespace(lambda: refused(host))
+        own = {record["cgroup"] for record in tracer.records() if record["pid"] == pid}
+    assert {record["cgroup"] for record in records} == own
+
+
+def test_the_place_is_a_function_of_the_kernel() -> None:
+    with Tracer("trace_tcpdrop", stack=True) as tracer:
+        _, (port, _) = in_namespace(lambda: refused(network.V4))
+        records = [record for record in of("NO_SOCKET", tracer) if record["destination_port"] == port]
+    assert len(records) == TIMES
+    assert all(record["location"].startswith("tcp_v4_rcv+0x") for record in records)
+    assert all(any(name.startswith("tcp_v4_rcv+0x") for name in record["stack"]) for record in records)
+
+
+def test_the_port_filter_takes_either_end() -> None:
+    with network.listener(network.V4) as sock:
+        port: int = sock.getsockname()[1]
+    with Tracer("trace_tcpdrop", port=port) as tracer:
+        in_namespace(lambda: refused(network.V4))
+        with socket.socket() as sock:
+            sock.connect_ex((network.V4, port))
+        records = tracer.records()
+    assert records
+    assert all(port in (record["source_port"], record["destination_port"]) for record in records)
+
+
+def test_a_filter_on_a_process_leaves_out_packets_without_one() -> None:
+    with Tracer("trace_tcpdrop", pid=1) as tracer:
+        in_namespace(lambda: refused(network.V4))
+        assert tracer.records() == []
