@@ -13,6 +13,7 @@ from typing import Any
 
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError
 from kubectl_gadget.session.backlog import Backlog, Item
+from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import NodeStream, Open
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json
 
@@ -68,10 +69,9 @@ class NodeSession:
         request: RunRequest,
         agent_filter: dict[str, Any],
         backlog: Backlog,
-        progress: Callable[[str, str], None],
+        progress: Progress,
         on_change: Callable[[], None],
         reconnect: bool = True,
-        detail: Callable[[str, str], None] = lambda _node, _message: None,
     ) -> None:
         self.state = state
         self._open = open_stream
@@ -81,7 +81,6 @@ class NodeSession:
         self._progress = progress
         self._on_change = on_change
         self._reconnect = reconnect
-        self._detail = detail
         self._stream: NodeStream | None = None
         self._stop = asyncio.Event()
         self._sent: dict[int, int] = {}
@@ -97,7 +96,7 @@ class NodeSession:
             try:
                 await self._stream.send(encode_json(FrameType.FILTER, agent_filter))
             except GadgetError as error:
-                self._progress(self.state.name, f"the new filter was not delivered: {error}")
+                self._progress.node(self.state.name, f"the new filter was not delivered: {error}")
 
     def stop(self) -> None:
         """Asks the agent to end; `run` then returns within seconds."""
@@ -127,7 +126,7 @@ class NodeSession:
                 if was_attached:
                     attempt, lost_at = 0, time.monotonic()
                     self.state.gaps += 1
-                    self._progress(self.state.name, f"connection lost ({error}); reconnecting")
+                    self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
             await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
 
@@ -202,7 +201,7 @@ class NodeSession:
             case FrameType.END:
                 return self._end(frame)
             case FrameType.WARNING:
-                self._progress(self.state.name, str(frame.json().get("message", "")))
+                self._progress.note(self.state.name, str(frame.json().get("message", "")))
         await self._backlog.put(Item(self.state.name, frame))
         return False
 
@@ -222,9 +221,9 @@ class NodeSession:
         if lost_at is not None:
             gap = time.monotonic() - lost_at
             self.state.gap_seconds += gap
-            self._progress(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
+            self._progress.node(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
         for line in _hooks(self.state.started):
-            self._detail(self.state.name, line)
+            self._progress.detail(self.state.name, line)
         self._on_change()
 
     def _timed(self, frame: Frame) -> Frame:

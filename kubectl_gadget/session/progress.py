@@ -13,6 +13,7 @@ class Progress:
         self._stream = stream
         self._quiet = quiet
         self._verbose = verbose
+        self._noted: set[str] = set()
 
     def say(self, message: str) -> None:
         """One line, left out when quiet."""
@@ -22,6 +23,12 @@ class Progress:
     def node(self, node: str, message: str) -> None:
         """One line about a node."""
         self.say(f"{node}: {message}")
+
+    def note(self, node: str, message: str) -> None:
+        """One line that nodes of the same kind all say; the first to say it stands for them."""
+        if message not in self._noted:
+            self._noted.add(message)
+            self.node(node, message)
 
     def detail(self, node: str, message: str) -> None:
         """One line about a node that only those want who asked for it."""

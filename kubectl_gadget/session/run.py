@@ -153,10 +153,9 @@ class Run:
                 self._request,
                 change.filters[name],
                 backlog,
-                self._progress.node,
+                self._progress,
                 self._check,
                 self._nodes.reconnect,
-                self._progress.detail,
             )
             self._sessions[name] = session
             task = tasks.create_task(session.run(), name=f"session of {name}")

@@ -1,4 +1,5 @@
 import asyncio
+import io
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from kubectl_gadget.errors import AgentError, ForbiddenError, GadgetError
 from kubectl_gadget.session import node as node_module
 from kubectl_gadget.session.backlog import Backlog
 from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
+from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.wire import Frame, FrameType
 from tests.session.scripted import Reaction, ScriptedStream, obedient
 
@@ -20,13 +22,19 @@ class Bench:
 
     def __init__(self, *reactions: Reaction | GadgetError) -> None:
         self.streams: list[ScriptedStream] = []
-        self.said: list[str] = []
+        self.errors = io.StringIO()
         self.state = NodeState("n1")
         self._reactions = list(reactions)
         self.backlog = Backlog(1 << 20)
         self.changed = asyncio.Event()
         self.session = NodeSession(
-            self.state, self._open, REQUEST, {"host": False}, self.backlog, self._say, self.changed.set
+            self.state,
+            self._open,
+            REQUEST,
+            {"host": False},
+            self.backlog,
+            Progress(self.errors),
+            self.changed.set,
         )
 
     async def _open(self) -> ScriptedStream:
@@ -36,8 +44,9 @@ class Bench:
         self.streams.append(ScriptedStream(reaction))
         return self.streams[-1]
 
-    def _say(self, node: str, message: str) -> None:
-        self.said.append(message)
+    @property
+    def said(self) -> list[str]:
+        return self.errors.getvalue().splitlines()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
