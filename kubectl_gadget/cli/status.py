@@ -29,7 +29,7 @@ Format = Annotated[
     flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
     values.one_of("table", "json"),
 ]
-_NONE = "<none>"
+_NONE, _UNKNOWN = "<none>", "<unknown>"
 
 
 def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
@@ -41,7 +41,9 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
         sys.stdout.write(json.dumps([vars(node) for node in nodes], indent=2) + "\n")
         return 0
     print_table(
-        ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "MISSING"), [_row(node) for node in nodes], not no_headers
+        ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"),
+        [_row(node) for node in nodes],
+        not no_headers,
     )
     sys.stdout.flush()
     for node in nodes:
@@ -52,13 +54,18 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
 
 
 def _row(node: "NodeStatus") -> tuple[str, ...]:
+    """As kubectl has it, <none> is what is known not to be, and <unknown> what no agent has told."""
+    agent = _NONE if node.pod is None else node.state
     hello: dict[str, Any] = node.hello or {}
+    kernel = node.kernel or str(hello.get("kernel") or _UNKNOWN)
+    architecture = node.architecture or str(hello.get("architecture") or _UNKNOWN)
+    if node.hello is None:
+        return (node.node, agent, _UNKNOWN if node.pod else _NONE, kernel, architecture, _UNKNOWN, _UNKNOWN)
     can: dict[str, Any] = hello.get("can") or {}
     missing = ",".join(name for name, works in can.items() if works is False and name != "btf")
-    btf = {True: "yes", False: "no"}.get(can.get("btf"), _NONE)  # type: ignore[arg-type]
-    agent = _NONE if node.pod is None else node.state
-    said = [str(hello.get(name) or _NONE) for name in ("agent", "kernel", "architecture")]
-    return (node.node, agent, *said, btf, missing or _NONE)
+    btf = {True: "yes", False: "no"}.get(can.get("btf"), _UNKNOWN)  # type: ignore[arg-type]
+    version = str(hello.get("agent") or _UNKNOWN)
+    return (node.node, agent, version, kernel, architecture, btf, missing or _NONE)
 
 
 def _explain(node: "NodeStatus") -> None:

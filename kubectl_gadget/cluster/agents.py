@@ -17,6 +17,7 @@ from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import PODS, Object
 from kubectl_gadget.cluster.startup import is_running, wait_running
 
+USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
 """A list of resident agents that is this old is still good."""
 
@@ -63,7 +64,7 @@ class Agents:
         missing = await self._api.missing([*wanted, listing, session])
         if not missing:
             return
-        remedy = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
+        remedy = USER_REMEDY
         if listing not in missing and not await self._list_residents():
             missing += await self._on_demand.missing()
             remedy = REMEDY

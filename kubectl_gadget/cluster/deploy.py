@@ -64,7 +64,11 @@ async def deploy(
         annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
         await api.patch(NAMESPACES, options.namespace, annotation)
     if wait:
-        await _wait(api, options, say)
+        try:
+            await _wait(api, options, say)
+        except DeployError:
+            say("what was applied is kept; kubectl gadget undeploy removes it")
+            raise
 
 
 async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.cluster import manifests
-from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.agents import USER_REMEDY
+from kubectl_gadget.cluster.api import Api, Listing
 from kubectl_gadget.cluster.exec import open_exec
+from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import NODES, PODS, Object
 from kubectl_gadget.cluster.startup import is_running, not_ready, state, trouble
@@ -31,6 +33,10 @@ class NodeStatus:
     """as kubectl's STATUS column"""
     image: str = ""
     restarts: int = 0
+    kernel: str = ""
+    """as the kubelet says, so also of nodes without an agent"""
+    architecture: str = ""
+    """in Kubernetes' words, such as amd64"""
     hello: dict[str, Any] | None = None
     """HELLO of docs/protocol.md"""
     problem: str | None = None
@@ -38,10 +44,21 @@ class NodeStatus:
 
 
 async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> list[NodeStatus]:
-    """One for each node of the cluster, by name. Raises ClusterError when nodes or pods cannot be listed."""
-    nodes, pods = await asyncio.gather(
-        api.find(NODES), api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)
+    """One for each node of the cluster, by name.
+
+    Raises ForbiddenError with all rights that are missing, or ClusterError when nodes or pods cannot be listed.
+    """
+    nodes, pods, rights = await asyncio.gather(
+        api.find(NODES),
+        api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR),
+        api.require(_accesses(options, ask_agents), "see the agents", USER_REMEDY),
+        return_exceptions=True,
     )
+    for result in (rights, nodes, pods):
+        if isinstance(result, BaseException):
+            raise result
+    assert isinstance(nodes, Listing)
+    assert isinstance(pods, Listing)
     by_node = {pod["spec"].get("nodeName"): pod for pod in pods.items}
     slots = asyncio.Semaphore(_PARALLEL)
 
@@ -52,10 +69,17 @@ async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> li
     return sorted(await asyncio.gather(*map(one, nodes.items)), key=lambda found: found.node)
 
 
+def _accesses(options: AgentOptions, ask_agents: bool) -> list[Access]:
+    wanted = [Access("list", NODES.plural), Access("list", PODS.plural, options.namespace)]
+    return wanted + ([Access("create", PODS.plural, options.namespace, "exec")] if ask_agents else [])
+
+
 async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None, ask: bool) -> NodeStatus:
     name = node["metadata"]["name"]
+    facts = node.get("status", {}).get("nodeInfo") or {}
+    kernel, architecture = str(facts.get("kernelVersion", "")), str(facts.get("architecture", ""))
     if pod is None:
-        return NodeStatus(name, problem=not_ready(node))
+        return NodeStatus(name, kernel=kernel, architecture=architecture, problem=not_ready(node))
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     hello, problem = None, not_ready(node)
     if not is_running(pod):
@@ -74,6 +98,8 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
         state=state(pod),
         image=pod["spec"]["containers"][0]["image"],
         restarts=int(statuses[0].get("restartCount", 0)),
+        kernel=kernel,
+        architecture=architecture,
         hello=hello,
         problem=problem,
     )

@@ -37,7 +37,7 @@ HELLO = {
 NODES = [
     NodeStatus("node-1", "agent-1", "Running", "img:1", hello=HELLO),
     NodeStatus("node-2", "agent-2", "ErrImagePull", "img:1", problem="the image cannot be pulled"),
-    NodeStatus("node-3"),
+    NodeStatus("node-3", kernel="6.1.0", architecture="arm64"),
 ]
 
 
@@ -112,10 +112,10 @@ def test_the_status_has_one_line_per_node_and_tells_problems_apart_from_it(capsy
     assert main.run(["status"]) == 0
     output = capsys.readouterr()
     assert [line.split() for line in output.out.splitlines()] == [
-        ["NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "MISSING"],
+        ["NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"],
         ["node-1", "Running", "0.1.0", "6.12.1", "x86_64", "yes", "fentry"],
-        ["node-2", "ErrImagePull", "<none>", "<none>", "<none>", "<none>", "<none>"],
-        ["node-3", "<none>", "<none>", "<none>", "<none>", "<none>", "<none>"],
+        ["node-2", "ErrImagePull", "<unknown>", "<unknown>", "<unknown>", "<unknown>", "<unknown>"],
+        ["node-3", "<none>", "<none>", "6.1.0", "arm64", "<unknown>", "<unknown>"],
     ]
     assert output.err.splitlines() == [
         "node-1: gadgets \\x1b[31m cannot run: no tracefs; try: mount it",

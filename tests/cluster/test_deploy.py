@@ -65,8 +65,10 @@ async def test_deploy_fails_early_with_the_pods_reasons(
 ) -> None:
     cluster.faults.waiting["node-1"] = ("ErrImagePull", "manifest unknown")
     cluster.faults.crash["node-2"] = (1, "no libbpf")
+    said: list[str] = []
     with pytest.raises(DeployError) as error:
-        await deploy(api, agent_options, lambda _: None)
+        await deploy(api, agent_options, said.append)
+    assert "undeploy removes it" in said[-1]
     assert "on node-1 does not start: ErrImagePull" in str(error.value)
     assert "on node-2 ended with exit code 1: no libbpf" in str(error.value)
 
@@ -104,6 +106,16 @@ async def test_status_asks_every_agent(cluster: FakeCluster, api: Api, agent_opt
     assert first.state == "Running"
     assert second.hello is None
     assert "error dialing backend" in str(second.problem)
+
+
+async def test_status_without_rights_lists_all_that_are_missing(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.faults.forbidden |= {("list", "nodes"), ("create", "pods/exec")}
+    with pytest.raises(ForbiddenError) as error:
+        await status(api, agent_options)
+    assert "list nodes in the whole cluster" in str(error.value)
+    assert "create pods/exec in namespace kubectl-gadget" in str(error.value)
 
 
 def test_what_is_rendered_is_what_is_applied() -> None:

@@ -180,6 +180,16 @@ def test_a_pod_that_lives_100_ms_is_named_in_full(namespace: str, tmp_path: Path
 
 
 @pytest.mark.usefixtures("deployed")
+def test_an_agent_does_not_report_itself_unless_its_namespace_is_named() -> None:
+    agents = kubectl("get", "pods", "-n", "kubectl-gadget", "-l", "app.kubernetes.io/component=agent", "-o", "name")
+    for flags, seen in ((("-A",), False), (("-n", "kubectl-gadget"), True)):
+        result = gadget("trace", "open", *flags, "--timeout", "5s", "-o", "json")
+        assert result.returncode == 0, result.stderr
+        pods = {f"pod/{json.loads(line)['pod']}" for line in result.stdout.splitlines()}
+        assert pods.isdisjoint(agents.split()) is not seen
+
+
+@pytest.mark.usefixtures("deployed")
 def test_the_users_role_suffices_to_trace_with_resident_agents(namespace: str, tmp_path: Path) -> None:
     run_pod(namespace, "opener", "while :; do cat /etc/passwd >/dev/null; sleep 0.2; done")
     account = service_account(namespace, tmp_path)
