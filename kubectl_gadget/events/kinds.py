@@ -23,9 +23,24 @@ from kubectl_gadget.events.linux_network import (
     tcp_flag_names,
     tcp_state_name,
 )
-from kubectl_gadget.events.linux_process import capability_name, capability_names, signal_code_name, signal_name
+from kubectl_gadget.events.linux_process import (
+    capability_name,
+    capability_names,
+    namespace_names,
+    prctl_option_name,
+    ptrace_request_name,
+    signal_code_name,
+    signal_name,
+)
+from kubectl_gadget.events.linux_state import (
+    device_number_text,
+    file_type_name,
+    socket_state_name,
+    task_state_name,
+)
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
+from kubectl_gadget.events.tls_names import tls_version_name
 from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, Truths, Type, Vector
 from kubectl_gadget.events.wall_time import Timestamps
 
@@ -109,6 +124,10 @@ def _open_flags(batch: Batch, field: Field) -> CodedTexts:
 
 def _mode(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda mode: f"{mode:04o}")
+
+
+def _capabilities(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, capability_names)
 
 
 def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
@@ -424,7 +443,16 @@ KINDS: dict[str, Kind] = {
     "gadget_signal_code": _with_raw(_signal_codes),
     "gadget_signal_result": _words("delivered", "ignored", "pending", "queue full", "lost info", "failed"),
     "gadget_capability": _spelt_with_raw(capability_name),
-    "gadget_capabilities": _spelt_with_raw(capability_names),
+    "gadget_capabilities": Kind(
+        lambda column, field: (
+            _spelt(column, field, _capabilities),
+            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
+        ),
+        lambda batch, field: [text or UNREAD for text in _text(_capabilities(batch, field))],
+    ),
+    "gadget_namespaces": _spelt_with_raw(namespace_names, none="-"),
+    "gadget_ptrace_request": _spelt_with_raw(ptrace_request_name, none="-"),
+    "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),
     "gadget_duration": _known(duration_text),
     "gadget_bytes": _known(bytes_text),
     "gadget_ip": Kind(
@@ -448,7 +476,12 @@ KINDS: dict[str, Kind] = {
     "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
-    "gadget_dns_role": _words("client", "server"),
+    "gadget_role": _words("client", "server"),
+    "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),
+    "gadget_task_state": _spelt_with_raw(task_state_name),
+    "gadget_file_type": _spelt_with_raw(file_type_name),
+    "gadget_socket_state": _spelt_with_raw(socket_state_name),
+    "gadget_device_number": _spelt_with_raw(device_number_text),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),

@@ -5,6 +5,8 @@ The same on x86-64 and arm64. The trap: a signal's positive codes mean something
 
 from collections.abc import Mapping, Sequence
 
+from kubectl_gadget.events.vectors import UNKNOWN
+
 _SIGNALS = (
     "", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
     "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP",
@@ -49,6 +51,13 @@ _NAMESPACES = (
     (0x40000000, "CLONE_NEWNET"),
 )
 
+_PTRACE_REQUESTS = {0: "PTRACE_TRACEME", 16: "PTRACE_ATTACH", 0x4206: "PTRACE_SEIZE"}
+_PRCTL_OPTIONS = {
+    4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 22: "PR_SET_SECCOMP", 24: "PR_CAPBSET_DROP", 28: "PR_SET_SECUREBITS",
+    38: "PR_SET_NO_NEW_PRIVS", 47: "PR_CAP_AMBIENT", 0x59616D61: "PR_SET_PTRACER",
+}  # fmt: skip
+_NONE = 0xFFFFFFFF
+
 
 def signal_name(number: int) -> str:
     """`SIGKILL` for 9, `SIGRTMIN+1` for 35, empty for 0, which is none, and the number itself for the rest."""
@@ -71,7 +80,10 @@ def capability_name(number: int) -> str:
 
 
 def capability_names(bits: int) -> str:
-    """`CAP_KILL|CAP_SETUID` for a set of capabilities; `all` for all that have a name, `none` for none."""
+    """`CAP_KILL|CAP_SETUID` for a set of capabilities; `all` for all that have a name, `none` for none; empty when
+    the set is not known."""
+    if bits == UNKNOWN:
+        return ""
     if bits == 0:
         return "none"
     if bits == (1 << len(_CAPABILITIES)) - 1:
@@ -92,3 +104,13 @@ def flag_names(flags: int, names: Sequence[tuple[int, str]]) -> str:
 def namespace_names(flags: int) -> str:
     """`CLONE_NEWUSER|CLONE_NEWNET` for the flags of clone, unshare and setns."""
     return flag_names(flags, _NAMESPACES)
+
+
+def ptrace_request_name(number: int) -> str:
+    """`PTRACE_ATTACH` for 16; empty for none, and the number itself when it has no name here."""
+    return "" if number == _NONE else _PTRACE_REQUESTS.get(number, str(number))
+
+
+def prctl_option_name(number: int) -> str:
+    """`PR_CAPBSET_DROP` for 24; empty for none, and the number itself when it has no name here."""
+    return "" if number == _NONE else _PRCTL_OPTIONS.get(number, str(number))

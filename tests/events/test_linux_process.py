@@ -8,6 +8,8 @@ from kubectl_gadget.events.linux_process import (
     capability_name,
     capability_names,
     namespace_names,
+    prctl_option_name,
+    ptrace_request_name,
     signal_code_name,
     signal_name,
 )
@@ -48,3 +50,18 @@ def test_namespaces() -> None:
     assert namespace_names(0x10020000) == "CLONE_NEWNS|CLONE_NEWUSER"
     assert namespace_names(0x10000) == "0x10000"
     assert namespace_names(0) == ""
+
+
+def test_an_unknown_set_of_capabilities_has_no_name() -> None:
+    assert capability_names((1 << 64) - 1) == ""
+
+
+def test_requests_and_options() -> None:
+    assert [ptrace_request_name(number) for number in (0, 16, 0x4206, 99, 0xFFFFFFFF)] == [
+        "PTRACE_TRACEME",
+        "PTRACE_ATTACH",
+        "PTRACE_SEIZE",
+        "99",
+        "",
+    ]
+    assert [prctl_option_name(number) for number in (24, 99, 0xFFFFFFFF)] == ["PR_CAPBSET_DROP", "99", ""]

@@ -49,7 +49,12 @@ typedef __s32 gadget_signal_code;
 /* enum gadget_signal_results (gadget/signal.h). */
 typedef __u32 gadget_signal_result;
 typedef __u32 gadget_capability;
-/* A set of them, one bit for each. */
+/* CLONE_NEW… */
+typedef __u32 gadget_namespaces;
+/* ~0: none. */
+typedef __u32 gadget_ptrace_request;
+typedef __u32 gadget_prctl_option;
+/* A set of them, one bit for each; ~0: unknown. */
 typedef __u64 gadget_capabilities;
 /* In nanoseconds. ~0: unknown. */
 typedef __u64 gadget_duration;

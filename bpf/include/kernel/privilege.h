@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Users, capabilities and namespaces, and the calls that change them. The trap: CLONE_NEWTIME is among the bits in which
+ * clone() has the signal for its parent. */
+#pragma once
+
+#include <linux/types.h>
+#include <kernel/task.h>
+
+/* include/uapi/linux/sched.h */
+#define CLONE_NEWTIME 0x80
+#define GADGET_NAMESPACES 0x7e020080
+
+/* include/uapi/linux/ptrace.h */
+#define PTRACE_TRACEME 0
+#define PTRACE_ATTACH 16
+#define PTRACE_SEIZE 0x4206
+
+/* include/uapi/linux/prctl.h */
+#define PR_SET_DUMPABLE 4
+#define PR_SET_KEEPCAPS 8
+#define PR_SET_SECCOMP 22
+#define PR_CAPBSET_DROP 24
+#define PR_SET_SECUREBITS 28
+#define PR_SET_NO_NEW_PRIVS 38
+#define PR_CAP_AMBIENT 47
+#define PR_SET_PTRACER 0x59616d61
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct user_namespace;
+
+struct cred___rights {
+	kuid_t uid;
+	kuid_t euid;
+	kgid_t egid;
+	/* What is in it differs between kernels, its size does not. */
+	struct {
+		__u64 bits;
+	} cap_effective;
+	struct user_namespace *user_ns;
+};
+
+struct linux_binprm___privileged {
+	unsigned int secureexec : 1;
+};
+
+#pragma clang attribute pop

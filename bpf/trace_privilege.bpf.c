@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace privilege: emits one `struct trace_privilege` for each call that changes users, groups, capabilities or
+ * namespaces, or takes hold of another process, with what the process had before and has after it; and for each program
+ * that is executed with more rights than its caller has.
+ *
+ * Hooks: entry and exit of the system calls below, and the tracepoint sched_process_exec. Not seen: calls of 32-bit
+ * programs. The trap: most calls of clone and prctl are harmless and must cost next to nothing.
+ */
+#include <gadget/operation.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/string.h>
+#include <gadget/syscall.h>
+#include <kernel/privilege.h>
+
+/* System calls of these kinds that are under way at the same time. */
+#define UNDER_WAY 16384
+
+struct trace_privilege {
+	struct gadget_record record;
+	gadget_operation operation;
+	/* Of the thread, before and after. */
+	gadget_capabilities old_capabilities;
+	gadget_capabilities new_capabilities;
+	gadget_uid old_uid;
+	gadget_uid new_uid;
+	gadget_uid old_euid;
+	gadget_uid new_euid;
+	gadget_gid old_egid;
+	gadget_gid new_egid;
+	gadget_namespaces namespaces;
+	/* Of ptrace, and of prctl. */
+	gadget_ptrace_request request;
+	gadget_prctl_option option;
+	/* What the call was given: a process, a file descriptor, a capability or bits. */
+	__s32 target;
+	gadget_errno errno;
+	__u32 unused_end;
+};
+
+GADGET_RECORD(trace_privilege);
+
+const volatile bool filter_failed = false;
+const volatile bool filter_changed = false;
+
+/* What a thread has. */
+struct rights {
+	__u64 capabilities;
+	__u32 uid;
+	__u32 euid;
+	__u32 egid;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, UNDER_WAY);
+	__type(key, __u64);
+	__type(value, struct rights);
+} under_way SEC(".maps");
+
+GADGET_SCRATCH(privilege_scratch, sizeof(struct trace_privilege));
+
+static __always_inline struct rights current_rights(void)
+{
+	struct task_struct *task = gadget_task();
+	const struct cred___rights *cred = (const void *)gadget_read(task, cred);
+	struct rights rights = {};
+
+	/* Two words before 6.3 (f122a08b197d "capability: just use a 'u64' instead of a 'u32[2]' array"). */
+	bpf_core_read(&rights.capabilities, sizeof(rights.capabilities), &cred->cap_effective);
+	rights.uid = BPF_CORE_READ(cred, uid.val);
+	rights.euid = BPF_CORE_READ(cred, euid.val);
+	rights.egid = BPF_CORE_READ(cred, egid.val);
+	return rights;
+}
+
+static __always_inline void keep_rights(void)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct rights rights = current_rights();
+
+	if (bpf_map_update_elem(&under_way, &thread, &rights, BPF_ANY))
+		gadget_count_map_full();
+}
+
+/* NULL: not wanted. What the thread had before is what it has now when the call began before the gadget did. */
+static __always_inline struct trace_privilege *begin(long result, const gadget_operation operation)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	const struct rights *kept = bpf_map_lookup_elem(&under_way, &thread);
+	struct rights now = current_rights();
+	struct rights before = kept ? *kept : now;
+	struct trace_privilege *privilege;
+
+	if (kept)
+		bpf_map_delete_elem(&under_way, &thread);
+	if ((filter_failed && result >= 0) || !gadget_wanted_operation(operation))
+		return NULL;
+	privilege = gadget_scratch(&privilege_scratch);
+	if (!privilege || !gadget_begin(&privilege->record))
+		return NULL;
+	__builtin_memcpy(privilege->operation, operation, sizeof(gadget_operation));
+	privilege->old_capabilities = before.capabilities;
+	privilege->new_capabilities = now.capabilities;
+	privilege->old_uid = before.uid;
+	privilege->new_uid = now.uid;
+	privilege->old_euid = before.euid;
+	privilege->new_euid = now.euid;
+	privilege->old_egid = before.egid;
+	privilege->new_egid = now.egid;
+	privilege->namespaces = 0;
+	privilege->request = privilege->option = ~0U;
+	privilege->target = 0;
+	privilege->errno = result < 0 ? -result : 0;
+	privilege->unused_end = 0;
+	return privilege;
+}
+
+static __always_inline int end(struct trace_privilege *privilege)
+{
+	if (filter_changed && privilege->old_capabilities == privilege->new_capabilities &&
+	    privilege->old_uid == privilege->new_uid && privilege->old_euid == privilege->new_euid &&
+	    privilege->old_egid == privilege->new_egid)
+		return 0;
+	gadget_emit(&privilege->record, sizeof(*privilege), 0);
+	return 0;
+}
+
+#define ON_ENTRY(CALL)                                                                                                 \
+	SEC("tracepoint/syscalls/sys_enter_" #CALL)                                                                    \
+	int CALL##_starts(void *ctx)                                                                                   \
+	{                                                                                                              \
+		keep_rights();                                                                                         \
+		return 0;                                                                                              \
+	}
+
+#define BEGIN(WORD)                                                                                                    \
+	const gadget_operation word = WORD;                                                                            \
+	struct trace_privilege *privilege = begin(result, word);                                                       \
+                                                                                                                       \
+	_Static_assert(sizeof(WORD) <= sizeof(word), "the word is too long");                                          \
+	if (!privilege)                                                                                                \
+		return 0
+
+/* A call of which only its effect is shown, and one number that it was given. */
+#define ON_CALL(CALL, TARGET)                                                                                          \
+	ON_ENTRY(CALL)                                                                                                 \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		BEGIN(#CALL);                                                                                          \
+		privilege->target = TARGET;                                                                            \
+		return end(privilege);                                                                                 \
+	}
+
+#define FIRST gadget_argument(registers, 0)
+
+ON_CALL(setuid, FIRST)
+ON_CALL(setgid, FIRST)
+ON_CALL(setreuid, gadget_argument(registers, 1))
+ON_CALL(setregid, gadget_argument(registers, 1))
+ON_CALL(setresuid, gadget_argument(registers, 1))
+ON_CALL(setresgid, gadget_argument(registers, 1))
+/* The number of groups. */
+ON_CALL(setgroups, FIRST)
+ON_CALL(capset, 0)
+ON_CALL(chroot, 0)
+
+/* They return the number there was before, whether they succeed or not. */
+ON_ENTRY(setfsuid)
+GADGET_ON_EXIT(setfsuid)
+{
+	BEGIN("setfsuid");
+	privilege->target = FIRST;
+	privilege->errno = 0;
+	return end(privilege);
+}
+
+ON_ENTRY(setfsgid)
+GADGET_ON_EXIT(setfsgid)
+{
+	BEGIN("setfsgid");
+	privilege->target = FIRST;
+	privilege->errno = 0;
+	return end(privilege);
+}
+
+ON_ENTRY(unshare)
+GADGET_ON_EXIT(unshare)
+{
+	BEGIN("unshare");
+	privilege->namespaces = FIRST & GADGET_NAMESPACES;
+	if (!privilege->namespaces)
+		return 0;
+	return end(privilege);
+}
+
+ON_ENTRY(setns)
+GADGET_ON_EXIT(setns)
+{
+	BEGIN("setns");
+	privilege->target = FIRST;
+	privilege->namespaces = gadget_argument(registers, 1) & GADGET_NAMESPACES;
+	return end(privilege);
+}
+
+/* It happens in the parent; `target` is the child. */
+GADGET_ON_EXIT(clone)
+{
+	if (!(FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME) || !result)
+		return 0;
+	BEGIN("clone");
+	/* Below are the bits of the signal that the parent gets. */
+	privilege->namespaces = FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME;
+	privilege->target = result < 0 ? 0 : result;
+	return end(privilege);
+}
+
+GADGET_ON_EXIT(clone3)
+{
+	__u64 flags = 0;
+
+	if (!result || bpf_probe_read_user(&flags, sizeof(flags), (const void *)FIRST) || !(flags & GADGET_NAMESPACES))
+		return 0;
+	BEGIN("clone3");
+	privilege->namespaces = flags & GADGET_NAMESPACES;
+	privilege->target = result < 0 ? 0 : result;
+	return end(privilege);
+}
+
+/* Only what takes hold of another process: what follows is reading and going on, by the thousand. */
+GADGET_ON_EXIT(ptrace)
+{
+	__u32 request = FIRST;
+
+	if (request != PTRACE_TRACEME && request != PTRACE_ATTACH && request != PTRACE_SEIZE)
+		return 0;
+	BEGIN("ptrace");
+	privilege->request = request;
+	privilege->target = request == PTRACE_TRACEME ? 0 : gadget_argument(registers, 1);
+	return end(privilege);
+}
+
+static __always_inline bool is_of_interest(__u32 option)
+{
+	return option == PR_CAPBSET_DROP || option == PR_SET_SECUREBITS || option == PR_SET_NO_NEW_PRIVS ||
+	       option == PR_CAP_AMBIENT || option == PR_SET_SECCOMP || option == PR_SET_KEEPCAPS ||
+	       option == PR_SET_DUMPABLE || option == PR_SET_PTRACER;
+}
+
+GADGET_ON_EXIT(prctl)
+{
+	__u32 option = FIRST;
+
+	if (!is_of_interest(option))
+		return 0;
+	BEGIN("prctl");
+	privilege->option = option;
+	if (option == PR_CAP_AMBIENT)
+		privilege->target = gadget_argument(registers, 2);
+	else
+		privilege->target = gadget_argument(registers, 1);
+	return end(privilege);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binprm___privileged *program)
+{
+	long result = 0;
+
+	if (!BPF_CORE_READ_BITFIELD_PROBED(program, secureexec))
+		return 0;
+	BEGIN("exec");
+	/* The real user stays the caller's. What else the caller had is gone by now. */
+	privilege->old_euid = privilege->old_uid;
+	privilege->old_egid = privilege->record.gid;
+	privilege->old_capabilities = ~0ULL;
+	return end(privilege);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
