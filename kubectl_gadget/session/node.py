@@ -182,10 +182,17 @@ class NodeSession:
                 if self._stop.is_set():
                     return
                 decoder.close()
-                raise AgentError(f"its agent ended: {stream.stderr_tail or 'it said nothing'}")
+                raise self._died(stream)
             for frame in decoder.feed(data):
                 if await self._handle(stream, frame, lost_at):
                     return
+
+    def _died(self, stream: NodeStream) -> AgentError:
+        """The last line that the agent said tells why, also when it is the end of a traceback."""
+        said = stream.stderr_tail.strip().splitlines()
+        for line in said[:-1]:
+            self._progress.detail(self.state.name, line)
+        return AgentError(f"its agent ended: {said[-1] if said else 'it said nothing'}")
 
     async def _handle(self, stream: NodeStream, frame: Frame, lost_at: float | None) -> bool:
         """Acts on one frame; True when it was the last one."""

@@ -13,9 +13,15 @@ from kubectl_gadget.session.node import RunRequest
 from kubectl_gadget.session.options import GadgetRun
 
 
-def build(runs: Sequence[GadgetRun], pushed: Sequence[Mapping[str, Any]], ring_bytes: int) -> RunRequest:
-    """RUN for these gadgets; `pushed` holds, for each, parameters (by name) that come from the filter."""
-    entries = [_entry(index, run, pushed[index], ring_bytes) for index, run in enumerate(runs)]
+_LEAST_RING_BYTES = 4096
+
+
+def build(
+    runs: Sequence[GadgetRun], pushed: Sequence[Mapping[str, Any]], ring_bytes: int, interval: float = 1.0
+) -> RunRequest:
+    """RUN for these gadgets; `pushed` holds, for each, parameters (by name) that come from the filter. `interval` is
+    that of totals, in seconds."""
+    entries = [_entry(index, run, pushed[index], ring_bytes, interval) for index, run in enumerate(runs)]
 
     def object_bytes(index: int, architecture: str) -> bytes:
         return catalogue.object_bytes(runs[index].gadget.name, architecture, runs[index].directory)
@@ -23,7 +29,9 @@ def build(runs: Sequence[GadgetRun], pushed: Sequence[Mapping[str, Any]], ring_b
     return RunRequest(entries, object_bytes)
 
 
-def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int) -> dict[str, Any]:
+def _entry(
+    index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float
+) -> dict[str, Any]:
     gadget = run.gadget
     return {
         "name": gadget.name,
@@ -34,8 +42,17 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         ],
         "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()},
         "parameters": _variables(gadget, {**pushed, **run.parameters}),
-        "ring_bytes": ring_bytes,
+        "ring_bytes": ring_bytes if gadget.kind == "stream" else _LEAST_RING_BYTES,
+        **_answer(gadget, interval),
     }
+
+
+def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:
+    if gadget.kind == "stream":
+        return {}
+    if gadget.kind == "snapshot":
+        return {"kind": gadget.kind}
+    return {"kind": gadget.kind, "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
 
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:

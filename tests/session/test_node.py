@@ -164,3 +164,13 @@ async def test_a_new_filter_is_sent_once_and_only_when_it_differs() -> None:
     assert filters == [{"host": True}]
     bench.session.stop()
     await task
+
+
+async def test_the_last_line_that_a_dead_agent_said_is_the_reason() -> None:
+    def crash(stream: ScriptedStream, frame: Frame) -> None:
+        stream.stderr_tail = "Traceback (most recent call last):\n  File\nImportError: no module"
+        stream.hang_up()
+
+    bench = Bench(crash)
+    await bench.session.run()
+    assert str(bench.state.error) == "its agent ended: ImportError: no module"
