@@ -1,4 +1,8 @@
-"""Debian's kernel 6.12, whatever kernel this machine runs: the tests marked `bpf`, once more in there."""
+"""Debian's kernel 6.12, whatever kernel this machine runs: the tests whose outcome is the kernel's, once more in there.
+
+The trap: a test takes a second in there, of which most is the verifier's, so what tests sessions and containers, and is
+the same on any kernel, is not among them.
+"""
 
 import sys
 from xml.etree import ElementTree
@@ -7,12 +11,14 @@ import pytest
 
 from tests.vm import machine
 
-SECONDS = 900
-"""Far more than it takes, for a slow machine without KVM."""
+SECONDS = 1800
+"""Far more than it takes, for a slow machine."""
+
+TESTS = "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
 
 SCRIPT = f"""
 uname -r >/dev/ttyS1
-{sys.executable} -m pytest -q -m bpf -p no:cacheprovider --junitxml=/tmp/results.xml --ignore=tests/vm
+{sys.executable} -m pytest -q -m bpf -p no:cacheprovider --junitxml=/tmp/results.xml {TESTS}
 cat /tmp/results.xml >/dev/ttyS1
 """
 
@@ -25,6 +31,7 @@ def test_the_bpf_tests_pass_on_debians_kernel(capsys: pytest.CaptureFixture[str]
         pytest.skip(str(reason))
     release, _, xml = run.result.partition("\n")
     assert release.startswith("6.12."), run.console
+    assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
     suite = ElementTree.fromstring(xml).find("testsuite")
     assert suite is not None, run.console
     count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
