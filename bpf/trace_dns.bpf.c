@@ -8,8 +8,6 @@
  */
 #include <gadget/packet.h>
 
-/* Queries asked (1) or served (2) here. */
-typedef __u32 gadget_dns_role;
 typedef __u16 gadget_dns_type;
 /* -1: there was no answer. -2: it is no DNS message. */
 typedef __s32 gadget_dns_rcode;
@@ -29,7 +27,7 @@ struct trace_dns {
 	gadget_ip_protocol protocol;
 	gadget_dns_type type;
 	gadget_dns_rcode rcode;
-	gadget_dns_role role;
+	gadget_role role;
 	/* How often the same was asked again before there was an answer. */
 	__u32 retries;
 	__u16 id;

@@ -32,6 +32,9 @@
 #define GADGET_TCP_SYN 2
 #define GADGET_TCP_RST 4
 
+/* Whether a row is about the end that asks (1) or the one that is asked (2). */
+typedef __u32 gadget_role;
+
 /* What all programs for packets send. */
 struct gadget_packet {
 	struct gadget_record record;

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace sni: emits the packets that a TLS connection begins with, as `struct gadget_packet`: over TCP the segments of
+ * the client's hello, on any port, and over UDP the first packets of QUIC. The client makes of them one `struct
+ * trace_sni` for each hello: kubectl_gadget/views/sni.py.
+ *
+ * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive in another order, or whose
+ * first byte is not the first one of a segment.
+ */
+#include <gadget/packet.h>
+
+/* The highest version that the client offers, as TLS numbers it. */
+typedef __u16 gadget_tls_version;
+
+struct trace_sni {
+	struct gadget_record record;
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	gadget_port remote_port;
+	gadget_ip_protocol protocol;
+	gadget_tls_version version;
+	gadget_role role;
+	gadget_string name;
+	gadget_strings alpn;
+	/* Offers to encrypt the hello, so that the name may be another's. */
+	bool ech;
+	bool unused_8[3];
+};
+
+GADGET_RECORD(gadget_packet);
+GADGET_ROW(trace_sni);
+
+/* The server's or the client's. 0: any. */
+const volatile __u16 filter_port = 0;
+
+#define RECORD_HEAD 5
+#define HANDSHAKE 22
+#define CLIENT_HELLO 1
+
+/* The most of a hello that is sent. With keys for the time after quantum computers it has about 1,800 bytes. */
+#define HELLO_BYTES (16 << 10)
+/* What is sent when the first segment is too short to tell how long the hello is. */
+#define UNKNOWN_HELLO_BYTES (4 << 10)
+
+/* A hello that has begun: sequence numbers. */
+struct hello {
+	__u32 begin;
+	__u32 end;
+};
+
+/* Hellos that have begun and not ended, by socket. What begins and never goes on is pushed out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct hello);
+} hellos SEC(".maps");
+
+GADGET_PACKET_SCRATCH(received);
+GADGET_PACKET_SCRATCH(sent);
+
+/* How many bytes the hello has that begins with this payload; 0: it is none. */
+static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
+{
+	/* The record's type, version and length, then the handshake's type and length. */
+	__u8 head[RECORD_HEAD + 4];
+	__u32 bytes;
+
+	if (packet->payload_bytes < sizeof(head)) {
+		if (bpf_skb_load_bytes(skb, offset, head, 1) || head[0] != HANDSHAKE)
+			return 0;
+		return UNKNOWN_HELLO_BYTES;
+	}
+	if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
+		return 0;
+	if (head[0] != HANDSHAKE || head[1] != 3 || head[2] > 4 || head[5] != CLIENT_HELLO || head[6])
+		return 0;
+	bytes = sizeof(head) + (head[7] << 8 | head[8]);
+	/* Each record of those that it is cut into brings a head of its own. */
+	bytes += RECORD_HEAD * 8;
+	return bytes < HELLO_BYTES ? bytes : HELLO_BYTES;
+}
+
+/* How many bytes of this TCP payload may belong to a hello. Remembers the hello until all of it was there. */
+static __always_inline __u32 hello_in(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
+{
+	__u64 socket = bpf_get_socket_cookie(skb);
+	struct hello *known = bpf_map_lookup_elem(&hellos, &socket);
+	struct hello hello = {};
+
+	if (known && packet->sequence - known->begin < known->end - known->begin) {
+		__u32 left = known->end - packet->sequence;
+
+		if (packet->payload_bytes >= left)
+			bpf_map_delete_elem(&hellos, &socket);
+		return left;
+	}
+	hello.begin = packet->sequence;
+	hello.end = packet->sequence + hello_bytes(skb, packet, offset);
+	if (hello.end - hello.begin > packet->payload_bytes)
+		bpf_map_update_elem(&hellos, &socket, &hello, BPF_ANY);
+	return hello.end - hello.begin;
+}
+
+/* Whether the payload begins with a packet of QUIC that opens a connection, of version 1 or 2. */
+static __always_inline bool opens_quic(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
+{
+	__u8 head[5];
+
+	/* RFC 9000 makes clients fill them up. */
+	if (packet->payload_bytes < 1200 || bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
+		return false;
+	if (!head[1] && !head[2] && !head[3] && head[4] == 1)
+		return (head[0] & 0xf0) == 0xc0;
+	return head[1] == 0x6b && head[2] == 0x33 && head[3] == 0x43 && head[4] == 0xcf && (head[0] & 0xf0) == 0xd0;
+}
+
+static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+{
+	__u32 offset, wanted;
+
+	if (!packet)
+		return GADGET_PASS;
+	offset = gadget_read_headers(skb, packet, outgoing);
+	if (!offset || !packet->payload_bytes || !gadget_has_port(packet, filter_port))
+		return GADGET_PASS;
+	if (packet->protocol == IPPROTO_UDP)
+		wanted = opens_quic(skb, packet, offset) ? GADGET_PIECE_BYTES : 0;
+	else
+		wanted = hello_in(skb, packet, offset);
+	if (wanted && gadget_begin_packet(skb, packet))
+		gadget_send_packet(skb, packet, offset, wanted);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&received), false);
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&sent), true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

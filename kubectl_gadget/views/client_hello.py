@@ -1,0 +1,127 @@
+"""Reads the hello that a TLS client begins with (RFC 8446, 4.1.2), and takes it out of the records that carry it.
+
+The trap: each length in it comes from a stranger, and may lie. A read beyond the end is a BrokenHello, which says that
+it is no hello; that there is more to come is said by None.
+"""
+
+from dataclasses import dataclass, field
+
+_HANDSHAKE = 22
+_CLIENT_HELLO = 1
+_RECORD_HEAD = 5
+_MOST_RECORD = 1 << 14
+MOST_BYTES = 1 << 16
+"""A hello with more is not read."""
+
+_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS, _ECH = 0, 16, 43, 0xFE0D
+_HOST_NAME = 0
+_KNOWN_VERSIONS = range(0x0300, 0x0305)
+
+
+class BrokenHello(ValueError):
+    """These bytes are no ClientHello."""
+
+
+@dataclass
+class ClientHello:
+    """What is shown of it. `name` is None when the client does not say whom it wants."""
+
+    version: int
+    name: bytes | None = None
+    alpn: list[bytes] = field(default_factory=list)
+    ech: bool = False
+
+
+class _Reader:
+    """Takes bytes from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._place = 0
+
+    def __bool__(self) -> bool:
+        return self._place < len(self._data)
+
+    def take(self, count: int) -> bytes:
+        end = self._place + count
+        if end > len(self._data):
+            raise BrokenHello(f"{count} bytes are wanted where {len(self._data) - self._place} are")
+        taken, self._place = self._data[self._place : end], end
+        return taken
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size))
+
+    def block(self, size: int) -> "_Reader":
+        """What has its length in `size` bytes in front."""
+        return _Reader(self.rest(size))
+
+    def rest(self, size: int) -> bytes:
+        return self.take(self.number(size))
+
+
+def from_records(data: bytes) -> ClientHello | None:
+    """The hello in TLS records, None when it is not whole yet. Raises BrokenHello."""
+    handshake = b""
+    while data:
+        if data[0] != _HANDSHAKE or (len(data) > 1 and data[1] != 3):
+            raise BrokenHello("it is no handshake")
+        if len(data) < _RECORD_HEAD:
+            return None
+        length = int.from_bytes(data[3:5])
+        if not 0 < length <= _MOST_RECORD:
+            raise BrokenHello(f"a record of {length} bytes")
+        handshake += data[_RECORD_HEAD : _RECORD_HEAD + length]
+        found = from_handshake(handshake)
+        if found is not None or len(data) < _RECORD_HEAD + length:
+            return found
+        data = data[_RECORD_HEAD + length :]
+    return None
+
+
+def from_handshake(data: bytes) -> ClientHello | None:
+    """The hello in the handshake's bytes, as QUIC carries them, None when it is not whole yet. Raises BrokenHello."""
+    if data and data[0] != _CLIENT_HELLO:
+        raise BrokenHello("it is no ClientHello")
+    if len(data) < 4:
+        return None
+    length = int.from_bytes(data[1:4])
+    if length > MOST_BYTES:
+        raise BrokenHello(f"{length} bytes")
+    return _read(_Reader(data[4 : 4 + length])) if len(data) >= 4 + length else None
+
+
+def _read(hello: _Reader) -> ClientHello:
+    found = ClientHello(hello.number(2))
+    hello.take(32)
+    hello.rest(1)
+    hello.rest(2)
+    hello.rest(1)
+    extensions = hello.block(2) if hello else _Reader(b"")
+    while extensions:
+        kind = extensions.number(2)
+        _extension(found, kind, extensions.block(2))
+    return found
+
+
+def _extension(hello: ClientHello, kind: int, content: _Reader) -> None:
+    if kind == _SERVER_NAME:
+        names = content.block(2)
+        while names:
+            is_host = names.number(1) == _HOST_NAME
+            name = names.rest(2)
+            if is_host and hello.name is None:
+                hello.name = name
+    elif kind == _ALPN:
+        protocols = content.block(2)
+        while protocols:
+            hello.alpn.append(protocols.rest(1))
+    elif kind == _SUPPORTED_VERSIONS:
+        versions = content.block(1)
+        offered = []
+        while versions:
+            offered.append(versions.number(2))
+        # Clients offer versions that do not exist, to see whether servers bear it.
+        hello.version = max((version for version in offered if version in _KNOWN_VERSIONS), default=hello.version)
+    elif kind == _ECH:
+        hello.ech = True

@@ -1,0 +1,158 @@
+"""Opens the packets that a QUIC client begins with (RFC 9000, 9001, 9369), and takes the TLS hello out of them.
+
+They are encrypted with keys that follow from the packet itself, so this is reading, not breaking. The trap: a server's
+first packets look the same and have keys that only the client's tell; they fail to decrypt, as does anything else that
+is not what it seems.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+_MOST_CRYPTO = 1 << 16
+_SAMPLE = 16
+_TAG = 16
+
+
+@dataclass(frozen=True)
+class _Version:
+    salt: bytes
+    initial: int
+    """the packet type of Initial, in the first byte's bits 4 and 5"""
+    prefix: str
+
+
+_VERSIONS = {
+    1: _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), 0, "quic "),
+    0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), 1, "quicv2 "),
+}
+
+
+class NotQuicError(ValueError):
+    """These bytes are no packet that a QUIC client begins with."""
+
+
+@dataclass(frozen=True)
+class _Keys:
+    key: bytes
+    iv: bytes
+    header: bytes
+
+
+def _expand(secret: bytes, label: str, length: int) -> bytes:
+    name = b"tls13 " + label.encode()
+    info = length.to_bytes(2) + len(name).to_bytes(1) + name + b"\0"
+    return HKDFExpand(SHA256(), length, info).derive(secret)
+
+
+def _client_keys(version: _Version, connection_id: bytes) -> _Keys:
+    extract = HMAC(version.salt, SHA256())
+    extract.update(connection_id)
+    secret = _expand(extract.finalize(), "client in", 32)
+    return _Keys(
+        *(_expand(secret, version.prefix + name, size) for name, size in (("key", 16), ("iv", 12), ("hp", 16)))
+    )
+
+
+@dataclass
+class QuicHello:
+    """The hello of one connection, from as many packets as it takes."""
+
+    _keys: _Keys | None = None
+    _pieces: dict[int, bytes] = field(default_factory=dict)
+
+    def feed(self, datagram: bytes) -> bytes:
+        """The handshake's bytes from its beginning, as far as they are there. Raises NotQuicError."""
+        try:
+            for offset, data in _crypto_frames(self._open(datagram)):
+                if offset + len(data) <= _MOST_CRYPTO and len(data) > len(self._pieces.get(offset, b"")):
+                    self._pieces[offset] = data
+        except IndexError:
+            raise NotQuicError("it ends too early") from None
+        joined = b""
+        for offset in sorted(self._pieces):
+            if offset > len(joined):
+                break
+            joined += self._pieces[offset][len(joined) - offset :]
+        return joined
+
+    def _open(self, datagram: bytes) -> bytes:
+        """The frames in the first packet of a datagram."""
+        version = _VERSIONS.get(int.from_bytes(datagram[1:5]))
+        if version is None or datagram[0] >> 4 != 0b1100 | version.initial:
+            raise NotQuicError("another kind of packet")
+        place = 5
+        connection_id = datagram[place + 1 : place + 1 + datagram[place]]
+        if len(connection_id) > 20:
+            raise NotQuicError("the connection's id is too long")
+        place += 1 + len(connection_id)
+        place += 1 + datagram[place]
+        length, place = _number(datagram, place)
+        place += length
+        length, place = _number(datagram, place)
+        packet = datagram[: place + length]
+        if length < 4 + _SAMPLE or len(packet) < place + length:
+            raise NotQuicError("it ends too early")
+        keys = self._keys or _client_keys(version, connection_id)
+        frames = _decrypt(packet, place, keys)
+        # A client keeps to these, also when it learns another id for the server.
+        self._keys = keys
+        return frames
+
+
+def _decrypt(packet: bytes, place: int, keys: _Keys) -> bytes:
+    """`place` is where the packet's number stands."""
+    sample = packet[place + 4 : place + 4 + _SAMPLE]
+    mask = Cipher(algorithms.AES(keys.header), modes.ECB()).encryptor().update(sample)
+    first = packet[0] ^ (mask[0] & 0x0F)
+    size = (first & 3) + 1
+    number = bytes(a ^ b for a, b in zip(packet[place : place + size], mask[1:], strict=False))
+    head = bytes([first]) + packet[1:place] + number
+    nonce = (int.from_bytes(keys.iv) ^ int.from_bytes(number)).to_bytes(12)
+    try:
+        return AESGCM(keys.key).decrypt(nonce, packet[place + size :], head)
+    except (InvalidTag, ValueError):
+        raise NotQuicError("it was not encrypted by a client") from None
+
+
+def _number(data: bytes, place: int) -> tuple[int, int]:
+    """A number of 1, 2, 4 or 8 bytes, whose first two bits say which; and what stands behind it."""
+    size = 1 << (data[place] >> 6)
+    if place + size > len(data):
+        raise NotQuicError("it ends too early")
+    return int.from_bytes(data[place : place + size]) & ((1 << (8 * size - 2)) - 1), place + size
+
+
+def _crypto_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of each piece of the handshake; other kinds that may stand there are passed over."""
+    place = 0
+    while place < len(frames):
+        kind, place = _number(frames, place)
+        if kind in (0, 1):  # padding, ping
+            continue
+        if kind in (2, 3):
+            place = _behind_ack(frames, place, kind == 3)
+        elif kind == 6:
+            offset, place = _number(frames, place)
+            length, place = _number(frames, place)
+            if place + length > len(frames):
+                raise NotQuicError("it ends too early")
+            yield offset, frames[place : place + length]
+            place += length
+        else:
+            return
+
+
+def _behind_ack(frames: bytes, place: int, counts: bool) -> int:
+    _, place = _number(frames, place)
+    _, place = _number(frames, place)
+    ranges, place = _number(frames, place)
+    for _ in range(1 + 2 * min(ranges, len(frames)) + 3 * counts):
+        _, place = _number(frames, place)
+    return place
