@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python bench/open.py [--opens 1000000] [--rounds 5] [--json FILE]
 
-A C loop opens one file at full speed on one CPU; the tracers get the others. The variants take turns, so that a drift of
-the machine hits all of them. The trap: `opensnoop` prints in the process that reads, so its CPU time includes printing;
-ours is given for the agent alone, since the client runs on the user's machine.
+A C loop opens one file at full speed on one CPU; the tracers get the others. The variants take turns, so that a drift
+of the machine hits all of them. The trap: `opensnoop` prints in the process that reads, so its CPU time includes
+printing; ours is given for the agent alone, since the client runs on the user's machine.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,9 +70,8 @@ def pids_of(pattern: str) -> list[int]:
 def running(command: list[str], output: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
     others = set(range(max(1, (os.cpu_count() or 1) - 1)))
     with output.open("wb") as out, errors.open("wb") as err:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=err, preexec_fn=lambda: os.sched_setaffinity(0, others)
-        )
+        process = subprocess.Popen(command, stdout=out, stderr=err)
+        os.sched_setaffinity(process.pid, others)
         try:
             yield process
         finally:
@@ -111,7 +110,7 @@ def opensnoop(program: Path, opens: int, directory: Path) -> Result:
     return Result(took, cpu * 1e9 / opens, lines(output, b"/etc/hostname"), memory)
 
 
-def wait_for(condition: "callable[[], bool]", failure: str) -> None:  # type: ignore[valid-type]
+def wait_for(condition: Callable[[], bool], failure: str) -> None:
     deadline = time.monotonic() + ATTACH_SECONDS
     while not condition():
         if time.monotonic() > deadline:

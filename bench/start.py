@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python bench/start.py [--rounds 5] [--cluster] [--json FILE] [-- FLAGS OF trace open]
 
-With --cluster it runs once per round against whatever agents are there: resident ones after `kubectl gadget deploy`, else
-on demand. The parts of a local start (imports, agent, attach) come from the agent's own frames. The trap: the first run
-after a build fills Python's and the kernel's caches, so one round is run before the counted ones.
+With --cluster it runs once per round against whatever agents are there: resident ones after `kubectl gadget deploy`,
+else on demand. The trap: the first run after a build fills Python's and the kernel's caches, so one round is run before
+the counted ones.
 """
 
 import argparse
