@@ -103,7 +103,7 @@ def _check_columns(read: Description, record: Record) -> None:
 def _check_parameters(read: Description, variables: dict[str, Global]) -> None:
     names = {column.name for column in read.columns}
     for parameter in read.parameters:
-        if parameter.variable and parameter.variable not in variables:
+        if parameter.variable and not variables.keys() >= set(parameter.variables):
             raise UsageError(
                 f"{read.path}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
                 f"one of {', '.join(sorted(variables))}",

@@ -58,6 +58,18 @@ def duration_or_none(text: str) -> float | None:
     return duration(text) or None
 
 
+def syscalls(text: str) -> str:
+    """A list of system calls and classes of them: openat,read,%network."""
+    from kubectl_gadget.errors import UsageError
+    from kubectl_gadget.events.syscall_table import select
+
+    try:
+        select(text)
+    except UsageError as error:
+        raise ValueError(f"{error}; {error.remedy}") from None
+    return text
+
+
 def size(text: str) -> int:
     """Bytes of a size as Kubernetes writes it: 4Mi, 512Ki, 4M, or plain bytes."""
     if text.startswith("-"):

@@ -38,7 +38,15 @@ from kubectl_gadget.events.linux_state import (
     socket_state_name,
     task_state_name,
 )
+from kubectl_gadget.events.linux_syscalls import syscall_name
 from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.syscall_columns import (
+    raw_arguments,
+    show_arguments,
+    show_results,
+    syscall_arguments,
+    syscall_results,
+)
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
 from kubectl_gadget.events.tls_names import tls_version_name
 from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, Truths, Type, Vector
@@ -132,6 +140,10 @@ def _capabilities(batch: Batch, field: Field) -> CodedTexts:
 
 def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, mount_flag_names)
+
+
+def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
+    return _coded(batch, field, lambda number: syscall_name(number, batch.architecture))
 
 
 def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
@@ -482,6 +494,17 @@ KINDS: dict[str, Kind] = {
     "gadget_file_type": _spelt_with_raw(file_type_name),
     "gadget_socket_state": _spelt_with_raw(socket_state_name),
     "gadget_device_number": _spelt_with_raw(device_number_text),
+    "gadget_syscall": _with_raw(_in_syscall),
+    "gadget_syscall_result": Kind(
+        lambda column, field: (Member(column, "int", lambda batch: syscall_results(batch, field)),), show_results
+    ),
+    "gadget_syscall_arguments": Kind(
+        lambda column, field: (
+            Member(column, "texts", lambda batch: syscall_arguments(batch, field)),
+            Member(f"{column}_raw", "texts", lambda batch: raw_arguments(batch, field)),
+        ),
+        show_arguments,
+    ),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(_path, sizable=True), _show_path),

@@ -7,7 +7,6 @@ architecture has its own up to 423, and all have the same from there on.
 from collections.abc import Mapping
 from functools import cache
 
-ARCHITECTURES = ("x86_64", "aarch64")
 _FIRST_COMMON = 424
 
 _X86_64 = (

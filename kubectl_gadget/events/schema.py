@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
 
+ARCHITECTURES = ("x86_64", "aarch64")
+"""Of nodes, as uname says it."""
+
 Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
 
@@ -68,7 +71,8 @@ class Parameter:
 
     name: str
     """the option without its dashes"""
-    type: Literal["bool", "int", "string"]
+    type: Literal["bool", "int", "string", "syscalls"]
+    """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py"""
     description: str
     variable: str
     """name of the `const volatile` global; empty: the gadget's view reads it"""
@@ -78,6 +82,13 @@ class Parameter:
     """the column that this parameter tests, so that --filter can be pushed down to it"""
     test: Literal["equal", "prefix"] | None = None
     """how the column is tested"""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables of the BPF object that it sets."""
+        if self.type == "syscalls":
+            return tuple(f"{self.variable}_{architecture}" for architecture in ARCHITECTURES)
+        return (self.variable,) if self.variable else ()
 
 
 @dataclass(frozen=True)

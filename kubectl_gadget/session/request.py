@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events import syscall_table
+from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node import RunRequest
 from kubectl_gadget.session.options import GadgetRun
 
@@ -57,8 +58,18 @@ def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by the BPF object's variable; a parameter without a value keeps its default."""
-    return {
-        parameter.variable: values.get(parameter.name, parameter.default)
-        for parameter in gadget.parameters
-        if parameter.variable and values.get(parameter.name, parameter.default) is not None
-    }
+    found: dict[str, Any] = {}
+    for parameter in gadget.parameters:
+        value = values.get(parameter.name, parameter.default)
+        if parameter.type == "syscalls":
+            found.update(_tables(parameter, value))
+        elif parameter.variable and value is not None:
+            found[parameter.variable] = value
+    return found
+
+
+def _tables(parameter: Parameter, wanted: str | None) -> dict[str, str]:
+    """For each architecture, since it is not known yet on which the gadget will run."""
+    calls = syscall_table.select(wanted) if wanted else None
+    tables = [syscall_table.kernel_table(architecture, calls) for architecture in ARCHITECTURES]
+    return dict(zip(parameter.variables, tables, strict=True))

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Whether a system call came from a 32-bit program. The raw tracepoints of all calls see those as well, whose numbers and
+ * structures are others; the trap: a 64-bit program can make them, too (int 0x80), so it is asked how the call came.
+ */
+#pragma once
+
+#include <gadget/syscall.h>
+#include <gadget/task.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+#if defined(__TARGET_ARCH_x86)
+struct thread_info___compat {
+	__u32 status;
+};
+
+struct task_struct___compat {
+	struct thread_info___compat thread_info;
+};
+#else
+struct pt_regs___compat {
+	__u64 pstate;
+};
+#endif
+
+#pragma clang attribute pop
+
+static __always_inline bool gadget_is_compat_call(struct task_struct *task, struct pt_regs *registers)
+{
+#if defined(__TARGET_ARCH_x86)
+	struct task_struct___compat *caller = (void *)task;
+
+	/* TS_COMPAT. */
+	return gadget_read(caller, thread_info.status) & 2;
+#else
+	struct pt_regs___compat *entered = (void *)registers;
+
+	/* PSR_MODE32_BIT. */
+	return (GADGET_HAS_TASK_PT_REGS ? entered->pstate : BPF_CORE_READ(entered, pstate)) & 0x10;
+#endif
+}
