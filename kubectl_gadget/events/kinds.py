@@ -462,6 +462,8 @@ KINDS: dict[str, Kind] = {
         ),
         lambda batch, field: [text or UNREAD for text in _text(_capabilities(batch, field))],
     ),
+    "gadget_in_syscall": _with_raw(_in_syscall, none=UNREAD),
+    "gadget_known_bool": _words("yes", "no"),
     "gadget_namespaces": _spelt_with_raw(namespace_names, none="-"),
     "gadget_ptrace_request": _spelt_with_raw(ptrace_request_name, none="-"),
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),

@@ -49,6 +49,10 @@ typedef __s32 gadget_signal_code;
 /* enum gadget_signal_results (gadget/signal.h). */
 typedef __u32 gadget_signal_result;
 typedef __u32 gadget_capability;
+/* The system call during which something happens; -1: none. */
+typedef __s32 gadget_in_syscall;
+/* 1: yes, 2: no, 0: unknown. */
+typedef __u32 gadget_known_bool;
 /* CLONE_NEW… */
 typedef __u32 gadget_namespaces;
 /* ~0: none. */

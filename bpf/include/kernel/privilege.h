@@ -25,9 +25,16 @@
 #define PR_CAP_AMBIENT 47
 #define PR_SET_PTRACER 0x59616d61
 
+/* include/linux/security.h */
+#define CAP_OPT_NOAUDIT 2
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct user_namespace;
+struct user_namespace {
+	struct {
+		unsigned int inum;
+	} ns;
+};
 
 struct cred___rights {
 	kuid_t uid;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The registers that hold a system call's arguments. The trap: on arm64 the result overwrites the first argument. */
+/*
+ * The registers that hold a system call's arguments, and a function's (GADGET_FUNCTION_…, for kprobes). The trap: on arm64
+ * the result overwrites the first argument.
+ */
 #pragma once
 
 #include <linux/types.h>
@@ -11,12 +14,19 @@ struct pt_regs {
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
+	unsigned long cx;
+	unsigned long ax;
 	unsigned long r10;
 	unsigned long r8;
 	unsigned long r9;
 	unsigned long orig_ax;
 };
 #define GADGET_SYSCALL_NUMBER orig_ax
+#define GADGET_FUNCTION_ARGUMENT_0 di
+#define GADGET_FUNCTION_ARGUMENT_1 si
+#define GADGET_FUNCTION_ARGUMENT_2 dx
+#define GADGET_FUNCTION_ARGUMENT_3 cx
+#define GADGET_FUNCTION_RESULT ax
 #define GADGET_ARGUMENT_0 di
 #define GADGET_ARGUMENT_1 si
 #define GADGET_ARGUMENT_2 dx
@@ -30,6 +40,11 @@ struct pt_regs {
 	__s32 syscallno;
 };
 #define GADGET_SYSCALL_NUMBER syscallno
+#define GADGET_FUNCTION_ARGUMENT_0 regs[0]
+#define GADGET_FUNCTION_ARGUMENT_1 regs[1]
+#define GADGET_FUNCTION_ARGUMENT_2 regs[2]
+#define GADGET_FUNCTION_ARGUMENT_3 regs[3]
+#define GADGET_FUNCTION_RESULT regs[0]
 #define GADGET_ARGUMENT_0 orig_x0
 #define GADGET_ARGUMENT_1 regs[1]
 #define GADGET_ARGUMENT_2 regs[2]

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace capabilities: emits one `struct trace_capabilities` each time that the kernel checks whether a task has a
+ * capability, with the verdict.
+ *
+ * Hooks: the tracepoint cap_capable, which 6.14 brought; else the function of that name, by fexit or by kprobes.
+ */
+#include <gadget/kernel_stack.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/string.h>
+#include <gadget/syscall.h>
+#include <kernel/privilege.h>
+
+/* Checks that are under way at the same time, for kprobes. */
+#define UNDER_WAY 4096
+/* Checks that --unique remembers. When there are more, the oldest are shown again. */
+#define SEEN 16384
+
+struct trace_capabilities {
+	struct gadget_record record;
+	/* What the task has. */
+	gadget_capabilities effective;
+	gadget_capability capability;
+	/* 0: it has it. EPERM: it has not. */
+	gadget_errno errno;
+	/* During which it was checked. */
+	gadget_in_syscall syscall;
+	/* User namespaces by number: of the task, and that in which it needs the capability. */
+	__u32 user_ns;
+	__u32 target_user_ns;
+	gadget_strings stack;
+	/* 1: a refusal would go to the audit log, 2: it would not. 0: the hook does not say. */
+	gadget_known_bool audited;
+	__u32 unused_end;
+};
+
+GADGET_RECORD(trace_capabilities);
+
+#define CHECK_BYTES GADGET_ROOM(sizeof(struct trace_capabilities) + GADGET_STACK_BYTES)
+
+const volatile bool filter_denied = false;
+const volatile bool filter_unique = false;
+/* ~0: any. */
+const volatile __u32 filter_capability = ~0U;
+const volatile bool collect_stack = false;
+
+/* Each process, capability and verdict once. */
+struct check {
+	__u32 pid;
+	__u16 capability;
+	__u16 denied;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, SEEN);
+	__type(key, struct check);
+	__type(value, __u8);
+} seen SEC(".maps");
+
+/* The arguments of the function, for kprobes. */
+struct arguments {
+	const struct cred *cred;
+	struct user_namespace *target;
+	__s32 capability;
+	__u32 options;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, UNDER_WAY);
+	__type(key, __u64);
+	__type(value, struct arguments);
+} under_way SEC(".maps");
+
+GADGET_SCRATCH(check_scratch, CHECK_BYTES);
+
+static __always_inline bool is_new(__u32 pid, __u32 capability, bool denied)
+{
+	struct check check = {.pid = pid, .capability = capability, .denied = denied};
+	__u8 once = 1;
+
+	return !bpf_map_update_elem(&seen, &check, &once, BPF_NOEXIST);
+}
+
+static __always_inline int checked(void *ctx, const struct cred *cred, struct user_namespace *target, __u32 capability,
+				   long result, __u32 audited)
+{
+	const struct cred___rights *rights = (const void *)cred;
+	struct trace_capabilities *check;
+	struct gadget_writer writer;
+
+	if ((filter_denied && !result) || (filter_capability != ~0U && capability != filter_capability))
+		return 0;
+	check = gadget_scratch(&check_scratch);
+	if (!check || !gadget_begin(&check->record))
+		return 0;
+	if (filter_unique && !is_new(check->record.pid, capability, result))
+		return 0;
+	check->effective = ~0ULL;
+	bpf_core_read(&check->effective, sizeof(check->effective), &rights->cap_effective);
+	check->capability = capability;
+	check->errno = result < 0 ? -result : 0;
+	check->syscall = gadget_syscall_number(gadget_registers(gadget_task()));
+	check->user_ns = BPF_CORE_READ(rights, user_ns, ns.inum);
+	check->target_user_ns = BPF_CORE_READ(target, ns.inum);
+	check->audited = audited;
+	check->unused_end = 0;
+	gadget_no_text(&check->stack);
+	writer = gadget_write(check, sizeof(*check), CHECK_BYTES);
+	if (collect_stack)
+		gadget_append_kernel_stack(&writer, &check->stack, ctx);
+	gadget_send(&writer);
+	return 0;
+}
+
+static __always_inline __u32 is_audited(__u32 options)
+{
+	return options & CAP_OPT_NOAUDIT ? 2 : 1;
+}
+
+SEC("tp_btf/cap_capable")
+int BPF_PROG(checked_tracepoint, const struct cred *cred, struct user_namespace *target,
+	     const struct user_namespace *capable, int capability, int result)
+{
+	return checked(ctx, cred, target, capability, result, 0);
+}
+
+SEC("fexit/cap_capable")
+int BPF_PROG(checked_fexit, const struct cred *cred, struct user_namespace *target, int capability,
+	     unsigned int options, int result)
+{
+	return checked(ctx, cred, target, capability, result, is_audited(options));
+}
+
+SEC("kprobe/cap_capable")
+int checked_starts(struct pt_regs *ctx)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct arguments arguments = {
+		.cred = (void *)ctx->GADGET_FUNCTION_ARGUMENT_0,
+		.target = (void *)ctx->GADGET_FUNCTION_ARGUMENT_1,
+		.capability = ctx->GADGET_FUNCTION_ARGUMENT_2,
+		.options = ctx->GADGET_FUNCTION_ARGUMENT_3,
+	};
+
+	if (bpf_map_update_elem(&under_way, &thread, &arguments, BPF_ANY))
+		gadget_count_map_full();
+	return 0;
+}
+
+SEC("kretprobe/cap_capable")
+int checked_ends(struct pt_regs *ctx)
+{
+	int result = ctx->GADGET_FUNCTION_RESULT;
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct arguments *kept = bpf_map_lookup_elem(&under_way, &thread);
+	struct arguments arguments;
+
+	if (!kept)
+		return 0;
+	arguments = *kept;
+	bpf_map_delete_elem(&under_way, &thread);
+	return checked(ctx, arguments.cred, arguments.target, arguments.capability, result, is_audited(arguments.options));
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

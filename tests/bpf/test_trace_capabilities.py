@@ -1,0 +1,93 @@
+"""trace capabilities: calls that need a known capability, a prime number of times, with and without it."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.bpf import deeds
+from tests.bpf.deeds import syscall
+from tests.bpf.tracer import Tracer
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+SETHOSTNAME, CHROOT, SETUID = (170, 161, 105) if deeds.X86 else (161, 51, 146)
+CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
+EPERM = 1
+NOBODY = 65534
+
+
+def traced(deed: Callable[[], object], **parameters: Any) -> list[dict[str, Any]]:
+    """The records of `deed`, run in a child."""
+    with Tracer("trace_capabilities", **parameters) as tracer:
+        pid, code = deeds.in_child(deed)
+        records = [record for record in tracer.records() if record["pid"] == pid]
+        assert tracer.lost == 0
+    assert code == 0
+    return records
+
+
+def chroots(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record for record in records if record["syscall"] == CHROOT]
+
+
+def test_each_check_that_succeeds_is_seen_once() -> None:
+    def deed() -> None:
+        for _ in range(TIMES):
+            assert syscall(CHROOT, b"/") == 0
+
+    records = chroots(traced(deed))
+    assert [(record["capability"], record["errno"]) for record in records] == [(CAP_SYS_CHROOT, 0)] * TIMES
+    assert all(record["effective"] & (1 << CAP_SYS_CHROOT) for record in records)
+    (namespace,) = {record["user_ns"] for record in records} | {record["target_user_ns"] for record in records}
+    assert os.readlink("/proc/self/ns/user") == f"user:[{namespace}]"
+    assert {record["stack"] for record in records} == {None}
+
+
+def test_each_check_that_fails_is_seen_once_with_denied() -> None:
+    def deed() -> None:
+        assert syscall(CHROOT, b"/") == 0
+        assert syscall(SETUID, NOBODY) == 0
+        for _ in range(TIMES):
+            assert syscall(CHROOT, b"/") == -EPERM
+
+    records = traced(deed, denied=True)
+    assert {record["errno"] for record in records} == {EPERM}
+    records = chroots(records)
+    assert [record["capability"] for record in records] == [CAP_SYS_CHROOT] * TIMES
+    assert {(record["effective"], record["uid"]) for record in records} == {(0, NOBODY)}
+
+
+def test_unique_shows_each_capability_and_verdict_once() -> None:
+    def deed() -> None:
+        for _ in range(TIMES):
+            assert syscall(CHROOT, b"/") == 0
+        assert syscall(SETUID, NOBODY) == 0
+        for _ in range(TIMES):
+            assert syscall(CHROOT, b"/") == -EPERM
+
+    records = chroots(traced(deed, unique=True))
+    assert [record["errno"] for record in records] == [0, EPERM]
+
+
+def test_only_the_capability_asked_for_is_sent() -> None:
+    def deed() -> None:
+        assert syscall(CHROOT, b"/") == 0
+        assert syscall(SETHOSTNAME, b"", -1) < 0
+
+    records = traced(deed, capability=CAP_SYS_ADMIN)
+    assert [(record["capability"], record["syscall"]) for record in records] == [(CAP_SYS_ADMIN, SETHOSTNAME)]
+
+
+def test_the_kernels_stack_leads_to_the_system_call() -> None:
+    records = chroots(traced(lambda: syscall(CHROOT, b"/"), stack=True, capability=CAP_SYS_CHROOT))
+    (record,) = records
+    assert any("chroot" in frame for frame in record["stack"])
+
+
+def test_what_a_hook_does_not_know_is_not_made_up() -> None:
+    with Tracer("trace_capabilities") as tracer:
+        (hook, *_) = tracer.programs
+    (record,) = chroots(traced(lambda: syscall(CHROOT, b"/")))
+    assert record["audited"] == (0 if hook == "checked_tracepoint" else 1)
