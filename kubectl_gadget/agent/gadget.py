@@ -7,10 +7,13 @@ program fails its whole object, so after a refusal the object is opened anew wit
 from typing import Any
 
 from kubectl_gadget.agent import counters, libbpf, refusal
+from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
+from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.errors import AgentError
 
 DEFAULT_RING_BYTES = 4 << 20
@@ -44,6 +47,8 @@ class Gadget:
         self.name: str = spec["name"]
         self.sequence = 0
         self.warnings: list[str] = []
+        self.answer: Answer | None = None
+        """of a gadget that is no stream"""
         self._spec = spec
         self._elf = elf
         self._node = node
@@ -84,6 +89,8 @@ class Gadget:
     def detach(self) -> None:
         """No event comes after this; what the ring holds can still be read."""
         self._object.detach()
+        if self.answer:
+            self.answer.end()
 
     def close(self) -> None:
         self.ring.close()
@@ -103,9 +110,10 @@ class Gadget:
             object.load()
             for program in object.chosen:
                 object.attach(program)
-                if object.section(program).startswith("iter"):
+                if object.section(program).startswith("iter") and self._spec.get("kind") != "snapshot":
                     object.iterate(program)
             self._open_ring(object)
+            self._open_answer(object)
         except Failure as failure:
             object.close()
             self._refused(program or refusal.failed_program(failure.log), failure)
@@ -154,6 +162,17 @@ class Gadget:
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self.ring = open_ring(events.fd, events.entries, self.counters)
         self.ring_fd = events.fd
+
+    def _open_answer(self, object: BpfObject) -> None:
+        match self._spec.get("kind", "stream"):
+            case "stream":
+                return
+            case "snapshot":
+                self.answer = Snapshot(object)
+            case "top":
+                self.answer = Totals(object, self._spec["interval_ms"] / 1000, self._spec["record_bytes"])
+            case kind:
+                raise AgentError(f"gadget {self.name}: this agent knows no gadgets of kind {kind!r}", "update the agents")
 
     def _refused(self, program: str | None, failure: Failure) -> None:
         entry = next((entry for entry in self._entries if program in entry.programs), None)

@@ -53,6 +53,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
     "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_lookup_and_delete_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
     "bpf_prog_test_run_opts": (c_int, [c_int, c_void_p]),
     "bpf_iter_create": (c_int, [c_int]),
     "ring_buffer__new": (c_void_p, [c_int, RING_SAMPLE, c_void_p, c_void_p]),

@@ -16,6 +16,7 @@ from kubectl_gadget.agent import cgroups, libbpf
 from kubectl_gadget.agent.libbpf import Failure
 
 _HASH = 1
+_TRACING, _TRACE_RAW_TP = 26, 23
 _NO_PREALLOC = 1
 
 
@@ -35,6 +36,16 @@ class BpfMap:
     def entries(self) -> int:
         """max_entries; for a ring buffer its bytes."""
         return int(self._lib.raw("bpf_map__max_entries", self._pointer))
+
+    @property
+    def key_size(self) -> int:
+        """In bytes."""
+        return int(self._lib.raw("bpf_map__key_size", self._pointer))
+
+    @property
+    def value_size(self) -> int:
+        """In bytes."""
+        return int(self._lib.raw("bpf_map__value_size", self._pointer))
 
     def resize(self, entries: int) -> None:
         """Sets max_entries, before the object is loaded."""
@@ -103,14 +114,25 @@ class BpfObject:
 
     def iterate(self, program: str) -> bytes:
         """Runs an attached iterator program to its end; what it wrote with bpf_seq_write()."""
-        fd = self._lib.call("bpf_iter_create", self._lib.call("bpf_link__fd", self._links[program]))
-        pieces = []
+        return b"".join(self.pieces(program))
+
+    def pieces(self, program: str) -> Iterator[bytes]:
+        """The same in pieces, each of which has all that was written for some objects."""
+        return self.read_iterator(self.open_iterator(program))
+
+    def open_iterator(self, program: str) -> int:
+        """A file descriptor whose reading runs an attached iterator program; read_iterator() closes it."""
+        return int(self._lib.call("bpf_iter_create", self._lib.call("bpf_link__fd", self._links[program])))
+
+    @staticmethod
+    def read_iterator(fd: int) -> Iterator[bytes]:
+        """What the program writes. The kernel's buffer, 32 KiB, is smaller than what is read at once, so no piece ends
+        inside of a record."""
         try:
             while piece := os.read(fd, 1 << 16):
-                pieces.append(piece)
+                yield piece
         finally:
             os.close(fd)
-        return b"".join(pieces)
 
     def run(self, program: str) -> int:
         """Runs a loaded raw_tp program once in this process's context; what it returned. Linux 5.10, no arguments."""

@@ -137,7 +137,7 @@ class Session:
         else:
             busy = self._shipper.turn()
             now = time.monotonic()
-            self._next_turn = now + (_BUSY_TURN if busy else _IDLE_TURN)
+            self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), self._shipper.due)
             if now >= self._next_stats:
                 self._next_stats = now + _STATS_EVERY
                 self._report()

@@ -5,12 +5,14 @@ noted ends. So a container's name is sent before its first event, and that it is
 any other order works in every test and fails on a busy node.
 """
 
+import math
 import time
 
+from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.wire import EventsHeader, FrameType, encode_json, header
+from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
 
 _EVENTS_HEAD = 24
 _SAY_COMPLETE_NS = 1_000_000_000
@@ -34,6 +36,10 @@ class Shipper:
         if self._pipe.blocked:
             self._containers.drain()  # names must be read while the container lives, whether they can be sent or not
             return False
+        now = time.monotonic()
+        for gadget in self._gadgets:
+            if gadget.answer:
+                gadget.answer.collect(now)
         settled = [gadget.ring.settle() for gadget in self._gadgets]
         named = self._containers.drain()
         if changes := self._containers.take_changes():
@@ -41,16 +47,25 @@ class Shipper:
         shipped = 0
         if named:
             for gadget, ok in zip(self._gadgets, settled, strict=True):
-                if ok:
+                if gadget.answer:
+                    self._ship_answer(gadget, gadget.answer)
+                elif ok:
                     shipped += self._ship(gadget)
             if all(settled):
                 self._send_removed()
         self._pipe.flush()
         return shipped > 0
 
+    @property
+    def due(self) -> float:
+        """When the next turn is needed at the latest, by the monotonic clock."""
+        return min((gadget.answer.due for gadget in self._gadgets if gadget.answer), default=math.inf)
+
     def empty(self) -> bool:
         """Nothing is left in any ring nor in the pipe; to be asked after a turn."""
-        return not self._pipe.blocked and not any(len(gadget.ring.batch()) for gadget in self._gadgets)
+        if self._pipe.blocked or any(gadget.answer.waiting for gadget in self._gadgets if gadget.answer):
+            return False
+        return not any(len(gadget.ring.batch()) for gadget in self._gadgets)
 
     def _ship(self, gadget: Gadget) -> int:
         batch = gadget.ring.batch()
@@ -65,6 +80,14 @@ class Shipper:
         self._last_sent[gadget.index] = now
         self._last_bytes[gadget.index] = length
         return length
+
+    def _ship_answer(self, gadget: Gadget, answer: Answer) -> None:
+        for piece in answer.ship():
+            head = EventsHeader(gadget.index, gadget.sequence, piece.complete_until, piece.flags, piece.interval)
+            self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))
+            gadget.sequence += 1
+        while answer.warnings:
+            self._pipe.put(encode_json(FrameType.WARNING, {"message": answer.warnings.pop()}))
 
     def _send_removed(self) -> None:
         """What was seen as removed in the turn before: all its events have been shipped by now."""

@@ -11,14 +11,14 @@ from typing import Any, NoReturn, get_args
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Column, Example, Parameter, ProgramChoice, Show
+from kubectl_gadget.events.schema import Answer, Column, Example, Parameter, ProgramChoice, Quotient, Show
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    "examples",
+    *("examples", "kind", "sort", "sums", "quotients", "tree"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -40,8 +40,15 @@ class Description:
     parameters: tuple[Parameter, ...]
     columns: tuple[Column, ...]
     examples: tuple[Example, ...]
+    named: tuple[str, ...] = ()
+    """the columns that the YAML itself names"""
     view: str = ""
     sent: str = ""
+    kind: Answer = "stream"
+    sort: str = ""
+    sums: tuple[str, ...] = ()
+    quotients: tuple[Quotient, ...] = ()
+    tree: bool = False
 
 
 class Part:
@@ -103,6 +110,8 @@ def read_description(path: Path) -> Description:
     view, sent = top.get("view", str, ""), top.get("sent", str, "")
     if bool(view) != bool(sent):
         top.fail("sent" if view else "view", "is missing: a view makes rows (`record`) of what is `sent`")
+    programs = _programs(top)
+    without_variable = {choice.when[0] for choice in programs if choice.when}
     return Description(
         path=path,
         name=path.stem,
@@ -111,13 +120,27 @@ def read_description(path: Path) -> Description:
         summary=top.need("summary", str),
         description=top.get("description", str, "").strip(),
         record=top.need("record", str),
-        programs=_programs(top),
-        parameters=tuple(_parameter(item, bool(view)) for item in top.parts("parameters", _PARAMETER_KEYS)),
+        programs=programs,
+        parameters=tuple(
+            _parameter(item, bool(view) or item.get("name", str) in without_variable)
+            for item in top.parts("parameters", _PARAMETER_KEYS)
+        ),
         columns=_columns(top),
         examples=examples,
+        named=tuple(value["name"] if isinstance(value, dict) else value for value in top.need("columns", list)),
         view=view,
         sent=sent,
+        kind=top.one_of("kind", get_args(Answer), "stream"),
+        sort=top.get("sort", str, ""),
+        sums=_names(top, "sums"),
+        quotients=tuple(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
+        tree=top.get("tree", bool, False),
     )
+
+
+def shared_columns() -> tuple[Column, ...]:
+    """Columns that every gadget has whose record has their field."""
+    return tuple(_column(item) for item in _every_gadget().parts("columns", _COLUMN_KEYS))
 
 
 def shared_parameters() -> tuple[Parameter, ...]:
@@ -138,9 +161,20 @@ def _every_gadget() -> Part:
     return Part(EVERY_GADGET, "", _load(EVERY_GADGET), ("columns", "parameters"))
 
 
+def _names(top: Part, key: str) -> tuple[str, ...]:
+    names = top.get(key, list, [])
+    if not all(isinstance(name, str) for name in names):
+        top.fail(key, "has to be a list of fields")
+    return tuple(names)
+
+
+def _quotient(item: Part) -> Quotient:
+    return Quotient(item.need("field", str), item.need("of", str), item.need("per", str), item.get("times", int, 1))
+
+
 def _programs(top: Part) -> tuple[ProgramChoice, ...]:
     choices = []
-    for item in top.parts("programs", ("any_of", "optional", "purpose")):
+    for item in top.parts("programs", ("any_of", "optional", "purpose", "when")):
         sets = item.need("any_of", list)
         if not all(
             isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in sets
@@ -150,11 +184,18 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
         purpose = item.get("purpose", str, "")
         if optional and not purpose:
             item.fail("purpose", "is missing: what is not seen without these programs?")
-        choices.append(ProgramChoice(tuple(map(tuple, sets)), optional, purpose))
+        choices.append(ProgramChoice(tuple(map(tuple, sets)), optional, purpose, _when(item)))
     return tuple(choices)
 
 
-def _parameter(item: Part, for_view: bool = False) -> Parameter:
+def _when(item: Part) -> tuple[str, str] | None:
+    pairs = item.get("when", dict, {})
+    if len(pairs) > 1 or not all(isinstance(text, str) for pair in pairs.items() for text in pair):
+        item.fail("when", "has to name one parameter and one word: {hook: file_open}")
+    return next(iter(pairs.items()), None)
+
+
+def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
     kind = item.one_of("type", tuple(_TYPES))
     if kind is None:
         item.fail("type", "is missing")
@@ -167,7 +208,7 @@ def _parameter(item: Part, for_view: bool = False) -> Parameter:
         name=name,
         type=kind,
         description=item.need("description", str),
-        variable=item.get("variable", str, "") if for_view else item.need("variable", str),
+        variable=item.get("variable", str, "") if needs_no_variable else item.need("variable", str),
         default=item.get("default", _TYPES[kind]),
         column=column,
         test=test,
@@ -176,7 +217,7 @@ def _parameter(item: Part, for_view: bool = False) -> Parameter:
 
 def _columns(top: Part) -> tuple[Column, ...]:
     """The gadget's columns in its order, then those of every gadget that it does not name."""
-    shared = {item.need("name", str): _column(item) for item in _every_gadget().parts("columns", _COLUMN_KEYS)}
+    shared = {column.name: column for column in shared_columns()}
     columns: dict[str, Column] = {}
     for index, value in enumerate(top.need("columns", list)):
         item = Part(top.path, f"columns[{index}]", {"name": value} if isinstance(value, str) else value, _COLUMN_KEYS)

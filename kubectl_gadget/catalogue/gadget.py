@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
-from kubectl_gadget.catalogue.description import Description, read_description, shared_parameters
+from kubectl_gadget.catalogue.description import Description, read_description, shared_columns, shared_parameters
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.layout import Layout
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.identity import owner_source
-from kubectl_gadget.events.schema import Gadget, Global, Record
+from kubectl_gadget.events.schema import Column, Gadget, Global, Record
 
 
 def object_path(built: Path, name: str, architecture: str) -> Path:
@@ -61,10 +61,12 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         if layout.record(read.record) != record or not same_sent or layout.globals() != variables:
             raise UsageError(f"{read.path}: the record or the variables differ between architectures")
     _check_programs(read, layouts)
-    _check_columns(read, record)
+    columns = _columns_of(read, record)
+    _check_columns(read, columns, record)
+    _check_totals(read, columns, record)
     own = {parameter.name for parameter in read.parameters}
     shared = [item for item in shared_parameters() if item.variable in variables and item.name not in own]
-    _check_parameters(read, variables)
+    _check_parameters(read, columns, variables)
     return Gadget(
         name=read.name,
         command=read.command,
@@ -72,36 +74,66 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         summary=read.summary,
         description=read.description,
         record=record,
-        columns=read.columns,
+        columns=columns,
         programs=read.programs,
         globals=variables,
         parameters=(*read.parameters, *shared),
         examples=read.examples,
         view=read.view,
         sent=sent,
+        kind=read.kind,
+        sort=read.sort,
+        sums=read.sums,
+        quotients=read.quotients,
+        tree=read.tree,
     )
 
 
 def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:
+    parameters = {parameter.name for parameter in read.parameters}
     for choice in read.programs:
+        if choice.when and choice.when[0] not in parameters:
+            raise UsageError(f"{read.path}: programs have a `when` of {choice.when[0]}, which is no parameter")
         for name in (name for names in choice.any_of for name in names):
             if not all(name in layout.functions() for layout in layouts):
                 raise UsageError(f"{read.path}: programs names {name}, and the C has no such function")
 
 
-def _check_columns(read: Description, record: Record) -> None:
+def _columns_of(read: Description, record: Record) -> tuple[Column, ...]:
+    """Without those of every gadget that a total has not got, which begins with no gadget_record."""
+    shared = {column.name for column in shared_columns()} - set(read.named)
     fields = {field.name for field in record.fields}
-    for column in read.columns:
-        source = owner_source(column.field)
-        if (source[0] if source else column.field) not in fields:
+    return tuple(
+        column for column in read.columns if column.name not in shared or _source(column) in fields or read.kind != "top"
+    )
+
+
+def _source(column: Column) -> str:
+    source = owner_source(column.field)
+    return source[0] if source else column.field
+
+
+def _check_totals(read: Description, columns: tuple[Column, ...], record: Record) -> None:
+    fields = {field.name for field in record.fields}
+    wanted = {*read.sums, *(name for item in read.quotients for name in (item.field, item.of, item.per))}
+    if missing := sorted(wanted - fields):
+        raise UsageError(f"{read.path}: sums or quotients name {', '.join(missing)}, which is no field")
+    if read.sort and read.sort.removeprefix("-") not in {column.name for column in columns}:
+        raise UsageError(f"{read.path}: sort names {read.sort}, which is no column")
+
+
+def _check_columns(read: Description, columns: tuple[Column, ...], record: Record) -> None:
+    fields = {field.name for field in record.fields}
+    for column in columns:
+        if _source(column) not in fields:
             raise UsageError(
                 f"{read.path}: column {column.name} shows {column.field}, which is no field of struct {record.struct}",
                 f"one of {', '.join(sorted(fields))}",
             )
 
 
-def _check_parameters(read: Description, variables: dict[str, Global]) -> None:
-    names = {column.name for column in read.columns}
+def _check_parameters(read: Description, columns: tuple[Column, ...], variables: dict[str, Global]) -> None:
+    names = {column.name for column in columns}
     for parameter in read.parameters:
         if parameter.variable and not variables.keys() >= set(parameter.variables):
             raise UsageError(

@@ -9,8 +9,8 @@ from typing import Any
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Field, Global, Record
 
-HEAD = "gadget_record"
-"""The struct that every record begins with."""
+HEADS = ("gadget_record", "gadget_total")
+"""The structs that a record begins with: of an event or something that is there, or of the sums of an interval."""
 _MARKER = "gadget_record_type"
 """The variable by which GADGET_RECORD keeps the record's type in the object."""
 
@@ -30,8 +30,8 @@ class Layout:
         if struct is None:
             raise UsageError(f"{self._source} has no struct {name}, or lacks the line GADGET_RECORD({name});")
         first = struct["members"][0] if struct["members"] else None
-        if first is None or self._types.get(first["type_id"], {}).get("name") != HEAD:
-            raise UsageError(f"{self._source}: struct {name} does not begin with a struct {HEAD}")
+        if first is None or self._types.get(first["type_id"], {}).get("name") not in HEADS:
+            raise UsageError(f"{self._source}: struct {name} does not begin with a struct {' or '.join(HEADS)}")
         fields = tuple(self._fields(struct, 0))
         twice = {field.name for field in fields if [other.name for other in fields].count(field.name) > 1}
         if twice:

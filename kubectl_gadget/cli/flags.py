@@ -141,7 +141,7 @@ class EngineFlags:
     """How a run works inside; the defaults are right for nearly everybody."""
 
     no_sort: Annotated[
-        bool | None, flag(ENGINE, "--no-sort/--sort", help="Rows as they come, not in the order of time")
+        bool | None, flag(ENGINE, "--no-sort", help="Rows as they come, not in the order of time")
     ] = None
     sort_wait: Annotated[
         float | None,

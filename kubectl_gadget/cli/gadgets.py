@@ -6,12 +6,14 @@ every built-in gadget.
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kubectl_gadget.cli import values
+from kubectl_gadget.cli.arrangement_flags import arrangement, arrangement_flags
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_command, make_group
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.cli.gadget_index import index
@@ -65,6 +67,8 @@ def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> 
 
 def several_command(gadgets: Sequence[Gadget], name: str) -> Any:
     """The command that runs several gadgets in one stream. A flag that several of them have is given to each."""
+    if not_streams := [gadget for gadget in gadgets if gadget.kind != "stream"]:
+        raise UsageError(f"{' '.join(not_streams[0].command)} is shown alone")
     summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in the order of time."
     examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "with a column EVENT that says which it is"),)
     return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD...] [flags]"), None)
@@ -74,16 +78,23 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
     def run(pods: Pods, flags: RunFlags, extras: dict[str, Any] = {}) -> int:  # noqa: B006
         from kubectl_gadget.session.run import run as run_session
 
-        values = {spelling.removeprefix(_PREFIX).replace("_", "-"): value for spelling, value in extras.items()}
+        values = {
+            spelling.removeprefix(_PREFIX).replace("_", "-"): value
+            for spelling, value in extras.items()
+            if spelling.startswith(_PREFIX)
+        }
         runs = tuple(
             GadgetRun(
                 gadget, {item.name: values[item.name] for item in gadget.parameters if item.name in values}, directory
             )
             for gadget in gadgets
         )
-        return run_session(run_options(runs, pods, flags), sys.stdout, sys.stderr)
+        options = run_options(runs, pods, flags)
+        if gadgets[0].kind != "stream":
+            options = replace(options, arrangement=arrangement(options, extras))
+        return run_session(options, sys.stdout, sys.stderr)
 
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = arrangement_flags(gadgets[0])
     for gadget in gadgets:
         title = f"Flags of {' '.join(gadget.command)}"
         for item in gadget.parameters:
@@ -118,8 +129,6 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[
             bool | None, flag(panel, f"--{parameter.name}/--no-{parameter.name}", help=help), lambda value: value
         ]
-    if parameter.type == "syscalls":
-        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.syscalls]
     metavar = "N" if parameter.type == "int" else "TEXT"
     place = gadget.globals.get(parameter.variable)
     reader = (

@@ -90,6 +90,7 @@ class Batch:
         parties: Mapping[str, Owners] | None = None,
         clock_offset_ns: int = 0,
         origins: Origins | None = None,
+        given: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.gadget = gadget
         self.node = node
@@ -101,7 +102,8 @@ class Batch:
         self.parties: dict[str, Owners] = dict(parties or {})
         self.clock_offset_ns = clock_offset_ns
         self.origins = origins
-        self._raw: dict[str, npt.NDArray[Any]] = {}
+        self._given = dict(given or {})
+        self._raw: dict[str, npt.NDArray[Any]] = dict(self._given)
         self._vectors: dict[str, Vector] = {}
 
     def __len__(self) -> int:
@@ -124,7 +126,13 @@ class Batch:
             parties={name: owners.select(rows) for name, owners in self.parties.items()},
             clock_offset_ns=self.clock_offset_ns,
             origins=None if self.origins is None else self.origins.select(rows),
+            given={name: values[rows] for name, values in self._given.items()},
         )
+
+    def give(self, field: str, values: npt.NDArray[Any]) -> None:
+        """Sets a field of all rows to values that the records do not have: sums, quotients."""
+        self._given[field] = self._raw[field] = values
+        self._vectors.clear()
 
     def compacted(self) -> "Batch":
         """The same rows in a buffer of their own, when they use less than half of the shared one; else itself.
@@ -151,6 +159,7 @@ class Batch:
             parties=self.parties,
             clock_offset_ns=self.clock_offset_ns,
             origins=self.origins,
+            given=self._given,
         )
 
     def raw(self, field: str | Field) -> npt.NDArray[Any]:
@@ -284,6 +293,7 @@ def join(batches: Sequence[Batch]) -> Batch:
             nodes,
             np.repeat(offsets, sizes).astype(np.int64),
         ),
+        given={name: np.concatenate([batch.raw(name) for batch in small]) for name in first._given},
     )
 
 

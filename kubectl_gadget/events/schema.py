@@ -5,6 +5,7 @@ object's BTF; this module is that file's format. The trap: nothing heavy may be 
 too.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ from kubectl_gadget.errors import UsageError
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Of nodes, as uname says it."""
+
+Answer = Literal["stream", "top", "snapshot"]
+"""What a gadget's answer is: events as they come, sums of an interval, or what is there now."""
 
 Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
@@ -107,6 +111,28 @@ class ProgramChoice:
     optional: bool = False
     purpose: str = ""
     """what is missing without it, in the words of a warning"""
+    when: tuple[str, str] | None = None
+    """a parameter and a word: only when the word, or "all", is among those of the parameter, which commas part"""
+
+    def is_wanted(self, values: Mapping[str, Any]) -> bool:
+        """Whether it is needed with these values of all parameters, by name."""
+        if self.when is None:
+            return True
+        parameter, word = self.when
+        return not {word, "all"}.isdisjoint(map(str.strip, str(values.get(parameter) or "").split(",")))
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """A field of a total that the client fills in: `times` · `of` / `per`, in whole numbers.
+
+    `per` is a field, too, such as the total's `interval`; where it is 0, so is the result.
+    """
+
+    field: str
+    of: str
+    per: str
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +166,14 @@ class Gadget:
     """what makes rows of what the programs send (views/stage.py); empty: that are the rows"""
     sent: Record | None = None
     """what the programs send, when there is a view"""
+    kind: Answer = "stream"
+    sort: str = ""
+    """of tables that are no stream: the column that their rows are sorted by; with - in front, the highest first"""
+    sums: tuple[str, ...] = ()
+    """fields of a total that add up; the others are its key"""
+    quotients: tuple[Quotient, ...] = ()
+    tree: bool = False
+    """rows have parents among each other (pid, ppid)"""
 
     def as_sent(self) -> "Gadget":
         """The gadget with the record that its programs send."""
@@ -171,7 +205,7 @@ class Gadget:
             record=_record(value["record"]),
             columns=tuple(Column(**item) for item in value["columns"]),
             programs=tuple(
-                ProgramChoice(tuple(map(tuple, item["any_of"])), item["optional"], item["purpose"])
+                ProgramChoice(tuple(map(tuple, item["any_of"])), item["optional"], item["purpose"], _pair(item.get("when")))
                 for item in value["programs"]
             ),
             globals={name: Global(**item) for name, item in value["globals"].items()},
@@ -179,8 +213,17 @@ class Gadget:
             examples=tuple(Example(**item) for item in value["examples"]),
             view=value.get("view", ""),
             sent=None if value.get("sent") is None else _record(value["sent"]),
+            kind=value.get("kind", "stream"),
+            sort=value.get("sort", ""),
+            sums=tuple(value.get("sums", ())),
+            quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
+            tree=value.get("tree", False),
         )
 
 
 def _record(value: dict[str, Any]) -> Record:
     return Record(value["struct"], value["size"], tuple(Field(**item) for item in value["fields"]))
+
+
+def _pair(value: list[str] | None) -> tuple[str, str] | None:
+    return None if value is None else (value[0], value[1])

@@ -24,6 +24,10 @@ class Sink(ABC):
             if len(chunk):
                 self.write_chunk(chunk)
 
+    def write_block(self, rows: Rows) -> None:
+        """Prints the rows of one interval, of which there may be none. Raises OSError as `write` does."""
+        self.write(rows)
+
     @abstractmethod
     def write_chunk(self, rows: Rows) -> None:
         """Prints some rows, at least one. Raises OSError as `write` does."""

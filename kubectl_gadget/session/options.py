@@ -11,6 +11,7 @@ from typing import Any
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.views.arrange import Arrangement
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class RunOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     local: bool | None = None
     """True: this machine. False: the cluster. None: the cluster when there is a kubeconfig, else this machine"""
+    arrangement: Arrangement = field(default_factory=Arrangement)
+    """of gadgets that are no streams"""
     filter: str | None = None
     fail_on: str | None = None
     expect: str | None = None

@@ -24,8 +24,10 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.node import DETACHED
+from kubectl_gadget.views.arrange import Block, fill_in_quotients
+from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.stage import Stage
-from kubectl_gadget.wire import FrameType, split_events
+from kubectl_gadget.wire import LAST, FrameType, split_events
 
 _IDLE_SECONDS = 0.25
 _DECISION_SECONDS = 3.0
@@ -54,6 +56,8 @@ class PipelineEvents:
     """what this node sends cannot be read"""
     warn: Callable[[str], object]
     """a line for people"""
+    answered: Callable[[str], object] = lambda _node: None
+    """all gadgets of this node have given a whole answer: an interval, a snapshot"""
 
 
 @dataclass
@@ -63,6 +67,8 @@ class _Node:
     architecture: str = "x86_64"
     name: str = ""
     stages: Sequence[Stage | None] = ()
+    answered: set[int] = field(default_factory=set)
+    """gadgets whose answer is whole"""
 
 
 class Pipeline:
@@ -73,7 +79,7 @@ class Pipeline:
         backlog: Backlog,
         gadgets: Sequence[Gadget],
         conditions: Conditions,
-        merge: TimeMerge,
+        merge: TimeMerge | Intervals,
         sink: Sink,
         events: PipelineEvents,
         wants: Callable[[str], bool | None],
@@ -96,6 +102,7 @@ class Pipeline:
         self._stop = events.stop
         self._break = events.node_broke
         self._warn = events.warn
+        self._answered = events.answered
         self._nodes: dict[str, _Node] = {}
         self._wants = wants
         self._selections: dict[str, ContainerFilter] = {}
@@ -213,10 +220,16 @@ class Pipeline:
         if len(batch):
             self._choose(node, batch)
         self._merge.complete((node.name, head.gadget), head.complete_until + batch.clock_offset_ns)
+        if head.flags & LAST and isinstance(self._merge, Intervals):
+            self._merge.end((node.name, head.gadget), time.monotonic_ns())
+            node.answered.add(head.gadget)
+            if len(node.answered) == len(self._gadgets):
+                self._answered(node.name)
 
     def _decode(self, node: _Node, gadget: Gadget, data: bytes | memoryview) -> Batch:
         batch = decode(gadget, node.name, data, architecture=node.architecture)
         batch.clock_offset_ns = node.clock.offset_ns
+        fill_in_quotients(batch)
         return batch
 
     def _finish_stages(self, node: _Node) -> None:
@@ -269,9 +282,9 @@ class Pipeline:
             self._decide(batch, deadline)
 
     def _emit(self, rows: Rows) -> None:
-        if self._over or not len(rows):
+        if self._over or not (len(rows) or isinstance(rows, Block)):
             return
-        conditions = self._conditions
+        conditions, block = self._conditions, rows if isinstance(rows, Block) else None
         if conditions.max_events is not None:
             rows = rows.head(conditions.max_events - self.shown.total())
         if conditions.fail_on is not None and (failing := rows.mask(conditions.fail_on.mask)).any():
@@ -281,7 +294,10 @@ class Pipeline:
             self.expectation_missed = not rows.mask(conditions.expect.mask).any()
         for part in rows.parts:
             self.shown[part.node] += len(part)
-        self._sink.write(rows)
+        if block is not None:
+            self._sink.write_block(block if len(rows) == len(block) else rows)
+        else:
+            self._sink.write(rows)
         self._sink.flush()
         if self.failed_on or (conditions.max_events is not None and self.shown.total() >= conditions.max_events):
             self._over = True

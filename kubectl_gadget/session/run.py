@@ -24,10 +24,14 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.request import build
+from kubectl_gadget.views.arrange import check
+from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.stage import Stage, make_stage
 
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0
+"""What a node has for a snapshot, unless --timeout says otherwise."""
 
 
 def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
@@ -43,11 +47,14 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     conditions = Conditions(
         compiled(options.filter), compiled(options.fail_on), compiled(options.expect), options.max_events
     )
+    check(options.arrangement, gadgets)
     sink = make_sink(options.output, gadgets, stdout, terminal=find_terminal(stdout, os.environ))
     pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
-    request = build(options.gadgets, pushed, options.ring_bytes)
+    request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
     progress = Progress(stderr, options.quiet, options.verbose)
-    merge = TimeMerge(int(options.sort_wait * 1e9), options.sort)
+    merge: TimeMerge | Intervals = TimeMerge(int(options.sort_wait * 1e9), options.sort)
+    if gadgets[0].kind != "stream":
+        merge = Intervals(options.arrangement, once=gadgets[0].kind == "snapshot")
 
     def make_stages() -> list[Stage | None]:
         return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
@@ -86,6 +93,9 @@ class Run:
         self._deadline_set = False
         self._announced = False
         self._reported: set[str] = set()
+        self._once = options.gadgets[0].gadget.kind == "snapshot"
+        self._answered: set[str] = set()
+        self._asked: set[str] = set()
 
     async def main(self) -> int:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
@@ -111,6 +121,7 @@ class Run:
             stop=lambda why: call(self._stop, why),
             node_broke=lambda node, error: call(self._break, node, error),
             warn=lambda message: call(self._progress.warn, message),
+            answered=lambda node: call(self._has_answered, node),
         )
 
     async def _stream(self, backlog: Backlog, pipeline: Pipeline) -> None:
@@ -174,12 +185,38 @@ class Run:
         if not self._announced and states and not pending and any(state.attached for state in states):
             self._announced = True
             attached = sum(state.attached for state in states)
-            self._progress.say(f"tracing {self._what()} on {attached}/{len(states)} nodes; Ctrl-C ends")
+            if not self._once:
+                self._progress.say(f"tracing {self._what()} on {attached}/{len(states)} nodes; Ctrl-C ends")
         if self._announced:
             self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
+        if self._once:
+            self._check_answers()
         if over or (self._watch_error is not None and not self._sessions):
             self._stop("no node is left")
+
+    def _has_answered(self, node: str) -> None:
+        self._answered.add(node)
+        self._check()
+
+    def _check_answers(self) -> None:
+        """Of a snapshot: is it whole? Each node has the same time for its part, from when it is attached on."""
+        for name, state in self._states.items():
+            if state.attached and name not in self._asked:
+                self._asked.add(name)
+                self._loop.call_later(self._options.timeout or _ANSWER_SECONDS, self._give_up_waiting, name)
+        states = self._states.items()
+        if states and all(name in self._answered or state.error for name, state in states):
+            self._stop("all have answered")
+
+    def _give_up_waiting(self, name: str) -> None:
+        """The node is named as one that failed, and the others' rows are shown."""
+        state, seconds = self._states[name], self._options.timeout or _ANSWER_SECONDS
+        if name not in self._answered and state.error is None:
+            state.error = AgentError(f"no answer within {seconds:g} s", "--timeout with a longer time")
+            if (session := self._sessions.get(name)) is not None:
+                session.fail(state.error)
+            self._check()
 
     def _break(self, node: str, error: GadgetError) -> None:
         if (session := self._sessions.get(node)) is not None:
@@ -200,7 +237,10 @@ class Run:
             return
         self._deadline_set = True
         self._began = time.monotonic()
-        if self._options.timeout is not None:
+        if self._once:
+            if not self._sessions:
+                self._stop("there is no node to ask")
+        elif self._options.timeout is not None:
             self._loop.call_later(self._options.timeout, self._stop, "timeout")
 
     def _stop(self, reason: str) -> None:

@@ -1,7 +1,9 @@
 """The frames that client and agent speak: bytes in, frames out, no I/O. See docs/protocol.md."""
 
 from kubectl_gadget.wire.frames import (
+    LAST,
     MAX_PAYLOAD,
+    PART,
     VERSION,
     EventsHeader,
     Frame,
@@ -14,7 +16,9 @@ from kubectl_gadget.wire.frames import (
 )
 
 __all__ = [
+    "LAST",
     "MAX_PAYLOAD",
+    "PART",
     "VERSION",
     "EventsHeader",
     "Frame",

@@ -18,6 +18,9 @@ VERSION = 1
 MAX_PAYLOAD = 64 << 20
 """Largest payload in bytes; what claims to be larger is not one of our frames."""
 
+PART, LAST = 1, 2
+"""Flags of an EVENTS frame: it belongs to an interval's totals or to a snapshot; it is the last part of that."""
+
 _HEADER = struct.Struct("<2sBBI")
 _EVENTS = struct.Struct("<HHIQQ")
 
@@ -63,18 +66,22 @@ class EventsHeader(NamedTuple):
     gadget: int
     sequence: int
     complete_until: int
+    flags: int = 0
+    """PART, LAST, or 0 for a stream"""
+    interval: int = 0
+    """number of the interval whose totals these are; 0 for a snapshot"""
 
     def encode(self) -> bytes:
         """24 bytes, to be followed by ring buffer bytes as the kernel wrote them."""
-        return _EVENTS.pack(self.gadget, 0, 0, self.sequence, self.complete_until)
+        return _EVENTS.pack(self.gadget, self.flags, self.interval, self.sequence, self.complete_until)
 
 
 def split_events(payload: bytes) -> tuple[EventsHeader, memoryview]:
     """Head and ring buffer bytes of an EVENTS payload. Raises FrameError when it is too short."""
     if len(payload) < _EVENTS.size:
         raise FrameError(f"an EVENTS frame of {len(payload)} bytes is shorter than its head")
-    gadget, _, _, sequence, complete_until = _EVENTS.unpack_from(payload)
-    return EventsHeader(gadget, sequence, complete_until), memoryview(payload)[_EVENTS.size :]
+    gadget, flags, interval, sequence, complete_until = _EVENTS.unpack_from(payload)
+    return EventsHeader(gadget, sequence, complete_until, flags, interval), memoryview(payload)[_EVENTS.size :]
 
 
 def header(type: int, length: int) -> bytes:

@@ -103,14 +103,13 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 }
 
 /*
- * Appends the path of `where`, a `struct path` in kernel memory, seen from the current task's root. The record must lie
- * in a GADGET_SCRATCH.
+ * Appends the path of `where`, a `struct path` in kernel memory, seen from the root of `task`. The record must lie in a
+ * GADGET_SCRATCH.
  */
-static __always_inline void gadget_append_path(struct gadget_writer *writer, struct gadget_text *text,
-					       const struct path *where)
+static __always_inline void gadget_append_path_for(struct gadget_writer *writer, struct gadget_text *text,
+						  const struct path *where, struct task_struct *task)
 {
 	struct gadget_walk *walk = writer->record + writer->room + GADGET_WALK_OFFSET;
-	struct task_struct *task = gadget_task();
 	enum gadget_step last;
 
 	_Static_assert(GADGET_WALK_OFFSET + sizeof(*walk) <= GADGET_WORKSPACE,
@@ -125,4 +124,11 @@ static __always_inline void gadget_append_path(struct gadget_writer *writer, str
 	last = gadget_walk_to_root(walk, writer->record, writer->room);
 	if (last != GADGET_STEP_NOWHERE)
 		gadget_wrote(writer, text, walk->start, walk->end - walk->start, last == GADGET_STEP_TOO_LONG);
+}
+
+/* The same, seen from the current task's root. */
+static __always_inline void gadget_append_path(struct gadget_writer *writer, struct gadget_text *text,
+					       const struct path *where)
+{
+	gadget_append_path_for(writer, text, where, gadget_task());
 }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * snapshot process: emits one `struct snapshot_process` for each process, or thread, that is there now, once.
+ *
+ * Hook: an iterator over all tasks. The arguments lie in the process's own memory, which only a program that may sleep
+ * can read (Linux 5.18); without one they are missing.
+ */
+#include <gadget/iterate.h>
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <gadget/string.h>
+#include <kernel/task_state.h>
+
+#define ARGUMENT_BYTES 4096
+#define PROCESS_BYTES GADGET_ROOM(sizeof(struct snapshot_process) + ARGUMENT_BYTES)
+/* The static priority of niceness 0. */
+#define DEFAULT_PRIORITY 120
+
+/* TASK_… and EXIT_… of include/linux/sched.h. */
+typedef __u32 gadget_task_state;
+
+struct snapshot_process {
+	struct gadget_record record;
+	gadget_timestamp started;
+	gadget_bytes memory;
+	gadget_task_state state;
+	__u32 threads;
+	__s32 nice;
+	gadget_strings args;
+};
+
+GADGET_RECORD(snapshot_process);
+
+/* Each thread, not only each process. */
+const volatile bool show_threads = false;
+
+GADGET_SCRATCH(scratch, PROCESS_BYTES);
+
+static __always_inline struct snapshot_process *describe(struct task_struct *task)
+{
+	struct task_struct___state *scheduled = (void *)task;
+	struct snapshot_process *row;
+
+	if (!task || (!show_threads && task->pid != task->tgid))
+		return NULL;
+	row = gadget_scratch(&scratch);
+	if (!row || !gadget_begin_for_task(&row->record, task))
+		return NULL;
+	row->started = BPF_CORE_READ(task, start_boottime);
+	row->memory = gadget_memory_of(task);
+	row->state = gadget_state_of(task);
+	row->threads = gadget_threads_of(task);
+	row->nice = BPF_CORE_READ(scheduled, static_prio) - DEFAULT_PRIORITY;
+	gadget_no_text(&row->args);
+	return row;
+}
+
+static __always_inline void append_arguments(struct gadget_writer *writer, struct gadget_text *text,
+					     struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	__u64 begin = BPF_CORE_READ(mm, arg_start);
+	__u64 size = BPF_CORE_READ(mm, arg_end) - begin;
+	__u64 bytes = size > ARGUMENT_BYTES ? ARGUMENT_BYTES : size;
+	__u64 start = writer->progress->length;
+
+	if (!mm)
+		return;
+	gadget_unread(text);
+	/* The compiler knows that it is no more than the limit, but the verifier does not. */
+	asm volatile("" : "+r"(bytes));
+	if (start > writer->room - ARGUMENT_BYTES || bytes > ARGUMENT_BYTES)
+		return;
+	if (!bpf_copy_from_user_task(writer->record + start, bytes, (const void *)begin, task, 0))
+		gadget_wrote(writer, text, start, bytes, size > ARGUMENT_BYTES);
+}
+
+SEC("iter.s/task")
+int processes(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct snapshot_process *row = describe(task);
+	struct gadget_writer writer;
+
+	if (!row)
+		return 0;
+	writer = gadget_write(row, sizeof(*row), PROCESS_BYTES);
+	append_arguments(&writer, &row->args, task);
+	gadget_iterate_send(ctx->meta, &writer);
+	return 0;
+}
+
+SEC("iter/task")
+int processes_alone(struct bpf_iter__task *ctx)
+{
+	struct snapshot_process *row = describe(ctx->task);
+
+	if (row)
+		gadget_iterate_emit(ctx->meta, &row->record, sizeof(*row), 0);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * snapshot socket: emits one `struct snapshot_socket` for each socket of IPv4 and IPv6 that is there now, once.
+ *
+ * Hooks: an iterator over all open files finds every socket that a process has, in whatever network namespace, and its
+ * process. Connections that no process has any more (TIME_WAIT, FIN_WAIT, those not accepted yet) come from the
+ * iterator over TCP's own tables, which the agent runs once in each network namespace. Those carry the container of one
+ * of the processes of their namespace, and no process.
+ */
+#include <linux/errno.h>
+
+#include <gadget/address.h>
+#include <gadget/iterate.h>
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <gadget/socket_file.h>
+#include <kernel/inode.h>
+
+#define SOCKETS (1 << 20)
+#define NAMESPACES 65536
+
+/* gadget_tcp_state, and for what is no TCP: */
+enum {
+	GADGET_SOCKET_CONNECTED = 1 << 8,
+	GADGET_SOCKET_UNCONNECTED,
+};
+
+typedef __u32 gadget_socket_state;
+
+struct snapshot_socket {
+	struct gadget_record record;
+	__u64 inode;
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	gadget_port remote_port;
+	gadget_address_family family;
+	gadget_ip_protocol protocol;
+	gadget_socket_state state;
+	/* -1: no process has it. */
+	gadget_fd fd;
+	/* The number of the network namespace. */
+	__u32 netns;
+	__u32 unused_32;
+};
+
+GADGET_RECORD(snapshot_socket);
+
+/* Only sockets that wait for somebody to connect, or to send them something. */
+const volatile bool filter_listening = false;
+/* Local or remote. 0: any. */
+const volatile __u16 filter_port = 0;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common___netns {
+	unsigned int inum;
+};
+
+struct net___netns {
+	struct ns_common___netns ns;
+};
+
+struct possible_net___netns {
+	struct net___netns *net;
+};
+
+struct sock_common___netns {
+	struct possible_net___netns skc_net;
+};
+
+struct nsproxy___netns {
+	struct net___netns *net_ns;
+};
+
+struct task_struct___netns {
+	struct nsproxy___netns *nsproxy;
+};
+
+#pragma clang attribute pop
+
+enum {
+	SENT = 1,
+	/* Of a process that is not wanted. */
+	OTHERS,
+};
+
+/* Sockets that processes have, by their address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SOCKETS);
+	__type(key, __u64);
+	__type(value, __u8);
+} seen SEC(".maps");
+
+/* By network namespace the head of a record about one of its processes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NAMESPACES);
+	__type(key, __u32);
+	__type(value, struct gadget_record);
+} residents SEC(".maps");
+
+static __always_inline __u32 netns_of(struct sock_common *sk)
+{
+	struct sock_common___netns *with_net = (void *)sk;
+
+	return BPF_CORE_READ(with_net, skc_net.net, ns.inum);
+}
+
+/* The namespace that a process lives in; the kernel has forgotten that of one that has ended. */
+static __always_inline void note_resident(struct task_struct *task, const struct gadget_record *record)
+{
+	struct task_struct___netns *with_net = (void *)task;
+	__u32 netns = BPF_CORE_READ(with_net, nsproxy, net_ns, ns.inum);
+
+	if (netns && bpf_map_update_elem(&residents, &netns, record, BPF_NOEXIST) == -E2BIG)
+		gadget_count_map_full();
+}
+
+static __always_inline bool wanted(const struct snapshot_socket *row)
+{
+	if (filter_port && row->local_port != filter_port && row->remote_port != filter_port)
+		return false;
+	if (!filter_listening)
+		return true;
+	return row->state == TCP_LISTEN || (row->state == GADGET_SOCKET_UNCONNECTED && row->local_port);
+}
+
+static __always_inline void set_ends(struct snapshot_socket *row, struct sock_common *sk)
+{
+	__u8 state = BPF_CORE_READ(sk, skc_state);
+
+	row->family = BPF_CORE_READ(sk, skc_family);
+	gadget_local_ip(row->local, (struct sock *)sk);
+	gadget_remote_ip(row->remote, (struct sock *)sk);
+	row->local_port = BPF_CORE_READ(sk, skc_num);
+	row->remote_port = bpf_ntohs(BPF_CORE_READ(sk, skc_dport));
+	row->netns = netns_of(sk);
+	row->unused_32 = 0;
+	if (row->protocol == IPPROTO_TCP)
+		row->state = state;
+	else
+		row->state = state == TCP_ESTABLISHED ? GADGET_SOCKET_CONNECTED : GADGET_SOCKET_UNCONNECTED;
+	/* There is no other end. */
+	if (row->state == TCP_LISTEN || row->state == GADGET_SOCKET_UNCONNECTED) {
+		gadget_no_ip(row->remote);
+		row->remote_port = 0;
+	}
+}
+
+static __always_inline struct sock *internet_socket_of(struct file *file)
+{
+	struct sock *sk = gadget_socket_of_file(file);
+	__u16 family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : 0;
+
+	return family == AF_INET || family == AF_INET6 ? sk : NULL;
+}
+
+static __always_inline void note_socket(const struct sock *sk, __u8 who)
+{
+	__u64 key = (__u64)sk;
+
+	if (bpf_map_update_elem(&seen, &key, &who, BPF_ANY))
+		gadget_count_map_full();
+}
+
+SEC("iter/task_file")
+int sockets_of_processes(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct file___inode *opened = (void *)file;
+	struct snapshot_socket row;
+	const __u8 *known;
+	struct sock *sk;
+	__u64 key;
+
+	if (!task || !file)
+		return 0;
+	sk = internet_socket_of(file);
+	key = (__u64)sk;
+	known = sk ? bpf_map_lookup_elem(&seen, &key) : NULL;
+	/* A second descriptor, or a second process that has it. */
+	if (known && *known == SENT)
+		return 0;
+	if (!gadget_begin_for_task(&row.record, task)) {
+		if (sk && !known)
+			note_socket(sk, OTHERS);
+		return 0;
+	}
+	if (!gadget_filter_pid && !gadget_filter_comm[0] && gadget_filter_uid == ~0U)
+		note_resident(task, &row.record);
+	if (!sk)
+		return 0;
+	row.protocol = BPF_CORE_READ(sk, sk_protocol);
+	set_ends(&row, (struct sock_common *)sk);
+	if (!wanted(&row))
+		return 0;
+	row.inode = BPF_CORE_READ(opened, f_inode, i_ino);
+	row.fd = ctx->fd;
+	if (gadget_iterate_emit(ctx->meta, &row.record, sizeof(row), 0))
+		note_socket(sk, SENT);
+	return 0;
+}
+
+SEC("iter/tcp")
+int sockets_of_tcp(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	struct snapshot_socket row = {};
+	struct gadget_record *resident;
+	__u64 key = (__u64)sk;
+
+	/* What a process has was sent with it, if it was wanted. */
+	if (!sk || bpf_map_lookup_elem(&seen, &key))
+		return 0;
+	row.netns = netns_of(sk);
+	resident = bpf_map_lookup_elem(&residents, &row.netns);
+	if (!resident)
+		return 0;
+	row.record.cgroup = resident->cgroup;
+	row.record.marks = resident->marks;
+	row.protocol = IPPROTO_TCP;
+	set_ends(&row, sk);
+	row.fd = -1;
+	/* Only a process listens, and this one came after the processes were looked at. */
+	if (row.state == TCP_LISTEN || !wanted(&row))
+		return 0;
+	gadget_iterate_emit(ctx->meta, &row.record, sizeof(row), 0);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * top syscalls: adds up system calls by container and call: how many, how many failed, and how long they took.
+ *
+ * Hooks: the raw tracepoints sys_enter and sys_exit. A call counts when it returns, so one that waits does not yet; one
+ * that was under way when the gadget began counts, and its time is left out. Not seen: calls that do not return (exit).
+ */
+#include <gadget/totals.h>
+#include <kernel/ptrace.h>
+
+#define CALLS 65536
+#define TOTALS 32768
+
+/* As the node's architecture numbers them. */
+typedef __u32 gadget_syscall;
+
+struct syscall_key {
+	gadget_cgroup cgroup;
+	gadget_syscall syscall;
+	__u32 unused;
+};
+
+struct syscall_value {
+	__u64 count;
+	__u64 errors;
+	/* Of those whose beginning was seen. */
+	__u64 timed;
+	gadget_duration total;
+};
+
+struct top_syscalls {
+	struct gadget_total interval;
+	struct syscall_key key;
+	struct syscall_value value;
+	/* Filled in by the client. */
+	gadget_duration mean;
+};
+
+GADGET_RECORD(top_syscalls);
+
+/* -1: any. */
+const volatile __s32 filter_syscall = -1;
+
+GADGET_TOTALS(syscall_key, syscall_value, TOTALS);
+
+/* By thread, when it entered the kernel. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, CALLS);
+	__type(key, __u32);
+	__type(value, __u64);
+} entered SEC(".maps");
+
+SEC("raw_tp/sys_enter")
+int enters(void *ctx)
+{
+	__u32 thread = bpf_get_current_pid_tgid();
+	__u64 now;
+
+	if (!gadget_counts())
+		return 0;
+	now = bpf_ktime_get_ns();
+	bpf_map_update_elem(&entered, &thread, &now, BPF_ANY);
+	return 0;
+}
+
+SEC("raw_tp/sys_exit")
+int exits(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
+	__u32 thread = bpf_get_current_pid_tgid();
+	struct syscall_key key = {};
+	struct syscall_value *value;
+	long result = ctx->args[1];
+	__u64 *start;
+	__s32 number;
+
+	if (!gadget_counts())
+		return 0;
+	number = BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER);
+	if (number < 0 || (filter_syscall >= 0 && number != filter_syscall))
+		return 0;
+	key.cgroup = bpf_get_current_cgroup_id();
+	key.syscall = number;
+	value = gadget_total(&key);
+	if (!value)
+		return 0;
+	gadget_add(value->count, 1);
+	if (result < 0 && result >= -4095)
+		gadget_add(value->errors, 1);
+	start = bpf_map_lookup_elem(&entered, &thread);
+	if (!start || !*start)
+		return 0;
+	gadget_add(value->timed, 1);
+	gadget_add(value->total, bpf_ktime_get_ns() - *start);
+	*start = 0;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,55 @@
+"""Flags of gadgets that are no streams: how their tables are sorted, cut and added up.
+
+The trap: columns are checked against the gadget in session.run, before anything is started, as those of --columns are.
+"""
+
+from typing import Annotated, Any
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.views.arrange import Arrangement
+
+PANEL = "Table"
+_SORT, _ROWS, _BY, _INTERVAL, _TREE = (f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree"))
+
+
+def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
+    """By name, as binding.flattened() takes them."""
+    if gadget.kind == "stream":
+        return {}
+    default = f" (default: {gadget.sort})" if gadget.sort else ""
+    sort = f"Sort by these columns; -NAME: the highest first{default}"
+    found: dict[str, Any] = {
+        _SORT: Annotated[tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas],
+        _ROWS: Annotated[
+            int | None, flag(PANEL, "--max-rows", metavar="N", help="Only the first rows of a table"), values.count
+        ],
+    }
+    if gadget.kind == "top":
+        by = "Add up all rows that agree in these columns, over containers and nodes: pod"
+        found[_BY] = Annotated[tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas]
+        found[_INTERVAL] = Annotated[
+            float | None,
+            flag(PANEL, "--interval", metavar="TIME", help="How long each table adds up (default: 1s)"),
+            values.duration_above_zero,
+        ]
+    if gadget.tree:
+        found[_TREE] = Annotated[
+            bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents"), lambda value: value
+        ]
+    return found
+
+
+def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
+    """What was given of them."""
+    defaults = Arrangement()
+    return Arrangement(
+        sort=extras.get(_SORT, defaults.sort),
+        max_rows=extras.get(_ROWS),
+        by=extras.get(_BY, defaults.by),
+        tree=bool(extras.get(_TREE)),
+        lines=options.output.format in ("table", "wide"),
+        interval=extras.get(_INTERVAL, defaults.interval),
+    )

@@ -1,0 +1,169 @@
+"""Tables that are no streams: what the rows of one answer become: sums by key, sorted, the first of them.
+
+Sums are exact integers. The trap: rows of several architectures never share a batch, since a number of theirs may mean
+something else, so groups are made over all batches by what their members say.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import Batch, join
+from kubectl_gadget.events.members import column_members
+from kubectl_gadget.events.rows import NO_ROWS, Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.views.columns import find_column
+from kubectl_gadget.views.tree import as_tree
+
+_FILLED_IN = ("timestamp", "interval")
+"""Fields of a total that are neither its key nor its sums."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the tables of a run are made."""
+
+    sort: tuple[str, ...] = ()
+    """columns, with - in front the highest first; none: as the gadget says"""
+    max_rows: int | None = None
+    by: tuple[str, ...] = ()
+    """columns; rows that agree in all of them are added up to one"""
+    tree: bool = False
+    lines: bool = True
+    """whether a tree has lines, which only tables have a use for"""
+    interval: float = 1.0
+    """seconds"""
+
+
+class Block(Rows):
+    """The rows of one interval, or of a snapshot. `everything` are those, too, that --max-rows leaves out."""
+
+    def __init__(self, rows: Rows, everything: Rows) -> None:
+        super().__init__(rows.parts, rows.order)
+        self.everything = everything
+
+
+def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
+    """Raises UsageError for columns that do not exist, or that cannot be added up by."""
+    for gadget in gadgets:
+        for name in (*(item.removeprefix("-") for item in arrangement.sort), *arrangement.by):
+            if find_column(gadget, name) is None:
+                gadget.column(name)
+        if wrong := [name for name in arrangement.by if name in {*gadget.sums, *(q.field for q in gadget.quotients)}]:
+            raise UsageError(f"--by {wrong[0]}: that is what is added up", "--by with columns that say of whom")
+        if arrangement.tree and not gadget.tree:
+            raise UsageError(f"{' '.join(gadget.command)} has no tree")
+
+
+def arrange(batches: Sequence[Batch], arrangement: Arrangement) -> Block:
+    """One answer's rows of all nodes, as they are to be shown."""
+    parts = [join(list(group)) for _, group in groupby(sorted(batches, key=_kind), key=_kind)]
+    if not parts:
+        return Block(NO_ROWS, NO_ROWS)
+    gadget = parts[0].gadget
+    if gadget.sums:
+        parts = add_up(parts, arrangement.by)
+    rows = sort(Rows(parts), gadget, arrangement.sort or ((gadget.sort,) if gadget.sort else ()))
+    if arrangement.tree:
+        rows = as_tree(rows, arrangement.lines)
+    return Block(rows if arrangement.max_rows is None else rows.head(arrangement.max_rows), rows)
+
+
+def _kind(batch: Batch) -> tuple[str, str]:
+    return batch.gadget.name, batch.architecture
+
+
+def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
+    """Rows with the same key become one, with the sums of all. The key is `by`, or all of the totals' own and the node."""
+    gadget = batches[0].gadget
+    groups: dict[Any, int] = {}
+    first: list[list[int]] = [[] for _ in batches]
+    numbers = []
+    for place, batch in enumerate(batches):
+        found = []
+        for row, key in enumerate(_keys(batch, by)):
+            number = groups.get(key)
+            if number is None:
+                number = groups[key] = len(groups)
+                first[place].append(row)
+            found.append(number)
+        numbers.append(np.array(found, np.intp))
+    sums = {name: np.zeros(len(groups), np.uint64) for name in gadget.sums}
+    intervals = np.zeros(len(groups), np.uint64)
+    for batch, found_numbers in zip(batches, numbers, strict=True):
+        for name, total in sums.items():
+            np.add.at(total, found_numbers, batch.raw(name).astype(np.uint64))
+        np.maximum.at(intervals, found_numbers, _intervals(batch))
+    made, start = [], 0
+    for batch, rows in zip(batches, first, strict=True):
+        if not rows:
+            continue
+        part = batch.select(np.array(rows, np.intp))
+        mine = slice(start, start + len(rows))
+        for name, total in sums.items():
+            part.give(name, total[mine])
+        part.give("interval", intervals[mine])
+        fill_in_quotients(part)
+        made.append(part)
+        start += len(rows)
+    return made
+
+
+def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
+    gadget = batch.gadget
+    if by:
+        return zip(*(_values(batch, name) for name in by), strict=True)
+    others = {*_FILLED_IN, *gadget.sums, *(quotient.field for quotient in gadget.quotients)}
+    fields = [field.name for field in gadget.record.fields if field.name not in others]
+    return zip(_values(batch, "node"), *(batch.raw(name).tolist() for name in fields), strict=True)
+
+
+def _values(batch: Batch, name: str) -> list[Any]:
+    """A column's values, as JSON has them."""
+    column = find_column(batch.gadget, name)
+    assert column is not None
+    member = column_members(batch.gadget, column)[0]
+    return batch.vector(member.name, member.read).values()
+
+
+def _intervals(batch: Batch) -> npt.NDArray[np.uint64]:
+    """How long the time is that a node's rows add up over: it may have sent more than one interval."""
+    nodes = _values(batch, "node")
+    each = set(zip(nodes, batch.raw("timestamp").tolist(), batch.raw("interval").tolist(), strict=True))
+    lengths: dict[str, int] = {}
+    for node, _, length in each:
+        lengths[node] = lengths.get(node, 0) + length
+    return np.array([lengths[node] for node in nodes], np.uint64)
+
+
+def fill_in_quotients(batch: Batch) -> None:
+    """Fills in the fields that the gadget's YAML lists under `quotients`."""
+    for item in batch.gadget.quotients:
+        of, per = batch.raw(item.of).astype(np.uint64), batch.raw(item.per).astype(np.uint64)
+        product = of * np.uint64(item.times)
+        batch.give(item.field, np.where(per == 0, np.uint64(0), product // np.maximum(per, np.uint64(1))))
+
+
+def sort(rows: Rows, gadget: Gadget, columns: Sequence[str]) -> Rows:
+    """The rows in the order of these columns; with - in front, the highest first. What is null comes last."""
+    if not len(rows):
+        return rows
+    order = list(range(len(rows)))
+    for item in reversed(columns):
+        name = item.removeprefix("-")
+        if find_column(gadget, name) is None:
+            continue
+        values = rows.collect(_reader(name))
+        known = [row for row in order if values[row] is not None]
+        known.sort(key=values.__getitem__, reverse=item.startswith("-"))
+        order = known + [row for row in order if values[row] is None]
+    return rows.take(np.array(order, np.intp))
+
+
+def _reader(name: str) -> Callable[[Batch], Sequence[Any]]:
+    return lambda batch: _values(batch, name)

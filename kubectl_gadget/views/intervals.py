@@ -1,0 +1,72 @@
+"""Where the rows of tables that are no streams wait: for all nodes' part of an interval, or of a snapshot.
+
+It takes the place of events.merge.TimeMerge in the pipeline. Nodes count their intervals each for itself, so a block
+holds what has come from all of them since the last block; what is late is in the next one, and nothing is left out. The
+trap: a node that is slow or gone must hold up nobody, so a block waits for a share of the interval and no longer.
+"""
+
+from collections.abc import Hashable
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.rows import NO_ROWS, Rows
+from kubectl_gadget.views.arrange import Arrangement, arrange
+
+_WAIT_SHARE = 0.4
+_LEAST_WAIT_NS = 100_000_000
+
+
+class Intervals:
+    """Of one gadget. `once`: a snapshot, which flush() gives."""
+
+    def __init__(self, arrangement: Arrangement, once: bool) -> None:
+        self._arrangement = arrangement
+        self._once = once
+        self._wait_ns = max(int(arrangement.interval * _WAIT_SHARE * 1e9), _LEAST_WAIT_NS)
+        self._batches: list[Batch] = []
+        self._sources: set[Hashable] = set()
+        self._ended: set[Hashable] = set()
+        self._first_ended_ns: int | None = None
+
+    def join(self, source: Hashable) -> None:
+        """A source is attached."""
+        self._sources.add(source)
+
+    def leave(self, source: Hashable) -> None:
+        """It is not any more; what it sent counts."""
+        self._sources.discard(source)
+
+    def complete(self, source: Hashable, wall_ns: int) -> None:
+        """Times mean nothing here."""
+
+    def add(self, batch: Batch, now_ns: int) -> None:
+        """Rows of an interval that may not be whole yet."""
+        if len(batch):
+            self._batches.append(batch)
+
+    def end(self, source: Hashable, now_ns: int) -> None:
+        """A source's interval is whole."""
+        self._ended.add(source)
+        if self._first_ended_ns is None:
+            self._first_ended_ns = now_ns
+
+    def release(self, now_ns: int) -> Rows:
+        """A block, when all sources have sent their part of it, or have been waited for."""
+        if self._once or self._first_ended_ns is None:
+            return NO_ROWS
+        if not self._sources <= self._ended and now_ns < self._first_ended_ns + self._wait_ns:
+            return NO_ROWS
+        return self._block()
+
+    def flush(self) -> Rows:
+        """What is left."""
+        return self._block() if self._batches or (self._once and self._ended) else NO_ROWS
+
+    def next_release_ns(self) -> int | None:
+        """When release has to be called at the latest; None when nothing waits."""
+        return None if self._once or self._first_ended_ns is None else self._first_ended_ns + self._wait_ns
+
+    def _block(self) -> Rows:
+        batches, self._batches = self._batches, []
+        self._ended.clear()
+        self._first_ended_ns = None
+        return arrange(batches, self._arrangement)
