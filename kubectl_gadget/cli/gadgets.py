@@ -129,6 +129,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[
             bool | None, flag(panel, f"--{parameter.name}/--no-{parameter.name}", help=help), lambda value: value
         ]
+    if parameter.type == "syscalls":
+        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.syscalls]
     metavar = "N" if parameter.type == "int" else "TEXT"
     place = gadget.globals.get(parameter.variable)
     reader = (
