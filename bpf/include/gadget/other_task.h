@@ -51,7 +51,8 @@ static __always_inline bool gadget_has_wanted_comm(const struct gadget_record *r
 }
 
 /* Fills in the head of a record about any task, in its own context or not. False: it is not wanted. */
-static __always_inline bool gadget_begin_for_task(struct gadget_record *record, struct task_struct *task)
+static __always_inline bool gadget_begin_for_task_or(struct gadget_record *record, struct task_struct *task,
+						     bool other_is_wanted)
 {
 	struct task_struct *parent;
 
@@ -62,8 +63,11 @@ static __always_inline bool gadget_begin_for_task(struct gadget_record *record, 
 	if ((gadget_filter_pid && record->pid != gadget_filter_pid) ||
 	    (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid) || !gadget_has_wanted_comm(record))
 		return false;
-	if (!gadget_wanted_other_cgroup(record, gadget_read(task, cgroups, dfl_cgrp)))
-		return false;
+	if (!gadget_wanted_other_cgroup(record, gadget_read(task, cgroups, dfl_cgrp))) {
+		if (!other_is_wanted)
+			return false;
+		record->marks = 0;
+	}
 	record->tid = gadget_node_tid(task);
 	record->container_pid = gadget_own_pid(task, record->pid);
 	record->unused = 0;
@@ -71,6 +75,11 @@ static __always_inline bool gadget_begin_for_task(struct gadget_record *record, 
 	record->ppid = gadget_node_pid(parent);
 	gadget_comm_of(parent, record->parent_comm);
 	return true;
+}
+
+static __always_inline bool gadget_begin_for_task(struct gadget_record *record, struct task_struct *task)
+{
+	return gadget_begin_for_task_or(record, task, false);
 }
 
 static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)

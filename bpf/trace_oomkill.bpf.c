@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace oomkill: emits one `struct trace_oomkill` for each process that the kernel kills for want of memory, with the
+ * process that wanted it.
+ *
+ * Hooks: the tracepoint mark_victim, which has the victim since 6.9; else the function oom_kill_process, by fentry, which
+ * does not see the others of a group that is killed as one. The trap: the record describes the victim, while the other
+ * one is the current task.
+ */
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <gadget/string.h>
+#include <kernel/memory.h>
+
+/* Cgroups above one another that have a limit. */
+#define LEVELS 16
+/* A charge may ask for this many pages at once (MEMCG_CHARGE_BATCH), so a cgroup counts as full a little earlier. */
+#define CHARGE_PAGES 64
+/* Of a cgroup's name. */
+#define NAME_BYTES 255
+
+struct trace_oomkill {
+	/* The victim. */
+	struct gadget_record record;
+	/* Whom it was killed for. */
+	gadget_cgroup trigger;
+	__u32 trigger_pid;
+	__u32 trigger_tid;
+	__u32 trigger_container_pid;
+	gadget_uid trigger_uid;
+	gadget_comm trigger_comm;
+	gadget_bytes total_vm;
+	gadget_bytes anon_rss;
+	gadget_bytes file_rss;
+	gadget_bytes shmem_rss;
+	/* Of the cgroup that is full; ~0 when there is none, and the node itself has no memory left. */
+	gadget_bytes limit;
+	gadget_bytes usage;
+	/* Its name, the last part of its path. */
+	gadget_string limited;
+	__s32 oom_score_adj;
+};
+
+GADGET_RECORD(trace_oomkill);
+
+#define KILL_BYTES GADGET_ROOM(sizeof(struct trace_oomkill) + NAME_BYTES)
+
+GADGET_SCRATCH(kill_scratch, KILL_BYTES);
+
+static __always_inline struct mem_cgroup *memory_cgroup_of(struct task_struct *task)
+{
+	struct css_set___memory *set = (void *)BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *state = NULL;
+	__u32 index;
+
+	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		return NULL;
+	index = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+	bpf_probe_read_kernel(&state, sizeof(state),
+			      (void *)set + bpf_core_field_offset(struct css_set___memory, subsys) +
+				      index * sizeof(state));
+	return state ? (void *)state - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
+}
+
+/* The nearest cgroup above the victim that has used up its limit. */
+static __always_inline void find_limit(struct gadget_writer *writer, struct trace_oomkill *kill,
+				       struct task_struct *victim)
+{
+	struct mem_cgroup *memory = memory_cgroup_of(victim);
+
+	kill->limit = kill->usage = ~0ULL;
+	gadget_no_text(&kill->limited);
+	for (int level = 0; level < LEVELS && memory; level++) {
+		struct cgroup_subsys_state *above = BPF_CORE_READ(memory, css.parent);
+		__u64 limit = BPF_CORE_READ(memory, memory.max);
+		__u64 usage = BPF_CORE_READ(memory, memory.usage.counter);
+
+		if (!above)
+			return;
+		if (usage + CHARGE_PAGES >= limit) {
+			struct kernfs_node___name *node = (void *)BPF_CORE_READ(memory, css.cgroup, kn);
+
+			kill->limit = limit * gadget_node_page_bytes;
+			kill->usage = usage * gadget_node_page_bytes;
+			gadget_append_kernel_string(writer, &kill->limited, BPF_CORE_READ(node, name), NAME_BYTES);
+			return;
+		}
+		memory = (void *)above - bpf_core_field_offset(struct mem_cgroup, css);
+	}
+}
+
+static __always_inline int killed(struct task_struct *victim)
+{
+	struct task_struct *trigger = gadget_task();
+	__u64 trigger_cgroup = bpf_get_current_cgroup_id();
+	struct mm_struct *memory = BPF_CORE_READ(victim, mm);
+	struct signal_struct___oom *signal = (void *)BPF_CORE_READ(victim, signal);
+	struct mm_struct___size *size = (void *)memory;
+	struct trace_oomkill *kill = gadget_scratch(&kill_scratch);
+	struct gadget_writer writer;
+	bool trigger_is_wanted;
+
+	if (!kill)
+		return 0;
+	trigger_is_wanted = gadget_wanted_cgroup(&kill->record, trigger_cgroup);
+	if (!gadget_begin_for_task_or(&kill->record, victim, trigger_is_wanted))
+		return 0;
+	kill->trigger = trigger_cgroup;
+	kill->trigger_pid = gadget_node_pid(trigger);
+	kill->trigger_tid = gadget_node_tid(trigger);
+	kill->trigger_container_pid = gadget_own_pid(trigger, kill->trigger_pid);
+	kill->trigger_uid = (__u32)bpf_get_current_uid_gid();
+	gadget_comm_of(trigger, kill->trigger_comm);
+	kill->total_vm = BPF_CORE_READ(size, total_vm) * gadget_node_page_bytes;
+	kill->anon_rss = gadget_pages(memory, MM_ANONPAGES) * gadget_node_page_bytes;
+	kill->file_rss = gadget_pages(memory, MM_FILEPAGES) * gadget_node_page_bytes;
+	kill->shmem_rss = gadget_pages(memory, MM_SHMEMPAGES) * gadget_node_page_bytes;
+	kill->oom_score_adj = BPF_CORE_READ(signal, oom_score_adj);
+	writer = gadget_write(kill, sizeof(*kill), KILL_BYTES);
+	find_limit(&writer, kill, victim);
+	gadget_send(&writer);
+	return 0;
+}
+
+/* What the tracepoint has had since 6.9 (72ba14deb40a "mm: update mark_victim tracepoints fields"); before, a number. */
+SEC("tp_btf/mark_victim")
+int BPF_PROG(marked, struct task_struct *victim, unsigned int uid)
+{
+	return killed(victim);
+}
+
+SEC("fentry/oom_kill_process")
+int BPF_PROG(killed_fentry, struct oom_control *control, const char *message)
+{
+	return killed(control->chosen);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
