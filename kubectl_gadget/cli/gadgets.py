@@ -133,11 +133,14 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.syscalls]
     metavar = "N" if parameter.type == "int" else "TEXT"
     place = gadget.globals.get(parameter.variable)
-    reader = (
-        values.integer_of(place.size if place else 8)
-        if parameter.type == "int"
-        else values.text_of(place.size if place else 256)
-    )
+    words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]
+    if words:
+        metavar = "NAMES"
+        reader: Any = values.words_of(words)
+    elif parameter.type == "int":
+        reader = values.integer_of(place.size if place else 8)
+    else:
+        reader = values.text_of(place.size if place else 256)
     return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar=metavar, help=help), reader]
 
 

@@ -248,3 +248,16 @@ def text_of(size: int) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def words_of(words: Sequence[str]) -> Callable[[str], str]:
+    """A reader of some of these words, parted by commas, or of "all"."""
+
+    def read(text: str) -> str:
+        for word in map(str.strip, text.split(",")):
+            if word not in words and word != "all":
+                meant = nearest(word, words)
+                raise ValueError(f"{word!r} is none of all, {', '.join(words)}" + (f"; {meant}?" if meant else ""))
+        return text
+
+    return read

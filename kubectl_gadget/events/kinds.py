@@ -15,6 +15,7 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.linux import errno_name, open_flag_names
+from kubectl_gadget.events.linux_lsm import lsm_argument_texts
 from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
     address_text,
@@ -118,6 +119,10 @@ def _show_fd(batch: Batch, field: Field) -> list[str]:
     return [str(fd) if fd >= 0 else "-" for fd in batch.raw(field).tolist()]
 
 
+def _show_positive(batch: Batch, field: Field) -> list[str]:
+    return [str(number) if number > 0 else "-" for number in batch.raw(field).tolist()]
+
+
 def _errors(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda number: errno_name(number) if number else "")
 
@@ -144,6 +149,19 @@ def _mount_flags(batch: Batch, field: Field) -> CodedTexts:
 
 def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda number: syscall_name(number, batch.architecture))
+
+
+def _lsm_arguments(batch: Batch, field: Field) -> Texts:
+    """What they mean depends on the record's field `hook`; the field itself says how many there are."""
+
+    def spell() -> list[str | None]:
+        hooks = FixedTexts(batch.raw("hook")).texts()
+        values = zip(*(batch.raw(f"argument_{place}").tolist() for place in (1, 2, 3)), strict=True)
+        counts = batch.raw(field).tolist()
+        rows = zip(hooks, values, counts, strict=True)
+        return [lsm_argument_texts(hook or "", row[:count], batch.architecture) for hook, row, count in rows]
+
+    return Texts(spell, len(batch))
 
 
 def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
@@ -387,6 +405,20 @@ def _show_path(batch: Batch, field: Field) -> list[str]:
     ]
 
 
+def _show_lsm_arguments(batch: Batch, field: Field) -> list[str]:
+    """With what else the hook was given, which has fields of its own in other formats."""
+    record = batch.gadget.record
+    parts = [_text(_lsm_arguments(batch, field))]
+    ends = zip(_addresses(batch, record.field("address")).texts(), batch.raw("port").tolist(), strict=True)
+    parts.append([address and f"address={address} port={port}" for address, port in ends])
+    for name, read in (("name", _span), ("file_system", _span), ("to", _path)):
+        texts = read(batch, record.field(name)).texts()
+        parts.append([None if text is None else f"{name}={quote(text)}" for text in texts])
+    targets = zip(batch.raw("target_pid").tolist(), _fixed(batch, record.field("target_comm")).texts(), strict=True)
+    parts.append([f"target={pid} ({comm})" if pid else None for pid, comm in targets])
+    return [" ".join(filter(None, row)) or "-" for row in zip(*parts, strict=True)]
+
+
 def _show_path_at(batch: Batch, field: Field) -> list[str]:
     cut = batch.spans(field).cut.tolist()
     texts = map(_mark, _path_at(batch, field).texts())
@@ -464,11 +496,16 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_in_syscall": _with_raw(_in_syscall, none=UNREAD),
     "gadget_known_bool": _words("yes", "no"),
+    "gadget_lsm_arguments": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
+        _show_lsm_arguments,
+    ),
     "gadget_namespaces": _spelt_with_raw(namespace_names, none="-"),
     "gadget_ptrace_request": _spelt_with_raw(ptrace_request_name, none="-"),
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),
     "gadget_duration": _known(duration_text),
     "gadget_bytes": _known(bytes_text),
+    "gadget_offset": _known(str),
     "gadget_ip": Kind(
         lambda column, field: (
             Member(column, "text", lambda batch: batch.vector(column, lambda batch: _addresses(batch, field))),
@@ -491,7 +528,12 @@ KINDS: dict[str, Kind] = {
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
     "gadget_role": _words("client", "server"),
+    "gadget_http_status": Kind(lambda column, field: (_number(column, field),), _show_positive),
     "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),
+    "gadget_millicores": Kind(
+        lambda column, field: (_number(column, field),),
+        lambda batch, field: [f"{number}m" for number in batch.raw(field).tolist()],
+    ),
     "gadget_task_state": _spelt_with_raw(task_state_name),
     "gadget_file_type": _spelt_with_raw(file_type_name),
     "gadget_socket_state": _spelt_with_raw(socket_state_name),

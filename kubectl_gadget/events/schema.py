@@ -116,10 +116,15 @@ class ProgramChoice:
 
     def is_wanted(self, values: Mapping[str, Any]) -> bool:
         """Whether it is needed with these values of all parameters, by name."""
-        if self.when is None:
-            return True
-        parameter, word = self.when
-        return not {word, "all"}.isdisjoint(map(str.strip, str(values.get(parameter) or "").split(",")))
+        return self.when is None or self.is_named(values) or "all" in self._words(values)
+
+    def is_named(self, values: Mapping[str, Any]) -> bool:
+        """Whether these values of parameters have its word."""
+        return self.when is not None and self.when[1] in self._words(values)
+
+    def _words(self, values: Mapping[str, Any]) -> list[str]:
+        text = values.get(self.when[0]) if self.when else None
+        return [word.strip() for word in str(text or "").split(",")]
 
 
 @dataclass(frozen=True)
@@ -204,10 +209,7 @@ class Gadget:
             description=value["description"],
             record=_record(value["record"]),
             columns=tuple(Column(**item) for item in value["columns"]),
-            programs=tuple(
-                ProgramChoice(tuple(map(tuple, item["any_of"])), item["optional"], item["purpose"], _pair(item.get("when")))
-                for item in value["programs"]
-            ),
+            programs=tuple(map(_choice, value["programs"])),
             globals={name: Global(**item) for name, item in value["globals"].items()},
             parameters=tuple(Parameter(**item) for item in value["parameters"]),
             examples=tuple(Example(**item) for item in value["examples"]),
@@ -225,5 +227,7 @@ def _record(value: dict[str, Any]) -> Record:
     return Record(value["struct"], value["size"], tuple(Field(**item) for item in value["fields"]))
 
 
-def _pair(value: list[str] | None) -> tuple[str, str] | None:
-    return None if value is None else (value[0], value[1])
+def _choice(value: dict[str, Any]) -> ProgramChoice:
+    sets = tuple(map(tuple, value["any_of"]))
+    when = value.get("when")
+    return ProgramChoice(sets, value["optional"], value["purpose"], when and (when[0], when[1]))

@@ -13,7 +13,6 @@ from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node import RunRequest
 from kubectl_gadget.session.options import GadgetRun
 
-
 _LEAST_RING_BYTES = 4096
 
 
@@ -30,22 +29,30 @@ def build(
     return RunRequest(entries, object_bytes)
 
 
-def _entry(
-    index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float
-) -> dict[str, Any]:
+def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float) -> dict[str, Any]:
     gadget = run.gadget
     return {
         "name": gadget.name,
         "object": index,
-        "programs": [
-            {"any_of": [list(programs) for programs in choice.any_of], "optional": choice.optional}
-            for choice in gadget.programs
-        ],
+        "programs": _programs(gadget, run.parameters),
         "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()},
         "parameters": _variables(gadget, {**pushed, **run.parameters}),
         "ring_bytes": ring_bytes if gadget.kind == "stream" else _LEAST_RING_BYTES,
         **_answer(gadget, interval),
     }
+
+
+def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those that these parameters ask for. What the user asked for by its name is not optional."""
+    values = {parameter.name: parameter.default for parameter in gadget.parameters} | dict(given)
+    return [
+        {
+            "any_of": [list(programs) for programs in choice.any_of],
+            "optional": choice.optional and not choice.is_named(given),
+        }
+        for choice in gadget.programs
+        if choice.is_wanted(values)
+    ]
 
 
 def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:

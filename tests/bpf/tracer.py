@@ -48,8 +48,10 @@ class Tracer:
         self._elf = object_bytes(name, MACHINE, built)
         self._ring_bytes = ring_bytes
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
+        given = {key.replace("_", "-"): value for key, value in parameters.items()}
+        self._parameters = {parameter.name: parameter.default for parameter in self.gadget.parameters} | given
         by_name = {parameter.name: parameter.variable for parameter in self.gadget.parameters}
-        self._values |= {by_name[key.replace("_", "-")]: value for key, value in parameters.items()}
+        self._values |= {by_name[name]: value for name, value in given.items() if by_name[name]}
         self._verdicts = HashMap("verdicts", 65536)
         for cgroup, verdict in (verdicts or {}).items():
             self._verdicts.set(cgroup, verdict)
@@ -104,7 +106,8 @@ class Tracer:
 
     def _load(self, gadget: Gadget) -> BpfObject:
         """With the first sets of programs that this kernel takes, and without the optional ones that it does not."""
-        choices = [[*choice.any_of, ()] if choice.optional else [*choice.any_of] for choice in gadget.programs]
+        wanted = [choice for choice in gadget.programs if choice.is_wanted(self._parameters)]
+        choices = [[*choice.any_of, ()] if choice.optional else [*choice.any_of] for choice in wanted]
         while True:
             object = self._open([program for choice in choices for program in choice[0]])
             try:
@@ -160,7 +163,7 @@ def split(data: bytes) -> Iterator[bytes]:
 def value(record: bytes, field: Field) -> Any:
     """A number, a text, a list of texts; None for what could not be read or is not there."""
     raw = record[field.offset : field.offset + field.size]
-    if field.type in ("gadget_comm", "gadget_operation"):
+    if field.type in ("gadget_comm", "gadget_operation") or field.type.startswith("char["):
         return raw.rstrip(b"\0").decode()
     if field.type not in ("gadget_string", "gadget_strings", "gadget_path", "gadget_path_at"):
         return int.from_bytes(raw, "little", signed=field.signed)

@@ -48,6 +48,23 @@ def test_the_name_is_that_of_the_file(tmp_path: Path) -> None:
     assert read.programs[0].any_of == (("a", "b"), ("c",))
 
 
+def test_programs_may_hang_on_a_word_of_a_parameter(tmp_path: Path) -> None:
+    programs = [{"any_of": [["a"]], "when": {"hook": "open"}}, {"any_of": [["b"]]}]
+    parameters = [{"name": "hook", "type": "string", "description": "which", "default": "open,close"}]
+    read = read_description(write(tmp_path, gadget(programs=programs, parameters=parameters)))
+    wanted = {
+        words: [choice.is_wanted({"hook": words}) for choice in read.programs]
+        for words in ("open", "close, open", "all", "close", "opened")
+    }
+    assert wanted == {
+        "open": [True, True],
+        "close, open": [True, True],
+        "all": [True, True],
+        "close": [False, True],
+        "opened": [False, True],
+    }
+
+
 def test_columns_of_every_gadget_follow_those_that_are_named(tmp_path: Path) -> None:
     columns = read_description(write(tmp_path, gadget())).columns
     assert [column.name for column in columns[:3]] == ["pid", "what", "timestamp"]
@@ -99,6 +116,7 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
         ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show has to be a text, not False"),
         ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of has to be a list of lists of programs"),
         ({"programs": [{"any_of": [["a"]], "optional": True}]}, "programs[0].purpose is missing"),
+        ({"programs": [{"any_of": [["a"]], "when": {"hook": 1}}]}, "programs[0].when has to name one parameter"),
         ({"parameters": [PARAMETER | {"type": "float"}]}, "parameters[0].type has to be bool or int or string"),
         ({"parameters": [PARAMETER | {"type": None}]}, "parameters[0].type is missing"),
         ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default has to be true or false, not 1"),

@@ -26,6 +26,7 @@ from kubectl_gadget.cli.values import (
     size_text,
     text_of,
     whole_number,
+    words_of,
 )
 
 
@@ -208,3 +209,12 @@ def test_node_labels_are_pairs() -> None:
     for text in ("disk", "disk!=ssd", "=ssd", "disk==ssd"):
         with pytest.raises(ValueError, match="not key=value"):
             node_selector([text])
+
+
+def test_words_are_those_that_there_are_or_all() -> None:
+    read = words_of(("file_open", "task_kill"))
+    assert [read(text) for text in ("all", "file_open", "task_kill, file_open")] == [
+        *("all", "file_open", "task_kill, file_open")
+    ]
+    with pytest.raises(ValueError, match=r"'file_opn' is none of all, file_open, task_kill; file_open\?"):
+        read("task_kill,file_opn")

@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace lsm: emits one `struct trace_lsm` each time that the kernel asks its security modules whether something may be
+ * done, with what it asks about and the answer.
+ *
+ * Hooks: fexit of security_NAME, where the answer of all modules is known; else a BPF LSM program, which is asked only
+ * when the modules before it agreed. Which hooks are attached is chosen by the YAML's `when`. The trap: these programs can
+ * be preempted by each other, so a program takes a slot of memory of its own and gives it back.
+ */
+#include <gadget/address.h>
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <gadget/path.h>
+#include <gadget/process.h>
+#include <gadget/string.h>
+#include <kernel/lsm.h>
+
+/* Of a name: an extended attribute's, a module's, a file system's. */
+#define NAME_BYTES 255
+/* Hooks that one CPU may be in at the same time. */
+#define SLOTS 4
+
+/* How many of the arguments there are; what they mean the client knows by the hook's name (events/linux_lsm.py). */
+typedef __u32 gadget_lsm_arguments;
+
+struct trace_lsm {
+	struct gadget_record record;
+	char hook[24];
+	/* Whom it is done to; all 0 when that is no process. */
+	gadget_cgroup target;
+	gadget_comm target_comm;
+	__u32 target_pid;
+	gadget_errno verdict;
+	__u64 argument_1;
+	__u64 argument_2;
+	__u64 argument_3;
+	gadget_lsm_arguments arguments;
+	gadget_port port;
+	__u16 unused;
+	gadget_ip address;
+	gadget_path path;
+	/* The other one, where there are two. */
+	gadget_path to;
+	gadget_string name;
+	gadget_string file_system;
+};
+
+GADGET_RECORD(trace_lsm);
+
+#define LSM_BYTES GADGET_ROOM(sizeof(struct trace_lsm) + 2 * GADGET_PATH_BYTES + 2 * (NAME_BYTES + 2))
+
+const volatile bool filter_denied = false;
+
+struct slot {
+	__u64 taken;
+	char record[LSM_BYTES + GADGET_WORKSPACE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/* A question to the modules, in the making. */
+struct question {
+	struct slot *slot;
+	struct trace_lsm *lsm;
+	struct gadget_writer writer;
+};
+
+static __always_inline struct slot *take_slot(void)
+{
+	for (__u32 i = 0; i < SLOTS; i++) {
+		__u32 key = i;
+		struct slot *slot = bpf_map_lookup_elem(&slots, &key);
+
+		if (slot && !__sync_lock_test_and_set(&slot->taken, 1))
+			return slot;
+	}
+	gadget_count_map_full();
+	return NULL;
+}
+
+static __always_inline void give_back(struct slot *slot)
+{
+	__sync_lock_test_and_set(&slot->taken, 0);
+}
+
+/* False: not wanted. `target` may be NULL. */
+static __always_inline bool ask(struct question *question, const char hook[24], long verdict, struct task_struct *target)
+{
+	struct trace_lsm *lsm;
+
+	if (filter_denied && verdict >= 0)
+		return false;
+	question->slot = take_slot();
+	if (!question->slot)
+		return false;
+	lsm = question->lsm = (void *)question->slot->record;
+	if (target ? !gadget_begin_with(&lsm->record, target) : !gadget_begin(&lsm->record)) {
+		give_back(question->slot);
+		return false;
+	}
+	__builtin_memset(lsm->hook, 0, sizeof(*lsm) - offsetof(struct trace_lsm, hook));
+	__builtin_memcpy(lsm->hook, hook, sizeof(lsm->hook));
+	lsm->verdict = verdict < 0 ? -verdict : 0;
+	if (target) {
+		lsm->target = BPF_CORE_READ(gadget_cgroup_of(target), kn, id);
+		lsm->target_pid = gadget_node_pid(target);
+		BPF_CORE_READ_INTO(&lsm->target_comm, target, comm);
+	}
+	gadget_no_ip(lsm->address);
+	gadget_no_text(&lsm->path);
+	gadget_no_text(&lsm->to);
+	gadget_no_text(&lsm->name);
+	gadget_no_text(&lsm->file_system);
+	question->writer = gadget_write(lsm, sizeof(*lsm), LSM_BYTES);
+	return true;
+}
+
+static __always_inline void answered(struct question *question)
+{
+	gadget_send(&question->writer);
+	give_back(question->slot);
+}
+
+static __always_inline void add_argument(struct question *question, __u64 value)
+{
+	struct trace_lsm *lsm = question->lsm;
+
+	switch (lsm->arguments++) {
+	case 0:
+		lsm->argument_1 = value;
+		break;
+	case 1:
+		lsm->argument_2 = value;
+		break;
+	default:
+		lsm->argument_3 = value;
+	}
+}
+
+static __always_inline void add_path(struct question *question, const void *path)
+{
+	gadget_append_path(&question->writer, &question->lsm->path, path);
+}
+
+static __always_inline void add_file(struct question *question, __u64 pointer)
+{
+	struct file *file = (void *)pointer;
+
+	if (file)
+		add_path(question, &file->f_path);
+}
+
+static __always_inline void add_second_path(struct question *question, const void *path)
+{
+	gadget_append_path(&question->writer, &question->lsm->to, path);
+}
+
+/* What `entry` is called in the directory `folder`, a `struct path`. */
+static __always_inline void append_entry(struct question *question, struct gadget_text *text, __u64 folder, __u64 entry)
+{
+	const struct path *in = (void *)folder;
+	struct path where = {.mnt = BPF_CORE_READ(in, mnt), .dentry = (void *)entry};
+
+	gadget_append_path(&question->writer, text, &where);
+}
+
+static __always_inline void add_entry(struct question *question, __u64 folder, __u64 entry)
+{
+	append_entry(question, &question->lsm->path, folder, entry);
+}
+
+static __always_inline void add_second_entry(struct question *question, __u64 folder, __u64 entry)
+{
+	append_entry(question, &question->lsm->to, folder, entry);
+}
+
+static __always_inline void add_name(struct question *question, __u64 name)
+{
+	if (name)
+		gadget_append_kernel_string(&question->writer, &question->lsm->name, (void *)name, NAME_BYTES);
+}
+
+/* An address that a program passed, which lies in the kernel's memory by now. */
+static __always_inline void add_address(struct question *question, __u64 pointer)
+{
+	const void *address = (void *)pointer;
+	__u16 family = 0;
+
+	bpf_probe_read_kernel(&family, sizeof(family), address);
+	add_argument(question, family);
+	if (family == AF_UNIX)
+		add_name(question, pointer + sizeof(family));
+	else
+		gadget_kernel_address(question->lsm->address, &question->lsm->port, address);
+}
+
+static __always_inline void add_socket(struct question *question, __u64 pointer)
+{
+	struct socket *socket = (void *)pointer;
+	struct sock *sk = BPF_CORE_READ(socket, sk);
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	add_argument(question, family);
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	gadget_local_ip(question->lsm->address, sk);
+	question->lsm->port = gadget_local_port(sk);
+}
+
+/* What the function that just returned gave; `last` is the number of its arguments. */
+#define VERDICT(ctx, last)                                                                                             \
+	({                                                                                                             \
+		__u64 result = 0;                                                                                      \
+                                                                                                                       \
+		/* Since 5.17. security_bpf() and security_perf_event_open() have changed their arguments since. */    \
+		if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_func_ret))                               \
+			bpf_get_func_ret(ctx, &result);                                                                \
+		else                                                                                                   \
+			result = (ctx)[last];                                                                          \
+		(int)result;                                                                                           \
+	})
+
+/*
+ * Two programs for a hook: at the end of security_SECURITY, which has COUNT arguments, and as a security module itself.
+ * What follows in braces reads `ctx`, whose beginning is the same for both, and writes to `question`. TARGET is a task.
+ */
+#define ON_HOOK_WITH(HOOK, SECURITY, COUNT, TARGET)                                                                    \
+	static __always_inline void HOOK##_asks(struct question *question, __u64 *ctx, bool is_module);                \
+	static __always_inline void HOOK##_asked(__u64 *ctx, long verdict, bool is_module)                             \
+	{                                                                                                              \
+		struct question question;                                                                              \
+                                                                                                                       \
+		if (!ask(&question, (const char[24]){#HOOK}, verdict, TARGET))                                         \
+			return;                                                                                        \
+		HOOK##_asks(&question, ctx, is_module);                                                                \
+		answered(&question);                                                                                   \
+	}                                                                                                              \
+	SEC("?fexit/security_" #SECURITY)                                                                              \
+	int HOOK##_verdict(__u64 *ctx)                                                                                 \
+	{                                                                                                              \
+		HOOK##_asked(ctx, VERDICT(ctx, COUNT), false);                                                         \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC("?lsm/" #HOOK)                                                                                             \
+	int HOOK##_module(__u64 *ctx)                                                                                  \
+	{                                                                                                              \
+		HOOK##_asked(ctx, 0, true);                                                                            \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	static __always_inline void HOOK##_asks(struct question *question, __u64 *ctx, bool is_module)
+
+#define ON_HOOK(HOOK, COUNT) ON_HOOK_WITH(HOOK, HOOK, COUNT, NULL)
+
+ON_HOOK_WITH(bprm_check_security, bprm_check, 1, NULL)
+{
+	struct linux_binprm___file *program = (void *)ctx[0];
+
+	add_file(question, (__u64)BPF_CORE_READ(program, file));
+	add_name(question, (__u64)BPF_CORE_READ(program, filename));
+}
+
+static __always_inline void add_open_file(struct question *question, __u64 file)
+{
+	add_argument(question, BPF_CORE_READ((struct file___flags *)file, f_flags));
+	add_file(question, file);
+}
+
+ON_HOOK(file_open, 1)
+{
+	add_open_file(question, ctx[0]);
+}
+
+ON_HOOK(file_receive, 1)
+{
+	add_open_file(question, ctx[0]);
+}
+
+ON_HOOK(file_truncate, 1)
+{
+	add_open_file(question, ctx[0]);
+}
+
+ON_HOOK(file_ioctl, 3)
+{
+	add_argument(question, (__u32)ctx[1]);
+	add_argument(question, ctx[2]);
+	add_file(question, ctx[0]);
+}
+
+ON_HOOK(file_fcntl, 3)
+{
+	add_argument(question, (__u32)ctx[1]);
+	add_argument(question, ctx[2]);
+	add_file(question, ctx[0]);
+}
+
+ON_HOOK(file_lock, 2)
+{
+	add_argument(question, (__u32)ctx[1]);
+	add_file(question, ctx[0]);
+}
+
+/* The module is asked with both the protection that the program wants and the one that it gets. */
+ON_HOOK(mmap_file, 3)
+{
+	add_argument(question, ctx[1]);
+	if (is_module)
+		add_argument(question, ctx[3]);
+	else
+		add_argument(question, ctx[2]);
+	add_file(question, ctx[0]);
+}
+
+ON_HOOK(file_mprotect, 3)
+{
+	struct vm_area_struct *area = (void *)ctx[0];
+
+	add_argument(question, ctx[1]);
+	add_file(question, (__u64)BPF_CORE_READ(area, vm_file));
+}
+
+ON_HOOK(path_unlink, 2)
+{
+	add_entry(question, ctx[0], ctx[1]);
+}
+
+ON_HOOK(path_rmdir, 2)
+{
+	add_entry(question, ctx[0], ctx[1]);
+}
+
+ON_HOOK(path_mkdir, 3)
+{
+	add_argument(question, (__u16)ctx[2]);
+	add_entry(question, ctx[0], ctx[1]);
+}
+
+ON_HOOK(path_mknod, 4)
+{
+	add_argument(question, (__u16)ctx[2]);
+	add_argument(question, (__u32)ctx[3]);
+	add_entry(question, ctx[0], ctx[1]);
+}
+
+ON_HOOK(path_symlink, 3)
+{
+	add_entry(question, ctx[0], ctx[1]);
+	add_name(question, ctx[2]);
+}
+
+/* The old name's mount is that of the new one: links do not lead across mounts. */
+ON_HOOK(path_link, 3)
+{
+	add_entry(question, ctx[1], ctx[0]);
+	add_second_entry(question, ctx[1], ctx[2]);
+}
+
+ON_HOOK(path_rename, 5)
+{
+	/* Modules have been told the flags since 100f59d96405 "LSM: Remove double path_rename hook calls" (6.0). */
+	if (!is_module)
+		add_argument(question, (__u32)ctx[4]);
+	add_entry(question, ctx[0], ctx[1]);
+	add_second_entry(question, ctx[2], ctx[3]);
+}
+
+ON_HOOK(path_truncate, 1)
+{
+	add_path(question, (void *)ctx[0]);
+}
+
+ON_HOOK(path_chmod, 2)
+{
+	add_argument(question, (__u16)ctx[1]);
+	add_path(question, (void *)ctx[0]);
+}
+
+ON_HOOK(path_chown, 3)
+{
+	add_argument(question, (__u32)ctx[1]);
+	add_argument(question, (__u32)ctx[2]);
+	add_path(question, (void *)ctx[0]);
+}
+
+ON_HOOK(path_chroot, 1)
+{
+	add_path(question, (void *)ctx[0]);
+}
+
+ON_HOOK(sb_mount, 5)
+{
+	add_argument(question, ctx[3]);
+	add_path(question, (void *)ctx[1]);
+	add_name(question, ctx[0]);
+	if (ctx[2])
+		gadget_append_kernel_string(&question->writer, &question->lsm->file_system, (void *)ctx[2], NAME_BYTES);
+}
+
+ON_HOOK(sb_umount, 2)
+{
+	struct vfsmount *mount = (void *)ctx[0];
+	struct path where = {.mnt = mount, .dentry = BPF_CORE_READ(mount, mnt_root)};
+
+	add_argument(question, (__u32)ctx[1]);
+	add_path(question, &where);
+}
+
+ON_HOOK(move_mount, 2)
+{
+	add_path(question, (void *)ctx[0]);
+	add_second_path(question, (void *)ctx[1]);
+}
+
+ON_HOOK(sb_pivotroot, 2)
+{
+	add_path(question, (void *)ctx[0]);
+	add_second_path(question, (void *)ctx[1]);
+}
+
+ON_HOOK_WITH(task_kill, task_kill, 4, (void *)ctx[0])
+{
+	add_argument(question, (__u32)ctx[2]);
+}
+
+ON_HOOK_WITH(ptrace_access_check, ptrace_access_check, 2, (void *)ctx[0])
+{
+	add_argument(question, (__u32)ctx[1]);
+}
+
+ON_HOOK_WITH(ptrace_traceme, ptrace_traceme, 1, (void *)ctx[0])
+{
+}
+
+ON_HOOK(task_prctl, 5)
+{
+	add_argument(question, (__u32)ctx[0]);
+	add_argument(question, ctx[1]);
+	add_argument(question, ctx[2]);
+}
+
+ON_HOOK(socket_create, 4)
+{
+	add_argument(question, (__u32)ctx[0]);
+	add_argument(question, (__u32)ctx[1]);
+	add_argument(question, (__u32)ctx[2]);
+}
+
+ON_HOOK(socket_bind, 3)
+{
+	add_address(question, ctx[1]);
+}
+
+ON_HOOK(socket_connect, 3)
+{
+	add_address(question, ctx[1]);
+}
+
+ON_HOOK(socket_listen, 2)
+{
+	add_socket(question, ctx[0]);
+	add_argument(question, (__u32)ctx[1]);
+}
+
+ON_HOOK(socket_accept, 2)
+{
+	add_socket(question, ctx[0]);
+}
+
+ON_HOOK(bpf, 3)
+{
+	add_argument(question, (__u32)ctx[0]);
+}
+
+ON_HOOK(perf_event_open, 2)
+{
+}
+
+ON_HOOK(kernel_module_request, 1)
+{
+	add_name(question, ctx[0]);
+}
+
+ON_HOOK(kernel_read_file, 3)
+{
+	add_argument(question, (__u32)ctx[1]);
+	add_file(question, ctx[0]);
+}
+
+ON_HOOK(kernel_load_data, 2)
+{
+	add_argument(question, (__u32)ctx[0]);
+}
+
+ON_HOOK(locked_down, 1)
+{
+	add_argument(question, (__u32)ctx[0]);
+}
+
+ON_HOOK(syslog, 1)
+{
+	add_argument(question, (__u32)ctx[0]);
+}
+
+ON_HOOK_WITH(userns_create, create_user_ns, 1, NULL)
+{
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

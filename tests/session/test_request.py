@@ -1,0 +1,37 @@
+"""request.py: which programs the agents are asked for."""
+
+from dataclasses import replace
+
+from kubectl_gadget.events.schema import Gadget, Parameter, ProgramChoice
+from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.request import build
+from tests.events.records import OPEN
+
+CHOICES = (
+    ProgramChoice((("open_ends",), ("open_begins",)), when=("hook", "open")),
+    ProgramChoice((("close_ends",),), optional=True, purpose="no ends are seen", when=("hook", "close")),
+    ProgramChoice((("always",),)),
+)
+HOOK = Parameter("hook", "string", "which", "", default="open,close")
+
+
+def asked_for(**parameters: str) -> list[tuple[str, bool]]:
+    gadget: Gadget = replace(OPEN, programs=CHOICES, parameters=(HOOK,))
+    request = build([GadgetRun(gadget, parameters)], [{}], 1 << 20)
+    return [(item["any_of"][0][0], item["optional"]) for item in request.gadgets[0]["programs"]]
+
+
+def test_programs_that_hang_on_a_word_are_those_of_the_default_when_nothing_is_given() -> None:
+    assert asked_for() == [("open_ends", False), ("close_ends", True), ("always", False)]
+
+
+def test_only_programs_whose_word_is_given_are_asked_for() -> None:
+    assert asked_for(hook="open") == [("open_ends", False), ("always", False)]
+
+
+def test_what_was_asked_for_by_its_name_is_not_optional() -> None:
+    assert asked_for(hook="close") == [("close_ends", False), ("always", False)]
+
+
+def test_all_asks_for_all() -> None:
+    assert asked_for(hook="all") == [("open_ends", False), ("close_ends", True), ("always", False)]
