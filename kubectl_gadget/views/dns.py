@@ -5,7 +5,6 @@ to several servers at once, and on its way an address may be translated, so an a
 its sender, and only of a client to the single one that is open.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +14,10 @@ from kubectl_gadget.views.dns_message import MALFORMED, NOANSWER, Message, read_
 from kubectl_gadget.views.packets import UDP, Packet, has_process, packets
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.views.tcp import Connections, Stream
+from kubectl_gadget.views.waiting import Waiting
 
 _UNKNOWN = (1 << 64) - 1
 _CLIENT, _SERVER = 1, 2
-_MOST_WAITING = 65536
 
 
 class _Query:
@@ -28,7 +27,6 @@ class _Query:
         self.packet = packet
         self.message = message
         self.retries = 0
-        self.waiting = True
 
 
 class _Messages:
@@ -61,7 +59,7 @@ class Dns:
         self._writer = RowWriter(gadget.record)
         self._wait_ns = wait_ns
         self._open: dict[tuple[int, int], list[_Query]] = {}
-        self._by_age: deque[_Query] = deque()
+        self._waiting: Waiting[_Query] = Waiting()
         self._connections = Connections(_Connection)
         self._now = 0
 
@@ -73,21 +71,13 @@ class Dns:
                 for wire in self._connections.of(packet).directions[packet.outgoing].feed(packet):
                     self._take(packet, wire)
         self._now = max(self._now, complete_until)
-        while self._by_age and (
-            not self._by_age[0].waiting
-            or self._by_age[0].packet.time + self._wait_ns <= complete_until
-            or len(self._by_age) > _MOST_WAITING
-        ):
-            query = self._by_age.popleft()
-            if query.waiting:
-                self._give_up(query, min(query.packet.time + self._wait_ns, max(complete_until, query.packet.time)))
+        for query in self._waiting.expired(complete_until - self._wait_ns):
+            self._give_up(query, max(query.packet.time, min(query.packet.time + self._wait_ns, complete_until)))
         return self._writer.take()
 
     def rest(self) -> bytes:
-        for query in self._by_age:
-            if query.waiting:
-                self._give_up(query, max(self._now, query.packet.time))
-        self._by_age.clear()
+        for query in self._waiting.rest():
+            self._give_up(query, max(self._now, query.packet.time))
         return self._writer.take()
 
     def _take(self, packet: Packet, wire: bytes) -> None:
@@ -110,7 +100,7 @@ class Dns:
                 break
         query = _Query(packet, message)
         self._open.setdefault((packet.socket, message.id), []).append(query)
-        self._by_age.append(query)
+        self._waiting.add(query, packet.time)
 
     def _answer(self, packet: Packet, message: Message) -> None:
         role = _SERVER if packet.outgoing else _CLIENT
@@ -128,7 +118,7 @@ class Dns:
         self._write(query.packet, time, query.message, query, NOANSWER, role)
 
     def _close(self, query: _Query) -> None:
-        query.waiting = False
+        self._waiting.done(query)
         key = query.packet.socket, query.message.id
         self._open[key].remove(query)
         if not self._open[key]:

@@ -89,8 +89,7 @@ class Connections(Generic[T]):
 
     def of(self, packet: Packet) -> T:
         """The connection that the packet is of."""
-        cgroup = packet.head[8:16]
-        key = (cgroup, packet.local, packet.local_port, packet.remote, packet.remote_port)
+        key = _ends(packet)
         first, found = self._known.get(key, (-1, None))
         opens = packet.flags & (SYN | ACK) == SYN
         if found is None or (opens and first != packet.sequence):
@@ -100,3 +99,12 @@ class Connections(Generic[T]):
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return found
+
+    def forget(self, packet: Packet) -> None:
+        """The connection has ended; the next packet between these ends is of another one."""
+        self._known.pop(_ends(packet), None)
+
+
+def _ends(packet: Packet) -> Hashable:
+    cgroup = packet.head[8:16]
+    return cgroup, packet.local, packet.local_port, packet.remote, packet.remote_port

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace http: emits, of TCP connections on which a packet began like a message of HTTP/1, that packet and those after
+ * it, as `struct gadget_packet`. The client makes of them one `struct trace_http` for each request:
+ * kubectl_gadget/views/http.py.
+ *
+ * Hooks: cgroup_skb at the node's root. Not seen: HTTP/2, and what is inside of TLS. Bodies do not leave the node, but
+ * for what is in the same packet as a head, and the first bytes of others.
+ */
+#include <gadget/packet.h>
+
+typedef __u32 gadget_http_status;
+
+struct trace_http {
+	struct gadget_record record;
+	/* From the request to the answer's beginning; without one, as long as it was waited for. ~0: unknown. */
+	gadget_duration latency;
+	/* As the heads say. ~0: they do not. */
+	gadget_bytes request_bytes;
+	gadget_bytes response_bytes;
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	gadget_port remote_port;
+	gadget_role role;
+	/* 0: there was no answer. */
+	gadget_http_status status;
+	gadget_string method;
+	gadget_string target;
+	gadget_string host;
+	gadget_string agent;
+	gadget_string content_type;
+	gadget_string location;
+	gadget_string version;
+};
+
+GADGET_RECORD(gadget_packet);
+GADGET_ROW(trace_http);
+
+/* The server's or the client's. 0: any. */
+const volatile __u16 filter_port = 0;
+
+/* What is sent of a packet that begins with a head, of another that may have the rest of one, and of a large one. */
+#define HEAD_BYTES GADGET_PIECE_BYTES
+#define SMALL_PACKET 4096
+#define BEGINNING 256
+
+/* Sockets on which HTTP was seen. The ones that are used least are pushed out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u8);
+} talkers SEC(".maps");
+
+GADGET_PACKET_SCRATCH(received);
+GADGET_PACKET_SCRATCH(sent);
+
+#define WORD(A, B, C, D) ((__u32)(A) | (__u32)(B) << 8 | (__u32)(C) << 16 | (__u32)(D) << 24)
+
+/* Whether the payload begins with a method or with a response's version. */
+static __always_inline bool begins_message(struct __sk_buff *skb, __u32 offset)
+{
+	__u32 word;
+
+	if (bpf_skb_load_bytes(skb, offset, &word, sizeof(word)))
+		return false;
+	return word == WORD('H', 'T', 'T', 'P') || word == WORD('G', 'E', 'T', ' ') || word == WORD('P', 'O', 'S', 'T') ||
+	       word == WORD('P', 'U', 'T', ' ') || word == WORD('H', 'E', 'A', 'D') || word == WORD('D', 'E', 'L', 'E') ||
+	       word == WORD('O', 'P', 'T', 'I') || word == WORD('P', 'A', 'T', 'C') || word == WORD('C', 'O', 'N', 'N') ||
+	       word == WORD('T', 'R', 'A', 'C');
+}
+
+/* How many bytes of the payload are to be sent; -1: nothing at all. */
+static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
+{
+	__u64 socket = bpf_get_socket_cookie(skb);
+	__u8 yes = 1;
+
+	if (packet->payload_bytes && begins_message(skb, offset)) {
+		if (!bpf_map_lookup_elem(&talkers, &socket))
+			bpf_map_update_elem(&talkers, &socket, &yes, BPF_ANY);
+		return HEAD_BYTES;
+	}
+	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
+		return -1;
+	if (!bpf_map_lookup_elem(&talkers, &socket))
+		return -1;
+	return packet->payload_bytes > SMALL_PACKET ? BEGINNING : SMALL_PACKET;
+}
+
+static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+{
+	__u32 offset;
+	int bytes;
+
+	if (!packet)
+		return GADGET_PASS;
+	offset = gadget_read_headers(skb, packet, outgoing);
+	if (!offset || packet->protocol != IPPROTO_TCP || !gadget_has_port(packet, filter_port))
+		return GADGET_PASS;
+	bytes = wanted_bytes(skb, packet, offset);
+	if (bytes >= 0 && gadget_begin_packet(skb, packet))
+		gadget_send_packet(skb, packet, offset, bytes);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&received), false);
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&sent), true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

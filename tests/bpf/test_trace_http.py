@@ -1,0 +1,207 @@
+"""trace http: a real server and real clients over loopback, and every row that they become."""
+
+import http.client
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bpf import network
+from tests.bpf.network import in_namespace
+from tests.bpf.viewed import Viewed
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+BODY = 200_003
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the path: /big with a large body, /chunks with one in chunks, /status/N with that, /never never."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/never":
+            self.close_connection = True
+            return
+        if self.path == "/chunks":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for size in (1, 70_001, 20):
+                self.wfile.write(b"%x\r\n" % size + b"c" * size + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        status = int(self.path.rpartition("/")[2]) if self.path.startswith("/status/") else 200
+        body = b"b" * (BODY if self.path == "/big" else 5)
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "99")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str) -> None:
+        self.address_family = network.FAMILIES[host]
+        super().__init__((host, 0), Handler)
+        self.port = int(self.server_address[1])
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def of(pid: int, rows: list[dict[str, Any]], role: str = "") -> list[dict[str, Any]]:
+    return [row for row in rows if row["pid"] == pid and role in ("", row["role"])]
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6])
+def test_each_request_is_one_row_at_either_end(host: str) -> None:
+    def deed() -> int:
+        server = Server(host)
+        connection = http.client.HTTPConnection(host, server.port)
+        for number in range(TIMES):
+            connection.request("GET", f"/path?n={number}", headers={"Host": "shop.example", "User-Agent": "probe/1"})
+            connection.getresponse().read()
+        connection.close()
+        return server.port
+
+    with Viewed("trace_http") as tracer:
+        pid, port = in_namespace(deed)
+        rows = of(pid, tracer.rows())
+        assert tracer.lost == 0
+        assert tracer.rest() == []
+    for role in ("client", "server"):
+        assert [row["target"] for row in rows if row["role"] == role] == [f"/path?n={n}" for n in range(TIMES)]
+    assert len(rows) == 2 * TIMES
+    for row in rows:
+        assert (row["method"], row["host"], row["agent"], row["status"]) == ("GET", "shop.example", "probe/1", 200)
+        assert (row["request_bytes"], row["response_bytes"], row["content_type"]) == (0, 5, "text/plain")
+        assert row["remote_port" if row["role"] == "client" else "local_port"] == port
+        assert (row["local"], row["remote"], row["version"]) == (host, host, "1.1")
+        assert 0 < row["latency"] < 10**10
+    assert {row["comm"] for row in of(pid, rows, "client")} == {Path("/proc/self/comm").read_text().strip()}
+
+
+def test_bodies_of_all_kinds_are_passed_over_on_one_connection() -> None:
+    asked = [("POST", "/big", b"p" * BODY), ("GET", "/chunks", b""), ("HEAD", "/x", b""), ("POST", "/status/404", b"q")]
+
+    def deed() -> None:
+        server = Server(network.V4)
+        connection = http.client.HTTPConnection(network.V4, server.port)
+        for _ in range(7):
+            for method, target, body in asked:
+                connection.request(method, target, body or None)
+                connection.getresponse().read()
+
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = tracer.rows()
+        assert tracer.lost == 0
+    for role in ("client", "server"):
+        told = [
+            (row["method"], row["target"], row["status"], row["request_bytes"], row["response_bytes"])
+            for row in of(pid, rows, role)
+        ]
+        assert told == [
+            ("POST", "/big", 200, BODY, BODY),
+            ("GET", "/chunks", 200, 0, None),
+            ("HEAD", "/x", 200, 0, 99),
+            ("POST", "/status/404", 404, 1, 5),
+        ] * 7  # fmt: skip
+
+
+def test_requests_that_are_sent_at_once_have_each_their_answer() -> None:
+    codes = list(range(400, 400 + TIMES))
+
+    def deed() -> None:
+        server = Server(network.V4)
+        with socket.create_connection((network.V4, server.port)) as sock:
+            sock.sendall(b"".join(b"GET /status/%d HTTP/1.1\r\nHost: a\r\n\r\n" % code for code in codes))
+            received = b""
+            while received.count(b"HTTP/1.1") < TIMES or not received.endswith(b"bbbbb"):
+                received += sock.recv(1 << 16)
+
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = tracer.rows()
+    for role in ("client", "server"):
+        told = [(row["target"], row["status"]) for row in of(pid, rows, role)]
+        assert told == [(f"/status/{code}", code) for code in codes]
+
+
+def test_a_head_in_many_packets_is_read() -> None:
+    def deed() -> None:
+        server = Server(network.V4)
+        with socket.create_connection((network.V4, server.port)) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            head = b"GET /x HTTP/1.1\r\nHost: a.example\r\nCookie: " + b"c" * 9000 + b"\r\n\r\n"
+            for start in range(0, len(head), 700):
+                sock.sendall(head[start : start + 700])
+            sock.recv(1000)
+
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = of(pid, tracer.rows())
+    assert sorted((row["role"], row["target"], row["host"]) for row in rows) == [
+        ("client", "/x", "a.example"),
+        ("server", "/x", "a.example"),
+    ]
+
+
+def test_a_request_that_the_server_does_not_answer_is_told_when_the_connection_ends() -> None:
+    def deed() -> None:
+        server = Server(network.V4)
+        for _ in range(TIMES):
+            with socket.create_connection((network.V4, server.port)) as sock:
+                sock.sendall(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert sock.recv(10) == b""
+
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = of(pid, tracer.rows(), "client")
+    assert [(row["target"], row["status"], row["response_bytes"]) for row in rows] == [("/never", 0, None)] * TIMES
+
+
+def test_a_request_that_nobody_answers_is_told_after_the_wait() -> None:
+    with Viewed("trace_http", wait=30) as tracer, network.listener(network.V4) as server:
+        sock = socket.create_connection(server.getsockname())
+        port = sock.getsockname()[1]
+        sock.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert [row for row in tracer.rows() if row["local_port"] == port] == []
+        (row,) = [row for row in tracer.rows(later=31) if row["local_port"] == port]
+        sock.close()
+    assert (row["target"], row["status"], row["latency"]) == ("/slow", 0, 30 * 10**9)
+
+
+def test_what_is_no_http_and_other_ports_are_no_rows() -> None:
+    def deed() -> None:
+        server = Server(network.V4)
+        connection = http.client.HTTPConnection(network.V4, server.port)
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        with network.listener(network.V4) as other, socket.create_connection(other.getsockname()) as sock:
+            sock.sendall(b"220 mail.example ESMTP\r\nPOST office\r\n")
+
+    with Viewed("trace_http", port=1) as tracer:
+        pid, _ = in_namespace(deed)
+        assert of(pid, tracer.rows()) == []
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        assert {row["target"] for row in of(pid, tracer.rows() + tracer.rest())} == {"/"}
