@@ -16,6 +16,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.linux_lsm import lsm_argument_texts
+from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
 from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
     address_text,
@@ -500,6 +501,10 @@ KINDS: dict[str, Kind] = {
         lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
         _show_lsm_arguments,
     ),
+    "gadget_module_flags": _bits("IGNORE_MODVERSIONS", "IGNORE_VERMAGIC", "COMPRESSED_FILE"),
+    "gadget_bpf_command": _spelt_with_raw(bpf_command_name),
+    "gadget_bpf_program_type": _spelt_with_raw(bpf_program_type_name, none="-"),
+    "gadget_bpf_map_type": _spelt_with_raw(bpf_map_type_name, none="-"),
     "gadget_namespaces": _spelt_with_raw(namespace_names, none="-"),
     "gadget_ptrace_request": _spelt_with_raw(ptrace_request_name, none="-"),
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.bpf import deeds
 from tests.bpf.deeds import syscall
+from tests.bpf.one_hook import one_hook
 from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf
@@ -86,8 +87,21 @@ def test_the_kernels_stack_leads_to_the_system_call() -> None:
     assert any("chroot" in frame for frame in record["stack"])
 
 
-def test_what_a_hook_does_not_know_is_not_made_up() -> None:
-    with Tracer("trace_capabilities") as tracer:
-        (hook, *_) = tracer.programs
-    (record,) = chroots(traced(lambda: syscall(CHROOT, b"/")))
-    assert record["audited"] == (0 if hook == "checked_tracepoint" else 1)
+@pytest.mark.parametrize(
+    ("hooks", "audited"),
+    [(("checked_tracepoint",), 0), (("checked_fexit",), 1), (("checked_starts", "checked_ends"), 1)],
+)
+def test_each_hook_sees_the_same_but_for_the_audit(hooks: tuple[str, ...], audited: int) -> None:
+    def deed() -> None:
+        assert syscall(CHROOT, b"/") == 0
+        assert syscall(SETUID, NOBODY) == 0
+        for _ in range(TIMES):
+            assert syscall(CHROOT, b"/") == -EPERM
+
+    with one_hook("trace_capabilities", *hooks, stack=True) as tracer:
+        pid, code = deeds.in_child(deed)
+        records = chroots([record for record in tracer.records() if record["pid"] == pid])
+    assert code == 0
+    assert [record["errno"] for record in records] == [0, *[EPERM] * TIMES]
+    assert {record["audited"] for record in records} == {audited}
+    assert all(any("chroot" in frame for frame in record["stack"]) for record in records)

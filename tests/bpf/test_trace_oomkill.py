@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.bpf import deeds
+from tests.bpf.one_hook import one_hook
 from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf
@@ -76,8 +77,9 @@ def of(pid: int, tracer: Tracer) -> list[dict[str, Any]]:
     return [record for record in tracer.records() if record["pid"] == pid]
 
 
-def test_each_kill_is_seen_once_with_its_limit(group: MemoryGroup) -> None:
-    with Tracer("trace_oomkill") as tracer:
+@pytest.mark.parametrize("hook", ["marked", "killed_fentry"])
+def test_each_kill_is_seen_once_with_its_limit(group: MemoryGroup, hook: str) -> None:
+    with one_hook("trace_oomkill", hook) as tracer:
         for _ in range(TIMES):
             pid, code = deeds.in_child(eat(group))
             assert code == KILLED
@@ -108,7 +110,7 @@ def test_the_victim_may_be_another_than_the_trigger(group: MemoryGroup) -> None:
 
     def trigger() -> None:
         group.enter()
-        memory = bytearray(LIMIT * 3 // 4)
+        memory = bytearray(LIMIT * 9 // 16)
         memory[::4096] = b"x" * len(memory[::4096])
 
     with Tracer("trace_oomkill") as tracer:

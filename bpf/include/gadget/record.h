@@ -53,6 +53,12 @@ typedef __u32 gadget_capability;
 typedef __s32 gadget_in_syscall;
 /* 1: yes, 2: no, 0: unknown. */
 typedef __u32 gadget_known_bool;
+/* MODULE_INIT_… */
+typedef __u32 gadget_module_flags;
+/* Of bpf(2): a command, and the types of programs and maps. ~0: none. */
+typedef __u32 gadget_bpf_command;
+typedef __u32 gadget_bpf_program_type;
+typedef __u32 gadget_bpf_map_type;
 /* CLONE_NEW… */
 typedef __u32 gadget_namespaces;
 /* ~0: none. */

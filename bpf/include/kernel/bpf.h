@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Programs and maps in the kernel, as far as gadgets read them. The trap: a file of bpf(2) says only by its operations
+ * which of the two it is, so what a descriptor means is known only from a call that succeeded. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct bpf_prog_aux {
+	__u32 id;
+	char name[16];
+};
+
+struct bpf_prog {
+	enum bpf_prog_type type;
+	struct bpf_prog_aux *aux;
+};
+
+struct bpf_map___identified {
+	__u32 id;
+};
+
+#pragma clang attribute pop
