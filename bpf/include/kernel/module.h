@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Kernel modules. The trap: a kernel without CONFIG_MODULES has neither the calls nor the tracepoints. */
+#pragma once
+
+#include <linux/types.h>
+
+/* MODULE_NAME_LEN (64 less a word), and as much of an alias that the kernel asks for. */
+#define MODULE_NAME_BYTES 64
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct module {
+	char name[1];
+};
+
+#pragma clang attribute pop
