@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace syscalls: emits one `struct trace_syscalls` for each system call when it returns, with its arguments and what they
- * point to. Calls that do not return (exit) are sent when they begin.
+ * trace syscalls: emits one `struct trace_syscalls` for each system call when it returns, with its arguments and what
+ * they point to. Calls that do not return (exit) are sent when they begin.
  *
- * Hooks: the raw tracepoints of all system calls. Which calls are wanted and which of their arguments point to what is the
- * client's table (kubectl_gadget/events/syscall_table.py), by number. The trap: after execve the caller's memory is gone, so
- * the record of such a call is made when it begins, and kept.
+ * Hooks: the raw tracepoints of all system calls. Which calls are wanted and which of their arguments point to what is
+ * the client's table (kubectl_gadget/events/syscall_table.py), by number. The trap: after execve the caller's memory is
+ * gone, so the record of such a call is made when it begins, and kept.
  */
 #include <gadget/compat.h>
 #include <gadget/output.h>

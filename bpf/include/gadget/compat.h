@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Whether a system call came from a 32-bit program. The raw tracepoints of all calls see those as well, whose numbers and
- * structures are others; the trap: a 64-bit program can make them, too (int 0x80), so it is asked how the call came.
+ * Whether a system call came from a 32-bit program. The raw tracepoints of all calls see those as well, whose numbers
+ * and structures are others; the trap: a 64-bit program can make them, too (int 0x80), so it is asked how the call
+ * came.
  */
 #pragma once
 

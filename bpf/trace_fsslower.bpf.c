@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace fsslower: emits one `struct trace_fsslower` for each read, write, open and fsync of a file that took long.
+ *
+ * Hooks: entry and exit of the kernel's functions for all file systems (vfs_read, …), where it has fexit; else those of
+ * the system calls. The trap: file systems on top of others call the same functions again, inside; only the outermost
+ * counts.
+ */
+#include <gadget/operation.h>
+#include <gadget/output.h>
+#include <gadget/path_at.h>
+#include <gadget/process.h>
+#include <gadget/slots.h>
+#include <gadget/string.h>
+#include <gadget/syscall.h>
+#include <kernel/inode.h>
+
+/* Calls that may be under way at the same time. */
+#define PENDING 16384
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
+
+/* A place in a file. ~0: the call has none. */
+typedef __u64 gadget_offset;
+
+struct trace_fsslower {
+	struct gadget_record record;
+	gadget_operation operation;
+	gadget_duration duration;
+	/* Read or written; ~0 for what does neither, or failed. */
+	gadget_bytes bytes;
+	gadget_offset offset;
+	gadget_errno errno;
+	gadget_path_at path;
+	gadget_path path_base;
+	__u32 unused2;
+};
+
+GADGET_RECORD(trace_fsslower);
+
+#define SLOW_BYTES GADGET_ROOM(sizeof(struct trace_fsslower) + 2 * (GADGET_PATH_BYTES + 2))
+
+/* In microseconds. */
+const volatile __u64 filter_min = 10000;
+/* Pipes, sockets, devices, too, which wait for others. */
+const volatile bool all_files = false;
+
+enum { READ, WRITE, OPEN, FSYNC };
+
+struct call {
+	__u64 thread;
+	__u64 operation;
+};
+
+struct started {
+	__u64 time;
+	/* How many of them are inside of each other. */
+	__u64 depth;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PENDING);
+	__type(key, struct call);
+	__type(value, struct started);
+} calls SEC(".maps");
+
+GADGET_SLOTS(slots, SLOW_BYTES);
+
+static __always_inline void start(__u64 operation)
+{
+	struct call call = {.thread = bpf_get_current_pid_tgid(), .operation = operation};
+	struct started new = {.time = bpf_ktime_get_boot_ns(), .depth = 1};
+	struct started *outer = bpf_map_lookup_elem(&calls, &call);
+
+	if (outer)
+		outer->depth++;
+	else if (bpf_map_update_elem(&calls, &call, &new, BPF_ANY))
+		gadget_count_map_full();
+}
+
+/* How long it took; 0 when that is too short to be told. */
+static __always_inline __u64 end(__u64 operation)
+{
+	struct call call = {.thread = bpf_get_current_pid_tgid(), .operation = operation};
+	struct started *started = bpf_map_lookup_elem(&calls, &call);
+	__u64 duration;
+
+	/* It had begun before the gadget did. */
+	if (!started)
+		return 0;
+	if (started->depth > 1) {
+		started->depth--;
+		return 0;
+	}
+	duration = bpf_ktime_get_boot_ns() - started->time;
+	bpf_map_delete_elem(&calls, &call);
+	return duration < filter_min * 1000 ? 0 : duration;
+}
+
+static __always_inline bool is_of_interest(struct file *file)
+{
+	struct file___inode *opened = (struct file___inode *)file;
+	__u32 kind = BPF_CORE_READ(opened, f_inode, i_mode) & S_IFMT;
+
+	return all_files || kind == S_IFREG || kind == S_IFDIR;
+}
+
+/* NULL: not wanted. To be ended by tell(). */
+static __always_inline struct trace_fsslower *begin(__u64 operation, __u64 duration, long result)
+{
+	static const gadget_operation words[] = {"read", "write", "open", "fsync"};
+	struct trace_fsslower *slow = gadget_take_slot(&slots);
+
+	if (!slow)
+		return NULL;
+	if (!gadget_begin(&slow->record))
+		goto unwanted;
+	__builtin_memcpy(slow->operation, words[operation], sizeof(gadget_operation));
+	if (!gadget_wanted_operation(slow->operation))
+		goto unwanted;
+	slow->duration = duration;
+	slow->errno = result < 0 ? -result : 0;
+	slow->bytes = slow->offset = ~0ULL;
+	slow->unused2 = 0;
+	return slow;
+unwanted:
+	gadget_give_back(slow);
+	return NULL;
+}
+
+static __always_inline void tell(struct trace_fsslower *slow, struct gadget_writer *writer)
+{
+	gadget_send(writer);
+	gadget_give_back(slow);
+}
+
+/* `after` is where the file is now, and ~0 where that means nothing. */
+static __always_inline int tell_of_file(__u64 operation, struct file *file, long result, __u64 after)
+{
+	__u64 duration = end(operation);
+	struct trace_fsslower *slow;
+	struct gadget_writer writer;
+
+	if (!duration || !file || !is_of_interest(file))
+		return 0;
+	slow = begin(operation, duration, result);
+	if (!slow)
+		return 0;
+	if ((operation == READ || operation == WRITE) && result >= 0) {
+		slow->bytes = result;
+		slow->offset = after == ~0ULL ? ~0ULL : after - result;
+	}
+	writer = gadget_write(slow, sizeof(*slow), SLOW_BYTES);
+	gadget_wrote(&writer, &slow->path, writer.progress->length, 0, false);
+	gadget_append_path(&writer, &slow->path_base, &file->f_path);
+	tell(slow, &writer);
+	return 0;
+}
+
+/* An open without a file: it failed. `name` is in the caller's memory or in the kernel's. */
+static __always_inline int tell_of_name(__s32 directory, const void *name, bool user, long result)
+{
+	__u64 duration = end(OPEN);
+	struct trace_fsslower *slow;
+	struct gadget_writer writer;
+	const char *text;
+
+	if (!duration)
+		return 0;
+	slow = begin(OPEN, duration, result);
+	if (!slow)
+		return 0;
+	writer = gadget_write(slow, sizeof(*slow), SLOW_BYTES);
+	if (user) {
+		gadget_append_path_at(&writer, &slow->path, &slow->path_base, directory, name);
+	} else {
+		gadget_append_kernel_string(&writer, &slow->path, name, GADGET_PATH_BYTES);
+		gadget_no_text(&slow->path_base);
+		text = gadget_written(&writer, &slow->path);
+		if (!text || *text != '/')
+			gadget_append_base(&writer, &slow->path_base, directory);
+	}
+	tell(slow, &writer);
+	return 0;
+}
+
+static __always_inline __u64 position(const long long *at)
+{
+	long long after;
+
+	return at && !bpf_probe_read_kernel(&after, sizeof(after), at) ? after : ~0ULL;
+}
+
+SEC("?fexit/vfs_read")
+int BPF_PROG(vfs_read_ends, struct file *file, char *buffer, __u64 bytes, long long *at, long result)
+{
+	return tell_of_file(READ, file, result, position(at));
+}
+
+SEC("?fexit/vfs_write")
+int BPF_PROG(vfs_write_ends, struct file *file, const char *buffer, __u64 bytes, long long *at, long result)
+{
+	return tell_of_file(WRITE, file, result, position(at));
+}
+
+SEC("?fexit/vfs_fsync_range")
+int BPF_PROG(vfs_fsync_range_ends, struct file *file, long long from, long long to, int only_data, int result)
+{
+	return tell_of_file(FSYNC, file, result, ~0ULL);
+}
+
+SEC("?fexit/do_filp_open")
+int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void *how, struct file *file)
+{
+	long result = (long)file;
+
+	if (result < 0 && result >= -4095)
+		return tell_of_name(directory, BPF_CORE_READ(name, name), false, result);
+	return tell_of_file(OPEN, file, 0, ~0ULL);
+}
+
+/*
+ * Programs are attached in their order here, exits first: an entry whose exit is missed would make all that follow seem
+ * to be inside of it.
+ */
+#define FUNCTION_STARTS(FUNCTION, OPERATION)                                                                           \
+	SEC("?fentry/" #FUNCTION)                                                                                      \
+	int FUNCTION##_starts(void *ctx)                                                                               \
+	{                                                                                                              \
+		start(OPERATION);                                                                                      \
+		return 0;                                                                                              \
+	}
+
+FUNCTION_STARTS(vfs_read, READ)
+FUNCTION_STARTS(vfs_write, WRITE)
+FUNCTION_STARTS(vfs_fsync_range, FSYNC)
+FUNCTION_STARTS(do_filp_open, OPEN)
+
+#define CALL_STARTS(CALL, OPERATION)                                                                                   \
+	SEC("tracepoint/syscalls/sys_enter_" #CALL)                                                                    \
+	int CALL##_starts(void *ctx)                                                                                   \
+	{                                                                                                              \
+		start(OPERATION);                                                                                      \
+		return 0;                                                                                              \
+	}
+
+static __always_inline __u64 file_position(struct file *file)
+{
+	struct file___inode *opened = (struct file___inode *)file;
+
+	return file ? BPF_CORE_READ(opened, f_pos) : ~0ULL;
+}
+
+/* Where the file stands afterwards. */
+#define MOVES(CALL, OPERATION)                                                                                         \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		struct file *file = gadget_file_of(gadget_argument(registers, 0));                                     \
+                                                                                                                       \
+		return tell_of_file(OPERATION, file, result, file_position(file));                                     \
+	}                                                                                                              \
+	CALL_STARTS(CALL, OPERATION)
+
+/* The place is the fourth argument; the fifth is its upper half on 32 bits alone. */
+#define AT_PLACE(CALL, OPERATION)                                                                                      \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		__u64 from = gadget_argument(registers, 3);                                                            \
+		struct file *file = gadget_file_of(gadget_argument(registers, 0));                                     \
+                                                                                                                       \
+		if (from == ~0ULL)                                                                                     \
+			return tell_of_file(OPERATION, file, result, file_position(file));                             \
+		return tell_of_file(OPERATION, file, result, from + (result > 0 ? result : 0));                        \
+	}                                                                                                              \
+	CALL_STARTS(CALL, OPERATION)
+
+#define SYNCS(CALL)                                                                                                    \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		return tell_of_file(FSYNC, gadget_file_of(gadget_argument(registers, 0)), result, ~0ULL);              \
+	}                                                                                                              \
+	CALL_STARTS(CALL, FSYNC)
+
+MOVES(read, READ)
+MOVES(readv, READ)
+MOVES(write, WRITE)
+MOVES(writev, WRITE)
+AT_PLACE(pread64, READ)
+AT_PLACE(preadv, READ)
+AT_PLACE(preadv2, READ)
+AT_PLACE(pwrite64, WRITE)
+AT_PLACE(pwritev, WRITE)
+AT_PLACE(pwritev2, WRITE)
+SYNCS(fsync)
+SYNCS(fdatasync)
+
+static __always_inline int opened(__s32 directory, const void *name, long result)
+{
+	if (result < 0)
+		return tell_of_name(directory, name, true, result);
+	return tell_of_file(OPEN, gadget_file_of(result), 0, ~0ULL);
+}
+
+#define POINTER(N) ((const void *)gadget_argument(registers, N))
+
+GADGET_ON_EXIT(open)
+{
+	return opened(AT_FDCWD, POINTER(0), result);
+}
+
+GADGET_ON_EXIT(creat)
+{
+	return opened(AT_FDCWD, POINTER(0), result);
+}
+
+GADGET_ON_EXIT(openat)
+{
+	return opened(gadget_argument(registers, 0), POINTER(1), result);
+}
+
+GADGET_ON_EXIT(openat2)
+{
+	return opened(gadget_argument(registers, 0), POINTER(1), result);
+}
+
+CALL_STARTS(open, OPEN)
+CALL_STARTS(creat, OPEN)
+CALL_STARTS(openat, OPEN)
+CALL_STARTS(openat2, OPEN)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
