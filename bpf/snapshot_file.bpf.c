@@ -2,8 +2,8 @@
 /*
  * snapshot file: emits one `struct snapshot_file` for each file that a process has open now, once.
  *
- * Hook: an iterator over all open files, which works without kprobes and needs no way into a container's namespaces. Threads
- * that share their process's descriptors are not seen twice.
+ * Hook: an iterator over all open files, which works without kprobes and needs no way into a container's namespaces.
+ * Threads that share their process's descriptors are not seen twice.
  */
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>

@@ -18,7 +18,7 @@ _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *("examples", "kind", "sort", "sums", "quotients", "tree"),
+    *("examples", "kind", "sort", "sums", "describes", "quotients", "tree"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -47,6 +47,7 @@ class Description:
     kind: Answer = "stream"
     sort: str = ""
     sums: tuple[str, ...] = ()
+    describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
     tree: bool = False
 
@@ -133,6 +134,7 @@ def read_description(path: Path) -> Description:
         kind=top.one_of("kind", get_args(Answer), "stream"),
         sort=top.get("sort", str, ""),
         sums=_names(top, "sums"),
+        describes=_names(top, "describes"),
         quotients=tuple(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
         tree=top.get("tree", bool, False),
     )

@@ -84,6 +84,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         kind=read.kind,
         sort=read.sort,
         sums=read.sums,
+        describes=read.describes,
         quotients=read.quotients,
         tree=read.tree,
     )
@@ -103,9 +104,9 @@ def _columns_of(read: Description, record: Record) -> tuple[Column, ...]:
     """Without those of every gadget that a total has not got, which begins with no gadget_record."""
     shared = {column.name for column in shared_columns()} - set(read.named)
     fields = {field.name for field in record.fields}
-    return tuple(
-        column for column in read.columns if column.name not in shared or _source(column) in fields or read.kind != "top"
-    )
+    if read.kind != "top":
+        return read.columns
+    return tuple(column for column in read.columns if column.name not in shared or _source(column) in fields)
 
 
 def _source(column: Column) -> str:
@@ -115,11 +116,13 @@ def _source(column: Column) -> str:
 
 def _check_totals(read: Description, columns: tuple[Column, ...], record: Record) -> None:
     fields = {field.name for field in record.fields}
-    wanted = {*read.sums, *(name for item in read.quotients for name in (item.field, item.of, item.per))}
+    of_quotients = (name for item in read.quotients for name in (item.field, item.of, item.per))
+    wanted = {*read.sums, *read.describes, *of_quotients}
     if missing := sorted(wanted - fields):
         raise UsageError(f"{read.path}: sums or quotients name {', '.join(missing)}, which is no field")
-    if read.sort and read.sort.removeprefix("-") not in {column.name for column in columns}:
-        raise UsageError(f"{read.path}: sort names {read.sort}, which is no column")
+    names = {column.name for column in columns}
+    if wrong := [name for name in read.sort.split(",") if name and name.removeprefix("-") not in names]:
+        raise UsageError(f"{read.path}: sort names {wrong[0]}, which is no column")
 
 
 def _check_columns(read: Description, columns: tuple[Column, ...], record: Record) -> None:

@@ -173,9 +173,11 @@ class Gadget:
     """what the programs send, when there is a view"""
     kind: Answer = "stream"
     sort: str = ""
-    """of tables that are no stream: the column that their rows are sorted by; with - in front, the highest first"""
+    """of tables that are no stream: the columns that rows are sorted by, with commas; - in front: the highest first"""
     sums: tuple[str, ...] = ()
     """fields of a total that add up; the others are its key"""
+    describes: tuple[str, ...] = ()
+    """further fields of a total that are not its key: what is known of whom it is about"""
     quotients: tuple[Quotient, ...] = ()
     tree: bool = False
     """rows have parents among each other (pid, ppid)"""
@@ -218,6 +220,7 @@ class Gadget:
             kind=value.get("kind", "stream"),
             sort=value.get("sort", ""),
             sums=tuple(value.get("sums", ())),
+            describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
             tree=value.get("tree", False),
         )

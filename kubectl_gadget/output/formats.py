@@ -10,8 +10,10 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
+from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
@@ -69,7 +71,14 @@ def make_sink(
 
         titles = headings(gadgets, names)
         shown = [heading.name for heading in titles]
-        return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
+
+        def table(stream: TextIO) -> TableSink:
+            return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
+
+        kind = gadgets[0].kind
+        if kind == "top" and terminal is not None:
+            return LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+        return table(stream) if kind == "stream" else BlockTable(stream, table, once=kind == "snapshot")
     if format == "json":
         return JsonSink(stream, MemberRows(chosen, several))
     if format == "yaml":
@@ -83,10 +92,15 @@ def make_sink(
     if format == "jsonpath":
         return TemplateSink(stream, template, members, known)
     columns, finds = custom_columns(template, frozenset(known))
-    return TableSink(
-        stream,
-        columns,
-        read=lambda rows: custom_cells(members.records(rows), finds),
-        terminal=terminal,
-        header=not options.no_headers,
-    )
+
+    def custom(stream: TextIO) -> TableSink:
+        return TableSink(
+            stream,
+            columns,
+            read=lambda rows: custom_cells(members.records(rows), finds),
+            terminal=terminal,
+            header=not options.no_headers,
+        )
+
+    kind = gadgets[0].kind
+    return custom(stream) if kind == "stream" else BlockTable(stream, custom, once=kind == "snapshot")

@@ -14,3 +14,7 @@ class OutputOptions:
     """auto, always, never"""
     columns: tuple[str, ...] = ()
     """--columns a,b: shown instead of the default ones"""
+    order: tuple[str, ...] = ()
+    """of a table that is drawn again and again: by which columns it is sorted at first"""
+    max_rows: int | None = None
+    """its rows; None: as many as the terminal has room for"""

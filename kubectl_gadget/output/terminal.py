@@ -23,6 +23,8 @@ class Terminal:
 
     width: Callable[[], int]
     color: bool = True
+    height: Callable[[], int] = lambda: 24
+    """its lines now"""
 
 
 def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
@@ -37,7 +39,13 @@ def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
         except OSError:  # the terminal has gone; the write that follows says so
             return 80
 
-    return Terminal(width, color=not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
+    def height() -> int:
+        try:
+            return os.get_terminal_size(descriptor).lines or 24
+        except OSError:
+            return 24
+
+    return Terminal(width, not environ.get("NO_COLOR") and environ.get("TERM") != "dumb", height)
 
 
 def wants_color(option: str, terminal: Terminal | None) -> bool:

@@ -7,14 +7,19 @@ whoever waits for something here must not outlive the first one for long.
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TextIO
 
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.output.formats import make_sink
+from kubectl_gadget.output.keys import Keys, can_read_keys
+from kubectl_gadget.output.live import LiveTable
+from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.backlog import Backlog
@@ -24,7 +29,7 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.request import build
-from kubectl_gadget.views.arrange import check
+from kubectl_gadget.views.arrange import check, order_of, shown_columns
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.stage import Stage, make_stage
 
@@ -48,7 +53,8 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
         compiled(options.filter), compiled(options.fail_on), compiled(options.expect), options.max_events
     )
     check(options.arrangement, gadgets)
-    sink = make_sink(options.output, gadgets, stdout, terminal=find_terminal(stdout, os.environ))
+    terminal = find_terminal(stdout, os.environ)
+    sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
     pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
     progress = Progress(stderr, options.quiet, options.verbose)
@@ -63,7 +69,21 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
         return Pipeline(backlog, gadgets, conditions, merge, sink, events, nodes.wants, make_stages)
 
     nodes = choose_nodes(options, progress)
-    return asyncio.run(Run(options, nodes, request, make_pipeline, progress).main())
+    run = Run(options, nodes, request, make_pipeline, progress)
+    descriptor = can_read_keys(sys.stdin)
+    if not isinstance(sink, LiveTable) or descriptor is None:
+        return asyncio.run(run.main())
+    sink.quit = run.quit
+    with Keys(descriptor, sink.key):
+        return asyncio.run(run.main())
+
+
+def _output(options: RunOptions) -> OutputOptions:
+    """With what the arrangement of tables says."""
+    gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
+    with_time = output.format not in ("table", "wide")
+    columns = output.columns or shown_columns(arrangement, gadget, with_time)
+    return replace(output, columns=columns, order=order_of(arrangement, gadget), max_rows=arrangement.max_rows)
 
 
 class Run:
@@ -114,6 +134,11 @@ class Run:
             if isinstance(result, BaseException):
                 raise result
         return self._conclude(pipeline, ended - self._began)
+
+    def quit(self) -> None:
+        """Ends the run as if its time were over. From any thread."""
+        if self._running:
+            self._loop.call_soon_threadsafe(self._stop, "quit")
 
     def _events(self) -> PipelineEvents:
         call = self._loop.call_soon_threadsafe

@@ -46,6 +46,8 @@ class Block(Rows):
     def __init__(self, rows: Rows, everything: Rows) -> None:
         super().__init__(rows.parts, rows.order)
         self.everything = everything
+        self.is_rest = False
+        """of an interval that the end of the run has cut short"""
 
 
 def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
@@ -60,6 +62,20 @@ def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
             raise UsageError(f"{' '.join(gadget.command)} has no tree")
 
 
+def shown_columns(arrangement: Arrangement, gadget: Gadget, with_time: bool) -> tuple[str, ...]:
+    """The columns of rows that were added up `by` some: those, and what adds up; none when nothing is asked for."""
+    if not arrangement.by:
+        return ()
+    adds_up = {*gadget.sums, *(quotient.field for quotient in gadget.quotients)}
+    found = [column.name for column in gadget.columns if column.field in adds_up and column.show == "default"]
+    return (*(("timestamp",) if with_time else ()), *arrangement.by, *found)
+
+
+def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
+    """The columns to sort by."""
+    return arrangement.sort or tuple(filter(None, gadget.sort.split(",")))
+
+
 def arrange(batches: Sequence[Batch], arrangement: Arrangement) -> Block:
     """One answer's rows of all nodes, as they are to be shown."""
     parts = [join(list(group)) for _, group in groupby(sorted(batches, key=_kind), key=_kind)]
@@ -68,7 +84,7 @@ def arrange(batches: Sequence[Batch], arrangement: Arrangement) -> Block:
     gadget = parts[0].gadget
     if gadget.sums:
         parts = add_up(parts, arrangement.by)
-    rows = sort(Rows(parts), gadget, arrangement.sort or ((gadget.sort,) if gadget.sort else ()))
+    rows = sort(Rows(parts), gadget, order_of(arrangement, gadget))
     if arrangement.tree:
         rows = as_tree(rows, arrangement.lines)
     return Block(rows if arrangement.max_rows is None else rows.head(arrangement.max_rows), rows)
@@ -79,7 +95,10 @@ def _kind(batch: Batch) -> tuple[str, str]:
 
 
 def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
-    """Rows with the same key become one, with the sums of all. The key is `by`, or all of the totals' own and the node."""
+    """Rows with the same key become one, with the sums of all.
+
+    The key is `by`, or all of the totals' own with the container instead of its cgroups, of which it may have several.
+    """
     gadget = batches[0].gadget
     groups: dict[Any, int] = {}
     first: list[list[int]] = [[] for _ in batches]
@@ -118,9 +137,10 @@ def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
     gadget = batch.gadget
     if by:
         return zip(*(_values(batch, name) for name in by), strict=True)
-    others = {*_FILLED_IN, *gadget.sums, *(quotient.field for quotient in gadget.quotients)}
-    fields = [field.name for field in gadget.record.fields if field.name not in others]
-    return zip(_values(batch, "node"), *(batch.raw(name).tolist() for name in fields), strict=True)
+    others = {*_FILLED_IN, *gadget.sums, *gadget.describes, *(quotient.field for quotient in gadget.quotients)}
+    own = [f.name for f in gadget.record.fields if f.name not in others and f.type != "gadget_cgroup"]
+    owner = (_values(batch, name) for name in ("node", "namespace", "pod", "container", "container_id"))
+    return zip(*owner, *(batch.raw(name).tolist() for name in own), strict=True)
 
 
 def _values(batch: Batch, name: str) -> list[Any]:

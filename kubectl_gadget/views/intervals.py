@@ -9,7 +9,7 @@ from collections.abc import Hashable
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import NO_ROWS, Rows
-from kubectl_gadget.views.arrange import Arrangement, arrange
+from kubectl_gadget.views.arrange import Arrangement, Block, arrange
 
 _WAIT_SHARE = 0.4
 _LEAST_WAIT_NS = 100_000_000
@@ -59,13 +59,17 @@ class Intervals:
 
     def flush(self) -> Rows:
         """What is left."""
-        return self._block() if self._batches or (self._once and self._ended) else NO_ROWS
+        if not self._batches and not (self._once and self._ended):
+            return NO_ROWS
+        block = self._block()
+        block.is_rest = not self._once
+        return block
 
     def next_release_ns(self) -> int | None:
         """When release has to be called at the latest; None when nothing waits."""
         return None if self._once or self._first_ended_ns is None else self._first_ended_ns + self._wait_ns
 
-    def _block(self) -> Rows:
+    def _block(self) -> Block:
         batches, self._batches = self._batches, []
         self._ended.clear()
         self._first_ended_ns = None

@@ -2,12 +2,13 @@
 /*
  * Sums instead of events: GADGET_TOTALS(key, value, entries) makes gadget_total(&key), the counters to add to.
  *
- * There are two hashes, and `gadget_totals` holds the one that counts now. At each interval the agent puts the other one
- * there and reads and clears the first. Nothing is lost in between: the kernel returns from that update only when every
- * program has ended that may have seen the first one (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
+ * There are two hashes, and `gadget_totals` holds the one that counts now. At each interval the agent puts the other
+ * one there and reads and clears the first. Nothing is lost in between: the kernel returns from that update only when
+ * every program has ended that may have seen the first one (maybe_wait_bpf_programs() of kernel/bpf/syscall.c,
+ * Linux 4.19).
  *
- * The trap: a value may be used by several CPUs at once, so it is added to by gadget_add() alone, and all in the program
- * that looked it up.
+ * The trap: a value may be used by several CPUs at once, so it is added to by gadget_add() alone, and all in the
+ * program that looked it up.
  */
 #pragma once
 
@@ -27,8 +28,8 @@ struct gadget_total {
 #define gadget_add(COUNTER, BY) __sync_fetch_and_add(&(COUNTER), BY)
 
 /*
- * KEY and VALUE are names of structs without padding, of a multiple of 8 bytes. gadget_total() gives NULL when there are
- * ENTRIES of them already, which is counted as lost.
+ * KEY and VALUE are names of structs without padding, of a multiple of 8 bytes. gadget_total() gives NULL when there
+ * are ENTRIES of them already, which is counted as lost.
  */
 #define GADGET_TOTALS(KEY, VALUE, ENTRIES)                                                                             \
 	struct gadget_totals_map {                                                                                     \
@@ -46,9 +47,11 @@ struct gadget_total {
 		__array(values, struct gadget_totals_map);                                                             \
 	} gadget_totals SEC(".maps") = {.values = {&gadget_totals_a}};                                                 \
                                                                                                                        \
+	/* Not on the stack, which a value may be too large for. */                                                    \
+	static const struct VALUE gadget_zeros = {};                                                                   \
+                                                                                                                       \
 	static __always_inline struct VALUE *gadget_total(const struct KEY *key)                                       \
 	{                                                                                                              \
-		const struct VALUE zeros = {};                                                                         \
 		struct VALUE *found;                                                                                   \
 		__u32 zero = 0;                                                                                        \
 		void *totals = bpf_map_lookup_elem(&gadget_totals, &zero);                                             \
@@ -60,7 +63,7 @@ struct gadget_total {
 		if (found)                                                                                             \
 			return found;                                                                                  \
 		/* Another CPU may be faster, which is as good. */                                                     \
-		bpf_map_update_elem(totals, key, &zeros, BPF_NOEXIST);                                                 \
+		bpf_map_update_elem(totals, key, &gadget_zeros, BPF_NOEXIST);                                          \
 		found = bpf_map_lookup_elem(totals, key);                                                              \
 		if (!found)                                                                                            \
 			gadget_count_map_full();                                                                       \

@@ -71,10 +71,18 @@ static __always_inline __s64 gadget_pages_of_kind(struct mm_struct *mm, int kind
 	struct mm_struct___atomic *atomic = (void *)mm;
 	__s64 pages = 0;
 
-	if (bpf_core_type_exists(struct mm_rss_stat))
-		bpf_core_read(&pages, sizeof(pages), &atomic->rss_stat.count[kind]);
-	else
-		bpf_core_read(&pages, sizeof(pages), &percpu->rss_stat[kind].count);
+	const void *counters;
+
+	if (bpf_core_field_exists(atomic->rss_stat.count)) {
+		counters = &atomic->rss_stat.count;
+		bpf_probe_read_kernel(&pages, sizeof(pages), counters + kind * sizeof(long));
+	} else {
+		/* How large one is depends on the kernel, and CO-RE does not know of an index that is a variable. */
+		counters = (const void *)mm + bpf_core_field_offset(percpu->rss_stat) +
+			   bpf_core_field_offset(struct percpu_counter, count);
+		bpf_probe_read_kernel(&pages, sizeof(pages),
+				      counters + kind * bpf_core_type_size(struct percpu_counter));
+	}
 	return pages > 0 ? pages : 0;
 }
 

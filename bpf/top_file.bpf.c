@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * top file: adds up what processes read from and write to files: how often, and how many bytes really moved.
+ *
+ * Hook: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
+ * moved, whatever was asked for. A file is known by its file system's device and its inode. Not seen: files that are
+ * mapped, io_uring, and calls of 32-bit programs.
+ */
+#include <gadget/output.h>
+#include <gadget/path.h>
+#include <gadget/totals.h>
+#include <kernel/inode.h>
+#include <kernel/ptrace.h>
+
+#define FILES 32768
+#define FILE_TYPE 0170000
+#define REGULAR 0100000
+/* Of a path; of a longer one the upper part is left out. */
+#define PATH_BYTES 512
+#define ROOM GADGET_ROOM(sizeof(struct gadget_record) + GADGET_PATH_BYTES + 1)
+
+#if defined(__TARGET_ARCH_x86)
+enum {
+	READ = 0,
+	WRITE = 1,
+	PREAD64 = 17,
+	PWRITE64 = 18,
+	READV = 19,
+	WRITEV = 20,
+	SENDFILE = 40,
+	PREADV = 295,
+	PWRITEV = 296,
+	COPY_FILE_RANGE = 326,
+	PREADV2 = 327,
+	PWRITEV2 = 328,
+};
+#else
+enum {
+	READ = 63,
+	WRITE = 64,
+	READV = 65,
+	WRITEV = 66,
+	PREAD64 = 67,
+	PWRITE64 = 68,
+	PREADV = 69,
+	PWRITEV = 70,
+	SENDFILE = 71,
+	COPY_FILE_RANGE = 285,
+	PREADV2 = 286,
+	PWRITEV2 = 287,
+};
+#endif
+
+/* The bits of FILE_TYPE in an inode's mode. */
+typedef __u32 gadget_file_type;
+/* 12 bits of major, 20 of minor number. */
+typedef __u32 gadget_device_number;
+
+struct file_key {
+	gadget_cgroup cgroup;
+	__u64 inode;
+	gadget_device_number device;
+	__u32 pid;
+};
+
+struct file_value {
+	__u64 reads;
+	__u64 writes;
+	gadget_bytes read_bytes;
+	gadget_bytes written_bytes;
+	gadget_comm comm;
+	gadget_file_type type;
+	gadget_path path;
+	char unused_names[PATH_BYTES];
+};
+
+struct top_file {
+	struct gadget_total interval;
+	struct file_key key;
+	struct file_value value;
+};
+
+GADGET_RECORD(top_file);
+
+/* Pipes, sockets and devices, too. */
+const volatile bool show_all = false;
+
+GADGET_TOTALS(file_key, file_value, FILES);
+GADGET_SCRATCH(scratch, ROOM);
+
+static __always_inline struct file *file_of(__s32 fd)
+{
+	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd);
+	struct file *file = NULL;
+
+	if (fd >= 0 && fd < BPF_CORE_READ(table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
+
+static __always_inline void describe(struct file_value *value, struct file *file, __u32 mode)
+{
+	struct gadget_record *room = gadget_scratch(&scratch);
+	struct gadget_writer writer;
+	struct gadget_text path;
+	__u64 length;
+
+	gadget_comm_of(gadget_task(), value->comm);
+	value->type = mode & FILE_TYPE;
+	/* There is none, unless one is found. */
+	value->path.length = 1;
+	if (!room)
+		return;
+	writer = gadget_write(room, sizeof(*room), ROOM);
+	gadget_append_path(&writer, &path, &file->f_path);
+	if (!path.offset)
+		return;
+	bpf_probe_read_kernel(value->unused_names, sizeof(value->unused_names), room + 1);
+	length = path.length & ~GADGET_CUT;
+	if (length > PATH_BYTES)
+		path.length = PATH_BYTES | GADGET_CUT;
+	value->path.length = path.length;
+	value->path.offset = offsetof(struct top_file, value) + offsetof(struct file_value, unused_names);
+}
+
+static __always_inline void count(__s32 fd, __u64 bytes, bool write)
+{
+	struct file *file = file_of(fd);
+	struct file___inode *opened = (void *)file;
+	struct inode___file *inode;
+	struct file_key key = {};
+	struct file_value *value;
+	__u32 mode;
+
+	if (!file)
+		return;
+	inode = BPF_CORE_READ(opened, f_inode);
+	mode = BPF_CORE_READ(inode, i_mode);
+	if (!show_all && (mode & FILE_TYPE) != REGULAR)
+		return;
+	key.cgroup = bpf_get_current_cgroup_id();
+	key.inode = BPF_CORE_READ(inode, i_ino);
+	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	key.pid = gadget_node_pid(gadget_task());
+	value = gadget_total(&key);
+	if (!value)
+		return;
+	if (!value->path.length)
+		describe(value, file, mode);
+	if (write) {
+		gadget_add(value->writes, 1);
+		gadget_add(value->written_bytes, bytes);
+	} else {
+		gadget_add(value->reads, 1);
+		gadget_add(value->read_bytes, bytes);
+	}
+}
+
+SEC("raw_tp/sys_exit")
+int moved(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
+	long bytes = ctx->args[1];
+	__s32 number, from = -1, to = -1;
+
+	if (bytes < 0)
+		return 0;
+	number = BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER);
+	switch (number) {
+	case READ:
+	case READV:
+	case PREAD64:
+	case PREADV:
+	case PREADV2:
+		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+		break;
+	case WRITE:
+	case WRITEV:
+	case PWRITE64:
+	case PWRITEV:
+	case PWRITEV2:
+		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+		break;
+	case SENDFILE:
+		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_1);
+		break;
+	case COPY_FILE_RANGE:
+		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_2);
+		break;
+	default:
+		return 0;
+	}
+	if (!gadget_counts())
+		return 0;
+	if (from >= 0)
+		count(from, bytes, false);
+	if (to >= 0)
+		count(to, bytes, true);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * top process: adds up the CPU time of each process, and says what it has of memory and threads.
+ *
+ * Hook: the tracepoint sched_stat_runtime, by which the scheduler tells what a task has used, at each switch and each
+ * tick. Only then is a process that never sleeps seen in each interval. Not seen: time of interrupts, and, before Linux
+ * 6.9, of tasks with a real-time priority.
+ */
+#include <gadget/other_task.h>
+#include <gadget/totals.h>
+#include <kernel/task_state.h>
+
+#define PROCESSES 65536
+
+/* In thousandths of a CPU. */
+typedef __u64 gadget_millicores;
+
+struct process_key {
+	gadget_cgroup cgroup;
+	/* On the node. */
+	__u32 pid;
+	__u32 unused;
+};
+
+struct process_value {
+	gadget_duration cpu_time;
+	gadget_bytes memory;
+	gadget_timestamp started;
+	gadget_comm comm;
+	__u32 ppid;
+	__u32 container_pid;
+	gadget_uid uid;
+	__u32 threads;
+};
+
+struct top_process {
+	struct gadget_total interval;
+	struct process_key key;
+	struct process_value value;
+	/* Filled in by the client. */
+	gadget_millicores cpu;
+};
+
+GADGET_RECORD(top_process);
+
+GADGET_TOTALS(process_key, process_value, PROCESSES);
+
+/* The name and the numbers are those of the process, whatever its threads are called. */
+static __always_inline void describe(struct process_value *value, const struct gadget_record *record,
+				     struct task_struct *task)
+{
+	gadget_comm_of(gadget_read(task, group_leader), value->comm);
+	value->memory = gadget_memory_of(task);
+	value->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	value->ppid = record->ppid;
+	value->container_pid = record->container_pid;
+	value->uid = record->uid;
+	value->threads = gadget_threads_of(task);
+}
+
+SEC("tp_btf/sched_stat_runtime")
+int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
+{
+	struct gadget_record record;
+	struct process_key key = {};
+	struct process_value *value;
+
+	/* It is told by whoever looks after the queue, not always by the task itself. */
+	if (!task->tgid || !gadget_begin_for_task(&record, task))
+		return 0;
+	key.cgroup = record.cgroup;
+	key.pid = record.pid;
+	value = gadget_total(&key);
+	if (!value)
+		return 0;
+	if (!value->cpu_time)
+		describe(value, &record, task);
+	gadget_add(value->cpu_time, runtime);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,61 @@
+"""Keys as they are pressed, from a terminal, while something else prints.
+
+The trap: the terminal must be as it was when the program ends, whatever ends it; so use it in a with statement. Ctrl-C
+stays a signal.
+"""
+
+import os
+import select
+import termios
+import threading
+import tty
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+_LOOK_SECONDS = 0.1
+
+
+class Keys:
+    """Calls `pressed` with each key, from a thread of its own."""
+
+    def __init__(self, descriptor: int, pressed: Callable[[str], object]) -> None:
+        self._descriptor = descriptor
+        self._pressed = pressed
+        self._before: list[int | list[bytes | int]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="keys", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._before = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor, termios.TCSANOW)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            if not select.select([self._descriptor], [], [], _LOOK_SECONDS)[0]:
+                continue
+            data = os.read(self._descriptor, 64)
+            if not data:
+                return
+            text = data.decode(errors="ignore")
+            # Arrows and their like come as an escape and more, and mean nothing here.
+            for key in text if not text.startswith("\x1b") or text == "\x1b" else "":
+                self._pressed(key)
+
+
+def can_read_keys(stream: object) -> int | None:
+    """The descriptor of a terminal to read keys from, None when this is none or another job has it."""
+    try:
+        descriptor: int = stream.fileno()  # type: ignore[attr-defined]
+        if os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp():
+            return descriptor
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None

@@ -1,0 +1,148 @@
+"""A table that is drawn again in the same place at each interval, and that keys sort, filter, stop and end.
+
+It uses no alternate screen: what was there before stays above, and the last table stays when the run ends. The trap:
+keys come from another thread than rows, so all that draws holds the lock.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filter import Filter, compile_filter
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.blocks import MakeTable, table_text
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.output.widths import cut
+from kubectl_gadget.views.arrange import Block, sort
+
+_LINES_AROUND = 3
+"""The header, the line about keys, and the one that the cursor is on."""
+_HELP = "<> sort by  r reverse  f filter  p pause  q quit"
+_ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
+
+
+class LiveTable(Sink):
+    """For one gadget. `columns` are those that are shown, `order` is how rows are sorted at first."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        make_table: MakeTable,
+        terminal: Terminal,
+        gadget: Gadget,
+        columns: Sequence[str],
+        order: Sequence[str],
+        max_rows: int | None,
+    ) -> None:
+        self._stream = stream
+        self._make_table = make_table
+        self._terminal = terminal
+        self._gadget = gadget
+        self._columns = list(columns)
+        self._order = list(order)
+        self._max_rows = max_rows
+        self._lock = threading.Lock()
+        self._rows: Rows | None = None
+        self._drawn = 0
+        self._paused = False
+        self._filter: Filter | None = None
+        self._typed: str | None = None
+        self._trouble = ""
+        self.quit: Callable[[], object] = lambda: None
+        """called when the user has had enough"""
+
+    def write_block(self, rows: Rows) -> None:
+        with self._lock:
+            # What was there for a moment at the end is no table to stay on the screen.
+            if self._paused or (self._drawn and isinstance(rows, Block) and rows.is_rest):
+                return
+            self._rows = rows.everything if isinstance(rows, Block) else rows
+            self._draw()
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write_block(rows)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+    def key(self, key: str) -> None:
+        """What a key does. From any thread."""
+        with self._lock:
+            if self._typed is not None:
+                self._type(key)
+            else:
+                self._command(key)
+            if self._rows is not None:
+                self._draw()
+                self._stream.flush()
+
+    def _command(self, key: str) -> None:
+        match key:
+            case "q" | "\x03" | "\x04":
+                self.quit()
+            case "p" | " ":
+                self._paused = not self._paused
+            case "r":
+                self._order = [_reversed(self._order[0]), *self._order[1:]] if self._order else []
+            case "<" | ">" | "s":
+                self._sort_by_next(-1 if key == "<" else 1)
+            case "f" | "/":
+                self._typed = self._filter.text if self._filter else ""
+
+    def _type(self, key: str) -> None:
+        assert self._typed is not None
+        if key in _ENTER:
+            try:
+                self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None
+            except UsageError as error:
+                self._trouble = str(error).partition("\n")[0]
+                return
+            self._typed, self._trouble = None, ""
+        elif key == _ESCAPE:
+            self._typed, self._trouble = None, ""
+        elif key in _ERASE:
+            self._typed = self._typed[:-1]
+        elif key.isprintable():
+            self._typed += key
+
+    def _sort_by_next(self, step: int) -> None:
+        now = self._order[0].removeprefix("-") if self._order else ""
+        place = self._columns.index(now) + step if now in self._columns else 0
+        name = self._columns[place % len(self._columns)]
+        adds_up = {*self._gadget.sums, *(quotient.field for quotient in self._gadget.quotients)}
+        self._order = [f"-{name}" if name in adds_up else name]
+
+    def _draw(self) -> None:
+        assert self._rows is not None
+        rows = self._rows
+        if self._filter is not None:
+            rows = Rows([self._filter.select(part) for part in sort(rows, self._gadget, ()).parts])
+        rows = sort(rows, self._gadget, self._order)
+        room = max(1, self._terminal.height() - _LINES_AROUND)
+        rows = rows.head(min(room, self._max_rows or room))
+        lines = [*table_text(self._make_table, rows).splitlines(), self._status()]
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        # Each line is cleared behind its text instead of before, or it would flicker.
+        self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
+        self._drawn = len(lines)
+
+    def _status(self) -> str:
+        if self._typed is not None:
+            text = f"filter: {self._typed}_  {self._trouble or '(a CEL expression; Enter, or Esc)'}"
+        else:
+            parts = [f"sort: {','.join(self._order)}"] if self._order else []
+            parts += [f"filter: {self._filter.text}"] if self._filter else []
+            parts += ["PAUSED"] if self._paused else []
+            text = "  ".join([*parts, _HELP])
+        return cut(escape(text), max(1, self._terminal.width() - 1))
+
+
+def _reversed(item: str) -> str:
+    return item[1:] if item.startswith("-") else f"-{item}"

@@ -1,0 +1,45 @@
+"""As tracer.Tracer, for gadgets whose answer is a state or sums: through the agent's own code for these.
+
+with Answers("top_file") as top:
+    …
+    records = top.take()
+"""
+
+from typing import Any
+
+from kubectl_gadget.agent.answer import Answer
+from kubectl_gadget.agent.counters import CpuCounters
+from kubectl_gadget.agent.iterators import Snapshot
+from kubectl_gadget.agent.ring import open_ring
+from kubectl_gadget.agent.totals import Totals
+from tests.bpf.tracer import Tracer, split
+
+
+class Answers(Tracer):
+    """One gadget, attached. Nothing is taken before take()."""
+
+    answer: Answer
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, ring_bytes=4096, **options)
+
+    def __enter__(self) -> "Answers":
+        self._object = self._load(self.gadget)
+        for program in self._object.chosen:
+            self._object.attach(program)
+        cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
+        assert cpus is not None
+        assert events is not None
+        self.counters = CpuCounters(cpus.fd, cpus.entries)
+        self._ring = open_ring(events.fd, events.entries, self.counters)
+        if self.gadget.kind == "snapshot":
+            self.answer = Snapshot(self._object)
+        else:
+            self.answer = Totals(self._object, 1.0, self.gadget.record.size)
+        return self
+
+    def take(self) -> list[dict[str, Any]]:
+        """The records of a snapshot, or of an interval that ends now."""
+        self.answer.due = 0.0
+        self.answer.collect(1.0)
+        return [self._decode(record) for piece in self.answer.ship() for record in split(piece.records)]

@@ -1,0 +1,51 @@
+"""top process: CPU time that the kernel accounts to a process in other ways, too."""
+
+import os
+import time
+
+import pytest
+
+from tests.bpf import deeds
+from tests.bpf.answers import Answers
+
+pytestmark = pytest.mark.bpf
+
+
+def test_cpu_time_is_what_the_process_used() -> None:
+    receive, send = os.pipe()
+
+    def burn() -> None:
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        os.write(send, str(time.process_time_ns()).encode())
+
+    with Answers("top_process") as top:
+        pid, code = deeds.in_child(burn)
+        records = [record for record in top.take() if record["pid"] == pid]
+    used = int(os.read(receive, 64))
+    os.close(receive)
+    os.close(send)
+    assert code == 0
+    (record,) = records
+    # What it used to fork and to exit is the rest.
+    assert used * 0.95 <= record["cpu_time"] <= used + 200_000_000
+    assert record["ppid"] == os.getpid()
+    assert 1 << 20 < record["memory"] < 4 << 30
+
+
+def test_a_process_that_never_sleeps_is_in_each_interval() -> None:
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            pass
+    try:
+        with Answers("top_process", pid=pid) as top:
+            sums = []
+            for _ in range(5):
+                time.sleep(0.2)
+                sums.append(sum(record["cpu_time"] for record in top.take()))
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert all(sums)

@@ -1,0 +1,96 @@
+"""top syscalls: calls that are counted, and that the taking of sums loses none of them."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.bpf import deeds
+from tests.bpf.answers import Answers
+
+pytestmark = pytest.mark.bpf
+TIMES, FAILING = 20_011, 6_007
+WORKERS = 3
+# A call that nobody else makes while we count.
+CALL = 147 if deeds.X86 else 126
+"""sched_get_priority_min"""
+FIFO, NONSENSE = 1, 99
+
+
+def begin(deed: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        deed()
+        os._exit(0)
+    return pid
+
+
+def call_often() -> None:
+    for turn in range(TIMES):
+        deeds.syscall(CALL, NONSENSE if turn < FAILING else FIFO)
+
+
+def test_no_call_is_lost_while_sums_are_taken_under_load() -> None:
+    taken: list[dict[str, Any]] = []
+    takes = 0
+    with Answers("top_syscalls", syscall=CALL) as top:
+        working = {begin(call_often) for _ in range(WORKERS)}
+        while working:
+            taken += top.take()
+            takes += 1
+            if done := os.waitpid(-1, os.WNOHANG)[0]:
+                working.remove(done)
+        taken += top.take()
+        lost = top.lost
+    assert takes > 10
+    assert sum(record["count"] for record in taken) == WORKERS * TIMES
+    assert sum(record["errors"] for record in taken) == WORKERS * FAILING
+    assert sum(record["timed"] for record in taken) == WORKERS * TIMES
+    assert {record["syscall"] for record in taken} == {CALL}
+    assert lost == 0
+
+
+def test_time_is_that_between_entry_and_return() -> None:
+    with Answers("top_syscalls", syscall=CALL) as top:
+        deeds.syscall(CALL, FIFO)
+        (record,) = top.take()
+    assert 0 < record["total"] < 1_000_000_000
+
+    with Answers("top_syscalls") as top:
+        pid, code = deeds.in_child(lambda: time.sleep(0.11))
+        records = top.take()
+    assert pid
+    assert code == 0
+    assert [record for record in records if record["total"] >= 110_000_000], "a sleep takes its time"
+
+
+def test_an_interval_is_as_long_as_the_time_between_two_takes() -> None:
+    with Answers("top_syscalls", syscall=CALL) as top:
+        top.take()
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        deeds.syscall(CALL, FIFO)
+        (record,) = top.take()
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert before <= record["timestamp"] <= after
+    assert record["interval"] > 0
+
+
+def test_what_was_taken_is_not_there_again() -> None:
+    with Answers("top_syscalls", syscall=CALL) as top:
+        for _ in range(7):
+            deeds.syscall(CALL, FIFO)
+        assert [record["count"] for record in top.take()] == [7]
+        assert top.take() == []
+        assert top.take() == []
+        for _ in range(5):
+            deeds.syscall(CALL, FIFO)
+        assert [record["count"] for record in top.take()] == [5]
+
+
+def test_only_the_process_asked_for_counts() -> None:
+    with Answers("top_syscalls", syscall=CALL, pid=os.getpid()) as top:
+        deeds.syscall(CALL, FIFO)
+        deeds.in_child(lambda: deeds.syscall(CALL, FIFO))
+        assert [record["count"] for record in top.take()] == [1]
