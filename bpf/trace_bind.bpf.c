@@ -135,10 +135,11 @@ int bind_exit(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
 	int fd = gadget_argument(registers, 0);
+	long result = gadget_result(ctx);
 	struct trace_bind bind;
 	struct sock *sk;
 
-	if (filter_failed && !ctx->ret)
+	if (filter_failed && !result)
 		return 0;
 	sk = gadget_socket_of_fd(fd);
 	if (!is_inet(sk) || !gadget_begin(&bind.record))
@@ -148,7 +149,7 @@ int bind_exit(struct trace_event_raw_sys_exit *ctx)
 		gadget_no_ip(bind.address);
 		bind.asked_port = 0;
 	}
-	send(&bind, sk, ctx->ret);
+	send(&bind, sk, result);
 	return 0;
 }
 

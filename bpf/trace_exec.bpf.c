@@ -144,20 +144,22 @@ SEC("tracepoint/syscalls/sys_exit_execve")
 int execve_failed(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	long result = gadget_result(ctx);
 
-	if (ctx->ret >= 0)
+	if (result >= 0)
 		return 0;
-	return failed(ctx->ret, (void *)gadget_argument(registers, 0), (void *)gadget_argument(registers, 1));
+	return failed(result, (void *)gadget_argument(registers, 0), (void *)gadget_argument(registers, 1));
 }
 
 SEC("tracepoint/syscalls/sys_exit_execveat")
 int execveat_failed(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	long result = gadget_result(ctx);
 
-	if (ctx->ret >= 0)
+	if (result >= 0)
 		return 0;
-	return failed(ctx->ret, (void *)gadget_argument(registers, 1), (void *)gadget_argument(registers, 2));
+	return failed(result, (void *)gadget_argument(registers, 1), (void *)gadget_argument(registers, 2));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -147,7 +147,7 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 SEC("tracepoint/syscalls/sys_exit_open")
 int open_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(ctx->ret);
+	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
 	if (!open)
@@ -160,7 +160,7 @@ int open_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_creat")
 int creat_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(ctx->ret);
+	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
 	if (!open)
@@ -172,7 +172,7 @@ int creat_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_openat")
 int openat_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(ctx->ret);
+	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
 	if (!open)
@@ -185,7 +185,7 @@ int openat_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_openat2")
 int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(ctx->ret);
+	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
 	/* How the program wrote it, not the kernel: the layout is the ABI's, without CO-RE. */
 	__u64 how[2] = {};
@@ -202,7 +202,7 @@ int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_open_by_handle_at")
 int open_by_handle_at_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	struct trace_open *open = begin_syscall(ctx->ret);
+	struct trace_open *open = begin_syscall(gadget_result(ctx));
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
 	if (!open)

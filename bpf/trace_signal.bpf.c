@@ -118,7 +118,8 @@ static __always_inline int failed(long result, __s32 code, __s32 target, __u32 n
 	{                                                                                                              \
 		struct pt_regs *registers = gadget_registers(gadget_task());                                           \
                                                                                                                        \
-		return failed(ctx->ret, CODE, gadget_argument(registers, TARGET), gadget_argument(registers, SIGNAL)); \
+		return failed(gadget_result(ctx), CODE, gadget_argument(registers, TARGET),                            \
+			      gadget_argument(registers, SIGNAL));                                                     \
 	}
 
 ON_FAILURE(kill, SI_USER, 0, 1)

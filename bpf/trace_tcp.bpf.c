@@ -309,16 +309,16 @@ static __always_inline void accept_failed(struct sock *listener, long result)
 	send(&tcp);
 }
 
-static __always_inline int accept_returned(struct trace_event_raw_sys_exit *ctx)
+static __always_inline int accept_returned(long result)
 {
 	struct sock *sk;
 
-	if (ctx->ret >= 0) {
-		sk = gadget_socket_of_fd(ctx->ret);
+	if (result >= 0) {
+		sk = gadget_socket_of_fd(result);
 		if (sk && is_tcp(sk))
-			accepted(sk, ctx->ret);
-	} else if (!is_no_result(ctx->ret)) {
-		accept_failed(gadget_socket_of_fd((int)gadget_argument(gadget_registers(gadget_task()), 0)), ctx->ret);
+			accepted(sk, result);
+	} else if (!is_no_result(result)) {
+		accept_failed(gadget_socket_of_fd((int)gadget_argument(gadget_registers(gadget_task()), 0)), result);
 	}
 	return 0;
 }
@@ -326,13 +326,13 @@ static __always_inline int accept_returned(struct trace_event_raw_sys_exit *ctx)
 SEC("tracepoint/syscalls/sys_exit_accept")
 int accept_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	return accept_returned(ctx);
+	return accept_returned(gadget_result(ctx));
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int accept4_exit(struct trace_event_raw_sys_exit *ctx)
 {
-	return accept_returned(ctx);
+	return accept_returned(gadget_result(ctx));
 }
 
 /* What io_uring accepts does not pass by the system calls; the others are told when those return, with descriptor. */
@@ -353,26 +353,26 @@ SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_exit(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
+	long result = gadget_result(ctx);
 	struct gadget_owner *owner;
 	struct trace_tcp tcp;
 	struct sock *sk;
 	int fd;
 
-	if (ctx->ret >= 0 || is_no_result(ctx->ret) || ctx->ret == -EINPROGRESS || ctx->ret == -EALREADY ||
-	    ctx->ret == -EISCONN)
+	if (result >= 0 || is_no_result(result) || result == -EINPROGRESS || result == -EALREADY || result == -EISCONN)
 		return 0;
 	fd = gadget_argument(registers, 0);
 	sk = gadget_socket_of_fd(fd);
 	if (!sk || !is_tcp(sk))
 		return 0;
 	owner = gadget_owner_of(sk);
-	if (owner && owner->state == STATE(FAILED, -ctx->ret)) {
+	if (owner && owner->state == STATE(FAILED, -result)) {
 		gadget_forget_owner(sk);
 		return 0;
 	}
 	if (!gadget_begin(&tcp.record))
 		return 0;
-	begin_operation(&tcp, OPERATION_CONNECT, -ctx->ret);
+	begin_operation(&tcp, OPERATION_CONNECT, -result);
 	set_endpoints(&tcp, sk);
 	tcp.fd = fd;
 	if (!gadget_user_address(tcp.remote, &tcp.remote_port, (const void *)gadget_argument(registers, 1))) {

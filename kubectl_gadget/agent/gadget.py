@@ -13,6 +13,7 @@ from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.errors import AgentError
 
@@ -70,7 +71,7 @@ class Gadget:
         entries = self._entries
         chosen = [(entry.programs, entry.skipped) for entry in entries] or [(self._object.chosen, [])]
         programs = [
-            {"chosen": names, "hooks": [self._object.section(name) for name in names], "skipped": skipped}
+            {"chosen": names, "hooks": [self._object.hook(name) for name in names], "skipped": skipped}
             for names, skipped in chosen
         ]
         return {"name": self.name, "programs": programs}
@@ -100,8 +101,9 @@ class Gadget:
     def _try(self) -> bool:
         """One attempt with the present choice. False: a program was refused, and the choice is another now."""
         wanted = [name for entry in self._entries for name in entry.programs] if self._entries else None
+        kind = RawSyscallObject if self._node.get(VARIABLE) else BpfObject
         try:
-            object = BpfObject(self._elf, self.name, wanted)
+            object = kind(self._elf, self.name, wanted)
         except Failure as failure:
             raise refusal.refused(f"gadget {self.name}", failure) from None
         program = None

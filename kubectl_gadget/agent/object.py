@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from kubectl_gadget.agent import cgroups, libbpf
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.errors import AgentError
 
 _HASH = 1
 _TRACING, _TRACE_RAW_TP = 26, 23
@@ -51,6 +52,17 @@ class BpfMap:
         """Sets max_entries, before the object is loaded."""
         self._lib.call("bpf_map__set_max_entries", self._pointer, entries)
 
+    def text(self) -> str:
+        """What a map of constants holds, as UTF-8 up to its first NUL."""
+        size = ctypes.c_size_t()
+        start = self._lib.raw("bpf_map__initial_value", self._pointer, ctypes.byref(size))
+        return ctypes.string_at(start, size.value).partition(b"\0")[0].decode()
+
+    def set(self, key: int, value: int) -> None:
+        """Sets one entry of a map from u32 to u32, once the object is loaded."""
+        k, v = ctypes.c_uint32(key), ctypes.c_uint32(value)
+        self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
+
     def reuse(self, fd: int) -> None:
         """Makes the object use the existing map `fd` instead of one of its own, before it is loaded."""
         self._lib.call("bpf_map__reuse_fd", self._pointer, fd)
@@ -81,6 +93,10 @@ class BpfObject:
         section: bytes = self._lib.raw("bpf_program__section_name", self._programs[program])
         return section.decode().removeprefix("?")
 
+    def hook(self, program: str) -> str:
+        """Where it is attached in fact, for people."""
+        return self.section(program)
+
     def map(self, name: str) -> BpfMap | None:
         """None when the object has no such map."""
         pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, name.encode())
@@ -94,6 +110,17 @@ class BpfObject:
         if not start or offset < 0 or offset + len(value) > size.value:
             raise ValueError(f"{len(value)} bytes at {offset} are outside the object's variables")
         ctypes.memmove(start + offset, value, len(value))
+
+    def make_raw(self, program: str, tracepoint: str) -> None:
+        """Makes a program one for this raw tracepoint (tp_btf), whatever its section says, before it is loaded."""
+        pointer = self._programs[program]
+        self._lib.call("bpf_program__set_type", pointer, _TRACING)
+        self._lib.call("bpf_program__set_expected_attach_type", pointer, _TRACE_RAW_TP)
+        self._lib.call("bpf_program__set_attach_target", pointer, 0, tracepoint.encode())
+
+    def program_fd(self, program: str) -> int:
+        """The file descriptor of a loaded program. It ends with the object."""
+        return int(self._lib.call("bpf_program__fd", self._programs[program]))
 
     def load(self) -> None:
         """Loads the chosen programs and creates the maps."""
@@ -111,6 +138,9 @@ class BpfObject:
             self._links[program] = self._lib.call("bpf_program__attach_cgroup", pointer, root)
         finally:
             os.close(root)
+
+    def attached(self, program: str) -> bool:
+        return program in self._links
 
     def iterate(self, program: str) -> bytes:
         """Runs an attached iterator program to its end; what it wrote with bpf_seq_write()."""
@@ -137,8 +167,7 @@ class BpfObject:
     def run(self, program: str) -> int:
         """Runs a loaded raw_tp program once in this process's context; what it returned. Linux 5.10, no arguments."""
         options = libbpf.TestRunOptions(size=ctypes.sizeof(libbpf.TestRunOptions))
-        fd = self._lib.call("bpf_program__fd", self._programs[program])
-        self._lib.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+        self._lib.call("bpf_prog_test_run_opts", self.program_fd(program), ctypes.byref(options))
         return int(options.retval)
 
     def detach(self) -> None:
@@ -158,6 +187,18 @@ class BpfObject:
         pointer = None
         while pointer := self._lib.raw(f"bpf_object__next_{what}", self._pointer, pointer):
             yield pointer
+
+
+def own_elf(name: str) -> bytes:
+    """One of the agent's own objects, for this machine's architecture. Raises AgentError."""
+    path = os.path.join(os.path.dirname(__file__), "..", "built", "objects", os.uname().machine, f"{name}.bpf.o")
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise AgentError(
+            f"the agent's own BPF object cannot be read: {error}", "build the BPF objects (make setup)"
+        ) from None
 
 
 class HashMap:

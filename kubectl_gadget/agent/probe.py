@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from kubectl_gadget.agent import cgroups, libbpf
-from kubectl_gadget.agent.refusal import PERF_IS_CLOSED, lockdown, missing_capabilities, perf_is_closed
+from kubectl_gadget.agent.refusal import lockdown, missing_capabilities, perf_is_closed
 from kubectl_gadget.errors import AgentError
 
 _RINGBUF = 27
@@ -21,12 +21,17 @@ def can() -> dict[str, bool | None]:
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
         "ring_buffer": _ring_buffer(),
         "tracepoint": _in_tracefs("events"),
-        "syscall_tracepoint": False if perf_is_closed() else _in_tracefs("events/syscalls"),
+        "syscall_tracepoint": syscall_tracepoints(),
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
         "fentry": _fentry(),
         "lsm": _bpf_lsm(),
     }
+
+
+def syscall_tracepoints() -> bool | None:
+    """Whether programs can be attached to the tracepoints of single system calls. If not, syscalls.py does without."""
+    return False if perf_is_closed() else _in_tracefs("events/syscalls")
 
 
 def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
@@ -47,14 +52,6 @@ def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
     if lockdown() == "confidentiality":
         why = "the kernel is locked down (confidentiality)"
         found.append(problem("BPF programs cannot read memory", why, "boot with lockdown=integrity"))
-    if perf_is_closed():
-        found.append(problem("gadgets that follow system calls cannot run", *PERF_IS_CLOSED))
-    elif not can["syscall_tracepoint"]:
-        why = (
-            "there is no /sys/kernel/tracing/events/syscalls: tracefs is not mounted, or CONFIG_FTRACE_SYSCALLS is off"
-        )
-        remedy = "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)"
-        found.append(problem("gadgets that follow system calls cannot run", why, remedy))
     return found
 
 
@@ -93,7 +90,7 @@ def _fentry() -> bool | None:
 
 
 def _perf_unit(name: str) -> bool:
-    return os.path.exists(f"/sys/bus/event_source/devices/{name}")
+    return not perf_is_closed() and os.path.exists(f"/sys/bus/event_source/devices/{name}")
 
 
 def _bpf_lsm() -> bool | None:
@@ -105,7 +102,7 @@ def _bpf_lsm() -> bool | None:
 
 
 def describe() -> dict[str, Any]:
-    """`cgroup_root`, `can` and `problems` of HELLO."""
+    """`cgroup_root`, `can`, `syscalls` and `problems` of HELLO."""
     features = can()
     found = problems(features)
     root = ""
@@ -113,4 +110,5 @@ def describe() -> dict[str, Any]:
         root = cgroups.find_root()
     except AgentError as error:
         found.append(problem("containers cannot be told apart", str(error), error.remedy))
-    return {"cgroup_root": root, "can": features, "problems": found}
+    way = "tracepoint" if features["syscall_tracepoint"] else "tp_btf"
+    return {"cgroup_root": root, "can": features, "syscalls": way, "problems": found}

@@ -15,7 +15,7 @@ CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 3
 """Bits in CapEff."""
 
 PERF_IS_CLOSED = (
-    "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep tracepoints for CAP_SYS_ADMIN",
+    "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep perf events for CAP_SYS_ADMIN",
     "give the agent the capability SYS_ADMIN, or set the node's sysctl kernel.perf_event_paranoid=2",
 )
 """Cause and remedy."""
@@ -36,6 +36,9 @@ _UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type
 _FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)")
 _TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
 _BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
+_OTHER_CONTEXT = "func 'sys_exit' doesn't have"
+"""So the verifier, of a program that RawSyscallObject runs."""
+_NO_CALL = re.compile(r"failed to find the system call '([^']+)'")
 _MAP = re.compile(r"map '([^']+)': failed to create")
 _CHATTER = re.compile(
     r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
@@ -66,8 +69,8 @@ def lockdown() -> str:
 
 
 def perf_is_closed() -> bool:
-    """Whether perf_event_open(), by which programs are attached to tracepoints of system calls, refuses us although
-    CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default: 3 and more is their own addition."""
+    """Whether perf_event_open(), by which programs are attached to tracepoints, kprobes and uprobes, refuses us
+    although CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default: 3 and more are their own."""
     try:
         with open("/proc/sys/kernel/perf_event_paranoid") as file:
             return int(file.read()) > 2 and "SYS_ADMIN" not in capabilities()
@@ -104,6 +107,11 @@ def reason(failure: Failure) -> tuple[str, str | None]:
         helper = found[1].split("#")[0]
         since = _NEWER_HELPERS.get(helper)
         return f"the kernel has no helper {helper}", f"Linux {since} or newer" if since else "a newer kernel"
+    if _OTHER_CONTEXT in text:
+        why = "it reads the context of a tracepoint, and on this node system calls are followed without tracepoints"
+        return why, "gadget_result(ctx) of gadget/syscall.h, or set the node's sysctl kernel.perf_event_paranoid=2"
+    if found := _NO_CALL.search(text):
+        return f"this architecture has no system call {found[1]}", None
     if found := _MAP.search(text):
         return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.10 or newer"
     return "\n".join([os.strerror(failure.errno), *telling_lines(failure.log)]), None

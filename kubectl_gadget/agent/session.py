@@ -20,6 +20,7 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.shipping import Shipper
+from kubectl_gadget.agent.syscalls import VARIABLE
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
 
@@ -187,9 +188,10 @@ class Session:
         containers.set_filter(run.get("filter") or {})
         containers.drain()
         try:
+            variables = containers.variables() | {VARIABLE: int(not probe.syscall_tracepoints())}
             for index, spec in enumerate(run["gadgets"]):
                 elf = self._objects[spec["object"]]
-                gadget = Gadget(index, spec, elf, containers.variables(), containers.verdicts_fd)
+                gadget = Gadget(index, spec, elf, variables, containers.verdicts_fd)
                 gadget.start()
                 self._gadgets.append(gadget)
         except (KeyError, IndexError, TypeError, AttributeError) as error:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent import counters, libbpf, refusal
 from kubectl_gadget.agent.counters import CpuCounters
-from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.object import BpfObject, own_elf
 from kubectl_gadget.agent.ring import open_ring
 from kubectl_gadget.errors import AgentError
 
@@ -34,7 +34,7 @@ class Watcher:
 
     def __init__(self) -> None:
         try:
-            self._object = BpfObject(_elf(), "containers")
+            self._object = BpfObject(own_elf("containers"), "containers")
             self._load()
         except libbpf.Failure as failure:
             raise refusal.refused("following containers", failure) from None
@@ -77,14 +77,3 @@ class Watcher:
         self._ring.close()
         self._counters.close()
         self._object.close()
-
-
-def _elf() -> bytes:
-    path = os.path.join(os.path.dirname(__file__), "..", "built", "objects", os.uname().machine, "containers.bpf.o")
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise AgentError(
-            f"the agent's own BPF object cannot be read: {error}", "build the BPF objects (make setup)"
-        ) from None

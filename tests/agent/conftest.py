@@ -41,14 +41,15 @@ def opens(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def containers_object() -> Path:
-    """The agent's own object, where the agent looks for it; compiled when the build has not been run since a change."""
-    target = PROJECT / "kubectl_gadget" / "built" / "objects" / os.uname().machine / "containers.bpf.o"
-    source = PROJECT / "bpf" / "containers.bpf.c"
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        compile_bpf(source, target)
-    return target
+def own_objects() -> None:
+    """The agent's own objects, where the agent looks for them; compiled when the build has not been run since a
+    change."""
+    for name in ("containers", "syscalls"):
+        target = PROJECT / "kubectl_gadget" / "built" / "objects" / os.uname().machine / f"{name}.bpf.o"
+        source = PROJECT / "bpf" / f"{name}.bpf.c"
+        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            compile_bpf(source, target)
 
 
 def compile_bpf(source: Path, target: Path) -> None:

@@ -36,7 +36,7 @@ def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(probe, "lockdown", lambda: "confidentiality")
     lacking = {"btf": False, "ring_buffer": False, "syscall_tracepoint": None}
     found = probe.problems(lacking)
-    assert len(found) == 5
+    assert len(found) == 4
     assert all(problem["what"] and problem["why"] and problem["try"] for problem in found)
 
 

@@ -20,8 +20,10 @@ from kubectl_gadget.agent.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_
 from kubectl_gadget.agent.gadget import variable_bytes
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.probe import syscall_tracepoints
 from kubectl_gadget.agent.refusal import failed_program
 from kubectl_gadget.agent.ring import open_ring
+from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events.schema import Field, Gadget
 
@@ -29,10 +31,13 @@ HEADER = 8
 CUT = 0x8000
 CPUS = os.cpu_count() or 1
 MACHINE = os.uname().machine
+RAW_SYSCALLS = "RAW_SYSCALLS" in os.environ or not syscall_tracepoints()
+"""The environment variable has all tests run the other way, too."""
 
 
 class Tracer:
-    """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C."""
+    """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `raw_syscalls` does
+    as the agent where perf_event_open() is refused."""
 
     def __init__(
         self,
@@ -42,12 +47,16 @@ class Tracer:
         ring_bytes: int = 4 << 20,
         verdicts: dict[int, int] | None = None,
         variables: dict[str, Any] | None = None,
+        raw_syscalls: bool = RAW_SYSCALLS,
         **parameters: Any,
     ) -> None:
         self.gadget = read_gadget(built / "gadgets" / f"{name}.json")
         self._elf = object_bytes(name, MACHINE, built)
         self._ring_bytes = ring_bytes
+        self._raw_syscalls = raw_syscalls
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
+        if raw_syscalls and VARIABLE in self.gadget.globals:
+            self._values[VARIABLE] = True
         given = {key.replace("_", "-"): value for key, value in parameters.items()}
         self._parameters = {parameter.name: parameter.default for parameter in self.gadget.parameters} | given
         by_name = {parameter.name: parameter.variable for parameter in self.gadget.parameters}
@@ -123,7 +132,7 @@ class Tracer:
                 return object
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
-        object = BpfObject(self._elf, self.gadget.name, programs)
+        object = (RawSyscallObject if self._raw_syscalls else BpfObject)(self._elf, self.gadget.name, programs)
         for name, value in self._values.items():
             place = self.gadget.globals[name]
             object.set_variable(place.offset, variable_bytes(value, place.size))

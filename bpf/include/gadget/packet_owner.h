@@ -11,8 +11,8 @@
 
 #include <gadget/other_task.h>
 #include <gadget/socket_owner.h>
+#include <gadget/syscall.h>
 #include <kernel/iterator.h>
-#include <kernel/tracepoint.h>
 
 #define GADGET_ALLOW 1
 
@@ -83,9 +83,9 @@ int sending_v6(struct bpf_sock_addr *ctx)
 	return gadget_own_used(ctx);
 }
 
-static __always_inline int gadget_own_accepted(struct trace_event_raw_sys_exit *ctx)
+static __always_inline int gadget_own_accepted(long result)
 {
-	struct sock *sk = ctx->ret >= 0 ? gadget_socket_of_fd(ctx->ret) : NULL;
+	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
 
 	if (sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
@@ -95,13 +95,13 @@ static __always_inline int gadget_own_accepted(struct trace_event_raw_sys_exit *
 SEC("tracepoint/syscalls/sys_exit_accept")
 int accepted(struct trace_event_raw_sys_exit *ctx)
 {
-	return gadget_own_accepted(ctx);
+	return gadget_own_accepted(gadget_result(ctx));
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
 int accepted4(struct trace_event_raw_sys_exit *ctx)
 {
-	return gadget_own_accepted(ctx);
+	return gadget_own_accepted(gadget_result(ctx));
 }
 
 /* The first process that has the file open. */

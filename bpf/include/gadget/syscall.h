@@ -45,14 +45,33 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
 					 : BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER)))
 
 /*
- * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. It has `result`, what the call returns,
- * and its `registers`.
+ * Set by the agent where the kernel keeps the tracepoints of system calls from it: the same programs are then called
+ * from the raw tracepoints of all system calls (bpf/syscalls.bpf.c), whose context is another one.
+ */
+const volatile bool gadget_node_raw_syscalls = false;
+
+/* What the system call returns; `ctx` is the context of a program at its exit. */
+static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
+{
+	long result;
+
+	if (!gadget_node_raw_syscalls)
+		return ((struct trace_event_raw_sys_exit___perf *)ctx)->ret;
+	/* The second argument of the raw tracepoint. The compiler would make one load from either of two addresses of
+	 * both, and the verifier wants a constant distance from the context. */
+	asm volatile("%0 = *(u64 *)(%1 + 8)" : "=r"(result) : "r"(ctx));
+	return result;
+}
+
+/*
+ * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. It has `result`, what the call
+ * returns, and its `registers`.
  */
 #define GADGET_ON_EXIT(CALL)                                                                                           \
 	static __always_inline int CALL##_on_exit(long result, struct pt_regs *registers);                             \
 	SEC("tracepoint/syscalls/sys_exit_" #CALL)                                                                     \
 	int CALL##_ends(struct trace_event_raw_sys_exit *ctx)                                                          \
 	{                                                                                                              \
-		return CALL##_on_exit(ctx->ret, gadget_registers(gadget_task()));                                      \
+		return CALL##_on_exit(gadget_result(ctx), gadget_registers(gadget_task()));                            \
 	}                                                                                                              \
 	static __always_inline int CALL##_on_exit(long result, struct pt_regs *registers)

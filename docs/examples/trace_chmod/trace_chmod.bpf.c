@@ -52,7 +52,7 @@ int fchmodat_exit(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
-	return changed(ctx->ret, (const void *)gadget_argument(registers, 1), gadget_argument(registers, 2));
+	return changed(gadget_result(ctx), (const void *)gadget_argument(registers, 1), gadget_argument(registers, 2));
 }
 
 /* Since Linux 6.6. */
@@ -61,7 +61,7 @@ int fchmodat2_exit(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
-	return changed(ctx->ret, (const void *)gadget_argument(registers, 1), gadget_argument(registers, 2));
+	return changed(gadget_result(ctx), (const void *)gadget_argument(registers, 1), gadget_argument(registers, 2));
 }
 
 SEC("tracepoint/syscalls/sys_exit_chmod")
@@ -69,7 +69,7 @@ int chmod_exit(struct trace_event_raw_sys_exit *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
-	return changed(ctx->ret, (const void *)gadget_argument(registers, 0), gadget_argument(registers, 1));
+	return changed(gadget_result(ctx), (const void *)gadget_argument(registers, 0), gadget_argument(registers, 1));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 // The smallest gadgets there can be, for the agent's tests: one record head for each openat() and mkdir() of a process.
-// `never_loads` is what a verifier refuses, `nowhere` hooks what no kernel has.
+// `never_loads` is what a verifier refuses, `nowhere` hooks what no kernel has, and `reads_tracepoint` has to be on a
+// tracepoint, since it reads the result as it lies there.
 #include <gadget/output.h>
 #include <gadget/process.h>
 
@@ -19,6 +20,18 @@ SEC("tracepoint/syscalls/sys_exit_openat")
 int openat_exit(void *ctx)
 {
 	return send();
+}
+
+SEC("tracepoint/syscalls/sys_exit_openat")
+int openat_again(void *ctx)
+{
+	return send();
+}
+
+SEC("tracepoint/syscalls/sys_exit_openat")
+int reads_tracepoint(unsigned long *ctx)
+{
+	return ctx[2] ? send() : 0;
 }
 
 SEC("tracepoint/syscalls/sys_exit_mkdir")
