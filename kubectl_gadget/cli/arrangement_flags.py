@@ -9,7 +9,7 @@ from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.options import RunOptions
-from kubectl_gadget.views.arrange import Arrangement
+from kubectl_gadget.views.arrangement import Arrangement
 
 PANEL = "Table"
 _SORT, _ROWS, _BY, _INTERVAL, _TREE = (f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree"))

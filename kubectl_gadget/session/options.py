@@ -11,7 +11,7 @@ from typing import Any
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.options import OutputOptions
-from kubectl_gadget.views.arrange import Arrangement
+from kubectl_gadget.views.arrangement import Arrangement
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ something else, so groups are made over all batches by what their members say.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,27 +16,12 @@ from kubectl_gadget.events.batch import Batch, join
 from kubectl_gadget.events.members import column_members
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.views.arrangement import Arrangement
 from kubectl_gadget.views.columns import find_column
 from kubectl_gadget.views.tree import as_tree
 
 _FILLED_IN = ("timestamp", "interval")
 """Fields of a total that are neither its key nor its sums."""
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """How the tables of a run are made."""
-
-    sort: tuple[str, ...] = ()
-    """columns, with - in front the highest first; none: as the gadget says"""
-    max_rows: int | None = None
-    by: tuple[str, ...] = ()
-    """columns; rows that agree in all of them are added up to one"""
-    tree: bool = False
-    lines: bool = True
-    """whether a tree has lines, which only tables have a use for"""
-    interval: float = 1.0
-    """seconds"""
 
 
 class Block(Rows):

@@ -9,7 +9,8 @@ from collections.abc import Hashable
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import NO_ROWS, Rows
-from kubectl_gadget.views.arrange import Arrangement, Block, arrange
+from kubectl_gadget.views.arrange import Block, arrange
+from kubectl_gadget.views.arrangement import Arrangement
 
 _WAIT_SHARE = 0.4
 _LEAST_WAIT_NS = 100_000_000

@@ -9,7 +9,8 @@ from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.arrange import Arrangement, arrange
+from kubectl_gadget.views.arrange import arrange
+from kubectl_gadget.views.arrangement import Arrangement
 from kubectl_gadget.views.columns import headings
 from tests.views.test_arrange import TOP, part
 

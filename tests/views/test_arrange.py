@@ -10,7 +10,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.schema import Column, Field, Gadget, Quotient, Record
-from kubectl_gadget.views.arrange import Arrangement, arrange, check, shown_columns
+from kubectl_gadget.views.arrange import arrange, check, shown_columns
+from kubectl_gadget.views.arrangement import Arrangement
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.rows import MemberRows
 
