@@ -215,3 +215,38 @@ async def test_a_label_selector_shows_only_pods_that_match(
         (Path(f"/proc/{started[name].containers['spaceship'].pid}/root/tmp") / "go").touch()
     outcome = await runner.finish(interrupt=False)
     assert [row["pod"] for row in outcome.rows] == ["xwing"] * OPENS
+
+
+async def test_a_snapshot_ends_by_itself_when_all_nodes_have_answered(
+    cluster: FakeCluster, runner: Runner, pods: DemoPods
+) -> None:
+    await asyncio.to_thread(pods.start_pod, "default", "xwing", {"spaceship": ["/bin/sleep", "1000"]})
+    await runner.start("snapshot", "process", "-A", "-o", "json", "--filter", 'pod == "xwing"')
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 0
+    found = [(row["node"], row["comm"], row["args"]) for row in outcome.rows if row["comm"] == "sleep"]
+    assert sorted(found) == [(node, "sleep", ["/bin/sleep", "1000"]) for node in sorted(cluster.nodes)]
+
+
+async def test_a_snapshot_names_the_node_that_does_not_answer_and_shows_the_rest(
+    cluster: FakeCluster, runner: Runner
+) -> None:
+    cluster.faults.refused_exec["node-2"] = 500
+    await runner.start("snapshot", "process", "-A", "--host", "-o", "json")
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code == 1
+    assert {row["node"] for row in outcome.rows} == {"node-1"}
+    assert "failed: node-2" in outcome.errors
+
+
+async def test_sums_over_nodes_are_exact(cluster: FakeCluster, runner: Runner, pods: DemoPods) -> None:
+    write = f"i=0; while [ $i -lt {OPENS} ]; do echo 1234 >>{FILE}; i=$((i+1)); done"
+    await runner.start("top", "file", "-A", "-o", "json", "--by", "pod,path", "--interval", "300ms")
+    await runner.until_said("on 2/2 nodes")
+    await asyncio.to_thread(pods.run_short, "default", "xwing", ["/bin/sh", "-c", write], "spaceship")
+    outcome = await runner.finish()
+    rows = [row for row in outcome.rows if row["path"] == FILE]
+    # Both nodes are this machine, so each counts all.
+    assert sum(row["writes"] for row in rows) == len(cluster.nodes) * OPENS
+    assert sum(row["written_bytes"] for row in rows) == len(cluster.nodes) * OPENS * 5
+    assert {row["pod"] for row in rows} == {"xwing"}
