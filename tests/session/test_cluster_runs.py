@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 OPENS = 7
 FILE = f"/tmp/{uuid.uuid4().hex}"
 """of this test run, since other containers on this machine open files too"""
+SLEEP = ["/bin/sleep", "100003"]
 LOOP = f"i=0; while [ $i -lt {OPENS} ]; do : >{FILE}; i=$((i+1)); done"
 
 
@@ -220,12 +221,13 @@ async def test_a_label_selector_shows_only_pods_that_match(
 async def test_a_snapshot_ends_by_itself_when_all_nodes_have_answered(
     cluster: FakeCluster, runner: Runner, pods: DemoPods
 ) -> None:
-    await asyncio.to_thread(pods.start_pod, "default", "xwing", {"spaceship": ["/bin/sleep", "1000"]})
+    await asyncio.to_thread(pods.start_pod, "default", "xwing", {"spaceship": SLEEP})
     await runner.start("snapshot", "process", "-A", "-o", "json", "--filter", 'pod == "xwing"')
     outcome = await runner.finish(interrupt=False)
     assert outcome.code == 0
-    found = [(row["node"], row["comm"], row["args"]) for row in outcome.rows if row["comm"] == "sleep"]
-    assert sorted(found) == [(node, "sleep", ["/bin/sleep", "1000"]) for node in sorted(cluster.nodes)]
+    found = [row for row in outcome.rows if row["args"] == SLEEP]
+    assert sorted(row["node"] for row in found) == sorted(cluster.nodes)
+    assert {row["container"] for row in found} == {"spaceship"}
 
 
 async def test_a_snapshot_names_the_node_that_does_not_answer_and_shows_the_rest(
