@@ -174,7 +174,8 @@ class Gadget:
             case "top":
                 self.answer = Totals(object, self._spec["interval_ms"] / 1000, self._spec["record_bytes"])
             case kind:
-                raise AgentError(f"gadget {self.name}: this agent knows no gadgets of kind {kind!r}", "update the agents")
+                what = f"gadget {self.name}: this agent knows no gadgets of kind {kind!r}"
+                raise AgentError(what, "update the agents")
 
     def _refused(self, program: str | None, failure: Failure) -> None:
         entry = next((entry for entry in self._entries if program in entry.programs), None)
