@@ -32,6 +32,9 @@ class ClusterNodes:
         self._agents: Agents | None = None
         self._starting_since: float | None = None
 
+    async def begin(self) -> None:
+        """Nothing: what the user typed is checked first."""
+
     def wants(self, pod_uid: str) -> bool | None:
         """What the label selector says of this pod."""
         return None if self._targets is None else self._targets.wants(pod_uid)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
 from kubectl_gadget.cluster.options import Selection
-from kubectl_gadget.session.local import open_local
+from kubectl_gadget.session.local import LocalStream, open_local
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import Open
@@ -35,6 +35,9 @@ class Nodes(Protocol):
 
     reconnect: bool
     """whether a broken stream is opened again"""
+
+    async def begin(self) -> None:
+        """Starts what takes time and may be in vain. Nothing is traced and nothing made in a cluster before `watch`."""
 
     def wants(self, pod_uid: str) -> bool | None:
         """Whether rows of this pod are wanted, where no agent can tell; None: not known yet. From any thread."""
@@ -64,6 +67,11 @@ class LocalNodes:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
+        self._stream: LocalStream | None = None
+
+    async def begin(self) -> None:
+        """Starts the agent, which waits for its orders."""
+        self._stream = await open_local()
 
     def wants(self, pod_uid: str) -> bool | None:
         """The agent's filter says it all."""
@@ -72,10 +80,17 @@ class LocalNodes:
     async def watch(self) -> AsyncIterator[NodeChange]:
         """One change: this machine, under the name that its agent gives itself."""
         name = os.environ.get("NODE_NAME") or socket.gethostname()
-        yield NodeChange(add={name: open_local}, filters={name: local_filter(self._selection)})
+        yield NodeChange(add={name: self._open}, filters={name: local_filter(self._selection)})
 
     async def close(self) -> None:
-        """Nothing was created."""
+        """Ends the agent if nobody has asked for it."""
+        if self._stream is not None:
+            await self._stream.close()
+
+    async def _open(self) -> LocalStream:
+        """The agent that was started; a new one after that."""
+        stream, self._stream = self._stream, None
+        return stream or await open_local()
 
 
 def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:

@@ -9,29 +9,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
-from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.keys import Keys, can_read_keys
-from kubectl_gadget.output.live import LiveTable
-from kubectl_gadget.output.options import OutputOptions
-from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.backlog import Backlog
-from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
+from kubectl_gadget.session.node import NodeSession, NodeState
 from kubectl_gadget.session.nodes import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.session.options import RunOptions
-from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.session.request import build
-from kubectl_gadget.views.arrange import check, order_of, shown_columns
-from kubectl_gadget.views.intervals import Intervals
-from kubectl_gadget.views.stage import Stage, make_stage
+
+if TYPE_CHECKING:  # what needs numpy
+    from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
+    from kubectl_gadget.session.preparation import Preparation
 
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 5.0
@@ -42,48 +33,29 @@ _ANSWER_SECONDS = 30.0
 def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     """Runs gadgets until they are told to stop, and returns the exit code.
 
-    Everything that the user typed is checked before anything is started. Raises GadgetError.
+    Everything that the user typed is checked before any agent is asked for anything. Raises GadgetError.
     """
-    gadgets = [run.gadget for run in options.gadgets]
-
-    def compiled(text: str | None) -> Filter | None:
-        return None if text is None else compile_filter(text, gadgets)
-
-    conditions = Conditions(
-        compiled(options.filter), compiled(options.fail_on), compiled(options.expect), options.max_events
-    )
-    check(options.arrangement, gadgets)
-    terminal = find_terminal(stdout, os.environ)
-    sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
-    pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
-    request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
     progress = Progress(stderr, options.quiet, options.verbose)
-    merge: TimeMerge | Intervals = TimeMerge(int(options.sort_wait * 1e9), options.sort)
-    if gadgets[0].kind != "stream":
-        merge = Intervals(options.arrangement, once=gadgets[0].kind == "snapshot")
+    return asyncio.run(_run(options, choose_nodes(options, progress), stdout, progress))
 
-    def make_stages() -> list[Stage | None]:
-        return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
 
-    def make_pipeline(backlog: Backlog, events: PipelineEvents) -> Pipeline:
-        return Pipeline(backlog, gadgets, conditions, merge, sink, events, nodes.wants, make_stages)
+async def _run(options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Progress) -> int:
+    await nodes.begin()
+    try:
+        from kubectl_gadget.output.live import LiveTable
+        from kubectl_gadget.session.preparation import prepare
 
-    nodes = choose_nodes(options, progress)
-    run = Run(options, nodes, request, make_pipeline, progress)
+        preparation = prepare(options, stdout)
+    except BaseException:
+        await nodes.close()
+        raise
+    run = Run(options, nodes, preparation, progress)
     descriptor = can_read_keys(sys.stdin)
-    if not isinstance(sink, LiveTable) or descriptor is None:
-        return asyncio.run(run.main())
-    sink.quit = run.quit
-    with Keys(descriptor, sink.key):
-        return asyncio.run(run.main())
-
-
-def _output(options: RunOptions) -> OutputOptions:
-    """With what the arrangement of tables says."""
-    gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
-    with_time = output.format not in ("table", "wide")
-    columns = output.columns or shown_columns(arrangement, gadget, with_time)
-    return replace(output, columns=columns, order=order_of(arrangement, gadget), max_rows=arrangement.max_rows)
+    if not isinstance(preparation.sink, LiveTable) or descriptor is None:
+        return await run.main()
+    preparation.sink.quit = run.quit
+    with Keys(descriptor, preparation.sink.key):
+        return await run.main()
 
 
 class Run:
@@ -93,14 +65,12 @@ class Run:
         self,
         options: RunOptions,
         nodes: Nodes,
-        request: RunRequest,
-        make_pipeline: Callable[[Backlog, PipelineEvents], Pipeline],
+        preparation: "Preparation",
         progress: Progress,
     ) -> None:
         self._options = options
         self._nodes = nodes
-        self._request = request
-        self._make_pipeline = make_pipeline
+        self._preparation = preparation
         self._progress = progress
         self._states: dict[str, NodeState] = {}
         self._sessions: dict[str, NodeSession] = {}
@@ -121,7 +91,7 @@ class Run:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
         self._loop = asyncio.get_running_loop()
         backlog = Backlog(self._options.buffer_bytes)
-        pipeline = self._make_pipeline(backlog, self._events())
+        pipeline = self._preparation.pipeline(self._nodes, backlog, self._events())
         self._catch_signals()
         showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")
         try:
@@ -140,7 +110,9 @@ class Run:
         if self._running:
             self._loop.call_soon_threadsafe(self._stop, "quit")
 
-    def _events(self) -> PipelineEvents:
+    def _events(self) -> "PipelineEvents":
+        from kubectl_gadget.session.pipeline import PipelineEvents
+
         call = self._loop.call_soon_threadsafe
         return PipelineEvents(
             stop=lambda why: call(self._stop, why),
@@ -149,7 +121,7 @@ class Run:
             answered=lambda node: call(self._has_answered, node),
         )
 
-    async def _stream(self, backlog: Backlog, pipeline: Pipeline) -> None:
+    async def _stream(self, backlog: Backlog, pipeline: "Pipeline") -> None:
         """Until the run is stopped; all nodes are detached when this returns."""
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch(tasks, backlog, pipeline), name="nodes of the run")
@@ -162,7 +134,7 @@ class Run:
             for task in self._running:
                 task.cancel()
 
-    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog, pipeline: Pipeline) -> None:
+    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog, pipeline: "Pipeline") -> None:
         try:
             async for change in self._nodes.watch():
                 for name, agent_filter in change.filters.items():
@@ -186,7 +158,7 @@ class Run:
             session = NodeSession(
                 state,
                 open_stream,
-                self._request,
+                self._preparation.request,
                 change.filters[name],
                 backlog,
                 self._progress,
@@ -290,7 +262,7 @@ class Run:
         self._signal = number
         self._stop("signal")
 
-    def _conclude(self, pipeline: Pipeline, seconds: float) -> int:
+    def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
         states = self._states
         if self._watch_error is not None:
             raise self._watch_error

@@ -1,0 +1,74 @@
+"""What a run needs before its first node is asked: filters, output and request, of what the user typed, and checked.
+
+The trap: this is where numpy comes in, which takes as long as an agent's start; run.py therefore has the local agent
+started first and comes here while it does.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
+from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.output.formats import make_sink
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.terminal import find_terminal
+from kubectl_gadget.session.backlog import Backlog
+from kubectl_gadget.session.node import RunRequest
+from kubectl_gadget.session.nodes import Nodes
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
+from kubectl_gadget.session.request import build
+from kubectl_gadget.views.arrange import check, order_of, shown_columns
+from kubectl_gadget.views.intervals import Intervals
+from kubectl_gadget.views.stage import Stage, make_stage
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that was checked."""
+
+    options: RunOptions
+    request: RunRequest
+    conditions: Conditions
+    sink: Sink
+
+    def pipeline(self, nodes: Nodes, backlog: Backlog, events: PipelineEvents) -> Pipeline:
+        """The pipeline of the run."""
+        options = self.options
+        gadgets = [run.gadget for run in options.gadgets]
+        merge: TimeMerge | Intervals = TimeMerge(int(options.sort_wait * 1e9), options.sort)
+        if gadgets[0].kind != "stream":
+            merge = Intervals(options.arrangement, once=gadgets[0].kind == "snapshot")
+
+        def make_stages() -> list[Stage | None]:
+            return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
+
+        return Pipeline(backlog, gadgets, self.conditions, merge, self.sink, events, nodes.wants, make_stages)
+
+
+def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
+    """Checks everything that the user typed. Raises GadgetError."""
+    gadgets = [run.gadget for run in options.gadgets]
+
+    def compiled(text: str | None) -> Filter | None:
+        return None if text is None else compile_filter(text, gadgets)
+
+    conditions = Conditions(
+        compiled(options.filter), compiled(options.fail_on), compiled(options.expect), options.max_events
+    )
+    check(options.arrangement, gadgets)
+    terminal = find_terminal(stdout, os.environ)
+    sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
+    pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
+    request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
+    return Preparation(options, request, conditions, sink)
+
+
+def _output(options: RunOptions) -> OutputOptions:
+    """With what the arrangement of tables says."""
+    gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
+    with_time = output.format not in ("table", "wide")
+    columns = output.columns or shown_columns(arrangement, gadget, with_time)
+    return replace(output, columns=columns, order=order_of(arrangement, gadget), max_rows=arrangement.max_rows)
