@@ -67,10 +67,6 @@ class Tracer:
 
     def __enter__(self) -> "Tracer":
         self._object = self._load(self.gadget)
-        for program in self._object.chosen:
-            self._object.attach(program)
-            if self._object.section(program).startswith("iter"):
-                self._object.iterate(program)
         cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
         assert cpus is not None
         assert events is not None
@@ -114,16 +110,22 @@ class Tracer:
         return data
 
     def _load(self, gadget: Gadget) -> BpfObject:
-        """With the first sets of programs that this kernel takes, and without the optional ones that it does not."""
+        """Loads and attaches the first sets of programs that this kernel takes, without the optional ones that it does
+        not."""
         wanted = [choice for choice in gadget.programs if choice.is_wanted(self._parameters)]
         choices = [[*choice.any_of, ()] if choice.optional else [*choice.any_of] for choice in wanted]
         while True:
             object = self._open([program for choice in choices for program in choice[0]])
+            attaching = None
             try:
                 object.load()
+                for attaching in object.chosen:
+                    object.attach(attaching)
+                    if object.section(attaching).startswith("iter"):
+                        object.iterate(attaching)
             except Failure as failure:
                 object.close()
-                refused = failed_program(failure.log)
+                refused = attaching or failed_program(failure.log)
                 choice = next((choice for choice in choices if refused in choice[0]), [])
                 if len(choice) < 2:
                     raise
