@@ -48,6 +48,8 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
     sys.stdout.flush()
     for node in nodes:
         _explain(node)
+    if raw := [node.node for node in nodes if (node.hello or {}).get("syscalls") == "tp_btf"]:
+        say(f"{', '.join(raw)}: system calls are followed by raw tracepoints, since the kernel keeps the others")
     if not any(node.pod for node in nodes):
         say("no agents are deployed; each run starts its own, and kubectl gadget deploy keeps them")
     return 0

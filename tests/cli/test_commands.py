@@ -31,6 +31,7 @@ HELLO = {
     "agent": "0.1.0",
     "kernel": "6.12.1",
     "architecture": "x86_64",
+    "syscalls": "tp_btf",
     "can": {"btf": True, "fentry": False, "lsm": None},
     "problems": [{"what": "gadgets \x1b[31m cannot run", "why": "no tracefs", "try": "mount it"}],
 }
@@ -120,6 +121,7 @@ def test_the_status_has_one_line_per_node_and_tells_problems_apart_from_it(capsy
     assert output.err.splitlines() == [
         "node-1: gadgets \\x1b[31m cannot run: no tracefs; try: mount it",
         "node-2: the image cannot be pulled",
+        "node-1: system calls are followed by raw tracepoints, since the kernel keeps the others",
     ]
 
 
