@@ -65,10 +65,11 @@ static __always_inline bool begins_message(struct __sk_buff *skb, __u32 offset)
 
 	if (bpf_skb_load_bytes(skb, offset, &word, sizeof(word)))
 		return false;
-	return word == WORD('H', 'T', 'T', 'P') || word == WORD('G', 'E', 'T', ' ') || word == WORD('P', 'O', 'S', 'T') ||
-	       word == WORD('P', 'U', 'T', ' ') || word == WORD('H', 'E', 'A', 'D') || word == WORD('D', 'E', 'L', 'E') ||
-	       word == WORD('O', 'P', 'T', 'I') || word == WORD('P', 'A', 'T', 'C') || word == WORD('C', 'O', 'N', 'N') ||
-	       word == WORD('T', 'R', 'A', 'C');
+	return word == WORD('H', 'T', 'T', 'P') || word == WORD('G', 'E', 'T', ' ') ||
+	       word == WORD('P', 'O', 'S', 'T') || word == WORD('P', 'U', 'T', ' ') ||
+	       word == WORD('H', 'E', 'A', 'D') || word == WORD('D', 'E', 'L', 'E') ||
+	       word == WORD('O', 'P', 'T', 'I') || word == WORD('P', 'A', 'T', 'C') ||
+	       word == WORD('C', 'O', 'N', 'N') || word == WORD('T', 'R', 'A', 'C');
 }
 
 /* How many bytes of the payload are to be sent; -1: nothing at all. */

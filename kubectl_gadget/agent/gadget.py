@@ -206,6 +206,11 @@ def variable_bytes(value: object, size: int) -> bytes:
         if len(text) > size:
             raise ValueError(f"it takes at most {size} bytes")
         return text.ljust(size, b"\0")
+    if isinstance(value, dict):
+        data = bytes.fromhex(str(value.get("hex")))
+        if len(data) > size:
+            raise ValueError(f"it takes at most {size} bytes")
+        return data.ljust(size, b"\0")
     if not isinstance(value, int):
-        raise ValueError("it has to be a number, a boolean or a string")
+        raise ValueError('it has to be a number, a boolean, a string or {"hex": …}')
     return value.to_bytes(size, "little", signed=value < 0)

@@ -14,7 +14,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Answer, Column, Example, Parameter, ProgramChoice, Quotient, Show
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
-_TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str}
+_TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),

@@ -32,7 +32,7 @@ Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_name
 def verb_group(verb: str, summary: str) -> Any:
     """`kubectl gadget trace`, with one sub-command per gadget."""
     entries = {
-        entry.command[-1]: Entry(entry.summary, "Gadgets", _loader(entry.name))
+        entry.command[-1]: Entry(entry.summary, "Gadgets", gadget_loader(entry.name))
         for entry in index()
         if entry.command[0] == verb
     }
@@ -111,7 +111,9 @@ def _flags(flags: RunFlags) -> int:
     raise NotImplementedError("a group only lends its flags")
 
 
-def _loader(name: str) -> Callable[[], Any]:
+def gadget_loader(name: str) -> Callable[[], Any]:
+    """What makes the command of the gadget `name` when it is asked for."""
+
     def load() -> Any:
         from kubectl_gadget.catalogue import load_gadget
 
@@ -131,6 +133,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         ]
     if parameter.type == "syscalls":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.syscalls]
+    if parameter.type == "pcap":
+        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="EXPRESSION", help=help), values.pcap]
     metavar = "N" if parameter.type == "int" else "TEXT"
     place = gadget.globals.get(parameter.variable)
     words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]

@@ -52,14 +52,18 @@ class Root(GadgetGroup):
         """The verbs, then the fixed commands."""
         order = list(_VERBS)
         verbs: dict[str, list[str]] = {}
+        alone: dict[str, Entry] = {}
         for entry in index():
-            verbs.setdefault(entry.command[0], []).append(entry.command[-1])
+            if len(entry.command) == 1:
+                alone[entry.command[0]] = Entry(entry.summary, "Gadgets", _gadget_loader(entry.name))
+            else:
+                verbs.setdefault(entry.command[0], []).append(entry.command[-1])
         named = sorted(verbs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order))
         found = {
             verb: Entry(f"{_VERBS.get(verb, _OTHER_VERB)}: {', '.join(names)}", "Gadgets", _verb_loader(verb))
             for verb, names in named
         }
-        return {**found, **self.fixed}
+        return {**found, **alone, **self.fixed}
 
     def unknown(self, name: str, path: str) -> UsageError:
         """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
@@ -79,6 +83,15 @@ def root() -> Any:
 
 def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     raise NotImplementedError("a group only lends its flags")
+
+
+def _gadget_loader(name: str) -> Any:
+    def load() -> Any:
+        from kubectl_gadget.cli.gadgets import gadget_loader
+
+        return gadget_loader(name)()
+
+    return load
 
 
 def _verb_loader(verb: str) -> Any:

@@ -24,7 +24,7 @@ LARGEST_RING = 1 << 30
 """Bytes. The ring is locked memory on every node."""
 SMALLEST_BUFFER = 1 << 20
 
-FORMATS = ("table", "wide", "json", "yaml", "csv", "name")
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng")
 TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -67,6 +67,18 @@ def syscalls(text: str) -> str:
         select(text)
     except UsageError as error:
         raise ValueError(f"{error}; {error.remedy}") from None
+    return text
+
+
+def pcap(text: str) -> str:
+    """An expression as tcpdump has them."""
+    from kubectl_gadget.errors import UsageError
+    from kubectl_gadget.events.pcap_filter import compile_filter
+
+    try:
+        compile_filter(text)
+    except UsageError as error:
+        raise ValueError(f"{error}; {error.remedy}" if error.remedy else str(error)) from None
     return text
 
 

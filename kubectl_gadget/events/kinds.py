@@ -264,6 +264,26 @@ def _fixed(batch: Batch, field: Field) -> FixedTexts:
     return FixedTexts(batch.raw(field))
 
 
+def _data(batch: Batch, field: Field) -> list[str | None]:
+    """Bytes that are no text, in base64."""
+    spans = batch.spans(field)
+    memory = batch.buffer.bytes.data
+    places = zip(spans.starts.tolist(), spans.lengths.tolist(), spans.readable.tolist(), strict=True)
+    return [
+        base64.b64encode(memory[start : start + length]).decode() if readable else None
+        for start, length, readable in places
+    ]
+
+
+def _data_members(column: str, field: Field) -> tuple[Member, ...]:
+    value = Member(column, "text", lambda batch: Texts(lambda: _data(batch, field), len(batch)))
+    return value, _cut_member(column, field)
+
+
+def _show_data(batch: Batch, field: Field) -> list[str]:
+    return [UNREAD if text is None else text for text in _data(batch, field)]
+
+
 def _span(batch: Batch, field: Field) -> SpanTexts:
     spans = batch.spans(field)
     buffer = batch.buffer
@@ -533,6 +553,8 @@ KINDS: dict[str, Kind] = {
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
     "gadget_role": _words("client", "server"),
+    "gadget_packet_direction": _words("in", "out"),
+    "gadget_data": Kind(_data_members, _show_data),
     "gadget_http_status": Kind(lambda column, field: (_number(column, field),), _show_positive),
     "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),
     "gadget_millicores": Kind(

@@ -75,8 +75,9 @@ class Parameter:
 
     name: str
     """the option without its dashes"""
-    type: Literal["bool", "int", "string", "syscalls"]
-    """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py"""
+    type: Literal["bool", "int", "string", "syscalls", "pcap"]
+    """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py. pcap:
+    an expression as tcpdump has them; the variable gets its instructions (pcap_filter.py)"""
     description: str
     variable: str
     """name of the `const volatile` global; empty: the gadget's view reads it"""

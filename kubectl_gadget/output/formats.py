@@ -16,13 +16,14 @@ from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_co
 from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.pcapng import PcapNgSink
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import DETAILS, EVENT, choose_columns, headings, nearest
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
 
-FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "jsonpath", "custom-columns")
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", "jsonpath", "custom-columns")
 """All formats; the last two take a template after `=`."""
 
 
@@ -87,6 +88,8 @@ def make_sink(
         return CsvSink(stream, gadgets, chosen, header=not options.no_headers)
     if format == "name":
         return NameSink(stream)
+    if format == "pcap-ng":
+        return PcapNgSink(stream, gadgets, terminal)
     known = {name for gadget in gadgets for name in filter_members(gadget)} | ({EVENT} if several else set())
     members = MemberRows(event=several)
     if format == "jsonpath":

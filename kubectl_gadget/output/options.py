@@ -8,7 +8,7 @@ class OutputOptions:
     """What is printed."""
 
     format: str = "table"
-    """table, wide, json, yaml, csv, name, jsonpath=…, custom-columns=…"""
+    """table, wide, json, yaml, csv, name, pcap-ng, jsonpath=…, custom-columns=…"""
     no_headers: bool = False
     color: str = "auto"
     """auto, always, never"""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.events import syscall_table
+from kubectl_gadget.events import pcap_filter, syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node import RunRequest
 from kubectl_gadget.session.options import GadgetRun
@@ -70,6 +70,8 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
         value = values.get(parameter.name, parameter.default)
         if parameter.type == "syscalls":
             found.update(_tables(parameter, value))
+        elif parameter.type == "pcap" and value:
+            found[parameter.variable] = {"hex": pcap_filter.compile_filter(value).hex()}
         elif parameter.variable and value is not None:
             found[parameter.variable] = value
     return found

@@ -138,3 +138,4 @@ def test_parameters_lie_in_memory_as_c_has_them() -> None:
     assert gadget.variable_bytes(-1, 2) == b"\xff\xff"
     assert gadget.variable_bytes(True, 1) == b"\1"
     assert gadget.variable_bytes("vi", 4) == b"vi\0\0"
+    assert gadget.variable_bytes({"hex": "00ff"}, 4) == b"\0\xff\0\0"

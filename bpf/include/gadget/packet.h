@@ -110,29 +110,25 @@ static __always_inline void gadget_set_ports(struct gadget_packet *packet, __be1
 	packet->remote_port = bpf_ntohs(packet->outgoing ? target : source);
 }
 
-/*
- * Reads the headers of a packet of TCP or UDP into all that follows the record's head. Returns where the payload
- * begins; 0: it is of something else, or broken.
- */
-static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+/* Reads the IP header. Returns where what it carries begins; 0: it is a later fragment, or broken. */
+static __always_inline __u32 gadget_read_ip(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
-	__u32 offset;
-
 	packet->outgoing = outgoing;
-	packet->flags = 0;
-	packet->sequence = 0;
-	packet->unused_32 = 0;
-	offset = skb->protocol == bpf_htons(0x86dd) ? gadget_read_ipv6(skb, packet) : gadget_read_ipv4(skb, packet);
-	if (!offset)
-		return 0;
+	return skb->protocol == bpf_htons(0x86dd) ? gadget_read_ipv6(skb, packet) : gadget_read_ipv4(skb, packet);
+}
+
+/* Reads the header of TCP or UDP, which begins at `offset`. Returns where the payload begins; 0: it is neither. */
+static __always_inline __u32 gadget_read_ports(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset)
+{
 	if (packet->protocol == IPPROTO_UDP) {
 		struct udphdr udp;
 
 		if (bpf_skb_load_bytes(skb, offset, &udp, sizeof(udp)))
 			return 0;
 		gadget_set_ports(packet, udp.source, udp.dest);
-		offset += sizeof(udp);
-	} else if (packet->protocol == IPPROTO_TCP) {
+		return offset + sizeof(udp);
+	}
+	if (packet->protocol == IPPROTO_TCP) {
 		struct tcphdr tcp;
 
 		if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
@@ -142,10 +138,27 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 		packet->sequence = bpf_ntohl(tcp.seq);
 		if (packet->flags & GADGET_TCP_SYN)
 			packet->sequence++;
-		offset += tcp.doff * 4;
-	} else {
-		return 0;
+		return offset + tcp.doff * 4;
 	}
+	return 0;
+}
+
+/*
+ * Reads the headers of a packet of TCP or UDP into all that follows the record's head. Returns where the payload
+ * begins; 0: it is of something else, or broken.
+ */
+static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+{
+	__u32 offset;
+
+	packet->flags = 0;
+	packet->sequence = 0;
+	packet->unused_32 = 0;
+	offset = gadget_read_ip(skb, packet, outgoing);
+	if (offset)
+		offset = gadget_read_ports(skb, packet, offset);
+	if (!offset)
+		return 0;
 	packet->payload_bytes = skb->len > offset ? skb->len - offset : 0;
 	return offset;
 }

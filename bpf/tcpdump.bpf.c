@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * tcpdump: emits one `struct tcpdump` for each packet that a socket sends or receives, with the packet itself, from its
+ * IP header on.
+ *
+ * Hooks: cgroup_skb at the node's root. Not seen: packets that no socket has to do with (forwarded ones, resets of
+ * ports that nobody listens on), and all that is not IP.
+ */
+#include <gadget/packet.h>
+#include <gadget/pcap_filter.h>
+
+typedef __u32 gadget_packet_direction;
+/* Bytes that are no text. */
+typedef struct gadget_text gadget_data;
+
+struct tcpdump {
+	struct gadget_record record;
+	gadget_ip source;
+	gadget_ip destination;
+	gadget_port source_port;
+	gadget_port destination_port;
+	gadget_ip_protocol protocol;
+	__u16 unused_16;
+	/* The socket receives it (1) or sends it (2). */
+	gadget_packet_direction direction;
+	/* Of the whole packet, with its headers. */
+	__u32 length;
+	gadget_tcp_flags flags;
+	/* Of TCP. */
+	__u32 sequence;
+	__u32 acknowledged;
+	__u32 window;
+	/* From the IP header on, as much as was asked for. */
+	gadget_data packet;
+	__u32 unused_32;
+};
+
+GADGET_RECORD(tcpdump);
+
+#define MOST_BYTES (16 << 10)
+
+/* Bytes of each packet that are sent, at most MOST_BYTES. */
+const volatile __u32 snapshot_bytes = MOST_BYTES;
+
+/* What the headers are read into, and behind it what is sent. */
+struct scratch {
+	struct gadget_packet headers;
+	struct tcpdump row;
+};
+
+GADGET_SCRATCH(received, sizeof(struct scratch) + MOST_BYTES);
+GADGET_SCRATCH(sent, sizeof(struct scratch) + MOST_BYTES);
+
+static __always_inline void set_ends(struct tcpdump *row, const struct gadget_packet *headers, bool outgoing)
+{
+	__builtin_memcpy(row->source, outgoing ? headers->local : headers->remote, sizeof(row->source));
+	__builtin_memcpy(row->destination, outgoing ? headers->remote : headers->local, sizeof(row->destination));
+	row->source_port = outgoing ? headers->local_port : headers->remote_port;
+	row->destination_port = outgoing ? headers->remote_port : headers->local_port;
+	row->protocol = headers->protocol;
+	row->direction = outgoing ? 2 : 1;
+}
+
+static __always_inline void set_tcp(struct __sk_buff *skb, struct tcpdump *row, __u32 offset)
+{
+	struct tcphdr tcp;
+
+	row->flags = row->sequence = row->acknowledged = row->window = 0;
+	if (row->protocol != IPPROTO_TCP || !offset || bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
+		return;
+	row->flags = ((__u8 *)&tcp)[13];
+	row->sequence = bpf_ntohl(tcp.seq);
+	row->acknowledged = bpf_ntohl(tcp.ack_seq);
+	row->window = bpf_ntohs(tcp.window);
+}
+
+static __always_inline void send(struct __sk_buff *skb, struct tcpdump *row)
+{
+	__u32 bytes = row->length < snapshot_bytes ? row->length : snapshot_bytes;
+
+	if (bytes > MOST_BYTES)
+		bytes = MOST_BYTES;
+	asm volatile("" : "+r"(bytes));
+	if (!bytes || bytes > MOST_BYTES || bpf_skb_load_bytes(skb, 0, (void *)row + sizeof(*row), bytes))
+		return;
+	row->packet.offset = sizeof(*row);
+	row->packet.length = bytes;
+	if (bytes < row->length)
+		row->packet.length |= GADGET_CUT;
+	row->unused_16 = row->unused_32 = 0;
+	gadget_emit(&row->record, sizeof(*row) + bytes, 0);
+}
+
+static __always_inline int look_at(struct __sk_buff *skb, struct scratch *scratch, bool outgoing)
+{
+	struct gadget_packet *headers;
+	struct tcpdump *row;
+	__u32 transport;
+
+	if (!scratch || !gadget_pcap_matches(skb))
+		return GADGET_PASS;
+	headers = &scratch->headers;
+	row = &scratch->row;
+	if (!gadget_begin_packet(skb, headers))
+		return GADGET_PASS;
+	row->record = headers->record;
+	transport = gadget_read_ip(skb, headers, outgoing);
+	if (!transport)
+		return GADGET_PASS;
+	headers->local_port = headers->remote_port = 0;
+	gadget_read_ports(skb, headers, transport);
+	set_ends(row, headers, outgoing);
+	set_tcp(skb, row, transport);
+	row->length = skb->len;
+	send(skb, row);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&received), false);
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	return look_at(skb, gadget_scratch(&sent), true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
