@@ -15,8 +15,8 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.linux import errno_name, open_flag_names
-from kubectl_gadget.events.linux_lsm import lsm_argument_texts
 from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
+from kubectl_gadget.events.linux_lsm import lsm_argument_texts
 from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
     address_text,
@@ -562,7 +562,8 @@ KINDS: dict[str, Kind] = {
         lambda batch, field: [f"{number}m" for number in batch.raw(field).tolist()],
     ),
     "gadget_task_state": _spelt_with_raw(task_state_name),
-    "gadget_file_type": _spelt_with_raw(file_type_name),
+    "gadget_file_type": _spelt_with_raw(file_type_name, none=UNREAD),
+    "gadget_peer_source": _words("sender", "credentials"),
     "gadget_socket_state": _spelt_with_raw(socket_state_name),
     "gadget_device_number": _spelt_with_raw(device_number_text),
     "gadget_syscall": _with_raw(_in_syscall),

@@ -16,6 +16,7 @@ _TASK_STATES = (
 )
 _NO_LOAD_BLOCKED = 0x402
 _FILE_TYPES = {
+    0o170000: "",
     0o010000: "pipe", 0o020000: "character", 0o040000: "directory", 0o060000: "block", 0o100000: "regular",
     0o120000: "link", 0o140000: "socket", 0: "anonymous",
 }  # fmt: skip
@@ -30,7 +31,7 @@ def task_state_name(state: int) -> str:
 
 
 def file_type_name(type: int) -> str:
-    """The type bits of a mode (inode(7)) in a word; `anonymous` for what the kernel gives without a file."""
+    """The type bits of a mode (inode(7)) in a word; `anonymous` for what the kernel gives without one."""
     return _FILE_TYPES.get(type, oct(type))
 
 

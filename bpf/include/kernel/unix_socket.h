@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Unix sockets, what goes over them beside the data, and who is at the other end.
+ *
+ * The trap: whom a socket's credentials name is whoever connected, listened or made a pair of sockets; another process may
+ * have the socket by now.
+ */
+#pragma once
+
+#include <gadget/task.h>
+#include <kernel/socket.h>
+
+#define AF_UNIX 1
+#define SOL_SOCKET 1
+#define SCM_RIGHTS 1
+/* include/net/scm.h */
+#define SCM_MAX_FD 253
+
+/* struct msghdr, cmsghdr and mmsghdr of 64-bit programs: the layout is the ABI's. */
+struct gadget_msghdr {
+	__u64 name;
+	__u64 name_bytes;
+	__u64 vector;
+	__u64 vector_length;
+	__u64 control;
+	__u64 control_bytes;
+	__u64 flags;
+};
+
+struct gadget_cmsghdr {
+	__u64 bytes;
+	__s32 level;
+	__s32 type;
+};
+
+#define GADGET_MMSGHDR_BYTES 64
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct unix_sock {
+	struct sock *peer;
+};
+
+struct sock___peer {
+	struct pid *sk_peer_pid;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct pid___tasks {
+	unsigned int level;
+	struct hlist_head tasks[4];
+};
+
+struct task_struct___links {
+	struct hlist_node pid_links[4];
+};
+
+#pragma clang attribute pop
+
+/* Of enum pid_type: the first thread of the process. */
+#define PIDTYPE_TGID 1
+/* sizeof(struct hlist_node) in the kernel. */
+#define GADGET_HLIST_NODE_BYTES 16
+
+/* The process that a pid means; NULL when it has ended. To be read with BPF_CORE_READ. */
+static __always_inline struct task_struct *gadget_task_of_pid(struct pid *pid)
+{
+	struct pid___tasks *with_tasks = (void *)pid;
+	struct hlist_node *first = BPF_CORE_READ(with_tasks, tasks[PIDTYPE_TGID].first);
+
+	if (!first)
+		return NULL;
+	return (void *)first - bpf_core_field_offset(struct task_struct___links, pid_links) -
+	       PIDTYPE_TGID * GADGET_HLIST_NODE_BYTES;
+}

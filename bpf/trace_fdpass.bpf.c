@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace fdpass: emits one `struct trace_fdpass` for each file descriptor that is sent over a Unix socket, and one for each
+ * that is received.
+ *
+ * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's memory.
+ * Who sends which file over which socket is noted at the entry of the first two, since the receiver may have it before
+ * they return. The trap: it is told apart by the file's address, which may be another file's after this one is gone.
+ */
+#include <gadget/operation.h>
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <gadget/path.h>
+#include <gadget/path_at.h>
+#include <gadget/process.h>
+#include <gadget/socket_file.h>
+#include <gadget/string.h>
+#include <gadget/syscall.h>
+#include <kernel/inode.h>
+#include <kernel/unix_socket.h>
+
+#define NAME_BYTES 255
+#define NO_FILE 0170000
+/* Control messages that are looked at in one message, and messages in one call of sendmmsg or recvmmsg. */
+#define CONTROLS 4
+#define MESSAGES 8
+/* Files under way. The kernel drops the oldest ones; their receipt is shown with the socket's credentials then. */
+#define UNDER_WAY 16384
+
+/* The bits of S_IFMT in an inode's mode; all of them: there is no such file. */
+typedef __u32 gadget_file_type;
+/* How the other end is known. */
+typedef __u32 gadget_peer_source;
+
+enum {
+	PEER_SENDER = 1,
+	PEER_CREDENTIALS,
+};
+
+struct trace_fdpass {
+	struct gadget_record record;
+	gadget_operation operation;
+	/* The other end; all 0 when it is not known. */
+	gadget_cgroup peer;
+	gadget_comm peer_comm;
+	__u32 peer_pid;
+	gadget_uid peer_uid;
+	gadget_peer_source peer_source;
+	/* The number that it has at the other end; -1: not known. */
+	gadget_fd peer_fd;
+	gadget_fd fd;
+	gadget_fd socket_fd;
+	__u64 socket_inode;
+	__u64 inode;
+	gadget_file_type type;
+	gadget_open_flags flags;
+	gadget_errno errno;
+	gadget_path path;
+	/* Of what has no path: memfd:…, [eventfd]. */
+	gadget_string name;
+	__u32 unused;
+};
+
+GADGET_RECORD(trace_fdpass);
+
+#define FDPASS_BYTES GADGET_ROOM(sizeof(struct trace_fdpass) + GADGET_PATH_BYTES + NAME_BYTES + 2)
+
+const volatile bool filter_failed = false;
+
+struct passed {
+	struct file *file;
+	/* The receiving socket; NULL when the sending one is not connected. */
+	struct sock *receiver;
+};
+
+struct sender {
+	__u64 cgroup;
+	gadget_comm comm;
+	__u32 pid;
+	__u32 uid;
+	__s32 fd;
+	bool is_wanted;
+	bool unused[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, UNDER_WAY);
+	__type(key, struct passed);
+	__type(value, struct sender);
+} senders SEC(".maps");
+
+enum phase {
+	/* Is about to be sent. */
+	SENDING,
+	SENT,
+	RECEIVED,
+};
+
+/* The message that is looked at. */
+struct message {
+	struct sock *socket;
+	struct file *socket_file;
+	__s32 socket_fd;
+	__s32 fd;
+	__s32 errno;
+	__u32 phase;
+};
+
+GADGET_SCRATCH(message_scratch, sizeof(struct message));
+GADGET_SCRATCH(fdpass_scratch, FDPASS_BYTES);
+
+static __always_inline void note_sender(const struct message *message, struct file *file)
+{
+	struct unix_sock *socket = (void *)message->socket;
+	struct task_struct *task = gadget_task();
+	struct passed key = {.file = file};
+	struct sender sender = {};
+	struct gadget_record marks;
+
+	key.receiver = BPF_CORE_READ(socket, peer);
+	sender.cgroup = bpf_get_current_cgroup_id();
+	sender.is_wanted = gadget_wanted_cgroup(&marks, sender.cgroup);
+	sender.pid = gadget_node_pid(task);
+	sender.uid = bpf_get_current_uid_gid();
+	sender.fd = message->fd;
+	gadget_comm_of(task, sender.comm);
+	if (bpf_map_update_elem(&senders, &key, &sender, BPF_ANY))
+		gadget_count_map_full();
+}
+
+static __always_inline const struct sender *sender_of(const struct message *message, struct file *file)
+{
+	struct passed key = {.file = file, .receiver = message->socket};
+	const struct sender *sender = bpf_map_lookup_elem(&senders, &key);
+
+	if (sender)
+		return sender;
+	key.receiver = NULL;
+	return bpf_map_lookup_elem(&senders, &key);
+}
+
+/* Who the socket's credentials say is at the other end. NULL: nobody. */
+static __always_inline struct pid *peer_of(const struct message *message)
+{
+	struct sock___peer *socket = (void *)message->socket;
+
+	return BPF_CORE_READ(socket, sk_peer_pid);
+}
+
+static __always_inline void set_peer_by_credentials(struct trace_fdpass *pass, struct pid *pid)
+{
+	struct task_struct *task = pid ? gadget_task_of_pid(pid) : NULL;
+
+	if (!pid || BPF_CORE_READ(pid, level) < gadget_node_pid_level)
+		return;
+	pass->peer_source = PEER_CREDENTIALS;
+	pass->peer_pid = gadget_pid_at_level(pid, gadget_node_pid_level);
+	if (!task)
+		return;
+	pass->peer = BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
+	pass->peer_uid = BPF_CORE_READ(task, cred, uid.val);
+	BPF_CORE_READ_INTO(&pass->peer_comm, task, comm);
+}
+
+static __always_inline void set_sender(struct trace_fdpass *pass, const struct sender *sender)
+{
+	pass->peer_source = PEER_SENDER;
+	pass->peer = sender->cgroup;
+	pass->peer_pid = sender->pid;
+	pass->peer_uid = sender->uid;
+	pass->peer_fd = sender->fd;
+	__builtin_memcpy(pass->peer_comm, sender->comm, sizeof(pass->peer_comm));
+}
+
+/* As gadget_begin(), and true as well when the sender is wanted. */
+static __always_inline bool begin_received(struct gadget_record *record, const struct sender *sender)
+{
+	__u64 cgroup = bpf_get_current_cgroup_id();
+
+	if (!gadget_wanted_cgroup(record, cgroup)) {
+		if (!sender->is_wanted)
+			return false;
+		record->marks = 0;
+	}
+	if (!gadget_wanted_task(gadget_task()))
+		return false;
+	gadget_describe(record, gadget_task(), cgroup);
+	return true;
+}
+
+static __always_inline void describe_file(struct gadget_writer *writer, struct trace_fdpass *pass, struct file *file)
+{
+	struct file___inode *opened = (void *)file;
+	struct inode___file *inode = BPF_CORE_READ(opened, f_inode);
+
+	pass->inode = BPF_CORE_READ(inode, i_ino);
+	pass->type = BPF_CORE_READ(inode, i_mode) & GADGET_FILE_TYPE;
+	pass->flags = BPF_CORE_READ(opened, f_flags);
+	gadget_append_path(writer, &pass->path, &file->f_path);
+	gadget_no_text(&pass->name);
+	if (!pass->path.offset)
+		gadget_append_kernel_string(writer, &pass->name, BPF_CORE_READ(file, f_path.dentry, d_name.name), NAME_BYTES);
+}
+
+/* One descriptor of a message. A global function: the verifier looks at it once, not once for each descriptor. */
+__noinline int pass_descriptor(__u32 unused)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+	const struct sender *sender = NULL;
+	struct file___inode *socket_file;
+	struct gadget_writer writer;
+	struct trace_fdpass *pass;
+	struct pid *peer = NULL;
+	struct file *file;
+
+	if (!message)
+		return 0;
+	file = gadget_file_of(message->fd);
+	if (message->phase == SENDING) {
+		if (file)
+			note_sender(message, file);
+		return 0;
+	}
+	pass = gadget_scratch(&fdpass_scratch);
+	if (!pass)
+		return 0;
+	if (message->phase == RECEIVED && file)
+		sender = sender_of(message, file);
+	if (!sender)
+		peer = peer_of(message);
+	if (sender ? !begin_received(&pass->record, sender)
+		   : !gadget_begin_with(&pass->record, peer ? gadget_task_of_pid(peer) : NULL))
+		return 0;
+	__builtin_memset(pass->operation, 0, sizeof(*pass) - offsetof(struct trace_fdpass, operation));
+	if (message->phase == RECEIVED)
+		GADGET_SET_OPERATION(pass->operation, "receive");
+	else
+		GADGET_SET_OPERATION(pass->operation, "send");
+	socket_file = (void *)message->socket_file;
+	pass->peer_fd = -1;
+	if (sender)
+		set_sender(pass, sender);
+	else
+		set_peer_by_credentials(pass, peer);
+	pass->fd = message->fd;
+	pass->socket_fd = message->socket_fd;
+	pass->socket_inode = BPF_CORE_READ(socket_file, f_inode, i_ino);
+	pass->errno = message->errno;
+	writer = gadget_write(pass, sizeof(*pass), FDPASS_BYTES);
+	pass->type = NO_FILE;
+	if (file)
+		describe_file(&writer, pass, file);
+	gadget_send(&writer);
+	return 0;
+}
+
+/* Global for the same reason. */
+__noinline int pass_descriptors(__u64 from, __u64 bytes)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+
+	for (__u32 i = 0; i < SCM_MAX_FD; i++) {
+		__s32 fd;
+
+		if (!message || (i + 1) * sizeof(fd) > bytes ||
+		    bpf_probe_read_user(&fd, sizeof(fd), (void *)(from + i * sizeof(fd))))
+			break;
+		message->fd = fd;
+		pass_descriptor(0);
+	}
+	return 0;
+}
+
+/* Looks for descriptors in a message of the program's memory. Global for the same reason. */
+__noinline int pass_message(__u64 header)
+{
+	struct gadget_cmsghdr control;
+	struct gadget_msghdr msg;
+	__u64 at, end;
+
+	if (bpf_probe_read_user(&msg, sizeof(msg), (void *)header) || !msg.control)
+		return 0;
+	at = msg.control;
+	end = at + msg.control_bytes;
+	for (int i = 0; i < CONTROLS; i++) {
+		if (at + sizeof(control) > end || bpf_probe_read_user(&control, sizeof(control), (void *)at) ||
+		    control.bytes < sizeof(control) || control.bytes > end - at)
+			return 0;
+		if (control.level == SOL_SOCKET && control.type == SCM_RIGHTS)
+			pass_descriptors(at + sizeof(control), control.bytes - sizeof(control));
+		at += (control.bytes + 7) & ~7ULL;
+	}
+	return 0;
+}
+
+/* NULL: the call cannot pass descriptors. */
+static __always_inline struct message *begin_message(enum phase phase, int socket_fd, long result)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+	struct sock *socket;
+	struct file *file;
+
+	if (phase == SENT && !gadget_wanted_operation((const gadget_operation){"send"}))
+		return NULL;
+	if (phase == RECEIVED && !gadget_wanted_operation((const gadget_operation){"receive"}))
+		return NULL;
+	if (!message || (phase == RECEIVED && result < 0) || (phase != SENDING && filter_failed && result >= 0))
+		return NULL;
+	file = gadget_file_of(socket_fd);
+	socket = file ? gadget_socket_of_file(file) : NULL;
+	if (!socket || BPF_CORE_READ(socket, __sk_common.skc_family) != AF_UNIX)
+		return NULL;
+	message->socket = socket;
+	message->socket_file = file;
+	message->socket_fd = socket_fd;
+	message->errno = result < 0 ? -result : 0;
+	message->phase = phase;
+	return message;
+}
+
+static __always_inline int one_message(enum phase phase, struct pt_regs *registers, long result)
+{
+	struct message *message = begin_message(phase, gadget_argument(registers, 0), result);
+
+	if (message)
+		pass_message(gadget_argument(registers, 1));
+	return 0;
+}
+
+/* `count` of them; a call that failed did so at the first one. */
+static __always_inline int messages(enum phase phase, struct pt_regs *registers, long result, __u64 count)
+{
+	struct message *message = begin_message(phase, gadget_argument(registers, 0), result);
+	__u64 from = gadget_argument(registers, 1);
+
+	if (!message)
+		return 0;
+	for (int i = 0; i < MESSAGES; i++) {
+		if (i >= count)
+			break;
+		pass_message(from + i * GADGET_MMSGHDR_BYTES);
+	}
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_sendmsg")
+int sendmsg_starts(void *ctx)
+{
+	return one_message(SENDING, gadget_registers(gadget_task()), 0);
+}
+
+SEC("tracepoint/syscalls/sys_enter_sendmmsg")
+int sendmmsg_starts(void *ctx)
+{
+	struct pt_regs *registers = gadget_registers(gadget_task());
+
+	return messages(SENDING, registers, 0, gadget_argument(registers, 2));
+}
+
+GADGET_ON_EXIT(sendmsg)
+{
+	return one_message(SENT, registers, result);
+}
+
+GADGET_ON_EXIT(sendmmsg)
+{
+	return messages(SENT, registers, result, result < 0 ? 1 : result);
+}
+
+GADGET_ON_EXIT(recvmsg)
+{
+	return one_message(RECEIVED, registers, result);
+}
+
+GADGET_ON_EXIT(recvmmsg)
+{
+	return messages(RECEIVED, registers, result, result);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
