@@ -2,9 +2,9 @@
 /*
  * trace bind: emits one `struct trace_bind` for each attempt to give a socket of IPv4 or IPv6 an address of its own.
  *
- * Hooks: the exit of bind; and, for sockets that io_uring binds, that of the function that both share, __sys_bind_socket
- * (6.11). Not seen: addresses that the kernel gives by itself, at connect, listen or sendto, and system calls of 32-bit
- * programs.
+ * Hooks: the exit of bind; and, for sockets that io_uring binds, that of the function that both share,
+ * __sys_bind_socket (6.11). Not seen: addresses that the kernel gives by itself, at connect, listen or sendto, and
+ * system calls of 32-bit programs.
  */
 #include <gadget/address.h>
 #include <gadget/output.h>

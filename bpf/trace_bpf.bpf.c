@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that brings programs or maps into the kernel, attaches
- * them, pins them or gets hold of others' by their number; on request for all calls.
+ * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that brings programs or maps into the kernel,
+ * attaches them, pins them or gets hold of others' by their number; on request for all calls.
  *
  * Hook: the exit of bpf. Not seen: programs attached by perf_event_open(2) and ioctl, or by netlink (the loading is).
  */

@@ -163,7 +163,8 @@ int checked_ends(struct pt_regs *ctx)
 		return 0;
 	arguments = *kept;
 	bpf_map_delete_elem(&under_way, &thread);
-	return checked(ctx, arguments.cred, arguments.target, arguments.capability, result, is_audited(arguments.options));
+	return checked(ctx, arguments.cred, arguments.target, arguments.capability, result,
+		       is_audited(arguments.options));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace fdpass: emits one `struct trace_fdpass` for each file descriptor that is sent over a Unix socket, and one for each
- * that is received.
+ * trace fdpass: emits one `struct trace_fdpass` for each file descriptor that is sent over a Unix socket, and one for
+ * each that is received.
  *
- * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's memory.
- * Who sends which file over which socket is noted at the entry of the first two, since the receiver may have it before
- * they return. The trap: it is told apart by the file's address, which may be another file's after this one is gone.
+ * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's
+ * memory. Who sends which file over which socket is noted at the entry of the first two, since the receiver may have it
+ * before they return. The trap: it is told apart by the file's address, which may be another file's after this one is
+ * gone.
  */
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -200,7 +201,8 @@ static __always_inline void describe_file(struct gadget_writer *writer, struct t
 	gadget_append_path(writer, &pass->path, &file->f_path);
 	gadget_no_text(&pass->name);
 	if (!pass->path.offset)
-		gadget_append_kernel_string(writer, &pass->name, BPF_CORE_READ(file, f_path.dentry, d_name.name), NAME_BYTES);
+		gadget_append_kernel_string(writer, &pass->name, BPF_CORE_READ(file, f_path.dentry, d_name.name),
+					    NAME_BYTES);
 }
 
 /* One descriptor of a message. A global function: the verifier looks at it once, not once for each descriptor. */

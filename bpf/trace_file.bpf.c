@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace file: emits one `struct trace_file` for each call that makes, removes, renames, links or changes a file, with its
- * result. What it reads and writes is not shown, and opening is for trace open.
+ * trace file: emits one `struct trace_file` for each call that makes, removes, renames, links or changes a file, with
+ * its result. What it reads and writes is not shown, and opening is for trace open.
  *
  * Hooks: the exits of the system calls below. Not seen: calls of 32-bit programs and of io_uring.
  */
@@ -85,7 +85,7 @@ static __always_inline int end(struct call *call)
                                                                                                                        \
 	_Static_assert(sizeof(WORD) <= sizeof(word), "the word is too long");                                          \
 	if (!begin(&call, result, word))                                                                               \
-		return 0
+	return 0
 
 #define ARGUMENT(N) gadget_argument(registers, N)
 #define POINTER(N) ((const void *)gadget_argument(registers, N))

@@ -4,8 +4,8 @@
  * done, with what it asks about and the answer.
  *
  * Hooks: fexit of security_NAME, where the answer of all modules is known; else a BPF LSM program, which is asked only
- * when the modules before it agreed. Which hooks are attached is chosen by the YAML's `when`. The trap: these programs can
- * be preempted by each other, so a program takes a slot of memory of its own and gives it back.
+ * when the modules before it agreed. Which hooks are attached is chosen by the YAML's `when`. The trap: these programs
+ * can be preempted by each other, so a program takes a slot of memory of its own and gives it back.
  */
 #include <gadget/address.h>
 #include <gadget/other_task.h>
@@ -89,7 +89,8 @@ static __always_inline void give_back(struct slot *slot)
 }
 
 /* False: not wanted. `target` may be NULL. */
-static __always_inline bool ask(struct question *question, const char hook[24], long verdict, struct task_struct *target)
+static __always_inline bool ask(struct question *question, const char hook[24], long verdict,
+				struct task_struct *target)
 {
 	struct trace_lsm *lsm;
 

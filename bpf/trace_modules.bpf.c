@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace modules: emits one `struct trace_modules` for each attempt to load or to unload a kernel module, with its result,
- * and for each time that the kernel itself asks for a module in a process's name.
+ * trace modules: emits one `struct trace_modules` for each attempt to load or to unload a kernel module, with its
+ * result, and for each time that the kernel itself asks for a module in a process's name.
  *
  * Hooks: the exits of init_module, finit_module and delete_module, and the tracepoints module_load, which knows the
  * module's own name, and module_request. The trap: what the kernel asks for is loaded by a modprobe of the host; only
@@ -94,7 +94,7 @@ static __always_inline int end(struct call *call)
 	struct call call;                                                                                              \
                                                                                                                        \
 	if (!begin(&call, result, word))                                                                               \
-		return 0
+	return 0
 
 SEC("tp_btf/module_load")
 int BPF_PROG(named, struct module *module)

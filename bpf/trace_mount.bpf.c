@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace mount: emits one `struct trace_mount` for each call that mounts, unmounts or moves something, of the old and the
- * new interface.
+ * trace mount: emits one `struct trace_mount` for each call that mounts, unmounts or moves something, of the old and
+ * the new interface.
  *
  * Hooks: entry and exit of mount, umount2, pivot_root, fsopen, fspick, fsconfig, fsmount, move_mount, open_tree,
  * open_tree_attr and mount_setattr. Not seen: calls of 32-bit programs.
@@ -185,7 +185,8 @@ static __always_inline void append_context(struct call *call, __s32 fd)
 	struct fs_context *context = BPF_CORE_READ(file, private_data);
 	const char *source = BPF_CORE_READ(context, source);
 
-	gadget_append_kernel_string(&call->writer, &call->mount->type, BPF_CORE_READ(context, fs_type, name), TYPE_BYTES);
+	gadget_append_kernel_string(&call->writer, &call->mount->type, BPF_CORE_READ(context, fs_type, name),
+				    TYPE_BYTES);
 	if (source)
 		gadget_append_kernel_string(&call->writer, &call->mount->source, source, GADGET_PATH_BYTES);
 }

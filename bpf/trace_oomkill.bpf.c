@@ -3,9 +3,9 @@
  * trace oomkill: emits one `struct trace_oomkill` for each process that the kernel kills for want of memory, with the
  * process that wanted it.
  *
- * Hooks: the tracepoint mark_victim, which has the victim since 6.9; else the function oom_kill_process, by fentry, which
- * does not see the others of a group that is killed as one. The trap: the record describes the victim, while the other
- * one is the current task.
+ * Hooks: the tracepoint mark_victim, which has the victim since 6.9; else the function oom_kill_process, by fentry,
+ * which does not see the others of a group that is killed as one. The trap: the record describes the victim, while the
+ * other one is the current task.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>
@@ -122,7 +122,8 @@ static __always_inline int killed(struct task_struct *victim)
 	return 0;
 }
 
-/* What the tracepoint has had since 6.9 (72ba14deb40a "mm: update mark_victim tracepoints fields"); before, a number. */
+/* What the tracepoint has had since 6.9 (72ba14deb40a "mm: update mark_victim tracepoints fields"); before, a number.
+ */
 SEC("tp_btf/mark_victim")
 int BPF_PROG(marked, struct task_struct *victim, unsigned int uid)
 {

@@ -143,7 +143,7 @@ static __always_inline int end(struct trace_privilege *privilege)
                                                                                                                        \
 	_Static_assert(sizeof(WORD) <= sizeof(word), "the word is too long");                                          \
 	if (!privilege)                                                                                                \
-		return 0
+	return 0
 
 /* A call of which only its effect is shown, and one number that it was given. */
 #define ON_CALL(CALL, TARGET)                                                                                          \

@@ -43,7 +43,8 @@ typedef __u32 gadget_tcp_operation;
 
 struct trace_tcp {
 	struct gadget_record record;
-	/* Of connect: until the answer. Of accept: how long it waited to be accepted. Of close: its life. ~0: unknown. */
+	/* Of connect: until the answer. Of accept: how long it waited to be accepted. Of close: its life. ~0: unknown.
+	 */
 	gadget_duration duration;
 	/* Of close, without what was sent again; ~0: unknown. */
 	gadget_bytes sent;

@@ -77,8 +77,7 @@ struct trace_tcpdrop {
 
 GADGET_RECORD(trace_tcpdrop);
 
-#define RECORD_BYTES                                                                                                   \
-	GADGET_ROOM(sizeof(struct trace_tcpdrop) + REASON_BYTES + LOCATION_BYTES + GADGET_STACK_BYTES)
+#define RECORD_BYTES GADGET_ROOM(sizeof(struct trace_tcpdrop) + REASON_BYTES + LOCATION_BYTES + GADGET_STACK_BYTES)
 
 GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
 

@@ -12,7 +12,8 @@
 
 /* Flows that may be known at the same time. */
 #define FLOWS 65536
-/* Rounds of flows that are ended when their socket is closed: the verifier bears no loop of 16384 rounds in one piece. */
+/* Rounds of flows that are ended when their socket is closed: the verifier bears no loop of 16384 rounds in one piece.
+ */
 #define ROUNDS 128
 #define FLOWS_IN_ROUND 128
 /* Silent for so long, a flow is ended when there is a new one. */

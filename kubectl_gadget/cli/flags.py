@@ -140,9 +140,9 @@ class OutputFlags:
 class EngineFlags:
     """How a run works inside; the defaults are right for nearly everybody."""
 
-    no_sort: Annotated[
-        bool | None, flag(ENGINE, "--no-sort", help="Rows as they come, not in the order of time")
-    ] = None
+    no_sort: Annotated[bool | None, flag(ENGINE, "--no-sort", help="Rows as they come, not in the order of time")] = (
+        None
+    )
     sort_wait: Annotated[
         float | None,
         flag(ENGINE, "--sort-wait", metavar="TIME", help="How long a row may wait for earlier ones (default: 200ms)"),

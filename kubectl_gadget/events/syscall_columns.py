@@ -7,6 +7,7 @@ struct of their own.
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ _LENGTH = 0x7FFF
 class Results(Numbers):
     """What calls returned; null where they do not."""
 
-    def __init__(self, array: npt.NDArray[np.integer]) -> None:  # type: ignore[type-arg]
+    def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
         super().__init__(array)
 
     def valid(self) -> Mask | None:
@@ -80,7 +81,7 @@ def _show(result: int | None) -> str:
 
 def _read(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequence[Data]]]:
     buffer = batch.buffer.bytes.data
-    found = []
+    found: list[tuple[Sequence[int], Sequence[Data]]] = []
     for start in batch.starts.tolist():
         numbers = _ARGUMENTS.unpack_from(buffer, start + field.offset)
         texts = numbers[ARGUMENTS:]

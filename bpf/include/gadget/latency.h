@@ -2,8 +2,8 @@
 /*
  * How long a system call took: GADGET_STARTS(mount) at its entry, gadget_latency() at its exit.
  *
- * The trap: a call may not come back, as when its thread is killed; what it left in the map is overwritten by the thread
- * that gets its number.
+ * The trap: a call may not come back, as when its thread is killed; what it left in the map is overwritten by the
+ * thread that gets its number.
  */
 #pragma once
 

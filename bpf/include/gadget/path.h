@@ -107,7 +107,7 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
  * GADGET_SCRATCH.
  */
 static __always_inline void gadget_append_path_for(struct gadget_writer *writer, struct gadget_text *text,
-						  const struct path *where, struct task_struct *task)
+						   const struct path *where, struct task_struct *task)
 {
 	struct gadget_walk *walk = writer->record + writer->room + GADGET_WALK_OFFSET;
 	enum gadget_step last;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A path as the caller wrote it, and where it starts from: the two arguments of the system calls …at(). The client joins
- * them.
+ * A path as the caller wrote it, and where it starts from: the two arguments of the system calls …at(). The client
+ * joins them.
  *
  * The field of type gadget_path_at is followed by a gadget_path of the same name with `_base`, which is there when the
  * path is relative or empty. The trap: a call that failed may have got any number as a file descriptor.

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Signals: what they are called by number, and what became of them. The trap: `info` may be one of two small numbers. */
+/* Signals: what they are called by number, and what became of them. The trap: `info` may be one of two small numbers.
+ */
 #pragma once
 
 #include <gadget/record.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The memory of processes and of cgroups, in pages. The trap: a process's counters are kept per CPU since 6.2
- * (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"); what is read here is their common part, as the kernel's
- * own messages have it.
+ * (f1a7941243c1 "mm: convert mm's rss stats into percpu_counter"); what is read here is their common part, as the
+ * kernel's own messages have it.
  */
 #pragma once
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Network devices and where a network namespace keeps them. The trap: a number means a device only within its own one. */
+/* Network devices and where a network namespace keeps them. The trap: a number means a device only within its own one.
+ */
 #pragma once
 
 #include <linux/types.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Users, capabilities and namespaces, and the calls that change them. The trap: CLONE_NEWTIME is among the bits in which
- * clone() has the signal for its parent. */
+/* Users, capabilities and namespaces, and the calls that change them. The trap: CLONE_NEWTIME is among the bits in
+ * which clone() has the signal for its parent. */
 #pragma once
 
 #include <linux/types.h>

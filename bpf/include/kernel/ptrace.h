@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The registers that hold a system call's arguments, and a function's (GADGET_FUNCTION_…, for kprobes). The trap: on arm64
- * the result overwrites the first argument.
+ * The registers that hold a system call's arguments, and a function's (GADGET_FUNCTION_…, for kprobes). The trap: on
+ * arm64 the result overwrites the first argument.
  */
 #pragma once
 

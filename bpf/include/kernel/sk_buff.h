@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Packets in the kernel. The trap: where the headers are is only known once a layer has looked; before, `network_header`
- * is 0 and `transport_header` is ~0.
+ * Packets in the kernel. The trap: where the headers are is only known once a layer has looked; before,
+ * `network_header` is 0 and `transport_header` is ~0.
  */
 #pragma once
 

@@ -4,8 +4,8 @@
  * ever. They are written down, since the headers of the machine that builds are those of one architecture, and of a
  * kernel that may be older than the node's.
  *
- * The trap: some tracepoints are named after the kernel's function and not after the call: umount is umount2, newstat is
- * stat. Calls that the kernel no longer has are left out.
+ * The trap: some tracepoints are named after the kernel's function and not after the call: umount is umount2, newstat
+ * is stat. Calls that the kernel no longer has are left out.
  */
 #pragma once
 

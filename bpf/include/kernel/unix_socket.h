@@ -2,8 +2,8 @@
 /*
  * Unix sockets, what goes over them beside the data, and who is at the other end.
  *
- * The trap: whom a socket's credentials name is whoever connected, listened or made a pair of sockets; another process may
- * have the socket by now.
+ * The trap: whom a socket's credentials name is whoever connected, listened or made a pair of sockets; another process
+ * may have the socket by now.
  */
 #pragma once
 
