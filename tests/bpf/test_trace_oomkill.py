@@ -118,10 +118,11 @@ def test_the_victim_may_be_another_than_the_trigger(group: MemoryGroup) -> None:
         if killed == 0:
             victim()
         os.read(read, 1)
-        wanted, code = deeds.in_child(trigger)
+        # It may be killed as well, when the first one's memory is not free in time.
+        wanted, _ = deeds.in_child(trigger)
         status = os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1])
         (record,) = of(killed, tracer)
-    assert (status, code) == (KILLED, 0)
+    assert status == KILLED
     assert record["trigger_pid"] == wanted
     assert record["limit"] == LIMIT
 
