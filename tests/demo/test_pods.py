@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -120,13 +121,21 @@ def test_the_next_run_sweeps_what_a_killed_client_and_its_shim_left(state: Path)
     process = client(state)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [*map(int, children), process.pid]:
-        os.kill(pid, signal.SIGKILL)
+        kill_and_wait(pid)
     process.communicate()
     assert cgroup_of(state).is_dir()
     with DemoPods(state) as pods:
         pods.start_pod("default", "xwing", {"spaceship": ["sleep", "60"]})
         assert len(list(cgroup_of(state).glob("kubepods/besteffort/pod*"))) == 1
     assert not state.exists()
+
+
+def kill_and_wait(pid: int) -> None:
+    """Kills a process that need not be our child, and blocks until it has ended and so let go of its lock."""
+    ended = os.pidfd_open(pid)
+    signal.pidfd_send_signal(ended, signal.SIGKILL)
+    select.select([ended], [], [])
+    os.close(ended)
 
 
 def wait_until_gone(state: Path) -> None:
