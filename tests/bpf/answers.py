@@ -25,8 +25,6 @@ class Answers(Tracer):
 
     def __enter__(self) -> "Answers":
         self._object = self._load(self.gadget)
-        for program in self._object.chosen:
-            self._object.attach(program)
         cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
         assert cpus is not None
         assert events is not None
