@@ -15,7 +15,7 @@ from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.node import pod_uid
 from kubectl_gadget.agent.object import HashMap
-from kubectl_gadget.agent.verdicts import Filter
+from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, Filter
 from kubectl_gadget.agent.watcher import Watcher
 
 _VERDICTS = 65536
@@ -120,6 +120,15 @@ class Containers:
         """Cgroups that were removed since the last call."""
         removed, self._removed = self._removed, []
         return removed
+
+    def wants(self, path: str) -> bool:
+        """Whether the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown.
+
+        Our own cgroup namespace may show paths from another root, so the last name decides; host cgroups may share one.
+        """
+        name = path.rpartition("/")[2]
+        verdicts = {node.verdict for node in self._nodes.values() if node.cgroup.path.rpartition("/")[2] == name}
+        return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
 
     def close(self) -> None:
         self._watcher.close()

@@ -4,6 +4,7 @@ Of each entry of RUN's `programs` the first set that this kernel loads and attac
 program fails its whole object, so after a refusal the object is opened anew with the next set.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from kubectl_gadget.agent import counters, libbpf, refusal
@@ -15,6 +16,7 @@ from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.agent.totals import Totals
+from kubectl_gadget.agent.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 
 DEFAULT_RING_BYTES = 4 << 20
@@ -59,6 +61,9 @@ class Gadget:
         self.ring: Ring
         self.counters: CpuCounters
         self.ring_fd = -1
+        self.wanted_cgroup: Callable[[str], bool] = lambda path: True
+        """whether uprobes may matter to processes of that cgroup, as /proc/PID/cgroup has its path"""
+        self._uprobes: Uprobes | None = None
 
     def start(self) -> None:
         """Loads and attaches. Raises AgentError when nothing that is needed can."""
@@ -89,7 +94,17 @@ class Gadget:
 
     def detach(self) -> None:
         """No event comes after this; what the ring holds can still be read."""
+        if self._uprobes:
+            self._uprobes.close()
         self._object.detach()
+
+    def turn(self) -> list[str]:
+        """To be called often while the session runs: follows the processes' libraries. Warnings to be told."""
+        if self._uprobes is None:
+            return []
+        self._uprobes.turn()
+        warnings, self._uprobes.warnings = self._uprobes.warnings, []
+        return warnings
         if self.answer:
             self.answer.end()
 
@@ -107,8 +122,12 @@ class Gadget:
         except Failure as failure:
             raise refusal.refused(f"gadget {self.name}", failure) from None
         program = None
+        libraries = self._spec.get("libraries")
+        uprobes = Uprobes(object, libraries, self.wanted_cgroup) if libraries else None
         try:
             self._prepare(object)
+            if uprobes:
+                uprobes.prepare()
             object.load()
             for program in object.chosen:
                 object.attach(program)
@@ -124,6 +143,9 @@ class Gadget:
             object.close()
             raise
         self._object = object
+        self._uprobes = uprobes
+        if uprobes:
+            uprobes.turn()
         return True
 
     def _prepare(self, object: BpfObject) -> None:

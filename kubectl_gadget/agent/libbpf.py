@@ -41,6 +41,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_program__attach_cgroup": (c_void_p, [c_void_p, c_int]),
+    "bpf_program__attach_uprobe_multi": (c_void_p, [c_void_p, c_int, c_char_p, c_char_p, c_void_p]),
+    "bpf_program__attach_uprobe_opts": (c_void_p, [c_void_p, c_int, c_char_p, c_size_t, c_void_p]),
     "bpf_link__fd": (c_int, [c_void_p]),
     "bpf_link__destroy": (c_int, [c_void_p]),
     "bpf_map__name": (c_char_p, [c_void_p]),
@@ -179,5 +181,5 @@ def load() -> Libbpf:
                 f"libbpf.so.1 cannot be loaded: {error}", "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"
             ) from None
         except AttributeError as error:
-            raise AgentError(f"this libbpf lacks a function: {error}", "install libbpf 1.1 or newer") from None
+            raise AgentError(f"this libbpf lacks a function: {error}", "install libbpf 1.3 or newer") from None
     return _loaded

@@ -122,6 +122,14 @@ class BpfObject:
         """The file descriptor of a loaded program. It ends with the object."""
         return int(self._lib.call("bpf_program__fd", self._programs[program]))
 
+    def expect(self, program: str, attach_type: int) -> None:
+        """Sets how the program will be attached, one of enum bpf_attach_type, before it is loaded."""
+        self._lib.call("bpf_program__set_expected_attach_type", self._programs[program], attach_type)
+
+    def pointer(self, program: str) -> int:
+        """libbpf's own struct of a program. It ends with the object."""
+        return int(self._programs[program])
+
     def load(self) -> None:
         """Loads the chosen programs and creates the maps."""
         self._lib.call("bpf_object__load", self._pointer)
@@ -130,6 +138,8 @@ class BpfObject:
     def attach(self, program: str) -> None:
         """Attaches one program as its section says; those for cgroups to the node's root, beside all others there."""
         pointer = self._programs[program]
+        if self.section(program) in ("uprobe", "uretprobe"):
+            return  # to files that are not known yet (uprobes.py)
         if not self.section(program).startswith("cgroup"):
             self._links[program] = self._lib.call("bpf_program__attach", pointer)
             return

@@ -137,6 +137,9 @@ class Session:
             self._pipe.flush()
         else:
             busy = self._shipper.turn()
+            for gadget in self._gadgets:
+                for warning in gadget.turn():
+                    self._warn(warning)
             now = time.monotonic()
             self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), self._shipper.due)
             if now >= self._next_stats:
@@ -192,6 +195,7 @@ class Session:
             for index, spec in enumerate(run["gadgets"]):
                 elf = self._objects[spec["object"]]
                 gadget = Gadget(index, spec, elf, variables, containers.verdicts_fd)
+                gadget.wanted_cgroup = containers.wants
                 gadget.start()
                 self._gadgets.append(gadget)
         except (KeyError, IndexError, TypeError, AttributeError) as error:

@@ -11,14 +11,14 @@ from typing import Any, NoReturn, get_args
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Answer, Column, Example, Parameter, ProgramChoice, Quotient, Show
+from kubectl_gadget.events.schema import Answer, Column, Example, Library, Parameter, ProgramChoice, Quotient, Show
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *("examples", "kind", "sort", "sums", "describes", "quotients", "tree"),
+    *("examples", "kind", "sort", "sums", "describes", "quotients", "tree", "libraries"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -50,6 +50,7 @@ class Description:
     describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
     tree: bool = False
+    libraries: tuple[Library, ...] = ()
 
 
 class Part:
@@ -137,6 +138,7 @@ def read_description(path: Path) -> Description:
         describes=_names(top, "describes"),
         quotients=tuple(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
         tree=top.get("tree", bool, False),
+        libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
     )
 
 
@@ -172,6 +174,14 @@ def _names(top: Part, key: str) -> tuple[str, ...]:
 
 def _quotient(item: Part) -> Quotient:
     return Quotient(item.need("field", str), item.need("of", str), item.need("per", str), item.get("times", int, 1))
+
+
+def _library(item: Part) -> Library:
+    functions: dict[str, Any] = item.need("functions", dict)
+    for name, programs in functions.items():
+        if not isinstance(programs, list) or not all(isinstance(program, str) for program in programs):
+            item.fail(f"functions.{name}", "has to be a list of programs")
+    return Library(_names(item, "files"), {name: tuple(programs) for name, programs in functions.items()})
 
 
 def _programs(top: Part) -> tuple[ProgramChoice, ...]:

@@ -87,10 +87,14 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         describes=read.describes,
         quotients=read.quotients,
         tree=read.tree,
+        libraries=read.libraries,
     )
 
 
 def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:
+    for name in (name for item in read.libraries for names in item.functions.values() for name in names):
+        if not all(name in layout.functions() for layout in layouts):
+            raise UsageError(f"{read.path}: libraries names {name}, and the C has no such function")
     parameters = {parameter.name for parameter in read.parameters}
     for choice in read.programs:
         if choice.when and choice.when[0] not in parameters:

@@ -142,6 +142,15 @@ class Quotient:
 
 
 @dataclass(frozen=True)
+class Library:
+    """Functions of files that processes map, and the uprobe programs for them."""
+
+    files: tuple[str, ...]
+    """how the files' names begin: libssl.so. A process's own program is looked at as well"""
+    functions: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Example:
     """A command line, and what it is for."""
 
@@ -182,6 +191,8 @@ class Gadget:
     quotients: tuple[Quotient, ...] = ()
     tree: bool = False
     """rows have parents among each other (pid, ppid)"""
+    libraries: tuple[Library, ...] = ()
+    """where the uprobe programs go"""
 
     def as_sent(self) -> "Gadget":
         """The gadget with the record that its programs send."""
@@ -224,6 +235,10 @@ class Gadget:
             describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
             tree=value.get("tree", False),
+            libraries=tuple(
+                Library(tuple(item["files"]), {name: tuple(programs) for name, programs in item["functions"].items()})
+                for item in value.get("libraries", ())
+            ),
         )
 
 

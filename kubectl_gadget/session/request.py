@@ -39,6 +39,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         "parameters": _variables(gadget, {**pushed, **run.parameters}),
         "ring_bytes": ring_bytes if gadget.kind == "stream" else _LEAST_RING_BYTES,
         **_answer(gadget, interval),
+        **_libraries(gadget),
     }
 
 
@@ -53,6 +54,12 @@ def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
         for choice in gadget.programs
         if choice.is_wanted(values)
     ]
+
+
+def _libraries(gadget: Gadget) -> dict[str, Any]:
+    if not gadget.libraries:
+        return {}
+    return {"libraries": [{"files": list(item.files), "functions": item.functions} for item in gadget.libraries]}
 
 
 def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:

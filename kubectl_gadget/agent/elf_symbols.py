@@ -1,0 +1,78 @@
+"""Where functions are in an ELF file: offsets for uprobes, which count from the file's start.
+
+Only what is needed of ELF, for 64 bits and little-endian, since the agent has the standard library alone. The trap: the
+file comes from a container, so every number in it may be a lie, and what does not fit ends in "no such function".
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Collection, Iterator
+
+_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_MAGIC = b"\x7fELF\x02\x01"
+_SYMTAB, _DYNSYM = 2, 11
+_FUNCTION = 2
+_LOAD = 1
+_MOST_BYTES = 1 << 30
+_MOST_SYMBOLS = 2_000_000
+
+
+def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
+    """Offsets of those of the functions that the file defines; {} when it is no ELF file. Raises OSError."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not _HEADER.size <= size <= _MOST_BYTES or file.read(len(_MAGIC)) != _MAGIC:
+            return {}
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+            try:
+                return _offsets(data, {name.encode(): name for name in names})
+            except (struct.error, IndexError, ValueError):
+                return {}
+
+
+def _offsets(data: mmap.mmap, wanted: dict[bytes, str]) -> dict[str, int]:
+    _, _, _, _, segments, sections, _, _, segment_size, segment_count, section_size, section_count, _ = (
+        _HEADER.unpack_from(data)
+    )
+    tables = [_SECTION.unpack_from(data, sections + index * section_size) for index in range(section_count)]
+    loads = [_SEGMENT.unpack_from(data, segments + index * segment_size) for index in range(segment_count)]
+    found: dict[str, int] = {}
+    for _, kind, _, _, start, size, link, _, _, _ in tables:
+        if kind not in (_SYMTAB, _DYNSYM) or link >= len(tables):
+            continue
+        text_start, text_size = tables[link][4:6]
+        for name, address in _functions(data, (start, size), (text_start, text_size), wanted):
+            offset = _file_offset(loads, address)
+            if offset is not None:
+                found.setdefault(name, offset)
+    return found
+
+
+def _functions(
+    data: mmap.mmap, symbols: tuple[int, int], texts: tuple[int, int], wanted: dict[bytes, str]
+) -> Iterator[tuple[str, int]]:
+    """Names and addresses. The texts are searched first: most files have none of the names, and many symbols."""
+    end = texts[0] + texts[1]
+    places: dict[int, str] = {}
+    for text, name in wanted.items():
+        place = data.find(b"\0" + text + b"\0", texts[0], end)
+        while place >= 0:
+            places[place + 1 - texts[0]] = name
+            place = data.find(b"\0" + text + b"\0", place + 1, end)
+    if not places:
+        return
+    block = data[symbols[0] : symbols[0] + min(symbols[1], _MOST_SYMBOLS * _SYMBOL.size) // _SYMBOL.size * _SYMBOL.size]
+    for text_offset, info, _, section, address, _ in _SYMBOL.iter_unpack(block):
+        if text_offset in places and section and info & 15 == _FUNCTION:
+            yield places[text_offset], address
+
+
+def _file_offset(segments: list[tuple[int, ...]], address: int) -> int | None:
+    for kind, _, offset, start, _, in_file, _, _ in segments:
+        if kind == _LOAD and start <= address < start + in_file:
+            return address - start + offset
+    return None

@@ -1,0 +1,157 @@
+"""Uprobe programs on functions of libraries, in each container's own file, also of containers that start later.
+
+RUN's `libraries` says which programs go to which functions of which files (docs/protocol.md). One link per program and
+file serves all processes that map the file. The trap: containers of one image share the file below their file systems,
+which cannot be seen from here, so a program may run twice for one call and has to bear it: pair entry and return in a
+map.
+"""
+
+import ctypes
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.elf_symbols import function_offsets
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.mapped_files import MappedFile, MappedFiles
+from kubectl_gadget.agent.object import BpfObject
+
+SECTIONS = ("uprobe", "uretprobe")
+_EVERY = 0.1
+"""Seconds between two looks at the processes."""
+_MOST_FILES = 512
+_MULTI = 48
+"""BPF_TRACE_UPROBE_MULTI."""
+
+
+class MultiOptions(ctypes.Structure):
+    """The head of struct bpf_uprobe_multi_opts."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("symbols", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+        ("reference_counters", ctypes.c_void_p),
+        ("cookies", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("at_return", ctypes.c_bool),
+    )
+
+
+class Options(ctypes.Structure):
+    """The head of struct bpf_uprobe_opts."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("reference_counter", ctypes.c_size_t),
+        ("cookie", ctypes.c_uint64),
+        ("at_return", ctypes.c_bool),
+    )
+
+
+def has_multi(release: str) -> bool:
+    """Whether a kernel attaches uprobes without perf_event_open(), which distributions keep to themselves: 6.6."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return bool(found) and (int(found[1]), int(found[2])) >= (6, 6)  # type: ignore[index]
+
+
+class Uprobes:
+    """The uprobe programs of `object`. `libraries` is RUN's; a program stands once in it for each function."""
+
+    def __init__(
+        self, object: BpfObject, libraries: list[dict[str, Any]], wanted_cgroup: Callable[[str], bool]
+    ) -> None:
+        self._lib = libbpf.load()
+        self._object = object
+        self._libraries = [(tuple(item["files"]), dict(item["functions"])) for item in libraries]
+        self._multi = has_multi(os.uname().release)
+        self._files = MappedFiles(wanted_cgroup, self._is_wanted)
+        self._links: dict[tuple[int, int], list[int]] = {}
+        self._next = 0.0
+        self._full = False
+        self.warnings: list[str] = []
+        """to be taken and cleared by whoever tells them"""
+
+    def prepare(self) -> None:
+        """Before the object is loaded."""
+        if self._multi:
+            for program in self._object.chosen:
+                if self._object.section(program) in SECTIONS:
+                    self._object.expect(program, _MULTI)
+
+    def turn(self) -> None:
+        """Attaches to files that were newly mapped and lets go of those that nobody maps any more. Seldom does much."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _EVERY
+        files = self._files.look()
+        for key in self._links.keys() - files.keys():
+            self._let_go(key)
+        for key, file in files.items():
+            if key not in self._links:
+                self._attach(key, file)
+
+    def close(self) -> None:
+        for key in list(self._links):
+            self._let_go(key)
+        self._next = float("inf")
+
+    @property
+    def attached(self) -> int:
+        """Links at present."""
+        return sum(map(len, self._links.values()))
+
+    def _is_wanted(self, name: str) -> bool:
+        return any(name.startswith(files) for files, _ in self._libraries)
+
+    def _attach(self, key: tuple[int, int], file: MappedFile) -> None:
+        if sum(map(bool, self._links.values())) >= _MOST_FILES:
+            if not self._full:
+                self.warnings.append(f"more than {_MOST_FILES} libraries are in use, and the rest is not looked at")
+            self._full = True
+            return
+        links = self._links[key] = list[int]()
+        try:
+            for program, offsets in self._places(file.path).items():
+                links += self._link(program, file.path, offsets)
+        except OSError:
+            del self._links[key]  # its process is gone; another one may lead to it
+        except Failure as failure:
+            self.warnings.append(f"{file.path.partition('/root')[2]} cannot be followed: {failure}")
+
+    def _places(self, path: str) -> dict[str, list[int]]:
+        """Offsets by program."""
+        names = {name for _, functions in self._libraries for name in functions}
+        places: dict[str, list[int]] = {}
+        for name, offset in function_offsets(path, names).items():
+            for _, functions in self._libraries:
+                for program in functions.get(name, ()):
+                    if program in self._object.chosen:
+                        places.setdefault(program, []).append(offset)
+        # Returns first: an entry whose return is not seen would wait for ever.
+        return dict(sorted(places.items(), key=lambda item: self._object.section(item[0]) != "uretprobe"))
+
+    def _link(self, program: str, path: str, offsets: list[int]) -> list[int]:
+        pointer = self._object.pointer(program)
+        at_return = self._object.section(program) == "uretprobe"
+        if self._multi:
+            array = (ctypes.c_ulong * len(offsets))(*offsets)
+            options = MultiOptions(ctypes.sizeof(MultiOptions), count=len(offsets), at_return=at_return)
+            options.offsets = ctypes.cast(array, ctypes.c_void_p)
+            arguments = (pointer, -1, os.fsencode(path), None, ctypes.byref(options))
+            return [self._lib.call("bpf_program__attach_uprobe_multi", *arguments)]
+        single = Options(ctypes.sizeof(Options), at_return=at_return)
+        return [
+            self._lib.call(
+                "bpf_program__attach_uprobe_opts", pointer, -1, os.fsencode(path), offset, ctypes.byref(single)
+            )
+            for offset in offsets
+        ]
+
+    def _let_go(self, key: tuple[int, int]) -> None:
+        for link in self._links.pop(key):
+            self._lib.raw("bpf_link__destroy", link)

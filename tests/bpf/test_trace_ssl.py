@@ -1,0 +1,156 @@
+"""trace ssl: this machine's OpenSSL, through the agent's own search for libraries, in processes before and after it."""
+
+import os
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.elf_symbols import function_offsets
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.mapped_files import MappedFiles
+from kubectl_gadget.agent.uprobes import Uprobes, has_multi
+from tests.bpf.tracer import Tracer
+
+TIMES = 7
+TALK = f"""
+import ssl, sys
+sys.stdin.readline()
+context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
+incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(incoming, outgoing)
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); server.load_cert_chain(sys.argv[1])
+there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+peer = server.wrap_bio(there, back, server_side=True)
+for _ in range(4):
+    for side in (tls, peer):
+        try: side.do_handshake()
+        except ssl.SSLWantReadError: pass
+        there.write(outgoing.read()); incoming.write(back.read())
+for number in range({TIMES}):
+    tls.write(b"hello %d" % number)
+    there.write(outgoing.read())
+    assert peer.read(100) == b"hello %d" % number
+"""
+
+
+class WithLibraries(Tracer):
+    """A gadget with uprobes, and the agent's search for where they go."""
+
+    def _open(self, programs: Any) -> Any:
+        object = super()._open(programs)
+        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.libraries]
+        self.uprobes = Uprobes(object, libraries, lambda cgroup: True)
+        self.uprobes.prepare()
+        return object
+
+    def look(self) -> None:
+        """As the session does, without its pause."""
+        self.uprobes._next = 0.0
+        self.uprobes.turn()
+
+    def __exit__(self, *error: Any) -> None:
+        self.uprobes.close()
+        super().__exit__(*error)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
+    subprocess.run([*command, "-keyout", path, "-out", f"{path}.cert"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.cert").read_bytes())
+    return path
+
+
+def talker(certificate: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", TALK, certificate], stdin=subprocess.PIPE)
+
+
+def told(record: dict[str, Any]) -> tuple[Any, ...]:
+    return record["operation"], record["bytes"], record["data"]
+
+
+EXPECTED = [(word, 7, f"hello {number}") for number in range(TIMES) for word in ("write", "read")]
+
+
+@pytest.mark.bpf
+def test_each_call_is_told_once_with_its_data(certificate: Path) -> None:
+    process = talker(certificate)
+    with WithLibraries("trace_ssl", pid=process.pid, data_bytes=100) as tracer:
+        # It has loaded the library before it waits for the line.
+        while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+            pass
+        try:
+            tracer.look()
+        except Failure as failure:
+            pytest.skip(f"no uprobes here: {failure}")
+        assert tracer.uprobes.warnings == []
+        process.communicate(b"\n")
+        records = tracer.records()
+        assert tracer.lost == 0
+    assert process.returncode == 0
+    assert [told(record) for record in records] == EXPECTED
+    assert {record["pid"] for record in records} == {process.pid}
+
+
+@pytest.mark.bpf
+def test_without_being_asked_for_no_data_is_sent_and_handshakes_only_on_request(certificate: Path) -> None:
+    process = talker(certificate)
+    with WithLibraries("trace_ssl", pid=process.pid, all_calls=True) as tracer:
+        while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+            pass
+        tracer.look()
+        process.communicate(b"\n")
+        records = tracer.records()
+    assert {record["data"] for record in records} == {None}
+    assert [record["operation"] for record in records if record["operation"] != "handshake"] == [
+        "write",
+        "read",
+    ] * TIMES
+    assert [record["operation"] for record in records].count("handshake") == 8
+
+
+@pytest.mark.bpf
+def test_links_go_when_nobody_maps_the_file_any_more(certificate: Path, tmp_path: Path) -> None:
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libssl.so" in line)
+    copy = tmp_path / "libssl.so.3"
+    copy.write_bytes(Path(library).read_bytes())
+    with WithLibraries("trace_ssl") as tracer:
+        tracer.look()
+        before = tracer.uprobes.attached
+        code = f"import ctypes, sys; ctypes.CDLL({str(copy)!r}); print(flush=True); sys.stdin.read()"
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout
+        process.stdout.readline()
+        tracer.look()
+        assert tracer.uprobes.attached > before
+        process.communicate()
+        tracer.look()
+        assert tracer.uprobes.attached == before
+
+
+def test_functions_are_found_in_a_library_and_nothing_in_what_is_none(tmp_path: Path) -> None:
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libssl.so" in line)
+    assert ssl.OPENSSL_VERSION
+    assert function_offsets(library, ["SSL_write", "SSL_never"]).keys() == {"SSL_write"}
+    data = bytearray(Path(library).read_bytes())
+    data[32:64] = os.urandom(32)
+    (tmp_path / "broken").write_bytes(data)
+    (tmp_path / "short").write_bytes(b"\x7fELF\x02\x01")
+    for name in ("broken", "short"):
+        assert function_offsets(str(tmp_path / name), ["SSL_write"]) == {}
+
+
+def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
+    assert MappedFiles(lambda cgroup: False, lambda name: True).look() == {}
+    assert MappedFiles(lambda cgroup: True, lambda name: name.startswith("libssl.so")).look()
+
+
+def test_links_without_perf_came_with_6_6() -> None:
+    assert [has_multi(release) for release in ("5.10.0", "6.5.9", "6.6.0-arm", "10.1", "odd")] == [
+        *(False, False, True, True, False)
+    ]
