@@ -97,6 +97,8 @@ class Gadget:
         if self._uprobes:
             self._uprobes.close()
         self._object.detach()
+        if self.answer:
+            self.answer.end()
 
     def turn(self) -> list[str]:
         """To be called often while the session runs: follows the processes' libraries. Warnings to be told."""
@@ -105,8 +107,6 @@ class Gadget:
         self._uprobes.turn()
         warnings, self._uprobes.warnings = self._uprobes.warnings, []
         return warnings
-        if self.answer:
-            self.answer.end()
 
     def close(self) -> None:
         self.ring.close()
