@@ -20,15 +20,15 @@ UDP_SEGMENT = 103
 COMM = open("/proc/self/comm").read().strip()
 
 
-def bound(host: str) -> socket.socket:
+def bound(host: str, port: int = 0) -> socket.socket:
     sock = socket.socket(network.FAMILIES[host], socket.SOCK_DGRAM)
-    sock.bind((host, 0))
+    sock.bind((host, port))
     return sock
 
 
-def talk(host: str, connect: bool) -> tuple[int, int]:
+def talk(host: str, connect: bool, port: int = 0) -> tuple[int, int]:
     """Sends packets both ways. Returns the client's and the server's port."""
-    with bound(host) as server, bound(host) as client:
+    with bound(host, port) as server, bound(host) as client:
         if connect:
             client.connect(server.getsockname()[:2])
         for number in range(PACKETS):

@@ -121,7 +121,7 @@ class Tracer:
                 object.load()
                 for attaching in object.chosen:
                     object.attach(attaching)
-                    if gadget.kind == "stream" and object.section(attaching).startswith("iter"):
+                    if gadget.kind != "snapshot" and object.section(attaching).startswith("iter"):
                         object.iterate(attaching)
             except Failure as failure:
                 object.close()

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * top tcp: adds up what each connection of TCP sends and receives, in bytes of payload and in packets.
+ *
+ * Hook: cgroup_skb, which sees each packet of the node's sockets once; bytes of segments that are sent again count
+ * again.
+ */
+#include <gadget/connection_totals.h>
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	gadget_count_packet(skb, gadget_scratch(&received_scratch), IPPROTO_TCP, false);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	gadget_count_packet(skb, gadget_scratch(&sent_scratch), IPPROTO_TCP, true);
+	return GADGET_PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * top udp: adds up what each connection of UDP sends and receives, in bytes of payload and in packets.
+ *
+ * Hook: cgroup_skb, which sees each packet of the node's sockets once; what one socket exchanges with one address and
+ * port is one connection.
+ */
+#include <gadget/connection_totals.h>
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	gadget_count_packet(skb, gadget_scratch(&received_scratch), IPPROTO_UDP, false);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	gadget_count_packet(skb, gadget_scratch(&sent_scratch), IPPROTO_UDP, true);
+	return GADGET_PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

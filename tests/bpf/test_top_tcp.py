@@ -1,0 +1,75 @@
+"""top tcp: prime numbers of bytes over loopback, counted at both ends, and whose they are."""
+
+import os
+import socket
+
+import pytest
+
+from tests.bpf import network
+from tests.bpf.answers import Answers
+from tests.bpf.network import address, in_namespace
+
+pytestmark = pytest.mark.bpf
+ASKED, ANSWERED = 1_000_003, 50_021
+COMM = open("/proc/self/comm").read().strip()
+
+
+def send_and_receive(sock: socket.socket, bytes_sent: int, bytes_received: int) -> None:
+    sock.sendall(bytes(bytes_sent))
+    while bytes_received:
+        bytes_received -= len(sock.recv(bytes_received))
+
+
+def talk(host: str) -> tuple[int, int, int]:
+    """A child asks, this process answers. Returns the child's pid, its port and the server's."""
+    with network.listener(host) as server:
+        name = server.getsockname()
+        pid = os.fork()
+        if pid == 0:
+            with socket.socket(server.family) as client:
+                client.connect((host, name[1]))
+                send_and_receive(client, ASKED, ANSWERED)
+            os._exit(0)
+        accepted, peer = server.accept()
+        with accepted:
+            send_and_receive(accepted, 0, ASKED)
+            send_and_receive(accepted, ANSWERED, 0)
+            assert accepted.recv(1) == b""
+        os.waitpid(pid, 0)
+        return pid, peer[1], name[1]
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6])
+def test_both_ends_of_a_connection_have_the_exact_bytes_and_their_process(host: str) -> None:
+    with Answers("top_tcp") as top:
+        server, (client, client_port, server_port) = in_namespace(lambda: talk(host))
+        records = [record for record in top.take() if record["pid"] in (server, client)]
+        assert top.lost == 0
+    rows = {
+        record["pid"]: (record["local_port"], record["remote_port"], record["sent"], record["received"])
+        for record in records
+        if record["sent"] or record["received"]
+    }
+    assert rows == {
+        client: (client_port, server_port, ASKED, ANSWERED),
+        server: (server_port, client_port, ANSWERED, ASKED),
+    }
+    assert {address(record[end]) for record in records for end in ("local", "remote")} == {host}
+    assert {(record["comm"], record["uid"]) for record in records} == {(COMM, os.getuid())}
+    assert all(record["sent_packets"] >= record["sent"] // 65536 for record in records)
+
+
+def test_only_connections_of_the_process_asked_for_count() -> None:
+    with Answers("top_tcp", pid=os.getpid()) as top:
+        in_namespace(lambda: talk(network.V4))
+        assert top.take() == []
+
+
+def test_what_was_there_before_the_run_has_its_process() -> None:
+    with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        with accepted, Answers("top_tcp", pid=os.getpid()) as top:
+            client.sendall(bytes(7919))
+            send_and_receive(accepted, 0, 7919)
+            records = top.take()
+    assert sorted((record["sent"], record["received"]) for record in records) == [(0, 7919), (7919, 0)]
