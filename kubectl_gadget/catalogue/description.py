@@ -18,7 +18,7 @@ _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *("examples", "kind", "sort", "sums", "describes", "quotients", "tree", "libraries"),
+    *("examples", "kind", "sort", "sums", "describes", "quotients", "by", "tree", "libraries"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -49,6 +49,7 @@ class Description:
     sums: tuple[str, ...] = ()
     describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
+    by: tuple[str, ...] = ()
     tree: bool = False
     libraries: tuple[Library, ...] = ()
 
@@ -137,6 +138,7 @@ def read_description(path: Path) -> Description:
         sums=_names(top, "sums"),
         describes=_names(top, "describes"),
         quotients=tuple(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
+        by=_names(top, "by"),
         tree=top.get("tree", bool, False),
         libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
     )

@@ -86,6 +86,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         sums=read.sums,
         describes=read.describes,
         quotients=read.quotients,
+        by=read.by,
         tree=read.tree,
         libraries=read.libraries,
     )
@@ -108,7 +109,7 @@ def _columns_of(read: Description, record: Record) -> tuple[Column, ...]:
     """Without those of every gadget that a total has not got, which begins with no gadget_record."""
     shared = {column.name for column in shared_columns()} - set(read.named)
     fields = {field.name for field in record.fields}
-    if read.kind != "top":
+    if read.kind not in ("top", "profile"):
         return read.columns
     return tuple(column for column in read.columns if column.name not in shared or _source(column) in fields)
 
@@ -125,8 +126,9 @@ def _check_totals(read: Description, columns: tuple[Column, ...], record: Record
     if missing := sorted(wanted - fields):
         raise UsageError(f"{read.path}: sums or quotients name {', '.join(missing)}, which is no field")
     names = {column.name for column in columns}
-    if wrong := [name for name in read.sort.split(",") if name and name.removeprefix("-") not in names]:
-        raise UsageError(f"{read.path}: sort names {wrong[0]}, which is no column")
+    for key, wanted_columns in (("sort", read.sort.replace("-", "").split(",")), ("by", read.by)):
+        if wrong := [name for name in wanted_columns if name and name not in names]:
+            raise UsageError(f"{read.path}: {key} names {wrong[0]}, which is no column")
 
 
 def _check_columns(read: Description, columns: tuple[Column, ...], record: Record) -> None:

@@ -12,6 +12,8 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.views.arrangement import Arrangement
 
 PANEL = "Table"
+_SEND_SECONDS = 5.0
+"""How often agents send their part of a profile that is shown at its end."""
 _SORT, _ROWS, _BY, _INTERVAL, _TREE = (f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree"))
 
 
@@ -27,12 +29,14 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
             int | None, flag(PANEL, "--max-rows", metavar="N", help="Only the first rows of a table"), values.count
         ],
     }
-    if gadget.kind == "top":
-        by = "Add up all rows that agree in these columns, over containers and nodes: pod"
+    if gadget.kind in ("top", "profile"):
+        each = "one table, at the end" if gadget.kind == "profile" else "1s"
+        of = f" (default: {','.join(gadget.by)})" if gadget.by else ""
+        by = f"Add up all rows that agree in these columns, over containers and nodes: pod{of}"
         found[_BY] = Annotated[tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas]
         found[_INTERVAL] = Annotated[
             float | None,
-            flag(PANEL, "--interval", metavar="TIME", help="How long each table adds up (default: 1s)"),
+            flag(PANEL, "--interval", metavar="TIME", help=f"How long each table adds up (default: {each})"),
             values.duration_above_zero,
         ]
     if gadget.tree:
@@ -45,11 +49,14 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
 def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
     """What was given of them."""
     defaults = Arrangement()
+    gadget = options.gadgets[0].gadget
+    at_end = gadget.kind == "profile" and _INTERVAL not in extras
     return Arrangement(
         sort=extras.get(_SORT, defaults.sort),
         max_rows=extras.get(_ROWS),
-        by=extras.get(_BY, defaults.by),
+        by=extras.get(_BY, gadget.by),
         tree=bool(extras.get(_TREE)),
         lines=options.output.format in ("table", "wide"),
-        interval=extras.get(_INTERVAL, defaults.interval),
+        interval=_SEND_SECONDS if at_end else extras.get(_INTERVAL, defaults.interval),
+        at_end=at_end,
     )

@@ -275,9 +275,6 @@ def join(batches: Sequence[Batch]) -> Batch:
     small = [batch.compacted() for batch in batches]
     sizes = np.array([len(batch) for batch in small])
     bases = np.cumsum([0, *(batch.buffer.bytes.nbytes for batch in small)])
-    nodes = list(dict.fromkeys(batch.node for batch in small))
-    numbers = {node: number for number, node in enumerate(nodes)}
-    offsets = [batch.clock_offset_ns for batch in small]
     return Batch(
         first.gadget,
         "",
@@ -288,13 +285,22 @@ def join(batches: Sequence[Batch]) -> Batch:
         parties={
             name: join_owners([(batch.parties.get(name), len(batch)) for batch in small]) for name in first.parties
         },
-        origins=Origins(
-            np.repeat([numbers[batch.node] for batch in small], sizes),
-            nodes,
-            np.repeat(offsets, sizes).astype(np.int64),
-        ),
+        origins=_join_origins(small),
         given={name: np.concatenate([batch.raw(name) for batch in small]) for name in first._given},
     )
+
+
+def _join_origins(batches: Sequence[Batch]) -> Origins:
+    """Of batches that may have been joined themselves."""
+    each = [
+        batch.origins
+        or Origins(np.zeros(len(batch), np.intp), [batch.node], np.full(len(batch), batch.clock_offset_ns, np.int64))
+        for batch in batches
+    ]
+    nodes = list(dict.fromkeys(node for origins in each for node in origins.nodes))
+    numbers = {node: number for number, node in enumerate(nodes)}
+    codes = [np.array([numbers[node] for node in origins.nodes], np.intp)[origins.codes] for origins in each]
+    return Origins(np.concatenate(codes), nodes, np.concatenate([origins.clock_offsets_ns for origins in each]))
 
 
 def _walk(data: memoryview) -> list[int]:

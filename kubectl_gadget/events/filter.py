@@ -6,7 +6,7 @@ error does not match, as `null.startsWith("x")`. The trap: such errors are count
 match looks the same as a quiet system.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,11 @@ class _Compiled:
     """The parts of a filter for one gadget."""
 
     def __init__(
-        self, text: str, tree: cel.Tree, members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+        self, text: str, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member]
     ) -> None:
         self.columns: list[Callable[[Batch], Truth]] = []
         self.rows: list[_RowByRow] = []
-        for part in cel.conjuncts(tree):
+        for part in parts:
             try:
                 self.columns.append(compile_condition(text, part, members, elsewhere))
             except NotVectorised:
@@ -103,15 +103,29 @@ class _Compiled:
 
 
 class Filter:
-    """A compiled expression."""
+    """A compiled expression. `parts` are those of its parts that count, which `&&` joins; None: all."""
 
-    def __init__(self, text: str, tree: cel.Tree, gadgets: Sequence[Gadget]) -> None:
+    def __init__(
+        self, text: str, tree: cel.Tree, gadgets: Sequence[Gadget], parts: Sequence[cel.Tree] | None = None
+    ) -> None:
         self.text = text
         self.tree = tree
+        self._gadgets = gadgets
         members = {gadget.name: filter_members(gadget) for gadget in gadgets}
         everything = {name: member for known in members.values() for name, member in known.items()}
         cel.check_names(text, tree, everything)
-        self._compiled = {name: _Compiled(text, tree, known, everything) for name, known in members.items()}
+        chosen = cel.conjuncts(tree) if parts is None else parts
+        self._compiled = {name: _Compiled(text, chosen, known, everything) for name, known in members.items()}
+
+    def divided(self, names: Collection[str]) -> "tuple[Filter | None, Filter | None]":
+        """Those parts that name none of `names`, and those that do; None where there are no such parts."""
+        parts = cel.conjuncts(self.tree)
+        of_names = [part for part in parts if any(token.value in names for token in cel.identifiers(part))]
+        others = [part for part in parts if not any(part is other for other in of_names)]
+        first, second = (
+            Filter(self.text, self.tree, self._gadgets, found) if found else None for found in (others, of_names)
+        )
+        return first, second
 
     @property
     def vectorised(self) -> bool:

@@ -14,8 +14,8 @@ from kubectl_gadget.errors import UsageError
 ARCHITECTURES = ("x86_64", "aarch64")
 """Of nodes, as uname says it."""
 
-Answer = Literal["stream", "top", "snapshot"]
-"""What a gadget's answer is: events as they come, sums of an interval, or what is there now."""
+Answer = Literal["stream", "top", "snapshot", "profile"]
+"""What a gadget's answer is: events as they come, sums of an interval, what is there now, or sums of the whole run."""
 
 Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
@@ -189,10 +189,17 @@ class Gadget:
     describes: tuple[str, ...] = ()
     """further fields of a total that are not its key: what is known of whom it is about"""
     quotients: tuple[Quotient, ...] = ()
+    by: tuple[str, ...] = ()
+    """columns that rows are added up by unless --by says otherwise; none: all of the key"""
     tree: bool = False
     """rows have parents among each other (pid, ppid)"""
     libraries: tuple[Library, ...] = ()
     """where the uprobe programs go"""
+
+    @property
+    def adds_up(self) -> frozenset[str]:
+        """Fields of a total that rows get when they are added up."""
+        return frozenset((*self.sums, *(quotient.field for quotient in self.quotients)))
 
     def as_sent(self) -> "Gadget":
         """The gadget with the record that its programs send."""
@@ -234,6 +241,7 @@ class Gadget:
             sums=tuple(value.get("sums", ())),
             describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
+            by=tuple(value.get("by", ())),
             tree=value.get("tree", False),
             libraries=tuple(
                 Library(tuple(item["files"]), {name: tuple(programs) for name, programs in item["functions"].items()})

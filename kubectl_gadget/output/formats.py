@@ -77,9 +77,9 @@ def make_sink(
             return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
 
         kind = gadgets[0].kind
-        if kind == "top" and terminal is not None:
+        if kind in ("top", "profile") and terminal is not None and not options.once:
             return LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
-        return table(stream) if kind == "stream" else BlockTable(stream, table, once=kind == "snapshot")
+        return table(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
     if format == "json":
         return JsonSink(stream, MemberRows(chosen, several))
     if format == "yaml":
@@ -106,4 +106,4 @@ def make_sink(
         )
 
     kind = gadgets[0].kind
-    return custom(stream) if kind == "stream" else BlockTable(stream, custom, once=kind == "snapshot")
+    return custom(stream) if kind == "stream" else BlockTable(stream, custom, once=options.once)

@@ -116,8 +116,7 @@ class LiveTable(Sink):
         now = self._order[0].removeprefix("-") if self._order else ""
         place = self._columns.index(now) + step if now in self._columns else 0
         name = self._columns[place % len(self._columns)]
-        adds_up = {*self._gadget.sums, *(quotient.field for quotient in self._gadget.quotients)}
-        self._order = [f"-{name}" if name in adds_up else name]
+        self._order = [f"-{name}" if name in self._gadget.adds_up else name]
 
     def _draw(self) -> None:
         assert self._rows is not None

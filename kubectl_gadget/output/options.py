@@ -16,5 +16,7 @@ class OutputOptions:
     """--columns a,b: shown instead of the default ones"""
     order: tuple[str, ...] = ()
     """of a table that is drawn again and again: by which columns it is sorted at first"""
+    once: bool = False
+    """one table at the end, where a gadget is no stream"""
     max_rows: int | None = None
     """its rows; None: as many as the terminal has room for"""

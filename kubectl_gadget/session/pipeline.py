@@ -41,6 +41,9 @@ class Conditions:
     """What rows must fulfil, all compiled and checked."""
 
     filter: Filter | None = None
+    """of rows as they come"""
+    of_sums: Filter | None = None
+    """of rows that were added up"""
     fail_on: Filter | None = None
     expect: Filter | None = None
     max_events: int | None = None
@@ -304,7 +307,8 @@ class Pipeline:
             self._stop("enough")
 
     def _report_filter_errors(self) -> None:
-        for condition in (self._conditions.filter, self._conditions.fail_on, self._conditions.expect):
+        conditions = self._conditions
+        for condition in (conditions.filter, conditions.of_sums, conditions.fail_on, conditions.expect):
             if condition is not None and condition.errors and id(condition) not in self._reported:
                 self._reported.add(id(condition))
                 self._warn(f"{condition.text!r} could not be decided for some rows: {condition.first_error}")

@@ -20,7 +20,7 @@ from kubectl_gadget.session.nodes import Nodes
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
-from kubectl_gadget.views.arrange import check, order_of, shown_columns
+from kubectl_gadget.views.arrange import added_up_members, check, order_of, shown_columns
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.stage import Stage, make_stage
 
@@ -40,7 +40,7 @@ class Preparation:
         gadgets = [run.gadget for run in options.gadgets]
         merge: TimeMerge | Intervals = TimeMerge(int(options.sort_wait * 1e9), options.sort)
         if gadgets[0].kind != "stream":
-            merge = Intervals(options.arrangement, once=gadgets[0].kind == "snapshot")
+            merge = Intervals(options.arrangement, _is_once(options), self.conditions.of_sums)
 
         def make_stages() -> list[Stage | None]:
             return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
@@ -55,15 +55,20 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     def compiled(text: str | None) -> Filter | None:
         return None if text is None else compile_filter(text, gadgets)
 
-    conditions = Conditions(
-        compiled(options.filter), compiled(options.fail_on), compiled(options.expect), options.max_events
-    )
+    filter = compiled(options.filter)
+    first, of_sums = filter.divided(added_up_members(gadgets[0])) if filter else (None, None)
+    conditions = Conditions(first, of_sums, compiled(options.fail_on), compiled(options.expect), options.max_events)
     check(options.arrangement, gadgets)
     terminal = find_terminal(stdout, os.environ)
     sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
-    pushed = [kernel_parameters(conditions.filter, gadget) if conditions.filter else {} for gadget in gadgets]
+    pushed = [kernel_parameters(filter, gadget) if filter else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
     return Preparation(options, request, conditions, sink)
+
+
+def _is_once(options: RunOptions) -> bool:
+    """Whether there is one table, at the end."""
+    return options.gadgets[0].gadget.kind == "snapshot" or options.arrangement.at_end
 
 
 def _output(options: RunOptions) -> OutputOptions:
@@ -71,4 +76,5 @@ def _output(options: RunOptions) -> OutputOptions:
     gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
     with_time = output.format not in ("table", "wide")
     columns = output.columns or shown_columns(arrangement, gadget, with_time)
-    return replace(output, columns=columns, order=order_of(arrangement, gadget), max_rows=arrangement.max_rows)
+    order = order_of(arrangement, gadget)
+    return replace(output, columns=columns, order=order, max_rows=arrangement.max_rows, once=_is_once(options))

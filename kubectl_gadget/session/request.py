@@ -67,7 +67,8 @@ def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:
         return {}
     if gadget.kind == "snapshot":
         return {"kind": gadget.kind}
-    return {"kind": gadget.kind, "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
+    # A profile is sent in parts, so that a node that is lost takes only its last one with it.
+    return {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
 
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:

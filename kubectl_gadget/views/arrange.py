@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, join
+from kubectl_gadget.events.filter import Filter
 from kubectl_gadget.events.members import column_members
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
@@ -40,7 +41,7 @@ def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
         for name in (*(item.removeprefix("-") for item in arrangement.sort), *arrangement.by):
             if find_column(gadget, name) is None:
                 gadget.column(name)
-        if wrong := [name for name in arrangement.by if name in {*gadget.sums, *(q.field for q in gadget.quotients)}]:
+        if wrong := [name for name in arrangement.by if name in gadget.adds_up]:
             raise UsageError(f"--by {wrong[0]}: that is what is added up", "--by with columns that say of whom")
         if arrangement.tree and not gadget.tree:
             raise UsageError(f"{' '.join(gadget.command)} has no tree")
@@ -50,9 +51,14 @@ def shown_columns(arrangement: Arrangement, gadget: Gadget, with_time: bool) -> 
     """The columns of rows that were added up `by` some: those, and what adds up; none when nothing is asked for."""
     if not arrangement.by:
         return ()
-    adds_up = {*gadget.sums, *(quotient.field for quotient in gadget.quotients)}
-    found = [column.name for column in gadget.columns if column.field in adds_up and column.show == "default"]
+    found = [column.name for column in gadget.columns if column.field in gadget.adds_up and column.show == "default"]
     return (*(("timestamp",) if with_time else ()), *arrangement.by, *found)
+
+
+def added_up_members(gadget: Gadget) -> frozenset[str]:
+    """What filters may only look at when rows have been added up."""
+    columns = (column for column in gadget.columns if column.field in gadget.adds_up)
+    return frozenset(member.name for column in columns for member in column_members(gadget, column))
 
 
 def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
@@ -60,18 +66,29 @@ def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
     return arrangement.sort or tuple(filter(None, gadget.sort.split(",")))
 
 
-def arrange(batches: Sequence[Batch], arrangement: Arrangement) -> Block:
-    """One answer's rows of all nodes, as they are to be shown."""
-    parts = [join(list(group)) for _, group in groupby(sorted(batches, key=_kind), key=_kind)]
+def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | None = None) -> Block:
+    """One answer's rows of all nodes, as they are to be shown; of those that were added up, the ones to `keep`."""
+    parts = _joined(batches)
     if not parts:
         return Block(NO_ROWS, NO_ROWS)
     gadget = parts[0].gadget
     if gadget.sums:
         parts = add_up(parts, arrangement.by)
+    if keep is not None:
+        parts = [keep.select(part) for part in parts]
     rows = sort(Rows(parts), gadget, order_of(arrangement, gadget))
     if arrangement.tree:
         rows = as_tree(rows, arrangement.lines)
     return Block(rows if arrangement.max_rows is None else rows.head(arrangement.max_rows), rows)
+
+
+def condense(batches: Sequence[Batch]) -> list[Batch]:
+    """The same rows, but only one for each node, container and key, when the gadget's rows can be added up."""
+    return add_up(_joined(batches), ()) if batches and batches[0].gadget.sums else list(batches)
+
+
+def _joined(batches: Sequence[Batch]) -> list[Batch]:
+    return [join(list(group)) for _, group in groupby(sorted(batches, key=_kind), key=_kind)]
 
 
 def _kind(batch: Batch) -> tuple[str, str]:
@@ -97,11 +114,13 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
             found.append(number)
         numbers.append(np.array(found, np.intp))
     sums = {name: np.zeros(len(groups), np.uint64) for name in gadget.sums}
-    intervals = np.zeros(len(groups), np.uint64)
+    intervals, ends = (np.zeros(len(groups), np.uint64) for _ in range(2))
     for batch, found_numbers in zip(batches, numbers, strict=True):
         for name, total in sums.items():
             np.add.at(total, found_numbers, batch.raw(name).astype(np.uint64))
-        np.maximum.at(intervals, found_numbers, _intervals(batch))
+        lengths, latest = _intervals(batch)
+        np.maximum.at(intervals, found_numbers, lengths)
+        np.maximum.at(ends, found_numbers, latest)
     made, start = [], 0
     for batch, rows in zip(batches, first, strict=True):
         if not rows:
@@ -111,6 +130,7 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
         for name, total in sums.items():
             part.give(name, total[mine])
         part.give("interval", intervals[mine])
+        part.give("timestamp", ends[mine])
         fill_in_quotients(part)
         made.append(part)
         start += len(rows)
@@ -121,7 +141,7 @@ def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
     gadget = batch.gadget
     if by:
         return zip(*(_values(batch, name) for name in by), strict=True)
-    others = {*_FILLED_IN, *gadget.sums, *gadget.describes, *(quotient.field for quotient in gadget.quotients)}
+    others = {*_FILLED_IN, *gadget.adds_up, *gadget.describes}
     own = [f.name for f in gadget.record.fields if f.name not in others and f.type != "gadget_cgroup"]
     owner = (_values(batch, name) for name in ("node", "namespace", "pod", "container", "container_id"))
     return zip(*owner, *(batch.raw(name).tolist() for name in own), strict=True)
@@ -135,14 +155,17 @@ def _values(batch: Batch, name: str) -> list[Any]:
     return batch.vector(member.name, member.read).values()
 
 
-def _intervals(batch: Batch) -> npt.NDArray[np.uint64]:
-    """How long the time is that a node's rows add up over: it may have sent more than one interval."""
+def _intervals(batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """How long the time is that a node's rows add up over, and when it ended: it may have sent several intervals."""
     nodes = _values(batch, "node")
     each = set(zip(nodes, batch.raw("timestamp").tolist(), batch.raw("interval").tolist(), strict=True))
     lengths: dict[str, int] = {}
-    for node, _, length in each:
+    ends: dict[str, int] = {}
+    for node, end, length in each:
         lengths[node] = lengths.get(node, 0) + length
-    return np.array([lengths[node] for node in nodes], np.uint64)
+        ends[node] = max(ends.get(node, 0), end)
+    of_rows = (np.array([found[node] for node in nodes], np.uint64) for found in (lengths, ends))
+    return next(of_rows), next(of_rows)
 
 
 def fill_in_quotients(batch: Batch) -> None:

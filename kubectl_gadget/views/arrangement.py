@@ -19,4 +19,6 @@ class Arrangement:
     lines: bool = True
     """whether a tree has lines, which only tables have a use for"""
     interval: float = 1.0
-    """seconds"""
+    """seconds that each table adds up; with `at_end`, after which agents send what they have"""
+    at_end: bool = False
+    """one table, of the whole run"""

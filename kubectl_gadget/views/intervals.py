@@ -8,18 +8,22 @@ trap: a node that is slow or gone must hold up nobody, so a block waits for a sh
 from collections.abc import Hashable
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.filter import Filter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
-from kubectl_gadget.views.arrange import Block, arrange
+from kubectl_gadget.views.arrange import Block, arrange, condense
 from kubectl_gadget.views.arrangement import Arrangement
 
 _WAIT_SHARE = 0.4
 _LEAST_WAIT_NS = 100_000_000
+_MOST_BATCHES = 256
+"""Those of a run that lasts are added up now and then, or it would take ever more memory."""
 
 
 class Intervals:
-    """Of one gadget. `once`: a snapshot, which flush() gives."""
+    """Of one gadget. `once`: all is one answer, which flush() gives. `keep` chooses among rows that were added up."""
 
-    def __init__(self, arrangement: Arrangement, once: bool) -> None:
+    def __init__(self, arrangement: Arrangement, once: bool, keep: Filter | None = None) -> None:
+        self._keep = keep
         self._arrangement = arrangement
         self._once = once
         self._wait_ns = max(int(arrangement.interval * _WAIT_SHARE * 1e9), _LEAST_WAIT_NS)
@@ -43,6 +47,8 @@ class Intervals:
         """Rows of an interval that may not be whole yet."""
         if len(batch):
             self._batches.append(batch)
+        if self._once and len(self._batches) >= _MOST_BATCHES:
+            self._batches = condense(self._batches)
 
     def end(self, source: Hashable, now_ns: int) -> None:
         """A source's interval is whole."""
@@ -74,4 +80,4 @@ class Intervals:
         batches, self._batches = self._batches, []
         self._ended.clear()
         self._first_ended_ns = None
-        return arrange(batches, self._arrangement)
+        return arrange(batches, self._arrangement, self._keep)

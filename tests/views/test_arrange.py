@@ -8,9 +8,10 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.filter import compile_filter
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.schema import Column, Field, Gadget, Quotient, Record
-from kubectl_gadget.views.arrange import arrange, check, shown_columns
+from kubectl_gadget.views.arrange import added_up_members, arrange, check, shown_columns
 from kubectl_gadget.views.arrangement import Arrangement
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.rows import MemberRows
@@ -128,3 +129,21 @@ def test_a_snapshot_comes_when_all_has_ended() -> None:
     waiting.end("a", 0)
     assert not len(waiting.release(10**12))
     assert len(waiting.flush()) == 1
+
+
+def test_parts_of_a_long_run_are_added_up_in_between_and_the_result_is_the_same() -> None:
+    parts = [part("a", [(5, 1, 7, 70), (6, 1, 1, 1)], {5: "web", 6: "web"}, at=at) for at in range(600)]
+    waiting = Intervals(Arrangement(), once=True)
+    for each in parts:
+        waiting.add(each, 0)
+    found = waiting.flush()
+    assert shown(found, "count", "interval") == shown(arrange(parts, Arrangement()), "count", "interval")
+    assert shown(found, "count", "interval") == [(600 * 8, 600 * 1000)]
+
+
+def test_a_filter_on_sums_sees_them_whole_and_the_rest_of_it_sees_what_was_sent() -> None:
+    first, of_sums = compile_filter('pod == "web" && count > 8', [TOP]).divided(added_up_members(TOP))
+    assert first is not None
+    assert of_sums is not None
+    batch = part("a", [(5, 1, 7, 70), (6, 1, 3, 30), (7, 1, 9, 90)], {5: "web", 6: "web", 7: "db"})
+    assert shown(arrange([first.select(batch)], Arrangement(), of_sums), "pod", "count") == [("web", 10)]
