@@ -3,15 +3,19 @@
  * top syscalls: adds up system calls by container and call: how many, how many failed, and how long they took.
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit. A call counts when it returns, so one that waits does not yet; one
- * that was under way when the gadget began counts, and its time is left out. Not seen: calls that do not return (exit).
+ * that was under way when the gadget began counts, and its time is left out. Not seen: calls that do not return (exit),
+ * unless `count_begun` has calls count when they begin.
  */
+#include <gadget/compat.h>
 #include <gadget/totals.h>
 #include <kernel/ptrace.h>
 
 #define CALLS 65536
 #define TOTALS 32768
 
-/* As the node's architecture numbers them. */
+/* As the node's architecture numbers them; those of 32-bit programs, which have numbers of their own, with this bit. */
+#define COMPAT (1U << 29)
+
 typedef __u32 gadget_syscall;
 
 struct syscall_key {
@@ -41,6 +45,9 @@ GADGET_RECORD(top_syscalls);
 /* -1: any. */
 const volatile __s32 filter_syscall = -1;
 
+/* Count calls when they begin, without errors and times. */
+const volatile bool count_begun = false;
+
 GADGET_TOTALS(syscall_key, syscall_value, TOTALS);
 
 /* By thread, when it entered the kernel. */
@@ -51,14 +58,57 @@ struct {
 	__type(value, __u64);
 } entered SEC(".maps");
 
+/* NULL: not asked for, or there is no room. */
+static __always_inline struct syscall_value *counters_of(struct pt_regs *registers, __s32 number)
+{
+	struct syscall_key key = {};
+
+	if (number < 0 || (filter_syscall >= 0 && number != filter_syscall))
+		return NULL;
+	key.cgroup = bpf_get_current_cgroup_id();
+	key.syscall = number;
+	if (gadget_is_compat_call(gadget_task(), registers))
+		key.syscall |= COMPAT;
+	return gadget_total(&key);
+}
+
+/* runc bears this name while it makes the container, before the container's program begins. What it does then, by the
+ * rights that it gives up, is not the container's. */
+static __always_inline bool is_runtime(void)
+{
+	static const char name[] = "runc:[";
+	gadget_comm comm;
+
+	bpf_get_current_comm(comm, sizeof(comm));
+	for (int i = 0; i < sizeof(name) - 1; i++)
+		if (comm[i] != name[i])
+			return false;
+	return true;
+}
+
+static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct syscall_value *value;
+
+	if (is_runtime())
+		return;
+	value = counters_of((struct pt_regs *)ctx->args[0], ctx->args[1]);
+	if (value)
+		gadget_add(value->count, 1);
+}
+
 SEC("raw_tp/sys_enter")
-int enters(void *ctx)
+int enters(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 thread = bpf_get_current_pid_tgid();
 	__u64 now;
 
 	if (!gadget_counts())
 		return 0;
+	if (count_begun) {
+		begins(ctx);
+		return 0;
+	}
 	now = bpf_ktime_get_ns();
 	bpf_map_update_elem(&entered, &thread, &now, BPF_ANY);
 	return 0;
@@ -69,20 +119,13 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
 	__u32 thread = bpf_get_current_pid_tgid();
-	struct syscall_key key = {};
 	struct syscall_value *value;
 	long result = ctx->args[1];
 	__u64 *start;
-	__s32 number;
 
-	if (!gadget_counts())
+	if (count_begun || !gadget_counts())
 		return 0;
-	number = BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER);
-	if (number < 0 || (filter_syscall >= 0 && number != filter_syscall))
-		return 0;
-	key.cgroup = bpf_get_current_cgroup_id();
-	key.syscall = number;
-	value = gadget_total(&key);
+	value = counters_of(registers, BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER));
 	if (!value)
 		return 0;
 	gadget_add(value->count, 1);

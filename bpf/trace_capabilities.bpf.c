@@ -45,8 +45,9 @@ const volatile bool filter_unique = false;
 const volatile __u32 filter_capability = ~0U;
 const volatile bool collect_stack = false;
 
-/* Each process, capability and verdict once. */
+/* Each process, capability and verdict once; with stacks, each way that led there. */
 struct check {
+	__u64 way;
 	__u32 pid;
 	__u16 capability;
 	__u16 denied;
@@ -77,9 +78,23 @@ struct {
 
 GADGET_SCRATCH(check_scratch, CHECK_BYTES);
 
-static __always_inline bool is_new(__u32 pid, __u32 capability, bool denied)
+/* What tells ways apart: the calls nearest to the check. More of them would tell apart what a reader would not. */
+#define WAY_FRAMES 6
+
+static __always_inline __u64 way_here(void *ctx)
 {
-	struct check check = {.pid = pid, .capability = capability, .denied = denied};
+	__u64 frames[WAY_FRAMES] = {}, way = 0;
+
+	if (!collect_stack || bpf_get_stack(ctx, frames, sizeof(frames), GADGET_OWN_FRAMES) <= 0)
+		return 0;
+	for (int i = 0; i < WAY_FRAMES; i++)
+		way = way * 31 + frames[i];
+	return way;
+}
+
+static __always_inline bool is_new(void *ctx, __u32 pid, __u32 capability, bool denied)
+{
+	struct check check = {.way = way_here(ctx), .pid = pid, .capability = capability, .denied = denied};
 	__u8 once = 1;
 
 	return !bpf_map_update_elem(&seen, &check, &once, BPF_NOEXIST);
@@ -97,7 +112,7 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	check = gadget_scratch(&check_scratch);
 	if (!check || !gadget_begin(&check->record))
 		return 0;
-	if (filter_unique && !is_new(check->record.pid, capability, result))
+	if (filter_unique && !is_new(ctx, check->record.pid, capability, result))
 		return 0;
 	check->effective = ~0ULL;
 	bpf_core_read(&check->effective, sizeof(check->effective), &rights->cap_effective);

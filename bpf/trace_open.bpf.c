@@ -12,10 +12,12 @@
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/io_uring.h>
+#include <kernel/mount.h>
 #include <kernel/tracepoint.h>
 
 #define O_CREAT 00000100
 #define O_WRONLY 00000001
+#define O_ACCMODE 00000003
 #define O_TRUNC 00001000
 /* Without O_DIRECTORY, whose value differs between architectures. */
 #define O_TMPFILE_BIT 020000000
@@ -38,13 +40,17 @@ struct trace_open {
 	gadget_string path;
 	/* As the kernel resolved it. */
 	gadget_path resolved;
+	/* Where the file system that it lies on is mounted, and of which type that is. */
+	gadget_path mount;
+	gadget_string fstype;
 };
 
 GADGET_RECORD(trace_open);
 
-/* A record with its path, and with its resolved path. */
+#define FSTYPE_BYTES 63
+/* A record with its path, and with its resolved path and mount. */
 #define PATH_BYTES GADGET_ROOM(sizeof(struct trace_open) + GADGET_PATH_BYTES)
-#define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 2 * GADGET_PATH_BYTES)
+#define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 3 * GADGET_PATH_BYTES + FSTYPE_BYTES)
 
 /* Opens of io_uring that may be under way at the same time. */
 #define PENDING 4096
@@ -52,6 +58,7 @@ GADGET_RECORD(trace_open);
 const volatile bool filter_failed = false;
 /* Beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
+const volatile bool filter_write = false;
 const volatile bool resolve_path = false;
 
 /* An open that io_uring has taken and not completed. */
@@ -85,6 +92,11 @@ static __always_inline void set_flags(struct trace_open *open, __u32 flags, __u3
 	open->mode = flags & (O_CREAT | O_TMPFILE_BIT) ? mode : 0;
 }
 
+static __always_inline bool wanted_flags(const struct trace_open *open)
+{
+	return !filter_write || open->flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE_BIT);
+}
+
 static __always_inline bool wanted_path(const struct trace_open *open, const char *text)
 {
 	if (!filter_path[0])
@@ -98,20 +110,32 @@ static __always_inline bool wanted_path(const struct trace_open *open, const cha
 	return true;
 }
 
+static __always_inline void append_mount(struct gadget_writer *writer, struct trace_open *open, struct vfsmount *mnt)
+{
+	struct vfsmount___source *mounted = (void *)mnt;
+
+	gadget_append_mount_path(writer, &open->mount, mnt);
+	gadget_append_kernel_string(writer, &open->fstype, BPF_CORE_READ(mounted, mnt_sb, s_type, name), FSTYPE_BYTES);
+}
+
 static __always_inline void append_resolved(struct gadget_writer *writer, struct trace_open *open)
 {
 	struct file **files;
 	struct file *file = NULL;
 
 	gadget_no_text(&open->resolved);
+	gadget_no_text(&open->mount);
+	gadget_no_text(&open->fstype);
 	if (!resolve_path || open->fd < 0)
 		return;
 	files = gadget_read(gadget_task(), files, fdt, fd);
 	bpf_probe_read_kernel(&file, sizeof(file), &files[open->fd]);
-	if (!file)
+	if (!file) {
 		gadget_unread(&open->resolved);
-	else
-		gadget_append_path(writer, &open->resolved, &file->f_path);
+		return;
+	}
+	gadget_append_path(writer, &open->resolved, &file->f_path);
+	append_mount(writer, open, BPF_CORE_READ(file, f_path.mnt));
 }
 
 /* NULL: not wanted. */
@@ -133,6 +157,8 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 {
 	struct gadget_writer writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
 
+	if (!wanted_flags(open))
+		return;
 	if (has_path)
 		gadget_append_user_string(&writer, &open->path, path, GADGET_PATH_BYTES);
 	else
@@ -232,7 +258,11 @@ static __always_inline int submitted(struct io_kiocb *request)
 		return 0;
 	how = (struct io_open *)request;
 	set_flags(open, BPF_CORE_READ(how, how.flags) & ~O_LARGEFILE, BPF_CORE_READ(how, how.mode));
+	if (!wanted_flags(open))
+		return 0;
 	gadget_no_text(&open->resolved);
+	gadget_no_text(&open->mount);
+	gadget_no_text(&open->fstype);
 	writer = gadget_write(open, sizeof(*open), sizeof(new->record));
 	gadget_append_kernel_string(&writer, &open->path, BPF_CORE_READ(how, filename, name), GADGET_PATH_BYTES);
 	if (!wanted_path(open, (const char *)(open + 1)))

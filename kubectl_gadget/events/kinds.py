@@ -554,6 +554,7 @@ KINDS: dict[str, Kind] = {
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
     "gadget_role": _words("client", "server"),
     "gadget_packet_direction": _words("in", "out"),
+    "gadget_flow_direction": _words("egress", "ingress"),
     "gadget_data": Kind(_data_members, _show_data),
     "gadget_http_status": Kind(lambda column, field: (_number(column, field),), _show_positive),
     "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),

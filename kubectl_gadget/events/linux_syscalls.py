@@ -79,6 +79,10 @@ _BOTH = (
 )
 
 
+COMPAT = 1 << 29
+"""As in bpf/top_syscalls.bpf.c."""
+
+
 @cache
 def syscall_names(architecture: str) -> Mapping[int, str]:
     """The calls of an architecture, as uname says it, by number."""
@@ -88,5 +92,10 @@ def syscall_names(architecture: str) -> Mapping[int, str]:
 
 
 def syscall_name(number: int, architecture: str = "x86_64") -> str:
-    """`openat` for 257 on x86-64; the number itself when it has no name here, and empty for a negative one: none."""
+    """`openat` for 257 on x86-64; the number itself when it has no name here, and empty for a negative one: none.
+
+    A number with the bit COMPAT is `32-bit:5`, since 32-bit programs number their calls otherwise.
+    """
+    if number > 0 and number & COMPAT:
+        return f"32-bit:{number & ~COMPAT}"
     return syscall_names(architecture).get(number, str(number) if number >= 0 else "")

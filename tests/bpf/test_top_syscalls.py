@@ -1,8 +1,10 @@
 """top syscalls: calls that are counted, and that the taking of sums loses none of them."""
 
 import os
+import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +98,57 @@ def test_only_the_process_asked_for_counts() -> None:
         deeds.syscall(CALL, FIFO)
         deeds.in_child(lambda: deeds.syscall(CALL, FIFO))
         assert [record["count"] for record in top.take()] == [1]
+
+
+def test_calls_that_begin_count_though_they_never_return() -> None:
+    def deed() -> None:
+        for _ in range(7):
+            deeds.syscall(CALL, FIFO)
+
+    exit_group = 231 if deeds.X86 else 94
+    with Answers("top_syscalls", begun=True) as top:
+        for _ in range(11):
+            os.waitpid(begin(deed), 0)
+        records = top.take()
+    counts = {record["syscall"]: record for record in records}
+    assert counts[CALL]["count"] == 7 * 11
+    assert counts[exit_group]["count"] >= 11
+    assert (counts[CALL]["errors"], counts[CALL]["timed"], counts[CALL]["total"]) == (0, 0, 0)
+
+
+def test_what_the_runtime_does_while_it_makes_a_container_is_left_out() -> None:
+    def deed(name: str) -> None:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name)
+        for _ in range(13):
+            deeds.syscall(CALL, FIFO)
+
+    with Answers("top_syscalls", begun=True, syscall=CALL) as top:
+        for name in ("runc:[2:INIT]", "runc:", "xrunc:["):
+            os.waitpid(begin(lambda name=name: deed(name)), 0)  # type: ignore[misc]
+        assert [record["count"] for record in top.take()] == [2 * 13]
+
+
+@pytest.mark.skipif(not deeds.X86, reason="the programs that it makes are for x86-64")
+def test_calls_of_32_bit_programs_have_a_mark(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(i386_program())
+    program.chmod(0o700)
+    with Answers("top_syscalls", begun=True) as top:
+        pid = begin(lambda: os.execv(program, [str(program)]))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 8), "this kernel runs no 32-bit programs"
+        records = {record["syscall"]: record["count"] for record in top.take()}
+    # getpid is 20 there, and exit is 1.
+    assert records[1 << 29 | 20] == 5
+    assert records[1 << 29 | 1] == 1
+
+
+def i386_program() -> bytes:
+    """An ELF file of 32 bits that calls getpid five times, then exit."""
+    getpid = b"\xb8\x14\0\0\0\xcd\x80"
+    code = getpid * 5 + b"\x31\xdb" + b"\xb8\x01\0\0\0\xcd\x80"
+    base, head = 0x08048000, 52 + 32
+    size = head + len(code)
+    elf = b"\x7fELF\x01\x01\x01" + bytes(9)
+    elf += struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, base + head, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    return elf + struct.pack("<IIIIIIII", 1, 0, base, base, size, size, 5, 0x1000) + code

@@ -14,6 +14,7 @@ from tests.bpf.tracer import Tracer
 pytestmark = pytest.mark.bpf
 TIMES = 31
 SETHOSTNAME, CHROOT, SETUID = (170, 161, 105) if deeds.X86 else (161, 51, 146)
+SETDOMAINNAME = 171 if deeds.X86 else 162
 CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
 EPERM = 1
 NOBODY = 65534
@@ -105,3 +106,26 @@ def test_each_hook_sees_the_same_but_for_the_audit(hooks: tuple[str, ...], audit
     assert [record["errno"] for record in records] == [0, *[EPERM] * TIMES]
     assert {record["audited"] for record in records} == {audited}
     assert all(any("chroot" in frame for frame in record["stack"]) for record in records)
+
+
+def test_with_a_stack_unique_tells_ways_apart() -> None:
+    def deed() -> None:
+        for _ in range(TIMES):
+            assert syscall(CHROOT, b"/") == 0
+
+    once = chroots(traced(deed, unique=True))
+    ways = chroots(traced(deed, unique=True, stack=True))
+    assert len(once) == len(ways) == 1
+    assert any("chroot" in name for name in ways[0]["stack"])
+
+    def two_ways() -> None:
+        for _ in range(TIMES):
+            # Both ask for CAP_SYS_ADMIN.
+            syscall(SETHOSTNAME, b"x" * 65, 65)
+            syscall(SETDOMAINNAME, b"x" * 65, 65)
+
+    def of_two(records: list[dict[str, Any]]) -> int:
+        mine = [item for item in records if item["syscall"] in (SETHOSTNAME, SETDOMAINNAME)]
+        return len([item for item in mine if item["capability"] == CAP_SYS_ADMIN])
+
+    assert of_two(traced(two_ways, unique=True, stack=True)) == 2

@@ -231,3 +231,20 @@ def test_a_full_ring_is_counted(path: bytes) -> None:
             deeds.openat(path, os.O_RDONLY)
         assert len(of(path, tracer)) + tracer.lost == TIMES
         assert tracer.lost > 0
+
+
+def test_only_what_may_write_is_seen_with_write(tmp_path: Path) -> None:
+    file = os.fsencode(tmp_path / "file")
+    writes = [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_CREAT, os.O_WRONLY | os.O_TRUNC]
+
+    def deed() -> None:
+        deeds.openat(file, os.O_WRONLY | os.O_CREAT, 0o600)
+        for _ in range(3):
+            for flags in [os.O_RDONLY, os.O_RDONLY | os.O_CLOEXEC, *writes]:
+                deeds.openat(file, flags, 0o600)
+
+    with Tracer("trace_open", write=True) as tracer:
+        pid, _ = deeds.in_child(deed)
+        seen = [record["flags"] for record in tracer.records() if record["pid"] == pid]
+    assert [flags for flags in seen if flags not in writes] == [os.O_WRONLY | os.O_CREAT]
+    assert len(seen) == 1 + 3 * len(writes)

@@ -139,3 +139,12 @@ def test_what_io_uring_opens_is_resolved(tmp_path: Path) -> None:
             assert uring.open([Request(path)])[0] >= 0
 
     assert resolved(f"{tmp_path}/./{file.name}", deed=ring) == str(file)
+
+
+def test_the_mount_that_a_file_lies_on_is_told(tmp_path: Path) -> None:
+    with mounted(tmp_path), Tracer("trace_open", resolve=True) as tracer:
+        file = os.fsencode(tmp_path / "file")
+        pid, code = deeds.in_child(lambda: deeds.openat(file, os.O_WRONLY | os.O_CREAT, 0o600))
+        (record,) = [item for item in tracer.records() if item["pid"] == pid and item["path"] == os.fsdecode(file)]
+    assert code == 0
+    assert (record["mount"], record["fstype"]) == (str(tmp_path), "tmpfs")

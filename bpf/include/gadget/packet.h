@@ -31,6 +31,7 @@
 #define GADGET_TCP_FIN 1
 #define GADGET_TCP_SYN 2
 #define GADGET_TCP_RST 4
+#define GADGET_TCP_ACK 16
 
 /* Whether a row is about the end that asks (1) or the one that is asked (2). */
 typedef __u32 gadget_role;

@@ -102,12 +102,8 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 	return GADGET_STEP_TOO_LONG;
 }
 
-/*
- * Appends the path of `where`, a `struct path` in kernel memory, seen from the root of `task`. The record must lie in a
- * GADGET_SCRATCH.
- */
-static __always_inline void gadget_append_path_for(struct gadget_writer *writer, struct gadget_text *text,
-						   const struct path *where, struct task_struct *task)
+static __always_inline void gadget_append_walk(struct gadget_writer *writer, struct gadget_text *text,
+					       struct dentry *dentry, struct vfsmount *mnt, struct task_struct *task)
 {
 	struct gadget_walk *walk = writer->record + writer->room + GADGET_WALK_OFFSET;
 	enum gadget_step last;
@@ -117,13 +113,30 @@ static __always_inline void gadget_append_path_for(struct gadget_writer *writer,
 	gadget_unread(text);
 	walk->root = gadget_read(task, fs, root.dentry);
 	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
-	walk->dentry = BPF_CORE_READ(where, dentry);
-	gadget_enter_mount(walk, gadget_mount_of(BPF_CORE_READ(where, mnt)));
+	walk->dentry = dentry;
+	gadget_enter_mount(walk, gadget_mount_of(mnt));
 	walk->start = walk->end = writer->progress->length;
 
 	last = gadget_walk_to_root(walk, writer->record, writer->room);
 	if (last != GADGET_STEP_NOWHERE)
 		gadget_wrote(writer, text, walk->start, walk->end - walk->start, last == GADGET_STEP_TOO_LONG);
+}
+
+/*
+ * Appends the path of `where`, a `struct path` in kernel memory, seen from the root of `task`. The record must lie in a
+ * GADGET_SCRATCH.
+ */
+static __always_inline void gadget_append_path_for(struct gadget_writer *writer, struct gadget_text *text,
+						   const struct path *where, struct task_struct *task)
+{
+	gadget_append_walk(writer, text, BPF_CORE_READ(where, dentry), BPF_CORE_READ(where, mnt), task);
+}
+
+/* Appends where a file system is mounted, as the current task sees it. */
+static __always_inline void gadget_append_mount_path(struct gadget_writer *writer, struct gadget_text *text,
+						     struct vfsmount *mnt)
+{
+	gadget_append_walk(writer, text, BPF_CORE_READ(mnt, mnt_root), mnt, gadget_task());
 }
 
 /* The same, seen from the current task's root. */
