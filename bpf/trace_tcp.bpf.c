@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace tcp: emits one `struct trace_tcp` for each TCP connection made, accepted or ended, and for each that failed.
+ * With `reports` also when the first packet leaves, for connections that are there already, and each second while there
+ * is traffic.
  *
  * Hooks: the tracepoint inet_sock_set_state, which tells of answers, resets and ends whoever is current; the exits of
  * accept, accept4 and, for what fails before anything is sent, connect. Once at start, an iterator over all open files
- * finds out who has the connections that are there already. Not seen: connections that io_uring accepts are, where
- * the kernel has no fexit, shown without their process; and of Multipath TCP only its single paths.
+ * finds out who has the connections that are there already. Reports come from cgroup_skb. Not seen: connections that
+ * io_uring accepts are, where the kernel has no fexit, shown without their process; and of Multipath TCP only its
+ * single paths.
  */
 #include <linux/errno.h>
 
@@ -32,23 +35,44 @@
 #define ERESTART_RESTARTBLOCK 516
 
 #define UNKNOWN (~0ULL)
+/* What a program on packets returns, whatever happens. */
+#define GADGET_PASS 1
 
 enum operation {
 	OPERATION_CONNECT = 1,
 	OPERATION_ACCEPT,
 	OPERATION_CLOSE,
+	/* The first packet leaves, and nobody has answered yet. */
+	OPERATION_SYN,
+	/* It was there before the trace. */
+	OPERATION_OPEN,
+	OPERATION_REPORT,
+};
+
+/* How a connection ended. */
+enum end {
+	END_FIN = 1,
+	END_RESET_RECEIVED,
+	END_RESET_SENT,
+	END_TIMEOUT,
 };
 
 typedef __u32 gadget_tcp_operation;
+/* 0: it has not ended. */
+typedef __u32 gadget_tcp_end;
+/* 0: unknown, 1: this end asked for the connection, 2: the other one did. */
+typedef __u32 gadget_tcp_initiator;
 
 struct trace_tcp {
 	struct gadget_record record;
 	/* Of connect: until the answer. Of accept: how long it waited to be accepted. Of close: its life. ~0: unknown.
 	 */
 	gadget_duration duration;
-	/* Of close, without what was sent again; ~0: unknown. */
+	/* Of close and report, without what was sent again; ~0: unknown. */
 	gadget_bytes sent;
 	gadget_bytes received;
+	/* The kernel's smoothed round trip time; ~0: unknown. */
+	gadget_duration rtt;
 	gadget_ip local;
 	gadget_ip remote;
 	gadget_port local_port;
@@ -60,8 +84,12 @@ struct trace_tcp {
 	gadget_errno errno;
 	/* Of connect and accept; -1: unknown. */
 	gadget_fd fd;
-	/* Of close: segments sent again. */
+	/* Of close and report: segments sent again, and all that were sent and received. */
 	__u32 retransmits;
+	__u32 sent_segments;
+	__u32 received_segments;
+	gadget_tcp_end end;
+	gadget_tcp_initiator initiator;
 };
 
 GADGET_RECORD(trace_tcp);
@@ -71,6 +99,9 @@ const volatile bool filter_failed = false;
 const volatile bool filter_connect = false;
 const volatile bool filter_accept = false;
 const volatile bool filter_close = false;
+const volatile bool reports = false;
+/* Between two reports, in ms. */
+const volatile __u32 interval = 1000;
 /* Local or remote. 0: any. */
 const volatile __u16 filter_port = 0;
 
@@ -105,7 +136,10 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	tcp->errno = errno;
 	tcp->fd = -1;
 	tcp->duration = tcp->sent = tcp->received = UNKNOWN;
-	tcp->retransmits = 0;
+	tcp->rtt = UNKNOWN;
+	tcp->retransmits = tcp->sent_segments = tcp->received_segments = 0;
+	tcp->end = 0;
+	tcp->initiator = operation == OPERATION_CONNECT ? 1 : operation == OPERATION_ACCEPT ? 2 : 0;
 	tcp->unused_16 = 0;
 }
 
@@ -138,6 +172,20 @@ enum {
 #define KIND(STATE) ((STATE) & 3)
 #define VALUE(STATE) ((__s32)(STATE) >> 2)
 
+static __always_inline void set_initiator(struct trace_tcp *tcp, const struct gadget_owner *owner)
+{
+	if (owner && (KIND(owner->state) == ACTIVE || KIND(owner->state) == PASSIVE))
+		tcp->initiator = KIND(owner->state) == ACTIVE ? 1 : 2;
+}
+
+static __always_inline __u64 rtt_of(struct tcp_sock *sk)
+{
+	/* The lower bits are fractions. */
+	__u32 eighths = BPF_CORE_READ(sk, srtt_us);
+
+	return eighths ? eighths * 125ULL : UNKNOWN;
+}
+
 static __always_inline void connecting(struct sock *sk)
 {
 	struct gadget_owner owner = {};
@@ -163,7 +211,7 @@ static __always_inline void arrived(struct sock *sk)
 	if (!gadget_wanted_other_cgroup(&owner.record, gadget_cgroup_of_socket(sk)))
 		return;
 	owner.record.unused = 0;
-	owner.since = bpf_ktime_get_boot_ns();
+	owner.since = owner.told = bpf_ktime_get_boot_ns();
 	owner.state = PASSIVE;
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
 }
@@ -181,8 +229,10 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 		tcp.fd = VALUE(owner->state);
 		tcp.duration = owner->since ? now - owner->since : UNKNOWN;
 		/* From now on it counts its life. */
-		owner->since = now;
+		owner->since = owner->told = now;
 	}
+	if (!errno)
+		tcp.rtt = rtt_of((struct tcp_sock *)sk);
 	send(&tcp);
 }
 
@@ -214,14 +264,28 @@ static __always_inline void set_traffic(struct trace_tcp *tcp, struct tcp_sock *
 	tcp->sent = BPF_CORE_READ(sk, bytes_sent) - BPF_CORE_READ(sk, bytes_retrans);
 	tcp->received = received - (fin && received);
 	tcp->retransmits = BPF_CORE_READ(sk, total_retrans);
+	tcp->sent_segments = BPF_CORE_READ(sk, segs_out);
+	tcp->received_segments = BPF_CORE_READ(sk, segs_in);
+	tcp->rtt = rtt_of(sk);
 }
 
-static __always_inline void closed(struct sock *sk, struct gadget_owner *owner)
+static __always_inline enum end end_of(int from, int errno)
+{
+	if (errno == ETIMEDOUT)
+		return END_TIMEOUT;
+	if (errno)
+		return END_RESET_RECEIVED;
+	return from == TCP_FIN_WAIT2 || from == TCP_LAST_ACK || from == TCP_CLOSING ? END_FIN : END_RESET_SENT;
+}
+
+static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, int from)
 {
 	struct trace_tcp tcp;
 
 	if (gadget_begin_for_socket(&tcp.record, sk, owner)) {
 		begin_operation(&tcp, OPERATION_CLOSE, BPF_CORE_READ(sk, sk_err));
+		tcp.end = end_of(from, tcp.errno);
+		set_initiator(&tcp, owner);
 		set_endpoints(&tcp, sk);
 		set_traffic(&tcp, (struct tcp_sock *)sk);
 		if (owner && owner->since)
@@ -229,6 +293,23 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner)
 		send(&tcp);
 	}
 	gadget_forget_owner(sk);
+}
+
+/* A row about a connection that goes on. */
+static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation)
+{
+	struct sock *sk = (struct sock *)owner->socket;
+	struct trace_tcp tcp;
+
+	if (!gadget_begin_for_socket(&tcp.record, sk, owner))
+		return;
+	begin_operation(&tcp, operation, 0);
+	set_initiator(&tcp, owner);
+	set_endpoints(&tcp, sk);
+	set_traffic(&tcp, (struct tcp_sock *)sk);
+	if (owner->since)
+		tcp.duration = bpf_ktime_get_boot_ns() - owner->since;
+	send(&tcp);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -254,7 +335,7 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
 	} else if (from == TCP_SYN_SENT) {
 		connect_failed(sk, owner);
 	} else if (from != TCP_LISTEN && from != TCP_CLOSE && from != TCP_SYN_RECV && from != TCP_NEW_SYN_RECV) {
-		closed(sk, owner);
+		closed(sk, owner, from);
 	}
 	return 0;
 }
@@ -283,6 +364,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	owner.state = PASSIVE;
 	if (waiting) {
 		owner.since = waiting->since;
+		owner.told = bpf_ktime_get_boot_ns();
 		tcp.duration = bpf_ktime_get_boot_ns() - waiting->since;
 	}
 	/* It may have ended while it waited; then its end has been told, and there is nothing to remember. */
@@ -403,9 +485,47 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (state == TCP_LISTEN || state == TCP_CLOSE || !gadget_begin_for_task(&owner.record, task))
 		return 0;
-	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : PASSIVE;
+	/* Who asked for an established one is not known any more. */
+	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : 0;
+	if (gadget_owner_of(sk))
+		return 0;
+	owner.told = bpf_ktime_get_boot_ns();
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
+	if (reports)
+		tell_progress(&owner, OPERATION_OPEN);
 	return 0;
+}
+
+/*
+ * Packets, with `reports`: the first one that leaves, and then one per second. One lookup for each.
+ *
+ * The trap: of two CPUs that handle packets of one connection only one may tell.
+ */
+static __always_inline int look_at(struct __sk_buff *skb)
+{
+	__u64 key = (__u64)skb->sk, now = bpf_ktime_get_boot_ns(), told;
+	struct gadget_owner *owner = bpf_map_lookup_elem(&gadget_owners, &key);
+
+	if (!owner)
+		return GADGET_PASS;
+	told = owner->told;
+	if (told && now - told < interval * 1000000ULL)
+		return GADGET_PASS;
+	if (__sync_val_compare_and_swap(&owner->told, told, now) == told)
+		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	return look_at(skb);
+}
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	return look_at(skb);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

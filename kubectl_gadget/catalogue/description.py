@@ -203,9 +203,9 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
 
 
 def _when(item: Part) -> tuple[str, str] | None:
-    pairs = item.get("when", dict, {})
+    pairs = {name: "true" if word is True else word for name, word in item.get("when", dict, {}).items()}
     if len(pairs) > 1 or not all(isinstance(text, str) for pair in pairs.items() for text in pair):
-        item.fail("when", "has to name one parameter and one word: {hook: file_open}")
+        item.fail("when", "has to name one parameter and one word: {hook: file_open}, or true")
     return next(iter(pairs.items()), None)
 
 

@@ -113,7 +113,8 @@ class ProgramChoice:
     purpose: str = ""
     """what is missing without it, in the words of a warning"""
     when: tuple[str, str] | None = None
-    """a parameter and a word: only when the word, or "all", is among those of the parameter, which commas part"""
+    """a parameter and a word: only when the word, or "all", is among those of the parameter, which commas part. Of a
+    parameter that is a bool, the word is true"""
 
     def is_wanted(self, values: Mapping[str, Any]) -> bool:
         """Whether it is needed with these values of all parameters, by name."""
@@ -124,8 +125,9 @@ class ProgramChoice:
         return self.when is not None and self.when[1] in self._words(values)
 
     def _words(self, values: Mapping[str, Any]) -> list[str]:
-        text = values.get(self.when[0]) if self.when else None
-        return [word.strip() for word in str(text or "").split(",")]
+        value = values.get(self.when[0]) if self.when else None
+        text = "true" if value is True else str(value or "")
+        return [word.strip() for word in text.split(",")]
 
 
 @dataclass(frozen=True)

@@ -288,3 +288,70 @@ def test_what_io_uring_accepts_is_seen_once() -> None:
         pid, _ = in_namespace(deed)
         records = of(pid, tracer)
     assert [(record["operation"], record["fd"]) for record in records] == [(ACCEPT, -1)] * TIMES
+
+
+SYN, OPEN, REPORT = 4, 5, 6
+
+
+def test_with_reports_the_first_packet_is_told_before_there_is_an_answer() -> None:
+    with Tracer("trace_tcp", reports=True, report_interval=3_600_000) as tracer:
+        pid, ports = in_namespace(lambda: talk(network.V4, TIMES))
+        records = of(pid, tracer)
+    assert [ends(record) for record in records if record["operation"] == SYN] == [
+        (network.V4, client, network.V4, server) for client, server in ports
+    ]
+    first = next(record for record in records if record["operation"] == SYN)
+    assert (first["initiator"], first["sent"], first["received"]) == (1, 0, 0)
+    assert len(records) == 5 * TIMES
+
+
+def test_with_reports_a_connection_that_is_there_already_is_told_once() -> None:
+    with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        here, there = client.getsockname(), server.getsockname()
+        with accepted, Tracer("trace_tcp", reports=True) as tracer:
+            records = [record for record in tracer.at_start if record["operation"] == OPEN]
+    found = [ends(record) for record in records if record["pid"] == os.getpid()]
+    assert found.count((here[0], here[1], there[0], there[1])) == 1
+    assert found.count((there[0], there[1], here[0], here[1])) == 1
+
+
+def test_with_reports_a_connection_tells_its_bytes_while_it_lives() -> None:
+    def deed() -> None:
+        with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:
+            accepted, _ = server.accept()
+            with accepted:
+                for _ in range(TIMES):
+                    client.sendall(bytes(SENT))
+                    receive(accepted, SENT)
+
+    with Tracer("trace_tcp", reports=True, report_interval=0) as tracer:
+        pid, _ = in_namespace(deed)
+        reports = of(pid, tracer, REPORT)
+    ours = [record["sent"] for record in reports if record["initiator"] == 1]
+    assert len(ours) > TIMES
+    assert ours == sorted(ours)
+    # A packet is told when it leaves, before its own bytes are counted.
+    assert 0 < ours[-1] <= TIMES * SENT
+    assert max(record["received"] for record in reports if record["initiator"] == 2) == TIMES * SENT
+
+
+def test_the_end_says_who_asked_and_how_it_ended() -> None:
+    def deed() -> None:
+        with network.listener(network.V4) as server:
+            client = socket.create_connection(server.getsockname())
+            accepted, _ = server.accept()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            with pytest.raises(ConnectionResetError):
+                accepted.recv(1)
+            accepted.close()
+
+    with Tracer("trace_tcp", close=True) as tracer:
+        pid, _ = in_namespace(lambda: (talk(network.V4, 1), deed()))
+        records = of(pid, tracer)
+    fins, resets = records[:2], records[2:]
+    assert {(record["initiator"], record["end"]) for record in fins} == {(1, 1), (2, 1)}
+    assert {(record["initiator"], record["end"]) for record in resets} == {(1, 3), (2, 2)}
+    assert all(0 < record["rtt"] < UNKNOWN for record in fins)
+    assert all(record["sent_segments"] and record["received_segments"] for record in fins)

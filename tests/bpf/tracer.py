@@ -72,8 +72,8 @@ class Tracer:
         assert events is not None
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
-        # Attaching opens files of tracefs itself.
-        self.data()
+        # Attaching opens files of tracefs itself, so what comes before it is done stands apart.
+        self.at_start = self.records()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

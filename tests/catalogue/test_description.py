@@ -48,6 +48,13 @@ def test_the_name_is_that_of_the_file(tmp_path: Path) -> None:
     assert read.programs[0].any_of == (("a", "b"), ("c",))
 
 
+def test_programs_may_hang_on_a_parameter_that_is_true(tmp_path: Path) -> None:
+    parameters = [{"name": "reports", "type": "bool", "description": "more"}]
+    programs = [{"any_of": [["a"]], "when": {"reports": True}}]
+    (choice,) = read_description(write(tmp_path, gadget(programs=programs, parameters=parameters))).programs
+    assert [choice.is_wanted({"reports": value}) for value in (True, False)] == [True, False]
+
+
 def test_programs_may_hang_on_a_word_of_a_parameter(tmp_path: Path) -> None:
     programs = [{"any_of": [["a"]], "when": {"hook": "open"}}, {"any_of": [["b"]]}]
     parameters = [{"name": "hook", "type": "string", "description": "which", "default": "open,close"}]

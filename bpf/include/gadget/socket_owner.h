@@ -26,6 +26,10 @@ struct gadget_owner {
 	struct gadget_record record;
 	/* When what it is used for began, by boot time; 0: before the gadget did. */
 	__u64 since;
+	/* When there was a row about it last; 0: never. For the gadget itself. */
+	__u64 told;
+	/* The socket: the map's key again, but here it is a number to the verifier, so that it can be read from. */
+	__u64 socket;
 	/* For the gadget itself. */
 	__u32 state;
 	__u32 unused;
@@ -53,10 +57,11 @@ static __always_inline void gadget_forget_owner(const void *sk)
 	bpf_map_delete_elem(&gadget_owners, &key);
 }
 
-static __always_inline void gadget_keep_owner(const void *sk, const struct gadget_owner *owner, __u64 flags)
+static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owner *owner, __u64 flags)
 {
 	__u64 key = (__u64)sk;
 
+	owner->socket = key;
 	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
 	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
 		gadget_count_map_full();

@@ -90,6 +90,10 @@ struct tcp_sock {
 	__u64 bytes_retrans;
 	__u64 bytes_received;
 	__u32 total_retrans;
+	__u32 segs_in;
+	__u32 segs_out;
+	/* In units of 1/8 us. */
+	__u32 srtt_us;
 };
 
 struct socket {
