@@ -4,14 +4,19 @@
 so that nothing is created in a cluster before a usage error is found.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.arrangement import Arrangement
+
+if TYPE_CHECKING:  # what needs numpy
+    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class RunOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     local: bool | None = None
     """True: this machine. False: the cluster. None: the cluster when there is a kubeconfig, else this machine"""
+    make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
+    """what takes the rows, for commands that tell more than rows; None: as `output` says. The terminal is None for a pipe"""
     arrangement: Arrangement = field(default_factory=Arrangement)
     """of gadgets that are no streams"""
     filter: str | None = None

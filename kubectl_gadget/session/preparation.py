@@ -60,7 +60,10 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     conditions = Conditions(first, of_sums, compiled(options.fail_on), compiled(options.expect), options.max_events)
     check(options.arrangement, gadgets)
     terminal = find_terminal(stdout, os.environ)
-    sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
+    if options.make_sink is not None:
+        sink = options.make_sink(gadgets, stdout, terminal)
+    else:
+        sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
     pushed = [kernel_parameters(filter, gadget) if filter else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
     return Preparation(options, request, conditions, sink)
