@@ -14,12 +14,15 @@ from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.agent.stacks import Stacks, Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.agent.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 
 DEFAULT_RING_BYTES = 4 << 20
+_FREQUENCY = "gadget_frequency"
+"""The variable that says how often a program for perf events runs."""
 _MOST_RING_BYTES = 32 << 20
 """A whole ring has to fit into one EVENTS frame."""
 
@@ -63,6 +66,9 @@ class Gadget:
         self.ring_fd = -1
         self.wanted_cgroup: Callable[[str], bool] = lambda path: True
         """whether uprobes may matter to processes of that cgroup, as /proc/PID/cgroup has its path"""
+        self.symbols = Symbols()
+        """shared by the gadgets of a session"""
+        self.stacks: Stacks | None = None
         self._uprobes: Uprobes | None = None
 
     def start(self) -> None:
@@ -124,6 +130,7 @@ class Gadget:
         program = None
         libraries = self._spec.get("libraries")
         uprobes = Uprobes(object, libraries, self.wanted_cgroup) if libraries else None
+        object.frequency = (self._spec.get("parameters") or {}).get(_FREQUENCY, 0)
         try:
             self._prepare(object)
             if uprobes:
@@ -135,6 +142,8 @@ class Gadget:
                     object.iterate(program)
             self._open_ring(object)
             self._open_answer(object)
+            if stacks := object.map("gadget_stacks"):
+                self.stacks = Stacks(stacks, self.symbols, bool(self._spec.get("stack_offsets", True)))
         except Failure as failure:
             object.close()
             self._refused(program or refusal.failed_program(failure.log), failure)

@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator
 
-from kubectl_gadget.agent import cgroups, libbpf
+from kubectl_gadget.agent import cgroups, libbpf, sampling
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.errors import AgentError
 
@@ -74,7 +74,9 @@ class BpfObject:
     def __init__(self, elf: bytes, name: str, programs: Iterable[str] | None = None) -> None:
         self._lib = libbpf.load()
         self._elf = elf  # libbpf points into it until load
-        self._links: dict[str, int] = {}
+        self._links: dict[str, list[int]] = {}
+        self.frequency = 0
+        """of programs for perf events, per second"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
         self._programs = {self._lib.raw("bpf_program__name", p).decode(): p for p in self._each("program")}
@@ -136,16 +138,20 @@ class BpfObject:
         self._elf = b""
 
     def attach(self, program: str) -> None:
-        """Attaches one program as its section says; those for cgroups to the node's root, beside all others there."""
+        """Attaches one program as its section says; those for cgroups to the node's root, beside all others there, and
+        those for perf events to all CPUs."""
         pointer = self._programs[program]
         if self.section(program) in ("uprobe", "uretprobe"):
             return  # to files that are not known yet (uprobes.py)
+        if self.section(program) == "perf_event":
+            self._links[program] = sampling.attach(pointer, self.frequency)
+            return
         if not self.section(program).startswith("cgroup"):
-            self._links[program] = self._lib.call("bpf_program__attach", pointer)
+            self._links[program] = [self._lib.call("bpf_program__attach", pointer)]
             return
         root = os.open(cgroups.find_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._links[program] = self._lib.call("bpf_program__attach_cgroup", pointer, root)
+            self._links[program] = [self._lib.call("bpf_program__attach_cgroup", pointer, root)]
         finally:
             os.close(root)
 
@@ -162,7 +168,7 @@ class BpfObject:
 
     def open_iterator(self, program: str) -> int:
         """A file descriptor whose reading runs an attached iterator program; read_iterator() closes it."""
-        return int(self._lib.call("bpf_iter_create", self._lib.call("bpf_link__fd", self._links[program])))
+        return int(self._lib.call("bpf_iter_create", self._lib.call("bpf_link__fd", self._links[program][0])))
 
     @staticmethod
     def read_iterator(fd: int) -> Iterator[bytes]:
@@ -183,8 +189,8 @@ class BpfObject:
     def detach(self) -> None:
         """Detaches all programs. They stop running before this returns; their maps stay readable."""
         while self._links:
-            _, link = self._links.popitem()
-            self._lib.raw("bpf_link__destroy", link)
+            for link in self._links.popitem()[1]:
+                self._lib.raw("bpf_link__destroy", link)
 
     def close(self) -> None:
         """Detaches, and frees maps and programs. May be called twice."""

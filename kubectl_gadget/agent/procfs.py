@@ -41,3 +41,13 @@ def link(path: str) -> str:
         return os.readlink(path)
     except OSError:
         return ""
+
+
+def own_pid(pid: int) -> int:
+    """A process's number in its own PID namespace; the given one when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            line = next(line for line in file if line.startswith(b"NSpid:"))
+            return int(line.split()[-1])
+    except (OSError, ValueError, StopIteration):
+        return pid

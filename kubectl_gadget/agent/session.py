@@ -20,6 +20,7 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.shipping import Shipper
+from kubectl_gadget.agent.stacks import Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
@@ -53,6 +54,7 @@ class Session:
         self._objects: list[bytes] = []
         self._gadgets: list[Gadget] = []
         self._containers: Containers | None = None
+        self._symbols = Symbols()
         self._unable: AgentError | None = None
         self._shipper: Shipper | None = None
         self._epoll = select.epoll()
@@ -191,11 +193,16 @@ class Session:
         containers.set_filter(run.get("filter") or {})
         containers.drain()
         try:
-            variables = containers.variables() | {VARIABLE: int(not probe.syscall_tracepoints())}
+            random = int.from_bytes(os.urandom(8), "little")
+            variables = containers.variables() | {
+                VARIABLE: int(not probe.syscall_tracepoints()),
+                "gadget_node_random": random,
+            }
             for index, spec in enumerate(run["gadgets"]):
                 elf = self._objects[spec["object"]]
                 gadget = Gadget(index, spec, elf, variables, containers.verdicts_fd)
                 gadget.wanted_cgroup = containers.wants
+                gadget.symbols = self._symbols
                 gadget.start()
                 self._gadgets.append(gadget)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -245,6 +252,7 @@ class Session:
         self._pipe.discard()
         for gadget in self._gadgets:
             gadget.close()
+        self._symbols.close()
         if self._containers:
             self._containers.close()
 

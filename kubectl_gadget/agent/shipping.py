@@ -1,8 +1,8 @@
 """One turn of a session: what came out of the kernel since the last turn goes into frames, in an order that is safe.
 
 First the end of each events ring is noted, then the cgroup changes are drained and sent, then the events up to the
-noted ends. So a container's name is sent before its first event, and that it is gone only after its last. The trap:
-any other order works in every test and fails on a busy node.
+noted ends. So a container's name is sent before its first event, and that it is gone only after its last. Call stacks
+go the same way. The trap: any other order works in every test and fails on a busy node.
 """
 
 import math
@@ -34,16 +34,22 @@ class Shipper:
         """True when events were shipped. Never blocks; does little while the reader has not taken what is there."""
         self._pipe.flush()
         if self._pipe.blocked:
-            self._containers.drain()  # names must be read while the container lives, whether they can be sent or not
+            # Names must be read while containers and processes live, whether they can be sent or not.
+            self._containers.drain()
+            self._take_stacks()
             return False
         now = time.monotonic()
         for gadget in self._gadgets:
             if gadget.answer:
                 gadget.answer.collect(now)
         settled = [gadget.ring.settle() for gadget in self._gadgets]
+        self._take_stacks()
         named = self._containers.drain()
         if changes := self._containers.take_changes():
             self._pipe.put(encode_json(FrameType.CONTAINERS, changes))
+        for gadget in self._gadgets:
+            if gadget.stacks and (told := gadget.stacks.tell()):
+                self._pipe.put(encode_json(FrameType.STACKS, {"gadget": gadget.index, **told}))
         shipped = 0
         if named:
             for gadget, ok in zip(self._gadgets, settled, strict=True):
@@ -66,6 +72,11 @@ class Shipper:
         if self._pipe.blocked or any(gadget.answer.waiting for gadget in self._gadgets if gadget.answer):
             return False
         return not any(len(gadget.ring.batch()) for gadget in self._gadgets)
+
+    def _take_stacks(self) -> None:
+        for gadget in self._gadgets:
+            if gadget.stacks:
+                gadget.stacks.take()
 
     def _ship(self, gadget: Gadget) -> int:
         batch = gadget.ring.batch()

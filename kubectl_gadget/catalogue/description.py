@@ -18,7 +18,7 @@ _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *("examples", "kind", "sort", "sums", "describes", "quotients", "by", "tree", "libraries"),
+    *("examples", "kind", "sort", "sums", "describes", "quotients", "weight", "by", "tree", "libraries"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -49,6 +49,7 @@ class Description:
     sums: tuple[str, ...] = ()
     describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
+    weight: str = ""
     by: tuple[str, ...] = ()
     tree: bool = False
     libraries: tuple[Library, ...] = ()
@@ -138,6 +139,7 @@ def read_description(path: Path) -> Description:
         sums=_names(top, "sums"),
         describes=_names(top, "describes"),
         quotients=tuple(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
+        weight=top.get("weight", str, ""),
         by=_names(top, "by"),
         tree=top.get("tree", bool, False),
         libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),

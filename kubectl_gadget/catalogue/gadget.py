@@ -86,6 +86,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         sums=read.sums,
         describes=read.describes,
         quotients=read.quotients,
+        weight=read.weight,
         by=read.by,
         tree=read.tree,
         libraries=read.libraries,
@@ -125,6 +126,8 @@ def _check_totals(read: Description, columns: tuple[Column, ...], record: Record
     wanted = {*read.sums, *read.describes, *of_quotients}
     if missing := sorted(wanted - fields):
         raise UsageError(f"{read.path}: sums or quotients name {', '.join(missing)}, which is no field")
+    if read.weight and read.weight not in read.sums:
+        raise UsageError(f"{read.path}: weight names {read.weight}, which is not among the sums")
     names = {column.name for column in columns}
     for key, wanted_columns in (("sort", read.sort.replace("-", "").split(",")), ("by", read.by)):
         if wrong := [name for name in wanted_columns if name and name not in names]:

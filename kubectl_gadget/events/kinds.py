@@ -42,6 +42,7 @@ from kubectl_gadget.events.linux_state import (
 )
 from kubectl_gadget.events.linux_syscalls import syscall_name
 from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.stack_columns import STACK, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.events.syscall_columns import (
     raw_arguments,
     show_arguments,
@@ -579,6 +580,11 @@ KINDS: dict[str, Kind] = {
             Member(f"{column}_raw", "texts", lambda batch: raw_arguments(batch, field)),
         ),
         show_arguments,
+    ),
+    STACK: Kind(lambda column, field: (Member(column, "texts", lambda batch: stack_lists(batch, field)),), show_stacks),
+    "gadget_innermost": Kind(
+        lambda column, field: (Member(column, "text", innermost_functions),),
+        lambda batch, field: [text or "-" for text in _text(innermost_functions(batch))],
     ),
     "gadget_string": Kind(_text_members(_span, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),

@@ -191,6 +191,8 @@ class Gadget:
     describes: tuple[str, ...] = ()
     """further fields of a total that are not its key: what is known of whom it is about"""
     quotients: tuple[Quotient, ...] = ()
+    weight: str = ""
+    """the sum that flame graphs are drawn by, of a gadget whose key has call stacks"""
     by: tuple[str, ...] = ()
     """columns that rows are added up by unless --by says otherwise; none: all of the key"""
     tree: bool = False
@@ -243,6 +245,7 @@ class Gadget:
             sums=tuple(value.get("sums", ())),
             describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
+            weight=value.get("weight", ""),
             by=tuple(value.get("by", ())),
             tree=value.get("tree", False),
             libraries=tuple(

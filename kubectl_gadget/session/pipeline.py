@@ -5,7 +5,7 @@ writing may block for as long as the reader of our output likes; that must hold 
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,8 @@ from kubectl_gadget.events.identity import Container, ContainerFilter, Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.stack_columns import STACK
+from kubectl_gadget.events.stacks import NodeStacks
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.node import DETACHED
@@ -70,6 +72,8 @@ class _Node:
     architecture: str = "x86_64"
     name: str = ""
     stages: Sequence[Stage | None] = ()
+    stacks: defaultdict[int, NodeStacks] = field(default_factory=lambda: defaultdict(NodeStacks))
+    """by gadget"""
     answered: set[int] = field(default_factory=set)
     """gadgets whose answer is whole"""
 
@@ -191,8 +195,12 @@ class Pipeline:
                 self._add(node, frame.payload)
             case FrameType.CONTAINERS:
                 node.identity.apply(frame.json(), time.monotonic())
+            case FrameType.STACKS:
+                told = frame.json()
+                node.stacks[int(told["gadget"])].apply(told)
             case FrameType.HELLO:
                 hello = frame.json()
+                node.stacks.clear()
                 node.architecture = str(hello.get("architecture", node.architecture))
                 _observe(node.clock, hello)
             case FrameType.STARTED:
@@ -217,6 +225,9 @@ class Pipeline:
         if head.gadget >= len(self._gadgets):
             raise FrameError(f"{node.name}: events of a gadget that was not asked for ({head.gadget})")
         batch = self._decode(node, self._sent[head.gadget], data)
+        for place in batch.gadget.record.fields:
+            if place.type == STACK:
+                batch.give(place.name, node.stacks[head.gadget].numbers(batch.raw(place)))
         if stage := _stage(node, head.gadget):
             rows = stage.rows(self._selected(node, batch), head.complete_until)
             batch = self._decode(node, self._gadgets[head.gadget], rows)

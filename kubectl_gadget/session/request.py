@@ -68,7 +68,9 @@ def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:
     if gadget.kind == "snapshot":
         return {"kind": gadget.kind}
     # A profile is sent in parts, so that a node that is lost takes only its last one with it.
-    return {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
+    answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
+    # By function and not by place in it, so that samples of one function are one row.
+    return {**answer, "stack_offsets": False} if gadget.weight else answer
 
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class FrameType(IntEnum):
     WARNING = 6
     END = 7
     PONG = 8
+    STACKS = 9
     OBJECT = 32
     RUN = 33
     FILTER = 34

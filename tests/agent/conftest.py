@@ -44,7 +44,7 @@ def opens(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 def own_objects() -> None:
     """The agent's own objects, where the agent looks for them; compiled when the build has not been run since a
     change."""
-    for name in ("containers", "syscalls"):
+    for name in ("containers", "syscalls", "symbols"):
         target = PROJECT / "kubectl_gadget" / "built" / "objects" / os.uname().machine / f"{name}.bpf.o"
         source = PROJECT / "bpf" / f"{name}.bpf.c"
         if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:

@@ -138,6 +138,7 @@ class Tracer:
         for name, value in self._values.items():
             place = self.gadget.globals[name]
             object.set_variable(place.offset, variable_bytes(value, place.size))
+        object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):
             found = object.map(name)
             assert found is not None

@@ -70,6 +70,8 @@ typedef __u64 gadget_capabilities;
 typedef __u64 gadget_duration;
 /* A number of bytes. ~0: unknown. */
 typedef __u64 gadget_bytes;
+/* The number of a call stack (gadget/stacks.h). 0: none, 1: it was lost. */
+typedef __u64 gadget_stack;
 
 /*
  * Where a text is in the record. `offset` counts from the record's start; 0: it could not be read, or, with `length` 1,

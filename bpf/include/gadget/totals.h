@@ -27,6 +27,11 @@ struct gadget_total {
 
 #define gadget_add(COUNTER, BY) __sync_fetch_and_add(&(COUNTER), BY)
 
+/* Preallocated where a gadget's program is one for perf events, which the kernel demanded before 6.1. */
+#ifndef GADGET_TOTALS_FLAGS
+#define GADGET_TOTALS_FLAGS BPF_F_NO_PREALLOC
+#endif
+
 /*
  * KEY and VALUE are names of structs without padding, of a multiple of 8 bytes. gadget_total() gives NULL when there
  * are ENTRIES of them already, which is counted as lost.
@@ -34,7 +39,7 @@ struct gadget_total {
 #define GADGET_TOTALS(KEY, VALUE, ENTRIES)                                                                             \
 	struct gadget_totals_map {                                                                                     \
 		__uint(type, BPF_MAP_TYPE_HASH);                                                                       \
-		__uint(map_flags, BPF_F_NO_PREALLOC);                                                                  \
+		__uint(map_flags, GADGET_TOTALS_FLAGS);                                                                \
 		__uint(max_entries, ENTRIES);                                                                          \
 		__type(key, struct KEY);                                                                               \
 		__type(value, struct VALUE);                                                                           \

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Call stacks: gadget_user_stack() and gadget_kernel_stack() keep one and give its number, which goes into a record or
+ * into the key of a total as a `gadget_stack`. The agent takes the stacks out of the map, several times a second, and
+ * tells the client the names of their functions.
+ *
+ * The number is a hash of all that the stack is: seed, process, program, addresses. So it is the same whenever the
+ * stack is, whatever the agent has taken out meanwhile, and nobody can make one that is another container's.
+ *
+ * The traps: the kernel follows frame pointers, so of programs built without them it sees little. And an object's
+ * programs share the slots, so a stack is taken first and the record's own slot afterwards.
+ */
+#pragma once
+
+#include <linux/errno.h>
+
+#include <gadget/output.h>
+#include <gadget/slots.h>
+#include <gadget/task.h>
+
+/* The kernel's own default limit (kernel.perf_event_max_stack). */
+#define GADGET_FRAMES 127
+/* Different stacks between two looks of the agent. */
+#define GADGET_STACKS 8192
+
+/* There is none. */
+#define GADGET_NO_STACK 0
+/* It could not be kept, which was counted. */
+#define GADGET_LOST_STACK 1
+
+/* Read by kubectl_gadget/agent/stacks.py. */
+struct gadget_kept_stack {
+	/* On the node; 0: the kernel's. */
+	__u32 pid;
+	__u32 depth;
+	/* Where the process's first stack began, which tells the programs apart that one process runs one after the
+	 * other. Of a kernel's stack: 1 when it begins with an interrupt, which is no part of what was interrupted. */
+	__u64 program;
+	/* Innermost first: where it is, then where each caller goes on. */
+	__u64 addresses[GADGET_FRAMES];
+};
+
+/* Preallocated where a gadget's program is one for perf events, which the kernel demanded before 6.1. */
+#ifndef GADGET_STACKS_FLAGS
+#define GADGET_STACKS_FLAGS BPF_F_NO_PREALLOC
+#endif
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, GADGET_STACKS_FLAGS);
+	__uint(max_entries, GADGET_STACKS);
+	__type(key, __u64);
+	__type(value, struct gadget_kept_stack);
+} gadget_stacks SEC(".maps");
+
+GADGET_SLOTS(gadget_stack_slots, sizeof(struct gadget_kept_stack));
+
+/* Another one for each run. */
+const volatile __u64 gadget_node_random = 0;
+
+static __always_inline __u64 gadget_mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+	return hash ^ (hash >> 29);
+}
+
+/* Keeps what is in the slot. */
+static __noinline __u64 gadget_keep_stack(struct gadget_kept_stack *stack)
+{
+	__u64 id = gadget_mix(gadget_node_random, (__u64)stack->pid << 32 | stack->depth);
+
+	id = gadget_mix(id, stack->program);
+	for (__u32 i = 0; i < GADGET_FRAMES; i++) {
+		if (i >= stack->depth)
+			break;
+		id = gadget_mix(id, stack->addresses[i]);
+	}
+	if (id <= GADGET_LOST_STACK)
+		id += 2;
+	if (bpf_map_lookup_elem(&gadget_stacks, &id))
+		return id;
+	switch (bpf_map_update_elem(&gadget_stacks, &id, stack, BPF_NOEXIST)) {
+	case 0:
+	case -EEXIST:
+		return id;
+	}
+	gadget_count_map_full();
+	return GADGET_LOST_STACK;
+}
+
+/* `interrupt`: only what lies below the innermost interrupt matters. */
+static __always_inline __u64 gadget_kernel_stack(void *context, bool interrupt)
+{
+	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
+	__u64 id = GADGET_NO_STACK;
+	long bytes;
+
+	if (!stack)
+		return GADGET_LOST_STACK;
+	bytes = bpf_get_stack(context, stack->addresses, sizeof(stack->addresses), 0);
+	if (bytes > 0) {
+		stack->pid = 0;
+		stack->program = interrupt;
+		stack->depth = (__u64)bytes / sizeof(__u64);
+		id = gadget_keep_stack(stack);
+	}
+	gadget_give_back(stack);
+	return id;
+}
+
+static __always_inline bool gadget_begin_user_stack(struct gadget_kept_stack *stack)
+{
+	struct task_struct *task = gadget_task();
+
+	stack->pid = gadget_node_pid(task);
+	stack->program = BPF_CORE_READ(task, mm, start_stack);
+	/* Threads of the kernel have no memory of their own. */
+	return stack->program;
+}
+
+static __always_inline __u64 gadget_user_stack(void *context)
+{
+	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
+	__u64 id = GADGET_NO_STACK;
+	long bytes;
+
+	if (!stack)
+		return GADGET_LOST_STACK;
+	if (gadget_begin_user_stack(stack)) {
+		bytes = bpf_get_stack(context, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
+		if (bytes > 0) {
+			stack->depth = (__u64)bytes / sizeof(__u64);
+			id = gadget_keep_stack(stack);
+		}
+	}
+	gadget_give_back(stack);
+	return id;
+}

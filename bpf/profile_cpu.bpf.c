@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * profile cpu: counts on which stacks the CPUs are found, so many times a second.
+ *
+ * Hooks: a perf event on each CPU, by the kernel's own clock and not by a counter that virtual machines have not got.
+ * It comes from a timer's interrupt, wherever the CPU is. Where perf_event_open() is refused, the scheduler's own tick
+ * is followed, by the tracepoint of timers that expire; it comes CONFIG_HZ times a second at most, and not at all on
+ * CPUs with nohz_full. The trap: there the kernel's stack begins with the interrupt itself, which the agent leaves out.
+ */
+/* Programs for perf events demand it before Linux 6.1. */
+#define GADGET_STACKS_FLAGS 0
+#define GADGET_TOTALS_FLAGS 0
+
+#include <gadget/stacks.h>
+#include <gadget/totals.h>
+
+/* In one interval of the agent. */
+#define SAMPLED 16384
+
+/* The function of a sample that is on the CPU itself; made by the client of the two stacks. */
+typedef __u64 gadget_innermost;
+
+struct sample_key {
+	gadget_cgroup cgroup;
+	/* On the node. */
+	__u32 pid;
+	__u32 unused;
+	gadget_comm comm;
+	gadget_stack user_stack;
+	gadget_stack kernel_stack;
+};
+
+struct sample_value {
+	__u64 samples;
+	gadget_duration cpu_time;
+};
+
+struct profile_cpu {
+	struct gadget_total interval;
+	struct sample_key key;
+	struct sample_value value;
+	/* Filled in by the client. */
+	gadget_innermost function;
+};
+
+GADGET_RECORD(profile_cpu);
+
+GADGET_TOTALS(sample_key, sample_value, SAMPLED);
+
+/* How often each CPU is looked at in a second. The agent opens the perf events with it. */
+const volatile __u32 gadget_frequency = 99;
+const volatile bool user_only = false;
+const volatile bool kernel_only = false;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} due SEC(".maps");
+
+static __always_inline int sample(void *context, __u64 period, bool interrupt)
+{
+	struct sample_key key = {};
+	struct sample_value *value;
+
+	/* 0: the CPU has nothing to do. */
+	if (!gadget_node_pid(gadget_task()) || !gadget_counts())
+		return 0;
+	key.cgroup = bpf_get_current_cgroup_id();
+	key.pid = gadget_node_pid(gadget_task());
+	bpf_get_current_comm(key.comm, sizeof(key.comm));
+	if (!kernel_only)
+		key.user_stack = gadget_user_stack(context);
+	if (!user_only)
+		key.kernel_stack = gadget_kernel_stack(context, interrupt);
+	value = gadget_total(&key);
+	if (!value)
+		return 0;
+	gadget_add(value->samples, 1);
+	gadget_add(value->cpu_time, period);
+	return 0;
+}
+
+SEC("perf_event")
+int clock(void *context)
+{
+	return sample(context, 1000000000ULL / gadget_frequency, false);
+}
+
+struct hrtimer;
+
+/* Any timer will do: the tick is one, and a CPU that is at work has it. */
+SEC("tp_btf/hrtimer_expire_entry")
+int BPF_PROG(tick, struct hrtimer *timer, void *now)
+{
+	__u64 period = 1000000000ULL / gadget_frequency;
+	__u64 time = bpf_ktime_get_ns();
+	__u32 zero = 0;
+	__u64 *next = bpf_map_lookup_elem(&due, &zero);
+
+	if (!next || time < *next)
+		return 0;
+	/* After a pause of the tick no sample is made up for. */
+	*next = time > *next + period ? time + period : *next + period;
+	return sample(ctx, period, true);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+// Names of the kernel's functions by their addresses, for the agent, which runs `name` by hand (BPF_PROG_TEST_RUN).
+// The kernel spells them itself, since /proc/kallsyms shows no addresses to who has not CAP_SYSLOG. Linux 5.13.
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+#define ADDRESSES 128
+#define NAME_BYTES 192 /* a symbol, its module, and a NUL */
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Read and written by kubectl_gadget/agent/kernel_symbols.py. */
+struct spelt {
+	__u64 address;
+	char name[NAME_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ADDRESSES);
+	__type(key, __u32);
+	__type(value, struct spelt);
+} spelt SEC(".maps");
+
+/* Names the entries from the first to the one whose address is 0. */
+SEC("raw_tp/sys_enter")
+int name(void *ctx)
+{
+	static const char format[] = "%pS";
+	__u32 i;
+
+	for (i = 0; i < ADDRESSES; i++) {
+		__u32 key = i;
+		struct spelt *entry = bpf_map_lookup_elem(&spelt, &key);
+		__u64 address;
+
+		if (!entry || !entry->address)
+			break;
+		address = entry->address;
+		if (bpf_snprintf(entry->name, sizeof(entry->name), format, &address, sizeof(address)) <= 0)
+			entry->name[0] = 0;
+	}
+	return i;
+}

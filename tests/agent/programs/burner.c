@@ -1,0 +1,75 @@
+/*
+ * Burns CPU in a chain of functions that a profile has to find: main, then 3 of 4 turns in heavy → spin, 1 in light →
+ * spin. With an argument it sleeps so many times instead, in waits → nap, once it has read a byte.
+ *
+ * The trap: a function that calls nothing gets no frame of its own from the compiler, whatever it is told.
+ */
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile unsigned long sink;
+
+/* Something to call, so that spin is no leaf. */
+__attribute__((noinline)) void end_of_spin(void)
+{
+	__asm__ volatile("" ::: "memory");
+}
+
+__attribute__((noinline)) void spin(void)
+{
+	for (unsigned long i = 0; i < 500000; i++)
+		sink += i;
+	end_of_spin();
+}
+
+__attribute__((noinline)) void heavy(void)
+{
+	spin();
+	spin();
+	spin();
+	end_of_spin();
+}
+
+__attribute__((noinline)) void light(void)
+{
+	spin();
+	end_of_spin();
+}
+
+__attribute__((noinline)) void nap(void)
+{
+	struct timespec time = {.tv_nsec = 20000000};
+
+	nanosleep(&time, NULL);
+	end_of_spin();
+}
+
+__attribute__((noinline)) void waits(void)
+{
+	nap();
+	end_of_spin();
+}
+
+__attribute__((noinline)) void burn(void)
+{
+	for (;;) {
+		heavy();
+		light();
+	}
+}
+
+int main(int count, char **arguments)
+{
+	char byte;
+
+	if (count < 2)
+		burn();
+	if (read(0, &byte, 1) < 0)
+		return 1;
+	for (int i = atoi(arguments[1]); i; i--)
+		waits();
+	if (write(1, "", 1) < 0 || read(0, &byte, 1) < 0)
+		return 1;
+	return 0;
+}

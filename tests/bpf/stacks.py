@@ -1,0 +1,61 @@
+"""As answers.Answers, for gadgets whose records have call stacks: a record has lists of functions in their place."""
+
+import time
+from typing import Any
+
+from kubectl_gadget.agent.stacks import Stacks, Symbols
+from tests.bpf.answers import Answers
+
+LOST = ["[lost]"]
+
+
+class StackAnswers(Answers):
+    """`programs` are those to load instead of the first that the kernel takes."""
+
+    def __init__(self, name: str, programs: tuple[str, ...] = (), **options: Any) -> None:
+        options.setdefault("variables", {})["gadget_node_random"] = 4711
+        super().__init__(name, **options)
+        self._only = programs
+        self._symbols = Symbols()
+        self._functions: list[str] = []
+        self._stacks: dict[int, list[str]] = {0: [], 1: LOST}
+
+    def _open(self, programs: Any) -> Any:
+        return super()._open(self._only or programs)
+
+    def __enter__(self) -> "StackAnswers":
+        super().__enter__()
+        map = self._object.map("gadget_stacks")
+        assert map is not None
+        self.stacks = Stacks(map, self._symbols, with_offsets=False)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._symbols.close()
+        super().__exit__(*error)
+
+    def watch(self, seconds: float) -> None:
+        """Takes stacks as often as the session does."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.05)
+            self._take_stacks()
+
+    def take(self) -> list[dict[str, Any]]:
+        records = self.answer_records()
+        self._take_stacks()
+        for record in records:
+            for name in ("user_stack", "kernel_stack"):
+                if name in record:
+                    record[name] = self._stacks[record[name]]
+        return records
+
+    def answer_records(self) -> list[dict[str, Any]]:
+        return super().take()
+
+    def _take_stacks(self) -> None:
+        self.stacks.take()
+        if told := self.stacks.tell():
+            self._functions[told["first"] :] = [text.split("\t")[0] for text in told["frames"]]
+            for id, places in told["stacks"].items():
+                self._stacks[int(id)] = [self._functions[place] for place in places]
