@@ -9,6 +9,7 @@
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/string.h>
+#include <gadget/user_memory.h>
 #include <kernel/task_state.h>
 
 #define ARGUMENT_BYTES 4096
@@ -55,26 +56,6 @@ static __always_inline struct snapshot_process *describe(struct task_struct *tas
 	return row;
 }
 
-static __always_inline void append_arguments(struct gadget_writer *writer, struct gadget_text *text,
-					     struct task_struct *task)
-{
-	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	__u64 begin = BPF_CORE_READ(mm, arg_start);
-	__u64 size = BPF_CORE_READ(mm, arg_end) - begin;
-	__u64 bytes = size > ARGUMENT_BYTES ? ARGUMENT_BYTES : size;
-	__u64 start = writer->progress->length;
-
-	if (!mm)
-		return;
-	gadget_unread(text);
-	/* The compiler knows that it is no more than the limit, but the verifier does not. */
-	asm volatile("" : "+r"(bytes));
-	if (start > writer->room - ARGUMENT_BYTES || bytes > ARGUMENT_BYTES)
-		return;
-	if (!bpf_copy_from_user_task(writer->record + start, bytes, (const void *)begin, task, 0))
-		gadget_wrote(writer, text, start, bytes, size > ARGUMENT_BYTES);
-}
-
 SEC("iter.s/task")
 int processes(struct bpf_iter__task *ctx)
 {
@@ -85,7 +66,7 @@ int processes(struct bpf_iter__task *ctx)
 	if (!row)
 		return 0;
 	writer = gadget_write(row, sizeof(*row), PROCESS_BYTES);
-	append_arguments(&writer, &row->args, task);
+	gadget_append_arguments_of(&writer, &row->args, task, ARGUMENT_BYTES);
 	gadget_iterate_send(ctx->meta, &writer);
 	return 0;
 }

@@ -196,6 +196,12 @@ class Batch:
             best = np.maximum(best, np.where(self.raw(name) == 0, np.int8(0), owners.judged(judge)))
         return best
 
+    def nodes(self) -> list[str]:
+        """The node of each row."""
+        if self.origins is None:
+            return [self.node] * len(self)
+        return list(map(self.origins.nodes.__getitem__, self.origins.codes.tolist()))
+
     def wall_ns(self) -> npt.NDArray[np.int64]:
         """Wall time of each row in ns since 1970. Raises KeyError when the record has no timestamp."""
         return self.to_wall(self.raw_of_type("gadget_timestamp"))

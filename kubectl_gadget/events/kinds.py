@@ -14,6 +14,7 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
+from kubectl_gadget.events.exec_id import read_exec_id
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
 from kubectl_gadget.events.linux_lsm import lsm_argument_texts
@@ -28,6 +29,8 @@ from kubectl_gadget.events.linux_network import (
 from kubectl_gadget.events.linux_process import (
     capability_name,
     capability_names,
+    gained_names,
+    namespace_kind_names,
     namespace_names,
     prctl_option_name,
     ptrace_request_name,
@@ -253,6 +256,14 @@ def _addresses(batch: Batch, field: Field) -> Texts:
         raw = batch.raw(field).tolist()
         spelt = {address: address_text(address) for address in set(raw)}
         return [spelt[address] for address in raw]
+
+    return Texts(spell, len(batch))
+
+
+def _exec_ids(batch: Batch, field: Field) -> Texts:
+    def spell() -> list[str | None]:
+        found = [read_exec_id(raw) for raw in batch.raw(field).tolist()]
+        return [item and item.text(node) for item, node in zip(found, batch.nodes(), strict=True)]
 
     return Texts(spell, len(batch))
 
@@ -527,6 +538,8 @@ KINDS: dict[str, Kind] = {
     "gadget_bpf_program_type": _spelt_with_raw(bpf_program_type_name, none="-"),
     "gadget_bpf_map_type": _spelt_with_raw(bpf_map_type_name, none="-"),
     "gadget_namespaces": _spelt_with_raw(namespace_names, none="-"),
+    "gadget_namespace_kinds": _spelt_with_raw(namespace_kind_names, none="-"),
+    "gadget_gained": _spelt_with_raw(gained_names, none="-"),
     "gadget_ptrace_request": _spelt_with_raw(ptrace_request_name, none="-"),
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),
     "gadget_duration": _known(duration_text),
@@ -539,6 +552,10 @@ KINDS: dict[str, Kind] = {
         lambda batch, field: [text or "-" for text in _addresses(batch, field).texts()],
     ),
     "gadget_port": NUMBER,
+    "gadget_exec_id": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _exec_ids(batch, field)),),
+        lambda batch, field: [text or UNREAD for text in _text(_exec_ids(batch, field))],
+    ),
     "gadget_address_family": _spelt_with_raw(family_name),
     "gadget_ip_protocol": _spelt_with_raw(protocol_name),
     "gadget_tcp_state": _spelt_with_raw(tcp_state_name),

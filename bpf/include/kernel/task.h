@@ -82,6 +82,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct signal_struct *signal;
 	__u64 start_boottime;
+	__u64 self_exec_id;
 	int exit_code;
 };
 

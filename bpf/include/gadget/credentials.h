@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Who a thread is and where it lives: users, groups, capabilities and namespaces at the time of the event.
+ *
+ * The trap: a thread has two sets of credentials. What it may do is said by `cred`; `real_cred` says what others may do
+ * to it.
+ */
+#pragma once
+
+#include <gadget/record.h>
+#include <gadget/task.h>
+#include <kernel/credentials.h>
+
+/* Beside gadget_record's uid and gid, which are the real ones. */
+struct gadget_credentials {
+	gadget_capabilities cap_permitted;
+	gadget_capabilities cap_effective;
+	gadget_capabilities cap_inheritable;
+	gadget_uid euid;
+	gadget_uid suid;
+	gadget_uid fsuid;
+	gadget_gid egid;
+	gadget_gid sgid;
+	gadget_gid fsgid;
+	/* The user that logged in; ~0: none, or the kernel does not know. */
+	gadget_uid auid;
+	__u32 securebits;
+};
+
+/* Which namespaces are the kernel's first ones, a bit for each of the fields below; ~0: unknown. */
+typedef __u32 gadget_namespace_kinds;
+
+/* Inode numbers, as /proc/PID/ns has them; 0: unknown, or the kernel has no such namespaces. */
+struct gadget_namespaces {
+	__u32 ns_uts;
+	__u32 ns_ipc;
+	__u32 ns_mnt;
+	__u32 ns_pid;
+	__u32 ns_pid_for_children;
+	__u32 ns_net;
+	__u32 ns_time;
+	__u32 ns_time_for_children;
+	__u32 ns_cgroup;
+	__u32 ns_user;
+	gadget_namespace_kinds ns_host;
+	__u32 unused_namespaces;
+};
+
+/* Ancestors that are looked at to find the kernel's first process. */
+#define GADGET_ANCESTORS 64
+
+/* Of the kernel's first process. Some of these numbers are constants of the kernel, those of mnt and net were not
+ * before Linux 6.18. */
+struct gadget_namespaces gadget_first_namespaces;
+
+static __always_inline void gadget_describe_credentials(struct gadget_credentials *to, struct task_struct *task)
+{
+	const struct cred___whole *cred = (const void *)gadget_read(task, cred);
+	struct task_struct___login *login = (void *)task;
+
+	/* Two words before 6.3 (f122a08b197d "capability: just use a 'u64' instead of a 'u32[2]' array"). */
+	bpf_core_read(&to->cap_permitted, sizeof(to->cap_permitted), &cred->cap_permitted);
+	bpf_core_read(&to->cap_effective, sizeof(to->cap_effective), &cred->cap_effective);
+	bpf_core_read(&to->cap_inheritable, sizeof(to->cap_inheritable), &cred->cap_inheritable);
+	to->euid = BPF_CORE_READ(cred, euid.val);
+	to->suid = BPF_CORE_READ(cred, suid.val);
+	to->fsuid = BPF_CORE_READ(cred, fsuid.val);
+	to->egid = BPF_CORE_READ(cred, egid.val);
+	to->sgid = BPF_CORE_READ(cred, sgid.val);
+	to->fsgid = BPF_CORE_READ(cred, fsgid.val);
+	to->securebits = BPF_CORE_READ(cred, securebits);
+	to->auid = ~0U;
+	if (bpf_core_field_exists(login->loginuid))
+		to->auid = BPF_CORE_READ(login, loginuid.val);
+}
+
+#define GADGET_NAMESPACE_OF(PROXY, MEMBER) BPF_CORE_READ(PROXY, MEMBER, ns.inum)
+
+/* Without what is told by the kernel's first process. */
+static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to, struct task_struct *task)
+{
+	const struct cred___whole *cred = (const void *)BPF_CORE_READ(task, cred);
+	struct task_struct___namespaces *holder = (void *)task;
+	struct nsproxy *proxy = BPF_CORE_READ(holder, nsproxy);
+	struct pid *numbers = BPF_CORE_READ(task, thread_pid);
+	const struct upid *own =
+		(void *)&numbers->numbers + BPF_CORE_READ(numbers, level) * bpf_core_type_size(struct upid);
+	struct pid_namespace___numbered *pid_namespace = NULL;
+
+	/* A thread that ends has lost its proxy; all read as 0 then. */
+	to->ns_uts = GADGET_NAMESPACE_OF(proxy, uts_ns);
+	to->ns_ipc = GADGET_NAMESPACE_OF(proxy, ipc_ns);
+	to->ns_mnt = GADGET_NAMESPACE_OF(proxy, mnt_ns);
+	to->ns_pid_for_children = GADGET_NAMESPACE_OF(proxy, pid_ns_for_children);
+	to->ns_net = GADGET_NAMESPACE_OF(proxy, net_ns);
+	to->ns_cgroup = GADGET_NAMESPACE_OF(proxy, cgroup_ns);
+	to->ns_time = to->ns_time_for_children = 0;
+	if (bpf_core_field_exists(proxy->time_ns)) {
+		to->ns_time = GADGET_NAMESPACE_OF(proxy, time_ns);
+		to->ns_time_for_children = GADGET_NAMESPACE_OF(proxy, time_ns_for_children);
+	}
+	bpf_probe_read_kernel(&pid_namespace, sizeof(pid_namespace), (void *)own + bpf_core_field_offset(own->ns));
+	to->ns_pid = BPF_CORE_READ(pid_namespace, ns.inum);
+	to->ns_user = BPF_CORE_READ(cred, user_ns, ns.inum);
+}
+
+/* The kernel's first process is an ancestor of all others, so it is found from any of them. The trap: a parent may
+ * be any thread of it. A function of its own so
+ * that the verifier looks at it once. */
+static __noinline int gadget_find_first_namespaces(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	for (int i = 0; i < GADGET_ANCESTORS && BPF_CORE_READ(task, tgid) > 1; i++)
+		task = BPF_CORE_READ(task, real_parent);
+	if (BPF_CORE_READ(task, tgid) == 1)
+		gadget_read_namespaces(&gadget_first_namespaces, task);
+	return 0;
+}
+
+#define GADGET_NAMESPACE_IS_FIRST(FIELD) (to->FIELD && to->FIELD == gadget_first_namespaces.FIELD)
+
+static __always_inline void gadget_describe_namespaces(struct gadget_namespaces *to, struct task_struct *task)
+{
+	if (!gadget_first_namespaces.ns_user)
+		gadget_find_first_namespaces();
+	gadget_read_namespaces(to, task);
+	to->unused_namespaces = 0;
+	to->ns_host = ~0U;
+	if (!gadget_first_namespaces.ns_user)
+		return;
+	to->ns_host = GADGET_NAMESPACE_IS_FIRST(ns_uts) | GADGET_NAMESPACE_IS_FIRST(ns_ipc) << 1 |
+		      GADGET_NAMESPACE_IS_FIRST(ns_mnt) << 2 | GADGET_NAMESPACE_IS_FIRST(ns_pid) << 3 |
+		      GADGET_NAMESPACE_IS_FIRST(ns_pid_for_children) << 4 | GADGET_NAMESPACE_IS_FIRST(ns_net) << 5 |
+		      GADGET_NAMESPACE_IS_FIRST(ns_time) << 6 | GADGET_NAMESPACE_IS_FIRST(ns_time_for_children) << 7 |
+		      GADGET_NAMESPACE_IS_FIRST(ns_cgroup) << 8 | GADGET_NAMESPACE_IS_FIRST(ns_user) << 9;
+}

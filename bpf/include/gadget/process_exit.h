@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The end of a process, for programs on the tracepoint sched_process_exit, which is hit by each thread.
+ *
+ * The trap: before Linux 6.16 the tracepoint did not say whether the thread is the last one.
+ */
+#pragma once
+
+#include <gadget/task.h>
+
+/* The process ends as a whole, by exit_group() or a signal (include/linux/sched/signal.h). */
+#define SIGNAL_GROUP_EXIT 0x4
+/* What wait() gives (include/uapi/linux/wait.h): the signal, this, and the code in the second byte. */
+#define CORE_DUMPED 0x80
+/* Processes whose threads end at this moment, at most: see gadget_is_last_thread(). */
+#define GADGET_ENDING 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, GADGET_ENDING);
+	__type(key, __u64);
+	__type(value, __u64);
+} gadget_ending SEC(".maps");
+
+/* What the kernel hands over since 6.16; before, it did not say whether it is the last thread. */
+typedef void (*btf_trace_sched_process_exit___with_last)(void *, struct task_struct *, bool);
+
+/*
+ * Whether no other thread is left. When two of them end at the same time, both see that none is left, and the first one
+ * has it noted; the start makes that a process with the same number later is another one.
+ */
+static __always_inline bool gadget_ends_first(struct task_struct *task)
+{
+	__u64 process = gadget_read(task, tgid);
+	__u64 start = gadget_read(task, group_leader, start_boottime);
+	const __u64 *noted;
+
+	if (gadget_read(task, signal, live.counter))
+		return false;
+	noted = bpf_map_lookup_elem(&gadget_ending, &process);
+	if (noted && *noted == start)
+		return false;
+	if (!noted)
+		return !bpf_map_update_elem(&gadget_ending, &process, &start, BPF_NOEXIST);
+	bpf_map_update_elem(&gadget_ending, &process, &start, BPF_ANY);
+	return true;
+}
+
+/* Whether the process ends with this thread. `ctx` is the context of a program on sched_process_exit. */
+static __always_inline bool gadget_ends_process(const __u64 *ctx, struct task_struct *task)
+{
+	if (bpf_core_type_exists(btf_trace_sched_process_exit___with_last))
+		return (bool)ctx[1];
+	return gadget_ends_first(task);
+}
+
+/* What wait() will give. */
+static __always_inline __u32 gadget_exit_status(struct task_struct *task)
+{
+	struct signal_struct *signal = gadget_read(task, signal);
+
+	if (gadget_read(signal, flags) & SIGNAL_GROUP_EXIT)
+		return gadget_read(signal, group_exit_code);
+	return gadget_read(task, group_leader, exit_code);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Credentials and namespaces of a task, as far as gadgets read them. The trap: the namespace that a task's number is
+ * counted in is not among the others; `struct nsproxy` has the one for its children. */
+#pragma once
+
+#include <linux/types.h>
+#include <kernel/task.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct uts_namespace {
+	struct ns_common ns;
+};
+
+struct ipc_namespace {
+	struct ns_common ns;
+};
+
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
+struct pid_namespace___numbered {
+	struct ns_common ns;
+};
+
+struct net___numbered {
+	struct ns_common ns;
+};
+
+struct time_namespace {
+	struct ns_common ns;
+};
+
+struct cgroup_namespace {
+	struct ns_common ns;
+};
+
+struct user_namespace___numbered {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
+	struct mnt_namespace *mnt_ns;
+	struct pid_namespace___numbered *pid_ns_for_children;
+	struct net___numbered *net_ns;
+	struct time_namespace *time_ns;
+	struct time_namespace *time_ns_for_children;
+	struct cgroup_namespace *cgroup_ns;
+};
+
+struct task_struct___namespaces {
+	struct nsproxy *nsproxy;
+};
+
+/* CONFIG_AUDIT */
+struct task_struct___login {
+	kuid_t loginuid;
+};
+
+struct cred___whole {
+	kuid_t suid;
+	kgid_t sgid;
+	kuid_t euid;
+	kgid_t egid;
+	kuid_t fsuid;
+	kgid_t fsgid;
+	unsigned int securebits;
+	/* What is in them differs between kernels, their size does not. */
+	struct {
+		__u64 bits;
+	} cap_inheritable, cap_permitted, cap_effective;
+	struct user_namespace___numbered *user_ns;
+};
+
+#pragma clang attribute pop
