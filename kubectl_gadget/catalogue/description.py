@@ -11,14 +11,25 @@ from typing import Any, NoReturn, get_args
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Answer, Column, Example, Library, Parameter, ProgramChoice, Quotient, Show
+from kubectl_gadget.events.schema import (
+    HISTOGRAM_SUMS,
+    Answer,
+    Column,
+    Example,
+    Library,
+    Parameter,
+    ProgramChoice,
+    Quotient,
+    Show,
+)
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
+HISTOGRAM = Path(__file__).parent / "histogram.yaml"
 _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *("examples", "kind", "sort", "sums", "describes", "quotients", "weight", "by", "tree", "libraries"),
+    *("examples", "kind", "sort", "sums", "describes", "quotients", "weight", "by", "histogram", "tree", "libraries"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -50,6 +61,7 @@ class Description:
     describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
     weight: str = ""
+    histogram: bool = False
     by: tuple[str, ...] = ()
     tree: bool = False
     libraries: tuple[Library, ...] = ()
@@ -115,6 +127,7 @@ def read_description(path: Path) -> Description:
     if bool(view) != bool(sent):
         top.fail("sent" if view else "view", "is missing: a view makes rows (`record`) of what is `sent`")
     programs = _programs(top)
+    histogram = top.get("histogram", bool, False)
     without_variable = {choice.when[0] for choice in programs if choice.when}
     return Description(
         path=path,
@@ -135,11 +148,15 @@ def read_description(path: Path) -> Description:
         view=view,
         sent=sent,
         kind=top.one_of("kind", get_args(Answer), "stream"),
-        sort=top.get("sort", str, ""),
-        sums=_names(top, "sums"),
+        sort=top.get("sort", str, "-count" if histogram else ""),
+        sums=(*_names(top, "sums"), *(HISTOGRAM_SUMS if histogram else ())),
         describes=_names(top, "describes"),
-        quotients=tuple(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
         weight=top.get("weight", str, ""),
+        quotients=(
+            *(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
+            *([Quotient("mean", "total", "count")] if histogram else []),
+        ),
+        histogram=histogram,
         by=_names(top, "by"),
         tree=top.get("tree", bool, False),
         libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
@@ -167,6 +184,11 @@ def _load(path: Path) -> object:
 
 def _every_gadget() -> Part:
     return Part(EVERY_GADGET, "", _load(EVERY_GADGET), ("columns", "parameters"))
+
+
+def _histogram_columns() -> list[Column]:
+    top = Part(HISTOGRAM, "", _load(HISTOGRAM), ("columns",))
+    return [_column(item) for item in top.parts("columns", _COLUMN_KEYS)]
 
 
 def _names(top: Part, key: str) -> tuple[str, ...]:
@@ -243,6 +265,8 @@ def _columns(top: Part) -> tuple[Column, ...]:
         if isinstance(value, str) and name not in shared:
             item.fail("", f"{name} is not a column of every gadget; it needs a description")
         columns[name] = _column(item, shared.get(name))
+    if top.get("histogram", bool, False):
+        columns |= {column.name: column for column in _histogram_columns() if column.name not in columns}
     for name, column in shared.items():
         if name not in columns:
             columns[name] = column if column.show != "default" else replace(column, show="wide")

@@ -87,6 +87,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         describes=read.describes,
         quotients=read.quotients,
         weight=read.weight,
+        histogram=read.histogram,
         by=read.by,
         tree=read.tree,
         libraries=read.libraries,

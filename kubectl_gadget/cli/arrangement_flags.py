@@ -14,7 +14,9 @@ from kubectl_gadget.views.arrangement import Arrangement
 PANEL = "Table"
 _SEND_SECONDS = 5.0
 """How often agents send their part of a profile that is shown at its end."""
-_SORT, _ROWS, _BY, _INTERVAL, _TREE = (f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree"))
+_SORT, _ROWS, _BY, _INTERVAL, _TREE, _BARS = (
+    f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree", "bars")
+)
 
 
 def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
@@ -39,6 +41,9 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
             flag(PANEL, "--interval", metavar="TIME", help=f"How long each table adds up (default: {each})"),
             values.duration_above_zero,
         ]
+    if gadget.histogram:
+        bars = "How many of the histograms are drawn as bars below the table (default: 3)"
+        found[_BARS] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
     if gadget.tree:
         found[_TREE] = Annotated[
             bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents"), lambda value: value
@@ -59,4 +64,5 @@ def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
         lines=options.output.format in ("table", "wide"),
         interval=_SEND_SECONDS if at_end else extras.get(_INTERVAL, defaults.interval),
         at_end=at_end,
+        bars=int(extras.get(_BARS, defaults.bars)),
     )

@@ -127,6 +127,14 @@ def count(text: str) -> int:
     return value
 
 
+def zero_or_more(text: str) -> int:
+    """A whole number of 0 or more."""
+    value = whole_number(text)
+    if value < 0:
+        raise ValueError("must be 0 or more")
+    return value
+
+
 def whole_number(text: str) -> int:
     """A decimal number, or 0x… for a hexadecimal one."""
     try:

@@ -29,6 +29,10 @@ STRING_TYPES = frozenset({"gadget_string", "gadget_strings", "gadget_path", "gad
 """Typedefs whose member says where in the record the text is: u16 offset, u16 length."""
 
 
+ARRAY_TYPES = frozenset({"gadget_buckets"})
+"""Typedefs of arrays of u64, which are read as one row of numbers per record."""
+
+
 class Spans(NamedTuple):
     """Where the texts of one field are. All arrays have one element per row."""
 
@@ -163,7 +167,8 @@ class Batch:
         )
 
     def raw(self, field: str | Field) -> npt.NDArray[Any]:
-        """A fixed field as the record holds it: integers, or bytes strings (`S16`) for arrays. Raises KeyError."""
+        """A fixed field as the record holds it: integers, or bytes strings (`S16`) for arrays
+        but those of ARRAY_TYPES. Raises KeyError."""
         if isinstance(field, str):
             field = self.gadget.record.field(field)
         found = self._raw.get(field.name)
@@ -230,6 +235,8 @@ class Batch:
         unit = 8 if size % 8 == 0 and offset % 8 == 0 else 1
         words = self.buffer.integers(unit, signed=False)
         block = words[((self.starts + offset) // unit)[:, None] + np.arange(size // unit)]
+        if field.type in ARRAY_TYPES:
+            return block
         packed = np.ascontiguousarray(block).view(np.uint8).reshape(len(self.starts), size)
         if size in (1, 2, 4, 8) and not field.type.startswith("char"):
             return packed.view(f"<{'i' if field.signed else 'u'}{size}").ravel()

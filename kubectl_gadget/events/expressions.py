@@ -35,12 +35,13 @@ from kubectl_gadget.events.truth import (
 )
 from kubectl_gadget.events.vectors import Mask, Numbers, Truths
 
-ValueType = Literal["int", "text", "texts", "bool", "null", "list", "double", "uint", "bytes"]
+ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
 _NAMES: dict[str, str] = {
     "int": "a number",
     "text": "a text",
     "texts": "a list of texts",
     "bool": "true or false",
+    "buckets": "a list of buckets",
     "null": "null",
     "list": "a list",
     "double": "a number with a fraction",

@@ -15,6 +15,7 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.exec_id import read_exec_id
+from kubectl_gadget.events.histogram import BUCKETS_TYPE, Buckets, spark_line
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
 from kubectl_gadget.events.linux_lsm import lsm_argument_texts
@@ -544,6 +545,10 @@ KINDS: dict[str, Kind] = {
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),
     "gadget_duration": _known(duration_text),
     "gadget_bytes": _known(bytes_text),
+    BUCKETS_TYPE: Kind(
+        lambda column, field: (Member(column, "buckets", lambda batch: Buckets(batch.raw(field))),),
+        lambda batch, field: list(map(spark_line, batch.raw(field))),
+    ),
     "gadget_offset": _known(str),
     "gadget_ip": Kind(
         lambda column, field: (

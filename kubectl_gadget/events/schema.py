@@ -17,6 +17,11 @@ ARCHITECTURES = ("x86_64", "aarch64")
 Answer = Literal["stream", "top", "snapshot", "profile"]
 """What a gadget's answer is: events as they come, sums of an interval, what is there now, or sums of the whole run."""
 
+HISTOGRAM_SUMS = ("count", "total", "buckets")
+HISTOGRAM_MAXIMA = ("max",)
+PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
+"""Fields of every histogram: what adds up, of what the highest counts, and what the client fills in."""
+
 Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
 
@@ -193,6 +198,8 @@ class Gadget:
     quotients: tuple[Quotient, ...] = ()
     weight: str = ""
     """the sum that flame graphs are drawn by, of a gadget whose key has call stacks"""
+    histogram: bool = False
+    """its totals are histograms (bpf/include/gadget/histogram.h), which have HISTOGRAM_MAXIMA and PERCENTILES, too"""
     by: tuple[str, ...] = ()
     """columns that rows are added up by unless --by says otherwise; none: all of the key"""
     tree: bool = False
@@ -203,7 +210,8 @@ class Gadget:
     @property
     def adds_up(self) -> frozenset[str]:
         """Fields of a total that rows get when they are added up."""
-        return frozenset((*self.sums, *(quotient.field for quotient in self.quotients)))
+        of_histogram = (*HISTOGRAM_MAXIMA, *PERCENTILES) if self.histogram else ()
+        return frozenset((*self.sums, *(quotient.field for quotient in self.quotients), *of_histogram))
 
     def as_sent(self) -> "Gadget":
         """The gadget with the record that its programs send."""
@@ -246,6 +254,7 @@ class Gadget:
             describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
             weight=value.get("weight", ""),
+            histogram=value.get("histogram", False),
             by=tuple(value.get("by", ())),
             tree=value.get("tree", False),
             libraries=tuple(

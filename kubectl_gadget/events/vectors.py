@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
-Type = Literal["int", "text", "texts", "bool"]
+Type = Literal["int", "text", "texts", "bool", "buckets"]
 Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list per place in it."""
 

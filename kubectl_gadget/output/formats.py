@@ -12,6 +12,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.histogram import TableWithBars
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
 from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
@@ -73,13 +74,18 @@ def make_sink(
         titles = headings(gadgets, names)
         shown = [heading.name for heading in titles]
 
-        def table(stream: TextIO) -> TableSink:
+        def plain(stream: TextIO) -> TableSink:
             return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
+
+        def table(stream: TextIO) -> Sink:
+            if not gadgets[0].histogram:
+                return plain(stream)
+            return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
 
         kind = gadgets[0].kind
         if kind in ("top", "profile") and terminal is not None and not options.once:
             return LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
-        return table(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
+        return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
     if format == "json":
         return JsonSink(stream, MemberRows(chosen, several))
     if format == "yaml":

@@ -126,7 +126,8 @@ class LiveTable(Sink):
         rows = sort(rows, self._gadget, self._order)
         room = max(1, self._terminal.height() - _LINES_AROUND)
         rows = rows.head(min(room, self._max_rows or room))
-        lines = [*table_text(self._make_table, rows).splitlines(), self._status()]
+        # Histograms have bars below the table, as far as there is room.
+        lines = [*table_text(self._make_table, rows).splitlines()[: room + 1], self._status()]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         # Each line is cleared behind its text instead of before, or it would flicker.
         self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")

@@ -18,5 +18,7 @@ class OutputOptions:
     """of a table that is drawn again and again: by which columns it is sorted at first"""
     once: bool = False
     """one table at the end, where a gadget is no stream"""
+    bars: int = 0
+    """how many histograms are drawn below their table"""
     max_rows: int | None = None
     """its rows; None: as many as the terminal has room for"""

@@ -80,4 +80,11 @@ def _output(options: RunOptions) -> OutputOptions:
     with_time = output.format not in ("table", "wide")
     columns = output.columns or shown_columns(arrangement, gadget, with_time)
     order = order_of(arrangement, gadget)
-    return replace(output, columns=columns, order=order, max_rows=arrangement.max_rows, once=_is_once(options))
+    return replace(
+        output,
+        columns=columns,
+        order=order,
+        max_rows=arrangement.max_rows,
+        once=_is_once(options),
+        bars=arrangement.bars,
+    )

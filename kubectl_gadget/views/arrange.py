@@ -14,9 +14,10 @@ import numpy.typing as npt
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, join
 from kubectl_gadget.events.filter import Filter
+from kubectl_gadget.events.histogram import percentiles
 from kubectl_gadget.events.members import column_members
 from kubectl_gadget.events.rows import NO_ROWS, Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.schema import HISTOGRAM_MAXIMA, PERCENTILES, Gadget
 from kubectl_gadget.views.arrangement import Arrangement
 from kubectl_gadget.views.columns import find_column
 from kubectl_gadget.views.tree import as_tree
@@ -113,11 +114,14 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
                 first[place].append(row)
             found.append(number)
         numbers.append(np.array(found, np.intp))
-    sums = {name: np.zeros(len(groups), np.uint64) for name in gadget.sums}
+    sums = {name: _zeros(batches[0], name, len(groups)) for name in gadget.sums}
+    maxima = {name: _zeros(batches[0], name, len(groups)) for name in (HISTOGRAM_MAXIMA if gadget.histogram else ())}
     intervals, ends = (np.zeros(len(groups), np.uint64) for _ in range(2))
     for batch, found_numbers in zip(batches, numbers, strict=True):
         for name, total in sums.items():
             np.add.at(total, found_numbers, batch.raw(name).astype(np.uint64))
+        for name, highest in maxima.items():
+            np.maximum.at(highest, found_numbers, batch.raw(name).astype(np.uint64))
         lengths, latest = _intervals(batch)
         np.maximum.at(intervals, found_numbers, lengths)
         np.maximum.at(ends, found_numbers, latest)
@@ -127,11 +131,13 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
             continue
         part = batch.select(np.array(rows, np.intp))
         mine = slice(start, start + len(rows))
-        for name, total in sums.items():
+        for name, total in (sums | maxima).items():
             part.give(name, total[mine])
         part.give("interval", intervals[mine])
         part.give("timestamp", ends[mine])
         fill_in_quotients(part)
+        if gadget.histogram:
+            fill_in_percentiles(part)
         made.append(part)
         start += len(rows)
     return made
@@ -174,6 +180,17 @@ def fill_in_quotients(batch: Batch) -> None:
         of, per = batch.raw(item.of).astype(np.uint64), batch.raw(item.per).astype(np.uint64)
         product = of * np.uint64(item.times)
         batch.give(item.field, np.where(per == 0, np.uint64(0), product // np.maximum(per, np.uint64(1))))
+
+
+def fill_in_percentiles(batch: Batch) -> None:
+    """The same for the percentiles of histograms."""
+    for name, percent in PERCENTILES.items():
+        batch.give(name, percentiles(batch.raw("buckets"), batch.raw("max"), percent))
+
+
+def _zeros(batch: Batch, field: str, count: int) -> npt.NDArray[np.uint64]:
+    """As many as groups, each as large as the field is."""
+    return np.zeros((count, *batch.raw(field).shape[1:]), np.uint64)
 
 
 def sort(rows: Rows, gadget: Gadget, columns: Sequence[str]) -> Rows:

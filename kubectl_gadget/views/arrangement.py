@@ -20,5 +20,7 @@ class Arrangement:
     """whether a tree has lines, which only tables have a use for"""
     interval: float = 1.0
     """seconds that each table adds up; with `at_end`, after which agents send what they have"""
+    bars: int = 3
+    """how many histograms are drawn as bars"""
     at_end: bool = False
     """one table, of the whole run"""

@@ -177,6 +177,8 @@ def value(record: bytes, field: Field) -> Any:
     raw = record[field.offset : field.offset + field.size]
     if field.type in ("gadget_comm", "gadget_operation") or field.type.startswith("char["):
         return raw.rstrip(b"\0").decode()
+    if field.type == "gadget_buckets":
+        return list(struct.unpack(f"<{field.size // 8}Q", raw))
     if field.type not in ("gadget_string", "gadget_strings", "gadget_path", "gadget_path_at"):
         return int.from_bytes(raw, "little", signed=field.signed)
     offset, length = struct.unpack("<HH", raw)

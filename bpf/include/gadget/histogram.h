@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Histograms of durations, as values of GADGET_TOTALS: gadget_observe(&value->histogram, nanoseconds).
+ *
+ * Each power of two is parted into 8 buckets of equal width, so what is read from a bucket is off by less than an
+ * eighth of itself; below 64 ns a bucket has 8 ns. kubectl_gadget/events/histogram.py knows the same bounds. The trap:
+ * a histogram has 2 KiB, so a key must not have a value for each process or connection of a busy node.
+ */
+#pragma once
+
+#include <gadget/totals.h>
+
+/* 8 for less than 64 ns, 8 for each power of two from there up to 2^40 ns (18 minutes), and one for all above. */
+#define GADGET_BUCKETS 281
+
+#define GADGET_MOST_ATTEMPTS 64
+
+typedef __u64 gadget_buckets[GADGET_BUCKETS];
+
+struct gadget_histogram {
+	__u64 count;
+	gadget_duration total;
+	gadget_duration max;
+	gadget_buckets buckets;
+};
+
+/* Filled in by the client, after adding up: what stands behind the value in a record. */
+struct gadget_percentiles {
+	gadget_duration mean;
+	gadget_duration p50;
+	gadget_duration p90;
+	gadget_duration p99;
+};
+
+/* The number of the highest bit that is set, of a number above 0. */
+static __always_inline __u32 gadget_log2(__u64 number)
+{
+	__u32 bit = 0;
+
+	for (__u32 step = 32; step; step /= 2) {
+		if (number >> step) {
+			number >>= step;
+			bit += step;
+		}
+	}
+	return bit;
+}
+
+static __always_inline __u32 gadget_bucket_of(__u64 duration)
+{
+	__u32 bit;
+
+	if (duration < 64)
+		return duration / 8;
+	bit = gadget_log2(duration);
+	if (bit >= 40)
+		return GADGET_BUCKETS - 1;
+	return (bit - 5) * 8 + ((duration >> (bit - 3)) & 7);
+}
+
+static __always_inline void gadget_observe(struct gadget_histogram *histogram, __u64 duration)
+{
+	__u32 bucket = gadget_bucket_of(duration);
+	__u64 highest = histogram->max;
+
+	if (bucket >= GADGET_BUCKETS)
+		return;
+	gadget_add(histogram->count, 1);
+	gadget_add(histogram->total, duration);
+	gadget_add(histogram->buckets[bucket], 1);
+	/* It fails only when another CPU has put a higher one there. */
+	for (int i = 0; i < GADGET_MOST_ATTEMPTS && duration > highest; i++)
+		highest = __sync_val_compare_and_swap(&histogram->max, highest, duration);
+}
