@@ -236,7 +236,8 @@ class Batch:
         words = self.buffer.integers(unit, signed=False)
         block = words[((self.starts + offset) // unit)[:, None] + np.arange(size // unit)]
         if field.type in ARRAY_TYPES:
-            return block
+            numbers: npt.NDArray[Any] = block
+            return numbers
         packed = np.ascontiguousarray(block).view(np.uint8).reshape(len(self.starts), size)
         if size in (1, 2, 4, 8) and not field.type.startswith("char"):
             return packed.view(f"<{'i' if field.signed else 'u'}{size}").ravel()

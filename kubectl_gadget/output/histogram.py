@@ -76,7 +76,7 @@ def bars(histograms: Sequence[Counts]) -> list[str]:
         upper = "" if end is None else duration_text(end)
         parts = [f"{duration_text(start):>8} .. {upper:<8}"]
         for each in counts:
-            bar = _bar(int(each[octave]), int(each.max()))
+            bar = _bar(int(each[octave]), max(each.tolist()))
             parts.append(f"{each[octave]:>{widest}}  {bar:<{_WIDEST_BAR}}")
         lines.append(cut(" ".join(parts).rstrip(), 200))
     return lines
