@@ -92,7 +92,10 @@ class Buckets(Vector):
     def values(self) -> list[Any]:
         ends = [*STARTS[1:], None]
         return [
-            [{"from": STARTS[place], "to": ends[place], "count": int(row[place])} for place in np.flatnonzero(row).tolist()]
+            [
+                {"from": STARTS[place], "to": ends[place], "count": int(row[place])}
+                for place in np.flatnonzero(row).tolist()
+            ]
             for row in self.array
         ]
 
