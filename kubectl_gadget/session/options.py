@@ -42,7 +42,7 @@ class RunOptions:
     local: bool | None = None
     """True: this machine. False: the cluster. None: the cluster when there is a kubeconfig, else this machine"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
-    """what takes the rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
+    """who takes rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
     arrangement: Arrangement = field(default_factory=Arrangement)
     """of gadgets that are no streams"""
     filter: str | None = None
