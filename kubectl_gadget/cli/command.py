@@ -144,12 +144,13 @@ def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> An
 
 
 def lazily(target: str, name: str) -> Callable[[], Any]:
-    """Makes the command `name` from "module:function:PAGE" when called."""
-    module_name, function_name, page_name = target.split(":")
+    """Makes the command `name` from "module:function:PAGE" when called; a fourth part names its further flags."""
+    module_name, function_name, page_name, *extras_name = target.split(":")
 
     def load() -> Any:
         module = import_module(module_name)
-        return make_command(getattr(module, function_name), name, getattr(module, page_name))
+        extras = getattr(module, extras_name[0]) if extras_name else None
+        return make_command(getattr(module, function_name), name, getattr(module, page_name), extras)
 
     return load
 

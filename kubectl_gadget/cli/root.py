@@ -23,6 +23,7 @@ _VERBS = {
 }
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = (
+    ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
     ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo:PAGE"),
     ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy:PAGE"),

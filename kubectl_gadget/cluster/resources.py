@@ -45,6 +45,8 @@ class Resource:
 PODS = Resource("pods", "Pod")
 NODES = Resource("nodes", "Node", namespaced=False)
 NAMESPACES = Resource("namespaces", "Namespace", namespaced=False)
+SERVICES = Resource("services", "Service")
+ENDPOINT_SLICES = Resource("endpointslices", "EndpointSlice", "discovery.k8s.io")
 EVENTS = Resource("events", "Event")
 DAEMON_SETS = Resource("daemonsets", "DaemonSet", "apps")
 JOBS = Resource("jobs", "Job", "batch")

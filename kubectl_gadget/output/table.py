@@ -5,7 +5,7 @@ cut, and the header comes once. The trap: a colour's escape codes take no cells,
 painted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from kubectl_gadget.events.rows import Rows
@@ -46,13 +46,17 @@ class TableSink(Sink):
         self._begun = False
 
     def write_chunk(self, rows: Rows) -> None:
-        columns = [escape_all(column) for column in self._read(rows)]
+        columns = self._read(rows)
+        self.write_cells(columns, self._colors(rows, columns))
+
+    def write_cells(self, cells: Sequence[Sequence[str]], colors: Mapping[int, Sequence[str]] = {}) -> None:
+        """Rows as columns of texts that are not escaped yet; `colors` are the cells', by number of column."""
+        columns = [escape_all(column) for column in cells]
         widest_now = [widest(column) for column in columns]
         self._seen = list(map(max, self._seen, widest_now))
         self._begin()
         widths = self._widths()
         template, prepared = "", list[Sequence[str]]()
-        colors = self._colors(rows, columns)
         for number, heading in enumerate(self._headings):
             last = number == len(self._headings) - 1
             width, column = widths[number], columns[number]

@@ -1,0 +1,81 @@
+"""Whose an address is: the cluster's pods, services and nodes, what traced containers showed, and DNS answers.
+
+The trap: addresses are given again. What a traced container uses is believed before what the cluster says, since that
+may be late; and pods of the host's network have the node's address, so that address is the node's.
+"""
+
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from kubectl_gadget.flows.flow import Party, PodFacts
+
+_MOST_NAMES = 65536
+_MOST_ADDRESSES = 65536
+
+
+@dataclass
+class Addresses:
+    """What the cluster says, as a whole; replaced at each change, so that it may be read from another thread."""
+
+    pods: dict[str, PodFacts] = field(default_factory=dict)
+    """by address"""
+    by_name: dict[tuple[str, str], PodFacts] = field(default_factory=dict)
+    services: dict[str, str] = field(default_factory=dict)
+    """NAMESPACE/NAME by address"""
+    behind: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """the services' addresses and ports that lead to a pod's address"""
+    nodes: dict[str, str] = field(default_factory=dict)
+
+
+class AddressBook:
+    """`cluster` may be set from any thread."""
+
+    def __init__(self) -> None:
+        self.cluster = Addresses()
+        self._seen: OrderedDict[str, PodFacts] = OrderedDict()
+        self._names: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def facts(self, namespace: str, pod: str) -> PodFacts:
+        """What is known of a pod that was traced."""
+        return self.cluster.by_name.get((namespace, pod)) or PodFacts(namespace, pod)
+
+    def saw(self, ip: str, pod: PodFacts) -> None:
+        """A traced container of this pod used this address as its own."""
+        if is_shared(ip) or ip in self.cluster.nodes:
+            return
+        self._seen[ip] = pod
+        self._seen.move_to_end(ip)
+        if len(self._seen) > _MOST_ADDRESSES:
+            self._seen.popitem(last=False)
+
+    def resolved(self, asker: str, ip: str, name: str) -> None:
+        """A pod, or node, was told that `name` has this address."""
+        self._names[asker, ip] = name.rstrip(".")
+        self._names.move_to_end((asker, ip))
+        if len(self._names) > _MOST_NAMES:
+            self._names.popitem(last=False)
+
+    def name(self, party: Party, asker: str) -> None:
+        """Fills in whose the address of a party is that was not traced itself. `asker` is the other end's name."""
+        ip = party.ip
+        if name := self._names.get((asker, ip)):
+            party.names = (name,)
+        if pod := self._seen.get(ip) or self.cluster.pods.get(ip):
+            party.entity, party.pod = "pod", pod
+        elif service := self.cluster.services.get(ip):
+            party.entity, party.service = "service", service
+        elif node := self.cluster.nodes.get(ip):
+            party.entity, party.node = "node", node
+        elif is_shared(ip):
+            party.entity = "loopback"
+        elif party.names:
+            party.entity = "name"
+
+
+def is_shared(ip: str) -> bool:
+    """Whether many hosts or pods have this address at once."""
+    if not ip:
+        return True
+    address = ipaddress.ip_address(ip)
+    return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified

@@ -1,0 +1,218 @@
+"""Which events of flows are shown: by either end, by ports, verdict, what DNS and HTTP say, or by a CEL expression.
+
+Several conditions must all hold; several values of one are alternatives. The trap: `from` and `to` are the client and
+the server of the flow, whoever sent the packet that is told of.
+"""
+
+import fnmatch
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kubectl_gadget.cluster import selectors
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.flows.flow import FlowEvent, Party
+from kubectl_gadget.flows.records import direction, record
+
+Test = Callable[[FlowEvent], bool]
+_PartyTest = Callable[[Party], bool]
+_ENDS = ("", "from", "to")
+
+
+class FlowFilter:
+    """`accepts` is asked for every event. `errors` counts those that the CEL expression could not decide."""
+
+    def __init__(self, tests: Sequence[Test] = ()) -> None:
+        self._tests = tuple(tests)
+
+    def accepts(self, event: FlowEvent) -> bool:
+        """Whether every condition holds."""
+        return all(test(event) for test in self._tests)
+
+
+def ends(of: str, test: _PartyTest) -> Test:
+    """A condition on the client (`from`), the server (`to`), or either (empty)."""
+    match of:
+        case "from":
+            return lambda event: test(event.flow.client)
+        case "to":
+            return lambda event: any(map(test, _servers(event)))
+    return lambda event: test(event.flow.client) or any(map(test, _servers(event)))
+
+
+def _servers(event: FlowEvent) -> list[Party]:
+    return [party for party in (event.flow.server, event.flow.backend) if party is not None]
+
+
+def pod(names: Sequence[str]) -> _PartyTest:
+    """Pods: NAME, NAMESPACE/NAME, or the beginning of one with a `*` at its end."""
+    patterns = [name if "/" in name else f"*/{name}" for name in names]
+    return lambda party: party.pod is not None and any(fnmatch.fnmatchcase(party.name, text) for text in patterns)
+
+
+def namespace(names: Sequence[str]) -> _PartyTest:
+    """Pods and services of these namespaces."""
+    known = frozenset(names)
+
+    def test(party: Party) -> bool:
+        return (party.pod is not None and party.pod.namespace in known) or party.service.partition("/")[0] in known
+
+    return test
+
+
+def labels(texts: Sequence[str]) -> _PartyTest:
+    """Pods that one of these label selectors selects. Raises UsageError."""
+    known = [selectors.parse(text) for text in texts]
+
+    def test(party: Party) -> bool:
+        if party.pod is None:
+            return False
+        found = dict(label.split("=", 1) for label in party.pod.labels)
+        return any(selector.accepts(found) for selector in known)
+
+    return test
+
+
+def service(names: Sequence[str]) -> _PartyTest:
+    """Services: NAME or NAMESPACE/NAME."""
+    return lambda party: (
+        bool(party.service) and any(name in (party.service, party.service.partition("/")[2]) for name in names)
+    )
+
+
+def addresses(texts: Sequence[str]) -> _PartyTest:
+    """Addresses or networks, such as 10.0.0.0/8. Raises UsageError."""
+    try:
+        networks = [ipaddress.ip_network(text, strict=False) for text in texts]
+    except ValueError as error:
+        raise UsageError(f"--ip: {error}", "--ip 10.1.2.3, or --ip 10.0.0.0/8") from None
+
+    def test(party: Party) -> bool:
+        address = ipaddress.ip_address(party.ip)
+        return any(address in network for network in networks)
+
+    return test
+
+
+def ports(texts: Sequence[str]) -> _PartyTest:
+    """Ports and ranges of them: 80, 8000-8999. Raises UsageError."""
+    ranges = [_range(text, "--port") for text in texts]
+    return lambda party: any(low <= party.port <= high for low, high in ranges)
+
+
+def processes(names: Sequence[str]) -> _PartyTest:
+    """Processes by COMM or pid."""
+    known = frozenset(names)
+    return lambda party: party.comm in known or (party.pid is not None and str(party.pid) in known)
+
+
+def names(texts: Sequence[str]) -> _PartyTest:
+    """DNS names of an end, with `*` for any text."""
+    return lambda party: any(fnmatch.fnmatchcase(name, text.rstrip(".")) for name in party.names for text in texts)
+
+
+PARTY_TESTS: dict[str, Callable[[Sequence[str]], _PartyTest]] = {
+    "pod": pod,
+    "namespace": namespace,
+    "label": labels,
+    "service": service,
+    "ip": addresses,
+    "port": ports,
+    "process": processes,
+    "fqdn": names,
+}
+"""Conditions that are there for either end, for `from-` and for `to-`."""
+
+
+def protocol(texts: Sequence[str]) -> Test:
+    """tcp, udp, dns, http."""
+    known = {text.lower() for text in texts}
+    return lambda event: event.flow.protocol.lower() in known or event.kind in known
+
+
+def verdict(texts: Sequence[str]) -> Test:
+    """FORWARDED, DROPPED, ERROR."""
+    known = {text.upper() for text in texts}
+    return lambda event: event.verdict in known
+
+
+def traffic_direction(texts: Sequence[str]) -> Test:
+    """egress, ingress: of the end that saw it."""
+    known = {text.upper() for text in texts}
+    return lambda event: direction(event) in known
+
+
+def dns(texts: Sequence[str]) -> Test:
+    """Names that were asked for, with `*` for any text."""
+    return _l7(
+        "dns", lambda l7: any(fnmatch.fnmatchcase(str(l7["name"]).rstrip("."), text.rstrip(".")) for text in texts)
+    )
+
+
+def http_status(texts: Sequence[str]) -> Test:
+    """404, 500-599, or 5+ for all that begin with 5. Raises UsageError."""
+    ranges = [
+        _range(text.replace("+", "00-") + text[0] + "99" if text.endswith("+") else text, "--http-status")
+        for text in texts
+    ]
+    return _l7("http", lambda l7: any(low <= (l7["status"] or 0) <= high for low, high in ranges))
+
+
+def http_method(texts: Sequence[str]) -> Test:
+    """GET, POST, …"""
+    known = {text.upper() for text in texts}
+    return _l7("http", lambda l7: l7["method"] in known)
+
+
+def http_path(texts: Sequence[str]) -> Test:
+    """A regular expression for the path and query. Raises UsageError."""
+    try:
+        patterns = [re.compile(text) for text in texts]
+    except re.error as error:
+        raise UsageError(f"--http-path: {error}") from None
+    return _l7("http", lambda l7: any(pattern.search(l7["target"] or "") for pattern in patterns))
+
+
+EVENT_TESTS: dict[str, Callable[[Sequence[str]], Test]] = {
+    "protocol": protocol,
+    "verdict": verdict,
+    "traffic_direction": traffic_direction,
+    "dns": dns,
+    "http_status": http_status,
+    "http_method": http_method,
+    "http_path": http_path,
+}
+"""Conditions on the event itself."""
+
+
+def expression(text: str) -> Test:
+    """A CEL expression over the members of -o json. An error in it makes the event not match. Raises UsageError."""
+    import celpy
+    from celpy.adapter import json_to_cel
+    from celpy.evaluation import CELEvalError
+
+    from kubectl_gadget.events import cel
+
+    environment = celpy.Environment()
+    program = environment.program(cel.parse(text))
+
+    def test(event: FlowEvent) -> bool:
+        try:
+            context: Any = {name: json_to_cel(value) for name, value in record(event).items()}
+            return bool(program.evaluate(context))
+        except CELEvalError:
+            return False
+
+    return test
+
+
+def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:
+    return lambda event: event.l7 is not None and event.l7["type"] == kind and test(event.l7)
+
+
+def _range(text: str, flag: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not low.isdecimal() or (dash and not high.isdecimal()):
+        raise UsageError(f"{flag}: {text!r} is neither a number nor a range", f"{flag} 80, or {flag} 8000-8999")
+    return int(low), int(high) if dash else int(low)

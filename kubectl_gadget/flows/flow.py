@@ -1,0 +1,121 @@
+"""What a flow is, and what is told of it. Plain data.
+
+A flow is what a client and a server exchange: one TCP connection, or the UDP packets between two addresses and ports.
+Numbers are counted from the client: `sent` is what went to the server. The trap: a flow may be seen from both ends, on
+two nodes; it is still one.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
+Entity = Literal["pod", "service", "node", "name", "world", "loopback"]
+
+FORWARDED: Verdict = "FORWARDED"
+DROPPED: Verdict = "DROPPED"
+ERROR: Verdict = "ERROR"
+"""The process saw it fail: refused, timed out, no route."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What made a pod, such as Deployment web."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class PodFacts:
+    """What the cluster knows of a pod."""
+
+    namespace: str
+    name: str
+    labels: tuple[str, ...] = ()
+    """key=value"""
+    workload: Workload | None = None
+    node: str = ""
+
+
+@dataclass(slots=True)
+class Party:
+    """One end of a flow, as far as it is known."""
+
+    ip: str
+    port: int
+    entity: Entity = "world"
+    pod: PodFacts | None = None
+    container: str = ""
+    service: str = ""
+    """NAMESPACE/NAME of the service whose address this is"""
+    names: tuple[str, ...] = ()
+    """DNS names that the other end asked for and got this address"""
+    node: str = ""
+    pid: int | None = None
+    comm: str = ""
+
+    @property
+    def name(self) -> str:
+        """How people call it, without port and process: pod, service, node, DNS name or address."""
+        if self.pod is not None:
+            return f"{self.pod.namespace}/{self.pod.name}"
+        if self.service:
+            return self.service
+        if self.entity == "node" and self.node:
+            return self.node
+        return self.names[0] if self.names else f"[{self.ip}]" if ":" in self.ip else self.ip
+
+    @property
+    def process(self) -> str:
+        """`curl 4711`; empty when it is not known."""
+        return f"{self.comm} {self.pid}" if self.pid else ""
+
+
+@dataclass(slots=True)
+class Flow:
+    """One flow; `client` is who began, as far as that is known (`oriented`)."""
+
+    protocol: str
+    client: Party
+    server: Party
+    oriented: bool
+    first: str
+    """RFC 3339"""
+    backend: Party | None = None
+    """the pod that a service's address became"""
+    sent: int = 0
+    received: int = 0
+    sent_packets: int = 0
+    received_packets: int = 0
+    retransmits: int = 0
+    rtt_ns: int | None = None
+    seen_by: set[str] = field(default_factory=set)
+    """client, server"""
+    ended: str = ""
+    """when, once one end has said so"""
+    on_map: tuple[int, int] | None = None
+    """what the map has counted of `sent` and `received`"""
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.ended)
+
+
+@dataclass(slots=True)
+class FlowEvent:
+    """One line: something that became of a flow."""
+
+    timestamp: str
+    node: str
+    kind: Literal["new", "report", "close", "error", "drop", "dns", "http"]
+    flow: Flow
+    verdict: Verdict
+    summary: str
+    is_reply: bool = False
+    observer: str = ""
+    """client or server: whose side saw it"""
+    errno: str = ""
+    drop_reason: str = ""
+    duration_ns: int | None = None
+    tcp_flags: tuple[str, ...] = ()
+    l7: dict[str, Any] | None = None

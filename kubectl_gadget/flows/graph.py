@@ -1,0 +1,179 @@
+"""The service map: who talks to whom, added up by pod's workload, service or address; as text, DOT and Mermaid.
+
+The trap: names are hostile text, and DOT and Mermaid each have their own quotes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kubectl_gadget.events.kinds import bytes_text
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FlowEvent, Party
+from kubectl_gadget.output.escape import escape
+
+
+@dataclass
+class Edge:
+    """What went from one node of the map to another."""
+
+    flows: int = 0
+    dropped: int = 0
+    failed: int = 0
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
+    ports: set[str] = field(default_factory=set)
+    """80/TCP"""
+    processes: set[str] = field(default_factory=set)
+    """of the client"""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A node of the map: all pods of one workload, a service, a node of the cluster, or the world outside."""
+
+    group: str
+    """namespace; empty outside of any"""
+    name: str
+    kind: str
+
+
+class FlowGraph:
+    """Edges by client and server. `add` takes every event of a run."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self.edges: dict[tuple[Place, Place], Edge] = {}
+        self.left_out = 0
+        """events between places that would have been too many"""
+        self._most = most
+
+    def add(self, event: FlowEvent) -> None:
+        """Counts an event: new flows, and bytes since the last one of the same flow."""
+        flow = event.flow
+        key = place(flow.client), place(flow.backend or flow.server)
+        edge = self.edges.get(key)
+        if edge is None:
+            if len(self.edges) >= self._most:
+                self.left_out += 1
+                return
+            edge = self.edges[key] = Edge()
+        edge.ports.add(f"{flow.server.port}/{flow.protocol}")
+        if flow.client.comm:
+            edge.processes.add(flow.client.comm)
+        if flow.on_map is None and event.verdict != DROPPED:
+            edge.flows += 1
+        sent, received = flow.on_map or (0, 0)
+        edge.sent += flow.sent - sent
+        edge.received += flow.received - received
+        flow.on_map = flow.sent, flow.received
+        edge.dropped += event.verdict == DROPPED
+        edge.failed += event.verdict == ERROR
+        edge.requests += event.l7 is not None
+
+
+def place(party: Party) -> Place:
+    """Where a party stands on the map."""
+    pod = party.pod
+    if pod is not None:
+        workload = pod.workload
+        return Place(pod.namespace, workload.name if workload else pod.name, workload.kind if workload else "Pod")
+    if party.service:
+        namespace, _, name = party.service.partition("/")
+        return Place(namespace, name, "Service")
+    if party.entity == "node":
+        return Place("", party.node or party.ip, "Node")
+    return Place("", party.name, "World")
+
+
+def text_map(graph: FlowGraph, color: bool = False) -> str:
+    """One block per client, one line per server: what a terminal shows at the end."""
+    lines: list[str] = []
+    by_client: dict[Place, list[tuple[Place, Edge]]] = {}
+    for (client, server), edge in graph.edges.items():
+        by_client.setdefault(client, []).append((server, edge))
+    width = max((len(_title(server)) for _, server in graph.edges), default=0)
+    for client in sorted(by_client):
+        lines.append(escape(_title(client)))
+        found = sorted(by_client[client], key=lambda item: (-item[1].sent - item[1].received, item[0]))
+        for number, (server, edge) in enumerate(found):
+            branch = "└─▶" if number == len(found) - 1 else "├─▶"
+            text = f"  {branch} {escape(_title(server)).ljust(width)}  {_label(edge)}"
+            if color and (edge.dropped or edge.failed):
+                text = f"\x1b[31m{text}\x1b[0m"
+            lines.append(text)
+    return "\n".join(lines) + "\n" if lines else "no flows\n"
+
+
+def dot(graph: FlowGraph) -> str:
+    """Graphviz' language; namespaces are clusters."""
+    lines = ["digraph flows {", "  rankdir=LR;", '  node [shape=box, style=rounded, fontname="sans-serif"];']
+    numbers = _numbers(graph)
+    for number, (group, members) in enumerate(_groups(numbers)):
+        indent = "  "
+        if group:
+            lines += [f"  subgraph cluster_{number} {{", f"    label={_dot_text(group)};"]
+            indent = "    "
+        lines += [f"{indent}n{numbers[found]} [label={_dot_text(_label_of(found))}];" for found in members]
+        if group:
+            lines.append("  }")
+    for (client, server), edge in graph.edges.items():
+        color = ", color=red" if edge.dropped or edge.failed else ""
+        lines.append(f"  n{numbers[client]} -> n{numbers[server]} [label={_dot_text(_label(edge))}{color}];")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def mermaid(graph: FlowGraph) -> str:
+    """Mermaid's flowchart; namespaces are subgraphs."""
+    lines = ["flowchart LR"]
+    numbers = _numbers(graph)
+    for number, (group, members) in enumerate(_groups(numbers)):
+        if group:
+            lines.append(f"  subgraph g{number}[{_mermaid_text(group)}]")
+        lines += [f"    n{numbers[found]}[{_mermaid_text(_label_of(found))}]" for found in members]
+        if group:
+            lines.append("  end")
+    for number, ((client, server), edge) in enumerate(graph.edges.items()):
+        lines.append(f"  n{numbers[client]} -->|{_mermaid_text(_label(edge))}| n{numbers[server]}")
+        if edge.dropped or edge.failed:
+            lines.append(f"  linkStyle {number} stroke:red")
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(graph: FlowGraph) -> dict[Place, int]:
+    return {found: number for number, found in enumerate(sorted({end for ends in graph.edges for end in ends}))}
+
+
+def _groups(places: Iterable[Place]) -> list[tuple[str, list[Place]]]:
+    groups: dict[str, list[Place]] = {}
+    for found in places:
+        groups.setdefault(found.group, []).append(found)
+    return sorted(groups.items())
+
+
+def _title(found: Place) -> str:
+    return f"{found.group}/{found.name}" if found.group else f"{found.name} ({found.kind.lower()})"
+
+
+def _label_of(found: Place) -> str:
+    return found.name if found.kind == "Pod" else f"{found.name} ({found.kind})"
+
+
+def _label(edge: Edge) -> str:
+    parts = [", ".join(sorted(edge.ports)[:3]) + (", …" if len(edge.ports) > 3 else ""), f"{edge.flows} flows"]
+    if edge.requests:
+        parts.append(f"{edge.requests} requests")
+    parts.append(f"{bytes_text(edge.sent)} out, {bytes_text(edge.received)} in")
+    if edge.dropped:
+        parts.append(f"{edge.dropped} dropped")
+    if edge.failed:
+        parts.append(f"{edge.failed} failed")
+    return "  ".join(parts)
+
+
+def _dot_text(text: str) -> str:
+    return '"' + escape(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _mermaid_text(text: str) -> str:
+    """Mermaid knows HTML's entities, written with # in the place of &."""
+    safe = "".join(c if c.isalnum() or c in " -_./:,()" else f"#{ord(c)};" for c in escape(text))
+    return f'"{safe}"'

@@ -1,0 +1,129 @@
+"""A flow's event as a line for people: our table's cells, and Hubble's compact and dict lines.
+
+The trap: names come from containers and from the network; every text is escaped before it is printed.
+"""
+
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.terminal import RED
+from kubectl_gadget.views.columns import Heading
+
+HEADINGS = (
+    Heading("time", "TIME", 12),
+    Heading("source", "SOURCE", 30),
+    Heading("destination", "DESTINATION", 33),
+    Heading("protocol", "PROTO", 5),
+    Heading("verdict", "VERDICT", 9),
+    Heading("summary", "SUMMARY", 20, stretch=True),
+)
+WIDE_HEADINGS = (
+    *HEADINGS[:1],
+    Heading("node", "NODE", 10),
+    *HEADINGS[1:3],
+    Heading("workload", "WORKLOAD", 16),
+    *HEADINGS[3:5],
+    Heading("sent", "SENT", 8, "right"),
+    Heading("received", "RECV", 8, "right"),
+    Heading("retransmits", "RETRANS", 7, "right"),
+    Heading("rtt", "RTT", 7, "right"),
+    *HEADINGS[5:],
+)
+
+COLORS = {FORWARDED: "", DROPPED: RED, ERROR: RED}
+"""of verdicts"""
+
+
+def cells(event: FlowEvent, headings: Sequence[Heading]) -> list[str]:
+    """A row of the table, not escaped yet."""
+    return [_CELLS[heading.name](event) for heading in headings]
+
+
+def arrow(event: FlowEvent) -> str:
+    """`->` from the client, `<-` for an answer, `<>` when it was dropped or nobody knows who began."""
+    if event.verdict == DROPPED or not event.flow.oriented:
+        return "<>"
+    return "<-" if event.is_reply else "->"
+
+
+def compact(event: FlowEvent, *, with_node: bool = False) -> str:
+    """`TIME: SRC:PORT (ID) -> DST:PORT (ID) TYPE VERDICT (SUMMARY)`, as `hubble observe` prints it."""
+    flow = event.flow
+    clock = event.timestamp[5:23].replace("T", " ")
+    node = f" [{event.node}]" if with_node else ""
+    kind = {"dns": "dns-response", "http": "http-response"}.get(event.kind, "to-network")
+    if event.kind in ("dns", "http") and not event.is_reply:
+        kind = f"{event.kind}-request"
+    if event.verdict == DROPPED:
+        kind = event.drop_reason or "dropped"
+    ends = [f"{party.name}:{party.port} ({_identity(party)})" for party in (flow.client, flow.backend or flow.server)]
+    return escape(f"{clock}{node}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})")
+
+
+def dictionary(event: FlowEvent) -> str:
+    """One field a line, as `hubble observe -o dict`."""
+    flow = event.flow
+    fields = {
+        "TIMESTAMP": event.timestamp,
+        "NODE": event.node,
+        "SOURCE": f"{flow.client.name}:{flow.client.port}",
+        "DESTINATION": f"{flow.server.name}:{flow.server.port}",
+        "TYPE": event.kind,
+        "VERDICT": event.verdict,
+        "SUMMARY": event.summary,
+    }
+    return "\n".join(f"{name:>12}: {escape(text)}" for name, text in fields.items())
+
+
+def _source(event: FlowEvent) -> str:
+    client = event.flow.client
+    return f"{client.name} ({client.process})" if client.process else client.name
+
+
+def _destination(event: FlowEvent) -> str:
+    flow = event.flow
+    server = flow.backend or flow.server
+    text = f"{arrow(event)} {flow.server.name}:{flow.server.port}"
+    if flow.backend is not None:
+        text += f" = {flow.backend.name}:{flow.backend.port}"
+    return f"{text} ({server.process})" if server.process else text
+
+
+def _workload(event: FlowEvent) -> str:
+    workloads = [party.pod.workload if party.pod else None for party in (event.flow.client, event.flow.server)]
+    return " -> ".join(f"{found.kind}/{found.name}" if found else "-" for found in workloads)
+
+
+def _identity(party: Party) -> str:
+    if party.pod is not None:
+        return "pod"
+    return {"node": "host", "loopback": "host"}.get(party.entity, party.entity)
+
+
+def _duration(nanoseconds: int | None) -> str:
+    from kubectl_gadget.events.kinds import duration_text
+
+    return "-" if nanoseconds is None else duration_text(nanoseconds)
+
+
+def _bytes(count: int) -> str:
+    from kubectl_gadget.events.kinds import bytes_text
+
+    return bytes_text(count)
+
+
+_CELLS: dict[str, Callable[[FlowEvent], str]] = {
+    "time": lambda event: event.timestamp[11:23],
+    "node": lambda event: event.node,
+    "source": _source,
+    "destination": _destination,
+    "workload": _workload,
+    "protocol": lambda event: event.flow.protocol,
+    "verdict": lambda event: event.verdict,
+    "sent": lambda event: _bytes(event.flow.sent),
+    "received": lambda event: _bytes(event.flow.received),
+    "retransmits": lambda event: str(event.flow.retransmits),
+    "rtt": lambda event: _duration(event.flow.rtt_ns),
+    "summary": lambda event: event.summary,
+}

@@ -1,0 +1,183 @@
+"""A flow's event as JSON, with the field names of this project, and as Hubble's Flow message.
+
+Sources: Hubble's flow.proto as `hubble observe -o jsonpb` prints it. What Hubble has no field for (process, container,
+bytes) stands in `extensions` there, so that its readers pass over it.
+"""
+
+import hashlib
+from typing import Any
+
+from kubectl_gadget.flows.flow import DROPPED, FlowEvent, Party
+
+MEMBERS = frozenset(
+    (
+        *("timestamp", "node", "kind", "verdict", "protocol", "direction", "is_reply", "source", "destination"),
+        *("backend", "summary", "error", "drop_reason", "duration", "rtt", "sent", "received", "sent_packets"),
+        *("received_packets", "retransmits", "flow_began", "seen_by", "l7"),
+    )
+)
+"""What a record has."""
+
+
+def record(event: FlowEvent) -> dict[str, Any]:
+    """One event as -o json has it. Numbers are sums since the flow began."""
+    flow = event.flow
+    return {
+        "timestamp": event.timestamp,
+        "node": event.node,
+        "kind": event.kind,
+        "verdict": event.verdict,
+        "protocol": flow.protocol,
+        "direction": direction(event),
+        "is_reply": event.is_reply,
+        "source": _party(flow.client),
+        "destination": _party(flow.server),
+        "backend": _party(flow.backend) if flow.backend else None,
+        "summary": event.summary,
+        "error": event.errno,
+        "drop_reason": event.drop_reason or None,
+        "duration": event.duration_ns,
+        "rtt": flow.rtt_ns,
+        "sent": flow.sent,
+        "received": flow.received,
+        "sent_packets": flow.sent_packets,
+        "received_packets": flow.received_packets,
+        "retransmits": flow.retransmits,
+        "flow_began": flow.first,
+        "seen_by": sorted(flow.seen_by),
+        "l7": event.l7,
+    }
+
+
+def direction(event: FlowEvent) -> str:
+    """EGRESS or INGRESS, of the end that saw it."""
+    return "EGRESS" if event.observer == "client" else "INGRESS"
+
+
+def _party(party: Party) -> dict[str, Any]:
+    pod = party.pod
+    return {
+        "ip": party.ip,
+        "port": party.port,
+        "entity": party.entity,
+        "name": party.name,
+        "namespace": pod.namespace if pod else None,
+        "pod": pod.name if pod else None,
+        "container": party.container or None,
+        "service": party.service or None,
+        "node": party.node or (pod.node if pod else "") or None,
+        "names": list(party.names),
+        "labels": list(pod.labels) if pod else [],
+        "workload": {"kind": pod.workload.kind, "name": pod.workload.name} if pod and pod.workload else None,
+        "pid": party.pid,
+        "comm": party.comm or None,
+    }
+
+
+def hubble(event: FlowEvent) -> dict[str, Any]:
+    """One event as `hubble observe -o jsonpb` prints it. Source is who sent: the server, in a reply."""
+    flow = event.flow
+    ends = [flow.client, flow.backend or flow.server]
+    source, destination = reversed(ends) if event.is_reply else ends
+    found: dict[str, Any] = {
+        "time": event.timestamp,
+        "uuid": _uuid(event),
+        "verdict": event.verdict,
+        "IP": {
+            "source": source.ip,
+            "destination": destination.ip,
+            "ipVersion": "IPv6" if ":" in source.ip else "IPv4",
+        },
+        "l4": {flow.protocol: _ports(event, source, destination)},
+        "source": _endpoint(source),
+        "destination": _endpoint(destination),
+        "Type": "L7" if event.l7 else "L3_L4",
+        "node_name": event.node,
+        "is_reply": event.is_reply,
+        "traffic_direction": direction(event),
+        "Summary": event.summary,
+        "extensions": {"kubectl-gadget": {key: record(event)[key] for key in _OWN}},
+    }
+    for name, party in (("source_names", source), ("destination_names", destination)):
+        if party.names:
+            found[name] = list(party.names)
+    if flow.server.service:
+        namespace, _, name = flow.server.service.partition("/")
+        found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
+    if event.verdict == DROPPED:
+        found["drop_reason_desc"] = event.drop_reason
+    if event.l7:
+        found["l7"] = _l7(event)
+    return {"flow": found, "node_name": event.node, "time": event.timestamp}
+
+
+_OWN = (
+    "kind",
+    "source",
+    "destination",
+    "sent",
+    "received",
+    "sent_packets",
+    "received_packets",
+    "rtt",
+    "duration",
+    "error",
+)
+
+
+def _uuid(event: FlowEvent) -> str:
+    flow = event.flow
+    text = f"{event.timestamp} {event.node} {event.kind} {flow.client.ip}:{flow.client.port} {flow.server.ip}"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
+
+
+def _ports(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
+    ports: dict[str, Any] = {"source_port": source.port, "destination_port": destination.port}
+    if event.flow.protocol == "TCP":
+        ports["flags"] = dict.fromkeys(event.tcp_flags, True)
+    return ports
+
+
+def _endpoint(party: Party) -> dict[str, Any]:
+    """`identity` stands for the set of labels, as Cilium's number does; it is only good for comparing."""
+    pod = party.pod
+    if pod is None:
+        return {
+            "identity": 1 if party.entity == "node" else 2,
+            "labels": [f"reserved:{_RESERVED.get(party.entity, 'world')}"],
+        }
+    labels = [f"k8s:{label}" for label in pod.labels] + [f"k8s:io.kubernetes.pod.namespace={pod.namespace}"]
+    number = int.from_bytes(hashlib.sha256("\n".join(sorted(labels)).encode()).digest()[:3], "big")
+    endpoint: dict[str, Any] = {
+        "identity": 256 + number,
+        "namespace": pod.namespace,
+        "labels": sorted(labels),
+        "pod_name": pod.name,
+    }
+    if pod.workload:
+        endpoint["workloads"] = [{"name": pod.workload.name, "kind": pod.workload.kind}]
+    return endpoint
+
+
+_RESERVED = {"node": "host", "loopback": "host"}
+
+
+def _l7(event: FlowEvent) -> dict[str, Any]:
+    l7 = event.l7 or {}
+    found: dict[str, Any] = {"type": "RESPONSE" if event.is_reply else "REQUEST"}
+    if event.is_reply and l7.get("latency"):
+        found["latency_ns"] = str(l7["latency"])
+    if l7["type"] == "dns":
+        found["dns"] = {"query": f"{str(l7['name']).rstrip('.')}.", "qtypes": [l7["type_name"]]}
+        if event.is_reply:
+            found["dns"] |= {"ips": l7.get("addresses") or [], "rcode_name": l7["rcode"]}
+    else:
+        url = f"http://{l7.get('host') or ''}{l7.get('target') or ''}"
+        found["http"] = {
+            "code": l7.get("status") or 0,
+            "method": l7["method"],
+            "url": url,
+            "protocol": l7.get("version"),
+        }
+    return found

@@ -1,0 +1,229 @@
+"""From rows to flows to lines: the sink of `kubectl gadget flows`.
+
+The trap: a map is drawn at the end (and, with an interval, in between), also when the run is cut off by Ctrl-C.
+"""
+
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.flows import graph, lines
+from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.flow import FlowEvent
+from kubectl_gadget.flows.records import MEMBERS, hubble, record
+from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.table import TableSink
+from kubectl_gadget.output.terminal import Terminal, wants_color
+from kubectl_gadget.views.columns import nearest
+from kubectl_gadget.views.rows import MemberRows
+
+FORMATS = ("table", "wide", "json", "jsonpb", "compact", "dict", "yaml", "csv", "name", "dot", "mermaid")
+TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
+_GRAPHS = {"dot": graph.dot, "mermaid": graph.mermaid}
+
+Write = Callable[[Sequence[FlowEvent]], None]
+
+
+class FlowSink(Sink):
+    """Rows of the network gadgets go in. `listeners` get each event that is shown, in this thread."""
+
+    def __init__(
+        self,
+        table: FlowTable,
+        write: Write | None,
+        stream: TextIO,
+        flow_filter: FlowFilter,
+        draw: Callable[[graph.FlowGraph], str] | None = None,
+        draw_every: float | None = None,
+        listeners: Sequence[Callable[[FlowEvent], object]] = (),
+    ) -> None:
+        self._table = table
+        self._write = write
+        self._stream = stream
+        self._filter = flow_filter
+        self._draw = draw
+        self._every = draw_every
+        self._listeners = listeners
+        self._graph = graph.FlowGraph()
+        self._due = time.monotonic() + (draw_every or 0)
+        self._members = MemberRows(event=True)
+
+    def write_chunk(self, rows: Rows) -> None:
+        events = [
+            event
+            for row in self._members.records(rows)
+            for event in self._table.add(row)
+            if self._filter.accepts(event)
+        ]
+        if not events:
+            return
+        if self._write is not None:
+            self._write(events)
+        for event in events:
+            if self._draw is not None:
+                self._graph.add(event)
+            for listener in self._listeners:
+                listener(event)
+
+    def flush(self) -> None:
+        if self._draw is not None and self._every and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._every
+            self._stream.write(self._draw(self._graph) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        if self._draw is not None:
+            self._stream.write(self._draw(self._graph))
+        self._stream.flush()
+
+
+def make_flow_sink(
+    options: OutputOptions,
+    table: FlowTable,
+    stream: TextIO,
+    terminal: Terminal | None,
+    flow_filter: FlowFilter,
+    *,
+    with_map: bool = False,
+    map_every: float | None = None,
+    listeners: Sequence[Callable[[FlowEvent], object]] = (),
+) -> FlowSink:
+    """The sink for these options. Raises UsageError for a template that does not parse."""
+    color = wants_color(options.color, terminal)
+    name, _, template = options.format.partition("=")
+    if name in _GRAPHS:
+        return FlowSink(table, None, stream, flow_filter, _GRAPHS[name], map_every, listeners)
+    if with_map:
+        return FlowSink(
+            table, None, stream, flow_filter, lambda found: graph.text_map(found, color), map_every, listeners
+        )
+    return FlowSink(
+        table, _writer(name, template, options, stream, terminal, color), stream, flow_filter, listeners=listeners
+    )
+
+
+def check_format(text: str) -> str:
+    """The format, as `-o` takes it here. Raises ValueError."""
+    name, has_template, template = text.partition("=")
+    if name not in (*FORMATS, *TEMPLATE_FORMATS):
+        raise ValueError(f"there is no such format; one of {', '.join((*FORMATS, *TEMPLATE_FORMATS))}")
+    if (name in TEMPLATE_FORMATS) != bool(has_template and template):
+        raise ValueError("takes no template" if name in FORMATS else "needs a template: jsonpath='{.summary}'")
+    return text
+
+
+def _writer(
+    name: str, template: str, options: OutputOptions, stream: TextIO, terminal: Terminal | None, color: bool
+) -> Write:
+    def each(text: Callable[[FlowEvent], str]) -> Write:
+        return lambda events: void(stream.write("".join([text(event) + "\n" for event in events])))
+
+    match name:
+        case "table" | "wide":
+            return _table(name, options, stream, terminal, color)
+        case "json":
+            return each(lambda event: json.dumps(record(event), ensure_ascii=False))
+        case "jsonpb":
+            return each(lambda event: json.dumps(hubble(event), ensure_ascii=False))
+        case "compact":
+            return each(lines.compact)
+        case "dict":
+            return each(lambda event: lines.dictionary(event) + "\n------------")
+        case "yaml":
+            return each(_yaml())
+        case "csv":
+            return _csv(stream, header=not options.no_headers)
+        case "name":
+            return _names(stream)
+        case "jsonpath":
+            render = compile_template(template, MEMBERS)
+            return lambda events: void(stream.write("".join([render(record(event)) for event in events])))
+    columns, finds = custom_columns(template, MEMBERS)
+    sink = TableSink(stream, columns, terminal=terminal, header=not options.no_headers)
+    return lambda events: sink.write_cells(custom_cells([record(event) for event in events], finds))
+
+
+def _table(name: str, options: OutputOptions, stream: TextIO, terminal: Terminal | None, color: bool) -> Write:
+    known = {heading.name: heading for heading in (*lines.WIDE_HEADINGS, *lines.HEADINGS)}
+    if unknown := [column for column in options.columns if column not in known]:
+        raise UsageError(f"flows have no column {unknown[0]!r}", nearest(unknown[0], known))
+    headings = [known[column] for column in options.columns]
+    headings = headings or list(lines.WIDE_HEADINGS if name == "wide" else lines.HEADINGS)
+    sink = TableSink(stream, headings, terminal=terminal, color=color, header=not options.no_headers)
+    place = next((number for number, heading in enumerate(headings) if heading.name == "verdict"), None)
+
+    def write(events: Sequence[FlowEvent]) -> None:
+        rows = [lines.cells(event, headings) for event in events]
+        painted = {}
+        if color and place is not None:
+            painted[place] = [lines.COLORS[event.verdict] for event in events]
+        sink.write_cells(list(zip(*rows, strict=True)), painted)
+
+    return write
+
+
+def _yaml() -> Callable[[FlowEvent], str]:
+    import yaml
+
+    def text(event: FlowEvent) -> str:
+        found: str = yaml.safe_dump(record(event), sort_keys=False, allow_unicode=True, width=1 << 30)
+        return "---\n" + found.rstrip("\n")
+
+    return text
+
+
+def _csv(stream: TextIO, header: bool) -> Write:
+    """The members of JSON; those of an end are `source.pod` and so on."""
+    writer = csv.writer(stream, lineterminator="\n")
+    begun = not header
+
+    def write(events: Sequence[FlowEvent]) -> None:
+        nonlocal begun
+        for event in events:
+            flat = _flat(record(event))
+            if not begun:
+                writer.writerow(flat)
+                begun = True
+            writer.writerow(flat.values())
+
+    return write
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in found.items():
+        if name in ("source", "destination"):
+            flat |= {f"{name}.{inner}": _cell(part) for inner, part in value.items()}
+        else:
+            flat[name] = _cell(value)
+    return flat
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else value
+
+
+def _names(stream: TextIO) -> Write:
+    written: set[str] = set()
+
+    def write(events: Sequence[FlowEvent]) -> None:
+        for event in events:
+            for party in (event.flow.client, event.flow.backend or event.flow.server):
+                name = f"pod/{party.pod.name}" if party.pod else ""
+                if name and name not in written:
+                    written.add(name)
+                    stream.write(escape(name) + "\n")
+
+    return write
+
+
+def void(_: object) -> None:
+    """For what returns a number that nobody needs."""

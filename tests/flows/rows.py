@@ -1,0 +1,73 @@
+"""Rows as -o json has them, for tests of what is made of them."""
+
+from typing import Any
+
+CLIENT, SERVER, SERVICE = ("10.1.0.2", 40000), ("10.2.0.3", 8080), ("10.96.0.9", 80)
+XWING = {"node": "node-1", "namespace": "default", "pod": "xwing", "container": "spaceship", "pid": 11, "comm": "curl"}
+DEATHSTAR = {
+    "node": "node-2",
+    "namespace": "empire",
+    "pod": "deathstar",
+    "container": "laser",
+    "pid": 22,
+    "comm": "httpd",
+}
+HOST = {"node": "node-1", "namespace": "", "pod": "", "container": "", "pid": 33, "comm": "kubelet"}
+
+
+def tcp(
+    operation: str,
+    second: float,
+    who: dict[str, Any] = XWING,
+    local: tuple[str, int] = CLIENT,
+    remote: tuple[str, int] = SERVER,
+    **more: Any,
+) -> dict[str, Any]:
+    """A row of trace tcp; the client's unless `who` and the ends say otherwise."""
+    initiator = {"syn": "this end", "connect": "this end", "accept": "other end"}.get(operation, "")
+    row = {"event": "trace_tcp", "timestamp": stamp(second), **who, "operation": operation, "errno": 0, "error": ""}
+    ends = {"local": local[0], "local_port": local[1], "remote": remote[0], "remote_port": remote[1]}
+    return row | ends | {"initiator": initiator, "end": "", "rtt": None, "duration": None} | more
+
+
+def accepted(operation: str, second: float, **more: Any) -> dict[str, Any]:
+    """The server's row of the same connection."""
+    return tcp(operation, second, DEATHSTAR, SERVER, CLIENT, **more)
+
+
+def udp(
+    operation: str, second: float, who: dict[str, Any] = XWING, sent: int = 1, received: int = 0, **more: Any
+) -> dict[str, Any]:
+    """A row of trace udp, of packets of 10 bytes."""
+    ends = {"local": CLIENT[0], "local_port": CLIENT[1], "remote": SERVER[0], "remote_port": SERVER[1]}
+    row = {"event": "trace_udp", "timestamp": stamp(second), **who, "operation": operation, "duration": 5} | ends
+    counts = {"sent_packets": sent, "received_packets": received, "sent": sent * 10, "received": received * 10}
+    return row | counts | more
+
+
+def dns(second: float, name: str, addresses: list[str], rcode: str = "NOERROR", **more: Any) -> dict[str, Any]:
+    """A row of trace dns, of who asks."""
+    ends = {"client": CLIENT[0], "client_port": 5353, "server": "10.96.0.10", "server_port": 53}
+    answer = {"name": name, "type": "A", "rcode": rcode, "addresses": addresses, "latency": 1000, "role": "client"}
+    sides = {"local": CLIENT[0], "local_port": 5353, "remote": "10.96.0.10", "remote_port": 53}
+    return {"event": "trace_dns", "timestamp": stamp(second), **XWING, "protocol": "UDP"} | ends | answer | sides | more
+
+
+def http(second: float, target: str, status: int, **more: Any) -> dict[str, Any]:
+    """A row of trace http, of who asks."""
+    ends = {"local": CLIENT[0], "local_port": CLIENT[1], "remote": SERVER[0], "remote_port": SERVER[1]}
+    said = {"role": "client", "method": "GET", "host": "deathstar", "target": target, "status": status, "latency": 2000}
+    return {"event": "trace_http", "timestamp": stamp(second), **XWING, "version": "1.1"} | ends | said | more
+
+
+def drop(
+    second: float, reason: str, source: tuple[str, int] = CLIENT, target: tuple[str, int] = SERVER
+) -> dict[str, Any]:
+    """A row of trace tcpdrop, told by the server's node."""
+    ends = {"source": source[0], "source_port": source[1], "destination": target[0], "destination_port": target[1]}
+    return {"event": "trace_tcpdrop", "timestamp": stamp(second), **DEATHSTAR, "reason": reason, "flags": "SYN"} | ends
+
+
+def stamp(second: float) -> str:
+    """A time of the first minute of 2026."""
+    return f"2026-01-01T00:00:{second:012.9f}Z"

@@ -1,0 +1,115 @@
+"""`kubectl gadget flows` with real sockets on this machine, counted exactly."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bpf import network
+
+pytestmark = pytest.mark.bpf
+TIMES, SENT, RECEIVED = 31, 7001, 301
+
+
+@contextmanager
+def flows(*arguments: str) -> Iterator[list[dict[str, Any]]]:
+    """Runs the command while the block does its deed; the events are in the list afterwards."""
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json", *arguments]
+    found: list[dict[str, Any]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("tracing "):
+                break
+        assert said, "it ended at once"
+        assert said[-1].startswith("tracing "), "".join(said)
+        yield found
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    found += map(json.loads, out.splitlines())
+
+
+def talk(host: str) -> list[tuple[int, int]]:
+    """Connects, talks and closes a prime number of times. Returns the ports of both ends."""
+    ports = []
+    with network.listener(host) as server:
+        for _ in range(TIMES):
+            client = socket.create_connection(server.getsockname()[:2])
+            accepted, _ = server.accept()
+            ports.append((client.getsockname()[1], server.getsockname()[1]))
+            client.sendall(bytes(SENT))
+            received = 0
+            while received < SENT:
+                received += len(accepted.recv(65536))
+            accepted.sendall(bytes(RECEIVED))
+            received = 0
+            while received < RECEIVED:
+                received += len(client.recv(65536))
+            client.close()
+            accepted.recv(1)
+            accepted.close()
+    return ports
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6, "::ffff:127.0.0.1"])
+def test_each_connection_is_one_flow_with_both_processes_and_exact_bytes(host: str) -> None:
+    with flows() as events:
+        pid, ports = network.in_namespace(lambda: talk(host))
+    mine = [event for event in events if event["source"]["pid"] == pid and event["protocol"] == "TCP"]
+    began = [event for event in mine if event["kind"] == "new"]
+    ended = [event for event in mine if event["kind"] == "close"]
+    ends = [(event["source"]["port"], event["destination"]["port"]) for event in began]
+    assert ends == ports
+    assert len(ended) == TIMES
+    assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}
+    assert {event["destination"]["pid"] for event in ended} == {pid}
+    assert {tuple(event["seen_by"]) for event in ended} == {("client", "server")}
+    assert Counter(event["verdict"] for event in mine) == {"FORWARDED": len(mine)}
+
+
+def test_each_udp_flow_is_one() -> None:
+    def deed() -> list[int]:
+        ports = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind((network.V4, 0))
+            for _ in range(TIMES):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.sendto(bytes(100), server.getsockname())
+                    _, address = server.recvfrom(1000)
+                    server.sendto(bytes(37), address)
+                    client.recv(1000)
+                    ports.append(client.getsockname()[1])
+        return ports
+
+    with flows() as events:
+        pid, ports = network.in_namespace(deed)
+    mine = [event for event in events if event["source"]["pid"] == pid and event["protocol"] == "UDP"]
+    assert [event["source"]["port"] for event in mine if event["kind"] == "new"] == ports
+    ended = [event for event in mine if event["kind"] == "close"]
+    assert len(ended) == TIMES
+    assert {(event["sent"], event["received"]) for event in ended} == {(100, 37)}
+
+
+def test_a_refused_connection_is_an_error_of_the_process() -> None:
+    def deed() -> int:
+        port = network.unused_port(network.V4)
+        with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+            client.connect((network.V4, port))
+        return port
+
+    with flows("--verdict", "ERROR") as events:
+        pid, port = network.in_namespace(deed)
+    (event,) = [event for event in events if event["source"]["pid"] == pid]
+    assert (event["error"], event["destination"]["port"]) == ("ECONNREFUSED", port)
+    assert event["source"]["comm"] == Path("/proc/self/comm").read_text().strip()

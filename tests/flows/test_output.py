@@ -1,0 +1,145 @@
+"""What is printed of flows: every format, and the map."""
+
+import csv
+import io
+import json
+
+import pytest
+import yaml
+
+from kubectl_gadget.flows import graph
+from kubectl_gadget.flows.book import AddressBook, Addresses
+from kubectl_gadget.flows.flow import FlowEvent, PodFacts, Workload
+from kubectl_gadget.flows.lines import compact, dictionary
+from kubectl_gadget.flows.records import MEMBERS, hubble, record
+from kubectl_gadget.flows.sink import FORMATS, _writer, check_format
+from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.output.options import OutputOptions
+from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
+
+
+def events() -> list[FlowEvent]:
+    book = AddressBook()
+    facts = PodFacts("empire", "deathstar", ("org=empire",), Workload("Deployment", "deathstar"))
+    book.cluster = Addresses(pods={SERVER[0]: facts}, by_name={("empire", "deathstar"): facts})
+    table = FlowTable(book)
+    rows = [
+        tcp("syn", 1),
+        accepted("accept", 1.1),
+        http(1.2, "/attack", 200),
+        dns(1.3, "deathstar.empire.", [SERVER[0]]),
+        drop(1.4, "NETFILTER_DROP"),
+        tcp("close", 2, initiator="this end", end="fin", duration=10, sent=70, received=900),
+    ]
+    return [event for row in rows for event in table.add(row)]
+
+
+def printed(format: str, color: bool = False) -> str:
+    name, _, template = format.partition("=")
+    stream = io.StringIO()
+    _writer(name, template, OutputOptions(format=format), stream, None, color)(events())
+    return stream.getvalue()
+
+
+def test_the_table_has_both_ends_with_their_processes() -> None:
+    header, first, *_, last = printed("table").splitlines()
+    assert header.split() == ["TIME", "SOURCE", "DESTINATION", "PROTO", "VERDICT", "SUMMARY"]
+    assert first.split() == [
+        *("00:00:01.000", "default/xwing", "(curl", "11)", "->", "empire/deathstar:8080", "(httpd", "22)"),
+        *("TCP", "FORWARDED", "SYN"),
+    ]
+    assert last.endswith("FIN, 70B out, 900B in, 10ns")
+
+
+def test_json_has_one_object_a_line_with_the_members_that_are_promised() -> None:
+    rows = [json.loads(line) for line in printed("json").splitlines()]
+    assert len(rows) == len(events())
+    assert all(row.keys() == MEMBERS for row in rows)
+    assert rows[0]["destination"]["workload"] == {"kind": "Deployment", "name": "deathstar"}
+
+
+def test_jsonpb_has_hubbles_names() -> None:
+    lines = [json.loads(line) for line in printed("jsonpb").splitlines()]
+    first, request, answer, dropped, last = (line["flow"] for line in lines)
+    assert (first["verdict"], first["traffic_direction"], first["is_reply"]) == ("FORWARDED", "EGRESS", False)
+    assert first["IP"] == {"source": "10.1.0.2", "destination": SERVER[0], "ipVersion": "IPv4"}
+    assert first["l4"]["TCP"] == {"source_port": 40000, "destination_port": 8080, "flags": {"SYN": True}}
+    assert first["destination"]["pod_name"] == "deathstar"
+    assert first["destination"]["labels"] == ["k8s:io.kubernetes.pod.namespace=empire", "k8s:org=empire"]
+    assert first["destination"]["workloads"] == [{"name": "deathstar", "kind": "Deployment"}]
+    assert first["extensions"]["kubectl-gadget"]["source"]["comm"] == "curl"
+    assert (request["l7"]["type"], request["l7"]["http"]["code"]) == ("RESPONSE", 200)
+    assert request["source"]["pod_name"] == "deathstar"
+    assert answer["l7"]["dns"]["query"] == "deathstar.empire."
+    assert dropped["drop_reason_desc"] == "NETFILTER_DROP"
+    assert last["l4"]["TCP"]["flags"] == {"FIN": True}
+
+
+def test_compact_lines_have_hubbles_shape() -> None:
+    found = list(map(compact, events()))
+    assert found[0] == (
+        "01-01 00:00:01.000: default/xwing:40000 (pod) -> empire/deathstar:8080 (pod) to-network FORWARDED (SYN)"
+    )
+    assert "<- empire/deathstar:8080 (pod) http-response FORWARDED" in found[1]
+    assert "<> empire/deathstar:8080 (pod) NETFILTER_DROP DROPPED" in found[3]
+    assert dictionary(events()[0]).splitlines()[0] == "   TIMESTAMP: 2026-01-01T00:00:01.000000000Z"
+
+
+def test_yaml_and_csv_have_what_json_has() -> None:
+    plain = [json.loads(line) for line in printed("json").splitlines()]
+    assert list(yaml.safe_load_all(printed("yaml"))) == plain
+    rows = list(csv.DictReader(io.StringIO(printed("csv"))))
+    assert [row["destination.pod"] for row in rows[:1]] == ["deathstar"]
+    assert len(rows) == len(plain)
+
+
+def test_templates_and_names() -> None:
+    assert printed("jsonpath={.source.pod} {.verdict}{'\\n'}").splitlines()[0] == "xwing FORWARDED"
+    assert printed("custom-columns=FROM:.source.name").splitlines()[:2] == ["FROM", "default/xwing"]
+    assert printed("name").split() == ["pod/xwing", "pod/deathstar"]
+
+
+def test_every_format_can_be_asked_for_and_others_are_refused() -> None:
+    assert [check_format(name) for name in FORMATS] == list(FORMATS)
+    for wrong in ("jsonx", "json=x", "jsonpath"):
+        with pytest.raises(ValueError, match=r"template|no such format"):
+            check_format(wrong)
+
+
+def test_hostile_names_reach_no_terminal() -> None:
+    book = AddressBook()
+    (event,) = FlowTable(book).add(tcp("syn", 1, comm="\x1b[31m\nx"))
+    stream = io.StringIO()
+    _writer("table", "", OutputOptions(), stream, None, False)([event])
+    shown = [stream.getvalue(), compact(event), dictionary(event), graph.text_map(of([event]))]
+    assert not any("\x1b" in text for text in shown)
+    assert len(shown[0].splitlines()) == 2
+    assert json.loads(json.dumps(record(event)))["source"]["comm"] == "\x1b[31m\nx"
+    assert hubble(event)["flow"]["extensions"]["kubectl-gadget"]["source"]["comm"] == "\x1b[31m\nx"
+
+
+def of(found: list[FlowEvent]) -> graph.FlowGraph:
+    result = graph.FlowGraph()
+    for event in found:
+        result.add(event)
+    return result
+
+
+def test_the_map_adds_flows_up_by_workload() -> None:
+    found = of(events())
+    client, server = next(iter(found.edges))
+    assert (client.name, client.kind) == ("xwing", "Pod")
+    assert (server.group, server.name, server.kind) == ("empire", "deathstar", "Deployment")
+    edge = found.edges[client, server]
+    assert (edge.flows, edge.requests, edge.dropped, edge.sent, edge.received) == (1, 1, 1, 70, 900)
+    assert graph.text_map(found).splitlines()[0] == "default/xwing"
+
+
+def test_dot_and_mermaid_quote_what_they_are_given() -> None:
+    (event,) = FlowTable(AddressBook()).add(tcp("syn", 1, pod='x"]; evil', namespace="n<b>|"))
+    found = of([event])
+    assert 'label="x\\"]; evil"' in graph.dot(found)
+    drawn = graph.mermaid(found)
+    assert "evil" in drawn
+    assert '"]; ' not in drawn.replace('"]\n', "")
+    assert "<b>" not in drawn

@@ -1,0 +1,170 @@
+"""Rows of two ends and of several gadgets become flows: each once, with both processes."""
+
+import random
+from typing import Any
+
+from kubectl_gadget.flows.book import AddressBook, Addresses
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FlowEvent
+from kubectl_gadget.flows.table import FlowTable
+from tests.flows.rows import CLIENT, DEATHSTAR, HOST, SERVER, SERVICE, accepted, dns, drop, http, tcp, udp
+
+BYTES = {"sent": 70, "received": 900, "sent_segments": 5, "received_segments": 4, "retransmits": 1}
+BYTES_OF_SERVER = {"sent": 900, "received": 70, "sent_segments": 4, "received_segments": 5, "retransmits": 0}
+
+
+def tell(*rows: dict[str, Any], table: FlowTable | None = None) -> list[FlowEvent]:
+    table = table or FlowTable(AddressBook())
+    return [event for row in rows for event in table.add(row)]
+
+
+def both_ends() -> list[dict[str, Any]]:
+    return [
+        tcp("syn", 1.0),
+        tcp("connect", 1.1, rtt=2_000_000),
+        accepted("accept", 1.2),
+        tcp("close", 1.5, initiator="this end", end="fin", duration=400_000_000, **BYTES),
+        accepted("close", 1.6, initiator="other end", end="fin", duration=400_000_000, **BYTES_OF_SERVER),
+    ]
+
+
+def test_a_connection_seen_from_both_ends_is_one_flow_with_both_processes() -> None:
+    began, ended = tell(*both_ends())
+    assert (began.kind, began.summary, ended.kind) == ("new", "SYN", "close")
+    assert began.flow is ended.flow
+    assert (ended.flow.client.name, ended.flow.client.process) == ("default/xwing", "curl 11")
+    assert (ended.flow.server.name, ended.flow.server.process) == ("empire/deathstar", "httpd 22")
+    assert ended.flow.seen_by == {"client", "server"}
+    assert (ended.flow.sent, ended.flow.received, ended.flow.retransmits) == (70, 900, 1)
+    assert ended.flow.rtt_ns == 2_000_000
+    assert ended.summary == "FIN, 70B out, 900B in, 400ms"
+
+
+def test_the_ends_may_come_in_any_order() -> None:
+    generator = random.Random(7)
+    for _ in range(50):
+        client = [row for row in both_ends() if row["pod"] == "xwing"]
+        server = [row for row in both_ends() if row["pod"] != "xwing"]
+        rows = []
+        while client or server:
+            rows.append((client if not server or (client and generator.random() < 0.5) else server).pop(0))
+        events = tell(*rows)
+        assert [event.kind for event in events] == ["new", "close"]
+        assert events[-1].flow.seen_by == {"client", "server"}
+
+
+def test_a_connection_that_only_the_server_saw_is_told_by_it() -> None:
+    began, ended = tell(
+        accepted("accept", 1), accepted("close", 2, initiator="other end", end="fin", **BYTES_OF_SERVER)
+    )
+    assert (began.summary, began.observer) == ("accepted", "server")
+    assert (began.flow.client.name, began.flow.client.entity) == ("10.1.0.2", "world")
+    assert (ended.flow.sent, ended.flow.received) == (70, 900)
+
+
+def test_ports_that_are_used_again_make_other_flows() -> None:
+    events = tell(*both_ends(), tcp("syn", 2.0), tcp("close", 2.5, initiator="this end", end="fin", **BYTES))
+    assert [event.kind for event in events] == ["new", "close"] * 2
+    assert events[0].flow is not events[2].flow
+
+
+def test_refused_and_silent_connections_are_errors_with_their_reason() -> None:
+    events = tell(tcp("syn", 1), tcp("connect", 1.1, errno=111, error="ECONNREFUSED", duration=5))
+    assert [(event.verdict, event.summary) for event in events] == [("FORWARDED", "SYN"), (ERROR, "ECONNREFUSED")]
+
+
+def test_a_call_without_an_address_is_no_flow() -> None:
+    assert tell(tcp("accept", 1, remote=("", 0), errno=24, error="EMFILE")) == []
+
+
+def test_reports_come_from_the_client_when_both_ends_are_seen() -> None:
+    rows = both_ends()[:3]
+    report = tcp("report", 2, initiator="this end", **BYTES)
+    of_server = accepted("report", 2, initiator="other end", **BYTES_OF_SERVER)
+    events = tell(*rows, report, of_server)
+    assert [event.kind for event in events] == ["new", "report"]
+    assert events[-1].summary == "70B out, 900B in"
+
+
+def test_who_serves_an_older_connection_is_guessed_by_its_ports() -> None:
+    (event,) = tell(accepted("open", 1))
+    assert (event.flow.server.name, event.flow.server.port) == ("empire/deathstar", SERVER[1])
+    high = (CLIENT[0], 50000)
+    (event,) = tell(tcp("open", 1, remote=(SERVER[0], 51000), local=high))
+    assert not event.flow.oriented
+
+
+def test_a_service_is_named_and_joined_with_the_pod_behind_it() -> None:
+    book = AddressBook()
+    book.cluster = Addresses(services={SERVICE[0]: "empire/laser"}, behind={SERVER[0]: (SERVICE,)})
+    table = FlowTable(book)
+    began, ended = tell(
+        tcp("syn", 1, remote=SERVICE),
+        accepted("accept", 1.1),
+        tcp("close", 2, remote=SERVICE, initiator="this end", end="fin", **BYTES),
+        accepted("close", 2, initiator="other end", end="fin", **BYTES_OF_SERVER),
+        table=table,
+    )
+    flow = began.flow
+    assert (flow.server.name, flow.server.entity) == ("empire/laser", "service")
+    assert flow.backend is not None
+    assert (flow.backend.name, flow.backend.port, flow.backend.process) == ("empire/deathstar", 8080, "httpd 22")
+    assert flow is ended.flow
+
+
+def test_udp_is_told_at_first_and_at_its_end() -> None:
+    table = FlowTable(AddressBook())
+    events = tell(udp("first", 1), udp("flow", 2, sent=3, received=2), udp("end", 3, sent=3, received=2), table=table)
+    assert [(event.kind, event.summary) for event in events] == [
+        ("new", "UDP"),
+        ("report", "30B out, 20B in"),
+        ("close", "end, 30B out, 20B in, 5ns"),
+    ]
+    assert all(event.flow.oriented for event in events)
+
+
+def test_loopback_addresses_of_two_pods_are_two_flows() -> None:
+    ends = {"local": ("127.0.0.1", 40000), "remote": ("127.0.0.1", 80)}
+    events = tell(tcp("syn", 1, **ends), tcp("syn", 1, DEATHSTAR, **ends))
+    assert events[0].flow is not events[1].flow
+
+
+def test_a_dns_answer_is_told_and_names_the_address_for_who_asked() -> None:
+    table = FlowTable(AddressBook())
+    answer, _, missing = tell(
+        dns(1, "deathstar.empire.", [SERVER[0]]),
+        tcp("syn", 2),
+        dns(3, "nowhere.", [], "NXDOMAIN"),
+        table=table,
+    )
+    assert answer.summary == "DNS A deathstar.empire. NOERROR 10.2.0.3 1.00µs"
+    assert answer.is_reply
+    assert missing.l7 is not None
+    assert missing.l7["rcode"] == "NXDOMAIN"
+    (other,) = tell(tcp("syn", 4, HOST, local=("10.9.0.1", 40000)), table=table)
+    assert other.flow.server.name == SERVER[0]
+    (mine,) = tell(tcp("syn", 4, local=(CLIENT[0], 40001)), table=table)
+    assert mine.flow.server.name == "deathstar.empire"
+
+
+def test_a_question_without_an_answer_is_an_error() -> None:
+    (event,) = tell(dns(1, "slow.", [], "NOANSWER", latency=5_000_000_000))
+    assert (event.verdict, event.is_reply) == (ERROR, False)
+
+
+def test_http_belongs_to_the_connection_that_carries_it() -> None:
+    began, request = tell(tcp("syn", 1), http(2, "/attack?x=1", 500))
+    assert request.flow is began.flow
+    assert request.summary == "HTTP GET deathstar/attack?x=1 500 2.00µs"
+
+
+def test_a_drop_is_told_with_its_reason_and_without_the_leavings_of_closed_sockets() -> None:
+    (_, event) = tell(tcp("syn", 1), drop(2, "NETFILTER_DROP"))
+    assert (event.verdict, event.drop_reason, event.summary) == (DROPPED, "NETFILTER_DROP", "NETFILTER_DROP (SYN)")
+    assert tell(drop(1, "QUEUE_PURGE")) == []
+    assert [event.kind for event in tell(*both_ends(), drop(3, "NO_SOCKET"))] == ["new", "close"]
+
+
+def test_the_oldest_flows_are_forgotten_when_there_are_too_many() -> None:
+    table = FlowTable(AddressBook(), most=10)
+    tell(*(tcp("syn", 1, local=(CLIENT[0], 1000 + port)) for port in range(17)), table=table)
+    assert table.forgotten == 7
