@@ -35,7 +35,7 @@ SubjectKind = Literal[
     "binary",
     "parent_binary",
     "namespace",  # name: as in NAMESPACES
-    "namespace_change",  # name; test `equal`, value 1: it is no more the one that it was at exec
+    "namespace_change",  # test `mask` over NAMESPACES, bit 0 first: those that are no more what they were at exec
     "capability",  # name: as in CAPABILITY_SETS; test `mask`
     "capability_change",  # the same over the bits that differ from those at exec
     "workload",  # values: one Scope
@@ -80,6 +80,7 @@ ActionKind = Literal[
     "UnfollowFD",
     "CopyFD",
 ]
+ReturnAction = Literal["", "Post", "TrackSock", "UntrackSock"]
 RateScope = Literal["thread", "process", "global"]
 LabelOperator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 
@@ -310,7 +311,7 @@ class Hook:
     returns: bool = False
     """the event is sent when the function returns, with what it returned"""
     return_argument: Argument | None = None
-    return_argument_action: Literal["", "Post", "TrackSock", "UntrackSock"] = ""
+    return_argument_action: ReturnAction = ""
     selectors: tuple[Selector, ...] = ()
     message: str = ""
     tags: tuple[str, ...] = ()

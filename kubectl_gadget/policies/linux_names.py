@@ -1,0 +1,72 @@
+"""Names that policies write for Linux's numbers: errors, signals, capabilities, families, protocols, TCP's states,
+types of files, commands of bpf(), system calls.
+
+The trap: Python's own `errno`, `signal` and `socket` have the numbers of the system that the client runs on, which
+may be macOS; these are Linux's.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+from kubectl_gadget.events.linux import ERRNO_NAMES
+from kubectl_gadget.events.linux_bpf import bpf_command_name
+from kubectl_gadget.events.linux_network import protocol_name, tcp_state_name
+from kubectl_gadget.events.linux_process import capability_name, signal_name
+from kubectl_gadget.events.linux_syscalls import syscall_names
+from kubectl_gadget.policies.model import SystemCall
+
+ERRORS: Mapping[str, int] = {name: number for number, name in ERRNO_NAMES.items()}
+SIGNALS: Mapping[str, int] = {
+    signal_name(number): number for number in range(1, 65) if not signal_name(number).isdigit()
+}
+CAPABILITIES: Mapping[str, int] = {
+    name: number for number in range(64) if (name := capability_name(number)).startswith("CAP_")
+}
+FAMILIES: Mapping[str, int] = {
+    "AF_UNSPEC": 0, "AF_UNIX": 1, "AF_LOCAL": 1, "AF_INET": 2, "AF_AX25": 3, "AF_IPX": 4, "AF_APPLETALK": 5,
+    "AF_INET6": 10, "AF_KEY": 15, "AF_NETLINK": 16, "AF_ROUTE": 16, "AF_PACKET": 17, "AF_RDS": 21, "AF_PPPOX": 24,
+    "AF_IB": 27, "AF_MPLS": 28, "AF_CAN": 29, "AF_TIPC": 30, "AF_BLUETOOTH": 31, "AF_ALG": 38, "AF_VSOCK": 40,
+    "AF_KCM": 41, "AF_QIPCRTR": 42, "AF_SMC": 43, "AF_XDP": 44, "AF_MCTP": 45,
+}  # fmt: skip
+"""include/linux/socket.h"""
+PROTOCOLS: Mapping[str, int] = {
+    f"IPPROTO_{protocol_name(number).upper()}": number for number in range(263) if not protocol_name(number).isdigit()
+}
+STATES: Mapping[str, int] = {f"TCP_{tcp_state_name(number)}": number for number in range(1, 13)}
+FILE_TYPES: Mapping[str, int] = {
+    "fifo": 0o010000, "pipe": 0o010000, "chr": 0o020000, "char": 0o020000, "dir": 0o040000, "blk": 0o060000,
+    "block": 0o060000, "reg": 0o100000, "regular": 0o100000, "lnk": 0o120000, "link": 0o120000, "sock": 0o140000,
+    "socket": 0o140000,
+}  # fmt: skip
+"""S_IFMT of i_mode"""
+BPF_COMMANDS: Mapping[str, int] = {
+    f"BPF_{name.removeprefix('BPF_')}": number
+    for number in range(64)
+    if not (name := bpf_command_name(number)).isdigit()
+}
+
+_SYSTEM_CALL = re.compile(r"(?:(?P<abi>i386|arm32|x64|arm64)/)?(?P<prefix>__x64_|__arm64_|__ia32_)?sys_(?P<name>\w+)")
+_ABIS = {"i386": "i386", "__ia32_": "i386", "arm32": "arm32"}
+_KERNEL_NAMES = ("newstat", "newfstat", "newlstat", "newuname", "newfstatat", "sendfile64", "fadvise64_64", "umount")
+"""What the kernel's own functions are called where the manual has another name."""
+
+
+@cache
+def system_calls() -> frozenset[str]:
+    """The names of all system calls of the 64-bit architectures."""
+    return frozenset([*syscall_names("x86_64").values(), *syscall_names("aarch64").values(), *_KERNEL_NAMES])
+
+
+def system_call(written: str) -> SystemCall | None:
+    """`sys_write`, `__x64_sys_write`, `i386/sys_write`; None when it is not written like a system call."""
+    match = _SYSTEM_CALL.fullmatch(written)
+    if match is None:
+        return None
+    abi = _ABIS.get(match["abi"] or match["prefix"] or "", "")
+    return SystemCall(match["name"], "i386" if abi == "i386" else "arm32" if abi else "")
+
+
+def is_known(call: SystemCall) -> bool:
+    """Whether there is such a call; 32-bit programs have some that are not known here, so theirs are all taken."""
+    return bool(call.abi) or call.name in system_calls()

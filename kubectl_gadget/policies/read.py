@@ -1,0 +1,214 @@
+"""Reads TracingPolicy YAML: files, folders, standard input, several documents, lists of objects; to `model.Policy`.
+
+Everything is understood or refused by file, line and field; what is accepted and does nothing is in `Policy.notes`. The
+trap: a folder is not searched in depth, as kubectl's `-f` does not.
+"""
+
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TextIO
+
+import yaml
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, check, documents, items_of, peek
+from kubectl_gadget.policies.hooks import HookReader
+from kubectl_gadget.policies.lists import Lists, need_system_call, read_lists
+from kubectl_gadget.policies.model import Generated, Mode, Note, Options, Place, Policy, SystemCall
+from kubectl_gadget.policies.schema import API_VERSION, POLICY, POLICY_KINDS
+from kubectl_gadget.policies.scope import read_scope
+from kubectl_gadget.policies.values import need_number
+
+_STDIN = "-"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_LARGEST = 4 << 20
+_TRUE = ("1", "t", "true")
+_FALSE = ("0", "f", "false")
+
+
+def read_policies(names: Sequence[str], namespace: str, stdin: TextIO | None = None) -> list[Policy]:
+    """The policies of files, of folders, and of `-`, standard input; `namespace` is for those that name none.
+
+    Raises UsageError with everything that is wrong in any of them.
+    """
+    return parse_policies(_sources(names, stdin or sys.stdin), namespace)
+
+
+def parse_policies(sources: Iterable[tuple[str, str]], namespace: str) -> list[Policy]:
+    """The same for pairs of a file's name and its text."""
+    problems = Problems()
+    policies: dict[tuple[str | None, str], Policy] = {}
+    for file, text in sources:
+        objects = [item for document in documents(file, text) for item in items_of(file, document)]
+        others = [_other(node, place) for place, node in objects]
+        left_out = tuple(note for note in others if note)
+        if left_out and len(left_out) == len(objects):
+            problems.add(left_out[0].place, f"is {left_out[0].text}; policies are of kind {' or '.join(POLICY_KINDS)}")
+            continue
+        for (place, node), other in zip(objects, others, strict=True):
+            policy = None if other else _policy(node, place, namespace, problems)
+            if policy is None:
+                continue
+            key = (policy.namespace, policy.name)
+            if key in policies:
+                problems.add(place, f"the policy {policy.name!r} is also in {_where(policies[key].place)}")
+            left_out = tuple(Note(note.place, f"is {note.text}, which is left out") for note in left_out)
+            policies[key] = replace(policy, notes=(*left_out, *policy.notes))
+            left_out = ()
+    problems.raise_if_any()
+    return list(policies.values())
+
+
+def _sources(names: Sequence[str], stdin: TextIO) -> Iterable[tuple[str, str]]:
+    for name in names:
+        if name == _STDIN:
+            yield (
+                "standard input",
+                _read(io.TextIOWrapper(stdin.buffer, "utf-8") if hasattr(stdin, "buffer") else stdin),
+            )
+            continue
+        path = Path(name)
+        files = sorted(file for file in path.glob("*") if file.suffix in _SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            raise UsageError(f"{name}: has no file that ends with {', '.join(_SUFFIXES)}")
+        for file in files:
+            try:
+                with file.open(encoding="utf-8") as stream:
+                    yield str(file), _read(stream)
+            except UnicodeDecodeError:
+                raise UsageError(f"{file} is no YAML: it is not UTF-8") from None
+            except OSError as error:
+                raise UsageError(f"{file}: {error.strerror}") from None
+
+
+def _read(stream: TextIO) -> str:
+    text = stream.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise UsageError(f"{getattr(stream, 'name', 'the input')} has more than {_LARGEST >> 20} MiB")
+    return text
+
+
+def _where(place: Place) -> str:
+    return f"{place.file}:{place.line}"
+
+
+def _other(node: yaml.Node, place: Place) -> Note | None:
+    """What an object of another kind is; None for a policy, and for what is not even an object."""
+    kind = peek(node, "kind")
+    return Note(place, f"a {kind}") if kind and kind not in POLICY_KINDS else None
+
+
+def _policy(node: yaml.Node, place: Place, namespace: str, problems: Problems) -> Policy | None:
+    """One object; None when it is wrong, which is added to `problems`."""
+    version = peek(node, "apiVersion")
+    if version and version != API_VERSION:
+        problems.add(place, f"has apiVersion {version}; the one that is known is {API_VERSION}")
+        return None
+    whole = check(node, POLICY, place, problems)
+    if whole is None:
+        return None
+    before = len(problems.found)
+    policy = _resolve(whole, namespace, problems)
+    return policy if len(problems.found) == before else None
+
+
+def _resolve(whole: Part, namespace: str, problems: Problems) -> Policy | None:
+    metadata, spec = whole.part("metadata"), whole.part("spec")
+    if metadata is None or spec is None:
+        return None
+    own_namespace = metadata.text("namespace") or namespace if whole.text("kind") == POLICY_KINDS[1] else None
+    notes: list[Note] = []
+    if "namespace" in metadata and own_namespace is None:
+        notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
+    lists = read_lists(spec, problems)
+    hooks = HookReader(spec, lists, problems, notes).read()
+    loader = spec.flag("loader")
+    if not hooks and not loader and not problems.found:
+        problems.add(spec.place, "has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader")
+    calls, generated = _enforcers(spec, lists, problems)
+    if not calls and not generated:
+        for action in (action for hook in hooks for selector in hook.selectors for action in selector.actions):
+            if action.kind == "NotifyEnforcer":
+                problems.add(action.place, "NotifyEnforcer needs spec.enforcers, which names the calls it may deny")
+    return Policy(
+        name=metadata.text("name"),
+        scope=read_scope(spec, problems, own_namespace),
+        hooks=hooks,
+        options=_options(spec, problems),
+        enforcer_calls=calls,
+        enforcer_generated=generated,
+        loader=loader,
+        labels=metadata.text_map("labels"),
+        annotations=metadata.text_map("annotations"),
+        notes=tuple(notes),
+        place=whole.place,
+    )
+
+
+def _enforcers(
+    spec: Part, lists: Lists, problems: Problems
+) -> tuple[tuple[SystemCall | str, ...], tuple[Generated, ...]]:
+    calls: list[SystemCall | str] = []
+    generated: list[Generated] = []
+    for part in spec.parts("enforcers"):
+        for scalar in part.scalars("calls"):
+            try:
+                group = lists.get(scalar)
+                if group is not None and group.generated:
+                    generated.append(group.generated)
+                    continue
+                calls += [_denied(value) for value in (group.values if group else (scalar,))]
+            except WrongPolicy as error:
+                problems.found.append(error.problem)
+    return tuple(dict.fromkeys(calls)), tuple(generated)
+
+
+def _denied(scalar: Scalar) -> SystemCall | str:
+    return scalar.text if scalar.text.startswith("security_") else need_system_call(scalar)
+
+
+def _options(spec: Part, problems: Problems) -> Options:
+    values: dict[str, Scalar] = {}
+    for part in spec.parts("options"):
+        if part.text("name") in values:
+            problems.add(part.at("name"), f"the option {part.text('name')} is there twice")
+        values[part.text("name")] = part.scalar("value")
+    mode: Mode | None = None
+    method: Literal["fmod-ret", "override-return"] | None = None
+    try:
+        match _one_of(values.get("policy-mode"), ("enforce", "monitor")):
+            case "enforce":
+                mode = "enforce"
+            case "monitor":
+                mode = "monitor"
+        match _one_of(values.get("override-method"), ("fmod-ret", "override-return")):
+            case "fmod-ret":
+                method = "fmod-ret"
+            case "override-return":
+                method = "override-return"
+        size = values.get("sleepable-preload-size")
+        return Options(
+            mode=mode,
+            override_method=method,
+            disable_kprobe_multi=_truth(values.get("disable-kprobe-multi")),
+            disable_uprobe_multi=_truth(values.get("disable-uprobe-multi")),
+            sleepable_preload_size=None if size is None else need_number(size, 1, 1 << 30),
+        )
+    except WrongPolicy as error:
+        problems.found.append(error.problem)
+        return Options()
+
+
+def _one_of(scalar: Scalar | None, choices: Sequence[str]) -> str | None:
+    if scalar is not None and scalar.text not in choices:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not known; it is {' or '.join(choices)}")
+    return scalar.text if scalar else None
+
+
+def _truth(scalar: Scalar | None) -> bool:
+    if scalar is not None and scalar.text.lower() not in (*_TRUE, *_FALSE):
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither true nor false")
+    return scalar is not None and scalar.text.lower() in _TRUE
