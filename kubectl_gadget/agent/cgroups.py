@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent import node
+from kubectl_gadget.agent.mountinfo import parse_mountinfo
 from kubectl_gadget.errors import AgentError
 
 
@@ -28,27 +29,9 @@ class Cgroup(NamedTuple):
     path: str
 
 
-def parse_mountinfo(text: str) -> list[Mount]:
-    """Of proc(5)'s mountinfo, lines that are not as described there left out."""
-    mounts = []
-    for line in text.splitlines():
-        before, dash, after = line.partition(" - ")
-        fields = before.split(" ")
-        if dash and len(fields) >= 6:
-            mounts.append(Mount(_unescape(fields[3]), _unescape(fields[4]), after.split(" ")[0]))
-    return mounts
-
-
-def _unescape(text: str) -> str:
-    """Blanks, newlines and backslashes are written as a backslash and three octal digits."""
-    head, *rest = text.split("\\")
-    for piece in rest:
-        code = piece[:3]
-        if len(code) == 3 and code.isdigit() and "8" not in code and "9" not in code:
-            head += chr(int(code, 8)) + piece[3:]
-        else:
-            head += "\\" + piece
-    return head
+def parse_mounts(data: bytes) -> list[Mount]:
+    """Of proc(5)'s mountinfo."""
+    return [Mount(*map(os.fsdecode, (found.root, found.target, found.type))) for found in parse_mountinfo(data)]
 
 
 def choose_mount(mounts: list[Mount], host: str) -> str | None:
@@ -64,8 +47,8 @@ def choose_mount(mounts: list[Mount], host: str) -> str | None:
 def find_root() -> str:
     """Where the node's cgroup v2 tree is. Raises AgentError when there is none."""
     host = node.host()
-    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-        mounts = parse_mountinfo(file.read())
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = parse_mounts(file.read())
     point = choose_mount(mounts, host)
     if point is None:
         where = f" below {host}/sys/fs/cgroup" if host else ""

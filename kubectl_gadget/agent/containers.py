@@ -130,6 +130,16 @@ class Containers:
         verdicts = {node.verdict for node in self._nodes.values() if node.cgroup.path.rpartition("/")[2] == name}
         return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
 
+    def wanted(self) -> list[tuple[int, str]]:
+        """Id and path of each cgroup that the filter wants, those of containers first. What is not named yet is."""
+        found = [node for node in self._nodes.values() if node.verdict not in (UNWANTED, UNWANTED_HOST)]
+        found.sort(key=lambda node: not node.owner)
+        return [(node.cgroup.id, node.cgroup.path) for node in found]
+
+    def wanted_containers(self) -> list[tuple[int, str]]:
+        """The same of containers alone, without the cgroups below theirs."""
+        return [(id, path) for id, path in self.wanted() if self._nodes[id].owner == id]
+
     def close(self) -> None:
         self._watcher.close()
         self._verdicts.close()

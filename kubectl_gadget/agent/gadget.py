@@ -9,11 +9,13 @@ from typing import Any
 
 from kubectl_gadget.agent import counters, libbpf, refusal
 from kubectl_gadget.agent.answer import Answer
+from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.stacks import Stacks, Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.agent.totals import Totals
@@ -69,6 +71,8 @@ class Gadget:
         self.symbols = Symbols()
         """shared by the gadgets of a session"""
         self.stacks: Stacks | None = None
+        self.containers: Containers | None = None
+        """for gadgets with a sampler"""
         self._uprobes: Uprobes | None = None
 
     def start(self) -> None:
@@ -115,6 +119,8 @@ class Gadget:
         return warnings
 
     def close(self) -> None:
+        if self.answer:
+            self.answer.close()
         self.ring.close()
         self.counters.close()
         self._object.close()
@@ -197,13 +203,14 @@ class Gadget:
         self.ring_fd = events.fd
 
     def _open_answer(self, object: BpfObject) -> None:
+        sampled = Sampled(self._spec, self.containers) if self.containers and self._spec.get("sampler") else None
         match self._spec.get("kind", "stream"):
             case "stream":
                 return
             case "snapshot":
-                self.answer = Snapshot(object)
+                self.answer = Snapshot(object, sampled)
             case "top":
-                self.answer = Totals(object, self._spec["interval_ms"] / 1000, self._spec["record_bytes"])
+                self.answer = Totals(object, self._spec["interval_ms"] / 1000, self._spec["record_bytes"], sampled)
             case kind:
                 what = f"gadget {self.name}: this agent knows no gadgets of kind {kind!r}"
                 raise AgentError(what, "update the agents")

@@ -7,10 +7,12 @@ trap: this thread is in another namespace meanwhile; whatever happens, it has to
 import ctypes
 import math
 import os
+import time
 from collections.abc import Iterator
 
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.samplers import Sampled
 
 _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"})
 _NEWNET = 0x40000000
@@ -18,11 +20,13 @@ _OWN = "/proc/self/ns/net"
 
 
 class Snapshot(Answer):
-    """Of one object, whose iterators are attached: they are run in the order in which the object has them."""
+    """Of one object, whose iterators are attached: they are run in the order in which the object has them. What
+    `sampled` gives comes last."""
 
-    def __init__(self, object: BpfObject) -> None:
+    def __init__(self, object: BpfObject, sampled: Sampled | None = None) -> None:
         super().__init__(0.0)
         self._object = object
+        self._sampled = sampled
         self._warned = False
 
     def _next(self, now: float) -> float:
@@ -36,6 +40,14 @@ class Snapshot(Answer):
                     yield from self._iterate_in(namespace, program)
             elif section.startswith("iter"):
                 yield from self._object.pieces(program)
+        if self._sampled:
+            # The record's time, as programs set it.
+            yield from self._sampled.records(time.clock_gettime_ns(time.CLOCK_BOOTTIME).to_bytes(8, "little"))
+            self.warnings += self._sampled.take_warnings()
+
+    def close(self) -> None:
+        if self._sampled:
+            self._sampled.close()
 
     def _iterate_in(self, namespace: str, program: str) -> Iterator[bytes]:
         """In the network namespace of that file; nothing when its last process has ended."""

@@ -51,3 +51,37 @@ def own_pid(pid: int) -> int:
             return int(line.split()[-1])
     except (OSError, ValueError, StopIteration):
         return pid
+
+
+def record_head(pid: int) -> dict[str, int | bytes]:
+    """What the head of a record says of a process, by field; only its number when it is gone."""
+    status = _status(pid)
+    parent = int(status.get(b"PPid", b"0"))
+    return {
+        "pid": pid,
+        "tid": pid,
+        "ppid": parent,
+        "uid": int(status.get(b"Uid", b"-1").split()[0]) & 0xFFFF_FFFF,
+        "gid": int(status.get(b"Gid", b"-1").split()[0]) & 0xFFFF_FFFF,
+        "container_pid": int(status.get(b"NSpid", b"0").split()[-1]),
+        "comm": comm(pid),
+        "parent_comm": comm(parent),
+    }
+
+
+def comm(pid: int) -> bytes:
+    """A process's name; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().removesuffix(b"\n")
+    except OSError:
+        return b""
+
+
+def _status(pid: int) -> dict[bytes, bytes]:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            lines = file.read().split(b"\n")
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}

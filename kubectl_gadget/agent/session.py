@@ -203,6 +203,7 @@ class Session:
                 gadget = Gadget(index, spec, elf, variables, containers.verdicts_fd)
                 gadget.wanted_cgroup = containers.wants
                 gadget.symbols = self._symbols
+                gadget.containers = containers
                 gadget.start()
                 self._gadgets.append(gadget)
         except (KeyError, IndexError, TypeError, AttributeError) as error:

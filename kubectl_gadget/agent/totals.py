@@ -14,6 +14,7 @@ from kubectl_gadget.agent import libbpf
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.map_batches import take_all
 from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.errors import AgentError
 
 _HEAD = struct.Struct("<IIQQ")
@@ -21,22 +22,29 @@ _HEAD = struct.Struct("<IIQQ")
 
 
 class Totals(Answer):
-    """Of one object, taken each `interval` seconds. `record` is the size of the record in bytes."""
+    """Of one object, taken each `interval` seconds. `record` is the size of the record in bytes.
 
-    def __init__(self, object: BpfObject, interval: float, record: int) -> None:
+    `sampled` gives rows of its own; then the object need not have totals, and those it has know nothing of what lies
+    behind the value.
+    """
+
+    def __init__(self, object: BpfObject, interval: float, record: int, sampled: Sampled | None = None) -> None:
         now = time.monotonic()
         super().__init__(now + interval)
         self._lib = libbpf.load()
+        self._sampled = sampled
         outer = object.map("gadget_totals")
-        halves = [object.map(f"gadget_totals_{half}") for half in "ab"]
-        if outer is None or halves[0] is None or halves[1] is None:
-            raise AgentError("the object has no totals", "use GADGET_TOTALS of gadget/totals.h")
-        self._outer = outer.fd
-        self._halves: list[BpfMap] = [half for half in halves if half is not None]
+        maps = [object.map(f"gadget_totals_{half}") for half in "ab"]
+        self._halves: list[BpfMap] = [half for half in maps if half is not None]
+        if outer is None or len(self._halves) < 2:
+            if not sampled:
+                raise AgentError("the object has no totals", "use GADGET_TOTALS of gadget/totals.h")
+            self._halves = []
+        self._outer = outer.fd if outer else -1
         self._counting = 0
         self._seconds = interval
         self._record = record
-        self._sizes = self._halves[0].key_size, self._halves[0].value_size
+        self._sizes = (self._halves[0].key_size, self._halves[0].value_size) if self._halves else (0, 0)
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._ended = False
 
@@ -50,14 +58,28 @@ class Totals(Answer):
         # What is behind is not made up for: each interval says how long it was.
         return max(self.due + self._seconds, now)
 
+    def close(self) -> None:
+        if self._sampled:
+            self._sampled.close()
+
     def _take(self) -> Iterator[bytes]:
+        full = self._swap() if self._halves else None
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        interval, self._since = now - self._since, now
+        head = _HEAD.pack(self._record, 0, now, interval)
+        rest = self._record + 8 - len(head) - sum(self._sizes)
+        tail = (b"\xff" if self._sampled else b"\0") * rest + bytes(-self._record % 8)
+        if full:
+            for keys, values in take_all(full):
+                yield b"".join(head + key + value + tail for key, value in zip(keys, values, strict=True))
+        if self._sampled:
+            yield from self._sampled.records(head[8:])
+            self.warnings += self._sampled.take_warnings()
+
+    def _swap(self) -> BpfMap:
+        """Lets the other half count. The one that counted."""
         full = self._halves[self._counting]
         self._counting ^= 1
         key, fd = ctypes.c_uint32(0), ctypes.c_uint32(self._halves[self._counting].fd)
         self._lib.call("bpf_map_update_elem", self._outer, ctypes.byref(key), ctypes.byref(fd), 0)
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        interval, self._since = now - self._since, now
-        head = _HEAD.pack(self._record, 0, now, interval)
-        tail = bytes(self._record + 8 - len(head) - sum(self._sizes)) + bytes(-self._record % 8)
-        for keys, values in take_all(full):
-            yield b"".join(head + key + value + tail for key, value in zip(keys, values, strict=True))
+        return full

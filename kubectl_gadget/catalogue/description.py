@@ -30,6 +30,7 @@ _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
     *("examples", "kind", "sort", "sums", "describes", "quotients", "weight", "by", "histogram", "tree", "libraries"),
+    "sampler",
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
@@ -65,6 +66,7 @@ class Description:
     by: tuple[str, ...] = ()
     tree: bool = False
     libraries: tuple[Library, ...] = ()
+    sampler: str = ""
 
 
 class Part:
@@ -160,6 +162,7 @@ def read_description(path: Path) -> Description:
         by=_names(top, "by"),
         tree=top.get("tree", bool, False),
         libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
+        sampler=top.get("sampler", str, ""),
     )
 
 

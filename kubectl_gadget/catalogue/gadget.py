@@ -91,6 +91,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         by=read.by,
         tree=read.tree,
         libraries=read.libraries,
+        sampler=read.sampler,
     )
 
 

@@ -206,6 +206,8 @@ class Gadget:
     """rows have parents among each other (pid, ppid)"""
     libraries: tuple[Library, ...] = ()
     """where the uprobe programs go"""
+    sampler: str = ""
+    """what of the agent reads rows from the node itself (agent/samplers.py)"""
 
     @property
     def adds_up(self) -> frozenset[str]:
@@ -257,6 +259,7 @@ class Gadget:
             histogram=value.get("histogram", False),
             by=tuple(value.get("by", ())),
             tree=value.get("tree", False),
+            sampler=value.get("sampler", ""),
             libraries=tuple(
                 Library(tuple(item["files"]), {name: tuple(programs) for name, programs in item["functions"].items()})
                 for item in value.get("libraries", ())

@@ -9,6 +9,7 @@ from typing import Any
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.events import pcap_filter, syscall_table
+from kubectl_gadget.events.batch import STRING_TYPES
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node import RunRequest
 from kubectl_gadget.session.options import GadgetRun
@@ -40,6 +41,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         "ring_bytes": ring_bytes if gadget.kind == "stream" else _LEAST_RING_BYTES,
         **_answer(gadget, interval),
         **_libraries(gadget),
+        **sampled(gadget),
     }
 
 
@@ -60,6 +62,19 @@ def _libraries(gadget: Gadget) -> dict[str, Any]:
     if not gadget.libraries:
         return {}
     return {"libraries": [{"files": list(item.files), "functions": item.functions} for item in gadget.libraries]}
+
+
+def sampled(gadget: Gadget) -> dict[str, Any]:
+    """What the agent has to know to make rows itself; nothing for gadgets whose rows come from programs alone."""
+    if not gadget.sampler:
+        return {}
+    fields = gadget.record.fields
+    layout = {
+        "size": gadget.record.size,
+        "fields": {field.name: [field.offset, field.size] for field in fields},
+        "texts": [field.name for field in fields if field.type in STRING_TYPES],
+    }
+    return {"sampler": gadget.sampler, "layout": layout}
 
 
 def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:

@@ -8,10 +8,13 @@ with Answers("top_file") as top:
 from typing import Any
 
 from kubectl_gadget.agent.answer import Answer
+from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.ring import open_ring
+from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.totals import Totals
+from kubectl_gadget.session import request
 from tests.bpf.tracer import Tracer, split
 
 
@@ -19,6 +22,7 @@ class Answers(Tracer):
     """One gadget, attached. Nothing is taken before take()."""
 
     answer: Answer
+    _containers: Containers | None = None
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, ring_bytes=4096, **options)
@@ -30,11 +34,21 @@ class Answers(Tracer):
         assert events is not None
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
+        sampled = None
+        if self.gadget.sampler:
+            self._containers = Containers()
+            sampled = Sampled(request.sampled(self.gadget), self._containers)
         if self.gadget.kind == "snapshot":
-            self.answer = Snapshot(self._object)
+            self.answer = Snapshot(self._object, sampled)
         else:
-            self.answer = Totals(self._object, 1.0, self.gadget.record.size)
+            self.answer = Totals(self._object, 1.0, self.gadget.record.size, sampled)
         return self
+
+    def __exit__(self, *reason: Any) -> None:
+        self.answer.close()
+        if self._containers:
+            self._containers.close()
+        super().__exit__(*reason)
 
     def take(self) -> list[dict[str, Any]]:
         """The records of a snapshot, or of an interval that ends now."""

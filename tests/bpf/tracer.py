@@ -144,8 +144,8 @@ class Tracer:
             assert found is not None
             found.resize(entries)
         containers = object.map("gadget_containers")
-        assert containers is not None
-        containers.reuse(self._verdicts.fd)
+        if containers is not None:
+            containers.reuse(self._verdicts.fd)
         return object
 
     def _decode(self, record: bytes) -> dict[str, Any]:
