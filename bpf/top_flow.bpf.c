@@ -23,6 +23,7 @@ typedef __u32 gadget_flow_direction;
 
 struct flow_key {
 	gadget_cgroup cgroup;
+	gadget_ip local;
 	gadget_ip remote;
 	/* The one that was called: of the other end for egress, of this one for ingress. */
 	gadget_port port;
@@ -170,6 +171,7 @@ static __always_inline int count(struct __sk_buff *skb, struct gadget_packet *pa
 	key.port = key.direction == DIRECTION_EGRESS ? packet->remote_port : packet->local_port;
 	if (filter_port && key.port != filter_port)
 		return GADGET_PASS;
+	__builtin_memcpy(key.local, packet->local, sizeof(key.local));
 	__builtin_memcpy(key.remote, packet->remote, sizeof(key.remote));
 	value = gadget_total(&key);
 	if (!value)

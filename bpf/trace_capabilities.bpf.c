@@ -17,6 +17,14 @@
 /* Checks that --unique remembers. When there are more, the oldest are shown again. */
 #define SEEN 16384
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct task_struct___executed {
+	__u64 self_exec_id;
+};
+
+#pragma clang attribute pop
+
 struct trace_capabilities {
 	struct gadget_record record;
 	/* What the task has. */
@@ -49,8 +57,11 @@ const volatile bool collect_stack = false;
 struct check {
 	__u64 way;
 	__u32 pid;
+	/* A program that a process executes has its own. */
+	__u32 program;
 	__u16 capability;
 	__u16 denied;
+	__u32 unused;
 };
 
 struct {
@@ -92,11 +103,22 @@ static __always_inline __u64 way_here(void *ctx)
 	return way;
 }
 
+/* How often the process has executed a program: of 32 bits before 5.7, whose lower half this is else. */
+static __always_inline __u32 program_of(struct task_struct *task)
+{
+	struct task_struct___executed *executed = (void *)task;
+	__u32 number = 0;
+
+	bpf_core_read(&number, sizeof(number), &executed->self_exec_id);
+	return number;
+}
+
 static __always_inline bool is_new(void *ctx, __u32 pid, __u32 capability, bool denied)
 {
 	struct check check = {.way = way_here(ctx), .pid = pid, .capability = capability, .denied = denied};
 	__u8 once = 1;
 
+	check.program = program_of(gadget_task());
 	return !bpf_map_update_elem(&seen, &check, &once, BPF_NOEXIST);
 }
 

@@ -1,6 +1,7 @@
 """`python -m kubectl_gadget.cli.docs`: writes the reference in docs/ from the gadgets and the command line itself.
 
     docs/flags.md            the flags that all gadgets share
+    docs/advise-flags.md     the flags of the advisors
     docs/gadgets/README.md   the gadgets
     docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
 
@@ -13,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kubectl_gadget.cli.advise import advise_group
 from kubectl_gadget.cli.command import make_command
+from kubectl_gadget.cli.flags import SHOW
 from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.gadgets import gadget_command
 from kubectl_gadget.cli.help import Page, flag_text
@@ -35,7 +38,7 @@ def pages() -> dict[str, str]:
     """The text of every page, by its path below docs/."""
     from kubectl_gadget.catalogue import load_gadget
 
-    found = {"flags.md": _flags_page(), "gadgets/README.md": _list_page()}
+    found = {"flags.md": _flags_page(), "advise-flags.md": _advise_page(), "gadgets/README.md": _list_page()}
     for entry in index():
         found[f"gadgets/{entry.name}.md"] = _gadget_page(load_gadget(entry.name))
     return found
@@ -82,6 +85,20 @@ def _flags_page() -> str:
     ]
     for title, flags in _by_panel(make_command(run, "flags", Page()).params).items():
         parts += [f"## {title}", _flag_table(flags)]
+    return _page(parts)
+
+
+def _advise_page() -> str:
+    parts = [
+        "# Flags of advisors",
+        "[advise.md](advise.md) tells what they do. Besides these, all take the flags of the connection, and those "
+        "under More in [flags.md](flags.md) that are about agents and buffers.",
+    ]
+    group = advise_group()
+    for name, entry in group.entries.items():
+        panels = _by_panel(entry.load().params)
+        examples = "\n".join(f"# {example.description}\n{example.command}" for example in entry.load().page.examples)
+        parts += [f"## {name}", f"{entry.summary}.", f"```sh\n{examples}\n```", _flag_table(panels[SHOW])]
     return _page(parts)
 
 

@@ -19,7 +19,6 @@ _VERBS = {
     "top": "Show who does most of something, again and again",
     "snapshot": "Show what is there now",
     "profile": "Show where time goes",
-    "advise": "Watch, then write a policy that fits",
 }
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = (
@@ -77,6 +76,11 @@ class Root(GadgetGroup):
 def root() -> Any:
     """The whole command line."""
     fixed = {"run": Entry("Run a gadget of your own: a folder or its YAML file", "Gadgets", _load_run)}
+    fixed["advise"] = Entry(
+        "Watch, then write a policy that fits: networkpolicy, seccomp, capabilities, filesystem",
+        "Gadgets",
+        _load_advise,
+    )
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
@@ -108,3 +112,9 @@ def _load_run() -> Any:
     from kubectl_gadget.cli.own_gadget import run_group
 
     return run_group()
+
+
+def _load_advise() -> Any:
+    from kubectl_gadget.cli.advise import advise_group
+
+    return advise_group()

@@ -132,6 +132,17 @@ class Pipeline:
         assert self._conditions.expect is not None
         return f"--expect: no row matched {self._conditions.expect.text}"
 
+    def watched(self) -> list[Container]:
+        """The containers that are traced and were there at the end."""
+        return [
+            container
+            for name, node in self._nodes.items()
+            for container in node.identity.containers()
+            if container.kind == "container"
+            and self._selections.get(name, ContainerFilter()).wanted(container)
+            and self._wants(container.pod_uid)
+        ]
+
     def select(self, node: str, selection: Mapping[str, Any]) -> None:
         """From any thread: a node's FILTER (docs/protocol.md), which decides on what its agent let through."""
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.errors import AgentError, GadgetError
@@ -21,6 +22,7 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
 
 if TYPE_CHECKING:  # what needs numpy
+    from kubectl_gadget.events.identity import Container
     from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.session.preparation import Preparation
 
@@ -86,6 +88,15 @@ class Run:
         self._once = options.gadgets[0].gadget.kind == "snapshot"
         self._answered: set[str] = set()
         self._asked: set[str] = set()
+        self.seconds = 0.0
+        """how long it ran; when it is over, as `lost` and `watched` are"""
+        self.lost = 0
+        self.watched: list[Container] = []
+
+    @property
+    def states(self) -> Mapping[str, NodeState]:
+        """The nodes that took part, by name."""
+        return self._states
 
     async def main(self) -> int:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
@@ -264,6 +275,8 @@ class Run:
 
     def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
         states = self._states
+        self.watched = pipeline.watched()
+        self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
         if self._watch_error is not None:
             raise self._watch_error
         if states and not any(state.ever_attached for state in states.values()) and self._signal is None:

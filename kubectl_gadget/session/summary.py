@@ -46,6 +46,11 @@ def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
     )
 
 
+def missing(states: Mapping[str, NodeState], unattributed: int) -> int:
+    """How many events are missing, with those of containers that nobody could name."""
+    return unattributed + sum(_missing(lost(state)) for state in states.values())
+
+
 def lines(
     states: Mapping[str, NodeState],
     shown: Counter[str],

@@ -45,6 +45,7 @@ def test_connections_count_at_the_end_that_began_and_at_the_other(host: str) -> 
     shown = str(host).removeprefix("::ffff:")
     for row, direction in ((egress, EGRESS), (ingress, INGRESS)):
         assert (row["direction"], address(row["remote"]), row["port"]) == (direction, shown, port)
+        assert address(row["local"]) == shown
         assert (row["protocol"], row["connections"]) == (TCP, CONNECTIONS)
         assert row["interval"] > 0
     assert egress["cgroup"] == os.stat(cgroup_folder()).st_ino

@@ -1,6 +1,7 @@
 """trace capabilities: calls that need a known capability, a prime number of times, with and without it."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -129,3 +130,12 @@ def test_with_a_stack_unique_tells_ways_apart() -> None:
         return len([item for item in mine if item["capability"] == CAP_SYS_ADMIN])
 
     assert of_two(traced(two_ways, unique=True, stack=True)) == 2
+
+
+def test_a_program_that_the_process_executes_is_another_one_for_unique() -> None:
+    def deed() -> None:
+        assert syscall(CHROOT, b"/") == 0
+        script = f"import ctypes; [ctypes.CDLL(None).syscall({CHROOT}, b'/') for _ in range({TIMES})]"
+        os.execv(sys.executable, [sys.executable, "-c", script])
+
+    assert len(chroots(traced(deed, unique=True))) == 2

@@ -1,0 +1,72 @@
+"""In words: what advice rests on, and why it may not be all.
+
+The trap: watching can show what containers do, never what they do not, so nothing here ever says "complete".
+"""
+
+from collections.abc import Iterator
+
+from kubectl_gadget.advise.recording import Recording
+
+_SHORT = 600.0
+_LONG = 86_400.0
+
+
+def duration(seconds: float) -> str:
+    """`90 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def summary(recording: Recording) -> str:
+    """One line for people, and for the head of what is printed."""
+    runs = recording.runs
+    nodes = {node for run in runs for node in run.nodes}
+    times = "" if len(runs) == 1 else f" in {len(runs)} runs"
+    since = f" from {min(run.began for run in runs)} on" if runs else ""
+    return f"watched for {duration(recording.seconds)}{times}{since}, on {_count(len(nodes), 'node')}"
+
+
+def warnings(recording: Recording) -> Iterator[str]:
+    """Why it may not be all, the gravest first."""
+    lost = sum(run.lost for run in recording.runs)
+    if lost:
+        yield f"{lost:,} events were lost, so something may be missing (try: --ring-size 16Mi)"
+    failed = sorted({node for run in recording.runs for node in run.failed})
+    if failed:
+        yield f"not watched to the end: {', '.join(failed)}"
+    seconds = recording.seconds
+    if seconds < _SHORT:
+        yield (
+            f"{duration(seconds)} is too short to be complete: what happens at start, each hour, at night or when "
+            "something fails was hardly seen. Watch longer, and through a restart (--record and --from join runs)"
+        )
+    elif seconds < _LONG:
+        yield f"{duration(seconds)} is no whole day: what happens rarely may be missing"
+    else:
+        yield "what did not happen in this time is not in it"
+    if old := _older(recording):
+        yield f"already running when watching began, so their start was not seen: {_some(old)}"
+
+
+def _older(recording: Recording) -> list[str]:
+    """Containers that were never seen to start."""
+    if not recording.runs:
+        return []
+    began = min(run.began for run in recording.runs)
+    seen = {(fact.get("namespace"), fact.get("pod"), fact.get("container")) for fact in recording.facts}
+    return [
+        f"{namespace}/{name}/{container}"
+        for namespace, name, container in sorted(seen, key=str)
+        if (pod := recording.inventory.pod(str(namespace), str(name)))
+        and (started := pod.started.get(str(container)))
+        and started < began
+    ]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

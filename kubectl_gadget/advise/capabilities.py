@@ -1,0 +1,106 @@
+"""`advise capabilities`: the smallest securityContext.capabilities of each container, and what it was refused.
+
+A capability counts as used when a check of it succeeded that had to. The trap: the kernel also asks where a refusal
+would change nothing: for each piece of memory it asks for SYS_ADMIN, to know whether the last reserve may be used
+(cap_vm_enough_memory() of security/commoncap.c), and some checks are made by functions that say so in their name
+(…_noaudit). Where the stack leads through these, nobody needs the capability.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.recording import Fact, FactKind, Recording
+
+KIND = FactKind(
+    ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)
+)
+_RUNTIME = "runc:["
+"""runc bears this name until the container's program begins; what it does by then is not the container's."""
+_OPTIONAL = ("vm_enough_memory", "_noaudit", "oom_badness")
+_FIRST_USER_NAMESPACE = 0xEFFFFFFD
+"""The machine's own (PROC_USER_INIT_INO of include/linux/proc_ns.h)."""
+_MOST_REFUSALS = 8
+
+
+def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
+    """From a row of trace capabilities --unique --stack."""
+    comm = row["comm"] or ""
+    if not row.get("container") or comm.startswith(_RUNTIME):
+        return
+    granted = row["errno"] == 0
+    if granted and not row["effective_raw"] >> row["capability_raw"] & 1:
+        # Who made a user namespace has all rights there, and needs none here.
+        return
+    yield {
+        **{name: row[name] for name in ("namespace", "pod", "container")},
+        "capability": row["capability"],
+        "granted": granted,
+        "optional": any(word in name for name in row["stack"] or () for word in _OPTIONAL),
+        "nested": row["user_ns"] != _FIRST_USER_NAMESPACE,
+        "syscall": row["syscall"] or "",
+        "comm": comm,
+        "count": 1,
+    }
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one container does with capabilities."""
+
+    used: tuple[str, ...]
+    """names as Kubernetes has them, without CAP_"""
+    refused: Mapping[str, tuple[str, ...]]
+    """by name, who asked and during which call"""
+
+
+def need(facts: Sequence[Fact]) -> Need:
+    """The capabilities that these facts make necessary."""
+    # A pod with a user namespace of its own has nothing in the first one; a program that made one has all rights in it.
+    in_first = any(not fact["nested"] for fact in facts)
+    own = [fact for fact in facts if not (in_first and fact["nested"])]
+    used = {_short(fact["capability"]) for fact in own if fact["granted"] and not fact["optional"]}
+    refused: dict[str, dict[str, None]] = {}
+    for fact in own:
+        if not fact["granted"] and not fact["optional"]:
+            text = f"{fact['comm'] or '-'} ({fact['syscall'] or 'no system call'})"
+            refused.setdefault(_short(fact["capability"]), {})[text] = None
+    return Need(
+        tuple(sorted(used)), {name: tuple(texts) for name, texts in sorted(refused.items()) if name not in used}
+    )
+
+
+def advise(recording: Recording) -> list[Document]:
+    """One patch for each workload."""
+    needs = {
+        item: need(facts)
+        for item, facts in by_container(recording.facts, recording.inventory, recording.watched).items()
+    }
+    return [
+        Document(
+            patch(workload, [_set(item, needs[item]) for item in items]),
+            (*(line for item in items for line in _comments(item, needs[item])), *patch_hints(workload)),
+            items[0].file_name,
+        )
+        for workload, items in by_workload(needs).items()
+    ]
+
+
+def _set(item: ContainerOf, need: Need) -> ContainerPatch:
+    capabilities: dict[str, Any] = {"drop": ["ALL"]}
+    if need.used:
+        capabilities["add"] = list(need.used)
+    return ContainerPatch(item.container, item.init, {"securityContext": {"capabilities": capabilities}})
+
+
+def _comments(item: ContainerOf, need: Need) -> Iterable[str]:
+    yield f"{item}: " + (f"used {', '.join(need.used)}." if need.used else "used none.")
+    for name, texts in need.refused.items():
+        more = f" and {len(texts) - _MOST_REFUSALS} more" if len(texts) > _MOST_REFUSALS else ""
+        yield f"  asked for {name} and was refused it: {', '.join(texts[:_MOST_REFUSALS])}{more}"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("CAP_")

@@ -1,0 +1,60 @@
+"""Facts by container of a workload, so that replicas become one.
+
+The trap: a container that no Kubernetes made has no pod; it is a workload of its own under its own name.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kubectl_gadget.advise.inventory import Inventory, Workload
+from kubectl_gadget.advise.recording import Fact, Watched
+
+
+@dataclass(frozen=True)
+class ContainerOf:
+    """One container of all replicas of a workload."""
+
+    workload: Workload
+    container: str
+    init: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """Without slashes, since names have none."""
+        workload = self.workload
+        return "-".join(filter(None, (workload.namespace, workload.name, self.container)))
+
+    def __str__(self) -> str:
+        return f"{self.workload}/{self.container}"
+
+
+def by_container(
+    facts: Iterable[Fact], inventory: Inventory, watched: Iterable[Watched] = ()
+) -> dict[ContainerOf, list[Fact]]:
+    """In the order of names. Containers that were `watched` and have no facts have an empty list."""
+    found: dict[ContainerOf, list[Fact]] = {}
+    for namespace, name, container in watched:
+        found.setdefault(_container_of(inventory, namespace, name, container), [])
+    for fact in facts:
+        item = _container_of(inventory, fact["namespace"], fact["pod"], fact["container"])
+        found.setdefault(item, []).append(fact)
+    return dict(sorted(found.items(), key=lambda item: str(item[0])))
+
+
+def _container_of(inventory: Inventory, namespace: str, name: str, container: str) -> ContainerOf:
+    pod = inventory.pod(namespace, name)
+    init = pod is not None and container in pod.init_containers
+    return ContainerOf(inventory.workload(namespace, name or container), container, init)
+
+
+def by_workload(containers: Iterable[ContainerOf]) -> dict[Workload, list[ContainerOf]]:
+    """The containers of each workload."""
+    found: dict[Workload, list[ContainerOf]] = {}
+    for item in containers:
+        found.setdefault(item.workload, []).append(item)
+    return found
+
+
+def replicas(facts: Iterable[Fact]) -> int:
+    """How many pods these facts come from."""
+    return len({(fact["namespace"], fact["pod"]) for fact in facts})

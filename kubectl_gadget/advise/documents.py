@@ -1,0 +1,95 @@
+"""What advice is printed as: YAML documents with comments above them, or JSON.
+
+The trap: a comment may hold text that a container chose, so line ends and control characters in it are escaped.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from kubectl_gadget.advise.inventory import Workload
+
+
+@dataclass(frozen=True)
+class Document:
+    """One object for `kubectl apply`, or one profile."""
+
+    body: dict[str, Any]
+    comments: tuple[str, ...] = ()
+    name: str = ""
+    """what a file with it is called, without ending"""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists are indented below their key, as kubectl's own output and most manifests have them; no aliases."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
+        return super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def as_yaml(documents: Sequence[Document]) -> str:
+    """All documents, each begun with `---` when there are several."""
+    return "".join(("---\n" if len(documents) > 1 else "") + _yaml(document) for document in documents)
+
+
+def _yaml(document: Document) -> str:
+    comments = "".join(f"# {_printable(line)}".rstrip() + "\n" for line in document.comments)
+    body = yaml.dump(document.body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30)
+    return comments + body
+
+
+def as_json(documents: Sequence[Document]) -> str:
+    """One object, or a List of several; comments have no place there."""
+    bodies = [document.body for document in documents]
+    whole = bodies[0] if len(bodies) == 1 else {"apiVersion": "v1", "kind": "List", "items": bodies}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@dataclass
+class ContainerPatch:
+    """What is to be set for one container."""
+
+    container: str
+    init: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def patch(
+    workload: Workload, containers: Sequence[ContainerPatch], pod_fields: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A part of the workload for `kubectl apply --server-side`, which leaves all else as it is."""
+    pod: dict[str, Any] = dict(pod_fields or {})
+    for key, init in (("initContainers", True), ("containers", False)):
+        found = [{"name": item.container, **item.fields} for item in containers if item.init is init]
+        if found:
+            pod[key] = found
+    spec: dict[str, Any] = pod
+    if workload.kind != "Pod":
+        spec = {"template": {"spec": pod}}
+    if workload.kind == "CronJob":
+        spec = {"jobTemplate": {"spec": spec}}
+    return {
+        "apiVersion": workload.api_version,
+        "kind": workload.kind,
+        "metadata": {"name": workload.name, "namespace": workload.namespace},
+        "spec": spec,
+    }
+
+
+def patch_hints(workload: Workload) -> tuple[str, ...]:
+    """How the part is applied."""
+    if workload.kind == "Pod":
+        return ("A pod's security context cannot be changed: write this into its manifest, and make it again.",)
+    if workload.kind == "Job":
+        return ("A Job's pods cannot be changed: write this into its manifest, and make it again.",)
+    return ("kubectl apply --server-side --field-manager=kubectl-gadget-advise -f FILE",)

@@ -1,0 +1,188 @@
+"""`advise networkpolicy --check`: what given policies would have blocked of what was seen.
+
+Judged is each flow at the end that was watched, as the API defines it: a pod that no policy selects for a direction is
+free in it, else one rule of one policy has to allow the flow. The trap: a call to a service is blocked when one of its
+backends would have been, since nobody knows which one it was.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from kubectl_gadget.advise.inventory import Inventory, Pod
+from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, is_own, normal
+from kubectl_gadget.advise.recording import Fact, Recording
+from kubectl_gadget.errors import UsageError
+
+Policy = Mapping[str, Any]
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A flow that would not have been."""
+
+    namespace: str
+    pod: str
+    direction: str
+    protocol: str
+    remote: str
+    peer: str
+    port: int
+    connections: int
+    policies: tuple[str, ...]
+    """those that select the pod and do not allow it"""
+
+
+def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
+    """The NetworkPolicies in YAML or JSON; `namespace` is of those that name none. Raises UsageError."""
+    try:
+        documents = [item for item in yaml.safe_load_all(text) if item is not None]
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} is no YAML: {error}") from None
+    found: list[Policy] = []
+    for item in _flattened(documents, name):
+        if item.get("kind") != "NetworkPolicy" or item.get("apiVersion") != "networking.k8s.io/v1":
+            what = f"{item.get('apiVersion')} {item.get('kind')}"
+            raise UsageError(f"{name} holds a {what}; only networking.k8s.io/v1 NetworkPolicy can be checked")
+        metadata = {"namespace": namespace, **(item.get("metadata") or {})}
+        found.append({**item, "metadata": metadata, "spec": item.get("spec") or {}})
+    if not found:
+        raise UsageError(f"{name} holds no policy")
+    for policy in found:
+        _check_selectors(policy["spec"], f"{name}, {policy['metadata'].get('name')}")
+    return found
+
+
+def blocked(recording: Recording, policies: Sequence[Policy]) -> list[Blocked]:
+    """All flows of the recording that these policies would have blocked, in its order."""
+    return list(_Evaluation(recording.inventory, policies).blocked(recording.facts))
+
+
+def _flattened(documents: Iterable[Any], name: str) -> Iterator[Policy]:
+    for item in documents:
+        if not isinstance(item, dict):
+            raise UsageError(f"{name} holds something that is no Kubernetes object")
+        if item.get("kind") in ("List", "NetworkPolicyList"):
+            yield from _flattened(item.get("items") or (), name)
+        else:
+            yield item
+
+
+def _check_selectors(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for term in value.get("matchExpressions") or ():
+            if term.get("operator") not in _OPERATORS:
+                raise UsageError(f"{where}: operator {term.get('operator')!r} is none of {', '.join(_OPERATORS)}")
+        for inner in value.values():
+            _check_selectors(inner, where)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_selectors(inner, where)
+
+
+class _Evaluation:
+    def __init__(self, inventory: Inventory, policies: Sequence[Policy]) -> None:
+        self._inventory = inventory
+        self._peers = Peers(inventory)
+        self._policies = policies
+
+    def blocked(self, facts: Iterable[Fact]) -> Iterator[Blocked]:
+        for fact in facts:
+            pod = self._inventory.pod(fact["namespace"], fact["pod"])
+            if pod is None or pod.host_network or fact["protocol"] not in PROTOCOLS or is_own(fact):
+                continue
+            ingress = fact["direction"] == "ingress"
+            policies = [policy for policy in self._policies if self._isolates(policy, pod, ingress)]
+            if policies and not self._all_allowed(policies, fact, pod, ingress):
+                yield Blocked(
+                    **{name: fact[name] for name in ("namespace", "pod", "direction", "protocol", "remote", "port")},
+                    peer=self._peers.describe(fact),
+                    connections=fact["connections"],
+                    policies=tuple(policy["metadata"].get("name", "") for policy in policies),
+                )
+
+    def _all_allowed(self, policies: Sequence[Policy], fact: Fact, pod: Pod, ingress: bool) -> bool:
+        if ingress:
+            ends = [Endpoint(normal(fact["remote"]), self._peers.pod_at(fact["remote"]), fact["port"])]
+        else:
+            ends = self._peers.endpoints(fact)
+        return all(
+            any(self._allows(policy, end, pod, fact["protocol"], ingress) for policy in policies) for end in ends
+        )
+
+    def _isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
+        spec = policy["spec"]
+        if policy["metadata"]["namespace"] != pod.namespace or not selects(spec.get("podSelector"), pod.labels):
+            return False
+        types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+        return ("Ingress" if ingress else "Egress") in types
+
+    def _allows(self, policy: Policy, end: Endpoint, pod: Pod, protocol: str, ingress: bool) -> bool:
+        target = pod if ingress else end.pod
+        for rule in policy["spec"].get("ingress" if ingress else "egress") or ():
+            peers, ports = rule.get("from" if ingress else "to"), rule.get("ports")
+            if ports and not any(_has_port(port, protocol, end.port, target) for port in ports):
+                continue
+            if not peers or any(self._is_peer(peer, end, policy["metadata"]["namespace"]) for peer in peers):
+                return True
+        return False
+
+    def _is_peer(self, peer: Mapping[str, Any], end: Endpoint, namespace: str) -> bool:
+        if "ipBlock" in peer:
+            block, address = peer["ipBlock"], ipaddress.ip_address(end.address)
+            return _in_block(address, block["cidr"]) and not any(
+                _in_block(address, left_out) for left_out in block.get("except") or ()
+            )
+        if end.pod is None:
+            return False
+        if "namespaceSelector" in peer:
+            if not selects(peer["namespaceSelector"], self._namespace_labels(end.pod.namespace)):
+                return False
+        elif end.pod.namespace != namespace:
+            return False
+        return selects(peer.get("podSelector"), end.pod.labels)
+
+    def _namespace_labels(self, name: str) -> Mapping[str, str]:
+        return {NAMESPACE_LABEL: name, **self._inventory.namespaces.get(name, {})}
+
+
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector selects; an empty one selects all."""
+    selector = selector or {}
+    wanted = selector.get("matchLabels") or {}
+    return wanted.items() <= labels.items() and all(
+        _holds(term, labels) for term in selector.get("matchExpressions") or ()
+    )
+
+
+def _holds(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    key, values = term["key"], term.get("values") or ()
+    match term["operator"]:
+        case "In":
+            return key in labels and labels[key] in values
+        case "NotIn":
+            return key not in labels or labels[key] not in values
+        case "Exists":
+            return key in labels
+        case _:
+            return key not in labels
+
+
+def _has_port(wanted: Mapping[str, Any], protocol: str, port: int, target: Pod | None) -> bool:
+    if wanted.get("protocol", "TCP") != protocol:
+        return False
+    number = wanted.get("port")
+    if number is None:
+        return True
+    if isinstance(number, str):
+        named = target.ports if target else ()
+        return any((item.name, item.protocol, item.port) == (number, protocol, port) for item in named)
+    return bool(number <= port <= wanted.get("endPort", number))
+
+
+def _in_block(address: ipaddress.IPv4Address | ipaddress.IPv6Address, cidr: str) -> bool:
+    return address in ipaddress.ip_network(cidr, strict=False)

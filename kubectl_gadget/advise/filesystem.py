@@ -1,0 +1,191 @@
+"""`advise filesystem`: can readOnlyRootFilesystem be set, and which volumes does that need?
+
+A write is an open that may write, and each call that makes, removes, renames or changes a file. Where an open lies the
+kernel tells; a path that was only named lies on the longest mount above it, of those that opens and the pod's
+description tell. The trap: an emptyDir hides what the image has in its place, so folders that hold programs and
+settings are no places for one, and everything that was written there has to move first.
+"""
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.inventory import Inventory
+from kubectl_gadget.advise.recording import Fact, FactKind, Recording
+
+KIND = FactKind(
+    ("namespace", "pod", "container", "operation", "directory", "mount", "fstype", "refused", "comm"), ("count",)
+)
+_RUNTIME = "runc:["
+_ALWAYS_MOUNTED = (
+    "/proc",
+    "/dev",
+    "/sys",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/run/secrets/kubernetes.io/serviceaccount",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+)
+"""What runtimes and the kubelet mount in each container."""
+_IMAGE_TEXT = (
+    "/ /bin /etc /lib /lib64 /opt /sbin /usr /usr/bin /usr/lib /usr/local /usr/local/bin /usr/local/lib /usr/sbin "
+    "/usr/share /var /var/lib"
+)
+_IMAGE_FOLDERS = frozenset(_IMAGE_TEXT.split())
+"""Where an image has what it needs, so that no empty volume can be there."""
+_READ_ONLY_ERROR = "EROFS"
+_MOST_EXAMPLES = 3
+
+
+def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
+    """From a row of trace open --write --resolve, or of trace file."""
+    comm, errno = row["comm"] or "", row["error"]
+    if not row.get("container") or comm.startswith(_RUNTIME) or errno not in ("", _READ_ONLY_ERROR):
+        return
+    opened = "operation" not in row
+    paths = [row["resolved"] or row["path"]] if opened else [row["path"], _new_name(row)]
+    for path in paths:
+        if path and path.startswith("/"):
+            yield {
+                **{name: row[name] for name in ("namespace", "pod", "container")},
+                "operation": "open" if opened else row["operation"],
+                "directory": _folder_for(posixpath.normpath(path), "open" if opened else row["operation"]),
+                "mount": (row["mount"] or "") if opened else "",
+                "fstype": (row["fstype"] or "") if opened else "",
+                "refused": errno == _READ_ONLY_ERROR,
+                "comm": comm,
+                "path": posixpath.normpath(path),
+                "count": 1,
+            }
+
+
+def _folder_for(path: str, operation: str) -> str:
+    """Which folder has to be writable. One that is made among the image's own may itself be the volume."""
+    parent = posixpath.dirname(path)
+    return path if operation == "mkdir" and parent in _IMAGE_FOLDERS else parent
+
+
+def _new_name(row: Mapping[str, Any]) -> str | None:
+    """What a symbolic or a hard link leads to is not written."""
+    return row["to"] if row["operation"] == "rename" else None
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What one container writes to its root file system."""
+
+    folders: tuple[str, ...]
+    """that a volume each makes writable"""
+    obstacles: tuple[str, ...]
+    """where no volume can be"""
+    examples: Mapping[str, tuple[str, ...]]
+    """of both: who wrote which file there"""
+    elsewhere: tuple[str, ...]
+    """mounts that are written to, and stay"""
+
+
+def writes(facts: Sequence[Fact], mounted: Iterable[str]) -> Writes:
+    """`mounted`: where the container's volumes are."""
+    mounts = {fact["mount"] for fact in facts if fact["mount"]} | set(mounted) | set(_ALWAYS_MOUNTED)
+    folders: dict[str, dict[str, None]] = {}
+    elsewhere: dict[str, None] = {}
+    for fact in facts:
+        mount = fact["mount"] or _mount_of(fact["path"], mounts)
+        if mount == "/":
+            example = f"{fact['path']} ({fact['comm'] or '-'}, {fact['operation']}{', refused' * fact['refused']})"
+            folders.setdefault(fact["directory"], {})[example] = None
+        else:
+            elsewhere[mount] = None
+    obstacles = sorted(folders.keys() & _IMAGE_FOLDERS)
+    places = [folder for folder in sorted(folders) if folder not in _IMAGE_FOLDERS]
+    tops = [folder for folder in places if not any(_is_below(folder, other) for other in places if other != folder)]
+    return Writes(
+        tuple(tops),
+        tuple(obstacles),
+        {
+            place: tuple(text for folder in sorted(folders) if _belongs(folder, place) for text in folders[folder])
+            for place in (*tops, *obstacles)
+        },
+        tuple(sorted(elsewhere)),
+    )
+
+
+def _belongs(folder: str, place: str) -> bool:
+    return folder == place or (place not in _IMAGE_FOLDERS and _is_below(folder, place))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _mount_of(path: str, mounts: Iterable[str]) -> str:
+    return max((mount for mount in mounts if _is_below(path, mount)), key=len, default="/")
+
+
+def advise(recording: Recording) -> list[Document]:
+    """One patch for each workload."""
+    found = {
+        item: writes(facts, _mounted(recording.inventory, facts, item))
+        for item, facts in by_container(recording.facts, recording.inventory, recording.watched).items()
+    }
+    documents = []
+    for workload, items in by_workload(found).items():
+        patches = [_set(item, found[item]) for item in items]
+        volumes = [
+            {"name": mount["name"], "emptyDir": {}} for item in patches for mount in item.fields.get(_MOUNTS, ())
+        ]
+        comments = (*(line for item in items for line in _comments(item, found[item])), *patch_hints(workload))
+        body = patch(workload, patches, {"volumes": volumes} if volumes else {})
+        documents.append(Document(body, comments, items[0].file_name))
+    return documents
+
+
+_MOUNTS = "volumeMounts"
+
+
+def _mounted(inventory: Inventory, facts: Sequence[Fact], item: ContainerOf) -> list[str]:
+    pods = (inventory.pod(namespace, pod) for namespace, pod in {(fact["namespace"], fact["pod"]) for fact in facts})
+    return [mount.path for pod in pods if pod for mount in pod.mounts if mount.container == item.container]
+
+
+def _set(item: ContainerOf, found: Writes) -> ContainerPatch:
+    fields: dict[str, Any] = {"securityContext": {"readOnlyRootFilesystem": not found.obstacles}}
+    if found.folders and not found.obstacles:
+        fields[_MOUNTS] = [{"name": _volume_name(item, folder), "mountPath": folder} for folder in found.folders]
+    return ContainerPatch(item.container, item.init, fields)
+
+
+def _volume_name(item: ContainerOf, folder: str) -> str:
+    """A DNS label (RFC 1123) that says what it is for."""
+    text = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{item.container}{folder}".lower())
+    if len(text) <= 63:
+        return text.strip("-")
+    import zlib
+
+    return f"{text[:54].strip('-')}-{zlib.crc32(folder.encode()):08x}"
+
+
+def _comments(item: ContainerOf, found: Writes) -> Iterator[str]:
+    if found.obstacles:
+        yield f"{item}: the root file system cannot be read-only yet; first move what is written to"
+    elif found.folders:
+        yield f"{item}: the root file system can be read-only, with a volume in place of"
+    else:
+        yield f"{item}: nothing was written to the root file system."
+    for place in found.obstacles or found.folders:
+        yield f"  {place}: {_some(found.examples[place])}"
+    if found.obstacles and found.folders:
+        yield f"  volumes would do for {', '.join(found.folders)}"
+    elif found.folders:
+        yield "  An emptyDir is empty at first: what the image has in its place is hidden, and it goes with the pod."
+    if found.elsewhere:
+        yield f"  written, and no part of it: {', '.join(found.elsewhere)}"
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - _MOST_EXAMPLES
+    return ", ".join(texts[:_MOST_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

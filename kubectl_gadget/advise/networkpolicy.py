@@ -1,0 +1,221 @@
+"""`advise networkpolicy`: for each workload a policy that allows exactly what was seen.
+
+NetworkPolicy is https://kubernetes.io/docs/concepts/services-networking/network-policies/. Answers are not rules: a
+policy lets back in what belongs to a connection that it let out. The trap: pods that take part in no flow get no policy
+here, so the advice of a quiet hour isolates nobody by mistake; and policies add up, so one whose labels select other
+pods as well allows these the same.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.advise.documents import Document
+from kubectl_gadget.advise.inventory import Pod, Workload
+from kubectl_gadget.advise.peers import NAMESPACE_LABEL, Flow, Peer, Peers
+from kubectl_gadget.advise.recording import Fact, FactKind, Recording
+
+KIND = FactKind(
+    ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),
+    ("connections", "sent_packets", "received_packets"),
+)
+FORMATS = ("kubernetes", "cilium")
+_MANY_ADDRESSES = 20
+Ports = tuple[tuple[str, int], ...]
+
+
+def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
+    """From a row of top flow."""
+    if row.get("pod"):
+        yield {name: row[name] for name in (*KIND.key, *KIND.sums)} | {"container": row["container"]}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pods that one policy is for, and what it has to allow."""
+
+    workload: Workload
+    labels: dict[str, str]
+    flows: tuple[Flow, ...]
+    shared_with: tuple[str, ...]
+    """other workloads that have the same labels"""
+
+
+def subjects(recording: Recording) -> list[Subject]:
+    """One for each workload that policies can select."""
+    peers = Peers(recording.inventory)
+    found: dict[Workload, list[Fact]] = {}
+    for fact in recording.facts:
+        if _pod_of(recording, fact) is not None:
+            found.setdefault(recording.inventory.workload(fact["namespace"], fact["pod"]), []).append(fact)
+    made = []
+    for workload, facts in sorted(found.items(), key=lambda item: str(item[0])):
+        labels = _common_labels([pod for fact in facts if (pod := _pod_of(recording, fact))])
+        flows = dict.fromkeys(flow for fact in facts for flow in peers.flows(fact))
+        if not labels or _why_not(recording, facts[0]):
+            continue
+        others = {str(pod.workload) for pod in peers.selected(workload.namespace, labels)} - {str(workload)}
+        made.append(Subject(workload, labels, tuple(flows), tuple(sorted(others))))
+    return made
+
+
+def _pod_of(recording: Recording, fact: Fact) -> Pod | None:
+    return recording.inventory.pod(fact["namespace"], fact["pod"])
+
+
+def _common_labels(pods: Sequence[Pod]) -> dict[str, str]:
+    first, *others = [pod.selecting_labels.items() for pod in pods]
+    return {name: value for name, value in first if all((name, value) in items for items in others)}
+
+
+def _why_not(recording: Recording, fact: Fact) -> str | None:
+    """Why no policy can be made for the pod of this fact."""
+    pod = _pod_of(recording, fact)
+    if pod is None:
+        return "was not among the cluster's pods, so its labels are not known"
+    if pod.host_network:
+        return "uses its node's network, which no network policy concerns"
+    if not pod.selecting_labels:
+        return "has no labels of its own that a policy could select"
+    return None
+
+
+def warnings(recording: Recording) -> Iterator[str]:
+    """Pods that get no policy, and why."""
+    told: dict[str, str] = {}
+    for fact in recording.facts:
+        if reason := _why_not(recording, fact):
+            told[f"{fact['namespace']}/{fact['pod']}"] = reason
+    for name, reason in sorted(told.items()):
+        yield f"{name} {reason}"
+    if recording.facts and not recording.inventory.nodes and not recording.inventory.services:
+        yield "no services and nodes are known, so addresses of theirs stay addresses"
+
+
+def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
+    """One policy for each workload."""
+    make = _kubernetes if format == "kubernetes" else _cilium
+    return [
+        Document(make(subject), tuple(_comments(subject)), f"{subject.workload.namespace}-{subject.workload.name}")
+        for subject in subjects(recording)
+    ]
+
+
+def rules(flows: Iterable[Flow], ingress: bool) -> dict[Ports, list[Peer]]:
+    """Peers by the ports that they need: a rule allows each of its peers each of its ports, so these are the same."""
+    ports: dict[Peer, set[tuple[str, int]]] = {}
+    for flow in flows:
+        if flow.ingress is ingress:
+            ports.setdefault(flow.peer, set()).add((flow.protocol, flow.port))
+    found: dict[Ports, list[Peer]] = {}
+    for peer, needed in ports.items():
+        found.setdefault(tuple(sorted(needed)), []).append(peer)
+    return {key: sorted(peers, key=_order) for key, peers in sorted(found.items())}
+
+
+def _order(peer: Peer) -> tuple[Any, ...]:
+    return (peer.namespace == "", peer.namespace, peer.labels, peer.address)
+
+
+def _kubernetes(subject: Subject) -> dict[str, Any]:
+    def peer_of(peer: Peer) -> dict[str, Any]:
+        if peer.address:
+            return {"ipBlock": {"cidr": peer.cidr}}
+        where = {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: peer.namespace}}}
+        pods = {"podSelector": {"matchLabels": dict(peer.labels)}}
+        return pods if peer.namespace == subject.workload.namespace else {**where, **pods}
+
+    def rules_of(ingress: bool) -> list[dict[str, Any]]:
+        return [
+            {
+                "from" if ingress else "to": [peer_of(peer) for peer in peers],
+                "ports": [{"protocol": protocol, "port": port} for protocol, port in ports],
+            }
+            for ports, peers in rules(subject.flows, ingress).items()
+        ]
+
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": subject.workload.name, "namespace": subject.workload.namespace},
+        "spec": {
+            "podSelector": {"matchLabels": subject.labels},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": rules_of(True),
+            "egress": rules_of(False),
+        },
+    }
+
+
+def _cilium(subject: Subject) -> dict[str, Any]:
+    """https://docs.cilium.io/en/stable/security/policy/: the peers of a rule there are all of one kind."""
+
+    def kinds(peers: Sequence[Peer], way: str) -> Iterator[dict[str, Any]]:
+        pods = [peer for peer in peers if not peer.address]
+        entities = sorted({entity for peer in peers for entity in _ENTITIES.get(peer.kind, ())})
+        blocks = [peer.cidr for peer in peers if peer.address and peer.kind not in _ENTITIES]
+        if pods:
+            yield {f"{way}Endpoints": [{"matchLabels": _cilium_labels(peer)} for peer in pods]}
+        if entities:
+            yield {f"{way}Entities": entities}
+        if blocks:
+            yield {f"{way}CIDR": blocks}
+
+    def rules_of(ingress: bool) -> list[dict[str, Any]]:
+        way = "from" if ingress else "to"
+        made = [
+            {**chosen, "toPorts": [{"ports": [{"port": str(port), "protocol": name} for name, port in ports]}]}
+            for ports, peers in rules(subject.flows, ingress).items()
+            for chosen in kinds(peers, way)
+        ]
+        # A direction with no rule at all would be left open; an empty rule closes it.
+        return made or [{}]
+
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": subject.workload.name, "namespace": subject.workload.namespace},
+        "spec": {
+            "endpointSelector": {"matchLabels": subject.labels},
+            "ingress": rules_of(True),
+            "egress": rules_of(False),
+        },
+    }
+
+
+_ENTITIES = {"node": ("host", "remote-node"), "api": ("kube-apiserver",)}
+
+
+def _cilium_labels(peer: Peer) -> dict[str, str]:
+    return {"k8s:io.kubernetes.pod.namespace": peer.namespace, **dict(peer.labels)}
+
+
+def _comments(subject: Subject) -> Iterator[str]:
+    yield f"{subject.workload}"
+    if subject.shared_with:
+        yield f"  its labels select these, too, which are then allowed the same: {', '.join(subject.shared_with)}"
+    for ingress, word in ((True, "from"), (False, "to")):
+        yield from _directions(subject, ingress, word)
+
+
+def _directions(subject: Subject, ingress: bool, word: str) -> Iterator[str]:
+    notes: dict[str, list[Flow]] = {}
+    for flow in subject.flows:
+        if flow.ingress is ingress:
+            where = f"{flow.peer.address}, {flow.peer.note}" if flow.peer.address else flow.peer.note
+            notes.setdefault(where, []).append(flow)
+    if not notes:
+        yield f"  nothing went {'in' if ingress else 'out'}, so nothing is let {'in' if ingress else 'out'}"
+    for where, flows in sorted(notes.items())[:_MANY_ADDRESSES]:
+        ports = ", ".join(dict.fromkeys(f"{flow.port}/{flow.protocol}" for flow in flows))
+        silent = "" if any(flow.answered for flow in flows) else "; never answered, remove it if that is right"
+        yield f"  {word} {where}: {ports}{silent}{_hint(flows)}"
+    if len(notes) > _MANY_ADDRESSES:
+        yield f"  and {len(notes) - _MANY_ADDRESSES} more; blocks that hold several addresses may be better"
+
+
+def _hint(flows: Sequence[Flow]) -> str:
+    if all(flow.peer.kind == "node" and flow.ingress for flow in flows):
+        return "; kubelet's probes, which most network plugins always let in, or a NodePort"
+    asks = {(flow.protocol, flow.port) for flow in flows if not flow.ingress}
+    return "; long answers come over 53/TCP" if ("UDP", 53) in asks and ("TCP", 53) not in asks else ""

@@ -1,0 +1,199 @@
+"""Whom an address belongs to: pods by labels, services by backends, nodes, or nobody that the cluster knows.
+
+The trap: a program that calls a service sees the service's address, but what enforces policies sees the backend's,
+so a service becomes its backends with their ports here. And pods on the host's network have their node's address.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Port, Service
+from kubectl_gadget.advise.recording import Fact
+
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One end of a flow as policies name it: pods of a namespace with labels, or an address."""
+
+    namespace: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    address: str = ""
+    """set when there are no labels to go by"""
+    kind: str = "pods"
+    """pods, node, api (the API server itself) or outside"""
+    note: str = field(default="", compare=False)
+
+    @property
+    def cidr(self) -> str:
+        """The address as a block of one."""
+        return f"{self.address}/{ipaddress.ip_address(self.address).max_prefixlen}"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What a policy has to allow: to or from a peer, on one port. One that was seen may become several of these."""
+
+    ingress: bool
+    peer: Peer
+    protocol: str
+    port: int
+    answered: bool = True
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What in the end is talked to."""
+
+    address: str
+    pod: Pod | None
+    port: int
+
+
+class Peers:
+    """Answers from one inventory."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._pods: dict[str, Pod] = {}
+        for pod in inventory.pods:
+            if not pod.host_network:
+                self._pods |= dict.fromkeys(map(normal, pod.addresses), pod)
+        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in node.addresses}
+        self._services: dict[str, Service] = {normal(ip): item for item in inventory.services for ip in item.addresses}
+
+    def pod_at(self, address: str) -> Pod | None:
+        """The pod with this address."""
+        return self._pods.get(normal(address))
+
+    def flows(self, fact: Fact) -> Iterator[Flow]:
+        """What a fact of top flow asks policies for; nothing for what they never concern."""
+        remote, protocol = normal(fact["remote"]), fact["protocol"]
+        if protocol not in PROTOCOLS or is_own(fact):
+            return
+        ingress = fact["direction"] == "ingress"
+        answered = bool(fact["sent_packets"] and fact["received_packets"])
+        service = None if ingress else self._services.get(remote)
+        if service is None:
+            yield Flow(ingress, self.peer(remote), protocol, fact["port"], answered)
+        else:
+            for peer, port in self._backends(service, remote, protocol, fact["port"]):
+                yield Flow(ingress, peer, protocol, port, answered)
+
+    def peer(self, address: str) -> Peer:
+        """Who has this address."""
+        pod = self._pods.get(address)
+        if pod is not None:
+            labels = pod.selecting_labels
+            note = f"{pod.workload}" if labels else f"the pod {pod.namespace}/{pod.name}, which has no labels"
+            return pods_peer(pod.namespace, labels, note) if labels else Peer(address=address, note=note)
+        if (node := self._nodes.get(address)) is not None:
+            return Peer(address=address, kind="node", note=f"the node {node.name}")
+        return Peer(address=address, kind="outside", note=_outside(address))
+
+    def _backends(self, service: Service, remote: str, protocol: str, port: int) -> Iterator[tuple[Peer, int]]:
+        name = f"the service {service.namespace}/{service.name}"
+        of_service = _port_of(service, protocol, port)
+        if of_service is None:
+            yield Peer(address=remote, kind="outside", note=f"{name}, which has no port {port}"), port
+        elif service.selector:
+            for target in self._targets(service, of_service):
+                yield pods_peer(service.namespace, service.selector, name), target
+        else:
+            yield from self._fixed_backends(service, of_service, name)
+
+    def _fixed_backends(self, service: Service, port: Port, name: str) -> Iterator[tuple[Peer, int]]:
+        is_api = (service.namespace, service.name) == ("default", "kubernetes")
+        for end in self._fixed_endpoints(service, port):
+            peer = self.peer(end.address)
+            if peer.address:
+                peer = Peer(address=peer.address, kind="api" if is_api else peer.kind, note=name)
+            yield peer, end.port
+
+    def _fixed_endpoints(self, service: Service, port: Port) -> list[Endpoint]:
+        found = [item for item in service.backends if item[1] == port.protocol]
+        numbered = [item for item in found if item[2] == port.target]
+        return [Endpoint(normal(address), self.pod_at(address), number) for address, _, number in numbered or found]
+
+    def _targets(self, service: Service, port: Port) -> list[int]:
+        """Where a service's port leads to on its backends, which may name it, each for itself."""
+        pods = self.selected(service.namespace, service.selector)
+        found = {number for pod in pods for number in _target_on(pod, port)}
+        return sorted(found) or [port.target if isinstance(port.target, int) and port.target else port.port]
+
+    def endpoints(self, fact: Fact) -> list[Endpoint]:
+        """Whom a flow that went out may have reached: of a service, each of its backends."""
+        remote = normal(fact["remote"])
+        service = self._services.get(remote)
+        port = None if service is None else _port_of(service, fact["protocol"], fact["port"])
+        if service is None or port is None:
+            found = []
+        elif service.selector:
+            pods = self.selected(service.namespace, service.selector)
+            found = [
+                Endpoint(normal(address), pod, number)
+                for pod in pods
+                for address in pod.addresses
+                for number in _target_on(pod, port)
+            ]
+        else:
+            found = self._fixed_endpoints(service, port)
+        return found or [Endpoint(remote, self.pod_at(remote), fact["port"])]
+
+    def describe(self, fact: Fact) -> str:
+        """Who is at the other end, for people."""
+        remote = normal(fact["remote"])
+        service = self._services.get(remote)
+        if service is not None:
+            return f"service {service.namespace}/{service.name}"
+        if (pod := self._pods.get(remote)) is not None:
+            return f"pod {pod.namespace}/{pod.name}"
+        node = self._nodes.get(remote)
+        return remote if node is None else f"node {node.name}"
+
+    def selected(self, namespace: str, labels: dict[str, str]) -> list[Pod]:
+        """The pods with all of these labels."""
+        return [
+            pod for pod in self._inventory.pods if pod.namespace == namespace and labels.items() <= pod.labels.items()
+        ]
+
+
+def _port_of(service: Service, protocol: str, port: int) -> Port | None:
+    return next((item for item in service.ports if (item.protocol, item.port) == (protocol, port)), None)
+
+
+def _target_on(pod: Pod, port: Port) -> list[int]:
+    """A service's port on one backend, which may name it; none when it has no port of that name."""
+    if isinstance(port.target, int):
+        return [port.target or port.port]
+    return [item.port for item in pod.ports if (item.name, item.protocol) == (port.target, port.protocol)]
+
+
+def pods_peer(namespace: str, labels: dict[str, str], note: str = "") -> Peer:
+    """Pods by their labels."""
+    return Peer(namespace, tuple(sorted(labels.items())), note=note)
+
+
+def normal(address: str) -> str:
+    """One spelling for each address; IPv4 in IPv6 is IPv4."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def is_own(fact: Fact) -> bool:
+    """Whether a pod talks to itself, which no policy can forbid."""
+    remote = ipaddress.ip_address(normal(fact["remote"]))
+    return remote.is_loopback or (bool(fact.get("local")) and normal(fact["local"]) == str(remote))
+
+
+def _outside(address: str) -> str:
+    found = ipaddress.ip_address(address)
+    if found.is_multicast:
+        return "a multicast group"
+    if found.is_link_local:
+        return "on the node's own link, such as a DNS cache or a metadata service"
+    return "no pod, service or node that was known"

@@ -1,0 +1,159 @@
+"""What was watched, as a file: JSON lines that name the runs, the cluster's objects as they were, and the facts.
+
+    {"recording": "networkpolicy", "version": 1}
+    {"run": {"began": "2026-01-01T12:00:00Z", "seconds": 600.0, "nodes": ["n1"], "lost": 0}}
+    {"pod": {…}}  {"service": {…}}  {"node": {…}}  {"namespace": {…}}
+    {"container": {…}}
+    {"fact": {"namespace": "shop", "pod": "web-1", …, "count": 7}}
+
+A fact is all rows that agree in what matters to an advisor, with their sums. The trap: a recording holds what the
+cluster was like then, so advice from it never looks at a cluster; several recordings are one as if watched at once.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.errors import UsageError
+
+VERSION = 1
+Fact = dict[str, Any]
+Watched = tuple[str, str, str]
+"""Namespace, pod and container."""
+
+
+@dataclass(frozen=True)
+class FactKind:
+    """Which members of a fact are its key, and which add up; what else it has is of the first one seen."""
+
+    key: tuple[str, ...]
+    sums: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One time of watching."""
+
+    began: str
+    """RFC 3339"""
+    seconds: float
+    nodes: tuple[str, ...]
+    lost: int
+    """events that are missing"""
+    failed: tuple[str, ...] = ()
+    """nodes that were not seen to the end"""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Run":
+        """From a recording."""
+        return cls(**{**value, "nodes": tuple(value["nodes"]), "failed": tuple(value["failed"])})
+
+
+@dataclass
+class Recording:
+    """All that advice is based on."""
+
+    advisor: str
+    kind: FactKind
+    runs: list[Run] = field(default_factory=list)
+    inventory: Inventory = field(default_factory=Inventory)
+    watched: list[Watched] = field(default_factory=list)
+    """containers that were there, those too that did nothing"""
+    _facts: dict[tuple[Any, ...], Fact] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> list[Fact]:
+        """In the order in which they were first seen."""
+        return list(self._facts.values())
+
+    @property
+    def seconds(self) -> float:
+        """How long was watched in all."""
+        return sum(run.seconds for run in self.runs)
+
+    def add(self, facts: Iterable[Fact]) -> None:
+        """Adds to what is known."""
+        for fact in facts:
+            key = tuple(fact.get(name) for name in self.kind.key)
+            known = self._facts.get(key)
+            if known is None:
+                self._facts[key] = dict(fact)
+            else:
+                for name in self.kind.sums:
+                    known[name] += fact[name]
+
+    def watch(self, containers: Iterable[Watched]) -> None:
+        """Notes containers that were watched, each once."""
+        self.watched = list(dict.fromkeys([*self.watched, *containers]))
+
+    def keep_only(self, namespace: str | None, pods: Sequence[str], containers: Sequence[str]) -> None:
+        """Forgets facts of others; nothing given: of nobody."""
+
+        def wanted(of_namespace: str, pod: str, container: str) -> bool:
+            return (
+                namespace in (None, of_namespace)
+                and (not pods or pod in pods)
+                and (not containers or container in containers)
+            )
+
+        self.watched = [item for item in self.watched if wanted(*item)]
+        self._facts = {
+            key: fact for key, fact in self._facts.items() if wanted(fact["namespace"], fact["pod"], fact["container"])
+        }
+
+    def write(self, stream: TextIO) -> None:
+        """All of it. Raises OSError as the stream does."""
+        for line in self._lines():
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _lines(self) -> Iterator[Mapping[str, Any]]:
+        yield {"recording": self.advisor, "version": VERSION}
+        for run in self.runs:
+            yield {"run": asdict(run)}
+        for name, found in (
+            ("pod", self.inventory.pods),
+            ("service", self.inventory.services),
+            ("node", self.inventory.nodes),
+        ):
+            for item in found:
+                yield {name: asdict(item)}
+        for namespace, pod, container in self.watched:
+            yield {"container": {"namespace": namespace, "pod": pod, "container": container}}
+        for namespace, labels in self.inventory.namespaces.items():
+            yield {"namespace": {"name": namespace, "labels": labels}}
+        for fact in self._facts.values():
+            yield {"fact": fact}
+
+    def read(self, stream: TextIO, name: str) -> None:
+        """Adds what a recording says. Raises UsageError when it is none, or one for another advisor."""
+        inventory = self.inventory
+        take = {
+            "run": lambda value: self.runs.append(Run.from_json(value)),
+            "pod": lambda value: inventory.pods.append(Pod.from_json(value)),
+            "service": lambda value: inventory.services.append(Service.from_json(value)),
+            "node": lambda value: inventory.nodes.append(Node.from_json(value)),
+            "namespace": lambda value: inventory.namespaces.update({value["name"]: value["labels"]}),
+            "container": lambda value: self.watch([(value["namespace"], value["pod"], value["container"])]),
+            "fact": lambda value: self.add([value]),
+        }
+        for number, line in enumerate(stream, 1):
+            try:
+                entry = json.loads(line)
+                if number == 1:
+                    self._check_head(entry, name)
+                    continue
+                ((kind, value),) = entry.items()
+                take[kind](value)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{name}, line {number}: this is no line of a recording: {error!r}") from None
+        inventory.forget_doubles()
+
+    def _check_head(self, entry: Any, name: str) -> None:
+        if not isinstance(entry, dict) or "recording" not in entry:
+            raise UsageError(f"{name} is no recording", "a file that --record wrote")
+        if entry["recording"] != self.advisor:
+            raise UsageError(f"{name} was recorded for advise {entry['recording']}", f"advise {entry['recording']}")
+        if entry.get("version") != VERSION:
+            raise UsageError(f"{name} was written by another version of this program ({entry.get('version')})")

@@ -1,0 +1,167 @@
+"""`advise seccomp`: a profile for each container from the system calls that it began.
+
+Profiles are in the form of Docker and of the OCI runtime specification (config-linux.md, Seccomp). Calls that the
+container's present profile refuses are not in it: the kernel refuses them before its tracepoint.
+
+The trap: a profile binds the runtime as well, from when it loads it until the container's program begins, so what runc
+needs for that is always in it (measured with runc 1.1 built with Go 1.24, and read from its source).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas
+from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.recording import Fact, FactKind, Recording
+from kubectl_gadget.errors import UsageError
+
+KIND = FactKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
+FORMATS = ("profile", "patch", "SeccompProfile")
+ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+_RUNTIME_TEXT = (
+    # To give up rights, when the profile was loaded before (allowPrivilegeEscalation is not false) …
+    "capget capset chdir prctl setgid setgroups setuid getcwd "
+    # … to find the program, wait for `start`, and close descriptors …
+    "close close_range execve faccessat faccessat2 fcntl fstat fstatfs getdents64 getppid newfstatat openat pipe2 "
+    "prlimit64 read readlinkat statfs write "
+    # … and what Go's runtime does by itself at any time.
+    "brk epoll_create1 epoll_ctl epoll_pwait eventfd2 exit exit_group futex getpid getrandom gettid madvise mmap "
+    "mprotect munmap nanosleep restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield "
+    "set_robust_list sigaltstack tgkill"
+)
+RUNTIME = frozenset(_RUNTIME_TEXT.split())
+"""What runc calls after it may have loaded the profile."""
+_NEW_NAMESPACES = 0x7E020000
+"""All of CLONE_NEW…; a thread has none of them."""
+_ENOSYS = 38
+_32_BIT = "32-bit:"
+
+
+def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
+    """From a row of top syscalls --begun; `architecture` is that of its node."""
+    if row.get("container"):
+        yield {name: row[name] for name in ("namespace", "pod", "container", "architecture", "syscall", "count")}
+
+
+def profile(facts: Iterable[Fact]) -> dict[str, Any]:
+    """The profile that allows what these facts say, and what the runtime needs."""
+    facts = list(facts)
+    seen = {
+        fact["syscall"] for fact in facts if not fact["syscall"].startswith(_32_BIT) and not fact["syscall"].isdigit()
+    }
+    calls: list[dict[str, Any]] = [{"names": sorted(seen | RUNTIME), "action": "SCMP_ACT_ALLOW"}]
+    if "clone" not in seen:
+        threads = {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+        calls.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [threads]})
+    if "clone3" not in seen:
+        # Its flags cannot be looked at; with ENOSYS, libraries use clone.
+        calls.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+    architectures = sorted(
+        {ARCHITECTURES[fact["architecture"]] for fact in facts if fact["architecture"] in ARCHITECTURES}
+    )
+    return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures, "syscalls": calls}
+
+
+def merge(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """`earlier` with what `new` allows beyond it; conditions and actions of the earlier one stay."""
+    merged: dict[str, Any] = json.loads(json.dumps(earlier))
+    rules = merged.setdefault("syscalls", [])
+    free = [rule for rule in rules if rule.get("action") == "SCMP_ACT_ALLOW" and not rule.get("args")]
+    known = {name for rule in free for name in _names(rule)}
+    wanted = set(new["syscalls"][0]["names"])
+    # What is allowed now must not be refused, or allowed on conditions, by an earlier rule.
+    for rule in list(rules):
+        if rule in free:
+            continue
+        if left := [name for name in _names(rule) if name not in wanted]:
+            rule["names"] = left
+            rule.pop("name", None)
+        else:
+            rules.remove(rule)
+    mentioned = {name for rule in rules for name in _names(rule)}
+    if missing := sorted(wanted - known):
+        rules.append({"names": missing, "action": "SCMP_ACT_ALLOW"})
+    rules += [rule for rule in new["syscalls"][1:] if not mentioned.intersection(rule["names"])]
+    if "archMap" not in merged:
+        merged["architectures"] = sorted({*(merged.get("architectures") or ()), *new["architectures"]})
+    return merged
+
+
+def read_profile(text: str, name: str) -> dict[str, Any]:
+    """An earlier profile. Raises UsageError when it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is no JSON: {error}", "a profile that --format profile printed") from None
+    if not isinstance(found, dict) or "defaultAction" not in found:
+        raise UsageError(f"{name} is no seccomp profile: it has no defaultAction")
+    if found["defaultAction"] == "SCMP_ACT_ALLOW":
+        raise UsageError(f"{name} allows all calls but some, and such a profile cannot be added to")
+    return found
+
+
+def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None = None) -> list[Document]:
+    """One profile for each container of each workload, or one patch for each workload."""
+    found = by_container(recording.facts, recording.inventory)
+    profiles = {item: _merged(profile(facts), earlier) for item, facts in found.items()}
+    if format == "patch":
+        return [
+            Document(
+                patch(workload, [_set_profile(item) for item in items]), _patch_comments(items), items[0].file_name
+            )
+            for workload, items in by_workload(found).items()
+        ]
+    if format == "SeccompProfile":
+        return [
+            Document(_operator_object(item, profiles[item]), _comments(item, facts), item.file_name)
+            for item, facts in found.items()
+        ]
+    return [Document(profiles[item], _comments(item, facts), item.file_name) for item, facts in found.items()]
+
+
+def warnings(recording: Recording) -> Iterator[str]:
+    """What these facts have that a profile cannot say."""
+    for item, facts in by_container(recording.facts, recording.inventory).items():
+        if any(fact["syscall"].startswith(_32_BIT) for fact in facts):
+            yield f"{item} runs 32-bit programs, whose calls are not in the profile: it would stop them"
+        if unknown := sorted({fact["syscall"] for fact in facts if fact["syscall"].isdigit()}):
+            yield f"{item} makes calls that have no name here, and are not in the profile: {', '.join(unknown)}"
+
+
+def _merged(new: dict[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    return new if earlier is None else merge(new, earlier)
+
+
+def _names(rule: Mapping[str, Any]) -> Sequence[str]:
+    return rule.get("names") or ([rule["name"]] if "name" in rule else [])
+
+
+def _comments(item: ContainerOf, facts: Sequence[Fact]) -> tuple[str, ...]:
+    seen = len({fact["syscall"] for fact in facts})
+    pods = replicas(facts)
+    return (f"{item}: {seen} system calls seen, in {pods} pod{'s' if pods > 1 else ''}; the others are for runc.",)
+
+
+def _set_profile(item: ContainerOf) -> ContainerPatch:
+    fields = {"type": "Localhost", "localhostProfile": f"profiles/{item.file_name}.json"}
+    return ContainerPatch(item.container, item.init, {"securityContext": {"seccompProfile": fields}})
+
+
+def _patch_comments(items: Sequence[ContainerOf]) -> tuple[str, ...]:
+    where = "The profiles have to lie on each node, below /var/lib/kubelet/seccomp/ (--format profile --directory DIR):"
+    files = (f"  profiles/{item.file_name}.json" for item in items)
+    return (where, *files, *patch_hints(items[0].workload))
+
+
+def _operator_object(item: ContainerOf, found: Mapping[str, Any]) -> dict[str, Any]:
+    """For the security-profiles-operator, which brings it to the nodes; its CRD has no defaultErrnoRet."""
+    return {
+        "apiVersion": "security-profiles-operator.x-k8s.io/v1beta1",
+        "kind": "SeccompProfile",
+        "metadata": {
+            "name": "-".join((item.workload.name, item.container)).lower(),
+            "namespace": item.workload.namespace,
+        },
+        "spec": {key: value for key, value in found.items() if key in ("defaultAction", "architectures", "syscalls")},
+    }

@@ -1,0 +1,156 @@
+"""A run whose rows are not shown: they become facts for an advisor, beside a watch of the cluster's objects.
+
+The trap: the first Ctrl-C ends the watching, and what was seen until then is still wanted, so it is no failure here.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.advise.recording import Fact, Recording
+from kubectl_gadget.advise.recording import Run as RecordedRun
+from kubectl_gadget.cluster import kubeconfig
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.inventory import InventoryWatch, Keep
+from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.session.nodes import choose_nodes
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.preparation import prepare
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run import Run
+from kubectl_gadget.views.rows import MemberRows
+
+FactsOf = Callable[[Mapping[str, Any]], Iterable[Fact]]
+INTERVAL = 5.0
+"""seconds between two takings of sums: each row costs the client the same, however much it adds up"""
+
+
+class FactSink(Sink):
+    """Hands what an advisor makes of rows to a recording. The rows have their node's architecture, too."""
+
+    def __init__(self, recording: Recording, facts_of: FactsOf, several: bool) -> None:
+        self._recording = recording
+        self._facts_of = facts_of
+        self._members = MemberRows(event=several)
+
+    def write(self, rows: Rows) -> None:
+        """Of all rows: in what order they come does not matter here."""
+        for part in rows.parts:
+            for record in self._members.records(Rows([part])):
+                self._recording.add(self._facts_of({**record, "architecture": part.architecture}))
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write(rows)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing waits."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to watch for an advisor."""
+
+    recording: Recording
+    facts_of: FactsOf
+    whole_cluster: bool = False
+    """whether it names other pods than those that are watched, and services and nodes"""
+
+
+def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
+    """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. The run's exit code, 0 for
+    Ctrl-C. Raises GadgetError."""
+    progress = Progress(stderr, options.quiet, options.verbose)
+    sink = FactSink(order.recording, order.facts_of, len(options.gadgets) > 1)
+    options = replace(options, make_sink=lambda *_: sink)
+    code = asyncio.run(_observe(options, order, progress))
+    return 0 if code == 128 + signal.SIGINT else code
+
+
+async def _observe(options: RunOptions, order: Order, progress: Progress) -> int:
+    recording = order.recording
+    nodes = choose_nodes(options, progress)
+    await nodes.begin()
+    try:
+        run = Run(options, nodes, prepare(options, sys.stdout), progress)
+    except BaseException:
+        await nodes.close()
+        raise
+    began = datetime.now(UTC)
+    code = await (run.main() if options.local else _beside_inventory(options, order, run, progress))
+    recording.watch((item.namespace, item.pod, item.container) for item in run.watched)
+    if options.local:
+        _add_local(recording)
+    recording.runs.append(
+        RecordedRun(
+            began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seconds=round(run.seconds, 1),
+            nodes=tuple(run.states),
+            lost=run.lost,
+            failed=tuple(name for name, state in run.states.items() if state.error is not None or state.gaps),
+        )
+    )
+    return code
+
+
+async def _beside_inventory(options: RunOptions, order: Order, run: Run, progress: Progress) -> int:
+    cluster = kubeconfig.load(options.kube)
+    chosen = options.selection
+    namespace = chosen.namespace or (None if chosen.all_namespaces else cluster.namespace)
+    keep: dict[Resource, Keep] = {PODS: Pod.from_object}
+    if order.whole_cluster:
+        keep |= {SERVICES: _as_it_is, ENDPOINT_SLICES: _as_it_is, NODES: Node.from_object, NAMESPACES: _labels}
+    inventory = InventoryWatch(Api(cluster, progress.say), keep, namespace, progress.warn, order.whole_cluster)
+    watching = asyncio.create_task(inventory.watch(), name="inventory")
+    try:
+        await inventory.listed()
+        code = await run.main()
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+    _add(order.recording.inventory, inventory, order.whole_cluster)
+    return code
+
+
+def _labels(namespace: Object) -> tuple[str, dict[str, str]]:
+    return namespace["metadata"]["name"], dict(namespace["metadata"].get("labels") or {})
+
+
+def _as_it_is(found: Object) -> Object:
+    return found
+
+
+def _add(to: Inventory, inventory: InventoryWatch, whole_cluster: bool) -> None:
+    to.pods += inventory.found(PODS)
+    if whole_cluster:
+        slices = inventory.found(ENDPOINT_SLICES)
+        to.services += [Service.from_object(found, slices) for found in inventory.found(SERVICES)]
+        to.nodes += inventory.found(NODES)
+        to.namespaces.update(inventory.found(NAMESPACES))
+    to.forget_doubles()
+
+
+def _add_local(recording: Recording) -> None:
+    """Without a cluster, pods are known by their rows."""
+    for namespace, pod, _ in recording.watched:
+        if pod:
+            recording.inventory.add_local(namespace, pod)
+    for namespace, pod, address in _local_pods(recording.facts):
+        recording.inventory.add_local(namespace, pod, address)
+
+
+def _local_pods(facts: Iterable[Fact]) -> Iterator[tuple[str, str, str | None]]:
+    for fact in facts:
+        if fact["pod"]:
+            yield fact["namespace"], fact["pod"], fact.get("local")

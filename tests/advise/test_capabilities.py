@@ -1,0 +1,85 @@
+"""Which checks make a capability necessary."""
+
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.advise import capabilities
+from kubectl_gadget.advise.inventory import Inventory
+from kubectl_gadget.advise.recording import Recording
+from tests.advise.flows import WEB
+
+FIRST, NESTED = 0xEFFFFFFD, 4026532000
+CHOWN, SYS_ADMIN = 0, 21
+
+
+def row(capability: str = "CAP_CHOWN", number: int = CHOWN, **members: Any) -> dict[str, Any]:
+    return {
+        "namespace": WEB.namespace,
+        "pod": WEB.name,
+        "container": "main",
+        "comm": "app",
+        "capability": capability,
+        "capability_raw": number,
+        "effective_raw": (1 << 41) - 1,
+        "errno": 0,
+        "syscall": "fchownat",
+        "stack": ["cap_capable+0x1/0x2", "security_capable+0x1/0x2", "chown_common+0x1/0x2"],
+        "user_ns": FIRST,
+        **members,
+    }
+
+
+def need(*rows: dict[str, Any]) -> capabilities.Need:
+    made = Recording("capabilities", capabilities.KIND)
+    for item in rows:
+        made.add(capabilities.facts_of(item))
+    return capabilities.need(made.facts)
+
+
+def test_a_check_that_succeeded_makes_the_capability_necessary() -> None:
+    assert need(row(), row(), row("CAP_SYS_ADMIN", SYS_ADMIN)).used == ("CHOWN", "SYS_ADMIN")
+
+
+def test_a_refusal_names_who_asked_during_which_call() -> None:
+    found = need(row(errno=1, comm="tool"), row(errno=1, comm="tool"), row(errno=1, syscall="chown"))
+    assert found.used == ()
+    assert found.refused == {"CHOWN": ("tool (fchownat)", "app (chown)")}
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        ["cap_capable+0x83/0x110", "security_vm_enough_memory_mm+0x36/0x80", "dup_mmap+0x255/0x7e0"],
+        ["cap_capable+0x83/0x110", "ns_capable_noaudit+0x36/0x80", "ptrace_may_access+0x2/0x7e0"],
+    ],
+)
+def test_a_check_whose_refusal_changes_nothing_does_not_count(stack: list[str]) -> None:
+    for errno in (0, 1):
+        found = need(row("CAP_SYS_ADMIN", SYS_ADMIN, stack=stack, errno=errno))
+        assert (found.used, found.refused) == ((), {})
+    assert need(row("CAP_SYS_ADMIN", SYS_ADMIN, stack=stack), row("CAP_SYS_ADMIN", SYS_ADMIN)).used == ("SYS_ADMIN",)
+
+
+def test_what_the_runtime_does_before_the_program_begins_does_not_count() -> None:
+    assert need(row(comm="runc:[2:INIT]")).used == ()
+
+
+def test_rights_in_a_namespace_that_the_program_made_are_not_the_containers() -> None:
+    assert need(row(), row("CAP_SYS_ADMIN", SYS_ADMIN, user_ns=NESTED)).used == ("CHOWN",)
+    assert need(row("CAP_SYS_ADMIN", SYS_ADMIN, effective_raw=0)).used == ()
+    # A pod with a user namespace of its own is never seen in the first one.
+    assert need(row("CAP_SYS_ADMIN", SYS_ADMIN, user_ns=NESTED)).used == ("SYS_ADMIN",)
+
+
+def test_the_patch_drops_all_and_adds_what_was_used_also_for_containers_that_did_nothing() -> None:
+    made = Recording("capabilities", capabilities.KIND, inventory=Inventory([WEB]))
+    made.add(capabilities.facts_of(row()))
+    made.watch([(WEB.namespace, WEB.name, "main"), (WEB.namespace, WEB.name, "side")])
+    (document,) = capabilities.advise(made)
+    containers = document.body["spec"]["template"]["spec"]["containers"]
+    assert [(item["name"], item["securityContext"]["capabilities"]) for item in containers] == [
+        ("main", {"drop": ["ALL"], "add": ["CHOWN"]}),
+        ("side", {"drop": ["ALL"]}),
+    ]
+    assert "shop/deployment/web/side: used none." in document.comments

@@ -1,0 +1,201 @@
+"""Policies from flows: that they allow exactly what was seen, and whom they name how."""
+
+from typing import Any
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_gadget.advise import networkpolicy
+from kubectl_gadget.advise.documents import as_json, as_yaml
+from kubectl_gadget.advise.inventory import Inventory, Pod
+from kubectl_gadget.advise.recording import Fact, Recording
+from tests.advise.flows import BARE, DB, ON_HOST, WEB, WEB_2, flow, recording
+from tests.advise.plain_policy import End, allowed
+
+PODS = [
+    Pod(namespace, name, f"{namespace}/{name}", {"app": name}, addresses)
+    for namespace, name, addresses in (
+        ("one", "a", ("10.0.0.1", "fd00::1")),
+        ("one", "b", ("10.0.0.2",)),
+        ("two", "a", ("10.0.0.3", "fd00::3")),
+        ("two", "c", ("fd00::4",)),
+    )
+]
+OUTSIDE = ["198.51.100.7", "2001:db8::7", "::ffff:198.51.100.8", "224.0.0.251"]
+PROTOCOLS = ["TCP", "UDP", "SCTP"]
+PORTS = [53, 80, 65535]
+ENDS = [End(address, pod.namespace, tuple(pod.labels.items())) for pod in PODS for address in pod.addresses] + [
+    End(address.removeprefix("::ffff:")) for address in OUTSIDE
+]
+FACTS = st.builds(
+    flow,
+    st.sampled_from(PODS),
+    st.sampled_from(["ingress", "egress"]),
+    st.sampled_from([address for pod in PODS for address in pod.addresses] + OUTSIDE),
+    st.sampled_from(PORTS),
+    st.sampled_from(PROTOCOLS),
+)
+
+
+def policies(facts: list[Fact], pods: list[Pod] = PODS) -> list[dict[str, Any]]:
+    """As they come out of the YAML again."""
+    made = Recording("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(pods)))
+    made.add(facts)
+    return list(yaml.safe_load_all(as_yaml(networkpolicy.advise(made))))
+
+
+@given(st.lists(FACTS, max_size=25))
+def test_policies_allow_all_that_was_seen_and_nothing_else(facts: list[Fact]) -> None:
+    found = policies(facts)
+    by_address = {address: pod for pod in PODS for address in pod.addresses}
+    seen = set()
+    for fact in facts:
+        other = by_address.get(fact["remote"])
+        # A pod is known by its labels, and so has all of its addresses.
+        name = (other.namespace, other.name) if other else fact["remote"].removeprefix("::ffff:")
+        seen.add((fact["namespace"], fact["pod"], fact["direction"], name, fact["protocol"], fact["port"]))
+    own = {fact["namespace"] + "/" + fact["pod"] for fact in facts}
+    for pod in PODS:
+        if f"{pod.namespace}/{pod.name}" not in own:
+            continue
+        subject = End(pod.addresses[0], pod.namespace, tuple(pod.labels.items()))
+        for end in ENDS:
+            if end.namespace and by_address[end.address] is pod:
+                continue  # a pod may always talk to itself
+            name = (end.namespace, by_address[end.address].name) if end.namespace else end.address
+            for direction in ("ingress", "egress"):
+                for protocol in PROTOCOLS:
+                    for port in PORTS:
+                        wanted = (pod.namespace, pod.name, direction, name, protocol, port) in seen
+                        answer = allowed(found, subject, direction == "ingress", end, protocol, port)
+                        assert answer is wanted, (pod, end, direction, protocol, port)
+
+
+def only(*facts: Fact, format: str = "kubernetes") -> tuple[dict[str, Any], str]:
+    """The one policy that these flows make, and its comments."""
+    (document,) = networkpolicy.advise(recording(*facts), format)
+    return document.body, "\n".join(document.comments)
+
+
+def test_replicas_of_a_deployment_share_a_policy_by_the_labels_of_both() -> None:
+    policy, _ = only(flow(WEB, "ingress", "10.0.0.3", 80), flow(WEB_2, "egress", "10.0.0.3", 5432))
+    assert policy["apiVersion"] == "networking.k8s.io/v1"
+    assert policy["metadata"] == {"name": "web", "namespace": "shop"}
+    spec = policy["spec"]
+    assert spec["podSelector"] == {"matchLabels": {"app": "web"}}
+    peer = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "data"}},
+        "podSelector": {"matchLabels": {"app": "db"}},
+    }
+    assert spec["ingress"] == [{"from": [peer], "ports": [{"protocol": "TCP", "port": 80}]}]
+    assert spec["egress"] == [{"to": [peer], "ports": [{"protocol": "TCP", "port": 5432}]}]
+
+
+def test_a_pod_of_the_same_namespace_needs_no_namespace_selector() -> None:
+    policy, _ = only(flow(WEB, "egress", "10.0.0.2", 80))
+    assert policy["spec"]["egress"][0]["to"] == [{"podSelector": {"matchLabels": {"app": "web"}}}]
+
+
+def test_a_direction_in_which_nothing_went_is_closed() -> None:
+    policy, comments = only(flow(WEB, "egress", "10.0.0.3", 5432))
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["spec"]["ingress"] == []
+    assert "nothing went in, so nothing is let in" in comments
+
+
+def test_a_service_becomes_its_backends_with_the_port_that_they_name() -> None:
+    policy, comments = only(flow(WEB, "egress", "10.96.0.3", 80))
+    (rule,) = policy["spec"]["egress"]
+    assert rule["to"][0]["podSelector"] == {"matchLabels": {"app": "db"}}
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5432}]
+    assert "to the service data/db: 5432/TCP" in comments
+
+
+def test_dns_is_allowed_where_it_was_asked_and_tcp_is_hinted_at() -> None:
+    policy, comments = only(flow(WEB, "egress", "10.96.0.10", 53, "UDP"))
+    (rule,) = policy["spec"]["egress"]
+    assert rule["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+    assert rule["ports"] == [{"protocol": "UDP", "port": 53}]
+    assert "long answers come over 53/TCP" in comments
+
+
+def test_a_service_without_a_selector_becomes_its_endpoints() -> None:
+    policy, comments = only(flow(WEB, "egress", "10.96.0.1", 443))
+    (rule,) = policy["spec"]["egress"]
+    assert rule == {"to": [{"ipBlock": {"cidr": "192.168.0.1/32"}}], "ports": [{"protocol": "TCP", "port": 6443}]}
+    assert "the service default/kubernetes" in comments
+
+
+def test_pods_on_the_hosts_network_and_nodes_are_addresses_with_a_comment() -> None:
+    policy, comments = only(flow(WEB, "ingress", "192.168.0.1", 8080))
+    assert policy["spec"]["ingress"][0]["from"] == [{"ipBlock": {"cidr": "192.168.0.1/32"}}]
+    assert "the node n1: 8080/TCP; kubelet's probes" in comments
+
+
+def test_pods_on_the_hosts_network_and_without_labels_get_no_policy_and_are_named() -> None:
+    made = recording(flow(ON_HOST, "egress", "10.0.0.3", 80), flow(BARE, "egress", "10.0.0.3", 80))
+    assert networkpolicy.advise(made) == []
+    told = "\n".join(networkpolicy.warnings(made))
+    assert "kube-system/proxy uses its node's network" in told
+    assert "shop/bare has no labels" in told
+
+
+def test_loopback_and_the_pods_own_address_are_no_rules() -> None:
+    policy, _ = only(
+        flow(WEB, "egress", "127.0.0.1", 80), flow(WEB, "egress", "::1", 80), flow(WEB, "ingress", "10.0.0.1", 80)
+    )
+    assert (policy["spec"]["ingress"], policy["spec"]["egress"]) == ([], [])
+
+
+def test_what_was_never_answered_is_allowed_and_said() -> None:
+    _, comments = only(flow(WEB, "egress", "203.0.113.9", 25, received_packets=0))
+    assert "203.0.113.9" in comments
+    assert "never answered" in comments
+
+
+def test_labels_that_another_workload_has_as_well_are_told() -> None:
+    made = recording(flow(WEB, "egress", "10.0.0.3", 5432))
+    made.inventory.pods.append(Pod("shop", "web-canary", "u9", {"app": "web", "track": "canary"}, ("10.0.0.9",)))
+    (document,) = networkpolicy.advise(made)
+    assert "its labels select these, too, which are then allowed the same: shop/pod/web-canary" in "\n".join(
+        document.comments
+    )
+
+
+def test_cilium_has_endpoints_entities_and_blocks_in_rules_of_their_own() -> None:
+    policy, _ = only(
+        flow(WEB, "egress", "10.96.0.3", 80),
+        flow(WEB, "egress", "10.96.0.1", 443),
+        flow(WEB, "egress", "203.0.113.9", 25),
+        flow(WEB, "ingress", "192.168.0.1", 8080),
+        format="cilium",
+    )
+    assert (policy["apiVersion"], policy["kind"]) == ("cilium.io/v2", "CiliumNetworkPolicy")
+    spec = policy["spec"]
+    assert spec["endpointSelector"] == {"matchLabels": {"app": "web"}}
+    assert spec["ingress"] == [{"fromEntities": ["host", "remote-node"], "toPorts": ports("8080")}]
+    labels = {"k8s:io.kubernetes.pod.namespace": "data", "app": "db"}
+    wanted = [
+        {"toCIDR": ["203.0.113.9/32"], "toPorts": ports("25")},
+        {"toEndpoints": [{"matchLabels": labels}], "toPorts": ports("5432")},
+        {"toEntities": ["kube-apiserver"], "toPorts": ports("6443")},
+    ]
+    assert spec["egress"] == wanted
+
+
+def ports(number: str) -> list[dict[str, Any]]:
+    return [{"ports": [{"port": number, "protocol": "TCP"}]}]
+
+
+def test_cilium_closes_a_direction_in_which_nothing_went() -> None:
+    policy, _ = only(flow(WEB, "egress", "10.0.0.3", 5432), format="cilium")
+    assert policy["spec"]["ingress"] == [{}]
+
+
+def test_the_output_is_yaml_without_aliases_and_json_is_the_same() -> None:
+    documents = networkpolicy.advise(recording(flow(WEB, "egress", "10.0.0.3", 1), flow(DB, "ingress", "10.0.0.1", 1)))
+    text = as_yaml(documents)
+    assert "&id" not in text
+    assert list(yaml.safe_load_all(text)) == [document.body for document in documents]
+    assert yaml.safe_load(as_json(documents))["items"] == [document.body for document in documents]

@@ -1,0 +1,143 @@
+"""`kubectl gadget advise …` from recordings: what goes to which stream, into which file, and with which exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.cli.main import run
+from tests.advise import test_seccomp
+from tests.advise.flows import DB, WEB, flow, recording
+
+
+@pytest.fixture
+def flows(tmp_path: Path) -> str:
+    return write(recording(flow(WEB, "egress", "10.96.0.3", 80), flow(DB, "ingress", "10.0.0.1", 5432)), tmp_path)
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> str:
+    fact = test_seccomp.fact
+    return write(test_seccomp.recording(fact(WEB, "mkdir"), fact(DB, "bind")), tmp_path)
+
+
+def write(made: Recording, folder: Path) -> str:
+    path = folder / "recording.jsonl"
+    with path.open("w") as file:
+        made.write(file)
+    return str(path)
+
+
+def test_standard_output_is_yaml_and_nothing_else(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "networkpolicy", "--from", flows]) == 0
+    output, errors = capsys.readouterr()
+    assert [item["metadata"]["name"] for item in yaml.safe_load_all(output)] == ["db", "web"]
+    assert "watched for 10 h" in errors
+    assert "is no whole day" in errors
+    assert "Not complete" in output.splitlines()[1]
+
+
+def test_json_is_one_list(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "networkpolicy", "--from", flows, "-o", "json", "--format", "cilium", "-q"]) == 0
+    output, errors = capsys.readouterr()
+    assert {item["kind"] for item in json.loads(output)["items"]} == {"CiliumNetworkPolicy"}
+    assert all(line.startswith("warning: ") for line in errors.splitlines())
+
+
+def test_a_recording_is_narrowed_by_namespace_and_pod(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "networkpolicy", WEB.name, "-n", "shop", "--from", flows]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["metadata"]["name"] == "web"
+    assert run(["advise", "networkpolicy", "other", "--from", flows]) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert "nothing was seen" in errors
+
+
+def test_recordings_are_joined_into_one(flows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = tmp_path / "both.jsonl"
+    assert run(["advise", "networkpolicy", "--from", flows, "--from", flows, "--record", str(both)]) == 0
+    assert "watched for 20 h in 2 runs" in capsys.readouterr().err
+    assert run(["advise", "networkpolicy", "--from", str(both)]) == 0
+    assert "watched for 20 h in 2 runs" in capsys.readouterr().err
+
+
+def test_a_check_shows_what_would_have_been_blocked_and_exits_4(
+    flows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = tmp_path / "policies.yaml"
+    run(["advise", "networkpolicy", "--from", flows])
+    policies.write_text(capsys.readouterr().out)
+    assert run(["advise", "networkpolicy", "--from", flows, "--check", str(policies)]) == 0
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert "0 of 2 flows would have been blocked" in errors
+
+    policies.write_text(policies.read_text().replace("port: 5432", "port: 1"))
+    assert run(["advise", "networkpolicy", "--from", flows, "--check", str(policies)]) == 4
+    output = capsys.readouterr().out
+    assert "service data/db" in output
+    assert "80/TCP" in output
+    assert run(["advise", "networkpolicy", "--from", flows, "--check", str(policies), "-o", "json"]) == 4
+    assert {item["pod"] for item in json.loads(capsys.readouterr().out)} == {WEB.name, DB.name}
+
+
+def test_one_profile_is_json_and_several_go_into_a_directory(
+    calls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["advise", "seccomp", WEB.name, "--from", calls]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert "mkdir" in alone["syscalls"][0]["names"]
+
+    assert run(["advise", "seccomp", "--from", calls]) == 0
+    output, errors = capsys.readouterr()
+    assert list(yaml.safe_load_all(output))[1] == alone
+    assert "--directory" in errors
+
+    assert run(["advise", "seccomp", "--from", calls, "--directory", str(tmp_path / "profiles")]) == 0
+    assert capsys.readouterr().out == ""
+    assert json.loads((tmp_path / "profiles" / "shop-web-main.json").read_text()) == alone
+    assert (tmp_path / "profiles" / "data-db-main.json").exists()
+
+
+def test_an_earlier_profile_is_added_to(calls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = tmp_path / "earlier.json"
+    rule = {"names": ["swapon"], "action": "SCMP_ACT_ALLOW"}
+    earlier.write_text(json.dumps({"defaultAction": "SCMP_ACT_KILL", "syscalls": [rule]}))
+    assert run(["advise", "seccomp", WEB.name, "--from", calls, "--merge", str(earlier)]) == 0
+    merged = json.loads(capsys.readouterr().out)
+    assert merged["defaultAction"] == "SCMP_ACT_KILL"
+    assert {"swapon", "mkdir"} <= {name for found in merged["syscalls"] for name in found["names"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seccomp", "--from", "/nowhere"], "No such file"),
+        (["seccomp", "--from", "FLOWS"], "recorded for advise networkpolicy"),
+        (["networkpolicy", "--from", "FLOWS", "--timeout", "1s"], "--from not to"),
+        (["networkpolicy", "--from", "FLOWS", "-l", "a=b"], "--from watches none"),
+        (["networkpolicy", "--check", "/nowhere"], "No such file"),
+        (["networkpolicy", "--check", "FLOWS", "--format", "cilium"], "--check not to"),
+        (["networkpolicy", "--format", "Cilium"], "did you mean cilium"),
+        (["seccomp", "--merge", "/nowhere"], "No such file"),
+        (["seccomp", "--local", "--record", "/nowhere/at/all"], "cannot be written"),
+        (["other"], "unknown advisor"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_watched(
+    words: list[str], message: str, flows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["advise", *(flows if word == "FLOWS" else word for word in words)]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert message in errors
+
+
+@pytest.mark.parametrize("name", ["networkpolicy", "seccomp", "capabilities", "filesystem"])
+def test_help_fits_two_screens(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\n") <= 48
+    assert f"kubectl gadget advise {name}" in text
