@@ -1,0 +1,55 @@
+"""For whom a policy is: the truth table."""
+
+import pytest
+
+from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
+from kubectl_gadget.policies.workloads import NAMESPACE_LABEL, Workload, belongs
+
+WEB: Labels = (Requirement("app", "In", ("web",)),)
+MAIN: Labels = (Requirement("name", "In", ("main",)),)
+POD = Workload("shop", "web-1", {"app": "web"}, "main", "docker.io/library/nginx", {"gpu": "yes"})
+OTHER = Workload("bank", "db-1", {"app": "db"}, "sidecar", "postgres")
+HOST = Workload()
+
+
+@pytest.mark.parametrize(
+    ("scope", "pod", "other", "host"),
+    [
+        (Scope(), True, True, True),
+        (Scope(pods=()), True, True, False),
+        (Scope(pods=WEB), True, False, False),
+        (Scope(containers=MAIN), True, False, False),
+        (Scope(host=True), False, False, True),
+        (Scope(host=True, pods=WEB), True, False, True),
+        (Scope(host=True, containers=MAIN), True, False, True),
+        (Scope(namespace="shop"), True, False, False),
+        (Scope(namespace="bank", pods=WEB), False, False, False),
+        (
+            Scope(pods=WEB, containers=(Requirement("repo", "NotIn", ("docker.io/library/nginx",)),)),
+            False,
+            False,
+            False,
+        ),
+        (Scope(pods=(Requirement(NAMESPACE_LABEL, "In", ("bank",)),)), False, True, False),
+        (Scope(nodes=(Requirement("gpu", "Exists"),)), True, False, False),
+    ],
+)
+def test_for_whom_a_policy_is(scope: Scope, pod: bool, other: bool, host: bool) -> None:
+    assert [belongs(scope, workload) for workload in (POD, OTHER, HOST)] == [pod, other, host]
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "selected"),
+    [
+        ("In", ("a", "b"), [True, False, False]),
+        ("NotIn", ("a", "b"), [False, True, True]),
+        ("Exists", (), [True, True, False]),
+        ("DoesNotExist", (), [False, False, True]),
+    ],
+)
+def test_labels_are_selected_as_kubernetes_does(
+    operator: LabelOperator, values: tuple[str, ...], selected: list[bool]
+) -> None:
+    scope = Scope(pods=(Requirement("k", operator, values),))
+    pods = [Workload("n", "p", labels) for labels in ({"k": "a"}, {"k": "c"}, {})]
+    assert [belongs(scope, pod) for pod in pods] == selected
