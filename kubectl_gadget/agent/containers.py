@@ -136,6 +136,10 @@ class Containers:
         found.sort(key=lambda node: not node.owner)
         return [(node.cgroup.id, node.cgroup.path) for node in found]
 
+    def everything(self) -> list[tuple[int, str]]:
+        """The same of all cgroups."""
+        return [(node.cgroup.id, node.cgroup.path) for node in self._nodes.values()]
+
     def wanted_containers(self) -> list[tuple[int, str]]:
         """The same of containers alone, without the cgroups below theirs."""
         return [(id, path) for id, path in self.wanted() if self._nodes[id].owner == id]
