@@ -60,7 +60,7 @@ struct file_key {
 	gadget_cgroup cgroup;
 	__u64 inode;
 	gadget_device_number device;
-	__u32 pid;
+	gadget_pid pid;
 };
 
 struct file_value {

@@ -18,7 +18,7 @@ typedef __u64 gadget_millicores;
 struct process_key {
 	gadget_cgroup cgroup;
 	/* On the node. */
-	__u32 pid;
+	gadget_pid pid;
 	__u32 unused;
 };
 
@@ -27,8 +27,8 @@ struct process_value {
 	gadget_bytes memory;
 	gadget_timestamp started;
 	gadget_comm comm;
-	__u32 ppid;
-	__u32 container_pid;
+	gadget_pid ppid;
+	gadget_pid container_pid;
 	gadget_uid uid;
 	__u32 threads;
 };

@@ -44,7 +44,7 @@ struct trace_fdpass {
 	/* The other end; all 0 when it is not known. */
 	gadget_cgroup peer;
 	gadget_comm peer_comm;
-	__u32 peer_pid;
+	gadget_pid peer_pid;
 	gadget_uid peer_uid;
 	gadget_peer_source peer_source;
 	/* The number that it has at the other end; -1: not known. */

@@ -29,7 +29,7 @@ struct trace_lsm {
 	/* Whom it is done to; all 0 when that is no process. */
 	gadget_cgroup target;
 	gadget_comm target_comm;
-	__u32 target_pid;
+	gadget_pid target_pid;
 	gadget_errno verdict;
 	__u64 argument_1;
 	__u64 argument_2;

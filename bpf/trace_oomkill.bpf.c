@@ -24,9 +24,9 @@ struct trace_oomkill {
 	struct gadget_record record;
 	/* Whom it was killed for. */
 	gadget_cgroup trigger;
-	__u32 trigger_pid;
+	gadget_pid trigger_pid;
 	__u32 trigger_tid;
-	__u32 trigger_container_pid;
+	gadget_pid trigger_container_pid;
 	gadget_uid trigger_uid;
 	gadget_comm trigger_comm;
 	gadget_bytes total_vm;

@@ -18,9 +18,9 @@ struct trace_signal {
 	struct gadget_record record;
 	/* Whom it is for; all 0 when the call failed. */
 	gadget_cgroup receiver;
-	__u32 receiver_pid;
+	gadget_pid receiver_pid;
 	__u32 receiver_tid;
-	__u32 receiver_container_pid;
+	gadget_pid receiver_container_pid;
 	gadget_uid receiver_uid;
 	gadget_comm receiver_comm;
 	gadget_signal signal;

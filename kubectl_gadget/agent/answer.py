@@ -1,12 +1,13 @@
 """What an agent ships for a gadget whose answer is no stream: pieces of records, taken now and then, not by the event.
 
-A subclass takes them: iterators.Snapshot once, totals.Totals at each interval. The trap: what is taken is shipped only
-when the containers in it have names, so it waits here, and the next interval may be taken before.
+A subclass takes them: iterators.Snapshot once, totals.Totals at each interval, recorder.Recorder when something asks.
+The trap: what is taken is shipped only when the containers in it have names, so it waits here, and the next interval
+may be taken before.
 """
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kubectl_gadget.wire import LAST, PART
@@ -52,6 +53,12 @@ class Answer:
         """What waits, in order."""
         while self._waiting:
             yield self._waiting.popleft()
+
+    def removed(self, cgroups: Sequence[int]) -> None:
+        """To be told of cgroups that are no more."""
+
+    def show(self) -> None:
+        """The user wants to see what there is."""
 
     def end(self) -> None:
         """To be called when the programs are detached: what is there can still be taken, once."""

@@ -7,13 +7,14 @@ program fails its whole object, so after a refusal the object is opened anew wit
 from collections.abc import Callable
 from typing import Any
 
-from kubectl_gadget.agent import counters, libbpf, refusal
+from kubectl_gadget.agent import counters, libbpf, recorder, refusal
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.recorder import Recorder
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.stacks import Stacks, Symbols
@@ -22,6 +23,8 @@ from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.agent.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 
+KINDS = ("stream", "snapshot", "top", "recorder")
+"""Of gadgets: what HELLO says that this agent can do."""
 DEFAULT_RING_BYTES = 4 << 20
 _FREQUENCY = "gadget_frequency"
 """The variable that says how often a program for perf events runs."""
@@ -74,6 +77,7 @@ class Gadget:
         self.containers: Containers | None = None
         """for gadgets with a sampler"""
         self._uprobes: Uprobes | None = None
+        self._recorded_bytes = 0
 
     def start(self) -> None:
         """Loads and attaches. Raises AgentError when nothing that is needed can."""
@@ -119,11 +123,17 @@ class Gadget:
         return warnings
 
     def close(self) -> None:
+        self._close_rings()
+        self._object.close()
+
+    def _close_rings(self) -> None:
         if self.answer:
             self.answer.close()
-        self.ring.close()
-        self.counters.close()
-        self._object.close()
+            self.answer = None
+        if self.ring_fd >= 0:
+            self.ring.close()
+            self.counters.close()
+            self.ring_fd = -1
 
     def _try(self) -> bool:
         """One attempt with the present choice. False: a program was refused, and the choice is another now."""
@@ -142,19 +152,21 @@ class Gadget:
             if uprobes:
                 uprobes.prepare()
             object.load()
+            self._open_ring(object)
+            self._open_answer(object)
             for program in object.chosen:
                 object.attach(program)
                 if object.section(program).startswith("iter") and self._spec.get("kind") != "snapshot":
                     object.iterate(program)
-            self._open_ring(object)
-            self._open_answer(object)
             if stacks := object.map("gadget_stacks"):
                 self.stacks = Stacks(stacks, self.symbols, bool(self._spec.get("stack_offsets", True)))
         except Failure as failure:
+            self._close_rings()
             object.close()
             self._refused(program or refusal.failed_program(failure.log), failure)
             return False
         except BaseException:
+            self._close_rings()
             object.close()
             raise
         self._object = object
@@ -174,6 +186,8 @@ class Gadget:
             events.resize(ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES))
         if cpus := object.map("gadget_cpus"):
             cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
+        if self._spec.get("kind") == "recorder":
+            self._recorded_bytes = recorder.prepare(object, self._spec["recorder"])
         if containers := object.map("gadget_containers"):
             containers.reuse(self._containers_fd)
 
@@ -209,6 +223,8 @@ class Gadget:
                 return
             case "snapshot":
                 self.answer = Snapshot(object, sampled)
+            case "recorder":
+                self.answer = Recorder(object, self.ring, self._spec["recorder"], self._recorded_bytes)
             case "top":
                 self.answer = Totals(object, self._spec["interval_ms"] / 1000, self._spec["record_bytes"], sampled)
             case kind:

@@ -48,6 +48,11 @@ class BpfMap:
         """In bytes."""
         return int(self._lib.raw("bpf_map__value_size", self._pointer))
 
+    @property
+    def inner_value_size(self) -> int:
+        """Of the maps that this one is for, in bytes. Only before the object is loaded."""
+        return int(self._lib.raw("bpf_map__value_size", self._lib.raw("bpf_map__inner_map", self._pointer)))
+
     def resize(self, entries: int) -> None:
         """Sets max_entries, before the object is loaded."""
         self._lib.call("bpf_map__set_max_entries", self._pointer, entries)

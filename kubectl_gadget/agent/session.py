@@ -17,7 +17,7 @@ from typing import Any
 from kubectl_gadget import __version__
 from kubectl_gadget.agent import node, presence, probe
 from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
@@ -178,6 +178,10 @@ class Session:
             case FrameType.HEARTBEAT:
                 if self._pipe.waiting < _MOST_WAITING:
                     self._pipe.put(encode_json(FrameType.PONG, {"id": frame.json().get("id"), **node.clocks()}))
+            case FrameType.SHOW:
+                for gadget in self._gadgets:
+                    if gadget.answer:
+                        gadget.answer.show()
             case FrameType.STOP:
                 raise _Over("stop")
             case _:
@@ -274,6 +278,7 @@ def hello() -> dict[str, Any]:
         "node": node.name(),
         "architecture": system.machine,
         "kernel": system.release,
+        "kinds": KINDS,
         **node.clocks(),
         **probe.describe(),
     }

@@ -107,3 +107,6 @@ class Shipper:
                 encode_json(FrameType.CONTAINERS, {"containers": [], "cgroups": {}, "removed": self._removed})
             )
         self._removed = self._containers.take_removed()
+        for gadget in self._gadgets:
+            if gadget.answer and self._removed:
+                gadget.answer.removed(self._removed)

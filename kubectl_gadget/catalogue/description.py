@@ -33,7 +33,7 @@ _GADGET_KEYS = (
     "sampler",
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
-_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test")
+_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words")
 _MANY_EXAMPLES = 1
 
 
@@ -130,6 +130,8 @@ def read_description(path: Path) -> Description:
         top.fail("sent" if view else "view", "is missing: a view makes rows (`record`) of what is `sent`")
     programs = _programs(top)
     histogram = top.get("histogram", bool, False)
+    kind = top.one_of("kind", get_args(Answer), "stream")
+    without_c = bool(view) or kind == "recorder"
     without_variable = {choice.when[0] for choice in programs if choice.when}
     return Description(
         path=path,
@@ -141,7 +143,7 @@ def read_description(path: Path) -> Description:
         record=top.need("record", str),
         programs=programs,
         parameters=tuple(
-            _parameter(item, bool(view) or item.get("name", str) in without_variable)
+            _parameter(item, without_c or item.get("name", str) in without_variable)
             for item in top.parts("parameters", _PARAMETER_KEYS)
         ),
         columns=_columns(top),
@@ -149,7 +151,7 @@ def read_description(path: Path) -> Description:
         named=tuple(value["name"] if isinstance(value, dict) else value for value in top.need("columns", list)),
         view=view,
         sent=sent,
-        kind=top.one_of("kind", get_args(Answer), "stream"),
+        kind=kind,
         sort=top.get("sort", str, "-count" if histogram else ""),
         sums=(*_names(top, "sums"), *(HISTOGRAM_SUMS if histogram else ())),
         describes=_names(top, "describes"),
@@ -197,7 +199,7 @@ def _histogram_columns() -> list[Column]:
 def _names(top: Part, key: str) -> tuple[str, ...]:
     names = top.get(key, list, [])
     if not all(isinstance(name, str) for name in names):
-        top.fail(key, "has to be a list of fields")
+        top.fail(key, "has to be a list of texts")
     return tuple(names)
 
 
@@ -253,6 +255,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
         default=item.get("default", _TYPES[kind]),
         column=column,
         test=test,
+        words=_names(item, "words"),
     )
 
 

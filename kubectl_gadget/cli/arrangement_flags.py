@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import flag
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.views.arrangement import Arrangement
 
@@ -21,7 +21,7 @@ _SORT, _ROWS, _BY, _INTERVAL, _TREE, _BARS = (
 
 def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
     """By name, as binding.flattened() takes them."""
-    if gadget.kind == "stream":
+    if gadget.kind not in TABLES:
         return {}
     default = f" (default: {gadget.sort})" if gadget.sort else ""
     sort = f"Sort by these columns; -NAME: the highest first{default}"

@@ -20,7 +20,7 @@ from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example, Gadget, Parameter
+from kubectl_gadget.events.schema import TABLES, Example, Gadget, Parameter
 from kubectl_gadget.session.options import GadgetRun
 
 _MOST_EXAMPLES = 3
@@ -90,7 +90,7 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
             for gadget in gadgets
         )
         options = run_options(runs, pods, flags)
-        if gadgets[0].kind != "stream":
+        if gadgets[0].kind in TABLES:
             options = replace(options, arrangement=arrangement(options, extras))
         return run_session(options, sys.stdout, sys.stderr)
 
@@ -137,6 +137,12 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="EXPRESSION", help=help), values.pcap]
     metavar = "N" if parameter.type == "int" else "TEXT"
     place = gadget.globals.get(parameter.variable)
+    if parameter.words:
+        return Annotated[
+            str | None,
+            flag(panel, f"--{parameter.name}", metavar="WORDS", help=help),
+            values.words_of(parameter.words),
+        ]
     words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]
     if words:
         metavar = "NAMES"

@@ -28,9 +28,9 @@ from kubectl_gadget.events.truth import (
     error,
     is_null,
     negated,
+    numbers,
     same_truth,
     sizes,
-    to_integers,
     truth,
 )
 from kubectl_gadget.events.vectors import Mask, Numbers, Truths
@@ -145,7 +145,7 @@ class _Compiler:
             vector = batch.vector(name, member.read)
             if isinstance(vector, Truths):
                 return Truth(vector.array)
-            return to_integers(vector.array) if isinstance(vector, Numbers) else vector
+            return numbers(vector) if isinstance(vector, Numbers) else vector
 
         return Value(member.type, read, tree)
 

@@ -45,6 +45,7 @@ from kubectl_gadget.events.linux_state import (
     task_state_name,
 )
 from kubectl_gadget.events.linux_syscalls import syscall_name
+from kubectl_gadget.events.nobody import comms, ids, pids
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.stack_columns import STACK, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.events.syscall_columns import (
@@ -54,6 +55,7 @@ from kubectl_gadget.events.syscall_columns import (
     syscall_arguments,
     syscall_results,
 )
+from kubectl_gadget.events.syscall_text import KILLED
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
 from kubectl_gadget.events.tls_names import tls_version_name
 from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, Truths, Type, Vector
@@ -157,6 +159,11 @@ def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda number: syscall_name(number, batch.architecture))
 
 
+def _recorded_syscall(batch: Batch, field: Field) -> CodedTexts:
+    """As strace marks what is no call."""
+    return _coded(batch, field, lambda number: "+++" if number == KILLED else syscall_name(number, batch.architecture))
+
+
 def _lsm_arguments(batch: Batch, field: Field) -> Texts:
     """What they mean depends on the record's field `hook`; the field itself says how many there are."""
 
@@ -213,6 +220,14 @@ def _bits(*names: str) -> Kind:
         return "|".join(name for bit, name in enumerate(names) if flags & 1 << bit)
 
     return _spelt_with_raw(spell)
+
+
+def _maybe(read: Callable[[Batch, Field], Numbers]) -> Kind:
+    """A number that not every row has."""
+    return Kind(
+        lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
+        lambda batch, field: [UNREAD if number is None else str(number) for number in read(batch, field).values()],
+    )
 
 
 def _known(spell: Callable[[int], str]) -> Kind:
@@ -417,8 +432,12 @@ def _mark(text: str | None) -> str:
     return UNREAD if text is None else _MARKED.get(text, text)
 
 
+def _marked(texts: Texts) -> list[str]:
+    return [_mark(text) for text in texts.texts()]
+
+
 def _show_fixed(batch: Batch, field: Field) -> list[str]:
-    return [_mark(text) for text in _fixed(batch, field).texts()]
+    return _marked(_fixed(batch, field))
 
 
 def _show_span(batch: Batch, field: Field) -> list[str]:
@@ -486,9 +505,10 @@ KINDS: dict[str, Kind] = {
         lambda batch, field: _timestamps(batch, field).clock(),
     ),
     "gadget_cgroup": NUMBER,
-    "gadget_comm": FIXED_TEXT,
-    "gadget_uid": NUMBER,
-    "gadget_gid": NUMBER,
+    "gadget_comm": Kind(_text_members(comms, sizable=False), lambda batch, field: _marked(comms(batch, field))),
+    "gadget_pid": _maybe(pids),
+    "gadget_uid": _maybe(ids),
+    "gadget_gid": _maybe(ids),
     "gadget_fd": Kind(lambda column, field: (_number(column, field),), _show_fd),
     "gadget_errno": Kind(
         lambda column, field: (
@@ -528,6 +548,7 @@ KINDS: dict[str, Kind] = {
         ),
         lambda batch, field: [text or UNREAD for text in _text(_capabilities(batch, field))],
     ),
+    "gadget_recorded_because": _words("crash", "kill", "exit", "end", "asked"),
     "gadget_in_syscall": _with_raw(_in_syscall, none=UNREAD),
     "gadget_known_bool": _words("yes", "no"),
     "gadget_lsm_arguments": Kind(
@@ -592,7 +613,7 @@ KINDS: dict[str, Kind] = {
     "gadget_peer_source": _words("sender", "credentials"),
     "gadget_socket_state": _spelt_with_raw(socket_state_name),
     "gadget_device_number": _spelt_with_raw(device_number_text),
-    "gadget_syscall": _with_raw(_in_syscall),
+    "gadget_syscall": _with_raw(_recorded_syscall),
     "gadget_syscall_result": Kind(
         lambda column, field: (Member(column, "int", lambda batch: syscall_results(batch, field)),), show_results
     ),

@@ -14,8 +14,12 @@ from kubectl_gadget.errors import UsageError
 ARCHITECTURES = ("x86_64", "aarch64")
 """Of nodes, as uname says it."""
 
-Answer = Literal["stream", "top", "snapshot", "profile"]
-"""What a gadget's answer is: events as they come, sums of an interval, what is there now, or sums of the whole run."""
+Answer = Literal["stream", "top", "snapshot", "profile", "recorder"]
+"""What a gadget's answer is: events as they come, sums of an interval, what is there now, sums of the whole run, or
+what came before a crash."""
+
+TABLES = frozenset({"top", "snapshot", "profile"})
+"""Answers whose rows can be sorted, added up and cut off."""
 
 HISTOGRAM_SUMS = ("count", "total", "buckets")
 HISTOGRAM_MAXIMA = ("max",)
@@ -92,6 +96,8 @@ class Parameter:
     """the column that this parameter tests, so that --filter can be pushed down to it"""
     test: Literal["equal", "prefix"] | None = None
     """how the column is tested"""
+    words: tuple[str, ...] = ()
+    """of a string: some of these, parted by commas"""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -246,7 +252,7 @@ class Gadget:
             columns=tuple(Column(**item) for item in value["columns"]),
             programs=tuple(map(_choice, value["programs"])),
             globals={name: Global(**item) for name, item in value["globals"].items()},
-            parameters=tuple(Parameter(**item) for item in value["parameters"]),
+            parameters=tuple(Parameter(**{**item, "words": tuple(item["words"])}) for item in value["parameters"]),
             examples=tuple(Example(**item) for item in value["examples"]),
             view=value.get("view", ""),
             sent=None if value.get("sent") is None else _record(value["sent"]),

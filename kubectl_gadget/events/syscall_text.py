@@ -16,6 +16,8 @@ from kubectl_gadget.events.linux_syscalls import syscall_name
 from kubectl_gadget.events.syscall_table import arguments
 
 ARGUMENTS = 6
+KILLED = 0xFFFFFFFF
+"""No call, but the end of a process by a signal, which is the first argument; the second: whether core was dumped."""
 Data = bytes | None
 """What an argument points to; None: it could not be read, or nobody asked."""
 
@@ -38,6 +40,8 @@ def argument_texts(
     architecture: str, number: int, result: int | None, values: Sequence[int], data: Sequence[Data]
 ) -> list[str]:
     """The arguments of one call as texts. `values` and `data` have six elements, `result` None means unknown."""
+    if number == KILLED:
+        return [f"killed by {signal_name(values[0])}" + (" (core dumped)" if values[1] else "")]
     kinds = arguments().get(syscall_name(number, architecture))
     if kinds is None:
         return [hex(value) for value in values]

@@ -94,24 +94,28 @@ class CodedTexts(Texts):
 
 
 class FixedTexts(Texts):
-    """Texts in an array of chars, which end at the first NUL."""
+    """Texts in an array of chars, which end at the first NUL. Where `known` is false they are null."""
 
-    def __init__(self, array: npt.NDArray[np.bytes_]) -> None:
+    def __init__(self, array: npt.NDArray[np.bytes_], known: Mask | None = None) -> None:
         super().__init__(self._decode, len(array))
         self.array = array
+        self._known = known
 
     def valid(self) -> Mask | None:
-        return None
+        return self._known
 
     def equals(self, literal: str) -> Mask:
         wanted = literal.encode("utf-8", "surrogateescape")
         if "\ufffd" in literal or "\0" in literal or self._has_tail():
             return super().equals(literal)
         same: Mask = self.array == np.bytes_(wanted)
-        return same
+        return same if self._known is None else same & self._known
 
     def _decode(self) -> list[str | None]:
-        return list(map(_Memo(_until_nul).__getitem__, self.array.tolist()))
+        texts: list[str | None] = list(map(_Memo(_until_nul).__getitem__, self.array.tolist()))
+        if self._known is not None:
+            texts = [text if known else None for text, known in zip(texts, self._known.tolist(), strict=True)]
+        return texts
 
     def _has_tail(self) -> bool:
         """Whether something follows a text's NUL: numpy compares whole arrays, less the NULs at the end."""

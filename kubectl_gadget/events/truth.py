@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.texts import Texts
-from kubectl_gadget.events.vectors import Mask
+from kubectl_gadget.events.vectors import Mask, Numbers
 
 LIMIT = 1 << 63
 """CEL's numbers have 64 bits and a sign."""
@@ -30,10 +30,11 @@ class Truth(NamedTuple):
 
 
 class Integers(NamedTuple):
-    """Numbers, and where there is one; None: everywhere."""
+    """Numbers, and where there is one; None: everywhere. Where there is none it may be null, else it is an error."""
 
     array: npt.NDArray[np.int64]
     valid: Mask | None = None
+    null: Mask | None = None
 
 
 _INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
@@ -65,8 +66,10 @@ def same_truth(left: Truth, right: Truth) -> Truth:
 
 
 def is_null(value: Any) -> Truth:
-    count = len(value.array if isinstance(value, Integers) else value.yes if isinstance(value, Truth) else value)
-    valid = None if isinstance(value, Integers | Truth) else value.valid()
+    if isinstance(value, Integers):
+        return Truth(np.zeros(len(value.array), np.bool_) if value.null is None else value.null)
+    count = len(value.yes if isinstance(value, Truth) else value)
+    valid = None if isinstance(value, Truth) else value.valid()
     return Truth(np.zeros(count, np.bool_) if valid is None else ~valid)
 
 
@@ -100,8 +103,21 @@ def _both(left: Integers, right: Integers) -> Mask | None:
     return left.valid & right.valid
 
 
+def numbers(vector: Numbers) -> Integers:
+    """A column of them."""
+    found, known = to_integers(vector.array), vector.valid()
+    if known is None:
+        return found
+    return Integers(found.array, known if found.valid is None else found.valid & known, ~known)
+
+
 def compare_integers(name: str, left: Integers, right: Integers) -> Truth:
-    return truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
+    found = truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
+    if name not in ("eq", "ne") or left.null is None or right.null is None:
+        return found
+    # Null equals null.
+    equal, both = negated(name, found), left.null & right.null
+    return negated(name, Truth(equal.yes | both, equal.false() & ~both))
 
 
 def arithmetic(name: str, left: Integers, right: Integers) -> Integers:

@@ -65,19 +65,33 @@ class Numbers(Vector):
         return "%d", (self.array.tolist(),)
 
 
-class KnownNumbers(Numbers):
+class SomeNumbers(Numbers):
+    """Numbers of which some are null: those where `known` is false."""
+
+    def __init__(self, array: npt.NDArray[np.integer[Any]], known: Mask) -> None:
+        super().__init__(array)
+        self._known = None if known.all() else known
+
+    def valid(self) -> Mask | None:
+        return self._known
+
+    def values(self) -> list[Any]:
+        if self._known is None:
+            return super().values()
+        return [number if known else None for number, known in zip(self.array.tolist(), self._known, strict=True)]
+
+    def json(self) -> Pieces:
+        if self._known is None:
+            return super().json()
+        return "%s", (["null" if number is None else str(number) for number in self.values()],)
+
+
+class KnownNumbers(SomeNumbers):
     """Unsigned numbers of 64 bits, the highest of which stands for null. To filters that one is an error, as every
     number is that CEL's 64 bits with a sign cannot hold."""
 
-    def valid(self) -> Mask | None:
-        known: Mask = self.array != UNKNOWN
-        return None if known.all() else known
-
-    def values(self) -> list[Any]:
-        return [None if number == UNKNOWN else number for number in self.array.tolist()]
-
-    def json(self) -> Pieces:
-        return "%s", (["null" if number is None else str(number) for number in self.values()],)
+    def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
+        super().__init__(array, array != UNKNOWN)
 
 
 class Truths(Vector):

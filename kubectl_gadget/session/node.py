@@ -98,6 +98,14 @@ class NodeSession:
             except GadgetError as error:
                 self._progress.node(self.state.name, f"the new filter was not delivered: {error}")
 
+    async def show(self) -> None:
+        """Asks the agent for what its flight recorders hold."""
+        if self._stream is not None and self.state.attached:
+            try:
+                await self._stream.send(encode_json(FrameType.SHOW, {}))
+            except GadgetError as error:
+                self._progress.node(self.state.name, f"it was not asked: {error}")
+
     def stop(self) -> None:
         """Asks the agent to end; `run` then returns within seconds."""
         self._stop.set()
@@ -215,11 +223,20 @@ class NodeSession:
     async def _greet(self, stream: NodeStream, frame: Frame) -> None:
         hello = frame.json()
         self.state.hello = hello
+        self._check_kinds(hello)
         architecture = str(hello.get("architecture", ""))
         await self._beat(stream)
         for index in range(len(self._request.gadgets)):
             await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, architecture)))
         await stream.send(encode_json(FrameType.RUN, {"gadgets": self._request.gadgets, "filter": self._filter}))
+
+    def _check_kinds(self, hello: dict[str, Any]) -> None:
+        """An older agent would take a gadget for a stream, and its rows for something else."""
+        known = hello.get("kinds", ("stream",))
+        for gadget in self._request.gadgets:
+            if gadget.get("kind", "stream") not in known:
+                what = f"its agent (version {hello.get('agent', 'unknown')}) is too old for {gadget['name']}"
+                raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
 
     def _start(self, frame: Frame, lost_at: float | None) -> None:
         self.state.started = frame.json()

@@ -19,7 +19,7 @@ from kubectl_gadget.events.clock import NodeClock
 from kubectl_gadget.events.filter import Filter
 from kubectl_gadget.events.identity import Container, ContainerFilter, Identity
 from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.stack_columns import STACK
 from kubectl_gadget.events.stacks import NodeStacks
@@ -28,6 +28,7 @@ from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.node import DETACHED
 from kubectl_gadget.views.arrange import Block, fill_in_quotients
 from kubectl_gadget.views.intervals import Intervals
+from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.wire import LAST, FrameType, split_events
 
@@ -86,7 +87,7 @@ class Pipeline:
         backlog: Backlog,
         gadgets: Sequence[Gadget],
         conditions: Conditions,
-        merge: TimeMerge | Intervals,
+        merge: TimeMerge | Intervals | Recordings,
         sink: Sink,
         events: PipelineEvents,
         wants: Callable[[str], bool | None],
@@ -177,11 +178,11 @@ class Pipeline:
             for item in items:
                 self._take(item)
             self._decide_late()
-            self._emit(self._merge.release(time.monotonic_ns()))
+            self._emit_all(lambda: self._merge.release(time.monotonic_ns()))
             if not items:
                 self._report_filter_errors()
         self._decide_late()
-        self._emit(self._merge.flush())
+        self._emit_all(self._merge.flush)
         if self._started:
             self._sink.close()
 
@@ -305,6 +306,10 @@ class Pipeline:
         undecided, self._undecided = self._undecided, []
         for batch, deadline in undecided:
             self._decide(batch, deadline)
+
+    def _emit_all(self, take: Callable[[], Rows]) -> None:
+        while (rows := take()) is not NO_ROWS:
+            self._emit(rows)
 
     def _emit(self, rows: Rows) -> None:
         if self._over or not (len(rows) or isinstance(rows, Block)):

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.events.schema import TABLES
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
@@ -22,6 +23,7 @@ from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
 from kubectl_gadget.views.arrange import added_up_members, check, order_of, shown_columns
 from kubectl_gadget.views.intervals import Intervals
+from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage, make_stage
 
 
@@ -38,9 +40,11 @@ class Preparation:
         """The pipeline of the run."""
         options = self.options
         gadgets = [run.gadget for run in options.gadgets]
-        merge: TimeMerge | Intervals = TimeMerge(int(options.sort_wait * 1e9), options.sort)
-        if gadgets[0].kind != "stream":
+        merge: TimeMerge | Intervals | Recordings = TimeMerge(int(options.sort_wait * 1e9), options.sort)
+        if gadgets[0].kind in TABLES:
             merge = Intervals(options.arrangement, _is_once(options), self.conditions.of_sums)
+        elif gadgets[0].kind == "recorder":
+            merge = Recordings()
 
         def make_stages() -> list[Stage | None]:
             return [make_stage(run.gadget, run.parameters) for run in options.gadgets]

@@ -14,7 +14,8 @@ from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node import RunRequest
 from kubectl_gadget.session.options import GadgetRun
 
-_LEAST_RING_BYTES = 4096
+_RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
+"""Of gadgets whose rows do not come through the ring."""
 
 
 def build(
@@ -37,12 +38,20 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         "object": index,
         "programs": _programs(gadget, run.parameters),
         "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()},
-        "parameters": _variables(gadget, {**pushed, **run.parameters}),
-        "ring_bytes": ring_bytes if gadget.kind == "stream" else _LEAST_RING_BYTES,
-        **_answer(gadget, interval),
+        "parameters": _variables(gadget, {**pushed, **run.parameters}) | _triggers(run),
+        "ring_bytes": _RING_BYTES.get(gadget.kind, ring_bytes),
+        **_answer(run, interval),
         **_libraries(gadget),
         **sampled(gadget),
     }
+
+
+def _triggers(run: GadgetRun) -> dict[str, bool]:
+    """What the programs of a recorder look out for themselves."""
+    if run.gadget.kind != "recorder":
+        return {}
+    reasons = _reasons(_values(run))
+    return {f"gadget_recorder_on_{reason}": reason in reasons for reason in ("crash", "kill")}
 
 
 def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -77,15 +86,40 @@ def sampled(gadget: Gadget) -> dict[str, Any]:
     return {"sampler": gadget.sampler, "layout": layout}
 
 
-def _answer(gadget: Gadget, interval: float) -> dict[str, Any]:
-    if gadget.kind == "stream":
-        return {}
-    if gadget.kind == "snapshot":
-        return {"kind": gadget.kind}
-    # A profile is sent in parts, so that a node that is lost takes only its last one with it.
-    answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
-    # By function and not by place in it, so that samples of one function are one row.
-    return {**answer, "stack_offsets": False} if gadget.weight else answer
+def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
+    gadget = run.gadget
+    match gadget.kind:
+        case "stream":
+            return {}
+        case "snapshot":
+            return {"kind": gadget.kind}
+        case "top" | "profile":
+            # A profile is sent in parts, so that a node that is lost takes only its last one with it.
+            answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
+            # By function and not by place in it, so that samples of one function are one row.
+            return {**answer, "stack_offsets": False} if gadget.weight else answer
+    values = _values(run)
+    reasons = _reasons(values)
+    return {
+        "kind": gadget.kind,
+        "recorder": {
+            "last": values["last"],
+            "bytes": values["memory"] << 20,
+            "exit": "exit" in reasons,
+            "end": "end" in reasons,
+            "offset": gadget.record.field("because").offset,
+        },
+    }
+
+
+def _values(run: GadgetRun) -> dict[str, Any]:
+    """Of all parameters, by name."""
+    return {parameter.name: parameter.default for parameter in run.gadget.parameters} | dict(run.parameters)
+
+
+def _reasons(values: Mapping[str, Any]) -> set[str]:
+    """Why a recorder shows what it has."""
+    return {word.strip() for word in values["on"].split(",")}
 
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:

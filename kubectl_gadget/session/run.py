@@ -53,10 +53,13 @@ async def _run(options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Prog
         raise
     run = Run(options, nodes, preparation, progress)
     descriptor = can_read_keys(sys.stdin)
-    if not isinstance(preparation.sink, LiveTable) or descriptor is None:
+    pressed = run.key if run.records else None
+    if isinstance(preparation.sink, LiveTable):
+        preparation.sink.quit = run.quit
+        pressed = preparation.sink.key
+    if pressed is None or descriptor is None:
         return await run.main()
-    preparation.sink.quit = run.quit
-    with Keys(descriptor, preparation.sink.key):
+    with Keys(descriptor, pressed):
         return await run.main()
 
 
@@ -86,6 +89,8 @@ class Run:
         self._announced = False
         self._reported: set[str] = set()
         self._once = options.gadgets[0].gadget.kind == "snapshot"
+        self.records = options.gadgets[0].gadget.kind == "recorder"
+        """it shows what was before something, and when it is asked"""
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.seconds = 0.0
@@ -121,6 +126,17 @@ class Run:
         if self._running:
             self._loop.call_soon_threadsafe(self._stop, "quit")
 
+    def key(self, key: str) -> None:
+        """What a key does while it records. From any thread."""
+        if key in ("s", "\n", "\r"):
+            self._loop.call_soon_threadsafe(self._show)
+        elif key == "q":
+            self.quit()
+
+    def _show(self) -> None:
+        for session in self._sessions.values():
+            self._tasks.create_task(session.show(), name="show what was recorded")
+
     def _events(self) -> "PipelineEvents":
         from kubectl_gadget.session.pipeline import PipelineEvents
 
@@ -134,7 +150,8 @@ class Run:
 
     async def _stream(self, backlog: Backlog, pipeline: "Pipeline") -> None:
         """Until the run is stopped; all nodes are detached when this returns."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
+            tasks = self._tasks
             watcher = tasks.create_task(self._watch(tasks, backlog, pipeline), name="nodes of the run")
             await self._stopped.wait()
             watcher.cancel()
@@ -194,7 +211,9 @@ class Run:
             self._announced = True
             attached = sum(state.attached for state in states)
             if not self._once:
-                self._progress.say(f"tracing {self._what()} on {attached}/{len(states)} nodes; Ctrl-C ends")
+                doing = "recording for" if self.records else "tracing"
+                keys = f"s or kill -USR1 {os.getpid()} shows what is recorded, " if self.records else ""
+                self._progress.say(f"{doing} {self._what()} on {attached}/{len(states)} nodes; {keys}Ctrl-C ends")
         if self._announced:
             self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
@@ -265,6 +284,8 @@ class Run:
                 self._loop.add_signal_handler(number, self._interrupt, number)
             except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
                 signal.signal(number, lambda caught, _: self._loop.call_soon_threadsafe(self._interrupt, caught))
+        if self.records and hasattr(signal, "SIGUSR1"):
+            self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 
     def _interrupt(self, number: int) -> None:
         if self._signal is not None:

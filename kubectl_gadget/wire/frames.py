@@ -42,6 +42,7 @@ class FrameType(IntEnum):
     FILTER = 34
     HEARTBEAT = 35
     STOP = 36
+    SHOW = 37
 
 
 class Frame(NamedTuple):

@@ -10,12 +10,12 @@ from kubectl_gadget.events.schema import Column, Field, Gadget, Global, Paramete
 FIELDS = (
     Field("timestamp", 0, 8, "gadget_timestamp"),
     Field("cgroup", 8, 8, "gadget_cgroup"),
-    Field("pid", 16, 4, "__u32"),
-    Field("tid", 20, 4, "__u32"),
-    Field("ppid", 24, 4, "__u32"),
+    Field("pid", 16, 4, "gadget_pid"),
+    Field("tid", 20, 4, "gadget_pid"),
+    Field("ppid", 24, 4, "gadget_pid"),
     Field("uid", 28, 4, "gadget_uid"),
     Field("gid", 32, 4, "gadget_gid"),
-    Field("container_pid", 36, 4, "__u32"),
+    Field("container_pid", 36, 4, "gadget_pid"),
     Field("comm", 40, 16, "gadget_comm"),
     Field("parent_comm", 56, 16, "gadget_comm"),
     Field("marks", 72, 4, "__u32"),
@@ -80,6 +80,7 @@ def record(
     timestamp: int = 0,
     cgroup: int = 0,
     pid: int = 1,
+    ppid: int = 1,
     comm: bytes = b"vi",
     parent_comm: bytes = b"sh",
     fd: int = 3,
@@ -96,7 +97,7 @@ def record(
 ) -> bytes:
     """One record of OPEN as its C program writes it. `resolved` is from the root down."""
     fixed = _FIXED.pack(
-        timestamp, cgroup, pid, pid, 1, uid, 0, 1, comm, parent_comm, 0, 0, fd, errno, flags & 0xFFFFFFFF, mode
+        timestamp, cgroup, pid, pid, ppid, uid, 0, 1, comm, parent_comm, 0, 0, fd, errno, flags & 0xFFFFFFFF, mode
     )
     texts = (
         (path, path_cut),

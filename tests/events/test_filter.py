@@ -48,6 +48,7 @@ ATOMS = st.one_of(
     st.builds("{} in [0, 2, 13]".format, NUMBERS),
     st.builds("{} in args".format, LITERALS),
     st.builds("{} == null".format, TEXTS),
+    st.builds("{} {} {}".format, st.sampled_from(["pid", "tid"]), st.sampled_from(["==", "!="]), NUMBERS),
     st.sampled_from(["path_cut", "path_cut == true", "path_cut != false", "true"]),
 )
 CONDITIONS = st.recursive(
@@ -124,6 +125,14 @@ def test_row_by_row_sees_only_what_the_columns_let_through() -> None:
     assert compiled.mask(batch_of(record(fd=1, args=[b"a"]), record(fd=9, args=[b"a"]))).tolist() == [False, False]
     assert compiled.errors == 1
     assert compiled.first_error is not None
+
+
+def test_a_number_may_be_null() -> None:
+    rows = (record(pid=0, comm=b""), record(pid=7))
+    assert matches("pid == null", *rows) == [True, False]
+    assert matches("pid != null", *rows) == [False, True]
+    assert matches("pid == tid", *rows) == [True, True]
+    assert matches("pid == 0 || pid < 3 || pid in [0]", *rows) == [False, False]
 
 
 def test_a_null_equals_only_null_and_all_else_about_it_is_an_error() -> None:

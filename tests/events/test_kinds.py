@@ -28,6 +28,18 @@ def test_a_timestamp_is_rfc_3339_in_utc_with_nanoseconds() -> None:
     assert member("timestamp", record(timestamp=5), offset=offset) == ["2023-11-14T22:13:20.000000005Z"]
 
 
+def test_nobody_is_null_and_not_root() -> None:
+    somebody = record(pid=7, comm=b"", uid=0)
+    idle = record(pid=0, comm=b"swapper/0", uid=0)
+    nobody = record(pid=0, comm=b"", uid=0)
+    assert member("pid", somebody, idle, nobody) == [7, None, None]
+    assert member("comm", somebody, idle, nobody) == ["", "swapper/0", None]
+    assert member("uid", somebody, idle, nobody) == [0, 0, None]
+    assert cells("comm", somebody, nobody) == ['""', "-"]
+    assert cells("pid", somebody, nobody) == ["7", "-"]
+    assert member("parent_comm", record(ppid=0, parent_comm=b"")) == [None]
+
+
 def test_an_errno_is_a_number_with_its_linux_name_beside_it() -> None:
     assert member("errno", record(errno=2), record()) == [2, 0]
     assert member("error", record(errno=2), record(), record(errno=4000)) == ["ENOENT", "", "4000"]

@@ -10,7 +10,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.linux_syscalls import syscall_name, syscall_names
 from kubectl_gadget.events.schema import ARCHITECTURES
 from kubectl_gadget.events.syscall_table import arguments, kernel_table, select
-from kubectl_gadget.events.syscall_text import argument_texts
+from kubectl_gadget.events.syscall_text import KILLED, argument_texts
 
 HEADER = Path(__file__).parents[2] / "bpf" / "include" / "kernel" / "syscalls.h"
 RENAMED = {"newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "sendfile64": "sendfile", "umount": "umount2"}
@@ -89,3 +89,10 @@ def test_the_kernels_table_marks_what_is_wanted() -> None:
     assert entries[257] == "-s------"[:7] + "1"
     assert [entry[7] for entry in entries].count("1") == 1
     assert kernel_table("aarch64")[221 * 8 : 222 * 8] == "sv----E1"
+
+
+def test_the_end_by_a_signal_is_told_in_words() -> None:
+    assert argument_texts("x86_64", KILLED, None, (11, 1, 0, 0, 0, 0), [None] * 6) == [
+        "killed by SIGSEGV (core dumped)"
+    ]
+    assert argument_texts("x86_64", KILLED, None, (9, 0, 0, 0, 0, 0), [None] * 6) == ["killed by SIGKILL"]

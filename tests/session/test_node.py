@@ -20,7 +20,7 @@ REQUEST = RunRequest(
 class Bench:
     """A node session with everything around it, and what came of it."""
 
-    def __init__(self, *reactions: Reaction | GadgetError) -> None:
+    def __init__(self, *reactions: Reaction | GadgetError, request: RunRequest = REQUEST) -> None:
         self.streams: list[ScriptedStream] = []
         self.errors = io.StringIO()
         self.state = NodeState("n1")
@@ -30,7 +30,7 @@ class Bench:
         self.session = NodeSession(
             self.state,
             self._open,
-            REQUEST,
+            request,
             {"host": False},
             self.backlog,
             Progress(self.errors),
@@ -174,3 +174,23 @@ async def test_the_last_line_that_a_dead_agent_said_is_the_reason() -> None:
     bench = Bench(crash)
     await bench.session.run()
     assert str(bench.state.error) == "its agent ended: ImportError: no module"
+
+
+async def test_an_agent_that_does_not_know_the_kind_of_gadget_is_not_asked_for_it() -> None:
+    request = RunRequest([{"name": "traceloop", "object": 0, "kind": "recorder"}], lambda index, architecture: b"")
+    bench = Bench(obedient, request=request)
+    await bench.session.run()
+    assert "too old for traceloop" in str(bench.state.error)
+    assert all(frame.type != FrameType.RUN for frame in bench.streams[0].received)
+    assert bench.state.given_up
+
+
+async def test_what_recorders_hold_is_asked_for_by_a_frame() -> None:
+    bench = Bench(obedient)
+    await bench.session.show()
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    await bench.session.show()
+    assert [frame.type for frame in bench.streams[0].received].count(FrameType.SHOW) == 1
+    bench.session.stop()
+    await task

@@ -23,6 +23,8 @@ typedef __u64 gadget_timestamp;
 typedef __u64 gadget_cgroup;
 /* Ends with NUL, unless it has 16 characters. */
 typedef char gadget_comm[16];
+/* A process's or thread's number. 0: nobody. */
+typedef __u32 gadget_pid;
 /* As the initial user namespace numbers them. */
 typedef __u32 gadget_uid;
 typedef __u32 gadget_gid;
@@ -106,13 +108,13 @@ struct gadget_record {
 	gadget_timestamp timestamp;
 	gadget_cgroup cgroup;
 	/* Numbers in the node's PID namespace. */
-	__u32 pid;
-	__u32 tid;
-	__u32 ppid;
+	gadget_pid pid;
+	gadget_pid tid;
+	gadget_pid ppid;
 	gadget_uid uid;
 	gadget_gid gid;
 	/* The process's number in its own PID namespace. */
-	__u32 container_pid;
+	gadget_pid container_pid;
 	gadget_comm comm;
 	gadget_comm parent_comm;
 	__u32 marks;

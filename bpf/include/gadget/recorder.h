@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * A flight recorder: records are kept in memory, the last ones of each cgroup, until something asks for them.
+ *
+ * A recording is an array in which the oldest record is overwritten. The agent makes them (agent/recorder.py) and puts
+ * the places of spare ones into a queue; a cgroup takes one with its first record, so none waits for the agent. What
+ * triggers a recording to be shown takes another one for what follows. The agent reads a recording only after it has
+ * put another one in its place: the kernel returns from that when no program can still be writing
+ * (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
+ *
+ * The includer says before how large a record can be, GADGET_RECORDED_BYTES. The trap: a program may run on several
+ * CPUs for the same cgroup, so numbers are given out atomically, and each is written by one program.
+ */
+#pragma once
+
+#include <linux/errno.h>
+
+#include <gadget/output.h>
+#include <gadget/string.h>
+
+/* Why a recording is shown. */
+typedef __u32 gadget_recorded_because;
+enum gadget_because {
+	GADGET_BECAUSE_CRASH = 1,
+	GADGET_BECAUSE_KILL = 2,
+	/* The agent's own reasons. */
+	GADGET_BECAUSE_EXIT = 3,
+	GADGET_BECAUSE_END = 4,
+	GADGET_BECAUSE_ASKED = 5,
+};
+
+/* To be the fields of each record from some offset on, which the client tells the agent. The agent fills them in. */
+struct gadget_recording {
+	gadget_recorded_because because;
+	gadget_signal trigger_signal;
+	gadget_pid trigger_pid;
+	__u32 unused_recording;
+	gadget_comm trigger_comm;
+	/* Of the records of this cgroup, from 1 on. */
+	__u64 number;
+};
+
+/* What the programs send: `place` has the recording to be shown. */
+struct gadget_trigger {
+	struct gadget_record record;
+	__u32 place;
+	__u32 because;
+	__u32 signal;
+	__u32 unused;
+};
+
+struct gadget_recorded {
+	/* 0: nothing was written here. */
+	__u64 number;
+	__u64 length;
+	char record[GADGET_RECORDED_BYTES];
+};
+
+/* Of one cgroup. */
+struct gadget_recorder {
+	__u64 records;
+	__u32 place;
+	__u32 unused;
+};
+
+/* The agent sets how many recorders there may be. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct gadget_recorder);
+} gadget_recorders SEC(".maps");
+
+/* Places with a recording that nobody writes to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__uint(value_size, sizeof(__u32));
+} gadget_spare_places SEC(".maps");
+
+/* BPF_F_INNER_MAP (Linux 5.10) lets the agent say how many records an array has. */
+struct gadget_recording_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct gadget_recorded));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct gadget_recording_map);
+} gadget_recordings SEC(".maps");
+
+/* How many records of each cgroup are kept. Set by the agent. */
+const volatile __u32 gadget_recorder_last = 1;
+
+/* Has the agent look at once: that a recording was taken, or that there is a trigger. */
+static __always_inline void gadget_wake_agent(void)
+{
+	struct gadget_cpu *cpu = gadget_this_cpu();
+	__u64 nothing = 0;
+
+	if (!cpu)
+		return;
+	gadget_count(&cpu->in_flight, 1);
+	/* When the ring is full there is enough to look at. */
+	bpf_ringbuf_output(&gadget_events, &nothing, sizeof(nothing), BPF_RB_FORCE_WAKEUP);
+	gadget_count(&cpu->in_flight, -1);
+}
+
+/* This cgroup's recorder, made when it has none. NULL: there are too many. */
+static __always_inline struct gadget_recorder *gadget_recorder_of(__u64 cgroup)
+{
+	struct gadget_recorder *found = bpf_map_lookup_elem(&gadget_recorders, &cgroup);
+	struct gadget_recorder made = {};
+
+	if (found)
+		return found;
+	if (bpf_map_pop_elem(&gadget_spare_places, &made.place))
+		return NULL;
+	/* Another CPU may be faster. */
+	if (bpf_map_update_elem(&gadget_recorders, &cgroup, &made, BPF_NOEXIST))
+		bpf_map_push_elem(&gadget_spare_places, &made.place, 0);
+	gadget_wake_agent();
+	return bpf_map_lookup_elem(&gadget_recorders, &cgroup);
+}
+
+/* Keeps the record and what was appended to it. `recording` is a field of the record. */
+static __always_inline void gadget_keep(const struct gadget_writer *writer, struct gadget_recording *recording)
+{
+	struct gadget_record *record = writer->record;
+	struct gadget_recorder *recorder = gadget_recorder_of(record->cgroup);
+	__u64 length = writer->progress->length;
+	struct gadget_cpu *cpu = gadget_this_cpu();
+	struct gadget_recorded *kept;
+	void *records;
+	__u64 number;
+	__u32 place;
+
+	if (!cpu || length > GADGET_RECORDED_BYTES)
+		return;
+	if (!recorder) {
+		gadget_count(&cpu->lost_map_full, 1);
+		return;
+	}
+	number = __sync_fetch_and_add(&recorder->records, 1);
+	place = recorder->place;
+	records = bpf_map_lookup_elem(&gadget_recordings, &place);
+	place = number % gadget_recorder_last;
+	kept = records ? bpf_map_lookup_elem(records, &place) : NULL;
+	if (!kept) {
+		gadget_count(&cpu->lost_map_full, 1);
+		return;
+	}
+	__builtin_memset(recording, 0, sizeof(*recording));
+	recording->number = number + 1;
+	record->timestamp = bpf_ktime_get_boot_ns();
+	bpf_probe_read_kernel(kept->record, length, record);
+	kept->length = length;
+	kept->number = number + 1;
+	gadget_count(&cpu->events, 1);
+	gadget_count(&cpu->bytes, length);
+}
+
+/*
+ * Has the recording of the trigger's cgroup shown. What follows goes into another one, or, when there is none to spare,
+ * into the same until the agent comes. `trigger` has its record's head and says why.
+ */
+static __always_inline void gadget_show_recording(struct gadget_trigger *trigger)
+{
+	struct gadget_recorder *recorder = bpf_map_lookup_elem(&gadget_recorders, &trigger->record.cgroup);
+	__u32 next;
+
+	if (!recorder)
+		return;
+	trigger->unused = 0;
+	trigger->place = recorder->place;
+	if (!bpf_map_pop_elem(&gadget_spare_places, &next))
+		recorder->place = next;
+	gadget_emit(&trigger->record, sizeof(*trigger), 0);
+	gadget_wake_agent();
+}
