@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from kubectl_gadget.cli import values
+from kubectl_gadget.cli.connect import say
 from kubectl_gadget.cli.flags import (
     ENGINE,
     SHOW,
@@ -86,6 +87,14 @@ class FlowFlags:
         float | None,
         flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map again and again: 10s"),
         values.duration_above_zero,
+    ] = None
+    web: Annotated[
+        bool | None, flag(SHOW, "--web/--no-web", help="The map as a live page on this machine; prints its address")
+    ] = None
+    web_port: Annotated[
+        int | None,
+        flag(SHOW, "--web-port", metavar="PORT", help="Port of that page (default: a free one)"),
+        values.count,
     ] = None
     drops: Annotated[
         bool | None, flag(ENGINE, "--drops/--no-drops", help="Packets that the kernel drops (default)")
@@ -164,6 +173,11 @@ def flows(
     plain = replace(output, filter=None)
     options = run_options(_runs(flow, extras), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
     book = AddressBook()
+    page = None
+    if flow.web:
+        from kubectl_gadget.flows.web import LivePage
+
+        page = LivePage()
 
     def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "FlowSink":
         from kubectl_gadget.flows.sink import make_flow_sink
@@ -176,9 +190,14 @@ def flows(
             flow_filter,
             with_map=bool(flow.with_map or flow.map_every),
             map_every=flow.map_every,
+            listeners=[page.add] if page else [],
         )
 
     with ExitStack() as stack:
+        if page:
+            from kubectl_gadget.flows.web import served
+
+            say(f"open {stack.enter_context(served(page, flow.web_port or 0))}")
         if not options.local:
             stack.enter_context(following(options.kube, book, sys.stderr, options.quiet))
         return run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)

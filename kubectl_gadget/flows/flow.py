@@ -93,8 +93,8 @@ class Flow:
     """client, server"""
     ended: str = ""
     """when, once one end has said so"""
-    on_map: tuple[int, int] | None = None
-    """what the map has counted of `sent` and `received`"""
+    on_map: Any = None
+    """where the map has counted it, and how much (graph.py)"""
 
     @property
     def closed(self) -> bool:

@@ -5,9 +5,10 @@ The trap: names are hostile text, and DOT and Mermaid each have their own quotes
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from kubectl_gadget.events.kinds import bytes_text
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FlowEvent, Party
+from kubectl_gadget.flows.flow import DROPPED, ERROR, Flow, FlowEvent, Party
 from kubectl_gadget.output.escape import escape
 
 
@@ -26,6 +27,13 @@ class Edge:
     processes: set[str] = field(default_factory=set)
     """of the client"""
 
+    def take(self, other: "Edge") -> None:
+        """Adds what is left on an edge that vanishes."""
+        self.dropped += other.dropped
+        self.failed += other.failed
+        self.requests += other.requests
+        self.processes |= other.processes
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -37,6 +45,9 @@ class Place:
     kind: str
 
 
+_Ends: TypeAlias = tuple[Place, Place]
+
+
 class FlowGraph:
     """Edges by client and server. `add` takes every event of a run."""
 
@@ -46,28 +57,47 @@ class FlowGraph:
         """events between places that would have been too many"""
         self._most = most
 
-    def add(self, event: FlowEvent) -> None:
-        """Counts an event: new flows, and bytes since the last one of the same flow."""
+    def add(self, event: FlowEvent) -> tuple[_Ends, _Ends | None]:
+        """Counts an event: new flows, and bytes since the last one of the same flow.
+
+        Returns the edge that it belongs to, and one that vanished, since its end has another name now.
+        """
         flow = event.flow
-        key = place(flow.client), place(flow.backend or flow.server)
-        edge = self.edges.get(key)
+        ends = place(flow.client), place(flow.backend or flow.server)
+        vanished = self._move(flow, ends) if flow.on_map is not None and flow.on_map[0] != ends else None
+        edge = self.edges.get(ends)
         if edge is None:
             if len(self.edges) >= self._most:
                 self.left_out += 1
-                return
-            edge = self.edges[key] = Edge()
+                return ends, vanished
+            edge = self.edges[ends] = Edge()
         edge.ports.add(f"{flow.server.port}/{flow.protocol}")
         if flow.client.comm:
             edge.processes.add(flow.client.comm)
-        if flow.on_map is None and event.verdict != DROPPED:
-            edge.flows += 1
-        sent, received = flow.on_map or (0, 0)
+        _, sent, received = flow.on_map or (ends, 0, 0)
+        edge.flows += flow.on_map is None
         edge.sent += flow.sent - sent
         edge.received += flow.received - received
-        flow.on_map = flow.sent, flow.received
+        flow.on_map = ends, flow.sent, flow.received
         edge.dropped += event.verdict == DROPPED
         edge.failed += event.verdict == ERROR
         edge.requests += event.l7 is not None
+        return ends, vanished
+
+    def _move(self, flow: Flow, ends: _Ends) -> _Ends | None:
+        """Takes a flow from its edge to another one."""
+        old_ends: _Ends
+        old_ends, sent, received = flow.on_map
+        old = self.edges.get(old_ends)
+        flow.on_map = None
+        if old is None:
+            return None
+        old.flows, old.sent, old.received = old.flows - 1, old.sent - sent, old.received - received
+        if old.flows > 0:
+            return None
+        del self.edges[old_ends]
+        self.edges.setdefault(ends, Edge()).take(old)
+        return old_ends
 
 
 def place(party: Party) -> Place:

@@ -1,0 +1,241 @@
+"""`kubectl gadget flows --web`: the map as a page that lives, served on this machine's loopback.
+
+Whoever opens it needs the random token of its URL; the page itself and what it shows come over one websocket server and
+nothing from elsewhere. The trap: any page in the user's browser can talk to loopback, so besides the token the Host and
+Origin headers have to be ours, and all that containers named is text in the page, never markup.
+"""
+
+import asyncio
+import hmac
+import http
+import json
+import secrets
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.flows.flow import FlowEvent, Party
+from kubectl_gadget.flows.graph import Edge, FlowGraph, Place, place
+from kubectl_gadget.flows.records import record
+
+_TICK_SECONDS = 0.25
+_LAST_EVENTS = 1000
+"""that a page gets when it is opened"""
+_EVENTS_A_TICK = 500
+"""More than that nobody reads; the map has them all the same."""
+_MOST_PROCESSES = 50
+
+
+class LivePage:
+    """What the page shows. `add` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graph = FlowGraph()
+        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_EVENTS)
+        self._new: list[dict[str, Any]] = []
+        self._changed: set[tuple[Place, Place]] = set()
+        self._vanished: list[tuple[Place, Place]] = []
+        self._processes: dict[Place, OrderedDict[tuple[str, str], int]] = {}
+        self._passed_over = 0
+        self._count = 0
+
+    def add(self, event: FlowEvent) -> None:
+        """Takes one event."""
+        with self._lock:
+            edge, vanished = self._graph.add(event)
+            self._changed.add(edge)
+            if vanished is not None:
+                self._vanished.append(vanished)
+            flow = event.flow
+            ends = (flow.client, flow.backend or flow.server)
+            for party in ends:
+                self._note_process(party)
+            self._count += 1
+            row = record(event) | {"id": self._count}
+            row["from"], row["to"] = (_identity(place(party)) for party in ends)
+            self._last.append(row)
+            if len(self._new) < _EVENTS_A_TICK:
+                self._new.append(row)
+            else:
+                self._passed_over += 1
+
+    def news(self) -> str | None:
+        """The message with what changed since the last call; None when nothing did."""
+        with self._lock:
+            if not self._new:
+                return None
+            edges = [_edge(key, self._graph.edges[key]) for key in self._changed if key in self._graph.edges]
+            message = self._message(edges, self._new)
+            message["vanished"] = [
+                " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self._graph.edges
+            ]
+            self._new, self._changed, self._vanished, self._passed_over = [], set(), [], 0
+        return json.dumps(message)
+
+    def all(self) -> str:
+        """The message with everything, for a page that was just opened."""
+        with self._lock:
+            edges = [_edge(key, edge) for key, edge in self._graph.edges.items()]
+            return json.dumps({"whole": True} | self._message(edges, list(self._last)))
+
+    def _message(self, edges: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, Any]:
+        places = {
+            identity: edge[f"{end}_place"] for edge in edges for end in ("from", "to") for identity in [edge[end]]
+        }
+        for edge in edges:
+            del edge["from_place"], edge["to_place"]
+        processes = {
+            identity: [{"pod": pod, "comm": comm, "flows": count} for (pod, comm), count in known.items()]
+            for found, known in self._processes.items()
+            if (identity := _identity(found)) in places
+        }
+        return {
+            "places": places,
+            "edges": edges,
+            "processes": processes,
+            "events": events,
+            "passed_over": self._passed_over,
+            "left_out": self._graph.left_out,
+        }
+
+    def _note_process(self, party: Party) -> None:
+        if not party.comm:
+            return
+        known = self._processes.setdefault(place(party), OrderedDict())
+        key = (party.name, party.comm)
+        known[key] = known.get(key, 0) + 1
+        known.move_to_end(key)
+        if len(known) > _MOST_PROCESSES:
+            known.popitem(last=False)
+
+
+def _identity(found: Place) -> str:
+    return f"{found.kind}/{found.group}/{found.name}"
+
+
+def _edge(key: tuple[Place, Place], edge: Edge) -> dict[str, Any]:
+    client, server = key
+    return {
+        "from": _identity(client),
+        "to": _identity(server),
+        "from_place": vars_of(client),
+        "to_place": vars_of(server),
+        "flows": edge.flows,
+        "requests": edge.requests,
+        "dropped": edge.dropped,
+        "failed": edge.failed,
+        "sent": edge.sent,
+        "received": edge.received,
+        "ports": sorted(edge.ports)[:20],
+        "processes": sorted(edge.processes)[:20],
+    }
+
+
+def vars_of(found: Place) -> dict[str, str]:
+    """A place as JSON."""
+    return {"group": found.group, "name": found.name, "kind": found.kind}
+
+
+@contextmanager
+def served(page: LivePage, port: int = 0) -> Iterator[str]:
+    """Serves the page while the block runs; gives its URL. Raises GadgetError when the port is taken."""
+    token = secrets.token_urlsafe(24)
+    ready = threading.Event()
+    outcome: dict[str, Any] = {}
+
+    async def main() -> None:
+        stop = outcome["stop"] = asyncio.Event()
+        outcome["loop"] = asyncio.get_running_loop()
+        try:
+            server = await serve(
+                lambda connection: _follow(connection, page),
+                "127.0.0.1",
+                port,
+                process_request=lambda connection, request: _answer(connection, request, token),
+                max_size=1 << 16,
+                ping_interval=None,
+            )
+        except OSError as error:
+            outcome["error"] = error
+            ready.set()
+            return
+        async with server:
+            outcome["port"] = next(iter(server.sockets)).getsockname()[1]
+            ready.set()
+            while not stop.is_set():
+                try:
+                    async with asyncio.timeout(_TICK_SECONDS):
+                        await stop.wait()
+                except TimeoutError:
+                    if news := page.news():
+                        broadcast(server.connections, news)
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), name="web page", daemon=True)
+    thread.start()
+    ready.wait()
+    if "error" in outcome:
+        raise GadgetError(
+            f"the page cannot be served on port {port}: {outcome['error'].strerror}", "another --web-port"
+        )
+    try:
+        yield f"http://127.0.0.1:{outcome['port']}/?token={token}"
+    finally:
+        outcome["loop"].call_soon_threadsafe(outcome["stop"].set)
+        thread.join(5)
+
+
+async def _follow(connection: ServerConnection, page: LivePage) -> None:
+    """First everything, then, by broadcast, what is new, until the page is closed."""
+    await connection.send(page.all())
+    await connection.wait_closed()
+
+
+def _answer(connection: ServerConnection, request: Request, token: str) -> Response | None:
+    """The page, a refusal, or None to go on with the websocket."""
+    path, _, query = request.path.partition("?")
+    host = request.headers.get("Host", "")
+    name, _, port = host.rpartition(":")
+    if name not in ("127.0.0.1", "localhost"):
+        return _refuse("this page is for this machine only")
+    if not hmac.compare_digest(query.encode(), f"token={token}".encode()):
+        return _refuse("the token is missing or wrong: open the whole URL that kubectl gadget printed")
+    if path == "/live":
+        origin = request.headers.get("Origin")
+        return (
+            None if origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}") else _refuse("another page asks")
+        )
+    if path != "/":
+        return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
+    nonce = secrets.token_urlsafe(16)
+    text = files("kubectl_gadget.flows").joinpath("page.html").read_text().replace("NONCE", nonce)
+    own = f"'nonce-{nonce}'"
+    policy = f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; base-uri 'none'"
+    return _respond(http.HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), policy)
+
+
+def _refuse(why: str) -> Response:
+    return _respond(http.HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", f"{why}\n".encode())
+
+
+def _respond(status: http.HTTPStatus, kind: str, body: bytes, policy: str = "default-src 'none'") -> Response:
+    headers = Headers(
+        {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            "Connection": "close",
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)
