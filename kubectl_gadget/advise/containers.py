@@ -20,9 +20,9 @@ class ContainerOf:
 
     @property
     def file_name(self) -> str:
-        """Without slashes, since names have none."""
+        """Joined by what no name in Kubernetes has."""
         workload = self.workload
-        return "-".join(filter(None, (workload.namespace, workload.name, self.container)))
+        return "_".join(filter(None, (workload.namespace, workload.kind.lower(), workload.name, self.container)))
 
     def __str__(self) -> str:
         return f"{self.workload}/{self.container}"

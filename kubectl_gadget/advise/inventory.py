@@ -6,7 +6,7 @@ that had the same one, the one that is there last is meant.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -84,8 +84,8 @@ class Pod:
     ports: tuple[Port, ...] = ()
     mounts: tuple[Mount, ...] = ()
     init_containers: tuple[str, ...] = ()
-    read_only: tuple[str, ...] = ()
-    """containers whose root file system is read-only already"""
+    ended: bool = False
+    """it will not run again, and its address may have gone to another one"""
     started: dict[str, str] = field(default_factory=dict)
     """when each container started, RFC 3339"""
 
@@ -117,11 +117,7 @@ class Pod:
                 for item in container.get("volumeMounts") or ()
             ),
             init_containers=tuple(container["name"] for container in spec.get("initContainers") or ()),
-            read_only=tuple(
-                container["name"]
-                for container in containers
-                if (container.get("securityContext") or {}).get("readOnlyRootFilesystem")
-            ),
+            ended=status.get("phase") in ("Succeeded", "Failed"),
             started={
                 item["name"]: item["state"]["running"]["startedAt"]
                 for item in status.get("containerStatuses") or ()
@@ -132,7 +128,7 @@ class Pod:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Pod":
         """From a recording."""
-        lists = {name: tuple(value[name]) for name in ("addresses", "init_containers", "read_only")}
+        lists = {name: tuple(value[name]) for name in ("addresses", "init_containers")}
         ports, mounts = tuple(Port(**item) for item in value["ports"]), tuple(Mount(**item) for item in value["mounts"])
         return cls(**{**value, **lists, "ports": ports, "mounts": mounts})
 
@@ -230,11 +226,16 @@ class Inventory:
     nodes: list[Node] = field(default_factory=list)
     namespaces: dict[str, dict[str, str]] = field(default_factory=dict)
     """their labels"""
+    _by_name: dict[tuple[str, str], Pod] = field(default_factory=dict, compare=False)
+    _indexed: int = field(default=0, compare=False)
+    """how many pods are in `_by_name`"""
 
     def pod(self, namespace: str, name: str) -> Pod | None:
-        """The last pod of this name."""
-        found = [pod for pod in self.pods if (pod.namespace, pod.name) == (namespace, name)]
-        return found[-1] if found else None
+        """The last pod of this name. Pods may be added to the list, and changed by the methods here alone."""
+        for pod in self.pods[self._indexed :]:
+            self._by_name[pod.namespace, pod.name] = pod
+        self._indexed = len(self.pods)
+        return self._by_name.get((namespace, name))
 
     def workload(self, namespace: str, pod: str) -> Workload:
         """What a pod is a replica of; itself, when it is not known."""
@@ -248,12 +249,13 @@ class Inventory:
             known = Pod(namespace, name, labels={LOCAL_LABEL: name})
             self.pods.append(known)
         if address is not None and address not in known.addresses:
-            place = self.pods.index(known)
-            self.pods[place] = Pod(**{**vars(known), "addresses": (*known.addresses, address)})
+            changed = replace(known, addresses=(*known.addresses, address))
+            self.pods[self.pods.index(known)] = self._by_name[namespace, name] = changed
 
     def forget_doubles(self) -> None:
         """Of objects that several recordings have, the last one is kept."""
         self.pods = list({(pod.uid or f"{pod.namespace}/{pod.name}"): pod for pod in self.pods}.values())
+        self._by_name, self._indexed = {}, 0
         self.services = list({(item.namespace, item.name): item for item in self.services}.values())
         self.nodes = list({item.name: item for item in self.nodes}.values())
 

@@ -6,6 +6,7 @@ here, so the advice of a quiet hour isolates nobody by mistake; and policies add
 pods as well allows these the same.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ class Subject:
     flows: tuple[Flow, ...]
     shared_with: tuple[str, ...]
     """other workloads that have the same labels"""
+    name: str
+    """of the policy"""
 
 
 def subjects(recording: Recording) -> list[Subject]:
@@ -49,13 +52,16 @@ def subjects(recording: Recording) -> list[Subject]:
         if _pod_of(recording, fact) is not None:
             found.setdefault(recording.inventory.workload(fact["namespace"], fact["pod"]), []).append(fact)
     made = []
+    names = Counter((workload.namespace, workload.name) for workload in found)
     for workload, facts in sorted(found.items(), key=lambda item: str(item[0])):
         labels = _common_labels([pod for fact in facts if (pod := _pod_of(recording, fact))])
         flows = dict.fromkeys(flow for fact in facts for flow in peers.flows(fact))
         if not labels or _why_not(recording, facts[0]):
             continue
         others = {str(pod.workload) for pod in peers.selected(workload.namespace, labels)} - {str(workload)}
-        made.append(Subject(workload, labels, tuple(flows), tuple(sorted(others))))
+        alone = names[workload.namespace, workload.name] == 1
+        name = workload.name if alone else f"{workload.name}-{workload.kind.lower()}"
+        made.append(Subject(workload, labels, tuple(flows), tuple(sorted(others)), name))
     return made
 
 
@@ -96,7 +102,7 @@ def advise(recording: Recording, format: str = "kubernetes") -> list[Document]:
     """One policy for each workload."""
     make = _kubernetes if format == "kubernetes" else _cilium
     return [
-        Document(make(subject), tuple(_comments(subject)), f"{subject.workload.namespace}-{subject.workload.name}")
+        Document(make(subject), tuple(_comments(subject)), f"{subject.workload.namespace}_{subject.name}")
         for subject in subjects(recording)
     ]
 
@@ -137,7 +143,7 @@ def _kubernetes(subject: Subject) -> dict[str, Any]:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": subject.workload.name, "namespace": subject.workload.namespace},
+        "metadata": {"name": subject.name, "namespace": subject.workload.namespace},
         "spec": {
             "podSelector": {"matchLabels": subject.labels},
             "policyTypes": ["Ingress", "Egress"],
@@ -174,7 +180,7 @@ def _cilium(subject: Subject) -> dict[str, Any]:
     return {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumNetworkPolicy",
-        "metadata": {"name": subject.workload.name, "namespace": subject.workload.namespace},
+        "metadata": {"name": subject.name, "namespace": subject.workload.namespace},
         "spec": {
             "endpointSelector": {"matchLabels": subject.labels},
             "ingress": rules_of(True),

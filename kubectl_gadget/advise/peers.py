@@ -59,7 +59,7 @@ class Peers:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._pods: dict[str, Pod] = {}
-        for pod in inventory.pods:
+        for pod in sorted(inventory.pods, key=lambda pod: not pod.ended):
             if not pod.host_network:
                 self._pods |= dict.fromkeys(map(normal, pod.addresses), pod)
         self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in node.addresses}

@@ -19,6 +19,7 @@ from kubectl_gadget.cluster import kubeconfig
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.inventory import InventoryWatch, Keep
 from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.nodes import choose_nodes
@@ -87,7 +88,14 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
         await nodes.close()
         raise
     began = datetime.now(UTC)
-    code = await (run.main() if options.local else _beside_inventory(options, order, run, progress))
+    try:
+        code = await (run.main() if options.local else _beside_inventory(options, order, run, progress))
+    except GadgetError as error:
+        if not recording.facts:
+            raise
+        # What was seen by then may be hours of work.
+        progress.warn(f"the watching ended early: {error}")
+        code = error.exit_code
     recording.watch((item.namespace, item.pod, item.container) for item in run.watched)
     if options.local:
         _add_local(recording)
@@ -119,7 +127,7 @@ async def _beside_inventory(options: RunOptions, order: Order, run: Run, progres
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-    _add(order.recording.inventory, inventory, order.whole_cluster)
+        _add(order.recording.inventory, inventory, order.whole_cluster)
     return code
 
 

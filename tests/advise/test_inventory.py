@@ -50,17 +50,17 @@ def test_a_pod_of_the_api_is_read() -> None:
                         "name": "c",
                         "ports": [{"containerPort": 80, "name": "http"}],
                         "volumeMounts": [{"name": "v", "mountPath": "/data"}],
-                        "securityContext": {"readOnlyRootFilesystem": True},
                     }
                 ],
             },
             "status": {
+                "phase": "Succeeded",
                 "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
                 "containerStatuses": [{"name": "c", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}],
             },
         }
     )
-    assert (pod.addresses, pod.init_containers, pod.read_only) == (("10.0.0.1", "fd00::1"), ("i",), ("c",))
+    assert (pod.addresses, pod.init_containers, pod.ended) == (("10.0.0.1", "fd00::1"), ("i",), True)
     assert pod.ports == (Port("http", "TCP", 80),)
     assert [(mount.path, mount.kind) for mount in pod.mounts] == [("/data", "emptyDir")]
     assert pod.workload == Workload("ns", "Job", "j")

@@ -154,6 +154,25 @@ def test_what_was_never_answered_is_allowed_and_said() -> None:
     assert "never answered" in comments
 
 
+def test_an_address_belongs_to_the_pod_that_still_runs() -> None:
+    for ended_last in (True, False):
+        made = recording(flow(WEB, "egress", "10.0.0.77", 80))
+        ended = Pod("shop", "job", "u7", {"app": "job"}, ("10.0.0.77",), ended=True)
+        running = Pod("shop", "api", "u8", {"app": "api"}, ("10.0.0.77",))
+        made.inventory.pods += [running, ended] if ended_last else [ended, running]
+        (document,) = networkpolicy.advise(made)
+        assert document.body["spec"]["egress"][0]["to"] == [{"podSelector": {"matchLabels": {"app": "api"}}}]
+
+
+def test_workloads_of_one_name_get_policies_of_different_names() -> None:
+    made = recording(flow(WEB, "egress", "10.0.0.3", 5432))
+    other = Pod("shop", "web-0", "u7", {"app": "other"}, ("10.0.0.77",), owner_kind="StatefulSet", owner_name="web")
+    made.inventory.pods.append(other)
+    made.add([flow(other, "egress", "10.0.0.3", 1)])
+    names = [document.body["metadata"]["name"] for document in networkpolicy.advise(made)]
+    assert names == ["web-deployment", "web-statefulset"]
+
+
 def test_labels_that_another_workload_has_as_well_are_told() -> None:
     made = recording(flow(WEB, "egress", "10.0.0.3", 5432))
     made.inventory.pods.append(Pod("shop", "web-canary", "u9", {"app": "web", "track": "canary"}, ("10.0.0.9",)))

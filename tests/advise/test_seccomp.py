@@ -43,7 +43,7 @@ def test_replicas_make_one_profile_and_containers_one_each() -> None:
     documents = seccomp.advise(
         recording(fact(WEB, "mkdir"), fact(WEB_2, "bind"), fact(WEB, "swapon", container="other")), "profile"
     )
-    assert [document.name for document in documents] == ["shop-web-main", "shop-web-other"]
+    assert [document.name for document in documents] == ["shop_deployment_web_main", "shop_deployment_web_other"]
     main, other = (set(document.body["syscalls"][0]["names"]) for document in documents)
     assert {"mkdir", "bind"} <= main
     assert "swapon" not in main
@@ -88,7 +88,7 @@ def test_a_patch_names_the_file_for_each_container_of_the_workload() -> None:
     assert [item["name"] for item in containers] == ["main", "side"]
     assert containers[0]["securityContext"]["seccompProfile"] == {
         "type": "Localhost",
-        "localhostProfile": "profiles/shop-web-main.json",
+        "localhostProfile": "profiles/shop_deployment_web_main.json",
     }
 
 

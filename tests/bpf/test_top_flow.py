@@ -49,8 +49,10 @@ def test_connections_count_at_the_end_that_began_and_at_the_other(host: str) -> 
         assert (row["protocol"], row["connections"]) == (TCP, CONNECTIONS)
         assert row["interval"] > 0
     assert egress["cgroup"] == os.stat(cgroup_folder()).st_ino
-    assert (egress["sent_packets"], egress["sent"]) == (ingress["received_packets"], ingress["received"])
-    assert (egress["received_packets"], egress["received"]) == (ingress["sent_packets"], ingress["sent"])
+    for sender, receiver in ((egress, ingress), (ingress, egress)):
+        # The last packet of a connection finds no socket any more where that was closed first.
+        assert 0 <= sender["sent_packets"] - receiver["received_packets"] <= CONNECTIONS
+        assert 0 <= sender["sent"] - receiver["received"] <= CONNECTIONS * 60
 
 
 def cgroup_folder() -> str:

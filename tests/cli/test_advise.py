@@ -97,8 +97,8 @@ def test_one_profile_is_json_and_several_go_into_a_directory(
 
     assert run(["advise", "seccomp", "--from", calls, "--directory", str(tmp_path / "profiles")]) == 0
     assert capsys.readouterr().out == ""
-    assert json.loads((tmp_path / "profiles" / "shop-web-main.json").read_text()) == alone
-    assert (tmp_path / "profiles" / "data-db-main.json").exists()
+    assert json.loads((tmp_path / "profiles" / "shop_deployment_web_main.json").read_text()) == alone
+    assert (tmp_path / "profiles" / "data_statefulset_db_main.json").exists()
 
 
 def test_an_earlier_profile_is_added_to(calls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ from tests.fake_cluster.store import Object, Store, matcher
 
 RESOURCES = {
     "pods": ("Pod", True),
+    "services": ("Service", True),
+    "endpointslices": ("EndpointSlice", True),
     "events": ("Event", True),
     "nodes": ("Node", False),
     "namespaces": ("Namespace", False),

@@ -68,13 +68,17 @@ class Runner:
                 self._errors += piece
 
     async def finish(self, interrupt: bool = True) -> Outcome:
+        code, output, errors = await self.end(interrupt)
+        return Outcome(code, [json.loads(line) for line in output.splitlines()], errors)
+
+    async def end(self, interrupt: bool = True) -> tuple[int, str, str]:
+        """The exit code, and what it wrote to both streams."""
         assert self.process is not None
         if interrupt:
             self.process.send_signal(signal.SIGINT)
         async with asyncio.timeout(60):
             out, errors = await self.process.communicate()
-        rows = [json.loads(line) for line in out.splitlines()]
-        return Outcome(self.process.returncode or 0, rows, (self._errors + errors).decode())
+        return self.process.returncode or 0, out.decode(), (self._errors + errors).decode()
 
 
 @pytest.fixture
@@ -92,7 +96,8 @@ def runner(cluster: FakeCluster, tmp_path: Path) -> Runner:
 def pods(tmp_path: Path) -> Iterator[DemoPods]:
     if reason := why_no_containers():
         pytest.skip(reason)
-    with DemoPods(tmp_path / "pods") as pods:
+    # Its cgroup is named like the folder, and there may be other runs of these tests on this machine.
+    with DemoPods(tmp_path / f"pods-{uuid.uuid4().hex[:8]}") as pods:
         yield pods
 
 
@@ -252,3 +257,61 @@ async def test_sums_over_nodes_are_exact(cluster: FakeCluster, runner: Runner, p
     assert sum(row["writes"] for row in rows) == len(cluster.nodes) * OPENS
     assert sum(row["written_bytes"] for row in rows) == len(cluster.nodes) * OPENS * 5
     assert {row["pod"] for row in rows} == {"xwing"}
+
+
+async def until_exists(path: Path) -> None:
+    async with asyncio.timeout(60):
+        while not path.exists():  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.05)
+
+
+async def test_advice_joins_replicas_of_both_nodes_and_names_their_workload(
+    cluster: FakeCluster, runner: Runner, pods: DemoPods
+) -> None:
+    owner = {"kind": "ReplicaSet", "name": "web-7d9f", "controller": True}
+    calls = {"web-7d9f-a": "mkdir /tmp/folder", "web-7d9f-b": "chmod 700 /tmp"}
+    folders = []
+    for name, deed in calls.items():
+        script = f"while [ ! -e /tmp/go ]; do sleep 0.1; done; {deed}; touch /tmp/done; sleep 100003"
+        pod = await asyncio.to_thread(pods.start_pod, "default", name, {"main": ["/bin/sh", "-c", script]})
+        folders.append(Path(f"/proc/{pod.containers['main'].pid}/root/tmp"))
+        labels = {"app": "web", "pod-template-hash": "7d9f"}
+        metadata = {"name": name, "uid": pod.uid, "labels": labels, "ownerReferences": [owner]}
+        spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "busybox"}]}
+        cluster.store.add("pods", "default", {"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
+    await runner.start("advise", "seccomp", "-l", "app=web", "--format", "SeccompProfile", "-o", "json")
+    await runner.until_said("on 1/1 nodes")
+    for folder in folders:
+        (folder / "go").touch()
+    for folder in folders:
+        await until_exists(folder / "done")
+    code, output, errors = await runner.end()
+    assert code == 0, errors
+    profile = json.loads(output)
+    assert profile["metadata"] == {"name": "web-main", "namespace": "default"}
+    assert {"mkdir", "chmod"} <= set(profile["spec"]["syscalls"][0]["names"])
+    assert "too short to be complete" in errors
+
+
+async def test_a_recording_of_flows_has_the_clusters_services_nodes_and_namespaces(
+    cluster: FakeCluster, runner: Runner, tmp_path: Path
+) -> None:
+    cluster.add_namespace("shop", {"team": "x"})
+    spec = {"clusterIP": "10.96.0.1", "ports": [{"port": 443, "targetPort": 6443}]}
+    cluster.store.add("services", "shop", {"metadata": {"name": "api"}, "spec": spec})
+    labels = {"kubernetes.io/service-name": "api"}
+    ends = {"endpoints": [{"addresses": ["192.0.2.9"]}], "ports": [{"port": 6443}]}
+    cluster.store.add("endpointslices", "shop", {"metadata": {"name": "api-x", "labels": labels}, **ends})
+    cluster.add_pod("web", "node-1", namespace="shop", labels={"app": "web"})
+    recording = tmp_path / "flows.jsonl"
+    await runner.start("advise", "networkpolicy", "-n", "shop", "--record", str(recording), "--timeout", "1s")
+    code, output, errors = await runner.end(interrupt=False)
+    assert (code, output) == (1, "")
+    assert "nothing was seen of the chosen containers" in errors
+    lines = [json.loads(line) for line in recording.read_text().splitlines()]
+    kinds = {kind: value for line in lines for kind, value in line.items()}
+    assert kinds["service"]["backends"] == [["192.0.2.9", "TCP", 6443]]
+    assert kinds["service"]["addresses"] == ["10.96.0.1"]
+    assert {line["namespace"]["name"] for line in lines if "namespace" in line} >= {"shop", "default"}
+    assert {line["pod"]["name"] for line in lines if "pod" in line} >= {"web"}
+    assert {line["node"]["name"] for line in lines if "node" in line} == set(cluster.nodes)
