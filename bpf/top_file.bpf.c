@@ -7,8 +7,9 @@
  * mapped, io_uring, and calls of 32-bit programs.
  */
 #include <gadget/output.h>
-#include <gadget/path.h>
+#include <gadget/path_at.h>
 #include <gadget/totals.h>
+#include <kernel/file_calls.h>
 #include <kernel/inode.h>
 #include <kernel/ptrace.h>
 
@@ -18,38 +19,6 @@
 /* Of a path; of a longer one the upper part is left out. */
 #define PATH_BYTES 512
 #define ROOM GADGET_ROOM(sizeof(struct gadget_record) + GADGET_PATH_BYTES + 1)
-
-#if defined(__TARGET_ARCH_x86)
-enum {
-	READ = 0,
-	WRITE = 1,
-	PREAD64 = 17,
-	PWRITE64 = 18,
-	READV = 19,
-	WRITEV = 20,
-	SENDFILE = 40,
-	PREADV = 295,
-	PWRITEV = 296,
-	COPY_FILE_RANGE = 326,
-	PREADV2 = 327,
-	PWRITEV2 = 328,
-};
-#else
-enum {
-	READ = 63,
-	WRITE = 64,
-	READV = 65,
-	WRITEV = 66,
-	PREAD64 = 67,
-	PWRITE64 = 68,
-	PREADV = 69,
-	PWRITEV = 70,
-	SENDFILE = 71,
-	COPY_FILE_RANGE = 285,
-	PREADV2 = 286,
-	PWRITEV2 = 287,
-};
-#endif
 
 /* The bits of FILE_TYPE in an inode's mode. */
 typedef __u32 gadget_file_type;
@@ -88,17 +57,6 @@ const volatile bool show_all = false;
 GADGET_TOTALS(file_key, file_value, FILES);
 GADGET_SCRATCH(scratch, ROOM);
 
-static __always_inline struct file *file_of(__s32 fd)
-{
-	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd);
-	struct file *file = NULL;
-
-	if (fd >= 0 && fd < BPF_CORE_READ(table, max_fds))
-		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
-	return file;
-}
-
 static __always_inline void describe(struct file_value *value, struct file *file, __u32 mode)
 {
 	struct gadget_record *room = gadget_scratch(&scratch);
@@ -126,7 +84,7 @@ static __always_inline void describe(struct file_value *value, struct file *file
 
 static __always_inline void count(__s32 fd, __u64 bytes, bool write)
 {
-	struct file *file = file_of(fd);
+	struct file *file = gadget_file_of(fd);
 	struct file___inode *opened = (void *)file;
 	struct inode___file *inode;
 	struct file_key key = {};
@@ -168,25 +126,25 @@ int moved(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	number = BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER);
 	switch (number) {
-	case READ:
-	case READV:
-	case PREAD64:
-	case PREADV:
-	case PREADV2:
+	case GADGET_CALL_READ:
+	case GADGET_CALL_READV:
+	case GADGET_CALL_PREAD64:
+	case GADGET_CALL_PREADV:
+	case GADGET_CALL_PREADV2:
 		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
 		break;
-	case WRITE:
-	case WRITEV:
-	case PWRITE64:
-	case PWRITEV:
-	case PWRITEV2:
+	case GADGET_CALL_WRITE:
+	case GADGET_CALL_WRITEV:
+	case GADGET_CALL_PWRITE64:
+	case GADGET_CALL_PWRITEV:
+	case GADGET_CALL_PWRITEV2:
 		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
 		break;
-	case SENDFILE:
+	case GADGET_CALL_SENDFILE:
 		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
 		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_1);
 		break;
-	case COPY_FILE_RANGE:
+	case GADGET_CALL_COPY_FILE_RANGE:
 		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
 		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_2);
 		break;

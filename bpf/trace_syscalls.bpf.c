@@ -10,6 +10,10 @@
 #define CALL trace_syscalls
 #define CALL_FIELDS
 #define PATH_BYTES GADGET_PATH_BYTES
+#include <gadget/syscall.h>
+#include <gadget/syscall_table.h>
+
+#define ARGUMENTS 6
 #define NAME_BYTES 255
 #define MOST_DATA_BYTES 1024
 #define ELEMENTS 32
@@ -20,6 +24,343 @@
 static __always_inline void deliver(const struct gadget_writer *writer)
 {
 	gadget_send(writer);
+/* One of the calls; its name depends on the architecture. */
+typedef __u32 gadget_syscall;
+/* NEVER: the call does not return. */
+typedef __s64 gadget_syscall_result;
+#define NEVER (-0x7fffffffffffffffLL - 1)
+
+/* The arguments, and what those that are pointers point to. */
+typedef struct {
+	__u64 values[ARGUMENTS];
+	struct gadget_text texts[ARGUMENTS];
+} gadget_syscall_arguments;
+
+struct trace_syscalls {
+	struct gadget_record record;
+	gadget_syscall_arguments arguments;
+	gadget_syscall_result result;
+	gadget_duration duration;
+	gadget_syscall syscall;
+	gadget_errno errno;
+};
+
+GADGET_RECORD(trace_syscalls);
+
+/* No call has more than two paths. */
+#define CALL_BYTES GADGET_ROOM(sizeof(struct trace_syscalls) + 2 * GADGET_PATH_BYTES + LIST_BYTES + 2 * MOST_DATA_BYTES)
+
+const volatile bool filter_failed = false;
+/* Positive. 0: any. */
+const volatile __u32 filter_errno = 0;
+/* In microseconds. */
+const volatile __u64 filter_min = 0;
+/* Of what is read or written, how much is sent. */
+const volatile __u32 data_bytes = 32;
+
+/* A call that has begun. */
+struct begun {
+	__u64 start;
+	__u64 values[ARGUMENTS];
+	__u32 number;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct begun);
+} calls SEC(".maps");
+
+/* A record made when the call began. */
+struct kept {
+	__u64 start;
+	__u64 length;
+	__u64 cuts;
+	char record[CALL_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct kept);
+} records SEC(".maps");
+
+GADGET_SCRATCH(enter_scratch, sizeof(struct kept));
+GADGET_SCRATCH(exit_scratch, CALL_BYTES);
+
+/* As much of `size` as is to be sent. What is left out is no loss: the client knows both numbers. */
+static __always_inline void append_bytes(struct gadget_writer *writer, struct gadget_text *text, const void *from,
+					 __u64 size, __u64 limit)
+{
+	if (limit > MOST_DATA_BYTES)
+		limit = MOST_DATA_BYTES;
+	gadget_append_user_bytes(writer, text, from, size > limit ? limit : size, limit);
+}
+
+/* False: there is none, or no room. */
+static __noinline bool append_element(struct trace_syscalls *call, const __u64 *from)
+{
+	struct gadget_progress *progress = (void *)call + CALL_BYTES;
+	__u64 length = progress->length;
+	const char *element = NULL;
+	long read;
+
+	if (bpf_probe_read_user(&element, sizeof(element), from) || !element)
+		return false;
+	if (length > CALL_BYTES - (ELEMENT_BYTES + 1))
+		return false;
+	read = gadget_read_user_string((char *)call + length, ELEMENT_BYTES + 1, element);
+	if (read < 0)
+		return false;
+	progress->length = length + read;
+	return true;
+}
+
+static __always_inline void append_list(struct gadget_writer *writer, struct gadget_text *text, const __u64 *from)
+{
+	__u64 start = writer->progress->length;
+	__u64 first;
+
+	gadget_unread(text);
+	if (bpf_probe_read_user(&first, sizeof(first), from))
+		return;
+	for (int i = 0; i < ELEMENTS; i++) {
+		if (writer->progress->length - start > LIST_BYTES - (ELEMENT_BYTES + 1))
+			break;
+		if (!append_element(writer->record, from + i))
+			break;
+	}
+	gadget_wrote(writer, text, start, writer->progress->length - start, false);
+}
+
+/* Appends what the argument points to. `next` is the argument after it, often a length. */
+static __noinline int append_argument(struct trace_syscalls *call, __u32 number, __u32 index)
+{
+	struct gadget_writer writer = {.record = call, .room = CALL_BYTES, .progress = (void *)call + CALL_BYTES};
+	struct gadget_text *text;
+	__u64 value, next, size = 0;
+	long result = call->result;
+	const void *from;
+
+	if (index >= ARGUMENTS)
+		return 0;
+	text = &call->arguments.texts[index];
+	value = call->arguments.values[index];
+	next = index + 1 < ARGUMENTS ? call->arguments.values[index + 1] : 0;
+	from = (const void *)value;
+	gadget_no_text(text);
+	if (!value)
+		return 0;
+	switch (gadget_syscall_letter(number, index)) {
+	/* A path. */
+	case 's':
+		gadget_append_user_string(&writer, text, from, GADGET_PATH_BYTES);
+		break;
+	/* A name. */
+	case 'n':
+		gadget_append_user_string(&writer, text, from, NAME_BYTES);
+		break;
+	/* Data that the caller gives, and that it gets. */
+	case 'w':
+		append_bytes(&writer, text, from, next, data_bytes);
+		break;
+	case 'r':
+		if (result > 0)
+			append_bytes(&writer, text, from, result, data_bytes);
+		break;
+	/* Addresses of sockets; the second has a pointer to its length. */
+	case 'a':
+		append_bytes(&writer, text, from, next, ADDRESS_BYTES);
+		break;
+	case 'A':
+		if (result >= 0 && !bpf_probe_read_user(&size, sizeof(__u32), (const void *)next))
+			append_bytes(&writer, text, from, size, ADDRESS_BYTES);
+		break;
+	/* Two descriptors that it gets; a struct timespec; a struct open_how. */
+	case 'i':
+		if (result >= 0)
+			append_bytes(&writer, text, from, 8, 8);
+		break;
+	case 't':
+		append_bytes(&writer, text, from, 16, 16);
+		break;
+	case 'o':
+		append_bytes(&writer, text, from, 24, 24);
+		break;
+	/* A list of texts. */
+	case 'v':
+		append_list(&writer, text, from);
+		break;
+	}
+	return 0;
+}
+
+static __always_inline void set_values(__u64 *values, struct pt_regs *registers)
+{
+	values[0] = gadget_argument(registers, 0);
+	values[1] = gadget_argument(registers, 1);
+	values[2] = gadget_argument(registers, 2);
+	values[3] = gadget_argument(registers, 3);
+	values[4] = gadget_argument(registers, 4);
+	values[5] = gadget_argument(registers, 5);
+}
+
+static __always_inline void append_arguments(struct trace_syscalls *call, __u32 number)
+{
+	for (int i = 0; i < ARGUMENTS; i++)
+		append_argument(call, number, i);
+}
+
+static __always_inline void set_result(struct trace_syscalls *call, long result)
+{
+	call->result = result;
+	call->errno = result < 0 && result >= -4095 ? -result : 0;
+}
+
+static __always_inline bool wanted_result(long result)
+{
+	bool failed = result < 0 && result >= -4095;
+
+	if (filter_failed && !failed)
+		return false;
+	return !filter_errno || (failed && -result == filter_errno);
+}
+
+/* The record of a call that ends with its beginning, or whose memory will be gone at its end. */
+static __always_inline int begin_whole(struct pt_regs *registers, __u32 number, __u64 thread, bool returns)
+{
+	struct kept *kept = gadget_scratch(&enter_scratch);
+	struct trace_syscalls *call;
+	struct gadget_writer writer;
+
+	if (!kept || (!returns && (filter_failed || filter_errno || filter_min)))
+		return 0;
+	call = (struct trace_syscalls *)kept->record;
+	if (!gadget_begin(&call->record))
+		return 0;
+	set_values(call->arguments.values, registers);
+	call->syscall = number;
+	call->duration = ~0ULL;
+	call->result = NEVER;
+	call->errno = 0;
+	writer = gadget_write(call, sizeof(*call), CALL_BYTES);
+	append_arguments(call, number);
+	if (!returns) {
+		gadget_send(&writer);
+		return 0;
+	}
+	kept->start = bpf_ktime_get_boot_ns();
+	kept->length = writer.progress->length;
+	kept->cuts = writer.progress->cuts;
+	if (bpf_map_update_elem(&records, &thread, kept, BPF_ANY))
+		gadget_count_map_full();
+	return 0;
+}
+
+static __always_inline int end_whole(__u64 thread, long result)
+{
+	struct kept *kept = bpf_map_lookup_elem(&records, &thread);
+	struct trace_syscalls *call = gadget_scratch(&exit_scratch);
+	struct gadget_writer writer;
+	__u64 length;
+
+	/* It began before the gadget did, and what its arguments pointed to may be gone. */
+	if (!kept)
+		return 0;
+	length = kept->length;
+	if (!call || length > sizeof(kept->record) || !wanted_result(result))
+		goto forget;
+	bpf_probe_read_kernel(call, length, kept->record);
+	writer = gadget_write(call, length, CALL_BYTES);
+	writer.progress->cuts = kept->cuts;
+	call->duration = bpf_ktime_get_boot_ns() - kept->start;
+	set_result(call, result);
+	if (call->duration >= filter_min * 1000)
+		gadget_send(&writer);
+forget:
+	bpf_map_delete_elem(&records, &thread);
+	return 0;
+}
+
+/* Whether the current task is wanted; its record's head is filled in only at the end. */
+static __always_inline bool wanted_caller(struct task_struct *task)
+{
+	struct gadget_record record;
+
+	return gadget_wanted_cgroup(&record, bpf_get_current_cgroup_id()) && gadget_wanted_task(task);
+}
+
+SEC("raw_tp/sys_enter")
+int enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = gadget_task();
+	struct pt_regs *registers = gadget_registers(task);
+	__u32 number = ctx->args[1];
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct begun begun = {};
+	char when;
+
+	if (!gadget_wants_syscall(number) || gadget_is_compat_call(task, registers))
+		return 0;
+	when = gadget_syscall_letter(number, GADGET_SYSCALL_WHEN);
+	if (when == 'E' || when == 'X')
+		return begin_whole(registers, number, thread, when == 'E');
+	if (!wanted_caller(task))
+		return 0;
+	begun.start = bpf_ktime_get_boot_ns();
+	begun.number = number;
+	set_values(begun.values, registers);
+	if (bpf_map_update_elem(&calls, &thread, &begun, BPF_ANY))
+		gadget_count_map_full();
+	return 0;
+}
+
+SEC("raw_tp/sys_exit")
+int leave(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = gadget_task();
+	struct pt_regs *registers = gadget_registers(task);
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct begun *begun = bpf_map_lookup_elem(&calls, &thread);
+	/* Returning from a signal's handler overwrites it. */
+	__u32 number = begun ? begun->number : (__u32)gadget_syscall_number(registers);
+	long result = ctx->args[1];
+	struct trace_syscalls *call;
+	struct gadget_writer writer;
+
+	if (!gadget_wants_syscall(number) || gadget_is_compat_call(task, registers))
+		return 0;
+	if (gadget_syscall_letter(number, GADGET_SYSCALL_WHEN) == 'E')
+		return end_whole(thread, result);
+	/* A task that never called, as a new one of the kernel's own. */
+	if ((!begun && (__s32)number < 0) || !wanted_result(result))
+		goto forget;
+	call = gadget_scratch(&exit_scratch);
+	if (!call || !gadget_begin(&call->record))
+		goto forget;
+	call->duration = ~0ULL;
+	if (begun) {
+		call->duration = bpf_ktime_get_boot_ns() - begun->start;
+		__builtin_memcpy(call->arguments.values, begun->values, sizeof(begun->values));
+	} else {
+		set_values(call->arguments.values, registers);
+	}
+	if (filter_min && (!begun || call->duration < filter_min * 1000))
+		goto forget;
+	call->syscall = number;
+	set_result(call, result);
+	writer = gadget_write(call, sizeof(*call), CALL_BYTES);
+	append_arguments(call, number);
+	gadget_send(&writer);
+forget:
+	if (begun)
+		bpf_map_delete_elem(&calls, &thread);
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

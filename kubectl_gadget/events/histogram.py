@@ -51,7 +51,7 @@ def percentiles(buckets: Counts, maxima: Counts, percent: int) -> Counts:
     rows = np.arange(len(buckets))
     inside = np.maximum(buckets[rows, places], np.uint64(1))
     before = sums[rows, places] - buckets[rows, places]
-    share = (ranks - np.minimum(before, ranks)).astype(np.float64) / inside.astype(np.float64)
+    share = ((ranks - np.minimum(before, ranks)).astype(np.float64) - 0.5).clip(min=0) / inside.astype(np.float64)
     low = starts[places]
     high = np.where(places == len(STARTS) - 1, maxima.astype(np.float64), ends[places])
     found = (low + share * (high - low)).astype(np.uint64)

@@ -1,20 +1,17 @@
 """profile runqlat: a process that is woken a prime number of times; each time that it gets a CPU counts once."""
 
-import ctypes
 import os
 import resource
 
 import pytest
 
 from tests.bpf.answers import Answers
+from tests.bpf.deeds import name_thread
 
 pytestmark = pytest.mark.bpf
 TIMES = 211
-PR_SET_NAME = 15
-
-
-def name_thread(name: bytes) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)
+NAME = f"woken-{os.getpid()}"
+"""Nobody else has it."""
 
 
 def switches() -> int:
@@ -25,13 +22,13 @@ def switches() -> int:
 def woken_often(to_parent: int, from_parent: int) -> tuple[int, int, int, int]:
     """Switches before and after the name was changed, and before and after it was changed back."""
     first = switches()
-    name_thread(b"hist-woken")
+    name_thread(NAME)
     second = switches()
     for _ in range(TIMES):
         os.write(to_parent, b"x")
         os.read(from_parent, 1)
     third = switches()
-    name_thread(b"hist-other")
+    name_thread("woken-no-more")
     return first, second, third, switches()
 
 
@@ -65,7 +62,7 @@ def test_each_time_that_a_thread_gets_a_cpu_counts_once() -> None:
             break
     else:
         pytest.skip("this machine is too busy: the process was interrupted each time that it changed its name")
-    (record,) = [record for record in records if record["comm"] == "hist-woken"]
+    (record,) = [record for record in records if record["comm"] == NAME]
     assert record["count"] == third - second >= TIMES
     assert lost == 0
     assert sum(record["buckets"]) == record["count"]

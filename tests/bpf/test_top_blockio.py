@@ -48,6 +48,13 @@ def read_and_write(device: str) -> None:
     os.close(fd)
 
 
+def flush(device: str) -> None:
+    fd = os.open(device, os.O_RDWR)
+    for _ in range(FLUSHES):
+        os.fsync(fd)
+    os.close(fd)
+
+
 def on(device: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in records if record["disk"] == device.removeprefix("/dev/")]
 
@@ -68,14 +75,8 @@ def test_requests_and_bytes_are_counted_exactly_for_who_wanted_them(device: str)
 
 
 def test_what_neither_reads_nor_writes_is_counted_as_other(device: str) -> None:
-    def flush() -> None:
-        fd = os.open(device, os.O_RDWR)
-        for _ in range(FLUSHES):
-            os.fsync(fd)
-        os.close(fd)
-
     with Answers("top_blockio") as top:
-        deeds.in_child(flush)
+        deeds.in_child(lambda: flush(device))
         records = on(device, top.take())
     assert sum(record["others"] for record in records) == FLUSHES
     assert sum(record["written_bytes"] for record in records) == 0

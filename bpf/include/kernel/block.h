@@ -12,6 +12,8 @@
 #define GADGET_BLOCK_OPERATION 0xff
 #define GADGET_BLOCK_READ 0
 #define GADGET_BLOCK_WRITE 1
+#define GADGET_BLOCK_FLUSH 2
+#define GADGET_BLOCK_DISCARD 3
 #define GADGET_BLOCK_ZONE_APPEND 7
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Programs that remember whose a request to a block device is and since when it is under way. A gadget's YAML has to
+ * name them (see gadgets/top_blockio.yaml); the gadget itself follows block_rq_complete and forgets the request.
+ *
+ * Hooks: the tracepoints block_io_start (Linux 6.5), where the task that wants the I/O is current, or block_rq_insert;
+ * block_rq_issue, when the device gets the request. Whose the I/O is says the bio, since the kernel writes back later
+ * what a container has written to its pages. The trap: that needs version 2's I/O controller for the container's
+ * cgroup; what the bio names may be a cgroup above it, or one of version 1. Then it is the current task's.
+ */
+#pragma once
+
+#include <linux/errno.h>
+
+#include <gadget/other_task.h>
+#include <gadget/output.h>
+#include <kernel/block.h>
+
+/* Requests that may be under way at the same time. */
+#define GADGET_BLOCK_REQUESTS 32768
+
+struct gadget_block_request {
+	__u64 cgroup;
+	__u64 started;
+	/* 0: not yet. */
+	__u64 issued;
+	__u32 pid;
+	__u32 uid;
+	char comm[16];
+	__u32 wanted;
+	__u32 failed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, GADGET_BLOCK_REQUESTS);
+	__type(key, __u64);
+	__type(value, struct gadget_block_request);
+} gadget_block_requests SEC(".maps");
+
+/* Whether the current task's cgroup is this one, or lies below it. */
+static __always_inline bool gadget_current_is_below(struct cgroup *cgroup)
+{
+	__u32 level = BPF_CORE_READ(cgroup, level);
+
+	return bpf_get_current_ancestor_cgroup_id(level) == BPF_CORE_READ(cgroup, kn, id);
+}
+
+static __always_inline struct cgroup *gadget_cgroup_of_request(struct request *request)
+{
+	struct cgroup *own = gadget_cgroup_of(gadget_task());
+	struct bio *bio = BPF_CORE_READ(request, bio);
+	struct cgroup *named = bio ? BPF_CORE_READ(bio, bi_blkg, blkcg, css.cgroup) : NULL;
+
+	if (!named || BPF_CORE_READ(named, root, hierarchy_id) || gadget_current_is_below(named))
+		return own;
+	return named;
+}
+
+static __always_inline void gadget_remember_request(struct request *request, __u64 issued, __u64 flags)
+{
+	__u64 now = bpf_ktime_get_boot_ns(), key = (__u64)request;
+	struct gadget_block_request pending = {.started = now, .issued = issued ? now : 0};
+	struct task_struct *task = gadget_task();
+	struct gadget_record record;
+
+	pending.wanted =
+		gadget_wanted_other_cgroup(&record, gadget_cgroup_of_request(request)) && gadget_wanted_task(task);
+	pending.cgroup = record.cgroup;
+	pending.pid = gadget_node_pid(task);
+	pending.uid = (__u32)bpf_get_current_uid_gid();
+	gadget_comm_of(task, pending.comm);
+	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
+	if (bpf_map_update_elem(&gadget_block_requests, &key, &pending, flags) == -E2BIG)
+		gadget_count_map_full();
+}
+
+SEC("tp_btf/block_io_start")
+int BPF_PROG(started, struct request *request)
+{
+	gadget_remember_request(request, false, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/block_rq_insert")
+int inserted(__u64 *ctx)
+{
+	gadget_remember_request(gadget_request_of(ctx), false, BPF_NOEXIST);
+	return 0;
+}
+
+SEC("tp_btf/block_rq_issue")
+int issued(__u64 *ctx)
+{
+	struct request *request = gadget_request_of(ctx);
+	__u64 key = (__u64)request;
+	struct gadget_block_request *pending = bpf_map_lookup_elem(&gadget_block_requests, &key);
+
+	if (!pending)
+		gadget_remember_request(request, true, BPF_NOEXIST);
+	/* A request that the device did not take comes again. */
+	else if (!pending->issued)
+		pending->issued = bpf_ktime_get_boot_ns();
+	return 0;
+}
+
+/* It has become a part of another one. */
+SEC("tp_btf/block_rq_merge")
+int merged(__u64 *ctx)
+{
+	__u64 key = (__u64)gadget_request_of(ctx);
+
+	bpf_map_delete_elem(&gadget_block_requests, &key);
+	return 0;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The client's table of system calls (kubectl_gadget/events/syscall_table.py): which are wanted, and which of their
+ * arguments point to what. A gadget has it by a parameter of the type `syscalls` with the variable syscall_table.
+ */
+#pragma once
+
+#include <gadget/record.h>
+
+#define GADGET_SYSCALLS 512
+
+/*
+ * Eight letters for each number: six for what its arguments point to, which trace_syscalls.bpf.c knows; E for a call
+ * whose arguments are read when it begins, X for one that does not return; 0 for one that nobody wants to see.
+ */
+#define GADGET_SYSCALL_LETTERS 8
+#define GADGET_SYSCALL_WHEN 6
+#define GADGET_SYSCALL_WANTED 7
+const volatile char syscall_table_x86_64[GADGET_SYSCALLS * GADGET_SYSCALL_LETTERS] = "";
+const volatile char syscall_table_aarch64[GADGET_SYSCALLS * GADGET_SYSCALL_LETTERS] = "";
+
+#if defined(__TARGET_ARCH_x86)
+#define GADGET_SYSCALL_TABLE syscall_table_x86_64
+#else
+#define GADGET_SYSCALL_TABLE syscall_table_aarch64
+#endif
+
+/* What the table says of a call's letter at `place`; 0 when it says nothing. */
+static __always_inline char gadget_syscall_letter(__u32 number, __u32 place)
+{
+	__u32 at = number * GADGET_SYSCALL_LETTERS + place;
+
+	asm volatile("" : "+r"(at));
+	return at < sizeof(GADGET_SYSCALL_TABLE) ? GADGET_SYSCALL_TABLE[at] : 0;
+}
+
+static __always_inline bool gadget_wants_syscall(__u32 number)
+{
+	return gadget_syscall_letter(number, GADGET_SYSCALL_WANTED) != '0';
+}

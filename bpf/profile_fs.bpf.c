@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * profile fs: histograms of how long opens, reads, writes and fsyncs of files took, by container, kind of file system
+ * and operation.
+ *
+ * Hooks: the raw tracepoints sys_enter and sys_exit, and of them the calls that do so, since they are there on every
+ * kernel. Only at the exit it is looked at what the descriptor is. Not seen: files that are mapped, io_uring, what the
+ * kernel reads itself, and calls of 32-bit programs.
+ */
+#include <gadget/compat.h>
+#include <gadget/histogram.h>
+#include <gadget/operation.h>
+#include <gadget/path_at.h>
+#include <gadget/syscall.h>
+#include <kernel/file_calls.h>
+#include <kernel/inode.h>
+
+#define CALLS 65536
+#define HISTOGRAMS 8192
+#define FILE_TYPE 0170000
+#define REGULAR 0100000
+#define DIRECTORY 0040000
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct file_system_type {
+	const char *name;
+};
+
+struct super_block___type {
+	struct file_system_type *s_type;
+};
+
+#pragma clang attribute pop
+
+enum { NONE, READ, WRITE, OPEN, SYNC };
+
+struct fs_key {
+	gadget_cgroup cgroup;
+	gadget_operation operation;
+	char file_system[16];
+};
+
+struct fs_value {
+	struct gadget_histogram histogram;
+};
+
+struct profile_fs {
+	struct gadget_total interval;
+	struct fs_key key;
+	struct fs_value value;
+	struct gadget_percentiles percentiles;
+};
+
+GADGET_RECORD(profile_fs);
+
+GADGET_TOTALS(fs_key, fs_value, HISTOGRAMS);
+
+struct begun {
+	__u64 time;
+	__u64 number;
+};
+
+/* By thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, CALLS);
+	__type(key, __u32);
+	__type(value, struct begun);
+} calls SEC(".maps");
+
+static __always_inline __u32 operation_of(__s32 number)
+{
+	switch (number) {
+	case GADGET_CALL_READ:
+	case GADGET_CALL_READV:
+	case GADGET_CALL_PREAD64:
+	case GADGET_CALL_PREADV:
+	case GADGET_CALL_PREADV2:
+		return READ;
+	case GADGET_CALL_WRITE:
+	case GADGET_CALL_WRITEV:
+	case GADGET_CALL_PWRITE64:
+	case GADGET_CALL_PWRITEV:
+	case GADGET_CALL_PWRITEV2:
+		return WRITE;
+	case GADGET_CALL_OPEN:
+	case GADGET_CALL_CREAT:
+	case GADGET_CALL_OPENAT:
+	case GADGET_CALL_OPENAT2:
+		return OPEN;
+	case GADGET_CALL_FSYNC:
+	case GADGET_CALL_FDATASYNC:
+		return SYNC;
+	default:
+		return NONE;
+	}
+}
+
+static __always_inline void set_operation(struct fs_key *key, __u32 operation)
+{
+	if (operation == READ)
+		GADGET_SET_OPERATION(key->operation, "read");
+	else if (operation == WRITE)
+		GADGET_SET_OPERATION(key->operation, "write");
+	else if (operation == OPEN)
+		GADGET_SET_OPERATION(key->operation, "open");
+	else
+		GADGET_SET_OPERATION(key->operation, "fsync");
+}
+
+SEC("raw_tp/sys_enter")
+int enters(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct begun begun = {.number = ctx->args[1]};
+	__u32 thread = bpf_get_current_pid_tgid();
+	struct fs_key key = {};
+	struct task_struct *task;
+	__u32 operation;
+
+	operation = operation_of(begun.number);
+	if (!operation)
+		return 0;
+	set_operation(&key, operation);
+	if (!gadget_wanted_operation(key.operation) || !gadget_counts())
+		return 0;
+	task = gadget_task();
+	if (gadget_is_compat_call(task, gadget_registers(task)))
+		return 0;
+	begun.time = bpf_ktime_get_ns();
+	bpf_map_update_elem(&calls, &thread, &begun, BPF_ANY);
+	return 0;
+}
+
+SEC("raw_tp/sys_exit")
+int exits(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
+	__u32 thread = bpf_get_current_pid_tgid();
+	struct begun *begun = bpf_map_lookup_elem(&calls, &thread);
+	__s64 descriptor = ctx->args[1];
+	struct super_block___type *on;
+	struct file___inode *opened;
+	struct fs_value *value;
+	struct fs_key key = {};
+	__u32 operation, kind;
+	__u64 duration;
+
+	if (!begun || !begun->time)
+		return 0;
+	duration = bpf_ktime_get_ns() - begun->time;
+	begun->time = 0;
+	operation = operation_of(begun->number);
+	/* An open that fails has no file, and so no file system. */
+	if (operation != OPEN)
+		descriptor = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+	opened = (struct file___inode *)gadget_file_of(descriptor);
+	if (!opened)
+		return 0;
+	kind = BPF_CORE_READ(opened, f_inode, i_mode) & FILE_TYPE;
+	if (kind != REGULAR && kind != DIRECTORY)
+		return 0;
+	key.cgroup = bpf_get_current_cgroup_id();
+	set_operation(&key, operation);
+	on = (struct super_block___type *)BPF_CORE_READ(opened, f_inode, i_sb);
+	bpf_probe_read_kernel_str(key.file_system, sizeof(key.file_system), BPF_CORE_READ(on, s_type, name));
+	value = gadget_total(&key);
+	if (value)
+		gadget_observe(&value->histogram, duration);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

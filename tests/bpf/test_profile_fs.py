@@ -1,0 +1,82 @@
+"""profile fs: calls on a file, each a prime number of times."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bpf.answers import Answers
+
+pytestmark = pytest.mark.bpf
+OPENS, READS, WRITES, SYNCS = 11, 31, 23, 5
+
+
+def file_system(path: Path) -> str:
+    """As the kernel names it, of the mount that has the longest path to `path`."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    fitting = [mount for mount in mounts if path.is_relative_to(mount[1])]
+    return max(fitting, key=lambda mount: len(mount[1]))[2][:15]
+
+
+def counts(records: list[dict[str, Any]], kind: str) -> dict[str, int]:
+    return {record["operation"]: record["count"] for record in records if record["file_system"] == kind}
+
+
+def use(path: Path) -> None:
+    for _ in range(OPENS):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT))
+    fd = os.open(path, os.O_RDWR)
+    for _ in range(WRITES):
+        os.write(fd, b"x" * 100)
+    for number in range(READS):
+        os.preadv(fd, [bytearray(7)], number)
+    for number in range(SYNCS):
+        (os.fsync, os.fdatasync)[number % 2](fd)
+    os.close(fd)
+
+
+def test_calls_are_counted_by_operation_and_file_system(tmp_path: Path) -> None:
+    with Answers("profile_fs", pid=os.getpid()) as profile:
+        use(tmp_path / "file")
+        records = profile.take()
+        assert profile.lost == 0
+    assert counts(records, file_system(tmp_path)) == {
+        "open": OPENS + 1,
+        "read": READS,
+        "write": WRITES,
+        "fsync": SYNCS,
+    }
+    for record in records:
+        assert 0 < record["max"] <= record["total"]
+        assert sum(record["buckets"]) == record["count"]
+
+
+def test_file_systems_are_told_apart(tmp_path: Path) -> None:
+    shared = Path("/dev/shm") / f"kubectl-gadget-{os.getpid()}"
+    if file_system(tmp_path) == file_system(shared):
+        pytest.skip("there is only one kind of file system to write to")
+    try:
+        with Answers("profile_fs", pid=os.getpid(), operation="write") as profile:
+            for count, path in ((3, tmp_path / "file"), (7, shared)):
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+                for _ in range(count):
+                    os.write(fd, b"x")
+                os.close(fd)
+            records = profile.take()
+    finally:
+        shared.unlink(missing_ok=True)
+    found = {record["file_system"]: (record["operation"], record["count"]) for record in records}
+    assert found == {file_system(tmp_path): ("write", 3), file_system(shared): ("write", 7)}
+
+
+def test_what_waits_for_others_and_what_fails_is_left_out() -> None:
+    with Answers("profile_fs", pid=os.getpid()) as profile:
+        receive, send = os.pipe()
+        os.write(send, b"x")
+        os.read(receive, 1)
+        os.close(receive)
+        os.close(send)
+        with pytest.raises(FileNotFoundError):
+            os.open("/no/such/file", os.O_RDONLY)
+        assert profile.take() == []
