@@ -188,10 +188,10 @@ class BpfPrograms:
         """Cgroup and process of who holds each program; the node's own and 0 when nobody does."""
         pids = {pid: id for id, path in self._containers.everything() for pid in cgroups.processes(self._root, path)}
         owners = dict.fromkeys(programs, (self._top, 0))
-        for pid in pids:
+        for pid, cgroup in pids.items():
             for id in held_programs(pid):
                 if id in owners and not owners[id][1]:
-                    owners[id] = pids[pid], pid
+                    owners[id] = cgroup, pid
         return owners
 
 

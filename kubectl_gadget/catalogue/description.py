@@ -30,7 +30,7 @@ _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
     *("examples", "kind", "sort", "sums", "describes", "quotients", "weight", "by", "histogram", "tree", "libraries"),
-    "sampler",
+    *("sampler", "gauges"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words")
@@ -59,6 +59,7 @@ class Description:
     kind: Answer = "stream"
     sort: str = ""
     sums: tuple[str, ...] = ()
+    gauges: tuple[str, ...] = ()
     describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
     weight: str = ""
@@ -154,6 +155,7 @@ def read_description(path: Path) -> Description:
         kind=kind,
         sort=top.get("sort", str, "-count" if histogram else ""),
         sums=(*_names(top, "sums"), *(HISTOGRAM_SUMS if histogram else ())),
+        gauges=_names(top, "gauges"),
         describes=_names(top, "describes"),
         weight=top.get("weight", str, ""),
         quotients=(

@@ -84,6 +84,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         kind=read.kind,
         sort=read.sort,
         sums=read.sums,
+        gauges=read.gauges,
         describes=read.describes,
         quotients=read.quotients,
         weight=read.weight,
@@ -130,6 +131,8 @@ def _check_totals(read: Description, columns: tuple[Column, ...], record: Record
         raise UsageError(f"{read.path}: sums or quotients name {', '.join(missing)}, which is no field")
     if read.weight and read.weight not in read.sums:
         raise UsageError(f"{read.path}: weight names {read.weight}, which is not among the sums")
+    if wrong := sorted(set(read.gauges) - set(read.sums)):
+        raise UsageError(f"{read.path}: gauges names {wrong[0]}, which is none of the sums")
     names = {column.name for column in columns}
     for key, wanted_columns in (("sort", read.sort.replace("-", "").split(",")), ("by", read.by)):
         if wrong := [name for name in wanted_columns if name and name not in names]:

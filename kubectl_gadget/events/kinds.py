@@ -566,6 +566,7 @@ KINDS: dict[str, Kind] = {
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),
     "gadget_duration": _known(duration_text),
     "gadget_bytes": _known(bytes_text),
+    "gadget_number": _known(str),
     BUCKETS_TYPE: Kind(
         lambda column, field: (Member(column, "buckets", lambda batch: Buckets(batch.raw(field))),),
         lambda batch, field: list(map(spark_line, batch.raw(field))),
@@ -604,10 +605,7 @@ KINDS: dict[str, Kind] = {
     "gadget_data": Kind(_data_members, _show_data),
     "gadget_http_status": Kind(lambda column, field: (_number(column, field),), _show_positive),
     "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),
-    "gadget_millicores": Kind(
-        lambda column, field: (_number(column, field),),
-        lambda batch, field: [f"{number}m" for number in batch.raw(field).tolist()],
-    ),
+    "gadget_millicores": _known(lambda millicores: f"{millicores}m"),
     "gadget_task_state": _spelt_with_raw(task_state_name),
     "gadget_file_type": _spelt_with_raw(file_type_name, none=UNREAD),
     "gadget_peer_source": _words("sender", "credentials"),

@@ -199,6 +199,8 @@ class Gadget:
     """of tables that are no stream: the columns that rows are sorted by, with commas; - in front: the highest first"""
     sums: tuple[str, ...] = ()
     """fields of a total that add up; the others are its key"""
+    gauges: tuple[str, ...] = ()
+    """those of the sums that say how much there is now: of several intervals of a node only the last one counts"""
     describes: tuple[str, ...] = ()
     """further fields of a total that are not its key: what is known of whom it is about"""
     quotients: tuple[Quotient, ...] = ()
@@ -259,6 +261,7 @@ class Gadget:
             kind=value.get("kind", "stream"),
             sort=value.get("sort", ""),
             sums=tuple(value.get("sums", ())),
+            gauges=tuple(value.get("gauges", ())),
             describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
             weight=value.get("weight", ""),

@@ -24,6 +24,8 @@ from kubectl_gadget.views.tree import as_tree
 
 _FILLED_IN = ("timestamp", "interval")
 """Fields of a total that are neither its key nor its sums."""
+_UNKNOWN = np.uint64(2**64 - 1)
+"""As agents have it in rows of gadgets with a sampler."""
 
 
 class Block(Rows):
@@ -116,15 +118,22 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
         numbers.append(np.array(found, np.intp))
     sums = {name: _zeros(batches[0], name, len(groups)) for name in gadget.sums}
     maxima = {name: _zeros(batches[0], name, len(groups)) for name in (HISTOGRAM_MAXIMA if gadget.histogram else ())}
+    known = {name: np.zeros(len(groups), np.bool_) for name in (gadget.sums if gadget.sampler else ())}
     intervals, ends = (np.zeros(len(groups), np.uint64) for _ in range(2))
     for batch, found_numbers in zip(batches, numbers, strict=True):
+        lengths, latest = _intervals(batch)
         for name, total in sums.items():
-            np.add.at(total, found_numbers, batch.raw(name).astype(np.uint64))
+            values = batch.raw(name).astype(np.uint64)
+            counts = _counting(batch, name, values, latest)
+            np.add.at(total, found_numbers[counts], values[counts])
+            if name in known:
+                known[name][found_numbers[counts]] = True
         for name, highest in maxima.items():
             np.maximum.at(highest, found_numbers, batch.raw(name).astype(np.uint64))
-        lengths, latest = _intervals(batch)
         np.maximum.at(intervals, found_numbers, lengths)
         np.maximum.at(ends, found_numbers, latest)
+    for name, is_known in known.items():
+        sums[name][~is_known] = _UNKNOWN
     made, start = [], 0
     for batch, rows in zip(batches, first, strict=True):
         if not rows:
@@ -141,6 +150,16 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
         made.append(part)
         start += len(rows)
     return made
+
+
+def _counting(
+    batch: Batch, name: str, values: npt.NDArray[np.uint64], latest: npt.NDArray[np.uint64]
+) -> "npt.NDArray[np.bool_] | slice":
+    """Which rows go into that sum: of gadgets with a sampler not the unknown ones, of gauges only a node's last."""
+    if not batch.gadget.sampler:
+        return slice(None)
+    counts: npt.NDArray[np.bool_] = values != _UNKNOWN
+    return counts & (batch.raw("timestamp") == latest) if name in batch.gadget.gauges else counts
 
 
 def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
@@ -179,7 +198,8 @@ def fill_in_quotients(batch: Batch) -> None:
     for item in batch.gadget.quotients:
         of, per = batch.raw(item.of).astype(np.uint64), batch.raw(item.per).astype(np.uint64)
         product = of * np.uint64(item.times)
-        batch.give(item.field, np.where(per == 0, np.uint64(0), product // np.maximum(per, np.uint64(1))))
+        quotient = np.where(per == 0, np.uint64(0), product // np.maximum(per, np.uint64(1)))
+        batch.give(item.field, np.where(of == _UNKNOWN, of, quotient) if batch.gadget.sampler else quotient)
 
 
 def fill_in_percentiles(batch: Batch) -> None:

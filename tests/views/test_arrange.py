@@ -1,6 +1,7 @@
 """Sums, sorting and trees of rows that come from several nodes."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,12 @@ TOP = Gadget(
 )
 
 
-def part(node: str, rows: list[tuple[int, ...]], pods: dict[int, str] | None = None, at: int = 1) -> Batch:
+def part(
+    node: str, rows: list[tuple[int, ...]], pods: dict[int, str] | None = None, at: int = 1, gadget: Gadget = TOP
+) -> Batch:
     """Rows of (cgroup, syscall, count, total)."""
     data = b"".join(struct.pack("<QQQQQQQQ", 56, at, 1000, *row, 0) for row in rows)
-    batch = decode(TOP, node, data)
+    batch = decode(gadget, node, data)
     known = pods or {}
     containers = [UNKNOWN, *(Container("container", pod=pod) for pod in known.values())]
     codes = [list(known).index(row[0]) + 1 if row[0] in known else 0 for row in rows]
@@ -79,6 +82,27 @@ def test_two_intervals_of_one_node_make_one_of_double_length() -> None:
 def test_sums_are_exact_beyond_what_a_float_holds() -> None:
     block = arrange([part("a", [(5, 1, 2**62 + 1, 0), (6, 1, 2**62 + 2, 0)])], Arrangement())
     assert shown(block, "count") == [(2**63 + 3,)]
+
+
+def test_what_all_parts_of_a_row_lack_is_unknown_and_not_zero() -> None:
+    gadget = replace(TOP, sampler="cgroups", sums=("count", "total"), sort="syscall")
+    unknown = 2**64 - 1
+    rows = [(9, 1, 5, unknown), (9, 1, unknown, 20), (9, 2, 7, unknown), (9, 2, 4, unknown)]
+    (first, second) = arrange([part("a", rows, gadget=gadget)], Arrangement()).parts[0].raw("total").tolist()
+    assert (first, second) == (20, unknown)
+    means = arrange([part("a", rows, gadget=gadget)], Arrangement()).parts[0].raw("mean").tolist()
+    assert means == [4, unknown]
+
+
+def test_of_a_gauge_only_the_last_interval_of_each_node_counts() -> None:
+    gadget = replace(TOP, sampler="cgroups", gauges=("total",))
+    parts = [
+        part("a", [(9, 1, 5, 100)], at=1, gadget=gadget),
+        part("a", [(9, 1, 6, 300)], at=2, gadget=gadget),
+        part("b", [(9, 1, 7, 1000)], at=1, gadget=gadget),
+    ]
+    block = arrange(parts, Arrangement(by=("syscall",)))
+    assert shown(block, "syscall", "count", "total") == [(1, 18, 1300)]
 
 
 def test_rows_are_sorted_as_asked_and_the_rest_is_kept_for_the_keys() -> None:

@@ -72,6 +72,8 @@ typedef __u64 gadget_capabilities;
 typedef __u64 gadget_duration;
 /* A number of bytes. ~0: unknown. */
 typedef __u64 gadget_bytes;
+/* ~0: unknown. */
+typedef __u64 gadget_number;
 /* The number of a call stack (gadget/stacks.h). 0: none, 1: it was lost. */
 typedef __u64 gadget_stack;
 
