@@ -16,8 +16,8 @@
 #include <gadget/process.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/syscall_table.h>
 
-#define SYSCALLS 512
 #define ARGUMENTS 6
 #define ADDRESS_BYTES 128
 
@@ -47,22 +47,6 @@ GADGET_RECORD(CALL);
 
 /* No call has more than two paths. */
 #define CALL_BYTES GADGET_ROOM(sizeof(struct CALL) + 2 * PATH_BYTES + LIST_BYTES + 2 * MOST_DATA_BYTES)
-
-/*
- * Eight letters for each number: six for what its arguments point to, which append_argument() knows; E for a call whose
- * arguments are read when it begins, X for one that does not return; 0 for one that nobody wants to see.
- */
-#define ENTRY 8
-#define WHEN 6
-#define WANTED 7
-const volatile char syscall_table_x86_64[SYSCALLS * ENTRY] = "";
-const volatile char syscall_table_aarch64[SYSCALLS * ENTRY] = "";
-
-#if defined(__TARGET_ARCH_x86)
-#define TABLE syscall_table_x86_64
-#else
-#define TABLE syscall_table_aarch64
-#endif
 
 const volatile bool filter_failed = false;
 /* Positive. 0: any. */
@@ -109,20 +93,6 @@ struct {
 
 GADGET_SCRATCH(enter_scratch, sizeof(struct kept));
 GADGET_SCRATCH(exit_scratch, CALL_BYTES);
-
-/* What the table says of a call's letter at `place`; 0 when it says nothing. */
-static __always_inline char letter(__u32 number, __u32 place)
-{
-	__u32 at = number * ENTRY + place;
-
-	asm volatile("" : "+r"(at));
-	return at < sizeof(TABLE) ? TABLE[at] : 0;
-}
-
-static __always_inline bool wanted(__u32 number)
-{
-	return letter(number, WANTED) != '0';
-}
 
 /* As much of `size` as is to be sent. What is left out is no loss: the client knows both numbers. */
 static __always_inline void append_bytes(struct gadget_writer *writer, struct gadget_text *text, const void *from,
@@ -187,7 +157,7 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 	gadget_no_text(text);
 	if (!value)
 		return 0;
-	switch (letter(number, index)) {
+	switch (gadget_syscall_letter(number, index)) {
 	/* A path. */
 	case 's':
 		gadget_append_user_string(&writer, text, from, PATH_BYTES);
@@ -336,9 +306,9 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 	struct begun begun = {};
 	char when;
 
-	if (!wanted(number) || gadget_is_compat_call(task, registers))
+	if (!gadget_wants_syscall(number) || gadget_is_compat_call(task, registers))
 		return 0;
-	when = letter(number, WHEN);
+	when = gadget_syscall_letter(number, GADGET_SYSCALL_WHEN);
 	if (when == 'E' || when == 'X')
 		return begin_whole(registers, number, thread, when == 'E');
 	if (!wanted_caller(task))
@@ -364,9 +334,9 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	struct CALL *call;
 	struct gadget_writer writer;
 
-	if (!wanted(number) || gadget_is_compat_call(task, registers))
+	if (!gadget_wants_syscall(number) || gadget_is_compat_call(task, registers))
 		return 0;
-	if (letter(number, WHEN) == 'E')
+	if (gadget_syscall_letter(number, GADGET_SYSCALL_WHEN) == 'E')
 		return end_whole(thread, result);
 	/* A task that never called, as a new one of the kernel's own. */
 	if ((!begun && (__s32)number < 0) || !wanted_result(result))

@@ -10,7 +10,7 @@
 #define GADGET_SYSCALLS 512
 
 /*
- * Eight letters for each number: six for what its arguments point to, which trace_syscalls.bpf.c knows; E for a call
+ * Eight letters for each number: six for what its arguments point to, which every_syscall.h knows; E for a call
  * whose arguments are read when it begins, X for one that does not return; 0 for one that nobody wants to see.
  */
 #define GADGET_SYSCALL_LETTERS 8
