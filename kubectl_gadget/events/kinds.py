@@ -21,6 +21,7 @@ from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name,
 from kubectl_gadget.events.linux_lsm import lsm_argument_texts
 from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
+    icmp_type_name,
     address_text,
     family_name,
     protocol_name,
@@ -585,6 +586,7 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_address_family": _spelt_with_raw(family_name),
     "gadget_ip_protocol": _spelt_with_raw(protocol_name),
+    "gadget_icmp_type": _spelt_with_raw(icmp_type_name),
     "gadget_tcp_state": _spelt_with_raw(tcp_state_name),
     "gadget_tcp_flags": _spelt_with_raw(tcp_flag_names),
     "gadget_device": Kind(

@@ -14,6 +14,7 @@ _TCP_STATES = {
     1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT", 7: "CLOSE",
     8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV",
 }  # fmt: skip
+_ICMP_TYPES = {8: "echo request", 128: "echo request v6"}
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 _MAPPED = bytes(10) + b"\xff\xff"
 _NO_ADDRESS = b"\xff" * 16
@@ -27,6 +28,11 @@ def family_name(number: int) -> str:
 def protocol_name(number: int) -> str:
     """`TCP` for IPPROTO_TCP, and the number itself when it has no name here."""
     return _PROTOCOLS.get(number, str(number))
+
+
+def icmp_type_name(number: int) -> str:
+    """What a message of ICMP or ICMPv6 is (IANA's ICMP parameters); the number itself when it has no name here."""
+    return _ICMP_TYPES.get(number, str(number))
 
 
 def tcp_state_name(number: int) -> str:

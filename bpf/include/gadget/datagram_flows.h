@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Flows of protocols without connections: what one socket exchanges with one address and port. Whoever includes it
+ * defines before
+ *
+ *   GADGET_FLOW                 the name of its record's struct
+ *   GADGET_FLOW_REMOTE          the type of remote_port
+ *   GADGET_FLOW_PEER_BEGINS     whether a packet that comes in may begin a flow
+ *   gadget_flow_protocol()      whether sockets of this protocol have such flows
+ *   gadget_flow_headers()       reads a packet's addresses, ports and payload_bytes; false: it is of no flow
+ *
+ * A record comes for the first packet of each flow, then at most one per second while packets come and go, and one when
+ * the flow ends, which is when its socket is closed. A socket may have any number of flows: each has a queue of them,
+ * and a flow that comes new looks at the two that lie there longest and ends them if they are silent, so that old ones
+ * do not fill the memory.
+ */
+#pragma once
+
+#include <gadget/packet.h>
+
+/* Flows that may be known at the same time. */
+#define FLOWS 65536
+/* Rounds of flows that are ended when their socket is closed: the verifier bears no loop of 16384 rounds in one piece.
+ */
+#define ROUNDS 128
+#define FLOWS_IN_ROUND 128
+/* Silent for so long, a flow is ended when there is a new one. */
+#define SILENCE (30 * 1000000000ULL)
+
+enum operation {
+	OPERATION_FIRST = 1,
+	OPERATION_FLOW,
+	OPERATION_END,
+};
+
+typedef __u32 gadget_udp_operation;
+
+struct GADGET_FLOW {
+	struct gadget_record record;
+	/* Since the first packet, as are all numbers. */
+	gadget_duration duration;
+	gadget_bytes sent;
+	gadget_bytes received;
+	__u64 sent_packets;
+	__u64 received_packets;
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	GADGET_FLOW_REMOTE remote_port;
+	gadget_udp_operation operation;
+};
+
+GADGET_RECORD(GADGET_FLOW);
+
+/* Of either end. 0: any. */
+const volatile __u16 filter_port = 0;
+/* Milliseconds between two rows of a flow. 0: only the first and the last. */
+const volatile __u32 interval = 1000;
+
+struct flow_key {
+	__u64 socket;
+	gadget_ip local;
+	gadget_ip remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 unused;
+};
+
+struct flow {
+	struct GADGET_FLOW row;
+	__u64 first;
+	__u64 last;
+	/* When there was a row. */
+	__u64 told;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FLOWS);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* A socket's queue of flows: the numbers from `head` up to `tail`. */
+struct queue {
+	struct bpf_spin_lock lock;
+	__u32 head;
+	__u32 tail;
+	__u32 unused;
+	/* As the key; here it is a number to the verifier, and not a pointer. */
+	__u64 socket;
+};
+
+struct place {
+	__u64 socket;
+	__u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FLOWS);
+	__type(key, __u64);
+	__type(value, struct queue);
+} queues SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, FLOWS);
+	__type(key, struct place);
+	__type(value, struct flow_key);
+} places SEC(".maps");
+
+/* What does not fit on the stack. */
+struct workspace {
+	struct gadget_packet packet;
+	struct flow flow;
+};
+
+GADGET_SCRATCH(received_scratch, sizeof(struct workspace));
+GADGET_SCRATCH(sent_scratch, sizeof(struct workspace));
+
+static __always_inline void tell(struct flow *flow, enum operation operation, __u64 now)
+{
+	struct GADGET_FLOW row = flow->row;
+
+	row.operation = operation;
+	row.duration = now - flow->first;
+	gadget_emit(&row.record, sizeof(row), 0);
+}
+
+static __always_inline void end_flow(const struct flow_key *key, struct flow *flow)
+{
+	tell(flow, OPERATION_END, flow->last);
+	bpf_map_delete_elem(&flows, key);
+}
+
+/* Puts a flow at the end of its socket's queue. */
+static __always_inline bool push(struct queue *queue, const struct flow_key *key)
+{
+	struct place place = {.socket = key->socket};
+
+	bpf_spin_lock(&queue->lock);
+	place.number = queue->tail++;
+	bpf_spin_unlock(&queue->lock);
+	return !bpf_map_update_elem(&places, &place, key, BPF_ANY);
+}
+
+/* Takes the flow that lies longest in the queue. False: there is none. */
+static __always_inline bool pop(struct queue *queue, __u64 socket, struct flow_key *key)
+{
+	struct place place = {.socket = socket};
+	const struct flow_key *found;
+	bool empty;
+
+	bpf_spin_lock(&queue->lock);
+	empty = queue->head == queue->tail;
+	place.number = queue->head;
+	if (!empty)
+		queue->head++;
+	bpf_spin_unlock(&queue->lock);
+	if (empty)
+		return false;
+	found = bpf_map_lookup_elem(&places, &place);
+	if (!found) {
+		/* Could not be kept. */
+		key->socket = 0;
+		return true;
+	}
+	*key = *found;
+	bpf_map_delete_elem(&places, &place);
+	return true;
+}
+
+/* Ends the flow that lies longest in the queue if it is silent, and else puts it to the end. */
+static __always_inline void look_at_oldest(struct queue *queue, __u64 socket, __u64 now)
+{
+	struct flow_key key;
+	struct flow *flow;
+
+	if (!pop(queue, socket, &key))
+		return;
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow)
+		return;
+	if (now - flow->last > SILENCE)
+		end_flow(&key, flow);
+	else
+		push(queue, &key);
+}
+
+static __always_inline struct queue *queue_of(__u64 socket)
+{
+	struct queue *queue = bpf_map_lookup_elem(&queues, &socket);
+	struct queue empty = {.socket = socket};
+
+	if (queue)
+		return queue;
+	bpf_map_update_elem(&queues, &socket, &empty, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&queues, &socket);
+}
+
+static __always_inline void count(struct flow *flow, const struct gadget_packet *packet, __u32 packets)
+{
+	if (packet->outgoing) {
+		gadget_count(&flow->row.sent, packet->payload_bytes);
+		gadget_count(&flow->row.sent_packets, packets);
+	} else {
+		gadget_count(&flow->row.received, packet->payload_bytes);
+		gadget_count(&flow->row.received_packets, packets);
+	}
+}
+
+static __always_inline void first_packet(struct workspace *work, const struct flow_key *key, __u32 packets, __u64 now)
+{
+	struct queue *queue = queue_of(key->socket);
+	struct flow *flow = &work->flow;
+
+	flow->row = (struct GADGET_FLOW){.record = work->packet.record};
+	__builtin_memcpy(flow->row.local, key->local, sizeof(gadget_ip));
+	__builtin_memcpy(flow->row.remote, key->remote, sizeof(gadget_ip));
+	flow->row.local_port = key->local_port;
+	flow->row.remote_port = key->remote_port;
+	flow->first = flow->last = flow->told = now;
+	count(flow, &work->packet, packets);
+	if (!queue || bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) || !push(queue, key)) {
+		/* Not even the first packet is told, since nothing would tell the end. */
+		bpf_map_delete_elem(&flows, key);
+		gadget_count_map_full();
+		return;
+	}
+	tell(flow, OPERATION_FIRST, now);
+	look_at_oldest(queue, key->socket, now);
+	look_at_oldest(queue, key->socket, now);
+}
+
+static __always_inline void handle(struct __sk_buff *skb, struct workspace *work, bool outgoing)
+{
+	struct gadget_packet *packet = &work->packet;
+	/* Of a packet that the network card cuts or has put together. */
+	__u32 packets = skb->gso_segs ?: 1;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct flow_key key = {};
+	struct flow *flow;
+
+	if (!gadget_flow_headers(skb, packet, outgoing) || !gadget_has_port(packet, filter_port))
+		return;
+	key.socket = (__u64)skb->sk;
+	__builtin_memcpy(key.local, packet->local, sizeof(key.local));
+	__builtin_memcpy(key.remote, packet->remote, sizeof(key.remote));
+	key.local_port = packet->local_port;
+	key.remote_port = packet->remote_port;
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow) {
+		if ((outgoing || GADGET_FLOW_PEER_BEGINS) && gadget_begin_packet(skb, packet))
+			first_packet(work, &key, packets, now);
+		return;
+	}
+	count(flow, packet, packets);
+	flow->last = now;
+	if (interval && now - flow->told >= interval * 1000000ULL) {
+		flow->told = now;
+		tell(flow, OPERATION_FLOW, now);
+	}
+}
+
+static __always_inline bool has_flows(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	return sk && gadget_flow_protocol(sk->protocol);
+}
+
+SEC("cgroup_skb/ingress")
+int packet_received(struct __sk_buff *skb)
+{
+	struct workspace *work = gadget_scratch(&received_scratch);
+
+	if (work && has_flows(skb))
+		handle(skb, work, false);
+	return GADGET_PASS;
+}
+
+SEC("cgroup_skb/egress")
+int packet_sent(struct __sk_buff *skb)
+{
+	struct workspace *work = gadget_scratch(&sent_scratch);
+
+	if (work && has_flows(skb))
+		handle(skb, work, true);
+	return GADGET_PASS;
+}
+
+/* Ends one flow of a socket that is closed. A function of its own, not static: the verifier looks at it once. */
+__noinline bool end_one(__u64 socket)
+{
+	struct queue *queue = bpf_map_lookup_elem(&queues, &socket);
+	struct flow_key key;
+	struct flow *flow;
+
+	if (!queue || !pop(queue, socket, &key))
+		return false;
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow)
+		end_flow(&key, flow);
+	return true;
+}
+
+/* False: that was all. */
+__noinline bool end_some(__u64 socket)
+{
+	for (int i = 0; i < FLOWS_IN_ROUND; i++)
+		if (!end_one(socket))
+			return false;
+	return true;
+}
+
+SEC("cgroup/sock_release")
+int flows_ended(struct bpf_sock *ctx)
+{
+	__u64 socket = (__u64)ctx;
+	const struct queue *queue;
+
+	if (!gadget_flow_protocol(ctx->protocol))
+		return GADGET_ALLOW;
+	queue = bpf_map_lookup_elem(&queues, &socket);
+	if (!queue)
+		return GADGET_ALLOW;
+	for (int i = 0; i < ROUNDS; i++)
+		if (!end_some(queue->socket))
+			break;
+	bpf_map_delete_elem(&queues, &socket);
+	return GADGET_ALLOW;
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace icmp: emits a `struct trace_icmp` for the first echo request of each ping, at most one per second while
+ * requests and replies come and go, and one at its end. Its local_port is the identifier, its remote_port the type.
+ *
+ * Hooks: as trace udp. Not seen: requests that the kernel itself answers, since no socket has them; and messages that
+ * are about other packets, such as "port unreachable", which the kernel gives to those packets' sockets as errors.
+ *
+ * The trap: a raw socket also gets the replies to other pings, and requests that come in, so only requests that go out
+ * begin a flow, and only replies count as received.
+ */
+#include <gadget/packet.h>
+
+/* The type of an ICMP or ICMPv6 message; the two use no number for different things that pings have. */
+typedef __u16 gadget_icmp_type;
+
+#define GADGET_FLOW trace_icmp
+#define GADGET_FLOW_REMOTE gadget_icmp_type
+#define GADGET_FLOW_PEER_BEGINS false
+
+#define ECHO_REPLY 0
+#define ECHO_REQUEST 8
+#define ECHO_REQUEST_V6 128
+#define ECHO_REPLY_V6 129
+
+struct message {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be16 identifier;
+	__be16 sequence;
+};
+
+static __always_inline bool gadget_flow_protocol(__u32 protocol)
+{
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+{
+	struct message message;
+	__u32 offset;
+
+	packet->flags = 0;
+	packet->sequence = 0;
+	packet->unused_32 = 0;
+	offset = gadget_read_ip(skb, packet, outgoing);
+	if (!offset || !gadget_flow_protocol(packet->protocol) ||
+	    bpf_skb_load_bytes(skb, offset, &message, sizeof(message)))
+		return false;
+	if (message.type != (outgoing ? ECHO_REQUEST : ECHO_REPLY) &&
+	    message.type != (outgoing ? ECHO_REQUEST_V6 : ECHO_REPLY_V6))
+		return false;
+	packet->remote_port = packet->protocol == IPPROTO_ICMP ? ECHO_REQUEST : ECHO_REQUEST_V6;
+	packet->local_port = bpf_ntohs(message.identifier);
+	offset += sizeof(message);
+	packet->payload_bytes = skb->len > offset ? skb->len - offset : 0;
+	return true;
+}
+
+#include <gadget/datagram_flows.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
