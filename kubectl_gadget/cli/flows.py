@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _FILTER = "Which flows"
 _FORMATS = "table wide json jsonpb compact dict dot mermaid yaml csv name jsonpath=… custom-columns=…"
-_ALWAYS = ("trace_tcp", "trace_udp")
+_ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
 _OPTIONAL = {"drops": "trace_tcpdrop", "dns": "trace_dns", "http": "trace_http"}
 
 PAGE = Page(
@@ -134,7 +134,7 @@ def _condition_flags() -> dict[str, Any]:
                 _Texts, flag(_FILTER, spelling, metavar=metavar, help=f"{of}: {help}"), values.commas
             ]
     for name, metavar, help in (
-        ("protocol", "NAME", "tcp, udp, dns, http"),
+        ("protocol", "NAME", "tcp, udp, icmp, dns, http"),
         ("verdict", "NAME", "FORWARDED, DROPPED, ERROR"),
         ("traffic_direction", "NAME", "egress or ingress, of the end that saw it"),
         ("dns", "NAME", "DNS names that are asked for, with * for any text"),
@@ -237,5 +237,6 @@ def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:
     parameters: dict[str, dict[str, Any]] = {
         "trace_tcp": {"reports": True, "report-interval": interval},
         "trace_udp": {"interval": interval},
+        "trace_icmp": {"interval": interval},
     }
     return tuple(GadgetRun(load_gadget(name), parameters.get(name, {})) for name in names)

@@ -21,9 +21,9 @@ from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name,
 from kubectl_gadget.events.linux_lsm import lsm_argument_texts
 from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
-    icmp_type_name,
     address_text,
     family_name,
+    icmp_type_name,
     protocol_name,
     tcp_flag_names,
     tcp_state_name,

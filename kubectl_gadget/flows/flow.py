@@ -66,6 +66,11 @@ class Party:
         return self.names[0] if self.names else f"[{self.ip}]" if ":" in self.ip else self.ip
 
     @property
+    def place(self) -> str:
+        """The name with the port, where there is one: ICMP has none."""
+        return f"{self.name}:{self.port}" if self.port else self.name
+
+    @property
     def process(self) -> str:
         """`curl 4711`; empty when it is not known."""
         return f"{self.comm} {self.pid}" if self.pid else ""

@@ -57,7 +57,7 @@ def compact(event: FlowEvent, *, with_node: bool = False) -> str:
         kind = f"{event.kind}-request"
     if event.verdict == DROPPED:
         kind = event.drop_reason or "dropped"
-    ends = [f"{party.name}:{party.port} ({_identity(party)})" for party in (flow.client, flow.backend or flow.server)]
+    ends = [f"{party.place} ({_identity(party)})" for party in (flow.client, flow.backend or flow.server)]
     return escape(f"{clock}{node}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})")
 
 
@@ -67,8 +67,8 @@ def dictionary(event: FlowEvent) -> str:
     fields = {
         "TIMESTAMP": event.timestamp,
         "NODE": event.node,
-        "SOURCE": f"{flow.client.name}:{flow.client.port}",
-        "DESTINATION": f"{flow.server.name}:{flow.server.port}",
+        "SOURCE": f"{flow.client.place}",
+        "DESTINATION": f"{flow.server.place}",
         "TYPE": event.kind,
         "VERDICT": event.verdict,
         "SUMMARY": event.summary,
@@ -84,9 +84,9 @@ def _source(event: FlowEvent) -> str:
 def _destination(event: FlowEvent) -> str:
     flow = event.flow
     server = flow.backend or flow.server
-    text = f"{arrow(event)} {flow.server.name}:{flow.server.port}"
+    text = f"{arrow(event)} {flow.server.place}"
     if flow.backend is not None:
-        text += f" = {flow.backend.name}:{flow.backend.port}"
+        text += f" = {flow.backend.place}"
     return f"{text} ({server.process})" if server.process else text
 
 

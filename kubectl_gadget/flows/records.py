@@ -88,7 +88,7 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
             "destination": destination.ip,
             "ipVersion": "IPv6" if ":" in source.ip else "IPv4",
         },
-        "l4": {flow.protocol: _ports(event, source, destination)},
+        "l4": _l4(event, source, destination),
         "source": _endpoint(source),
         "destination": _endpoint(destination),
         "Type": "L7" if event.l7 else "L3_L4",
@@ -132,11 +132,15 @@ def _uuid(event: FlowEvent) -> str:
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
 
 
-def _ports(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
+def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
+    protocol = event.flow.protocol
+    if protocol.startswith("ICMP"):
+        # Echo request, of either version.
+        return {"ICMPv6": {"type": 128}} if protocol == "ICMPv6" else {"ICMPv4": {"type": 8}}
     ports: dict[str, Any] = {"source_port": source.port, "destination_port": destination.port}
-    if event.flow.protocol == "TCP":
+    if protocol == "TCP":
         ports["flags"] = dict.fromkeys(event.tcp_flags, True)
-    return ports
+    return {protocol: ports}
 
 
 def _endpoint(party: Party) -> dict[str, Any]:

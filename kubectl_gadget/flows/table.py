@@ -44,7 +44,10 @@ class FlowTable:
             case "trace_tcp":
                 yield from self._tcp(row)
             case "trace_udp":
-                yield from self._udp(row)
+                yield from self._packets(row, "UDP")
+            case "trace_icmp":
+                protocol = "ICMPv6" if ":" in row["remote"] else "ICMP"
+                yield from self._packets({**row, "local_port": row["id"], "remote_port": 0}, protocol)
             case "trace_tcpdrop":
                 yield from self._drop(row)
             case "trace_dns":
@@ -111,30 +114,34 @@ class FlowTable:
         if side == "client" or "client" not in flow.seen_by:
             flow.retransmits = row.get("retransmits") or 0
 
-    # --- UDP
+    # --- UDP and pings
 
-    def _udp(self, row: Row) -> Iterator[FlowEvent]:
-        known = self._find(row, "UDP")
-        side = known or (
-            "client" if row["sent_packets"] and row["operation"] == "first" else self._guess(row) or "server"
-        )
-        flow, is_new = self._meet(row, "UDP", side, fresh=False)
+    def _packets(self, row: Row, protocol: str) -> Iterator[FlowEvent]:
+        known = self._find(row, protocol)
+        began = row["operation"] == "first"
+        side = known or ("client" if row["sent_packets"] and began else self._guess(row) or "server")
+        flow, is_new = self._meet(row, protocol, side, fresh=False)
         flow.seen_by.add(side)
-        flow.oriented = flow.oriented or row["operation"] == "first"
+        flow.oriented = flow.oriented or began
         self._count_packets(row, flow, side)
-        if self.tells_dns and flow.server.port == _DNS_PORT:
+        if self.tells_dns and protocol == "UDP" and flow.server.port == _DNS_PORT:
             if row["operation"] == "end":
                 flow.ended = flow.ended or row["timestamp"]
             return  # each question is told by itself
         match row["operation"]:
             case "first" if is_new:
-                yield self._event(row, flow, "new", FORWARDED, "UDP", side)
+                words = "UDP" if protocol == "UDP" else "echo request"
+                yield self._event(row, flow, "new", FORWARDED, words, side)
             case "flow" if self._speaks(flow, side):
                 yield self._event(row, flow, "report", FORWARDED, _traffic(flow), side)
             case "end" if not flow.closed:
                 flow.ended = row["timestamp"]
-                words = f"end, {_traffic(flow)}, {duration_text(row['duration'])}"
-                yield self._event(row, flow, "close", FORWARDED, words, side, duration_ns=row["duration"])
+                words = _traffic(flow) if protocol == "UDP" else f"{flow.sent_packets} out, {flow.received_packets} in"
+                words = f"end, {words}, {duration_text(row['duration'])}"
+                # Nobody answered, of all that was asked.
+                silent = protocol != "UDP" and not flow.received_packets
+                verdict = ERROR if silent else FORWARDED
+                yield self._event(row, flow, "close", verdict, words, side, duration_ns=row["duration"])
 
     def _count_packets(self, row: Row, flow: Flow, side: str) -> None:
         out, back = ("sent", "received") if side == "client" else ("received", "sent")

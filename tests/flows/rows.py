@@ -71,3 +71,14 @@ def drop(
 def stamp(second: float) -> str:
     """A time of the first minute of 2026."""
     return f"2026-01-01T00:00:{second:012.9f}Z"
+
+
+def icmp(operation: str, second: float, sent: int = 1, received: int = 0) -> dict[str, Any]:
+    """A row of trace icmp."""
+    row = udp(operation, second, sent=sent, received=received) | {
+        "event": "trace_icmp",
+        "id": 77,
+        "type": "echo request",
+    }
+    del row["local_port"], row["remote_port"]
+    return row

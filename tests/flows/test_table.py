@@ -6,7 +6,7 @@ from typing import Any
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FlowEvent
 from kubectl_gadget.flows.table import FlowTable
-from tests.flows.rows import CLIENT, DEATHSTAR, HOST, SERVER, SERVICE, accepted, dns, drop, http, tcp, udp
+from tests.flows.rows import CLIENT, DEATHSTAR, HOST, SERVER, SERVICE, accepted, dns, drop, http, icmp, tcp, udp
 
 BYTES = {"sent": 70, "received": 900, "sent_segments": 5, "received_segments": 4, "retransmits": 1}
 BYTES_OF_SERVER = {"sent": 900, "received": 70, "sent_segments": 4, "received_segments": 5, "retransmits": 0}
@@ -120,6 +120,14 @@ def test_udp_is_told_at_first_and_at_its_end() -> None:
         ("close", "end, 30B out, 20B in, 5ns"),
     ]
     assert all(event.flow.oriented for event in events)
+
+
+def test_a_ping_is_a_flow_and_an_error_when_nobody_answers() -> None:
+    began, ended = tell(icmp("first", 1), icmp("end", 2, sent=3, received=3))
+    assert (began.summary, began.flow.server.place) == ("echo request", SERVER[0])
+    assert (ended.summary, ended.verdict) == ("end, 3 out, 3 in, 5ns", "FORWARDED")
+    _, ended = tell(icmp("first", 1), icmp("end", 2, sent=3))
+    assert ended.verdict == ERROR
 
 
 def test_loopback_addresses_of_two_pods_are_two_flows() -> None:
