@@ -6,6 +6,7 @@
  * moved, whatever was asked for. A file is known by its file system's device and its inode. Not seen: files that are
  * mapped, io_uring, and calls of 32-bit programs.
  */
+#include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/path_at.h>
 #include <gadget/totals.h>

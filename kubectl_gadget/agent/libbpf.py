@@ -6,6 +6,7 @@ arm64 alone.
 """
 
 import ctypes
+import mmap
 import os
 from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
@@ -14,6 +15,9 @@ from kubectl_gadget.errors import AgentError
 
 _MOST_LINES = 4000
 """Lines of libbpf's and the verifier's output that are kept; the telling ones come last."""
+
+_MOST_SAID = 16 << 20
+"""Bytes of one message: the verifier's log is one, and its last lines tell why."""
 
 _PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
@@ -149,7 +153,7 @@ class Libbpf:
             self._functions[name] = function
         vsnprintf = ctypes.CDLL(None).vsnprintf
         vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
-        text = ctypes.create_string_buffer(1 << 16)
+        text = (ctypes.c_char * _MOST_SAID).from_buffer(mmap.mmap(-1, _MOST_SAID))  # memory only as it is used
 
         def said(level: int, form: bytes, arguments: int) -> int:
             if level < 2:  # 2 is debug: hundreds of lines per object

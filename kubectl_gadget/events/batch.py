@@ -25,7 +25,9 @@ _DISCARDED = 1 << 30
 _BUSY = 1 << 31
 _HEADER = 8
 
-STRING_TYPES = frozenset({"gadget_string", "gadget_strings", "gadget_path", "gadget_path_at", "gadget_data"})
+STRING_TYPES = frozenset(
+    {"gadget_string", "gadget_strings", "gadget_path", "gadget_path_at", "gadget_data", "gadget_terminal_text"}
+)
 """Typedefs whose member says where in the record the text is: u16 offset, u16 length."""
 
 

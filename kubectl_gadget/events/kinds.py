@@ -479,6 +479,12 @@ def _show_path_at(batch: Batch, field: Field) -> list[str]:
     return [f"{text}{CUT}" if is_cut else text for text, is_cut in zip(texts, cut, strict=True)]
 
 
+def _show_terminal_text(batch: Batch, field: Field) -> list[str]:
+    """Without the newline at its end, which the table has of its own."""
+    texts = zip(_span(batch, field).texts(), batch.spans(field).cut.tolist(), strict=True)
+    return [_mark(text and text.rstrip("\r\n")) + (CUT if is_cut else "") for text, is_cut in texts]
+
+
 def _show_list(batch: Batch, field: Field) -> list[str]:
     cut = batch.spans(field).cut.tolist()
     return [
@@ -602,6 +608,8 @@ KINDS: dict[str, Kind] = {
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
     "gadget_role": _words("client", "server"),
+    "gadget_tty_direction": _words("output", "input"),
+    "gadget_terminal_text": Kind(_text_members(_span, sizable=True), _show_terminal_text),
     "gadget_packet_direction": _words("in", "out"),
     "gadget_flow_direction": _words("egress", "ingress"),
     "gadget_data": Kind(_data_members, _show_data),

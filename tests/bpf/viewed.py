@@ -14,7 +14,7 @@ class Viewed(Tracer):
     """One such gadget, attached. Parameters of the view and those of the programs go by their names."""
 
     def __init__(self, name: str, **parameters: Any) -> None:
-        super().__init__(name, **{key: value for key, value in parameters.items() if not self._is_of_view(name, key)})
+        super().__init__(name, **parameters)
         values = {key: value for key, value in parameters.items() if self._is_of_view(name, key)}
         stage = make_stage(self.gadget, values)
         assert stage is not None

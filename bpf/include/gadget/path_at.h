@@ -8,24 +8,12 @@
  */
 #pragma once
 
+#include <gadget/open_file.h>
 #include <gadget/path.h>
 #include <gadget/string.h>
 #include <gadget/task.h>
 
 #define AT_FDCWD -100
-
-/* The file of a descriptor of the current process; NULL when there is none. */
-static __always_inline struct file *gadget_file_of(__s32 fd)
-{
-	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
-	struct file **files = gadget_read(table, fd);
-	struct file *file = NULL;
-
-	if (fd < 0 || (__u32)fd >= gadget_read(table, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
-	return file;
-}
 
 /* What was written for `text`, which ends with a NUL or at the record's end. NULL when it could not be read. */
 static __always_inline const char *gadget_written(const struct gadget_writer *writer, const struct gadget_text *text)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <gadget/open_file.h>
 #include <gadget/task.h>
 #include <kernel/socket.h>
 
@@ -41,12 +42,7 @@ static __always_inline struct sock *gadget_socket_of_file(void *file)
 /* The socket that descriptor `fd` of the current task means, NULL when it is none. */
 static __always_inline struct sock *gadget_socket_of_fd(long fd)
 {
-	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd);
-	void *file = NULL;
+	void *file = gadget_file_of(fd);
 
-	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds))
-		return NULL;
-	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
 	return file ? gadget_socket_of_file(file) : NULL;
 }

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * From a file descriptor of the current task to the open file.
+ *
+ * The trap: another thread may close it at any time, so what is read from it may be of another file by now.
+ */
+#pragma once
+
+#include <gadget/task.h>
+
+/* NULL when the descriptor means nothing. To be read with BPF_CORE_READ. */
+static __always_inline struct file *gadget_file_of(long fd)
+{
+	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd);
+	struct file *file = NULL;
+
+	if (fd >= 0 && fd < BPF_CORE_READ(table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
