@@ -12,7 +12,7 @@ from kubectl_gadget.agent.refusal import lockdown, missing_capabilities, perf_is
 from kubectl_gadget.errors import AgentError
 
 _RINGBUF = 27
-_TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 def can() -> dict[str, bool | None]:
@@ -72,14 +72,14 @@ def _ring_buffer() -> bool | None:
 
 
 def _in_tracefs(path: str) -> bool | None:
-    if not any(os.path.isdir(f"{folder}/events") for folder in _TRACING):
+    if not any(os.path.isdir(f"{folder}/events") for folder in TRACING):
         return None
-    return any(os.path.exists(f"{folder}/{path}") for folder in _TRACING)
+    return any(os.path.exists(f"{folder}/{path}") for folder in TRACING)
 
 
 def _fentry() -> bool | None:
     """BPF trampolines hang on ftrace. A lockdown that forbids the one forbids to open the list of the other."""
-    path = next((path for folder in _TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
+    path = next((path for folder in TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
     if path is None:
         return _in_tracefs("available_filter_functions")
     try:

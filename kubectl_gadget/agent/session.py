@@ -18,6 +18,7 @@ from kubectl_gadget import __version__
 from kubectl_gadget.agent import node, presence, probe
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import KINDS, Gadget
+from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
@@ -182,6 +183,8 @@ class Session:
                 for gadget in self._gadgets:
                     if gadget.answer:
                         gadget.answer.show()
+            case FrameType.LOOK_UP:
+                self._pipe.put(encode_json(FrameType.HOOKS, look_up(frame.json())))
             case FrameType.STOP:
                 raise _Over("stop")
             case _:

@@ -81,6 +81,7 @@ def root() -> Any:
         "Gadgets",
         _load_advise,
     )
+    fixed["policy"] = Entry("Check, explain, generate and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
@@ -112,6 +113,12 @@ def _load_run() -> Any:
     from kubectl_gadget.cli.own_gadget import run_group
 
     return run_group()
+
+
+def _load_policy() -> Any:
+    from kubectl_gadget.cli.policy import policy_group
+
+    return policy_group()
 
 
 def _load_advise() -> Any:

@@ -69,7 +69,7 @@ class Process:
 
     pid: int = 1
     namespace_pid: int = 0
-    """0 in the node's own PID namespace"""
+    """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
     ancestors: tuple["Process", ...] = ()
     """The parent first. Only their ids and binaries are looked at"""
     binary: str | None = "/bin/true"
@@ -211,8 +211,12 @@ def _answer(one: Filter, hook: Hook, call: Call) -> bool | None:
 
 
 def _pid(one: Filter, process: Process) -> bool:
-    found = [process, *process.ancestors] if one.follow else [process]
-    pids = {each.namespace_pid if one.subject.in_namespace else each.pid for each in found}
+    ancestors = process.ancestors if one.follow else ()
+    if one.subject.in_namespace:
+        # Every container has ancestors outside, so a 0 of theirs would be found always.
+        pids = {process.namespace_pid, *(each.namespace_pid for each in ancestors if each.namespace_pid)}
+    else:
+        pids = {process.pid, *(each.pid for each in ancestors)}
     return any(value in pids for value in one.values)
 
 

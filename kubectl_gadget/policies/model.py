@@ -192,8 +192,8 @@ class Subject:
     position: int = 0
     name: str = ""
     in_namespace: bool = False
-    """pids: as the process's own PID namespace counts, 0 in that of the node. Capabilities: no match in the node's user
-    namespace"""
+    """pids: as the process's own PID namespace counts, 0 in that of the node; ancestors outside of it are left out.
+    Capabilities: no match in the node's user namespace"""
     other: int = 0
     """capabilities_gained: the position of the argument with the old set"""
 

@@ -159,7 +159,7 @@ _CAPABILITIES = (
         "Only in user namespaces other than the node's.",
         default="false",
     ),
-    Field("values", "values", "CAP_SYS_ADMIN, …", required=True),
+    Field("values", "values", "Capabilities by name, such as CAP_SYS_ADMIN.", required=True),
 )
 
 _ACTION = (
@@ -257,7 +257,7 @@ SELECTOR = (
                 required=True,
                 choices=SET_OPERATORS,
             ),
-            Field("values", "values", "Kinds of namespaces: Mnt, User, …", required=True),
+            Field("values", "values", "Kinds of namespaces, such as Mnt and User.", required=True),
         ),
     ),
     Field("matchCapabilities", "objects", "The task's capabilities; all have to hold.", _CAPABILITIES),

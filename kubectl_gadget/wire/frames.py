@@ -37,12 +37,14 @@ class FrameType(IntEnum):
     END = 7
     PONG = 8
     STACKS = 9
+    HOOKS = 10
     OBJECT = 32
     RUN = 33
     FILTER = 34
     HEARTBEAT = 35
     STOP = 36
     SHOW = 37
+    LOOK_UP = 38
 
 
 class Frame(NamedTuple):

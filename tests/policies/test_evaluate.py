@@ -110,7 +110,7 @@ def test_a_capability_is_gained_when_the_old_set_lacks_it() -> None:
 
 
 def test_following_forks_asks_all_ancestors() -> None:
-    pids = {"operator": "NotIn", "values": [1], "isNamespacePID": True, "followForks": True}
+    pids = {"operator": "NotIn", "values": [0, 1], "isNamespacePID": True, "followForks": True}
     hook = hook_of([{"matchPIDs": [pids]}])
     child_of_init = Process(pid=900, namespace_pid=7, ancestors=(Process(pid=800, namespace_pid=1),))
     entered = Process(pid=901, namespace_pid=8, ancestors=(Process(pid=10),))

@@ -1,0 +1,105 @@
+"""Which hooks this kernel has: functions, system calls, tracepoints, LSM hooks. Nothing is attached.
+
+The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs tells what can be hooked,
+and without tracefs the answer is None, "could not tell".
+"""
+
+import os
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kubectl_gadget.agent.probe import TRACING
+from kubectl_gadget.errors import AgentError
+
+_KALLSYMS = "/proc/kallsyms"
+_PREFIX = {"x86_64": "__x64_", "aarch64": "__arm64_"}
+_COMPAT = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
+_MOST_GENERATED = 20_000
+
+
+def look_up(asked: dict[str, Any]) -> dict[str, Any]:
+    """The answer to the frame HOOKS of docs/protocol.md. Raises AgentError when a pattern is none."""
+    functions = {str(name): _symbol(str(name)) for name in asked.get("functions", ())}
+    lsm = [str(name) for name in asked.get("lsm", ())]
+    patterns = [str(pattern) for pattern in asked.get("patterns", ())]
+    wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in lsm)}
+    present = _kernel_symbols(wanted)
+    traceable = _traceable()
+    replaceable = _lines("error_injection/list", ("/sys/kernel/debug",))
+    return {
+        "functions": {
+            name: {
+                "exists": symbol in present,
+                "traceable": None if traceable is None else symbol in traceable,
+                "overridable": None if replaceable is None else symbol in replaceable,
+            }
+            for name, symbol in functions.items()
+        },
+        "tracepoints": {str(name): _tracepoint(str(name)) for name in asked.get("tracepoints", ())},
+        "lsm": {name: f"bpf_lsm_{name}" in present for name in lsm},
+        "generated": {pattern: _matching(pattern, traceable) for pattern in patterns},
+    }
+
+
+def _symbol(name: str) -> str:
+    """The kernel's name for `sys_write` and `i386/sys_write`; any other is one already."""
+    abi, slash, rest = name.rpartition("/")
+    if slash:
+        return _COMPAT.get(abi, "") + rest
+    return _PREFIX.get(platform.machine(), "") + name if name.startswith("sys_") else name
+
+
+def _kernel_symbols(wanted: set[str]) -> set[str]:
+    found = set()
+    try:
+        with open(_KALLSYMS, encoding="ascii", errors="replace") as file:
+            for line in file:
+                name = line.split(maxsplit=3)[2]
+                if name in wanted:
+                    found.add(name)
+    except OSError as error:
+        raise AgentError(f"{_KALLSYMS} cannot be read: {error.strerror}") from None
+    return found
+
+
+def _traceable() -> set[str] | None:
+    return _lines("available_filter_functions", TRACING)
+
+
+def _lines(path: str, folders: Iterable[str]) -> set[str] | None:
+    """The first words of a file's lines; None when it cannot be read."""
+    for folder in folders:
+        try:
+            with open(f"{folder}/{path}", encoding="ascii", errors="replace") as file:
+                return {line.split(maxsplit=1)[0] for line in file if not line.isspace()}
+        except OSError:
+            continue
+    return None
+
+
+def _tracepoint(name: str) -> bool | None:
+    group, _, event = name.partition("/")
+    if not re.fullmatch(r"\w+/\w+", name):
+        return False
+    mounted = [folder for folder in TRACING if os.path.isdir(f"{folder}/events")]
+    if not mounted:
+        return None
+    return any(os.path.isdir(f"{folder}/events/{group}/{event}") for folder in mounted)
+
+
+def _matching(pattern: str, traceable: set[str] | None) -> dict[str, Any] | None:
+    """How many functions a pattern finds, and which; without one, the system calls. None: could not tell."""
+    if traceable is None:
+        return None
+    try:
+        names = sorted(_found(pattern, traceable))
+    except re.error as error:
+        raise AgentError(f"{pattern!r} is no regular expression: {error}") from None
+    return {"count": len(names), "functions": names[:_MOST_GENERATED]}
+
+
+def _found(pattern: str, traceable: set[str]) -> Iterator[str]:
+    compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
+    return (name for name in traceable if compiled.search(name))

@@ -1,0 +1,192 @@
+"""`kubectl gadget policy check -f`: what is wrong, what is hooked, and whether nodes have it.
+
+Standard output has the hooks, standard error what to think about. The trap: without nodes it asks nobody, not even for
+the context's namespace, so that it works in CI.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.connect import connect, say, wait_for
+from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.check import HookReport, Report
+    from kubectl_gadget.policies.nodes import Judgement
+    from kubectl_gadget.session.hooks import NodeHooks
+
+_NODES = "Which nodes"
+PAGE = Page(
+    "Say what is wrong with policies, which hooks they take, what these cost, and where a program could lie to them. "
+    "With nodes, also whether each of them has these hooks.",
+    (
+        Example("kubectl gadget policy check -f policy.yaml", "without any cluster"),
+        Example("kubectl gadget policy check -f policies/ -f - --all-nodes", "folders, standard input, every node"),
+        Example("kubectl gadget policy check --policy shell-in-container -o json", "one that comes with this program"),
+    ),
+    usage="-f FILE [flags]",
+    silent=(WHERE, CLUSTER),
+    more="Exit codes: 1 when a node lacks a hook (with --strict, for any warning), 2 when the YAML is wrong.",
+)
+_DEFAULT_NAMESPACE = "default"
+
+Files = Annotated[
+    tuple[str, ...] | None,
+    flag(SHOW, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; may be repeated"),
+    tuple,
+]
+Ready = Annotated[
+    tuple[str, ...] | None,
+    flag(SHOW, "--policy", metavar="NAME", help="One that comes with this program: see policy list"),
+    values.commas,
+]
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
+    values.one_of("table", "json"),
+]
+Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Warnings fail as well")]
+Nodes = Annotated[
+    tuple[str, ...] | None, flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"), values.node_names
+]
+AllNodes = Annotated[bool | None, flag(_NODES, "--all-nodes/--no-all-nodes", help="Every node of the cluster")]
+Local = Annotated[bool | None, flag(_NODES, "--local/--no-local", help="This machine")]
+
+
+def check(
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    files: Files = None,
+    ready: Ready = None,
+    output: Format = None,
+    no_headers: NoHeaders = None,
+    strict: Strict = None,
+    nodes: Nodes = None,
+    all_nodes: AllNodes = None,
+    local: Local = None,
+) -> int:
+    """Reads, checks, asks."""
+    from kubectl_gadget.policies.check import check_policy
+    from kubectl_gadget.policies.read import read_policies
+    from kubectl_gadget.policies.ready import ready_files
+
+    if not files and not ready:
+        raise UsageError("no policy was named", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
+    if sum(map(bool, (nodes, all_nodes, local))) > 1:
+        raise UsageError("--node, --all-nodes and --local exclude each other")
+    policies = read_policies([*(files or ()), *ready_files(ready or ())], scope.namespace or _DEFAULT_NAMESPACE)
+    reports = [check_policy(policy) for policy in policies]
+    answers = _ask(cluster, reports, nodes or (), bool(local)) if nodes or all_nodes or local else []
+    if output == "json":
+        sys.stdout.write(json.dumps([_as_json(report, answers) for report in reports], indent=2) + "\n")
+    else:
+        _print(reports, answers, not no_headers)
+    sys.stdout.flush()
+    missing = _explain(reports, answers)
+    return int(missing or bool(strict and any(report.warnings for report in reports)))
+
+
+def _ask(cluster: ClusterFlags, reports: "Sequence[Report]", nodes: Sequence[str], local: bool) -> "list[NodeHooks]":
+    from kubectl_gadget.policies.nodes import question
+    from kubectl_gadget.session.hooks import ask_cluster, ask_local
+
+    asked = question(report.policy for report in reports)
+    if local:
+        return wait_for(ask_local(asked))
+    return wait_for(ask_cluster(connect(cluster), asked, nodes, lambda node, text: say(f"{node}: {text}")))
+
+
+def _print(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", headers: bool) -> None:
+    titles = ("POLICY", "HOOK", "FILTERED BY", "RUNS", "TABLES", *(answer.node.upper() for answer in answers))
+    rows = [
+        (
+            *(report.policy.name, _name(hook), hook.filtered_by or "-", hook.rate, str(hook.tables)),
+            *(_cell(report, hook, answer) for answer in answers),
+        )
+        for report in reports
+        for hook in report.hooks
+    ]
+    print_table(titles, rows, headers)
+
+
+def _name(report: "HookReport") -> str:
+    from kubectl_gadget.policies.check import hook_name
+
+    return hook_name(report.hook)
+
+
+def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
+    if answer.problem:
+        return "?"
+    if not _is_for(report, answer):
+        return "not selected"
+    judgement = _judge(hook, answer)
+    return {True: judgement.way, False: "missing", None: f"{judgement.way or '-'}?"}[judgement.works]
+
+
+def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
+    from kubectl_gadget.policies.nodes import judge
+
+    return judge(hook.hook, answer.hello, answer.hooks)
+
+
+def _is_for(report: "Report", answer: "NodeHooks") -> bool:
+    from kubectl_gadget.policies.workloads import is_for_node
+
+    return answer.labels is None or is_for_node(report.policy.scope, answer.labels)
+
+
+def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> bool:
+    """Says what to think about; whether a node lacks a hook or gave no answer."""
+    for report in reports:
+        for warning in report.warnings:
+            say(f"warning: {warning.place} {warning.text}")
+    failed = False
+    for answer in answers:
+        if answer.problem:
+            failed = True
+            say(f"{answer.node}: {answer.problem}")
+            continue
+        hooks_of: dict[str, list[str]] = {}
+        for report in reports:
+            for hook in report.hooks if _is_for(report, answer) else ():
+                judgement = _judge(hook, answer)
+                failed |= judgement.works is False
+                if judgement.why:
+                    hooks_of.setdefault(judgement.why, []).append(_name(hook))
+        for why, hooks in hooks_of.items():
+            say(f"{answer.node}: {why}: {', '.join(dict.fromkeys(hooks))}")
+    return failed
+
+
+def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, Any]:
+    return {
+        "policy": report.policy.name,
+        "namespace": report.policy.namespace,
+        "file": report.policy.place.file,
+        "hooks": [
+            {
+                "hook": _name(hook),
+                "line": hook.hook.place.line,
+                "filtered_by": hook.filtered_by,
+                "runs": hook.rate,
+                "tables": hook.tables,
+                "nodes": [
+                    {"node": answer.node, **(asdict(_judge(hook, answer)) if not answer.problem else {})}
+                    for answer in answers
+                    if _is_for(report, answer)
+                ],
+            }
+            for hook in report.hooks
+        ],
+        "warnings": [{**asdict(warning.place), "text": warning.text} for warning in report.warnings],
+        "problems": [{"node": answer.node, "problem": answer.problem} for answer in answers if answer.problem],
+    }

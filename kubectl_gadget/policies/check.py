@@ -1,0 +1,213 @@
+"""What a policy takes and what it is worth: where its hooks stand, whether a thread can lie to them, what they cost.
+
+Knowledge about Linux, not about one node; what a node has, `policies.nodes` judges. The trap: a filter on a system
+call's argument looks at memory that the program can still change, whatever the filter is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
+
+Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
+
+_POINTERS = ("string", "char_buf", "char_iovec", "sockaddr", "sockaddr_un", "iov_iter", "bpf_attr")
+"""Types that, as an argument of a system call, lie in the program's memory."""
+_READ_BEFORE = "sys_enter_"
+
+_SAFE: Mapping[str, tuple[str, ...]] = {
+    "file_open": ("open", "openat", "openat2", "creat", "open_by_handle_at"),
+    "bprm_check_security": ("execve", "execveat"),
+    "socket_connect": ("connect",),
+    "socket_bind": ("bind",),
+    "socket_sendmsg": ("sendto", "sendmsg", "sendmmsg"),
+    "socket_setsockopt": ("setsockopt",),
+    "path_unlink": ("unlink", "unlinkat"),
+    "path_rmdir": ("rmdir",),
+    "path_rename": ("rename", "renameat", "renameat2"),
+    "path_link": ("link", "linkat"),
+    "path_symlink": ("symlink", "symlinkat"),
+    "path_mkdir": ("mkdir", "mkdirat"),
+    "path_mknod": ("mknod", "mknodat"),
+    "path_chmod": ("chmod", "fchmod", "fchmodat", "fchmodat2"),
+    "path_chown": ("chown", "lchown", "fchown", "fchownat"),
+    "path_truncate": ("truncate",),
+    "file_truncate": ("ftruncate",),
+    "path_chroot": ("chroot",),
+    "sb_mount": ("mount",),
+    "move_mount": ("move_mount",),
+    "sb_umount": ("umount", "umount2"),
+    "sb_pivotroot": ("pivot_root",),
+    "file_permission": ("write", "writev", "pwrite64", "pwritev", "pwritev2", "read", "readv", "pread64", "preadv"),
+    "inode_setxattr": ("setxattr", "lsetxattr", "fsetxattr"),
+    "kernel_read_file": ("init_module", "finit_module", "kexec_file_load"),
+    "ptrace_access_check": ("ptrace", "process_vm_readv", "process_vm_writev"),
+    "bpf": ("bpf",),
+    "inode_getattr": ("stat", "lstat", "newstat", "newlstat", "newfstatat", "statx"),
+    "inode_readlink": ("readlink", "readlinkat"),
+    "file_ioctl": ("ioctl",),
+    "file_fcntl": ("fcntl",),
+}
+SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _SAFE.items() for call in calls}
+"""By system call, the LSM hook that sees what the kernel has copied."""
+
+_HOT: Mapping[Often, tuple[str, ...]] = {
+    "all the time": (
+        *("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_switch", "sched/sched_wakeup"),
+        *("security_file_permission", "file_permission", "vfs_read", "vfs_write", "rw_verify_area"),
+        *("sys_read", "sys_write", "sys_futex", "sys_epoll_wait", "sys_ioctl", "sys_poll", "sys_recvmsg"),
+        *("__kmalloc", "kmem/kmalloc", "security_capable", "capable", "security_inode_permission"),
+        *("inode_permission", "security_socket_sendmsg", "security_socket_recvmsg", "tcp_sendmsg", "tcp_recvmsg"),
+        *("ip_output", "net/net_dev_xmit", "net/netif_receive_skb", "irq/softirq_entry", "timer/timer_start"),
+    ),
+    "often": (
+        *("fd_install", "security_file_open", "file_open", "sys_openat", "sys_close", "sys_mmap", "security_mmap_file"),
+        *("mmap_file", "security_file_alloc", "__fput", "security_inode_getattr", "inode_getattr", "sys_newfstatat"),
+        *("sk_alloc", "__sk_free", "tcp_set_state", "skb/kfree_skb", "skb/consume_skb", "security_file_free"),
+        *("file_free_security", "file_alloc_security", "security_task_alloc", "filp_close", "do_filp_open"),
+    ),
+    "now and then": (
+        *("security_bprm_check", "bprm_check_security", "sys_execve", "sched/sched_process_exec", "tcp_connect"),
+        *("sched/sched_process_fork", "sched/sched_process_exit", "security_socket_connect", "socket_connect"),
+        *("tcp_close", "inet_csk_accept", "security_path_unlink", "path_unlink", "security_bprm_committed_creds"),
+        *("security_path_truncate", "path_truncate", "security_path_rename", "path_rename", "commit_creds"),
+        *("security_socket_create", "socket_create", "security_socket_bind", "socket_bind", "security_path_chmod"),
+        *("security_task_kill", "task_kill", "security_socket_accept", "socket_accept", "sys_setuid"),
+    ),
+    "seldom": (
+        *("security_capset", "capset", "create_user_ns", "userns_create", "security_sb_mount", "sb_mount", "bpf_check"),
+        *("security_bpf", "bpf", "security_bpf_map_alloc", "security_bpf_map_create", "security_kernel_read_file"),
+        *("kernel_read_file", "security_kernel_module_request", "kernel_module_request", "do_init_module"),
+        *("security_ptrace_access_check", "ptrace_access_check", "inet_csk_listen_start", "security_perf_event_alloc"),
+        *("sys_mount", "sys_ptrace", "sys_setns", "sys_unshare", "sys_pivot_root", "sys_clock_settime", "free_module"),
+        *("sys_init_module", "sys_finit_module", "security_sb_umount", "sb_umount", "security_settime64", "settime"),
+    ),
+}
+_OFTEN: Mapping[str, Often] = {name: often for often, names in _HOT.items() for name in names}
+_PER_SECOND: Mapping[Often, str] = {
+    "all the time": "10,000s a second and more",
+    "often": "1,000s a second",
+    "now and then": "10s to 100s a second",
+    "seldom": "hardly ever",
+    "unknown": "not known",
+}
+
+
+@dataclass(frozen=True)
+class HookReport:
+    """One hook."""
+
+    hook: Hook
+    often: Often
+    tables: int
+    """that the filters need: one for each value that is looked at and kind of test"""
+    filtered_by: str
+    """what the first filters look at, cheapest first; empty: every call is an event"""
+
+    @property
+    def rate(self) -> str:
+        """About how often the hook runs on a busy node, in words."""
+        return _PER_SECOND[self.often]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to say about one policy."""
+
+    policy: Policy
+    hooks: tuple[HookReport, ...]
+    warnings: tuple[Note, ...]
+
+
+def check_policy(policy: Policy) -> Report:
+    """What a policy takes, and what its writer should know."""
+    warnings = [*policy.notes]
+    for hook in policy.hooks:
+        warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_dead_selectors(hook)]
+    return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)))
+
+
+def hook_name(hook: Hook) -> str:
+    """`kprobe/security_file_open`, `list:NAME` for what a node fills in."""
+    target = f"list:{hook.generated.name}" if hook.generated else hook.target
+    return f"{hook.kind}/{hook.abi + '/' if hook.abi else ''}{target}"
+
+
+def system_call_of(hook: Hook) -> str | None:
+    """The system call whose entry a hook stands at, without `sys_`; empty for those of raw_syscalls; else None."""
+    if hook.syscall:
+        return hook.target.removeprefix("sys_")
+    if hook.kind in ("tracepoint", "raw_tracepoint"):
+        group, _, event = hook.target.partition("/")
+        if group == "syscalls" and event.startswith(_READ_BEFORE):
+            return event.removeprefix(_READ_BEFORE)
+        if hook.target == "raw_syscalls/sys_enter":
+            return ""
+    return None
+
+
+def _report(hook: Hook) -> HookReport:
+    call = system_call_of(hook)
+    often = _OFTEN.get(hook.target) or (_OFTEN.get(f"sys_{call}") if call else None)
+    if hook.generated:
+        often = "all the time"
+    filters = [one for selector in hook.selectors for one in (*selector.filters, *selector.return_filters)]
+    tables = {(one.subject.kind, one.subject.position, one.subject.name, one.test) for one in filters}
+    kinds = dict.fromkeys(one.subject.kind.replace("_", " ") for one in sorted(filters, key=_price))
+    unfiltered = not hook.selectors or any(not selector.filters for selector in hook.selectors)
+    return HookReport(hook, often or "unknown", len(tables), "" if unfiltered else ", ".join(kinds))
+
+
+def _price(one: Filter) -> int:
+    """Facts of the process are there, numbers are quick, paths have to be put together."""
+    if one.subject.kind not in ("argument", "data", "return"):
+        return 0
+    return 2 if one.test in ("prefix", "postfix", "glob", "substring", "substring_ignore_case") else 1
+
+
+def _races(hook: Hook) -> Iterable[Note]:
+    call = system_call_of(hook)
+    if call is None:
+        return
+    safe = SAFE_HOOKS.get(call)
+    remedy = f"; safe: lsmhooks {safe}, or security_{safe}" if safe else "; use an LSM hook"
+    what = f"sys_{call}" if call else "a system call"
+    for argument in hook.arguments:
+        if argument.type == "fd":
+            text = (
+                f"another thread can put another file in the place of the descriptor of {what} after the check{remedy}"
+            )
+        elif argument.type in _POINTERS and not argument.return_copy:
+            text = (
+                f"{what} reads argument {argument.index} again after the check, and it may be another one then{remedy}"
+            )
+        else:
+            continue
+        yield Note(hook.place, text)
+
+
+def _floods(hook: Hook) -> Iterable[Note]:
+    report = _report(hook)
+    if report.often == "all the time" and not report.filtered_by:
+        yield Note(hook.place, f"{hook_name(hook)} runs {report.rate} on a busy node, and nothing filters it")
+
+
+def _late_kills(hook: Hook) -> Iterable[Note]:
+    for selector in hook.selectors:
+        kinds = {action.kind for action in selector.actions}
+        if kinds & {"Sigkill", "Signal"} and not kinds & {"Override", "NotifyEnforcer"}:
+            text = (
+                "a signal does not undo the call, which may be done before the process ends: add Override, argError -1"
+            )
+            yield Note(selector.place, text)
+
+
+def _dead_selectors(hook: Hook) -> Iterable[Note]:
+    for position, selector in enumerate(hook.selectors[:-1]):
+        if not selector.filters and not selector.return_filters:
+            yield Note(
+                hook.selectors[position + 1].place,
+                "is never asked: the selector before it has no filters, so it takes every call",
+            )
+            return

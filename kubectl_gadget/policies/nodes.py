@@ -1,0 +1,133 @@
+"""Whether a node has a policy's hooks, and by which way they would be taken there.
+
+What is asked of the agent is LOOK_UP of docs/protocol.md, the answer HOOKS; `can` is that of HELLO. The trap: None is
+"could not tell" and never "no".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
+from kubectl_gadget.policies.model import Hook, Policy
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One hook on one node."""
+
+    works: bool | None
+    way: str = ""
+    """lsm, fentry, kprobe, tracepoint, uprobe …"""
+    why: str = ""
+    """when it does not, or when it could not be told"""
+
+
+def question(policies: Iterable[Policy]) -> dict[str, list[str]]:
+    """What LOOK_UP asks for these policies."""
+    functions: set[str] = set()
+    tracepoints: set[str] = set()
+    lsm: set[str] = set()
+    patterns: set[str] = set()
+    for hook in (hook for policy in policies for hook in policy.hooks):
+        if hook.generated:
+            patterns.add(hook.generated.pattern)
+        elif hook.kind in ("kprobe", "fentry"):
+            functions.add(_function(hook))
+        elif hook.kind in ("tracepoint", "raw_tracepoint"):
+            tracepoints.add(hook.target)
+        elif hook.kind == "lsm":
+            lsm.add(hook.target)
+    names = {"functions": functions, "tracepoints": tracepoints, "lsm": lsm, "patterns": patterns}
+    return {name: sorted(found) for name, found in names.items()}
+
+
+def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
+    """Whether the node that said `hello` and `answer` has the hook."""
+    can: Mapping[str, bool | None] = hello.get("can") or {}
+    if hook.generated:
+        return _generated(hook, can, answer)
+    match hook.kind:
+        case "lsm":
+            return _lsm(hook, can, answer)
+        case "tracepoint" | "raw_tracepoint":
+            return _tracepoint(hook, can, answer)
+        case "uprobe" | "usdt":
+            return _attachable(can.get("uprobe"), "uprobe", "the kernel keeps uprobes from the agent")
+        case "kprobe" | "fentry":
+            return _function_judgement(hook, can, answer)
+
+
+def _function(hook: Hook) -> str:
+    return f"{hook.abi}/{hook.target}" if hook.abi else hook.target
+
+
+def _generated(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    assert hook.generated is not None
+    found = (answer.get("generated") or {}).get(hook.generated.pattern)
+    if found is None:
+        return Judgement(None, "kprobe", "tracefs, which lists the functions, cannot be read there")
+    if not found["count"]:
+        return Judgement(False, "kprobe", f"no function matches {hook.generated.pattern!r}")
+    way = _trampoline_or_kprobe(can)
+    return Judgement(way.works, f"{way.way} ×{found['count']}", way.why)
+
+
+def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    if (answer.get("lsm") or {}).get(hook.target) is False:
+        return Judgement(False, "lsm", f"the kernel has no LSM hook {hook.target}, or no BPF LSM at all")
+    if can.get("lsm") is False:
+        function = f"security_{hook.target}"
+        return Judgement(False, "lsm", f"BPF LSM is off: boot with lsm=…,bpf, or hook the kprobe {function}")
+    works = can.get("lsm")
+    return Judgement(works, "lsm", "" if works else "whether BPF LSM is on cannot be told there")
+
+
+def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    there = (answer.get("tracepoints") or {}).get(hook.target)
+    if there is False:
+        return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}")
+    if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
+        # perf_event_open() is closed there; the argument's places in a raw tracepoint are other ones.
+        why = "the kernel keeps perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
+        return Judgement(False, hook.kind, why)
+    return Judgement(there, hook.kind.replace("_", " "), "" if there else "tracefs cannot be read there")
+
+
+def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    found: Mapping[str, bool | None] = (answer.get("functions") or {}).get(_function(hook)) or {}
+    if found.get("exists") is False:
+        if hook.ignore_missing:
+            return Judgement(True, "left out", "the kernel does not have it, and ignore.callNotFound says that is fine")
+        return Judgement(False, "", f"the kernel has no function {hook.target}{_instead(hook)}")
+    if found.get("traceable") is False:
+        return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
+    if found.get("exists") is None:
+        return Judgement(None, "", "its agent does not tell")
+    # At the return there is only what sees the return.
+    if hook.target.startswith("security_") and can.get("lsm") and not hook.returns:
+        return Judgement(True, "lsm")
+    way = _trampoline_or_kprobe(can)
+    if not way.works and hook.syscall and not hook.abi and not hook.returns and can.get("syscall_tracepoint"):
+        return Judgement(True, "tracepoint")
+    return way
+
+
+def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:
+    if can.get("fentry"):
+        return Judgement(True, "fentry")
+    if can.get("kprobe"):
+        return Judgement(True, "kprobe")
+    if can.get("fentry") is None:
+        return Judgement(None, "fentry", "whether BPF trampolines work cannot be told there")
+    return Judgement(False, "", "neither fentry nor kprobes work there")
+
+
+def _attachable(can: bool | None, way: str, why: str) -> Judgement:
+    return Judgement(can, way, why if can is False else "" if can else "cannot be told there")
+
+
+def _instead(hook: Hook) -> str:
+    call = system_call_of(hook)
+    safe = SAFE_HOOKS.get(call) if call else None
+    return f"; lsmhooks {safe} is there on all" if safe else ""

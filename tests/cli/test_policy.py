@@ -1,0 +1,107 @@
+"""`kubectl gadget policy …`: what goes to which stream, and with which exit code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.cli import main
+from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.session import hooks
+from kubectl_gadget.session.hooks import NodeHooks
+
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: opens}
+spec:
+  nodeSelector: {matchLabels: {zone: a}}
+  kprobes:
+  - call: sys_openat
+    args: [{index: 1, type: string}]
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    path = tmp_path / "opens.yaml"
+    path.write_text(POLICY)
+    return str(path)
+
+
+def test_a_check_needs_no_cluster(
+    policy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    assert main.run(["policy", "check", "-f", policy]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[:2] for line in out.splitlines()] == [["POLICY", "HOOK"], ["opens", "kprobe/sys_openat"]]
+    assert f"warning: {policy}:8: spec.kprobes[0] sys_openat reads argument 1 again after the check" in err
+    assert main.run(["policy", "check", "-f", policy, "--strict"]) == 1
+
+
+def test_what_is_wrong_is_an_error_of_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(POLICY.replace("sys_openat", "sys_opennat"))
+    assert main.run(["policy", "check", "-f", str(path)]) == 2
+    assert f"error: {path}:8: spec.kprobes[0].call" in capsys.readouterr().err
+    assert main.run(["policy", "check"]) == 2
+    assert main.run(["policy", "check", "-f", str(tmp_path / "none.yaml")]) == 2
+    assert main.run(["policy", "check", "--policy", "shel-in-container"]) == 2
+    assert "did you mean shell-in-container" in capsys.readouterr().err
+
+
+def test_this_machines_agent_is_asked(policy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main.run(["policy", "check", "-f", policy, "--local", "-o", "json"])
+    (report,) = json.loads(capsys.readouterr().out)
+    (node,) = report["hooks"][0]["nodes"]
+    assert node["works"] in (True, False, None)
+    assert node["way"] in ("fentry", "kprobe", "tracepoint", "")
+
+
+def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
+    policy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], "
+        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}"
+    )
+    missing = {"functions": {"sys_openat": {"exists": False}}}
+    answers = [
+        NodeHooks("node-1", {"can": {}}, missing, {"zone": "a"}),
+        NodeHooks("node-2", {"can": {}}, missing, {"zone": "b"}),
+    ]
+
+    async def answer(api: Any, asked: Any, names: Any, tell: Any) -> list[NodeHooks]:
+        assert asked["functions"] == ["sys_openat"]
+        return [each for each in answers if each.node in (names or ("node-1", "node-2"))]
+
+    monkeypatch.setattr(hooks, "ask_cluster", answer)
+    kubeconfig = ["--kubeconfig", str(config)]
+    assert main.run(["policy", "check", "-f", policy, "--all-nodes", *kubeconfig]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].endswith("missing  not selected")
+    assert "node-1: the kernel has no function sys_openat; lsmhooks file_open is there on all: kprobe/sys_openat" in err
+    assert main.run(["policy", "check", "-f", policy, "--node", "node-2", *kubeconfig]) == 0
+
+
+def test_a_field_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["policy", "explain", "kprobes.syscall"]) == 0
+    assert "Default: true" in capsys.readouterr().out
+    assert main.run(["policy", "explain", "kprobes.call", "other"]) == 2
+    assert main.run(["policy", "explain", "--recursive"]) == 0
+    assert "rateLimitScope <string>" in capsys.readouterr().out
+
+
+def test_generated_and_listed_policies_are_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["policy", "generate", "empty", "--name", "mine"]) == 0
+    assert parse_policies([("p", capsys.readouterr().out)], "default")[0].name == "mine"
+    assert main.run(["policy", "list", "-o", "yaml"]) == 0
+    listed = parse_policies([("p", capsys.readouterr().out)], "default")
+    assert main.run(["policy", "list", "-o", "name"]) == 0
+    assert capsys.readouterr().out.split() == [policy.name for policy in listed]
+    assert main.run(["policy", "generate", "uprobes"]) == 2
+    assert "--binary is missing" in capsys.readouterr().err
+    assert main.run(["policy", "generate", "nothing"]) == 2

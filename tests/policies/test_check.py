@@ -1,0 +1,150 @@
+"""What `policy check` says of a policy, and of nodes."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_gadget.policies.check import check_policy, hook_name
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.nodes import judge, question
+from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.ready import ready_files, ready_policies
+from tests.policies.shapes import SHAPES
+
+HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}
+ALL = {"fentry": True, "kprobe": True, "lsm": True, "uprobe": True, "syscall_tracepoint": True}
+
+
+def policy_of(spec: str) -> Policy:
+    return parse_policies([("p", yaml.safe_dump({**HEAD, "spec": yaml.safe_load(spec)}))], "default")[0]
+
+
+def warnings_of(spec: str) -> list[str]:
+    return [warning.text for warning in check_policy(policy_of(spec)).warnings]
+
+
+@pytest.mark.parametrize(
+    ("hook", "safe"),
+    [
+        ("kprobes: [{call: sys_openat, args: [{index: 1, type: string}]}]", "file_open"),
+        ("kprobes: [{call: sys_connect, args: [{index: 1, type: sockaddr}]}]", "socket_connect"),
+        ("kprobes: [{call: sys_write, args: [{index: 0, type: fd}]}]", "file_permission"),
+        (
+            "tracepoints: [{subsystem: syscalls, event: sys_enter_execve, args: [{index: 5, type: string}]}]",
+            "bprm_check_security",
+        ),
+    ],
+)
+def test_arguments_that_a_thread_can_change_are_named_with_the_safe_hook(hook: str, safe: str) -> None:
+    warning, *_ = warnings_of(hook)
+    assert f"safe: lsmhooks {safe}, or security_{safe}" in warning
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "kprobes: [{call: sys_openat, args: [{index: 2, type: int}]}]",
+        "kprobes: [{call: security_file_open, syscall: false, args: [{index: 0, type: file}]}]",
+        "kprobes: [{call: sys_read, args: [{index: 1, type: char_buf, returnCopy: true}], return: true, "
+        "returnArg: {type: int}, selectors: [{matchArgs: [{index: 1, operator: Equal, values: [a]}]}]}]",
+    ],
+)
+def test_arguments_that_nobody_can_change_are_not(hook: str) -> None:
+    assert warnings_of(hook) == []
+
+
+def test_a_hot_hook_without_a_filter_is_warned_of() -> None:
+    hook = "kprobes: [{call: vfs_read, syscall: false%s}]"
+    assert warnings_of(hook % "") == [
+        "kprobe/vfs_read runs 10,000s a second and more on a busy node, and nothing filters it"
+    ]
+    assert warnings_of(hook % ", selectors: [{matchPIDs: [{operator: In, values: [1]}]}]") == []
+
+
+def test_a_signal_alone_is_no_prevention() -> None:
+    lone = "lsmhooks: [{hook: file_open, selectors: [{matchActions: [{action: Sigkill}%s]}]}]"
+    assert "does not undo the call" in warnings_of(lone % "")[0]
+    assert warnings_of(lone % ", {action: Override, argError: -1}") == []
+
+
+def test_selectors_behind_one_that_takes_all_are_named() -> None:
+    selectors = "[{matchActions: [{action: NoPost}]}, {matchPIDs: [{operator: In, values: [1]}]}]"
+    (warning,) = warnings_of(f"lsmhooks: [{{hook: file_open, selectors: {selectors}}}]")
+    assert warning.startswith("is never asked")
+
+
+def test_a_report_counts_tables_and_names_what_filters() -> None:
+    file, mapped, cut = check_policy(policy_of(SHAPES["FILE_WATCH"])).hooks
+    assert (file.tables, file.filtered_by, file.often) == (3, "argument", "all the time")
+    assert (mapped.tables, cut.tables, cut.filtered_by) == (2, 0, "")
+
+
+def test_nodes_are_asked_for_each_hook_once() -> None:
+    asked = question([policy_of(SHAPES["DENY_CALLS"]), policy_of(SHAPES["LSM"])])
+    assert asked["functions"] == ["i386/sys_dup", "sys_dup", "sys_dup2", "sys_lseek"]
+    assert asked["tracepoints"] == ["raw_syscalls/sys_enter", "sched/sched_process_exec"]
+    assert (asked["lsm"], asked["patterns"]) == (["bprm_check_security", "file_open"], ["^ksys_.*"])
+
+
+FUNCTION = "kprobes: [{call: security_file_open, syscall: false}]"
+SYSCALL = "kprobes: [{call: sys_openat}]"
+THERE = {"exists": True, "traceable": True}
+
+
+@pytest.mark.parametrize(
+    ("spec", "can", "answer", "works", "way"),
+    [
+        (FUNCTION, {}, {"functions": {"security_file_open": THERE}}, True, "lsm"),
+        (FUNCTION, {"lsm": False}, {"functions": {"security_file_open": THERE}}, True, "fentry"),
+        (FUNCTION, {"lsm": False, "fentry": False}, {"functions": {"security_file_open": THERE}}, True, "kprobe"),
+        (FUNCTION, {}, {"functions": {"security_file_open": {"exists": False}}}, False, ""),
+        (FUNCTION, {}, {"functions": {"security_file_open": {"exists": True, "traceable": False}}}, False, ""),
+        (FUNCTION, {}, {}, None, ""),
+        (SYSCALL, {"fentry": False, "kprobe": False}, {"functions": {"sys_openat": THERE}}, True, "tracepoint"),
+        (
+            FUNCTION.replace("false}", "false, ignore: {callNotFound: true}}"),
+            {},
+            {"functions": {"security_file_open": {"exists": False}}},
+            True,
+            "left out",
+        ),
+        ("lsmhooks: [{hook: file_open}]", {}, {"lsm": {"file_open": True}}, True, "lsm"),
+        ("lsmhooks: [{hook: file_open}]", {}, {"lsm": {"file_open": False}}, False, "lsm"),
+        ("lsmhooks: [{hook: file_open}]", {"lsm": False}, {"lsm": {"file_open": True}}, False, "lsm"),
+        ("lsmhooks: [{hook: file_open}]", {"lsm": None}, {"lsm": {"file_open": True}}, None, "lsm"),
+        ("tracepoints: [{subsystem: a, event: b}]", {}, {"tracepoints": {"a/b": False}}, False, "tracepoint"),
+        ("tracepoints: [{subsystem: a, event: b}]", {}, {"tracepoints": {"a/b": None}}, None, "tracepoint"),
+        (
+            "lists: [{name: k, type: generated_ftrace, pattern: ^k}]\nkprobes: [{call: 'list:k'}]",
+            {},
+            {"generated": {"^k": {"count": 7, "functions": []}}},
+            True,
+            "fentry ×7",
+        ),
+        ("uprobes: [{path: /b, symbols: [a]}]", {"uprobe": False}, {}, False, "uprobe"),
+    ],
+)
+def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any], works: bool | None, way: str) -> None:
+    found = judge(policy_of(spec).hooks[0], {"can": {**ALL, **can}}, answer)
+    assert (found.works, found.way) == (works, way)
+    assert bool(found.why) is (works is not True or way == "left out")
+
+
+def test_ready_policies_are_right_and_tell_what_they_show() -> None:
+    found = ready_policies()
+    assert [each.name for each in found] == [
+        *("container-escape", "credential-access", "crypto-miner", "file-integrity", "kubectl-exec"),
+        *("package-manager", "privilege-gain", "shell-in-container", "unexpected-egress"),
+    ]
+    for each in found:
+        assert each.policy.name == each.name
+        assert each.summary
+        assert not check_policy(each.policy).warnings
+        assert all(hook.message and hook.tags for hook in each.policy.hooks)
+        assert all(hook_name(hook) for hook in each.policy.hooks)
+
+
+def test_a_ready_policy_is_named_by_its_file() -> None:
+    (file,) = ready_files(["kubectl-exec"])
+    assert file.endswith("manifests/policies/kubectl-exec.yaml")
