@@ -25,6 +25,8 @@
 /* Of all arguments together, with their NULs; longer lists are cut. */
 #define ARGUMENT_BYTES 16384
 
+#define NAME_BYTES 255
+
 #define S_ISUID 04000
 #define S_ISGID 02000
 
@@ -53,6 +55,9 @@ struct trace_process {
 	gadget_gained gained;
 	gadget_exit_code code;
 	gadget_signal signal;
+	/* What is executed is a script, and `exe` its interpreter. */
+	bool interpreted;
+	__u8 unused_interpreted[7];
 	/* What was to be executed, as the caller wrote it. */
 	gadget_string path;
 	gadget_strings args;
@@ -86,6 +91,8 @@ static __always_inline void describe(struct trace_process *process, struct task_
 	process->inode = process->links = process->gained = 0;
 	process->code = -1;
 	process->signal = 0;
+	process->interpreted = false;
+	__builtin_memset(process->unused_interpreted, 0, sizeof(process->unused_interpreted));
 	gadget_no_text(&process->path);
 	gadget_no_text(&process->args);
 	gadget_no_text(&process->exe);
@@ -108,8 +115,13 @@ static __always_inline void append_places(struct gadget_writer *writer, struct t
 {
 	struct file *file = (struct file *)executed_file(task);
 
-	if (file)
+	if (file) {
 		gadget_append_path_for(writer, &process->exe, &file->f_path, task);
+		/* On no file system that has a place: a memfd, which has but a name. */
+		if (!process->exe.offset)
+			gadget_append_kernel_string(writer, &process->exe,
+						    BPF_CORE_READ(file, f_path.dentry, d_name.name), NAME_BYTES);
+	}
 	gadget_append_path_for(writer, &process->cwd, &gadget_read(task, fs)->pwd, task);
 }
 
@@ -167,6 +179,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	describe(process, task, EXEC);
 	describe_file(process, file);
 	process->gained = gained(program, file, process);
+	process->interpreted = program->interp != program->filename;
 	writer = gadget_write(process, sizeof(*process), PROCESS_BYTES);
 	gadget_append_kernel_string(&writer, &process->path, program->filename, GADGET_PATH_BYTES);
 	gadget_append_user_bytes(&writer, &process->args, (const void *)start, memory->arg_end - start, ARGUMENT_BYTES);

@@ -22,6 +22,12 @@ _VERBS = {
 }
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = (
+    (
+        "observe",
+        "Gadgets",
+        "Show the life of workloads: programs, what they did, how they ended",
+        "observe:observe:PAGE",
+    ),
     ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
     ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo:PAGE"),

@@ -41,3 +41,9 @@ class Timestamps(Texts):
         seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
         spelt = {second: spell(second) for second in set(seconds.tolist())}
         return [spelt[second] for second in seconds.tolist()], fractions.tolist()
+
+
+def rfc3339(wall_ns: int) -> str:
+    """One time in UTC, with nanoseconds."""
+    second, fraction = divmod(wall_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{fraction:09d}Z"

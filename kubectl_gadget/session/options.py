@@ -15,6 +15,7 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.arrangement import Arrangement
 
 if TYPE_CHECKING:  # what needs numpy
+    from kubectl_gadget.observe.story import Story
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
 
@@ -43,6 +44,8 @@ class RunOptions:
     """True: this machine. False: the cluster. None: the cluster when there is a kubeconfig, else this machine"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
     """who takes rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
+    story: "Story | None" = None
+    """joins the rows of all gadgets; output, filters and conditions are then about its rows"""
     arrangement: Arrangement = field(default_factory=Arrangement)
     """of gadgets that are no streams"""
     filter: str | None = None

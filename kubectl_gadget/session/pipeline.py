@@ -23,6 +23,7 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.stack_columns import STACK
 from kubectl_gadget.events.stacks import NodeStacks
+from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.node import DETACHED
@@ -92,6 +93,7 @@ class Pipeline:
         events: PipelineEvents,
         wants: Callable[[str], bool | None],
         stages: Callable[[], Sequence[Stage | None]] = tuple,
+        story: Story | None = None,
     ) -> None:
         self.shown: Counter[str] = Counter()
         """rows by node"""
@@ -104,6 +106,7 @@ class Pipeline:
         self._gadgets = gadgets
         self._sent = [gadget.as_sent() for gadget in gadgets]
         self._make_stages = stages
+        self._story = story
         self._conditions = conditions
         self._merge = merge
         self._sink = sink
@@ -276,7 +279,7 @@ class Pipeline:
         assert batch.owners is not None
         self.unattributed += batch.owners.unattributed()
         batch = selected
-        if self._conditions.filter is not None:
+        if self._conditions.filter is not None and self._story is None:
             batch = self._conditions.filter.select(batch)
         self._decide(batch, time.monotonic() + _DECISION_SECONDS)
 
@@ -311,7 +314,15 @@ class Pipeline:
         while (rows := take()) is not NO_ROWS:
             self._emit(rows)
 
+    def _told(self, rows: Rows) -> Rows:
+        """The rows as a story tells them. Filters are about those, and the story has to see all before."""
+        if self._story is None or not len(rows):
+            return rows
+        rows, chosen = self._story.rows(rows), self._conditions.filter
+        return rows if chosen is None else Rows([chosen.select(part) for part in rows.parts])
+
     def _emit(self, rows: Rows) -> None:
+        rows = self._told(rows)
         if self._over or not (len(rows) or isinstance(rows, Block)):
             return
         conditions, block = self._conditions, rows if isinstance(rows, Block) else None
@@ -323,7 +334,7 @@ class Pipeline:
         if self.expectation_missed and conditions.expect is not None:
             self.expectation_missed = not rows.mask(conditions.expect.mask).any()
         for part in rows.parts:
-            self.shown[part.node] += len(part)
+            self.shown.update({part.node: len(part)} if part.origins is None else Counter(part.nodes()))
         if block is not None:
             self._sink.write_block(block if len(rows) == len(block) else rows)
         else:

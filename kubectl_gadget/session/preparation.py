@@ -49,26 +49,29 @@ class Preparation:
         def make_stages() -> list[Stage | None]:
             return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
 
-        return Pipeline(backlog, gadgets, self.conditions, merge, self.sink, events, nodes.wants, make_stages)
+        return Pipeline(
+            backlog, gadgets, self.conditions, merge, self.sink, events, nodes.wants, make_stages, options.story
+        )
 
 
 def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     """Checks everything that the user typed. Raises GadgetError."""
     gadgets = [run.gadget for run in options.gadgets]
+    shown = [options.story.gadget] if options.story else gadgets
 
     def compiled(text: str | None) -> Filter | None:
-        return None if text is None else compile_filter(text, gadgets)
+        return None if text is None else compile_filter(text, shown)
 
     filter = compiled(options.filter)
-    first, of_sums = filter.divided(added_up_members(gadgets[0])) if filter else (None, None)
+    first, of_sums = filter.divided(added_up_members(shown[0])) if filter else (None, None)
     conditions = Conditions(first, of_sums, compiled(options.fail_on), compiled(options.expect), options.max_events)
     check(options.arrangement, gadgets)
     terminal = find_terminal(stdout, os.environ)
     if options.make_sink is not None:
-        sink = options.make_sink(gadgets, stdout, terminal)
+        sink = options.make_sink(shown, stdout, terminal)
     else:
-        sink = make_sink(_output(options), gadgets, stdout, terminal=terminal)
-    pushed = [kernel_parameters(filter, gadget) if filter else {} for gadget in gadgets]
+        sink = make_sink(_output(options), shown, stdout, terminal=terminal)
+    pushed = [kernel_parameters(filter, gadget) if filter and not options.story else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
     return Preparation(options, request, conditions, sink)
 

@@ -257,6 +257,8 @@ class Run:
                 self._progress.node(name, f"failed: {state.error}")
 
     def _what(self) -> str:
+        if self._options.story is not None:
+            return "processes"
         return ", ".join(" ".join(run.gadget.command) for run in self._options.gadgets)
 
     def _set_deadline(self) -> None:

@@ -227,6 +227,17 @@ def test_namespaces_are_those_that_the_process_lives_in() -> None:
     assert not executed["ns_host"] & 1
 
 
+def test_a_script_is_told_from_a_program(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    with Tracer("trace_process") as tracer:
+        pids = [deeds.in_child(lambda path=path: os.execv(path, ["x"]))[0] for path in (str(script), TRUE)]
+        records = tracer.records()
+    executed = [Life(records, pid).one("exec") for pid in pids]
+    assert [(record["interpreted"], record["exe"]) for record in executed] == [(1, SHELL), (0, TRUE)]
+
+
 def test_a_program_without_a_name_has_no_links() -> None:
     def deed() -> None:
         fd = os.memfd_create("nameless", 0)
@@ -236,7 +247,7 @@ def test_a_program_without_a_name_has_no_links() -> None:
     with Tracer("trace_process") as tracer:
         pid, _ = deeds.in_child(deed)
         executed = Life(tracer.records(), pid).one("exec")
-    assert executed["links"] == 0
+    assert (executed["exe"], executed["links"]) == ("/memfd:nameless", 0)
     assert executed["inode"] != 0
 
 

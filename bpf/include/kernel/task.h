@@ -88,6 +88,8 @@ struct task_struct {
 
 struct linux_binprm {
 	const char *filename;
+	/* The same pointer, unless it is a script or binfmt_misc has an interpreter for it. */
+	const char *interp;
 };
 
 #pragma clang attribute pop

@@ -1,0 +1,215 @@
+"""`kubectl gadget observe`: the life of workloads, process by process, with what each of them did.
+
+The trap: what is not shown must still be traced, or processes would lack their parents; so all choices but that of
+containers are made after the join.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags import (
+    SHOW,
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    flag,
+)
+from kubectl_gadget.cli.gadgets import Pods
+from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.run_options import RunFlags, run_options
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example, Gadget
+from kubectl_gadget.observe.options import EVENT_TYPES, SHOWN, LineOptions
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+if TYPE_CHECKING:
+    from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.terminal import Terminal
+
+_CHOICE = "What is told"
+_COMPACT, _JSON = "compact", "json"
+_FORMATS = (_COMPACT, _JSON, *(name for name in values.FORMATS if name not in (_JSON, "pcap-ng")))
+
+PAGE = Page(
+    "Show the life of workloads: the programs that run, what they did, and how they ended, one line for each.",
+    (
+        Example("kubectl gadget observe", "what runs in the pods of this namespace, from now on"),
+        Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
+        Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
+    ),
+    usage="[POD...] [flags]",
+    more="-o json is one object a line, in the schema that security tools read. All other formats show flat columns.",
+)
+
+
+def _format(text: str) -> str:
+    name = text.partition("=")[0]
+    if name in values.TEMPLATE_FORMATS:
+        return values.output_format(text)
+    return values.one_of(*_FORMATS, "jsonpath=…", "custom-columns=…")(text)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+def _event_types(texts: Sequence[str]) -> tuple[str, ...]:
+    names = [text.lower().removeprefix("process_") for text in values.commas(texts)]
+    return tuple(f"process_{values.one_of(*EVENT_TYPES)(name)}" for name in names)
+
+
+def _shown(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(values.one_of(*SHOWN)(name) for name in values.commas(texts))
+
+
+@dataclass(frozen=True)
+class StoryOutputFlags(OutputFlags):
+    """The same as for gadgets, with other formats."""
+
+    output: Annotated[
+        str | None,
+        flag(
+            SHOW,
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help=f"{' '.join(_FORMATS)} jsonpath=… custom-columns=… (default: {_COMPACT})",
+            choices=(*_FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
+        ),
+        _format,
+    ] = None
+
+
+@dataclass(frozen=True)
+class StoryFlags:
+    """What is told, and how."""
+
+    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Lines begin with the time")] = (
+        None
+    )
+    shown: Annotated[
+        tuple[str, ...] | None,
+        flag(SHOW, "--show", metavar="NAMES", help=f"At the end of lines: {','.join(SHOWN)}", choices=SHOWN),
+        _shown,
+    ] = None
+    tree: Annotated[
+        bool | None, flag(SHOW, "--tree/--no-tree", help="Processes below their parents, drawn at the end")
+    ] = None
+    ancestors: Annotated[
+        bool | None, flag(SHOW, "--ancestors/--no-ancestors", help="In JSON, all ancestors and not the parent alone")
+    ] = None
+    process: Annotated[
+        re.Pattern[str] | None,
+        flag(_CHOICE, "--process", metavar="REGEX", help="Programs whose path matches: vi$"),
+        _pattern,
+    ] = None
+    pod: Annotated[
+        re.Pattern[str] | None, flag(_CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"), _pattern
+    ] = None
+    event_types: Annotated[
+        tuple[str, ...] | None,
+        flag(_CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
+        _event_types,
+    ] = None
+    policy_names: Annotated[
+        tuple[str, ...] | None,
+        flag(_CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
+        values.commas,
+    ] = None
+    running: Annotated[
+        bool | None,
+        flag(_CHOICE, "--running/--no-running", help="Tell of processes that are there already, too (flag procFS)"),
+    ] = None
+
+
+def observe(
+    pods: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    output: StoryOutputFlags,
+    story: StoryFlags,
+    engine: EngineFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Traces processes, joins them with what they do, and tells it."""
+    from kubectl_gadget.session.run import run
+
+    _check(output, story)
+    options = run_options(_runs(), pods, RunFlags(scope, target, output, engine, image, start, cluster))
+    return run(told(options, output, story), sys.stdout, sys.stderr)
+
+
+def told(options: RunOptions, output: OutputFlags, flags: StoryFlags) -> RunOptions:
+    """The run with its rows told as a story."""
+    from kubectl_gadget.observe.story import Story
+
+    format = _COMPACT if output.output is None else output.output
+    conditions = (output.filter, output.fail_on, output.expect)
+    is_flat = format not in (_COMPACT, _JSON)
+    story = Story({}, _choice(flags), needs_columns=is_flat or any(conditions))
+    make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags)
+    return replace(options, story=story, make_sink=make_sink)
+
+
+def _runs() -> tuple[GadgetRun, ...]:
+    from kubectl_gadget.catalogue import load_gadget
+
+    return (GadgetRun(load_gadget("trace_process")),)
+
+
+def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
+    format = output.output or _COMPACT
+    if flags.tree and output.output is not None:
+        raise UsageError(f"--tree draws a tree, and -o {format} prints events")
+    if (flags.timestamps or flags.shown) and (format != _COMPACT or flags.tree):
+        raise UsageError("--timestamps and --show are for lines", "-o compact, or --columns with a table")
+    if flags.ancestors and format != _JSON:
+        raise UsageError("--ancestors is for -o json")
+    if output.columns and format in (_COMPACT, _JSON):
+        raise UsageError(f"--columns is not for -o {format}", "-o table, wide, csv or yaml")
+
+
+def _choice(flags: StoryFlags) -> "Choice":
+    from kubectl_gadget.observe.choice import Choice
+
+    return Choice(
+        process=flags.process,
+        pod=flags.pod,
+        event_types=frozenset(flags.event_types or ()),
+        policies=frozenset(flags.policy_names or ()),
+        running=bool(flags.running),
+    )
+
+
+def _sink_maker(
+    format: str, output: OutputFlags, flags: StoryFlags
+) -> "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink]":
+    def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
+        from kubectl_gadget.observe.lines import line
+        from kubectl_gadget.observe.messages import message
+        from kubectl_gadget.observe.sinks import TextSink, TreeSink
+        from kubectl_gadget.output.terminal import wants_color
+
+        if flags.tree:
+            return TreeSink(stream)
+        if format == _JSON:
+            return TextSink(stream, lambda told: message(told, bool(flags.ancestors)))
+        color = wants_color(output.color or "auto", terminal)
+        options = LineOptions(bool(flags.timestamps), frozenset(flags.shown or ()), color=color)
+        return TextSink(stream, lambda told: line(told, options))
+
+    return make_sink

@@ -1,0 +1,54 @@
+"""Which of what happened is told.
+
+The trap: what is not told must still have gone into the table of processes, so it is chosen only after the join.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.observe.happening import FileEvent, Happening, PolicyEvent, ProcessEvent
+
+if TYPE_CHECKING:
+    from kubectl_gadget.observe.story import Told
+
+
+def event_type(happening: Happening) -> str:
+    """`process_exec`, as JSON names it; empty for a fork, which is not told."""
+    if isinstance(happening, PolicyEvent):
+        return f"process_{happening.hook}"
+    if isinstance(happening, FileEvent):
+        return "process_file"
+    return {"exec": "process_exec", "running": "process_exec", "exit": "process_exit"}.get(happening.operation, "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Empty means any."""
+
+    process: re.Pattern[str] | None = None
+    """of the binary"""
+    pod: re.Pattern[str] | None = None
+    event_types: frozenset[str] = frozenset()
+    """as event_type() gives them"""
+    policies: frozenset[str] = frozenset()
+    """only events of these policies; others than those of policies are not told then"""
+    running: bool = False
+    """processes that were there before as well"""
+
+    def wants(self, told: "Told") -> bool:
+        """Whether it is told."""
+        happening = told.happening
+        type = event_type(happening)
+        if not type or (self.event_types and type not in self.event_types):
+            return False
+        if isinstance(happening, ProcessEvent) and happening.operation == "running" and not self.running:
+            return False
+        if self.policies and (not isinstance(happening, PolicyEvent) or happening.policy not in self.policies):
+            return False
+        if self.process and not self.process.search(told.process.binary or ""):
+            return False
+        return not (self.pod and not self.pod.search(told.container.pod))
+
+
+EVERYTHING = Choice()

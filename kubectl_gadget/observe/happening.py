@@ -1,0 +1,159 @@
+"""What may happen in a story: the parts that the tellers (lines.py, schema.py, row.py) make their texts of.
+
+Whoever adds events of another kind (the engine of policies) writes a `Decoder`: from a batch of a gadget's records to
+one happening per row, which names its process by `ExecId`. Story (story.py) finds the process. The trap: whoever
+reads them has no batch any more, so everything that needs one (wall times) is read by the decoder.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.exec_id import ExecId
+
+Hook = Literal["kprobe", "tracepoint", "uprobe", "usdt", "lsm"]
+"""As JSON has it after `process_`; whatever the way in is, fentry for a function is a kprobe to readers."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Users, groups and capabilities (bits) of a thread at one time."""
+
+    uid: int
+    gid: int
+    euid: int
+    egid: int
+    suid: int
+    sgid: int
+    fsuid: int
+    fsgid: int
+    securebits: int
+    permitted: int
+    effective: int
+    inheritable: int
+
+
+@dataclass(frozen=True)
+class ProcessEvent:
+    """A process was forked, executed a program, ended, or was there before: a row of trace process."""
+
+    operation: Literal["fork", "exec", "exit", "running"]
+    process: ExecId
+    parent: ExecId | None
+    tid: int
+    container_pid: int
+    started: int
+    """when it was forked, wall time in ns"""
+    credentials: Credentials
+    auid: int | None
+    namespaces: dict[str, int]
+    """inode numbers by the kind's name"""
+    host_namespaces: int | None
+    """bits by the order of linux_process.NAMESPACE_KINDS; None: not known"""
+    comm: str
+    exe: str | None = None
+    path: str | None = None
+    """of exec: as the caller wrote it"""
+    interpreted: bool = False
+    """a script, which `exe` interprets"""
+    args: tuple[str, ...] | None = None
+    args_cut: bool = False
+    cwd: str | None = None
+    inode: int = 0
+    links: int = 0
+    gained: int = 0
+    """bits of gadget_gained"""
+    code: int = 0
+    signal: int = 0
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a hook. `kind` is the name in JSON without `_arg`: int, string, file, sock, …; `value` what
+    stands there in JSON: for a file {"path": …, "permission": …}, for a sock {"family": …, "saddr": …, …}."""
+
+    kind: str
+    value: Any
+    label: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value for people: the path of a file, the number of an int."""
+        value = self.value
+        if isinstance(value, dict):
+            return str(value.get("path") or value.get("addr") or " ".join(str(part) for part in value.values()))
+        return str(value)
+
+
+@dataclass(frozen=True)
+class StackFrame:
+    """One frame of a stack; what is not known is empty or 0."""
+
+    address: int = 0
+    symbol: str = ""
+    offset: int = 0
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class PolicyEvent:
+    """A hook of a policy was hit and one of its selectors matched."""
+
+    hook: Hook
+    process: ExecId
+    tid: int = 0
+    function: str = ""
+    """of kprobe and lsm; the symbol of uprobe, the name of usdt, the event of a tracepoint"""
+    subsystem: str = ""
+    """of a tracepoint; the provider of usdt"""
+    path: str = ""
+    """the file of uprobe and usdt"""
+    offset: int = 0
+    reference_counter: int = 0
+    args: tuple[Argument, ...] = ()
+    data: tuple[Argument, ...] = ()
+    returned: Argument | None = None
+    policy: str = ""
+    message: str = ""
+    tags: tuple[str, ...] = ()
+    action: str = "Post"
+    """as in the policy: Post, Sigkill, Override, …"""
+    return_action: str = ""
+    blocked: bool = False
+    """what was attempted did not happen"""
+    verdict: str = ""
+    """what blocked it, for people: EPERM, SIGKILL"""
+    kernel_stack: tuple[StackFrame, ...] = ()
+    user_stack: tuple[StackFrame, ...] = ()
+    credentials: Credentials | None = None
+    """at this time; None: as the process had them when it began"""
+    ima_hash: str = ""
+    file_id: str = ""
+    """of a followed file: the same from open to the last close"""
+
+
+@dataclass(frozen=True)
+class FileEvent:
+    """Something was done with a file that is followed from open to the last close."""
+
+    operation: str
+    """open, read, write, mmap, truncate, close"""
+    process: ExecId
+    tid: int
+    file: str | None
+    """its path at this time; None: it could not be read"""
+    file_id: int
+    """the same from open to the last close, in all processes that share it"""
+    inode: int
+    device: int
+    flags: int = 0
+    """of open"""
+    bytes: int | None = None
+    error: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+Happening = ProcessEvent | PolicyEvent | FileEvent
+Decoder = Callable[[Batch], Sequence[Happening]]
+"""One happening per row of the batch, in their order."""

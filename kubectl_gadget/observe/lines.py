@@ -1,0 +1,159 @@
+"""One line per thing that happened, in the shapes that readers of security events know:
+
+    🚀 process default/xwing /usr/bin/vi /etc/passwd
+
+An emoji, a word padded to 7, whose it is, the program, and what it was done with. What those shapes hide can be asked
+for (options.py) and stands at the end. The trap: names of files and arguments come from whoever is observed, so what
+is not printable is escaped and stands in quotes.
+"""
+
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.events.linux import errno_name
+from kubectl_gadget.events.linux_process import capability_name
+from kubectl_gadget.events.wall_time import rfc3339
+from kubectl_gadget.observe.happening import FileEvent, PolicyEvent, ProcessEvent, StackFrame
+from kubectl_gadget.observe.options import SHOWN, LineOptions
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.row import ending
+from kubectl_gadget.observe.shapes import quoted, shape
+from kubectl_gadget.observe.story import Told
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.terminal import RED, paint, pod_color
+from kubectl_gadget.output.widths import text_width
+
+_WORD_WIDTH = 7
+_ADMIN_COLUMN = 120
+_SYS_ADMIN = 21
+_OPERATIONS = {
+    "open": ("📬", "open"),
+    "read": ("📚", "read"),
+    "write": ("📝", "write"),
+    "truncate": ("📝", "truncate"),
+    "close": ("📪", "close"),
+}
+
+
+_PLAIN = LineOptions()
+
+
+def line(told: Told, options: LineOptions = _PLAIN) -> str:
+    """The line, without its end. Stacks follow on lines of their own."""
+    emoji, word, parts, after = _shape(told)
+    source = source_of(told)
+    painted = paint(source, pod_color(source)) if options.color else source
+    text = f"{emoji} {word:<{_WORD_WIDTH}} {painted} {quoted(told.process.name)}"
+    text += "".join(f" {part}" for part in parts if part)
+    text += _blocked(told, options)
+    if options.timestamps:
+        text = f"{rfc3339(told.time)} {text}"
+    text += _extras(told, options)
+    if "admin" in options.shown and _is_admin(told):
+        text += " " * max(1, _ADMIN_COLUMN - text_width(text)) + f"🛑 {capability_name(_SYS_ADMIN)}"
+    return text + (after if options.stacks else "")
+
+
+def action(told: Told) -> str:
+    """The same without whose it is and the program: `📝 write /etc/passwd 1275 bytes`."""
+    emoji, word, parts, _ = _shape(told)
+    return " ".join([emoji, word, *filter(None, parts)]) + _blocked(told, _PLAIN)
+
+
+def command_text(process: Process) -> str:
+    """Binary and arguments, safe to print."""
+    return f"{quoted(process.name)} {escape(process.arguments)}".rstrip()
+
+
+def source_of(told: Told) -> str:
+    """`namespace/pod`, or the node for what runs on the host."""
+    container = told.container
+    return quoted(f"{container.namespace}/{container.pod}" if container.pod else told.node)
+
+
+def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
+    """Emoji, word, what follows the binary, and the lines that follow."""
+    happening = told.happening
+    if isinstance(happening, ProcessEvent):
+        arguments = escape(told.process.arguments)
+        if happening.operation == "exit":
+            return "💥", "exit", (arguments, ending(happening)), ""
+        return "🚀", "process", (arguments,), ""
+    if isinstance(happening, FileEvent):
+        emoji, word = _OPERATIONS.get(happening.operation, ("📝", happening.operation))
+        amount = "" if happening.bytes is None else f"{happening.bytes} bytes"
+        return (
+            emoji,
+            word,
+            (quoted(happening.file) or "-", amount, errno_name(happening.error) if happening.error else ""),
+            "",
+        )
+    return (*shape(happening), _stacks(happening))
+
+
+def _blocked(told: Told, options: LineOptions) -> str:
+    happening = told.happening
+    if not isinstance(happening, PolicyEvent) or not happening.blocked:
+        return ""
+    text = f" BLOCKED {happening.verdict}".rstrip()
+    return paint(text, RED) if options.color else text
+
+
+def _extras(told: Told, options: LineOptions) -> str:
+    found = [_EXTRAS[name](told) for name in SHOWN if name in options.shown and name in _EXTRAS]
+    return "".join(f" {extra}" for extra in found if extra)
+
+
+def _is_admin(told: Told) -> bool:
+    """Whether the thread may do what administrators may."""
+    described, happening = told.described, told.happening
+    credentials = described.credentials if described else None
+    if isinstance(happening, PolicyEvent) and happening.credentials:
+        credentials = happening.credentials
+    return credentials is not None and bool(credentials.effective >> _SYS_ADMIN & 1)
+
+
+def _policy_extra(told: Told) -> str:
+    happening = told.happening
+    if not isinstance(happening, PolicyEvent):
+        return ""
+    texts = (("policy", happening.policy), ("action", happening.action), ("message", happening.message))
+    return " ".join(f"{name}={_word(text)}" for name, text in texts if text)
+
+
+def _file_extra(told: Told) -> str:
+    happening = told.happening
+    if isinstance(happening, FileEvent):
+        return f"file-id={happening.file_id:x}"
+    return f"file-id={happening.file_id}" if isinstance(happening, PolicyEvent) and happening.file_id else ""
+
+
+_EXTRAS: dict[str, Callable[[Told], str]] = {
+    "pid": lambda told: f"pid={told.process.id.pid}",
+    "parent": lambda told: f"parent={told.process.parent_id.pid if told.process.parent_id else '-'}",
+    "node": lambda told: f"node={told.node}",
+    "container": lambda told: f"container={told.container.container or '-'}",
+    "uid": lambda told: f"uid={told.described.credentials.uid}" if told.described else "",
+    "policy": _policy_extra,
+    "exec-id": lambda told: f"exec-id={told.process.id.text(told.node)}",
+    "file-id": _file_extra,
+}
+
+
+def _stacks(event: PolicyEvent) -> str:
+    return _stack("Kernel:", event.kernel_stack) + _stack("User:", event.user_stack)
+
+
+def _stack(title: str, frames: Sequence[StackFrame]) -> str:
+    if not frames:
+        return ""
+    return f"\n{title}" + "".join(f"\n   {_frame(frame)}" for frame in frames)
+
+
+def _frame(frame: StackFrame) -> str:
+    name = f"{frame.symbol}+0x{frame.offset:x}" if frame.symbol else f"0x{frame.address:x}"
+    return escape(f"{name} ({frame.module})" if frame.module else name)
+
+
+def _word(text: str) -> str:
+    safe = escape(text)
+    return f'"{safe}"' if " " in safe else safe

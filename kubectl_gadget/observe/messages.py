@@ -1,0 +1,245 @@
+"""One JSON object per thing that happened, in the schema that readers of security events know: process_exec, …
+
+Members that say nothing are left out, as they are there: empty texts and lists, and zeros other than a status. What is
+of our own kind (process_file, blocked, file_id) stands beside the known names. The trap: texts may hold bytes that are
+not UTF-8; they come as U+FFFD.
+"""
+
+import json
+from itertools import islice
+from typing import Any
+
+from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.linux import errno_name, open_flag_names
+from kubectl_gadget.events.linux_process import NAMESPACE_KINDS, capability_name, signal_name
+from kubectl_gadget.events.vectors import exact
+from kubectl_gadget.events.wall_time import rfc3339
+from kubectl_gadget.observe.choice import event_type
+from kubectl_gadget.observe.happening import (
+    Argument,
+    Credentials,
+    FileEvent,
+    PolicyEvent,
+    ProcessEvent,
+    StackFrame,
+)
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.story import Told
+
+Object = dict[str, Any]
+_DOCKER_CHARACTERS = 31
+_MOST_ANCESTORS = 32
+_PRIVILEGES = (
+    (1, "PRIVILEGES_RAISED_EXEC_FILE_SETUID"),
+    (2, "PRIVILEGES_RAISED_EXEC_FILE_SETGID"),
+    (4, "PRIVILEGES_RAISED_EXEC_FILE_CAP"),
+)
+_ALL_BITS = 0xFFFFFFFF
+
+
+def message(told: Told, ancestors: bool = False) -> str:
+    """The object as one line, without its end. `ancestors`: with all that are known above the parent."""
+    happening = told.happening
+    body: Object = {"process": _process(told), "parent": _parent(told)}
+    if ancestors:
+        above = islice(told.process.ancestors(), 1, _MOST_ANCESTORS)
+        body["ancestors"] = [_program(process) for process in above]
+    if isinstance(happening, ProcessEvent):
+        body |= _end(told, happening)
+    elif isinstance(happening, FileEvent):
+        body |= _file(told, happening)
+    else:
+        body |= _policy(happening)
+    envelope = {event_type(happening): body, "node_name": told.node, "time": rfc3339(told.time)}
+    return json.dumps(_exact(envelope), ensure_ascii=False, separators=(",", ":"))
+
+
+def _process(told: Told) -> Object:
+    """The process as it is at this time."""
+    event, process = told.described, told.process
+    found = _program(process, told.happening.tid)
+    found["refcnt"] = told.references
+    if event is None:
+        return found
+    credentials = event.credentials
+    if isinstance(told.happening, PolicyEvent) and told.happening.credentials:
+        credentials = told.happening.credentials
+    found["uid"] = credentials.uid
+    found["auid"] = _ALL_BITS if event.auid is None else event.auid
+    found["cap"] = _capabilities(credentials)
+    found["ns"] = _namespaces(event)
+    found["process_credentials"] = _credentials(credentials, event)
+    found["binary_properties"] = _properties(event, process)
+    return _known(found)
+
+
+def _parent(told: Told) -> Object | None:
+    """None when it is not known."""
+    parent = told.process.parent
+    return None if parent is None else {**_program(parent), "refcnt": told.parent_references}
+
+
+def _program(process: Process, tid: int = 0) -> Object:
+    """What does not change while the program runs."""
+    event, container = process.event, process.container
+    return _known(
+        {
+            "exec_id": process.id.text(process.node),
+            "pid": process.id.pid,
+            "tid": tid or process.id.pid,
+            "uid": event.credentials.uid if event else None,
+            "cwd": process.cwd,
+            "binary": process.binary,
+            "arguments": process.arguments,
+            "flags": " ".join(process.flags),
+            "start_time": rfc3339(process.start) if process.start else None,
+            "parent_exec_id": process.parent_id.text(process.node) if process.parent_id else None,
+            "in_init_tree": process.in_init_tree,
+            "docker": container.container_id[:_DOCKER_CHARACTERS],
+            "pod": _pod(container, event),
+        }
+    )
+
+
+def _pod(container: Container, event: ProcessEvent | None) -> Object | None:
+    if not container.pod:
+        return None
+    id = container.container_id
+    return _known(
+        {
+            "namespace": container.namespace,
+            "name": container.pod,
+            "uid": container.pod_uid,
+            "container": _known(
+                {
+                    "id": f"{container.runtime}://{id}" if container.runtime else id,
+                    "name": container.container,
+                    "image": _known({"name": container.image}),
+                    "pid": event.container_pid if event else None,
+                }
+            ),
+        }
+    )
+
+
+def _capabilities(credentials: Credentials) -> Object:
+    sets = ("permitted", "effective", "inheritable")
+    return _known({name: _capability_names(getattr(credentials, name)) for name in sets})
+
+
+def _capability_names(bits: int) -> list[str]:
+    return [capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1]
+
+
+def _namespaces(event: ProcessEvent) -> Object:
+    found: Object = {}
+    for bit, kind in enumerate(NAMESPACE_KINDS):
+        if number := event.namespaces.get(kind):
+            found[kind] = {"inum": number}
+            if event.host_namespaces is not None and event.host_namespaces >> bit & 1:
+                found[kind]["is_host"] = True
+    return found
+
+
+def _credentials(credentials: Credentials, event: ProcessEvent) -> Object:
+    names = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
+    found: Object = {name: getattr(credentials, name) for name in names}
+    if credentials.securebits:
+        found["securebits"] = [f"0x{credentials.securebits:x}"]
+    found["caps"] = _capabilities(credentials)
+    if user := event.namespaces.get("user"):
+        is_host = event.host_namespaces is not None and bool(event.host_namespaces >> NAMESPACE_KINDS.index("user") & 1)
+        found["user_ns"] = {"ns": {"inum": user, **({"is_host": True} if is_host else {})}}
+    return found
+
+
+def _properties(event: ProcessEvent, process: Process) -> Object | None:
+    """What is special about the executed file: rights that came with it, no name any more, or another name than the
+    one it was called by."""
+    found: Object = {}
+    if event.gained & 1:
+        found["setuid"] = event.credentials.euid
+    if event.gained & 2:
+        found["setgid"] = event.credentials.egid
+    if names := [name for bit, name in _PRIVILEGES if event.gained & bit]:
+        found["privileges_changed"] = names
+    file: Object = {}
+    if event.inode and not event.links:
+        file["inode"] = {"number": str(event.inode), "links": event.links}
+    if process.exe and (file or process.exe != process.binary):
+        file["path"] = process.exe
+    if file:
+        found["file"] = file
+    return found
+
+
+def _end(told: Told, event: ProcessEvent) -> Object:
+    if event.operation != "exit":
+        return {}
+    ended = {"signal": signal_name(event.signal)} if event.signal else {"status": event.code}
+    return {**ended, "time": rfc3339(told.time)}
+
+
+def _file(told: Told, event: FileEvent) -> Object:
+    return {
+        "operation": event.operation,
+        "file": {"path": event.file, "id": f"{event.file_id:x}", "inode": event.inode, "device": event.device},
+        **({"flags": open_flag_names(event.flags)} if event.operation == "open" else {}),
+        **({} if event.bytes is None else {"bytes": event.bytes}),
+        **({"errno": event.error, "error": errno_name(event.error)} if event.error else {}),
+        **event.extra,
+    }
+
+
+def _policy(event: PolicyEvent) -> Object:
+    prefix = "LSM" if event.hook == "lsm" else "KPROBE"
+    body: Object = {**_place(event), "args": [_argument(item) for item in event.args]}
+    body["data"] = [_argument(item) for item in event.data]
+    if event.returned is not None:
+        body["return"] = _argument(event.returned)
+    body["action"] = f"KPROBE_ACTION_{event.action.upper()}"
+    if event.return_action and prefix == "KPROBE":
+        body["return_action"] = f"KPROBE_ACTION_{event.return_action.upper()}"
+    body["kernel_stack_trace"] = list(map(_frame, event.kernel_stack))
+    body["user_stack_trace"] = list(map(_frame, event.user_stack))
+    body |= {"policy_name": event.policy, "message": event.message, "tags": list(event.tags)}
+    body |= {"ima_hash": event.ima_hash, "file_id": event.file_id}
+    if event.blocked:
+        body |= {"blocked": True, "verdict": event.verdict}
+    return _known(body)
+
+
+def _place(event: PolicyEvent) -> Object:
+    match event.hook:
+        case "tracepoint":
+            return {"subsys": event.subsystem, "event": event.function}
+        case "uprobe":
+            offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
+            return {"path": event.path, "symbol": event.function, **offsets}
+        case "usdt":
+            return {"path": event.path, "provider": event.subsystem, "name": event.function}
+    return {"function_name": event.function}
+
+
+def _argument(argument: Argument) -> Object:
+    name = argument.kind if argument.kind in ("syscall_id",) else f"{argument.kind}_arg"
+    return {name: argument.value, **({"label": argument.label} if argument.label else {})}
+
+
+def _frame(frame: StackFrame) -> Object:
+    found: Object = {"address": str(frame.address) if frame.address else None, "symbol": frame.symbol}
+    return _known({**found, "offset": str(frame.offset) if frame.symbol else None, "module": frame.module})
+
+
+def _known(members: Object) -> Object:
+    """Without what says nothing."""
+    return {name: value for name, value in members.items() if value or (value == 0 and value is not False)}
+
+
+def _exact(value: Any) -> Any:
+    """With valid Unicode in all texts."""
+    if isinstance(value, str):
+        return value if value.isprintable() else exact(value)
+    if isinstance(value, dict):
+        return {name: _exact(item) for name, item in value.items()}
+    return [_exact(item) for item in value] if isinstance(value, list) else value

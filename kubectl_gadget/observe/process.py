@@ -1,0 +1,119 @@
+"""One program that a process runs, from its exec to the next exec or the end, as the story tells it.
+
+The trap: a process that was forked and has executed nothing yet runs its parent's program, and is a process of its own
+all the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from posixpath import basename
+
+from kubectl_gadget.events.exec_id import ExecId
+from kubectl_gadget.events.identity import Container
+from kubectl_gadget.observe.happening import ProcessEvent
+
+_NO_NAME = ("/dev/fd/", "/proc/")
+"""A program that was executed through a descriptor was named by it, which says nothing."""
+
+
+@dataclass(eq=False)
+class Process:
+    """What is known of it. `binary` is None when the exec was not seen."""
+
+    node: str
+    id: ExecId
+    container: Container
+    parent: "Process | None" = None
+    """who forked it, as it was then; None: not known, or outside of what is observed"""
+    parent_id: ExecId | None = None
+    binary: str | None = None
+    arguments: str = ""
+    cwd: str = ""
+    flags: tuple[str, ...] = ()
+    start: int = 0
+    """of the program, wall time in ns"""
+    event: ProcessEvent | None = None
+    """the latest record about it, which has its credentials"""
+    exe: str | None = None
+    is_first: bool = False
+    """of its container"""
+    generation: int = 0
+    children: int = 0
+    """that have not ended"""
+    has_ended: bool = False
+
+    def ancestors(self) -> Iterator["Process"]:
+        """The parent, its parent, …"""
+        process = self.parent
+        while process is not None:
+            yield process
+            process = process.parent
+
+    @property
+    def in_init_tree(self) -> bool:
+        """Whether it descends from the first process of its container, as against kubectl exec."""
+        return self.is_first or any(process.is_first for process in self.ancestors())
+
+    @property
+    def references(self) -> int:
+        """Who still needs it: itself and its children."""
+        return self.children + (not self.has_ended)
+
+    @property
+    def command(self) -> str:
+        """Binary and arguments, for people."""
+        return " ".join(part for part in (self.name, self.arguments) if part)
+
+    @property
+    def name(self) -> str:
+        """The binary, for people; where it is not known the name of the thread, in parentheses."""
+        return self.binary or (f"({self.event.comm})" if self.event and self.event.comm else "-")
+
+
+def program_of(event: ProcessEvent) -> tuple[str | None, str]:
+    """The program's path, and its arguments as one text.
+
+    The path is that by which it was called, since one file may be many programs (busybox), where that names a file for
+    certain; of a script that of its interpreter; else that of the file which the kernel executes. Then the arguments
+    begin with the program's own name where that says more: `/bin/busybox sh -c …`.
+    """
+    args, called = event.args or (), _called(event)
+    ending = "…" if event.args_cut else ""
+    if called is None and args and basename(args[0]) != basename(event.exe or ""):
+        return event.exe, join_arguments(args) + ending
+    return called or event.exe, join_arguments(args[1:]) + ending
+
+
+def _called(event: ProcessEvent) -> str | None:
+    path = event.path
+    if event.operation != "exec" or not path:
+        return None
+    if event.interpreted:
+        # the kernel puts the interpreter's path before the others
+        path = event.args[0] if event.args else ""
+    if path.startswith("/"):
+        return None if path.startswith(_NO_NAME) else path
+    if not path or ".." in path.split("/") or not event.cwd:
+        return None
+    return f"{event.cwd.rstrip('/')}/{path.removeprefix('./')}"
+
+
+def join_arguments(args: tuple[str, ...]) -> str:
+    """One text. An argument that is empty or has spaces stands in quotes."""
+    return " ".join(f'"{arg}"' if not arg or any(map(str.isspace, arg)) else arg for arg in args)
+
+
+def flags_of(event: ProcessEvent, forked: bool) -> tuple[str, ...]:
+    """How it became known, and what is missing. `forked`: it is the first program since the fork."""
+    found = {"exec": ["execve"], "running": ["procFS"], "fork": []}.get(event.operation, [])
+    if event.args is None and event.operation in ("exec", "running"):
+        found.append("errorArgs")
+    if event.args_cut:
+        found.append("truncArgs")
+    if event.cwd == "/":
+        found.append("rootcwd")
+    elif event.cwd is None:
+        found.append("errorCWD")
+    if forked:
+        found.append("clone")
+    return tuple(found)

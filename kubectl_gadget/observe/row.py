@@ -1,0 +1,216 @@
+"""The flat columns of a story, for tables, CSV, templates and filters: one row for each thing that is told.
+
+They are rows of a gadget whose record exists here only, so that all that works on rows works on these. The trap: their
+times are wall times already, so the clock's offset is 0.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch, Origins, decode
+from kubectl_gadget.events.identity import UNKNOWN, Owners
+from kubectl_gadget.events.linux import errno_name
+from kubectl_gadget.events.schema import Column, Field, Gadget, Record, Show
+from kubectl_gadget.observe.choice import event_type
+from kubectl_gadget.observe.happening import FileEvent, PolicyEvent, ProcessEvent
+from kubectl_gadget.views.row_writer import RowWriter, Value
+
+if TYPE_CHECKING:
+    from kubectl_gadget.observe.story import Told
+
+TOLD = Field("told", 0, 0, "told")
+"""Not in the record: each row's Told."""
+_UNKNOWN = (1 << 64) - 1
+
+_FIELDS = (
+    ("timestamp", "gadget_timestamp", 8),
+    ("cgroup", "gadget_cgroup", 8),
+    ("bytes", "gadget_bytes", 8),
+    ("pid", "__u32", 4),
+    ("tid", "__u32", 4),
+    ("ppid", "__u32", 4),
+    ("uid", "gadget_uid", 4),
+    ("status", "gadget_exit_code", 4),
+    ("signal", "gadget_signal", 4),
+    ("errno", "gadget_errno", 4),
+    ("blocked", "bool", 1),
+    *((name, "gadget_string", 4) for name in ("event", "operation", "binary", "arguments", "detail", "file", "cwd")),
+    *((name, "gadget_string", 4) for name in ("exec_id", "parent_exec_id", "parent", "file_id", "flags")),
+    *((name, "gadget_string", 4) for name in ("policy", "action", "message", "tags")),
+)
+
+_NUMBERS = frozenset({"pid", "tid", "ppid", "uid", "status", "bytes"})
+
+
+def _record() -> Record:
+    fields, offset = [], 0
+    for name, type, size in _FIELDS:
+        step = 4 if type == "gadget_string" else size
+        offset += -offset % step
+        fields.append(Field(name, offset, size, type, name in ("status", "errno")))
+        offset += size
+    return Record("observe", (offset + 7) // 8 * 8, tuple(fields))
+
+
+def _column(
+    name: str, description: str, show: Show = "default", width: int = 10, title: str = "", stretch: bool = False
+) -> Column:
+    align: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
+    return Column(name, title or name.upper(), name, description, show, width, align, stretch)
+
+
+_COLUMNS = (
+    _column("timestamp", "when it happened", "wide", 15),
+    _column("node", "the node it happened on", width=20),
+    _column("namespace", "the pod's namespace", width=12),
+    _column("pod", "the pod's name; empty for a process of the host", width=24),
+    _column("container", "the container's name in its pod", width=14),
+    _column("pid", "the process's number on the node", width=7),
+    _column(
+        "operation",
+        "what was done: exec, exit, open, write, …, or the function of a policy's hook",
+        width=8,
+        title="WHAT",
+    ),
+    _column("binary", "the program", width=16),
+    _column("arguments", "the program's arguments, without its name", width=30, stretch=True),
+    _column(
+        "detail",
+        "the file, the arguments of a policy's hook, how it ended",
+        width=30,
+        stretch=True,
+    ),
+    _column("blocked", "whether it was kept from happening", "wide", 7),
+    _column("policy", "the policy that asked for it", "wide", 16),
+    _column("action", "what the policy did about it", "wide", 8),
+    _column("event", "its type in JSON of events: process_exec, process_kprobe, …", "json", 14),
+    _column("file", "the file", "json", 30),
+    _column("file_id", "the same from open to the last close of a file", "json", 20, title="FILE ID"),
+    _column("bytes", "how many were read or written", "json", 8),
+    _column("errno", "why it failed; 0 when it did not", "wide", 7, title="RET"),
+    _column("status", "of exit, what the program returned; -1 for all others", "json", 6),
+    _column("signal", "of exit, the signal that ended it", "json", 7),
+    _column("message", "the policy's message", "json", 30),
+    _column("tags", "the policy's tags", "json", 16),
+    _column("tid", "the thread's number on the node", "json", 7),
+    _column("uid", "the user's number on the node", "wide", 6),
+    _column("ppid", "the number of the process that forked it", "wide", 7),
+    _column("parent", "binary and arguments of the process that forked it", "wide", 20),
+    _column("cwd", "the working directory when the program began", "json", 12),
+    _column("flags", "how the process became known", "json", 12),
+    _column("exec_id", "which program of which process it is", "json", 36, title="EXEC ID"),
+    _column("parent_exec_id", "the same of the process that forked it", "json", 36, title="PARENT EXEC ID"),
+    _column("image", "the container's image", "json", 30),
+    _column("container_id", "the container's identifier in its runtime", "json", 12, title="CONTAINER ID"),
+    _column("pod_uid", "the pod's uid", "json", 36, title="POD UID"),
+    _column("runtime", "what runs the container", "json", 10),
+)
+
+GADGET = Gadget(
+    name="observe",
+    command=("observe",),
+    group="processes",
+    summary="The life of workloads: their processes, and what each of them did",
+    description="",
+    record=_record(),
+    columns=_COLUMNS,
+    programs=(),
+    globals={},
+)
+
+
+def row_batch(told: "Sequence[Told]", with_columns: bool) -> Batch:
+    """One batch of these; its `raw(TOLD)` are the Tolds. Without columns, rows have their time only."""
+    writer = RowWriter(GADGET.record)
+    for item in told:
+        writer.add(b"", item.time, _values(item) if with_columns else {})
+    batch = decode(GADGET, "", writer.take())
+    nodes = list(dict.fromkeys(item.node for item in told))
+    containers = [UNKNOWN, *dict.fromkeys(item.container for item in told if item.container != UNKNOWN)]
+    node_numbers = {node: number for number, node in enumerate(nodes)}
+    container_numbers = {container: number for number, container in enumerate(containers)}
+    batch.owners = Owners(np.array([container_numbers[item.container] for item in told], np.intp), containers)
+    batch.origins = Origins(
+        np.array([node_numbers[item.node] for item in told], np.intp), nodes, np.zeros(len(told), np.int64)
+    )
+    objects = np.empty(len(told), object)
+    objects[:] = told
+    batch.give(TOLD.name, objects)
+    return batch
+
+
+def told_of(batch: Batch) -> "list[Told]":
+    """The Told of each row."""
+    found: list[Told] = batch.raw(TOLD).tolist()
+    return found
+
+
+def detail(told: "Told") -> str:
+    """What was done with what, in a few words, for a column and for the tree."""
+    happening = told.happening
+    if isinstance(happening, ProcessEvent):
+        return ending(happening) if happening.operation == "exit" else ""
+    if isinstance(happening, FileEvent):
+        amount = "" if happening.bytes is None else f" {happening.bytes} bytes"
+        failed = f" {errno_name(happening.error)}" if happening.error else ""
+        return f"{happening.file or '-'}{amount}{failed}"
+    parts = [argument.text for argument in happening.args]
+    if happening.path:
+        parts.insert(0, happening.path)
+    return " ".join(parts)
+
+
+def ending(event: ProcessEvent) -> str:
+    """`0`, or `SIGKILL`."""
+    from kubectl_gadget.events.linux_process import signal_name
+
+    return signal_name(event.signal) if event.signal else str(event.code)
+
+
+def operation(told: "Told") -> str:
+    """What was done, in a word."""
+    happening = told.happening
+    return happening.function or happening.hook if isinstance(happening, PolicyEvent) else happening.operation
+
+
+def _values(told: "Told") -> dict[str, Value]:
+    process, happening = told.process, told.happening
+    parent = process.parent
+    values: dict[str, Value] = {
+        "bytes": _UNKNOWN,
+        "pid": process.id.pid,
+        "tid": happening.tid,
+        "status": -1,
+        "event": event_type(happening),
+        "operation": operation(told),
+        "binary": process.binary,
+        "arguments": process.arguments,
+        "detail": detail(told),
+        "cwd": process.cwd or None,
+        "exec_id": process.id.text(told.node),
+        "parent_exec_id": process.parent_id and process.parent_id.text(told.node),
+        "ppid": process.parent_id and process.parent_id.pid,
+        "parent": None if parent is None else parent.command,
+        "flags": " ".join(process.flags),
+    }
+    if told.described:
+        values["uid"] = told.described.credentials.uid
+    if isinstance(happening, ProcessEvent) and happening.operation == "exit":
+        values |= {"status": happening.code if not happening.signal else -1, "signal": happening.signal}
+    elif isinstance(happening, FileEvent):
+        values |= {"file": happening.file, "file_id": str(happening.file_id), "errno": happening.error}
+        if happening.bytes is not None:
+            values["bytes"] = happening.bytes
+    elif isinstance(happening, PolicyEvent):
+        values |= {
+            "blocked": happening.blocked,
+            "policy": happening.policy or None,
+            "action": happening.action,
+            "message": happening.message or None,
+            "tags": ",".join(happening.tags) or None,
+            "file": next((argument.text for argument in happening.args if argument.kind in ("file", "path")), None),
+            "file_id": happening.file_id or None,
+        }
+    return values

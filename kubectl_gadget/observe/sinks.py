@@ -1,0 +1,50 @@
+"""Where a story goes: lines, JSON, or a tree.
+
+The trap: a terminal shows emojis two cells wide or one; nothing here depends on it.
+"""
+
+from collections.abc import Callable
+from typing import TextIO
+
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.observe.row import told_of
+from kubectl_gadget.observe.story import Told
+from kubectl_gadget.observe.tree import Tree
+from kubectl_gadget.output.sink import Sink
+
+
+class TextSink(Sink):
+    """`tell` makes the text of each, without its end."""
+
+    def __init__(self, stream: TextIO, tell: Callable[[Told], str]) -> None:
+        self._stream = stream
+        self._tell = tell
+
+    def write_chunk(self, rows: Rows) -> None:
+        self._stream.write("".join(f"{self._tell(told)}\n" for told in rows.collect(told_of)))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+
+class TreeSink(Sink):
+    """Draws at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._tree = Tree()
+
+    def write_chunk(self, rows: Rows) -> None:
+        for told in rows.collect(told_of):
+            self._tree.add(told)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        for line in self._tree.lines():
+            self._stream.write(line + "\n")
+        self.flush()

@@ -1,0 +1,101 @@
+"""Joins what happened with the processes that did it. Runs on the rows of all nodes, in the order of time.
+
+Rows of trace process, and of whatever else is observed, go in; out come rows of one gadget (row.py), each with its
+`Told`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a process may have
+ended already; so what changes is noted in `Told` at once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.identity import UNKNOWN, Container
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.observe.choice import EVERYTHING, Choice
+from kubectl_gadget.observe.decode import process_events
+from kubectl_gadget.observe.happening import Decoder, Happening, ProcessEvent
+from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.row import GADGET, row_batch
+from kubectl_gadget.observe.table import ProcessTable
+
+PROCESSES = "trace_process"
+"""The gadget without which there is no story."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One thing that happened, with what is known of the process at this time."""
+
+    node: str
+    time: int
+    """wall time in ns"""
+    container: Container
+    happening: Happening
+    process: Process
+    described: ProcessEvent | None
+    """the process's credentials and namespaces at this time, or the latest that are known"""
+    references: int
+    parent_references: int
+
+
+class Story:
+    """`decoders` read the batches of gadgets, by the gadget's name. `needs_columns`: something reads the flat columns
+    of the rows, and not only `Told`."""
+
+    gadget: Gadget = GADGET
+    """of the rows that come out"""
+
+    def __init__(
+        self, decoders: Mapping[str, Decoder], choice: Choice = EVERYTHING, *, needs_columns: bool = True
+    ) -> None:
+        self._decoders: dict[str, Decoder] = {PROCESSES: process_events, **decoders}
+        self._choice = choice
+        self._needs_columns = needs_columns
+        self._tables: dict[str, ProcessTable] = {}
+
+    @property
+    def forgotten(self) -> int:
+        """Processes that had not ended, and were forgotten because there were too many."""
+        return sum(table.forgotten for table in self._tables.values())
+
+    def rows(self, rows: Rows) -> Rows:
+        """What is to be told of these rows, in the same order."""
+        told = [item for item in self._tell(rows) if self._choice.wants(item)]
+        if not told:
+            return Rows([])
+        return Rows([row_batch(told, self._needs_columns)])
+
+    def _tell(self, rows: Rows) -> Iterator[Told]:
+        for node, container, time, happening in rows.collect(self._read):
+            table = self._tables.get(node)
+            if table is None:
+                table = self._tables[node] = ProcessTable(node)
+            yield _joined(table, container, time, happening)
+
+    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, Happening]]:
+        happenings = self._decoders[batch.gadget.name](batch)
+        owners = batch.owners
+        containers = [UNKNOWN] * len(batch) if owners is None else [owners.containers[code] for code in owners.codes]
+        return list(zip(batch.nodes(), containers, batch.wall_ns().tolist(), happenings, strict=True))
+
+
+def _joined(table: ProcessTable, container: Container, time: int, happening: Happening) -> Told:
+    described: ProcessEvent | None
+    if isinstance(happening, ProcessEvent):
+        process = table.apply(happening, container, time)
+        described = happening
+    else:
+        process = table.find(happening.process) or Process(table.node, happening.process, container)
+        described = process.event
+    parent = process.parent
+    return Told(
+        table.node,
+        time,
+        container,
+        happening,
+        process,
+        described,
+        process.references,
+        parent.references if parent else 0,
+    )

@@ -1,0 +1,123 @@
+"""The processes of one node, by the identity of their programs.
+
+Records come in the order of time. The trap: it has to forget, or it would hold every process there ever was. What has
+ended is kept for a while, since events of other programs may be some milliseconds late, and after that for as long as
+a child of it is known, which holds on to its ancestors by itself.
+"""
+
+from collections import OrderedDict
+
+from kubectl_gadget.events.exec_id import ExecId
+from kubectl_gadget.events.identity import Container
+from kubectl_gadget.observe.happening import ProcessEvent
+from kubectl_gadget.observe.process import Process, flags_of, program_of
+
+MOST_PROCESSES = 65_536
+KEEP_NS = 30_000_000_000
+"""How long what has ended can be found, by the node's time."""
+MOST_ANCESTORS = 128
+
+
+class ProcessTable:
+    """`apply` each record of trace process, `find` for the others. Times are wall time in ns."""
+
+    def __init__(self, node: str, most: int = MOST_PROCESSES) -> None:
+        self.node = node
+        self.forgotten = 0
+        """processes that had not ended, and were forgotten because there were too many"""
+        self._most = most
+        self._known: OrderedDict[ExecId, Process] = OrderedDict()
+        self._ended: OrderedDict[ExecId, int] = OrderedDict()
+        self._orphans: dict[ExecId, list[Process]] = {}
+        """processes that were there before, whose parent has not been told of yet, by the parent"""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, id: ExecId) -> Process | None:
+        """The program that runs, or ran a moment ago, under this identity; None: not known."""
+        return self._known.get(id)
+
+    def apply(self, event: ProcessEvent, container: Container, time: int) -> Process:
+        """Takes one record; the process that it is about."""
+        process = self._known.get(event.process)
+        if event.operation == "exit":
+            process = process or self._unknown(event, container)
+            process.event = event
+            self._end(process, time)
+        elif process is None:
+            process = self._begin(event, container, time)
+        self._expire(time)
+        return process
+
+    def _begin(self, event: ProcessEvent, container: Container, time: int) -> Process:
+        before = None
+        if event.operation == "exec":
+            before = self._known.get(ExecId(event.process.started - 1, event.process.pid))
+        process = self._unknown(event, container)
+        process.start = time if event.operation == "exec" else event.started
+        if before is not None:
+            process.parent, process.parent_id = before.parent, before.parent_id
+        if event.operation == "fork" and process.parent is not None:
+            process.binary, process.arguments = process.parent.binary, process.parent.arguments
+            process.exe = process.parent.exe
+        if event.operation != "fork" or process.binary is None:
+            process.exe = event.exe
+            process.binary, process.arguments = program_of(event)
+        process.cwd = event.cwd or ""
+        process.flags = flags_of(event, event.operation == "fork" or bool(before and "clone" in before.flags))
+        if before is not None:
+            self._end(before, time)
+        if process.parent is not None:
+            self._link(process, process.parent)
+        process.is_first = event.container_pid == 1
+        self._known[process.id] = process
+        for child in self._orphans.pop(process.id, ()):
+            self._link(child, process)
+        if event.operation == "running" and process.parent is None and event.parent is not None:
+            self._orphans.setdefault(event.parent, []).append(process)
+        self._make_room()
+        return process
+
+    def _unknown(self, event: ProcessEvent, container: Container) -> Process:
+        """With nothing but what every record says."""
+        parent = event.parent and self._known.get(event.parent)
+        return Process(self.node, event.process, container, parent, event.parent, event=event)
+
+    def _end(self, process: Process, time: int) -> None:
+        if process.has_ended:
+            return
+        process.has_ended = True
+        if process.parent is not None:
+            process.parent.children -= 1
+        if process.id in self._known:
+            self._ended[process.id] = time
+
+    def _expire(self, now: int) -> None:
+        while self._ended:
+            id, ended = next(iter(self._ended.items()))
+            if now - ended <= KEEP_NS:
+                return
+            del self._ended[id]
+            self._known.pop(id, None)
+
+    def _make_room(self) -> None:
+        while len(self._known) > self._most:
+            if self._ended:
+                id, _ = self._ended.popitem(last=False)
+                self._known.pop(id, None)
+            else:
+                self._known.popitem(last=False)
+                self.forgotten += 1
+
+    @staticmethod
+    def _link(process: Process, parent: Process) -> None:
+        """Makes it the parent. Lets go of the oldest ancestor where each generation forks the next one and ends."""
+        process.parent = parent
+        parent.children += not process.has_ended
+        process.generation = parent.generation + 1
+        if process.generation % MOST_ANCESTORS:
+            return
+        for number, ancestor in enumerate(process.ancestors()):
+            if number == MOST_ANCESTORS:
+                ancestor.parent = None

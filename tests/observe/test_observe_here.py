@@ -1,0 +1,110 @@
+"""`kubectl gadget observe` with real pods on this machine."""
+
+import base64
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPods
+from tests.conftest import why_no_bpf, why_no_containers
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("catalogue_built", "tracefs"),
+    pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
+]
+TIMES = 31
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
+    if why_no_bpf():
+        pytest.skip(str(why_no_bpf()))
+    state = Path("/run") / f"kubectl-gadget-observe-{tmp_path_factory.getbasetemp().parent.name}"
+    with DemoPods(state) as found:
+        yield found
+
+
+@contextmanager
+def observe(*arguments: str) -> Iterator[list[str]]:
+    """Runs the command while the block does its deed; its lines are in the list afterwards."""
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", *arguments]
+    found: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        assert first.startswith("tracing"), first + process.stderr.read()
+        yield found
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "lost: 0" in errors
+    found += out.splitlines()
+
+
+def run(pods: DemoPods, name: str, script: str) -> int | None:
+    """Runs a shell script as the pod's only container; its exit code."""
+    return pods.run_short("default", name, ["/bin/sh", "-c", script]).containers["main"].exit_code
+
+
+def test_programs_of_a_pod_are_told_in_lines_from_the_first_to_the_last(pods: DemoPods) -> None:
+    script = "/bin/cat /etc/hosts; /bin/false; (exit 7); /bin/sh -c 'kill -9 $$'; exit 13"
+    with observe("lines", "-n", "default") as lines:
+        run(pods, "lines", script)
+    shell = f'default/lines /bin/sh -c "{script}"'
+    assert [line for line in lines if "runc" not in line] == [
+        f"🚀 process {shell}",
+        "🚀 process default/lines /bin/cat /etc/hosts",
+        "💥 exit    default/lines /bin/cat /etc/hosts 0",
+        "🚀 process default/lines /bin/false",
+        "💥 exit    default/lines /bin/false 1",
+        f"💥 exit    {shell} 7",
+        '🚀 process default/lines /bin/sh -c "kill -9 $$"',
+        '💥 exit    default/lines /bin/sh -c "kill -9 $$" SIGKILL',
+        f"💥 exit    {shell} 13",
+    ]
+
+
+def test_json_tells_parents_and_the_pod_and_each_short_process_once(pods: DemoPods) -> None:
+    script = f"i=0; while [ $i -lt {TIMES} ]; do /bin/true x$i; i=$((i+1)); done"
+    with observe("json", "-n", "default", "-o", "json") as lines:
+        run(pods, "json", script)
+    events = [json.loads(line) for line in lines]
+    executed = [event["process_exec"] for event in events if "process_exec" in event]
+    true = [event for event in executed if event["process"]["binary"] == "/bin/true"]
+    assert [event["process"]["arguments"] for event in true] == [f"x{number}" for number in range(TIMES)]
+    (shell,) = [event["process"] for event in executed if event["process"]["binary"] == "/bin/sh"]
+    assert {event["parent"]["exec_id"] for event in true} == {shell["exec_id"]}
+    assert {event["process"]["pod"]["name"] for event in true} == {"json"}
+    assert all(event["process"]["in_init_tree"] for event in true)
+    ended = [event["process_exit"]["process"]["exec_id"] for event in events if "process_exit" in event]
+    # the runtime's own processes end there, too
+    wanted = sorted([shell["exec_id"], *(event["process"]["exec_id"] for event in true)])
+    assert sorted(identity for identity in ended if identity in wanted) == wanted
+    assert base64.b64decode(shell["exec_id"]).endswith(f":{shell['pid']}".encode())
+
+
+def test_the_tree_shows_who_executed_what(pods: DemoPods) -> None:
+    with observe("tree", "-n", "default", "--tree") as lines:
+        run(pods, "tree", "/bin/sh -c '/bin/true | /bin/cat'; exit 3")
+    text = [re.sub(r"─ \d+ ", "─ PID ", line) for line in lines if "runc" not in line]
+    assert text[0].startswith("default/tree main on ")
+    assert text[1:3] == [
+        "└─ PID /bin/sh -c \"/bin/sh -c '/bin/true | /bin/cat'; exit 3\"  exit 3",
+        '   └─ PID /bin/sh -c "/bin/true | /bin/cat"  exit 0',
+    ]
+    assert sorted(line[9:] for line in text[3:]) == ["PID /bin/cat  exit 0", "PID /bin/true  exit 0"]
+    assert [line[:8] for line in text[3:]] == ["      ├─", "      └─"]
+
+
+def test_conditions_are_about_what_is_told(pods: DemoPods) -> None:
+    with observe("chosen", "-n", "default", "--process", "true$", "--filter", "status == 0") as lines:
+        run(pods, "chosen", "/bin/true; /bin/false; /bin/true a; exit 0")
+    assert lines == ["💥 exit    default/chosen /bin/true 0", "💥 exit    default/chosen /bin/true a 0"]

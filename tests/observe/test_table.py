@@ -1,0 +1,127 @@
+"""The table of processes: who is whose parent, and what is forgotten when."""
+
+from kubectl_gadget.events.exec_id import ExecId
+from kubectl_gadget.observe.table import KEEP_NS, MOST_ANCESTORS
+from tests.observe.lives import SECOND, SHELL, Life, event, executed, vi
+
+
+def test_a_program_has_the_parent_that_forked_its_process_whoever_it_is_now() -> None:
+    life = Life()
+    life.apply(event("running", SHELL, exe="/bin/sh", args=("sh",)))
+    life.apply(event("fork", ExecId(2000, 11), SHELL))
+    life.apply(event("exit", SHELL))
+    process = life.apply(executed(ExecId(2001, 11), "/bin/true", parent=ExecId(1, 1)))
+    assert process.parent is not None
+    assert process.parent.id == process.parent_id == SHELL
+
+
+def test_a_forked_process_runs_its_parents_program() -> None:
+    life = Life()
+    life.apply(executed(SHELL, "/bin/sh", "-c", "x"))
+    process = life.apply(event("fork", ExecId(2000, 11), SHELL, exe="/bin/busybox"))
+    assert process.command == "/bin/sh -c x"
+    assert process.flags == ("rootcwd", "clone")
+
+
+def test_a_chain_of_execs_keeps_the_parent_and_says_that_it_was_forked_once() -> None:
+    life = Life()
+    identity = vi(life)
+    following = life.apply(executed(ExecId(identity.started + 1, identity.pid), "/bin/ls"))
+    assert following.parent is not None
+    assert following.parent.id == SHELL
+    assert (following.flags, following.binary) == (("execve", "rootcwd", "clone"), "/bin/ls")
+    assert following.parent.children == 1
+
+
+def test_an_unknown_parent_is_not_made_up() -> None:
+    process = Life().apply(executed(ExecId(5, 5), "/bin/true", parent=ExecId(4, 4)))
+    assert process.parent is None
+    assert process.parent_id == ExecId(4, 4)
+
+
+def test_the_end_of_an_unknown_process_is_told_without_a_program() -> None:
+    life = Life()
+    process = life.apply(event("exit", ExecId(5, 5)))
+    assert (process.binary, process.parent, len(life.table)) == (None, None, 0)
+
+
+def test_a_parent_that_is_told_of_later_is_found_for_those_that_were_there_before() -> None:
+    life = Life()
+    child = life.apply(event("running", ExecId(9, 9), SHELL, exe="/bin/ls", args=("ls",)))
+    assert not child.in_init_tree
+    life.apply(event("running", SHELL, exe="/bin/sh", args=("sh",), container_pid=1))
+    assert child.parent is not None
+    assert child.parent.id == SHELL
+    assert child.in_init_tree
+
+
+def test_a_process_that_was_told_of_twice_is_the_first_one() -> None:
+    life = Life()
+    first = life.apply(executed(SHELL, "/bin/sh"))
+    assert life.apply(event("running", SHELL, exe="/bin/busybox", args=("sh",))) is first
+
+
+def test_a_number_that_is_used_again_is_another_process() -> None:
+    life = Life()
+    one = life.apply(executed(ExecId(100, 7), "/bin/one"))
+    life.apply(event("exit", one.id))
+    other = life.apply(executed(ExecId(200, 7), "/bin/other"))
+    assert (one.binary, one.has_ended, other.binary, other.has_ended) == ("/bin/one", True, "/bin/other", False)
+
+
+def test_what_has_ended_is_found_for_a_while_and_then_forgotten() -> None:
+    life = Life()
+    identity = vi(life)
+    life.apply(event("exit", identity))
+    life.apply(executed(ExecId(3000, 12), "/bin/ls"), seconds=KEEP_NS / SECOND - 1)
+    assert life.table.find(identity) is not None
+    life.apply(executed(ExecId(3001, 13), "/bin/ls"), seconds=2)
+    assert life.table.find(identity) is None
+
+
+def test_a_child_holds_on_to_ancestors_that_were_forgotten() -> None:
+    life = Life()
+    identity = vi(life)
+    life.apply(event("fork", ExecId(4000, 20), identity))
+    life.apply(event("exit", identity))
+    life.apply(event("exit", SHELL))
+    life.apply(executed(ExecId(4001, 20), "/bin/ls", parent=ExecId(1, 1)), seconds=2 * KEEP_NS / SECOND)
+    process = life.table.find(ExecId(4001, 20))
+    assert process is not None
+    assert [ancestor.binary for ancestor in process.ancestors()] == ["/usr/bin/vi", "/bin/sh"]
+    assert life.table.find(identity) is None
+
+
+def test_references_count_a_process_and_its_living_children() -> None:
+    life = Life()
+    identity = vi(life)
+    shell = life.table.find(SHELL)
+    assert shell is not None
+    assert shell.references == 2
+    life.apply(event("exit", SHELL))
+    assert shell.references == 1
+    life.apply(event("exit", identity))
+    assert shell.references == 0
+
+
+def test_no_more_than_so_many_are_held_and_those_that_ended_go_first() -> None:
+    life = Life(most=13)
+    for number in range(1, 14):
+        life.apply(executed(ExecId(number, number), "/bin/true"), seconds=0)
+    life.apply(event("exit", ExecId(7, 7)), seconds=0)
+    life.apply(executed(ExecId(14, 14), "/bin/true"), seconds=0)
+    assert (len(life.table), life.table.forgotten, life.table.find(ExecId(7, 7))) == (13, 0, None)
+    life.apply(executed(ExecId(15, 15), "/bin/true"), seconds=0)
+    assert (len(life.table), life.table.forgotten, life.table.find(ExecId(1, 1))) == (13, 1, None)
+
+
+def test_a_line_of_processes_that_fork_and_end_does_not_grow_for_ever() -> None:
+    life = Life()
+    parent = SHELL
+    life.apply(executed(SHELL, "/bin/sh"))
+    for number in range(10 * MOST_ANCESTORS):
+        child = ExecId(5000 + number, 100 + number)
+        process = life.apply(event("fork", child, parent))
+        life.apply(event("exit", parent))
+        parent = child
+    assert len(list(process.ancestors())) <= 2 * MOST_ANCESTORS

@@ -1,0 +1,50 @@
+"""The tree of processes, drawn at the end."""
+
+from kubectl_gadget.events.exec_id import ExecId
+from kubectl_gadget.observe import tree
+from kubectl_gadget.observe.happening import FileEvent, PolicyEvent
+from kubectl_gadget.observe.tree import Tree
+from tests.observe.lives import SHELL, Life, event, executed, vi
+
+
+def test_processes_stand_below_their_parents_with_what_they_did() -> None:
+    life, drawn = Life(), Tree()
+    identity = vi(life)
+    for _ in range(3):
+        drawn.add(life.told(FileEvent("write", identity, 11, "/etc/passwd", 1, 2, 3, bytes=5)))
+    drawn.add(life.told(PolicyEvent("kprobe", identity, function="f", policy="guard", blocked=True, verdict="EPERM")))
+    child = ExecId(4001, 20)
+    life.apply(event("fork", ExecId(4000, 20), identity))
+    drawn.add(life.told(executed(child, "/bin/ls")))
+    drawn.add(life.told(event("exit", child, code=2)))
+    drawn.add(life.told(event("exit", identity, signal=9)))
+    assert list(drawn.lines()) == [
+        "default/xwing spaceship on node-1",
+        "└─ 10 /bin/sh",
+        "   └─ 11 /usr/bin/vi /etc/passwd  SIGKILL",
+        "      ├─ 📝 write /etc/passwd 5 bytes, 3 times",
+        "      ├─ ❓ call f BLOCKED EPERM (guard)",
+        "      └─ 20 /bin/ls  exit 2",
+    ]
+
+
+def test_what_a_process_did_is_bounded_and_what_is_left_out_is_said() -> None:
+    life, drawn = Life(), Tree()
+    identity = vi(life)
+    for number in range(tree.MOST_ACTIONS + 7):
+        drawn.add(life.told(FileEvent("open", identity, 11, f"/{number}", 1, 2, 3)))
+    lines = list(drawn.lines())
+    assert len(lines) == 3 + tree.MOST_ACTIONS + 1
+    assert lines[-1].endswith("└─ 7 more")
+
+
+def test_processes_are_bounded_and_what_is_left_out_is_said() -> None:
+    life, drawn = Life(), Tree()
+    most, tree.MOST_PROCESSES = tree.MOST_PROCESSES, 2
+    try:
+        for number in range(5):
+            drawn.add(life.told(executed(ExecId(number + 1, number + 1), "/bin/true")))
+    finally:
+        tree.MOST_PROCESSES = most
+    assert list(drawn.lines())[-1] == "3 events of further processes are left out"
+    assert life.table.find(SHELL) is None
