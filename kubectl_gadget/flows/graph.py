@@ -71,7 +71,7 @@ class FlowGraph:
                 self.left_out += 1
                 return ends, vanished
             edge = self.edges[ends] = Edge()
-        edge.ports.add(f"{flow.server.port}/{flow.protocol}")
+        edge.ports.add(f"{flow.server.port}/{flow.protocol}" if flow.server.port else flow.protocol)
         if flow.client.comm:
             edge.processes.add(flow.client.comm)
         _, sent, received = flow.on_map or (ends, 0, 0)
