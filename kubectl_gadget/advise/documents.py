@@ -67,7 +67,10 @@ class ContainerPatch:
 def patch(
     workload: Workload, containers: Sequence[ContainerPatch], pod_fields: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A part of the workload for `kubectl apply --server-side`, which leaves all else as it is."""
+    """A part of the workload for `kubectl patch`, which leaves all else as it is.
+
+    Not for apply: with --server-side, kubectl hands what an earlier apply set to the same manager and takes it away.
+    """
     pod: dict[str, Any] = dict(pod_fields or {})
     for key, init in (("initContainers", True), ("containers", False)):
         found = [{"name": item.container, **item.fields} for item in containers if item.init is init]
@@ -92,4 +95,5 @@ def patch_hints(workload: Workload) -> tuple[str, ...]:
         return ("A pod's security context cannot be changed: write this into its manifest, and make it again.",)
     if workload.kind == "Job":
         return ("A Job's pods cannot be changed: write this into its manifest, and make it again.",)
-    return ("kubectl apply --server-side --field-manager=kubectl-gadget-advise -f FILE",)
+    what = f"{workload.kind.lower()} {workload.name} -n {workload.namespace}"
+    return (f"With this part alone in FILE (--directory DIR): kubectl patch {what} --patch-file FILE",)

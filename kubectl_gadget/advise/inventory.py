@@ -203,18 +203,25 @@ class Node:
 
     name: str
     addresses: tuple[str, ...] = ()
+    pod_blocks: tuple[str, ...] = ()
+    """from which its pods have their addresses"""
 
     @classmethod
     def from_object(cls, found: Object) -> "Node":
         """From the API's node."""
         addresses = (found.get("status") or {}).get("addresses") or ()
         wanted = ("InternalIP", "ExternalIP")
-        return cls(found["metadata"]["name"], tuple(item["address"] for item in addresses if item["type"] in wanted))
+        spec = found.get("spec") or {}
+        return cls(
+            found["metadata"]["name"],
+            tuple(item["address"] for item in addresses if item["type"] in wanted),
+            tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
+        )
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Node":
         """From a recording."""
-        return cls(value["name"], tuple(value["addresses"]))
+        return cls(value["name"], tuple(value["addresses"]), tuple(value.get("pod_blocks", ())))
 
 
 @dataclass

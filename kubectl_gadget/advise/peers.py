@@ -62,7 +62,8 @@ class Peers:
         for pod in sorted(inventory.pods, key=lambda pod: not pod.ended):
             if not pod.host_network:
                 self._pods |= dict.fromkeys(map(normal, pod.addresses), pod)
-        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in node.addresses}
+        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in _own_addresses(node)}
+        self._blocks = [(ipaddress.ip_network(block), node) for node in inventory.nodes for block in node.pod_blocks]
         self._services: dict[str, Service] = {normal(ip): item for item in inventory.services for ip in item.addresses}
 
     def pod_at(self, address: str) -> Pod | None:
@@ -92,6 +93,9 @@ class Peers:
             return pods_peer(pod.namespace, labels, note) if labels else Peer(address=address, note=note)
         if (node := self._nodes.get(address)) is not None:
             return Peer(address=address, kind="node", note=f"the node {node.name}")
+        found = ipaddress.ip_address(address)
+        if of_pods := next((node for block, node in self._blocks if found in block), None):
+            return Peer(address=address, kind="outside", note=f"a pod of {of_pods.name} that was not known, or is gone")
         return Peer(address=address, kind="outside", note=_outside(address))
 
     def _backends(self, service: Service, remote: str, protocol: str, port: int) -> Iterator[tuple[Peer, int]]:
@@ -159,6 +163,15 @@ class Peers:
         return [
             pod for pod in self._inventory.pods if pod.namespace == namespace and labels.items() <= pod.labels.items()
         ]
+
+
+def _own_addresses(node: Node) -> Iterator[str]:
+    """Also the first one of its pods' block, which most network plugins give to the node's own end: probes come from
+    there."""
+    yield from node.addresses
+    for block in map(ipaddress.ip_network, node.pod_blocks):
+        if block.num_addresses > 1:
+            yield str(block[1])
 
 
 def _port_of(service: Service, protocol: str, port: int) -> Port | None:

@@ -7,7 +7,7 @@ a full disk, so all that can be checked is checked before, and a recording is wr
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +69,11 @@ class WatchFlags:
         tuple[str, ...] | None,
         flag(SHOW, "--from", metavar="FILE", help="Watch nothing, take this recording; may be given again"),
         tuple,
+    ] = None
+    directory: Annotated[
+        str | None,
+        flag(SHOW, "--directory", metavar="DIR", help="Write a file for each object there, and print nothing"),
+        values.some_text,
     ] = None
     quiet: Annotated[
         bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
@@ -133,16 +138,9 @@ Format = Annotated[
 Merge = Annotated[
     str | None, flag(SHOW, "--merge", metavar="FILE", help="Add to this profile instead of to none"), values.some_text
 ]
-Directory = Annotated[
-    str | None,
-    flag(SHOW, "--directory", metavar="DIR", help="Write a file for each container there, and print nothing"),
-    values.some_text,
-]
 
 
-def seccomp(
-    pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None, directory: Directory = None
-) -> int:
+def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
     """Profiles from system calls."""
     from kubectl_gadget.advise import seccomp as advisor
 
@@ -152,12 +150,12 @@ def seccomp(
     recording, code = _watch(watched, pods, flags)
     documents = advisor.advise(recording, format, earlier)
     warnings = list(advisor.warnings(recording))
-    if format == "profile" and len(documents) > 1 and directory is None:
+    if flags.watch.directory is not None:
+        _print(documents, recording, flags, warnings, "json" if format == "profile" else None)
+        return code
+    if format == "profile" and len(documents) > 1:
         warnings.append("these are several profiles; --directory DIR writes a file for each")
-    if directory is not None:
-        _write_files(Path(directory), documents, "json" if format == "profile" else flags.watch.output or "yaml")
-        documents = []
-    elif format == "profile" and len(documents) == 1:
+    if format == "profile" and len(documents) == 1:
         sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
         documents = []
     _print(documents, recording, flags, warnings)
@@ -379,14 +377,23 @@ def _write_text(path: Path, text: str) -> None:
 def _write_files(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
     from kubectl_gadget.advise.documents import as_json, as_yaml
 
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GadgetError(f"{directory} cannot be made: {error.strerror}") from None
     for document in documents:
         path = directory / f"{document.name}.{ending}"
         _write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
         connect.say(f"wrote {path}")
 
 
-def _print(documents: "Sequence[Document]", recording: "Recording", flags: AdviseFlags, warnings: "Any" = ()) -> None:
+def _print(
+    documents: "Sequence[Document]",
+    recording: "Recording",
+    flags: AdviseFlags,
+    warnings: Iterable[str] = (),
+    ending: str | None = None,
+) -> None:
     from dataclasses import replace
 
     from kubectl_gadget.advise import basis
@@ -398,9 +405,11 @@ def _print(documents: "Sequence[Document]", recording: "Recording", flags: Advis
         connect.say(f"warning: {warning}")
     if not recording.facts and not documents:
         raise GadgetError("nothing was seen of the chosen containers, so there is nothing to advise", "watch longer")
-    if documents and flags.watch.output == "json":
+    head = f"Advice of kubectl gadget: {basis.summary(recording)}. Not complete: only what was seen is in it."
+    documents = [replace(document, comments=(head, *document.comments)) for document in documents]
+    if flags.watch.directory is not None:
+        _write_files(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")
+    elif documents and flags.watch.output == "json":
         sys.stdout.write(as_json(documents))
     elif documents:
-        head = f"Advice of kubectl gadget: {basis.summary(recording)}. Not complete: only what was seen is in it."
-        first = replace(documents[0], comments=(head, *documents[0].comments))
-        sys.stdout.write(as_yaml([first, *documents[1:]]))
+        sys.stdout.write(as_yaml(documents))

@@ -98,8 +98,8 @@ def test_a_service_of_the_api_is_read_with_its_endpoints() -> None:
 
 def test_a_nodes_addresses_are_those_that_packets_bear() -> None:
     addresses = [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.0.2.1"}]
-    node = Node.from_object({"metadata": {"name": "n"}, "status": {"addresses": addresses}})
-    assert node == Node("n", ("192.0.2.1",))
+    found = {"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.1.0.0/24"]}, "status": {"addresses": addresses}}
+    assert Node.from_object(found) == Node("n", ("192.0.2.1",), ("10.1.0.0/24",))
 
 
 def test_without_a_cluster_pods_are_known_by_their_names_and_addresses() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_json, as_yaml
-from kubectl_gadget.advise.inventory import Inventory, Pod
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod
 from kubectl_gadget.advise.recording import Fact, Recording
 from tests.advise.flows import BARE, DB, ON_HOST, WEB, WEB_2, flow, recording
 from tests.advise.plain_policy import End, allowed
@@ -131,6 +131,14 @@ def test_pods_on_the_hosts_network_and_nodes_are_addresses_with_a_comment() -> N
     policy, comments = only(flow(WEB, "ingress", "192.168.0.1", 8080))
     assert policy["spec"]["ingress"][0]["from"] == [{"ipBlock": {"cidr": "192.168.0.1/32"}}]
     assert "the node n1: 8080/TCP; kubelet's probes" in comments
+
+
+def test_the_first_address_of_a_nodes_pods_is_the_node_and_others_are_pods_that_are_gone() -> None:
+    made = recording(flow(WEB, "ingress", "10.1.0.1", 80), flow(WEB, "ingress", "10.1.0.9", 80))
+    made.inventory.nodes.append(Node("n2", ("192.168.0.2",), ("10.1.0.0/24", "fd00:1::/64")))
+    comments = "\n".join(networkpolicy.advise(made)[0].comments)
+    assert "from 10.1.0.1, the node n2: 80/TCP; kubelet's probes" in comments
+    assert "from 10.1.0.9, a pod of n2 that was not known, or is gone" in comments
 
 
 def test_pods_on_the_hosts_network_and_without_labels_get_no_policy_and_are_named() -> None:

@@ -141,3 +141,14 @@ def test_help_fits_two_screens(name: str, capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     assert text.count("\n") <= 48
     assert f"kubectl gadget advise {name}" in text
+
+
+def test_patches_go_into_a_file_each_with_the_command_for_it(
+    calls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["advise", "seccomp", "--from", calls, "--format", "patch", "--directory", str(tmp_path / "patches")]
+    assert run(words) == 0
+    assert capsys.readouterr().out == ""
+    text = (tmp_path / "patches" / "shop_deployment_web_main.yaml").read_text()
+    assert "kubectl patch deployment web -n shop --patch-file FILE" in text
+    assert yaml.safe_load(text)["metadata"] == {"name": "web", "namespace": "shop"}
