@@ -8,7 +8,6 @@
  * CPUs with nohz_full. The trap: there the kernel's stack begins with the interrupt itself, which the agent leaves out.
  */
 /* Programs for perf events demand it before Linux 6.1. */
-#define GADGET_STACKS_FLAGS 0
 #define GADGET_TOTALS_FLAGS 0
 
 #include <gadget/stacks.h>
@@ -59,7 +58,7 @@ struct {
 	__type(value, __u64);
 } due SEC(".maps");
 
-static __always_inline int sample(void *context, __u64 period, bool interrupt)
+static __always_inline int sample(void *context, __u64 period, enum gadget_stack_begins begins)
 {
 	struct sample_key key = {};
 	struct sample_value *value;
@@ -73,7 +72,7 @@ static __always_inline int sample(void *context, __u64 period, bool interrupt)
 	if (!kernel_only)
 		key.user_stack = gadget_user_stack(context);
 	if (!user_only)
-		key.kernel_stack = gadget_kernel_stack(context, interrupt);
+		key.kernel_stack = gadget_kernel_stack(context, begins);
 	value = gadget_total(&key);
 	if (!value)
 		return 0;
@@ -85,7 +84,7 @@ static __always_inline int sample(void *context, __u64 period, bool interrupt)
 SEC("perf_event")
 int clock(void *context)
 {
-	return sample(context, 1000000000ULL / gadget_frequency, false);
+	return sample(context, 1000000000ULL / gadget_frequency, GADGET_BEGINS_HERE);
 }
 
 struct hrtimer;
@@ -103,7 +102,7 @@ int BPF_PROG(tick, struct hrtimer *timer, void *now)
 		return 0;
 	/* After a pause of the tick no sample is made up for. */
 	*next = time > *next + period ? time + period : *next + period;
-	return sample(ctx, period, true);
+	return sample(ctx, period, GADGET_BEGINS_INTERRUPT);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

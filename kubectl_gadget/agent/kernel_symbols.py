@@ -25,6 +25,7 @@ _SPELT = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el0t_64_irq", "el1_irq", "el0_irq", "asm_exc_xen")
 """Innermost functions of what is not the interrupt itself any more, x86-64 and arm64."""
 _OF_TRACEPOINTS = ("bpf_", "__bpf_", "__traceiter_", "trace_event_", "perf_trace_")
+_SCHEDULER = ("__schedule", "schedule")
 _MOST_OF_TRACEPOINT = 8
 
 
@@ -125,5 +126,9 @@ def _tracing_frames(frames: Sequence[Frame], begins: int) -> int:
                 return number + 1
     if begins == TRACEPOINT:
         own = [n for n, f in enumerate(frames[:_MOST_OF_TRACEPOINT]) if f.function.startswith(_OF_TRACEPOINTS)]
-        return own[-1] + 1 if own else 0
+        first = own[-1] + 1 if own else 0
+        # Every thread that goes off the CPU does so in these.
+        while first < len(frames) and frames[first].function in _SCHEDULER:
+            first += 1
+        return first
     return 0

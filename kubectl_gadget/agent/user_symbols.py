@@ -115,7 +115,11 @@ class UserSymbols:
             process.read(now)
         if not process.known:
             return [Frame(UNKNOWN, GONE, None)]
-        return [self._frame(process, place, number > 0) for number, place in enumerate(places)]
+        frames = [self._frame(process, place, number > 0) for number, place in enumerate(places)]
+        # Where no frame pointers are, anything may be taken for an address.
+        return [
+            frame for frame, before in zip(frames, [None, *frames], strict=False) if frame != before or frame.module
+        ]
 
     def close(self) -> None:
         while self._files:

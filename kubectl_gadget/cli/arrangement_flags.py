@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.views.arrangement import Arrangement
 
 PANEL = "Table"
+_MOST_STACKS = 30
+"""Rows of a table of call stacks: there may be thousands, and the last ones tell nothing."""
 _SEND_SECONDS = 5.0
 """How often agents send their part of a profile that is shown at its end."""
-_SORT, _ROWS, _BY, _INTERVAL, _TREE, _BARS = (
-    f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree", "bars")
+_WHOLE_STACKS = ("folded", "speedscope", "pprof")
+"""Formats that are made of whole call stacks."""
+_SORT, _ROWS, _BY, _INTERVAL, _TREE, _BARS, _FLAMES, _DIFF = (
+    f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree", "bars", "flame_graph", "diff")
 )
 
 
@@ -24,26 +29,32 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
     if gadget.kind not in TABLES:
         return {}
     default = f" (default: {gadget.sort})" if gadget.sort else ""
-    sort = f"Sort by these columns; -NAME: the highest first{default}"
+    sort = f"By columns; -NAME: the highest first{default}"
+    rows = "Only the first rows of a table" + (f" (default: {_MOST_STACKS})" if gadget.weight else "")
     found: dict[str, Any] = {
         _SORT: Annotated[tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas],
-        _ROWS: Annotated[
-            int | None, flag(PANEL, "--max-rows", metavar="N", help="Only the first rows of a table"), values.count
-        ],
+        _ROWS: Annotated[int | None, flag(PANEL, "--max-rows", metavar="N", help=rows), values.count],
     }
     if gadget.kind in ("top", "profile"):
-        each = "one table, at the end" if gadget.kind == "profile" else "1s"
+        each = "one, at the end" if gadget.kind == "profile" else "1s"
         of = f" (default: {','.join(gadget.by)})" if gadget.by else ""
-        by = f"Add up all rows that agree in these columns, over containers and nodes: pod{of}"
+        by = f"Add up all rows that agree in these columns: node,pod{of}"
         found[_BY] = Annotated[tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas]
         found[_INTERVAL] = Annotated[
             float | None,
-            flag(PANEL, "--interval", metavar="TIME", help=f"How long each table adds up (default: {each})"),
+            flag(PANEL, "--interval", metavar="TIME", help=f"A table for each such time (default: {each})"),
             values.duration_above_zero,
         ]
     if gadget.histogram:
         bars = "How many of the histograms are drawn as bars below the table (default: 3)"
         found[_BARS] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
+    if gadget.weight:
+        flames = "Also a flame graph, as FILE.html or FILE.svg"
+        found[_FLAMES] = Annotated[
+            str | None, flag(PANEL, "--flame-graph", metavar="FILE", help=flames), values.some_text
+        ]
+        diff = "Colour it by the difference to this file of -o folded"
+        found[_DIFF] = Annotated[str | None, flag(PANEL, "--diff", metavar="FILE", help=diff), values.some_text]
     if gadget.tree:
         found[_TREE] = Annotated[
             bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents"), lambda value: value
@@ -56,13 +67,21 @@ def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
     defaults = Arrangement()
     gadget = options.gadgets[0].gadget
     at_end = gadget.kind == "profile" and _INTERVAL not in extras
+    format = options.output.format
+    if extras.get(_BY) and (format in _WHOLE_STACKS or _FLAMES in extras):
+        what = "--flame-graph" if _FLAMES in extras else f"-o {format}"
+        raise UsageError(f"{what} is made of whole call stacks, and --by leaves them out", "one without the other")
+    if _DIFF in extras and _FLAMES not in extras:
+        raise UsageError("--diff is for flame graphs", "--flame-graph FILE.html")
     return Arrangement(
         sort=extras.get(_SORT, defaults.sort),
-        max_rows=extras.get(_ROWS),
+        max_rows=extras.get(_ROWS, _MOST_STACKS if gadget.weight and format in ("table", "wide") else None),
         by=extras.get(_BY, gadget.by),
         tree=bool(extras.get(_TREE)),
-        lines=options.output.format in ("table", "wide"),
+        lines=format in ("table", "wide"),
         interval=_SEND_SECONDS if at_end else extras.get(_INTERVAL, defaults.interval),
         at_end=at_end,
         bars=int(extras.get(_BARS, defaults.bars)),
+        flame_graph=extras.get(_FLAMES, defaults.flame_graph),
+        diff=extras.get(_DIFF, defaults.diff),
     )

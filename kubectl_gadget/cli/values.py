@@ -24,7 +24,7 @@ LARGEST_RING = 1 << 30
 """Bytes. The ring is locked memory on every node."""
 SMALLEST_BUFFER = 1 << 20
 
-FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng")
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", "folded", "speedscope", "pprof")
 TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")

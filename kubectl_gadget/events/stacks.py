@@ -40,6 +40,11 @@ class Frame(NamedTuple):
         return f"[{self.file}+{self.offset}]" if self.offset else f"[{self.file}]"
 
     @property
+    def without_offset(self) -> "Frame":
+        """The same for all that lies in its function, or, where that is unknown, in its file."""
+        return self._replace(offset="")
+
+    @property
     def file(self) -> str:
         """The module's last name."""
         return self.module.rpartition("/")[2].strip("[]")

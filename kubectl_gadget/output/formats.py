@@ -12,19 +12,25 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.flame_graph import FlameGraphSink
 from kubectl_gadget.output.histogram import TableWithBars
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
 from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.pcapng import PcapNgSink
+from kubectl_gadget.output.pprof import PprofSink
+from kubectl_gadget.output.profile import FoldedSink
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.speedscope import SpeedscopeSink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import DETAILS, EVENT, choose_columns, headings, nearest
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
 
-FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", "jsonpath", "custom-columns")
+PROFILES = ("folded", "speedscope", "pprof")
+"""Of whole call stacks."""
+FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", *PROFILES, "jsonpath", "custom-columns")
 """All formats; the last two take a template after `=`."""
 
 
@@ -56,6 +62,13 @@ def make_sink(
     `terminal` is None for a pipe or a file. Raises UsageError for a format, a column or a template that does not
     exist or does not parse.
     """
+    sink = _printing_sink(options, gadgets, stream, terminal)
+    return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff) if options.flame_graph else sink
+
+
+def _printing_sink(
+    options: OutputOptions, gadgets: Sequence[Gadget], stream: TextIO, terminal: Terminal | None
+) -> Sink:
     color = wants_color(options.color, terminal)
     format, has_template, template = options.format.partition("=")
     if format not in FORMATS:
@@ -94,6 +107,12 @@ def make_sink(
         return CsvSink(stream, gadgets, chosen, header=not options.no_headers)
     if format == "name":
         return NameSink(stream)
+    if format == "folded":
+        return FoldedSink(stream, gadgets)
+    if format == "speedscope":
+        return SpeedscopeSink(stream, gadgets)
+    if format == "pprof":
+        return PprofSink(stream, gadgets, terminal)
     if format == "pcap-ng":
         return PcapNgSink(stream, gadgets, terminal)
     known = {name for gadget in gadgets for name in filter_members(gadget)} | ({EVENT} if several else set())

@@ -8,7 +8,7 @@ class OutputOptions:
     """What is printed."""
 
     format: str = "table"
-    """table, wide, json, yaml, csv, name, pcap-ng, jsonpath=…, custom-columns=…"""
+    """table, wide, json, yaml, csv, name, pcap-ng, folded, speedscope, pprof, jsonpath=…, custom-columns=…"""
     no_headers: bool = False
     color: str = "auto"
     """auto, always, never"""
@@ -22,3 +22,7 @@ class OutputOptions:
     """how many histograms are drawn below their table"""
     max_rows: int | None = None
     """its rows; None: as many as the terminal has room for"""
+    flame_graph: str = ""
+    """a file, for a gadget that has call stacks, besides all else"""
+    diff: str = ""
+    """a file of -o folded that the flame graph is compared with"""

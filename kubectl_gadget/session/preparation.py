@@ -94,4 +94,6 @@ def _output(options: RunOptions) -> OutputOptions:
         max_rows=arrangement.max_rows,
         once=_is_once(options),
         bars=arrangement.bars,
+        flame_graph=arrangement.flame_graph,
+        diff=arrangement.diff,
     )

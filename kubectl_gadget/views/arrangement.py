@@ -24,3 +24,7 @@ class Arrangement:
     """how many histograms are drawn as bars"""
     at_end: bool = False
     """one table, of the whole run"""
+    flame_graph: str = ""
+    """a file for one"""
+    diff: str = ""
+    """a file that it is compared with"""

@@ -47,5 +47,5 @@ def test_what_an_interrupt_or_a_tracepoint_itself_calls_is_left_out() -> None:
     assert _tracing_frames(interrupted, INTERRUPT) == 2
     assert _tracing_frames(interrupted, HERE) == 0
     traced = stack("bpf_prog_12_switches", "bpf_trace_run4", "__traceiter_sched_switch", "__schedule", "schedule")
-    assert _tracing_frames(traced, TRACEPOINT) == 3
-    assert _tracing_frames(stack("__schedule"), TRACEPOINT) == 0
+    assert _tracing_frames([*traced, *stack("futex_wait")], TRACEPOINT) == 5
+    assert _tracing_frames(stack("schedule_timeout"), TRACEPOINT) == 0

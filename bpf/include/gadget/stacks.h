@@ -28,26 +28,31 @@
 /* It could not be kept, which was counted. */
 #define GADGET_LOST_STACK 1
 
+/* What a kernel's stack begins with, besides what it was asked for. */
+enum gadget_stack_begins {
+	GADGET_BEGINS_HERE,
+	/* An interrupt, which is no part of what was interrupted. */
+	GADGET_BEGINS_INTERRUPT,
+	/* A tracepoint and what hangs on it. */
+	GADGET_BEGINS_TRACEPOINT,
+};
+
 /* Read by kubectl_gadget/agent/stacks.py. */
 struct gadget_kept_stack {
 	/* On the node; 0: the kernel's. */
 	__u32 pid;
 	__u32 depth;
 	/* Where the process's first stack began, which tells the programs apart that one process runs one after the
-	 * other. Of a kernel's stack: 1 when it begins with an interrupt, which is no part of what was interrupted. */
+	 * other. Of a kernel's stack: enum gadget_stack_begins. */
 	__u64 program;
 	/* Innermost first: where it is, then where each caller goes on. */
 	__u64 addresses[GADGET_FRAMES];
 };
 
-/* Preallocated where a gadget's program is one for perf events, which the kernel demanded before 6.1. */
-#ifndef GADGET_STACKS_FLAGS
-#define GADGET_STACKS_FLAGS BPF_F_NO_PREALLOC
-#endif
-
+/* Preallocated: what is allocated when it is needed is one entry of this size where interrupts are off, and two stacks
+ * are taken there. Before 6.1, programs for perf events may have no others. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, GADGET_STACKS_FLAGS);
 	__uint(max_entries, GADGET_STACKS);
 	__type(key, __u64);
 	__type(value, struct gadget_kept_stack);
@@ -88,8 +93,8 @@ static __noinline __u64 gadget_keep_stack(struct gadget_kept_stack *stack)
 	return GADGET_LOST_STACK;
 }
 
-/* `interrupt`: only what lies below the innermost interrupt matters. */
-static __always_inline __u64 gadget_kernel_stack(void *context, bool interrupt)
+/* `begins` tells the agent what to leave out of it. */
+static __always_inline __u64 gadget_kernel_stack(void *context, enum gadget_stack_begins begins)
 {
 	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
 	__u64 id = GADGET_NO_STACK;
@@ -100,7 +105,7 @@ static __always_inline __u64 gadget_kernel_stack(void *context, bool interrupt)
 	bytes = bpf_get_stack(context, stack->addresses, sizeof(stack->addresses), 0);
 	if (bytes > 0) {
 		stack->pid = 0;
-		stack->program = interrupt;
+		stack->program = begins;
 		stack->depth = (__u64)bytes / sizeof(__u64);
 		id = gadget_keep_stack(stack);
 	}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * profile offcpu: adds up how long threads were off the CPU, by the stack on which they went.
+ *
+ * Hook: the tracepoint sched_switch, at which the thread that goes is still the current one, so its stacks are taken
+ * then, and its time is added when it comes back. The trap: the stack is taken of each thread that goes, before anybody
+ * knows how long it will be gone; what has not come back at the end is not counted.
+ */
+#include <gadget/operation.h>
+#include <gadget/stacks.h>
+#include <gadget/totals.h>
+#include <kernel/task_state.h>
+
+/* Threads that are off the CPU at the same time. */
+#define THREADS 65536
+/* In one interval of the agent. */
+#define WAYS 32768
+
+/* Made by the client of the two stacks. */
+typedef __u64 gadget_innermost;
+
+struct wait_key {
+	gadget_cgroup cgroup;
+	/* On the node. */
+	__u32 pid;
+	__u32 unused;
+	gadget_comm comm;
+	gadget_operation state;
+	gadget_stack user_stack;
+	gadget_stack kernel_stack;
+};
+
+struct wait_value {
+	gadget_duration blocked;
+	__u64 waits;
+};
+
+struct profile_offcpu {
+	struct gadget_total interval;
+	struct wait_key key;
+	struct wait_value value;
+	/* Filled in by the client. */
+	gadget_innermost function;
+	gadget_duration mean;
+};
+
+GADGET_RECORD(profile_offcpu);
+
+GADGET_TOTALS(wait_key, wait_value, WAYS);
+
+/* Waits that are counted take at least so long, in microseconds. */
+const volatile __u32 min_block = 1000;
+/* Threads, too, that were pushed off the CPU by others. */
+const volatile bool preempted = false;
+
+struct off {
+	__u64 since;
+	struct wait_key key;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, THREADS);
+	__type(key, __u64); /* the task's address */
+	__type(value, struct off);
+} off_cpu SEC(".maps");
+
+/* In sched_switch interrupts are off, so one for each CPU will do. */
+GADGET_SCRATCH(going, sizeof(struct off));
+
+enum { PREEMPTED, INTERRUPTIBLE, UNINTERRUPTIBLE, IO, STOPPED, ENDED };
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct task_struct___io {
+	unsigned in_iowait : 1;
+};
+#pragma clang attribute pop
+
+/* include/linux/sched.h; the same since 4.14. */
+#define TASK_INTERRUPTIBLE 1
+#define TASK_UNINTERRUPTIBLE 2
+#define TASK_DEAD 0x80
+
+static __always_inline __u32 state_of(struct task_struct *task, bool preempt)
+{
+	struct task_struct___io *with_io = (void *)task;
+	__u32 state = gadget_state_of(task);
+
+	if (preempt || !state)
+		return PREEMPTED;
+	if (state & TASK_DEAD)
+		return ENDED;
+	if (BPF_CORE_READ_BITFIELD_PROBED(with_io, in_iowait))
+		return IO;
+	if (state & TASK_UNINTERRUPTIBLE)
+		return UNINTERRUPTIBLE;
+	return state & TASK_INTERRUPTIBLE ? INTERRUPTIBLE : STOPPED;
+}
+
+static __always_inline void goes(void *context, struct task_struct *task, bool preempt)
+{
+	static const gadget_operation words[] = {"preempted", "interruptible", "uninterruptible", "io", "stopped"};
+	__u64 key = (__u64)task;
+	__u32 state = state_of(task, preempt);
+	struct off *off;
+
+	/* The number 0 is that of a CPU that has nothing to do. */
+	if (!gadget_node_pid(task) || state == ENDED || (state == PREEMPTED && !preempted) || !gadget_counts())
+		return;
+	off = gadget_scratch(&going);
+	if (!off)
+		return;
+	__builtin_memcpy(off->key.state, words[state > STOPPED ? STOPPED : state], sizeof(off->key.state));
+	if (!gadget_wanted_operation(off->key.state))
+		return;
+	off->key.cgroup = bpf_get_current_cgroup_id();
+	off->key.pid = gadget_node_pid(task);
+	off->key.unused = 0;
+	bpf_get_current_comm(off->key.comm, sizeof(off->key.comm));
+	off->key.user_stack = gadget_user_stack(context);
+	off->key.kernel_stack = gadget_kernel_stack(context, GADGET_BEGINS_TRACEPOINT);
+	off->since = bpf_ktime_get_ns();
+	if (bpf_map_update_elem(&off_cpu, &key, off, BPF_ANY))
+		gadget_count_map_full();
+}
+
+static __always_inline void comes(struct task_struct *task)
+{
+	__u64 key = (__u64)task;
+	struct off *off = bpf_map_lookup_elem(&off_cpu, &key);
+	struct wait_value *value;
+	__u64 blocked;
+
+	if (!off)
+		return;
+	blocked = bpf_ktime_get_ns() - off->since;
+	if (blocked >= min_block * 1000ULL) {
+		value = gadget_total(&off->key);
+		if (value) {
+			gadget_add(value->blocked, blocked);
+			gadget_add(value->waits, 1);
+		}
+	}
+	bpf_map_delete_elem(&off_cpu, &key);
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(switches, bool preempt, struct task_struct *previous, struct task_struct *next)
+{
+	comes(next);
+	goes(ctx, previous, preempt);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,140 @@
+"""A flame graph as one file that opens in a browser, as HTML or SVG, without a network.
+
+The file holds the paths as JSON and a script that draws them (flame_graph.js), so that one can zoom and search. The
+trap: titles are names that containers choose, so none may get into the file as anything but JSON text, in which
+nothing that HTML or XML knows remains.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.profile import Paths, ProfileSink, read_folded, step
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.views.call_paths import Call, unit_of
+
+_HERE = Path(__file__).parent
+_SPECIAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+SUFFIXES = (".html", ".svg")
+
+
+class FlameGraphSink(ProfileSink):
+    """Writes the file at the end, beside what `other` writes. Raises UsageError for a file that cannot be made."""
+
+    def __init__(self, path: str, gadgets: Sequence[Gadget], other: Sink, diff: str = "") -> None:
+        super().__init__(gadgets, "--flame-graph")
+        self._before = _read(diff) if diff else None
+        if not path.endswith(SUFFIXES):
+            raise UsageError(f"--flame-graph {path}: HTML or SVG?", "a file whose name ends in .html or .svg")
+        folder = os.path.dirname(path) or "."
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"--flame-graph {path}: {folder} is no folder that can be written to")
+        self._path = path
+        self._other = other
+
+    def start(self) -> None:
+        self._other.start()
+
+    def write_block(self, rows: Rows) -> None:
+        self._other.write_block(rows)
+        super().write_block(rows)
+
+    def flush(self) -> None:
+        self._other.flush()
+
+    def close(self) -> None:
+        self._other.close()
+        super().close()
+
+    def finish(self) -> None:
+        with open(self._path, "w", encoding="utf-8") as file:
+            title = f"kubectl gadget {' '.join(self.gadget.command)}"
+            root = tree(self.paths, self._before)
+            write(file, root, title, unit_of(self.gadget, self.gadget.weight), self._path.endswith(".svg"))
+
+
+def tree(paths: Paths, before: Mapping[str, int] | None = None) -> list[Any]:
+    """[title, kind, weight, children, file], from the root on; children are in the order of their names.
+
+    With another recording, as read_folded() gives it, each has behind it by how much it is more now; the other one is
+    taken to be as long as this one.
+    """
+    root: list[Any] = ["all", "place", 0, {}, ""]
+    for path, weight in sorted(paths.items()):
+        node = root
+        node[2] += weight
+        for call in path:
+            node = node[3].setdefault((call.title, call.kind), [call.title, call.kind, 0, {}, call.module])
+            node[2] += weight
+    if before is not None:
+        _compare(root, before)
+    return _listed(root)
+
+
+def _compare(root: list[Any], before: Mapping[str, int]) -> None:
+    sums: dict[str, int] = {}
+    for path, weight in before.items():
+        steps = path.split(";")
+        for length in range(len(steps) + 1):
+            part = ";".join(steps[:length])
+            sums[part] = sums.get(part, 0) + weight
+    whole = sums.get("", 0)
+    waiting = [("", root)]
+    while waiting:
+        path, node = waiting.pop()
+        node.append(node[2] - (sums.get(path, 0) * root[2] // whole if whole else 0))
+        for child in node[3].values():
+            name = step(Call(child[0], child[1]))
+            waiting.append((f"{path};{name}" if path else name, child))
+
+
+def _listed(root: list[Any]) -> list[Any]:
+    """Children as lists. Not recursive: a stack may be deeper than Python's own."""
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        node[3] = list(node[3].values())
+        waiting += node[3]
+    return root
+
+
+def write(stream: TextIO, root: list[Any], title: str, unit: str, svg: bool) -> None:
+    """The whole file."""
+    data = json.dumps({"title": title, "unit": unit, "root": root}, ensure_ascii=False, separators=(",", ":"))
+    for character, text in _SPECIAL.items():
+        data = data.replace(character, text)
+    # Lone surrogates are no characters, and no file may hold them.
+    data = data.encode("utf-8", "replace").decode()
+    graph = (
+        '<svg xmlns="http://www.w3.org/2000/svg" id="graph" width="100%" height="100%" role="img">'
+        f"<title>{escape(title)}</title>"
+        f"<style>{_part('flame_graph.css')}</style>"
+        f'<script type="application/json" id="data">{data}</script>'
+        f"<script><![CDATA[\n{_part('flame_graph.js')}]]></script></svg>\n"
+    )
+    if svg:
+        stream.write(f'<?xml version="1.0" encoding="UTF-8"?>\n{graph}')
+        return
+    stream.write(f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n')
+    stream.write(
+        f'<meta name="color-scheme" content="light dark"></head>\n<body style="margin:0">\n{graph}</body>\n</html>\n'
+    )
+
+
+def _read(path: str) -> dict[str, int]:
+    try:
+        return read_folded(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--diff {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--diff {path}: {error}", "a file that -o folded has written") from None
+
+
+def _part(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
