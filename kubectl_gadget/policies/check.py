@@ -52,6 +52,9 @@ _SAFE: Mapping[str, tuple[str, ...]] = {
 SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _SAFE.items() for call in calls}
 """By system call, the LSM hook that sees what the kernel has copied."""
 
+_LSM_FUNCTIONS = {"bprm_check_security": "security_bprm_check", "userns_create": "security_create_user_ns"}
+"""Where the function that calls an LSM hook is not named like it."""
+
 _HOT: Mapping[Often, tuple[str, ...]] = {
     "all the time": (
         *("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_switch", "sched/sched_wakeup"),
@@ -134,6 +137,11 @@ def hook_name(hook: Hook) -> str:
     return f"{hook.kind}/{hook.abi + '/' if hook.abi else ''}{target}"
 
 
+def lsm_function(hook: str) -> str:
+    """The kernel's function that asks an LSM hook: `security_file_open`."""
+    return _LSM_FUNCTIONS.get(hook, f"security_{hook}")
+
+
 def system_call_of(hook: Hook) -> str | None:
     """The system call whose entry a hook stands at, without `sys_`; empty for those of raw_syscalls; else None."""
     if hook.syscall:
@@ -171,7 +179,7 @@ def _races(hook: Hook) -> Iterable[Note]:
     if call is None:
         return
     safe = SAFE_HOOKS.get(call)
-    remedy = f"; safe: lsmhooks {safe}, or security_{safe}" if safe else "; use an LSM hook"
+    remedy = f"; safe: lsmhooks {safe}, or {lsm_function(safe)}" if safe else "; use an LSM hook"
     what = f"sys_{call}" if call else "a system call"
     for argument in hook.arguments:
         if argument.type == "fd":

@@ -5,10 +5,10 @@ What is asked of the agent is LOOK_UP of docs/protocol.md, the answer HOOKS; `ca
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
+from kubectl_gadget.policies.check import SAFE_HOOKS, lsm_function, system_call_of
 from kubectl_gadget.policies.model import Hook, Policy
 
 
@@ -38,6 +38,7 @@ def question(policies: Iterable[Policy]) -> dict[str, list[str]]:
             tracepoints.add(hook.target)
         elif hook.kind == "lsm":
             lsm.add(hook.target)
+            functions.add(lsm_function(hook.target))
     names = {"functions": functions, "tracepoints": tracepoints, "lsm": lsm, "patterns": patterns}
     return {name: sorted(found) for name, found in names.items()}
 
@@ -74,13 +75,18 @@ def _generated(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, 
 
 
 def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
-    if (answer.get("lsm") or {}).get(hook.target) is False:
-        return Judgement(False, "lsm", f"the kernel has no LSM hook {hook.target}, or no BPF LSM at all")
-    if can.get("lsm") is False:
-        function = f"security_{hook.target}"
-        return Judgement(False, "lsm", f"BPF LSM is off: boot with lsm=…,bpf, or hook the kprobe {function}")
-    works = can.get("lsm")
-    return Judgement(works, "lsm", "" if works else "whether BPF LSM is on cannot be told there")
+    there = (answer.get("lsm") or {}).get(hook.target)
+    if there and can.get("lsm"):
+        return Judgement(True, "lsm")
+    if there and can.get("lsm") is None:
+        return Judgement(None, "lsm", "whether BPF LSM is on cannot be told there")
+    # Without BPF LSM the function that asks the hook is as good a place.
+    function = replace(hook, kind="kprobe", target=lsm_function(hook.target))
+    instead = _function_judgement(function, {**can, "lsm": False}, answer)
+    if instead.works:
+        return instead
+    why = f"the kernel has no LSM hook {hook.target}, or no BPF LSM" if there is False else "BPF LSM is off: lsm=…,bpf"
+    return Judgement(instead.works, "lsm", f"{why}; and {instead.why}" if instead.why else why)
 
 
 def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
@@ -104,13 +110,38 @@ def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Mapp
         return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
     if found.get("exists") is None:
         return Judgement(None, "", "its agent does not tell")
-    # At the return there is only what sees the return.
-    if hook.target.startswith("security_") and can.get("lsm") and not hook.returns:
-        return Judgement(True, "lsm")
+    if _denies(hook):
+        return _denial(hook, can, found)
     way = _trampoline_or_kprobe(can)
+    # At the return there is only what sees the return.
+    if not way.works and hook.target.startswith("security_") and can.get("lsm") and not hook.returns:
+        return Judgement(True, "lsm")
     if not way.works and hook.syscall and not hook.abi and not hook.returns and can.get("syscall_tracepoint"):
         return Judgement(True, "tracepoint")
     return way
+
+
+def _denies(hook: Hook) -> bool:
+    return any(action.kind == "Override" for selector in hook.selectors for action in selector.actions)
+
+
+def _denial(hook: Hook, can: Mapping[str, bool | None], found: Mapping[str, bool | None]) -> Judgement:
+    """The ways in which a call can be made to fail, best first."""
+    security = hook.target.startswith("security_")
+    if security and can.get("lsm"):
+        return Judgement(True, "lsm")
+    replaceable = True if security else found.get("overridable")
+    if replaceable is False:
+        return Judgement(
+            False, "", f"{hook.target} cannot be overridden: it is not among the functions for error injection"
+        )
+    if replaceable and can.get("fentry"):
+        return Judgement(True, "fmod_ret")
+    if replaceable and can.get("kprobe") and not security:
+        return Judgement(True, "kprobe override")
+    if replaceable and can.get("fentry") is False:
+        return Judgement(False, "", "nothing that works there can override a call")
+    return Judgement(None, "fmod_ret", "whether a call can be overridden cannot be told there")
 
 
 def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:

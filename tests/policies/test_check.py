@@ -32,13 +32,13 @@ def warnings_of(spec: str) -> list[str]:
         ("kprobes: [{call: sys_write, args: [{index: 0, type: fd}]}]", "file_permission"),
         (
             "tracepoints: [{subsystem: syscalls, event: sys_enter_execve, args: [{index: 5, type: string}]}]",
-            "bprm_check_security",
+            "bprm_check_security, or security_bprm_check",
         ),
     ],
 )
 def test_arguments_that_a_thread_can_change_are_named_with_the_safe_hook(hook: str, safe: str) -> None:
     warning, *_ = warnings_of(hook)
-    assert f"safe: lsmhooks {safe}, or security_{safe}" in warning
+    assert f"safe: lsmhooks {safe}" in warning
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,8 @@ def test_a_report_counts_tables_and_names_what_filters() -> None:
 
 def test_nodes_are_asked_for_each_hook_once() -> None:
     asked = question([policy_of(SHAPES["DENY_CALLS"]), policy_of(SHAPES["LSM"])])
-    assert asked["functions"] == ["i386/sys_dup", "sys_dup", "sys_dup2", "sys_lseek"]
+    called = ["i386/sys_dup", "sys_dup", "sys_dup2", "sys_lseek"]
+    assert asked["functions"] == sorted([*called, "security_bprm_check", "security_file_open"])
     assert asked["tracepoints"] == ["raw_syscalls/sys_enter", "sched/sched_process_exec"]
     assert (asked["lsm"], asked["patterns"]) == (["bprm_check_security", "file_open"], ["^ksys_.*"])
 
@@ -90,14 +91,30 @@ def test_nodes_are_asked_for_each_hook_once() -> None:
 FUNCTION = "kprobes: [{call: security_file_open, syscall: false}]"
 SYSCALL = "kprobes: [{call: sys_openat}]"
 THERE = {"exists": True, "traceable": True}
+NO_PROBES = {"fentry": False, "kprobe": False}
+OVERRIDE = ", selectors: [{matchActions: [{action: Override, argError: -1}]}]}]"
+DENY, DENY_CALL = FUNCTION.replace("}]", OVERRIDE), SYSCALL.replace("}]", OVERRIDE)
 
 
 @pytest.mark.parametrize(
     ("spec", "can", "answer", "works", "way"),
     [
-        (FUNCTION, {}, {"functions": {"security_file_open": THERE}}, True, "lsm"),
-        (FUNCTION, {"lsm": False}, {"functions": {"security_file_open": THERE}}, True, "fentry"),
-        (FUNCTION, {"lsm": False, "fentry": False}, {"functions": {"security_file_open": THERE}}, True, "kprobe"),
+        (FUNCTION, {}, {"functions": {"security_file_open": THERE}}, True, "fentry"),
+        (FUNCTION, {"fentry": False}, {"functions": {"security_file_open": THERE}}, True, "kprobe"),
+        (FUNCTION, NO_PROBES, {"functions": {"security_file_open": THERE}}, True, "lsm"),
+        (DENY, {}, {"functions": {"security_file_open": THERE}}, True, "lsm"),
+        (DENY, {"lsm": False}, {"functions": {"security_file_open": THERE}}, True, "fmod_ret"),
+        (DENY, NO_PROBES | {"lsm": False}, {"functions": {"security_file_open": THERE}}, False, ""),
+        (DENY_CALL, {}, {"functions": {"sys_openat": THERE | {"overridable": True}}}, True, "fmod_ret"),
+        (DENY_CALL, {}, {"functions": {"sys_openat": THERE | {"overridable": False}}}, False, ""),
+        (DENY_CALL, {}, {"functions": {"sys_openat": THERE | {"overridable": None}}}, None, "fmod_ret"),
+        (
+            DENY_CALL,
+            {"fentry": False},
+            {"functions": {"sys_openat": THERE | {"overridable": True}}},
+            True,
+            "kprobe override",
+        ),
         (FUNCTION, {}, {"functions": {"security_file_open": {"exists": False}}}, False, ""),
         (FUNCTION, {}, {"functions": {"security_file_open": {"exists": True, "traceable": False}}}, False, ""),
         (FUNCTION, {}, {}, None, ""),
@@ -110,8 +127,20 @@ THERE = {"exists": True, "traceable": True}
             "left out",
         ),
         ("lsmhooks: [{hook: file_open}]", {}, {"lsm": {"file_open": True}}, True, "lsm"),
-        ("lsmhooks: [{hook: file_open}]", {}, {"lsm": {"file_open": False}}, False, "lsm"),
-        ("lsmhooks: [{hook: file_open}]", {"lsm": False}, {"lsm": {"file_open": True}}, False, "lsm"),
+        (
+            "lsmhooks: [{hook: x}]",
+            {},
+            {"lsm": {"x": False}, "functions": {"security_x": {"exists": False}}},
+            False,
+            "lsm",
+        ),
+        (
+            "lsmhooks: [{hook: bprm_check_security}]",
+            {"lsm": False},
+            {"lsm": {"bprm_check_security": True}, "functions": {"security_bprm_check": THERE}},
+            True,
+            "fentry",
+        ),
         ("lsmhooks: [{hook: file_open}]", {"lsm": None}, {"lsm": {"file_open": True}}, None, "lsm"),
         ("tracepoints: [{subsystem: a, event: b}]", {}, {"tracepoints": {"a/b": False}}, False, "tracepoint"),
         ("tracepoints: [{subsystem: a, event: b}]", {}, {"tracepoints": {"a/b": None}}, None, "tracepoint"),

@@ -146,6 +146,16 @@ async def test_one_node_that_refuses_exec_does_not_end_the_run(
     assert "failed: node-2" in outcome.errors
 
 
+async def test_a_policys_hooks_are_asked_of_every_node(cluster: FakeCluster, runner: Runner) -> None:
+    await runner.start("policy", "check", "--policy", "shell-in-container", "--all-nodes", "-o", "json")
+    code, output, errors = await runner.end(interrupt=False)
+    (report,) = json.loads(output)
+    judged = report["hooks"][0]["nodes"]
+    assert [node["node"] for node in judged] == sorted(cluster.nodes)
+    assert code == any(node["works"] is False for node in judged), errors
+    assert not cluster.pods("kubectl-gadget")
+
+
 async def test_a_failed_node_makes_the_exit_code_1_when_the_time_is_over(cluster: FakeCluster, runner: Runner) -> None:
     cluster.faults.refused_exec["node-2"] = 500
     await runner.start(*TRACE, "--timeout", "1s")
