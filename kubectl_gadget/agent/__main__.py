@@ -1,11 +1,11 @@
-"""`python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe`.
+"""`python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe | bcc`.
 
 The trap: `idle` stays in memory on every node, so it must not import what the others need.
 """
 
 import sys
 
-_USAGE = "usage: python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe"
+_USAGE = "usage: python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe | bcc"
 
 
 def main(arguments: list[str]) -> int:
@@ -15,6 +15,10 @@ def main(arguments: list[str]) -> int:
             from kubectl_gadget.agent import session
 
             return session.run()
+        case ["bcc"]:
+            from kubectl_gadget.agent import bcc
+
+            return bcc.run()
         case ["idle"]:
             return _idle("0")
         case ["idle", "--idle-timeout", seconds]:

@@ -32,10 +32,12 @@ class GadgetCommand(TyperCommand):
     """One command. `page` is what its help says beyond its flags."""
 
     page: help.Page = help.Page()
+    passes_on: bool = False
+    """all that follows the first word is for another program"""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads `args` as kubectl would. Raises UsageError that names this command's help."""
-        parsed = _parse(self, ctx, args)
+        parsed = _parse(self, ctx, args, subcommands=self.passes_on)
         takes_words = [item for item in self.params if item.param_type_name == "argument"]
         if parsed.positionals and not takes_words:
             raise _with_hint(UsageError(f"{ctx.command_path} takes no argument {parsed.positionals[0]!r}"), ctx)
@@ -120,6 +122,7 @@ def make_command(
     app.command(name, cls=GadgetCommand)(flattened(function, extras))
     command: Any = typer.main.get_command(app)
     command.page = page
+    command.passes_on = page.passes_on
     return command
 
 

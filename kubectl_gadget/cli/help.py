@@ -35,6 +35,8 @@ class Page:
     """groups of flags that are accepted, and not worth a word"""
     more: str = ""
     """a last paragraph"""
+    passes_on: bool = False
+    """all that follows the first word is for another program"""
 
 
 def command_help(command: Any, path: str) -> str:

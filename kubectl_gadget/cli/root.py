@@ -29,6 +29,7 @@ _COMMANDS = (
         "observe:observe:PAGE",
     ),
     ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
+    ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "bcc:bcc:PAGE"),
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
     ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo:PAGE"),
     ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy:PAGE"),

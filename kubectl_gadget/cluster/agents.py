@@ -75,9 +75,8 @@ class Agents:
         return await self._on_demand.close()
 
     async def _exec(self, node: str, pod: str) -> ExecStream:
-        return await open_exec(
-            self._api, self._options.namespace, pod, manifests.CONTAINER, manifests.SESSION_COMMAND, node
-        )
+        command = manifests.BCC_COMMAND if self._options.bcc else manifests.SESSION_COMMAND
+        return await open_exec(self._api, self._options.namespace, pod, manifests.CONTAINER, command, node)
 
     async def _find_or_start(self, node: str) -> str:
         resident = (await self._list_residents()).get(node)
@@ -94,6 +93,8 @@ class Agents:
         return self._pods[node]
 
     async def _list_residents(self) -> dict[str, Object]:
+        if self._options.bcc:
+            return {}
         async with self._lock:
             if time.monotonic() - self._listed_at > _FRESH_SECONDS:
                 pods = await self._api.find(PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR)

@@ -11,4 +11,4 @@ DEFAULT_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
 
 def image_of(options: AgentOptions) -> str:
     """The image that agents are started from."""
-    return options.image or DEFAULT_IMAGE
+    return options.image or DEFAULT_IMAGE + ("-bcc" if options.bcc else "")

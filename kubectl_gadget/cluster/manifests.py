@@ -23,6 +23,7 @@ ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
 CONTAINER = "agent"
 SESSION_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent", "session")
+BCC_COMMAND = (*SESSION_COMMAND[:-1], "bcc")
 APPLIED = ("namespace", "rbac-user", "daemonset")
 """The files that `deploy` applies, in order."""
 
@@ -108,7 +109,20 @@ def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
         container["imagePullPolicy"] = options.image_pull_policy
     if options.image_pull_secret:
         pod["imagePullSecrets"] = [{"name": options.image_pull_secret}]
-    if options.privileged:
+    if options.bcc:
+        _add_headers(pod)
+    if options.privileged or options.bcc:
         context = container["securityContext"]
         del context["capabilities"], context["allowPrivilegeEscalation"]
         context["privileged"] = True
+
+
+def _add_headers(pod: dict[str, Any]) -> None:
+    """Where bcc looks for kernel headers, debugfs, which its tools attach by, and room to unpack in."""
+    folders = {"modules": "/lib/modules", "sources": "/usr/src", "debug": "/sys/kernel/debug"}
+    mounts = pod["containers"][0]["volumeMounts"]
+    for name, path in folders.items():
+        pod["volumes"].append({"name": name, "hostPath": {"path": path}})
+        mounts.append({"name": name, "mountPath": path, "readOnly": name != "debug"})
+    pod["volumes"].append({"name": "tmp", "emptyDir": {}})
+    mounts.append({"name": "tmp", "mountPath": "/tmp"})

@@ -53,3 +53,5 @@ class AgentOptions:
     """seconds"""
     idle_timeout: float = 600.0
     """seconds after which an on-demand agent pod without a session ends by itself"""
+    bcc: bool = False
+    """pods for bcc's tools: another image, privileged, with the node's kernel headers; never resident ones"""

@@ -55,8 +55,11 @@ class LocalStream:
             del self._stderr[:-65536]
 
 
-async def open_local() -> LocalStream:
-    """Starts the agent on this machine. Raises AgentError when this is not Linux."""
+async def open_local(what: str = "session") -> LocalStream:
+    """Starts the agent on this machine, for a session or another of its commands.
+
+    Raises AgentError when this is not Linux.
+    """
     if sys.platform != "linux":
         raise AgentError(
             f"this machine runs {sys.platform}, and only Linux has eBPF",
@@ -67,7 +70,7 @@ async def open_local() -> LocalStream:
         "-I",
         "-m",
         "kubectl_gadget.agent",
-        "session",
+        what,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
