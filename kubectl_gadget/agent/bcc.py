@@ -1,8 +1,8 @@
 """`python -I -m kubectl_gadget.agent bcc`: one tool of bcc on this node, or a script of the user's.
 
 Lines of JSON go both ways (docs/protocol.md): first what the client wants, then what is missing here, then, once the
-client has heard of all nodes, the tool's lines. The trap: many tools print what they have summed up only at Ctrl-C, so the end is SIGINT,
-and time to print.
+client has heard of all nodes, the tool's lines. The trap: many tools print what they have summed up only at
+Ctrl-C, so the end is SIGINT, and time to print.
 """
 
 import base64

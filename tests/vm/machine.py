@@ -70,7 +70,8 @@ def headers() -> Path:
             merged = Path(name) / "merged"
             for part in (common, release):
                 source = Path(name) / "root" / "usr" / "src" / f"linux-headers-{part}"
-                shutil.copytree(source, merged, symlinks=True, dirs_exist_ok=True)
+                for folder_name in ("include", "arch"):
+                    shutil.copytree(source / folder_name, merged / folder_name, symlinks=True, dirs_exist_ok=True)
             merged.rename(folder)
     except subprocess.CalledProcessError as error:
         raise NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
