@@ -15,9 +15,9 @@ from kubectl_gadget.agent import bcc
 AGENT = [sys.executable, "-I", "-m", "kubectl_gadget.agent", "bcc"]
 SUMS_UP = b"""
 import sys, time
-print("one", sys.argv[1], flush=True)
-print("two", file=sys.stderr, flush=True)
 try:
+    print("two", file=sys.stderr, flush=True)
+    print("one", sys.argv[1], flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("sum", end="")
