@@ -57,6 +57,24 @@ class BpfMap:
         """Sets max_entries, before the object is loaded."""
         self._lib.call("bpf_map__set_max_entries", self._pointer, entries)
 
+    def resize_values(self, bytes: int) -> None:
+        """Sets the size of values, before the object is loaded. For maps whose C names no type for them."""
+        self._lib.call("bpf_map__set_value_size", self._pointer, bytes)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Sets one entry, once the object is loaded."""
+        self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)
+
+    def remove(self, key: bytes) -> None:
+        """Removes an entry; none is fine."""
+        self._lib.raw("bpf_map_delete_elem", self.fd, key)
+
+    def per_cpu(self, key: int) -> tuple[int, ...]:
+        """The u64 of each possible CPU, of a per-CPU array."""
+        values = (ctypes.c_uint64 * int(self._lib.call("libbpf_num_possible_cpus")))()
+        self._lib.call("bpf_map_lookup_elem", self.fd, ctypes.byref(ctypes.c_uint32(key)), values)
+        return tuple(values)
+
     def text(self) -> str:
         """What a map of constants holds, as UTF-8 up to its first NUL."""
         size = ctypes.c_size_t()
@@ -159,6 +177,25 @@ class BpfObject:
             self._links[program] = [self._lib.call("bpf_program__attach_cgroup", pointer, root)]
         finally:
             os.close(root)
+
+    def aim(self, program: str, target: str) -> None:
+        """Sets the kernel function, or the security hook, that a program is for, before it is loaded."""
+        self._lib.call("bpf_program__set_attach_target", self._programs[program], 0, target.encode())
+
+    def attach_kprobe(self, program: str, function: str) -> None:
+        self._links[program] = self._lib.call(
+            "bpf_program__attach_kprobe", self._programs[program], False, function.encode()
+        )
+
+    def attach_tracepoint(self, program: str, subsystem: str, event: str) -> None:
+        self._links[program] = self._lib.call(
+            "bpf_program__attach_tracepoint", self._programs[program], subsystem.encode(), event.encode()
+        )
+
+    def attach_raw_tracepoint(self, program: str, event: str) -> None:
+        self._links[program] = self._lib.call(
+            "bpf_program__attach_raw_tracepoint", self._programs[program], event.encode()
+        )
 
     def attached(self, program: str) -> bool:
         return program in self._links

@@ -3,6 +3,7 @@
 Nothing is loaded but one empty ring buffer. The trap: "could not tell" is None, not False; only loading tells for sure.
 """
 
+import ctypes
 import errno
 import os
 from typing import Any
@@ -12,6 +13,10 @@ from kubectl_gadget.agent.refusal import lockdown, missing_capabilities, perf_is
 from kubectl_gadget.errors import AgentError
 
 _RINGBUF = 27
+_LSM_LIST_MODULES = 461
+"""On all architectures."""
+_BPF_MODULE = 110
+"""LSM_ID_BPF of include/uapi/linux/lsm.h."""
 TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
@@ -25,7 +30,7 @@ def can() -> dict[str, bool | None]:
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
         "fentry": _fentry(),
-        "lsm": _bpf_lsm(),
+        "lsm": bpf_lsm(),
     }
 
 
@@ -93,12 +98,24 @@ def _perf_unit(name: str) -> bool:
     return not perf_is_closed() and os.path.exists(f"/sys/bus/event_source/devices/{name}")
 
 
-def _bpf_lsm() -> bool | None:
+def bpf_lsm() -> bool | None:
+    """Whether BPF is an active security module. If not, the kernel loads and attaches its programs, and never runs
+    them."""
+    if (modules := _active_modules()) is not None:
+        return _BPF_MODULE in modules
     try:
         with open("/sys/kernel/security/lsm") as file:
             return "bpf" in file.read().split(",")
     except OSError:
         return None
+
+
+def _active_modules() -> list[int] | None:
+    """By lsm_list_modules(2), Linux 6.8. None: the kernel has no such call."""
+    found = (ctypes.c_uint64 * 64)()
+    size = ctypes.c_uint32(ctypes.sizeof(found))
+    count = ctypes.CDLL(None, use_errno=True).syscall(_LSM_LIST_MODULES, found, ctypes.byref(size), 0)
+    return list(found[:count]) if count >= 0 else None
 
 
 def describe() -> dict[str, Any]:

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * From the selectors that are left to what is done: of each policy the first, then the verdict, the signal and the
+ * event.
+ *
+ * The trap: what the whole set decides costs nothing for each policy, so nothing here walks over policies but rate
+ * limits and the search for the first selector that has an error or a signal.
+ */
+#pragma once
+
+#include <policy/event.h>
+
+/*
+ * The lowest bit of each policy: x & -x, where the numbers are as wide as a policy's selectors. -x is ~x + 1; the bit
+ * behind each policy's selectors takes what is carried, so that it does not reach the next policy.
+ */
+static __always_inline void policy_choose(struct policy_memory *memory)
+{
+	const __u64 *guard = policy_mask(POLICY_MASK_GUARD);
+	const __u64 *start = policy_mask(POLICY_MASK_START);
+	__u64 carried = 0;
+
+	if (!guard || !start)
+		return;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++) {
+		__u64 alive = memory->alive[i];
+		__u64 left = ~alive & ~guard[i];
+		__u64 sum = left + start[i];
+		__u64 carry = sum < left;
+
+		sum += carried;
+		carry |= sum < carried;
+		carried = carry;
+		memory->chosen[i] = alive & sum;
+	}
+}
+
+/* The number of the lowest bit that is set. */
+static __always_inline __u32 policy_lowest(__u64 word)
+{
+	return __builtin_ctzll(word);
+}
+
+/* The first of the chosen selectors that is in a mask. NULL: none. */
+static __always_inline const struct policy_action *policy_first_of(struct policy_memory *memory, __u32 which)
+{
+	const __u64 *mask = policy_mask(which);
+
+	if (!mask)
+		return NULL;
+	memory->low = ~0ULL;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++) {
+		__u64 word = memory->chosen[i] & mask[i];
+
+		if (word && memory->low == ~0ULL)
+			memory->low = i * 64 + policy_lowest(word);
+	}
+	__u32 selector = memory->low;
+
+	return bpf_map_lookup_elem(&policy_actions, &selector);
+}
+
+static __always_inline __s32 policy_verdict(struct policy_memory *memory)
+{
+	const struct policy_action *action = policy_first_of(memory, POLICY_MASK_OVERRIDE);
+
+	if (!action)
+		return 0;
+	policy_count(POLICY_COUNT_OVERRIDDEN);
+	return action->error;
+}
+
+/* Sends the signal to the current process. What was sent. */
+static __always_inline __u32 policy_signal(struct policy_memory *memory)
+{
+	const struct policy_action *action = policy_first_of(memory, POLICY_MASK_SIGNAL);
+
+	if (!action || bpf_send_signal(action->signal))
+		return 0;
+	policy_count(POLICY_COUNT_SIGNALLED);
+	return action->signal;
+}
+
+/* FNV-1a over the values as they are sent. */
+static long policy_hash_byte(__u32 index, struct policy_memory **context)
+{
+	struct policy_memory *memory = *context;
+	__u64 place = memory->high + index;
+
+	if (place >= POLICY_EVENT_BYTES)
+		return 1;
+	memory->low = (memory->low ^ (__u8)memory->event[place]) * 0x100000001b3ULL;
+	return 0;
+}
+
+static __always_inline __u64 policy_hash_values(struct policy_memory *memory)
+{
+	struct policy_memory *context = memory;
+	__u64 first = sizeof(struct policy_event) + policy_words * 8;
+
+	memory->low = 0xcbf29ce484222325ULL;
+	memory->high = first;
+	if (memory->length > first)
+		bpf_loop(memory->length - first, policy_hash_byte, &context, 0);
+	return memory->low;
+}
+
+/* Whether a selector with a rate limit may post now. */
+static __always_inline bool policy_within_limit(const struct policy_action *action, struct policy_limit_key *key)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 task = bpf_get_current_pid_tgid();
+	const __u64 *last;
+
+	key->task = action->scope == 0 ? 0 : action->scope == 1 ? task >> 32 : (__u32)task;
+	last = bpf_map_lookup_elem(&policy_posted, key);
+	if (last && now - *last < action->interval) {
+		policy_count(POLICY_COUNT_LIMITED);
+		return false;
+	}
+	bpf_map_update_elem(&policy_posted, key, &now, BPF_ANY);
+	return true;
+}
+
+struct policy_limited {
+	struct policy_memory *memory;
+	__u64 hash;
+	__u64 left;
+	__u32 word;
+};
+
+static long policy_limit_one(__u32 index, struct policy_limited *limited)
+{
+	__u32 bit;
+	struct policy_limit_key key = {};
+	const struct policy_action *action;
+
+	if (!limited->left || limited->word >= POLICY_WORDS)
+		return 1;
+	bit = policy_lowest(limited->left);
+	limited->left &= limited->left - 1;
+	key.selector = limited->word * 64 + bit;
+	key.values = limited->hash;
+	action = bpf_map_lookup_elem(&policy_actions, &key.selector);
+	if (action && !policy_within_limit(action, &key))
+		limited->memory->chosen[limited->word] &= ~(1ULL << (bit & 63));
+	return 0;
+}
+
+/* Takes those out that have posted the same not long ago. */
+static __always_inline void policy_limit(struct policy_memory *memory)
+{
+	const __u64 *mask = policy_mask(POLICY_MASK_LIMIT);
+	__u64 hash = policy_hash_values(memory);
+
+	if (!mask)
+		return;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++) {
+		struct policy_limited limited = {
+			.memory = memory, .hash = hash, .left = memory->chosen[i] & mask[i], .word = i};
+
+		bpf_loop(64, policy_limit_one, &limited, 0);
+	}
+}
+
+/* Whether any selector that was chosen posts; what remains of the chosen are those. */
+static __always_inline bool policy_posts(struct policy_memory *memory)
+{
+	const __u64 *mask = policy_mask(POLICY_MASK_POST);
+	__u64 any = 0;
+
+	if (!mask)
+		return false;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->chosen[i] &= mask[i];
+	if (policy_limits)
+		policy_limit(memory);
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		any |= memory->chosen[i];
+	return any;
+}
+
+static __always_inline void policy_post(struct policy_memory *memory, __u64 cgroup, __s32 verdict, __u32 signal)
+{
+	struct policy_event *event = (void *)memory->event;
+	struct task_struct *task = gadget_task();
+	__u64 length = memory->length;
+
+	/* Whom the user wants to see; what was done above does not depend on it. */
+	if (!gadget_wanted_cgroup(&event->record, cgroup) || !gadget_wanted_task(task))
+		return;
+	gadget_describe(&event->record, task, cgroup);
+	event->hook = policy_hook;
+	event->verdict = verdict;
+	event->signal = signal;
+	event->words = policy_words;
+	event->started = gadget_read(task, start_boottime);
+	event->parent_started = gadget_read(task, real_parent, start_boottime);
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		*(__u64 *)&memory->event[sizeof(*event) + i * 8] = memory->chosen[i];
+	if (length <= POLICY_EVENT_BYTES)
+		gadget_emit(&event->record, length, memory->cuts);
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What is sent when selectors matched: a head, the set of the selectors that post, and the values of all slots.
+ *
+ * The trap: one event stands for all policies whose selectors it has; the client makes one of each.
+ */
+#pragma once
+
+#include <gadget/process.h>
+#include <policy/memory.h>
+
+struct policy_event {
+	struct gadget_record record;
+	__u32 hook;
+	/* What the program makes the call return; 0: it goes on. */
+	__s32 verdict;
+	/* What the process was sent; 0: none. */
+	__u32 signal;
+	/* Of the set that follows the head. */
+	__u16 words;
+	/* Values that follow the set. */
+	__u16 values;
+	/* When the process last ran exec, and its parent: the boot time in ns. */
+	__u64 started;
+	__u64 parent_started;
+};
+
+/* `length` bytes follow: numbers, addresses and text, as the type has them. */
+struct policy_value_head {
+	__u8 slot;
+	/* enum policy_lack. */
+	__u8 lacks;
+	__u16 length;
+};
+
+/* How many numbers a type has. */
+static __always_inline __u32 policy_numbers_of(__u32 type)
+{
+	switch (type) {
+	case POLICY_NUMBER:
+	case POLICY_CAPABILITY_SET:
+		return 1;
+	case POLICY_PID:
+		return 2;
+	case POLICY_BPF_PROGRAM:
+		return 2;
+	case POLICY_PATH:
+	case POLICY_DENTRY:
+		return 3;
+	case POLICY_FILE:
+	case POLICY_BINPRM:
+	case POLICY_KIOCB:
+	case POLICY_BINARY:
+	case POLICY_PARENT_BINARY:
+	case POLICY_USER_NAMESPACE:
+	case POLICY_BPF_MAP:
+		return 4;
+	case POLICY_FD:
+		return 5;
+	case POLICY_SOCK:
+	case POLICY_SOCKET:
+	case POLICY_SOCKADDR:
+	case POLICY_SKB:
+		return 8;
+	case POLICY_NAMESPACES:
+		return 10;
+	case POLICY_CRED:
+	case POLICY_CAPABILITIES:
+		return 12;
+	default:
+		return 0;
+	}
+}
+
+static __always_inline bool policy_has_addresses(__u32 type)
+{
+	return type == POLICY_SOCK || type == POLICY_SOCKET || type == POLICY_SOCKADDR || type == POLICY_SKB;
+}
+
+/* Appends what was just read. What has no room is marked as cut. */
+static __always_inline void policy_append(struct policy_memory *memory, __u32 slot, __u32 type)
+{
+	struct policy_value_head *head;
+	__u32 fixed = policy_numbers_of(type) * 8 + (policy_has_addresses(type) ? 32 : 0);
+	__u64 start = memory->value.start & (2 * POLICY_TEXT_END - 1);
+	__u64 text = POLICY_TEXT_END - start;
+	__u64 length = memory->length;
+
+	/* The end of the event is where strings are read to. */
+	if (length > POLICY_EVENT_BYTES - POLICY_TEXT_END - 256)
+		return;
+	head = (void *)&memory->event[length];
+	head->slot = slot;
+	head->lacks = memory->value.lacks;
+	length += sizeof(*head);
+	for (__u32 i = 0; i < POLICY_NUMBERS && i < fixed / 8; i++)
+		if (i < policy_numbers_of(type))
+			*(__u64 *)&memory->event[length + i * 8] = memory->value.numbers[i];
+	length += policy_numbers_of(type) * 8;
+	if (policy_has_addresses(type)) {
+		__builtin_memcpy(&memory->event[length], memory->value.addresses, 32);
+		length += 32;
+	}
+	if (start > POLICY_TEXT_END)
+		return;
+	if (length + text > POLICY_EVENT_BYTES - POLICY_TEXT_END) {
+		text = 0;
+		head->lacks |= POLICY_CUT;
+	}
+	asm volatile("" : "+r"(text));
+	text &= 2 * POLICY_TEXT_END - 1;
+	if (text && text <= POLICY_TEXT_END)
+		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);
+	head->length = fixed + text;
+	if (head->lacks & POLICY_CUT)
+		memory->cuts++;
+	memory->length = length + text;
+	((struct policy_event *)memory->event)->values++;
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Tests of a value: each looks up the set of selectors whose filter holds, and takes all others of those that have such
+ * a filter out of `alive`. So a thousand selectors cost what one does, but for the words of their set.
+ *
+ * The trap: a filter says nothing of a value that could not be read, negated or not.
+ */
+#pragma once
+
+#include <policy/memory.h>
+
+/* Keeps the selectors in `bits`, those with a negated filter that are not in it, and those without such a filter. */
+static __always_inline void policy_keep(struct policy_memory *memory, __u32 test, const __u64 *bits)
+{
+	const __u64 *negated = bpf_map_lookup_elem(&policy_planes, &test);
+
+	if (!negated || !bits)
+		return;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->alive[i] &= (bits[i] ^ negated[i]) | negated[policy_words + i];
+}
+
+static __always_inline void policy_keep_unasked(struct policy_memory *memory, __u32 test)
+{
+	const __u64 *negated = bpf_map_lookup_elem(&policy_planes, &test);
+
+	if (!negated)
+		return;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->alive[i] &= negated[policy_words + i];
+}
+
+static __always_inline const __u64 *policy_or_none(const __u64 *bits)
+{
+	return bits ?: policy_mask(POLICY_MASK_NONE);
+}
+
+static __always_inline const __u64 *policy_in_set(__u32 test, __u64 number)
+{
+	struct policy_number_key key = {.test = test, .number = number};
+
+	return policy_or_none(bpf_map_lookup_elem(&policy_numbers, &key));
+}
+
+/* How many of the test's bounds are not above the number. `low` and `high` are in memory for the reason given in
+ * gadget/string.h. */
+static __always_inline const __u64 *policy_in_interval(struct policy_memory *memory,
+						       const volatile struct policy_test *test, __u64 number)
+{
+	__u32 first = test->first;
+	__u32 interval;
+
+	memory->low = 0;
+	memory->high = test->count;
+	for (int i = 0; i < 32; i++) {
+		__u64 low = memory->low;
+		__u64 high = memory->high;
+		__u32 middle = (low + high) / 2;
+		__u32 key = first + middle;
+		const __u64 *bound;
+
+		if (low >= high)
+			break;
+		bound = bpf_map_lookup_elem(&policy_bounds, &key);
+		if (!bound)
+			break;
+		if (*bound <= number)
+			memory->low = middle + 1;
+		else
+			memory->high = middle;
+	}
+	interval = test->first_interval + memory->low;
+	return bpf_map_lookup_elem(&policy_intervals, &interval);
+}
+
+static __always_inline const __u64 *policy_longest_prefix(struct policy_memory *memory)
+{
+	return policy_or_none(bpf_map_lookup_elem(&policy_prefixes, &memory->prefix));
+}
+
+static __always_inline const __u64 *policy_begins(struct policy_memory *memory, __u32 test)
+{
+	struct policy_prefix *prefix = &memory->prefix;
+	__u64 start = memory->value.start & (POLICY_TEXT_END * 2 - 1);
+
+	prefix->bits = 8 * (1 + POLICY_KEY_BYTES);
+	prefix->test = test;
+	if (start > POLICY_TEXT_END)
+		return NULL;
+	if (bpf_probe_read_kernel(prefix->data, POLICY_KEY_BYTES, &memory->text[start]))
+		return NULL;
+	return policy_longest_prefix(memory);
+}
+
+/* Read backwards, a text's end is its beginning. */
+static __always_inline const __u64 *policy_ends(struct policy_memory *memory, __u32 test)
+{
+	struct policy_prefix *prefix = &memory->prefix;
+	const char *end = &memory->text[POLICY_TEXT_END];
+
+	prefix->bits = 8 * (1 + POLICY_KEY_BYTES);
+	prefix->test = test;
+	for (int i = 0; i < POLICY_KEY_BYTES; i++)
+		prefix->data[i] = end[-1 - i];
+	return policy_longest_prefix(memory);
+}
+
+static __always_inline const __u64 *policy_in_network(struct policy_memory *memory, __u32 test, __u32 part)
+{
+	struct policy_prefix *prefix = &memory->prefix;
+
+	prefix->bits = 8 * (1 + 16);
+	prefix->test = test;
+	__builtin_memcpy(prefix->data, memory->value.addresses[part & 1], 16);
+	return policy_longest_prefix(memory);
+}
+
+static __always_inline void policy_find(struct policy_memory *memory, const __u64 *bits)
+{
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->found[i] |= bits[i];
+}
+
+static __always_inline void policy_find_none(struct policy_memory *memory)
+{
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->found[i] = 0;
+}
+
+struct policy_search {
+	struct policy_memory *memory;
+	__u64 number;
+	__u32 first;
+	__u32 class;
+};
+
+/* One place of a text at which one pattern may begin. */
+struct policy_place {
+	const struct policy_pattern *pattern;
+	struct policy_memory *memory;
+	__u64 start;
+	bool found;
+	bool ignores_case;
+};
+
+static __always_inline char policy_lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+}
+
+struct policy_letters {
+	const struct policy_pattern *pattern;
+	struct policy_memory *memory;
+	__u64 start;
+	bool differs;
+};
+
+static long policy_compare(__u32 index, struct policy_letters *letters)
+{
+	__u64 place = (letters->start + index) & (2 * POLICY_TEXT_END - 1);
+	char want, have;
+
+	if (index >= POLICY_PATTERN_BYTES)
+		return 1;
+	want = letters->pattern->text[index];
+	have = letters->memory->text[place];
+	/* `mask` 1: the pattern is in lower case, and the text's case does not count. */
+	letters->differs = want != (letters->pattern->mask ? policy_lower(have) : have);
+	return letters->differs;
+}
+
+static long policy_try_place(__u32 index, struct policy_place *place)
+{
+	struct policy_letters letters = {
+		.pattern = place->pattern, .memory = place->memory, .start = place->start + index};
+
+	if (letters.start + place->pattern->length > POLICY_TEXT_END)
+		return 1;
+	bpf_loop(place->pattern->length, policy_compare, &letters, 0);
+	place->found = !letters.differs;
+	return place->found;
+}
+
+static long policy_try_pattern(__u32 index, struct policy_search *search)
+{
+	__u32 key = search->first + index;
+	const struct policy_pattern *pattern = bpf_map_lookup_elem(&policy_patterns, &key);
+	bool holds;
+
+	if (!pattern)
+		return 1;
+	if (search->class == POLICY_MASK) {
+		holds = search->number & pattern->mask;
+	} else {
+		struct policy_place place = {
+			.pattern = pattern, .memory = search->memory, .start = search->memory->value.start};
+
+		bpf_loop(POLICY_TEXT_END, policy_try_place, &place, 0);
+		holds = place.found;
+	}
+	if (holds)
+		policy_find(search->memory, pattern->selectors);
+	return 0;
+}
+
+/* Those that match are collected in `found`. */
+static __always_inline const __u64 *policy_patterns_of(struct policy_memory *memory,
+						       const volatile struct policy_test *test, __u64 number)
+{
+	struct policy_search search = {
+		.memory = memory, .number = number, .first = test->first, .class = test->class};
+
+	policy_find_none(memory);
+	bpf_loop(test->count, policy_try_pattern, &search, 0);
+	return memory->found;
+}
+
+static __always_inline bool policy_is_address(const __u8 *address)
+{
+	/* All ones is none (gadget/address.h). */
+	return *(const __u64 *)address != ~0ULL;
+}
+
+/* Asks one test of the value just read. */
+static __always_inline void policy_test(struct policy_memory *memory, __u32 number_of_test)
+{
+	const volatile struct policy_test *test = &policy_tests[number_of_test];
+	const __u64 *bits = NULL;
+	__u32 part = test->part;
+	__u64 number = part < POLICY_NUMBERS ? memory->value.numbers[part] : 0;
+
+	if (memory->value.lacks & POLICY_UNREADABLE) {
+		policy_keep_unasked(memory, number_of_test);
+		return;
+	}
+	if (test->flags & POLICY_BIASED)
+		number ^= 1ULL << 63;
+	if (test->flags & POLICY_FILE_TYPE)
+		number &= 0170000;
+	switch (test->class) {
+	case POLICY_IN_SET:
+		bits = policy_in_set(number_of_test, number);
+		break;
+	case POLICY_IN_INTERVAL:
+		bits = policy_in_interval(memory, test, number);
+		break;
+	case POLICY_PREFIX:
+		bits = policy_begins(memory, number_of_test);
+		break;
+	case POLICY_POSTFIX:
+		if (!(memory->value.lacks & POLICY_CUT))
+			bits = policy_ends(memory, number_of_test);
+		break;
+	case POLICY_NETWORK:
+		if (policy_is_address(memory->value.addresses[part & 1]))
+			bits = policy_in_network(memory, number_of_test, part);
+		break;
+	case POLICY_MASK:
+	case POLICY_SUBSTRING:
+		bits = policy_patterns_of(memory, test, number);
+		break;
+	}
+	if (bits)
+		policy_keep(memory, number_of_test, bits);
+	else
+		policy_keep_unasked(memory, number_of_test);
+}
+
+static __always_inline bool policy_any_alive(struct policy_memory *memory)
+{
+	__u64 any = 0;
+
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		any |= memory->alive[i];
+	return any;
+}

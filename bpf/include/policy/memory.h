@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The maps of the engine, and the memory that one run of a program works in.
+ *
+ * Maps whose values are sets of selectors have their size set by the agent. Those named in agent/policy.py as shared
+ * are the same for all hooks. The trap: security modules' programs may be preempted by themselves, so memory is taken
+ * by slot (gadget/slots.h).
+ */
+#pragma once
+
+#include <gadget/output.h>
+#include <gadget/slots.h>
+#include <policy/config.h>
+
+/* Where texts end in their memory. */
+#define POLICY_TEXT_END 4096
+#define POLICY_KEY_BYTES 255
+#define POLICY_EVENT_BYTES 12288
+#define POLICY_NUMBERS 12
+#define POLICY_PATTERN_BYTES 256
+
+/* What a slot has been read to. */
+struct policy_value {
+	/* Those that the type has are set (policies/values.py has the meaning). */
+	__u64 numbers[POLICY_NUMBERS];
+	__u8 addresses[2][16];
+	/* Where the text begins; it ends at POLICY_TEXT_END, and there is a NUL before and behind it. */
+	__u64 start;
+	/* Why there is no value, or not all of it: enum policy_lack. */
+	__u64 lacks;
+};
+
+enum policy_lack {
+	POLICY_UNREADABLE = 1,
+	POLICY_CUT = 2,
+};
+
+struct policy_prefix {
+	__u32 bits;
+	__u8 test;
+	__u8 data[POLICY_KEY_BYTES];
+};
+
+struct policy_walk {
+	struct dentry *dentry;
+	struct mount *mount;
+	struct dentry *mount_root;
+	struct dentry *root;
+	struct mount *root_mount;
+};
+
+struct policy_memory {
+	/* Selectors that no filter has refused yet. */
+	__u64 alive[POLICY_WORDS];
+	/* Of each policy, the first of them. */
+	__u64 chosen[POLICY_WORDS];
+	__u64 found[POLICY_WORDS];
+	__u64 low;
+	__u64 high;
+	/* Bytes of the event so far. */
+	__u64 length;
+	__u64 cuts;
+	struct policy_value value;
+	struct policy_walk walk;
+	struct policy_prefix prefix;
+	char text[2 * POLICY_TEXT_END];
+	char event[POLICY_EVENT_BYTES];
+};
+
+GADGET_SLOTS(policy_memory, sizeof(struct policy_memory));
+
+/* A cgroup's profile: which policies apply there. Bit 31: a container's, which cgroups below it inherit. */
+#define POLICY_INHERITED 0x80000000
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u32);
+} policy_containers SEC(".maps");
+
+/* The selectors of each profile. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__uint(key_size, 4);
+	__uint(value_size, 8);
+} policy_profiles SEC(".maps");
+
+/* For each test two sets: selectors whose filter is negated, and selectors that have no such filter. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 16);
+} policy_planes SEC(".maps");
+
+/* Sets that a hook has once: enum policy_mask. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16);
+	__uint(key_size, 4);
+	__uint(value_size, 8);
+} policy_masks SEC(".maps");
+
+enum policy_mask {
+	/* The bit behind each policy's selectors, and all that are not used. */
+	POLICY_MASK_GUARD,
+	/* The first bit of each policy. */
+	POLICY_MASK_START,
+	POLICY_MASK_POST,
+	POLICY_MASK_OVERRIDE,
+	POLICY_MASK_SIGNAL,
+	POLICY_MASK_LIMIT,
+	/* Always empty. */
+	POLICY_MASK_NONE,
+};
+
+struct policy_number_key {
+	__u32 test;
+	__u32 unused;
+	__u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct policy_number_key));
+	__uint(value_size, 8);
+} policy_numbers SEC(".maps");
+
+/* Sorted numbers; `policy_intervals` has one set more than a test has bounds, for what lies before each and behind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 8);
+} policy_bounds SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, 8);
+} policy_intervals SEC(".maps");
+
+/* Beginnings of texts, of texts read backwards, and networks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct policy_prefix));
+	__uint(value_size, 8);
+} policy_prefixes SEC(".maps");
+
+/* What no table is for; looked at one by one. The set follows. */
+struct policy_pattern {
+	__u64 mask;
+	__u64 length;
+	char text[POLICY_PATTERN_BYTES];
+	__u64 selectors[];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, sizeof(struct policy_pattern) + 8);
+} policy_patterns SEC(".maps");
+
+/* What a selector does, by its bit. */
+struct policy_action {
+	__s32 error;
+	__u32 signal;
+	/* Rate limit; 0: none. */
+	__u64 interval;
+	/* Of the limit: 0 global, 1 by process, 2 by thread. */
+	__u32 scope;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct policy_action);
+} policy_actions SEC(".maps");
+
+struct policy_limit_key {
+	__u32 selector;
+	__u32 task;
+	__u64 values;
+};
+
+/* When a selector posted last. Of as many entries as are used most lately, so a flood can only make more events. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct policy_limit_key);
+	__type(value, __u64);
+} policy_posted SEC(".maps");
+
+/* Counted per CPU: enum policy_count. */
+enum policy_count {
+	POLICY_COUNT_RUNS,
+	POLICY_COUNT_OVERRIDDEN,
+	POLICY_COUNT_SIGNALLED,
+	POLICY_COUNT_LIMITED,
+	/* No memory was free, so no policy was asked. */
+	POLICY_COUNT_UNASKED,
+	POLICY_COUNTS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, POLICY_COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} policy_counts SEC(".maps");
+
+static __always_inline void policy_count(__u32 what)
+{
+	__u64 *count = bpf_map_lookup_elem(&policy_counts, &what);
+
+	if (count)
+		gadget_count(count, 1);
+}
+
+static __always_inline const __u64 *policy_mask(__u32 which)
+{
+	return bpf_map_lookup_elem(&policy_masks, &which);
+}

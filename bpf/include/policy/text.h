@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Texts as tests want them: written so that they end at POLICY_TEXT_END, with a NUL before and behind. Paths grow from
+ * there to the left, leaf first, as the kernel's own d_path() does it.
+ *
+ * The trap: the beginning is unknown to the verifier, so every use masks it.
+ */
+#pragma once
+
+#include <gadget/path.h>
+#include <policy/memory.h>
+
+#define POLICY_TEXT_MASK (POLICY_TEXT_END - 1)
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct qstr___counted {
+	struct {
+		__u32 len;
+	};
+};
+
+struct dentry___counted {
+	struct qstr___counted d_name;
+};
+
+#pragma clang attribute pop
+
+static __always_inline void policy_begin_text(struct policy_memory *memory)
+{
+	memory->value.start = POLICY_TEXT_END;
+	memory->text[POLICY_TEXT_END] = 0;
+}
+
+/* Puts a NUL before the text. Without room for it the text was cut. */
+static __always_inline void policy_end_text(struct policy_memory *memory)
+{
+	__u64 start = memory->value.start;
+
+	if (start)
+		memory->text[(start - 1) & POLICY_TEXT_MASK] = 0;
+}
+
+/* Writes a name and goes to its directory. */
+static __always_inline enum gadget_step policy_step_up(struct policy_memory *memory)
+{
+	struct policy_walk *walk = &memory->walk;
+	struct dentry *dentry = walk->dentry;
+	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+	__u64 length = BPF_CORE_READ((struct dentry___counted *)dentry, d_name.len) & 0xff;
+	__u64 start = memory->value.start;
+
+	if (!parent || parent == dentry)
+		return GADGET_STEP_NOWHERE;
+	/* One byte is left for the NUL. */
+	if (start < length + 2)
+		return GADGET_STEP_TOO_LONG;
+	start = (start - length - 1) & POLICY_TEXT_MASK;
+	memory->text[start] = '/';
+	if (bpf_probe_read_kernel(&memory->text[start + 1], length, BPF_CORE_READ(dentry, d_name.name)))
+		return GADGET_STEP_NOWHERE;
+	memory->value.start = start;
+	walk->dentry = parent;
+	return GADGET_STEP_ON;
+}
+
+static __always_inline enum gadget_step policy_step_across(struct policy_walk *walk)
+{
+	struct mount *mount = walk->mount;
+	struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+
+	if (above == mount)
+		return GADGET_STEP_TOP;
+	walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+	walk->mount = above;
+	walk->mount_root = BPF_CORE_READ(above, mnt.mnt_root);
+	return GADGET_STEP_ON;
+}
+
+/* With bpf_loop() the verifier looks at one step, not at all of them. */
+static long policy_step(__u32 index, struct policy_memory **context)
+{
+	struct policy_memory *memory = *context;
+	struct policy_walk *walk = &memory->walk;
+	enum gadget_step step;
+
+	if (walk->dentry == walk->root && walk->mount == walk->root_mount)
+		step = GADGET_STEP_TOP;
+	else if (walk->dentry == walk->mount_root)
+		step = policy_step_across(walk);
+	else
+		step = policy_step_up(memory);
+	memory->low = step;
+	return step != GADGET_STEP_ON;
+}
+
+static __always_inline void policy_walk(struct policy_memory *memory)
+{
+	struct policy_memory *context = memory;
+
+	policy_begin_text(memory);
+	memory->low = GADGET_STEP_ON;
+	bpf_loop(POLICY_TEXT_END / 2, policy_step, &context, 0);
+	if (memory->low == GADGET_STEP_NOWHERE)
+		memory->value.lacks = POLICY_UNREADABLE;
+	else if (memory->low != GADGET_STEP_TOP)
+		/* Its upper part lacks, so nobody knows how it begins. */
+		memory->value.lacks = POLICY_CUT | POLICY_UNREADABLE;
+	if (memory->value.start == POLICY_TEXT_END) {
+		memory->value.start = POLICY_TEXT_END - 1;
+		memory->text[POLICY_TEXT_END - 1] = '/';
+	}
+	policy_end_text(memory);
+}
+
+/* The path of `dentry` on `vfsmount`, as the current process sees it. */
+static __always_inline void policy_read_path(struct policy_memory *memory, struct vfsmount *vfsmount,
+					     struct dentry *dentry)
+{
+	struct policy_walk *walk = &memory->walk;
+	struct task_struct *task = gadget_task();
+
+	if (!dentry || !vfsmount) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	walk->root = gadget_read(task, fs, root.dentry);
+	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
+	walk->dentry = dentry;
+	walk->mount = gadget_mount_of(vfsmount);
+	walk->mount_root = BPF_CORE_READ(vfsmount, mnt_root);
+	policy_walk(memory);
+}
+
+/* The path of `dentry` in its file system: no mount is known. */
+static __always_inline void policy_read_dentry(struct policy_memory *memory, struct dentry *dentry)
+{
+	struct policy_walk *walk = &memory->walk;
+
+	if (!dentry) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	walk->dentry = dentry;
+	walk->mount_root = NULL;
+	walk->mount = NULL;
+	walk->root_mount = NULL;
+	walk->root = NULL;
+	policy_walk(memory);
+	/* The root of a file system is its own parent. */
+	if (memory->low == GADGET_STEP_NOWHERE && memory->value.lacks == POLICY_UNREADABLE)
+		memory->value.lacks = 0;
+}
+
+/* Moves `length` bytes at the end of the event to where tests want them. */
+static __always_inline void policy_place_text(struct policy_memory *memory, const char *from, __u64 length)
+{
+	__u64 start;
+
+	policy_begin_text(memory);
+	if (length >= POLICY_TEXT_END) {
+		length = POLICY_TEXT_END - 1;
+		memory->value.lacks = POLICY_CUT;
+	}
+	asm volatile("" : "+r"(length));
+	length &= POLICY_TEXT_MASK;
+	start = (POLICY_TEXT_END - length) & POLICY_TEXT_MASK;
+	if (length && bpf_probe_read_kernel(&memory->text[start], length, from))
+		memory->value.lacks = POLICY_UNREADABLE;
+	memory->value.start = POLICY_TEXT_END - length;
+	policy_end_text(memory);
+}
+
+/* A text that ends with a NUL. In memory of the kernel, or of the caller. */
+static __always_inline void policy_read_string(struct policy_memory *memory, const void *from, bool user)
+{
+	char *room = &memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
+	long read;
+
+	if (user)
+		read = gadget_read_user_string(room, POLICY_TEXT_END, from);
+	else
+		read = bpf_probe_read_kernel_str(room, POLICY_TEXT_END, from);
+	if (read <= 0) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	if (read == POLICY_TEXT_END)
+		memory->value.lacks = POLICY_CUT;
+	policy_place_text(memory, room, read - 1);
+}
+
+static __always_inline void policy_read_bytes(struct policy_memory *memory, const void *from, __u64 size, bool user)
+{
+	char *room = &memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
+	__u64 bytes = size;
+	long failed;
+
+	if (size >= POLICY_TEXT_END) {
+		bytes = POLICY_TEXT_END - 1;
+		memory->value.lacks = POLICY_CUT;
+	}
+	asm volatile("" : "+r"(bytes));
+	bytes &= POLICY_TEXT_MASK;
+	failed = user ? bpf_probe_read_user(room, bytes, from) : bpf_probe_read_kernel(room, bytes, from);
+	if (failed) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	policy_place_text(memory, room, bytes);
+}

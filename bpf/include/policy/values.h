@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Reads a slot: from where its source says, what its type means, into numbers, addresses and a text.
+ *
+ * What the numbers of each type are stands at its reader, and in kubectl_gadget/policies/values.py. The trap: all that
+ * a hook gets is a bare number to the verifier, so pointers are followed with bpf_probe_read_kernel(), which fails
+ * where a pointer leads nowhere.
+ */
+#pragma once
+
+#include <bpf/bpf_endian.h>
+
+#include <gadget/address.h>
+#include <gadget/path_at.h>
+#include <kernel/inode.h>
+#include <kernel/ptrace.h>
+#include <policy/text.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct linux_binprm___program {
+	struct file *file;
+	struct cred *cred;
+};
+
+struct kiocb {
+	struct file *ki_filp;
+	long long ki_pos;
+	int ki_flags;
+};
+
+struct user_namespace___described {
+	int level;
+	kuid_t owner;
+	kgid_t group;
+	struct {
+		unsigned int inum;
+	} ns;
+};
+
+struct cred___all {
+	kuid_t uid;
+	kgid_t gid;
+	kuid_t suid;
+	kgid_t sgid;
+	kuid_t euid;
+	kgid_t egid;
+	kuid_t fsuid;
+	kgid_t fsgid;
+	unsigned int securebits;
+	struct {
+		__u64 bits;
+	} cap_inheritable, cap_permitted, cap_effective;
+	struct user_namespace___described *user_ns;
+};
+
+struct inode___identified {
+	unsigned short i_mode;
+	struct super_block___device *i_sb;
+	unsigned long i_ino;
+};
+
+struct dentry___inode {
+	struct inode___identified *d_inode;
+};
+
+struct file___policy {
+	struct inode___identified *f_inode;
+	unsigned int f_flags;
+};
+
+struct sock___policy {
+	__u16 sk_protocol;
+	__u16 sk_type;
+	__u32 sk_mark;
+	__u32 sk_priority;
+	struct {
+		long long counter;
+	} sk_cookie___none;
+};
+
+struct module___policy {
+	char name[1];
+};
+
+struct net_device___policy {
+	char name[1];
+};
+
+struct bpf_map___policy {
+	__u32 map_type;
+	__u32 key_size;
+	__u32 value_size;
+	__u32 max_entries;
+	char name[1];
+};
+
+struct bpf_prog_aux___policy {
+	char name[1];
+};
+
+struct bpf_prog___policy {
+	enum bpf_prog_type type;
+	__u32 len;
+	struct bpf_prog_aux___policy *aux;
+};
+
+struct sk_buff___policy {
+	struct sock *sk;
+	unsigned int len;
+	__u16 network_header;
+	__u16 transport_header;
+	unsigned char *head;
+};
+
+struct ns_common___policy {
+	unsigned int inum;
+};
+
+struct uts_namespace___policy {
+	struct ns_common___policy ns;
+};
+
+struct ipc_namespace___policy {
+	struct ns_common___policy ns;
+};
+
+struct mnt_namespace___policy {
+	struct ns_common___policy ns;
+};
+
+struct pid_namespace___policy {
+	struct ns_common___policy ns;
+};
+
+struct net___policy {
+	struct ns_common___policy ns;
+};
+
+struct time_namespace___policy {
+	struct ns_common___policy ns;
+};
+
+struct cgroup_namespace___policy {
+	struct ns_common___policy ns;
+};
+
+struct nsproxy___policy {
+	struct uts_namespace___policy *uts_ns;
+	struct ipc_namespace___policy *ipc_ns;
+	struct mnt_namespace___policy *mnt_ns;
+	struct pid_namespace___policy *pid_ns_for_children;
+	struct net___policy *net_ns;
+	struct time_namespace___policy *time_ns;
+	struct time_namespace___policy *time_ns_for_children;
+	struct cgroup_namespace___policy *cgroup_ns;
+};
+
+struct upid___policy {
+	int nr;
+	struct pid_namespace___policy *ns;
+};
+
+struct pid___policy {
+	unsigned int level;
+	struct upid___policy numbers[1];
+};
+
+struct task_struct___policy {
+	struct nsproxy___policy *nsproxy;
+	const struct cred___all *cred;
+};
+
+#pragma clang attribute pop
+
+/* What a hook's program is given. */
+struct policy_context {
+	void *ctx;
+	/* Arguments come from the trampoline's helpers. */
+	bool is_trampoline;
+	/* `ctx` is a pt_regs: a kprobe, a uprobe. */
+	bool is_probe;
+};
+
+#if defined(__TARGET_ARCH_x86)
+#define POLICY_REGISTER(NAME) __builtin_offsetof(struct policy_registers, NAME)
+/* arch/x86/include/uapi/asm/ptrace.h: part of the ABI. */
+struct policy_registers {
+	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
+static const __u16 policy_parameters[6] = {POLICY_REGISTER(di), POLICY_REGISTER(si), POLICY_REGISTER(dx),
+					   POLICY_REGISTER(cx), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
+static const __u16 policy_call_parameters[6] = {POLICY_REGISTER(di),  POLICY_REGISTER(si), POLICY_REGISTER(dx),
+						POLICY_REGISTER(r10), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
+#define POLICY_RESULT POLICY_REGISTER(ax)
+#else
+static const __u16 policy_parameters[6] = {0, 8, 16, 24, 32, 40};
+/* orig_x0, since x0 is the result's place as well. */
+static const __u16 policy_call_parameters[6] = {34 * 8 - 8, 8, 16, 24, 32, 40};
+#define POLICY_RESULT 0
+#endif
+
+static __always_inline __u64 policy_load(const void *from)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), from);
+	return value;
+}
+
+/* A function's, or a raw tracepoint's, argument as it is. */
+static __always_inline __u64 policy_argument(const struct policy_context *context, __u32 index)
+{
+	__u64 value = 0;
+
+	if (context->is_trampoline)
+		bpf_get_func_arg(context->ctx, index, &value);
+	else if (!context->is_probe)
+		value = policy_load(context->ctx + index * 8);
+	else if (index < 6)
+		value = policy_load(context->ctx + policy_parameters[index]);
+	return value;
+}
+
+static __always_inline __u64 policy_result(const struct policy_context *context)
+{
+	__u64 value = 0;
+
+	if (context->is_trampoline)
+		bpf_get_func_ret(context->ctx, &value);
+	else if (context->is_probe)
+		value = policy_load(context->ctx + POLICY_RESULT);
+	return value;
+}
+
+/* As the slot says, along its steps; not yet cut to its size. */
+static __always_inline __u64 policy_raw(const struct policy_context *context, const volatile struct policy_slot *slot,
+					__u32 index)
+{
+	__u64 value = 0;
+
+	switch (slot->source) {
+	case POLICY_ARGUMENT:
+		value = policy_argument(context, index);
+		break;
+	case POLICY_SYSCALL_ARGUMENT:
+		if (index < 6)
+			value = policy_load((void *)policy_argument(context, 0) + policy_call_parameters[index]);
+		break;
+	case POLICY_CONTEXT:
+		value = policy_load(context->ctx + index);
+		break;
+	case POLICY_RETURN:
+		value = policy_result(context);
+		break;
+	case POLICY_TASK:
+		value = (__u64)bpf_get_current_task();
+		break;
+	}
+	for (__u32 i = 0; i < POLICY_STEPS; i++) {
+		if (i >= slot->steps)
+			break;
+		value += slot->step[i];
+		if (i + 1 < slot->steps || !(slot->flags & POLICY_EMBEDDED))
+			value = policy_load((void *)value);
+	}
+	return value;
+}
+
+static __always_inline void policy_read_number(struct policy_value *value, const volatile struct policy_slot *slot,
+					       __u64 raw)
+{
+	__u32 unused = 64 - 8 * slot->size;
+
+	if (slot->flags & POLICY_SIGNED)
+		value->numbers[0] = (__s64)(raw << unused) >> unused;
+	else
+		value->numbers[0] = raw << unused >> unused;
+}
+
+/* Numbers: mode, inode, device. */
+static __always_inline void policy_read_inode(struct policy_value *value, struct inode___identified *inode)
+{
+	value->numbers[0] = BPF_CORE_READ(inode, i_mode);
+	value->numbers[1] = BPF_CORE_READ(inode, i_ino);
+	value->numbers[2] = BPF_CORE_READ(inode, i_sb, s_dev);
+}
+
+/* Numbers as above, and the flags. */
+static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file)
+{
+	struct file___policy *described = (void *)file;
+
+	if (!file) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	policy_read_inode(&memory->value, BPF_CORE_READ(described, f_inode));
+	memory->value.numbers[3] = BPF_CORE_READ(described, f_flags);
+	policy_read_path(memory, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry));
+}
+
+/* Numbers: source port, destination port, protocol, family, state, type, mark, priority. Addresses: both. */
+static __always_inline void policy_read_sock(struct policy_value *value, struct sock *sk)
+{
+	struct sock___policy *described = (void *)sk;
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	if (!sk) {
+		value->lacks = POLICY_UNREADABLE;
+		return;
+	}
+	value->numbers[3] = family;
+	value->numbers[2] = BPF_CORE_READ(described, sk_protocol);
+	value->numbers[4] = BPF_CORE_READ(sk, __sk_common.skc_state);
+	value->numbers[5] = BPF_CORE_READ(described, sk_type);
+	value->numbers[6] = BPF_CORE_READ(described, sk_mark);
+	value->numbers[7] = BPF_CORE_READ(described, sk_priority);
+	if (family != AF_INET && family != AF_INET6)
+		return;
+	value->numbers[0] = BPF_CORE_READ(sk, __sk_common.skc_num);
+	value->numbers[1] = gadget_remote_port(sk);
+	gadget_local_ip(value->addresses[0], sk);
+	gadget_remote_ip(value->addresses[1], sk);
+}
+
+/* As a socket's; what is there is the destination. The text is a Unix socket's name. */
+static __always_inline void policy_read_sockaddr(struct policy_memory *memory, const void *address, bool user)
+{
+	struct policy_value *value = &memory->value;
+	__u16 family = 0;
+	__u16 port = 0;
+
+	if (user ? bpf_probe_read_user(&family, sizeof(family), address)
+		 : bpf_probe_read_kernel(&family, sizeof(family), address)) {
+		value->lacks = POLICY_UNREADABLE;
+		return;
+	}
+	value->numbers[3] = family;
+	if (family == 1) {
+		policy_read_string(memory, address + sizeof(family), user);
+		return;
+	}
+	if (gadget_read_address(value->addresses[1], &port, address, user))
+		value->numbers[1] = port;
+}
+
+/* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. */
+static __always_inline void policy_read_cred(struct policy_value *value, const struct cred___all *cred)
+{
+	if (!cred) {
+		value->lacks = POLICY_UNREADABLE;
+		return;
+	}
+	value->numbers[0] = BPF_CORE_READ(cred, uid.val);
+	value->numbers[1] = BPF_CORE_READ(cred, gid.val);
+	value->numbers[2] = BPF_CORE_READ(cred, suid.val);
+	value->numbers[3] = BPF_CORE_READ(cred, sgid.val);
+	value->numbers[4] = BPF_CORE_READ(cred, euid.val);
+	value->numbers[5] = BPF_CORE_READ(cred, egid.val);
+	value->numbers[6] = BPF_CORE_READ(cred, fsuid.val);
+	value->numbers[7] = BPF_CORE_READ(cred, fsgid.val);
+	value->numbers[8] = BPF_CORE_READ(cred, cap_permitted.bits);
+	value->numbers[9] = BPF_CORE_READ(cred, cap_effective.bits);
+	value->numbers[10] = BPF_CORE_READ(cred, cap_inheritable.bits);
+	value->numbers[11] = BPF_CORE_READ(cred, user_ns, ns.inum);
+}
+
+/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user. */
+static __always_inline void policy_read_namespaces(struct policy_value *value)
+{
+	struct task_struct___policy *task = (void *)bpf_get_current_task();
+	struct nsproxy___policy *all = BPF_CORE_READ(task, nsproxy);
+	struct pid *pid = BPF_CORE_READ((struct task_struct *)task, thread_pid);
+	const struct upid *own =
+		(void *)&pid->numbers + BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
+
+	value->numbers[0] = BPF_CORE_READ(all, uts_ns, ns.inum);
+	value->numbers[1] = BPF_CORE_READ(all, ipc_ns, ns.inum);
+	value->numbers[2] = BPF_CORE_READ(all, mnt_ns, ns.inum);
+	value->numbers[3] = BPF_CORE_READ((struct upid___policy *)own, ns, ns.inum);
+	value->numbers[4] = BPF_CORE_READ(all, pid_ns_for_children, ns.inum);
+	value->numbers[5] = BPF_CORE_READ(all, net_ns, ns.inum);
+	if (bpf_core_field_exists(all->time_ns)) {
+		value->numbers[6] = BPF_CORE_READ(all, time_ns, ns.inum);
+		value->numbers[7] = BPF_CORE_READ(all, time_ns_for_children, ns.inum);
+	}
+	value->numbers[8] = BPF_CORE_READ(all, cgroup_ns, ns.inum);
+	value->numbers[9] = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+}
+
+/* A packet of IPv4 or IPv6, as a socket's numbers. */
+static __always_inline void policy_read_packet(struct policy_value *value, const struct sk_buff___policy *skb)
+{
+	const __u8 *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
+	const __u8 *transport = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
+	__u8 version = 0;
+	__be16 ports[2] = {};
+
+	bpf_probe_read_kernel(&version, 1, network);
+	version >>= 4;
+	if (version == 4) {
+		__be32 v4[2] = {};
+		__u8 protocol = 0;
+
+		bpf_probe_read_kernel(v4, sizeof(v4), network + 12);
+		bpf_probe_read_kernel(&protocol, 1, network + 9);
+		gadget_ip_from_v4(value->addresses[0], v4[0]);
+		gadget_ip_from_v4(value->addresses[1], v4[1]);
+		value->numbers[2] = protocol;
+		value->numbers[3] = AF_INET;
+	} else if (version == 6) {
+		__u8 protocol = 0;
+
+		bpf_probe_read_kernel(value->addresses[0], 16, network + 8);
+		bpf_probe_read_kernel(value->addresses[1], 16, network + 24);
+		bpf_probe_read_kernel(&protocol, 1, network + 6);
+		value->numbers[2] = protocol;
+		value->numbers[3] = AF_INET6;
+	} else {
+		value->lacks = POLICY_UNREADABLE;
+		return;
+	}
+	bpf_probe_read_kernel(ports, sizeof(ports), transport);
+	value->numbers[0] = bpf_ntohs(ports[0]);
+	value->numbers[1] = bpf_ntohs(ports[1]);
+}
+
+static __always_inline void policy_read_binary(struct policy_memory *memory, struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	struct file *file = BPF_CORE_READ(mm, exe_file);
+
+	if (mm)
+		policy_read_file(memory, file);
+	else
+		memory->value.lacks = POLICY_UNREADABLE;
+}
+
+/* Fills memory->value. */
+static __always_inline void policy_read(struct policy_memory *memory, const struct policy_context *context,
+					const volatile struct policy_slot *slot)
+{
+	struct policy_value *value = &memory->value;
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 raw = slot->type < POLICY_PID ? policy_raw(context, slot, slot->index) : 0;
+	bool user = slot->flags & POLICY_USER;
+
+	value->lacks = 0;
+	value->start = POLICY_TEXT_END;
+	if (slot->type != POLICY_NUMBER) {
+		__builtin_memset(value->numbers, 0, sizeof(value->numbers));
+		__builtin_memset(value->addresses, 0xff, sizeof(value->addresses));
+	}
+	switch (slot->type) {
+	case POLICY_NUMBER:
+		policy_read_number(value, slot, raw);
+		break;
+	case POLICY_STRING:
+		policy_read_string(memory, (void *)raw, user);
+		break;
+	case POLICY_BUFFER:
+		policy_read_bytes(memory, (void *)raw, policy_raw(context, slot, slot->size_index), user);
+		break;
+	case POLICY_FILE:
+		policy_read_file(memory, (void *)raw);
+		break;
+	case POLICY_FD:
+		policy_read_file(memory, gadget_file_of((__s32)raw));
+		value->numbers[4] = (__s32)raw;
+		break;
+	case POLICY_KIOCB:
+		policy_read_file(memory, BPF_CORE_READ((struct kiocb *)raw, ki_filp));
+		break;
+	case POLICY_PATH:
+		if (raw) {
+			const struct path *path = (void *)raw;
+			struct dentry *dentry = BPF_CORE_READ(path, dentry);
+
+			policy_read_inode(value, BPF_CORE_READ((struct dentry___inode *)dentry, d_inode));
+			policy_read_path(memory, BPF_CORE_READ(path, mnt), dentry);
+		} else {
+			value->lacks = POLICY_UNREADABLE;
+		}
+		break;
+	case POLICY_DENTRY:
+		policy_read_inode(value, BPF_CORE_READ((struct dentry___inode *)raw, d_inode));
+		policy_read_dentry(memory, (void *)raw);
+		break;
+	case POLICY_BINPRM:
+		policy_read_file(memory, BPF_CORE_READ((struct linux_binprm___program *)raw, file));
+		break;
+	case POLICY_SOCK:
+		policy_read_sock(value, (void *)raw);
+		break;
+	case POLICY_SOCKET:
+		policy_read_sock(value, BPF_CORE_READ((struct socket *)raw, sk));
+		break;
+	case POLICY_SOCKADDR:
+		policy_read_sockaddr(memory, (void *)raw, user);
+		break;
+	case POLICY_CRED:
+		policy_read_cred(value, (void *)raw);
+		break;
+	case POLICY_USER_NAMESPACE: {
+		struct user_namespace___described *namespace = (void *)raw;
+
+		value->numbers[0] = BPF_CORE_READ(namespace, level);
+		value->numbers[1] = BPF_CORE_READ(namespace, owner.val);
+		value->numbers[2] = BPF_CORE_READ(namespace, group.val);
+		value->numbers[3] = BPF_CORE_READ(namespace, ns.inum);
+		break;
+	}
+	case POLICY_MODULE:
+		policy_read_string(memory, ((struct module___policy *)raw)->name, false);
+		break;
+	case POLICY_NET_DEVICE:
+		policy_read_string(memory, ((struct net_device___policy *)raw)->name, false);
+		break;
+	case POLICY_BPF_MAP: {
+		struct bpf_map___policy *map = (void *)raw;
+
+		value->numbers[0] = BPF_CORE_READ(map, map_type);
+		value->numbers[1] = BPF_CORE_READ(map, key_size);
+		value->numbers[2] = BPF_CORE_READ(map, value_size);
+		value->numbers[3] = BPF_CORE_READ(map, max_entries);
+		policy_read_string(memory, map->name, false);
+		break;
+	}
+	case POLICY_BPF_PROGRAM: {
+		struct bpf_prog___policy *program = (void *)raw;
+
+		value->numbers[0] = BPF_CORE_READ(program, type);
+		value->numbers[1] = BPF_CORE_READ(program, len);
+		policy_read_string(memory, BPF_CORE_READ(program, aux)->name, false);
+		break;
+	}
+	case POLICY_SKB:
+		policy_read_packet(value, (void *)raw);
+		break;
+	case POLICY_CAPABILITY_SET:
+		value->numbers[0] = raw ? policy_load((void *)raw) : 0;
+		value->lacks = raw ? 0 : POLICY_UNREADABLE;
+		break;
+	case POLICY_PID:
+		/* Numbers: on the node, and in its own namespace, 0 when that is the node's. */
+		value->numbers[0] = gadget_node_pid(gadget_task());
+		value->numbers[1] = gadget_own_pid(gadget_task(), 0);
+		break;
+	case POLICY_BINARY:
+		policy_read_binary(memory, task);
+		break;
+	case POLICY_PARENT_BINARY:
+		policy_read_binary(memory, BPF_CORE_READ(task, real_parent));
+		break;
+	case POLICY_NAMESPACES:
+		policy_read_namespaces(value);
+		break;
+	case POLICY_CAPABILITIES:
+		policy_read_cred(value, BPF_CORE_READ((struct task_struct___policy *)task, cred));
+		break;
+	}
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * The engine of policies: one program for each hook, whatever the number of policies there. The object is loaded once
+ * for each hook, with the hook's tables; emits one `struct policy_event` for a call that some selector posts.
+ *
+ * Hooks: whatever the agent attaches one of the programs to. The trap: a program that may deny (lsm, fmod_ret) has to
+ * return 0 on every way on which no policy says otherwise.
+ */
+#include <policy/decide.h>
+#include <policy/match.h>
+#include <policy/values.h>
+
+/* For a cgroup that the agent has not told of: the profile of the nearest container above it; 0: of what is unknown. */
+static __always_inline __u32 policy_inherited_profile(void)
+{
+	bool on_this_node = !gadget_node_cgroup;
+	__u32 nearest = 0;
+
+	for (int level = 0; level < GADGET_CGROUP_LEVELS; level++) {
+		__u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
+		const __u32 *profile;
+
+		if (!ancestor)
+			break;
+		on_this_node |= ancestor == gadget_node_cgroup;
+		profile = bpf_map_lookup_elem(&policy_containers, &ancestor);
+		if (profile && *profile & POLICY_INHERITED)
+			nearest = *profile & ~POLICY_INHERITED;
+	}
+	/* No profile has this number. */
+	return on_this_node ? nearest : ~0U;
+}
+
+/* The selectors of the policies that apply to the current cgroup. */
+static __always_inline const __u64 *policy_applicable(__u64 cgroup)
+{
+	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
+	__u32 profile = known ? *known & ~POLICY_INHERITED : policy_inherited_profile();
+
+	return bpf_map_lookup_elem(&policy_profiles, &profile);
+}
+
+/* Reads what the hook has to read and asks all tests. False: no selector is left. */
+static __always_inline bool policy_ask(struct policy_memory *memory, const struct policy_context *context)
+{
+	for (__u32 i = 0; i < POLICY_SLOTS; i++) {
+		const volatile struct policy_slot *slot = &policy_slots[i];
+
+		if (i >= policy_slot_count)
+			break;
+		policy_read(memory, context, slot);
+		for (__u32 test = 0; test < POLICY_TESTS; test++) {
+			if (test >= slot->tests || slot->first_test + test >= POLICY_TESTS)
+				break;
+			policy_test(memory, slot->first_test + test);
+		}
+		if (slot->tests && !policy_any_alive(memory))
+			return false;
+		if (!(slot->flags & POLICY_UNSENT))
+			policy_append(memory, i, slot->type);
+	}
+	return true;
+}
+
+/* Carries out what the policies say. What the call is to return. */
+static __always_inline __s32 policy_run(const struct policy_context *context)
+{
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	const __u64 *selectors = policy_applicable(cgroup);
+	struct policy_memory *memory;
+	struct policy_event *event;
+	__u32 signal = 0;
+	__s32 verdict = 0;
+
+	if (!selectors)
+		return 0;
+	policy_count(POLICY_COUNT_RUNS);
+	memory = gadget_take_slot(&policy_memory);
+	if (!memory) {
+		policy_count(POLICY_COUNT_UNASKED);
+		return 0;
+	}
+	event = (void *)memory->event;
+	event->values = 0;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->alive[i] = selectors[i];
+	memory->length = sizeof(*event) + policy_words * 8;
+	memory->cuts = 0;
+	if (policy_ask(memory, context)) {
+		policy_choose(memory);
+		if (policy_overrides)
+			verdict = policy_verdict(memory);
+		if (policy_signals)
+			signal = policy_signal(memory);
+		if (policy_posts(memory))
+			policy_post(memory, cgroup, verdict, signal);
+	}
+	gadget_give_back(memory);
+	/* The kernel's range of errors, which the verifier asks of a security module's program (6.12). */
+	if (verdict < -4095 || verdict > 0)
+		return 0;
+	return verdict;
+}
+
+SEC("?lsm")
+int on_lsm(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+
+	return policy_run(&context);
+}
+
+SEC("?fmod_ret")
+int on_fmod_ret(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+
+	return policy_run(&context);
+}
+
+SEC("?fentry")
+int on_fentry(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+
+	policy_run(&context);
+	return 0;
+}
+
+SEC("?fexit")
+int on_fexit(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+
+	policy_run(&context);
+	return 0;
+}
+
+SEC("?kprobe")
+int on_kprobe(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_probe = true};
+
+	policy_run(&context);
+	return 0;
+}
+
+/* On functions of the kernel's list for error injection, where it was built with CONFIG_BPF_KPROBE_OVERRIDE. */
+SEC("?kprobe")
+int on_kprobe_override(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	__s32 verdict = policy_run(&context);
+
+	if (verdict)
+		bpf_override_return(ctx, verdict);
+	return 0;
+}
+
+SEC("?raw_tp")
+int on_raw_tracepoint(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx};
+
+	policy_run(&context);
+	return 0;
+}
+
+SEC("?tracepoint")
+int on_tracepoint(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx};
+
+	policy_run(&context);
+	return 0;
+}
+
+SEC("?uprobe")
+int on_uprobe(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_probe = true};
+
+	policy_run(&context);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

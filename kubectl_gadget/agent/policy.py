@@ -1,0 +1,292 @@
+"""The engine of policies on a node: bpf/policy.bpf.c, loaded once for each hook with the hook's tables.
+
+It knows no policies, only programs, where they go, constants, and entries of maps (docs/protocol.md, "Policies"). To a
+session it looks like a gadget. The trap: the maps in SHARED belong to the object that was loaded first, so objects are
+closed together; and nothing is attached before all is loaded, so that no policy is in force by half.
+"""
+
+import base64
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kubectl_gadget.agent import btf, counters, libbpf, probe, refusal
+from kubectl_gadget.agent.answer import Answer
+from kubectl_gadget.agent.counters import CpuCounters
+from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes, variable_bytes
+from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.agent.scopes import Scopes
+from kubectl_gadget.errors import AgentError
+
+SHARED = ("gadget_events", "gadget_cpus", "policy_containers", "policy_memory")
+COUNTS = ("runs", "overridden", "signalled", "limited", "unasked")
+"""enum policy_count."""
+_INHERITED = 1 << 31
+_SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
+_SETS |= {"policy_prefixes": 1}
+"""Maps whose values are that many sets of selectors."""
+_PATTERN_BYTES = 272
+"""Of struct policy_pattern without its set."""
+
+
+class PolicyHook:
+    """One hook: the first of its ways that this kernel takes. Raises AgentError when there is none."""
+
+    def __init__(self, spec: dict[str, Any], prepare: Callable[[BpfObject], None]) -> None:
+        self.name: str = spec["name"]
+        self.words: int = spec["words"]
+        self.selectors: list[int] = spec["selectors"]
+        self.skipped: list[dict[str, str]] = []
+        self.way: dict[str, Any] = {}
+        self._spec = spec
+        self._prepare = prepare
+        self._object: BpfObject | None = None
+
+    @property
+    def object(self) -> BpfObject:
+        if self._object is None:
+            raise AgentError(f"{self.name} is not loaded")
+        return self._object
+
+    @property
+    def hook(self) -> str:
+        """As STARTED names it: "lsm/file_open"."""
+        return f"{self.way['kind']}/{self.way['target']}"
+
+    def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
+        """Loads and fills the tables; `loaded` is an object that was before. False: left out, since it is optional."""
+        for way in self._spec["ways"]:
+            try:
+                self._check(way)
+                self._try(way, elf, loaded)
+            except (AgentError, Failure) as refused:
+                why = str(refused) if isinstance(refused, AgentError) else refusal.reason(refused)[0]
+                self.skipped.append({"program": f"{way['kind']}/{way['target']}", "why": why})
+            else:
+                self.way = way
+                return True
+        if self._spec.get("optional"):
+            return False
+        tried = "\n".join(f"  {skip['program']}: {skip['why']}" for skip in self.skipped)
+        raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._spec.get("remedy"))
+
+    def _check(self, way: dict[str, Any]) -> None:
+        """What the kernel would not refuse and yet not do."""
+        if way["kind"] == "lsm" and probe.bpf_lsm() is not True:
+            raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
+        like = way.get("like")
+        if like is None:
+            return
+        theirs, ours = btf.kernel().prototype(like), btf.kernel().prototype(f"bpf_lsm_{way['target']}")
+        if theirs is None or ours is None:
+            raise AgentError(f"the kernel has no {like if theirs is None else 'such hook'}")
+        if theirs != ours:
+            raise AgentError(f"its arguments are not those of {like}")
+
+    def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
+        object = BpfObject(elf, "policy", [way["program"]])
+        try:
+            variables = self._spec["globals"]
+            for name, value in (self._spec["variables"] | way.get("variables", {})).items():
+                place = variables[name]
+                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+            self._prepare(object)
+            for name in SHARED:
+                if loaded is not None:
+                    _map(object, name).reuse(_map(loaded, name).fd)
+            tables = {name: base64.b64decode(text) for name, text in self._spec["tables"].items()}
+            self._resize(object, tables)
+            if way["kind"] in ("lsm", "fmod_ret", "fentry", "fexit"):
+                object.aim(way["program"], way["target"])
+            object.load()
+            for name, entries in tables.items():
+                self._fill(object, name, entries)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            object.close()
+            raise AgentError(f"RUN's policies are not as docs/protocol.md says: {error!r}") from error
+        except BaseException:
+            object.close()
+            raise
+        self._object = object
+
+    def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
+        for name, sets in _SETS.items():
+            _map(object, name).resize_values(8 * sets * self.words)
+        _map(object, "policy_patterns").resize_values(_PATTERN_BYTES + 8 * self.words)
+        for name, entries in tables.items():
+            map = _map(object, name)
+            map.resize(max(1, len(entries) // (map.key_size + map.value_size)))
+        if entries := int(self._spec.get("limited", 0)):
+            _map(object, "policy_posted").resize(entries)
+
+    def _fill(self, object: BpfObject, name: str, entries: bytes) -> None:
+        map = _map(object, name)
+        size = map.key_size + map.value_size
+        if len(entries) % size:
+            raise AgentError(f"{self.name}: the table {name} has {len(entries)} bytes, no multiple of {size}")
+        for start in range(0, len(entries), size):
+            middle = start + map.key_size
+            map.put(entries[start:middle], entries[middle : start + size])
+
+    def set_profile(self, number: int, policies: Iterable[int]) -> None:
+        """Lets a profile have the selectors of these policies."""
+        wanted = set(policies)
+        bits = sum(1 << place for place, policy in enumerate(self.selectors) if policy in wanted)
+        if bits:
+            _map(self.object, "policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
+
+    def attach(self) -> None:
+        object, way = self.object, self.way
+        match way["kind"]:
+            case "kprobe":
+                object.attach_kprobe(way["program"], way["target"])
+            case "tracepoint":
+                object.attach_tracepoint(way["program"], *way["target"].split("/", 1))
+            case "raw_tracepoint":
+                object.attach_raw_tracepoint(way["program"], way["target"])
+            case _:
+                object.attach(way["program"])
+
+    def counts(self) -> dict[str, int]:
+        """Since the start, by COUNTS."""
+        map = _map(self.object, "policy_counts")
+        return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS)}
+
+
+class Policies:
+    """All hooks of a session. `spec` is RUN's gadget of the kind `policy`."""
+
+    def __init__(self, index: int, spec: dict[str, Any], elf: bytes, node: dict[str, int], containers_fd: int) -> None:
+        self.index = index
+        self.name: str = spec["name"]
+        self.sequence = 0
+        self.warnings: list[str] = []
+        self.answer: Answer | None = None
+        self.wanted_cgroup: Callable[[str], bool] = lambda path: True
+        self.ring: Ring
+        self.counters: CpuCounters
+        self.ring_fd = -1
+        self._spec = spec
+        self._elf = elf
+        self._node = node
+        self._containers_fd = containers_fd
+        self._hooks: list[PolicyHook] = []
+        self._scopes = Scopes(spec["scopes"])
+        self._profiles: dict[tuple[int, ...], int] = {}
+
+    def start(self) -> None:
+        """Loads everything, then attaches everything. Raises AgentError."""
+        try:
+            for spec in self._spec["hooks"]:
+                hook = PolicyHook(spec | {"globals": self._spec["globals"]}, self._prepare)
+                loaded = self._hooks[0].object if self._hooks else None
+                if hook.load(self._elf, loaded):
+                    self._hooks.append(hook)
+                else:
+                    self.warnings.append(f"{hook.name} is left out: {hook.skipped[-1]['why']}")
+            if not self._hooks:
+                raise AgentError("none of the policies' hooks exists on this node")
+            self._open_ring(self._hooks[0].object)
+            self._profile(self._scopes.of_unknown())
+        except BaseException:
+            self._close_hooks()
+            raise
+        self._elf = b""
+
+    def attach(self) -> None:
+        """To be called when all cgroups have been told."""
+        for hook in self._hooks:
+            try:
+                hook.attach()
+            except Failure as failure:
+                self._close_hooks()
+                raise refusal.refused(f"{hook.name} by {hook.hook}", failure) from None
+
+    def tell(self, cgroup: int, container: Container | None) -> None:
+        """Whose a cgroup is: None, the host's."""
+        profile = self._profile(self._scopes.of(container))
+        value = profile | (_INHERITED if container else 0)
+        key = struct.pack("<Q", cgroup)
+        _map(self._hooks[0].object, "policy_containers").put(key, struct.pack("<I", value))
+
+    def forget(self, cgroup: int) -> None:
+        _map(self._hooks[0].object, "policy_containers").remove(struct.pack("<Q", cgroup))
+
+    def set_scopes(self, scopes: list[dict[str, Any]]) -> None:
+        """Others than before. Every cgroup has to be told again."""
+        self._scopes = Scopes(scopes)
+
+    def started(self) -> dict[str, Any]:
+        programs = [
+            {"chosen": [hook.way["program"]], "hooks": [hook.hook], "skipped": hook.skipped, "method": hook.way["method"]}
+            for hook in self._hooks
+        ]
+        return {"name": self.name, "programs": programs}
+
+    def stats(self) -> dict[str, Any]:
+        cpus = self.counters
+        hooks = {f"{hook.name} by {hook.hook}": hook.counts() for hook in self._hooks}
+        lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
+        return {
+            "events": cpus.total(counters.EVENTS),
+            "bytes": cpus.total(counters.BYTES),
+            "lost": {cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
+            "cut_strings": cpus.total(counters.CUT_STRINGS),
+            "hooks": hooks,
+        }
+
+    def turn(self) -> list[str]:
+        return []
+
+    def detach(self) -> None:
+        for hook in self._hooks:
+            hook.object.detach()
+
+    def close(self) -> None:
+        self.ring.close()
+        self.counters.close()
+        self._close_hooks()
+
+    def _close_hooks(self) -> None:
+        for hook in self._hooks:
+            hook.object.detach()
+        for hook in reversed(self._hooks):
+            hook.object.close()
+        self._hooks.clear()
+
+    def _prepare(self, object: BpfObject) -> None:
+        size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
+        variables = self._spec["globals"]
+        node = self._node | {"gadget_ring_wake_bytes": size // 4}
+        for name, value in (self._spec.get("parameters", {}) | node).items():
+            if name in variables:
+                place = variables[name]
+                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+        _map(object, "gadget_events").resize(size)
+        _map(object, "gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
+        _map(object, "gadget_containers").reuse(self._containers_fd)
+
+    def _open_ring(self, object: BpfObject) -> None:
+        events, cpus = _map(object, "gadget_events"), _map(object, "gadget_cpus")
+        self.counters = CpuCounters(cpus.fd, cpus.entries)
+        self.ring = open_ring(events.fd, events.entries, self.counters)
+        self.ring_fd = events.fd
+
+    def _profile(self, policies: tuple[int, ...]) -> int:
+        """Its number; 0 is that of cgroups that nobody knows yet, which came first."""
+        number = self._profiles.get(policies)
+        if number is None:
+            number = self._profiles[policies] = len(self._profiles)
+            for hook in self._hooks:
+                hook.set_profile(number, policies)
+        return number
+
+
+def _map(object: BpfObject, name: str) -> Any:
+    map = object.map(name)
+    if map is None:
+        raise AgentError(f"the policies' object has no map {name}", "update the client or the agents")
+    return map

@@ -1,0 +1,169 @@
+"""What the engine reads at a hook: slots, as `struct policy_slot` of bpf/include/policy/config.h has them.
+
+A slot is a value of one type from one place. Arguments of several policies that are the same are one slot. The trap:
+types, sources and flags are numbers that the C shares; a test compares them with the object's BTF.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.model import Argument, Place
+
+MOST_SLOTS, MOST_STEPS = 24, 6
+
+
+class Type(IntEnum):
+    """enum policy_type."""
+
+    NUMBER = 1
+    STRING = 2
+    BUFFER = 3
+    FILE = 4
+    PATH = 5
+    FD = 6
+    DENTRY = 7
+    BINPRM = 8
+    SOCK = 9
+    SOCKET = 10
+    SOCKADDR = 11
+    CRED = 12
+    KIOCB = 13
+    USER_NAMESPACE = 14
+    MODULE = 15
+    BPF_MAP = 16
+    BPF_PROGRAM = 17
+    NET_DEVICE = 18
+    SKB = 19
+    CAPABILITY_SET = 20
+    PID = 21
+    BINARY = 22
+    PARENT_BINARY = 23
+    NAMESPACES = 24
+    CAPABILITIES = 25
+
+
+class Source(IntEnum):
+    """enum policy_source."""
+
+    ARGUMENT = 1
+    SYSCALL_ARGUMENT = 2
+    CONTEXT = 3
+    RETURN = 4
+    TASK = 5
+
+
+class Flag(IntFlag):
+    """enum policy_flag."""
+
+    SIGNED = 1
+    USER = 2
+    EMBEDDED = 4
+    UNSENT = 8
+
+
+NUMBERS = {
+    Type.NUMBER: 1,
+    Type.CAPABILITY_SET: 1,
+    Type.PID: 2,
+    Type.BPF_PROGRAM: 2,
+    Type.PATH: 3,
+    Type.DENTRY: 3,
+    Type.FILE: 4,
+    Type.BINPRM: 4,
+    Type.KIOCB: 4,
+    Type.BINARY: 4,
+    Type.PARENT_BINARY: 4,
+    Type.USER_NAMESPACE: 4,
+    Type.BPF_MAP: 4,
+    Type.FD: 5,
+    Type.SOCK: 8,
+    Type.SOCKET: 8,
+    Type.SOCKADDR: 8,
+    Type.SKB: 8,
+    Type.NAMESPACES: 10,
+    Type.CRED: 12,
+    Type.CAPABILITIES: 12,
+}
+"""How many numbers a value begins with."""
+WITH_ADDRESSES = (Type.SOCK, Type.SOCKET, Type.SOCKADDR, Type.SKB)
+WITH_TEXT = (
+    *(Type.STRING, Type.BUFFER, Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB, Type.MODULE),
+    *(Type.BPF_MAP, Type.BPF_PROGRAM, Type.NET_DEVICE, Type.BINARY, Type.PARENT_BINARY, Type.SOCKADDR),
+)
+_SLOT = struct.Struct(f"<4B4HI{MOST_STEPS}I")
+
+_INTEGERS = {
+    **{f"int{bits}": (bits // 8, True) for bits in (8, 16, 32, 64)},
+    **{f"sint{bits}": (bits // 8, True) for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": (bits // 8, False) for bits in (8, 16, 32, 64)},
+    **{"int": (4, True), "long": (8, True), "ulong": (8, False), "size_t": (8, False), "syscall64": (8, False)},
+    "capability": (4, True),
+}
+_TYPES = {
+    **{"string": Type.STRING, "char_buf": Type.BUFFER, "const_buf": Type.BUFFER, "fd": Type.FD, "file": Type.FILE},
+    **{"path": Type.PATH, "filename": Type.STRING, "dentry": Type.DENTRY, "linux_binprm": Type.BINPRM},
+    **{"kiocb": Type.KIOCB, "sock": Type.SOCK, "socket": Type.SOCKET, "sockaddr": Type.SOCKADDR},
+    **{"sockaddr_un": Type.SOCKADDR, "cred": Type.CRED, "user_namespace": Type.USER_NAMESPACE},
+    **{"module": Type.MODULE, "bpf_map": Type.BPF_MAP, "bpf_prog": Type.BPF_PROGRAM, "net_device": Type.NET_DEVICE},
+    **{"skb": Type.SKB, "kernel_cap_t": Type.CAPABILITY_SET, "cap_inheritable": Type.CAPABILITY_SET},
+    **{"cap_permitted": Type.CAPABILITY_SET, "cap_effective": Type.CAPABILITY_SET},
+}
+
+
+@dataclass(frozen=True, order=True)
+class Slot:
+    """A value and where it comes from. The order is that in which slots are read: what costs little first."""
+
+    type: Type
+    source: Source
+    flags: Flag = Flag(0)
+    size: int = 8
+    index: int = 0
+    size_index: int = 0
+    steps: tuple[int, ...] = ()
+    resolve: tuple[str | int, ...] = ()
+    """members to follow, which the agent turns into steps by the kernel's BTF"""
+
+    def encode(self, first_test: int, tests: int, unsent: bool) -> bytes:
+        """`struct policy_slot`."""
+        flags = self.flags | (Flag.UNSENT if unsent else 0)
+        steps = [*self.steps, *[0] * (MOST_STEPS - len(self.steps))]
+        head = (self.type, self.source, flags, self.size, self.index, self.size_index, first_test, tests)
+        return _SLOT.pack(*head, len(self.steps), *steps)
+
+
+def task_slot(type: Type) -> Slot:
+    """Something about the current process."""
+    return Slot(type, Source.TASK)
+
+
+def argument_slot(argument: Argument, source: Source, user: bool, place: Place) -> Slot | None:
+    """The slot of an argument; None for one that nobody reads (`nop`). `user`: its pointers lead into the caller's
+    memory. Raises UsageError when the engine cannot read its type, or not there."""
+    name = argument.type
+    index = argument.index
+    if name == "nop":
+        return None
+    for what, given in (("source", argument.source != "parameter"), ("returnCopy", argument.return_copy)):
+        if given:
+            raise UsageError(f"{place}: `{what}` is not supported yet")
+    if argument.max_data:
+        raise UsageError(f"{place}: `maxData` is not supported yet; texts are read up to 4,095 bytes")
+    resolve = argument.resolve
+    if name in _INTEGERS:
+        size, signed = _INTEGERS[name]
+        return Slot(Type.NUMBER, source, Flag.SIGNED if signed else Flag(0), size, index, resolve=resolve)
+    type = _TYPES.get(name)
+    if type is None:
+        known = ", ".join(sorted(_INTEGERS | _TYPES))
+        raise UsageError(f"{place}: arguments of the type {name} are not supported yet; these are: {known}")
+    flags = Flag.USER if user and type in (Type.STRING, Type.BUFFER, Type.SOCKADDR) else Flag(0)
+    # `struct filename` begins with a pointer to the name, which is in the kernel's memory.
+    steps = (0,) if name == "filename" else ()
+    if type is Type.BUFFER:
+        if argument.size_index is None:
+            raise UsageError(f"{place}: {name} needs `sizeArgIndex`, the parameter that has its size, from 1")
+        return Slot(type, source, flags, 8, index, argument.size_index, resolve=resolve)
+    return Slot(type, source, flags if name != "filename" else Flag(0), 8, index, steps=steps, resolve=resolve)

@@ -1,0 +1,214 @@
+"""From filters to the engine's tables: sets of selectors, looked up by the value.
+
+Every selector on a hook is one bit, and a set of them is an int here and 64-bit words in the kernel. A *test* looks at
+one part of one slot in one way and gives the set of selectors whose filter holds; all filters that ask the same of the
+same part share a test, so a value is looked up once for a thousand selectors. Two such filters of one selector need two
+tests, since both have to hold. The trap: an entry of a prefix table has to hold what all shorter ones hold, since the
+kernel finds the longest only.
+"""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
+
+MOST_TESTS, MOST_WORDS = 64, 64
+PATTERN_BYTES, KEY_BYTES = 256, 255
+LONGEST_TEXT = KEY_BYTES - 1
+"""Bytes of a text that a table can hold; one more is the NUL that ends a text."""
+BIASED, FILE_TYPE = 1, 2
+_BIAS, _WORD = 1 << 63, (1 << 64) - 1
+_TEST = struct.Struct("<BBHIII")
+
+
+class TestClass(IntEnum):
+    """enum policy_class."""
+
+    __test__ = False  # it is no test of pytest's
+
+    IN_SET = 1
+    IN_INTERVAL = 2
+    MASK = 3
+    PREFIX = 4
+    POSTFIX = 5
+    SUBSTRING = 6
+    NETWORK = 7
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a test looks at, and how. `part` is a number or an address of the slot's value."""
+
+    kind: TestClass
+    part: int = 0
+    flags: int = 0
+
+
+@dataclass
+class Test:
+    """A look at a slot for some selectors. `entries` maps what the kernel looks up to selectors."""
+
+    __test__ = False
+
+    look: Look
+    asked: int = 0
+    negated: int = 0
+    entries: dict["Entry", int] = field(default_factory=dict)
+
+
+Entry = int | bytes | tuple[int, int] | str
+"""A number, a text, an interval with both ends, or a network as a string of bits."""
+
+
+class Tables:
+    """The tests of one slot are added together, slot by slot. Raises UsageError-free ValueError when there are too many
+    tests, or a text is too long; the message says so for people."""
+
+    def __init__(self) -> None:
+        self.tests: list[Test] = []
+
+    def add(self, first: int, selector: int, look: Look, entries: Iterable[Entry], negated: bool) -> None:
+        """A filter of `selector`, on the slot whose tests begin at `first`."""
+        bit = 1 << selector
+        test = next((test for test in self.tests[first:] if test.look == look and not test.asked & bit), None)
+        if test is None:
+            if len(self.tests) == MOST_TESTS:
+                raise ValueError(f"more than {MOST_TESTS} different tests on one hook")
+            test = Test(look)
+            self.tests.append(test)
+        test.asked |= bit
+        if negated:
+            test.negated |= bit
+        for entry in entries:
+            test.entries[entry] = test.entries.get(entry, 0) | bit
+
+    def encode(self, selectors: int) -> "Encoded":
+        """For that many bits."""
+        return Encoded(self.tests, selectors)
+
+
+class Encoded:
+    """`tests` is the array of struct policy_test; `tables` has, by map, the bytes of all keys and values in turn."""
+
+    def __init__(self, tests: list[Test], bits: int) -> None:
+        self.words = max(1, (bits + 63) // 64)
+        if self.words > MOST_WORDS:
+            raise ValueError(f"{bits} selectors on one hook, of {64 * MOST_WORDS} that are possible")
+        self._all = (1 << 64 * self.words) - 1
+        self._tables: dict[str, list[bytes]] = {}
+        self._bounds = self._intervals = self._patterns = 0
+        self.tests = b"".join(self._test(number, test) for number, test in enumerate(tests))
+        self.tests = self.tests.ljust(_TEST.size * MOST_TESTS, b"\0")
+        self.tables = {name: b"".join(entries) for name, entries in self._tables.items()}
+
+    def set(self, selectors: int) -> bytes:
+        """A set as the kernel has it."""
+        return (selectors & self._all).to_bytes(8 * self.words, "little")
+
+    def _put(self, table: str, key: bytes, value: bytes) -> None:
+        self._tables.setdefault(table, []).append(key + value)
+
+    def _test(self, number: int, test: Test) -> bytes:
+        self._put("policy_planes", _u32(number), self.set(test.negated) + self.set(~test.asked))
+        first, count, first_interval = 0, 0, 0
+        match test.look.kind:
+            case TestClass.IN_SET:
+                for value, selectors in test.entries.items():
+                    assert isinstance(value, int)
+                    key = struct.pack("<IIQ", number, 0, value & _WORD)
+                    self._put("policy_numbers", key, self.set(selectors))
+            case TestClass.IN_INTERVAL:
+                first, first_interval = self._bounds, self._intervals
+                count = self._spread(test)
+            case TestClass.MASK | TestClass.SUBSTRING:
+                first, count = self._patterns, len(test.entries)
+                self._list(test)
+            case TestClass.PREFIX | TestClass.POSTFIX:
+                self._trie(number, {entry: bits for entry, bits in test.entries.items() if isinstance(entry, bytes)})
+            case TestClass.NETWORK:
+                self._networks(number, {entry: bits for entry, bits in test.entries.items() if isinstance(entry, str)})
+        return _TEST.pack(test.look.kind, test.look.part, test.look.flags, first, count, first_interval)
+
+    def _spread(self, test: Test) -> int:
+        """The numbers between two neighbouring bounds are in the same intervals. How many bounds there are."""
+        bias = _BIAS if test.look.flags & BIASED else 0
+        spans = [entry for entry in test.entries if isinstance(entry, tuple)]
+        lowest = -bias
+        ends = {first + bias for first, _ in spans if first > lowest}
+        ends |= {last + 1 + bias for _, last in spans if last + 1 + bias <= _WORD}
+        bounds = sorted(ends)
+        sets = [0] * (len(bounds) + 1)
+        for span in spans:
+            begin = bisect_right(bounds, span[0] + bias) if span[0] > lowest else 0
+            behind = bisect_right(bounds, span[1] + bias)
+            for place in range(begin, behind + 1):
+                sets[place] |= test.entries[span]
+        for bound in bounds:
+            self._put("policy_bounds", _u32(self._bounds), struct.pack("<Q", bound))
+            self._bounds += 1
+        for selectors in sets:
+            self._put("policy_intervals", _u32(self._intervals), self.set(selectors))
+            self._intervals += 1
+        return len(bounds)
+
+    def _list(self, test: Test) -> None:
+        for entry, selectors in test.entries.items():
+            text = entry if isinstance(entry, bytes) else b""
+            # For texts, the mask says whether case is ignored.
+            mask = entry if isinstance(entry, int) else test.look.flags
+            head = struct.pack("<QQ", mask & _WORD, len(text)) + text.ljust(PATTERN_BYTES, b"\0")
+            self._put("policy_patterns", _u32(self._patterns), head + self.set(selectors))
+            self._patterns += 1
+
+    def _trie(self, number: int, entries: dict[bytes, int]) -> None:
+        for text, selectors in with_shorter(entries).items():
+            key = struct.pack("<IB", 8 * (1 + len(text)), number) + text.ljust(KEY_BYTES, b"\0")
+            self._put("policy_prefixes", key, self.set(selectors))
+
+    def _networks(self, number: int, entries: dict[str, int]) -> None:
+        for bits, selectors in with_shorter(entries, is_network=True).items():
+            data = int(bits.ljust(128, "0"), 2).to_bytes(16, "big")
+            key = struct.pack("<IB", 8 + len(bits), number) + data.ljust(KEY_BYTES, b"\0")
+            self._put("policy_prefixes", key, self.set(selectors))
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("<I", value)
+
+
+_MAPPED = format(0xFFFF, "096b")
+"""The first bits of ::ffff:0:0/96, the IPv4-mapped addresses."""
+
+
+def with_shorter[T: (bytes, str)](entries: dict[T, int], is_network: bool = False) -> dict[T, int]:
+    """Each entry with the selectors of all that it begins with. A network of IPv6 says nothing of IPv4 addresses,
+    although they look as if they lay in it."""
+    found: dict[T, int] = {}
+    above: list[T] = []
+    if is_network and any(len(entry) < len(_MAPPED) and _MAPPED.startswith(str(entry)) for entry in entries):
+        entries = {_mapped_as(next(iter(entries))): 0} | entries
+    for entry in sorted(entries):
+        while above and not entry.startswith(above[-1]):
+            above.pop()
+        inherited = found[above[-1]] if above else 0
+        if is_network and entry == _MAPPED:
+            inherited = 0
+        found[entry] = inherited | entries[entry]
+        above.append(entry)
+    return found
+
+
+def _mapped_as[T: (bytes, str)](like: T) -> T:
+    return _MAPPED if isinstance(like, str) else _MAPPED.encode()
+
+
+def network_bits(network: IPv4Network | IPv6Network) -> str:
+    """An IPv4 network is one of IPv4-mapped addresses."""
+    if isinstance(network, IPv4Network):
+        return _MAPPED + format(int(network.network_address), "032b")[: network.prefixlen]
+    mapped = network.network_address.ipv4_mapped
+    if mapped is not None and network.prefixlen >= 96:
+        return network_bits(IPv4Network((mapped, network.prefixlen - 96)))
+    return format(int(network.network_address), "0128b")[: network.prefixlen]
