@@ -1,4 +1,4 @@
-"""Types of the running kernel, looked up in its BTF through libbpf: prototypes of functions, members of structs.
+"""Types, looked up in BTF through libbpf: the kernel's functions and structs, and the variables of an object.
 
 The trap: BTF knows functions that nobody can hook, and a kernel may have several types of one name.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kubectl_gadget.agent import libbpf
 from kubectl_gadget.errors import AgentError
 
-_PTR, _ARRAY, _STRUCT, _UNION, _FUNC, _FUNC_PROTO = 2, 3, 4, 5, 12, 13
+_PTR, _ARRAY, _STRUCT, _UNION, _FUNC, _DATASEC = 2, 3, 4, 5, 12, 15
 _SIZED = {1: "int", 4: "struct", 5: "union", 6: "enum", 16: "float", 19: "enum64"}
 _LOOK_THROUGH = (8, 9, 10, 11, 18)
 """typedef, volatile, const, restrict, type tag"""
@@ -21,11 +21,11 @@ class _Type(ctypes.Structure):
 
     @property
     def kind(self) -> int:
-        return self.info >> 24 & 0x1F
+        return int(self.info) >> 24 & 0x1F
 
     @property
     def count(self) -> int:
-        return self.info & 0xFFFF
+        return int(self.info) & 0xFFFF
 
     @property
     def is_bitfields(self) -> bool:
@@ -40,15 +40,21 @@ class Prototype(NamedTuple):
 
 
 class Btf:
-    """The kernel's types. Raises AgentError when it has none."""
+    """`pointer` is libbpf's struct btf."""
 
-    def __init__(self) -> None:
+    def __init__(self, pointer: int) -> None:
         self._lib = libbpf.load()
-        try:
-            self._btf = self._lib.call("btf__load_vmlinux_btf")
-        except libbpf.Failure as failure:
-            what = f"the kernel's BTF cannot be read: {failure}"
-            raise AgentError(what, "a kernel built with CONFIG_DEBUG_INFO_BTF=y") from None
+        self._btf = pointer
+
+    def variables(self, section: str) -> dict[str, tuple[int, int]]:
+        """Offset and size of each variable in a section of an object."""
+        id = self._find(section, _DATASEC)
+        if id is None:
+            return {}
+        at, type = self._type(id)
+        words = (ctypes.c_uint32 * (3 * type.count)).from_address(at + ctypes.sizeof(_Type))
+        entries = (words[3 * number : 3 * number + 3] for number in range(type.count))
+        return {self._name(self._type(variable)[1].name): (offset, size) for variable, offset, size in entries}
 
     def prototype(self, function: str) -> Prototype | None:
         """None: the kernel has no such function, or none that BTF knows."""
@@ -144,5 +150,9 @@ class Btf:
 
 @cache
 def kernel() -> Btf:
-    """Read once: it takes some 10 ms and 10 MB."""
-    return Btf()
+    """The running kernel's. Read once: it takes some 10 ms and 10 MB. Raises AgentError when it has none."""
+    try:
+        return Btf(libbpf.load().call("btf__load_vmlinux_btf"))
+    except libbpf.Failure as failure:
+        what = f"the kernel's BTF cannot be read: {failure}"
+        raise AgentError(what, "a kernel built with CONFIG_DEBUG_INFO_BTF=y") from None

@@ -13,7 +13,7 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.recorder import Recorder
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
@@ -251,20 +251,3 @@ def ring_bytes(wanted: object) -> int:
     if not isinstance(wanted, int) or not 0 < wanted <= _MOST_RING_BYTES:
         raise AgentError(f"a ring of {wanted!r} bytes is not possible", f"1 to {_MOST_RING_BYTES} bytes")
     return int(max(4096, 1 << (wanted - 1).bit_length()))
-
-
-def variable_bytes(value: object, size: int) -> bytes:
-    """A parameter as it lies in .rodata: little-endian numbers, strings padded with NUL. Raises ValueError."""
-    if isinstance(value, str):
-        text = value.encode()
-        if len(text) > size:
-            raise ValueError(f"it takes at most {size} bytes")
-        return text.ljust(size, b"\0")
-    if isinstance(value, dict):
-        data = bytes.fromhex(str(value.get("hex")))
-        if len(data) > size:
-            raise ValueError(f"it takes at most {size} bytes")
-        return data.ljust(size, b"\0")
-    if not isinstance(value, int):
-        raise ValueError('it has to be a number, a boolean, a string or {"hex": …}')
-    return value.to_bytes(size, "little", signed=value < 0)

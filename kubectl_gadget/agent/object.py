@@ -12,7 +12,8 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator
 
-from kubectl_gadget.agent import cgroups, libbpf, sampling
+from kubectl_gadget.agent import cgroups, libbpf
+from kubectl_gadget.agent.btf import Btf
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.errors import AgentError
 
@@ -136,6 +137,16 @@ class BpfObject:
             raise ValueError(f"{len(value)} bytes at {offset} are outside the object's variables")
         ctypes.memmove(start + offset, value, len(value))
 
+    def set_constant(self, name: str, value: object) -> bool:
+        """Sets a `const volatile` variable by its name, before load; False when the object has none of that name.
+        Raises ValueError when it cannot have the value."""
+        pointer = self._lib.raw("bpf_object__btf", self._pointer)
+        place = Btf(pointer).variables(".rodata").get(name) if pointer else None
+        if place is None:
+            return False
+        self.set_variable(place[0], variable_bytes(value, place[1]))
+        return True
+
     def make_raw(self, program: str, tracepoint: str) -> None:
         """Makes a program one for this raw tracepoint (tp_btf), whatever its section says, before it is loaded."""
         pointer = self._programs[program]
@@ -183,19 +194,18 @@ class BpfObject:
         self._lib.call("bpf_program__set_attach_target", self._programs[program], 0, target.encode())
 
     def attach_kprobe(self, program: str, function: str) -> None:
-        self._links[program] = self._lib.call(
-            "bpf_program__attach_kprobe", self._programs[program], False, function.encode()
-        )
+        link = self._lib.call("bpf_program__attach_kprobe", self._programs[program], False, function.encode())
+        self._links[program] = [link]
 
     def attach_tracepoint(self, program: str, subsystem: str, event: str) -> None:
-        self._links[program] = self._lib.call(
+        link = self._lib.call(
             "bpf_program__attach_tracepoint", self._programs[program], subsystem.encode(), event.encode()
         )
+        self._links[program] = [link]
 
     def attach_raw_tracepoint(self, program: str, event: str) -> None:
-        self._links[program] = self._lib.call(
-            "bpf_program__attach_raw_tracepoint", self._programs[program], event.encode()
-        )
+        link = self._lib.call("bpf_program__attach_raw_tracepoint", self._programs[program], event.encode())
+        self._links[program] = [link]
 
     def attached(self, program: str) -> bool:
         return program in self._links
@@ -245,6 +255,23 @@ class BpfObject:
         pointer = None
         while pointer := self._lib.raw(f"bpf_object__next_{what}", self._pointer, pointer):
             yield pointer
+
+
+def variable_bytes(value: object, size: int) -> bytes:
+    """A parameter as it lies in .rodata: little-endian numbers, strings padded with NUL. Raises ValueError."""
+    if isinstance(value, str):
+        text = value.encode()
+        if len(text) > size:
+            raise ValueError(f"it takes at most {size} bytes")
+        return text.ljust(size, b"\0")
+    if isinstance(value, dict):
+        data = bytes.fromhex(str(value.get("hex")))
+        if len(data) > size:
+            raise ValueError(f"it takes at most {size} bytes")
+        return data.ljust(size, b"\0")
+    if not isinstance(value, int):
+        raise ValueError('it has to be a number, a boolean, a string or {"hex": …}')
+    return value.to_bytes(size, "little", signed=value < 0)
 
 
 def own_elf(name: str) -> bytes:

@@ -2,10 +2,12 @@
 
 It knows no policies, only programs, where they go, constants, and entries of maps (docs/protocol.md, "Policies"). To a
 session it looks like a gadget. The trap: the maps in SHARED belong to the object that was loaded first, so objects are
-closed together; and nothing is attached before all is loaded, so that no policy is in force by half.
+closed together. A hook is attached at once, since only that tells whether the kernel lets it; it asks no policy until
+profiles are set, so none is in force by half.
 """
 
 import base64
+import os
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from kubectl_gadget.agent import btf, counters, libbpf, probe, refusal
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
-from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes, variable_bytes
+from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject
@@ -77,22 +79,27 @@ class PolicyHook:
         """What the kernel would not refuse and yet not do."""
         if way["kind"] == "lsm" and probe.bpf_lsm() is not True:
             raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
-        like = way.get("like")
-        if like is None:
+        names = way.get("same")
+        if names is None:
             return
-        theirs, ours = btf.kernel().prototype(like), btf.kernel().prototype(f"bpf_lsm_{way['target']}")
-        if theirs is None or ours is None:
-            raise AgentError(f"the kernel has no {like if theirs is None else 'such hook'}")
-        if theirs != ours:
-            raise AgentError(f"its arguments are not those of {like}")
+        first, second = (btf.kernel().prototype(name) for name in names)
+        if first is None or second is None:
+            raise AgentError(f"the kernel has no {names[0] if first is None else names[1]}")
+        if first != second:
+            raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
+
+    @staticmethod
+    def _target(way: dict[str, Any]) -> str:
+        """The kernel's function."""
+        prefix = "__x64_sys_" if os.uname().machine == "x86_64" else "__arm64_sys_"
+        return f"{prefix}{way['target']}" if way.get("syscall") else way["target"]
 
     def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
         object = BpfObject(elf, "policy", [way["program"]])
         try:
-            variables = self._spec["globals"]
             for name, value in (self._spec["variables"] | way.get("variables", {})).items():
-                place = variables[name]
-                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+                if not object.set_constant(name, value):
+                    raise KeyError(name)
             self._prepare(object)
             for name in SHARED:
                 if loaded is not None:
@@ -100,10 +107,11 @@ class PolicyHook:
             tables = {name: base64.b64decode(text) for name, text in self._spec["tables"].items()}
             self._resize(object, tables)
             if way["kind"] in ("lsm", "fmod_ret", "fentry", "fexit"):
-                object.aim(way["program"], way["target"])
+                object.aim(way["program"], self._target(way))
             object.load()
             for name, entries in tables.items():
                 self._fill(object, name, entries)
+            self._attach(object, way)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             object.close()
             raise AgentError(f"RUN's policies are not as docs/protocol.md says: {error!r}") from error
@@ -116,9 +124,9 @@ class PolicyHook:
         for name, sets in _SETS.items():
             _map(object, name).resize_values(8 * sets * self.words)
         _map(object, "policy_patterns").resize_values(_PATTERN_BYTES + 8 * self.words)
-        for name, entries in tables.items():
+        for name, data in tables.items():
             map = _map(object, name)
-            map.resize(max(1, len(entries) // (map.key_size + map.value_size)))
+            map.resize(max(1, len(data) // (map.key_size + map.value_size)))
         if entries := int(self._spec.get("limited", 0)):
             _map(object, "policy_posted").resize(entries)
 
@@ -138,11 +146,10 @@ class PolicyHook:
         if bits:
             _map(self.object, "policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
 
-    def attach(self) -> None:
-        object, way = self.object, self.way
+    def _attach(self, object: BpfObject, way: dict[str, Any]) -> None:
         match way["kind"]:
             case "kprobe":
-                object.attach_kprobe(way["program"], way["target"])
+                object.attach_kprobe(way["program"], self._target(way))
             case "tracepoint":
                 object.attach_tracepoint(way["program"], *way["target"].split("/", 1))
             case "raw_tracepoint":
@@ -178,10 +185,10 @@ class Policies:
         self._profiles: dict[tuple[int, ...], int] = {}
 
     def start(self) -> None:
-        """Loads everything, then attaches everything. Raises AgentError."""
+        """Loads and attaches everything; what is unknown then has its policies. Raises AgentError."""
         try:
             for spec in self._spec["hooks"]:
-                hook = PolicyHook(spec | {"globals": self._spec["globals"]}, self._prepare)
+                hook = PolicyHook(spec, self._prepare)
                 loaded = self._hooks[0].object if self._hooks else None
                 if hook.load(self._elf, loaded):
                     self._hooks.append(hook)
@@ -195,15 +202,6 @@ class Policies:
             self._close_hooks()
             raise
         self._elf = b""
-
-    def attach(self) -> None:
-        """To be called when all cgroups have been told."""
-        for hook in self._hooks:
-            try:
-                hook.attach()
-            except Failure as failure:
-                self._close_hooks()
-                raise refusal.refused(f"{hook.name} by {hook.hook}", failure) from None
 
     def tell(self, cgroup: int, container: Container | None) -> None:
         """Whose a cgroup is: None, the host's."""
@@ -221,7 +219,12 @@ class Policies:
 
     def started(self) -> dict[str, Any]:
         programs = [
-            {"chosen": [hook.way["program"]], "hooks": [hook.hook], "skipped": hook.skipped, "method": hook.way["method"]}
+            {
+                "chosen": [hook.way["program"]],
+                "hooks": [hook.hook],
+                "skipped": hook.skipped,
+                "method": hook.way["method"],
+            }
             for hook in self._hooks
         ]
         return {"name": self.name, "programs": programs}
@@ -259,12 +262,9 @@ class Policies:
 
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
-        variables = self._spec["globals"]
         node = self._node | {"gadget_ring_wake_bytes": size // 4}
         for name, value in (self._spec.get("parameters", {}) | node).items():
-            if name in variables:
-                place = variables[name]
-                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+            object.set_constant(name, value)
         _map(object, "gadget_events").resize(size)
         _map(object, "gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
         _map(object, "gadget_containers").reuse(self._containers_fd)

@@ -194,8 +194,8 @@ static __always_inline void policy_post(struct policy_memory *memory, __u64 cgro
 	event->verdict = verdict;
 	event->signal = signal;
 	event->words = policy_words;
-	event->started = gadget_read(task, start_boottime);
-	event->parent_started = gadget_read(task, real_parent, start_boottime);
+	gadget_exec_of(&event->exec, task);
+	gadget_exec_of_parent(&event->parent, task);
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
 		*(__u64 *)&memory->event[sizeof(*event) + i * 8] = memory->chosen[i];
 	if (length <= POLICY_EVENT_BYTES)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <gadget/process.h>
+#include <gadget/process_identity.h>
 #include <policy/memory.h>
 
 struct policy_event {
@@ -20,9 +21,8 @@ struct policy_event {
 	__u16 words;
 	/* Values that follow the set. */
 	__u16 values;
-	/* When the process last ran exec, and its parent: the boot time in ns. */
-	__u64 started;
-	__u64 parent_started;
+	gadget_exec_id exec;
+	gadget_exec_id parent;
 };
 
 /* `length` bytes follow: numbers, addresses and text, as the type has them. */
@@ -108,8 +108,11 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 		head->lacks |= POLICY_CUT;
 	}
 	asm volatile("" : "+r"(text));
-	text &= 2 * POLICY_TEXT_END - 1;
-	if (text && text <= POLICY_TEXT_END)
+	if (text > POLICY_TEXT_END)
+		return;
+	/* Or the compiler makes one comparison of the two, which the verifier does not understand. */
+	asm volatile("" : "+r"(text));
+	if (text)
 		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);
 	head->length = fixed + text;
 	if (head->lacks & POLICY_CUT)

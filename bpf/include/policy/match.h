@@ -207,8 +207,7 @@ static long policy_try_pattern(__u32 index, struct policy_search *search)
 static __always_inline const __u64 *policy_patterns_of(struct policy_memory *memory,
 						       const volatile struct policy_test *test, __u64 number)
 {
-	struct policy_search search = {
-		.memory = memory, .number = number, .first = test->first, .class = test->class};
+	struct policy_search search = {.memory = memory, .number = number, .first = test->first, .class = test->class};
 
 	policy_find_none(memory);
 	bpf_loop(test->count, policy_try_pattern, &search, 0);

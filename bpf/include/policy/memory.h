@@ -21,7 +21,7 @@
 
 /* What a slot has been read to. */
 struct policy_value {
-	/* Those that the type has are set (policies/values.py has the meaning). */
+	/* Those that the type has are set (policies/engine/decode.py has the meaning). */
 	__u64 numbers[POLICY_NUMBERS];
 	__u8 addresses[2][16];
 	/* Where the text begins; it ends at POLICY_TEXT_END, and there is a NUL before and behind it. */

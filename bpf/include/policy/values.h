@@ -2,7 +2,7 @@
 /*
  * Reads a slot: from where its source says, what its type means, into numbers, addresses and a text.
  *
- * What the numbers of each type are stands at its reader, and in kubectl_gadget/policies/values.py. The trap: all that
+ * What the numbers of each type are stands at its reader, and in kubectl_gadget/policies/engine/decode.py. The trap: all that
  * a hook gets is a bare number to the verifier, so pointers are followed with bpf_probe_read_kernel(), which fails
  * where a pointer leads nowhere.
  */
@@ -48,6 +48,7 @@ struct cred___all {
 	kuid_t fsuid;
 	kgid_t fsgid;
 	unsigned int securebits;
+	/* What is in them differs between kernels, their size does not. */
 	struct {
 		__u64 bits;
 	} cap_inheritable, cap_permitted, cap_effective;
@@ -74,9 +75,6 @@ struct sock___policy {
 	__u16 sk_type;
 	__u32 sk_mark;
 	__u32 sk_priority;
-	struct {
-		long long counter;
-	} sk_cookie___none;
 };
 
 struct module___policy {
@@ -88,7 +86,7 @@ struct net_device___policy {
 };
 
 struct bpf_map___policy {
-	__u32 map_type;
+	enum bpf_map_type map_type;
 	__u32 key_size;
 	__u32 value_size;
 	__u32 max_entries;
@@ -360,9 +358,9 @@ static __always_inline void policy_read_cred(struct policy_value *value, const s
 	value->numbers[5] = BPF_CORE_READ(cred, egid.val);
 	value->numbers[6] = BPF_CORE_READ(cred, fsuid.val);
 	value->numbers[7] = BPF_CORE_READ(cred, fsgid.val);
-	value->numbers[8] = BPF_CORE_READ(cred, cap_permitted.bits);
-	value->numbers[9] = BPF_CORE_READ(cred, cap_effective.bits);
-	value->numbers[10] = BPF_CORE_READ(cred, cap_inheritable.bits);
+	value->numbers[8] = policy_load(&cred->cap_permitted);
+	value->numbers[9] = policy_load(&cred->cap_effective);
+	value->numbers[10] = policy_load(&cred->cap_inheritable);
 	value->numbers[11] = BPF_CORE_READ(cred, user_ns, ns.inum);
 }
 
@@ -372,8 +370,7 @@ static __always_inline void policy_read_namespaces(struct policy_value *value)
 	struct task_struct___policy *task = (void *)bpf_get_current_task();
 	struct nsproxy___policy *all = BPF_CORE_READ(task, nsproxy);
 	struct pid *pid = BPF_CORE_READ((struct task_struct *)task, thread_pid);
-	const struct upid *own =
-		(void *)&pid->numbers + BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
+	const struct upid *own = (void *)&pid->numbers + BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
 
 	value->numbers[0] = BPF_CORE_READ(all, uts_ns, ns.inum);
 	value->numbers[1] = BPF_CORE_READ(all, ipc_ns, ns.inum);

@@ -9,10 +9,11 @@ kernel finds the longest only.
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network
+from typing import TypeVar
 
 MOST_TESTS, MOST_WORDS = 64, 64
 PATTERN_BYTES, KEY_BYTES = 256, 255
@@ -20,6 +21,7 @@ LONGEST_TEXT = KEY_BYTES - 1
 """Bytes of a text that a table can hold; one more is the NUL that ends a text."""
 BIASED, FILE_TYPE = 1, 2
 _BIAS, _WORD = 1 << 63, (1 << 64) - 1
+_Text = TypeVar("_Text", bytes, str)
 _TEST = struct.Struct("<BBHIII")
 
 
@@ -63,8 +65,8 @@ Entry = int | bytes | tuple[int, int] | str
 
 
 class Tables:
-    """The tests of one slot are added together, slot by slot. Raises UsageError-free ValueError when there are too many
-    tests, or a text is too long; the message says so for people."""
+    """The tests of one slot are added together, slot by slot. Raises ValueError, whose message is for people, when
+    there are too many."""
 
     def __init__(self) -> None:
         self.tests: list[Test] = []
@@ -168,7 +170,7 @@ class Encoded:
             self._put("policy_prefixes", key, self.set(selectors))
 
     def _networks(self, number: int, entries: dict[str, int]) -> None:
-        for bits, selectors in with_shorter(entries, is_network=True).items():
+        for bits, selectors in networks_with_wider(entries).items():
             data = int(bits.ljust(128, "0"), 2).to_bytes(16, "big")
             key = struct.pack("<IB", 8 + len(bits), number) + data.ljust(KEY_BYTES, b"\0")
             self._put("policy_prefixes", key, self.set(selectors))
@@ -182,26 +184,23 @@ _MAPPED = format(0xFFFF, "096b")
 """The first bits of ::ffff:0:0/96, the IPv4-mapped addresses."""
 
 
-def with_shorter[T: (bytes, str)](entries: dict[T, int], is_network: bool = False) -> dict[T, int]:
-    """Each entry with the selectors of all that it begins with. A network of IPv6 says nothing of IPv4 addresses,
-    although they look as if they lay in it."""
-    found: dict[T, int] = {}
-    above: list[T] = []
-    if is_network and any(len(entry) < len(_MAPPED) and _MAPPED.startswith(str(entry)) for entry in entries):
-        entries = {_mapped_as(next(iter(entries))): 0} | entries
+def with_shorter(entries: Mapping[_Text, int]) -> dict[_Text, int]:
+    """Each entry with the selectors of all that it begins with."""
+    found: dict[_Text, int] = {}
+    above: list[_Text] = []
     for entry in sorted(entries):
         while above and not entry.startswith(above[-1]):
             above.pop()
-        inherited = found[above[-1]] if above else 0
-        if is_network and entry == _MAPPED:
-            inherited = 0
-        found[entry] = inherited | entries[entry]
+        found[entry] = entries[entry] | (found[above[-1]] if above else 0)
         above.append(entry)
     return found
 
 
-def _mapped_as[T: (bytes, str)](like: T) -> T:
-    return _MAPPED if isinstance(like, str) else _MAPPED.encode()
+def networks_with_wider(entries: Mapping[str, int]) -> dict[str, int]:
+    """The same for networks. One of IPv6 says nothing of IPv4 addresses, although they look as if they lay in it."""
+    mapped = {entry: bits for entry, bits in entries.items() if entry.startswith(_MAPPED)}
+    others = {entry: bits for entry, bits in entries.items() if not entry.startswith(_MAPPED)}
+    return with_shorter(others) | with_shorter({_MAPPED: 0} | mapped)
 
 
 def network_bits(network: IPv4Network | IPv6Network) -> str:

@@ -63,6 +63,8 @@ class Flag(IntFlag):
     UNSENT = 8
 
 
+NO_FLAG = Flag(0)
+
 NUMBERS = {
     Type.NUMBER: 1,
     Type.CAPABILITY_SET: 1,
@@ -118,7 +120,7 @@ class Slot:
 
     type: Type
     source: Source
-    flags: Flag = Flag(0)
+    flags: Flag = NO_FLAG
     size: int = 8
     index: int = 0
     size_index: int = 0

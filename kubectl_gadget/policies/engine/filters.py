@@ -1,0 +1,163 @@
+"""From a filter of a policy to a test of the engine: which slot, which look, which entries.
+
+The trap: texts are compared as bytes, and a text that is equal is one that begins so, with the NUL at its end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.model import CAPABILITY_SETS, NAMESPACES, Filter, Range, Value
+from kubectl_gadget.policies.engine.slots import WITH_ADDRESSES, WITH_TEXT, Flag, Slot, Type, task_slot
+from kubectl_gadget.policies.engine.tables import (
+    BIASED,
+    FILE_TYPE,
+    LONGEST_TEXT,
+    PATTERN_BYTES,
+    Entry,
+    Look,
+    TestClass,
+    network_bits,
+)
+
+_CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}
+_SOCKET_PARTS = {"source_port": 0, "destination_port": 1, "protocol": 2, "family": 3, "state": 4}
+_ADDRESS_PARTS = {"source_address": 0, "destination_address": 1}
+_SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One filter as the engine asks it."""
+
+    slot: Slot
+    look: Look
+    entries: tuple[Entry, ...]
+    negated: bool
+
+
+def ask(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None) -> Asked:
+    """`arguments` are the slots of the hook's arguments, `result` is that of what it returns. Raises UsageError."""
+    if filter.follow:
+        raise _unsupported(filter, "following children")
+    slot, part = _subject(filter, arguments, result)
+    if filter.test in _ADDRESS_PARTS:
+        if slot.type not in WITH_ADDRESSES:
+            raise _wrong(filter, "has no addresses")
+        networks = [value for value in filter.values if isinstance(value, IPv4Network | IPv6Network)]
+        look = Look(TestClass.NETWORK, _ADDRESS_PARTS[filter.test])
+        return Asked(slot, look, tuple(map(network_bits, networks)), filter.negated)
+    if filter.test in _SOCKET_PARTS:
+        if slot.type not in WITH_ADDRESSES:
+            raise _wrong(filter, "is no socket")
+        return _number(filter, slot, _SOCKET_PARTS[filter.test])
+    if filter.test == "file_type":
+        if slot.type not in (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB):
+            raise _wrong(filter, "is no file")
+        return _number(filter, slot, 0, FILE_TYPE)
+    if slot.type in WITH_TEXT and filter.test not in ("less", "greater", "range", "mask"):
+        return _text(filter, slot)
+    return _number(filter, slot, part)
+
+
+def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None) -> tuple[Slot, int]:
+    """The slot, and the number that is meant when the test does not say."""
+    subject = filter.subject
+    match subject.kind:
+        case "argument":
+            slot = arguments[subject.position]
+            if slot is None:
+                raise _wrong(filter, "is of the type nop, which nobody reads")
+            if slot.type in (Type.CRED, Type.USER_NAMESPACE) and filter.test == "equal":
+                raise _unsupported(filter, f"comparing a {slot.type.name.lower()} as a whole")
+            return slot, 0
+        case "return":
+            if result is None:
+                raise _wrong(filter, "looks at what is returned, and the hook does not say its type (returnArg)")
+            return result, 0
+        case "pid":
+            return task_slot(Type.PID), 1 if subject.in_namespace else 0
+        case "binary":
+            return task_slot(Type.BINARY), 0
+        case "parent_binary":
+            return task_slot(Type.PARENT_BINARY), 0
+        case "namespace":
+            return task_slot(Type.NAMESPACES), NAMESPACES.index(subject.name)
+        case "capability":
+            if subject.in_namespace:
+                raise _unsupported(filter, "isNamespaceCapability")
+            assert set(CAPABILITY_SETS) == set(_CAPABILITY_PARTS)
+            return task_slot(Type.CAPABILITIES), _CAPABILITY_PARTS[subject.name]
+    raise _unsupported(filter, f"{subject.kind.replace('_', ' ')} filters")
+
+
+def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
+    signed = slot.type is Type.NUMBER and bool(slot.flags & Flag.SIGNED)
+    if filter.test == "mask":
+        numbers = [_integer(filter, value) for value in filter.values]
+        return Asked(slot, Look(TestClass.MASK, part), tuple(numbers), filter.negated)
+    spans = tuple(_span(filter, value, signed) for value in filter.values)
+    if all(first == last for first, last in spans):
+        look = Look(TestClass.IN_SET, part, flags)
+        return Asked(slot, look, tuple(first & _UNSIGNED[1] for first, _ in spans), filter.negated)
+    look = Look(TestClass.IN_INTERVAL, part, flags | (BIASED if signed else 0))
+    lowest, highest = _SIGNED if signed else _UNSIGNED
+    cut = ((max(first, lowest), min(last, highest)) for first, last in spans)
+    return Asked(slot, look, tuple(span for span in cut if span[0] <= span[1]), filter.negated)
+
+
+def _span(filter: Filter, value: Value, signed: bool) -> tuple[int, int]:
+    """The numbers that are meant, both ends included."""
+    lowest, highest = _SIGNED if signed else _UNSIGNED
+    if isinstance(value, Range):
+        return value.first, value.last
+    number = _integer(filter, value)
+    if filter.test == "less":
+        return lowest, number - 1
+    if filter.test == "greater":
+        return number + 1, highest
+    return number, number
+
+
+def _integer(filter: Filter, value: Value) -> int:
+    if not isinstance(value, int):
+        raise _unsupported(filter, f"the value {value!r} here")
+    return value
+
+
+def _text(filter: Filter, slot: Slot) -> Asked:
+    texts = [value.encode("utf-8", "surrogateescape") for value in filter.values if isinstance(value, str)]
+    if len(texts) < len(filter.values):
+        raise _wrong(filter, "is a text, and is compared with what is none")
+    longest = LONGEST_TEXT if filter.test in ("equal", "prefix", "postfix") else PATTERN_BYTES
+    for text in texts:
+        if len(text) > longest:
+            raise UsageError(f"{filter.place}: texts of more than {longest} bytes cannot be compared: {text!r}")
+        if not text and filter.test.startswith("substring"):
+            raise _wrong(filter, "is searched for an empty text")
+    flags, entries = 0, texts
+    match filter.test:
+        case "equal":
+            kind, entries = TestClass.PREFIX, [text + b"\0" for text in texts]
+        case "prefix":
+            kind = TestClass.PREFIX
+        case "postfix":
+            kind, entries = TestClass.POSTFIX, [text[::-1] for text in texts]
+        case "substring":
+            kind = TestClass.SUBSTRING
+        case "substring_ignore_case":
+            kind, flags, entries = TestClass.SUBSTRING, 1, [text.lower() for text in texts]
+        case _:
+            raise _unsupported(filter, f"the operator {filter.operator or filter.test}")
+    return Asked(slot, Look(kind, 0, flags), tuple(entries), filter.negated)
+
+
+def _wrong(filter: Filter, what: str) -> UsageError:
+    subject = filter.subject
+    name = f"argument {subject.position}" if subject.kind == "argument" else subject.kind
+    return UsageError(f"{filter.place}: {filter.operator or filter.test}: {name} {what}")
+
+
+def _unsupported(filter: Filter, what: str) -> UsageError:
+    return UsageError(f"{filter.place}: {what} is not supported yet")

@@ -1,0 +1,347 @@
+"""From policies to what the agents load: one entry for each hook, with the selectors of all policies there.
+
+A hook's selectors are bits in the order of policies; behind each policy's own there is one that stays free, by which
+the kernel finds the first of each policy without looking at them one by one (bpf/include/policy/decide.h). What cannot
+be done is refused here, by the place where it was written. The trap: with `returns` a hook is two, one where calls can
+still be held up and one at their return.
+"""
+
+import base64
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.filters import Asked, ask
+from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
+from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, Type, argument_slot
+from kubectl_gadget.policies.engine.tables import Encoded, Tables
+from kubectl_gadget.policies.engine.ways import Way, field_offset, ways
+
+EPERM = 1
+_SIGKILL = 9
+_LIMITED_ENTRIES = 32768
+_ACTION = struct.Struct("<iIQII")
+_SCOPES = {"global": 0, "process": 1, "thread": 2}
+_MASKS = ("guard", "start", "post", "override", "signal", "limit", "none")
+"""enum policy_mask."""
+_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override")
+_SLOT_BYTES = 40
+
+
+@dataclass(frozen=True)
+class Options:
+    """`enforce`: actions are carried out, else they only post. `allow_weaker`: a node that cannot hold a call up may do
+    with a signal, or with nothing."""
+
+    enforce: bool = False
+    allow_weaker: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """One bit: a selector of a hook of a policy. `number` is None for a hook without selectors."""
+
+    policy: Policy
+    hook: Hook
+    number: int | None
+    selector: Selector
+    scope: int
+    enforced: bool
+    """actions are carried out, not only told"""
+
+
+@dataclass
+class Member:
+    """A policy's entry for this hook."""
+
+    policy: Policy
+    hook: Hook
+    scope: int
+    at_call: bool
+    """of a hook with `returns`: the part at the call, which posts nothing"""
+
+
+class CompiledHook:
+    """One hook for all policies. Raises UsageError when it asks for what the engine cannot do."""
+
+    def __init__(self, number: int, name: str, members: Sequence[Member], options: Options) -> None:
+        self.number = number
+        self.name = name
+        self._options = options
+        self._members = members
+        self._at_return = members[0].hook.returns and not members[0].at_call
+        self.bits: list[Place | None] = []
+        self._starts = 0
+        for member in members:
+            self._starts |= 1 << len(self.bits)
+            self.bits += [*_places(member, options), None]
+        self.ways = self._ways()
+        self.slots: list[Slot] = []
+        self.arguments: dict[int, list[int | None]] = {}
+        """for each member's hook, by id(): the slot of each of its arguments"""
+        self.results: dict[int, int | None] = {}
+        try:
+            self._compile()
+        except ValueError as error:
+            raise UsageError(f"{members[0].hook.place}: {name}: {error}") from None
+
+    @property
+    def enforces(self) -> bool:
+        return any(place is not None and place.enforced and _deeds(place) for place in self.bits)
+
+    @property
+    def denies(self) -> bool:
+        """Whether some selector wants calls held up, and not only a signal sent."""
+        return any(place is not None and place.enforced and _error(place) for place in self.bits)
+
+    def _ways(self) -> list[Way]:
+        found = ways(self._members[0].hook, self._at_return, self.denies)
+        able = [way for way in found if way.denies]
+        if not self.denies or self._options.allow_weaker:
+            return found
+        if able:
+            return able
+        for place in self.bits:
+            if place is not None and any(action.kind == "Override" for action in _all_actions(place)):
+                raise UsageError(
+                    f"{place.selector.place}: {self.name} cannot be overridden",
+                    "a hook of a security module (lsmhooks)",
+                )
+        return found
+
+    def _compile(self) -> None:
+        asked: list[tuple[int, Asked]] = []
+        read: dict[int, tuple[list[Slot | None], Slot | None]] = {}
+        for member in self._members:
+            hook = member.hook
+            user = hook.syscall
+            arguments = [argument_slot(argument, self._source, user, hook.place) for argument in hook.arguments]
+            result = None
+            if self._at_return and hook.return_argument is not None:
+                returned = replace(hook.return_argument, index=0)
+                result = argument_slot(returned, Source.RETURN, user, hook.place)
+            if hook.data:
+                raise UsageError(f"{hook.place}: `data` is not supported yet")
+            read[id(hook)] = (arguments, result)
+        for bit, place in enumerate(self.bits):
+            if place is not None:
+                arguments, result = read[id(place.hook)]
+                asked += [(bit, ask(filter, arguments, result)) for filter in self._filters(place)]
+        sent = {slot for arguments, result in read.values() for slot in (*arguments, result) if slot is not None}
+        self.slots = sorted(sent | {item.slot for _, item in asked})
+        if len(self.slots) > MOST_SLOTS:
+            raise ValueError(f"{len(self.slots)} different values to read, of {MOST_SLOTS} that are possible")
+        tables = Tables()
+        self._spans: list[tuple[int, int]] = []
+        for slot in self.slots:
+            first = len(tables.tests)
+            for bit, item in asked:
+                if item.slot == slot:
+                    tables.add(first, bit, item.look, item.entries, item.negated)
+            self._spans.append((first, len(tables.tests) - first))
+        self._unsent = [slot not in sent for slot in self.slots]
+        self.encoded: Encoded = tables.encode(len(self.bits))
+        for hook_id, (arguments, result) in read.items():
+            self.arguments[hook_id] = [None if slot is None else self.slots.index(slot) for slot in arguments]
+            self.results[hook_id] = None if result is None else self.slots.index(result)
+
+    @property
+    def _source(self) -> Source:
+        return Source.ARGUMENT
+
+    def _filters(self, place: Place) -> Iterable[Filter]:
+        yield from (filter for filter in place.selector.filters if filter.subject.kind != "workload")
+        if self._at_return:
+            yield from place.selector.return_filters
+
+    @cached_property
+    def _mask_sets(self) -> dict[str, int]:
+        sets = dict.fromkeys(_MASKS, 0)
+        sets["guard"] = -1
+        sets["start"] = self._starts
+        for bit, place in enumerate(self.bits):
+            if place is None:
+                continue
+            one = 1 << bit
+            sets["guard"] &= ~one
+            if self._posts(place):
+                sets["post"] |= one
+            if place.enforced and _error(place):
+                sets["override"] |= one
+            if place.enforced and _signal(place):
+                sets["signal"] |= one
+            if _limit(place) is not None:
+                sets["limit"] |= one
+        return sets
+
+    def _posts(self, place: Place) -> bool:
+        if any(member.hook is place.hook and member.at_call for member in self._members):
+            return False
+        if not place.enforced and _deeds(place):
+            return True  # what would have been done is told
+        return all(action.kind != "NoPost" for action in _all_actions(place))
+
+    def spec(self) -> dict[str, Any]:
+        """As in RUN's `hooks` (docs/protocol.md, "Policies")."""
+        encoded, sets = self.encoded, self._mask_sets
+        tables = dict(encoded.tables)
+        masks = (encoded.set(sets[name]) for name in _MASKS)
+        tables["policy_masks"] = b"".join(struct.pack("<I", key) + mask for key, mask in enumerate(masks))
+        tables["policy_actions"] = b"".join(
+            struct.pack("<I", bit) + _action(place) for bit, place in enumerate(self.bits)
+        )
+        variables: dict[str, Any] = {
+            "policy_hook": self.number,
+            "policy_words": encoded.words,
+            "policy_slot_count": len(self.slots),
+            "policy_tests": {"hex": encoded.tests.hex()},
+            "policy_signals": bool(sets["signal"]),
+            "policy_limits": bool(sets["limit"]),
+        }
+        return {
+            "name": self.name,
+            "words": encoded.words,
+            "variables": variables,
+            "ways": [self._way(way) for way in self.ways],
+            "selectors": [-1 if place is None else place.scope for place in self.bits],
+            "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
+            "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
+            "optional": all(member.hook.ignore_missing for member in self._members),
+            **self._resolve(),
+        }
+
+    def _way(self, way: Way) -> dict[str, Any]:
+        slots = b"".join(
+            _placed(slot, way).encode(first, tests, unsent)
+            for slot, (first, tests), unsent in zip(self.slots, self._spans, self._unsent, strict=True)
+        )
+        overrides = way.denies and bool(self._mask_sets["override"])
+        variables = {"policy_slots": {"hex": slots.hex()}, "policy_overrides": overrides}
+        return way.spec(variables, self._method(way))
+
+    def _method(self, way: Way) -> str:
+        """What is in force that way, for people."""
+        if not self.enforces:
+            return "observes"
+        if not self.denies:
+            return "sends signals"
+        return "denies" if way.denies else "only sends signals" if self._mask_sets["signal"] else "only observes"
+
+    def _resolve(self) -> dict[str, Any]:
+        paths = [
+            {"slot": number, "index": slot.index, "path": list(slot.resolve)}
+            for number, slot in enumerate(self.slots)
+            if slot.resolve
+        ]
+        return {"resolve": paths} if paths else {}
+
+
+class Engine:
+    """All hooks of all policies. `scopes` are those that selectors name by number."""
+
+    def __init__(self, policies: Sequence[Policy], options: Options) -> None:
+        self.scopes: list[tuple[Scope, ...]] = []
+        groups: dict[tuple[Any, ...], list[Member]] = {}
+        for policy in policies:
+            if policy.loader:
+                raise UsageError(f"{policy.place}: `loader` is not supported yet")
+            for hook in policy.hooks:
+                for member in self._members(policy, hook, options):
+                    groups.setdefault(_group(member), []).append(member)
+        self.hooks = [
+            CompiledHook(number, key[1], members, options) for number, (key, members) in enumerate(groups.items())
+        ]
+
+    def _members(self, policy: Policy, hook: Hook, options: Options) -> Iterable[Member]:
+        scope = self._scope((policy.scope,))
+        if hook.returns and _enforced(policy, options) and any(map(_has_deeds, hook.selectors)):
+            yield Member(policy, hook, scope, at_call=True)
+        yield Member(policy, hook, scope, at_call=False)
+
+    def _scope(self, scope: tuple[Scope, ...]) -> int:
+        if scope not in self.scopes:
+            self.scopes.append(scope)
+        return self.scopes.index(scope)
+
+
+def _group(member: Member) -> tuple[Any, ...]:
+    hook = member.hook
+    kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
+    return kind, hook.target, hook.returns and not member.at_call
+
+
+def _enforced(policy: Policy, options: Options) -> bool:
+    return options.enforce and policy.options.mode != "monitor"
+
+
+def _places(member: Member, options: Options) -> list[Place]:
+    hook, policy = member.hook, member.policy
+    enforced = _enforced(policy, options)
+    numbered: list[tuple[int | None, Selector]] = [*enumerate(hook.selectors)] or [(None, Selector(place=hook.place))]
+    places = []
+    for number, selector in numbered:
+        place = Place(policy, hook, number, selector, member.scope, enforced)
+        for action in _all_actions(place):
+            if action.kind not in _KINDS:
+                raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
+        if any(filter.subject.kind == "workload" for filter in selector.filters):
+            raise UsageError(f"{selector.place}: matchWorkloads is not supported yet")
+        places.append(place)
+    return places
+
+
+def _all_actions(place: Place) -> tuple[Action, ...]:
+    return place.selector.actions + place.selector.return_actions
+
+
+def _has_deeds(selector: Selector) -> bool:
+    return any(action.kind in ("Sigkill", "Signal", "Override") for action in selector.actions)
+
+
+def _deeds(place: Place) -> bool:
+    return any(action.kind in ("Sigkill", "Signal", "Override") for action in _all_actions(place))
+
+
+def _error(place: Place) -> int:
+    """What calls return: what Override says, and -EPERM where a process is to be killed: verdict first, kill second."""
+    override = next((action.error for action in place.selector.actions if action.kind == "Override"), 0)
+    return override or (-EPERM if _signal(place) == _SIGKILL else 0)
+
+
+def _signal(place: Place) -> int:
+    for action in _all_actions(place):
+        if action.kind in ("Sigkill", "Signal"):
+            return _SIGKILL if action.kind == "Sigkill" else action.signal
+    return 0
+
+
+def _limit(place: Place) -> Action | None:
+    return next((action for action in _all_actions(place) if action.rate_limit is not None), None)
+
+
+def _action(place: Place | None) -> bytes:
+    """`struct policy_action`."""
+    if place is None:
+        return bytes(_ACTION.size)
+    limit = _limit(place)
+    rate = limit.rate_limit if limit else None
+    interval, scope = (rate.milliseconds * 1_000_000, _SCOPES[rate.scope]) if rate else (0, 0)
+    return _ACTION.pack(_error(place), _signal(place), interval, scope, 0)
+
+
+def _placed(slot: Slot, way: Way) -> Slot:
+    """The slot as it is found that way."""
+    if slot.source is not Source.ARGUMENT:
+        return slot
+    match way.arguments:
+        case "syscall":
+            return replace(slot, source=Source.SYSCALL_ARGUMENT)
+        case "fields":
+            size_index = field_offset(slot.size_index) if slot.type is Type.BUFFER else 0
+            return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
+        case "context":
+            return replace(slot, source=Source.CONTEXT)
+    return slot

@@ -1,0 +1,113 @@
+"""The ways to a hook, best first: which program of bpf/policy.bpf.c goes where, and what it can do there.
+
+Only a program whose result the kernel takes for the call's own can hold a call up: a security module's (lsm), one that
+replaces a result (fmod_ret, on security_… functions and on those for error injection), or a kprobe that overrides. All
+others see the call, and can send a signal. The trap: fmod_ret on system calls and overriding kprobes need kernels built
+with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's is not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.model import Hook
+
+_LSM_NAMES = {"bprm_check": "bprm_check_security", "create_user_ns": "userns_create"}
+"""Security hooks whose function, without security_, is called otherwise."""
+_FUNCTION_NAMES = {hook: function for function, hook in _LSM_NAMES.items()}
+_FIRST_FIELD = 16
+"""Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A program, where it goes, and whether it can deny."""
+
+    program: str
+    kind: str
+    target: str
+    denies: bool = False
+    syscall: bool = False
+    """`target` is a system call; the agent knows what its function is called on its architecture"""
+    same: tuple[str, str] | None = None
+    """two functions that must have the same arguments, or this way reads others than the policy means"""
+    arguments: str = "function"
+    """how arguments are found: of a `function`, of a `syscall` by its registers, in the `context`"""
+
+    def spec(self, variables: dict[str, Any], method: str) -> dict[str, Any]:
+        """As in RUN."""
+        value: dict[str, Any] = {"program": self.program, "kind": self.kind, "target": self.target, "method": method}
+        if self.syscall:
+            value["syscall"] = True
+        if self.same:
+            value["same"] = list(self.same)
+        return value | {"variables": variables}
+
+
+def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
+    """All ways to a hook. `denying`: some policy wants to hold calls up there. Raises UsageError for hooks that the
+    engine has no program for."""
+    if hook.generated is not None or hook.abi:
+        raise UsageError(
+            f"{hook.place}: lists that a node makes, and other ABIs than the node's own, are not supported yet"
+        )
+    match hook.kind:
+        case "lsm":
+            return _lsm(hook.target, denying)
+        case "kprobe" | "fentry" if hook.syscall:
+            return _syscall(hook.target, at_return, denying)
+        case "kprobe" | "fentry":
+            return _function(hook.target, at_return, denying)
+        case "tracepoint":
+            return [Way("on_tracepoint", "tracepoint", hook.target, arguments="context")]
+        case "raw_tracepoint":
+            event = hook.target.rpartition("/")[2]
+            return [Way("on_raw_tracepoint", "raw_tracepoint", event)]
+    raise UsageError(f"{hook.place}: {hook.kind} hooks are not supported yet")
+
+
+def _lsm(hook: str, denying: bool) -> list[Way]:
+    function = f"security_{_FUNCTION_NAMES.get(hook, hook)}"
+    same = (f"bpf_lsm_{hook}", function)
+    deny = [Way("on_lsm", "lsm", hook, denies=True), Way("on_fmod_ret", "fmod_ret", function, denies=True, same=same)]
+    see = [Way("on_fentry", "fentry", function, same=same), Way("on_kprobe", "kprobe", function, same=same)]
+    return [*deny, *see] if denying else [deny[0], *see]
+
+
+def _function(function: str, at_return: bool, denying: bool) -> list[Way]:
+    if at_return:
+        return [Way("on_fexit", "fexit", function)]
+    see = [Way("on_fentry", "fentry", function), Way("on_kprobe", "kprobe", function)]
+    if not function.startswith("security_"):
+        return [*_injected(function, False), *see] if denying else see
+    name = function.removeprefix("security_")
+    hook = _LSM_NAMES.get(name, name)
+    lsm = Way("on_lsm", "lsm", hook, denies=True, same=(f"bpf_lsm_{hook}", function))
+    if denying:
+        return [lsm, Way("on_fmod_ret", "fmod_ret", function, denies=True), *see]
+    return [*see, lsm]
+
+
+def _injected(function: str, syscall: bool) -> list[Way]:
+    arguments = "syscall" if syscall else "function"
+    return [
+        Way("on_fmod_ret", "fmod_ret", function, denies=True, syscall=syscall, arguments=arguments),
+        Way("on_kprobe_override", "kprobe", function, denies=True, syscall=syscall, arguments=arguments),
+    ]
+
+
+def _syscall(target: str, at_return: bool, denying: bool) -> list[Way]:
+    name = target.removeprefix("sys_")
+    if at_return:
+        return [Way("on_fexit", "fexit", name, syscall=True, arguments="syscall")]
+    see = [
+        Way("on_fentry", "fentry", name, syscall=True, arguments="syscall"),
+        Way("on_kprobe", "kprobe", name, syscall=True, arguments="syscall"),
+        Way("on_tracepoint", "tracepoint", f"syscalls/sys_enter_{name}", arguments="fields"),
+    ]
+    return [*_injected(name, True), *see] if denying else see
+
+
+def field_offset(index: int) -> int:
+    """Of an argument of a system call in its tracepoint's record."""
+    return _FIRST_FIELD + 8 * index

@@ -1,0 +1,91 @@
+"""Policies in this kernel, through the agent's own binding, without a session: what each call of a test matched.
+
+    with Enforcer(policy, enforce=True) as enforcer:
+        …
+        matches = enforcer.matches()
+"""
+
+import os
+import struct
+from types import TracebackType
+from typing import Any
+
+from kubectl_gadget.agent.object import HashMap
+from kubectl_gadget.agent.policy import Policies
+from kubectl_gadget.catalogue.load import object_bytes
+from kubectl_gadget.policies.engine.decode import Match, matches
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.model import Policy
+from tests.bpf.tracer import MACHINE, pid_level, split
+
+EVERYWHERE = {"pods": True, "host": True, "namespaces": None, "pod_uids": None, "containers": []}
+
+
+class Enforcer:
+    """In force between enter and exit, for every cgroup. `kinds`: only these of each hook's ways."""
+
+    def __init__(
+        self,
+        *policies: Policy,
+        enforce: bool = False,
+        allow_weaker: bool = False,
+        kinds: tuple[str, ...] = (),
+        pid: int | None = None,
+    ) -> None:
+        self.engine = Engine(policies, Options(enforce, allow_weaker))
+        hooks = [hook.spec() for hook in self.engine.hooks]
+        for hook in hooks:
+            if kinds:
+                hook["ways"] = [way for way in hook["ways"] if way["kind"] in kinds]
+        self._spec: dict[str, Any] = {
+            "name": "policies",
+            "scopes": [EVERYWHERE] * len(self.engine.scopes),
+            "hooks": hooks,
+            "ring_bytes": 8 << 20,
+            "parameters": {"gadget_filter_pid": os.getpid() if pid is None else pid},
+        }
+
+    def __enter__(self) -> "Enforcer":
+        self._verdicts = HashMap("verdicts", 64)
+        node = {"gadget_node_pid_level": pid_level()}
+        self.policies = Policies(0, self._spec, object_bytes("policy", MACHINE), node, self._verdicts.fd)
+        self.policies.start()
+        self._data()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.policies.close()
+        self._verdicts.close()
+
+    @property
+    def hooks(self) -> list[str]:
+        """The way to each hook that was taken."""
+        return [program["hooks"][0] for program in self.policies.started()["programs"]]
+
+    @property
+    def lost(self) -> dict[str, Any]:
+        return dict(self.policies.stats()["lost"])
+
+    def counts(self) -> dict[str, int]:
+        """Of the only hook."""
+        (counts,) = self.policies.stats()["hooks"].values()
+        return dict(counts)
+
+    def matches(self) -> list[Match]:
+        """All since the last call."""
+        return [match for record in split(self._data()) for match in matches(record, self.engine.hooks)]
+
+    def _data(self) -> bytes:
+        ring = self.policies.ring
+        while not ring.settle():
+            pass
+        batch = ring.batch()
+        data = bytes(batch)
+        batch.release()
+        ring.advance(len(data))
+        return data
+
+
+def pid_of(record: bytes) -> int:
+    """In the head of a record."""
+    return int(struct.unpack_from("<I", record, 16)[0])
