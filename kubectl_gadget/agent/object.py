@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator
 
-from kubectl_gadget.agent import cgroups, libbpf
+from kubectl_gadget.agent import cgroups, libbpf, sampling
 from kubectl_gadget.agent.btf import Btf
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.errors import AgentError

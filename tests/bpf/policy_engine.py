@@ -1,8 +1,8 @@
 """Policies in this kernel, through the agent's own binding, without a session: what each call of a test matched.
 
-    with Enforcer(policy, enforce=True) as enforcer:
-        …
-        matches = enforcer.matches()
+with Enforcer(policy, enforce=True) as enforcer:
+    …
+    matches = enforcer.matches()
 """
 
 import os

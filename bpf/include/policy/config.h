@@ -4,7 +4,8 @@
  * is loaded, so the verifier removes the code for what is not there.
  *
  * Every selector of every policy on the hook is one bit, in the order of policies and selectors. A test gives the bits
- * of the selectors whose filter holds. The trap: the numbers here are those of kubectl_gadget/policies/engine/tables.py.
+ * of the selectors whose filter holds. The trap: the numbers here are those of
+ * kubectl_gadget/policies/engine/tables.py.
  */
 #pragma once
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.filters import Asked, ask
-from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, Type, argument_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Tables
 from kubectl_gadget.policies.engine.ways import Way, field_offset, ways
+from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
 
 EPERM = 1
 _SIGKILL = 9

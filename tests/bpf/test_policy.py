@@ -1,0 +1,295 @@
+"""The engine of policies in this kernel: each way to a hook in turn, what matches, and that what is denied is not done.
+
+The trap: most ways need trampolines or kprobes, which not every kernel has; tests that need one are skipped there, and
+run in the virtual machine.
+"""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.policies.model import (
+    Action,
+    Argument,
+    Filter,
+    Hook,
+    Options,
+    Policy,
+    Range,
+    RateLimit,
+    Selector,
+    Subject,
+    Test,
+    Value,
+)
+from tests.bpf.policy_engine import Enforcer
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+EPERM, EACCES = 1, 13
+DENY = (Action("Override", error=-EACCES),)
+KILL = (Action("Sigkill"),)
+
+
+def argument(position: int, test: Test, *values: Value, negated: bool = False) -> Filter:
+    return Filter(Subject("argument", position), test, values, negated)
+
+
+def policy(*hooks: Hook, name: str = "policy", **options: Any) -> Policy:
+    return Policy(name, hooks=hooks, options=Options(**options))
+
+
+def opened(*selectors: Selector) -> Hook:
+    return Hook("kprobe", "security_file_open", arguments=(Argument(0, "file"),), selectors=selectors)
+
+
+def openat(*selectors: Selector, **more: Any) -> Hook:
+    arguments = (Argument(0, "int"), Argument(1, "string"), Argument(2, "int"))
+    return Hook("kprobe", "sys_openat", syscall=True, arguments=arguments, selectors=selectors, **more)
+
+
+@contextmanager
+def in_force(*policies: Policy, **options: Any) -> Iterator[Enforcer]:
+    """Skips the test when this kernel takes none of the ways."""
+    enforcer = Enforcer(*policies, **options)
+    try:
+        enforcer.__enter__()
+    except AgentError as error:
+        pytest.skip(str(error).replace("\n", " "))
+    try:
+        yield enforcer
+    finally:
+        enforcer.__exit__(None, None, None)
+
+
+def in_child(deed: Callable[[], object]) -> int:
+    """How it ended, as os.waitpid() has it; an OSError is the exit code."""
+    pid = os.fork()
+    if not pid:
+        try:
+            deed()
+        except OSError as error:
+            os._exit(error.errno or 255)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+WAYS = {"lsm": "lsm/file_open"} | {kind: f"{kind}/security_file_open" for kind in ("fmod_ret", "fentry", "kprobe")}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_every_way_to_a_security_hook_sees_the_resolved_path(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    (tmp_path / "link").symlink_to("secret")
+    selector = Selector(filters=(argument(0, "equal", f"{tmp_path}/secret"),))
+    # What denies is among the ways of a policy that denies.
+    other = Selector(filters=(argument(0, "equal", "/nowhere"),), actions=DENY)
+    with in_force(policy(opened(selector, other)), enforce=True, allow_weaker=True, kinds=(kind,)) as enforcer:
+        for _ in range(TIMES):
+            (tmp_path / "link").read_bytes()
+        assert enforcer.hooks == [WAYS[kind]]
+        matches = enforcer.matches()
+        assert enforcer.lost == {}
+    assert len(matches) == TIMES
+    assert {match.values[0].text for match in matches if match.values[0]} == {os.fsencode(tmp_path / "secret")}
+    assert {match.exec[1] for match in matches} == {os.getpid()}
+
+
+@pytest.mark.parametrize("kind", ["lsm", "fmod_ret"])
+def test_a_denied_open_fails_with_the_policys_error(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    selector = Selector(filters=(argument(0, "prefix", f"{tmp_path}/"),), actions=DENY)
+    with in_force(policy(opened(selector)), enforce=True, kinds=(kind,)) as enforcer:
+        for _ in range(TIMES):
+            with pytest.raises(PermissionError, match="denied"):
+                (tmp_path / "secret").read_bytes()
+        matches = enforcer.matches()
+        assert enforcer.counts()["overridden"] == TIMES
+    assert [match.verdict for match in matches] == [-EACCES] * TIMES
+    (tmp_path / "secret").read_bytes()
+
+
+def test_who_is_killed_at_a_security_hook_did_not_do_it_either(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.touch()
+    hook = Hook(
+        "lsm",
+        "path_unlink",
+        arguments=(Argument(0, "path"), Argument(1, "dentry")),
+        selectors=(Selector(filters=(argument(1, "postfix", "/file"),), actions=KILL),),
+    )
+    with in_force(policy(hook), enforce=True, pid=0) as enforcer:
+        assert os.WTERMSIG(in_child(target.unlink)) == signal.SIGKILL
+        (match,) = enforcer.matches()
+    assert (match.verdict, match.signal) == (-EPERM, signal.SIGKILL)
+    assert target.exists()
+
+
+def test_a_policy_that_only_watches_denies_nothing_and_tells_what_it_would_have(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    actions = (*DENY, Action("NoPost"))
+    selector = Selector(filters=(argument(0, "prefix", f"{tmp_path}/"),), actions=actions)
+    with in_force(policy(opened(selector), mode="monitor"), enforce=True) as enforcer:
+        (tmp_path / "secret").read_bytes()
+        (match,) = enforcer.matches()
+    assert match.verdict == 0
+    assert not match.place.enforced
+
+
+def append(path: Path) -> None:
+    os.write(os.open(path, os.O_WRONLY | os.O_APPEND), b"x")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+WRITES: dict[str, tuple[str, tuple[Argument, ...], int, Callable[[Path], object]]] = {
+    "write": ("file_permission", (Argument(0, "file"), Argument(1, "int")), 0, append),
+    "truncate": ("path_truncate", (Argument(0, "path"),), 0, lambda path: os.truncate(path, 1)),
+    "unlink": ("path_unlink", (Argument(0, "path"), Argument(1, "dentry")), 1, os.unlink),
+    "rename": (
+        "path_rename",
+        (Argument(0, "path"), Argument(1, "dentry")),
+        1,
+        lambda path: os.rename(path, f"{path}.moved"),
+    ),
+    "chmod": ("path_chmod", (Argument(0, "path"), Argument(1, "uint16")), 0, lambda path: path.chmod(0o777)),
+    "exec": ("bprm_check_security", (Argument(0, "linux_binprm"),), 0, lambda path: os.execv(path, ["x"])),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_what_is_denied_leaves_the_file_as_it_was(what: str, tmp_path: Path) -> None:
+    hook, arguments, position, deed = WRITES[what]
+    path = tmp_path / "protected-file"
+    path.write_text("#!/bin/sh\necho > $0.ran\n")
+    path.chmod(0o755)
+    before = digest(path), path.stat().st_mode
+    filters = [argument(position, "postfix", "/protected-file")]
+    if what == "write":
+        filters.append(argument(1, "mask", 2))  # MAY_WRITE
+    selector = Selector(filters=tuple(filters), actions=DENY)
+    with in_force(
+        policy(Hook("lsm", hook, arguments=arguments, selectors=(selector,))), enforce=True, pid=0
+    ) as enforcer:
+        assert os.WEXITSTATUS(in_child(lambda: deed(path))) == EACCES
+        assert [match.verdict for match in enforcer.matches()][:1] == [-EACCES]
+    assert (digest(path), path.stat().st_mode) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["protected-file"]
+
+
+def test_a_denied_connect_sends_not_one_byte() -> None:
+    arguments = (Argument(0, "socket"), Argument(1, "sockaddr"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        filters = (
+            argument(1, "destination_address", IPv4Network("127.0.0.0/8")),
+            argument(1, "destination_port", Range(port, port)),
+        )
+        hook = Hook("lsm", "socket_connect", arguments=arguments, selectors=(Selector(filters=filters, actions=DENY),))
+        with in_force(policy(hook), enforce=True) as enforcer:
+            for _ in range(TIMES):
+                with socket.socket() as client, pytest.raises(PermissionError):
+                    client.connect(("127.0.0.1", port))
+            assert len(enforcer.matches()) == TIMES
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_system_calls_arguments_are_those_that_were_passed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    selector = Selector(filters=(argument(1, "equal", str(path)),))
+    with in_force(policy(openat(selector))) as enforcer:
+        for _ in range(TIMES):
+            os.close(os.open(path, os.O_RDONLY))
+        os.close(os.open("/dev/null", os.O_RDONLY))
+        matches = enforcer.matches()
+    assert len(matches) == TIMES
+    for match in matches:
+        directory, name, flags = match.values
+        assert directory
+        assert name
+        assert flags
+        assert (directory.numbers, name.text, flags.numbers) == ((-100,), os.fsencode(path), (os.O_RDONLY | 0o2000000,))
+
+
+@pytest.mark.parametrize(
+    ("filter", "names"),
+    [
+        (argument(1, "prefix", "/proc/self/st"), {"/proc/self/stat", "/proc/self/status"}),
+        (argument(1, "postfix", "stat", "maps"), {"/proc/self/stat", "/proc/self/maps"}),
+        (argument(1, "substring", "elf/m"), {"/proc/self/maps", "/proc/self/mountinfo"}),
+        (argument(1, "substring_ignore_case", "MOUNTI"), {"/proc/self/mountinfo"}),
+        (argument(1, "equal", "/proc/self/stat"), {"/proc/self/stat"}),
+        (
+            argument(1, "equal", "/proc/self/stat", "/proc/self/maps", negated=True),
+            {"/proc/self/status", "/proc/self/mountinfo"},
+        ),
+    ],
+)
+def test_texts_are_compared_in_the_kernel(filter: Filter, names: set[str]) -> None:
+    selector = Selector(filters=(filter, argument(1, "prefix", "/proc/self/")))
+    with in_force(policy(openat(selector))) as enforcer:
+        for name in ("stat", "status", "maps", "mountinfo"):
+            os.close(os.open(f"/proc/self/{name}", os.O_RDONLY))
+        matches = enforcer.matches()
+    assert {match.values[1].text.decode() for match in matches if match.values[1]} == names
+
+
+def test_the_first_selector_of_each_policy_counts() -> None:
+    def selector(prefix: str, *actions: Action) -> Selector:
+        return Selector(filters=(argument(1, "prefix", prefix),), actions=actions)
+
+    first = policy(openat(selector("/proc/self/stat"), selector("/proc/self/"), selector("/")), name="first")
+    second = policy(openat(selector("/proc/self/maps", Action("NoPost")), selector("/proc/")), name="second")
+    with in_force(first, second) as enforcer:
+        for name in ("stat", "maps"):
+            os.close(os.open(f"/proc/self/{name}", os.O_RDONLY))
+        matches = [(match.place.policy.name, match.place.number) for match in enforcer.matches()]
+    assert matches == [("first", 0), ("second", 1), ("first", 1)]
+
+
+def test_a_hundred_policies_of_seven_selectors_each_find_their_own() -> None:
+    policies = [
+        policy(openat(*(Selector(filters=(argument(1, "equal", f"/nowhere/{i}/{j}"),)) for j in range(7))), name=str(i))
+        for i in range(100)
+    ]
+    with in_force(*policies) as enforcer:
+        for i, j in ((0, 0), (13, 5), (63, 6), (99, 6)):
+            with suppress(FileNotFoundError):
+                os.open(f"/nowhere/{i}/{j}", os.O_RDONLY)
+        found = [(int(match.place.policy.name), match.place.number) for match in enforcer.matches()]
+    assert found == [(0, 0), (13, 5), (63, 6), (99, 6)]
+
+
+def test_a_rate_limit_lets_one_of_the_same_through(tmp_path: Path) -> None:
+    limited = Action("Post", rate_limit=RateLimit(3_600_000, "process"))
+    selector = Selector(filters=(argument(1, "prefix", f"{tmp_path}/"),), actions=(limited,))
+    with in_force(policy(openat(selector))) as enforcer:
+        for name in ("a", "b", "a", "b", "a"):
+            os.close(os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT))
+        texts = [match.values[1].text for match in enforcer.matches() if match.values[1]]
+        assert enforcer.counts()["limited"] == 3
+    assert texts == [os.fsencode(tmp_path / name) for name in ("a", "b")]
+
+
+def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    filters = (Filter(Subject("binary"), "postfix", ("/cat",)), argument(1, "equal", str(tmp_path / "file")))
+    with in_force(policy(openat(Selector(filters=filters))), pid=0) as enforcer:
+        (tmp_path / "file").read_bytes()
+        subprocess.run(["cat", tmp_path / "file"], check=True)
+        assert len(enforcer.matches()) == 1
