@@ -163,3 +163,18 @@ def test_the_deployer_may_give_the_users_role_since_it_holds_its_rules() -> None
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
                     assert {(group, resource, verb) for verb in rule["verbs"]} <= held
+
+
+def test_pods_for_bcc_have_its_image_the_headers_and_room_to_unpack() -> None:
+    owner = {"metadata": {"name": "run-1", "uid": "u"}}
+    pod = manifests.on_demand_pod(AgentOptions(bcc=True), "node-1", "1", owner)["spec"]
+    (container,) = pod["containers"]
+    assert container["image"].endswith("-bcc")
+    assert container["securityContext"]["privileged"] is True
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for path in ("/lib/modules", "/usr/src", "/sys/kernel/debug"):
+        assert volumes[mounts[path]]["hostPath"]["path"] == path
+    assert "emptyDir" in volumes[mounts["/tmp"]]
+    own = manifests.on_demand_pod(AgentOptions(bcc=True, image="mine"), "node-1", "1", owner)["spec"]
+    assert own["containers"][0]["image"] == "mine"
