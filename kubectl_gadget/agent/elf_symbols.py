@@ -4,8 +4,10 @@ Only what is needed of ELF, for 64 bits and little-endian, since the agent has t
 file comes from a container, so every number in it may be a lie, and what does not fit ends in "no such function".
 """
 
+import fnmatch
 import mmap
 import os
+import re
 import struct
 from collections.abc import Collection, Iterator
 
@@ -30,8 +32,47 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
         with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
             try:
                 return _offsets(data, {name.encode(): name for name in names})
-            except (struct.error, IndexError, ValueError):
+            except (struct.error, IndexError, ValueError, OverflowError):
                 return {}
+
+
+def matching_functions(path: str, pattern: str) -> dict[str, int]:
+    """Offsets of the functions whose names match a shell's pattern, by name. Raises OSError."""
+    found: dict[str, int] = {}
+    matches = re.compile(fnmatch.translate(pattern).encode()).match
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        loads, tables = _tables(data)
+        for kind, start, size, link in tables:
+            if kind in (_SYMTAB, _DYNSYM) and link < len(tables):
+                texts = tables[link][1]
+                block = data[start : start + size // _SYMBOL.size * _SYMBOL.size]
+                for text, info, _, section, address, _ in _SYMBOL.iter_unpack(block):
+                    if section and info & 15 == _FUNCTION:
+                        name = data[texts + text : data.find(b"\0", texts + text)]
+                        offset = _file_offset(loads, address) if matches(name) else None
+                        if offset is not None:
+                            found.setdefault(name.decode(errors="replace"), offset)
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return {}
+    return found
+
+
+def is_go(path: str) -> bool:
+    """Whether Go made the program. Raises OSError."""
+    with open(path, "rb") as file:
+        return file.read(_MOST_BYTES).find(b"\xff Go buildinf:") >= 0
+
+
+def _tables(data: bytes) -> tuple[list[tuple[int, ...]], list[tuple[int, int, int, int]]]:
+    """Segments; and of each section its kind, start, size and link."""
+    _, _, _, _, segments, sections, _, _, segment_size, segment_count, section_size, section_count, _ = (
+        _HEADER.unpack_from(data)
+    )
+    loads = [_SEGMENT.unpack_from(data, segments + index * segment_size) for index in range(segment_count)]
+    found = [_SECTION.unpack_from(data, sections + index * section_size) for index in range(section_count)]
+    return loads, [(kind, start, size, link) for _, kind, _, _, start, size, link, _, _, _ in found]
 
 
 def _offsets(data: mmap.mmap, wanted: dict[bytes, str]) -> dict[str, int]:

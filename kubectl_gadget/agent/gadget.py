@@ -145,7 +145,8 @@ class Gadget:
             raise refusal.refused(f"gadget {self.name}", failure) from None
         program = None
         libraries = self._spec.get("libraries")
-        uprobes = Uprobes(object, libraries, self.wanted_cgroup) if libraries else None
+        named = bool(self._spec.get("named"))
+        uprobes = Uprobes(object, libraries, self.wanted_cgroup, named) if libraries else None
         object.frequency = (self._spec.get("parameters") or {}).get(_FREQUENCY, 0)
         try:
             self._prepare(object)

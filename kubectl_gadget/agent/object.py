@@ -87,6 +87,11 @@ class BpfMap:
         k, v = ctypes.c_uint32(key), ctypes.c_uint32(value)
         self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
 
+    def set_text(self, key: int, text: str) -> None:
+        """Sets one entry of a map from u32 to texts, which is cut and padded with NULs, once the object is loaded."""
+        value = text.encode(errors="surrogateescape")[: self.value_size - 1].ljust(self.value_size, b"\0")
+        self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(ctypes.c_uint32(key)), value, 0)
+
     def reuse(self, fd: int) -> None:
         """Makes the object use the existing map `fd` instead of one of its own, before it is loaded."""
         self._lib.call("bpf_map__reuse_fd", self._pointer, fd)

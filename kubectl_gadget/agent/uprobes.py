@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.asked_functions import AskedFunctions
 from kubectl_gadget.agent.elf_symbols import function_offsets
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.mapped_files import MappedFile, MappedFiles
@@ -62,8 +63,13 @@ class Uprobes:
     """The uprobe programs of `object`. `libraries` is RUN's; a program stands once in it for each function."""
 
     def __init__(
-        self, object: BpfObject, libraries: list[dict[str, Any]], wanted_cgroup: Callable[[str], bool]
+        self,
+        object: BpfObject,
+        libraries: list[dict[str, Any]],
+        wanted_cgroup: Callable[[str], bool],
+        named: bool = False,
     ) -> None:
+        self._functions = AskedFunctions(object) if named else None
         self._lib = libbpf.load()
         self._object = object
         self._libraries = [(tuple(item["files"]), dict(item["functions"])) for item in libraries]
@@ -106,6 +112,8 @@ class Uprobes:
         return sum(map(len, self._links.values()))
 
     def _is_wanted(self, name: str) -> bool:
+        if self._functions:
+            return any(self._functions.may_be(file, name) for files, _ in self._libraries for file in files)
         return any(name.startswith(files) for files, _ in self._libraries)
 
     def _attach(self, key: tuple[int, int], file: MappedFile) -> None:
@@ -125,6 +133,10 @@ class Uprobes:
 
     def _places(self, path: str) -> dict[str, list[int]]:
         """Offsets by program."""
+        if self._functions:
+            found = self._functions.places(path, self._libraries)
+            self.warnings += self._functions.take_warnings()
+            return found
         names = {name for _, functions in self._libraries for name in functions}
         places: dict[str, list[int]] = {}
         for name, offset in function_offsets(path, names).items():
@@ -142,15 +154,19 @@ class Uprobes:
             array = (ctypes.c_ulong * len(offsets))(*offsets)
             options = MultiOptions(ctypes.sizeof(MultiOptions), count=len(offsets), at_return=at_return)
             options.offsets = ctypes.cast(array, ctypes.c_void_p)
+            if self._functions:
+                cookies = (ctypes.c_uint64 * len(offsets))(*self._functions.cookies(path, offsets))
+                options.cookies = ctypes.cast(cookies, ctypes.c_void_p)
             arguments = (pointer, -1, os.fsencode(path), None, ctypes.byref(options))
             return [self._lib.call("bpf_program__attach_uprobe_multi", *arguments)]
-        single = Options(ctypes.sizeof(Options), at_return=at_return)
-        return [
-            self._lib.call(
-                "bpf_program__attach_uprobe_opts", pointer, -1, os.fsencode(path), offset, ctypes.byref(single)
-            )
-            for offset in offsets
-        ]
+        links = []
+        for offset in offsets:
+            single = Options(ctypes.sizeof(Options), at_return=at_return)
+            if self._functions:
+                (single.cookie,) = self._functions.cookies(path, [offset])
+            place = (pointer, -1, os.fsencode(path), offset, ctypes.byref(single))
+            links.append(self._lib.call("bpf_program__attach_uprobe_opts", *place))
+        return links
 
     def _let_go(self, key: tuple[int, int]) -> None:
         for link in self._links.pop(key):

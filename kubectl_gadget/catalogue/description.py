@@ -25,7 +25,7 @@ from kubectl_gadget.events.schema import (
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 HISTOGRAM = Path(__file__).parent / "histogram.yaml"
-_TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str}
+_TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str, "functions": str}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
@@ -144,7 +144,9 @@ def read_description(path: Path) -> Description:
         record=top.need("record", str),
         programs=programs,
         parameters=tuple(
-            _parameter(item, without_c or item.get("name", str) in without_variable)
+            _parameter(
+                item, without_c or item.get("type", str) == "functions" or item.get("name", str) in without_variable
+            )
             for item in top.parts("parameters", _PARAMETER_KEYS)
         ),
         columns=_columns(top),

@@ -26,6 +26,7 @@ from kubectl_gadget.session.options import GadgetRun
 _MOST_EXAMPLES = 3
 """in help; the page of docs/ has all"""
 
+FunctionsAndPods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.functions_and_pods]
 Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_names]
 
 
@@ -61,7 +62,8 @@ class VerbGroup(GadgetGroup):
 
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> Any:
     """The command that runs `gadget`. Raises UsageError when one of its flags is taken already."""
-    page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage="[POD...] [flags]")
+    usage = "FILE:SYMBOL... [POD...] [flags]" if _of_functions(gadget) else "[POD...] [flags]"
+    page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
     return _command((gadget,), name, page, directory)
 
 
@@ -83,6 +85,10 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
             for spelling, value in extras.items()
             if spelling.startswith(_PREFIX)
         }
+        if given := _of_functions(gadgets[0]):
+            targets = [word for word in pods if ":" in word]
+            values[given.name] = ",".join([*targets, *filter(None, [values.get(given.name)])])
+            pods = tuple(word for word in pods if ":" not in word)
         runs = tuple(
             GadgetRun(
                 gadget, {item.name: values[item.name] for item in gadget.parameters if item.name in values}, directory
@@ -99,12 +105,19 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
         title = f"Flags of {' '.join(gadget.command)}"
         for item in gadget.parameters:
             extras.setdefault(_PREFIX + item.name.replace("-", "_"), _parameter_flag(item, gadget, title))
+    if _of_functions(gadgets[0]):
+        run.__annotations__["pods"] = FunctionsAndPods
     command = make_command(run, name, page, extras)
     _refuse_collisions(gadgets, command)
     return command
 
 
 _PREFIX = "parameter_"
+
+
+def _of_functions(gadget: Gadget) -> Parameter | None:
+    """The parameter that says which functions are followed."""
+    return next((item for item in gadget.parameters if item.type == "functions"), None)
 
 
 def _flags(flags: RunFlags) -> int:
@@ -133,6 +146,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         ]
     if parameter.type == "syscalls":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.syscalls]
+    if parameter.type == "functions":
+        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.functions]
     if parameter.type == "pcap":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="EXPRESSION", help=help), values.pcap]
     metavar = "N" if parameter.type == "int" else "TEXT"

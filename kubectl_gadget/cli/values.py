@@ -218,6 +218,21 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
     return each(lambda text: _resource_name(text, ("pod", "pods", "po"), "pod", _SUBDOMAIN), texts)
 
 
+def functions(text: str) -> str:
+    """FILE:SYMBOL, several with commas, as they were given."""
+    for target in text.split(","):
+        file, _, symbol = target.rpartition(":")
+        if not file or not symbol:
+            raise ValueError("is no function: name it FILE:SYMBOL, such as libc:getaddrinfo")
+    return text
+
+
+def functions_and_pods(texts: Sequence[str]) -> tuple[str, ...]:
+    """Functions, which have a colon, as they were given, and then pods."""
+    of_functions = [functions(text) for text in texts if ":" in text]
+    return (*of_functions, *pod_names([text for text in texts if ":" not in text]))
+
+
 def namespace(text: str) -> str:
     """The name of one namespace."""
     if "," in text:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget import catalogue
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import pcap_filter, syscall_table
 from kubectl_gadget.events.batch import STRING_TYPES
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
@@ -41,7 +42,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         "parameters": _variables(gadget, {**pushed, **run.parameters}) | _triggers(run),
         "ring_bytes": _RING_BYTES.get(gadget.kind, ring_bytes),
         **_answer(run, interval),
-        **_libraries(gadget),
+        **_libraries(run),
         **sampled(gadget),
     }
 
@@ -67,10 +68,26 @@ def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _libraries(gadget: Gadget) -> dict[str, Any]:
+def _libraries(run: GadgetRun) -> dict[str, Any]:
+    gadget = run.gadget
     if not gadget.libraries:
         return {}
+    for parameter in gadget.parameters:
+        if parameter.type == "functions":
+            (programs,) = gadget.libraries[0].functions.values()
+            return {"libraries": _asked_for(run.parameters.get(parameter.name) or "", programs), "named": True}
     return {"libraries": [{"files": list(item.files), "functions": item.functions} for item in gadget.libraries]}
+
+
+def _asked_for(text: str, programs: Sequence[str]) -> list[dict[str, Any]]:
+    """Libraries, of FILE:SYMBOL with commas."""
+    found = []
+    for target in filter(None, text.split(",")):
+        file, _, symbol = target.rpartition(":")
+        found.append({"files": [file.removesuffix(":")], "functions": {symbol: list(programs)}})
+    if not found:
+        raise UsageError("which functions?", "name some as FILE:SYMBOL, such as libc:getaddrinfo")
+    return found
 
 
 def sampled(gadget: Gadget) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Functions that a user named as FILE:SYMBOL: where they are in a file, and which number a program knows each by.
+
+Numbers are cookies of uprobes; their names stand in the object's map `gadget_functions`. The trap: a probe on a return
+crashes a program written in Go, which moves its stacks, so such files are refused.
+"""
+
+import os
+import re
+
+from kubectl_gadget.agent.elf_symbols import is_go, matching_functions
+from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.errors import AgentError
+
+Libraries = list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
+
+_OFFSET = re.compile("0x[0-9a-fA-F]{1,15}")
+
+
+class AskedFunctions:
+    """For the uprobe programs of one object, which need not be loaded yet."""
+
+    def __init__(self, object: BpfObject) -> None:
+        self._object = object
+        self._numbers: dict[str, int] = {}
+        self._at: dict[tuple[str, int], int] = {}
+        self._full = False
+        self._warnings: list[str] = []
+        self._told: set[str] = set()
+
+    @staticmethod
+    def may_be(file: str, name: str) -> bool:
+        """Whether a file of this name may be the one that was asked for: a path, or how a library is called."""
+        wanted = file.rpartition("/")[2]
+        return name == wanted or ("/" not in file and name.startswith((f"{wanted}.", f"{wanted}-")))
+
+    def places(self, path: str, libraries: Libraries) -> dict[str, list[int]]:
+        """Offsets in the file at `path` by program, returns first. Raises OSError."""
+        seen = "/" + path.partition("/root/")[2]
+        found: dict[str, list[int]] = {}
+        for files, functions in libraries:
+            for file in files:
+                if not (seen == file if "/" in file else self.may_be(file, seen.rpartition("/")[2])):
+                    continue
+                if is_go(path):
+                    self._warn(f"{seen} is written in Go, which a probe on a return would crash, so it is left out")
+                    return {}
+                for symbol, programs in functions.items():
+                    self._add(path, file, symbol, programs, found)
+        return found
+
+    def cookies(self, path: str, offsets: list[int]) -> list[int]:
+        """The numbers of the functions that `places` found there."""
+        return [self._at[path, offset] for offset in offsets]
+
+    def take_warnings(self) -> list[str]:
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
+    def _add(self, path: str, file: str, symbol: str, programs: tuple[str, ...], found: dict[str, list[int]]) -> None:
+        if _OFFSET.fullmatch(symbol):
+            offset = int(symbol, 16)
+            at = {symbol: offset} if offset < os.stat(path).st_size else {}
+        else:
+            at = matching_functions(path, symbol)
+        if not at:
+            self._warn(f"{'/' + path.partition('/root/')[2]} has no function {symbol}")
+        taken = {offset for offsets in found.values() for offset in offsets}
+        # Two names of one place are one function, which goes by the shorter one.
+        for name, offset in sorted(at.items(), key=lambda item: (len(item[0]), item[0])):
+            number = self._number(f"{file.rpartition('/')[2]}:{name}") if offset not in taken else None
+            if number is None:
+                continue
+            taken.add(offset)
+            self._at[path, offset] = number
+            for program in programs:
+                found.setdefault(program, []).append(offset)
+
+    def _number(self, name: str) -> int | None:
+        if name in self._numbers:
+            return self._numbers[name]
+        names = self._object.map("gadget_functions")
+        if names is None:
+            raise AgentError("the object has no map gadget_functions")
+        if len(self._numbers) >= names.entries:
+            self._warn(f"more than {names.entries} functions match, and the rest is left out")
+            return None
+        # Of a long one the end tells it apart.
+        names.set_text(len(self._numbers), name if len(name) < names.value_size else name[1 - names.value_size :])
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def _warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._warnings.append(text)

@@ -1,0 +1,150 @@
+"""profile functions: a program whose functions are called a prime number of times, in processes before and after."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.asked_functions import AskedFunctions
+from kubectl_gadget.agent.elf_symbols import function_offsets, matching_functions
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.uprobes import Uprobes
+from tests.bpf.answers import Answers
+
+pytestmark = pytest.mark.bpf
+CALLS, DEPTH = 101, 7
+SOURCE = f"""
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((noinline)) int hist_leaf(int x) {{ asm volatile("" : "+r"(x)); return x + 1; }}
+__attribute__((noinline)) int hist_deep(int depth) {{
+    volatile int below = depth > 1 ? hist_deep(depth - 1) : 0;
+    return below + 1;
+}}
+__attribute__((noinline)) void hist_sleep(void) {{ usleep(11000); }}
+int main(void) {{
+    int sum = 0;
+    puts("ready"); fflush(stdout); getchar();
+    for (int i = 0; i < {CALLS}; i++) sum = hist_leaf(sum);
+    hist_deep({DEPTH});
+    hist_sleep();
+    return sum != {CALLS};
+}}
+"""
+PROGRAMS = {"programs": ("returned", "called")}
+
+
+class Followed(Answers):
+    """The gadget, and the agent's search for where its programs go."""
+
+    def __init__(self, *functions: tuple[str, str]) -> None:
+        super().__init__("profile_functions")
+        self._asked = [{"files": [file], "functions": {symbol: PROGRAMS["programs"]}} for file, symbol in functions]
+
+    def _open(self, programs: Any) -> Any:
+        object = super()._open(programs)
+        self.uprobes = Uprobes(object, self._asked, lambda cgroup: True, named=True)
+        self.uprobes.prepare()
+        return object
+
+    def look(self) -> None:
+        """As the session does, without its pause."""
+        self.uprobes._next = 0.0
+        try:
+            self.uprobes.turn()
+        except Failure as failure:
+            pytest.skip(f"no uprobes here: {failure}")
+
+    def __exit__(self, *error: Any) -> None:
+        self.uprobes.close()
+        super().__exit__(*error)
+
+
+@pytest.fixture(scope="module", params=["-pie", "-static"])
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is missing, which makes the program to look at")
+    folder = tmp_path_factory.mktemp("functions")
+    (folder / "main.c").write_text(SOURCE)
+    path = folder / f"hist-program{request.param}"
+    subprocess.run(["gcc", "-O1", request.param, "-o", path, folder / "main.c"], check=True)
+    return path
+
+
+@pytest.fixture
+def process(program: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Waits for a line."""
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout
+        started.stdout.readline()
+        yield started
+        started.kill()
+
+
+def counts(records: list[dict[str, Any]]) -> dict[str, int]:
+    return {record["function"].rpartition(":")[2]: record["count"] for record in records}
+
+
+def test_calls_are_counted_also_those_that_a_function_makes_of_itself(
+    program: Path, process: subprocess.Popen[bytes]
+) -> None:
+    with Followed((str(program), "hist_*")) as profile:
+        profile.look()
+        process.communicate(b"\n")
+        records = profile.take()
+        assert profile.lost == 0
+        assert profile.uprobes.warnings == []
+    assert process.returncode == 0
+    assert counts(records) == {"hist_leaf": CALLS, "hist_deep": DEPTH, "hist_sleep": 1}
+    (sleep,) = [record for record in records if record["function"].endswith("hist_sleep")]
+    assert sleep["total"] >= 11_000_000
+    assert all(record["cgroup"] and sum(record["buckets"]) == record["count"] for record in records)
+
+
+def test_a_function_may_be_named_by_its_place_in_the_file(program: Path, process: subprocess.Popen[bytes]) -> None:
+    place = function_offsets(str(program), ["hist_leaf"])["hist_leaf"]
+    with Followed((str(program), f"{place:#x}")) as profile:
+        profile.look()
+        process.communicate(b"\n")
+        records = profile.take()
+    assert counts(records) == {f"{place:#x}": CALLS}
+
+
+def test_what_is_not_there_is_told(program: Path, process: subprocess.Popen[bytes]) -> None:
+    with Followed((str(program), "hist_nothing")) as profile:
+        profile.look()
+        process.communicate(b"\n")
+        assert profile.take() == []
+        assert profile.uprobes.warnings == [f"{program} has no function hist_nothing"]
+
+
+def test_programs_of_go_are_refused(program: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "hist-go"
+    copy.write_bytes(program.read_bytes() + b"\xff Go buildinf:")
+    copy.chmod(0o755)
+    with subprocess.Popen([copy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout
+        started.stdout.readline()
+        with Followed((str(copy), "hist_leaf")) as profile:
+            profile.look()
+            started.communicate(b"\n")
+            assert profile.take() == []
+            (warning,) = profile.uprobes.warnings
+    assert "Go" in warning
+
+
+def test_libraries_go_by_their_names_without_versions_and_programs_by_their_paths() -> None:
+    assert AskedFunctions.may_be("libc", "libc.so.6")
+    assert AskedFunctions.may_be("libc", "libc-2.31.so")
+    assert AskedFunctions.may_be("/usr/bin/nginx", "nginx")
+    assert not AskedFunctions.may_be("libc", "libcrypt.so.1")
+    assert not AskedFunctions.may_be("/usr/bin/nginx", "nginx.old")
+
+
+def test_a_pattern_finds_functions_and_a_file_that_is_none_has_none(program: Path, tmp_path: Path) -> None:
+    assert matching_functions(str(program), "hist_[ls]*").keys() == {"hist_leaf", "hist_sleep"}
+    (tmp_path / "text").write_bytes(b"\x7fELF\x02\x01 and no more")
+    assert matching_functions(str(tmp_path / "text"), "*") == {}
