@@ -46,7 +46,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
             values.duration_above_zero,
         ]
     if gadget.histogram:
-        bars = "How many of the histograms are drawn as bars below the table (default: 3)"
+        bars = "Draw this many histograms as bars (default: 3)"
         found[_BARS] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
     if gadget.weight:
         flames = "Also a flame graph, as FILE.html or FILE.svg"
