@@ -342,6 +342,30 @@ def test_random_yaml_is_refused_in_words(junk: object) -> None:
     assert _outcome(yaml.safe_dump(whole, allow_unicode=True)).startswith("p.yaml")
 
 
+_SPOILT: list[object] = [
+    *(None, True, -1, 2**70, "", "x", "list:copies", "In", "CAP_KILL", "1:2", "0x-1", [], {}, [1], {"a": 1}, "\0", "["),
+    *("9" * 5000, "arg0 == 1", 1.5, "٣"),
+]
+
+
+def _places(node: object) -> list[tuple[object, object]]:
+    """Every mapping or list with each of its keys."""
+    keys: list[object] = (
+        list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []
+    )
+    return [found for key in keys for found in ((node, key), *_places(node[key]))]  # type: ignore[index]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(SHAPES)), st.sampled_from(_SPOILT), st.data())
+def test_a_spoilt_policy_is_refused_in_words(shape: str, junk: object, data: st.DataObject) -> None:
+    spec = yaml.safe_load(SHAPES[shape])
+    node, key = data.draw(st.sampled_from(_places(spec)))
+    node[key] = junk  # type: ignore[index]
+    whole = {**yaml.safe_load(HEAD), "spec": spec}
+    assert "p.yaml" in _outcome(yaml.safe_dump(whole, allow_unicode=True))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@`#,? \n\t0x"), max_size=60))
 def test_random_text_is_refused_in_words(text: str) -> None:
