@@ -55,6 +55,9 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
         ]
         diff = "Colour it by the difference to this file of -o folded"
         found[_DIFF] = Annotated[str | None, flag(PANEL, "--diff", metavar="FILE", help=diff), values.some_text]
+    if gadget.histogram:
+        diff = "Compare with this recording, made with -o json"
+        found[_DIFF] = Annotated[str | None, flag(PANEL, "--diff", metavar="FILE", help=diff), values.some_text]
     if gadget.tree:
         found[_TREE] = Annotated[
             bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents"), lambda value: value
@@ -71,7 +74,7 @@ def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
     if extras.get(_BY) and (format in _WHOLE_STACKS or _FLAMES in extras):
         what = "--flame-graph" if _FLAMES in extras else f"-o {format}"
         raise UsageError(f"{what} is made of whole call stacks, and --by leaves them out", "one without the other")
-    if _DIFF in extras and _FLAMES not in extras:
+    if _DIFF in extras and _FLAMES not in extras and not gadget.histogram:
         raise UsageError("--diff is for flame graphs", "--flame-graph FILE.html")
     return Arrangement(
         sort=extras.get(_SORT, defaults.sort),

@@ -4,6 +4,7 @@ The trap: everything that the user can have typed wrong must be found here, befo
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
@@ -13,7 +14,8 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.flame_graph import FlameGraphSink
-from kubectl_gadget.output.histogram import TableWithBars
+from kubectl_gadget.output.histogram import TableWithBars, key_columns
+from kubectl_gadget.output.histogram_diff import DiffTable, Recording
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
 from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
@@ -76,6 +78,8 @@ def _printing_sink(
     if (format in ("jsonpath", "custom-columns")) != bool(has_template and template):
         takes = "needs a template" if not template else "takes no template"
         raise UsageError(f"-o {format} {takes}", "-o jsonpath='{.pod} {.path}{\"\\n\"}', -o custom-columns=PID:.pid")
+    if options.diff and gadgets[0].histogram and format not in ("table", "wide"):
+        raise UsageError(f"--diff compares in a table, and not in -o {format}")
     several = len(gadgets) > 1
     chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
     if format in ("table", "wide"):
@@ -87,12 +91,17 @@ def _printing_sink(
         titles = headings(gadgets, names)
         shown = [heading.name for heading in titles]
 
+        keys = key_columns(gadgets[0], shown)
+        recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
+
         def plain(stream: TextIO) -> TableSink:
             return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
 
         def table(stream: TextIO) -> Sink:
             if not gadgets[0].histogram:
                 return plain(stream)
+            if recording is not None:
+                return DiffTable(stream, recording, keys, options.bars)
             return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
 
         kind = gadgets[0].kind
