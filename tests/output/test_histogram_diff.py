@@ -62,7 +62,7 @@ def test_figures_stand_beside_those_of_the_recording_with_their_change(tmp_path:
     assert lines[1].split()[:5] == ["read", "2", "→", "3", "+50%"]
     assert [word for word in lines[1].split() if word.endswith("%")][1:] == ["+103%", "+100%", "+100%"]
     assert lines[3].endswith("(before, now)")
-    assert [line.split()[3::2] for line in lines[4:]] == [["2", "0"], ["0"]]
+    assert [[word for word in line.split() if word.isdigit()] for line in lines[4:]] == [["2", "0"], ["0", "3"]]
 
 
 def test_what_was_not_there_before_has_no_change(tmp_path: Path) -> None:
