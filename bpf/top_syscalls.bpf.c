@@ -7,6 +7,7 @@
  * unless `count_begun` has calls count when they begin.
  */
 #include <gadget/compat.h>
+#include <gadget/syscall_table.h>
 #include <gadget/totals.h>
 #include <kernel/ptrace.h>
 
@@ -42,9 +43,6 @@ struct top_syscalls {
 
 GADGET_RECORD(top_syscalls);
 
-/* -1: any. */
-const volatile __s32 filter_syscall = -1;
-
 /* Count calls when they begin, without errors and times. */
 const volatile bool count_begun = false;
 
@@ -63,7 +61,7 @@ static __always_inline struct syscall_value *counters_of(struct pt_regs *registe
 {
 	struct syscall_key key = {};
 
-	if (number < 0 || (filter_syscall >= 0 && number != filter_syscall))
+	if (number < 0 || !gadget_wants_syscall(number))
 		return NULL;
 	key.cgroup = bpf_get_current_cgroup_id();
 	key.syscall = number;

@@ -12,6 +12,7 @@
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/process.h>
+#include <gadget/slots.h>
 #include <gadget/string.h>
 #include <kernel/lsm.h>
 
@@ -51,42 +52,13 @@ GADGET_RECORD(trace_lsm);
 
 const volatile bool filter_denied = false;
 
-struct slot {
-	__u64 taken;
-	char record[LSM_BYTES + GADGET_WORKSPACE];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__type(value, struct slot);
-} slots SEC(".maps");
+GADGET_SLOTS(slots, LSM_BYTES);
 
 /* A question to the modules, in the making. */
 struct question {
-	struct slot *slot;
 	struct trace_lsm *lsm;
 	struct gadget_writer writer;
 };
-
-static __always_inline struct slot *take_slot(void)
-{
-	for (__u32 i = 0; i < SLOTS; i++) {
-		__u32 key = i;
-		struct slot *slot = bpf_map_lookup_elem(&slots, &key);
-
-		if (slot && !__sync_lock_test_and_set(&slot->taken, 1))
-			return slot;
-	}
-	gadget_count_map_full();
-	return NULL;
-}
-
-static __always_inline void give_back(struct slot *slot)
-{
-	__sync_lock_test_and_set(&slot->taken, 0);
-}
 
 /* False: not wanted. `target` may be NULL. */
 static __always_inline bool ask(struct question *question, const char hook[24], long verdict,
@@ -96,12 +68,11 @@ static __always_inline bool ask(struct question *question, const char hook[24], 
 
 	if (filter_denied && verdict >= 0)
 		return false;
-	question->slot = take_slot();
-	if (!question->slot)
+	lsm = question->lsm = gadget_take_slot(&slots);
+	if (!lsm)
 		return false;
-	lsm = question->lsm = (void *)question->slot->record;
 	if (target ? !gadget_begin_with(&lsm->record, target) : !gadget_begin(&lsm->record)) {
-		give_back(question->slot);
+		gadget_give_back(question->lsm);
 		return false;
 	}
 	__builtin_memset(lsm->hook, 0, sizeof(*lsm) - offsetof(struct trace_lsm, hook));
@@ -124,7 +95,7 @@ static __always_inline bool ask(struct question *question, const char hook[24], 
 static __always_inline void answered(struct question *question)
 {
 	gadget_send(&question->writer);
-	give_back(question->slot);
+	gadget_give_back(question->lsm);
 }
 
 static __always_inline void add_argument(struct question *question, __u64 value)

@@ -98,7 +98,12 @@ class Gadget:
     def stats(self) -> dict[str, Any]:
         """As in the STATS frame: counts since the start."""
         cpus = self.counters
-        lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
+        lost: dict[str, dict[str, int]] = {
+            "ring_full": cpus.by_cpu(counters.LOST_RING_FULL),
+            "map_full": cpus.by_cpu(counters.LOST_MAP_FULL),
+        }
+        if missed := self._object.missed():
+            lost["recursion"] = {"all": missed}
         return {
             "events": cpus.total(counters.EVENTS),
             "bytes": cpus.total(counters.BYTES),
@@ -189,6 +194,8 @@ class Gadget:
             cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
         if self._spec.get("kind") == "recorder":
             self._recorded_bytes = recorder.prepare(object, self._spec["recorder"])
+        if entries := self._spec.get("map_entries"):
+            object.resize_hashes(entries)
         if containers := object.map("gadget_containers"):
             containers.reuse(self._containers_fd)
 

@@ -18,8 +18,30 @@ from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.errors import AgentError
 
 _HASH = 1
+_HASHES = (_HASH, 9)
+"""And those that forget what was used longest ago."""
+_OTHER_HASHES = frozenset({"gadget_containers", "gadget_totals_a", "gadget_totals_b", "gadget_recorders"})
+"""What is in them is not for programs alone."""
 _TRACING, _TRACE_RAW_TP = 26, 23
 _NO_PREALLOC = 1
+
+
+class ProgramInfo(ctypes.Structure):
+    """What this project reads of struct bpf_prog_info (include/uapi/linux/bpf.h); zeros where the kernel is older."""
+
+    _fields_ = (
+        ("unused", ctypes.c_char * 208),
+        ("recursion_misses", ctypes.c_uint64),
+        ("verified_insns", ctypes.c_uint32),
+        ("unused2", ctypes.c_uint32 * 3),
+    )
+
+
+def program_info(fd: int) -> ProgramInfo:
+    """Of a loaded program. Raises libbpf.Failure."""
+    info, size = ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
+    libbpf.load().call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    return info
 
 
 class BpfMap:
@@ -133,6 +155,13 @@ class BpfObject:
         pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, name.encode())
         return BpfMap(self._lib, pointer) if pointer else None
 
+    def resize_hashes(self, entries: int) -> None:
+        """Sets max_entries of the hashes in which programs keep what they need later, before the object is loaded."""
+        for pointer in self._each("map"):
+            name = self._lib.raw("bpf_map__name", pointer).decode()
+            if self._lib.raw("bpf_map__type", pointer) in _HASHES and name not in _OTHER_HASHES:
+                BpfMap(self._lib, pointer).resize(entries)
+
     def set_variable(self, offset: int, value: bytes) -> None:
         """Overwrites bytes of .rodata, before load. Raises ValueError when they lie outside of it."""
         pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, b".rodata")
@@ -162,6 +191,10 @@ class BpfObject:
     def program_fd(self, program: str) -> int:
         """The file descriptor of a loaded program. It ends with the object."""
         return int(self._lib.call("bpf_program__fd", self._programs[program]))
+
+    def missed(self) -> int:
+        """How often programs were not run because one already ran on that CPU. 0 before Linux 5.12."""
+        return sum(program_info(self.program_fd(program)).recursion_misses for program in self.chosen)
 
     def expect(self, program: str, attach_type: int) -> None:
         """Sets how the program will be attached, one of enum bpf_attach_type, before it is loaded."""

@@ -23,6 +23,8 @@ from kubectl_gadget.agent.object import BpfObject
 SECTIONS = ("uprobe", "uretprobe")
 _EVERY = 0.1
 """Seconds between two looks at the processes."""
+_PATIENCE = 2.0
+"""Seconds after which it is told that nothing was found."""
 _MOST_FILES = 512
 _MULTI = 48
 """BPF_TRACE_UPROBE_MULTI."""
@@ -78,6 +80,7 @@ class Uprobes:
         self._links: dict[tuple[int, int], list[int]] = {}
         self._next = 0.0
         self._full = False
+        self._silent_until: float | None = time.monotonic() + _PATIENCE
         self.warnings: list[str] = []
         """to be taken and cleared by whoever tells them"""
 
@@ -100,6 +103,12 @@ class Uprobes:
         for key, file in files.items():
             if key not in self._links:
                 self._attach(key, file)
+        if self._silent_until is not None and self.attached:
+            self._silent_until = None
+        elif self._silent_until is not None and now >= self._silent_until:
+            self._silent_until = None
+            wanted = ", ".join(sorted({name for files, _ in self._libraries for name in files}))
+            self.warnings.append(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
 
     def close(self) -> None:
         for key in list(self._links):

@@ -33,7 +33,7 @@ _GADGET_KEYS = (
     *("sampler", "gauges"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
-_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words")
+_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words", "names")
 _MANY_EXAMPLES = 1
 
 
@@ -260,6 +260,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
         column=column,
         test=test,
         words=_names(item, "words"),
+        names=item.one_of("names", ("signal", "capability", "errno")) or "",
     )
 
 

@@ -153,6 +153,13 @@ class EngineFlags:
         flag(ENGINE, "--ring-size", metavar="SIZE", help="Ring buffer on each node, a power of two (default: 4Mi)"),
         values.ring_size,
     ] = None
+    map_entries: Annotated[
+        int | None,
+        flag(
+            ENGINE, "--map-entries", metavar="N", help="Room for what is under way in each gadget's maps on each node"
+        ),
+        values.count,
+    ] = None
     buffer_bytes: Annotated[
         int | None,
         flag(ENGINE, "--buffer-size", metavar="SIZE", help="What the client may hold undecoded (default: 256Mi)"),

@@ -162,6 +162,9 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
     if words:
         metavar = "NAMES"
         reader: Any = values.words_of(words)
+    elif parameter.names:
+        metavar = "NAME"
+        reader = values.number_of(parameter.names)
     elif parameter.type == "int":
         reader = values.integer_of(place.size if place else 8)
     else:

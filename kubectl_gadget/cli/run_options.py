@@ -67,6 +67,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         sort=not engine.no_sort,
         sort_wait=defaults.sort_wait if engine.sort_wait is None else engine.sort_wait,
         ring_bytes=engine.ring_bytes or defaults.ring_bytes,
+        map_entries=engine.map_entries,
         buffer_bytes=engine.buffer_bytes or defaults.buffer_bytes,
         strict=bool(output.strict),
         verbose=bool(output.verbose),

@@ -272,6 +272,33 @@ def integer_of(size: int) -> Callable[[str], int]:
     return read
 
 
+def number_of(kind: str) -> Callable[[str], int]:
+    """A reader of numbers that have names: of signals (SIGTERM, TERM), capabilities (CAP_KILL, KILL), errors."""
+
+    def read(text: str) -> int:
+        from kubectl_gadget.events.linux import ERRNO_NAMES
+        from kubectl_gadget.events.linux_process import capability_name, signal_name
+
+        prefix, spell, numbers = {
+            "signal": ("SIG", signal_name, range(1, 65)),
+            "capability": ("CAP_", capability_name, range(64)),
+            "errno": ("", ERRNO_NAMES.__getitem__, sorted(ERRNO_NAMES)),
+        }[kind]
+        if text.isdecimal():
+            return integer_of(4)(text)
+        names = {spell(number): number for number in numbers}
+        name = text.upper()
+        found = names.get(name, names.get(prefix + name))
+        if found is None:
+            meant = nearest(name, [known for known in names if not known.isdecimal()])
+            raise ValueError(
+                f"{text!r} is neither a number nor the name of a {kind}" + (f"; {meant}?" if meant else "")
+            )
+        return found
+
+    return read
+
+
 def text_of(size: int) -> Callable[[str], str]:
     """A reader of texts that a C array of `size` bytes holds, with its NUL."""
 

@@ -18,6 +18,7 @@ from kubectl_gadget.events.exec_id import read_exec_id
 from kubectl_gadget.events.histogram import BUCKETS_TYPE, Buckets, spark_line
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
+from kubectl_gadget.events.linux_fsnotify import fsnotify_mask_names
 from kubectl_gadget.events.linux_lsm import lsm_argument_texts
 from kubectl_gadget.events.linux_mount import mount_flag_names
 from kubectl_gadget.events.linux_network import (
@@ -607,6 +608,7 @@ KINDS: dict[str, Kind] = {
     "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
+    "gadget_fsnotify_mask": _spelt_with_raw(fsnotify_mask_names, none="-"),
     "gadget_role": _words("client", "server"),
     "gadget_tty_direction": _words("output", "input"),
     "gadget_terminal_text": Kind(_text_members(_span, sizable=True), _show_terminal_text),

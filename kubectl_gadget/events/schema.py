@@ -97,6 +97,8 @@ class Parameter:
     """the column that this parameter tests, so that --filter can be pushed down to it"""
     test: Literal["equal", "prefix"] | None = None
     """how the column is tested"""
+    names: Literal["", "signal", "capability", "errno"] = ""
+    """of an int: what it numbers, so that it may be given by its name as well"""
     words: tuple[str, ...] = ()
     """of a string: some of these, parted by commas"""
 

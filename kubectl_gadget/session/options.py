@@ -59,6 +59,8 @@ class RunOptions:
     """seconds that a row may be held back for rows of other nodes"""
     ring_bytes: int = 4 << 20
     """a power of two"""
+    map_entries: int | None = None
+    """of hashes that pair the beginning of something with its end; None: as each gadget has it"""
     buffer_bytes: int = 256 << 20
     """undecoded batches that the client may hold, in all"""
     strict: bool = False

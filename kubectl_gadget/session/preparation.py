@@ -72,7 +72,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     else:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
     pushed = [kernel_parameters(filter, gadget) if filter and not options.story else {} for gadget in gadgets]
-    request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval)
+    request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval, options.map_entries)
     return Preparation(options, request, conditions, sink)
 
 

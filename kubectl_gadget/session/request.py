@@ -20,11 +20,16 @@ _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536
 
 
 def build(
-    runs: Sequence[GadgetRun], pushed: Sequence[Mapping[str, Any]], ring_bytes: int, interval: float = 1.0
+    runs: Sequence[GadgetRun],
+    pushed: Sequence[Mapping[str, Any]],
+    ring_bytes: int,
+    interval: float = 1.0,
+    map_entries: int | None = None,
 ) -> RunRequest:
     """RUN for these gadgets; `pushed` holds, for each, parameters (by name) that come from the filter. `interval` is
-    that of totals, in seconds."""
-    entries = [_entry(index, run, pushed[index], ring_bytes, interval) for index, run in enumerate(runs)]
+    that of totals, in seconds; `map_entries` the room of hashes, None: as each gadget has it."""
+    maps = {} if map_entries is None else {"map_entries": map_entries}
+    entries = [_entry(index, run, pushed[index], ring_bytes, interval) | maps for index, run in enumerate(runs)]
 
     def object_bytes(index: int, architecture: str) -> bytes:
         return catalogue.object_bytes(runs[index].gadget.name, architecture, runs[index].directory)

@@ -12,6 +12,7 @@ from kubectl_gadget.session.node import NodeState
 CAUSES = {
     "ring_full": "ring buffer full",
     "map_full": "map full",
+    "recursion": "a program already running",
     "cut_strings": "strings cut",
     "unattributed": "of unknown containers",
 }

@@ -25,7 +25,8 @@ from kubectl_gadget.agent.refusal import failed_program
 from kubectl_gadget.agent.ring import open_ring
 from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
-from kubectl_gadget.events.schema import Field, Gadget
+from kubectl_gadget.events import syscall_table
+from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget
 
 HEADER = 8
 CUT = 0x8000
@@ -60,7 +61,11 @@ class Tracer:
         given = {key.replace("_", "-"): value for key, value in parameters.items()}
         self._parameters = {parameter.name: parameter.default for parameter in self.gadget.parameters} | given
         by_name = {parameter.name: parameter.variable for parameter in self.gadget.parameters}
-        self._values |= {by_name[name]: value for name, value in given.items() if by_name[name]}
+        lists = {parameter.name for parameter in self.gadget.parameters if parameter.type == "syscalls"}
+        self._values |= {by_name[name]: value for name, value in given.items() if by_name[name] and name not in lists}
+        for listed in lists & given.keys():
+            calls = syscall_table.select(given[listed])
+            self._values |= {f"{by_name[listed]}_{m}": syscall_table.kernel_table(m, calls) for m in ARCHITECTURES}
         self._verdicts = HashMap("verdicts", 65536)
         for cgroup, verdict in (verdicts or {}).items():
             self._verdicts.set(cgroup, verdict)

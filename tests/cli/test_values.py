@@ -218,3 +218,23 @@ def test_words_are_those_that_there_are_or_all() -> None:
     ]
     with pytest.raises(ValueError, match=r"'file_opn' is none of all, file_open, task_kill; file_open\?"):
         read("task_kill,file_opn")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "number"),
+    [
+        ("signal", "SIGTERM", 15),
+        ("signal", "kill", 9),
+        ("signal", "35", 35),
+        ("capability", "CAP_SYS_ADMIN", 21),
+        ("capability", "net_raw", 13),
+        ("errno", "ENOENT", 2),
+    ],
+)
+def test_a_number_may_be_given_by_its_name(kind: str, text: str, number: int) -> None:
+    assert values.number_of(kind)(text) == number
+
+
+def test_a_name_that_does_not_exist_offers_the_nearest() -> None:
+    with pytest.raises(ValueError, match="SIGTERM"):
+        values.number_of("signal")("SIGTEMR")

@@ -24,6 +24,12 @@ def test_losses_are_named_by_cause_and_by_node() -> None:
     ]
 
 
+def test_what_the_kernel_left_out_is_lost() -> None:
+    node = state("n1", recursion={"all": 3})
+    assert "lost: 3 (a program already running 3)" in next(summary.lines({"n1": node}, Counter(), 0, {}, 1))
+    assert not summary.is_complete({"n1": node}, 0)
+
+
 def test_counts_of_lost_connections_are_added() -> None:
     node = state("n1", ring_full={"0": 5})
     node.past_stats.append({"gadgets": [{"events": 4, "lost": {"ring_full": {"3": 1}}}]})
