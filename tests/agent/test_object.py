@@ -12,7 +12,6 @@ from kubectl_gadget.agent.object import BpfObject, own_elf, program_info
 from kubectl_gadget.catalogue.load import load_gadget, object_bytes
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
-from kubectl_gadget.wire import FrameType
 from tests.agent.client import Client
 from tests.bpf.tracer import MACHINE
 
