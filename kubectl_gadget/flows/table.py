@@ -120,7 +120,7 @@ class FlowTable:
         known = self._find(row, protocol)
         began = row["operation"] == "first"
         side = known or ("client" if row["sent_packets"] and began else self._guess(row) or "server")
-        flow, is_new = self._meet(row, protocol, side, fresh=False)
+        flow, is_new = self._meet(row, protocol, side, fresh=began)
         flow.seen_by.add(side)
         flow.oriented = flow.oriented or began
         self._count_packets(row, flow, side)

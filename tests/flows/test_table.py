@@ -122,6 +122,11 @@ def test_udp_is_told_at_first_and_at_its_end() -> None:
     assert all(event.flow.oriented for event in events)
 
 
+def test_a_port_that_udp_uses_again_makes_another_flow() -> None:
+    events = tell(udp("first", 1), udp("end", 2), udp("first", 3), udp("end", 4))
+    assert [event.kind for event in events] == ["new", "close"] * 2
+
+
 def test_a_ping_is_a_flow_and_an_error_when_nobody_answers() -> None:
     began, ended = tell(icmp("first", 1), icmp("end", 2, sent=3, received=3))
     assert (began.summary, began.flow.server.place) == ("echo request", SERVER[0])
