@@ -7,7 +7,7 @@ cgroup below a container of Kubernetes is that container's, whatever it is calle
 
 import os
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from kubectl_gadget.agent import cgroups, identity
 from kubectl_gadget.agent.bundles import Bundles
@@ -15,7 +15,7 @@ from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.node import pod_uid
 from kubectl_gadget.agent.object import HashMap
-from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, Filter
+from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
 from kubectl_gadget.agent.watcher import Watcher
 
 _VERDICTS = 65536
@@ -47,6 +47,16 @@ class _Unnamed:
         self.due = 0.0
 
 
+class Follower(Protocol):
+    """Whoever has to know whose each cgroup is."""
+
+    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """Told when it is known, and when the filter changes. Without a container it is the host's."""
+
+    def forget(self, cgroup: int) -> None:
+        """It was removed."""
+
+
 class Containers:
     """Raises AgentError when the node has no cgroup v2, or refuses the BPF programs."""
 
@@ -70,6 +80,7 @@ class Containers:
         self._new_cgroups: dict[int, str | None] = {}
         self._removed: list[int] = []
         self._top = 0
+        self._followers: list[Follower] = []
         self._walk()
 
     def variables(self) -> dict[str, int]:
@@ -85,6 +96,17 @@ class Containers:
         self._filter = Filter(value, pod_uid())
         for id in self._nodes:
             self._judge(id)
+
+    def follow(self, follower: "Follower") -> None:
+        """Tells it of every cgroup that is there, and from now on."""
+        self._followers.append(follower)
+        for id in self._nodes:
+            self._judge(id)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the filter wants every container."""
+        return self._filter.is_open
 
     def drain(self) -> bool:
         """Takes in what happened. True when nothing older than this call is missing."""
@@ -246,6 +268,8 @@ class Containers:
             verdict = self._filter.verdict(self._containers[node.owner])
         if verdict != node.verdict and self._verdicts.set(id, verdict):
             node.verdict = verdict
+        for follower in self._followers:
+            follower.tell(id, self._containers.get(node.owner), verdict in (WANTED, WANTED_HOST))
 
     def _gone(self, id: int) -> None:
         node = self._nodes.get(id)
@@ -259,4 +283,6 @@ class Containers:
             del self._members[id], self._containers[id]
             self._nameless.discard(id)
         self._verdicts.delete(id)
+        for follower in self._followers:
+            follower.forget(id)
         self._removed.append(id)

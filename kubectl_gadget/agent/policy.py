@@ -176,6 +176,9 @@ class Policies:
         self.ring: Ring
         self.counters: CpuCounters
         self.ring_fd = -1
+        self.stacks = None
+        self.filter_is_open = False
+        """whether the session wants every container; only then is anything in force in one without a name"""
         self._spec = spec
         self._elf = elf
         self._node = node
@@ -197,15 +200,15 @@ class Policies:
             if not self._hooks:
                 raise AgentError("none of the policies' hooks exists on this node")
             self._open_ring(self._hooks[0].object)
-            self._profile(self._scopes.of_unknown())
+            self._profile(self._scopes.of_unknown() if self.filter_is_open else ())
         except BaseException:
             self._close_hooks()
             raise
         self._elf = b""
 
-    def tell(self, cgroup: int, container: Container | None) -> None:
-        """Whose a cgroup is: None, the host's."""
-        profile = self._profile(self._scopes.of(container))
+    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """As containers.Follower. What the session's filter does not want has no policies."""
+        profile = self._profile(self._scopes.of(container) if wanted else ())
         value = profile | (_INHERITED if container else 0)
         key = struct.pack("<Q", cgroup)
         _map(self._hooks[0].object, "policy_containers").put(key, struct.pack("<I", value))

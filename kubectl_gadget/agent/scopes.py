@@ -1,7 +1,7 @@
 """Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
 
 The agent decides it by itself, since a container's first instruction may come before any answer of the client. The
-trap: labels of pods are not known here, so the client tells the uids of the pods that have them, and tells new ones.
+trap: labels of pods are not known here.
 """
 
 from typing import Any
@@ -18,7 +18,6 @@ class Scope:
             self.pods = bool(value["pods"])
             self.host = bool(value["host"])
             self._namespaces = _names(value.get("namespaces"))
-            self._pod_uids = _names(value.get("pod_uids"))
             self._containers = [(line["key"], line["operator"], set(line["values"])) for line in value["containers"]]
         except (KeyError, TypeError) as error:
             raise FrameError(f"a policy's scope is not as docs/protocol.md says: {error!r}") from None
@@ -26,7 +25,7 @@ class Scope:
     @property
     def is_open(self) -> bool:
         """Whether it is for every container."""
-        return self.pods and self._namespaces is None and self._pod_uids is None and not self._containers
+        return self.pods and self._namespaces is None and not self._containers
 
     def has(self, container: Container) -> bool:
         """Whether it is for a container."""
@@ -34,9 +33,11 @@ class Scope:
             return False
         if self._namespaces is not None and container.namespace not in self._namespaces:
             return False
-        if self._pod_uids is not None and container.pod_uid not in self._pod_uids:
-            return False
-        labels = {"name": container.container, "repo": repository(container.image)}
+        labels = {
+            "name": container.container,
+            "repo": repository(container.image),
+            "namespace": container.namespace,
+        }
         return all(_holds(labels.get(key), operator, values) for key, operator, values in self._containers)
 
 
@@ -47,9 +48,9 @@ class Scopes:
         self._scopes = [Scope(value) for value in values]
 
     def of(self, container: Container | None) -> tuple[int, ...]:
-        """The policies that apply to a container, or with None to the host."""
+        """The policies that apply to a container, or with None, or without a pod, to the host."""
         scopes = enumerate(self._scopes)
-        if container is None:
+        if container is None or not container.pod:
             return tuple(number for number, scope in scopes if scope.host)
         return tuple(number for number, scope in scopes if scope.has(container))
 

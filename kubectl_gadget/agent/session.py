@@ -20,6 +20,7 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE
@@ -53,7 +54,7 @@ class Session:
         self._decoder = FrameDecoder()
         self._pipe = FramePipe(output)
         self._objects: list[bytes] = []
-        self._gadgets: list[Gadget] = []
+        self._gadgets: list[Gadget | Policies] = []
         self._containers: Containers | None = None
         self._symbols = Symbols()
         self._unable: AgentError | None = None
@@ -207,12 +208,15 @@ class Session:
             }
             for index, spec in enumerate(run["gadgets"]):
                 elf = self._objects[spec["object"]]
-                gadget = Gadget(index, spec, elf, variables, containers.verdicts_fd)
-                gadget.wanted_cgroup = containers.wants
-                gadget.symbols = self._symbols
-                gadget.containers = containers
-                gadget.start()
-                self._gadgets.append(gadget)
+                if spec.get("kind") == "policy":
+                    self._gadgets.append(_policies(index, spec, elf, variables, containers))
+                    continue
+                one = Gadget(index, spec, elf, variables, containers.verdicts_fd)
+                one.wanted_cgroup = containers.wants
+                one.symbols = self._symbols
+                one.containers = containers
+                one.start()
+                self._gadgets.append(one)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise FrameError(f"RUN is not as docs/protocol.md says: {error!r}") from error
         self._objects.clear()
@@ -263,6 +267,16 @@ class Session:
         self._symbols.close()
         if self._containers:
             self._containers.close()
+
+
+def _policies(
+    index: int, spec: dict[str, Any], elf: bytes, variables: dict[str, int], containers: Containers
+) -> Policies:
+    policies = Policies(index, spec, elf, variables, containers.verdicts_fd)
+    policies.filter_is_open = containers.is_open
+    policies.start()
+    containers.follow(policies)
+    return policies
 
 
 _signalled: list[int] = []

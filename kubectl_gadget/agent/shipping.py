@@ -7,11 +7,13 @@ go the same way. The trap: any other order works in every test and fails on a bu
 
 import math
 import time
+from collections.abc import Sequence
 
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
 
 _EVENTS_HEAD = 24
@@ -22,7 +24,7 @@ _SAY_COMPLETE_NS = 1_000_000_000
 class Shipper:
     """Ships for `gadgets` into `pipe`."""
 
-    def __init__(self, gadgets: list[Gadget], containers: Containers, pipe: FramePipe) -> None:
+    def __init__(self, gadgets: Sequence[Gadget | Policies], containers: Containers, pipe: FramePipe) -> None:
         self._gadgets = gadgets
         self._containers = containers
         self._pipe = pipe
@@ -78,7 +80,7 @@ class Shipper:
             if gadget.stacks:
                 gadget.stacks.take()
 
-    def _ship(self, gadget: Gadget) -> int:
+    def _ship(self, gadget: Gadget | Policies) -> int:
         batch = gadget.ring.batch()
         length = len(batch)
         now = time.monotonic_ns()
@@ -92,7 +94,7 @@ class Shipper:
         self._last_bytes[gadget.index] = length
         return length
 
-    def _ship_answer(self, gadget: Gadget, answer: Answer) -> None:
+    def _ship_answer(self, gadget: Gadget | Policies, answer: Answer) -> None:
         for piece in answer.ship():
             head = EventsHeader(gadget.index, gadget.sequence, piece.complete_until, piece.flags, piece.interval)
             self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))

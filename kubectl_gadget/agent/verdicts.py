@@ -32,6 +32,11 @@ class Filter:
         """The verdict on a cgroup of the host."""
         return WANTED_HOST if self._host else UNWANTED_HOST
 
+    @property
+    def is_open(self) -> bool:
+        """Whether every container is wanted, but for the excluded."""
+        return self._namespaces is None and self._pods is None and self._containers is None
+
     def verdict(self, container: Container) -> int:
         """The verdict on a container whose names are known."""
         wanted = (

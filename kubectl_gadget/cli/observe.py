@@ -24,6 +24,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, policy_run
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example, Gadget
@@ -32,8 +33,10 @@ from kubectl_gadget.session.options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.observe.happening import Decoder
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.policies.engine.hooks import Engine
 
 _CHOICE = "What is told"
 _COMPACT, _JSON = "compact", "json"
@@ -45,6 +48,7 @@ PAGE = Page(
         Example("kubectl gadget observe", "what runs in the pods of this namespace, from now on"),
         Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
         Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
+        Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
     ),
     usage="[POD...] [flags]",
     more="-o json is one object a line, in the schema that security tools read. All other formats show flat columns.",
@@ -140,27 +144,42 @@ def observe(
     target: TargetFlags,
     output: StoryOutputFlags,
     story: StoryFlags,
+    policies: PolicyFlags,
     engine: EngineFlags,
     image: ImageFlags,
     start: StartFlags,
     cluster: ClusterFlags,
 ) -> int:
     """Traces processes, joins them with what they do, and tells it."""
+    compiled = engine_of(policies, scope.namespace) if policies.named else None
+    return tell(compiled, pods, story, RunFlags(scope, target, output, engine, image, start, cluster))
+
+
+def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
+    """The story of processes, with what policies saw."""
     from kubectl_gadget.session.run import run
 
+    output = flags.output
+    assert isinstance(output, StoryOutputFlags)
     _check(output, story)
-    options = run_options(_runs(), pods, RunFlags(scope, target, output, engine, image, start, cluster))
-    return run(told(options, output, story), sys.stdout, sys.stderr)
+    runs = (*_runs(), policy_run(compiled)) if compiled else _runs()
+    options = run_options(runs, pods, flags)
+    return run(told(options, output, story, compiled), sys.stdout, sys.stderr)
 
 
-def told(options: RunOptions, output: OutputFlags, flags: StoryFlags) -> RunOptions:
+def told(options: RunOptions, output: OutputFlags, flags: StoryFlags, compiled: "Engine | None" = None) -> RunOptions:
     """The run with its rows told as a story."""
     from kubectl_gadget.observe.story import Story
 
+    decoders: dict[str, Decoder] = {}
+    if compiled:
+        from kubectl_gadget.observe.policies import NAME, decoder
+
+        decoders[NAME] = decoder(compiled.hooks)
     format = _COMPACT if output.output is None else output.output
     conditions = (output.filter, output.fail_on, output.expect)
     is_flat = format not in (_COMPACT, _JSON)
-    story = Story({}, _choice(flags), needs_columns=is_flat or any(conditions))
+    story = Story(decoders, _choice(flags), needs_columns=is_flat or any(conditions))
     make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags)
     return replace(options, story=story, make_sink=make_sink)
 

@@ -28,6 +28,12 @@ _COMMANDS = (
         "Show the life of workloads: programs, what they did, how they ended",
         "observe:observe:PAGE",
     ),
+    (
+        "enforce",
+        "Gadgets",
+        "Carry policies out: deny, kill, signal, for as long as it runs",
+        "enforce:enforce:PAGE",
+    ),
     ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
     ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "bcc:bcc:PAGE"),
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),

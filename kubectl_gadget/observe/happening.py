@@ -155,5 +155,5 @@ class FileEvent:
 
 
 Happening = ProcessEvent | PolicyEvent | FileEvent
-Decoder = Callable[[Batch], Sequence[Happening]]
-"""One happening per row of the batch, in their order."""
+Decoder = Callable[[Batch], Sequence[Happening | Sequence[Happening]]]
+"""One happening, or several, per row of the batch, in their order."""

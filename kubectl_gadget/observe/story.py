@@ -67,13 +67,14 @@ class Story:
         return Rows([row_batch(told, self._needs_columns)])
 
     def _tell(self, rows: Rows) -> Iterator[Told]:
-        for node, container, time, happening in rows.collect(self._read):
+        for node, container, time, found in rows.collect(self._read):
             table = self._tables.get(node)
             if table is None:
                 table = self._tables[node] = ProcessTable(node)
-            yield _joined(table, container, time, happening)
+            for happening in found if isinstance(found, Sequence) else (found,):
+                yield _joined(table, container, time, happening)
 
-    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, Happening]]:
+    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, Happening | Sequence[Happening]]]:
         happenings = self._decoders[batch.gadget.name](batch)
         owners = batch.owners
         containers = [UNKNOWN] * len(batch) if owners is None else [owners.containers[code] for code in owners.codes]

@@ -248,6 +248,8 @@ class NodeSession:
             self._progress.node(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
         for line in _hooks(self.state.started):
             self._progress.detail(self.state.name, line)
+        for line in _methods(self.state.started):
+            self._progress.node(self.state.name, line)
         self._on_change()
 
     def _timed(self, frame: Frame) -> Frame:
@@ -298,3 +300,11 @@ def _hooks(started: dict[str, Any]) -> Iterator[str]:
         yield f"{gadget.get('name')} hooks {', '.join(hooks)}"
         for skipped in (entry for program in programs for entry in program.get("skipped", ())):
             yield f"{gadget.get('name')} did without {skipped.get('program')}: {skipped.get('why')}"
+
+
+def _methods(started: dict[str, Any]) -> Iterator[str]:
+    """What is in force at each hook of policies, where it is more than watching."""
+    for program in (program for gadget in started.get("gadgets", ()) for program in gadget.get("programs", ())):
+        method = program.get("method", "observes")
+        if method != "observes":
+            yield f"{method} at {', '.join(map(str, program.get('hooks', ())))}"

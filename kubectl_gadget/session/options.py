@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.observe.story import Story
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.policies.engine.hooks import Engine
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class GadgetRun:
     """by Parameter.name"""
     directory: Path | None = None
     """where a user's own gadget was built; None: built in"""
+    policies: "Engine | None" = None
+    """what the engine of policies is to do, when this is it"""
 
 
 @dataclass(frozen=True)

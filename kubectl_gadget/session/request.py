@@ -39,6 +39,8 @@ def build(
 
 def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float) -> dict[str, Any]:
     gadget = run.gadget
+    if run.policies is not None:
+        return {"index": index, "object": index, "ring_bytes": ring_bytes, **run.policies.spec()}
     return {
         "name": gadget.name,
         "object": index,

@@ -18,7 +18,7 @@ from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Policy
 from tests.bpf.tracer import MACHINE, pid_level, split
 
-EVERYWHERE = {"pods": True, "host": True, "namespaces": None, "pod_uids": None, "containers": []}
+EVERYWHERE = {"pods": True, "host": True, "namespaces": None, "containers": []}
 
 
 class Enforcer:
@@ -49,6 +49,7 @@ class Enforcer:
         self._verdicts = HashMap("verdicts", 64)
         node = {"gadget_node_pid_level": pid_level()}
         self.policies = Policies(0, self._spec, object_bytes("policy", MACHINE), node, self._verdicts.fd)
+        self.policies.filter_is_open = True
         self.policies.start()
         self._data()
         return self

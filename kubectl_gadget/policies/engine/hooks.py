@@ -15,6 +15,8 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.filters import Asked, ask
+from kubectl_gadget.policies.engine.scopes import check as scope_of
+from kubectl_gadget.policies.engine.scopes import scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, Type, argument_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Tables
 from kubectl_gadget.policies.engine.ways import Way, field_offset, ways
@@ -243,7 +245,7 @@ class Engine:
     """All hooks of all policies. `scopes` are those that selectors name by number."""
 
     def __init__(self, policies: Sequence[Policy], options: Options) -> None:
-        self.scopes: list[tuple[Scope, ...]] = []
+        self.scopes: list[Scope] = []
         groups: dict[tuple[Any, ...], list[Member]] = {}
         for policy in policies:
             if policy.loader:
@@ -255,16 +257,26 @@ class Engine:
             CompiledHook(number, key[1], members, options) for number, (key, members) in enumerate(groups.items())
         ]
 
+    def spec(self) -> dict[str, Any]:
+        """The entry of RUN's gadgets, but for what is the session's."""
+        return {
+            "name": "policy",
+            "kind": "policy",
+            "scopes": [scope_spec(scope) for scope in self.scopes],
+            "hooks": [hook.spec() for hook in self.hooks],
+        }
+
     def _members(self, policy: Policy, hook: Hook, options: Options) -> Iterable[Member]:
-        scope = self._scope((policy.scope,))
+        scope = self._scope(policy)
         if hook.returns and _enforced(policy, options) and any(map(_has_deeds, hook.selectors)):
             yield Member(policy, hook, scope, at_call=True)
         yield Member(policy, hook, scope, at_call=False)
 
-    def _scope(self, scope: tuple[Scope, ...]) -> int:
-        if scope not in self.scopes:
-            self.scopes.append(scope)
-        return self.scopes.index(scope)
+    def _scope(self, policy: Policy) -> int:
+        scope_of(policy)
+        if policy.scope not in self.scopes:
+            self.scopes.append(policy.scope)
+        return self.scopes.index(policy.scope)
 
 
 def _group(member: Member) -> tuple[Any, ...]:

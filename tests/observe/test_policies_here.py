@@ -1,0 +1,114 @@
+"""`kubectl gadget observe -f` and `enforce -f` with real pods on this machine, by the ways that every kernel has."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPods
+from tests.conftest import why_no_bpf, why_no_containers
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("catalogue_built", "tracefs"),
+    pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
+]
+TIMES = 13
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: secrets}
+spec:
+  %s
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    message: a secret was read
+    args: [{index: 0, type: int}, {index: 1, type: string}]
+    selectors:
+    - matchArgs: [{index: 1, operator: Prefix, values: ["/tmp/secret"]}]
+      %s
+"""
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
+    if why_no_bpf():
+        pytest.skip(str(why_no_bpf()))
+    state = Path("/run") / f"kubectl-gadget-policies-{tmp_path_factory.getbasetemp().parent.name}"
+    with DemoPods(state) as found:
+        yield found
+
+
+def policy(folder: Path, scope: str = "", actions: str = "") -> str:
+    path = folder / "policy.yaml"
+    path.write_text(POLICY % (scope, actions))
+    return str(path)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[list[str]]:
+    """Runs a command while the block does its deed; its lines are in the list afterwards."""
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *arguments]
+    found: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        while not (line := process.stderr.readline()).startswith("tracing"):
+            assert line, "".join(said)
+            said.append(line)
+        yield found
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=120)
+    assert "lost: 0" in errors
+    found += out.splitlines()
+
+
+def run(pods: DemoPods, namespace: str, name: str, script: str) -> int | None:
+    """Runs a shell script as the pod's only container; its exit code."""
+    return pods.run_short(namespace, name, ["/bin/sh", "-c", script]).containers["main"].exit_code
+
+
+LOOP = f"i=0; while [ $i -lt {TIMES} ]; do read x < /tmp/secret; i=$((i+1)); done"
+READS = f"echo x > /tmp/secret; {LOOP}; read x < /etc/hosts"
+
+
+def test_what_a_policy_matches_is_told_with_the_pod_and_the_process(pods: DemoPods, tmp_path: Path) -> None:
+    with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", policy(tmp_path)) as lines:
+        run(pods, "default", "reader", READS)
+    events = [json.loads(line)["process_kprobe"] for line in lines]
+    assert len(events) == TIMES + 1
+    assert {event["process"]["pod"]["name"] for event in events} == {"reader"}
+    assert {event["args"][1]["string_arg"] for event in events} == {"/tmp/secret"}
+    assert {(event["policy_name"], event["message"]) for event in events} == {("secrets", "a secret was read")}
+
+
+def test_a_policy_is_for_the_namespaces_that_it_selects(pods: DemoPods, tmp_path: Path) -> None:
+    label = "k8s:io.kubernetes.pod.namespace"
+    scope = f"podSelector: {{matchExpressions: [{{key: '{label}', operator: NotIn, values: [spared]}}]}}"
+    with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", policy(tmp_path, scope)) as lines:
+        run(pods, "spared", "spared", READS)
+        run(pods, "watched", "watched", READS)
+    names = [json.loads(line)["process_kprobe"]["process"]["pod"]["name"] for line in lines]
+    assert names == ["watched"] * (TIMES + 1)
+
+
+def test_enforce_kills_and_says_so_and_stops_when_it_ends(pods: DemoPods, tmp_path: Path) -> None:
+    killing = policy(tmp_path, actions="matchActions: [{action: Sigkill}]")
+    with running("enforce", "--local", "-n", "default", "--allow-weaker", "-f", killing) as lines:
+        assert run(pods, "default", "killed", READS) == 128 + signal.SIGKILL
+        assert run(pods, "other", "not-selected", READS) == 0
+    assert sum("SIGKILL" in line for line in lines) == 1
+    assert run(pods, "default", "later", READS) == 0
+
+
+def test_a_dry_run_tells_and_kills_nobody(pods: DemoPods, tmp_path: Path) -> None:
+    killing = policy(tmp_path, actions="matchActions: [{action: Sigkill}]")
+    with running("enforce", "--local", "-A", "--dry-run", "-e", "kprobe", "-f", killing) as lines:
+        assert run(pods, "default", "spared", READS) == 0
+    assert len(lines) == TIMES + 1
