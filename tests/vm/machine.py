@@ -6,7 +6,6 @@ built in, so it boots in seconds without KVM, which a machine may show and yet n
 writes in there is gone at the end, so results come out through the second serial port.
 """
 
-import re
 import shutil
 import subprocess
 import tempfile
@@ -50,32 +49,6 @@ def kernel() -> Path:
     except subprocess.CalledProcessError as error:
         raise NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
     return max(CACHE.glob("root/boot/vmlinuz-*"))
-
-
-def headers() -> Path:
-    """The headers of that kernel in one folder, as BCC_KERNEL_SOURCE takes it; downloaded once. Raises NoMachineError.
-
-    Debian parts what all its kernels share from what is one's own, and bcc's variable names a single folder.
-    """
-    release = kernel().name.removeprefix("vmlinuz-")
-    folder = CACHE / f"headers-{release}"
-    if folder.is_dir():
-        return folder
-    common = re.sub(r"-cloud-amd64$", "-common", release)
-    try:
-        with tempfile.TemporaryDirectory(dir=CACHE) as name:
-            _output("apt-get", "download", f"linux-headers-{release}", f"linux-headers-{common}", cwd=name)
-            for deb in Path(name).glob("*.deb"):
-                _output("dpkg", "-x", str(deb), str(Path(name) / "root"), cwd=name)
-            merged = Path(name) / "merged"
-            for part in (common, release):
-                source = Path(name) / "root" / "usr" / "src" / f"linux-headers-{part}"
-                for folder_name in ("include", "arch"):
-                    shutil.copytree(source / folder_name, merged / folder_name, symlinks=True, dirs_exist_ok=True)
-            merged.rename(folder)
-    except subprocess.CalledProcessError as error:
-        raise NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
-    return folder
 
 
 def run(script: str, seconds: float) -> MachineRun:
