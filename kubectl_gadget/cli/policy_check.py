@@ -34,7 +34,8 @@ PAGE = Page(
     ),
     usage="-f FILE [flags]",
     silent=(WHERE, CLUSTER),
-    more="Exit codes: 1 when a node lacks a hook (with --strict, for any warning), 2 when the YAML is wrong.",
+    more="Exit codes: 1 when a policy cannot be run, or a node lacks a hook (with --strict, for any warning), 2 when "
+    "the YAML is wrong.",
 )
 _DEFAULT_NAMESPACE = "default"
 
@@ -145,11 +146,14 @@ def _is_for(report: "Report", answer: "NodeHooks") -> bool:
 
 
 def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> bool:
-    """Says what to think about; whether a node lacks a hook or gave no answer."""
+    """Says what to think about; whether one cannot be run, or a node lacks a hook or gave no answer."""
     for report in reports:
         for warning in report.warnings:
             say(f"warning: {warning.place} {warning.text}")
-    failed = False
+    failed = any(report.unsupported for report in reports)
+    for report in reports:
+        for text in report.unsupported:
+            say(f"not supported: {text}")
     for answer in answers:
         if answer.problem:
             failed = True
@@ -188,5 +192,6 @@ def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, Any]
             for hook in report.hooks
         ],
         "warnings": [{**asdict(warning.place), "text": warning.text} for warning in report.warnings],
+        "unsupported": list(report.unsupported),
         "problems": [{"node": answer.node, "problem": answer.problem} for answer in answers if answer.problem],
     }

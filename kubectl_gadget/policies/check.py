@@ -5,9 +5,11 @@ call's argument looks at memory that the program can still change, whatever the 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
@@ -121,6 +123,8 @@ class Report:
     policy: Policy
     hooks: tuple[HookReport, ...]
     warnings: tuple[Note, ...]
+    unsupported: tuple[str, ...]
+    """what it asks for and the engine cannot do, each with its place"""
 
 
 def check_policy(policy: Policy) -> Report:
@@ -128,7 +132,19 @@ def check_policy(policy: Policy) -> Report:
     warnings = [*policy.notes]
     for hook in policy.hooks:
         warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_dead_selectors(hook)]
-    return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)))
+    return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)), _unsupported(policy))
+
+
+def _unsupported(policy: Policy) -> tuple[str, ...]:
+    """Asks the engine, hook by hook, since it stops at the first thing."""
+    found = []
+    # Without hooks is what concerns the policy as a whole.
+    for hooks in ((), *((hook,) for hook in policy.hooks)):
+        try:
+            Engine([replace(policy, hooks=hooks)], Options())
+        except UsageError as error:
+            found.append(str(error))
+    return tuple(dict.fromkeys(found))
 
 
 def hook_name(hook: Hook) -> str:

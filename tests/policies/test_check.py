@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies import check
 from kubectl_gadget.policies.check import check_policy, hook_name
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.nodes import judge, question
@@ -66,6 +68,25 @@ def test_a_signal_alone_is_no_prevention() -> None:
     lone = "lsmhooks: [{hook: file_open, selectors: [{matchActions: [{action: Sigkill}%s]}]}]"
     assert "does not undo the call" in warnings_of(lone % "")[0]
     assert warnings_of(lone % ", {action: Override, argError: -1}") == []
+
+
+def test_what_the_engine_cannot_do_is_named_for_each_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine(policies: list[Policy], options: object) -> None:
+        for hook in policies[0].hooks:
+            if hook.kind == "usdt":
+                raise UsageError(f"{hook.place}: usdt hooks are not supported yet")
+
+    monkeypatch.setattr(check, "Engine", engine)
+    spec = "usdts: [{path: /a, provider: b, name: c}, {path: /a, provider: b, name: d}]\nlsmhooks: [{hook: file_open}]"
+    assert [text.split(": ")[1] for text in check_policy(policy_of(spec)).unsupported] == [
+        "spec.usdts[0]",
+        "spec.usdts[1]",
+    ]
+
+
+def test_a_policy_that_can_be_run_has_nothing_unsupported() -> None:
+    spec = "lsmhooks: [{hook: file_open, args: [{index: 0, type: file}]}]"
+    assert check_policy(policy_of(spec)).unsupported == ()
 
 
 def test_selectors_behind_one_that_takes_all_are_named() -> None:
