@@ -23,6 +23,12 @@ spec:
 """
 
 
+@pytest.fixture(autouse=True)
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that can do everything: what it cannot do changes, and is no matter of these tests."""
+    monkeypatch.setattr("kubectl_gadget.policies.check.Engine", lambda policies, options: None)
+
+
 @pytest.fixture
 def policy(tmp_path: Path) -> str:
     path = tmp_path / "opens.yaml"
