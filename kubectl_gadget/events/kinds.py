@@ -593,6 +593,7 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_address_family": _spelt_with_raw(family_name),
     "gadget_ip_protocol": _spelt_with_raw(protocol_name),
+    "gadget_seccomp_action": _words("errno", "emulated", "trap", "kill_process", "kill_thread", "log"),
     "gadget_icmp_type": _spelt_with_raw(icmp_type_name),
     "gadget_tcp_state": _spelt_with_raw(tcp_state_name),
     "gadget_tcp_flags": _spelt_with_raw(tcp_flag_names),

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * audit seccomp: emits one `struct audit_seccomp` for each system call that a seccomp filter denied.
+ *
+ * Hooks: the raw tracepoints sys_enter and sys_exit. A call that the filter answers itself never gets as far as
+ * sys_enter (syscall_trace_enter() of kernel/entry/common.c), but does return through sys_exit: what leaves without
+ * having entered was denied. The kernel's own log knows of these only when the filter asks for it, which no container's
+ * does. What kills is told by signal_generate and sched_process_exit; what is only logged, by audit_seccomp(), where
+ * the kernel has fentry or kprobes.
+ *
+ * The trap: the first thing that is seen of a thread may be the end of a call that began before (a fork, in the child;
+ * the call that installed the filter), so it counts for nothing.
+ */
+#include <gadget/compat.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/signal.h>
+#include <gadget/syscall_table.h>
+
+#define SECCOMP_MODE_FILTER 2
+/* Of a thread that its filter is killing, since 495ac3069a66 (5.17). */
+#define SECCOMP_MODE_DEAD 3
+#define SECCOMP_RET_LOG 0x7ffc0000
+#define SIGSYS 31
+#define SYS_SECCOMP 1
+#define SIGNAL_GROUP_EXIT 4
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct seccomp {
+	int mode;
+};
+
+struct task_struct___seccomp {
+	struct seccomp seccomp;
+};
+
+struct kernel_siginfo___sigsys {
+	int si_signo;
+	int si_code;
+	union {
+		struct {
+			void *_call_addr;
+			int _syscall;
+		} _sigsys;
+	} _sifields;
+};
+
+struct k_sigaction {
+	struct {
+		void *sa_handler;
+	} sa;
+};
+
+struct sighand_struct {
+	struct k_sigaction action[64];
+};
+
+struct task_struct___sighand {
+	struct sighand_struct *sighand;
+};
+
+#pragma clang attribute pop
+
+/* What became of the call. */
+enum action {
+	/* It failed with the filter's errno, or that of who is asked by the filter. */
+	ACTION_ERRNO = 1,
+	/* Somebody else, whom the filter asks, answered it. */
+	ACTION_EMULATED,
+	/* The program's own handler of SIGSYS was called. */
+	ACTION_TRAP,
+	ACTION_KILL_PROCESS,
+	ACTION_KILL_THREAD,
+	/* Allowed, but noted. */
+	ACTION_LOG,
+};
+
+typedef __u32 gadget_seccomp_action;
+typedef __u32 gadget_syscall;
+
+struct audit_seccomp {
+	struct gadget_record record;
+	gadget_syscall syscall;
+	gadget_seccomp_action action;
+	gadget_errno errno;
+	__u32 unused;
+};
+
+GADGET_RECORD(audit_seccomp);
+
+/* Calls of 32-bit programs have this bit, as in top syscalls. */
+#define COMPAT (1U << 29)
+
+const volatile bool filter_killed = false;
+
+/* What was seen of a thread that has a filter. */
+struct thread {
+	bool entered;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+static __always_inline int mode_of(struct task_struct *task)
+{
+	struct task_struct___seccomp *filtered = (void *)task;
+
+	return gadget_read(filtered, seccomp.mode);
+}
+
+static __always_inline bool has_filter(struct task_struct *task)
+{
+	return mode_of(task) == SECCOMP_MODE_FILTER;
+}
+
+static __always_inline void tell(struct task_struct *task, struct pt_regs *registers, __s32 number, enum action action,
+				 int errno)
+{
+	struct audit_seccomp denied = {};
+
+	if (filter_killed && action != ACTION_KILL_PROCESS && action != ACTION_KILL_THREAD)
+		return;
+	if (number < 0 || !gadget_wants_syscall(number) || !gadget_begin(&denied.record))
+		return;
+	denied.syscall = number;
+	if (gadget_is_compat_call(task, registers))
+		denied.syscall |= COMPAT;
+	denied.action = action;
+	denied.errno = errno;
+	gadget_emit(&denied.record, sizeof(denied), 0);
+}
+
+SEC("tp_btf/sys_enter")
+int enters(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct thread *thread;
+
+	if (!has_filter(task))
+		return 0;
+	thread = bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (thread)
+		thread->entered = true;
+	else
+		gadget_count_map_full();
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int exits(__u64 *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *registers;
+	struct thread *thread;
+	long result = ctx[1];
+	__s32 number;
+
+	if (!has_filter(task))
+		return 0;
+	thread = bpf_task_storage_get(&threads, task, NULL, 0);
+	if (!thread) {
+		bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		return 0;
+	}
+	if (thread->entered) {
+		thread->entered = false;
+		return 0;
+	}
+	registers = gadget_registers(task);
+	number = gadget_syscall_number(registers);
+	/* Of what traps, the registers are put back as they were; the signal tells. */
+	if (result == number)
+		return 0;
+	if (result < 0 && result >= -4095)
+		tell(task, registers, number, ACTION_ERRNO, -result);
+	else
+		tell(task, registers, number, ACTION_EMULATED, 0);
+	return 0;
+}
+
+/* The kernel sends SIGSYS to who made the call, while it makes it. One that kills takes the handler away before. */
+SEC("tp_btf/signal_generate")
+int BPF_PROG(signalled, int signal, struct kernel_siginfo *info, struct task_struct *receiver)
+{
+	struct kernel_siginfo___sigsys *sigsys = (void *)info;
+	struct task_struct___sighand *task = (void *)receiver;
+	void *handler;
+
+	if (signal != SIGSYS || (unsigned long)info <= 2 || BPF_CORE_READ(sigsys, si_code) != SYS_SECCOMP)
+		return 0;
+	handler = gadget_read(task, sighand, action[SIGSYS - 1].sa.sa_handler);
+	tell(receiver, gadget_registers(gadget_task()), BPF_CORE_READ(sigsys, _sifields._sigsys._syscall),
+	     handler ? ACTION_TRAP : ACTION_KILL_PROCESS, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int thread_ended(__u64 *ctx)
+{
+	struct task_struct *task = gadget_task();
+	struct pt_regs *registers;
+
+	if (gadget_read(task, exit_code) != SIGSYS || gadget_read(task, signal, flags) & SIGNAL_GROUP_EXIT ||
+	    mode_of(task) < SECCOMP_MODE_FILTER)
+		return 0;
+	registers = gadget_registers(task);
+	tell(task, registers, gadget_syscall_number(registers), ACTION_KILL_THREAD, 0);
+	return 0;
+}
+
+static __always_inline int noted(__s32 number, __u32 code)
+{
+	struct task_struct *task = gadget_task();
+
+	if ((code & 0xffff0000) == SECCOMP_RET_LOG)
+		tell(task, gadget_registers(task), number, ACTION_LOG, 0);
+	return 0;
+}
+
+SEC("?fentry/audit_seccomp")
+int logged(__u64 *ctx)
+{
+	return noted(ctx[0], ctx[2]);
+}
+
+SEC("?kprobe/audit_seccomp")
+int logged_by_kprobe(struct pt_regs *ctx)
+{
+	return noted(BPF_CORE_READ(ctx, GADGET_FUNCTION_ARGUMENT_0), BPF_CORE_READ(ctx, GADGET_FUNCTION_ARGUMENT_2));
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
