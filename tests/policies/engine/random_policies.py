@@ -1,0 +1,77 @@
+"""Random policies for one hook, and random calls that have a chance to match them."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+
+from kubectl_gadget.policies.model import Filter, Hook, Policy, Range, Selector, Subject, Test, Value
+
+TEXTS = st.text(alphabet="abA/", max_size=5)
+PATTERNS = st.text(alphabet="abA/", min_size=1, max_size=3)
+EDGES = st.sampled_from([-(1 << 63), -(1 << 31), -2, -1, 0, 1, 2, 255, (1 << 31) - 1, (1 << 31), (1 << 63) - 1])
+SMALL = st.integers(-4, 4)
+V4 = st.builds(IPv4Address, st.sampled_from([0, 1, 0x0A000001, 0x0A000002, 0x0AFF0000, 0x7F000001, 0xFFFFFFFF]))
+V6 = st.builds(IPv6Address, st.sampled_from(["::", "::1", "::ffff:10.0.0.1", "fe80::1", "fe80::2", "ffff::"]))
+ADDRESSES = st.one_of(st.none(), V4, V6)
+PORTS = st.integers(0, 6)
+
+
+def numbers(lowest: int, highest: int) -> st.SearchStrategy[int]:
+    """Of a type with these ends, mostly near to each other."""
+    return st.one_of(SMALL, EDGES).filter(lambda number: lowest <= number <= highest)
+
+
+def ranges(values: st.SearchStrategy[int]) -> st.SearchStrategy[Range]:
+    return st.tuples(values, values).map(lambda ends: Range(min(ends), max(ends)))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> IPv4Network | IPv6Network:
+    address = draw(st.one_of(V4, V6.filter(lambda address: address.ipv4_mapped is None)))
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address, draw(st.sampled_from([0, 1, 8, 16, 31, 32]))), strict=False)
+    return IPv6Network((address, draw(st.sampled_from([0, 8, 64, 96, 104, 127, 128]))), strict=False)
+
+
+@st.composite
+def number_filters(draw: st.DrawFn, position: int, lowest: int, highest: int) -> Filter:
+    values = numbers(lowest, highest)
+    test: Test = draw(st.sampled_from(["equal", "less", "greater", "range", "mask"]))
+    if test == "mask":
+        chosen: st.SearchStrategy[Any] = st.integers(1, 7)
+    else:
+        chosen = ranges(values) if test == "range" else values
+    return _filter(draw, Subject("argument", position), test, chosen)
+
+
+@st.composite
+def text_filters(draw: st.DrawFn, position: int) -> Filter:
+    test: Test = draw(st.sampled_from(["equal", "prefix", "postfix", "substring", "substring_ignore_case"]))
+    return _filter(draw, Subject("argument", position), test, PATTERNS)
+
+
+@st.composite
+def socket_filters(draw: st.DrawFn, position: int) -> Filter:
+    tests = ("source_address", "destination_address", "source_port", "destination_port", "protocol", "family")
+    test: Test = draw(st.sampled_from(tests))
+    values: dict[str, Any] = {"address": networks(), "port": ranges(PORTS)}
+    return _filter(draw, Subject("argument", position), test, values.get(test.rpartition("_")[2], PORTS))
+
+
+def _filter(draw: st.DrawFn, subject: Subject, test: Test, values: st.SearchStrategy[Any]) -> Filter:
+    assert test in get_args(Test)
+    chosen: list[Value] = draw(st.lists(values, min_size=1, max_size=6))
+    return Filter(subject, test, tuple(chosen), draw(st.booleans()))
+
+
+def policies(hook: Hook, filters: st.SearchStrategy[Filter]) -> st.SearchStrategy[list[Policy]]:
+    """Some for the same hook, with up to eight selectors of up to four filters each."""
+    selector = st.lists(filters, max_size=4).map(lambda found: Selector(filters=tuple(found)))
+    selectors = st.lists(selector, max_size=8)
+
+    def made(all: list[list[Selector]]) -> list[Policy]:
+        return [Policy(str(number), hooks=(replace(hook, selectors=tuple(each)),)) for number, each in enumerate(all)]
+
+    return st.lists(selectors, min_size=1, max_size=12).map(made)

@@ -1,0 +1,118 @@
+"""The tables of the engine, read as the kernel reads them, decide as the model does (policies.evaluate)."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.decode import Value
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
+from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
+from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Selector, Subject
+from tests.policies.engine import random_policies as some
+from tests.policies.engine.reader import Reader
+
+_INT, _ULONG, _TEXT, _SOCK = Argument(0, "int"), Argument(1, "uint64"), Argument(2, "string"), Argument(3, "sock")
+HOOK = Hook("kprobe", "function", arguments=(_INT, _ULONG, _TEXT, _SOCK))
+FILTERS = st.one_of(
+    some.number_filters(0, -(1 << 31), (1 << 31) - 1),
+    some.number_filters(1, 0, (1 << 64) - 1),
+    some.text_filters(2),
+    some.socket_filters(3),
+)
+CONNECTIONS = st.builds(
+    Connection,
+    family=some.PORTS,
+    protocol=some.PORTS,
+    state=some.PORTS,
+    source=some.ADDRESSES,
+    destination=some.ADDRESSES,
+    source_port=some.PORTS,
+    destination_port=some.PORTS,
+)
+CALLS = st.tuples(
+    st.one_of(st.none(), some.numbers(-(1 << 31), (1 << 31) - 1)),
+    st.one_of(st.none(), some.numbers(0, (1 << 64) - 1)),
+    st.one_of(st.none(), some.TEXTS),
+    st.one_of(st.none(), CONNECTIONS),
+)
+
+
+def as_read(engine: Engine, policy: Policy, call: Sequence[ArgumentValue]) -> list[Value | None]:
+    """What the kernel would have read into the hook's slots."""
+    (hook,) = engine.hooks
+    values: list[Value | None] = [None] * len(hook.slots)
+    for place, value in zip(hook.arguments[id(policy.hooks[0])], call, strict=True):
+        assert place is not None
+        slot = hook.slots[place]
+        if isinstance(value, int):
+            values[place] = Value(slot, (value,))
+        elif isinstance(value, str):
+            values[place] = Value(slot, text=value.encode())
+        elif isinstance(value, Connection):
+            ports = (value.source_port or 0, value.destination_port or 0)
+            numbers = (*ports, value.protocol or 0, value.family or 0, value.state or 0)
+            values[place] = Value(slot, numbers, (value.source, value.destination))
+    return values
+
+
+@settings(deadline=None, max_examples=300)
+@given(some.policies(HOOK, FILTERS), st.lists(CALLS, min_size=1, max_size=8))
+def test_tables_and_model_choose_the_same_selectors(
+    policies: list[Policy], calls: list[tuple[ArgumentValue, ...]]
+) -> None:
+    engine = Engine(policies, Options())
+    (hook,) = engine.hooks
+    reader = Reader(hook)
+    for values in calls:
+        call = Call(Process(), dict(zip(HOOK.arguments, values, strict=True)))
+        chosen = [hook.bits[bit] for bit in reader.chosen(as_read(engine, policies[0], values))]
+        found = [(place.policy.name, place.number) for place in chosen if place is not None]
+        decisions = decide(policies, lambda policy: policy.hooks, call)
+        assert found == [(decision.policy, decision.selector) for decision in decisions]
+
+
+def test_a_longer_prefix_holds_what_the_shorter_ones_hold() -> None:
+    assert with_shorter({b"/etc/": 1, b"/": 2, b"/etc/ssh/": 4, b"/var": 8}) == {
+        b"/": 2,
+        b"/etc/": 3,
+        b"/etc/ssh/": 7,
+        b"/var": 10,
+    }
+
+
+def test_a_network_of_ipv6_holds_no_ipv4_address() -> None:
+    everything, ten = network_bits(IPv6Network("::/0")), network_bits(IPv4Network("10.0.0.0/8"))
+    found = networks_with_wider({everything: 1, ten: 2})
+    assert (found[everything], found[ten], found[network_bits(IPv4Network("0.0.0.0/0"))]) == (1, 2, 0)
+
+
+def test_more_than_a_word_of_selectors_and_policies_with_more_than_a_word_of_them() -> None:
+    policies = [
+        Policy(str(number), hooks=(Hook("kprobe", "f", arguments=(_INT,), selectors=_equals(number, 70)),))
+        for number in range(5)
+    ]
+    engine = Engine(policies, Options())
+    (hook,) = engine.hooks
+    reader = Reader(hook)
+    for value in (0, 1, 63, 64, 69, 70, 73, 74):
+        chosen = [hook.bits[bit] for bit in reader.chosen([Value(hook.slots[0], (value,))])]
+        found = [(int(place.policy.name), place.number) for place in chosen if place is not None]
+        assert found == [(number, value - number) for number in range(5) if 0 <= value - number < 70]
+
+
+def _equals(first: int, count: int) -> tuple[Selector, ...]:
+    return tuple(
+        Selector(filters=(Filter(Subject("argument", 0), "equal", (value,)),)) for value in range(first, first + count)
+    )
+
+
+def test_what_the_engine_cannot_do_is_refused_by_its_place() -> None:
+    follows = Filter(Subject("pid"), "equal", (1,), follow=True)
+    hook = Hook("kprobe", "f", arguments=(_INT,), selectors=(Selector(filters=(follows,)),))
+    with pytest.raises(UsageError, match="following children is not supported yet"):
+        Engine([Policy("p", hooks=(hook,))], Options())
