@@ -24,6 +24,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 REPOSITORY = "ghcr.io/kubectl-gadget/agent"
 SITE = "usr/lib/python3/dist-packages"
 AGENT = ["__init__.py", "errors.py", "agent", "wire"]
+OWN_OBJECTS = ["containers", "symbols", "syscalls"]
+"""What the agent loads by itself (own_elf); without one of them it fails on some nodes only."""
 OBJECTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -67,10 +69,11 @@ def agent_layer(architecture: str, date: int) -> bytes:
             layer.add_file(path, file.read_bytes())
             add_compiled(layer, path, file.read_bytes())
     objects = package / "built" / "objects" / OBJECTS[architecture]
-    own = objects / "containers.bpf.o"
-    if not own.exists():
-        sys.exit(f"image: {own} is missing. try: make setup")
-    layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
+    for name in OWN_OBJECTS:
+        own = objects / f"{name}.bpf.o"
+        if not own.exists():
+            sys.exit(f"image: {own} is missing. try: make setup")
+        layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
     licence = PROJECT / "LICENSE"
     layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())
     return layer.finish()
