@@ -150,6 +150,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.functions]
     if parameter.type == "pcap":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="EXPRESSION", help=help), values.pcap]
+    if parameter.type == "paths":
+        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="PATHS", help=help), values.paths]
     metavar = "N" if parameter.type == "int" else "TEXT"
     place = gadget.globals.get(parameter.variable)
     if parameter.words:

@@ -47,6 +47,7 @@ PAGE = Page(
     (
         Example("kubectl gadget observe", "what runs in the pods of this namespace, from now on"),
         Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
+        Example("kubectl gadget observe --files /etc", "with what they do with files below /etc"),
         Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
         Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
     ),
@@ -127,6 +128,16 @@ class StoryFlags:
         flag(_CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
         _event_types,
     ] = None
+    file_paths: Annotated[
+        str | None,
+        flag(
+            _CHOICE,
+            "--files",
+            metavar="PATHS",
+            help="And what is done with these files and folders: /etc,/root",
+        ),
+        values.paths,
+    ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
         flag(_CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
@@ -134,7 +145,7 @@ class StoryFlags:
     ] = None
     running: Annotated[
         bool | None,
-        flag(_CHOICE, "--running/--no-running", help="Tell of processes that are there already, too (flag procFS)"),
+        flag(_CHOICE, "--running/--no-running", help="Tell of processes and open files that are there already"),
     ] = None
 
 
@@ -162,7 +173,7 @@ def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFla
     output = flags.output
     assert isinstance(output, StoryOutputFlags)
     _check(output, story)
-    runs = (*_runs(), policy_run(compiled)) if compiled else _runs()
+    runs = (*_runs(story), policy_run(compiled)) if compiled else _runs(story)
     options = run_options(runs, pods, flags)
     return run(told(options, output, story, compiled), sys.stdout, sys.stderr)
 
@@ -184,10 +195,14 @@ def told(options: RunOptions, output: OutputFlags, flags: StoryFlags, compiled: 
     return replace(options, story=story, make_sink=make_sink)
 
 
-def _runs() -> tuple[GadgetRun, ...]:
+def _runs(flags: StoryFlags) -> tuple[GadgetRun, ...]:
     from kubectl_gadget.catalogue import load_gadget
 
-    return (GadgetRun(load_gadget("trace_process")),)
+    processes = GadgetRun(load_gadget("trace_process"))
+    if flags.file_paths is None:
+        return (processes,)
+    # First, so that what the end of a process closes comes before its end where both hang on the same hook.
+    return (GadgetRun(load_gadget("trace_fileuse"), {"path": flags.file_paths}), processes)
 
 
 def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:

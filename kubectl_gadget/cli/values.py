@@ -82,6 +82,14 @@ def pcap(text: str) -> str:
     return text
 
 
+def paths(text: str) -> str:
+    """Absolute paths with commas between them."""
+    from kubectl_gadget.events.path_tails import read_paths
+
+    read_paths(text)
+    return text
+
+
 def size(text: str) -> int:
     """Bytes of a size as Kubernetes writes it: 4Mi, 512Ki, 4M, or plain bytes."""
     if text.startswith("-"):

@@ -43,6 +43,7 @@ from kubectl_gadget.events.linux_process import (
 from kubectl_gadget.events.linux_state import (
     device_number_text,
     file_type_name,
+    protection_text,
     socket_state_name,
     task_state_name,
 )
@@ -284,6 +285,10 @@ def _exec_ids(batch: Batch, field: Field) -> Texts:
         return [item and item.text(node) for item, node in zip(found, batch.nodes(), strict=True)]
 
     return Texts(spell, len(batch))
+
+
+def _hex(batch: Batch, field: Field) -> Texts:
+    return Texts(lambda: [f"{number:x}" for number in batch.raw(field).tolist()], len(batch))
 
 
 def _timestamps(batch: Batch, field: Field) -> Timestamps:
@@ -623,6 +628,11 @@ KINDS: dict[str, Kind] = {
     "gadget_file_type": _spelt_with_raw(file_type_name, none=UNREAD),
     "gadget_peer_source": _words("sender", "credentials"),
     "gadget_socket_state": _spelt_with_raw(socket_state_name),
+    "gadget_protection": _spelt_with_raw(protection_text, none=UNREAD),
+    "gadget_file_id": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _hex(batch, field)),),
+        lambda batch, field: [f"{number:x}" for number in batch.raw(field).tolist()],
+    ),
     "gadget_device_number": _spelt_with_raw(device_number_text),
     "gadget_syscall": _with_raw(_recorded_syscall),
     "gadget_syscall_result": Kind(

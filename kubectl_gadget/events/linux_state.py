@@ -43,3 +43,10 @@ def socket_state_name(state: int) -> str:
 def device_number_text(number: int) -> str:
     """`8:1`: major and minor number, as the kernel keeps them (12 and 20 bits)."""
     return f"{number >> 20}:{number & 0xFFFFF}"
+
+
+def protection_text(bits: int) -> str:
+    """`r-x` for PROT_READ|PROT_EXEC; empty for none."""
+    if bits == 0xFFFFFFFF:
+        return ""
+    return "".join(letter if bits & bit else "-" for bit, letter in ((1, "r"), (2, "w"), (4, "x")))

@@ -84,10 +84,11 @@ class Parameter:
 
     name: str
     """the option without its dashes"""
-    type: Literal["bool", "int", "string", "syscalls", "pcap", "functions"]
+    type: Literal["bool", "int", "string", "syscalls", "pcap", "functions", "paths"]
     """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py. pcap:
     an expression as tcpdump has them; the variable gets its instructions (pcap_filter.py). functions: FILE:SYMBOL with
-    commas; where the uprobe programs of a library without files go"""
+    commas; where the uprobe programs of a library without files go. paths: absolute
+    ones with commas; the variable gets their tails (path_tails.py)"""
     description: str
     variable: str
     """name of the `const volatile` global; empty: the gadget's view reads it"""

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.observe.happening import FileEvent, Happening, PolicyEvent, ProcessEvent
+from kubectl_gadget.observe.happening import FileEvent, Happening, PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import Told
@@ -22,6 +22,9 @@ def event_type(happening: Happening) -> str:
     return {"exec": "process_exec", "running": "process_exec", "exit": "process_exit"}.get(happening.operation, "")
 
 
+_FROM_BEFORE = ("running", "is open")
+
+
 @dataclass(frozen=True)
 class Choice:
     """Empty means any."""
@@ -34,7 +37,7 @@ class Choice:
     policies: frozenset[str] = frozenset()
     """only events of these policies; others than those of policies are not told then"""
     running: bool = False
-    """processes that were there before as well"""
+    """processes and open files that were there before as well"""
 
     def wants(self, told: "Told") -> bool:
         """Whether it is told."""
@@ -42,7 +45,7 @@ class Choice:
         type = event_type(happening)
         if not type or (self.event_types and type not in self.event_types):
             return False
-        if isinstance(happening, ProcessEvent) and happening.operation == "running" and not self.running:
+        if not self.running and not isinstance(happening, PolicyEvent) and happening.operation in _FROM_BEFORE:
             return False
         if self.policies and (not isinstance(happening, PolicyEvent) or happening.policy not in self.policies):
             return False

@@ -1,4 +1,4 @@
-"""From records of trace process to happenings.
+"""From records of trace process and trace fileuse to happenings.
 
 The trap: a batch is read column by column, so each column that is used is read once for all rows.
 """
@@ -10,7 +10,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.exec_id import read_exec_id
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
 from kubectl_gadget.events.members import filter_members
-from kubectl_gadget.observe.happening import Credentials, ProcessEvent
+from kubectl_gadget.observe.happening import Credentials, FileEvent, ProcessEvent
 
 _CREDENTIALS = (
     *("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid", "securebits"),
@@ -102,3 +102,35 @@ def _event(
         code=code,
         signal=signal,
     )
+
+
+def file_events(batch: Batch) -> Sequence[FileEvent]:
+    """From records of trace fileuse, one per row."""
+    rows = zip(
+        values(batch, "operation"),
+        batch.raw("exec_id").tolist(),
+        values(batch, "path"),
+        values(batch, "bytes"),
+        values(batch, "protection"),
+        *(numbers(batch, name) for name in ("tid", "file_id", "inode", "device", "flags")),
+        strict=True,
+    )
+    return [_use(*row) for row in rows]
+
+
+def _use(
+    operation: str,
+    process: bytes,
+    path: str | None,
+    amount: int | None,
+    protection: str,
+    tid: int,
+    file_id: int,
+    inode: int,
+    device: int,
+    flags: int,
+) -> FileEvent:
+    identity = read_exec_id(process)
+    if identity is None:
+        raise ValueError("a file that is used by nobody")
+    return FileEvent(operation, identity, tid, path, file_id, inode, device, flags, amount, protection=protection)

@@ -6,7 +6,7 @@ reads them has no batch any more, so everything that needs one (wall times) is r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from kubectl_gadget.events.batch import Batch
@@ -138,20 +138,20 @@ class FileEvent:
     """Something was done with a file that is followed from open to the last close."""
 
     operation: str
-    """open, read, write, mmap, truncate, close"""
+    """open, read, write, mmap, truncate, close; is open: it was before"""
     process: ExecId
     tid: int
-    file: str | None
-    """its path at this time; None: it could not be read"""
+    path: str | None
+    """at this time; None: it could not be read"""
     file_id: int
     """the same from open to the last close, in all processes that share it"""
     inode: int
     device: int
     flags: int = 0
-    """of open"""
+    """how it is open"""
     bytes: int | None = None
-    error: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
+    protection: str = ""
+    """of mmap: r-x"""
 
 
 Happening = ProcessEvent | PolicyEvent | FileEvent

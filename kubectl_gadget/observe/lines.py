@@ -9,7 +9,6 @@ is not printable is escaped and stands in quotes.
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.linux import errno_name
 from kubectl_gadget.events.linux_process import capability_name
 from kubectl_gadget.events.wall_time import rfc3339
 from kubectl_gadget.observe.happening import FileEvent, PolicyEvent, ProcessEvent, StackFrame
@@ -27,6 +26,7 @@ _ADMIN_COLUMN = 120
 _SYS_ADMIN = 21
 _OPERATIONS = {
     "open": ("📬", "open"),
+    "is open": ("📬", "is open"),
     "read": ("📚", "read"),
     "write": ("📝", "write"),
     "truncate": ("📝", "truncate"),
@@ -80,13 +80,10 @@ def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
         return "🚀", "process", (arguments,), ""
     if isinstance(happening, FileEvent):
         emoji, word = _OPERATIONS.get(happening.operation, ("📝", happening.operation))
+        if happening.operation == "mmap":
+            return emoji, f"mmap-{happening.protection.replace('-', '')}", (quoted(happening.path) or "-",), ""
         amount = "" if happening.bytes is None else f"{happening.bytes} bytes"
-        return (
-            emoji,
-            word,
-            (quoted(happening.file) or "-", amount, errno_name(happening.error) if happening.error else ""),
-            "",
-        )
+        return emoji, word, (quoted(happening.path) or "-", amount), ""
     return (*shape(happening), _stacks(happening))
 
 

@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Any
 
 from kubectl_gadget.events.identity import Container
-from kubectl_gadget.events.linux import errno_name, open_flag_names
+from kubectl_gadget.events.linux import open_flag_names
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS, capability_name, signal_name
+from kubectl_gadget.events.linux_state import device_number_text
 from kubectl_gadget.events.vectors import exact
 from kubectl_gadget.events.wall_time import rfc3339
 from kubectl_gadget.observe.choice import event_type
@@ -47,7 +48,7 @@ def message(told: Told, ancestors: bool = False) -> str:
     if isinstance(happening, ProcessEvent):
         body |= _end(told, happening)
     elif isinstance(happening, FileEvent):
-        body |= _file(told, happening)
+        body |= _file(happening)
     else:
         body |= _policy(happening)
     envelope = {event_type(happening): body, "node_name": told.node, "time": rfc3339(told.time)}
@@ -180,15 +181,17 @@ def _end(told: Told, event: ProcessEvent) -> Object:
     return {**ended, "time": rfc3339(told.time)}
 
 
-def _file(told: Told, event: FileEvent) -> Object:
-    return {
-        "operation": event.operation,
-        "file": {"path": event.file, "id": f"{event.file_id:x}", "inode": event.inode, "device": event.device},
-        **({"flags": open_flag_names(event.flags)} if event.operation == "open" else {}),
-        **({} if event.bytes is None else {"bytes": event.bytes}),
-        **({"errno": event.error, "error": errno_name(event.error)} if event.error else {}),
-        **event.extra,
+def _file(event: FileEvent) -> Object:
+    file = {
+        "path": event.path,
+        "id": f"{event.file_id:x}",
+        "inode": event.inode,
+        "device": device_number_text(event.device),
     }
+    found: Object = {"operation": event.operation.replace(" ", "_"), "file": _known(file)}
+    if event.operation in ("open", "is open"):
+        found["flags"] = open_flag_names(event.flags)
+    return _known({**found, "bytes": event.bytes, "protection": event.protection})
 
 
 def _policy(event: PolicyEvent) -> Object:

@@ -11,7 +11,6 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch, Origins, decode
 from kubectl_gadget.events.identity import UNKNOWN, Owners
-from kubectl_gadget.events.linux import errno_name
 from kubectl_gadget.events.schema import Column, Field, Gadget, Record, Show
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import FileEvent, PolicyEvent, ProcessEvent
@@ -34,7 +33,6 @@ _FIELDS = (
     ("uid", "gadget_uid", 4),
     ("status", "gadget_exit_code", 4),
     ("signal", "gadget_signal", 4),
-    ("errno", "gadget_errno", 4),
     ("blocked", "bool", 1),
     *((name, "gadget_string", 4) for name in ("event", "operation", "binary", "arguments", "detail", "file", "cwd")),
     *((name, "gadget_string", 4) for name in ("exec_id", "parent_exec_id", "parent", "file_id", "flags")),
@@ -49,7 +47,7 @@ def _record() -> Record:
     for name, type, size in _FIELDS:
         step = 4 if type == "gadget_string" else size
         offset += -offset % step
-        fields.append(Field(name, offset, size, type, name in ("status", "errno")))
+        fields.append(Field(name, offset, size, type, name == "status"))
         offset += size
     return Record("observe", (offset + 7) // 8 * 8, tuple(fields))
 
@@ -89,7 +87,6 @@ _COLUMNS = (
     _column("file", "the file", "json", 30),
     _column("file_id", "the same from open to the last close of a file", "json", 20, title="FILE ID"),
     _column("bytes", "how many were read or written", "json", 8),
-    _column("errno", "why it failed; 0 when it did not", "wide", 7, title="RET"),
     _column("status", "of exit, what the program returned; -1 for all others", "json", 6),
     _column("signal", "of exit, the signal that ended it", "json", 7),
     _column("message", "the policy's message", "json", 30),
@@ -154,8 +151,7 @@ def detail(told: "Told") -> str:
         return ending(happening) if happening.operation == "exit" else ""
     if isinstance(happening, FileEvent):
         amount = "" if happening.bytes is None else f" {happening.bytes} bytes"
-        failed = f" {errno_name(happening.error)}" if happening.error else ""
-        return f"{happening.file or '-'}{amount}{failed}"
+        return f"{happening.path or '-'}{amount}"
     parts = [argument.text for argument in happening.args]
     if happening.path:
         parts.insert(0, happening.path)
@@ -200,7 +196,7 @@ def _values(told: "Told") -> dict[str, Value]:
     if isinstance(happening, ProcessEvent) and happening.operation == "exit":
         values |= {"status": happening.code if not happening.signal else -1, "signal": happening.signal}
     elif isinstance(happening, FileEvent):
-        values |= {"file": happening.file, "file_id": str(happening.file_id), "errno": happening.error}
+        values |= {"file": happening.path, "file_id": f"{happening.file_id:x}"}
         if happening.bytes is not None:
             values["bytes"] = happening.bytes
     elif isinstance(happening, PolicyEvent):

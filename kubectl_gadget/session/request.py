@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events import pcap_filter, syscall_table
+from kubectl_gadget.events import path_tails, pcap_filter, syscall_table
 from kubectl_gadget.events.batch import STRING_TYPES
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node import RunRequest
@@ -155,6 +155,8 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
             found.update(_tables(parameter, value))
         elif parameter.type == "pcap" and value:
             found[parameter.variable] = {"hex": pcap_filter.compile_filter(value).hex()}
+        elif parameter.type == "paths" and value:
+            found[parameter.variable] = {"hex": path_tails.table(path_tails.read_paths(value)).hex()}
         elif parameter.variable and value is not None:
             found[parameter.variable] = value
     return found

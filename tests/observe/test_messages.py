@@ -156,7 +156,7 @@ def test_a_followed_file_has_one_id() -> None:
     life = Life()
     name, found = read(FileEvent("write", vi(life), 11, "/etc/passwd", 0xABC, 7, 3, bytes=1275), life)
     assert (name, found["operation"], found["bytes"]) == ("process_file", "write", 1275)
-    assert found["file"] == {"path": "/etc/passwd", "id": "abc", "inode": 7, "device": 3}
+    assert found["file"] == {"path": "/etc/passwd", "id": "abc", "inode": 7, "device": "0:3"}
 
 
 def test_bytes_that_are_no_text_do_not_break_the_line() -> None:

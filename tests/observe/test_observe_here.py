@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
 ]
 TIMES = 31
+EDITOR = Path(__file__).parent / "programs" / "editor.c"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,12 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
     if why_no_bpf():
         pytest.skip(str(why_no_bpf()))
     state = Path("/run") / f"kubectl-gadget-observe-{tmp_path_factory.getbasetemp().parent.name}"
+    if not shutil.which("gcc"):
+        pytest.skip("there is no C compiler")
     with DemoPods(state) as found:
+        editor = state / "image" / "usr" / "bin" / "vi"
+        editor.parent.mkdir(parents=True)
+        subprocess.run(["gcc", "-static", "-O2", "-o", editor, EDITOR], check=True)
         yield found
 
 
@@ -108,3 +115,32 @@ def test_conditions_are_about_what_is_told(pods: DemoPods) -> None:
     with observe("chosen", "-n", "default", "--process", "true$", "--filter", "status == 0") as lines:
         run(pods, "chosen", "/bin/true; /bin/false; /bin/true a; exit 0")
     assert lines == ["💥 exit    default/chosen /bin/true 0", "💥 exit    default/chosen /bin/true a 0"]
+
+
+def test_an_editor_tells_the_five_lines_that_are_expected(pods: DemoPods) -> None:
+    with observe("xwing", "-n", "default", "--files", "/etc/passwd", "--process", "/vi$") as lines:
+        assert run(pods, "xwing", "rm /etc/passwd; /usr/bin/vi /etc/passwd") == 0
+    assert lines == [
+        "🚀 process default/xwing /usr/bin/vi /etc/passwd",
+        "📬 open    default/xwing /usr/bin/vi /etc/passwd",
+        "📝 write   default/xwing /usr/bin/vi /etc/passwd 1275 bytes",
+        "📪 close   default/xwing /usr/bin/vi /etc/passwd",
+        "💥 exit    default/xwing /usr/bin/vi /etc/passwd 0",
+    ]
+
+
+def test_a_real_editor_tells_what_it_does_beyond_that(pods: DemoPods) -> None:
+    """It reads nothing of a file that is not there."""
+    text = "x" * 1273
+    script = f"echo {text} > /tmp/text; rm /etc/passwd; /bin/vi -c 'r /tmp/text' -c wq /etc/passwd >/dev/null 2>&1"
+    with observe("real", "-n", "default", "--files", "/etc/passwd", "--process", "/vi$") as lines:
+        assert run(pods, "real", script) == 0
+    arguments = '-c "r /tmp/text" -c wq /etc/passwd'
+    assert lines == [
+        f"🚀 process default/real /bin/vi {arguments}",
+        "📬 open    default/real /bin/vi /etc/passwd",
+        "📝 write   default/real /bin/vi /etc/passwd 1275 bytes",
+        "📝 truncate default/real /bin/vi /etc/passwd 1275 bytes",
+        "📪 close   default/real /bin/vi /etc/passwd",
+        f"💥 exit    default/real /bin/vi {arguments} 0",
+    ]
