@@ -16,6 +16,8 @@ typedef __u16 gadget_dns_flags;
 
 struct trace_dns {
 	struct gadget_record record;
+	/* Which program of which process has the socket. */
+	gadget_exec_id exec_id;
 	/* From the first query to the answer; without one, as long as it was waited for. ~0: unknown. */
 	gadget_duration latency;
 	/* Of the answer; ~0: there is none. */

@@ -13,6 +13,8 @@ typedef __u32 gadget_http_status;
 
 struct trace_http {
 	struct gadget_record record;
+	/* Which program of which process has the socket. */
+	gadget_exec_id exec_id;
 	/* From the request to the answer's beginning; without one, as long as it was waited for. ~0: unknown. */
 	gadget_duration latency;
 	/* As the heads say. ~0: they do not. */

@@ -65,6 +65,8 @@ typedef __u32 gadget_tcp_initiator;
 
 struct trace_tcp {
 	struct gadget_record record;
+	/* Which program of which process owns the socket. */
+	gadget_exec_id exec_id;
 	/* Of connect: until the answer. Of accept: how long it waited to be accepted. Of close: its life. ~0: unknown.
 	 */
 	gadget_duration duration;
@@ -90,6 +92,11 @@ struct trace_tcp {
 	__u32 received_segments;
 	gadget_tcp_end end;
 	gadget_tcp_initiator initiator;
+	/* With `reports`: who sent over the socket last, if not its owner: it inherited it, or was passed it. 0:
+	 * nobody. */
+	gadget_pid user_pid;
+	gadget_comm user_comm;
+	__u32 unused_32;
 };
 
 GADGET_RECORD(trace_tcp);
@@ -141,6 +148,19 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	tcp->end = 0;
 	tcp->initiator = operation == OPERATION_CONNECT ? 1 : operation == OPERATION_ACCEPT ? 2 : 0;
 	tcp->unused_16 = 0;
+	tcp->unused_32 = 0;
+	tcp->user_pid = 0;
+	__builtin_memset(tcp->user_comm, 0, sizeof(tcp->user_comm));
+	gadget_exec_of_owner(&tcp->exec_id, NULL);
+}
+
+static __always_inline void set_processes(struct trace_tcp *tcp, const struct gadget_owner *owner)
+{
+	gadget_exec_of_owner(&tcp->exec_id, owner);
+	if (owner && owner->user_pid) {
+		tcp->user_pid = owner->user_pid;
+		__builtin_memcpy(tcp->user_comm, owner->user_comm, sizeof(tcp->user_comm));
+	}
 }
 
 static __always_inline void send(struct trace_tcp *tcp)
@@ -197,6 +217,7 @@ static __always_inline void connecting(struct sock *sk)
 	}
 	if (in_syscall(CONNECT))
 		fd = gadget_argument(gadget_registers(gadget_task()), 0);
+	gadget_exec_of(&owner.exec, gadget_task());
 	owner.since = bpf_ktime_get_boot_ns();
 	owner.state = STATE(ACTIVE, fd);
 	gadget_keep_owner(sk, &owner, BPF_ANY);
@@ -224,6 +245,7 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 	if (!gadget_begin_for_socket(&tcp.record, sk, owner))
 		return;
 	begin_operation(&tcp, OPERATION_CONNECT, errno);
+	set_processes(&tcp, owner);
 	set_endpoints(&tcp, sk);
 	if (owner) {
 		tcp.fd = VALUE(owner->state);
@@ -286,6 +308,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 		begin_operation(&tcp, OPERATION_CLOSE, BPF_CORE_READ(sk, sk_err));
 		tcp.end = end_of(from, tcp.errno);
 		set_initiator(&tcp, owner);
+		set_processes(&tcp, owner);
 		set_endpoints(&tcp, sk);
 		set_traffic(&tcp, (struct tcp_sock *)sk);
 		if (owner && owner->since)
@@ -305,6 +328,7 @@ static __always_inline void tell_progress(struct gadget_owner *owner, enum opera
 		return;
 	begin_operation(&tcp, operation, 0);
 	set_initiator(&tcp, owner);
+	set_processes(&tcp, owner);
 	set_endpoints(&tcp, sk);
 	set_traffic(&tcp, (struct tcp_sock *)sk);
 	if (owner->since)
@@ -358,9 +382,11 @@ static __always_inline void accepted(struct sock *sk, long fd)
 		return;
 	}
 	begin_operation(&tcp, OPERATION_ACCEPT, 0);
+	gadget_exec_of(&tcp.exec_id, gadget_task());
 	set_endpoints(&tcp, sk);
 	tcp.fd = fd;
 	owner.record = tcp.record;
+	owner.exec = tcp.exec_id;
 	owner.state = PASSIVE;
 	if (waiting) {
 		owner.since = waiting->since;
@@ -386,6 +412,7 @@ static __always_inline void accept_failed(struct sock *listener, long result)
 	if (!listener || !is_tcp(listener) || !gadget_begin(&tcp.record))
 		return;
 	begin_operation(&tcp, OPERATION_ACCEPT, -result);
+	gadget_exec_of(&tcp.exec_id, gadget_task());
 	set_endpoints(&tcp, listener);
 	gadget_no_ip(tcp.remote);
 	tcp.remote_port = 0;
@@ -456,6 +483,7 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 	if (!gadget_begin(&tcp.record))
 		return 0;
 	begin_operation(&tcp, OPERATION_CONNECT, -result);
+	gadget_exec_of(&tcp.exec_id, gadget_task());
 	set_endpoints(&tcp, sk);
 	tcp.fd = fd;
 	if (!gadget_user_address(tcp.remote, &tcp.remote_port, (const void *)gadget_argument(registers, 1))) {
@@ -485,6 +513,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (state == TCP_LISTEN || state == TCP_CLOSE || !gadget_begin_for_task(&owner.record, task))
 		return 0;
+	gadget_exec_of(&owner.exec, task);
 	/* Who asked for an established one is not known any more. */
 	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : 0;
 	if (gadget_owner_of(sk))
@@ -497,17 +526,43 @@ int find_owners(struct bpf_iter__task_file *ctx)
 }
 
 /*
+ * Remembers who sends, if that is not who connected or accepted. Only a process locks a socket in such a way that it is
+ * owned; what interrupts and timers send over it waits for its end. The trap: gadget_task() is not for programs on
+ * packets before 5.18.
+ */
+static __always_inline void note_user(struct gadget_owner *owner)
+{
+	struct sock *sk = (struct sock *)owner->socket;
+	struct task_struct *task;
+	__u32 pid;
+
+	if (!owner->record.pid || !BPF_CORE_READ(sk, sk_lock.owned))
+		return;
+	task = (struct task_struct *)bpf_get_current_task();
+	if (gadget_node_pid_level)
+		pid = gadget_pid_at_level(BPF_CORE_READ(task, group_leader, thread_pid), gadget_node_pid_level);
+	else
+		pid = BPF_CORE_READ(task, tgid);
+	if (pid == owner->record.pid || pid == owner->user_pid || !pid)
+		return;
+	BPF_CORE_READ_INTO(&owner->user_comm, task, group_leader, comm);
+	owner->user_pid = pid;
+}
+
+/*
  * Packets, with `reports`: the first one that leaves, and then one per second. One lookup for each.
  *
  * The trap: of two CPUs that handle packets of one connection only one may tell.
  */
-static __always_inline int look_at(struct __sk_buff *skb)
+static __always_inline int look_at(struct __sk_buff *skb, bool outgoing)
 {
 	__u64 key = (__u64)skb->sk, now = bpf_ktime_get_boot_ns(), told;
 	struct gadget_owner *owner = bpf_map_lookup_elem(&gadget_owners, &key);
 
 	if (!owner)
 		return GADGET_PASS;
+	if (outgoing)
+		note_user(owner);
 	told = owner->told;
 	if (told && now - told < interval * 1000000ULL)
 		return GADGET_PASS;
@@ -519,13 +574,13 @@ static __always_inline int look_at(struct __sk_buff *skb)
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return look_at(skb);
+	return look_at(skb, true);
 }
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return look_at(skb);
+	return look_at(skb, false);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _FILTER = "Which flows"
 _FORMATS = "table wide json jsonpb compact dict dot mermaid yaml csv name jsonpath=… custom-columns=…"
 _ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
+_HEADERS = 96
+"""bytes of a packet that its headers take"""
 _OPTIONAL = {"drops": "trace_tcpdrop", "dns": "trace_dns", "http": "trace_http"}
 
 PAGE = Page(
@@ -103,6 +105,12 @@ class FlowFlags:
         bool | None, flag(ENGINE, "--dns-rows/--no-dns-rows", help="DNS questions and answers (default)")
     ] = None
     http: Annotated[bool | None, flag(ENGINE, "--http-rows/--no-http-rows", help="Plain HTTP/1 requests")] = None
+    packets: Annotated[
+        bool | None, flag(ENGINE, "--packets/--no-packets", help="A line for each packet of TCP and UDP, too: many")
+    ] = None
+    loopback: Annotated[
+        bool | None, flag(_FILTER, "--loopback/--no-loopback", help="Also what stays within one pod, or one host")
+    ] = None
     report_every: Annotated[
         float | None,
         flag(
@@ -168,7 +176,7 @@ def flows(
     from kubectl_gadget.flows.table import FlowTable
     from kubectl_gadget.session.run import run
 
-    flow_filter = _filter(output.filter, extras)
+    flow_filter = _filter(output.filter, extras, bool(flow.loopback))
     _check(output, flow)
     plain = replace(output, filter=None)
     options = run_options(_runs(flow, extras), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
@@ -211,10 +219,12 @@ def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
         raise UsageError(f"--map draws a map, and -o {output.output} prints flows")
 
 
-def _filter(expression: str | None, extras: dict[str, Any]) -> "FlowFilter":
+def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "FlowFilter":
     from kubectl_gadget.flows import filter
 
-    tests = [filter.expression(expression)] if expression else []
+    tests: list[filter.Test] = [] if loopback else [filter.leaves_home]
+    if expression:
+        tests.append(filter.expression(expression))
     for variable, texts in extras.items():
         name = variable.removeprefix("flow_")
         end, _, rest = name.partition("_")
@@ -233,10 +243,13 @@ def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:
     asks_for_http = flow.http or (flow.http is None and any(name.startswith("flow_http") for name in extras))
     wanted = {"drops": flow.drops is not False, "dns": flow.dns is not False, "http": asks_for_http}
     names = [*_ALWAYS, *(name for key, name in _OPTIONAL.items() if wanted[key])]
+    if flow.packets:
+        names.append("tcpdump")
     interval = round((flow.report_every or 1) * 1000)
     parameters: dict[str, dict[str, Any]] = {
         "trace_tcp": {"reports": True, "report-interval": interval},
         "trace_udp": {"interval": interval},
         "trace_icmp": {"interval": interval},
+        "tcpdump": {"snaplen": _HEADERS},
     }
     return tuple(GadgetRun(load_gadget(name), parameters.get(name, {})) for name in names)

@@ -7,6 +7,7 @@ may be late; and pods of the host's network have the node's address, so that add
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from kubectl_gadget.flows.flow import Party, PodFacts
 
@@ -49,6 +50,10 @@ class AddressBook:
         if len(self._seen) > _MOST_ADDRESSES:
             self._seen.popitem(last=False)
 
+    def is_own(self, ip: str) -> bool:
+        """Whether pods or nodes have this address themselves, so that no service can have it."""
+        return ip in self._seen or ip in self.cluster.pods
+
     def resolved(self, asker: str, ip: str, name: str) -> None:
         """A pod, or node, was told that `name` has this address."""
         self._names[asker, ip] = name.rstrip(".")
@@ -73,6 +78,7 @@ class AddressBook:
             party.entity = "name"
 
 
+@lru_cache(65536)
 def is_shared(ip: str) -> bool:
     """Whether many hosts or pods have this address at once."""
     if not ip:

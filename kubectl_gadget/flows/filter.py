@@ -31,6 +31,11 @@ class FlowFilter:
         return all(test(event) for test in self._tests)
 
 
+def leaves_home(event: FlowEvent) -> bool:
+    """Whether it goes from one pod, or host, to another: not over loopback or to itself."""
+    return not event.flow.is_internal
+
+
 def ends(of: str, test: _PartyTest) -> Test:
     """A condition on the client (`from`), the server (`to`), or either (empty)."""
     match of:

@@ -5,8 +5,12 @@ Numbers are counted from the client: `sent` is what went to the server. The trap
 two nodes; it is still one.
 """
 
+import ipaddress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
+
+from kubectl_gadget.events.community_id import community_id
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
 Entity = Literal["pod", "service", "node", "name", "world", "loopback"]
@@ -15,6 +19,12 @@ FORWARDED: Verdict = "FORWARDED"
 DROPPED: Verdict = "DROPPED"
 ERROR: Verdict = "ERROR"
 """The process saw it fail: refused, timed out, no route."""
+
+
+@lru_cache(65536)
+def is_loopback(ip: str) -> bool:
+    """Whether what is sent there never leaves the network namespace."""
+    return ipaddress.ip_address(ip).is_loopback
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,11 @@ class Party:
     node: str = ""
     pid: int | None = None
     comm: str = ""
+    exec_id: str = ""
+    """which program of which process, as observe names it"""
+    user_pid: int | None = None
+    """another process that sends over the socket: it was passed it, or inherited it"""
+    user_comm: str = ""
 
     @property
     def name(self) -> str:
@@ -72,8 +87,11 @@ class Party:
 
     @property
     def process(self) -> str:
-        """`curl 4711`; empty when it is not known."""
-        return f"{self.comm} {self.pid}" if self.pid else ""
+        """`curl 4711`; empty when it is not known. Who made the socket, and who else uses it."""
+        if not self.pid:
+            return ""
+        user = f", used by {self.user_comm} {self.user_pid}" if self.user_pid else ""
+        return f"{self.comm} {self.pid}{user}"
 
 
 @dataclass(slots=True)
@@ -100,6 +118,25 @@ class Flow:
     """when, once one end has said so"""
     on_map: Any = None
     """where the map has counted it, and how much (graph.py)"""
+    cached_id: tuple[Any, str] | None = None
+    """and the ends that it was made of"""
+
+    @property
+    def id(self) -> str:
+        """Its Community ID, which other tools give it as well, of the addresses that the client sees. A port that is
+        used again gives the same; `first` tells those apart."""
+        key = (self.protocol, (self.client.ip, self.client.port), (self.server.ip, self.server.port))
+        if self.cached_id is None or self.cached_id[0] != key:
+            self.cached_id = key, community_id(*key)
+        return self.cached_id[1]
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it stays within one pod, or one host."""
+        client, server = self.client, self.backend or self.server
+        if client.ip == server.ip or is_loopback(client.ip):
+            return True
+        return client.pod is not None and client.pod == server.pod
 
     @property
     def closed(self) -> bool:
@@ -112,7 +149,7 @@ class FlowEvent:
 
     timestamp: str
     node: str
-    kind: Literal["new", "report", "close", "error", "drop", "dns", "http"]
+    kind: Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]
     flow: Flow
     verdict: Verdict
     summary: str

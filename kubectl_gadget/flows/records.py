@@ -13,7 +13,7 @@ MEMBERS = frozenset(
     (
         *("timestamp", "node", "kind", "verdict", "protocol", "direction", "is_reply", "source", "destination"),
         *("backend", "summary", "error", "drop_reason", "duration", "rtt", "sent", "received", "sent_packets"),
-        *("received_packets", "retransmits", "flow_began", "seen_by", "l7"),
+        *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7"),
     )
 )
 """What a record has."""
@@ -43,6 +43,7 @@ def record(event: FlowEvent) -> dict[str, Any]:
         "sent_packets": flow.sent_packets,
         "received_packets": flow.received_packets,
         "retransmits": flow.retransmits,
+        "flow_id": flow.id,
         "flow_began": flow.first,
         "seen_by": sorted(flow.seen_by),
         "l7": event.l7,
@@ -71,6 +72,9 @@ def _party(party: Party) -> dict[str, Any]:
         "workload": {"kind": pod.workload.kind, "name": pod.workload.name} if pod and pod.workload else None,
         "pid": party.pid,
         "comm": party.comm or None,
+        "exec_id": party.exec_id or None,
+        "user_pid": party.user_pid,
+        "user_comm": party.user_comm or None,
     }
 
 
@@ -122,6 +126,7 @@ _OWN = (
     "rtt",
     "duration",
     "error",
+    "flow_id",
 )
 
 

@@ -15,7 +15,7 @@ from kubectl_gadget.flows import graph, lines
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.records import MEMBERS, hubble, record
-from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.flows.table import COLUMNS, FlowTable
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
 from kubectl_gadget.output.options import OutputOptions
@@ -54,7 +54,7 @@ class FlowSink(Sink):
         self._listeners = listeners
         self._graph = graph.FlowGraph()
         self._due = time.monotonic() + (draw_every or 0)
-        self._members = MemberRows(event=True)
+        self._members = MemberRows(COLUMNS, event=True)
 
     def write_chunk(self, rows: Rows) -> None:
         events = [

@@ -1,8 +1,8 @@
 """From the network gadgets' rows, in the order of time and of all nodes, to flows and what is told of them.
 
 A row is what one end saw. Both ends' rows meet in one flow by its addresses and ports; where a service's address
-stands between them, by the client's address and port. The trap: rows of the two ends come in any order, so whichever
-is first tells, and the other one only adds what it knows.
+stands between them, by the client's address and port alone (behind.py). The trap: rows of the two ends come in any
+order, so whichever is first tells, and the other one only adds what it knows.
 """
 
 from collections import OrderedDict
@@ -10,12 +10,35 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_gadget.events.kinds import bytes_text, duration_text
+from kubectl_gadget.flows.behind import Clients
 from kubectl_gadget.flows.book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 
 Row = Mapping[str, Any]
 _Key = tuple[str, str, str, int, str, int]
 """scope, protocol, client and server; the scope tells loopback addresses of different network namespaces apart"""
+
+COLUMNS = (
+    *(
+        "timestamp",
+        "node",
+        "namespace",
+        "pod",
+        "container",
+        "pod_uid",
+        "pid",
+        "comm",
+        "exec_id",
+        "user_pid",
+        "user_comm",
+    ),
+    *("operation", "errno", "local", "local_port", "remote", "remote_port", "initiator", "end", "duration", "rtt"),
+    *("sent", "received", "sent_segments", "received_segments", "retransmits", "sent_packets", "received_packets"),
+    *("id", "reason", "flags", "source", "source_port", "destination", "destination_port", "direction", "length"),
+    *("role", "protocol", "client", "client_port", "server", "server_port", "name", "type", "rcode", "addresses"),
+    *("latency", "method", "host", "target", "status", "version"),
+)
+"""Of all gadgets, those that are looked at: to read a column costs time for each row."""
 
 MOST_FLOWS = 200_000
 """of which the oldest are forgotten when there are more"""
@@ -35,6 +58,7 @@ class FlowTable:
         self._book = book
         self._most = most
         self._flows: OrderedDict[_Key, Flow] = OrderedDict()
+        self._clients = Clients(book)
         self.forgotten = 0
         """flows that were dropped from memory before they ended"""
 
@@ -54,6 +78,8 @@ class FlowTable:
                 yield from self._dns(row)
             case "trace_http":
                 yield from self._http(row)
+            case "tcpdump":
+                yield from self._packet(row)
 
     # --- TCP
 
@@ -219,6 +245,28 @@ class FlowTable:
         words = f"HTTP {row['method']} {where} {answer}"
         yield self._event(row, flow, "http", FORWARDED if status else ERROR, words, side, is_reply=bool(status), l7=l7)
 
+    def _packet(self, row: Row) -> Iterator[FlowEvent]:
+        """One packet, told by who sent it, unless only the other end is traced."""
+        protocol = row["protocol"]
+        if protocol not in ("TCP", "UDP"):
+            return
+        source, target = _end(row, "source"), _end(row, "destination")
+        sends = row["direction"] == "out"
+        scope = _scope(row, source[0])
+        flow, side = self._flows.get((scope, protocol, *source, *target)), "client" if sends else "server"
+        is_reply = flow is None and (scope, protocol, *target, *source) in self._flows
+        if is_reply:
+            flow, side = self._flows[scope, protocol, *target, *source], "server" if sends else "client"
+        if flow is None:
+            flow = Flow(protocol, Party(*source), Party(*target), False, row["timestamp"])
+            self._own(flow.client if sends else flow.server, row)
+            self._name_others(flow)
+        if not sends and len(flow.seen_by) > 1:
+            return
+        flags = tuple(row["flags"].split("|")) if row.get("flags") else ()
+        words = ", ".join([*filter(None, flags), f"{row['length']}B"])
+        yield self._event(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
+
     # --- which flow
 
     def _side(self, row: Row) -> str:
@@ -258,8 +306,16 @@ class FlowTable:
         scope = _scope(row, client[0])
         key: _Key = (scope, protocol, *client, *server)
         flow = self._flows.get(key)
-        if flow is None and side == "server":
-            flow = self._by_service(scope, protocol, client, server)
+        if flow is None and not scope:
+            flow = self._clients.find(protocol, client, server, side, row["timestamp"])
+            if flow is not None:
+                self._flows[key] = flow
+                if side == "client":
+                    # The server's row came first; now it is known under which address it was asked.
+                    flow.backend, flow.server = flow.server, Party(*server)
+                    self._book.name(flow.server, flow.client.name)
+                else:
+                    flow.backend = Party(*server)
         if flow is not None and not (fresh and _is_over(flow, side, row)):
             self._own(flow.client if side == "client" else flow.backend or flow.server, row)
             return flow, False
@@ -269,24 +325,17 @@ class FlowTable:
         self._name_others(flow)
         self._flows[key] = flow
         self._flows.move_to_end(key)
+        if not scope:
+            self._clients.add(flow)
         if len(self._flows) > self._most:
             _, oldest = self._flows.popitem(last=False)
+            self._clients.forget(oldest)
             self.forgotten += not oldest.closed
         return flow, True
 
     @staticmethod
     def _guess_is_sure(client: tuple[str, int], server: tuple[str, int]) -> bool:
         return (client[1] < _EPHEMERAL) != (server[1] < _EPHEMERAL)
-
-    def _by_service(self, scope: str, protocol: str, client: tuple[str, int], server: tuple[str, int]) -> Flow | None:
-        """The client's flow to a service that has this server behind it."""
-        for address, port in self._book.cluster.behind.get(server[0], ()):
-            flow = self._flows.get((scope, protocol, *client, address, port))
-            if flow is not None and not flow.closed:
-                flow.backend = Party(*server)
-                self._flows[scope, protocol, *client, *server] = flow
-                return flow
-        return None
 
     def _own(self, party: Party, row: Row) -> None:
         """What the row knows of the end that it is of."""
@@ -298,6 +347,9 @@ class FlowTable:
         party.node, party.container = row["node"], row.get("container") or ""
         if row.get("pid"):
             party.pid, party.comm = row["pid"], row.get("comm") or ""
+            party.exec_id = row.get("exec_id") or party.exec_id
+        if row.get("user_pid"):
+            party.user_pid, party.user_comm = row["user_pid"], row["user_comm"]
 
     def _name_others(self, flow: Flow) -> None:
         for party, other in ((flow.client, flow.server), (flow.server, flow.client)):

@@ -127,10 +127,12 @@ class Dns:
     def _write(self, packet: Packet, time: int, message: Message, query: _Query | None, rcode: int, role: int) -> None:
         """A row about `packet`, which has the answer, or, without one, the question."""
         asked = query.packet if query else packet
+        known = asked if has_process(asked.head) else packet
         named = message if message.name is not None or query is None else query.message
         ends = (packet.local, packet.local_port), (packet.remote, packet.remote_port)
         (client, client_port), (server, server_port) = ends if role == _CLIENT else ends[::-1]
         values: dict[str, Value] = {
+            "exec_id": known.exec_id,
             "latency": max(0, time - asked.time) if query else _UNKNOWN,
             "server": server,
             "server_port": server_port,
@@ -148,7 +150,7 @@ class Dns:
             "addresses": message.addresses if message.is_answer else None,
             "answers": message.answers if message.is_answer else None,
         }
-        self._writer.add(asked.head if has_process(asked.head) else packet.head, time, values)
+        self._writer.add(known.head, time, values)
 
 
 def _remote(packet: Packet) -> tuple[bytes, int]:

@@ -125,9 +125,11 @@ class Http:
     def _write(self, packet: Packet, time: int, request: _Request | None, answer: Head | None) -> None:
         """A row about `packet`, which has the answer, or, without one, the request."""
         asked = request.packet if request else packet
+        known = asked if has_process(asked.head) else packet
         head = request.head if request else Head()
         is_client = packet.outgoing == (answer is None)
         values: dict[str, Value] = {
+            "exec_id": known.exec_id,
             "latency": max(0, time - asked.time) if request else _UNKNOWN,
             "request_bytes": _body(head) if request else _UNKNOWN,
             "response_bytes": _body(answer) if answer else _UNKNOWN,
@@ -145,7 +147,7 @@ class Http:
             "location": answer.text("location") if answer else None,
             "version": (answer or head).version or None,
         }
-        self._writer.add(asked.head if has_process(asked.head) else packet.head, time, values)
+        self._writer.add(known.head, time, values)
 
 
 def _body(head: Head) -> int:

@@ -20,6 +20,8 @@ class Packet(NamedTuple):
     """boot time in ns"""
     head: bytes
     """struct gadget_record: the process and the container of the socket"""
+    exec_id: bytes
+    """struct gadget_exec"""
     socket: int
     """no other socket of the node ever has this number"""
     local: bytes
@@ -42,7 +44,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
     if not len(batch):
         return
     record = batch.gadget.sent or batch.gadget.record
-    end = record.field("socket").offset
+    end, after = record.field("exec_id").offset, record.field("socket").offset
     spans = batch.spans(record.field("payload"))
     memory = batch.buffer.bytes.tobytes()
     columns = {name: batch.raw(name).tolist() for name in _NUMBERS}
@@ -62,6 +64,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
         yield Packet(
             time,
             memory[start : start + end],
+            memory[start + end : start + after],
             socket,
             local,
             local_port,

@@ -66,13 +66,15 @@ class MemberRows:
         members = self.members(batch)
         names = [member.name for member in members]
         columns = [batch.vector(member.name, member.read).values() for member in members]
+        if self.event:
+            names, columns = [EVENT, *names], [[batch.gadget.name] * len(batch), *columns]
         found = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         for member in members:
             if member.optional:
                 for record in found:
                     if record[member.name] in (None, False):
                         del record[member.name]
-        return [{EVENT: batch.gadget.name, **record} for record in found] if self.event else found
+        return found
 
 
 def cells(rows: Rows, name: str) -> list[str]:

@@ -22,7 +22,18 @@ TIMES, SENT, RECEIVED = 31, 7001, 301
 @contextmanager
 def flows(*arguments: str) -> Iterator[list[dict[str, Any]]]:
     """Runs the command while the block does its deed; the events are in the list afterwards."""
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "kubectl_gadget.cli.main",
+        "flows",
+        "--local",
+        "--host",
+        "--loopback",
+        "-o",
+        "json",
+        *arguments,
+    ]
     found: list[dict[str, Any]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -12,7 +12,14 @@ from kubectl_gadget.views.tcp import Connections, Stream
 
 
 def packet(sequence: int, payload: bytes = b"", missing: int = 0, flags: int = 0, **more: Any) -> Packet:
-    numbers: dict[str, Any] = {"time": 0, "head": bytes(80), "socket": 1, "local_port": 1, "remote_port": 2} | more
+    numbers: dict[str, Any] = {
+        "time": 0,
+        "head": bytes(80),
+        "exec_id": bytes(16),
+        "socket": 1,
+        "local_port": 1,
+        "remote_port": 2,
+    } | more
     ends = {"local": bytes(16), "remote": bytes(16), "protocol": TCP, "outgoing": numbers.pop("outgoing", True)}
     return Packet(**numbers, **ends, flags=flags, sequence=sequence % 2**32, payload=payload, missing=missing)
 

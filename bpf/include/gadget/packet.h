@@ -39,6 +39,8 @@ typedef __u32 gadget_role;
 /* What all programs for packets send. */
 struct gadget_packet {
 	struct gadget_record record;
+	/* The process that has the socket. */
+	gadget_exec_id exec_id;
 	/* The socket's cookie: no other socket ever has it. */
 	__u64 socket;
 	/* The socket's end, and the other one, as this packet names them. */
@@ -174,13 +176,18 @@ static __always_inline bool gadget_has_port(const struct gadget_packet *packet, 
 static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	volatile __u64 *address = &packet->socket;
+	const struct gadget_owner *owner;
 	struct sock *sk;
 
 	/* By way of memory, since the verifier would let nothing be read of what it takes for a struct bpf_sock. */
 	*address = (__u64)skb->sk;
 	sk = (struct sock *)*address;
-	if (!sk || !gadget_begin_for_socket(&packet->record, sk, gadget_owner_of(sk)))
+	if (!sk)
 		return false;
+	owner = gadget_owner_of(sk);
+	if (!gadget_begin_for_socket(&packet->record, sk, owner))
+		return false;
+	gadget_exec_of_owner(&packet->exec_id, owner);
 	packet->socket = bpf_get_socket_cookie(skb);
 	return true;
 }

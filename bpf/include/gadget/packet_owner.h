@@ -21,10 +21,12 @@ static __always_inline void gadget_own_socket(__u64 address, struct task_struct 
 {
 	struct gadget_owner owner = {};
 
-	if (gadget_begin_for_task(&owner.record, task))
+	if (gadget_begin_for_task(&owner.record, task)) {
+		gadget_exec_of(&owner.exec, task);
 		gadget_keep_owner((const void *)address, &owner, flags);
-	else if (flags != BPF_NOEXIST)
+	} else if (flags != BPF_NOEXIST) {
 		gadget_forget_owner((const void *)address);
+	}
 }
 
 SEC("cgroup/sock_create")

@@ -15,6 +15,7 @@
 
 #include <gadget/other_task.h>
 #include <gadget/process.h>
+#include <gadget/process_identity.h>
 #include <gadget/output.h>
 #include <gadget/socket_file.h>
 #include <kernel/socket.h>
@@ -32,7 +33,11 @@ struct gadget_owner {
 	__u64 socket;
 	/* For the gadget itself. */
 	__u32 state;
-	__u32 unused;
+	/* For the gadget itself: another process that used the socket last. 0: none. */
+	gadget_pid user_pid;
+	gadget_comm user_comm;
+	/* The process at the time when the head was filled in. */
+	gadget_exec_id exec;
 };
 
 struct {
@@ -65,6 +70,14 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
 	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
 		gadget_count_map_full();
+}
+
+/* Of NULL, and of an owner that is no process: nobody. */
+static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, const struct gadget_owner *owner)
+{
+	exec->started = exec->pid = exec->unused = 0;
+	if (owner)
+		*exec = owner->exec;
 }
 
 /* The cgroup that a socket was made in. */

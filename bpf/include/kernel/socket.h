@@ -70,8 +70,14 @@ struct sock_cgroup_data___union {
 
 struct socket;
 
+typedef struct {
+	/* 1: a process has locked the socket. */
+	int owned;
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	__u16 sk_protocol;
 	__u16 sk_type;
 	int sk_err;

@@ -1,0 +1,309 @@
+"""What `kubectl gadget flows` costs: the node, per connection and per byte, beside libbpf-tools; and the client.
+
+    sudo .venv/bin/python bench/flows.py [--rounds 5] [--rate 10000]      connections between two network namespaces
+    .venv/bin/python bench/flows.py --client [--nodes 1000] [--flows 100]   rows of many nodes, made once, on one core
+    sudo .venv/bin/python bench/flows.py --open 100000                     memory with that many open flows
+
+The variants take turns, so that a drift of the machine hits all of them. The trap: the rate is what is asked for; a
+machine with few cores may not reach it, so what was reached is printed, too.
+"""
+
+import argparse
+import ctypes
+import io
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.identity import Identity
+from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.filter import FlowFilter, leaves_home
+from kubectl_gadget.flows.sink import make_flow_sink
+from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.views.row_writer import RowWriter
+
+OURS = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json"]
+TOOLS = {
+    "nothing": None,
+    "flows": OURS,
+    "flows, TCP alone": [*OURS, "--no-drops", "--no-dns-rows"],
+    "tcplife": ["tcplife"],
+    "tcptracer": ["tcptracer"],
+}
+ADDRESSES = ("10.99.0.1", "10.99.0.2")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NEW_NETWORK = 0x40000000
+_READY_SECONDS = 90.0
+
+
+# --- the client
+
+
+class Discard(io.StringIO):
+    """A stream that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def rows_of(node: int, second: int, flows: int) -> bytes:
+    """What one node tells of its clients' flows in one second, as ring buffer bytes: begun, connected, closed."""
+    writer = RowWriter(load_gadget("trace_tcp").record)
+    unknown = (1 << 64) - 1
+    for number in range(flows):
+        ends = {
+            "local": bytes(10) + b"\xff\xff\x0a" + bytes([node >> 8 & 255, node & 255, number % 30]),
+            "remote": bytes(10) + b"\xff\xff\x0a\xfe" + bytes([number % 7, number % 5]),
+            "local_port": 32768 + (second * flows + number) % 28000,
+            "remote_port": 80,
+        }
+        common = {"cgroup": number % 30, "pid": 100 + number % 30, "comm": b"curl", "initiator": 1, "family": 2}
+        begun = second * 1_000_000_000 + number * (1_000_000_000 // flows)
+        for operation, after, more in (
+            (4, 0, {}),
+            (1, 100_000, {"rtt": 90_000}),
+            (3, 900_000, {"sent": 80, "received": 1200, "end": 1, "duration": 900_000}),
+        ):
+            numbers = {"sent": unknown, "received": unknown, "rtt": unknown, "duration": unknown} | more
+            writer.add(b"", begun + after, {"operation": operation, **common, **ends, **numbers})
+    return writer.take()
+
+
+def client(nodes: int, flows: int, seconds: int = 2) -> None:
+    """Decode, join, merge, flows, and each format."""
+    gadget = load_gadget("trace_tcp")
+    recorded = [[rows_of(node, second, flows) for node in range(nodes)] for second in range(seconds)]
+    for format in ("json", "table", "mermaid"):
+        identities = [Identity(f"node-{number}") for number in range(nodes)]
+        container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
+        merge = TimeMerge(200_000_000)
+        for number, identity in enumerate(identities):
+            identity.apply({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}, 0.0)
+            merge.join(number)
+        table = FlowTable(AddressBook())
+        sink = make_flow_sink(OutputOptions(format=format), table, Discard(), None, FlowFilter([leaves_home]))
+        begun, rows = time.process_time(), 0
+        for second, of_nodes in enumerate(recorded):
+            now = (second + 1) * 1_000_000_000
+            for number, payload in enumerate(of_nodes):
+                batch: Batch = decode(gadget, identities[number].node, payload)
+                batch.owners = identities[number].lookup(batch.cgroups())
+                merge.add(batch, now)
+                merge.complete(number, now)
+            released = merge.release(now)
+            rows += len(released)
+            sink.write(released)
+        sink.close()
+        taken = time.process_time() - begun
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        asked = nodes * flows
+        sys.stdout.write(
+            f"{nodes:,} nodes x {flows} flows/s, {format:8} {rows / taken:10,.0f} rows/s "
+            f"{rows / 3 / taken:10,.0f} flows/s of {asked:,} asked, "
+            f"{taken / (rows / 3 / asked):.2f} s of one core a second, {memory} MB\n"
+        )
+
+
+# --- the node
+
+
+@contextmanager
+def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[str] | None]:
+    """Runs it while the block does; what it prints goes nowhere."""
+    if command is None:
+        yield None
+        return
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        if command[: len(OURS)] == OURS:
+            for line in process.stderr:
+                if line.startswith("tracing "):
+                    break
+        else:
+            time.sleep(3)
+        assert process.poll() is None, f"{command[0]} ended"
+        yield process
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=_READY_SECONDS)
+
+
+@contextmanager
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with a cable between them."""
+    names = tuple(f"flows-bench-{os.getpid()}-{end}" for end in "ab")
+    run = lambda *words: subprocess.run(words, check=True)  # noqa: E731
+    for name in names:
+        run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", names[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for name, address in zip(names, ADDRESSES, strict=True):
+            run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "cable")
+            for device in ("cable", "lo"):
+                run("ip", "-n", name, "link", "set", device, "up")
+        yield names[0], names[1]
+    finally:
+        for name in names:
+            run("ip", "netns", "del", name)
+
+
+def enter(name: str) -> None:
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    if _LIBC.setns(descriptor, _NEW_NETWORK):
+        raise OSError(ctypes.get_errno(), "setns")
+    os.close(descriptor)
+
+
+def serve(name: str) -> tuple[int, int]:
+    """A child that takes connections, reads until the end, and closes. Its pid and port."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, int(os.read(reader, 10))
+    enter(name)
+    with socket.create_server((ADDRESSES[1], 0), backlog=4096) as server:
+        os.write(writer, str(server.getsockname()[1]).encode())
+        buffer = bytearray(1 << 20)
+        while True:
+            accepted, _ = server.accept()
+            while accepted.recv_into(buffer):
+                pass
+            accepted.close()
+
+
+def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
+    """That many connections one after the other, no faster than `rate`. µs for each, and how many a second."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        enter(name)
+        busy, begun = 0.0, time.perf_counter()
+        for number in range(count):
+            while time.perf_counter() - begun < number / rate:
+                pass
+            before = time.perf_counter()
+            with socket.socket() as client:
+                # Closing by a reset leaves no port in TIME_WAIT.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                client.connect((ADDRESSES[1], port))
+            busy += time.perf_counter() - before
+        os.write(writer, f"{busy / count * 1e6} {count / (time.perf_counter() - begun)}".encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    each, reached = map(float, os.read(reader, 100).split())
+    return each, reached
+
+
+def stream(name: str, port: int, megabytes: int) -> float:
+    """One connection with that much. ns for each KiB."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        enter(name)
+        data = bytes(1 << 20)
+        with socket.create_connection((ADDRESSES[1], port)) as client:
+            begun = time.perf_counter()
+            for _ in range(megabytes):
+                client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            client.recv(1)
+        os.write(writer, str((time.perf_counter() - begun) / megabytes / 1024 * 1e9).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return float(os.read(reader, 100))
+
+
+def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
+    """Every tool in turn."""
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in TOOLS}
+    with namespaces() as (here, there):
+        pid, port = serve(there)
+        try:
+            for _ in range(rounds):
+                for name, command in TOOLS.items():
+                    if command and not shutil.which(command[0]):
+                        continue
+                    with tracer(command):
+                        found[name].append((*connect(here, port, count, rate), stream(here, port, megabytes)))
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    plain = [statistics.median(column) for column in zip(*found["nothing"], strict=True)]
+    sys.stdout.write(f"{'':18}  µs/connection   added  connections/s  ns/KiB   added   (medians of {rounds})\n")
+    for name, results in found.items():
+        if not results:
+            sys.stdout.write(f"{name:18}  is not installed\n")
+            continue
+        each, reached, byte = (statistics.median(column) for column in zip(*results, strict=True))
+        sys.stdout.write(
+            f"{name:18} {each:14.1f} {each - plain[0]:7.1f} {reached:14,.0f} {byte:7.0f} {byte - plain[2]:7.0f}\n"
+        )
+
+
+def memory_mb(pid: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(below for child in children for below in descendants(int(child)))]
+
+
+def open_flows(count: int) -> None:
+    """Memory of client and agent before and after UDP flows that stay open, from many ports to a few."""
+    with namespaces() as (here, _), tracer([*OURS, "--no-dns-rows"]) as process:
+        assert process is not None
+        before = {pid: memory_mb(pid) for pid in descendants(process.pid)}
+        pid = os.fork()
+        if not pid:
+            enter(here)
+            for number in range(count):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                    sender.bind((ADDRESSES[0], 1024 + number % 64000))
+                    sender.sendto(b"x", (ADDRESSES[1], 2000 + number // 64000))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        time.sleep(5)
+        for pid, megabytes in before.items():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            sys.stdout.write(f"{count:,} flows: {megabytes:.0f} -> {memory_mb(pid):.0f} MB  {words[:70]}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", action="store_true")
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--flows", type=int, default=100)
+    parser.add_argument("--open", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rate", type=int, default=10_000)
+    parser.add_argument("--connections", type=int, default=20_000)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    options = parser.parse_args()
+    if options.client:
+        client(options.nodes, options.flows)
+    elif options.open:
+        open_flows(options.open)
+    else:
+        node(options.rounds, options.rate, options.connections, options.megabytes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Which flow of a client is the one that a server behind a service's address sees.
+
+The client's node knows the service's address, the server's node the server's own, and both know the client's address
+and port. The trap: a client may use one port towards several servers at once, so where more than one flow could be
+meant, the cluster has to say which service leads to the server, or none is joined.
+"""
+
+from datetime import datetime
+
+from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.flow import Flow
+
+_Client = tuple[str, str, int]
+_SECONDS = 30.0
+"""How far apart the two ends may first tell of it."""
+
+
+class Clients:
+    """Flows by their client's end, of addresses that only one network knows."""
+
+    def __init__(self, book: AddressBook) -> None:
+        self._book = book
+        self._flows: dict[_Client, list[Flow]] = {}
+
+    def add(self, flow: Flow) -> None:
+        """Takes a flow that has begun."""
+        key = (flow.protocol, flow.client.ip, flow.client.port)
+        before = self._flows.get(key)
+        self._flows[key] = [flow] if before is None else [*(known for known in before if not known.closed), flow]
+
+    def forget(self, flow: Flow) -> None:
+        """The flow is forgotten."""
+        key = (flow.protocol, flow.client.ip, flow.client.port)
+        left = [known for known in self._flows.get(key, ()) if known is not flow]
+        if left:
+            self._flows[key] = left
+        else:
+            self._flows.pop(key, None)
+
+    def find(
+        self, protocol: str, client: tuple[str, int], server: tuple[str, int], side: str, time: str
+    ) -> Flow | None:
+        """The flow that is the same as this one, of which `side` tells; None: it is another one, or it is not sure."""
+        other = "client" if side == "server" else "server"
+        found = [
+            flow
+            for flow in self._flows.get((protocol, *client), ())
+            if flow.seen_by == {other} and flow.backend is None and _apart(flow, time) < _SECONDS
+        ]
+        if not found:
+            return None
+        known = [flow for flow in found if self._leads(flow, server, side)]
+        if known:
+            return known[0]
+        asked = [server[0]] if side == "client" else [flow.server.ip for flow in found]
+        if len(found) > 1 or any(map(self._book.is_own, asked)):
+            return None
+        return found[0]
+
+    def _leads(self, flow: Flow, server: tuple[str, int], side: str) -> bool:
+        """Whether the cluster says that the address that the client asks leads to the server."""
+        seen = (flow.server.ip, flow.server.port)
+        service, backend = (seen, server) if side == "server" else (server, seen)
+        return service in self._book.cluster.behind.get(backend[0], ())
+
+
+def _apart(flow: Flow, time: str) -> float:
+    if flow.closed and time > flow.ended:
+        # What comes late of a flow that has ended comes soon.
+        return abs((_moment(time) - _moment(flow.ended)).total_seconds()) * _SECONDS
+    return abs((_moment(time) - _moment(flow.first)).total_seconds())
+
+
+def _moment(time: str) -> datetime:
+    return datetime.fromisoformat(time)
