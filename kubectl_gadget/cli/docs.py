@@ -2,6 +2,7 @@
 
     docs/flags.md            the flags that all gadgets share
     docs/advise-flags.md     the flags of the advisors
+    docs/observe-flags.md    the flags and flat columns of observe
     docs/gadgets/README.md   the gadgets
     docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
 
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kubectl_gadget.cli import observe
 from kubectl_gadget.cli.advise import advise_group
 from kubectl_gadget.cli.command import make_command
 from kubectl_gadget.cli.flags import SHOW
@@ -38,7 +40,12 @@ def pages() -> dict[str, str]:
     """The text of every page, by its path below docs/."""
     from kubectl_gadget.catalogue import load_gadget
 
-    found = {"flags.md": _flags_page(), "advise-flags.md": _advise_page(), "gadgets/README.md": _list_page()}
+    found = {
+        "flags.md": _flags_page(),
+        "advise-flags.md": _advise_page(),
+        "observe-flags.md": _observe_page(),
+        "gadgets/README.md": _list_page(),
+    }
     for entry in index():
         found[f"gadgets/{entry.name}.md"] = _gadget_page(load_gadget(entry.name))
     return found
@@ -102,6 +109,19 @@ def _advise_page() -> str:
     return _page(parts)
 
 
+def _observe_page() -> str:
+    from kubectl_gadget.observe.row import GADGET
+
+    panels = _by_panel(make_command(observe.observe, "observe", observe.PAGE).params)
+    parts = [
+        "# Flags and columns of observe",
+        "[observe.md](observe.md) tells what it does. Besides these, it takes [the flags of all gadgets](flags.md).",
+        *(part for title in (SHOW, observe.CHOICE) for part in (f"## {title}", _flag_table(panels[title]))),
+        *_column_parts(GADGET),
+    ]
+    return _page(parts)
+
+
 def _list_page() -> str:
     rows = [(f"[{' '.join(entry.command)}]({entry.name}.md)", entry.group, entry.summary) for entry in index()]
     return _page(["# Gadgets", "`kubectl gadget list` prints these too.", _table(("gadget", "group", "shows"), rows)])
@@ -112,13 +132,17 @@ def _gadget_page(gadget: Gadget) -> str:
     panels = _by_panel(gadget_command(gadget, gadget.command[-1]).params)
     own = [flag for title, flags in panels.items() if title.startswith("Flags of") for flag in flags]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.examples)
-    columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], item.description) for item in gadget.columns]
     parts = [f"# kubectl gadget {command}", f"{gadget.summary}.", gadget.description.strip()]
     if examples:
         parts += ["## Examples", f"```sh\n{examples}\n```"]
     if own:
         parts += ["## Flags", _flag_table(own), "And [the flags that all gadgets share](../flags.md)."]
-    parts += [
+    return _page(parts + _column_parts(gadget))
+
+
+def _column_parts(gadget: Gadget) -> list[str]:
+    columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], item.description) for item in gadget.columns]
+    return [
         "## Columns",
         "The names are those of `--columns`; titles stand above tables.",
         _table(("name", "title", "shown", "what it is"), columns),
@@ -128,7 +152,6 @@ def _gadget_page(gadget: Gadget) -> str:
         _table(("member", "type", "column"), _members(gadget)),
         _CUT,
     ]
-    return _page(parts)
 
 
 def _members(gadget: Gadget) -> list[tuple[str, ...]]:

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
 
-_CHOICE = "What is told"
+CHOICE = "What is told"
 _COMPACT, _JSON = "compact", "json"
-_FORMATS = (_COMPACT, _JSON, *(name for name in values.FORMATS if name not in (_JSON, "pcap-ng")))
+_FORMATS = (_COMPACT, _JSON, "table", "wide", "yaml", "csv", "name")
 
 PAGE = Page(
     "Show the life of workloads: the programs that run, what they did, and how they ended, one line for each.",
@@ -117,21 +117,21 @@ class StoryFlags:
     ] = None
     process: Annotated[
         re.Pattern[str] | None,
-        flag(_CHOICE, "--process", metavar="REGEX", help="Programs whose path matches: vi$"),
+        flag(CHOICE, "--process", metavar="REGEX", help="Programs whose path matches: vi$"),
         _pattern,
     ] = None
     pod: Annotated[
-        re.Pattern[str] | None, flag(_CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"), _pattern
+        re.Pattern[str] | None, flag(CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"), _pattern
     ] = None
     event_types: Annotated[
         tuple[str, ...] | None,
-        flag(_CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
+        flag(CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
         _event_types,
     ] = None
     file_paths: Annotated[
         str | None,
         flag(
-            _CHOICE,
+            CHOICE,
             "--files",
             metavar="PATHS",
             help="And what is done with these files and folders: /etc,/root",
@@ -140,12 +140,12 @@ class StoryFlags:
     ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
-        flag(_CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
+        flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
         values.commas,
     ] = None
     running: Annotated[
         bool | None,
-        flag(_CHOICE, "--running/--no-running", help="Tell of processes and open files that are there already"),
+        flag(CHOICE, "--running/--no-running", help="Tell of processes and open files that are there already"),
     ] = None
 
 
