@@ -60,6 +60,12 @@ class Answer:
     def show(self) -> None:
         """The user wants to see what there is."""
 
+    def keep_up(self, now: float) -> None:
+        """To be called often."""
+
+    def ending(self) -> None:
+        """To be called before the programs are detached."""
+
     def end(self) -> None:
         """To be called when the programs are detached: what is there can still be taken, once."""
 

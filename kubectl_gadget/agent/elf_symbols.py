@@ -100,10 +100,11 @@ def _functions(
     end = texts[0] + texts[1]
     places: dict[int, str] = {}
     for text, name in wanted.items():
-        place = data.find(b"\0" + text + b"\0", texts[0], end)
+        # A linker lets malloc be the end of __libc_malloc.
+        place = data.find(text + b"\0", texts[0], end)
         while place >= 0:
-            places[place + 1 - texts[0]] = name
-            place = data.find(b"\0" + text + b"\0", place + 1, end)
+            places[place - texts[0]] = name
+            place = data.find(text + b"\0", place + 1, end)
     if not places:
         return
     block = data[symbols[0] : symbols[0] + min(symbols[1], _MOST_SYMBOLS * _SYMBOL.size) // _SYMBOL.size * _SYMBOL.size]

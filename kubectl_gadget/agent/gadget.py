@@ -4,6 +4,7 @@ Of each entry of RUN's `programs` the first set that this kernel loads and attac
 program fails its whole object, so after a refusal the object is opened anew with the next set.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject, variable_bytes
+from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject, variable_bytes
 from kubectl_gadget.agent.recorder import Recorder
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
@@ -113,6 +114,8 @@ class Gadget:
 
     def detach(self) -> None:
         """No event comes after this; what the ring holds can still be read."""
+        if self.answer:
+            self.answer.ending()
         if self._uprobes:
             self._uprobes.close()
         self._object.detach()
@@ -121,6 +124,8 @@ class Gadget:
 
     def turn(self) -> list[str]:
         """To be called often while the session runs: follows the processes' libraries. Warnings to be told."""
+        if self.answer:
+            self.answer.keep_up(time.monotonic())
         if self._uprobes is None:
             return []
         self._uprobes.turn()
@@ -162,7 +167,8 @@ class Gadget:
             self._open_answer(object)
             for program in object.chosen:
                 object.attach(program)
-                if object.section(program).startswith("iter") and self._spec.get("kind") != "snapshot":
+                section = object.section(program)
+                if section.startswith("iter") and section != MAP_ITERATOR and self._spec.get("kind") != "snapshot":
                     object.iterate(program)
             if stacks := object.map("gadget_stacks"):
                 self.stacks = Stacks(stacks, self.symbols, bool(self._spec.get("stack_offsets", True)))

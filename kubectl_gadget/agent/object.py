@@ -20,10 +20,14 @@ from kubectl_gadget.errors import AgentError
 _HASH = 1
 _HASHES = (_HASH, 9)
 """And those that forget what was used longest ago."""
-_OTHER_HASHES = frozenset({"gadget_containers", "gadget_totals_a", "gadget_totals_b", "gadget_recorders"})
+_OTHER_HASHES = frozenset(
+    {"gadget_containers", "gadget_totals_a", "gadget_totals_b", "gadget_recorders", "gadget_stacks"}
+)
 """What is in them is not for programs alone."""
 _TRACING, _TRACE_RAW_TP = 26, 23
 _NO_PREALLOC = 1
+MAP_ITERATOR = "iter/bpf_map_elem"
+"""The section of iterators over a map's entries."""
 
 
 class ProgramInfo(ctypes.Structure):
@@ -218,6 +222,9 @@ class BpfObject:
         if self.section(program) == "perf_event":
             self._links[program] = sampling.attach(pointer, self.frequency)
             return
+        if self.section(program) == MAP_ITERATOR:
+            self._links[program] = [self._attach_to_map(pointer)]
+            return
         if not self.section(program).startswith("cgroup"):
             self._links[program] = [self._lib.call("bpf_program__attach", pointer)]
             return
@@ -244,6 +251,14 @@ class BpfObject:
     def attach_raw_tracepoint(self, program: str, event: str) -> None:
         link = self._lib.call("bpf_program__attach_raw_tracepoint", self._programs[program], event.encode())
         self._links[program] = [link]
+
+    def _attach_to_map(self, program: int) -> int:
+        """A link of an iterator over the entries of the map `gadget_walked`."""
+        map = self.map("gadget_walked")
+        # union bpf_iter_link_info: its first member is the map's descriptor.
+        info = (ctypes.c_uint32 * 4)(map.fd if map else 0)
+        options = libbpf.IteratorOptions(ctypes.sizeof(libbpf.IteratorOptions), info, ctypes.sizeof(info))
+        return int(self._lib.call("bpf_program__attach_iter", program, ctypes.byref(options)))
 
     def attached(self, program: str) -> bool:
         return program in self._links

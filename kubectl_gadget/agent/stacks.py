@@ -85,7 +85,7 @@ class Stacks:
 
     def _name(self, id: int, value: bytes) -> None:
         pid, depth, program = _HEAD.unpack_from(value)
-        addresses = struct.unpack_from(f"<{depth}Q", value, _HEAD.size)
+        addresses = tuple(filter(None, struct.unpack_from(f"<{depth}Q", value, _HEAD.size)))
         numbers = []
         for frame in self._symbols.frames(pid, program, addresses):
             text = self._text(frame)

@@ -13,12 +13,17 @@ from collections.abc import Iterator
 from kubectl_gadget.agent import libbpf
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.map_batches import take_all
-from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.object import MAP_ITERATOR, BpfMap, BpfObject
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.errors import AgentError
 
 _HEAD = struct.Struct("<IIQQ")
 """The ring buffer's header, and struct gadget_total."""
+
+_SUMS = "sum_"
+"""How the names of iterators begin that add up what is there, before sums are taken."""
+_WALK_SECONDS = 2.0
+"""How often the other ones are run."""
 
 
 class Totals(Answer):
@@ -32,6 +37,9 @@ class Totals(Answer):
         now = time.monotonic()
         super().__init__(now + interval)
         self._lib = libbpf.load()
+        self._object = object
+        self._walk_at = 0.0
+        self._walked = False
         self._sampled = sampled
         outer = object.map("gadget_totals")
         maps = [object.map(f"gadget_totals_{half}") for half in "ab"]
@@ -48,6 +56,16 @@ class Totals(Answer):
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._ended = False
 
+    def keep_up(self, now: float) -> None:
+        if now >= self._walk_at:
+            self._walk_at = now + _WALK_SECONDS
+            self._walk(summing=False)
+
+    def ending(self) -> None:
+        """What is outstanding is added up while all is still followed."""
+        self._walk(summing=True)
+        self._walked = True
+
     def end(self) -> None:
         self.due = 0.0
         self._ended = True
@@ -62,7 +80,15 @@ class Totals(Answer):
         if self._sampled:
             self._sampled.close()
 
+    def _walk(self, summing: bool) -> None:
+        """Runs the object's iterators: those that add up, or the other ones."""
+        for program in self._object.chosen:
+            if self._object.section(program) == MAP_ITERATOR and program.startswith(_SUMS) == summing:
+                self._object.iterate(program)
+
     def _take(self) -> Iterator[bytes]:
+        if not self._walked:
+            self._walk(summing=True)
         full = self._swap() if self._halves else None
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         interval, self._since = now - self._since, now

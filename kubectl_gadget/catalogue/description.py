@@ -29,7 +29,20 @@ _TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str,
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *("examples", "kind", "sort", "sums", "describes", "quotients", "weight", "by", "histogram", "tree", "libraries"),
+    *(
+        "examples",
+        "kind",
+        "sort",
+        "sums",
+        "describes",
+        "quotients",
+        "gauge",
+        "weight",
+        "by",
+        "histogram",
+        "tree",
+        "libraries",
+    ),
     *("sampler", "gauges"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
@@ -62,6 +75,7 @@ class Description:
     gauges: tuple[str, ...] = ()
     describes: tuple[str, ...] = ()
     quotients: tuple[Quotient, ...] = ()
+    gauge: bool = False
     weight: str = ""
     histogram: bool = False
     by: tuple[str, ...] = ()
@@ -159,6 +173,7 @@ def read_description(path: Path) -> Description:
         sums=(*_names(top, "sums"), *(HISTOGRAM_SUMS if histogram else ())),
         gauges=_names(top, "gauges"),
         describes=_names(top, "describes"),
+        gauge=top.get("gauge", bool, False),
         weight=top.get("weight", str, ""),
         quotients=(
             *(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),

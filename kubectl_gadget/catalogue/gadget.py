@@ -87,6 +87,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         gauges=read.gauges,
         describes=read.describes,
         quotients=read.quotients,
+        gauge=read.gauge,
         weight=read.weight,
         histogram=read.histogram,
         by=read.by,

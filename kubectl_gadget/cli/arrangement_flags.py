@@ -19,6 +19,8 @@ _SEND_SECONDS = 5.0
 """How often agents send their part of a profile that is shown at its end."""
 _WHOLE_STACKS = ("folded", "speedscope", "pprof")
 """Formats that are made of whole call stacks."""
+_NEVER_SECONDS = 1e9
+"""In the place of that, where parts cannot be added up."""
 _SORT, _ROWS, _BY, _INTERVAL, _TREE, _BARS, _FLAMES, _DIFF = (
     f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree", "bars", "flame_graph", "diff")
 )
@@ -82,7 +84,9 @@ def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
         by=extras.get(_BY, gadget.by),
         tree=bool(extras.get(_TREE)),
         lines=format in ("table", "wide"),
-        interval=_SEND_SECONDS if at_end else extras.get(_INTERVAL, defaults.interval),
+        interval=(_NEVER_SECONDS if gadget.gauge else _SEND_SECONDS)
+        if at_end
+        else extras.get(_INTERVAL, defaults.interval),
         at_end=at_end,
         bars=int(extras.get(_BARS, defaults.bars)),
         flame_graph=extras.get(_FLAMES, defaults.flame_graph),

@@ -291,6 +291,11 @@ def _hex(batch: Batch, field: Field) -> Texts:
     return Texts(lambda: [f"{number:x}" for number in batch.raw(field).tolist()], len(batch))
 
 
+def _user_addresses(batch: Batch, field: Field) -> Texts:
+    """Of memory in a process; null for 0."""
+    return Texts(lambda: [hex(address) if address else None for address in batch.raw(field).tolist()], len(batch))
+
+
 def _timestamps(batch: Batch, field: Field) -> Timestamps:
     return Timestamps(batch.to_wall(batch.raw(field)))
 
@@ -644,6 +649,10 @@ KINDS: dict[str, Kind] = {
             Member(f"{column}_raw", "texts", lambda batch: raw_arguments(batch, field)),
         ),
         show_arguments,
+    ),
+    "gadget_user_address": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _user_addresses(batch, field)),),
+        lambda batch, field: [text or UNREAD for text in _user_addresses(batch, field).texts()],
     ),
     STACK: Kind(lambda column, field: (Member(column, "texts", lambda batch: stack_lists(batch, field)),), show_stacks),
     "gadget_innermost": Kind(

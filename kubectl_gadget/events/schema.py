@@ -208,6 +208,8 @@ class Gadget:
     describes: tuple[str, ...] = ()
     """further fields of a total that are not its key: what is known of whom it is about"""
     quotients: tuple[Quotient, ...] = ()
+    gauge: bool = False
+    """sums are of what is there when an interval ends, so those of several intervals are not added up"""
     weight: str = ""
     """the sum that flame graphs are drawn by, of a gadget whose key has call stacks"""
     histogram: bool = False
@@ -268,6 +270,7 @@ class Gadget:
             gauges=tuple(value.get("gauges", ())),
             describes=tuple(value.get("describes", ())),
             quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
+            gauge=value.get("gauge", False),
             weight=value.get("weight", ""),
             histogram=value.get("histogram", False),
             by=tuple(value.get("by", ())),

@@ -29,6 +29,8 @@ class ProfileSink(Sink):
         self.samples: list[Sample] = []
 
     def write_block(self, rows: Rows) -> None:
+        if self.gadget.gauge:
+            self.samples.clear()
         self.write(rows.everything if isinstance(rows, Block) else rows)
 
     def write_chunk(self, rows: Rows) -> None:

@@ -1,9 +1,9 @@
-"""tests/agent/programs/burner.c, compiled in the ways that programs of containers are."""
+"""Programs of tests/agent/programs, compiled in the ways that programs of containers are."""
 
 import subprocess
 from pathlib import Path
 
-PROGRAM = Path(__file__).parent / "programs" / "burner.c"
+PROGRAMS = Path(__file__).parent / "programs"
 WAYS = {
     "pie": ["-fPIE", "-pie"],
     "no-pie": ["-fno-PIE", "-no-pie"],
@@ -12,9 +12,9 @@ WAYS = {
 }
 
 
-def compile_burner(target: Path, *options: str) -> Path:
-    """The program, with frame pointers."""
+def compile_burner(target: Path, *options: str, program: str = "burner") -> Path:
+    """burner.c or another program, with frame pointers."""
     frames = ["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fcf-protection=none"]
-    command = ["gcc", *frames, *(options or WAYS["pie"]), str(PROGRAM), "-o", str(target)]
+    command = ["gcc", *frames, *(options or WAYS["pie"]), str(PROGRAMS / f"{program}.c"), "-o", str(target)]
     subprocess.run(command, check=True)
     return target

@@ -5,6 +5,7 @@ from typing import Any
 
 from kubectl_gadget.agent.stacks import Stacks, Symbols
 from tests.bpf.answers import Answers
+from tests.bpf.tracer import Tracer
 
 LOST = ["[lost]"]
 
@@ -24,7 +25,11 @@ class StackAnswers(Answers):
         return super()._open(self._only or programs)
 
     def __enter__(self) -> "StackAnswers":
-        super().__enter__()
+        if self.gadget.kind == "stream":
+            self._ring_bytes = 4 << 20
+            Tracer.__enter__(self)
+        else:
+            super().__enter__()
         map = self._object.map("gadget_stacks")
         assert map is not None
         self.stacks = Stacks(map, self._symbols, with_offsets=False)
@@ -32,7 +37,10 @@ class StackAnswers(Answers):
 
     def __exit__(self, *error: Any) -> None:
         self._symbols.close()
-        super().__exit__(*error)
+        if self.gadget.kind == "stream":
+            Tracer.__exit__(self, *error)
+        else:
+            super().__exit__(*error)
 
     def watch(self, seconds: float) -> None:
         """Takes stacks as often as the session does."""

@@ -145,6 +145,12 @@ def test_functions_are_found_in_a_library_and_nothing_in_what_is_none(tmp_path: 
         assert function_offsets(str(tmp_path / name), ["SSL_write"]) == {}
 
 
+def test_a_name_may_be_the_end_of_another_one() -> None:
+    """As malloc is of __libc_malloc in libc."""
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)
+    assert function_offsets(library, ["malloc", "free", "alloc"]).keys() == {"malloc", "free"}
+
+
 def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
     assert MappedFiles(lambda cgroup: False, lambda name: True).look() == {}
     assert MappedFiles(lambda cgroup: True, lambda name: name.startswith("libssl.so")).look()

@@ -17,6 +17,7 @@
 #include <gadget/output.h>
 #include <gadget/slots.h>
 #include <gadget/task.h>
+#include <kernel/ptrace.h>
 
 /* The kernel's own default limit (kernel.perf_event_max_stack). */
 #define GADGET_FRAMES 127
@@ -135,6 +136,46 @@ static __always_inline __u64 gadget_user_stack(void *context)
 		bytes = bpf_get_stack(context, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
 		if (bytes > 0) {
 			stack->depth = (__u64)bytes / sizeof(__u64);
+			id = gadget_keep_stack(stack);
+		}
+	}
+	gadget_give_back(stack);
+	return id;
+}
+
+/* Where the function returns to at whose first instruction `registers` are: a frame pointer does not tell that yet. */
+static __always_inline __u64 gadget_return_address(struct pt_regs *registers)
+{
+	__u64 address = 0;
+
+#if defined(__TARGET_ARCH_x86)
+	bpf_probe_read_user(&address, sizeof(address), (const void *)BPF_CORE_READ(registers, sp));
+#else
+	address = BPF_CORE_READ(registers, regs[30]);
+#endif
+	return address;
+}
+
+/*
+ * For a uprobe at a function's first instruction: the stack of its caller. Kernels before 6.11 leave that caller out,
+ * and later ones do where they do not know the instruction, so what the kernel says of the function itself makes room.
+ */
+static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
+{
+	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
+	__u64 id = GADGET_NO_STACK;
+	long bytes;
+
+	if (!stack)
+		return GADGET_LOST_STACK;
+	if (gadget_begin_user_stack(stack)) {
+		bytes = bpf_get_stack(registers, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
+		if (bytes > 0) {
+			stack->depth = (__u64)bytes / sizeof(__u64);
+			stack->addresses[0] = gadget_return_address(registers);
+			/* The agent passes over 0. */
+			if (stack->addresses[1] == stack->addresses[0])
+				stack->addresses[1] = 0;
 			id = gadget_keep_stack(stack);
 		}
 	}

@@ -7,6 +7,9 @@
  * every program has ended that may have seen the first one (maybe_wait_bpf_programs() of kernel/bpf/syscall.c,
  * Linux 4.19).
  *
+ * A gadget may add up what is there instead of what happens: iterators over the map `gadget_walked` whose names begin
+ * with `sum_` run before sums are taken, others every two seconds. Its YAML says `gauge: true`.
+ *
  * The trap: a value may be used by several CPUs at once, so it is added to by gadget_add() alone, and all in the
  * program that looked it up.
  */

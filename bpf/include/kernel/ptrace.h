@@ -20,6 +20,7 @@ struct pt_regs {
 	unsigned long r8;
 	unsigned long r9;
 	unsigned long orig_ax;
+	unsigned long sp;
 };
 #define GADGET_SYSCALL_NUMBER orig_ax
 #define GADGET_FUNCTION_ARGUMENT_0 di
@@ -36,6 +37,7 @@ struct pt_regs {
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	__u64 regs[31];
+	__u64 sp;
 	__u64 orig_x0;
 	__s32 syscallno;
 };

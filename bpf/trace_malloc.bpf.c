@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace malloc: what processes have allocated and not given back, added up by the stack that asked for it.
+ *
+ * Hooks: uprobes on libc's functions, in whatever files the agent finds them (`libraries` in the YAML), and the
+ * tracepoints by which a process's memory goes away as a whole. The sums are made when they are asked for, by an
+ * iterator over all that is outstanding. The trap: a process's number may soon be another one's, so an allocation bears
+ * when its process was first seen.
+ */
+#include <gadget/allocations.h>
+#include <gadget/totals.h>
+#include <kernel/iterator.h>
+
+/* Allocations that are outstanding at the same time, of all processes. */
+#define OUTSTANDING 524288
+#define PROCESSES 16384
+/* Stacks and processes of one answer. */
+#define WAYS 32768
+
+struct place {
+	__u64 address;
+	__u32 pid;
+	__u32 unused;
+};
+
+struct block {
+	__u64 size;
+	__u64 since;
+	__u64 seen;
+	gadget_cgroup cgroup;
+	gadget_stack user_stack;
+	gadget_comm comm;
+	gadget_operation operation;
+};
+
+struct malloc_key {
+	gadget_cgroup cgroup;
+	/* On the node. */
+	__u32 pid;
+	__u32 unused;
+	gadget_comm comm;
+	gadget_operation operation;
+	gadget_stack user_stack;
+};
+
+struct malloc_value {
+	gadget_bytes bytes;
+	__u64 count;
+	/* The age of the oldest. */
+	gadget_duration oldest;
+};
+
+struct trace_malloc {
+	struct gadget_total interval;
+	struct malloc_key key;
+	struct malloc_value value;
+};
+
+GADGET_RECORD(trace_malloc);
+
+GADGET_TOTALS(malloc_key, malloc_value, WAYS);
+
+/* Younger ones are not told, in milliseconds. */
+const volatile __u32 older_than = 0;
+
+/* The agent attaches the iterator to the map of this name. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, OUTSTANDING);
+	__type(key, struct place);
+	__type(value, struct block);
+} gadget_walked SEC(".maps");
+
+/* When the processes that live were first seen, by their number on the node. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PROCESSES);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+
+static __always_inline bool gadget_follows_allocations(void)
+{
+	return gadget_counts();
+}
+
+static __always_inline __u64 first_seen(__u32 pid)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	const __u64 *found = bpf_map_lookup_elem(&seen, &pid);
+
+	if (found)
+		return *found;
+	if (bpf_map_update_elem(&seen, &pid, &now, BPF_NOEXIST))
+		found = bpf_map_lookup_elem(&seen, &pid);
+	return found ? *found : now;
+}
+
+static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
+{
+	struct place place = {.address = address, .pid = gadget_node_pid(gadget_task())};
+
+	bpf_map_delete_elem(&gadget_walked, &place);
+}
+
+static __always_inline void allocated(struct pt_regs *registers, const struct allocating *call, __u64 address)
+{
+	struct place place = {.address = address, .pid = gadget_node_pid(gadget_task())};
+	struct block block = {
+		.size = call->size,
+		.since = bpf_ktime_get_boot_ns(),
+		.cgroup = bpf_get_current_cgroup_id(),
+		.user_stack = call->user_stack,
+	};
+
+	/* realloc(pointer, 0) frees, and one that fails does not. */
+	if (call->old && (address || !call->size))
+		freed(registers, NULL, call->old);
+	if (!address || call->size < min_size)
+		return;
+	block.seen = first_seen(place.pid);
+	bpf_get_current_comm(block.comm, sizeof(block.comm));
+	__builtin_memcpy(block.operation, call->operation, sizeof(block.operation));
+	if (bpf_map_update_elem(&gadget_walked, &place, &block, BPF_ANY))
+		gadget_count_map_full();
+}
+
+static __always_inline bool lives(const struct block *block, __u32 pid)
+{
+	const __u64 *first = bpf_map_lookup_elem(&seen, &pid);
+
+	return first && *first == block->seen;
+}
+
+/* Adds up one allocation. Deletes nothing, since what is deleted may lead the iterator astray. */
+SEC("iter/bpf_map_elem")
+int sum_outstanding(struct bpf_iter__bpf_map_elem *context)
+{
+	const struct place *place = context->key;
+	const struct block *block = context->value;
+	struct malloc_key key = {};
+	struct malloc_value *value;
+	__u64 age;
+	__u32 pid;
+
+	if (!place || !block)
+		return 0;
+	pid = place->pid;
+	age = bpf_ktime_get_boot_ns() - block->since;
+	if (age < older_than * 1000000ULL || !lives(block, pid))
+		return 0;
+	key.cgroup = block->cgroup;
+	key.pid = pid;
+	key.user_stack = block->user_stack;
+	__builtin_memcpy(key.comm, block->comm, sizeof(key.comm));
+	__builtin_memcpy(key.operation, block->operation, sizeof(key.operation));
+	value = gadget_total(&key);
+	if (!value)
+		return 0;
+	gadget_add(value->bytes, block->size);
+	gadget_add(value->count, 1);
+	if (age > value->oldest)
+		value->oldest = age;
+	return 0;
+}
+
+/* Takes away what processes left that have ended. What it is led past it meets the next time. */
+SEC("iter/bpf_map_elem")
+int forget_ended(struct bpf_iter__bpf_map_elem *context)
+{
+	const struct place *found = context->key;
+	const struct block *block = context->value;
+	struct place place;
+
+	if (!found || !block)
+		return 0;
+	place = *found;
+	if (!lives(block, place.pid))
+		bpf_map_delete_elem(&gadget_walked, &place);
+	return 0;
+}
+
+static __always_inline int memory_is_gone(struct task_struct *task)
+{
+	__u32 pid = gadget_node_pid(task);
+
+	bpf_map_delete_elem(&seen, &pid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(exits, struct task_struct *task)
+{
+	/* Of a process's threads the last one. */
+	return BPF_CORE_READ(task, signal, live.counter) ? 0 : memory_is_gone(task);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(executes, struct task_struct *task)
+{
+	return memory_is_gone(task);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

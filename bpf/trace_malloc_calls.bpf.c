@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * trace malloc-calls: emits one `struct trace_malloc_calls` for each call that hands out memory or takes it back.
+ *
+ * Hooks: uprobes on libc's functions, in whatever files the agent finds them (`libraries` in the YAML). The trap:
+ * programs of uprobes may be switched away from, so a record is built in a slot.
+ */
+#include <gadget/allocations.h>
+#include <gadget/process.h>
+
+/* An address in the process. */
+typedef __u64 gadget_user_address;
+
+struct trace_malloc_calls {
+	struct gadget_record record;
+	gadget_operation operation;
+	/* 0: it failed. */
+	gadget_user_address address;
+	/* ~0: free does not say. */
+	gadget_bytes bytes;
+	gadget_duration duration;
+	gadget_stack user_stack;
+};
+
+GADGET_RECORD(trace_malloc_calls);
+
+GADGET_SLOTS(slots, sizeof(struct trace_malloc_calls));
+
+static __always_inline bool gadget_follows_allocations(void)
+{
+	struct gadget_record marks;
+
+	return gadget_wanted_cgroup(&marks, bpf_get_current_cgroup_id()) && gadget_wanted_task(gadget_task());
+}
+
+static __always_inline void emit(const char *word, __u64 address, __u64 bytes, __u64 duration, gadget_stack user_stack)
+{
+	struct trace_malloc_calls *call;
+
+	if (!gadget_wanted_operation(word))
+		return;
+	call = gadget_take_slot(&slots);
+	if (!call)
+		return;
+	if (gadget_begin(&call->record)) {
+		__builtin_memcpy(call->operation, word, sizeof(call->operation));
+		call->address = address;
+		call->bytes = bytes;
+		call->duration = duration;
+		call->user_stack = user_stack;
+		gadget_emit(&call->record, sizeof(*call), 0);
+	}
+	gadget_give_back(call);
+}
+
+static __always_inline void allocated(struct pt_regs *registers, const struct allocating *call, __u64 address)
+{
+	if (call->size >= min_size)
+		emit(call->operation, address, call->size, bpf_ktime_get_boot_ns() - call->since, call->user_stack);
+}
+
+static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
+{
+	emit(word, address, ~0ULL, ~0ULL, gadget_callers_stack(registers));
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

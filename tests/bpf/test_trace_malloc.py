@@ -1,0 +1,105 @@
+"""trace malloc: a program that leaks a prime number of blocks, linked with libc and without."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agent.burners import WAYS, compile_burner
+from tests.bpf.followed import Followed, go, waiting
+
+pytestmark = pytest.mark.bpf
+
+
+@pytest.fixture(params=["static", "pie"])
+def leaker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    program = compile_burner(tmp_path / "leaker", *WAYS[request.param], program="leaker")
+    environment = {}
+    if request.param == "pie":
+        # A libc of its own: the probes would hold up all of this machine's programs.
+        library = next(
+            line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line
+        )
+        (tmp_path / "libc.so.6").write_bytes(Path(library).read_bytes())
+        environment["LD_LIBRARY_PATH"] = str(tmp_path)
+    with waiting(program, **environment) as process:
+        yield process
+
+
+def outstanding(process: Any, **options: Any) -> dict[str, list[Any]]:
+    """By the function that asked: call, bytes, count."""
+    with Followed("trace_malloc", pid=process.pid, **options) as answers:
+        answers.look()
+        go(process)
+        records = answers.take()
+        assert answers.lost == 0
+    assert all(0 < record["oldest"] < 10**12 for record in records)
+    assert {record["pid"] for record in records} <= {process.pid}
+    return {
+        record["user_stack"][0]: [record["operation"], record["bytes"], record["count"]]
+        for record in records
+        if "main" in record["user_stack"]
+    }
+
+
+def test_what_is_not_given_back_is_told_by_who_asked_for_it(leaker: Any) -> None:
+    found = outstanding(leaker)
+    assert found == {
+        "keep": ["malloc", 13 * 1009, 13],
+        "clears": ["calloc", 3 * 4001, 3],
+        "grows": ["realloc", 9001, 1],
+        "aligns": ["aligned", 4096, 1],
+    }
+
+
+def test_small_ones_are_left_out_and_mappings_are_there_on_request(leaker: Any) -> None:
+    assert outstanding(leaker, min_size=4001, mappings=True) == {
+        "clears": ["calloc", 3 * 4001, 3],
+        "grows": ["realloc", 9001, 1],
+        "aligns": ["aligned", 4096, 1],
+        "maps": ["mmap", 70001, 1],
+    }
+
+
+def test_the_caller_and_its_callers_are_in_the_stack(leaker: Any) -> None:
+    with Followed("trace_malloc", pid=leaker.pid) as answers:
+        answers.look()
+        go(leaker)
+        stacks = [record["user_stack"][:3] for record in answers.take()]
+    assert ["keep", "leaks", "main"] in stacks
+
+
+def test_young_ones_are_left_out_and_what_ended_leaks_nothing(leaker: Any) -> None:
+    with Followed("trace_malloc", pid=leaker.pid, older_than=10**6) as answers:
+        answers.look()
+        go(leaker)
+        assert answers.take() == []
+    with Followed("trace_malloc", pid=leaker.pid) as answers:
+        leaker.communicate(b"x")
+        assert answers.take() == []
+
+
+def test_what_is_outstanding_is_told_again_and_not_added_up(leaker: Any) -> None:
+    with Followed("trace_malloc", pid=leaker.pid) as answers:
+        answers.look()
+        go(leaker)
+        first, second = ([record["bytes"] for record in answers.take()] for _ in range(2))
+        answers.answer.keep_up(1e9)
+        assert sorted(first) == sorted(second) == sorted(record["bytes"] for record in answers.take())
+        leaker.communicate(b"x")
+        answers.answer.keep_up(2e9)
+        assert answers.take() == []
+
+
+def test_single_calls_are_told_with_their_results(leaker: Any) -> None:
+    with Followed("trace_malloc_calls", pid=leaker.pid) as answers:
+        answers.look()
+        go(leaker)
+        answers._take_stacks()
+        records = [record for record in answers.records() if record["bytes"] == 2003 or record["operation"] == "free"]
+        assert answers.lost == 0
+    passed = [record for record in records if answers._stacks[record["user_stack"]][:1] == ["passes"]]
+    assert [record["operation"] for record in passed] == ["malloc", "free"] * 17
+    assert [record["address"] for record in passed[0::2]] == [record["address"] for record in passed[1::2]]
+    assert all(record["address"] for record in passed)
