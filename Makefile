@@ -3,6 +3,7 @@
 #   make setup    packages, .venv, compiled BPF; quick when nothing is missing
 #   make demo     three pods without a cluster, and what they open, for 10 seconds
 #   make test     all tests that this machine can run, and those for another kernel in a virtual machine
+#   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md
 #   make lint     style, types, layers, C format
 #   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
 #   make bench    measurements side by side with other tools
@@ -34,7 +35,7 @@ BENCH_PACKAGES := libbpf-tools gcc libc6-dev
 
 C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
-.PHONY: help setup demo test lint image bench clean packages-%
+.PHONY: help setup demo test kernels lint image bench clean packages-%
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,9 @@ demo: setup
 
 test: setup packages-TEST
 	$(BIN)/pytest $(PYTEST)
+
+kernels: setup packages-TEST
+	$(BIN)/python -m tests.vm.table $(KERNEL)
 
 lint: setup packages-LINT
 	$(BIN)/ruff check .

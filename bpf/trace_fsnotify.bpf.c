@@ -25,7 +25,7 @@
 #define GROUPS 4096
 #define WATCHES 16384
 /* Events that are taken out of what one read() gives. */
-#define EVENTS 256
+#define EVENTS 64
 /* include/uapi/linux/magic.h */
 #define ANON_INODE_FS_MAGIC 0x09041934
 

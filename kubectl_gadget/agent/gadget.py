@@ -96,6 +96,10 @@ class Gadget:
         ]
         return {"name": self.name, "programs": programs}
 
+    def program_fds(self) -> dict[str, int]:
+        """File descriptors of the programs that were loaded. They end with the gadget."""
+        return {program: self._object.program_fd(program) for program in self._object.chosen}
+
     def stats(self) -> dict[str, Any]:
         """As in the STATS frame: counts since the start."""
         cpus = self.counters

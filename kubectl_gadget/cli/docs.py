@@ -10,6 +10,8 @@ With --check nothing is written, and stale pages are an error; a test and CI do 
 tree only, since an installed package has no docs/.
 """
 
+import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -124,7 +126,48 @@ def _observe_page() -> str:
 
 def _list_page() -> str:
     rows = [(f"[{' '.join(entry.command)}]({entry.name}.md)", entry.group, entry.summary) for entry in index()]
-    return _page(["# Gadgets", "`kubectl gadget list` prints these too.", _table(("gadget", "group", "shows"), rows)])
+    parts = ["# Gadgets", "`kubectl gadget list` prints these too.", _table(("gadget", "group", "shows"), rows)]
+    return _page(parts + _tested())
+
+
+def _tested() -> list[str]:
+    """On which kernels each gadget was tried, as `make kernels` found it."""
+    known = json.loads(_read(DOCS / "kernels.json") or "{}")
+    if not known:
+        return []
+    order = sorted(known.values(), key=lambda kernel: _numbers(kernel["release"]))
+    head = ("gadget", *(f"Linux {kernel['release'].partition('-')[0].partition('+')[0]}" for kernel in order))
+    rows = [
+        (
+            f"[{' '.join(entry.command)}]({entry.name}.md)",
+            *(_outcome(kernel["gadgets"].get(entry.name)) for kernel in order),
+        )
+        for entry in index()
+    ]
+    dates = ", ".join(f"`{kernel['release']}` on {kernel['date']}" for kernel in order)
+    return [
+        "## On which kernels and hooks they were tested",
+        f"Written by `make kernels`: {dates}. Each gadget is loaded and attached as an agent does it, and a test does "
+        "what it is about a known number of times and counts the rows (✓). The hooks are those that this kernel "
+        "loaded; `kubectl gadget … --verbose` names each. A ○ is loaded and attached, and not counted there; a ✗ is "
+        "not, for the reason given.",
+        _table(head, rows),
+    ]
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)[:3]]
+
+
+def _outcome(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    if "refused" in found:
+        return f"✗ {found['refused'].partition('cannot run here: ')[2] or found['refused']}"
+    mark = {"passed": "✓", "failed": "✗ counted wrong,"}.get(found["count"], "○")
+    kinds = sorted({hook.split("/")[0].split(" ")[0] for hook in found["hooks"]})
+    without = f", without {', '.join(found['without'])}" if found["without"] else ""
+    return f"{mark} {', '.join(kinds) or 'no BPF'}{without}"
 
 
 def _gadget_page(gadget: Gadget) -> str:

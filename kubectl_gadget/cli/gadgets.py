@@ -33,7 +33,7 @@ Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_name
 def verb_group(verb: str, summary: str) -> Any:
     """`kubectl gadget trace`, with one sub-command per gadget."""
     entries = {
-        entry.command[-1]: Entry(entry.summary, "Gadgets", gadget_loader(entry.name))
+        entry.command[-1]: Entry(entry.summary, entry.group.capitalize(), gadget_loader(entry.name))
         for entry in index()
         if entry.command[0] == verb
     }

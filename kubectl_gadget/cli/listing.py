@@ -46,8 +46,8 @@ def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None
     elif output == "name":
         sys.stdout.writelines(entry.name + "\n" for entry in entries)
     else:
-        table = [(" ".join(entry.command), entry.group, entry.summary) for entry in entries]
-        print_table(("GADGET", "GROUP", "DESCRIPTION"), table, not no_headers)
+        table = [(entry.group, " ".join(entry.command), entry.summary) for entry in entries]
+        print_table(("GROUP", "GADGET", "DESCRIPTION"), table, not no_headers)
     return 0
 
 

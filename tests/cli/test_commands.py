@@ -63,8 +63,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_list_is_a_table_of_all_gadgets(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, "list").splitlines()
-    assert lines[0].split() == ["GADGET", "GROUP", "DESCRIPTION"]
-    assert [line.split("  ")[0] for line in lines[1:]] == ["trace open", "top file"]
+    assert lines[0].split() == ["GROUP", "GADGET", "DESCRIPTION"]
+    assert [line.split("  ")[1].strip() for line in lines[1:]] == ["trace open", "top file"]
 
 
 def test_the_list_has_no_titles_when_they_are_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:

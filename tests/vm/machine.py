@@ -18,6 +18,7 @@ CACHE = PROJECT / "build" / "vm"
 KERNEL = "linux-image-cloud-amd64"
 VIRTIOFSD = Path("/usr/libexec/virtiofsd")
 MEMORY = "2G"
+INIT = PROJECT / "tests" / "vm" / "init"
 
 
 class NoMachineError(Exception):
@@ -32,6 +33,14 @@ class MachineRun:
     result: str
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """An image, and the first file system of one that cannot mount the root itself."""
+
+    image: Path
+    initramfs: Path | None = None
+
+
 def kernel() -> Path:
     """Debian's kernel image, downloaded once. Raises NoMachineError when it cannot be had."""
     found = sorted(CACHE.glob("root/boot/vmlinuz-*"))
@@ -43,27 +52,28 @@ def kernel() -> Path:
     try:
         package = _kernel_package()
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            _output("apt-get", "download", package, cwd=folder)
+            output("apt-get", "download", package, cwd=folder)
             (deb,) = Path(folder).glob("*.deb")
-            _output("dpkg", "-x", str(deb), str(CACHE / "root"), cwd=folder)
+            output("dpkg", "-x", str(deb), str(CACHE / "root"), cwd=folder)
     except subprocess.CalledProcessError as error:
         raise NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
     return max(CACHE.glob("root/boot/vmlinuz-*"))
 
 
-def run(script: str, seconds: float) -> MachineRun:
-    """Boots, runs `script` with sh as root, and powers off. Raises NoMachineError when qemu or virtiofsd is missing,
-    and TimeoutError with the console's last lines when that takes longer than `seconds`."""
+def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
+    """Boots Debian's kernel, or the other one, runs `script` with sh as root, and powers off. Raises NoMachineError
+    when qemu or virtiofsd is missing, and TimeoutError with the console's last lines when that takes longer than
+    `seconds`."""
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None or not VIRTIOFSD.exists():
         raise NoMachineError("qemu-system-x86 or virtiofsd is not installed")
-    image = kernel()
+    booted = other or Kernel(kernel())
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
         (folder / "script").write_text(script)
         share = _share_root(folder / "socket")
         try:
-            command = _qemu(qemu, image, folder)
+            command = _qemu(qemu, booted, folder)
             subprocess.run(command, stdin=subprocess.DEVNULL, timeout=seconds, check=True, capture_output=True)
         except subprocess.TimeoutExpired:
             lines = "\n".join(_text(folder / "console").splitlines()[-20:])
@@ -74,10 +84,9 @@ def run(script: str, seconds: float) -> MachineRun:
         return MachineRun(_text(folder / "console"), _text(folder / "result"))
 
 
-def _qemu(qemu: str, image: Path, folder: Path) -> list[str]:
-    init = PROJECT / "tests" / "vm" / "init"
+def _qemu(qemu: str, kernel: Kernel, folder: Path) -> list[str]:
     parameters = (
-        f"rootfstype=virtiofs root=host ro console=ttyS0 quiet panic=-1 init={init} -- {PROJECT} {folder / 'script'}"
+        f"rootfstype=virtiofs root=host ro console=ttyS0 quiet panic=-1 init={INIT} -- {PROJECT} {folder / 'script'}"
     )
     return [
         *[
@@ -100,7 +109,8 @@ def _qemu(qemu: str, image: Path, folder: Path) -> list[str]:
         *["-chardev", f"socket,id=host,path={folder / 'socket'}"],
         *["-device", "vhost-user-fs-pci,chardev=host,tag=host"],
         *["-serial", f"file:{folder / 'console'}", "-serial", f"file:{folder / 'result'}"],
-        *["-kernel", str(image), "-append", parameters],
+        *["-kernel", str(kernel.image), "-append", parameters],
+        *(["-initrd", str(kernel.initramfs)] if kernel.initramfs else []),
     ]
 
 
@@ -118,15 +128,16 @@ def _share_root(socket: Path) -> subprocess.Popen[bytes]:
 def _kernel_package() -> str:
     """The package with the kernel of today, on which Debian's own package without a version depends."""
     for _ in range(2):
-        for line in _output("apt-cache", "depends", KERNEL).splitlines():
+        for line in output("apt-cache", "depends", KERNEL).splitlines():
             kind, _, package = line.strip().partition(": ")
             if kind == "Depends":
                 return package
-        _output("apt-get", "-q", "update")
+        output("apt-get", "-q", "update")
     raise NoMachineError(f"{KERNEL} is not among this machine's packages")
 
 
-def _output(*command: str, cwd: str | None = None) -> str:
+def output(*command: str, cwd: str | None = None) -> str:
+    """What a command prints. Raises CalledProcessError with its errors."""
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout
 
 

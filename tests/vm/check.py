@@ -1,0 +1,112 @@
+"""`python -m tests.vm.check`: each gadget loaded and attached in the kernel that runs, and one deed of it counted.
+
+Prints a JSON object: the kernel's release, and for each gadget its hooks, what it did without, how many instructions
+the verifier looked at in each program, and whether the first of its tests in tests/bpf passed, which does something a
+prime number of times and counts the rows. The trap: the agent's own way of loading is used, since that is what chooses
+among hooks.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent import probe
+from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import program_info
+from kubectl_gadget.agent.syscalls import VARIABLE
+from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.request import build
+
+TESTS = Path(__file__).parents[1] / "bpf"
+MACHINE = os.uname().machine
+_NEEDED = {"profile_functions": {"function": "libc.so:malloc"}}
+"""Parameters without which a gadget does nothing."""
+
+
+@contextlib.contextmanager
+def attached(name: str, containers: Containers) -> Iterator[Gadget]:
+    """The gadget as an agent runs it. Raises GadgetError when nothing that is needed can be loaded."""
+    (spec,) = build((GadgetRun(load_gadget(name), _NEEDED.get(name, {})),), ({},), 1 << 20).gadgets
+    variables = containers.variables() | {VARIABLE: int(not probe.syscall_tracepoints())}
+    gadget = Gadget(0, spec, object_bytes(name, MACHINE), variables, containers.verdicts_fd)
+    gadget.containers = containers
+    gadget.start()
+    try:
+        yield gadget
+    finally:
+        gadget.detach()
+        gadget.close()
+
+
+def instructions(gadget: Gadget) -> dict[str, int]:
+    """How many the verifier looked at, by program; nothing before Linux 5.16, which does not tell."""
+    found = {program: program_info(fd).verified_insns for program, fd in gadget.program_fds().items()}
+    return {program: count for program, count in found.items() if count}
+
+
+def check(name: str, containers: Containers) -> dict[str, Any]:
+    """What became of one gadget."""
+    try:
+        with attached(name, containers) as gadget:
+            programs = gadget.started()["programs"]
+            found = {
+                "hooks": sorted({hook for entry in programs for hook in entry["hooks"]}),
+                "without": [skip["program"] for entry in programs for skip in entry["skipped"] if not entry["chosen"]],
+                "instructions": instructions(gadget),
+            }
+    except (GadgetError, Failure) as error:
+        return {"refused": str(error).splitlines()[0]}
+    return {**found, "count": counted(name)}
+
+
+class _Outcome:
+    """A pytest plugin that notes how the tests ended."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.words.append(report.outcome)
+
+
+def counted(name: str) -> str:
+    """The outcome of the gadget's first test: passed, skipped or failed; empty when it has none."""
+    file = TESTS / f"test_{name}.py"
+    found = re.search(r"^def (test_\w+)", file.read_text(), re.MULTILINE) if file.exists() else None
+    if found is None:
+        return ""
+    outcome, said = _Outcome(), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        pytest.main(["-q", "-p", "no:cacheprovider", f"{file}::{found[1]}"], plugins=[outcome])
+    for word in ("failed", "skipped", "passed"):
+        if word in outcome.words:
+            if word == "failed":
+                sys.stderr.write(f"{name}:\n{said.getvalue()[-2000:]}\n")
+            return word
+    return "failed"
+
+
+def main() -> None:
+    """Checks the gadgets that are named, or all."""
+    containers = Containers()
+    found = {name: check(name, containers) for name in sys.argv[1:] or [entry.name for entry in load_index()]}
+    containers.close()
+    json.dump({"release": os.uname().release, "gadgets": found}, sys.stdout)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
