@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,33 @@ def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
         (tmp_path / "file").read_bytes()
         subprocess.run(["cat", tmp_path / "file"], check=True)
         assert len(enforcer.matches()) == 1
+
+
+def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    read = argument(1, "equal", str(tmp_path / "file"))
+    descends = Filter(Subject("pid"), "equal", (os.getpid(),), follow=True)
+    others = Filter(Subject("pid"), "equal", (os.getpid(),), negated=True, follow=True)
+    hook = openat(Selector(filters=(read, others)), Selector(filters=(read, descends)))
+    with in_force(policy(hook), pid=0) as enforcer:
+        subprocess.run(["sh", "-c", f"cat {tmp_path}/file; true"], check=True)
+        (tmp_path / "file").read_bytes()
+        numbers = [match.place.number for match in enforcer.matches()]
+    assert numbers == [1, 1]
+
+
+def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    read = argument(1, "equal", str(tmp_path / "file"))
+    nodes = Filter(Subject("namespace", name="uts"), "equal", ("host_ns",))
+    own = os.stat("/proc/self/ns/net").st_ino
+    selectors = (
+        Selector(filters=(read, replace(nodes, negated=True))),
+        Selector(filters=(read, nodes, Filter(Subject("namespace", name="net"), "equal", (own,)))),
+    )
+    with in_force(policy(openat(*selectors)), pid=0) as enforcer:
+        (tmp_path / "file").read_bytes()
+        subprocess.run(["unshare", "--uts", "cat", tmp_path / "file"], check=True)
+        numbers = [match.place.number for match in enforcer.matches()]
+    first_uts = 0xEFFFFFFE
+    assert numbers == ([1, 0] if os.stat("/proc/self/ns/uts").st_ino == first_uts else [0, 0])

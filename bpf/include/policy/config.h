@@ -99,6 +99,8 @@ enum policy_class {
 	POLICY_SUBSTRING,
 	/* An address lies in some networks. */
 	POLICY_NETWORK,
+	/* The process or one of its ancestors has a number of a set. */
+	POLICY_DESCENDS,
 };
 
 enum policy_test_flag {

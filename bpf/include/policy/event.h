@@ -63,7 +63,7 @@ static __always_inline __u32 policy_numbers_of(__u32 type)
 	case POLICY_SKB:
 		return 8;
 	case POLICY_NAMESPACES:
-		return 10;
+		return 11;
 	case POLICY_CRED:
 	case POLICY_CAPABILITIES:
 		return 12;

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <gadget/task.h>
 #include <policy/memory.h>
 
 /* Keeps the selectors in `bits`, those with a negated filter that are not in it, and those without such a filter. */
@@ -214,6 +215,72 @@ static __always_inline const __u64 *policy_patterns_of(struct policy_memory *mem
 	return memory->found;
 }
 
+/* Ancestors that are looked at. */
+#define POLICY_ANCESTORS 64
+
+struct policy_ancestry {
+	struct policy_memory *memory;
+	struct task_struct *task;
+	/* The deepest PID namespace of the process itself. */
+	void *namespace;
+	__u32 test;
+	bool in_namespace;
+};
+
+static __always_inline void *policy_pid_namespace(struct pid *pid, __u32 level, __u32 *number)
+{
+	struct upid *upid = (void *)&pid->numbers + level * bpf_core_type_size(struct upid);
+	void *namespace = NULL;
+
+	bpf_probe_read_kernel(number, sizeof(*number), upid);
+	bpf_probe_read_kernel(&namespace, sizeof(namespace), (void *)upid + bpf_core_field_offset(upid->ns));
+	return namespace;
+}
+
+/* One generation. Of ancestors outside of the process's PID namespace there is no number in it. */
+static long policy_try_ancestor(__u32 index, struct policy_ancestry *ancestry)
+{
+	struct task_struct *task = ancestry->task;
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	__u32 number = 0;
+
+	if (!ancestry->in_namespace) {
+		policy_pid_namespace(pid, gadget_node_pid_level, &number);
+	} else if (level != gadget_node_pid_level) {
+		void *namespace = policy_pid_namespace(pid, level, &number);
+
+		if (!index)
+			ancestry->namespace = namespace;
+		if (namespace != ancestry->namespace)
+			number = 0;
+	}
+	if (number || !index) {
+		const __u64 *bits = policy_in_set(ancestry->test, number);
+
+		if (bits)
+			policy_find(ancestry->memory, bits);
+	}
+	if (BPF_CORE_READ(task, tgid) <= 1)
+		return 1;
+	ancestry->task = BPF_CORE_READ(task, real_parent);
+	return 0;
+}
+
+static __always_inline const __u64 *policy_descends(struct policy_memory *memory, __u32 test, __u32 part)
+{
+	struct policy_ancestry ancestry = {
+		.memory = memory,
+		.task = (struct task_struct *)bpf_get_current_task(),
+		.test = test,
+		.in_namespace = part,
+	};
+
+	policy_find_none(memory);
+	bpf_loop(POLICY_ANCESTORS, policy_try_ancestor, &ancestry, 0);
+	return memory->found;
+}
+
 static __always_inline bool policy_is_address(const __u8 *address)
 {
 	/* All ones is none (gadget/address.h). */
@@ -253,6 +320,9 @@ static __always_inline void policy_test(struct policy_memory *memory, __u32 numb
 	case POLICY_NETWORK:
 		if (policy_is_address(memory->value.addresses[part & 1]))
 			bits = policy_in_network(memory, number_of_test, part);
+		break;
+	case POLICY_DESCENDS:
+		bits = policy_descends(memory, number_of_test, part);
 		break;
 	case POLICY_MASK:
 	case POLICY_SUBSTRING:

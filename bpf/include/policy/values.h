@@ -11,6 +11,7 @@
 #include <bpf/bpf_endian.h>
 
 #include <gadget/address.h>
+#include <gadget/credentials.h>
 #include <gadget/path_at.h>
 #include <kernel/inode.h>
 #include <kernel/ptrace.h>
@@ -111,61 +112,7 @@ struct sk_buff___policy {
 	unsigned char *head;
 };
 
-struct ns_common___policy {
-	unsigned int inum;
-};
-
-struct uts_namespace___policy {
-	struct ns_common___policy ns;
-};
-
-struct ipc_namespace___policy {
-	struct ns_common___policy ns;
-};
-
-struct mnt_namespace___policy {
-	struct ns_common___policy ns;
-};
-
-struct pid_namespace___policy {
-	struct ns_common___policy ns;
-};
-
-struct net___policy {
-	struct ns_common___policy ns;
-};
-
-struct time_namespace___policy {
-	struct ns_common___policy ns;
-};
-
-struct cgroup_namespace___policy {
-	struct ns_common___policy ns;
-};
-
-struct nsproxy___policy {
-	struct uts_namespace___policy *uts_ns;
-	struct ipc_namespace___policy *ipc_ns;
-	struct mnt_namespace___policy *mnt_ns;
-	struct pid_namespace___policy *pid_ns_for_children;
-	struct net___policy *net_ns;
-	struct time_namespace___policy *time_ns;
-	struct time_namespace___policy *time_ns_for_children;
-	struct cgroup_namespace___policy *cgroup_ns;
-};
-
-struct upid___policy {
-	int nr;
-	struct pid_namespace___policy *ns;
-};
-
-struct pid___policy {
-	unsigned int level;
-	struct upid___policy numbers[1];
-};
-
 struct task_struct___policy {
-	struct nsproxy___policy *nsproxy;
 	const struct cred___all *cred;
 };
 
@@ -364,26 +311,24 @@ static __always_inline void policy_read_cred(struct policy_value *value, const s
 	value->numbers[11] = BPF_CORE_READ(cred, user_ns, ns.inum);
 }
 
-/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user. */
+/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then the bits of those
+ * that are the node's own. */
 static __always_inline void policy_read_namespaces(struct policy_value *value)
 {
-	struct task_struct___policy *task = (void *)bpf_get_current_task();
-	struct nsproxy___policy *all = BPF_CORE_READ(task, nsproxy);
-	struct pid *pid = BPF_CORE_READ((struct task_struct *)task, thread_pid);
-	const struct upid *own = (void *)&pid->numbers + BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid);
+	struct gadget_namespaces namespaces;
 
-	value->numbers[0] = BPF_CORE_READ(all, uts_ns, ns.inum);
-	value->numbers[1] = BPF_CORE_READ(all, ipc_ns, ns.inum);
-	value->numbers[2] = BPF_CORE_READ(all, mnt_ns, ns.inum);
-	value->numbers[3] = BPF_CORE_READ((struct upid___policy *)own, ns, ns.inum);
-	value->numbers[4] = BPF_CORE_READ(all, pid_ns_for_children, ns.inum);
-	value->numbers[5] = BPF_CORE_READ(all, net_ns, ns.inum);
-	if (bpf_core_field_exists(all->time_ns)) {
-		value->numbers[6] = BPF_CORE_READ(all, time_ns, ns.inum);
-		value->numbers[7] = BPF_CORE_READ(all, time_ns_for_children, ns.inum);
-	}
-	value->numbers[8] = BPF_CORE_READ(all, cgroup_ns, ns.inum);
-	value->numbers[9] = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+	gadget_describe_namespaces(&namespaces, (struct task_struct *)bpf_get_current_task());
+	value->numbers[0] = namespaces.ns_uts;
+	value->numbers[1] = namespaces.ns_ipc;
+	value->numbers[2] = namespaces.ns_mnt;
+	value->numbers[3] = namespaces.ns_pid;
+	value->numbers[4] = namespaces.ns_pid_for_children;
+	value->numbers[5] = namespaces.ns_net;
+	value->numbers[6] = namespaces.ns_time;
+	value->numbers[7] = namespaces.ns_time_for_children;
+	value->numbers[8] = namespaces.ns_cgroup;
+	value->numbers[9] = namespaces.ns_user;
+	value->numbers[10] = namespaces.ns_host == ~0U ? 0 : namespaces.ns_host;
 }
 
 /* A packet of IPv4 or IPv6, as a socket's numbers. */

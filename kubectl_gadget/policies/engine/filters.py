@@ -19,11 +19,13 @@ from kubectl_gadget.policies.engine.tables import (
     TestClass,
     network_bits,
 )
-from kubectl_gadget.policies.model import CAPABILITY_SETS, NAMESPACES, Filter, Range, Value
+from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, Value
 
 _CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}
 _SOCKET_PARTS = {"source_port": 0, "destination_port": 1, "protocol": 2, "family": 3, "state": 4}
 _ADDRESS_PARTS = {"source_address": 0, "destination_address": 1}
+_HOST_PART = 10
+"""The number of a process's namespaces that has a bit for each that is the node's own."""
 _SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 
 
@@ -39,9 +41,16 @@ class Asked:
 
 def ask(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None) -> Asked:
     """`arguments` are the slots of the hook's arguments, `result` is that of what it returns. Raises UsageError."""
-    if filter.follow:
-        raise _unsupported(filter, "following children")
     slot, part = _subject(filter, arguments, result)
+    if filter.follow:
+        if filter.subject.kind != "pid":
+            raise _unsupported(filter, "following children")
+        numbers = tuple(_integer(filter, value) for value in filter.values)
+        return Asked(slot, Look(TestClass.DESCENDS, part), numbers, filter.negated)
+    if HOST_NAMESPACE in filter.values:
+        if len(filter.values) > 1:
+            raise _unsupported(filter, f"{HOST_NAMESPACE} beside other values")
+        return Asked(slot, Look(TestClass.MASK, _HOST_PART), (1 << part,), filter.negated)
     if filter.test in _ADDRESS_PARTS:
         if slot.type not in WITH_ADDRESSES:
             raise _wrong(filter, "has no addresses")

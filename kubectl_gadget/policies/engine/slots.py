@@ -84,7 +84,7 @@ NUMBERS = {
     Type.SOCKET: 8,
     Type.SOCKADDR: 8,
     Type.SKB: 8,
-    Type.NAMESPACES: 10,
+    Type.NAMESPACES: 11,
     Type.CRED: 12,
     Type.CAPABILITIES: 12,
 }

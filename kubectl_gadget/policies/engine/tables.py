@@ -37,6 +37,7 @@ class TestClass(IntEnum):
     POSTFIX = 5
     SUBSTRING = 6
     NETWORK = 7
+    DESCENDS = 8
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Encoded:
         self._put("policy_planes", _u32(number), self.set(test.negated) + self.set(~test.asked))
         first, count, first_interval = 0, 0, 0
         match test.look.kind:
-            case TestClass.IN_SET:
+            case TestClass.IN_SET | TestClass.DESCENDS:
                 for value, selectors in test.entries.items():
                     assert isinstance(value, int)
                     key = struct.pack("<IIQ", number, 0, value & _WORD)

@@ -112,7 +112,7 @@ def _equals(first: int, count: int) -> tuple[Selector, ...]:
 
 
 def test_what_the_engine_cannot_do_is_refused_by_its_place() -> None:
-    follows = Filter(Subject("pid"), "equal", (1,), follow=True)
+    follows = Filter(Subject("binary"), "equal", ("/bin/sh",), follow=True)
     hook = Hook("kprobe", "f", arguments=(_INT,), selectors=(Selector(filters=(follows,)),))
     with pytest.raises(UsageError, match="following children is not supported yet"):
         Engine([Policy("p", hooks=(hook,))], Options())
