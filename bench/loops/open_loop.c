@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// open_loop N [CPU]: opens and closes a file N times at full speed, pinned to a CPU; prints nanoseconds per open+close.
+// open_loop N [CPU]: opens and closes a file N times at full speed, pinned to a CPU; prints nanoseconds and CPU
+// nanoseconds per open+close.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sched.h>
@@ -8,10 +9,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "report.h"
+
 int main(int argc, char **argv)
 {
 	long count = argc > 1 ? atol(argv[1]) : 1000000;
-	struct timespec begin, end;
+	struct timespec begin;
 	cpu_set_t cpus;
 
 	if (argc > 2) {
@@ -28,7 +31,6 @@ int main(int argc, char **argv)
 			return perror("open"), 1;
 		close(fd);
 	}
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	printf("%.1f\n", ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) / count);
+	print_ns_per(count, begin);
 	return 0;
 }

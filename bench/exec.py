@@ -1,0 +1,20 @@
+"""What tracing programs costs who starts them, beside execsnoop of libbpf-tools and of bcc.
+
+    sudo .venv/bin/python -m bench.exec [--rounds 5] [--count 5000] [--only TEXT] [--vm] [--json FILE]
+
+The trap: starting a program takes a thousand times as long as a hook, so what is added is near the noise; read `added`
+with the spread beside it.
+"""
+
+from bench.overhead import Load, main, our_tracer, peer
+
+LOAD = Load("exec_loop", "program", 5_000)
+ROW = b"exec_loop.*done"
+TRACERS = [
+    our_tracer("trace exec", ("trace", "exec", "--comm", LOAD.loop), ROW),
+    our_tracer("trace process", ("trace", "process"), ROW),
+    *peer("execsnoop", ("-n", LOAD.loop), ROW),
+]
+
+if __name__ == "__main__":
+    main(__doc__, {"exec": (LOAD, TRACERS)})

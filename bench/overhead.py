@@ -1,0 +1,269 @@
+"""What tracing costs the traced program and the node: a loop at full speed, with nothing, us and other tracers.
+
+The loop runs on the last CPU, tracers on the others. The traps: other tools print in the process that reads, so their
+CPU time includes that; ours is given for the agent alone, since the client runs on the user's machine. And a tool says
+nothing when it has attached, so that is seen by the BPF links it holds.
+"""
+
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.rounds import Spread, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+
+LOOPS = Path(__file__).parent / "loops"
+NOTHING = "nothing traced"
+_ATTACH_SECONDS = 300.0
+"""bcc compiles, and in the virtual machine every instruction is emulated."""
+_QUIET_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """One kind of thing, done at full speed."""
+
+    loop: str
+    """loops/NAME.c, also the process's name"""
+    unit: str
+    count: int
+    mode: tuple[str, ...] = ()
+    """words before the count"""
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """A tracer and how its rows are counted."""
+
+    name: str
+    command: tuple[str, ...]
+    row: bytes
+    """regular expression that matches the lines about the loop"""
+    rows_per_unit: float = 1.0
+    """what a tracer that loses nothing says of one unit; 0 when it does not tell single ones"""
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of the loop."""
+
+    ns: float
+    cpu_ns: float
+    """what the loop itself used, so what other processes did meanwhile is not in it"""
+    tracer_cpu_ns: float | None = None
+    """per unit"""
+    delivered: float | None = None
+    """1.0: all"""
+    tracer_mb: float | None = None
+
+
+def our_tracer(name: str, words: Sequence[str], row: bytes, rows_per_unit: float = 1.0) -> Tracer:
+    """`kubectl gadget WORDS` on this machine."""
+    command = (sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--local", "--host", "-o", "json")
+    return Tracer(f"kubectl gadget {name}", command, row, rows_per_unit, ours=True)
+
+
+def peer(tool: str, flags: Sequence[str], row: bytes, rows_per_unit: float = 1.0) -> list[Tracer]:
+    """libbpf-tools' and bcc's tool of that name, as Debian has them; bcc's only where there are kernel headers."""
+    found = []
+    for path, of in ((f"{tool}-libbpf", "libbpf-tools"), (f"{tool}-bpfcc", "bcc")):
+        has_headers = os.environ.get("BCC_KERNEL_SOURCE") or Path(f"/lib/modules/{os.uname().release}/build").exists()
+        if shutil.which(path) and (of != "bcc" or has_headers):
+            found.append(Tracer(f"{of}' {tool}" if of.endswith("s") else f"{of}'s {tool}", (path, *flags), row))
+    return [Tracer(one.name, one.command, row, rows_per_unit) for one in found]
+
+
+def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], rounds: int = 5) -> None:
+    """A measurement's command line: each load with its tracers."""
+    parser = arguments(doc, rounds)
+    parser.add_argument("--count", type=int, help="how often the loop goes round (default: by load)")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only tracers whose name has this text")
+    parser.add_argument("--vm", action="store_true", help="in a virtual machine with Debian's kernel and its headers")
+    options = parser.parse_args()
+    if options.vm:
+        from bench.vm import again
+
+        again(options)
+        return
+    if os.geteuid() != 0:
+        raise SystemExit("tracing needs root. try: sudo .venv/bin/python -m bench.…")
+    machine, results = describe_machine(), {}
+    print_machine()
+    for title, (load, tracers) in loads.items():
+        results[title] = _measure(title, load, _chosen(tracers, options), options)
+    write_json(options.json, machine, results)
+
+
+def _chosen(tracers: Sequence[Tracer], options: Namespace) -> list[Tracer]:
+    return [one for one in tracers if not options.only or any(text in one.name for text in options.only)]
+
+
+def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespace) -> dict[str, list[Result]]:
+    count = options.count or load.count
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        loop = _Loop(load, count, directory)
+        loop.run()  # fills caches
+        runs: dict[str, Callable[[], Result]] = {NOTHING: lambda: Result(*loop.run())}
+        runs |= {tracer.name: partial(_traced, loop, tracer, directory) for tracer in tracers}
+        failed = {}
+        for tracer in tracers:
+            try:
+                with _running(tracer, directory):
+                    pass
+            except NotAttachedError as error:
+                failed[tracer.name] = str(error)
+                del runs[tracer.name]
+        results = alternate(runs, options.rounds)
+    _print(f"{title}: {count:,} × {load.unit}", load, results, tracers)
+    for name, why in failed.items():
+        print(f"{name} is left out, it does not work here: {why}")
+    return results
+
+
+class NotAttachedError(Exception):
+    """A tracer did not start; what it said."""
+
+
+class _Loop:
+    def __init__(self, load: Load, count: int, directory: Path) -> None:
+        self.count = count
+        program = directory / load.loop
+        subprocess.run(["cc", "-O2", "-o", program, LOOPS / f"{load.loop}.c"], check=True)
+        self._command = [str(program), *load.mode, str(count), str((os.cpu_count() or 1) - 1)]
+
+    def run(self) -> tuple[float, float]:
+        """Nanoseconds per unit that passed, and that the loop was on a CPU."""
+        ns, cpu = subprocess.run(self._command, check=True, capture_output=True).stdout.split()
+        return float(ns), float(cpu)
+
+
+@contextmanager
+def _running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
+    """The process whose CPU and memory count, and the file that its rows go to; whole once this has ended."""
+    output, errors = directory / "output", directory / "errors"
+    others = set(range(max(1, (os.cpu_count() or 1) - 1)))
+    with output.open("wb") as out, errors.open("wb") as err:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"} if not tracer.ours else None
+        process = subprocess.Popen(tracer.command, stdout=out, stderr=err, env=environment)
+        os.sched_setaffinity(process.pid, others)
+        try:
+            _until_attached(tracer, process, output, errors)
+            yield (_children(process.pid)[0] if tracer.ours else process.pid), output
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _until_attached(tracer: Tracer, process: subprocess.Popen[bytes], output: Path, errors: Path) -> None:
+    deadline = time.monotonic() + _ATTACH_SECONDS
+    links, since = 0, time.monotonic()
+    while True:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise NotAttachedError((errors.read_text(errors="replace").strip() or "it said nothing").splitlines()[-1])
+        if tracer.ours:
+            if re.search("^tracing|^recording", errors.read_text(errors="replace"), re.M):
+                return
+        else:
+            if output.stat().st_size:
+                return
+            if (now := _links(process.pid)) != links:
+                links, since = now, time.monotonic()
+            elif links and time.monotonic() > since + _QUIET_SECONDS:
+                return
+        time.sleep(0.05)
+
+
+def _links(pid: int) -> int:
+    found = 0
+    for info in Path(f"/proc/{pid}/fdinfo").glob("*"):
+        try:
+            found += "link_id:" in info.read_text()
+        except OSError:
+            continue  # closed meanwhile
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _traced(loop: _Loop, tracer: Tracer, directory: Path) -> Result:
+    with _running(tracer, directory) as (pid, output):
+        before = cpu_ns(pid)
+        took = loop.run()
+        _settle(output)
+        cpu, memory = cpu_ns(pid) - before, peak_mb(pid)
+    delivered = None
+    if tracer.rows_per_unit:
+        with output.open("rb") as file:
+            delivered = sum(bool(re.search(tracer.row, line)) for line in file) / tracer.rows_per_unit / loop.count
+    return Result(*took, cpu / loop.count, delivered, memory)
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time that a process has used."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads)
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory that was resident."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(match[1]) / 1024 if match else 0.0
+
+
+def _settle(output: Path) -> None:
+    """Until the output has not grown for a second."""
+    size = -1
+    while (now := output.stat().st_size) != size:
+        size = now
+        time.sleep(1)
+
+
+def _print(title: str, load: Load, results: dict[str, list[Result]], tracers: Sequence[Tracer]) -> None:
+    def found(name: str, field: str) -> Spread | None:
+        values = [getattr(result, field) for result in results[name]]
+        return None if None in values or not values else spread(values)
+
+    base = statistics.median(result.cpu_ns for result in results[NOTHING])
+    ours = next((one.name for one in tracers if one.ours and one.name in results), None)
+    reference = statistics.median(result.cpu_ns for result in results[ours]) - base if ours else 0.0
+    rows: list[list[object]] = []
+    for name in results:
+        passed, used = found(name, "ns"), found(name, "cpu_ns")
+        assert passed is not None
+        assert used is not None
+        added = used.median - base
+        cpu, delivered, memory = (found(name, field) for field in ("tracer_cpu_ns", "delivered", "tracer_mb"))
+        is_ours = any(one.ours for one in tracers if one.name == name)
+        rows.append(
+            [
+                name,
+                passed.text(),
+                used.text(),
+                "" if name == NOTHING else f"{added:,.0f}",
+                "" if name in (NOTHING, ours) or reference <= 0 else f"{added / reference:.1f}",
+                "" if cpu is None else f"{cpu.median:,.0f}" + (" (agent)" if is_ours else ""),
+                "" if delivered is None else f"{delivered.median:.2%}",
+                "" if memory is None else f"{memory.median:.0f}",
+            ]
+        )
+    headers = (f"ns per {load.unit}", "of CPU", "added CPU", "× ours", "tracer's CPU ns", "delivered", "MB")
+    print_table(title, ("median (min to max)", *headers), rows)

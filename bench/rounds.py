@@ -1,0 +1,92 @@
+"""Rounds in which variants take turns, their medians and spread as a table, and all of it as JSON.
+
+The trap: a variant that always runs behind the same other one inherits what that left (caches, clock frequency), so
+every second round goes backwards.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tabulate import tabulate
+
+Measured = TypeVar("Measured")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, lowest and highest of some measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    def text(self, digits: int = 0, factor: float = 1.0) -> str:
+        """`12.3 (11.9 to 14.0)`."""
+        median, low, high = (f"{value * factor:,.{digits}f}" for value in (self.median, self.low, self.high))
+        return f"{median} ({low} to {high})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def alternate(variants: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
+    """All measurements of each variant, in the order of `variants`. Says on standard error how far it is."""
+    results: dict[str, list[Measured]] = {name: [] for name in variants}
+    for number in range(rounds):
+        names = list(variants)
+        for name in names if number % 2 == 0 else reversed(names):
+            if sys.stderr.isatty():
+                print(f"\r\x1b[Kround {number + 1}/{rounds}: {name}\r", end="", file=sys.stderr, flush=True)
+            results[name].append(variants[name]())
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return results
+
+
+def arguments(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The options that all measurements share; the first line of the module's docstring is their help."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=rounds, help="of each variant (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement")
+    return parser
+
+
+def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(f"\n{title}\n")
+    print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
+    sys.stdout.flush()
+
+
+def print_machine() -> None:
+    """What the numbers below were measured on."""
+    machine = describe_machine()
+    print(", ".join(f"{name}: {value}" for name, value in machine.items()))
+
+
+def describe_machine() -> dict[str, object]:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "memory": f"{memory:.0f} GiB",
+        "python": platform.python_version(),
+        "load before": round(os.getloadavg()[0], 1),
+    }
+
+
+def write_json(path: Path | None, machine: Mapping[str, object], results: Any) -> None:
+    """The machine, the command and `results`, when a file is wanted."""
+    if path is not None:
+        document = {"machine": machine, "command": sys.orig_argv, "results": results}
+        path.write_text(json.dumps(document, indent=1, default=vars) + "\n")

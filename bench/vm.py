@@ -1,0 +1,75 @@
+"""The same measurement in a virtual machine with Debian's kernel and headers, where bcc's tools and kprobes work.
+
+The traps: without KVM every instruction is emulated, so only ratios mean anything; and the kernel's headers are two
+packages, of which bcc takes one folder.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from tests.vm import machine
+
+_SECONDS = 3600.0
+_JSON = "JSON: "
+
+
+def again(options: Namespace) -> None:
+    """Runs this process's command once more in there, prints what it printed, and writes its JSON."""
+    words = [word for word in sys.orig_argv[1:] if word != "--vm"]
+    if options.json is not None:
+        place = next(place for place, word in enumerate(words) if word.startswith("--json"))
+        del words[place : place + (1 if "=" in words[place] else 2)]
+    command = " ".join(f"'{word}'" for word in [sys.executable, *words])
+    try:
+        script = f"""
+export BCC_KERNEL_SOURCE={headers()}
+mount -t debugfs nodev /sys/kernel/debug
+{command} --json /tmp/results.json >/dev/ttyS1 2>/tmp/errors
+tail -20 /tmp/errors
+test -f /tmp/results.json && {{ printf '%s' '{_JSON}'; tr -d '\\n' </tmp/results.json; echo; }} >/dev/ttyS1
+"""
+        run = machine.run(script, _SECONDS)
+    except machine.NoMachineError as reason:
+        raise SystemExit(f"no virtual machine can be had here: {reason}") from None
+    shown, found, results = run.result.partition(_JSON)
+    print(shown)
+    if not found:
+        raise SystemExit(f"the measurement failed in the virtual machine:\n{run.console}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(json.loads(results), indent=1) + "\n")
+
+
+def headers() -> Path:
+    """The headers of the machine's kernel in one folder, as bcc's BCC_KERNEL_SOURCE takes it; downloaded once.
+
+    Raises NoMachineError.
+    """
+    release = machine.kernel().name.removeprefix("vmlinuz-")
+    folder = machine.CACHE / f"headers-{release}"
+    if folder.is_dir():
+        return folder
+    common = re.sub(r"-cloud-amd64$", "-common", release)
+    try:
+        with tempfile.TemporaryDirectory(dir=machine.CACHE) as name:
+            _run("apt-get", "download", f"linux-headers-{release}", f"linux-headers-{common}", cwd=name)
+            for deb in Path(name).glob("*.deb"):
+                _run("dpkg", "-x", str(deb), str(Path(name) / "root"), cwd=name)
+            merged = Path(name) / "merged"
+            for part in (common, release):
+                source = Path(name) / "root" / "usr" / "src" / f"linux-headers-{part}"
+                for below in ("include", "arch"):
+                    shutil.copytree(source / below, merged / below, symlinks=True, dirs_exist_ok=True)
+            merged.rename(folder)
+    except subprocess.CalledProcessError as error:
+        raise machine.NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
+    return folder
+
+
+def _run(*command: str, cwd: str) -> None:
+    subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
