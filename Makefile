@@ -6,7 +6,7 @@
 #   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md
 #   make lint     style, types, layers, C format
 #   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
-#   make bench    measurements side by side with other tools
+#   make bench    measurements side by side with other tools; tables, and build/bench/*.json
 #   make clean    removes what the targets above made, but for packages
 #
 # The trap: .venv is made by Debian's python3, not the first python3 on PATH, since bcc's Python library is Debian's.
@@ -32,6 +32,7 @@ TEST_PACKAGES += qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
 BENCH_PACKAGES := libbpf-tools gcc libc6-dev
+BENCHES := open exec tcp start client
 
 C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
@@ -64,7 +65,8 @@ image: setup packages-IMAGE
 	$(PYTHON) image/build.py --variant $(VARIANT) --architecture $(ARCHITECTURE) --output $(IMAGE)
 
 bench: setup packages-BENCH
-	for program in bench/*.py; do echo "== $$program"; $(BIN)/python $$program; done
+	@mkdir -p build/bench
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --json build/bench/$$name.json; done
 
 clean:
 	rm -rf build dist kubectl_gadget/built .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
