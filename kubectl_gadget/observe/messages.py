@@ -6,6 +6,7 @@ not UTF-8; they come as U+FFFD.
 """
 
 import json
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -52,7 +53,9 @@ def message(told: Told, ancestors: bool = False) -> str:
     else:
         body |= _policy(happening)
     envelope = {event_type(happening): body, "node_name": told.node, "time": rfc3339(told.time)}
-    return json.dumps(_exact(envelope), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+    # What is not printable is escaped, so that a terminal is safe from it.
+    return text if text.isprintable() else json.dumps(_exact(envelope), separators=(",", ":"))
 
 
 def _process(told: Told) -> Object:
@@ -124,10 +127,11 @@ def _pod(container: Container, event: ProcessEvent | None) -> Object | None:
 
 
 def _capabilities(credentials: Credentials) -> Object:
-    sets = ("permitted", "effective", "inheritable")
-    return _known({name: _capability_names(getattr(credentials, name)) for name in sets})
+    sets = (("permitted", credentials.permitted), ("effective", credentials.effective))
+    return {name: _capability_names(bits) for name, bits in (*sets, ("inheritable", credentials.inheritable)) if bits}
 
 
+@lru_cache(maxsize=1024)
 def _capability_names(bits: int) -> list[str]:
     return [capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1]
 
@@ -242,7 +246,7 @@ def _known(members: Object) -> Object:
 def _exact(value: Any) -> Any:
     """With valid Unicode in all texts."""
     if isinstance(value, str):
-        return value if value.isprintable() else exact(value)
+        return exact(value)
     if isinstance(value, dict):
         return {name: _exact(item) for name, item in value.items()}
     return [_exact(item) for item in value] if isinstance(value, list) else value

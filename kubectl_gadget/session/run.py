@@ -306,6 +306,9 @@ class Run:
             raise self._none_ran()
         for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds):
             self._progress.say(line)
+        story = self._options.story
+        if story is not None and story.forgotten:
+            self._progress.warn(f"{story.forgotten:,} running processes were forgotten: what they do has no program")
         if pipeline.failed_on or pipeline.expectation_missed:
             self._progress.warn(pipeline.verdict)
             return EXPECTATION_FAILED
