@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import __version__, catalogue, demo
+from kubectl_gadget.cli import demo as demo_command
 from kubectl_gadget.cli import main
 from kubectl_gadget.cluster import deploy, status
 from kubectl_gadget.cluster.api import Api
@@ -232,6 +233,19 @@ def test_the_demo_runs_the_gadget_that_was_named(runs: Runs, pods: list[str], wo
 
 
 @pytest.mark.usefixtures("runs")
+def test_the_demo_tells_the_story_of_its_pods(
+    runs: Runs, pods: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    find = demo_command.find_gadget
+    monkeypatch.setattr(demo_command, "find_gadget", lambda words: asked.append(words) or find(("trace", "open")))
+    assert main.run(["demo", "observe"]) == 0
+    assert asked == [("trace", "process")]
+    assert runs[0].story is not None
+    assert runs[0].make_sink is not None
+    assert "kubectl gadget observe --help" in capsys.readouterr().err
+
+
 def test_the_demo_starts_no_pod_when_a_flag_is_wrong(pods: list[str]) -> None:
     for line in ("demo nope", "demo -o nope", "demo --node a", "demo -l app=x", "demo --local=false"):
         assert main.run(line.split()) == 2
