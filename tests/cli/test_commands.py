@@ -232,7 +232,6 @@ def test_the_demo_runs_the_gadget_that_was_named(runs: Runs, pods: list[str], wo
     assert (runs[0].timeout, runs[0].output.format) == (60.0, "json")
 
 
-@pytest.mark.usefixtures("runs")
 def test_the_demo_tells_the_story_of_its_pods(
     runs: Runs, pods: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,6 +245,7 @@ def test_the_demo_tells_the_story_of_its_pods(
     assert "kubectl gadget observe --help" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("runs")
 def test_the_demo_starts_no_pod_when_a_flag_is_wrong(pods: list[str]) -> None:
     for line in ("demo nope", "demo -o nope", "demo --node a", "demo -l app=x", "demo --local=false"):
         assert main.run(line.split()) == 2
