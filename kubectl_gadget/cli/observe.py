@@ -173,6 +173,8 @@ def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFla
     output = flags.output
     assert isinstance(output, StoryOutputFlags)
     _check(output, story)
+    if flags.engine.no_sort:
+        raise UsageError("--no-sort makes no sense here: what happened is joined in the order of time")
     runs = (*_runs(story), policy_run(compiled)) if compiled else _runs(story)
     options = run_options(runs, pods, flags)
     return run(told(options, output, story, compiled), sys.stdout, sys.stderr)

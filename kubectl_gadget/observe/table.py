@@ -70,7 +70,7 @@ class ProcessTable:
             self._end(before, time)
         if process.parent is not None:
             self._link(process, process.parent)
-        process.is_first = event.container_pid == 1
+        process.is_first = event.container_pid == 1 and container.kind == "container"
         self._known[process.id] = process
         for child in self._orphans.pop(process.id, ()):
             self._link(child, process)

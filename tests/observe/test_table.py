@@ -1,6 +1,7 @@
 """The table of processes: who is whose parent, and what is forgotten when."""
 
 from kubectl_gadget.events.exec_id import ExecId
+from kubectl_gadget.events.identity import HOST
 from kubectl_gadget.observe.table import KEEP_NS, MOST_ANCESTORS
 from tests.observe.lives import SECOND, SHELL, Life, event, executed, vi
 
@@ -53,6 +54,12 @@ def test_a_parent_that_is_told_of_later_is_found_for_those_that_were_there_befor
     assert child.parent is not None
     assert child.parent.id == SHELL
     assert child.in_init_tree
+
+
+def test_only_a_container_has_a_first_process() -> None:
+    life = Life()
+    assert life.apply(executed(SHELL, "/bin/sh", container_pid=1)).in_init_tree
+    assert not life.apply(executed(ExecId(1, 1), "/sbin/init", container_pid=1), HOST).in_init_tree
 
 
 def test_a_process_that_was_told_of_twice_is_the_first_one() -> None:
