@@ -67,12 +67,21 @@ class Story:
         return Rows([row_batch(told, self._needs_columns)])
 
     def _tell(self, rows: Rows) -> Iterator[Told]:
-        for node, container, time, found in rows.collect(self._read):
-            table = self._tables.get(node)
-            if table is None:
-                table = self._tables[node] = ProcessTable(node)
-            for happening in found if isinstance(found, Sequence) else (found,):
+        items = rows.collect(self._read)
+        # What was there before is found after the other gadgets were started, and they may have told of it by then.
+        for node, container, time, happening in items:
+            if isinstance(happening, ProcessEvent) and happening.operation == "running":
+                self._table(node).apply(happening, container, time)
+        for node, container, time, happened in items:
+            table = self._table(node)
+            for happening in happened if isinstance(happened, Sequence) else (happened,):
                 yield _joined(table, container, time, happening)
+
+    def _table(self, node: str) -> ProcessTable:
+        table = self._tables.get(node)
+        if table is None:
+            table = self._tables[node] = ProcessTable(node)
+        return table
 
     def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, Happening | Sequence[Happening]]]:
         happenings = self._decoders[batch.gadget.name](batch)

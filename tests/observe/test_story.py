@@ -113,6 +113,16 @@ def test_events_of_others_are_joined_by_the_identity_of_the_process() -> None:
     assert told[-1].process.command == "/usr/bin/vi /etc/passwd"
 
 
+def test_what_was_there_before_is_known_to_events_that_come_before_it_was_found() -> None:
+    def policies(batch: Batch) -> list[Happening]:
+        return [PolicyEvent("kprobe", SHELL, function="f") for _ in range(len(batch))]
+
+    early = batch(LIFE[:1])
+    early.gadget = GADGET
+    told = Story({"observe": policies}).rows(Rows([early, batch(LIFE[:1], start=2)])).collect(told_of)
+    assert [item.process.binary for item in told] == ["/bin/sh"]
+
+
 @pytest.mark.parametrize("format", ["table", "wide", "yaml", "csv", "name", "jsonpath={.binary} {.status}"])
 def test_all_other_formats_show_flat_columns(format: str) -> None:
     stream = io.StringIO()
