@@ -8,12 +8,12 @@
  * when its process was first seen.
  */
 #include <gadget/allocations.h>
+#include <gadget/lifetime.h>
 #include <gadget/totals.h>
 #include <kernel/iterator.h>
 
 /* Allocations that are outstanding at the same time, of all processes. */
 #define OUTSTANDING 524288
-#define PROCESSES 16384
 /* Stacks and processes of one answer. */
 #define WAYS 32768
 
@@ -72,30 +72,9 @@ struct {
 	__type(value, struct block);
 } gadget_walked SEC(".maps");
 
-/* When the processes that live were first seen, by their number on the node. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, PROCESSES);
-	__type(key, __u32);
-	__type(value, __u64);
-} seen SEC(".maps");
-
 static __always_inline bool gadget_follows_allocations(void)
 {
 	return gadget_counts();
-}
-
-static __always_inline __u64 first_seen(__u32 pid)
-{
-	__u64 now = bpf_ktime_get_boot_ns();
-	const __u64 *found = bpf_map_lookup_elem(&seen, &pid);
-
-	if (found)
-		return *found;
-	if (bpf_map_update_elem(&seen, &pid, &now, BPF_NOEXIST))
-		found = bpf_map_lookup_elem(&seen, &pid);
-	return found ? *found : now;
 }
 
 static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
@@ -120,18 +99,11 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		freed(registers, NULL, call->old);
 	if (!address || call->size < min_size)
 		return;
-	block.seen = first_seen(place.pid);
+	block.seen = gadget_first_seen(place.pid);
 	bpf_get_current_comm(block.comm, sizeof(block.comm));
 	__builtin_memcpy(block.operation, call->operation, sizeof(block.operation));
 	if (bpf_map_update_elem(&gadget_walked, &place, &block, BPF_ANY))
 		gadget_count_map_full();
-}
-
-static __always_inline bool lives(const struct block *block, __u32 pid)
-{
-	const __u64 *first = bpf_map_lookup_elem(&seen, &pid);
-
-	return first && *first == block->seen;
 }
 
 /* Adds up one allocation. Deletes nothing, since what is deleted may lead the iterator astray. */
@@ -149,7 +121,7 @@ int sum_outstanding(struct bpf_iter__bpf_map_elem *context)
 		return 0;
 	pid = place->pid;
 	age = bpf_ktime_get_boot_ns() - block->since;
-	if (age < older_than * 1000000ULL || !lives(block, pid))
+	if (age < older_than * 1000000ULL || !gadget_lives(pid, block->seen))
 		return 0;
 	key.cgroup = block->cgroup;
 	key.pid = pid;
@@ -177,30 +149,13 @@ int forget_ended(struct bpf_iter__bpf_map_elem *context)
 	if (!found || !block)
 		return 0;
 	place = *found;
-	if (!lives(block, place.pid))
+	if (!gadget_lives(place.pid, block->seen))
 		bpf_map_delete_elem(&gadget_walked, &place);
 	return 0;
 }
 
-static __always_inline int memory_is_gone(struct task_struct *task)
+static __always_inline void gadget_thread_ends(void)
 {
-	__u32 pid = gadget_node_pid(task);
-
-	bpf_map_delete_elem(&seen, &pid);
-	return 0;
-}
-
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(exits, struct task_struct *task)
-{
-	/* Of a process's threads the last one. */
-	return BPF_CORE_READ(task, signal, live.counter) ? 0 : memory_is_gone(task);
-}
-
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(executes, struct task_struct *task)
-{
-	return memory_is_gone(task);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -31,7 +31,7 @@ class Stage(Protocol):
         ...
 
 
-_MODULES = {"dns": "dns", "http": "http", "sni": "sni", "tty": "tty"}
+_MODULES = {"deadlock": "deadlock", "dns": "dns", "http": "http", "sni": "sni", "tty": "tty"}
 
 
 def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:

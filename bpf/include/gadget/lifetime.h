@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What is kept of a process's memory ends with it: gadget_first_seen(pid) tells the processes apart that bear one
+ * number after the other, and the programs that one process runs. A gadget that includes this lists the programs
+ * `exits` and `executes`, and defines gadget_thread_ends(), which is called for each thread.
+ *
+ * The trap: what was kept does not go away by itself; it must bear what gadget_first_seen() said and be compared.
+ */
+#pragma once
+
+#include <gadget/output.h>
+#include <gadget/task.h>
+
+#define GADGET_LIVING 16384
+
+/* When the processes that live were first seen, by their number on the node. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, GADGET_LIVING);
+	__type(key, __u32);
+	__type(value, __u64);
+} gadget_living SEC(".maps");
+
+static __always_inline void gadget_thread_ends(void);
+
+static __always_inline __u64 gadget_first_seen(__u32 pid)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	const __u64 *found = bpf_map_lookup_elem(&gadget_living, &pid);
+
+	if (found)
+		return *found;
+	if (!bpf_map_update_elem(&gadget_living, &pid, &now, BPF_NOEXIST))
+		return now;
+	found = bpf_map_lookup_elem(&gadget_living, &pid);
+	if (!found)
+		gadget_count_map_full();
+	return found ? *found : now;
+}
+
+/* Whether that process still runs the program that it ran then. */
+static __always_inline bool gadget_lives(__u32 pid, __u64 first_seen)
+{
+	const __u64 *found = bpf_map_lookup_elem(&gadget_living, &pid);
+
+	return found && *found == first_seen;
+}
+
+static __always_inline int gadget_memory_is_gone(struct task_struct *task)
+{
+	__u32 pid = gadget_node_pid(task);
+
+	bpf_map_delete_elem(&gadget_living, &pid);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(exits, struct task_struct *task)
+{
+	gadget_thread_ends();
+	/* Of a process's threads the last one. */
+	return BPF_CORE_READ(task, signal, live.counter) ? 0 : gadget_memory_is_gone(task);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(executes, struct task_struct *task)
+{
+	return gadget_memory_is_gone(task);
+}
