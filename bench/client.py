@@ -81,7 +81,7 @@ def main(events: int) -> None:
         for payload in data:
             batch = decode(OPEN, "node-1", memoryview(payload)[24:])
             batch.owners = identity.lookup(batch.cgroups())
-            total += len(expression.select(batch.select(batch.owners.wanted(wanted))))
+            total += len(expression.select(batch.select(batch.owners.judged(wanted.wanted) > 0)))
         return total
 
     def write(format: str) -> Callable[[], int]:

@@ -20,6 +20,8 @@ from kubectl_gadget.agent.watcher import Watcher
 
 _VERDICTS = 65536
 _MOST_UNSENT = 10_000
+_MOST_UNSENT_CGROUPS = 100_000
+"""Containers make as many as they like, and a client that is stopped takes none."""
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait before each new attempt to name a container."""
 
@@ -110,7 +112,7 @@ class Containers:
 
     def drain(self) -> bool:
         """Takes in what happened. True when nothing older than this call is missing."""
-        if len(self._new_containers) > _MOST_UNSENT:
+        if len(self._new_containers) > _MOST_UNSENT or len(self._new_cgroups) > _MOST_UNSENT_CGROUPS:
             return False  # nobody reads: the ring fills up instead, and the tree is walked again afterwards
         settled = self._watcher.settle()
         for change in self._watcher.read():

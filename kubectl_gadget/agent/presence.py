@@ -16,7 +16,7 @@ def announce(path: str = PATH) -> int | None:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
-    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    fcntl.flock(fd, fcntl.LOCK_SH)  # sessions() may hold it for a moment
     os.utime(fd)
     return fd
 

@@ -5,6 +5,7 @@ this keeps them for one node and answers for whole columns. The trap: a containe
 some minutes, since events that name it may still be on their way.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,9 @@ def owner_source(field: str) -> tuple[str, str] | None:
 
 KEEP_SECONDS = 300.0
 """How long a removed container stays known."""
+_MOST_REMOVED = 65_536
+"""Removed cgroups that are kept, however short ago they were removed."""
+_MOST_INDEXED = 4096
 
 
 @dataclass(frozen=True)
@@ -123,14 +127,19 @@ def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
 
 
 class Identity:
-    """The containers of one node. Times are seconds of any monotonic clock."""
+    """The containers of one node. Times are seconds of any monotonic clock.
+
+    A container may make ten thousand cgroups, and make and remove some all the time. So nothing here costs more than
+    the cgroups that a frame tells, or that rows name.
+    """
 
     def __init__(self, node: str) -> None:
         self.node = node
         self._containers: dict[str, Container] = {}
         self._owners: dict[int, str | None] = {}
-        self._removed: dict[int, float] = {}
-        self._index: tuple[npt.NDArray[np.uint64], Codes, list[Container]] | None = None
+        self._uses: Counter[str] = Counter()
+        self._removed: dict[int, float] = {}  # the longest ago first
+        self._forget_index()
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -139,56 +148,93 @@ class Identity:
         """Takes one CONTAINERS frame. Raises KeyError, TypeError or ValueError when it is not one."""
         for item in payload.get("containers") or ():
             self._containers[item["id"]] = _container(item)
+            self._forget_index()
         for key, container_id in (payload.get("cgroups") or {}).items():
-            cgroup = int(key)
-            self._owners[cgroup] = container_id
-            self._removed.pop(cgroup, None)
+            self._own(int(key), container_id)
         for cgroup in payload.get("removed") or ():
             if cgroup in self._owners:
+                self._removed.pop(cgroup, None)
                 self._removed[cgroup] = now
         self.expire(now)
-        self._index = None
 
     def expire(self, now: float) -> None:
-        """Forgets what was removed more than KEEP_SECONDS ago."""
-        gone = [cgroup for cgroup, since in self._removed.items() if now - since > KEEP_SECONDS]
-        if not gone:
-            return
-        for cgroup in gone:
+        """Forgets what was removed more than KEEP_SECONDS ago, or very many before."""
+        while self._removed:
+            cgroup, since = next(iter(self._removed.items()))
+            if now - since <= KEEP_SECONDS and len(self._removed) <= _MOST_REMOVED:
+                return
             del self._removed[cgroup]
-            self._owners.pop(cgroup, None)
-        in_use = set(self._owners.values())
-        self._containers = {key: value for key, value in self._containers.items() if key in in_use}
-        self._index = None
+            id = self._disown(cgroup)
+            if id is not None and not self._uses[id]:
+                del self._uses[id]
+                self._containers.pop(id, None)
 
     def lookup(self, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
         """Who owns each row's cgroup. Code 0 is UNKNOWN."""
-        known, codes, containers = self._index or self._make_index()
-        if len(known) == 0 or len(cgroups) == 0:
-            return Owners(np.zeros(len(cgroups), np.intp), containers)
         ids = cgroups.astype(np.uint64, copy=False)
-        places = np.searchsorted(known, ids)
-        np.minimum(places, len(known) - 1, out=places)
-        return Owners(np.where(known[places] == ids, codes[places], 0), containers)
+        codes = self._indexed(ids)
+        if (missing := codes < 0).any():
+            if len(self._codes) > _MOST_INDEXED:
+                self._forget_index()
+                missing[:] = True
+            if self._learn(ids[missing]):
+                codes = self._indexed(ids)
+        return Owners(np.maximum(codes, 0), self._indexed_containers)
 
     def containers(self) -> list[Container]:
         """All containers that are known now, removed ones too."""
-        return (self._index or self._make_index())[2][1:]
+        found = [HOST if id is None else self._containers.get(id, UNKNOWN) for id in {*self._owners.values()}]
+        return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
-    def _make_index(self) -> tuple[npt.NDArray[np.uint64], Codes, list[Container]]:
-        containers = [UNKNOWN]
-        numbers = {UNKNOWN: 0}
-        cgroups = sorted(self._owners)
-        codes = np.zeros(len(cgroups), np.intp)
-        for place, cgroup in enumerate(cgroups):
-            owner = self._owners[cgroup]
-            container = HOST if owner is None else self._containers.get(owner, UNKNOWN)
+    def _own(self, cgroup: int, container_id: str | None) -> None:
+        self._disown(cgroup)
+        self._removed.pop(cgroup, None)
+        self._owners[cgroup] = container_id
+        if container_id is not None:
+            self._uses[container_id] += 1
+
+    def _disown(self, cgroup: int) -> str | None:
+        """The container that had it."""
+        if cgroup in self._codes:
+            self._forget_index()
+        id = self._owners.pop(cgroup, None)
+        if id is not None:
+            self._uses[id] -= 1
+        return id
+
+    def _forget_index(self) -> None:
+        """The index has the cgroups that rows have named; of most cgroups there is never a row."""
+        self._codes: dict[int, int] = {}
+        self._indexed_containers = [UNKNOWN]
+        self._index = (np.zeros(0, np.uint64), np.zeros(0, np.intp))
+
+    def _indexed(self, ids: npt.NDArray[np.uint64]) -> Codes:
+        """The codes of these cgroups; -1 where the index has none."""
+        known, codes = self._index
+        if not len(known):
+            return np.full(len(ids), -1, np.intp)
+        places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        return np.where(known[places] == ids, codes[places], -1)
+
+    def _learn(self, ids: npt.NDArray[np.uint64]) -> bool:
+        """Adds cgroups to the index. False when none of them is known."""
+        before = len(self._codes)
+        numbers = {container: number for number, container in enumerate(self._indexed_containers)}
+        for cgroup in np.unique(ids).tolist():
+            if cgroup not in self._owners:
+                continue
+            id = self._owners[cgroup]
+            container = HOST if id is None else self._containers.get(id, UNKNOWN)
             if container not in numbers:
-                numbers[container] = len(containers)
-                containers.append(container)
-            codes[place] = numbers[container]
-        self._index = (np.array(cgroups, np.uint64), codes, containers)
-        return self._index
+                numbers[container] = len(self._indexed_containers)
+                self._indexed_containers.append(container)
+            self._codes[cgroup] = numbers[container]
+        if len(self._codes) == before:
+            return False
+        known = sorted(self._codes)
+        codes = np.fromiter(map(self._codes.__getitem__, known), np.intp, len(known))
+        self._index = (np.array(known, np.uint64), codes)
+        return True
 
 
 def _container(item: Mapping[str, Any]) -> Container:

@@ -4,7 +4,6 @@ The trap: a map is drawn at the end (and, with an interval, in between), also wh
 """
 
 import csv
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
@@ -16,8 +15,9 @@ from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.records import MEMBERS, hubble, record
 from kubectl_gadget.flows.table import COLUMNS, FlowTable
-from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
+from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.table import TableSink
@@ -130,9 +130,9 @@ def _writer(
         case "table" | "wide":
             return _table(name, options, stream, terminal, color)
         case "json":
-            return each(lambda event: json.dumps(record(event), ensure_ascii=False))
+            return each(lambda event: json_line(record(event)))
         case "jsonpb":
-            return each(lambda event: json.dumps(hubble(event), ensure_ascii=False))
+            return each(lambda event: json_line(hubble(event)))
         case "compact":
             return each(lines.compact)
         case "dict":
@@ -140,7 +140,7 @@ def _writer(
         case "yaml":
             return each(_yaml())
         case "csv":
-            return _csv(stream, header=not options.no_headers)
+            return _csv(stream, header=not options.no_headers, escaped=terminal is not None)
         case "name":
             return _names(stream)
         case "jsonpath":
@@ -174,13 +174,14 @@ def _yaml() -> Callable[[FlowEvent], str]:
     import yaml
 
     def text(event: FlowEvent) -> str:
-        found: str = yaml.safe_dump(record(event), sort_keys=False, allow_unicode=True, width=1 << 30)
+        made = record(event)
+        found: str = yaml.safe_dump(made, sort_keys=False, allow_unicode=is_printable(made), width=1 << 30)
         return "---\n" + found.rstrip("\n")
 
     return text
 
 
-def _csv(stream: TextIO, header: bool) -> Write:
+def _csv(stream: TextIO, header: bool, escaped: bool) -> Write:
     """The members of JSON; those of an end are `source.pod` and so on."""
     writer = csv.writer(stream, lineterminator="\n")
     begun = not header
@@ -188,7 +189,7 @@ def _csv(stream: TextIO, header: bool) -> Write:
     def write(events: Sequence[FlowEvent]) -> None:
         nonlocal begun
         for event in events:
-            flat = _flat(record(event))
+            flat = _flat(record(event), escaped)
             if not begun:
                 writer.writerow(flat)
                 begun = True
@@ -197,18 +198,14 @@ def _csv(stream: TextIO, header: bool) -> Write:
     return write
 
 
-def _flat(found: dict[str, Any]) -> dict[str, Any]:
+def _flat(found: dict[str, Any], escaped: bool) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in found.items():
         if name in ("source", "destination"):
-            flat |= {f"{name}.{inner}": _cell(part) for inner, part in value.items()}
+            flat |= {f"{name}.{inner}": csv_cell(part, escaped) for inner, part in value.items()}
         else:
-            flat[name] = _cell(value)
+            flat[name] = csv_cell(value, escaped)
     return flat
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else value
 
 
 def _names(stream: TextIO) -> Write:

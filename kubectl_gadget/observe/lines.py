@@ -127,8 +127,8 @@ def _file_extra(told: Told) -> str:
 _EXTRAS: dict[str, Callable[[Told], str]] = {
     "pid": lambda told: f"pid={told.process.id.pid}",
     "parent": lambda told: f"parent={told.process.parent_id.pid if told.process.parent_id else '-'}",
-    "node": lambda told: f"node={told.node}",
-    "container": lambda told: f"container={told.container.container or '-'}",
+    "node": lambda told: f"node={_word(told.node)}",
+    "container": lambda told: f"container={_word(told.container.container) or '-'}",
     "uid": lambda told: f"uid={told.described.credentials.uid}" if told.described else "",
     "policy": _policy_extra,
     "exec-id": lambda told: f"exec-id={told.process.id.text(told.node)}",

@@ -19,10 +19,13 @@ from kubectl_gadget.observe.happening import PolicyEvent, ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import Told
+from kubectl_gadget.output.escape import escape
 
 MOST_ACTIONS = 1000
 """Of one process."""
 MOST_PROCESSES = 20_000
+_DEEPEST = 3 * 64
+"""Characters in front of a line; what lies deeper stands there as well."""
 
 Key = tuple[str, ExecId]
 
@@ -62,30 +65,33 @@ class Tree:
             return
         text = action(told)
         if isinstance(happening, PolicyEvent) and happening.policy:
-            text += f" ({happening.policy})"
+            text += f" ({escape(happening.policy)})"
         self._act(branch, text)
 
     def lines(self) -> Iterator[str]:
         """The whole tree, a line each."""
         for place in sorted(self._roots):
             yield place
-            yield from _draw(self._roots[place], "")
+            yield from _draw(self._roots[place])
         if self._left_out:
             yield f"{self._left_out:,} events of further processes are left out"
 
     def _branch(self, process: Process) -> Branch | None:
-        key = (process.node, process.id)
-        found = self._branches.get(key)
-        if found is not None:
-            return found
-        if len(self._branches) >= MOST_PROCESSES:
+        """Its branch, with those of all above it. Not recursive: containers fork as deep as they like."""
+        missing: list[Process] = []
+        above: Process | None = process
+        while above is not None and (above.node, above.id) not in self._branches:
+            missing.append(above)
+            above = above.parent
+        if len(self._branches) + len(missing) > MOST_PROCESSES:
             return None
-        branch = self._branches[key] = Branch(process, process.id.pid)
-        parent = process.parent and self._branch(process.parent)
-        same_place = parent and parent.process.container == process.container
-        siblings = parent.children if parent and same_place else self._roots.setdefault(_place(process), [])
-        siblings.append(branch)
-        return branch
+        for new in reversed(missing):
+            branch = self._branches[new.node, new.id] = Branch(new, new.id.pid)
+            parent = new.parent and self._branches[new.parent.node, new.parent.id]
+            same_place = parent and parent.process.container == new.container
+            siblings = parent.children if parent and same_place else self._roots.setdefault(_place(new), [])
+            siblings.append(branch)
+        return self._branches[process.node, process.id]
 
     @staticmethod
     def _act(branch: Branch, text: str) -> None:
@@ -101,20 +107,26 @@ class Tree:
 def _place(process: Process) -> str:
     container = process.container
     if not container.pod:
-        return process.node
-    return f"{container.namespace}/{container.pod} {container.container} on {process.node}"
+        return escape(process.node)
+    return escape(f"{container.namespace}/{container.pod} {container.container} on {process.node}")
 
 
-def _draw(branches: Sequence[Branch], margin: str) -> Iterator[str]:
-    for number, branch in enumerate(branches):
-        is_last = number == len(branches) - 1
+def _draw(branches: Sequence[Branch], margin: str = "") -> Iterator[str]:
+    waiting = _level(branches, margin)
+    while waiting:
+        branch, margin, is_last = waiting.pop()
         yield f"{margin}{'└─' if is_last else '├─'} {_head(branch)}"
-        below = margin + ("   " if is_last else "│  ")
+        below = margin + ("   " if is_last else "│  ") if len(margin) < _DEEPEST else margin
         items = _actions(branch)
         for position, text in enumerate(items):
             ends = position == len(items) - 1 and not branch.children
             yield f"{below}{'└─' if ends else '├─'} {text}"
-        yield from _draw(branch.children, below)
+        waiting += _level(branch.children, below)
+
+
+def _level(branches: Sequence[Branch], margin: str) -> list[tuple[Branch, str, bool]]:
+    """What is to be drawn next, the first one last."""
+    return [(branch, margin, branch is branches[-1]) for branch in reversed(branches)]
 
 
 def _head(branch: Branch) -> str:

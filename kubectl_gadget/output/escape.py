@@ -5,7 +5,9 @@ escape: `\\n`, `\\x1b`, `\\u202e`, and `\\xff` for a byte that is not UTF-8. The
 there stays as it is, since systemd puts `\\x2d` into the names of real files; for exact text there is JSON.
 """
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -18,6 +20,21 @@ def escape(text: str) -> str:
 def escape_all(texts: Sequence[str]) -> Sequence[str]:
     """Many texts; all of them are looked at in one go, since most columns have nothing to escape."""
     return texts if "".join(texts).isprintable() else list(map(escape, texts))
+
+
+def json_line(value: Any, separators: tuple[str, str] | None = None) -> str:
+    """The value as JSON on one line, exact and safe to print: what is not printable is written as `\\u202e`."""
+    text = json.dumps(value, ensure_ascii=False, separators=separators)
+    return text if text.isprintable() else json.dumps(value, separators=separators)
+
+
+def is_printable(value: Any) -> bool:
+    """Whether all texts in lists, objects and their keys can be printed as they are."""
+    if isinstance(value, str):
+        return value.isprintable()
+    if isinstance(value, dict):
+        return all(map(is_printable, value)) and all(map(is_printable, value.values()))
+    return not isinstance(value, list) or all(map(is_printable, value))
 
 
 def _escape_character(character: str) -> str:

@@ -113,7 +113,7 @@ def _printing_sink(
     if format == "yaml":
         return YamlSink(stream, MemberRows(chosen, several))
     if format == "csv":
-        return CsvSink(stream, gadgets, chosen, header=not options.no_headers)
+        return CsvSink(stream, gadgets, chosen, header=not options.no_headers, escaped=terminal is not None)
     if format == "name":
         return NameSink(stream)
     if format == "folded":

@@ -5,12 +5,12 @@ beside it has the exact bytes in base64 (docs/design.md).
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.columns import EVENT, member_names
 from kubectl_gadget.views.rows import MemberRows
@@ -51,7 +51,7 @@ class YamlSink(Sink):
                 record,
                 Dumper=self._dumper,
                 sort_keys=False,
-                allow_unicode=True,
+                allow_unicode=is_printable(record),
                 width=1 << 30,
                 default_flow_style=False,
             )
@@ -65,10 +65,19 @@ class YamlSink(Sink):
 
 
 class CsvSink(Sink):
-    """CSV of RFC 4180, but lines end with a newline alone. Columns are the members of JSON, optional ones too."""
+    """CSV of RFC 4180, but lines end with a newline alone. Columns are the members of JSON, optional ones too.
+
+    CSV has no escapes of its own, so it is exact in a file or a pipe only; `escaped` is for a terminal.
+    """
 
     def __init__(
-        self, stream: TextIO, gadgets: Sequence[Gadget], columns: Sequence[str], *, header: bool = True
+        self,
+        stream: TextIO,
+        gadgets: Sequence[Gadget],
+        columns: Sequence[str],
+        *,
+        header: bool = True,
+        escaped: bool = False,
     ) -> None:
         self._stream = stream
         self._members = MemberRows(columns, event=len(gadgets) > 1)
@@ -76,6 +85,7 @@ class CsvSink(Sink):
         self._names = ([EVENT] if len(gadgets) > 1 else []) + list(dict.fromkeys(names))
         self._writer = csv.writer(stream, lineterminator="\n")
         self._header = header
+        self._escaped = escaped
 
     def start(self) -> None:
         if self._header:
@@ -85,7 +95,8 @@ class CsvSink(Sink):
     def write_chunk(self, rows: Rows) -> None:
         self.start()
         self._writer.writerows(
-            [_cell(record.get(name)) for name in self._names] for record in self._members.records(rows)
+            [csv_cell(record.get(name), self._escaped) for name in self._names]
+            for record in self._members.records(rows)
         )
 
     def flush(self) -> None:
@@ -96,6 +107,8 @@ class CsvSink(Sink):
         self.flush()
 
 
-def _cell(value: Any) -> Any:
-    """Lists and truth values as JSON writes them; null is empty."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list) else value
+def csv_cell(value: Any, escaped: bool) -> Any:
+    """Lists, objects and truth values as JSON writes them; null is empty."""
+    if escaped and isinstance(value, str):
+        return escape(value)
+    return json_line(value) if isinstance(value, bool | list | dict) else value

@@ -184,7 +184,7 @@ class Pipeline:
             self._emit_all(lambda: self._merge.release(time.monotonic_ns()))
             if not items:
                 self._report_filter_errors()
-        self._decide_late()
+        self._decide_late(at_end=True)
         self._emit_all(self._merge.flush)
         if self._started:
             self._sink.close()
@@ -305,10 +305,10 @@ class Pipeline:
         verdict = self._wants(container.pod_uid)
         return _UNJUDGED if verdict is None else _WANTED if verdict else _UNWANTED
 
-    def _decide_late(self) -> None:
+    def _decide_late(self, at_end: bool = False) -> None:
         undecided, self._undecided = self._undecided, []
         for batch, deadline in undecided:
-            self._decide(batch, deadline)
+            self._decide(batch, 0.0 if at_end else deadline)
 
     def _emit_all(self, take: Callable[[], Rows]) -> None:
         while (rows := take()) is not NO_ROWS:

@@ -13,6 +13,9 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.members import owner_texts
 from kubectl_gadget.events.rows import Rows
 
+_DEEPEST = 2 * 64
+"""Characters in front of a name. Containers fork as deep as they like; what lies deeper stands there as well."""
+
 
 def as_tree(rows: Rows, lines: bool) -> Rows:
     """The rows in the order of the tree, children in the order of the rows. `lines`: `comm` has lines in front."""
@@ -49,8 +52,9 @@ def _walk(children: dict[Any, list[int]], keys: list[Any]) -> Iterator[tuple[int
         row, own, below = waiting.pop()
         yield row, own
         found = children.pop(keys[row], [])
+        deeper = len(below) < _DEEPEST
         waiting += [
-            (child, below + ("└─" if last else "├─"), below + ("  " if last else "│ "))
+            (child, below + ("└─" if last else "├─"), below + ("  " if last else "│ ") if deeper else below)
             for child, last in reversed([(child, child == found[-1]) for child in found])
         ]
 

@@ -48,6 +48,33 @@ def test_a_cgroup_that_comes_back_is_not_forgotten() -> None:
     assert pods(identity, 7) == ["xwing"]
 
 
+def test_a_container_is_forgotten_with_its_last_cgroup() -> None:
+    identity = known()
+    identity.apply({"removed": [7, 8], "cgroups": {"7": "c1"}}, 10.0)
+    identity.apply({"removed": [7]}, 11.0)
+    identity.expire(12.0 + KEEP_SECONDS)
+    assert {container.kind for container in identity.containers()} == {"sandbox", "host"}
+    identity.apply({"cgroups": {"11": "c1"}}, 1e6)
+    assert pods(identity, 11) == ["unknown"]
+
+
+def test_a_cgroup_that_changes_hands_belongs_to_its_new_owner() -> None:
+    identity = known()
+    assert pods(identity, 7, 10) == ["xwing", "host"]
+    identity.apply({"cgroups": {"7": None, "10": "c1"}}, 0.0)
+    assert pods(identity, 7, 10) == ["host", "xwing"]
+
+
+def test_a_container_that_makes_and_removes_cgroups_without_end_does_not_fill_the_memory() -> None:
+    identity = known()
+    for first in range(100, 200_100, 1000):
+        made = range(first, first + 1000)
+        identity.apply({"cgroups": dict.fromkeys(map(str, made), "c1"), "removed": list(made)}, 1.0)
+        assert pods(identity, first, 7) == ["xwing", "xwing"]
+    assert len(identity) < 70_000
+    assert pods(identity, 200_099, 100, 8, 9, 10) == ["xwing", "unknown", "xwing", "xwing", "host"]
+
+
 def test_a_containers_name_may_come_after_its_cgroup() -> None:
     identity = Identity("node-1")
     identity.apply({"cgroups": {"7": "c1"}}, 0.0)

@@ -48,3 +48,17 @@ def test_processes_are_bounded_and_what_is_left_out_is_said() -> None:
         tree.MOST_PROCESSES = most
     assert list(drawn.lines())[-1] == "3 events of further processes are left out"
     assert life.table.find(SHELL) is None
+
+
+def test_a_container_that_forks_very_deep_does_not_break_the_tree() -> None:
+    life, drawn = Life(), Tree()
+    above = SHELL
+    life.apply(event("running", SHELL, exe="/bin/sh", args=("sh",)))
+    for number in range(3000):
+        forked, program = ExecId(2000 + 2 * number, 100 + number), ExecId(2001 + 2 * number, 100 + number)
+        life.apply(event("fork", forked, above, exe="/bin/sh"))
+        drawn.add(life.told(executed(program, "/bin/sh", parent=above)))
+        above = program
+    lines = list(drawn.lines())
+    assert len(lines) == 1 + 1 + 3000
+    assert max(map(len, lines)) < 300

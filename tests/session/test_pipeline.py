@@ -162,6 +162,14 @@ async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
     assert pipeline.unattributed == 0
 
 
+async def test_rows_of_a_pod_that_nobody_has_judged_at_the_end_are_counted() -> None:
+    bench = Bench(wants=lambda _: None)
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11), record(cgroup=12)))
+    assert bench.finish() == []
+    assert bench.pipeline.unattributed == 2
+
+
 async def test_filter_decides_which_rows_are_shown_and_counted() -> None:
     bench = Bench(Conditions(filter=compiled('path.startsWith("/etc")')))
     await bench.attach("n1")

@@ -1,0 +1,1 @@
+"""What survives: churn, loss at full speed, faults, hostile containers, bad input (docs/reliability.md)."""
