@@ -102,7 +102,10 @@ def counted(name: str) -> str:
 def main() -> None:
     """Checks the gadgets that are named, or all."""
     containers = Containers()
-    found = {name: check(name, containers) for name in sys.argv[1:] or [entry.name for entry in load_index()]}
+    found = {}
+    for name in sys.argv[1:] or [entry.name for entry in load_index()]:
+        found[name] = check(name, containers)
+        sys.stderr.write(f"{name}: {found[name].get('refused') or found[name]['count']}\n")
     containers.close()
     json.dump({"release": os.uname().release, "gadgets": found}, sys.stdout)
     sys.stdout.write("\n")

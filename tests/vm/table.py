@@ -25,11 +25,7 @@ def check(kernel: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "tests.vm.check"]
         text = subprocess.run(command, cwd=machine.PROJECT, stdout=subprocess.PIPE, text=True, check=True).stdout
     else:
-        run = machine.run(
-            f"{CHECK} >/tmp/found 2>/tmp/errors\ncat /tmp/found >/dev/ttyS1\ncat /tmp/errors",
-            SECONDS,
-            kernels.kernel(kernel),
-        )
+        run = machine.run(f"{CHECK} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, kernels.kernel(kernel))
         text = run.result
         sys.stderr.write(run.console)
     found: dict[str, Any] = json.loads(text)
