@@ -10,6 +10,7 @@
 #include <linux/errno.h>
 
 #include <gadget/address.h>
+#include <gadget/ends.h>
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
@@ -122,6 +123,8 @@ static __always_inline void note_resident(struct task_struct *task, const struct
 
 static __always_inline bool wanted(const struct snapshot_socket *row)
 {
+	if (!gadget_wanted_addresses(row->local, row->remote))
+		return false;
 	if (filter_port && row->local_port != filter_port && row->remote_port != filter_port)
 		return false;
 	if (!filter_listening)

@@ -7,8 +7,10 @@
  * system calls of 32-bit programs.
  */
 #include <gadget/address.h>
+#include <gadget/ends.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/socket_file.h>
 #include <gadget/syscall.h>
 #include <kernel/net_device.h>
@@ -73,7 +75,6 @@ struct trace_bind {
 
 GADGET_RECORD(trace_bind);
 
-const volatile bool filter_failed = false;
 /* Asked for or given. 0: any. */
 const volatile __u16 filter_port = 0;
 
@@ -113,6 +114,8 @@ static __always_inline void send(struct trace_bind *bind, struct sock *sk, long 
 		if (BPF_CORE_READ(sk, sk_type) != SOCK_RAW)
 			bind->port = gadget_local_port(sk);
 	}
+	if (!gadget_wanted_addresses(bind->address, bind->address))
+		return;
 	if (filter_port && bind->port != filter_port && bind->asked_port != filter_port)
 		return;
 	bind->protocol = BPF_CORE_READ(sk, sk_protocol);
@@ -139,7 +142,7 @@ int bind_exit(struct trace_event_raw_sys_exit *ctx)
 	struct trace_bind bind;
 	struct sock *sk;
 
-	if (filter_failed && !result)
+	if (!gadget_wanted_result(result))
 		return 0;
 	sk = gadget_socket_of_fd(fd);
 	if (!is_inet(sk) || !gadget_begin(&bind.record))
@@ -160,7 +163,7 @@ int BPF_PROG(bind_of_uring, struct socket *socket, void *address, int length, in
 	struct sock *sk;
 
 	/* The system call tells more: the descriptor. */
-	if (gadget_syscall_number(gadget_registers(gadget_task())) == BIND || (filter_failed && !result))
+	if (gadget_syscall_number(gadget_registers(gadget_task())) == BIND || !gadget_wanted_result(result))
 		return 0;
 	sk = BPF_CORE_READ(socket, sk);
 	if (!is_inet(sk) || !gadget_begin(&bind.record))

@@ -8,6 +8,7 @@
 #include <gadget/output.h>
 #include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/bpf.h>
@@ -37,7 +38,6 @@ GADGET_RECORD(trace_bpf);
 
 #define BPF_BYTES GADGET_ROOM(sizeof(struct trace_bpf) + GADGET_PATH_BYTES)
 
-const volatile bool filter_failed = false;
 const volatile bool every_command = false;
 
 /* What bpf(2) takes. How the caller wrote it: the layout is the ABI's, without CO-RE. */
@@ -150,7 +150,7 @@ GADGET_ON_EXIT(bpf)
 	struct gadget_writer writer;
 	struct trace_bpf *bpf;
 
-	if ((filter_failed && result >= 0) || !is_of_interest(command))
+	if ((!gadget_wanted_result(result)) || !is_of_interest(command))
 		return 0;
 	bpf = gadget_scratch(&bpf_scratch);
 	if (!bpf || !gadget_begin(&bpf->record))

@@ -7,6 +7,7 @@
  * answers, and what goes by TLS, HTTPS or QUIC.
  */
 #include <gadget/packet.h>
+#include <gadget/ends.h>
 
 typedef __u16 gadget_dns_type;
 /* -1: there was no answer. -2: it is no DNS message. */
@@ -54,7 +55,7 @@ static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *
 	if (!packet)
 		return GADGET_PASS;
 	offset = gadget_read_headers(skb, packet, outgoing);
-	if (!offset || !gadget_has_port(packet, filter_port))
+	if (!offset || !gadget_has_port(packet, filter_port) || !gadget_wanted_addresses(packet->local, packet->remote))
 		return GADGET_PASS;
 	if (!packet->payload_bytes && !(packet->flags & GADGET_TCP_SYN))
 		return GADGET_PASS;

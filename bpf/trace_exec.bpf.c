@@ -8,6 +8,7 @@
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/tracepoint.h>
@@ -35,8 +36,6 @@ GADGET_RECORD(trace_exec);
 /* Path, arguments, exe and cwd. */
 #define EXEC_BYTES GADGET_ROOM(sizeof(struct trace_exec) + GADGET_PATH_BYTES + ARGUMENT_BYTES + 2 * GADGET_PATH_BYTES)
 
-const volatile bool filter_failed = false;
-
 GADGET_SCRATCH(exec_scratch, EXEC_BYTES);
 GADGET_SCRATCH(failed_scratch, EXEC_BYTES);
 
@@ -49,7 +48,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	struct file *file;
 	__u64 start;
 
-	if (filter_failed)
+	if (filter_failed || filter_errno)
 		return 0;
 	exec = gadget_scratch(&exec_scratch);
 	if (!exec || !gadget_begin(&exec->record))
@@ -146,7 +145,7 @@ int execve_failed(struct trace_event_raw_sys_exit *ctx)
 	struct pt_regs *registers = gadget_registers(gadget_task());
 	long result = gadget_result(ctx);
 
-	if (result >= 0)
+	if (result >= 0 || !gadget_wanted_result(result))
 		return 0;
 	return failed(result, (void *)gadget_argument(registers, 0), (void *)gadget_argument(registers, 1));
 }
@@ -157,7 +156,7 @@ int execveat_failed(struct trace_event_raw_sys_exit *ctx)
 	struct pt_regs *registers = gadget_registers(gadget_task());
 	long result = gadget_result(ctx);
 
-	if (result >= 0)
+	if (result >= 0 || !gadget_wanted_result(result))
 		return 0;
 	return failed(result, (void *)gadget_argument(registers, 1), (void *)gadget_argument(registers, 2));
 }

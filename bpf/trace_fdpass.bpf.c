@@ -14,6 +14,7 @@
 #include <gadget/path.h>
 #include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/socket_file.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
@@ -65,8 +66,6 @@ struct trace_fdpass {
 GADGET_RECORD(trace_fdpass);
 
 #define FDPASS_BYTES GADGET_ROOM(sizeof(struct trace_fdpass) + GADGET_PATH_BYTES + NAME_BYTES + 2)
-
-const volatile bool filter_failed = false;
 
 struct passed {
 	struct file *file;
@@ -307,7 +306,7 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 		return NULL;
 	if (phase == RECEIVED && !gadget_wanted_operation((const gadget_operation){"receive"}))
 		return NULL;
-	if (!message || (phase == RECEIVED && result < 0) || (phase != SENDING && filter_failed && result >= 0))
+	if (!message || (phase == RECEIVED && result < 0) || (phase != SENDING && !gadget_wanted_result(result)))
 		return NULL;
 	file = gadget_file_of(socket_fd);
 	socket = file ? gadget_socket_of_file(file) : NULL;

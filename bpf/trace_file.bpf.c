@@ -9,6 +9,7 @@
 #include <gadget/output.h>
 #include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 
@@ -39,7 +40,6 @@ GADGET_RECORD(trace_file);
 
 #define FILE_BYTES GADGET_ROOM(sizeof(struct trace_file) + 4 * (GADGET_PATH_BYTES + 2) + ATTRIBUTE_BYTES)
 
-const volatile bool filter_failed = false;
 /* Beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
 
@@ -55,7 +55,7 @@ static __always_inline bool begin(struct call *call, long result, const gadget_o
 {
 	struct trace_file *file;
 
-	if ((filter_failed && result >= 0) || !gadget_wanted_operation(operation))
+	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return false;
 	file = gadget_scratch(&file_scratch);
 	if (!file || !gadget_begin(&file->record))

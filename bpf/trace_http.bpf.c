@@ -8,6 +8,7 @@
  * for what is in the same packet as a head, and the first bytes of others.
  */
 #include <gadget/packet.h>
+#include <gadget/ends.h>
 
 typedef __u32 gadget_http_status;
 
@@ -100,7 +101,8 @@ static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *
 	if (!packet)
 		return GADGET_PASS;
 	offset = gadget_read_headers(skb, packet, outgoing);
-	if (!offset || packet->protocol != IPPROTO_TCP || !gadget_has_port(packet, filter_port))
+	if (!offset || packet->protocol != IPPROTO_TCP || !gadget_has_port(packet, filter_port) ||
+	    !gadget_wanted_addresses(packet->local, packet->remote))
 		return GADGET_PASS;
 	bytes = wanted_bytes(skb, packet, offset);
 	if (bytes >= 0 && gadget_begin_packet(skb, packet))

@@ -11,6 +11,7 @@
 #include <gadget/output.h>
 #include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/module.h>
@@ -38,8 +39,6 @@ GADGET_RECORD(trace_modules);
 #define MODULES_BYTES                                                                                                  \
 	GADGET_ROOM(sizeof(struct trace_modules) + MODULE_NAME_BYTES + PARAMETER_BYTES + GADGET_PATH_BYTES)
 
-const volatile bool filter_failed = false;
-
 struct name {
 	char text[MODULE_NAME_BYTES];
 };
@@ -65,7 +64,7 @@ static __always_inline bool begin(struct call *call, long result, const gadget_o
 {
 	struct trace_modules *module;
 
-	if ((filter_failed && result >= 0) || !gadget_wanted_operation(operation))
+	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return false;
 	module = gadget_scratch(&module_scratch);
 	if (!module || !gadget_begin(&module->record))

@@ -11,6 +11,7 @@
 #include <gadget/output.h>
 #include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/mount.h>
@@ -43,7 +44,6 @@ GADGET_RECORD(trace_mount);
 #define MOUNT_BYTES                                                                                                    \
 	GADGET_ROOM(sizeof(struct trace_mount) + 4 * (GADGET_PATH_BYTES + 2) + TYPE_BYTES + 2 * (OPTION_BYTES + 2))
 
-const volatile bool filter_failed = false;
 /* Beginning of the target as passed. Empty: any. */
 const volatile char filter_target[256] = "";
 const volatile __u64 filter_longer_ns = 0;
@@ -63,7 +63,7 @@ static __always_inline bool begin(struct call *call, long result)
 	gadget_duration latency = gadget_latency();
 	struct trace_mount *mount;
 
-	if (filter_failed && result >= 0)
+	if (!gadget_wanted_result(result))
 		return false;
 	if (filter_longer_ns && (latency == ~0ULL || latency < filter_longer_ns))
 		return false;

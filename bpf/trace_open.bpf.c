@@ -9,6 +9,7 @@
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/io_uring.h>
@@ -55,7 +56,6 @@ GADGET_RECORD(trace_open);
 /* Opens of io_uring that may be under way at the same time. */
 #define PENDING 4096
 
-const volatile bool filter_failed = false;
 /* Beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
 const volatile bool filter_write = false;
@@ -143,7 +143,7 @@ static __always_inline struct trace_open *begin_syscall(long result)
 {
 	struct trace_open *open;
 
-	if (filter_failed && result >= 0)
+	if (!gadget_wanted_result(result))
 		return NULL;
 	open = gadget_scratch(&syscall_scratch);
 	if (!open || !gadget_begin(&open->record))
@@ -290,7 +290,7 @@ static __always_inline int completed(struct io_kiocb *request, __s32 result)
 		return 0;
 	open = gadget_scratch(&complete_scratch);
 	length = done->length;
-	if (!open || length > sizeof(done->record) || (filter_failed && result >= 0))
+	if (!open || length > sizeof(done->record) || (!gadget_wanted_result(result)))
 		goto forget;
 	bpf_probe_read_kernel(open, length, done->record);
 	writer = gadget_write(open, length, OPEN_BYTES);

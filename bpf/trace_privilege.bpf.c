@@ -10,6 +10,7 @@
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/privilege.h>
@@ -41,7 +42,6 @@ struct trace_privilege {
 
 GADGET_RECORD(trace_privilege);
 
-const volatile bool filter_failed = false;
 const volatile bool filter_changed = false;
 
 /* What a thread has. */
@@ -97,7 +97,7 @@ static __always_inline struct trace_privilege *begin(long result, const gadget_o
 
 	if (kept)
 		bpf_map_delete_elem(&under_way, &thread);
-	if ((filter_failed && result >= 0) || !gadget_wanted_operation(operation))
+	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return NULL;
 	privilege = gadget_scratch(&privilege_scratch);
 	if (!privilege || !gadget_begin(&privilege->record))

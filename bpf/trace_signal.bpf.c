@@ -9,6 +9,7 @@
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/signal.h>
 #include <gadget/syscall.h>
 #include <kernel/tracepoint.h>
@@ -36,7 +37,6 @@ struct trace_signal {
 
 GADGET_RECORD(trace_signal);
 
-const volatile bool filter_failed = false;
 const volatile bool filter_kill_only = false;
 /* 0: any. */
 const volatile __u32 filter_signal = 0;
@@ -66,7 +66,7 @@ int BPF_PROG(generated, int number, struct kernel_siginfo *info, struct task_str
 	struct trace_signal *signal;
 	__s32 code = gadget_code_of_signal(info);
 
-	if (filter_failed || !is_wanted(number, code))
+	if (filter_failed || filter_errno || !is_wanted(number, code))
 		return 0;
 	if (filter_receiver_pid && gadget_node_pid(receiver) != filter_receiver_pid)
 		return 0;
@@ -97,7 +97,7 @@ static __always_inline int failed(long result, __s32 code, __s32 target, __u32 n
 {
 	struct trace_signal *signal;
 
-	if (result >= 0 || filter_receiver_pid || !is_wanted(number, code))
+	if (result >= 0 || !gadget_wanted_result(result) || filter_receiver_pid || !is_wanted(number, code))
 		return 0;
 	signal = gadget_scratch(&failed_scratch);
 	if (!signal || !gadget_begin(&signal->record))

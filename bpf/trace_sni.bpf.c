@@ -8,6 +8,7 @@
  * first byte is not the first one of a segment.
  */
 #include <gadget/packet.h>
+#include <gadget/ends.h>
 
 /* The highest version that the client offers, as TLS numbers it. */
 typedef __u16 gadget_tls_version;
@@ -123,7 +124,8 @@ static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *
 	if (!packet)
 		return GADGET_PASS;
 	offset = gadget_read_headers(skb, packet, outgoing);
-	if (!offset || !packet->payload_bytes || !gadget_has_port(packet, filter_port))
+	if (!offset || !packet->payload_bytes || !gadget_has_port(packet, filter_port) ||
+	    !gadget_wanted_addresses(packet->local, packet->remote))
 		return GADGET_PASS;
 	if (packet->protocol == IPPROTO_UDP)
 		wanted = opens_quic(skb, packet, offset) ? GADGET_PIECE_BYTES : 0;

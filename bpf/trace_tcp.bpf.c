@@ -13,8 +13,10 @@
 #include <linux/errno.h>
 
 #include <gadget/address.h>
+#include <gadget/ends.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/socket_owner.h>
 #include <gadget/syscall.h>
 #include <kernel/iterator.h>
@@ -101,7 +103,6 @@ struct trace_tcp {
 
 GADGET_RECORD(trace_tcp);
 
-const volatile bool filter_failed = false;
 /* If any of them is set, only those. */
 const volatile bool filter_connect = false;
 const volatile bool filter_accept = false;
@@ -165,7 +166,9 @@ static __always_inline void set_processes(struct trace_tcp *tcp, const struct ga
 
 static __always_inline void send(struct trace_tcp *tcp)
 {
-	if ((filter_failed && !tcp->errno) || !wanted(tcp->operation))
+	if (!gadget_wanted_result(-tcp->errno) || !wanted(tcp->operation))
+		return;
+	if (!gadget_wanted_addresses(tcp->local, tcp->remote))
 		return;
 	if (filter_port && tcp->local_port != filter_port && tcp->remote_port != filter_port)
 		return;

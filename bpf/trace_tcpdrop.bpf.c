@@ -11,6 +11,7 @@
 #include <linux/tcp.h>
 
 #include <gadget/address.h>
+#include <gadget/ends.h>
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
 #include <kernel/sk_buff.h>
@@ -260,6 +261,8 @@ int dropped(__u64 *ctx)
 		return 0;
 	drop = gadget_scratch(&drop_scratch);
 	if (!drop || !read_headers(drop, skb))
+		return 0;
+	if (!gadget_wanted_addresses(drop->source, drop->destination))
 		return 0;
 	if (filter_port && drop->source_port != filter_port && drop->destination_port != filter_port)
 		return 0;

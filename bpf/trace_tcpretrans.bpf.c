@@ -6,6 +6,7 @@
  * yet. Both run in timers and interrupts, so who owns the socket is remembered before (gadget/packet_owner.h).
  */
 #include <gadget/address.h>
+#include <gadget/ends.h>
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
 #include <kernel/sk_buff.h>
@@ -73,6 +74,8 @@ static __always_inline void send(struct trace_tcpretrans *segment, void *context
 {
 	struct gadget_writer writer = gadget_write(segment, sizeof(*segment), RECORD_BYTES);
 
+	if (!gadget_wanted_addresses(segment->local, segment->remote))
+		return;
 	if (filter_port && segment->local_port != filter_port && segment->remote_port != filter_port)
 		return;
 	gadget_no_text(&segment->stack);

@@ -25,7 +25,16 @@ from kubectl_gadget.events.schema import (
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 HISTOGRAM = Path(__file__).parent / "histogram.yaml"
-_TYPES = {"bool": bool, "int": int, "string": str, "syscalls": str, "pcap": str, "functions": str, "paths": str}
+_TYPES = {
+    "bool": bool,
+    "int": int,
+    "string": str,
+    "syscalls": str,
+    "pcap": str,
+    "address": str,
+    "functions": str,
+    "paths": str,
+}
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),

@@ -148,6 +148,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.syscalls]
     if parameter.type == "functions":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="LIST", help=help), values.functions]
+    if parameter.type == "address":
+        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="IP", help=help), values.ip]
     if parameter.type == "pcap":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="EXPRESSION", help=help), values.pcap]
     if parameter.type == "paths":

@@ -307,6 +307,13 @@ def number_of(kind: str) -> Callable[[str], int]:
     return read
 
 
+def ip(text: str) -> str:
+    """An address of IPv4 or IPv6."""
+    from ipaddress import ip_address
+
+    return str(ip_address(text))
+
+
 def text_of(size: int) -> Callable[[str], str]:
     """A reader of texts that a C array of `size` bytes holds, with its NUL."""
 

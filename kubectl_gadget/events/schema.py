@@ -84,7 +84,7 @@ class Parameter:
 
     name: str
     """the option without its dashes"""
-    type: Literal["bool", "int", "string", "syscalls", "pcap", "functions", "paths"]
+    type: Literal["bool", "int", "string", "syscalls", "pcap", "address", "functions", "paths"]
     """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py. pcap:
     an expression as tcpdump has them; the variable gets its instructions (pcap_filter.py). functions: FILE:SYMBOL with
     commas; where the uprobe programs of a library without files go. paths: absolute

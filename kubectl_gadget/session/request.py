@@ -5,6 +5,7 @@ keep, and an option that the user gave always wins over it.
 """
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import catalogue
@@ -153,6 +154,8 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
         value = values.get(parameter.name, parameter.default)
         if parameter.type == "syscalls":
             found.update(_tables(parameter, value))
+        elif parameter.type == "address" and value:
+            found[parameter.variable] = {"hex": packed_address(value).hex()}
         elif parameter.type == "pcap" and value:
             found[parameter.variable] = {"hex": pcap_filter.compile_filter(value).hex()}
         elif parameter.type == "paths" and value:
@@ -160,6 +163,12 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
         elif parameter.variable and value is not None:
             found[parameter.variable] = value
     return found
+
+
+def packed_address(text: str) -> bytes:
+    """An IP address as records have it. Raises ValueError."""
+    address = ip_address(text)
+    return (b"\0" * 10 + b"\xff\xff" if address.version == 4 else b"") + address.packed
 
 
 def _tables(parameter: Parameter, wanted: str | None) -> dict[str, str]:

@@ -134,6 +134,15 @@ def test_failed_drops_what_succeeds_in_the_kernel(path: bytes) -> None:
     assert [record["errno"] for record in records] == [2] * TIMES
 
 
+def test_errno_drops_other_results_in_the_kernel(path: bytes) -> None:
+    with Tracer("trace_open", errno=20, pid=os.getpid()) as tracer:
+        for _ in range(TIMES):
+            deeds.openat(path, os.O_RDONLY)
+            deeds.openat(path + b"-not-there", os.O_RDONLY)
+            deeds.openat(path + b"/no-directory", os.O_RDONLY)
+        assert [record["errno"] for record in tracer.records()] == [20] * TIMES
+
+
 def test_pid_drops_other_processes_in_the_kernel(path: bytes) -> None:
     with Tracer("trace_open", pid=os.getpid()) as tracer:
         pid, _ = deeds.in_child(lambda: deeds.openat(path, os.O_RDONLY))

@@ -262,6 +262,17 @@ def test_the_port_filter_takes_either_end() -> None:
     assert {port in (record["local_port"], record["remote_port"]) for record in records} == {True}
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_address_filter_takes_connections_with_that_end(host: str) -> None:
+    other = "127.0.0.1" if host == "::1" else "::1"
+    with Tracer("trace_tcp", pid=os.getpid(), address=host) as tracer:
+        talk(host, TIMES)
+        talk(other, 2)
+        records = tracer.records()
+    assert {ends(record)[0] for record in records} == {host}
+    assert len([record for record in records if record["operation"] == CONNECT]) == TIMES
+
+
 @pytest.mark.parametrize(("option", "operation"), [("connect", CONNECT), ("accept", ACCEPT), ("close", CLOSE)])
 def test_one_kind_of_event_can_be_chosen(option: str, operation: int) -> None:
     with Tracer("trace_tcp", **{option: True}) as tracer:

@@ -27,6 +27,7 @@ from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget
+from kubectl_gadget.session.request import packed_address
 
 HEADER = 8
 CUT = 0x8000
@@ -63,6 +64,8 @@ class Tracer:
         by_name = {parameter.name: parameter.variable for parameter in self.gadget.parameters}
         lists = {parameter.name for parameter in self.gadget.parameters if parameter.type == "syscalls"}
         self._values |= {by_name[name]: value for name, value in given.items() if by_name[name] and name not in lists}
+        for packed in (item for item in self.gadget.parameters if item.type == "address" and item.name in given):
+            self._values[packed.variable] = {"hex": packed_address(given[packed.name]).hex()}
         for listed in lists & given.keys():
             calls = syscall_table.select(given[listed])
             self._values |= {f"{by_name[listed]}_{m}": syscall_table.kernel_table(m, calls) for m in ARCHITECTURES}

@@ -238,3 +238,9 @@ def test_a_number_may_be_given_by_its_name(kind: str, text: str, number: int) ->
 def test_a_name_that_does_not_exist_offers_the_nearest() -> None:
     with pytest.raises(ValueError, match="SIGTERM"):
         values.number_of("signal")("SIGTEMR")
+
+
+def test_an_address_is_one_of_ipv4_or_ipv6() -> None:
+    assert [values.ip(text) for text in ("10.0.0.7", "2001:DB8::1")] == ["10.0.0.7", "2001:db8::1"]
+    with pytest.raises(ValueError, match=r"10\.0\.0"):
+        values.ip("10.0.0")

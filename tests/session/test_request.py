@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from kubectl_gadget.events.schema import Gadget, Parameter, ProgramChoice
 from kubectl_gadget.session.options import GadgetRun
-from kubectl_gadget.session.request import build
+from kubectl_gadget.session.request import build, packed_address
 from tests.events.records import OPEN
 
 CHOICES = (
@@ -35,3 +35,8 @@ def test_what_was_asked_for_by_its_name_is_not_optional() -> None:
 
 def test_all_asks_for_all() -> None:
     assert asked_for(hook="all") == [("open_ends", False), ("close_ends", True), ("always", False)]
+
+
+def test_an_address_is_packed_as_records_have_it() -> None:
+    assert packed_address("10.0.0.7").hex() == "00" * 10 + "ffff" + "0a000007"
+    assert packed_address("::1").hex() == "00" * 15 + "01"

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <gadget/packet.h>
+#include <gadget/ends.h>
 #include <gadget/totals.h>
 
 #define GADGET_CONNECTIONS 65536
@@ -106,7 +107,7 @@ static __always_inline void gadget_count_packet(struct __sk_buff *skb, struct ga
 	if (!packet || !gadget_is_of(skb, protocol, &listens))
 		return;
 	if (!gadget_read_headers(skb, packet, outgoing) || packet->protocol != protocol ||
-	    !gadget_has_port(packet, filter_port))
+	    !gadget_has_port(packet, filter_port) || !gadget_wanted_addresses(packet->local, packet->remote))
 		return;
 	if (listens && !packet->payload_bytes)
 		return;

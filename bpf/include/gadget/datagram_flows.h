@@ -17,6 +17,7 @@
 #pragma once
 
 #include <gadget/packet.h>
+#include <gadget/ends.h>
 
 /* Flows that may be known at the same time. */
 #define FLOWS 65536
@@ -245,7 +246,8 @@ static __always_inline void handle(struct __sk_buff *skb, struct workspace *work
 	struct flow_key key = {};
 	struct flow *flow;
 
-	if (!gadget_flow_headers(skb, packet, outgoing) || !gadget_has_port(packet, filter_port))
+	if (!gadget_flow_headers(skb, packet, outgoing) || !gadget_has_port(packet, filter_port) ||
+	    !gadget_wanted_addresses(packet->local, packet->remote))
 		return;
 	key.socket = (__u64)skb->sk;
 	__builtin_memcpy(key.local, packet->local, sizeof(key.local));

@@ -14,6 +14,7 @@
 #include <gadget/compat.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <gadget/syscall_table.h>
@@ -48,9 +49,6 @@ GADGET_RECORD(CALL);
 /* No call has more than two paths. */
 #define CALL_BYTES GADGET_ROOM(sizeof(struct CALL) + 2 * PATH_BYTES + LIST_BYTES + 2 * MOST_DATA_BYTES)
 
-const volatile bool filter_failed = false;
-/* Positive. 0: any. */
-const volatile __u32 filter_errno = 0;
 /* In microseconds. */
 const volatile __u64 filter_min = 0;
 /* Of what is read or written, how much is sent. */
@@ -223,15 +221,6 @@ static __always_inline void set_result(struct CALL *call, long result)
 	call->errno = result < 0 && result >= -4095 ? -result : 0;
 }
 
-static __always_inline bool wanted_result(long result)
-{
-	bool failed = result < 0 && result >= -4095;
-
-	if (filter_failed && !failed)
-		return false;
-	return !filter_errno || (failed && -result == filter_errno);
-}
-
 /* The record of a call that ends with its beginning, or whose memory will be gone at its end. */
 static __always_inline int begin_whole(struct pt_regs *registers, __u32 number, __u64 thread, bool returns)
 {
@@ -274,7 +263,7 @@ static __always_inline int end_whole(__u64 thread, long result)
 	if (!kept)
 		return 0;
 	length = kept->length;
-	if (!call || length > sizeof(kept->record) || !wanted_result(result))
+	if (!call || length > sizeof(kept->record) || !gadget_wanted_result(result))
 		goto forget;
 	bpf_probe_read_kernel(call, length, kept->record);
 	writer = gadget_write(call, length, CALL_BYTES);
@@ -339,7 +328,7 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	if (gadget_syscall_letter(number, GADGET_SYSCALL_WHEN) == 'E')
 		return end_whole(thread, result);
 	/* A task that never called, as a new one of the kernel's own. */
-	if ((!begun && (__s32)number < 0) || !wanted_result(result))
+	if ((!begun && (__s32)number < 0) || !gadget_wanted_result(result))
 		goto forget;
 	call = gadget_scratch(&exit_scratch);
 	if (!call || !gadget_begin(&call->record))
