@@ -144,7 +144,8 @@ def _values(run: GadgetRun) -> dict[str, Any]:
 
 def _reasons(values: Mapping[str, Any]) -> set[str]:
     """Why a recorder shows what it has."""
-    return {word.strip() for word in values["on"].split(",")}
+    words = {word.strip() for word in values["on"].split(",")}
+    return {"crash", "kill", "exit", "end"} if "all" in words else words
 
 
 def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:

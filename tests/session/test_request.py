@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.schema import Gadget, Parameter, ProgramChoice
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build, packed_address
@@ -40,3 +41,15 @@ def test_all_asks_for_all() -> None:
 def test_an_address_is_packed_as_records_have_it() -> None:
     assert packed_address("10.0.0.7").hex() == "00" * 10 + "ffff" + "0a000007"
     assert packed_address("::1").hex() == "00" * 15 + "01"
+
+
+def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
+    def asked(on: str) -> tuple[set[str], set[str]]:
+        run = GadgetRun(load_gadget("traceloop"), {"on": on, "memory": 3})
+        (gadget,) = build((run,), ({},), 1 << 20).gadgets
+        by_programs = {word for word in ("crash", "kill") if gadget["parameters"][f"gadget_recorder_on_{word}"]}
+        assert gadget["recorder"]["bytes"] == 3 << 20
+        return by_programs, {word for word in ("exit", "end") if gadget["recorder"][word]}
+
+    assert asked("crash, end") == ({"crash"}, {"end"})
+    assert asked("all") == ({"crash", "kill"}, {"exit", "end"})

@@ -31,6 +31,7 @@ from kubectl_gadget.session.request import build
 
 TESTS = Path(__file__).parents[1] / "bpf"
 MACHINE = os.uname().machine
+LOAD_ONLY = "--load-only"
 _NEEDED = {"profile_functions": {"function": "libc.so:malloc"}}
 """Parameters without which a gadget does nothing."""
 
@@ -56,7 +57,7 @@ def instructions(gadget: Gadget) -> dict[str, int]:
     return {program: count for program, count in found.items() if count}
 
 
-def check(name: str, containers: Containers) -> dict[str, Any]:
+def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
     """What became of one gadget."""
     try:
         with attached(name, containers) as gadget:
@@ -68,7 +69,7 @@ def check(name: str, containers: Containers) -> dict[str, Any]:
             }
     except (GadgetError, Failure) as error:
         return {"refused": str(error).splitlines()[0]}
-    return {**found, "count": counted(name)}
+    return {**found, "count": counted(name) if count else ""}
 
 
 class _Outcome:
@@ -100,12 +101,13 @@ def counted(name: str) -> str:
 
 
 def main() -> None:
-    """Checks the gadgets that are named, or all."""
+    """Checks the gadgets that are named, or all; with --load-only nothing is counted."""
+    names = [word for word in sys.argv[1:] if word != LOAD_ONLY]
     containers = Containers()
     found = {}
-    for name in sys.argv[1:] or [entry.name for entry in load_index()]:
-        found[name] = check(name, containers)
-        sys.stderr.write(f"{name}: {found[name].get('refused') or found[name]['count']}\n")
+    for name in names or [entry.name for entry in load_index()]:
+        found[name] = check(name, containers, LOAD_ONLY not in sys.argv)
+        sys.stderr.write(f"{name}: {found[name].get('refused') or found[name]['count'] or 'attached'}\n")
     containers.close()
     json.dump({"release": os.uname().release, "gadgets": found}, sys.stdout)
     sys.stdout.write("\n")

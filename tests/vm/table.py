@@ -1,11 +1,12 @@
-"""`python -m tests.vm.table [KERNEL...]`: checks every gadget (check.py) on this machine's kernel and on Debian's, and
-writes docs/kernels.json, from which the table in docs/gadgets/README.md is made.
+"""`python -m tests.vm.table [KERNEL...] [--load-only]`: checks every gadget (check.py) on this machine's kernel and on
+Debian's, and writes docs/kernels.json, from which the table in docs/gadgets/README.md is made.
 
 A kernel is `here` or one of Debian's suites (kernels.py); without any, all are. The trap: a kernel that cannot be had
 or breaks keeps what the file said of it, with the date on which that was found.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -16,16 +17,18 @@ from tests.vm import kernels, machine
 
 FILE = docs.DOCS / "kernels.json"
 SECONDS = 5400
-CHECK = f"{sys.executable} -m tests.vm.check"
+CHECK = (sys.executable, "-m", "tests.vm.check")
 
 
-def check(kernel: str) -> dict[str, Any]:
+def check(kernel: str, *flags: str) -> dict[str, Any]:
     """What check.py found there. Raises NoMachineError, TimeoutError, or ValueError when it printed nothing of use."""
     if kernel == "here":
-        command = [sys.executable, "-m", "tests.vm.check"]
+        command = [*CHECK, *flags]
         text = subprocess.run(command, cwd=machine.PROJECT, stdout=subprocess.PIPE, text=True, check=True).stdout
     else:
-        run = machine.run(f"{CHECK} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, kernels.kernel(kernel))
+        run = machine.run(
+            f"{shlex.join([*CHECK, *flags])} >/tmp/found; cat /tmp/found >/dev/ttyS1", SECONDS, kernels.kernel(kernel)
+        )
         text = run.result
         sys.stderr.write(run.console)
     found: dict[str, Any] = json.loads(text)
@@ -36,9 +39,10 @@ def main() -> None:
     """Checks those that are named, or all."""
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     failed = []
-    for kernel in sys.argv[1:] or ["here", *kernels.SUITES]:
+    flags = [word for word in sys.argv[1:] if word.startswith("-")]
+    for kernel in [word for word in sys.argv[1:] if word not in flags] or ["here", *kernels.SUITES]:
         try:
-            known[kernel] = check(kernel)
+            known[kernel] = check(kernel, *flags)
         except (machine.NoMachineError, TimeoutError, ValueError, subprocess.CalledProcessError) as error:
             failed.append(f"{kernel}: {error}")
             continue
