@@ -59,7 +59,7 @@ def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
 
 def blocked(recording: Recording, policies: Sequence[Policy]) -> list[Blocked]:
     """All flows of the recording that these policies would have blocked, in its order."""
-    return list(_Evaluation(recording.inventory, policies).blocked(recording.facts))
+    return list(Evaluation(recording.inventory, policies).blocked(recording.facts))
 
 
 def _flattened(documents: Iterable[Any], name: str) -> Iterator[Policy]:
@@ -84,7 +84,9 @@ def _check_selectors(value: Any, where: str) -> None:
             _check_selectors(inner, where)
 
 
-class _Evaluation:
+class Evaluation:
+    """The API's rules on selectors, for the pods and namespaces of one inventory."""
+
     def __init__(self, inventory: Inventory, policies: Sequence[Policy]) -> None:
         self._inventory = inventory
         self._peers = Peers(inventory)
@@ -96,7 +98,7 @@ class _Evaluation:
             if pod is None or pod.host_network or fact["protocol"] not in PROTOCOLS or is_own(fact):
                 continue
             ingress = fact["direction"] == "ingress"
-            policies = [policy for policy in self._policies if self._isolates(policy, pod, ingress)]
+            policies = [policy for policy in self._policies if self.isolates(policy, pod, ingress)]
             if policies and not self._all_allowed(policies, fact, pod, ingress):
                 yield Blocked(
                     **{name: fact[name] for name in ("namespace", "pod", "direction", "protocol", "remote", "port")},
@@ -110,28 +112,29 @@ class _Evaluation:
             ends = [Endpoint(normal(fact["remote"]), self._peers.pod_at(fact["remote"]), fact["port"])]
         else:
             ends = self._peers.endpoints(fact)
-        return all(
-            any(self._allows(policy, end, pod, fact["protocol"], ingress) for policy in policies) for end in ends
-        )
+        return all(any(self.allows(policy, end, pod, fact["protocol"], ingress) for policy in policies) for end in ends)
 
-    def _isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
+    def isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
+        """Whether this policy selects the pod for a direction, so that only what policies allow is allowed."""
         spec = policy["spec"]
         if policy["metadata"]["namespace"] != pod.namespace or not selects(spec.get("podSelector"), pod.labels):
             return False
         types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
         return ("Ingress" if ingress else "Egress") in types
 
-    def _allows(self, policy: Policy, end: Endpoint, pod: Pod, protocol: str, ingress: bool) -> bool:
+    def allows(self, policy: Policy, end: Endpoint, pod: Pod, protocol: str, ingress: bool) -> bool:
+        """Whether one of its rules allows the pod this end."""
         target = pod if ingress else end.pod
         for rule in policy["spec"].get("ingress" if ingress else "egress") or ():
             peers, ports = rule.get("from" if ingress else "to"), rule.get("ports")
             if ports and not any(_has_port(port, protocol, end.port, target) for port in ports):
                 continue
-            if not peers or any(self._is_peer(peer, end, policy["metadata"]["namespace"]) for peer in peers):
+            if not peers or any(self.is_peer(peer, end, policy["metadata"]["namespace"]) for peer in peers):
                 return True
         return False
 
-    def _is_peer(self, peer: Mapping[str, Any], end: Endpoint, namespace: str) -> bool:
+    def is_peer(self, peer: Mapping[str, Any], end: Endpoint, namespace: str) -> bool:
+        """Whether one entry of `from` or `to`, of a policy in `namespace`, is about this end."""
         if "ipBlock" in peer:
             block, address = peer["ipBlock"], ipaddress.ip_address(end.address)
             return _in_block(address, block["cidr"]) and not any(

@@ -62,7 +62,7 @@ class Peers:
         for pod in sorted(inventory.pods, key=lambda pod: not pod.ended):
             if not pod.host_network:
                 self._pods |= dict.fromkeys(map(normal, pod.addresses), pod)
-        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in _own_addresses(node)}
+        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in own_addresses(node)}
         self._blocks = [(ipaddress.ip_network(block), node) for node in inventory.nodes for block in node.pod_blocks]
         self._services: dict[str, Service] = {normal(ip): item for item in inventory.services for ip in item.addresses}
 
@@ -165,9 +165,9 @@ class Peers:
         ]
 
 
-def _own_addresses(node: Node) -> Iterator[str]:
-    """Also the first one of its pods' block, which most network plugins give to the node's own end: probes come from
-    there."""
+def own_addresses(node: Node) -> Iterator[str]:
+    """A node's. Also the first one of its pods' block, which most network plugins give to the node's own end: probes
+    come from there."""
     yield from node.addresses
     for block in map(ipaddress.ip_network, node.pod_blocks):
         if block.num_addresses > 1:

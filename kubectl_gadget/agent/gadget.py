@@ -20,6 +20,7 @@ from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.stacks import Stacks, Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
+from kubectl_gadget.agent.tables import Tables
 from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.agent.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
@@ -78,6 +79,7 @@ class Gadget:
         self.containers: Containers | None = None
         """for gadgets with a sampler"""
         self._uprobes: Uprobes | None = None
+        self._tables: Tables | None = None
         self._recorded_bytes = 0
 
     def start(self) -> None:
@@ -135,6 +137,14 @@ class Gadget:
         self._uprobes.turn()
         warnings, self._uprobes.warnings = self._uprobes.warnings, []
         return warnings
+
+    def update(self, value: dict[str, Any]) -> None:
+        """UPDATE, for this gadget."""
+        if self.containers is None:
+            raise AgentError(f"gadget {self.name} has no containers to keep tables of")
+        if self._tables is None:
+            self._tables = Tables(self.name, self._object, self.containers)
+        self._tables.update(value)
 
     def close(self) -> None:
         self._close_rings()

@@ -24,6 +24,8 @@ _OTHER_HASHES = frozenset(
     {"gadget_containers", "gadget_totals_a", "gadget_totals_b", "gadget_recorders", "gadget_stacks"}
 )
 """What is in them is not for programs alone."""
+TABLE_PREFIX = "gadget_table_"
+"""How maps are named that a client may fill (tables.py). UPDATE names them without it."""
 _TRACING, _TRACE_RAW_TP = 26, 23
 _NO_PREALLOC = 1
 MAP_ITERATOR = "iter/bpf_map_elem"
@@ -163,7 +165,8 @@ class BpfObject:
         """Sets max_entries of the hashes in which programs keep what they need later, before the object is loaded."""
         for pointer in self._each("map"):
             name = self._lib.raw("bpf_map__name", pointer).decode()
-            if self._lib.raw("bpf_map__type", pointer) in _HASHES and name not in _OTHER_HASHES:
+            is_other = name in _OTHER_HASHES or name.startswith(TABLE_PREFIX)
+            if self._lib.raw("bpf_map__type", pointer) in _HASHES and not is_other:
                 BpfMap(self._lib, pointer).resize(entries)
 
     def set_variable(self, offset: int, value: bytes) -> None:

@@ -184,6 +184,8 @@ class Session:
                 for gadget in self._gadgets:
                     if gadget.answer:
                         gadget.answer.show()
+            case FrameType.UPDATE:
+                self._update(frame.json())
             case FrameType.LOOK_UP:
                 self._pipe.put(encode_json(FrameType.HOOKS, look_up(frame.json())))
             case FrameType.STOP:
@@ -228,6 +230,13 @@ class Session:
         for gadget in self._gadgets:
             self._epoll.register(gadget.ring_fd, select.EPOLLIN | select.EPOLLET)
         self._next_stats = time.monotonic() + _STATS_EVERY
+
+    def _update(self, value: dict[str, Any]) -> None:
+        index = value.get("gadget")
+        gadgets = [one for one in self._gadgets if isinstance(one, Gadget) and one.index == index]
+        if not gadgets:
+            raise FrameError(f"UPDATE is for gadget {index!r}, which does not run")
+        gadgets[0].update(value)
 
     def _stats(self) -> dict[str, Any]:
         return {"gadgets": [gadget.stats() for gadget in self._gadgets], "agent": node.usage(), **node.clocks()}

@@ -4,9 +4,10 @@ A word of its own, so that nobody blocks anything by accident. The trap: what is
 what the other flags select, so without -A it is this namespace.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
+from kubectl_gadget.cli.enforce_network import NetworkPolicyFlags, enforce_network, refuse
 from kubectl_gadget.cli.flags import (
     SHOW,
     ClusterFlags,
@@ -19,7 +20,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.observe import StoryFlags, StoryOutputFlags, tell
+from kubectl_gadget.cli.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of
 from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.errors import UsageError
@@ -29,13 +30,14 @@ PAGE = Page(
     "Carry policies out in the kernel: deny with an error, kill, signal. For as long as this runs, and not longer.",
     (
         Example("kubectl gadget enforce -f policy.yaml", "in the pods of this namespace"),
-        Example("kubectl gadget enforce -f policy.yaml -A --host", "wherever the policy says"),
+        Example("kubectl gadget enforce --network-policy np.yaml", "a NetworkPolicy, on any network plugin"),
         Example("kubectl gadget enforce -f policy.yaml --dry-run", "only tell what would have been stopped"),
     ),
-    usage="[POD...] -f FILE [flags]",
+    usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
     more="Each node says by which method: a security module or fmod_ret denies before anything happens, and kills "
     "afterwards. A node that cannot do that is refused, unless --allow-weaker says that a signal, which comes when it "
-    "may be too late, is good enough.",
+    "may be too late, is good enough. Flags of observe that choose what is told work here, too.",
+    silent=(CHOICE,),
 )
 
 
@@ -59,6 +61,7 @@ def enforce(
     output: StoryOutputFlags,
     story: StoryFlags,
     policies: PolicyFlags,
+    network: NetworkPolicyFlags,
     how: EnforceFlags,
     engine: EngineFlags,
     image: ImageFlags,
@@ -66,9 +69,18 @@ def enforce(
     cluster: ClusterFlags,
 ) -> int:
     """Checks, carries out, and tells."""
+    flags = RunFlags(scope, target, output, engine, image, start, cluster)
+    if network.named:
+        for group in (policies, story, replace(how, dry_run=None)):
+            refuse(group)
+        return enforce_network(pods, network, bool(how.dry_run), flags)
+    if network.objects:
+        raise UsageError("--objects is for network policies", "--network-policy FILE")
     if not policies.named:
-        raise UsageError("no policy was named", "kubectl gadget enforce -f policy.yaml, or --policy NAME")
+        raise UsageError(
+            "no policy was named", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
+        )
     compiled = engine_of(policies, scope.namespace, enforce=not how.dry_run, allow_weaker=bool(how.allow_weaker))
     if not how.dry_run and not any(hook.enforces for hook in compiled.hooks):
         raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")
-    return tell(compiled, pods, story, RunFlags(scope, target, output, engine, image, start, cluster))
+    return tell(compiled, pods, story, flags)

@@ -625,6 +625,7 @@ KINDS: dict[str, Kind] = {
     "gadget_terminal_text": Kind(_text_members(_span, sizable=True), _show_terminal_text),
     "gadget_packet_direction": _words("in", "out"),
     "gadget_flow_direction": _words("egress", "ingress"),
+    "gadget_refusal": _words("refused", "dry-run"),
     "gadget_data": Kind(_data_members, _show_data),
     "gadget_http_status": Kind(lambda column, field: (_number(column, field),), _show_positive),
     "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),

@@ -1,112 +1,43 @@
-"""The cluster's pods, services and nodes as an address book has them, kept up to date in a thread of its own.
+"""The cluster's pods, services and nodes as an address book has them, kept up to date.
 
 The trap: what the user may not list is only missing, as names; it does not end the run.
 """
 
-import asyncio
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
-from typing import Any, TextIO
+from contextlib import contextmanager
+from typing import TextIO
 
-from kubectl_gadget.cluster import kubeconfig
-from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster import objects
+from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
-from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
 from kubectl_gadget.errors import ClusterError
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import PodFacts, Workload
 
-_SETTLE_SECONDS = 0.1
-_STOP_SECONDS = 5.0
 _FIRST_SECONDS = 5.0
 _KEPT_SECONDS = 60.0
-_GONE = "kubectl-gadget/gone"
-"""Put into an object that was deleted: when, by the monotonic clock."""
-_NEVER = float("inf")
 _KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
 
 
 @contextmanager
 def following(kube: KubeOptions, book: AddressBook, stderr: TextIO, quiet: bool = False) -> Iterator[None]:
     """Keeps `book.cluster` up to date inside the block; waits a moment for the first lists."""
-    known = threading.Event()
-    stop: list[Any] = []
 
     def say(text: str) -> None:
         if not quiet:
             print(text, file=stderr, flush=True)
 
-    def work() -> None:
-        async def main() -> None:
-            task = asyncio.current_task()
-            stop.append((asyncio.get_running_loop(), task))
-            await _follow_all(Api(kubeconfig.load(kube), say), book, say, known)
+    def changed(found: Objects) -> None:
+        book.cluster = addresses(*(found[kind] for kind in _KINDS))
 
-        try:
-            asyncio.run(main())
-        except asyncio.CancelledError:
-            pass
-        except ClusterError as error:
-            say(f"names of addresses are not known: {error}")
-        finally:
-            known.set()
+    def failed(kind: Resource | None, error: ClusterError) -> None:
+        say(f"names of {kind.plural if kind else 'addresses'} are not known: {error}")
 
-    thread = threading.Thread(target=work, name="addresses of the cluster", daemon=True)
-    thread.start()
-    known.wait(_FIRST_SECONDS)
-    try:
+    # Last packets of what is gone may still be on their way. Whoever gets its address comes later in the order.
+    limits = {"first_seconds": _FIRST_SECONDS, "keep_seconds": _KEPT_SECONDS}
+    with objects.following(kube, _KINDS, changed, failed, say, **limits):
         yield
-    finally:
-        for loop, task in stop:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
-        thread.join(_STOP_SECONDS)
-
-
-async def _follow_all(api: Api, book: AddressBook, say: Any, known: threading.Event) -> None:
-    objects: dict[Resource, dict[str, Object]] = {kind: {} for kind in _KINDS}
-    missing = set(_KINDS)
-    changed = asyncio.Event()
-
-    async def one(kind: Resource) -> None:
-        try:
-            async with aclosing(follow(api, Scope(kind))) as changes:
-                async for change in changes:
-                    _apply(objects[kind], change)
-                    missing.discard(kind)
-                    changed.set()
-        except ClusterError as error:
-            say(f"names of {kind.plural} are not known: {error}")
-            missing.discard(kind)
-            changed.set()
-
-    async with asyncio.TaskGroup() as tasks:
-        for kind in _KINDS:
-            tasks.create_task(one(kind), name=f"watch of {kind.plural}")
-        while True:
-            await changed.wait()
-            changed.clear()
-            book.cluster = addresses(*(list(objects[kind].values()) for kind in _KINDS))
-            if not missing:
-                known.set()
-            await asyncio.sleep(_SETTLE_SECONDS)
-
-
-def _apply(known: dict[str, Object], change: Synced | Changed) -> None:
-    if isinstance(change, Synced):
-        known.clear()
-        known.update({found["metadata"]["uid"]: found for found in change.items})
-    elif change.deleted:
-        # Its last packets may still be on their way. Whoever gets its address comes later in the order.
-        change.object[_GONE] = time.monotonic()
-        known[change.object["metadata"]["uid"]] = change.object
-        for uid in [uid for uid, found in known.items() if found.get(_GONE, _NEVER) + _KEPT_SECONDS < time.monotonic()]:
-            del known[uid]
-    else:
-        known[change.object["metadata"]["uid"]] = change.object
 
 
 def addresses(pods: list[Object], services: list[Object], slices: list[Object], nodes: list[Object]) -> Addresses:

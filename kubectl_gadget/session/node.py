@@ -7,7 +7,7 @@ decides.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, Gadget
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import NodeStream, Open
+from kubectl_gadget.session.tables import Contents, LiveTables, updates
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json
 
 HEARTBEAT_SECONDS = 5.0
@@ -57,6 +58,8 @@ class RunRequest:
     """the entries of RUN's `gadgets`"""
     object_bytes: Callable[[int, str], bytes]
     """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""
+    tables: Mapping[int, LiveTables] = field(default_factory=dict)
+    """by the gadget's index, what is to be kept up to date in its tables"""
 
 
 class NodeSession:
@@ -86,6 +89,8 @@ class NodeSession:
         self._sent: dict[int, int] = {}
         self._beats = 0
         self._failure: GadgetError | None = None
+        self._asked = asyncio.Event()
+        """RUN was sent on this connection"""
 
     async def set_filter(self, agent_filter: dict[str, Any]) -> None:
         """Replaces the filter, now and for later connections."""
@@ -168,14 +173,19 @@ class NodeSession:
 
     async def _converse(self, stream: NodeStream, decoder: FrameDecoder, lost_at: float | None) -> None:
         error: GadgetError | None = None
+        self._asked.clear()
         async with asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")
+            others = [tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")]
+            for index, tables in self._request.tables.items():
+                name = f"tables of {self.state.name}"
+                others.append(tasks.create_task(self._fill(stream, index, tables), name=name))
             try:
                 await self._read(stream, decoder, lost_at)
             except GadgetError as caught:  # raised below, outside of the group, which would wrap it
                 error = caught
             finally:
-                keeper.cancel()
+                for task in others:
+                    task.cancel()
         if error is not None:
             raise error
 
@@ -229,6 +239,31 @@ class NodeSession:
         for index in range(len(self._request.gadgets)):
             await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, architecture)))
         await stream.send(encode_json(FrameType.RUN, {"gadgets": self._request.gadgets, "filter": self._filter}))
+        self._asked.set()
+
+    async def _fill(self, stream: NodeStream, index: int, tables: LiveTables) -> None:
+        """Fills a gadget's tables as soon as it was asked for, and keeps them up to date."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def has_changed() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        end = tables.listen(has_changed)
+        before = Contents()
+        try:
+            await self._asked.wait()
+            while True:
+                now = tables.of(self.state.name)
+                for update in updates(index, before, now):
+                    await stream.send(encode_json(FrameType.UPDATE, update))
+                before = now
+                await changed.wait()
+                changed.clear()
+        except GadgetError:
+            # The reader sees the same broken stream and reports it.
+            return
+        finally:
+            end()
 
     def _check_kinds(self, hello: dict[str, Any]) -> None:
         """An older agent would take a gadget for a stream, and its rows for something else."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.session.tables import LiveTables
 from kubectl_gadget.views.arrangement import Arrangement
 
 if TYPE_CHECKING:  # what needs numpy
@@ -32,6 +33,8 @@ class GadgetRun:
     """where a user's own gadget was built; None: built in"""
     policies: "Engine | None" = None
     """what the engine of policies is to do, when this is it"""
+    tables: LiveTables | None = None
+    """what its tables are to hold while it runs"""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def build(
     def object_bytes(index: int, architecture: str) -> bytes:
         return catalogue.object_bytes(runs[index].gadget.name, architecture, runs[index].directory)
 
-    return RunRequest(entries, object_bytes)
+    return RunRequest(entries, object_bytes, {index: run.tables for index, run in enumerate(runs) if run.tables})
 
 
 def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class Run:
             self._announced = True
             attached = sum(state.attached for state in states)
             if not self._once:
-                doing = "recording for" if self.records else "tracing"
+                doing = "recording for" if self.records else "enforcing" if self._enforces() else "tracing"
                 keys = f"s or kill -USR1 {os.getpid()} shows what is recorded, " if self.records else ""
                 self._progress.say(f"{doing} {self._what()} on {attached}/{len(states)} nodes; {keys}Ctrl-C ends")
         if self._announced:
@@ -256,7 +256,12 @@ class Run:
                 self._reported.add(name)
                 self._progress.node(name, f"failed: {state.error}")
 
+    def _enforces(self) -> bool:
+        return any(run.tables for run in self._options.gadgets)
+
     def _what(self) -> str:
+        if self._enforces():
+            return "network policies"
         if self._options.story is not None:
             return "processes"
         return ", ".join(" ".join(run.gadget.command) for run in self._options.gadgets)

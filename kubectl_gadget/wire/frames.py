@@ -45,6 +45,7 @@ class FrameType(IntEnum):
     STOP = 36
     SHOW = 37
     LOOK_UP = 38
+    UPDATE = 39
 
 
 class Frame(NamedTuple):

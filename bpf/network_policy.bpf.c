@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Network policies: emits one `struct network_policy` for each call or packet that they refuse, and refuses it.
+ *
+ * Hooks: cgroup/connect and cgroup/sendmsg answer EPERM before anything is sent; cgroup_skb sees each packet of each
+ * socket and drops what begins without being allowed. Of TCP only the packet that begins a connection is judged, so
+ * connections that are there already live on, and nothing has to be remembered. Of UDP and SCTP it is remembered who
+ * began, so that answers get through.
+ *
+ * The client fills the tables (kubectl_gadget/network_policies/tables.py): cgroup → set of policies (subject), address
+ * → who that is to policies (peer), and what each subject may do with each peer. The traps: nobody allows what is not
+ * in the tables, so they have to be filled before a subject is given to a cgroup; and programs of cgroups can be held
+ * up and run inside each other, so what the verdict depends on lies on the stack and in no memory that they share.
+ */
+#include <gadget/packet.h>
+#include <gadget/string.h>
+
+#define PODS 65536
+#define SUBJECTS 65536
+#define PEERS (1 << 20)
+#define PORTS (4 << 20)
+#define RULES (1 << 20)
+/* Who began which exchange of UDP or SCTP; the oldest are judged again. */
+#define FLOWS 131072
+#define FLOW_NS (180 * 1000000000ULL)
+
+#define REFUSE 0
+
+/* As tables.py has them. */
+#define POLICIES_BYTES 248
+#define RULE_BYTES 128
+#define NAME_BYTES 160
+/* For what rules allow to everybody. */
+#define ANYONE (~0U)
+
+enum pod_kind {
+	/* The cgroup of a container, inherited below it. */
+	POD = 1,
+	/* Of the host. */
+	HOST,
+};
+
+enum peer_kind {
+	PEER = 0,
+	/* The node itself, which may always. */
+	PEER_NODE,
+	/* Of a service: what its backends together allow is in the tables. */
+	PEER_SERVICE,
+};
+
+enum {
+	EGRESS = 1,
+	INGRESS = 2,
+};
+
+typedef __u32 gadget_flow_direction;
+/* 1: it was refused, 2: it would have been. */
+typedef __u32 gadget_refusal;
+
+struct network_policy {
+	struct gadget_record record;
+	gadget_ip local;
+	gadget_ip remote;
+	gadget_port local_port;
+	gadget_port remote_port;
+	gadget_ip_protocol protocol;
+	__u16 unused_16;
+	gadget_flow_direction direction;
+	gadget_refusal action;
+	/* connect, send or packet. */
+	gadget_operation operation;
+	gadget_string policy;
+	gadget_string rule;
+	gadget_string peer;
+	__u32 unused_32;
+};
+
+GADGET_RECORD(network_policy);
+
+const volatile bool dry_run = false;
+
+/* Key: a cgroup's id. Subject 0: no policy. */
+struct policy_pod {
+	__u32 subject;
+	__u32 kind;
+	gadget_ip own[2];
+};
+
+struct policy_subject {
+	/* A bit for each direction in which only what a policy allows is allowed. */
+	__u64 isolated;
+	char egress[POLICIES_BYTES];
+	char ingress[POLICIES_BYTES];
+};
+
+struct address_key {
+	__u32 prefix;
+	gadget_ip address;
+};
+
+struct policy_peer {
+	__u32 peer;
+	__u32 kind;
+	char name[NAME_BYTES];
+};
+
+struct port_key {
+	__u32 prefix;
+	__u32 subject;
+	__u32 peer;
+	__u8 direction;
+	__u8 protocol;
+	__be16 port;
+};
+
+struct rule_key {
+	__u32 subject;
+	__u32 peer;
+	__u32 direction;
+};
+
+struct policy_rule {
+	char name[RULE_BYTES];
+};
+
+struct flow_key {
+	__u64 cgroup;
+	gadget_ip remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 protocol;
+};
+
+struct flow {
+	__u64 seen;
+	/* Bits of who began: EGRESS, INGRESS, or both when it is not known. */
+	__u64 began;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PODS);
+	__type(key, __u64);
+	__type(value, struct policy_pod);
+} gadget_table_pods SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SUBJECTS);
+	__type(key, __u32);
+	__type(value, struct policy_subject);
+} gadget_table_subjects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PEERS);
+	__type(key, struct address_key);
+	__type(value, struct policy_peer);
+} gadget_table_peers SEC(".maps");
+
+/* What is allowed. A shorter prefix leaves the port, or protocol and port, open. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PORTS);
+	__type(key, struct port_key);
+	__type(value, __u32);
+} gadget_table_ports SEC(".maps");
+
+/* The first rule that is about a peer, for events about what its ports do not allow. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, RULES);
+	__type(key, struct rule_key);
+	__type(value, struct policy_rule);
+} gadget_table_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FLOWS);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+#define BYTES GADGET_ROOM(sizeof(struct network_policy) + POLICIES_BYTES + RULE_BYTES + NAME_BYTES + 16)
+
+GADGET_SCRATCH(connect_scratch, BYTES);
+GADGET_SCRATCH(send_scratch, BYTES);
+GADGET_SCRATCH(sent_scratch, BYTES);
+GADGET_SCRATCH(received_scratch, BYTES);
+
+/* What is to be judged. */
+struct attempt {
+	__u64 cgroup;
+	gadget_ip remote;
+	__u32 subject;
+	__u32 direction;
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 protocol;
+	/* It goes on with what began earlier. */
+	bool goes_on;
+};
+
+/* The kernel's socket behind the one that programs see, for which the verifier would let nothing else be read. */
+static __always_inline struct sock *kernel_socket(void *sk)
+{
+	__u64 slot = (__u64)sk, address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &slot);
+	return (struct sock *)address;
+}
+
+/* Whose a cgroup is; NULL: nobody's whom policies concern. */
+static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __u64 *id)
+{
+	const struct policy_pod *pod;
+	__u64 above;
+
+	*id = BPF_CORE_READ(cgroup, kn, id);
+	pod = bpf_map_lookup_elem(&gadget_table_pods, id);
+	if (pod)
+		return pod->kind == POD ? pod : NULL;
+	/* Made a moment ago: the nearest container above it has it. */
+	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+		above = BPF_CORE_READ(cgroup, kn, id);
+		pod = bpf_map_lookup_elem(&gadget_table_pods, &above);
+		if (pod && pod->kind == POD)
+			return pod;
+	}
+	return NULL;
+}
+
+static __always_inline bool same_ip(const __u8 *one, const __u8 *other)
+{
+	return !__builtin_memcmp(one, other, sizeof(gadget_ip));
+}
+
+/* Loopback, nobody's address (which connect() takes for loopback), and the pod's own. */
+static __always_inline bool is_own(const __u8 *ip, const struct policy_pod *pod)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+	if (!words[0] && !words[1]) {
+		if (!words[2] && (!words[3] || words[3] == bpf_htonl(1)))
+			return true;
+		if (words[2] == bpf_htonl(0xffff) && (ip[12] == 127 || !words[3]))
+			return true;
+	}
+	return same_ip(ip, pod->own[0]) || same_ip(ip, pod->own[1]);
+}
+
+static __always_inline void key_of_flow(struct flow_key *key, const struct attempt *attempt)
+{
+	key->cgroup = attempt->cgroup;
+	__builtin_memcpy(key->remote, attempt->remote, sizeof(key->remote));
+	key->local_port = attempt->local_port;
+	key->remote_port = attempt->remote_port;
+	key->protocol = attempt->protocol;
+}
+
+static __always_inline bool has_flows(__u16 protocol)
+{
+	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_SCTP;
+}
+
+/* Whether it answers what the other end began. */
+static __always_inline bool is_answer(const struct attempt *attempt)
+{
+	struct flow_key key;
+	struct flow *flow;
+	__u64 now;
+
+	key_of_flow(&key, attempt);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow)
+		return false;
+	now = bpf_ktime_get_boot_ns();
+	if (now - flow->seen > FLOW_NS || !(flow->began & (attempt->direction ^ (EGRESS | INGRESS))))
+		return false;
+	flow->seen = now;
+	return true;
+}
+
+static __always_inline void remember(const struct attempt *attempt, __u64 began)
+{
+	struct flow flow = {.seen = bpf_ktime_get_boot_ns(), .began = began};
+	struct flow_key key;
+
+	key_of_flow(&key, attempt);
+	bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
+}
+
+static __always_inline bool has_port(const struct attempt *attempt, __u32 peer)
+{
+	struct port_key key = {
+		.prefix = 96,
+		.subject = attempt->subject,
+		.peer = peer,
+		.direction = attempt->direction,
+		/* UDP-Lite has no name in policies, so it is what it comes nearest to. */
+		.protocol = attempt->protocol == IPPROTO_UDPLITE ? IPPROTO_UDP : attempt->protocol,
+		.port = bpf_htons(attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port),
+	};
+
+	return bpf_map_lookup_elem(&gadget_table_ports, &key) != NULL;
+}
+
+static __always_inline const struct policy_peer *peer_at(const __u8 *address)
+{
+	struct address_key key = {.prefix = 128};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(&gadget_table_peers, &key);
+}
+
+/* By the tables alone. */
+static __always_inline bool is_allowed(const struct attempt *attempt)
+{
+	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
+	const struct policy_peer *peer;
+
+	if (subject && !(subject->isolated & attempt->direction))
+		return true;
+	peer = peer_at(attempt->remote);
+	if (peer && peer->kind == PEER_NODE)
+		return true;
+	if (has_port(attempt, peer ? peer->peer : 0))
+		return true;
+	return !(peer && peer->kind == PEER_SERVICE) && has_port(attempt, ANYONE);
+}
+
+static __always_inline bool passes(const struct attempt *attempt, const struct policy_pod *pod)
+{
+	/* ICMP belongs to the working of networks, and policies have no word for it. */
+	if (attempt->goes_on || attempt->protocol == IPPROTO_ICMP || attempt->protocol == IPPROTO_ICMPV6 ||
+	    is_own(attempt->remote, pod))
+		return true;
+	if (has_flows(attempt->protocol) && is_answer(attempt))
+		return true;
+	return !attempt->subject || is_allowed(attempt);
+}
+
+static __always_inline void append(struct gadget_writer *writer, struct gadget_text *text, const char *from,
+				   __u64 limit)
+{
+	char first = 0;
+
+	if (from)
+		bpf_probe_read_kernel(&first, 1, from);
+	if (first)
+		gadget_append_kernel_string(writer, text, from, limit);
+	else
+		gadget_no_text(text);
+}
+
+/* Tells of a refusal; the record's head and its addresses are set. */
+static __always_inline void tell(struct network_policy *event, const struct attempt *attempt)
+{
+	struct rule_key key = {.subject = attempt->subject, .direction = attempt->direction};
+	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
+	const struct policy_peer *peer = peer_at(attempt->remote);
+	const struct policy_rule *rule;
+	struct gadget_writer writer;
+	const char *policies = NULL;
+
+	event->local_port = attempt->local_port;
+	event->remote_port = attempt->remote_port;
+	event->protocol = attempt->protocol;
+	event->direction = attempt->direction;
+	event->action = dry_run ? 2 : 1;
+	event->unused_16 = 0;
+	event->unused_32 = 0;
+	__builtin_memcpy(event->remote, attempt->remote, sizeof(event->remote));
+	key.peer = peer ? peer->peer : 0;
+	rule = bpf_map_lookup_elem(&gadget_table_rules, &key);
+	if (!rule && !(peer && peer->kind == PEER_SERVICE)) {
+		key.peer = ANYONE;
+		rule = bpf_map_lookup_elem(&gadget_table_rules, &key);
+	}
+	if (subject)
+		policies = attempt->direction == EGRESS ? subject->egress : subject->ingress;
+	writer = gadget_write(event, sizeof(*event), BYTES);
+	append(&writer, &event->policy, policies, POLICIES_BYTES);
+	append(&writer, &event->rule, rule ? rule->name : NULL, RULE_BYTES);
+	append(&writer, &event->peer, peer ? peer->name : NULL, NAME_BYTES);
+	gadget_send(&writer);
+}
+
+/* A call that names whom it talks to. */
+static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct network_policy *event, const __u8 *remote,
+				      const char *operation)
+{
+	struct attempt attempt = {.direction = EGRESS};
+	const struct policy_pod *pod;
+	struct sock *sk;
+
+	if (!ctx->sk || !event)
+		return GADGET_ALLOW;
+	sk = kernel_socket(ctx->sk);
+	pod = pod_of(gadget_cgroup_of_socket(sk), &attempt.cgroup);
+	if (!pod || !pod->subject)
+		return GADGET_ALLOW;
+	attempt.subject = pod->subject;
+	__builtin_memcpy(attempt.remote, remote, sizeof(attempt.remote));
+	attempt.protocol = ctx->protocol;
+	/* IPPROTO_MPTCP, whose parts are connections of TCP. */
+	if (ctx->protocol == 262)
+		attempt.protocol = IPPROTO_TCP;
+	attempt.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	attempt.remote_port = bpf_ntohs((__u16)ctx->user_port);
+	/* Raw sockets have no ports yet, and their packets are judged. */
+	if (ctx->type == SOCK_RAW || passes(&attempt, pod))
+		return GADGET_ALLOW;
+	if (gadget_begin(&event->record)) {
+		gadget_local_ip(event->local, sk);
+		__builtin_memset(event->operation, 0, sizeof(event->operation));
+		__builtin_memcpy(event->operation, operation, 8);
+		tell(event, &attempt);
+	}
+	return dry_run ? GADGET_ALLOW : REFUSE;
+}
+
+static __always_inline int judge_v4(struct bpf_sock_addr *ctx, struct network_policy *event, const char *operation)
+{
+	gadget_ip remote;
+
+	gadget_ip_from_v4(remote, ctx->user_ip4);
+	return judge_call(ctx, event, remote, operation);
+}
+
+static __always_inline int judge_v6(struct bpf_sock_addr *ctx, struct network_policy *event, const char *operation)
+{
+	__u32 remote[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+
+	return judge_call(ctx, event, (const __u8 *)remote, operation);
+}
+
+SEC("cgroup/connect4")
+int judge_connect_v4(struct bpf_sock_addr *ctx)
+{
+	return judge_v4(ctx, gadget_scratch(&connect_scratch), "connect");
+}
+
+SEC("cgroup/connect6")
+int judge_connect_v6(struct bpf_sock_addr *ctx)
+{
+	return judge_v6(ctx, gadget_scratch(&connect_scratch), "connect");
+}
+
+SEC("cgroup/sendmsg4")
+int judge_send_v4(struct bpf_sock_addr *ctx)
+{
+	return judge_v4(ctx, gadget_scratch(&send_scratch), "send\0\0\0");
+}
+
+SEC("cgroup/sendmsg6")
+int judge_send_v6(struct bpf_sock_addr *ctx)
+{
+	return judge_v6(ctx, gadget_scratch(&send_scratch), "send\0\0\0");
+}
+
+/* The headers. What cannot be read is of no protocol that a port could allow. */
+static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_packet *packet, struct attempt *attempt,
+					bool raw)
+{
+	bool outgoing = attempt->direction == EGRESS;
+	__u32 offset;
+
+	packet->flags = 0;
+	packet->local_port = 0;
+	packet->remote_port = 0;
+	packet->protocol = 0;
+	gadget_no_ip(packet->local);
+	gadget_no_ip(packet->remote);
+	offset = gadget_read_ip(skb, packet, outgoing);
+	if (offset && packet->protocol == IPPROTO_TCP) {
+		offset = gadget_read_ports(skb, packet, offset);
+		/* A raw socket can send what belongs to no connection of this pod. */
+		attempt->goes_on = offset && !(raw && outgoing) &&
+				   (packet->flags & (GADGET_TCP_SYN | GADGET_TCP_ACK)) != GADGET_TCP_SYN;
+	} else if (offset && has_flows(packet->protocol)) {
+		/* All three begin with source and target. */
+		__be16 ports[2];
+
+		if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+			offset = 0;
+		else
+			gadget_set_ports(packet, ports[0], ports[1]);
+	}
+	__builtin_memcpy(attempt->remote, packet->remote, sizeof(attempt->remote));
+	attempt->local_port = packet->local_port;
+	attempt->remote_port = packet->remote_port;
+	attempt->protocol = offset ? packet->protocol : 0;
+}
+
+static __always_inline int judge_packet(struct __sk_buff *skb, struct network_policy *event, __u32 direction)
+{
+	struct attempt attempt = {.direction = direction};
+	struct gadget_packet packet;
+	const struct policy_pod *pod;
+	struct sock *sk;
+
+	if (!event || !skb->sk)
+		return GADGET_PASS;
+	sk = kernel_socket(skb->sk);
+	pod = pod_of(gadget_cgroup_of_socket(sk), &attempt.cgroup);
+	if (!pod)
+		return GADGET_PASS;
+	attempt.subject = pod->subject;
+	read_packet(skb, &packet, &attempt, BPF_CORE_READ(sk, sk_type) == SOCK_RAW);
+	if (same_ip(packet.local, packet.remote) || passes(&attempt, pod)) {
+		if (has_flows(attempt.protocol) && !is_answer(&attempt))
+			remember(&attempt, direction);
+		return GADGET_PASS;
+	}
+	if (gadget_begin_for_socket(&event->record, sk, gadget_owner_of(sk))) {
+		__builtin_memcpy(event->local, packet.local, sizeof(event->local));
+		__builtin_memset(event->operation, 0, sizeof(event->operation));
+		__builtin_memcpy(event->operation, "packet", 6);
+		tell(event, &attempt);
+	}
+	return dry_run ? GADGET_PASS : REFUSE;
+}
+
+SEC("cgroup_skb/egress")
+int judge_sent(struct __sk_buff *skb)
+{
+	return judge_packet(skb, gadget_scratch(&sent_scratch), EGRESS);
+}
+
+SEC("cgroup_skb/ingress")
+int judge_received(struct __sk_buff *skb)
+{
+	return judge_packet(skb, gadget_scratch(&received_scratch), INGRESS);
+}
+
+/* Exchanges of UDP that go on already, as far as a socket knows its other end: nobody knows who began. */
+SEC("iter/task_file")
+int find_flows(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct attempt attempt = {};
+	struct sock *sk;
+	__u16 family;
+
+	if (!file)
+		return 0;
+	sk = gadget_socket_of_file(file);
+	if (!sk)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	attempt.protocol = BPF_CORE_READ(sk, sk_protocol);
+	attempt.remote_port = gadget_remote_port(sk);
+	if ((family != AF_INET && family != AF_INET6) || attempt.protocol != IPPROTO_UDP || !attempt.remote_port)
+		return 0;
+	attempt.cgroup = BPF_CORE_READ(gadget_cgroup_of_socket(sk), kn, id);
+	attempt.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	gadget_remote_ip(attempt.remote, sk);
+	remember(&attempt, EGRESS | INGRESS);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

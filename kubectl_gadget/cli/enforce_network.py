@@ -1,0 +1,97 @@
+"""`kubectl gadget enforce --network-policy`: standard network policies, carried out by the kernel of each node.
+
+The trap: policies go by labels and addresses, which only the API server knows, so without a cluster a file has to tell
+them.
+"""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.binding import spelling
+from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.cli.run_options import RunFlags, run_options
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.session.options import GadgetRun
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.resources import Object, Resource
+
+_SECTION = "Network policies"
+_DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True)
+class NetworkPolicyFlags:
+    """Which policies, and where labels and addresses come from."""
+
+    network_policies: Annotated[
+        tuple[str, ...] | None,
+        flag(
+            _SECTION,
+            "--network-policy",
+            metavar="FILE",
+            help="NetworkPolicies: a file, a folder, or - (stdin)",
+        ),
+        tuple,
+    ] = None
+    from_cluster: Annotated[
+        bool | None,
+        flag(_SECTION, "--from-cluster/--no-from-cluster", help="NetworkPolicies that the cluster has"),
+    ] = None
+    objects: Annotated[
+        str | None,
+        flag(
+            _SECTION,
+            "--objects",
+            metavar="FILE",
+            help="With --local: what kubectl get pods,ns -o yaml says",
+        ),
+        str,
+    ] = None
+
+    @property
+    def named(self) -> bool:
+        """Whether any was named."""
+        return bool(self.network_policies or self.from_cluster)
+
+
+def enforce_network(pods: tuple[str, ...], policies: NetworkPolicyFlags, dry_run: bool, flags: RunFlags) -> int:
+    """Checks, carries out, and tells each refusal."""
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.network_policies.follow import PolicyTables, following, read_objects
+    from kubectl_gadget.network_policies.read import read_files
+    from kubectl_gadget.session.run import run
+
+    if flags.output.output == "compact":
+        raise UsageError("-o compact is for processes; refusals of network policies are rows", "-o table, or json")
+    made = PolicyTables(read_files(policies.network_policies or (), flags.scope.namespace or _DEFAULT_NAMESPACE))
+    gadget = GadgetRun(load_gadget("network_policy"), {"dry-run": dry_run}, tables=made.tables)
+    options = run_options((gadget,), pods, flags)
+    if policies.objects and not options.local:
+        raise UsageError("--objects is for --local: the cluster itself tells what it has")
+    if options.local and not policies.objects:
+        raise UsageError(
+            "without a cluster, nobody tells the labels and addresses of pods",
+            "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
+        )
+    with ExitStack() as stack:
+        if policies.objects:
+            made.take(_without_policies(read_objects(policies.objects), bool(policies.from_cluster)))
+        else:
+            stack.enter_context(following(options.kube, made, bool(policies.from_cluster), sys.stderr, options.quiet))
+        return run(options, sys.stdout, sys.stderr)
+
+
+def refuse(given: object) -> None:
+    """Refuses flags of a group that mean nothing for network policies."""
+    for name, value in vars(given).items():
+        if value is not None:
+            raise UsageError(f"{spelling(type(given), name)} is not for network policies")
+
+
+def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":
+    from kubectl_gadget.cluster.resources import NETWORK_POLICIES
+
+    return {kind: found for kind, found in objects.items() if keep or kind != NETWORK_POLICIES}

@@ -1,0 +1,268 @@
+"""From policies and the cluster's objects to tables for one node.
+
+Pods to which the same policies apply are one subject; addresses that the same rules are about are one peer. What an
+address is to the rules says the longest block that holds it, so each block and each `except` is one entry. The traps:
+named ports are the called pod's, so pods with other ports are other subjects and other peers; and a service's address
+is translated after we judge, so it is allowed what all of its backends are.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.advise.evaluate import Evaluation, Policy
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.advise.peers import Endpoint, Peers, normal, own_addresses
+from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
+from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
+from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER, PEER_NODE, PEER_SERVICE, Tables, pod_entry
+
+_WORDS = {EGRESS: ("egress", "to"), INGRESS: ("ingress", "from")}
+_NOT_KNOWN = "(the pod's labels are not known yet)"
+Terms = frozenset[int]
+NamedPorts = tuple[tuple[str, str, int], ...]
+
+
+@dataclass
+class _Rule:
+    name: str
+    terms: Terms | None
+    """None: for everybody"""
+    ports: Sequence[Mapping[str, Any]]
+    """empty: all"""
+
+
+@dataclass
+class _Term:
+    """One entry of `from` or `to`."""
+
+    namespace: str
+    peer: Mapping[str, Any]
+    blocks: tuple[Block, tuple[Block, ...]] | None = None
+
+    def holds(self, found: Block) -> bool:
+        """Whether all of these addresses are in its ipBlock."""
+        if self.blocks is None:
+            return False
+        cidr, left_out = self.blocks
+        return cidr.holds(found) and not any(item.holds(found) for item in left_out)
+
+
+@dataclass
+class _Peer:
+    number: int
+    terms: Terms
+    ports: NamedPorts
+
+
+@dataclass
+class Compiler:
+    """Keeps its numbers from one state of the cluster to the next."""
+
+    subjects: Numbers = field(default_factory=Numbers)
+    peers: Numbers = field(default_factory=Numbers)
+
+    def compile(self, policies: Sequence[Policy], inventory: Inventory) -> "Compiled":
+        """For all nodes. Pods that have ended must not be in the inventory."""
+        return Compiled(self, policies, inventory)
+
+
+class Compiled:
+    """`tables` are those of a node that has no address. Raises ValueError for a block that is none."""
+
+    def __init__(self, numbers: Compiler, policies: Sequence[Policy], inventory: Inventory) -> None:
+        self._numbers = numbers
+        self._policies = policies
+        self._inventory = inventory
+        self._evaluation = Evaluation(inventory, policies)
+        self._services = Peers(inventory)
+        self._terms: dict[str, int] = {}
+        self._all_terms: list[_Term] = []
+        self._names: set[str] = set()
+        """of ports that rules go by"""
+        self._rules = {
+            (index, direction): list(self._rules_of(policy, direction))
+            for index, policy in enumerate(policies)
+            for direction in _WORDS
+        }
+        self._peers: dict[int, _Peer] = {}
+        self.tables = Tables()
+        self._add_peers()
+        isolated = self._add_subjects()
+        self._add_services(isolated)
+
+    def for_node(self, name: str) -> Tables:
+        """With the node's own addresses."""
+        tables = Tables(**{key: dict(value) for key, value in vars(self.tables).items()})
+        for node in self._inventory.nodes:
+            if node.name == name:
+                self._add_node(tables, node)
+        return tables
+
+    def _add_node(self, tables: Tables, node: Node) -> None:
+        for address in map(normal, own_addresses(node)):
+            # A plugin may give the first address of the node's block to a pod.
+            if self._services.pod_at(address) is None:
+                tables.add_peer(block(address), NOBODY, PEER_NODE, f"node {node.name}")
+
+    def _rules_of(self, policy: Policy, direction: int) -> Iterator[_Rule]:
+        word, peers_word = _WORDS[direction]
+        metadata = policy["metadata"]
+        for number, rule in enumerate(policy["spec"].get(word) or ()):
+            peers, ports = rule.get(peers_word), rule.get("ports") or ()
+            self._names.update(port["port"] for port in ports if isinstance(port.get("port"), str))
+            terms = frozenset(self._term(peer, metadata["namespace"]) for peer in peers) if peers else None
+            yield _Rule(f"{metadata.get('name', '')} {word}[{number}]", terms, ports)
+
+    def _term(self, peer: Mapping[str, Any], namespace: str) -> int:
+        found = peer.get("ipBlock")
+        key = json.dumps([peer, None if found or "namespaceSelector" in peer else namespace], sort_keys=True)
+        if key not in self._terms:
+            self._terms[key] = len(self._all_terms)
+            blocks = (block(found["cidr"]), tuple(map(block, found.get("except") or ()))) if found else None
+            self._all_terms.append(_Term(namespace, peer, blocks))
+        return self._terms[key]
+
+    def _add_peers(self) -> None:
+        found: dict[Block, Pod | None] = dict.fromkeys(ALL)
+        for term in self._all_terms:
+            if term.blocks:
+                found |= dict.fromkeys((term.blocks[0], *term.blocks[1]))
+        for pod in self._inventory.pods:
+            if not pod.host_network:
+                found |= dict.fromkeys(map(block, pod.addresses), pod)
+        selecting: dict[tuple[str, str], Terms] = {}
+        blocks = [(number, term) for number, term in enumerate(self._all_terms) if term.blocks]
+        for place, owner in found.items():
+            terms = frozenset(number for number, term in blocks if term.holds(place))
+            ports: NamedPorts = ()
+            if owner is not None:
+                key = owner.namespace, owner.name
+                if key not in selecting:
+                    selecting[key] = self._terms_of(owner)
+                terms |= selecting[key]
+                ports = self._named_ports(owner)
+            peer = self._peer(terms, ports)
+            self.tables.add_peer(place, peer, PEER, f"pod {owner.namespace}/{owner.name}" if owner else "")
+
+    def _terms_of(self, pod: Pod) -> Terms:
+        end = Endpoint(normal(pod.addresses[0]), pod, 0)
+        return frozenset(
+            number
+            for number, term in enumerate(self._all_terms)
+            if term.blocks is None and self._evaluation.is_peer(term.peer, end, term.namespace)
+        )
+
+    def _named_ports(self, pod: Pod) -> NamedPorts:
+        return tuple(sorted({(port.name, port.protocol, port.port) for port in pod.ports if port.name in self._names}))
+
+    def _peer(self, terms: Terms, ports: NamedPorts) -> int:
+        if not terms and not ports:
+            return NOBODY
+        texts = list(self._terms)
+        number = self._numbers.peers.of((frozenset(texts[term] for term in terms), ports))
+        self._peers[number] = _Peer(number, terms, ports)
+        return number
+
+    def _add_subjects(self) -> list[int]:
+        """Those that are isolated for egress."""
+        isolated: dict[int, bool] = {}
+        concerned = {policy["metadata"]["namespace"] for policy in self._policies}
+        for namespace in concerned:
+            unknown = self._numbers.subjects.of(("unknown",))
+            self.tables.add_subject(unknown, [_NOT_KNOWN], [_NOT_KNOWN])
+            self.tables.namespaces[namespace] = pod_entry(unknown)
+        for pod in self._inventory.pods:
+            if pod.namespace in concerned:
+                subject = 0 if pod.host_network else self._subject(pod, isolated)
+                self.tables.pods[f"{pod.namespace}/{pod.name}"] = pod_entry(subject, pod.addresses)
+        return [subject for subject, egress in isolated.items() if egress]
+
+    def _subject(self, pod: Pod, isolated: dict[int, bool]) -> int:
+        applying = {
+            direction: [
+                index
+                for index, policy in enumerate(self._policies)
+                if self._evaluation.isolates(policy, pod, direction == INGRESS)
+            ]
+            for direction in _WORDS
+        }
+        if not any(applying.values()):
+            return 0
+        names = {way: [self._policies[index]["metadata"].get("name", "") for index in applying[way]] for way in _WORDS}
+        ports = self._named_ports(pod)
+        key = (pod.namespace, tuple(names[EGRESS]), tuple(names[INGRESS]), ports)
+        subject = self._numbers.subjects.of(key)
+        if subject in isolated:
+            return subject
+        isolated[subject] = bool(applying[EGRESS])
+        self.tables.add_subject(subject, *(names[way] if applying[way] else None for way in (EGRESS, INGRESS)))
+        for direction, indices in applying.items():
+            for index in indices:
+                for rule in self._rules[index, direction]:
+                    self._add_rule(subject, direction, rule, ports)
+        return subject
+
+    def _add_rule(self, subject: int, direction: int, rule: _Rule, own: NamedPorts) -> None:
+        about = (
+            [ANYONE]
+            if rule.terms is None
+            else [number for number, peer in self._peers.items() if peer.terms & rule.terms]
+        )
+        for peer in about:
+            self.tables.add_rule(subject, direction, peer, rule.name)
+            if not rule.ports:
+                self.tables.allow(subject, direction, peer)
+        for port in rule.ports:
+            protocol, number = port.get("protocol", "TCP"), port.get("port")
+            if isinstance(number, str):
+                self._add_named(subject, direction, protocol, number, about, own)
+                continue
+            for peer in about:
+                if number is None:
+                    self.tables.allow_port(subject, direction, peer, protocol)
+                else:
+                    for first, bits in port_prefixes(number, port.get("endPort", number)):
+                        self.tables.allow_port(subject, direction, peer, protocol, first, bits)
+
+    def _add_named(
+        self, subject: int, direction: int, protocol: str, name: str, about: Iterable[int], own: NamedPorts
+    ) -> None:
+        """A port by the name that the called pod gives it: ours when somebody calls us, else each peer's."""
+        for peer in about:
+            if direction == INGRESS:
+                targets = [(peer, own)]
+            elif peer == ANYONE:
+                targets = [(found.number, found.ports) for found in self._peers.values()]
+            else:
+                targets = [(peer, self._peers[peer].ports)]
+            for target, ports in targets:
+                for known, of_protocol, number in ports:
+                    if (known, of_protocol) == (name, protocol):
+                        self.tables.allow_port(subject, direction, target, protocol, number, 16)
+
+    def _add_services(self, subjects: Sequence[int]) -> None:
+        for service in self._inventory.services:
+            peer = self._numbers.peers.of(("service", service.namespace, service.name))
+            ends = list(self._ends(service)) if service.addresses else []
+            allowed = [
+                (subject, protocol, port)
+                for protocol, port, backends in ends
+                for subject in subjects
+                if backends and all(self.tables.allows_peer(subject, EGRESS, *end) for end in backends)
+            ]
+            for address in map(block, service.addresses):
+                self.tables.add_peer(address, peer, PEER_SERVICE, f"service {service.namespace}/{service.name}")
+            for subject, protocol, port in allowed:
+                self.tables.allow_port(subject, EGRESS, peer, protocol, port, 16)
+
+    def _ends(self, service: Service) -> Iterator[tuple[str, int, list[tuple[tuple[int, int], str, int]]]]:
+        """Protocol, port, and the backends: peer, protocol, port."""
+        own = normal(service.addresses[0])
+        for port in service.ports:
+            ends = self._services.endpoints({"remote": own, "protocol": port.protocol, "port": port.port})
+            backends = [
+                (self.tables.peer_at(end.address), port.protocol, end.port) for end in ends if end.address != own
+            ]
+            yield port.protocol, port.port, backends

@@ -1,0 +1,149 @@
+"""Tables kept up to date with the cluster, or as a file of objects has it.
+
+The trap: a policy by labels means nothing while pods or namespaces may not be listed, so then nothing is started.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from kubectl_gadget.advise.evaluate import Policy
+from kubectl_gadget.advise.inventory import SLICE_OF, Inventory, Node, Pod, Service
+from kubectl_gadget.cluster import objects
+from kubectl_gadget.cluster.objects import Objects
+from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.resources import (
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    NODES,
+    PODS,
+    SERVICES,
+    Object,
+    Resource,
+)
+from kubectl_gadget.errors import ClusterError, UsageError
+from kubectl_gadget.network_policies.compile import Compiled, Compiler
+from kubectl_gadget.network_policies.read import check
+from kubectl_gadget.network_policies.tables import HOST_ENTRY, pod_entry
+from kubectl_gadget.session.tables import Contents, LiveTables
+
+_KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
+_NEEDED = (PODS, NAMESPACES, NETWORK_POLICIES)
+_FIRST_SECONDS = 60.0
+_EMPTY = Contents(containers="pods", other=pod_entry(0), host=HOST_ENTRY)
+
+
+class PolicyTables:
+    """Makes tables of objects, as often as they change."""
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        self.tables = LiveTables()
+        self._policies = policies
+        self._compiler = Compiler()
+
+    def take(self, found: Objects) -> None:
+        """The objects as they are now; policies among them go with those that were given. Raises UsageError."""
+        policies = [*self._policies, *map(_policy, found.get(NETWORK_POLICIES, ()))]
+        for policy in policies:
+            check(policy)
+        compiled = self._compiler.compile(policies, inventory(found))
+        self.tables.replace(cache(lambda node: contents(compiled, node)))
+
+
+def contents(compiled: Compiled, node: str) -> Contents:
+    """What the tables of a node hold."""
+    tables = compiled.for_node(node)
+    maps = {name: getattr(tables, name) for name in ("subjects", "ports", "rules", "peers")}
+    return Contents(maps, _EMPTY.containers, tables.pods, tables.namespaces, _EMPTY.other, _EMPTY.host)
+
+
+def inventory(found: Objects) -> Inventory:
+    """Of the API's objects, without pods that have ended, whose address may be another's."""
+    pods = [Pod.from_object(item) for item in found.get(PODS, ())]
+    slices: dict[tuple[str, str], list[Object]] = {}
+    for item in found.get(ENDPOINT_SLICES, ()):
+        metadata = item["metadata"]
+        service = (metadata.get("labels") or {}).get(SLICE_OF, "")
+        slices.setdefault((metadata["namespace"], service), []).append(item)
+    return Inventory(
+        [pod for pod in pods if not pod.ended],
+        [
+            Service.from_object(item, slices.get((item["metadata"]["namespace"], item["metadata"]["name"]), ()))
+            for item in found.get(SERVICES, ())
+        ],
+        [Node.from_object(item) for item in found.get(NODES, ())],
+        {item["metadata"]["name"]: dict(item["metadata"].get("labels") or {}) for item in found.get(NAMESPACES, ())},
+    )
+
+
+def read_objects(name: str) -> dict[Resource, list[Object]]:
+    """Of a file with what `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml` prints."""
+    try:
+        documents = list(yaml.safe_load_all(Path(name).read_text(encoding="utf-8")))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{name} cannot be read: {error}") from None
+    kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES)}
+    found: dict[Resource, list[Object]] = {kind: [] for kind in kinds.values()}
+    for item in _flattened(documents, name):
+        kind = kinds.get(str(item.get("kind")))
+        if kind is None:
+            raise UsageError(f"{name} holds a {item.get('kind')}", f"only {', '.join(kinds)} are needed")
+        item["metadata"].setdefault("uid", f"{item['metadata'].get('namespace')}/{item['metadata']['name']}")
+        if kind.namespaced:
+            item["metadata"].setdefault("namespace", "default")
+        found[kind].append(item)
+    return found
+
+
+def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
+    for item in documents:
+        if item is None:
+            continue
+        if not isinstance(item, dict):
+            raise UsageError(f"{name} holds something that is no Kubernetes object")
+        if item.get("kind") == "List":
+            yield from _flattened(item.get("items") or (), name)
+        elif not isinstance(item.get("metadata"), dict) or "name" not in item["metadata"]:
+            raise UsageError(f"{name} holds a {item.get('kind')} without a name")
+        else:
+            yield item
+
+
+@contextmanager
+def following(kube: KubeOptions, made: PolicyTables, from_cluster: bool, stderr: TextIO, quiet: bool) -> Iterator[None]:
+    """Keeps the tables up to date inside the block. Raises ClusterError, also when what is needed cannot be listed."""
+    errors: list[ClusterError | UsageError] = []
+    kinds = (*_KINDS, *((NETWORK_POLICIES,) if from_cluster else ()))
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=stderr, flush=True)
+
+    def changed(found: Objects) -> None:
+        try:
+            made.take(found)
+        except UsageError as error:
+            errors.append(error)
+            say(f"the tables stay as they were: {error}")
+
+    def failed(kind: Resource | None, error: ClusterError) -> None:
+        if kind is None or kind in _NEEDED:
+            errors.append(error)
+        else:
+            say(f"{kind.plural} are not known, policies mean them by address alone: {error}")
+
+    with objects.following(kube, kinds, changed, failed, say, first_seconds=_FIRST_SECONDS) as known:
+        if errors:
+            raise errors[0]
+        if not known:
+            raise ClusterError(f"pods and namespaces were not listed within {_FIRST_SECONDS:.0f} s")
+        yield
+
+
+def _policy(item: Object) -> Policy:
+    return {**item, "spec": item.get("spec") or {}}

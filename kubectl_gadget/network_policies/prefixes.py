@@ -1,0 +1,53 @@
+"""Blocks of addresses and ranges of ports as prefixes, which the kernel's tries look up.
+
+IPv4 stands in IPv6 as ::ffff:1.2.3.4. The trap: ::/0 is a block of IPv6 alone, though it holds these numbers.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+ADDRESS_BITS, PORT_BITS = 128, 16
+_MAPPED = 0xFFFF << 32
+
+
+class Block(NamedTuple):
+    """A block, as numbers of 128 bits. `bits` is the length of its prefix among these."""
+
+    first: int
+    bits: int
+    is_v4: bool
+
+    def holds(self, other: "Block") -> bool:
+        """Whether all of the other one lies in this one."""
+        shift = ADDRESS_BITS - self.bits
+        return self.is_v4 == other.is_v4 and self.bits <= other.bits and self.first >> shift == other.first >> shift
+
+    @property
+    def packed(self) -> bytes:
+        return self.first.to_bytes(16, "big")
+
+
+ALL = (Block(_MAPPED, 96, True), Block(0, 0, False))
+"""Of IPv4 and of IPv6."""
+
+
+@cache
+def block(cidr: str) -> Block:
+    """Of a CIDR, or of one address. Raises ValueError."""
+    network = ipaddress.ip_network(cidr, strict=False)
+    number = int(network.network_address)
+    if network.version == 4:
+        return Block(_MAPPED | number, 96 + network.prefixlen, True)
+    return Block(number, network.prefixlen, number >> 32 == 0xFFFF and network.prefixlen >= 96)
+
+
+def port_prefixes(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The fewest prefixes that hold exactly these ports: (port, bits)."""
+    while first <= last:
+        size = first & -first if first else 1 << PORT_BITS
+        while first + size - 1 > last:
+            size //= 2
+        yield first, PORT_BITS - size.bit_length() + 1
+        first += size

@@ -1,0 +1,95 @@
+"""NetworkPolicies from files, checked before anything is started.
+
+What the API server would refuse is refused here, by name, since a policy that is half understood protects by half.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.advise.evaluate import Policy, read_policies
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.network_policies.prefixes import block
+from kubectl_gadget.network_policies.tables import PROTOCOLS
+
+_SPEC = {"podSelector", "policyTypes", "ingress", "egress"}
+_SUFFIXES = (".yaml", ".yml", ".json")
+_TYPES = {"Ingress", "Egress"}
+
+
+def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
+    """Of files, folders (their .yaml, .yml and .json) or - for standard input. Raises UsageError."""
+    found: list[Policy] = []
+    for name, text in _texts(names):
+        found += read_policies(text, name, namespace)
+    for policy in found:
+        check(policy)
+    return found
+
+
+def check(policy: Policy) -> None:
+    """Raises UsageError with the place of what is not as the API has it."""
+    metadata, spec = policy["metadata"], policy["spec"]
+    where = f"network policy {metadata.get('namespace')}/{metadata.get('name')}"
+    _refuse_others(spec, _SPEC, f"{where}: spec")
+    if others := set(spec.get("policyTypes") or ()) - _TYPES:
+        raise UsageError(f"{where}: policyTypes holds {', '.join(map(repr, others))}", "Ingress, Egress")
+    for word, peers in (("ingress", "from"), ("egress", "to")):
+        for number, rule in enumerate(spec.get(word) or ()):
+            place = f"{where}: {word}[{number}]"
+            _refuse_others(rule, {peers, "ports"}, place)
+            for port in rule.get("ports") or ():
+                _check_port(port, place)
+            for peer in rule.get(peers) or ():
+                _check_peer(peer, place)
+
+
+def _texts(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if name == "-":
+            yield "standard input", sys.stdin.read()
+            continue
+        path = Path(name)
+        files = [path]
+        if path.is_dir():
+            files = sorted(item for item in path.iterdir() if item.suffix in _SUFFIXES)
+        for file in files:
+            try:
+                yield str(file), file.read_text(encoding="utf-8")
+            except (OSError, UnicodeError) as error:
+                raise UsageError(f"{file} cannot be read: {error}") from None
+
+
+def _check_port(port: Mapping[str, Any], place: str) -> None:
+    _refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
+    protocol, number, last = port.get("protocol", "TCP"), port.get("port"), port.get("endPort")
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"{place}: protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    if number is not None and not isinstance(number, str) and not (isinstance(number, int) and 0 < number < 65536):
+        raise UsageError(f"{place}: {number!r} is no port")
+    if last is not None and not (isinstance(number, int) and isinstance(last, int) and number <= last < 65536):
+        raise UsageError(f"{place}: endPort {last!r} needs a port that is a number, and not above it")
+
+
+def _check_peer(peer: Mapping[str, Any], place: str) -> None:
+    _refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
+    if "ipBlock" not in peer:
+        if not peer:
+            raise UsageError(f"{place}: a peer is empty", "leave out the list for everybody")
+        return
+    if len(peer) > 1:
+        raise UsageError(f"{place}: ipBlock goes with no selector")
+    try:
+        for cidr in (peer["ipBlock"]["cidr"], *(peer["ipBlock"].get("except") or ())):
+            block(cidr)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{place}: ipBlock is not right: {error}") from None
+
+
+def _refuse_others(value: Any, known: set[str], place: str) -> None:
+    if not isinstance(value, dict):
+        raise UsageError(f"{place} is no object")
+    if others := value.keys() - known:
+        names = ", ".join(sorted(map(str, others)))
+        raise UsageError(f"{place}: unknown field {names}", f"one of {', '.join(sorted(known))}")

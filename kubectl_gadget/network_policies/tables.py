@@ -1,0 +1,113 @@
+"""The tables of bpf/network_policy.bpf.c as bytes, and what they say of one attempt.
+
+All that is in `ports` is allowed to an isolated pod, and nothing else. The trap: tries keep IPv4 as ::ffff:1.2.3.4, and
+ports in network order.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY
+from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, Block, block
+
+EGRESS, INGRESS = 1, 2
+PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
+PEER, PEER_NODE, PEER_SERVICE = 0, 1, 2
+_POD, _HOST = 1, 2
+_POLICIES, _RULE, _NAME = 248, 128, 160
+_ANY_PROTOCOL, _ANY_PORT = 72, 80
+_ALLOWED = struct.pack("<I", 1)
+
+
+@dataclass
+class Tables:
+    """By the names that the maps have in C, without `gadget_table_`."""
+
+    subjects: dict[bytes, bytes] = field(default_factory=dict)
+    peers: dict[bytes, bytes] = field(default_factory=dict)
+    ports: dict[bytes, bytes] = field(default_factory=dict)
+    rules: dict[bytes, bytes] = field(default_factory=dict)
+    pods: dict[str, bytes] = field(default_factory=dict)
+    """by NAMESPACE/NAME"""
+    namespaces: dict[str, bytes] = field(default_factory=dict)
+    """of pods that are not known yet"""
+
+    def add_subject(self, subject: int, egress: list[str] | None, ingress: list[str] | None) -> None:
+        """A set of policies; None: nothing isolates in this direction."""
+        isolated = EGRESS * (egress is not None) | INGRESS * (ingress is not None)
+        names = [_text(", ".join(names or ()), _POLICIES) for names in (egress, ingress)]
+        self.subjects[struct.pack("<I", subject)] = struct.pack("<Q", isolated) + b"".join(names)
+
+    def add_peer(self, found: Block, peer: int, kind: int, name: str) -> None:
+        """Who has these addresses."""
+        value = struct.pack("<II", peer, kind) + _text(name, _NAME)
+        self.peers[struct.pack("<I", found.bits) + found.packed] = value
+
+    def allow(self, subject: int, direction: int, peer: int) -> None:
+        """All ports of all protocols."""
+        self.ports[_port_key(_ANY_PROTOCOL, subject, peer, direction)] = _ALLOWED
+
+    def allow_port(self, subject: int, direction: int, peer: int, protocol: str, port: int = 0, bits: int = 0) -> None:
+        """Ports that begin with the first `bits` of `port`."""
+        key = _port_key(_ANY_PORT + bits, subject, peer, direction, PROTOCOLS[protocol], port)
+        self.ports[key] = _ALLOWED
+
+    def add_rule(self, subject: int, direction: int, peer: int, name: str) -> None:
+        """The first rule that is about a peer."""
+        self.rules.setdefault(struct.pack("<III", subject, peer, direction), _text(name, _RULE))
+
+    def allows(self, subject: int, direction: int, address: str, protocol: str, port: int) -> bool:
+        """As the kernel decides by these tables."""
+        value = self.subjects.get(struct.pack("<I", subject))
+        if value and not value[0] & direction:
+            return True
+        return self.allows_peer(subject, direction, self.peer_at(address), protocol, port)
+
+    def allows_peer(self, subject: int, direction: int, found: tuple[int, int], protocol: str, port: int) -> bool:
+        """The same for a subject that is isolated, and a peer as peer_at() gives it."""
+        peer, kind = found
+        if kind == PEER_NODE:
+            return True
+        return any(
+            self._has_port(subject, direction, candidate, PROTOCOLS[protocol], port)
+            for candidate in ([peer] if kind == PEER_SERVICE else [peer, ANYONE])
+        )
+
+    def peer_at(self, address: str) -> tuple[int, int]:
+        """Number and kind of the peer with the longest prefix that holds the address."""
+        number = block(address).first
+        for bits in range(ADDRESS_BITS, -1, -1):
+            first = number >> (ADDRESS_BITS - bits) << (ADDRESS_BITS - bits)
+            if value := self.peers.get(struct.pack("<I", bits) + first.to_bytes(16, "big")):
+                peer, kind = struct.unpack_from("<II", value)
+                return peer, kind
+        return NOBODY, PEER
+
+    def _has_port(self, subject: int, direction: int, peer: int, protocol: int, port: int) -> bool:
+        keys = [_port_key(_ANY_PROTOCOL, subject, peer, direction)]
+        for bits in range(17):
+            first = port >> (16 - bits) << (16 - bits)
+            keys.append(_port_key(_ANY_PORT + bits, subject, peer, direction, protocol, first))
+        return any(key in self.ports for key in keys)
+
+
+def pod_entry(subject: int, addresses: tuple[str, ...] = ()) -> bytes:
+    """Of the table of containers. A pod may use its own addresses whatever policies say."""
+    own = [block(address).packed for address in addresses[:2]]
+    own += [bytes(16)] * (2 - len(own))
+    return struct.pack("<II", subject, _POD) + b"".join(own)
+
+
+HOST_ENTRY = struct.pack("<II", 0, _HOST) + bytes(32)
+"""Of cgroups that no policy concerns."""
+
+
+def _port_key(bits: int, subject: int, peer: int, direction: int, protocol: int = 0, port: int = 0) -> bytes:
+    return struct.pack("<IIIBB", bits, subject, peer, direction, protocol) + struct.pack(">H", port)
+
+
+def _text(text: str, size: int) -> bytes:
+    data = text.encode()
+    if len(data) >= size:
+        data = data[: size - 4].decode(errors="ignore").encode() + "…".encode()
+    return data.ljust(size, b"\0")

@@ -1,0 +1,94 @@
+"""Tables that the client fills in a gadget while it runs: what they hold, and UPDATE frames from one state to the next.
+
+The trap: they are changed in one thread and sent from another, so a state is never changed, only replaced as a whole.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+_ENTRIES = 20_000
+"""of one frame"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Keys and values as the maps have them, by table; `containers` is the table that is told by pod."""
+
+    tables: Mapping[str, Mapping[bytes, bytes]] = field(default_factory=dict)
+    containers: str = ""
+    pods: Mapping[str, bytes] = field(default_factory=dict)
+    """by NAMESPACE/NAME"""
+    namespaces: Mapping[str, bytes] = field(default_factory=dict)
+    """of their pods that are not in `pods`"""
+    other: bytes = b""
+    """of all other pods, and of those that the run is not about"""
+    host: bytes = b""
+
+
+class LiveTables:
+    """What each node's tables are to hold now. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contents: Callable[[str], Contents] = lambda node: Contents()
+        self._listeners: list[Callable[[], None]] = []
+
+    def replace(self, contents: Callable[[str], Contents]) -> None:
+        """`contents` gives those of a node."""
+        with self._lock:
+            self._contents = contents
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def of(self, node: str) -> Contents:
+        """Those of a node."""
+        return self._contents(node)
+
+    def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Has `changed` called after each change, until what this returns is called."""
+        with self._lock:
+            self._listeners.append(changed)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners.remove(changed)
+
+        return end
+
+
+def updates(gadget: int, before: Contents, now: Contents) -> Iterator[dict[str, Any]]:
+    """UPDATE frames that lead from one state to the other: all that is new, then pods, then what goes."""
+    for table, entries in now.tables.items():
+        old = before.tables.get(table, {})
+        new = {key.hex(): value.hex() for key, value in entries.items() if old.get(key) != value}
+        for part in _parts(new):
+            yield {"gadget": gadget, "set": {table: part}}
+    if containers := _containers(before, now):
+        yield {"gadget": gadget, "containers": containers}
+    for table, entries in before.tables.items():
+        gone = {key.hex(): "" for key in entries.keys() - now.tables.get(table, {}).keys()}
+        for part in _parts(gone):
+            yield {"gadget": gadget, "remove": {table: list(part)}}
+
+
+def _containers(before: Contents, now: Contents) -> dict[str, Any] | None:
+    pods, namespaces = _changes(before.pods, now.pods), _changes(before.namespaces, now.namespaces)
+    if not now.containers or (before.containers and not pods and not namespaces):
+        return None
+    fixed = {"table": now.containers, "other": now.other.hex(), "host": now.host.hex()}
+    return {**fixed, "pods": pods, "namespaces": namespaces}
+
+
+def _changes(before: Mapping[str, bytes], now: Mapping[str, bytes]) -> dict[str, str | None]:
+    gone: dict[str, str | None] = dict.fromkeys(before.keys() - now.keys())
+    return gone | {name: value.hex() for name, value in now.items() if before.get(name) != value}
+
+
+def _parts(entries: dict[str, str]) -> Iterator[dict[str, str]]:
+    left = iter(entries.items())
+    while part := dict(islice(left, _ENTRIES)):
+        yield part

@@ -1,0 +1,247 @@
+"""Pods as policies know them: processes, each in a cgroup and a network namespace of its own, on one bridge.
+
+The bridge is the node's, in a namespace of its own, too, so nothing of this machine's network is touched. The trap:
+what a pod is to do is pickled, so it has to be a function of a module.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import socket
+import struct
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.agent.cgroups import find_root
+from tests.bpf.network import CLONE_NEWNET
+
+_libc = ctypes.CDLL(None, use_errno=True)
+NODE_V4 = "10.9.0.1"
+SECONDS = 60.0
+"""that anything may take that is expected to happen"""
+SILENCE = 1.0
+"""after which what does not come counts as dropped; the order of packets makes most tests need it once at most"""
+
+
+class Worker:
+    """A process in a network namespace of its own, which does what it is told to."""
+
+    def __init__(self, cgroup: Path | None = None) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._pipe.close()
+            _serve(theirs, cgroup)
+        theirs.close()
+        self.run(os.getpid)
+
+    def run(self, deed: Callable[..., Any], *arguments: Any) -> Any:
+        """What the deed returns there. Raises AssertionError with the traceback when it raises something."""
+        self.begin(deed, *arguments)
+        return self.end()
+
+    def begin(self, deed: Callable[..., Any], *arguments: Any) -> None:
+        self._pipe.send((deed, arguments))
+
+    def end(self) -> Any:
+        """The result of what was begun."""
+        assert self._pipe.poll(SECONDS), "it did not answer"
+        good, value = self._pipe.recv()
+        assert good, value
+        return value
+
+    def close(self) -> None:
+        self._pipe.close()
+        os.waitpid(self.pid, 0)
+
+
+def _serve(pipe: Connection, cgroup: Path | None) -> None:
+    try:
+        if cgroup is not None:
+            (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        if _libc.unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        while True:
+            deed, arguments = pipe.recv()
+            try:
+                answer = (True, deed(*arguments))
+            except BaseException:
+                answer = (False, traceback.format_exc())
+            pipe.send(answer)
+    except EOFError:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+class Pod(Worker):
+    """`v4` and `v6` are its addresses."""
+
+    def __init__(self, namespace: str, name: str, number: int, cgroup: Path) -> None:
+        cgroup.mkdir(parents=True)
+        super().__init__(cgroup)
+        self.namespace, self.name = namespace, name
+        self.cgroup = cgroup
+        self.cgroup_id = cgroup.stat().st_ino
+        self.v4, self.v6 = f"10.9.0.{number}", f"fd09::{number}"
+
+    def close(self) -> None:
+        super().close()
+        self.cgroup.rmdir()
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def configure(address: str, *more: str) -> None:
+    """The pod's end of the cable. IPv6 needs no search for others with the same address."""
+    for one in (f"{address}/24", *more):
+        ip("address", "add", one, "dev", "eth0", *(["nodad"] if ":" in one else []))
+    ip("link", "set", "eth0", "up")
+
+
+@contextmanager
+def pods(names: Sequence[tuple[str, str]]) -> Iterator[list[Pod]]:
+    """Pods (namespace, name), numbered from 11 on."""
+    top = Path(find_root()) / f"network-pods-{os.getpid()}"
+    with ExitStack() as stack:
+        stack.callback(_remove, top)
+        node = Worker()
+        stack.callback(node.close)
+        node.run(ip, "link", "add", "bridge", "type", "bridge")
+        node.run(ip, "address", "add", f"{NODE_V4}/24", "dev", "bridge")
+        node.run(ip, "link", "set", "bridge", "up")
+        found = []
+        for number, (namespace, name) in enumerate(names, 11):
+            pod = Pod(namespace, name, number, top / name)
+            stack.callback(pod.close)
+            end = f"pod{number}"
+            node.run(ip, "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", str(pod.pid))
+            node.run(ip, "link", "set", end, "master", "bridge", "up")
+            pod.run(configure, pod.v4, f"{pod.v6}/64")
+            found.append(pod)
+        yield found
+
+
+def _remove(top: Path) -> None:
+    with suppress(FileNotFoundError):
+        top.rmdir()
+
+
+_kept: dict[str, socket.socket] = {}
+"""Of a worker: sockets that outlive one deed."""
+
+
+def family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def listen(name: str, kind: socket.SocketKind, port: int) -> None:
+    """A socket for both IPv4 and IPv6."""
+    sock = socket.socket(socket.AF_INET6, kind)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind(("::", port))
+    if kind == socket.SOCK_STREAM:
+        sock.listen(64)
+    sock.settimeout(SECONDS)
+    _kept[name] = sock
+
+
+def close(name: str) -> None:
+    _kept.pop(name).close()
+
+
+def connect(host: str, port: int, seconds: float = SECONDS, keep: str = "") -> str:
+    """ "connected", or the error's name, or "timeout"."""
+    sock = socket.socket(family(host))
+    sock.settimeout(seconds)
+    try:
+        sock.connect((host, port))
+    except TimeoutError:
+        return "timeout"
+    except OSError as error:
+        return type(error).__name__
+    else:
+        if keep:
+            _kept[keep] = sock
+            return "connected"
+        return "connected"
+    finally:
+        if not keep:
+            sock.close()
+
+
+def accept(name: str, keep: str = "") -> str:
+    """The caller's address."""
+    sock, address = _kept[name].accept()
+    if keep:
+        _kept[keep] = sock
+    else:
+        sock.close()
+    return str(address[0]).removeprefix("::ffff:")
+
+
+def send_to(host: str, port: int, data: bytes, name: str = "") -> str:
+    """One datagram; "sent" or the error's name."""
+    kept = _kept.get(name)
+    sock = kept or socket.socket(family(host), socket.SOCK_DGRAM)
+    if kept and kept.family == socket.AF_INET6 and ":" not in host:
+        host = f"::ffff:{host}"
+    try:
+        sock.sendto(data, (host, port))
+    except OSError as error:
+        return type(error).__name__
+    finally:
+        if name:
+            _kept[name] = sock
+        else:
+            sock.close()
+    return "sent"
+
+
+def connect_datagrams(name: str, host: str, port: int) -> str:
+    """A socket of UDP with another end."""
+    sock = socket.socket(family(host), socket.SOCK_DGRAM)
+    sock.settimeout(SECONDS)
+    _kept[name] = sock
+    try:
+        sock.connect((host, port))
+    except OSError as error:
+        return type(error).__name__
+    return "connected"
+
+
+def send(name: str, data: bytes) -> str:
+    try:
+        _kept[name].send(data)
+    except OSError as error:
+        return type(error).__name__
+    return "sent"
+
+
+def receive(name: str, seconds: float = SECONDS) -> tuple[bytes, tuple[str, int]] | None:
+    """What comes and from where; None when nothing does."""
+    sock = _kept[name]
+    sock.settimeout(seconds)
+    try:
+        data, address = sock.recvfrom(65536)
+    except TimeoutError:
+        return None
+    return data, (str(address[0]).removeprefix("::ffff:"), address[1]) if address else ("", 0)
+
+
+def send_raw(destination: str, packets: Sequence[tuple[str, int, int, bytes]]) -> None:
+    """Datagrams of UDP with any source: (source, source port, port, data). IPv4 lets them go without a checksum."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        for source, source_port, port, data in packets:
+            udp = struct.pack("!HHHH", source_port, port, 8 + len(data), 0) + data
+            head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
+            head += socket.inet_aton(source) + socket.inet_aton(destination)
+            sock.sendto(head + udp, (destination, 0))

@@ -1,0 +1,442 @@
+"""Network policies between pods in network namespaces: what they allow passes, and nothing else, each time."""
+
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.advise.evaluate import Evaluation, read_policies
+from kubectl_gadget.advise.inventory import Inventory, Node, Port
+from kubectl_gadget.advise.inventory import Pod as KnownPod
+from kubectl_gadget.advise.peers import Endpoint, Peers
+from kubectl_gadget.network_policies.compile import Compiler
+from kubectl_gadget.network_policies.follow import contents
+from kubectl_gadget.network_policies.read import check
+from kubectl_gadget.session.tables import Contents, updates
+from tests.bpf import network_pods
+from tests.bpf.network import address
+from tests.bpf.network_pods import (
+    SILENCE,
+    Pod,
+    accept,
+    close,
+    connect,
+    connect_datagrams,
+    listen,
+    receive,
+    send,
+    send_raw,
+    send_to,
+)
+from tests.bpf.tracer import Tracer
+
+pytestmark = pytest.mark.bpf
+TIMES = 7
+WANTED, POD = 1, 1
+TCP, UDP = 6, 17
+STREAM, DATAGRAMS = socket.SOCK_STREAM, socket.SOCK_DGRAM
+EGRESS, INGRESS = 1, 2
+REFUSED, DRY_RUN = 1, 2
+LABELS = {"web": {"app": "web"}, "db": {"app": "db"}, "other": {"app": "other"}}
+
+DENY_EGRESS = "{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}"
+DENY_INGRESS = "{podSelector: {matchLabels: {app: db}}, policyTypes: [Ingress]}"
+WEB_TO_DB = """{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress],
+    egress: [{to: [{podSelector: {matchLabels: {app: db}}}], ports: [{port: 5432}, {port: 7000, endPort: 7009},
+    {port: 53, protocol: UDP}]}]}"""
+DB_FROM_WEB = """{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}],
+    ports: [{port: sql}, {port: 53, protocol: UDP}]}]}"""
+
+
+@pytest.fixture(scope="module")
+def pods() -> Iterator[list[Pod]]:
+    with network_pods.pods([("shop", "web"), ("shop", "db"), ("shop", "other")]) as found:
+        yield found
+
+
+class Policies(Tracer):
+    """The gadget with its tables as the client makes them, for `pods`."""
+
+    def __init__(self, pods: list[Pod], *specs: str, **parameters: Any) -> None:
+        super().__init__("network_policy", verdicts={pod.cgroup_id: WANTED for pod in pods}, **parameters)
+        self._pods = pods
+        self._compiler = Compiler()
+        self._before = Contents()
+        self.policies = self._read(specs)
+        self.inventory = Inventory(
+            [
+                KnownPod(
+                    pod.namespace,
+                    pod.name,
+                    labels=LABELS[pod.name],
+                    addresses=(pod.v4, pod.v6),
+                    ports=(Port("sql", "TCP", 5432),) if pod.name == "db" else (),
+                )
+                for pod in pods
+            ],
+            nodes=[Node("here", (network_pods.NODE_V4,))],
+        )
+
+    def _read(self, specs: tuple[str, ...]) -> list[Any]:
+        texts = [
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, "
+            f"metadata: {{name: p{number}, namespace: shop}}, spec: {spec}}}"
+            for number, spec in enumerate(specs)
+        ]
+        policies = read_policies("\n---\n".join(texts), "test", "shop") if texts else []
+        for policy in policies:
+            check(policy)
+        return policies
+
+    def __enter__(self) -> "Policies":
+        super().__enter__()
+        self.fill()
+        return self
+
+    def change(self, *specs: str) -> None:
+        """Other policies than before."""
+        self.policies = self._read(specs)
+        self.fill()
+
+    def fill(self) -> None:
+        now = contents(self._compiler.compile(self.policies, self.inventory), "here")
+        for update in updates(0, self._before, now):
+            for table, entries in update.get("set", {}).items():
+                for key, value in entries.items():
+                    self._map(table).put(bytes.fromhex(key), bytes.fromhex(value))
+            for table, keys in update.get("remove", {}).items():
+                for key in keys:
+                    self._map(table).remove(bytes.fromhex(key))
+            if "containers" in update:
+                for pod in self._pods:
+                    value = now.pods.get(f"{pod.namespace}/{pod.name}", now.other)
+                    self._map("pods").put(struct.pack("<Q", pod.cgroup_id), value)
+        self._before = now
+
+    def _map(self, name: str) -> Any:
+        found = self._object.map(f"gadget_table_{name}")
+        assert found is not None
+        return found
+
+    def refusals(self) -> list[dict[str, Any]]:
+        return [record for record in self.records() if record["operation"]]
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_a_refused_connect_fails_with_eperm_and_an_allowed_one_connects(pods: list[Pod], version: str) -> None:
+    web, db, other = pods
+    host = getattr(db, version)
+    with Policies(pods, WEB_TO_DB) as policies:
+        for port in (5432, 5433):
+            db.run(listen, str(port), STREAM, port)
+        for _ in range(TIMES):
+            assert web.run(connect, host, 5433) == "PermissionError"
+            assert web.run(connect, host, 5432) == "connected"
+            assert db.run(accept, "5432") == getattr(web, version)
+            assert other.run(connect, host, 5433) == "connected"
+            assert db.run(accept, "5433") == getattr(other, version)
+        refusals = policies.refusals()
+        for port in (5432, 5433):
+            db.run(close, str(port))
+        assert policies.lost == 0
+    assert len(refusals) == TIMES
+    for record in refusals:
+        assert (record["cgroup"], record["pid"], record["operation"]) == (web.cgroup_id, web.pid, "connect")
+        assert (record["direction"], record["action"], record["protocol"]) == (EGRESS, REFUSED, TCP)
+        assert (address(record["remote"]), record["remote_port"]) == (host, 5433)
+        assert (record["policy"], record["rule"], record["peer"]) == ("p0", "p0 egress[0]", "pod shop/db")
+
+
+def test_an_ipv4_address_in_ipv6_is_judged_as_ipv4(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    with Policies(pods, WEB_TO_DB) as policies:
+        db.run(listen, "a", STREAM, 5432)
+        assert web.run(connect, f"::ffff:{db.v4}", 5432) == "connected"
+        assert [web.run(connect, f"::ffff:{db.v4}", 5433) for _ in range(TIMES)] == ["PermissionError"] * TIMES
+        db.run(close, "a")
+        refusals = policies.refusals()
+    assert [address(record["remote"]) for record in refusals] == [db.v4] * TIMES
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_a_datagram_is_refused_before_it_is_sent_and_answers_pass(pods: list[Pod], version: str) -> None:
+    web, db, _ = pods
+    host = getattr(db, version)
+    with Policies(pods, WEB_TO_DB) as policies:
+        for port in (53, 54):
+            db.run(listen, str(port), DATAGRAMS, port)
+        for _ in range(TIMES):
+            assert web.run(send_to, host, 54, b"refused") == "PermissionError"
+            assert web.run(send_to, host, 53, b"question", "asker") == "sent"
+            data, (source, source_port) = db.run(receive, "53")
+            assert data == b"question"
+            assert db.run(send_to, source, source_port, b"answer", "53") == "sent"
+            assert web.run(receive, "asker")[0] == b"answer"
+            web.run(close, "asker")
+        assert db.run(receive, "54", 0.01) is None
+        for port in (53, 54):
+            db.run(close, str(port))
+        refusals = policies.refusals()
+    assert [(record["operation"], record["protocol"]) for record in refusals] == [("send", UDP)] * TIMES
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_what_comes_in_is_dropped_unless_it_is_allowed(pods: list[Pod], version: str) -> None:
+    web, db, other = pods
+    host = getattr(db, version)
+    with Policies(pods, DB_FROM_WEB) as policies:
+        db.run(listen, "tcp", STREAM, 5432)
+        db.run(listen, "udp", DATAGRAMS, 53)
+        assert other.run(connect, host, 5432, SILENCE) == "timeout"
+        for _ in range(TIMES):
+            assert web.run(connect, host, 5432) == "connected"
+            assert db.run(accept, "tcp") == getattr(web, version)
+            assert other.run(send_to, host, 53, b"refused") == "sent"
+            assert web.run(send_to, host, 53, b"allowed") == "sent"
+            assert db.run(receive, "udp")[0] == b"allowed"
+        refusals = policies.refusals()
+        db.run(close, "tcp")
+        db.run(close, "udp")
+    datagrams = [record for record in refusals if record["protocol"] == UDP]
+    assert len(datagrams) == TIMES
+    assert [record for record in refusals if record["protocol"] == TCP]
+    for record in refusals:
+        assert (record["cgroup"], record["operation"]) == (db.cgroup_id, "packet")
+        assert (record["pid"], record["direction"]) == (db.pid, INGRESS)
+        assert (record["policy"], record["rule"], record["peer"]) == ("p0", None, "pod shop/other")
+        assert address(record["remote"]) == getattr(other, version)
+
+
+def test_an_answer_of_a_pod_that_may_send_nothing_passes(pods: list[Pod]) -> None:
+    web, _, other = pods
+    with Policies(pods, DENY_EGRESS) as policies:
+        web.run(listen, "server", DATAGRAMS, 53)
+        for _ in range(TIMES):
+            assert other.run(send_to, web.v4, 53, b"question", "asker") == "sent"
+            _, (source, port) = web.run(receive, "server")
+            assert web.run(send_to, source, port, b"answer", "server") == "sent"
+            assert other.run(receive, "asker")[0] == b"answer"
+            assert web.run(send_to, source, port + 1, b"unasked", "server") == "PermissionError"
+            other.run(close, "asker")
+        web.run(close, "server")
+        assert len(policies.refusals()) == TIMES
+
+
+def test_connections_and_connected_datagrams_that_were_there_before_live_on(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    db.run(listen, "tcp", STREAM, 7777)
+    db.run(listen, "udp", DATAGRAMS, 7778)
+    assert web.run(connect, db.v4, 7777, network_pods.SECONDS, "old") == "connected"
+    db.run(accept, "tcp", "old")
+    assert web.run(connect_datagrams, "udp", db.v4, 7778) == "connected"
+    with Policies(pods, DENY_EGRESS, DENY_INGRESS) as policies:
+        for _ in range(TIMES):
+            assert web.run(send, "old", b"ping") == "sent"
+            assert db.run(receive, "old")[0] == b"ping"
+            assert db.run(send, "old", b"pong") == "sent"
+            assert web.run(receive, "old")[0] == b"pong"
+            assert web.run(send, "udp", b"ping") == "sent"
+        # What goes out is known; where it comes in, nobody has a socket with that other end.
+        assert {record["direction"] for record in policies.refusals()} == {INGRESS}
+        assert web.run(connect, db.v4, 7777) == "PermissionError"
+    for pod, names in ((web, ("old", "udp")), (db, ("tcp", "udp", "old"))):
+        for name in names:
+            pod.run(close, name)
+
+
+def test_loopback_the_pods_own_address_and_the_node_are_always_allowed(pods: list[Pod]) -> None:
+    web = pods[0]
+    with Policies(pods, "{podSelector: {}, policyTypes: [Egress, Ingress]}") as policies:
+        web.run(listen, "a", STREAM, 8080)
+        for host in ("127.0.0.1", "::1", web.v4, web.v6, "::ffff:127.0.0.1"):
+            assert web.run(connect, host, 8080) == "connected"
+        web.run(close, "a")
+        assert web.run(connect, network_pods.NODE_V4, 1) == "ConnectionRefusedError"
+        assert policies.refusals() == []
+
+
+def test_a_raw_socket_is_no_way_around(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    with Policies(pods, DENY_EGRESS) as policies:
+        db.run(listen, "udp", DATAGRAMS, 53)
+        for _ in range(TIMES):
+            with pytest.raises(AssertionError, match="PermissionError"):
+                web.run(send_raw, db.v4, [(web.v4, 9, 53, b"raw")])
+        assert db.run(receive, "udp", 0.01) is None
+        db.run(close, "udp")
+        assert [record["operation"] for record in policies.refusals()] == ["packet"] * TIMES
+
+
+def test_a_dry_run_refuses_nothing_and_tells_it(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    with Policies(pods, DENY_EGRESS, dry_run=True) as policies:
+        db.run(listen, "udp", DATAGRAMS, 53)
+        for _ in range(TIMES):
+            assert web.run(send_to, db.v4, 53, b"x") == "sent"
+            assert db.run(receive, "udp")[0] == b"x"
+        db.run(close, "udp")
+        refusals = policies.refusals()
+    assert {record["action"] for record in refusals} == {DRY_RUN}
+    assert [record["operation"] for record in refusals].count("send") == TIMES
+
+
+def test_policies_change_while_it_runs(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    db.run(listen, "a", STREAM, 5432)
+    with Policies(pods) as policies:
+        assert web.run(connect, db.v4, 5432) == "connected"
+        policies.change(DENY_EGRESS)
+        assert web.run(connect, db.v4, 5432) == "PermissionError"
+        policies.change(DENY_EGRESS, WEB_TO_DB)
+        assert web.run(connect, db.v4, 5432) == "connected"
+        policies.change()
+        assert web.run(connect, db.v4, 5433) == "ConnectionRefusedError"
+    db.run(close, "a")
+
+
+def test_nothing_stays_when_it_ends(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    with Policies(pods, DENY_EGRESS):
+        assert web.run(connect, db.v4, 9) == "PermissionError"
+    assert web.run(connect, db.v4, 9) == "ConnectionRefusedError"
+
+
+RANDOM_BLOCKS = [
+    "0.0.0.0/0",
+    "10.9.0.0/24",
+    "10.9.0.8/29",
+    "192.0.2.0/24",
+    "192.0.2.64/26",
+    "198.51.100.7/32",
+    "fd09::/64",
+]
+RANDOM_ADDRESSES = ["10.9.0.11", "10.9.0.12", "10.9.0.13", "10.9.0.99", "192.0.2.5", "192.0.2.70", "198.51.100.7"]
+RANDOM_PORTS = [53, 80, 1024, 5432, 65535]
+
+
+def random_spec(chance: random.Random, word: str, peers: str) -> dict[str, Any]:
+    def block() -> dict[str, Any]:
+        return {
+            "ipBlock": {
+                "cidr": chance.choice(RANDOM_BLOCKS),
+                "except": chance.sample(RANDOM_BLOCKS, chance.randint(0, 2)),
+            }
+        }
+
+    def peer() -> dict[str, Any]:
+        return (
+            block() if chance.random() < 0.6 else {"podSelector": {"matchLabels": chance.choice(list(LABELS.values()))}}
+        )
+
+    def ports() -> dict[str, Any]:
+        first, last = sorted(chance.choices(RANDOM_PORTS, k=2))
+        protocol = chance.choice(["TCP", "UDP"])
+        return (
+            {"port": first, "endPort": last, "protocol": protocol} if chance.random() < 0.8 else {"protocol": protocol}
+        )
+
+    def rule() -> dict[str, Any]:
+        return {
+            **({peers: [peer() for _ in range(chance.randint(1, 2))]} if chance.random() < 0.9 else {}),
+            **({"ports": [ports() for _ in range(chance.randint(1, 2))]} if chance.random() < 0.8 else {}),
+        }
+
+    return {word: [rule() for _ in range(chance.randint(0, 2))], "policyTypes": [word.capitalize()], "podSelector": {}}
+
+
+def expected(policies: Policies, subject: Pod, ingress: bool, remote: str, protocol: str, port: int) -> bool:
+    evaluation = Evaluation(policies.inventory, policies.policies)
+    pod = policies.inventory.pod(subject.namespace, subject.name)
+    assert pod is not None
+    end = Endpoint(remote, Peers(policies.inventory).pod_at(remote), port)
+    isolating = [policy for policy in policies.policies if evaluation.isolates(policy, pod, ingress)]
+    return not isolating or any(evaluation.allows(policy, end, pod, protocol, ingress) for policy in isolating)
+
+
+def try_calls(calls: list[tuple[str, str, int]]) -> list[bool]:
+    """For each address, protocol and port whether connect() gets past the hook. Without waiting: what comes then is the
+    network's."""
+    passed = []
+    for host, protocol, port in calls:
+        with socket.socket(socket.AF_INET, STREAM if protocol == "TCP" else DATAGRAMS) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect((host, port))
+            except PermissionError:
+                passed.append(False)
+            except OSError:
+                passed.append(True)
+            else:
+                passed.append(True)
+    return passed
+
+
+def received(name: str, last: bytes) -> set[bytes]:
+    """All datagrams up to the one that is the last."""
+    found = set()
+    while True:
+        answer = receive(name)
+        assert answer is not None
+        if answer[0] == last:
+            return found
+        found.add(answer[0])
+
+
+def text(turn: int, source: str, port: int) -> bytes:
+    return f"{turn} {source} {port}".encode()
+
+
+def listen_many(ports: list[int]) -> None:
+    for port in ports:
+        listen(f"random {port}", DATAGRAMS, port)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_kernel_decides_as_the_rules_do_for_random_calls(pods: list[Pod], seed: int) -> None:
+    chance = random.Random(seed)
+    web = pods[0]
+    calls = [
+        (host, protocol, port)
+        for host in RANDOM_ADDRESSES
+        if host != web.v4
+        for protocol in ("TCP", "UDP")
+        for port in (*RANDOM_PORTS, 79)
+    ]
+    with Policies(pods) as policies:
+        for _ in range(2):
+            policies.policies = policies_of(random_spec(chance, "egress", "to"), random_spec(chance, "egress", "to"))
+            policies.fill()
+            wanted = [expected(policies, web, False, *call) for call in calls]
+            assert web.run(try_calls, calls) == wanted
+
+
+def policies_of(*specs: dict[str, Any]) -> list[Any]:
+    return [
+        {"metadata": {"name": f"p{number}", "namespace": "shop"}, "spec": spec} for number, spec in enumerate(specs)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_kernel_decides_as_the_rules_do_for_random_packets(pods: list[Pod], seed: int) -> None:
+    chance = random.Random(seed)
+    web, db, _ = pods
+    sources = [host for host in RANDOM_ADDRESSES if host != db.v4]
+    db.run(listen_many, [*RANDOM_PORTS])
+    with Policies(pods) as policies:
+        for turn in range(2):
+            policies.policies = policies_of(
+                random_spec(chance, "ingress", "from"), random_spec(chance, "ingress", "from")
+            )
+            policies.fill()
+            tried = [(source, port) for source in sources for port in RANDOM_PORTS]
+            wanted = {text(turn, *one) for one in tried if expected(policies, db, True, one[0], "UDP", one[1])}
+            # Each from a port of its own, or it would go on with what was allowed the turn before.
+            web.run(send_raw, db.v4, [(*one[:1], 40000 + turn, one[1], text(turn, *one)) for one in tried])
+            policies.change()
+            web.run(send_raw, db.v4, [(web.v4, 50000, port, b"last") for port in RANDOM_PORTS])
+            assert set().union(*(db.run(received, f"random {port}", b"last") for port in RANDOM_PORTS)) == wanted
+    for port in RANDOM_PORTS:
+        db.run(close, f"random {port}")

@@ -1,0 +1,118 @@
+"""Compiled tables decide as the rules of the API do, for random policies, pods and attempts."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kubectl_gadget.advise.evaluate import Evaluation
+from kubectl_gadget.advise.inventory import Inventory, Pod, Port, Service
+from kubectl_gadget.advise.peers import Endpoint, Peers
+from kubectl_gadget.network_policies.compile import Compiler
+from kubectl_gadget.network_policies.prefixes import block, port_prefixes
+from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER_NODE, PEER_SERVICE, Tables
+from tests.network_policies import random_policies as some
+
+Attempt = tuple[str, str, int]
+
+
+def expected(policies: list[Any], inventory: Inventory, pod: Pod, attempt: Attempt, ingress: bool) -> bool:
+    """By the rules alone, one after the other."""
+    address, protocol, port = attempt
+    evaluation = Evaluation(inventory, policies)
+    isolating = [policy for policy in policies if evaluation.isolates(policy, pod, ingress)]
+    end = Endpoint(address, Peers(inventory).pod_at(address), port)
+    return not isolating or any(evaluation.allows(policy, end, pod, protocol, ingress) for policy in isolating)
+
+
+def by_tables(tables: Tables, pod: Pod, attempt: Attempt, direction: int) -> bool:
+    entry = tables.pods.get(f"{pod.namespace}/{pod.name}")
+    subject = int.from_bytes(entry[:4], "little") if entry else 0
+    return not subject or tables.allows(subject, direction, *attempt)
+
+
+@settings(max_examples=400)
+@given(some.policies(), some.inventories(), st.lists(some.ATTEMPTS, min_size=1, max_size=8))
+def test_tables_decide_as_the_rules_do(policies: list[Any], inventory: Inventory, attempts: list[Attempt]) -> None:
+    tables = Compiler().compile(policies, inventory).tables
+    for pod in inventory.pods:
+        for attempt in attempts:
+            for direction, ingress in ((EGRESS, False), (INGRESS, True)):
+                wanted = expected(policies, inventory, pod, attempt, ingress)
+                assert by_tables(tables, pod, attempt, direction) is wanted, (pod, attempt, direction)
+
+
+@given(some.policies(), some.inventories(), some.policies(), some.inventories())
+def test_numbers_keep_their_meaning_when_the_cluster_changes(
+    policies: list[Any], inventory: Inventory, later: list[Any], after: Inventory
+) -> None:
+    compiler = Compiler()
+    first = compiler.compile(policies, inventory).tables
+    compiler.compile(later, after)
+    assert vars(compiler.compile(policies, inventory).tables) == vars(first)
+
+
+@given(st.integers(0, 65535), st.integers(0, 65535))
+def test_prefixes_hold_exactly_the_ports_of_a_range(one: int, other: int) -> None:
+    first, last = sorted((one, other))
+    at = first
+    for port, bits in port_prefixes(first, last):
+        assert port == at
+        assert port % (1 << (16 - bits)) == 0
+        at += 1 << (16 - bits)
+    assert at == last + 1
+
+
+def test_a_node_may_always_and_only_on_itself() -> None:
+    pods = [Pod("shop", "web", addresses=("10.0.0.2",)), Pod("shop", "other", addresses=("10.0.0.1",))]
+    inventory = Inventory(pods, [], [some.NODE], {})
+    policies = [{"metadata": {"name": "p", "namespace": "shop"}, "spec": {"policyTypes": ["Ingress", "Egress"]}}]
+    compiled = Compiler().compile(policies, inventory)
+    pod = pods[0]
+    for address in ("172.30.0.11", "10.0.0.1"):
+        attempt = (address, "TCP", 80)
+        assert compiled.for_node("n1").peer_at("172.30.0.11")[1] == PEER_NODE
+        assert by_tables(compiled.for_node("n1"), pod, attempt, INGRESS) is (address == "172.30.0.11")
+        assert not by_tables(compiled.for_node("n2"), pod, attempt, INGRESS)
+
+
+def test_a_service_is_allowed_what_all_of_its_backends_are() -> None:
+    backends = [
+        Pod(
+            "shop",
+            f"db{n}",
+            labels={"app": "db", "n": str(n)},
+            addresses=(f"10.0.1.{n}",),
+            ports=(Port("sql", "TCP", 5432),),
+        )
+        for n in (1, 2)
+    ]
+    service = Service("shop", "db", ("10.96.0.9",), (Port("", "TCP", 80, "sql"),), {"app": "db"})
+    web = Pod("shop", "web", labels={"app": "web"}, addresses=("10.0.0.1",))
+    inventory = Inventory([web, *backends], [service], [], {})
+
+    def allowed(labels: dict[str, str], port: int, called: int = 80) -> bool:
+        rule = {"to": [{"podSelector": {"matchLabels": labels}}], "ports": [{"port": port}]}
+        spec = {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"], "egress": [rule]}
+        tables = Compiler().compile([{"metadata": {"name": "p", "namespace": "shop"}, "spec": spec}], inventory).tables
+        assert tables.peer_at("10.96.0.9")[1] == PEER_SERVICE
+        return by_tables(tables, web, ("10.96.0.9", "TCP", called), EGRESS)
+
+    assert allowed({"app": "db"}, 5432)
+    assert not allowed({"app": "db"}, 80)
+    assert not allowed({"n": "1"}, 5432)
+    assert not allowed({"app": "db"}, 5432, called=5432)
+
+
+def test_a_pod_that_is_not_known_yet_may_nothing_where_there_are_policies() -> None:
+    policies = [{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}]
+    tables = Compiler().compile(policies, Inventory()).tables
+    subject = int.from_bytes(tables.namespaces["shop"][:4], "little")
+    for direction in (EGRESS, INGRESS):
+        assert not tables.allows(subject, direction, "192.0.2.1", "TCP", 80)
+    assert set(tables.namespaces) == {"shop"}
+
+
+def test_an_ipv4_address_in_ipv6_is_the_ipv4_address() -> None:
+    assert block("::ffff:10.0.0.1") == block("10.0.0.1")
+    assert not block("::/0").holds(block("10.0.0.1"))
