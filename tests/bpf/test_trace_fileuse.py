@@ -205,6 +205,22 @@ def test_a_file_that_is_passed_over_a_socket_stays_the_same(tmp_path: Path, fold
     assert len({record["file_id"] for record in records}) == 1
 
 
+def test_what_executing_a_program_closes_is_told(tmp_path: Path, folder: Folder, shared: Tracer) -> None:
+    if "released" not in shared.programs:
+        pytest.skip("this kernel does not take a program at the end of a file")
+
+    def deed() -> None:
+        # Python has it closed by the next program.
+        os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+        os.execv("/bin/true", ["true"])
+
+    pid, _ = deeds.in_child(deed)
+    records = folder.records()
+    assert told(records) == [("open", -1), ("close", -1)]
+    assert {record["pid"] for record in records} == {pid}
+    assert len({record["file_id"] for record in records}) == 1
+
+
 def test_descriptors_that_are_closed_by_range_are_told(tmp_path: Path, folder: Folder) -> None:
     def deed() -> None:
         fds = [os.open(tmp_path / f"{number}", os.O_WRONLY | os.O_CREAT) for number in range(TIMES)]
