@@ -1,17 +1,18 @@
 """Which function of an ELF file an address lies in: .symtab, else .dynsym and what .gnu_debugdata adds to it.
 
-Files are read and not mapped: a container may cut a file short while we look, and a mapping of it would then kill the
-agent. The trap: the nearest symbol below an address is not its function when that symbol ends before it, so what has a
+Of Go programs, which are stripped mostly, the table that their own stack traces come from (go_functions.py). The trap:
+the nearest symbol below an address is not its function when that symbol ends before it, so what has a
 size is believed only that far, and what has none only where all symbols are known.
 """
 
 import lzma
-import os
-import stat
 import struct
 from array import array
 from bisect import bisect_right
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from kubectl_gadget.agent import go_functions
+from kubectl_gadget.agent.elf_source import MemorySource, Source, Texts
 
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -25,52 +26,9 @@ _LOAD, _EXECUTABLE = 1, 1
 _LOCAL, _WEAK = 0, 2
 _MOST_SYMBOL_BYTES = 2_000_000 * _SYMBOL_BYTES
 _MOST_DEBUGDATA = 64 << 20
-_MOST_NAME_BYTES = 4096
+_MOST_SECTIONS = 256
 _LOOK_BACK = 16
 """Symbols that are looked at for one that reaches as far as an address."""
-
-
-class Source(Protocol):
-    """Where an ELF file's bytes are."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Bytes at an offset, less than `size` at the end."""
-        ...
-
-
-class FileSource:
-    """An open file, which it owns."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def read(self, offset: int, size: int) -> bytes:
-        pieces = []
-        while size > 0:
-            try:
-                piece = os.pread(self.fd, min(size, 1 << 24), offset)
-            except (OSError, OverflowError):
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-            offset, size = offset + len(piece), size - len(piece)
-        return b"".join(pieces)
-
-    def close(self) -> None:
-        """What is read afterwards is empty."""
-        os.close(self.fd)
-        self.fd = -1
-
-
-class MemorySource:
-    """Bytes that are there."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._data[offset : offset + size]
 
 
 class Function(NamedTuple):
@@ -79,17 +37,6 @@ class Function(NamedTuple):
     name: str
     offset: int
     """from the function's start, in bytes"""
-
-
-class _Texts(NamedTuple):
-    source: Source
-    start: int
-    size: int
-
-    def at(self, offset: int) -> bytes:
-        if offset >= self.size:
-            return b""
-        return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
 
 
 class ElfFunctions:
@@ -102,7 +49,7 @@ class ElfFunctions:
         """the first 8 bytes of each symbol: name, kind, binding, section"""
         self._places = array("B")
         """index into `_texts`"""
-        self._texts: list[_Texts] = []
+        self._texts: list[Texts | go_functions.GoNames] = []
         self._complete = False
         self._loads: list[tuple[int, int, int]] = []
         self.is_elf = source.read(0, len(_MAGIC)) == _MAGIC
@@ -149,6 +96,7 @@ class ElfFunctions:
         if not found:
             self._add_tables(source, tables, _DYNSYM, found)
             self._add_debugdata(source, tables, names, found)
+            self._add_go(source, tables, names, fields[3], found)
         found.sort()
         self._starts = array("Q", (item[0] for item in found))
         self._sizes = array("Q", (item[1] for item in found))
@@ -164,7 +112,7 @@ class ElfFunctions:
             data = source.read(start, min(size, _MOST_SYMBOL_BYTES))
             words = array("Q", data[: len(data) // _SYMBOL_BYTES * _SYMBOL_BYTES])
             place = len(self._texts)
-            self._texts.append(_Texts(source, *tables[link][4:6]))
+            self._texts.append(Texts(source, *tables[link][4:6]))
             found += [
                 (address, length, head, place)
                 for head, address, length in zip(words[0::3], words[1::3], words[2::3], strict=True)
@@ -177,7 +125,7 @@ class ElfFunctions:
         """MiniDebugInfo: an ELF file in itself, compressed, with the symbols that .dynsym lacks."""
         if names >= len(tables):
             return
-        texts = _Texts(source, *tables[names][4:6])
+        texts = Texts(source, *tables[names][4:6])
         for name, kind, _, _, start, size, _, _, _, _ in tables:
             if kind == _PROGBITS and size < _MOST_DEBUGDATA and texts.at(name) == b".gnu_debugdata":
                 unpacked = lzma.LZMADecompressor().decompress(source.read(start, size), _MOST_DEBUGDATA)
@@ -187,6 +135,28 @@ class ElfFunctions:
                 inside = [_SECTION.unpack_from(block, index * fields[10]) for index in range(fields[11])]
                 self._add_tables(inner, inside, _SYMTAB, found)
                 return
+
+    def _add_go(
+        self,
+        source: Source,
+        tables: list[tuple[int, ...]],
+        names: int,
+        entry: int,
+        found: list[tuple[int, int, int, int]],
+    ) -> None:
+        if names >= len(tables):
+            return
+        titles = Texts(source, *tables[names][4:6])
+        sections = {titles.at(table[0]): table for table in tables[:_MOST_SECTIONS]}
+        table = next((sections[name] for name in go_functions.SECTIONS if name in sections), None)
+        if table is None or b".text" not in sections:
+            return
+        read = go_functions.read(source, (table[4], table[5]), sections[b".text"][3], entry)
+        if read is None:
+            return
+        place = len(self._texts)
+        self._texts.append(read.names)
+        found += [(start, size, at, place) for start, size, at in zip(*read[:3], strict=False)]
 
     def _name(self, index: int) -> str:
         """Of the names that begin at the same place, the one that is meant for others to use."""
@@ -201,15 +171,3 @@ class ElfFunctions:
                 best.append((len(name) - len(name.lstrip(b"_")), binding, len(name), name))
             index += 1
         return min(best)[3].decode(errors="replace") if best else ""
-
-
-def open_file(path: str) -> FileSource | None:
-    """None when it is gone, or no file that can be read without waiting."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        return None
-    return FileSource(fd)

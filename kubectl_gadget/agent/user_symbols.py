@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kubectl_gadget.agent import procfs
-from kubectl_gadget.agent.elf_functions import ElfFunctions, FileSource, Function, MemorySource, open_file
+from kubectl_gadget.agent.elf_functions import ElfFunctions, Function
+from kubectl_gadget.agent.elf_source import FileSource, MemorySource, open_file
 from kubectl_gadget.agent.perf_map import PerfMap
 
 UNKNOWN = "[unknown]"

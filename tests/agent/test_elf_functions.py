@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.elf_functions import ElfFunctions, FileSource, MemorySource, open_file
+from kubectl_gadget.agent.elf_functions import ElfFunctions
+from kubectl_gadget.agent.elf_source import FileSource, MemorySource, open_file
 from tests.agent.burners import WAYS, compile_burner
 
 NAMES = ("spin", "heavy", "light", "burn", "main")
@@ -103,6 +105,20 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     assert open_file(str(tmp_path / "pipe")) is None
     assert open_file(str(tmp_path / "nothing")) is None
     assert not ElfFunctions(MemorySource(b"#!/bin/sh\n")).is_elf
+
+
+def test_a_stripped_go_program_has_the_names_of_its_own_stack_traces(tmp_path: Path) -> None:
+    """runc is one, without .symtab, and its sections tell where Go's code lies."""
+    program = shutil.which("runc")
+    if program is None:
+        pytest.skip("no runc here")
+    functions = functions_of(Path(program))
+    names = {found.name for start in functions._starts[::50] if (found := functions.find(start + 1))}
+    assert len(functions._starts) > 5000
+    assert any(name.startswith("runtime.") for name in names)
+    assert any(name.startswith("github.com/opencontainers/runc/") for name in names)
+    entry = next(start for place, start in enumerate(functions._starts) if functions._name(place) == "main.main")
+    assert functions.find(entry) == ("main.main", 0)
 
 
 @settings(max_examples=200, deadline=None)

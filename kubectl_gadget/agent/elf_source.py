@@ -1,0 +1,80 @@
+"""Where the bytes of an ELF file come from, a piece at a time.
+
+Files are read and not mapped: a container may cut a file short while we look, and a mapping of it would then kill the
+agent. The trap: what is read may be shorter than what was asked for.
+"""
+
+import os
+import stat
+from typing import NamedTuple, Protocol
+
+_MOST_NAME_BYTES = 4096
+
+
+class Source(Protocol):
+    """Where an ELF file's bytes are."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes at an offset, less than `size` at the end."""
+        ...
+
+
+class FileSource:
+    """An open file, which it owns."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read(self, offset: int, size: int) -> bytes:
+        pieces = []
+        while size > 0:
+            try:
+                piece = os.pread(self.fd, min(size, 1 << 24), offset)
+            except (OSError, OverflowError):
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            offset, size = offset + len(piece), size - len(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """What is read afterwards is empty."""
+        os.close(self.fd)
+        self.fd = -1
+
+
+class MemorySource:
+    """Bytes that are there."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+
+class Texts(NamedTuple):
+    """A table of texts that end with NUL."""
+
+    source: Source
+    start: int
+    size: int
+
+    def at(self, offset: int) -> bytes:
+        """The text that begins there; none beyond the table's end."""
+        if not 0 <= offset < self.size:
+            return b""
+        return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
+
+
+def open_file(path: str) -> FileSource | None:
+    """None when it is gone, or no file that can be read without waiting."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return FileSource(fd)
