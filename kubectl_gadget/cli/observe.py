@@ -138,6 +138,10 @@ class StoryFlags:
         ),
         values.paths,
     ] = None
+    flows: Annotated[
+        bool | None,
+        flag(CHOICE, "--flows/--no-flows", help="And the connections they make and accept, and the names they ask for"),
+    ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
         flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
@@ -200,11 +204,13 @@ def told(options: RunOptions, output: OutputFlags, flags: StoryFlags, compiled: 
 def _runs(flags: StoryFlags) -> tuple[GadgetRun, ...]:
     from kubectl_gadget.catalogue import load_gadget
 
-    processes = GadgetRun(load_gadget("trace_process"))
-    if flags.file_paths is None:
-        return (processes,)
+    runs = [GadgetRun(load_gadget("trace_process"))]
     # First, so that what the end of a process closes comes before its end where both hang on the same hook.
-    return (GadgetRun(load_gadget("trace_fileuse"), {"path": flags.file_paths}), processes)
+    if flags.file_paths is not None:
+        runs.insert(0, GadgetRun(load_gadget("trace_fileuse"), {"path": flags.file_paths}))
+    if flags.flows:
+        runs[:0] = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns")]
+    return tuple(runs)
 
 
 def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:

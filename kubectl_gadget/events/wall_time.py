@@ -5,6 +5,7 @@ The trap: spelling a date is slow, so each whole second is spelt once; nanosecon
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -47,3 +48,10 @@ def rfc3339(wall_ns: int) -> str:
     """One time in UTC, with nanoseconds."""
     second, fraction = divmod(wall_ns, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{fraction:09d}Z"
+
+
+def nanoseconds(text: str) -> int:
+    """What rfc3339() has written, as a number again."""
+    whole, _, fraction = text.partition(".")
+    second = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return second * 1_000_000_000 + int(fraction.removesuffix("Z"))

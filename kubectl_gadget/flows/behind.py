@@ -5,8 +5,7 @@ and port. The trap: a client may use one port towards several servers at once, s
 meant, the cluster has to say which service leads to the server, or none is joined.
 """
 
-from datetime import datetime
-
+from kubectl_gadget.events.wall_time import nanoseconds
 from kubectl_gadget.flows.book import AddressBook
 from kubectl_gadget.flows.flow import Flow
 
@@ -67,9 +66,5 @@ class Clients:
 def _apart(flow: Flow, time: str) -> float:
     if flow.closed and time > flow.ended:
         # What comes late of a flow that has ended comes soon.
-        return abs((_moment(time) - _moment(flow.ended)).total_seconds()) * _SECONDS
-    return abs((_moment(time) - _moment(flow.first)).total_seconds())
-
-
-def _moment(time: str) -> datetime:
-    return datetime.fromisoformat(time)
+        return (nanoseconds(time) - nanoseconds(flow.ended)) / 1e9 * _SECONDS
+    return abs(nanoseconds(time) - nanoseconds(flow.first)) / 1e9

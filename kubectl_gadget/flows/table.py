@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_gadget.events.kinds import bytes_text, duration_text
+from kubectl_gadget.events.wall_time import nanoseconds
 from kubectl_gadget.flows.behind import Clients
 from kubectl_gadget.flows.book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
@@ -44,6 +45,7 @@ MOST_FLOWS = 200_000
 """of which the oldest are forgotten when there are more"""
 _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that say that a socket is closed, and not that something went wrong."""
+_NO_REASON = "NOT_SPECIFIED"
 _DNS_PORT = 53
 _EPHEMERAL = 32768
 """Linux' own range of ports for clients begins here (ip_local_port_range)."""
@@ -59,6 +61,8 @@ class FlowTable:
         self._most = most
         self._flows: OrderedDict[_Key, Flow] = OrderedDict()
         self._clients = Clients(book)
+        self._senders: OrderedDict[_Key, None] = OrderedDict()
+        """directions whose packets the sender tells"""
         self.forgotten = 0
         """flows that were dropped from memory before they ended"""
 
@@ -183,7 +187,9 @@ class FlowTable:
         scope = _scope(row, source[0])
         outgoing = self._flows.get((scope, "TCP", *source, *target))
         flow = outgoing or self._flows.get((scope, "TCP", *target, *source))
-        if row["reason"] in _TIDYING or (flow is not None and flow.closed):
+        if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
+            return  # how the kernel frees the last packet of a handshake or of an end
+        if flow is not None and flow.closed:
             return  # what is left of a connection that has ended
         if flow is None:
             flow = Flow("TCP", Party(*source), Party(*target), True, row["timestamp"])
@@ -253,7 +259,14 @@ class FlowTable:
         source, target = _end(row, "source"), _end(row, "destination")
         sends = row["direction"] == "out"
         scope = _scope(row, source[0])
-        flow, side = self._flows.get((scope, protocol, *source, *target)), "client" if sends else "server"
+        key = (scope, protocol, *source, *target)
+        if sends:
+            self._senders[key] = None
+            if len(self._senders) > self._most:
+                self._senders.popitem(last=False)
+        elif key in self._senders:
+            return
+        flow, side = self._flows.get(key), "client" if sends else "server"
         is_reply = flow is None and (scope, protocol, *target, *source) in self._flows
         if is_reply:
             flow, side = self._flows[scope, protocol, *target, *source], "server" if sends else "client"
@@ -261,8 +274,6 @@ class FlowTable:
             flow = Flow(protocol, Party(*source), Party(*target), False, row["timestamp"])
             self._own(flow.client if sends else flow.server, row)
             self._name_others(flow)
-        if not sends and len(flow.seen_by) > 1:
-            return
         flags = tuple(row["flags"].split("|")) if row.get("flags") else ()
         words = ", ".join([*filter(None, flags), f"{row['length']}B"])
         yield self._event(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
@@ -367,8 +378,15 @@ class FlowTable:
 
 
 def _is_over(flow: Flow, side: str, row: Row) -> bool:
-    """Whether a row that begins a flow begins another one. The other end's rows may come late, but not its times."""
-    return flow.closed and (side in flow.seen_by or row["timestamp"] > flow.ended)
+    """Whether a row that begins a flow begins another one. The other end's rows may come late, but not its times; and a
+    connection may have been waiting for a while when it is accepted."""
+    if not flow.closed:
+        return False
+    if row["operation"] == "accept":
+        # How long it waited is not known any more when it ended meanwhile.
+        waited = row.get("duration")
+        return waited is not None and nanoseconds(row["timestamp"]) - waited > nanoseconds(flow.ended)
+    return side in flow.seen_by or row["timestamp"] > flow.ended
 
 
 def _ends(row: Row) -> tuple[tuple[str, int], tuple[str, int]]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.observe.happening import FileEvent, Happening, PolicyEvent
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening, PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import Told
@@ -19,6 +19,8 @@ def event_type(happening: Happening) -> str:
         return f"process_{happening.hook}"
     if isinstance(happening, FileEvent):
         return "process_file"
+    if isinstance(happening, ConnectionEvent):
+        return f"process_{happening.operation}"
     return {"exec": "process_exec", "running": "process_exec", "exit": "process_exit"}.get(happening.operation, "")
 
 

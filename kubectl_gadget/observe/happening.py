@@ -154,6 +154,39 @@ class FileEvent:
     """of mmap: r-x"""
 
 
-Happening = ProcessEvent | PolicyEvent | FileEvent
+@dataclass(frozen=True)
+class ConnectionEvent:
+    """A connection was made, accepted or ended, or a name was asked for."""
+
+    operation: Literal["connect", "accept", "close", "dns"]
+    process: ExecId
+    tid: int
+    protocol: str
+    source: tuple[str, int]
+    """address and port of who connected, or asked"""
+    target: tuple[str, int]
+    flow_id: str
+    """the same as that of `kubectl gadget flows`"""
+    error: str = ""
+    sent: int | None = None
+    received: int | None = None
+    duration: int | None = None
+    """in ns"""
+    name: str = ""
+    """of dns, as are all that follow"""
+    type: str = ""
+    rcode: str = ""
+    answers: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """`tcp 10.0.0.1:40000 -> 10.0.0.2:80 ECONNREFUSED`, or `A example.com NOERROR 10.0.0.2`."""
+        if self.operation == "dns":
+            return " ".join(filter(None, (self.type, self.name, self.rcode, ",".join(self.answers))))
+        ends = [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, port in (self.source, self.target)]
+        return " ".join(filter(None, (self.protocol.lower(), f"{ends[0]} -> {ends[1]}", self.error)))
+
+
+Happening = ProcessEvent | PolicyEvent | FileEvent | ConnectionEvent
 Decoder = Callable[[Batch], Sequence[Happening | Sequence[Happening]]]
 """One happening, or several, per row of the batch, in their order."""

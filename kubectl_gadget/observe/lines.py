@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.linux_process import capability_name
 from kubectl_gadget.events.wall_time import rfc3339
-from kubectl_gadget.observe.happening import FileEvent, PolicyEvent, ProcessEvent, StackFrame
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, PolicyEvent, ProcessEvent, StackFrame
 from kubectl_gadget.observe.options import SHOWN, LineOptions
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import ending
@@ -33,6 +33,7 @@ _OPERATIONS = {
     "close": ("📪", "close"),
 }
 
+_CONNECTIONS = {"connect": "🔌", "accept": "📞", "close": "🧹", "dns": "📖"}
 
 _PLAIN = LineOptions()
 
@@ -84,6 +85,10 @@ def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
             return emoji, f"mmap-{happening.protection.replace('-', '')}", (quoted(happening.path) or "-",), ""
         amount = "" if happening.bytes is None else f"{happening.bytes} bytes"
         return emoji, word, (quoted(happening.path) or "-", amount), ""
+    if isinstance(happening, ConnectionEvent):
+        emoji = _CONNECTIONS[happening.operation]
+        amounts = "" if happening.sent is None else f"{happening.sent} out, {happening.received} in"
+        return emoji, happening.operation, (escape(happening.what), amounts), ""
     return (*shape(happening), _stacks(happening))
 
 
@@ -133,6 +138,7 @@ _EXTRAS: dict[str, Callable[[Told], str]] = {
     "policy": _policy_extra,
     "exec-id": lambda told: f"exec-id={told.process.id.text(told.node)}",
     "file-id": _file_extra,
+    "flow-id": lambda told: f"flow-id={told.happening.flow_id}" if isinstance(told.happening, ConnectionEvent) else "",
 }
 
 

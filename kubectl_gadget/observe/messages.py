@@ -19,6 +19,7 @@ from kubectl_gadget.events.wall_time import rfc3339
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import (
     Argument,
+    ConnectionEvent,
     Credentials,
     FileEvent,
     PolicyEvent,
@@ -50,6 +51,8 @@ def message(told: Told, ancestors: bool = False) -> str:
         body |= _end(told, happening)
     elif isinstance(happening, FileEvent):
         body |= _file(happening)
+    elif isinstance(happening, ConnectionEvent):
+        body |= _connection(happening)
     else:
         body |= _policy(happening)
     envelope = {event_type(happening): body, "node_name": told.node, "time": rfc3339(told.time)}
@@ -196,6 +199,17 @@ def _file(event: FileEvent) -> Object:
     if event.operation in ("open", "is open"):
         found["flags"] = open_flag_names(event.flags)
     return _known({**found, "bytes": event.bytes, "protection": event.protection})
+
+
+def _connection(event: ConnectionEvent) -> Object:
+    found: Object = {"protocol": event.protocol}
+    for name, (ip, port) in (("source", event.source), ("destination", event.target)):
+        found |= {f"{name}_ip": ip, f"{name}_port": port}
+    found |= {"flow_id": event.flow_id, "error": event.error, "duration_ns": event.duration}
+    if event.operation == "dns":
+        answer = {"names": [event.name], "qtypes": [event.type], "rcode": event.rcode, "ips": list(event.answers)}
+        found["dns"] = _known(answer)
+    return _known(found | {"sent_bytes": event.sent, "received_bytes": event.received})
 
 
 def _policy(event: PolicyEvent) -> Object:

@@ -2,9 +2,22 @@
 
 from dataclasses import dataclass
 
-EVENT_TYPES = ("exec", "exit", "kprobe", "tracepoint", "uprobe", "usdt", "lsm", "file")
+EVENT_TYPES = (
+    "exec",
+    "exit",
+    "kprobe",
+    "tracepoint",
+    "uprobe",
+    "usdt",
+    "lsm",
+    "file",
+    "connect",
+    "accept",
+    "close",
+    "dns",
+)
 """As in JSON after `process_`."""
-SHOWN = ("pid", "parent", "node", "container", "uid", "policy", "exec-id", "file-id", "admin")
+SHOWN = ("pid", "parent", "node", "container", "uid", "policy", "exec-id", "file-id", "flow-id", "admin")
 """What lines may have beyond their shape."""
 
 

@@ -13,7 +13,7 @@ from kubectl_gadget.events.batch import Batch, Origins, decode
 from kubectl_gadget.events.identity import UNKNOWN, Owners
 from kubectl_gadget.events.schema import Column, Field, Gadget, Record, Show
 from kubectl_gadget.observe.choice import event_type
-from kubectl_gadget.observe.happening import FileEvent, PolicyEvent, ProcessEvent
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, PolicyEvent, ProcessEvent
 from kubectl_gadget.views.row_writer import RowWriter, Value
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _FIELDS = (
     ("signal", "gadget_signal", 4),
     ("blocked", "bool", 1),
     *((name, "gadget_string", 4) for name in ("event", "operation", "binary", "arguments", "detail", "file", "cwd")),
-    *((name, "gadget_string", 4) for name in ("exec_id", "parent_exec_id", "parent", "file_id", "flags")),
+    *((name, "gadget_string", 4) for name in ("exec_id", "parent_exec_id", "parent", "file_id", "flow_id", "flags")),
     *((name, "gadget_string", 4) for name in ("policy", "action", "message", "tags")),
 )
 
@@ -86,6 +86,7 @@ _COLUMNS = (
     _column("event", "its type in JSON of events: process_exec, process_kprobe, …", "json", 14),
     _column("file", "the file", "json", 30),
     _column("file_id", "the same from open to the last close of a file", "json", 20, title="FILE ID"),
+    _column("flow_id", "of a connection, the same as that of kubectl gadget flows", "json", 30, title="FLOW ID"),
     _column("bytes", "how many were read or written", "json", 8),
     _column("status", "of exit, what the program returned; -1 for all others", "json", 6),
     _column("signal", "of exit, the signal that ended it", "json", 7),
@@ -152,6 +153,8 @@ def detail(told: "Told") -> str:
     if isinstance(happening, FileEvent):
         amount = "" if happening.bytes is None else f" {happening.bytes} bytes"
         return f"{happening.path or '-'}{amount}"
+    if isinstance(happening, ConnectionEvent):
+        return happening.what
     parts = [argument.text for argument in happening.args]
     if happening.path:
         parts.insert(0, happening.path)
@@ -199,6 +202,8 @@ def _values(told: "Told") -> dict[str, Value]:
         values |= {"file": happening.path, "file_id": f"{happening.file_id:x}"}
         if happening.bytes is not None:
             values["bytes"] = happening.bytes
+    elif isinstance(happening, ConnectionEvent):
+        values["flow_id"] = happening.flow_id
     elif isinstance(happening, PolicyEvent):
         values |= {
             "blocked": happening.blocked,

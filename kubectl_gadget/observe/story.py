@@ -13,13 +13,14 @@ from kubectl_gadget.events.identity import UNKNOWN, Container
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
+from kubectl_gadget.observe.connections import connection_events, dns_events
 from kubectl_gadget.observe.decode import file_events, process_events
 from kubectl_gadget.observe.happening import Decoder, Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.observe.table import ProcessTable
 
-PROCESSES, FILES = "trace_process", "trace_fileuse"
+PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
 """Gadgets whose records are known here; without the first there is no story."""
 
 
@@ -49,7 +50,13 @@ class Story:
     def __init__(
         self, decoders: Mapping[str, Decoder], choice: Choice = EVERYTHING, *, needs_columns: bool = True
     ) -> None:
-        self._decoders: dict[str, Decoder] = {PROCESSES: process_events, FILES: file_events, **decoders}
+        self._decoders: dict[str, Decoder] = {
+            PROCESSES: process_events,
+            FILES: file_events,
+            CONNECTIONS: connection_events,
+            NAMES: dns_events,
+            **decoders,
+        }
         self._choice = choice
         self._needs_columns = needs_columns
         self._tables: dict[str, ProcessTable] = {}

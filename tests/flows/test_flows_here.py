@@ -1,54 +1,17 @@
 """`kubectl gadget flows` with real sockets on this machine, counted exactly."""
 
-import json
-import signal
 import socket
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.bpf import network
+from tests.flows.command import flows
 
 pytestmark = pytest.mark.bpf
+HERE = ("--local", "--host", "--loopback")
 TIMES, SENT, RECEIVED = 31, 7001, 301
-
-
-@contextmanager
-def flows(*arguments: str) -> Iterator[list[dict[str, Any]]]:
-    """Runs the command while the block does its deed; the events are in the list afterwards."""
-    command = [
-        sys.executable,
-        "-m",
-        "kubectl_gadget.cli.main",
-        "flows",
-        "--local",
-        "--host",
-        "--loopback",
-        "-o",
-        "json",
-        *arguments,
-    ]
-    found: list[dict[str, Any]] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if line.startswith("tracing "):
-                break
-        assert said, "it ended at once"
-        assert said[-1].startswith("tracing "), "".join(said)
-        yield found
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
-    found += map(json.loads, out.splitlines())
 
 
 def talk(host: str) -> list[tuple[int, int]]:
@@ -75,7 +38,7 @@ def talk(host: str) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("host", [network.V4, network.V6, "::ffff:127.0.0.1"])
 def test_each_connection_is_one_flow_with_both_processes_and_exact_bytes(host: str) -> None:
-    with flows() as events:
+    with flows(*HERE) as events:
         pid, ports = network.in_namespace(lambda: talk(host))
     mine = [event for event in events if event["source"]["pid"] == pid and event["protocol"] == "TCP"]
     began = [event for event in mine if event["kind"] == "new"]
@@ -103,7 +66,7 @@ def test_each_udp_flow_is_one() -> None:
                     ports.append(client.getsockname()[1])
         return ports
 
-    with flows() as events:
+    with flows(*HERE) as events:
         pid, ports = network.in_namespace(deed)
     mine = [event for event in events if event["source"]["pid"] == pid and event["protocol"] == "UDP"]
     assert [event["source"]["port"] for event in mine if event["kind"] == "new"] == ports
@@ -119,7 +82,7 @@ def test_a_refused_connection_is_an_error_of_the_process() -> None:
             client.connect((network.V4, port))
         return port
 
-    with flows("--verdict", "ERROR") as events:
+    with flows(*HERE, "--verdict", "ERROR") as events:
         pid, port = network.in_namespace(deed)
     (event,) = [event for event in events if event["source"]["pid"] == pid]
     assert (event["error"], event["destination"]["port"]) == ("ECONNREFUSED", port)

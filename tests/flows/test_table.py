@@ -6,7 +6,22 @@ from typing import Any
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FlowEvent
 from kubectl_gadget.flows.table import FlowTable
-from tests.flows.rows import CLIENT, DEATHSTAR, HOST, SERVER, SERVICE, accepted, dns, drop, http, icmp, tcp, udp
+from tests.flows.rows import (
+    CLIENT,
+    DEATHSTAR,
+    HOST,
+    SERVER,
+    SERVICE,
+    XWING,
+    accepted,
+    dns,
+    drop,
+    http,
+    icmp,
+    stamp,
+    tcp,
+    udp,
+)
 
 BYTES = {"sent": 70, "received": 900, "sent_segments": 5, "received_segments": 4, "retransmits": 1}
 BYTES_OF_SERVER = {"sent": 900, "received": 70, "sent_segments": 4, "received_segments": 5, "retransmits": 0}
@@ -67,6 +82,17 @@ def test_ports_that_are_used_again_make_other_flows() -> None:
     assert events[0].flow is not events[2].flow
 
 
+def test_who_accepts_after_the_client_has_closed_accepts_the_same_connection() -> None:
+    closed = tcp("close", 1.5, initiator="this end", end="fin", **BYTES)
+    late = accepted("accept", 1.9, duration=800_000_000)
+    end = accepted("close", 2, initiator="other end", end="fin", **BYTES_OF_SERVER)
+    events = tell(tcp("syn", 1), closed, late, end)
+    assert [event.kind for event in events] == ["new", "close"]
+    assert events[-1].flow.seen_by == {"client", "server"}
+    fresh = accepted("accept", 1.9, duration=300_000_000)
+    assert [event.kind for event in tell(tcp("syn", 1), closed, fresh)] == ["new", "close", "new"]
+
+
 def test_refused_and_silent_connections_are_errors_with_their_reason() -> None:
     events = tell(tcp("syn", 1), tcp("connect", 1.1, errno=111, error="ECONNREFUSED", duration=5))
     assert [(event.verdict, event.summary) for event in events] == [("FORWARDED", "SYN"), (ERROR, "ECONNREFUSED")]
@@ -109,6 +135,41 @@ def test_a_service_is_named_and_joined_with_the_pod_behind_it() -> None:
     assert flow.backend is not None
     assert (flow.backend.name, flow.backend.port, flow.backend.process) == ("empire/deathstar", 8080, "httpd 22")
     assert flow is ended.flow
+
+
+def test_without_the_clusters_word_a_server_is_joined_by_the_client_alone() -> None:
+    for rows in (
+        [tcp("syn", 1, remote=SERVICE), accepted("accept", 1.1)],
+        [accepted("accept", 1.0), tcp("syn", 1.1, remote=SERVICE)],
+    ):
+        (event,) = tell(*rows)
+        flow = event.flow
+        assert (flow.server.ip, flow.server.port) == SERVICE
+        assert flow.backend is not None
+        assert (flow.backend.name, flow.backend.process) == ("empire/deathstar", "httpd 22")
+
+
+def test_a_server_that_two_flows_of_one_port_could_mean_is_joined_with_neither() -> None:
+    events = tell(tcp("syn", 1, remote=SERVICE), tcp("syn", 1, remote=("10.96.0.10", 80)), accepted("accept", 1.1))
+    assert [event.flow.backend for event in events] == [None] * 3
+
+
+def test_a_pod_is_never_taken_for_a_service() -> None:
+    book = AddressBook()
+    book.saw("10.3.0.1", book.facts("default", "other"))
+    events = tell(tcp("syn", 1, remote=("10.3.0.1", 80)), accepted("accept", 1.1), table=FlowTable(book))
+    assert [event.flow.backend for event in events] == [None] * 2
+
+
+def test_a_packet_is_told_by_its_sender_alone() -> None:
+    packet = {
+        **XWING,
+        **{"event": "tcpdump", "timestamp": stamp(1), "direction": "out", "protocol": "TCP", "flags": "SYN"},
+        **{"source": CLIENT[0], "source_port": CLIENT[1], "destination": SERVER[0], "destination_port": SERVER[1]},
+        "length": 60,
+    }
+    (event,) = tell(packet, {**packet, **DEATHSTAR, "direction": "in"})
+    assert (event.summary, event.observer, event.tcp_flags) == ("SYN, 60B", "client", ("SYN",))
 
 
 def test_udp_is_told_at_first_and_at_its_end() -> None:

@@ -111,6 +111,29 @@ def test_the_tree_shows_who_executed_what(pods: DemoPods) -> None:
     assert [line[:8] for line in text[3:]] == ["      ├─", "      └─"]
 
 
+def test_connections_and_names_belong_to_the_process_that_makes_them(pods: DemoPods) -> None:
+    script = "httpd -p 127.0.0.1:8081; wget -q -O - http://127.0.0.1:8081/ ; wget -q -O - http://127.0.0.1:8082/"
+    with observe("talk", "-n", "default", "--flows", "-o", "json", "-e", "exec,connect,accept,close") as lines:
+        run(pods, "talk", f"ip link set lo up; {script}; :")
+    events = [json.loads(line) for line in lines]
+    executed = {event["process_exec"]["process"]["exec_id"] for event in events if "process_exec" in event}
+    connects = [event["process_connect"] for event in events if "process_connect" in event]
+    accepts = [event["process_accept"] for event in events if "process_accept" in event]
+    assert [(event["destination_port"], event.get("error")) for event in connects] == [
+        (8081, None),
+        (8082, "ECONNREFUSED"),
+    ]
+    assert [event["process"]["arguments"].split()[-1] for event in connects] == [
+        "http://127.0.0.1:8081/",
+        "http://127.0.0.1:8082/",
+    ]
+    assert {event["process"]["exec_id"] for event in connects} <= executed
+    assert [event["destination_port"] for event in accepts] == [8081]
+    assert [event["flow_id"] for event in accepts] == [connects[0]["flow_id"]]
+    closed = [event["process_close"] for event in events if "process_close" in event]
+    assert {event["flow_id"] for event in closed} == {connects[0]["flow_id"]}
+
+
 def test_conditions_are_about_what_is_told(pods: DemoPods) -> None:
     with observe("chosen", "-n", "default", "--process", "true$", "--filter", "status == 0") as lines:
         run(pods, "chosen", "/bin/true; /bin/false; /bin/true a; exit 0")

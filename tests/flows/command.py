@@ -1,0 +1,35 @@
+"""Runs `kubectl gadget flows` while a block does its deed."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows"]
+
+
+@contextmanager
+def flows(*arguments: str) -> Iterator[list[dict[str, Any]]]:
+    """The events are in the list after the block, as -o json has them. Nothing may have been lost."""
+    command = [*COMMAND, "-o", "json", *arguments]
+    found: list[dict[str, Any]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("tracing "):
+                break
+        assert said, "it ended at once"
+        assert said[-1].startswith("tracing "), "".join(said)
+        try:
+            yield found
+        finally:
+            process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "lost: 0" in errors, errors
+    found += map(json.loads, out.splitlines())

@@ -1,0 +1,148 @@
+"""Pods of two nodes, each with a cable to its node's bridge, and a router between the bridges.
+
+Deeds run as processes of a pod: in its cgroup and in its network namespace. The trap: both belong to a process from its
+first socket on, so each deed is a process of its own, and talks to the test through a pipe.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import subprocess
+import traceback
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+from kubectl_gadget.demo.pods import DemoPod, DemoPods
+
+_FORK = multiprocessing.get_context("fork")
+_NEW_NETWORK = 0x40000000
+_SLEEP = ["/bin/sleep", "100003"]
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_MOST_SECONDS = 120.0
+"""Longer than anything here takes on the slowest machine."""
+
+
+class Deed:
+    """A process in a pod. What it says with its pipe is heard here, in its order."""
+
+    def __init__(self, pod: DemoPod, deed: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._pipe, theirs = _FORK.Pipe()
+        self._process = _FORK.Process(target=_inside, args=(pod, deed, theirs, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.pid = self._process.pid
+
+    def heard(self) -> Any:
+        """The next thing it says, or what it returns."""
+        assert self._pipe.poll(_MOST_SECONDS), "it says nothing"
+        found = self._pipe.recv()
+        assert not isinstance(found, _Failure), found
+        return found
+
+    def say(self, value: Any) -> None:
+        """To the deed, which receives it from its pipe."""
+        self._pipe.send(value)
+
+    def end(self) -> None:
+        """Ends it, if it has not ended."""
+        self._process.terminate()
+        self._process.join()
+
+
+class _Failure(str):
+    """What the deed raised."""
+
+
+def _inside(pod: DemoPod, deed: Callable[..., Any], pipe: Connection, arguments: tuple[Any, ...]) -> None:
+    try:
+        container = next(iter(pod.containers.values()))
+        (container.cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        with open(f"/proc/{pod.sandbox.pid}/ns/net") as namespace:
+            if _LIBC.setns(namespace.fileno(), _NEW_NETWORK):
+                raise OSError(ctypes.get_errno(), "setns")
+        Path("/proc/self/comm").write_text(deed.__name__[:15])
+        pipe.send(deed(pipe, *arguments))
+    except BaseException:
+        pipe.send(_Failure(traceback.format_exc()))
+
+
+class PodNetwork:
+    """A context manager. `nodes` are the folders of each node's pods, and the names of their cgroups."""
+
+    def __init__(self, run: Path) -> None:
+        self.name = f"flows-{uuid.uuid4().hex[:8]}"
+        self.nodes = [DemoPods(run / f"{self.name}-{number}") for number in (1, 2)]
+        self.cgroups = [f"{self.name}-{number}" for number in (1, 2)]
+        self.addresses: dict[str, str] = {}
+        self._count = 0
+        self._deeds: list[Deed] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        for node in self.nodes:
+            self._stack.enter_context(node)
+        ip("netns", "add", self.name)
+        self._stack.callback(ip, "netns", "del", self.name)
+        subprocess.run(
+            ["ip", "netns", "exec", self.name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], check=True
+        )
+        for number in (1, 2):
+            self.router("link", "add", f"br{number}", "type", "bridge")
+            self.router("addr", "add", f"10.97.{number}.1/24", "dev", f"br{number}")
+            self.router("link", "set", f"br{number}", "up")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.forget_deeds()
+        self._stack.close()
+
+    def router(self, *words: str) -> None:
+        """`ip` in the router."""
+        ip("-n", self.name, *words)
+
+    def nft(self, rules: str, pod: DemoPod | None = None) -> None:
+        """Replaces all rules of the router, or of a pod."""
+        enter = ["ip", "netns", "exec", self.name]
+        if pod is not None:
+            enter = ["nsenter", f"--net=/proc/{pod.sandbox.pid}/ns/net"]
+        # A closing brace has to be followed by the end of the line.
+        text = "flush ruleset\n" + rules.replace("} }", "}\n}") + "\n"
+        subprocess.run([*enter, "nft", "-f", "-"], input=text, text=True, check=True)
+
+    def pod(self, node: int, namespace: str, name: str) -> DemoPod:
+        """Starts a pod on node 1 or 2."""
+        pod = self.nodes[node - 1].start_pod(namespace, name, {"main": _SLEEP})
+        self._count += 1
+        address = self.addresses[name] = f"10.97.{node}.{9 + self._count}"
+        cable, pid = f"cable{self._count}", str(pod.sandbox.pid)
+        self.router("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", pid)
+        self.router("link", "set", cable, "master", f"br{node}", "up")
+        inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]
+        for words in (
+            ["addr", "add", f"{address}/24", "dev", "eth0"],
+            ["link", "set", "eth0", "up"],
+            ["link", "set", "lo", "up"],
+            ["route", "add", "default", "via", f"10.97.{node}.1"],
+        ):
+            subprocess.run([*inside, *words], check=True)
+        return pod
+
+    def start(self, pod: DemoPod, deed: Callable[..., Any], *arguments: Any) -> Deed:
+        """Starts a deed as a process of the pod: it gets its pipe and the arguments."""
+        started = Deed(pod, deed, arguments)
+        self._deeds.append(started)
+        return started
+
+    def forget_deeds(self) -> None:
+        """Ends all that still run."""
+        while self._deeds:
+            self._deeds.pop().end()
+
+
+def ip(*words: str) -> None:
+    """Runs ip."""
+    subprocess.run(["ip", *words], check=True)

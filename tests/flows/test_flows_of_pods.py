@@ -1,0 +1,529 @@
+"""`kubectl gadget flows` with pods that talk over bridges and a router: exact counts, seen from both ends."""
+
+import array
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPod
+from tests.bpf.network import sent_again
+from tests.conftest import why_no_bpf, why_no_containers
+from tests.flows.command import flows
+from tests.flows.pod_network import PodNetwork
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("catalogue_built", "tracefs"),
+    pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
+    pytest.mark.skipif(not shutil.which("nft"), reason="nft is not installed"),
+]
+TIMES, SENT, RECEIVED = 31, 7001, 301
+SHORT = 50_000
+PORTS = 1009
+SERVICE = "10.96.0.9"
+Event = dict[str, Any]
+
+
+@pytest.fixture(name="net", scope="module")
+def a_network() -> Iterator[PodNetwork]:
+    if why_no_bpf():
+        pytest.skip(str(why_no_bpf()))
+    with PodNetwork(Path("/run")) as net:
+        yield net
+
+
+@pytest.fixture(name="xwing", scope="module")
+def a_client(net: PodNetwork) -> DemoPod:
+    return net.pod(1, "alliance", "xwing")
+
+
+@pytest.fixture(name="deathstar", scope="module")
+def a_server(net: PodNetwork) -> DemoPod:
+    return net.pod(2, "empire", "deathstar")
+
+
+@pytest.fixture(autouse=True)
+def no_rules(net: PodNetwork) -> Iterator[None]:
+    yield
+    net.forget_deeds()
+    net.nft("")
+
+
+def server(pipe: Connection, times: int = TIMES, port: int = 0, host: str = "0.0.0.0") -> None:
+    """Takes connections: reads until the end, answers, closes."""
+    with socket.create_server((host, port), backlog=4096) as listener:
+        pipe.send(listener.getsockname()[1])
+        for _ in range(times):
+            accepted, _ = listener.accept()
+            with accepted:
+                while accepted.recv(65536):
+                    continue
+                accepted.sendall(bytes(RECEIVED))
+
+
+def client(_: Connection, host: str, port: int, times: int = TIMES) -> list[int]:
+    """Connects, asks and hears the answer. Returns its ports."""
+    ports = []
+    for _ in range(times):
+        with socket.create_connection((host, port)) as sock:
+            ports.append(sock.getsockname()[1])
+            sock.sendall(bytes(SENT))
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):
+                continue
+    return ports
+
+
+def of_protocol(events: list[Event], protocol: str, kind: str) -> list[Event]:
+    return [event for event in events if (event["protocol"], event["kind"]) == (protocol, kind)]
+
+
+def ends(event: Event) -> tuple[str, str]:
+    return event["source"]["name"], (event["backend"] or event["destination"])["name"]
+
+
+def test_connections_of_two_pods_are_each_one_flow_with_both_processes(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, server)
+        port = asked.heard()
+        asking = net.start(xwing, client, net.addresses["deathstar"], port)
+        ports = asking.heard()
+        asked.heard()
+    began, ended = (of_protocol(events, "TCP", kind) for kind in ("new", "close"))
+    assert [event["source"]["port"] for event in began] == ports
+    assert len(ended) == TIMES
+    assert {ends(event) for event in began + ended} == {("alliance/xwing", "empire/deathstar")}
+    assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}
+    assert {(event["source"]["pid"], event["destination"]["pid"]) for event in ended} == {(asking.pid, asked.pid)}
+    assert {(event["source"]["comm"], event["destination"]["comm"]) for event in ended} == {("client", "server")}
+    assert {tuple(event["seen_by"]) for event in ended} == {("client", "server")}
+    assert len({event["flow_id"] for event in ended}) == len(set(ports))
+    assert {event["verdict"] for event in events} == {"FORWARDED"}
+
+
+def test_a_service_that_nftables_translates_is_joined_with_its_backend(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, server)
+        port = asked.heard()
+        target = f"{net.addresses['deathstar']}:{port}"
+        net.nft(
+            "table ip t { chain c { type nat hook prerouting priority -100; "
+            f"ip daddr {SERVICE} tcp dport 80 dnat to {target}; }} }}"
+        )
+        asking = net.start(xwing, client, SERVICE, 80)
+        ports = asking.heard()
+        asked.heard()
+    began, ended = (of_protocol(events, "TCP", kind) for kind in ("new", "close"))
+    assert [event["source"]["port"] for event in began] == ports
+    assert len(ended) == TIMES
+    assert {(event["destination"]["ip"], event["destination"]["port"]) for event in ended} == {(SERVICE, 80)}
+    assert {(event["backend"]["name"], event["backend"]["port"]) for event in ended} == {("empire/deathstar", port)}
+    assert {event["backend"]["pid"] for event in ended} == {asked.pid}
+    assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}
+
+
+def datagrams(pipe: Connection) -> None:
+    """Answers to datagrams."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("0.0.0.0", 0))
+        pipe.send(sock.getsockname()[1])
+        for _ in range(TIMES):
+            _, address = sock.recvfrom(1000)
+            sock.sendto(bytes(37), address)
+
+
+def questions(_: Connection, host: str, port: int) -> list[int]:
+    """Sends datagrams, each from another port."""
+    ports = []
+    for _ in range(TIMES):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(bytes(100), (host, port))
+            sock.recv(1000)
+            ports.append(sock.getsockname()[1])
+    return ports
+
+
+def test_datagrams_of_two_pods_are_one_flow_for_each_port(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, datagrams)
+        asking = net.start(xwing, questions, net.addresses["deathstar"], asked.heard())
+        ports = asking.heard()
+        asked.heard()
+    began, ended = (of_protocol(events, "UDP", kind) for kind in ("new", "close"))
+    assert [event["source"]["port"] for event in began] == ports
+    assert len(ended) == TIMES
+    assert {ends(event) for event in ended} == {("alliance/xwing", "empire/deathstar")}
+    assert {(event["sent"], event["received"]) for event in ended} == {(100, 37)}
+    assert {(event["sent_packets"], event["received_packets"]) for event in ended} == {(1, 1)}
+
+
+def ping(_: Connection, host: str) -> int:
+    command = ["busybox", "ping", "-c", "7", "-i", "0.1", host]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def test_pings_are_one_flow_with_all_requests_and_replies(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    with flows("--local", "-A") as events:
+        assert net.start(xwing, ping, net.addresses["deathstar"]).heard() == 0
+    (ended,) = of_protocol(events, "ICMP", "close")
+    assert (ended["sent_packets"], ended["received_packets"]) == (7, 7)
+    assert (ended["source"]["name"], ended["destination"]["ip"]) == ("alliance/xwing", net.addresses["deathstar"])
+
+
+def nameserver(pipe: Connection) -> None:
+    program = ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--user=root"]
+    names = ["--address=/deathstar.example/10.97.2.77", "--local=/nowhere.example/", "--pid-file="]
+    with subprocess.Popen([*program, *names, "--log-facility=/dev/null"]) as process:
+        pipe.send(process.pid)
+        pipe.recv()
+        process.terminate()
+
+
+def resolver(_: Connection, host: str) -> list[str]:
+    import dns.message
+    import dns.query
+    import dns.rcode
+
+    found = []
+    for name in ["deathstar.example"] * 5 + ["x.nowhere.example"] * 3:
+        query = dns.message.make_query(name, "A")
+        while True:
+            try:
+                answer = dns.query.udp(query, host, timeout=5)
+                break
+            except OSError:  # it does not listen yet
+                time.sleep(0.05)
+        found.append(dns.rcode.to_text(answer.rcode()))
+    return found
+
+
+@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="dnsmasq is not installed")
+def test_questions_to_dnsmasq_are_told_with_answers_and_name_what_is_connected_to(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    with flows("--local", "-A") as events:
+        serving = net.start(deathstar, nameserver)
+        server_pid = serving.heard()
+        answers = net.start(xwing, resolver, net.addresses["deathstar"]).heard()
+        refused = net.start(xwing, refused_by, "10.97.2.77", 81)
+        refused.heard()
+        serving.say("end")
+    told = [event for event in events if event["kind"] == "dns" and event["is_reply"]]
+    assert [event["l7"]["rcode"] for event in told] == answers
+    assert Counter(event["l7"]["name"].rstrip(".") for event in told) == {
+        "deathstar.example": 5,
+        "x.nowhere.example": 3,
+    }
+    assert {ends(event) for event in told} == {("alliance/xwing", "empire/deathstar")}
+    assert {event["destination"]["pid"] for event in told} <= {server_pid, None}
+    failed = [event for event in events if event["destination"]["ip"] == "10.97.2.77"]
+    assert {name for event in failed for name in event["destination"]["names"]} == {"deathstar.example"}
+
+
+class Answer(BaseHTTPRequestHandler):
+    """200 for /, 404 for all else."""
+
+    def do_GET(self) -> None:
+        body = b"hello"
+        self.send_response(200 if self.path == "/" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *words: Any) -> None:
+        return
+
+
+def web_server(pipe: Connection) -> None:
+    with HTTPServer(("0.0.0.0", 0), Answer) as found:
+        pipe.send(found.server_address[1])
+        found.serve_forever()
+
+
+def browser(_: Connection, host: str, port: int) -> None:
+    for number in range(TIMES):
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://{host}:{port}/{'' if number % 3 else 'missing'}").read()
+
+
+def test_requests_are_told_once_with_their_status(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    with flows("--local", "-A", "--http-rows") as events:
+        port = net.start(deathstar, web_server).heard()
+        net.start(xwing, browser, net.addresses["deathstar"], port).heard()
+    told = [event for event in events if event["kind"] == "http"]
+    missing = len(range(0, TIMES, 3))
+    assert Counter((event["l7"]["target"], event["l7"]["status"]) for event in told) == {
+        ("/", 200): TIMES - missing,
+        ("/missing", 404): missing,
+    }
+    assert {ends(event) for event in told} == {("alliance/xwing", "empire/deathstar")}
+
+
+def refused_by(_: Connection, host: str, port: int, tries: int | None = None) -> str:
+    """Tries to connect; the error's name."""
+    import errno
+
+    with socket.socket() as sock:
+        if tries is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, tries)
+        try:
+            sock.connect((host, port))
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+    return ""
+
+
+@pytest.mark.parametrize("why", ["ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT"])
+def test_connects_that_fail_are_errors_as_the_process_saw_them(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod, why: str
+) -> None:
+    rules = {
+        "ECONNREFUSED": "",
+        "EHOSTUNREACH": "reject with icmp type host-unreachable;",
+        "ETIMEDOUT": "drop;",
+    }
+    if rules[why]:
+        net.nft(f"table ip t {{ chain c {{ type filter hook forward priority 0; tcp dport 81 {rules[why]} }} }}")
+    with flows("--local", "-A", "--verdict", "ERROR") as events:
+        asking = net.start(xwing, refused_by, net.addresses["deathstar"], 81, 1)
+        assert asking.heard() == why
+    (event,) = events
+    assert (event["error"], event["kind"], event["source"]["pid"]) == (why, "error", asking.pid)
+    assert (event["source"]["name"], event["destination"]["port"]) == ("alliance/xwing", 81)
+
+
+def test_what_netfilter_drops_is_dropped_with_its_reason(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    net.nft("table ip t { chain c { type filter hook input priority 0; tcp dport 81 drop; } }", deathstar)
+    try:
+        with flows("--local", "-A") as events:
+            assert net.start(xwing, refused_by, net.addresses["deathstar"], 81, 1).heard() == "ETIMEDOUT"
+    finally:
+        net.nft("", deathstar)
+    dropped = [event for event in events if event["verdict"] == "DROPPED"]
+    assert {(event["drop_reason"], event["summary"]) for event in dropped} == {
+        ("NETFILTER_DROP", "NETFILTER_DROP (SYN)")
+    }
+    assert {(event["source"]["name"], event["destination"]["ip"]) for event in dropped} == {
+        ("alliance/xwing", net.addresses["deathstar"])
+    }
+
+
+def aborts(_: Connection, host: str, port: int) -> None:
+    """Closes with a reset, since there is no time to linger."""
+    for _ in range(TIMES):
+        with socket.create_connection((host, port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def takes(pipe: Connection, times: int) -> None:
+    """Takes connections and waits for their end."""
+    with socket.create_server(("0.0.0.0", 0), backlog=4096) as listener:
+        pipe.send(listener.getsockname()[1])
+        for _ in range(times):
+            accepted, _ = listener.accept()
+            with accepted:
+                try:
+                    while accepted.recv(65536):
+                        continue
+                except ConnectionResetError:
+                    continue
+
+
+def test_connections_that_are_reset_end_so(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, takes, TIMES)
+        net.start(xwing, aborts, net.addresses["deathstar"], asked.heard()).heard()
+        asked.heard()
+    ended = of_protocol(events, "TCP", "close")
+    assert len(ended) == TIMES
+    assert {event["summary"].partition(",")[0] for event in ended} == {"RST"}
+
+
+def talks(pipe: Connection, host: str, port: int, patience_ms: int = 0) -> int:
+    """Connects; then sends when it is told to, and says how many segments were sent again once told that again."""
+    with socket.create_connection((host, port)) as sock:
+        if patience_ms:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
+        pipe.send("connected")
+        pipe.recv()
+        sock.sendall(bytes(SENT))
+        while not sent_again(sock):
+            time.sleep(0.01)
+        pipe.send("sent again")
+        pipe.recv()
+        if patience_ms:
+            while not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                time.sleep(0.01)
+            return 0
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(1)
+        return sent_again(sock)
+
+
+_NOTHING_PASSES = "table ip t { chain c { type filter hook forward priority 0; drop; } }"
+
+
+def test_segments_that_are_sent_again_are_counted(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, takes, 1)
+        asking = net.start(xwing, talks, net.addresses["deathstar"], asked.heard())
+        assert asking.heard() == "connected"
+        net.nft(_NOTHING_PASSES)
+        asking.say("send")
+        assert asking.heard() == "sent again"
+        net.nft("")
+        asking.say("end")
+        again = asking.heard()
+        asked.heard()
+    (ended,) = of_protocol(events, "TCP", "close")
+    assert ended["retransmits"] == again > 0
+    assert ended["sent"] == SENT
+
+
+def test_a_connection_whose_other_end_is_silent_ends_by_timeout(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, takes, 1)
+        asking = net.start(xwing, talks, net.addresses["deathstar"], asked.heard(), 1000)
+        asking.heard()
+        net.nft(_NOTHING_PASSES)
+        asking.say("send")
+        assert asking.heard() == "sent again"
+        asking.say("wait")
+        asking.heard()
+    (ended,) = of_protocol(events, "TCP", "close")
+    assert (ended["summary"].partition(",")[0], ended["error"]) == ("timeout", "ETIMEDOUT")
+
+
+def counts(pipe: Connection) -> None:
+    """Takes connections, reads what is sent at once, and closes."""
+    with socket.create_server(("0.0.0.0", 0), backlog=4096) as listener:
+        pipe.send(listener.getsockname()[1])
+        for number in range(SHORT):
+            accepted, _ = listener.accept()
+            with accepted:
+                left = 1 + number % 97
+                while left:
+                    left -= len(accepted.recv(left))
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_many_short_connections_from_few_ports_are_not_mixed_up(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    # All that comes lies in the node's memory until the client has read it.
+    with flows("--local", "-A", "--protocol", "tcp", "--no-drops", "--ring-size", "128Mi") as events:
+        asked = net.start(deathstar, counts)
+        asking = net.start(xwing, recovers, net.addresses["deathstar"], asked.heard())
+        asking.heard()
+        asked.heard()
+    began, ended = (of_protocol(events, "TCP", kind) for kind in ("new", "close"))
+    assert [event["source"]["port"] for event in began] == [40000 + number % PORTS for number in range(SHORT)]
+    assert len(ended) == SHORT
+    by_beginning = {event["flow_began"]: event for event in ended}
+    assert len(by_beginning) == SHORT
+    told = [by_beginning[event["flow_began"]] for event in began]
+    assert [event["source"]["port"] for event in told] == [event["source"]["port"] for event in began]
+    assert [event["sent"] for event in told] == [1 + number % 97 for number in range(SHORT)]
+    assert {(event["source"]["pid"], event["destination"]["pid"]) for event in told} == {(asking.pid, asked.pid)}
+
+
+def recovers(pipe: Connection, host: str, port: int) -> None:
+    """Short connections from few ports, which the server resets: the number of one decides how much it sends."""
+    for number in range(SHORT):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("", 40000 + number % PORTS))
+            sock.connect((host, port))
+            sock.sendall(bytes(1 + number % 97))
+            try:
+                sock.recv(1)
+            except ConnectionResetError:
+                continue
+
+
+def passes_on(pipe: Connection, how: str) -> int:
+    """Takes one connection, and leaves it to another process. Returns that one's pid."""
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        pipe.send(listener.getsockname()[1])
+        accepted, _ = listener.accept()
+    ours, theirs = socket.socketpair()
+    pid = os.fork() if how == "inherited" else 0
+    if how == "passed":
+        holder = accepted
+        pid = os.fork()
+        if not pid:
+            holder.close()
+            _, ancillary, _, _ = theirs.recvmsg(1, socket.CMSG_SPACE(4))
+            accepted = socket.socket(fileno=array.array("i", ancillary[0][2])[0])
+        else:
+            ours.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [accepted.fileno()]))])
+    if not pid:
+        Path("/proc/self/comm").write_text("heir")
+        accepted.sendall(bytes(RECEIVED))
+        os._exit(0)
+    accepted.close()
+    os.waitpid(pid, 0)
+    return pid
+
+
+def hears(_: Connection, host: str, port: int) -> int:
+    with socket.create_connection((host, port)) as sock:
+        count = 0
+        while piece := sock.recv(65536):
+            count += len(piece)
+    return count
+
+
+@pytest.mark.parametrize("how", ["inherited", "passed"])
+def test_a_socket_that_another_process_uses_is_shown_with_both(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod, how: str
+) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, passes_on, how)
+        assert net.start(xwing, hears, net.addresses["deathstar"], asked.heard()).heard() == RECEIVED
+        heir = asked.heard()
+    (ended,) = of_protocol(events, "TCP", "close")
+    server_end = ended["destination"]
+    assert (server_end["pid"], server_end["comm"]) == (asked.pid, "passes_on")
+    assert (server_end["user_pid"], server_end["user_comm"]) == (heir, "heir")
+    assert ended["source"]["user_pid"] is None
+
+
+def test_loopback_within_a_pod_is_shown_on_request(net: PodNetwork, xwing: DemoPod) -> None:
+    for arguments, expected in (((), 0), (("--loopback",), TIMES)):
+        with flows("--local", "-A", *arguments) as events:
+            asked = net.start(xwing, server)
+            net.start(xwing, client, "127.0.0.1", asked.heard()).heard()
+            asked.heard()
+        assert len(of_protocol(events, "TCP", "close")) == expected
+
+
+def test_packets_are_shown_on_request_with_their_flags(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    with flows("--local", "-A", "--packets") as events:
+        asked = net.start(deathstar, server, 1)
+        net.start(xwing, client, net.addresses["deathstar"], asked.heard(), 1).heard()
+        asked.heard()
+    told = [event for event in events if event["kind"] == "packet"]
+    assert [event["summary"].partition(", ")[0].split("B")[0] for event in told[:1]] == ["SYN"]
+    assert sum(event["summary"].startswith("SYN") for event in told) == 2  # the second is SYN|ACK
+    assert {event["is_reply"] for event in told} == {True, False}
