@@ -25,6 +25,7 @@ TRACEFS = Path("/sys/kernel/tracing")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that need the cluster in $KUBECONFIG")
+    parser.addoption("--long", action="store_true", help="run tests/reliability as long as docs/reliability.md reports")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,0 +1,60 @@
+"""BPF programs, maps and links that a process holds, and waiting until the kernel has freed them.
+
+The trap: other work on the machine loads BPF, too, so the lists of before and after prove nothing. What a process held
+is known by its ids, and the kernel gives no id twice.
+"""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+PATIENCE = 60.0
+"""Seconds after which a test fails instead of waiting on."""
+Held = frozenset[tuple[str, int]]
+"""Kind (prog, map, link) and id."""
+
+
+def held_by(pid: int) -> Held:
+    """What the process has open now."""
+    found = set[tuple[str, int]]()
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            info = path.read_text()
+        except OSError:
+            continue  # closed meanwhile
+        found |= {(kind, int(id)) for kind, id in re.findall(r"^(prog|map|link)_id:\s+(\d+)$", info, re.MULTILINE)}
+    return frozenset(found)
+
+
+def existing() -> Held:
+    """All that the kernel has."""
+    return frozenset(
+        (kind, entry["id"])
+        for kind in ("prog", "map", "link")
+        for entry in json.loads(subprocess.check_output(["bpftool", kind, "show", "-j"]))
+    )
+
+
+def until_freed(held: Held) -> None:
+    """The kernel frees things a moment after the last who held them."""
+    assert {kind for kind, _ in held} == {"prog", "map", "link"}, "it held too little to prove anything"
+    deadline = time.monotonic() + PATIENCE
+    while left := held & existing():
+        assert time.monotonic() < deadline, f"the kernel still has {sorted(left)}"
+        time.sleep(0.05)
+
+
+def until_gone(pid: int) -> None:
+    """Until there is no such process, or but a zombie that its parent has not asked for."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state == "Z":
+            return
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.05)

@@ -1,0 +1,145 @@
+"""What breaks while a run goes on: what must be seen, and that nothing remains in the kernel or among the processes."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.fake_cluster import FakeCluster
+from tests.reliability.held import PATIENCE, held_by, until_freed, until_gone
+from tests.reliability.local_run import GADGET, PROJECT, LocalRun, child_of
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
+TRACE = ("trace", "open", "--host", "-o", "json")
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_killed_client_takes_its_agent_with_it(tmp_path: Path) -> None:
+    with LocalRun(tmp_path, *TRACE) as run:
+        run.process.kill()
+
+
+def test_a_closed_terminal_ends_the_run(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(PROJECT)
+        os.execv(GADGET[0], [*GADGET, "trace", "open", "--host", "--local"])
+    shown = b""
+    while b"tracing" not in shown:
+        shown += os.read(terminal, 4096)
+    agent = child_of(pid)
+    held = held_by(agent)
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    until_gone(agent)
+    until_freed(held)
+
+
+def test_a_killed_agent_ends_a_local_run_with_an_error(tmp_path: Path) -> None:
+    with LocalRun(tmp_path, *TRACE) as run:
+        os.kill(run.agent, signal.SIGKILL)
+        assert run.process.wait(PATIENCE) == 1
+    assert "its agent ended" in run.said()
+
+
+def test_a_full_disk_is_named_and_ends_the_run(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full, LocalRun(tmp_path, *TRACE, stdout=full) as run:
+        until(lambda: Path("/etc/hosts").read_bytes() and run.process.poll() is not None, "the end of the run")
+        assert run.process.returncode == 1
+    assert "the output cannot be written: No space left on device" in run.said()
+
+
+def test_a_reader_that_has_enough_ends_the_run_in_silence(tmp_path: Path) -> None:
+    with LocalRun(tmp_path, *TRACE, stdout=subprocess.PIPE) as run:
+        assert run.process.stdout
+        until(lambda: Path("/etc/hosts").read_bytes(), "an open")
+        assert json.loads(run.process.stdout.readline())["timestamp"]
+        run.process.stdout.close()
+        until(lambda: Path("/etc/hosts").read_bytes() and run.process.poll() is not None, "the end of the run")
+        assert run.process.returncode == 0
+    assert "error" not in run.said().lower()
+
+
+def test_many_sessions_at_once_on_one_node_each_see_everything(tmp_path: Path, is_long: bool) -> None:
+    opens, file = 97, f"/{uuid.uuid4().hex}"
+    runs = []
+    with ExitStack() as stack:
+        for number in range(50 if is_long else 6):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            runs.append(LocalRun(folder, *TRACE, "--path", file))
+        for run in runs:
+            stack.enter_context(run)
+        for _ in range(opens):
+            assert not _open(file)
+        for run in runs:
+            assert run.stop() == 128 + signal.SIGINT
+    for run in runs:
+        assert run.out.read_text().count(file) == opens
+        assert run.lost == 0
+
+
+def _open(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+AHEAD = (
+    "import sys, time; from kubectl_gadget.agent import node, session\n"
+    "clocks = node.clocks\n"
+    "node.clocks = lambda: clocks() | {'realtime_ns': time.time_ns() + 10_000_000_000}\n"
+    "sys.exit(session.run())"
+)
+
+
+async def test_a_clock_that_is_10_s_ahead_is_corrected_and_said(tmp_path: Path) -> None:
+    file = f"/{uuid.uuid4().hex}"
+    right = (sys.executable, "-m", "kubectl_gadget.agent", "session")
+    async with FakeCluster(2, {"node-1": right, "node-2": (sys.executable, "-c", AHEAD)}) as cluster:
+        kubeconfig = cluster.write_kubeconfig(tmp_path / "kubeconfig")
+        words = ("trace", "open", "-A", "--host", "-o", "json", "--path", file, "--kubeconfig", str(kubeconfig))
+        process = await asyncio.create_subprocess_exec(
+            *GADGET, *words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stderr
+        said = b""
+        async with asyncio.timeout(PATIENCE):
+            while b"on 2/2 nodes" not in said:
+                piece = await process.stderr.read(4096)
+                assert piece, said.decode()
+                said += piece
+        begun = time.time_ns()
+        for _ in range(7):
+            _open(file)
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE):
+            out, rest = await process.communicate()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [sum(row["node"] == node for row in rows) for node in cluster.nodes] == [7, 7]
+    stamps = [row["timestamp"] for row in rows]
+    assert stamps == sorted(stamps)
+    limit = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(begun / 1e9 + 9))
+    assert max(stamps) < limit
+    found = re.search(r"node-2: its clock is ([\d.]+) s ahead; times are corrected", (said + rest).decode())
+    assert found, (said + rest).decode()
+    assert 5 < float(found[1]) < 15  # known no better than an answer's way takes
