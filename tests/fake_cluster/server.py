@@ -21,6 +21,7 @@ RESOURCES = {
     "pods": ("Pod", True),
     "services": ("Service", True),
     "endpointslices": ("EndpointSlice", True),
+    "networkpolicies": ("NetworkPolicy", True),
     "events": ("Event", True),
     "nodes": ("Node", False),
     "namespaces": ("Namespace", False),

@@ -1,0 +1,95 @@
+"""What the API server would refuse is refused by name, before anything is started."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_gadget.cluster.resources import NAMESPACES, NETWORK_POLICIES, PODS
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.network_policies.follow import PolicyTables, inventory, read_objects
+from kubectl_gadget.network_policies.read import read_files
+
+
+def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": spec}
+    (path / name).write_text(yaml.safe_dump(policy))
+    return str(path / name)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"ingres": []}, "unknown field ingres"),
+        ({"policyTypes": ["Both"]}, "policyTypes holds 'Both'"),
+        ({"ingress": [{"to": []}]}, r"ingress\[0\]: unknown field to"),
+        ({"egress": [{"ports": [{"port": 0}]}]}, "0 is no port"),
+        ({"egress": [{"ports": [{"protocol": "ICMP"}]}]}, "protocol 'ICMP' is none of"),
+        ({"egress": [{"ports": [{"port": "web", "endPort": 9}]}]}, "endPort 9 needs a port"),
+        ({"egress": [{"ports": [{"port": 9, "endPort": 8}]}]}, "endPort 8 needs a port"),
+        ({"egress": [{"to": [{}]}]}, "a peer is empty"),
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]}, "ipBlock is not right"),
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]}, "ipBlock goes with no selector"),
+        ({"egress": [{"to": [{"fqdn": "x"}]}]}, "unknown field fqdn"),
+    ],
+)
+def test_a_policy_that_is_not_as_the_api_has_it_is_refused(tmp_path: Path, spec: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_files([written(tmp_path, spec)], "default")
+
+
+def test_all_yaml_of_a_folder_is_read(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yml"):
+        written(tmp_path, {}, name)
+    (tmp_path / "notes.txt").write_text("no policy")
+    assert len(read_files([str(tmp_path)], "default")) == 2
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_files([str(tmp_path / "no.yaml")], "default")
+
+
+def pod(name: str, phase: str = "Running", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "shop", "uid": name}
+    return {
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": spec,
+        "status": {"phase": phase, "podIPs": [{"ip": "10.0.0.1"}]},
+    }
+
+
+def test_an_ended_pod_has_no_address_any_more() -> None:
+    found = inventory({PODS: [pod("old", "Succeeded"), pod("new")]})
+    assert [item.name for item in found.pods] == ["new"]
+
+
+def test_pods_of_the_nodes_network_are_free() -> None:
+    made = PolicyTables([{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}])
+    made.take({PODS: [pod("proxy", hostNetwork=True), pod("web")], NAMESPACES: []})
+    pods = made.tables.of("n1").pods
+    assert pods["shop/proxy"][:4] == bytes(4)
+    assert pods["shop/web"][:4] != bytes(4)
+
+
+def test_policies_of_the_cluster_go_with_those_of_files() -> None:
+    made = PolicyTables([{"metadata": {"name": "p", "namespace": "shop"}, "spec": {}}])
+    made.take({PODS: [], NETWORK_POLICIES: [{"metadata": {"name": "q", "namespace": "data"}, "spec": {}}]})
+    assert set(made.tables.of("n1").namespaces) == {"shop", "data"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "cannot be read"),
+        ("- 1", "no Kubernetes object"),
+        ("kind: Pod", "a Pod without a name"),
+        ("{kind: Secret, metadata: {name: x}}", "holds a Secret"),
+    ],
+)
+def test_objects_that_are_none_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "objects.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_objects(str(tmp_path / "objects.yaml"))
