@@ -1,0 +1,45 @@
+"""Perf events on all CPUs, and what is done where the kernel keeps them to itself."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent import sampling
+from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import HashMap
+from kubectl_gadget.catalogue import load_gadget, object_bytes
+from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.request import build
+
+
+def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
+    (tmp_path / "online").write_text("0-2,5,7-8\n")
+    assert sampling.online(str(tmp_path / "online")) == [0, 1, 2, 5, 7, 8]
+    assert len(sampling.online()) >= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.bpf
+def test_where_perf_events_are_refused_the_tick_is_followed(
+    monkeypatch: pytest.MonkeyPatch, catalogue_built: Path
+) -> None:
+    def refuse(cpu: int, frequency: int) -> int:
+        raise Failure("perf_event_open", errno.EACCES, ["perf_event_open() failed: Permission denied"])
+
+    monkeypatch.setattr(sampling, "_open", refuse)
+    run = GadgetRun(load_gadget("profile_cpu"))
+    (spec,) = build([run], [{}], 4096).gadgets
+    verdicts = HashMap("verdicts", 16)
+    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, verdicts.fd)
+    try:
+        gadget.start()
+        (programs,) = gadget.started()["programs"]
+        assert programs["chosen"] == ["tick"]
+        assert programs["hooks"] == ["tp_btf/hrtimer_expire_entry"]
+        assert [skipped["program"] for skipped in programs["skipped"]] == ["clock"]
+        gadget.detach()
+    finally:
+        gadget.close()
+        verdicts.close()
