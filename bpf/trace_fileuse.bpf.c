@@ -10,6 +10,7 @@
  * ends. Once at start, an iterator over all open files. The trap: the object's address is used again for another file,
  * so the inode is compared before anything is told.
  */
+#include <gadget/credentials.h>
 #include <gadget/open_file.h>
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -45,6 +46,7 @@ struct trace_fileuse {
 	struct gadget_record record;
 	gadget_operation operation;
 	gadget_exec_id exec_id;
+	struct gadget_credentials credentials;
 	gadget_file_id file_id;
 	__u64 inode;
 	/* Read or written, or the length after ftruncate. */
@@ -181,6 +183,12 @@ static __always_inline void describe_file(struct trace_fileuse *use, const struc
 	use->unused = 0;
 }
 
+static __always_inline void describe_user(struct trace_fileuse *use, struct task_struct *task)
+{
+	gadget_exec_of(&use->exec_id, task);
+	gadget_describe_credentials(&use->credentials, task);
+}
+
 static __always_inline void follow(const struct trace_fileuse *use, const struct file *file)
 {
 	struct followed followed = {.id = use->file_id, .inode = use->inode, .device = use->device};
@@ -238,7 +246,7 @@ static __always_inline void send_use(struct trace_fileuse *use, struct file *fil
 	use->fd = fd;
 	use->bytes = bytes;
 	use->protection = protection;
-	gadget_exec_of(&use->exec_id, gadget_task());
+	describe_user(use, gadget_task());
 	writer = gadget_write(use, sizeof(*use), BYTES);
 	gadget_append_path(&writer, &use->path, &file->f_path);
 	gadget_send(&writer);
@@ -276,7 +284,7 @@ static __always_inline int opened(long result)
 	describe_file(use, file);
 	use->file_id = new_id();
 	use->fd = result;
-	gadget_exec_of(&use->exec_id, gadget_task());
+	describe_user(use, gadget_task());
 	follow(use, file);
 	gadget_send(&writer);
 	return 0;
@@ -498,7 +506,7 @@ int find_open(struct bpf_iter__task_file *ctx)
 	describe_file(use, file);
 	use->file_id = new_id();
 	use->fd = ctx->fd;
-	gadget_exec_of(&use->exec_id, task);
+	describe_user(use, task);
 	follow(use, file);
 	gadget_send(&writer);
 	return 0;

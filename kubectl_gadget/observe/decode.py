@@ -113,6 +113,7 @@ def file_events(batch: Batch) -> Sequence[FileEvent]:
         values(batch, "bytes"),
         values(batch, "protection"),
         *(numbers(batch, name) for name in ("tid", "file_id", "inode", "device", "flags")),
+        zip(*(numbers(batch, name) for name in _CREDENTIALS), strict=True),
         strict=True,
     )
     return [_use(*row) for row in rows]
@@ -129,8 +130,21 @@ def _use(
     inode: int,
     device: int,
     flags: int,
+    credentials: tuple[int, ...],
 ) -> FileEvent:
     identity = read_exec_id(process)
     if identity is None:
         raise ValueError("a file that is used by nobody")
-    return FileEvent(operation, identity, tid, path, file_id, inode, device, flags, amount, protection=protection)
+    return FileEvent(
+        operation,
+        identity,
+        tid,
+        path,
+        file_id,
+        inode,
+        device,
+        flags,
+        amount,
+        protection,
+        Credentials(*credentials),
+    )

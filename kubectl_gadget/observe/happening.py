@@ -152,6 +152,8 @@ class FileEvent:
     bytes: int | None = None
     protection: str = ""
     """of mmap: r-x"""
+    credentials: Credentials | None = None
+    """at this time; None: as the process had them when it began"""
 
 
 @dataclass(frozen=True)

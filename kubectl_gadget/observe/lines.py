@@ -107,10 +107,7 @@ def _extras(told: Told, options: LineOptions) -> str:
 
 def _is_admin(told: Told) -> bool:
     """Whether the thread may do what administrators may."""
-    described, happening = told.described, told.happening
-    credentials = described.credentials if described else None
-    if isinstance(happening, PolicyEvent) and happening.credentials:
-        credentials = happening.credentials
+    credentials = told.credentials
     return credentials is not None and bool(credentials.effective >> _SYS_ADMIN & 1)
 
 
@@ -134,7 +131,7 @@ _EXTRAS: dict[str, Callable[[Told], str]] = {
     "parent": lambda told: f"parent={told.process.parent_id.pid if told.process.parent_id else '-'}",
     "node": lambda told: f"node={_word(told.node)}",
     "container": lambda told: f"container={_word(told.container.container) or '-'}",
-    "uid": lambda told: f"uid={told.described.credentials.uid}" if told.described else "",
+    "uid": lambda told: f"uid={told.credentials.uid}" if told.credentials else "",
     "policy": _policy_extra,
     "exec-id": lambda told: f"exec-id={told.process.id.text(told.node)}",
     "file-id": _file_extra,

@@ -66,11 +66,9 @@ def _process(told: Told) -> Object:
     event, process = told.described, told.process
     found = _program(process, told.happening.tid)
     found["refcnt"] = told.references
-    if event is None:
+    credentials = told.credentials
+    if event is None or credentials is None:
         return found
-    credentials = event.credentials
-    if isinstance(told.happening, PolicyEvent) and told.happening.credentials:
-        credentials = told.happening.credentials
     found["uid"] = credentials.uid
     found["auid"] = _ALL_BITS if event.auid is None else event.auid
     found["cap"] = _capabilities(credentials)

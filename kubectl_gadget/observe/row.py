@@ -194,8 +194,8 @@ def _values(told: "Told") -> dict[str, Value]:
         "parent": None if parent is None else parent.command,
         "flags": " ".join(process.flags),
     }
-    if told.described:
-        values["uid"] = told.described.credentials.uid
+    if credentials := told.credentials:
+        values["uid"] = credentials.uid
     if isinstance(happening, ProcessEvent) and happening.operation == "exit":
         values |= {"status": happening.code if not happening.signal else -1, "signal": happening.signal}
     elif isinstance(happening, FileEvent):

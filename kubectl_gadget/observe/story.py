@@ -15,7 +15,7 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.connections import connection_events, dns_events
 from kubectl_gadget.observe.decode import file_events, process_events
-from kubectl_gadget.observe.happening import Decoder, Happening, ProcessEvent
+from kubectl_gadget.observe.happening import Credentials, Decoder, Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.observe.table import ProcessTable
@@ -35,9 +35,15 @@ class Told:
     happening: Happening
     process: Process
     described: ProcessEvent | None
-    """the process's credentials and namespaces at this time, or the latest that are known"""
+    """the latest record about the process, which has its namespaces"""
     references: int
     parent_references: int
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """At this time, where the event has them; else the latest that are known."""
+        own = None if isinstance(self.happening, ProcessEvent) else self.happening.credentials
+        return own or (self.described.credentials if self.described else None)
 
 
 class Story:

@@ -257,6 +257,20 @@ def test_the_path_is_the_one_at_the_time_of_the_event(tmp_path: Path, folder: Fo
     assert len({record["file_id"] for record in records}) == 1
 
 
+def test_users_and_rights_are_those_at_the_time_of_the_event(tmp_path: Path, folder: Folder) -> None:
+    def deed() -> None:
+        fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+        os.setresuid(65534, 65533, 65532)
+        os.write(fd, b"x")
+
+    pid, _ = deeds.in_child(deed)
+    opened, written, closed = folder.records()
+    assert opened["pid"] == written["pid"] == closed["pid"] == pid
+    assert (opened["uid"], opened["euid"], opened["suid"]) == (0, 0, 0)
+    assert (written["uid"], written["euid"], written["suid"]) == (65534, 65533, 65532)
+    assert opened["cap_effective"] != written["cap_effective"] == 0
+
+
 def test_failures_and_the_end_of_a_file_are_not_told(tmp_path: Path, folder: Folder) -> None:
     (tmp_path / "file").write_bytes(b"")
     folder.records()

@@ -2,13 +2,14 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Argument, FileEvent, Happening, PolicyEvent, StackFrame
 from kubectl_gadget.observe.messages import message
-from tests.observe.lives import SHELL, Life, event, executed, vi
+from tests.observe.lives import ROOT, SHELL, Life, event, executed, vi
 
 ENVELOPE = {"node_name", "time", "aggregation_info", "cluster_name", "node_labels"}
 PROCESS = {
@@ -157,6 +158,14 @@ def test_a_followed_file_has_one_id() -> None:
     name, found = read(FileEvent("write", vi(life), 11, "/etc/passwd", 0xABC, 7, 3, bytes=1275), life)
     assert (name, found["operation"], found["bytes"]) == ("process_file", "write", 1275)
     assert found["file"] == {"path": "/etc/passwd", "id": "abc", "inode": 7, "device": "0:3"}
+
+
+def test_credentials_are_those_at_the_time_of_the_event() -> None:
+    life = Life()
+    nobody = replace(ROOT, uid=65534, effective=1)
+    _, found = read(FileEvent("read", vi(life), 11, "/x", 1, 2, 3, credentials=nobody), life)
+    assert (found["process"]["uid"], found["process"]["cap"]["effective"]) == (65534, ["CAP_CHOWN"])
+    assert found["process"]["process_credentials"]["uid"] == 65534
 
 
 def test_bytes_that_are_no_text_do_not_break_the_line() -> None:
