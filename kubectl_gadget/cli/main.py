@@ -67,6 +67,9 @@ def _dispatch(words: list[str]) -> int:
 
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
+    if words[:2] == ["observe", "flows"]:
+        # As users of other tools look for it. A pod of that name is NAMESPACE/flows.
+        words = words[1:]
     command: Any = root()
     try:
         with command.make_context(PROGRAM, words) as context:

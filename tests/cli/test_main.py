@@ -105,3 +105,10 @@ def test_a_command_line_that_is_wrong_exits_2_and_offers_what_was_meant(
     assert error in lines[0]
     assert lines[1].startswith("try: ")
     assert remedy in lines[1]
+
+
+def test_observe_flows_is_flows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["observe", "flows", "--help"]) == 0
+    observed = capsys.readouterr().out
+    assert main.run(["flows", "--help"]) == 0
+    assert observed == capsys.readouterr().out
