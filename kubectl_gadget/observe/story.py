@@ -15,7 +15,7 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.connections import connection_events, dns_events
 from kubectl_gadget.observe.decode import file_events, process_events
-from kubectl_gadget.observe.happening import Credentials, Decoder, Happening, ProcessEvent
+from kubectl_gadget.observe.happening import Credentials, Decoder, FileEvent, Happening, PolicyEvent, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.observe.table import ProcessTable
@@ -42,7 +42,7 @@ class Told:
     @property
     def credentials(self) -> Credentials | None:
         """At this time, where the event has them; else the latest that are known."""
-        own = None if isinstance(self.happening, ProcessEvent) else self.happening.credentials
+        own = self.happening.credentials if isinstance(self.happening, PolicyEvent | FileEvent) else None
         return own or (self.described.credentials if self.described else None)
 
 
