@@ -51,12 +51,22 @@ const volatile __u32 gadget_frequency = 99;
 const volatile bool user_only = false;
 const volatile bool kernel_only = false;
 
+/* Of one CPU. */
+struct ticks {
+	/* When the next sample is due. */
+	__u64 next;
+	__u64 last;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} due SEC(".maps");
+	__type(value, struct ticks);
+} ticks SEC(".maps");
+
+/* A longer time between two ticks was a pause. */
+#define LONGEST_TICK 25000000ULL
 
 static __always_inline int sample(void *context, __u64 period, enum gadget_stack_begins begins)
 {
@@ -96,13 +106,19 @@ int BPF_PROG(tick, struct hrtimer *timer, void *now)
 	__u64 period = 1000000000ULL / gadget_frequency;
 	__u64 time = bpf_ktime_get_ns();
 	__u32 zero = 0;
-	__u64 *next = bpf_map_lookup_elem(&due, &zero);
+	struct ticks *cpu = bpf_map_lookup_elem(&ticks, &zero);
+	__u64 since;
 
-	if (!next || time < *next)
+	if (!cpu || time < cpu->next)
 		return 0;
+	/* A sample stands for the time since the one before it, as ticks may be rarer than what was asked for. */
+	since = time - cpu->last;
+	if (since > LONGEST_TICK)
+		since = period;
+	cpu->last = time;
 	/* After a pause of the tick no sample is made up for. */
-	*next = time > *next + period ? time + period : *next + period;
-	return sample(ctx, period, GADGET_BEGINS_INTERRUPT);
+	cpu->next = time > cpu->next + period ? time + period : cpu->next + period;
+	return sample(ctx, since, GADGET_BEGINS_INTERRUPT);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -30,6 +30,7 @@ KINDS = ("stream", "snapshot", "top", "recorder", "policy")
 DEFAULT_RING_BYTES = 4 << 20
 _FREQUENCY = "gadget_frequency"
 """The variable that says how often a program for perf events runs."""
+_MOST_OFTEN = 10_000
 _MOST_RING_BYTES = 32 << 20
 """A whole ring has to fit into one EVENTS frame."""
 
@@ -171,8 +172,8 @@ class Gadget:
         libraries = self._spec.get("libraries")
         named = bool(self._spec.get("named"))
         uprobes = Uprobes(object, libraries, self.wanted_cgroup, named) if libraries else None
-        object.frequency = (self._spec.get("parameters") or {}).get(_FREQUENCY, 0)
         try:
+            object.frequency = self._frequency()
             self._prepare(object)
             if uprobes:
                 uprobes.prepare()
@@ -200,6 +201,13 @@ class Gadget:
         if uprobes:
             uprobes.turn()
         return True
+
+    def _frequency(self) -> int:
+        frequency = (self._spec.get("parameters") or {}).get(_FREQUENCY, 1)
+        if not isinstance(frequency, int) or not 1 <= frequency <= _MOST_OFTEN:
+            what = f"gadget {self.name}: {frequency} samples a second are not possible"
+            raise AgentError(what, f"1 to {_MOST_OFTEN}, such as 99")
+        return frequency
 
     def _prepare(self, object: BpfObject) -> None:
         known = object.program_names

@@ -11,6 +11,7 @@ from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.catalogue import load_gadget, object_bytes
+from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
 
@@ -19,6 +20,16 @@ def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
     (tmp_path / "online").write_text("0-2,5,7-8\n")
     assert sampling.online(str(tmp_path / "online")) == [0, 1, 2, 5, 7, 8]
     assert len(sampling.online()) >= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize("frequency", [0, 10_001])
+def test_what_is_no_frequency_is_refused(frequency: int, catalogue_built: Path) -> None:
+    run = GadgetRun(load_gadget("profile_cpu"), {"frequency": frequency})
+    (spec,) = build([run], [{}], 4096).gadgets
+    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, -1)
+    with pytest.raises(AgentError, match="samples a second"):
+        gadget.start()
 
 
 @pytest.mark.bpf
