@@ -236,6 +236,13 @@ static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __
 	return NULL;
 }
 
+static __always_inline bool is_unspecified(const __u8 *ip)
+{
+	const __u32 *words = (const __u32 *)ip;
+
+	return !words[0] && !words[1] && !words[3] && (!words[2] || words[2] == bpf_htonl(0xffff));
+}
+
 static __always_inline bool same_ip(const __u8 *one, const __u8 *other)
 {
 	return !__builtin_memcmp(one, other, sizeof(gadget_ip));
@@ -246,12 +253,11 @@ static __always_inline bool is_own(const __u8 *ip, const struct policy_pod *pod)
 {
 	const __u32 *words = (const __u32 *)ip;
 
-	if (!words[0] && !words[1]) {
-		if (!words[2] && (!words[3] || words[3] == bpf_htonl(1)))
-			return true;
-		if (words[2] == bpf_htonl(0xffff) && (ip[12] == 127 || !words[3]))
-			return true;
-	}
+	if (is_unspecified(ip))
+		return true;
+	if (!words[0] && !words[1] &&
+	    ((!words[2] && words[3] == bpf_htonl(1)) || (words[2] == bpf_htonl(0xffff) && ip[12] == 127)))
+		return true;
 	return same_ip(ip, pod->own[0]) || same_ip(ip, pod->own[1]);
 }
 
@@ -419,6 +425,8 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct network_
 		return GADGET_ALLOW;
 	if (gadget_begin(&event->record)) {
 		gadget_local_ip(event->local, sk);
+		if (is_unspecified(event->local))
+			gadget_no_ip(event->local);
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, operation, 8);
 		tell(event, &attempt);

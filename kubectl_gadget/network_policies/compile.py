@@ -9,6 +9,7 @@ is translated after we judge, so it is allowed what all of its backends are.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from kubectl_gadget.advise.evaluate import Evaluation, Policy
@@ -24,6 +25,14 @@ Terms = frozenset[int]
 NamedPorts = tuple[tuple[str, str, int], ...]
 
 
+_Kind = tuple[str, frozenset[tuple[str, str]]]
+
+
+def _kind(pod: Pod) -> _Kind:
+    """What selectors go by."""
+    return pod.namespace, frozenset(pod.labels.items())
+
+
 @dataclass
 class _Rule:
     name: str
@@ -35,18 +44,16 @@ class _Rule:
 
 @dataclass
 class _Term:
-    """One entry of `from` or `to`."""
+    """One entry of `from` or `to`. `text` is the same for the same one."""
 
+    text: str
     namespace: str
     peer: Mapping[str, Any]
     blocks: tuple[Block, tuple[Block, ...]] | None = None
 
-    def holds(self, found: Block) -> bool:
-        """Whether all of these addresses are in its ipBlock."""
-        if self.blocks is None:
-            return False
-        cidr, left_out = self.blocks
-        return cidr.holds(found) and not any(item.holds(found) for item in left_out)
+    def leaves_out(self, found: Block) -> bool:
+        """Whether these addresses are in an `except` of its ipBlock."""
+        return self.blocks is not None and any(item.holds(found) for item in self.blocks[1])
 
 
 @dataclass
@@ -121,7 +128,7 @@ class Compiled:
         if key not in self._terms:
             self._terms[key] = len(self._all_terms)
             blocks = (block(found["cidr"]), tuple(map(block, found.get("except") or ()))) if found else None
-            self._all_terms.append(_Term(namespace, peer, blocks))
+            self._all_terms.append(_Term(key, namespace, peer, blocks))
         return self._terms[key]
 
     def _add_peers(self) -> None:
@@ -132,16 +139,22 @@ class Compiled:
         for pod in self._inventory.pods:
             if not pod.host_network:
                 found |= dict.fromkeys(map(block, pod.addresses), pod)
-        selecting: dict[tuple[str, str], Terms] = {}
-        blocks = [(number, term) for number, term in enumerate(self._all_terms) if term.blocks]
+        selecting: dict[_Kind, Terms] = {}
+        about: dict[Block, list[int]] = {}
+        for number, term in enumerate(self._all_terms):
+            if term.blocks:
+                about.setdefault(term.blocks[0], []).append(number)
+        lengths = {cidr.bits for cidr in about}
         for place, owner in found.items():
-            terms = frozenset(number for number, term in blocks if term.holds(place))
+            around = (place.around(bits) for bits in lengths if bits <= place.bits)
+            numbers = (number for cidr in around for number in about.get(cidr, ()))
+            terms = frozenset(number for number in numbers if not self._all_terms[number].leaves_out(place))
             ports: NamedPorts = ()
             if owner is not None:
-                key = owner.namespace, owner.name
-                if key not in selecting:
-                    selecting[key] = self._terms_of(owner)
-                terms |= selecting[key]
+                kind = _kind(owner)
+                if kind not in selecting:
+                    selecting[kind] = self._terms_of(owner)
+                terms |= selecting[kind]
                 ports = self._named_ports(owner)
             peer = self._peer(terms, ports)
             self.tables.add_peer(place, peer, PEER, f"pod {owner.namespace}/{owner.name}" if owner else "")
@@ -160,31 +173,37 @@ class Compiled:
     def _peer(self, terms: Terms, ports: NamedPorts) -> int:
         if not terms and not ports:
             return NOBODY
-        texts = list(self._terms)
-        number = self._numbers.peers.of((frozenset(texts[term] for term in terms), ports))
+        number = self._numbers.peers.of((frozenset(self._all_terms[term].text for term in terms), ports))
         self._peers[number] = _Peer(number, terms, ports)
         return number
 
     def _add_subjects(self) -> list[int]:
         """Those that are isolated for egress."""
         isolated: dict[int, bool] = {}
-        concerned = {policy["metadata"]["namespace"] for policy in self._policies}
+        subjects: dict[tuple[_Kind, NamedPorts], int] = {}
+        concerned: dict[str, list[int]] = {}
+        for index, policy in enumerate(self._policies):
+            concerned.setdefault(policy["metadata"]["namespace"], []).append(index)
         for namespace in concerned:
             unknown = self._numbers.subjects.of(("unknown",))
             self.tables.add_subject(unknown, [_NOT_KNOWN], [_NOT_KNOWN])
             self.tables.namespaces[namespace] = pod_entry(unknown)
         for pod in self._inventory.pods:
             if pod.namespace in concerned:
-                subject = 0 if pod.host_network else self._subject(pod, isolated)
+                key = _kind(pod), self._named_ports(pod)
+                if key not in subjects:
+                    subjects[key] = self._subject(pod, concerned[pod.namespace], isolated)
+                subject = 0 if pod.host_network else subjects[key]
                 self.tables.pods[f"{pod.namespace}/{pod.name}"] = pod_entry(subject, pod.addresses)
         return [subject for subject, egress in isolated.items() if egress]
 
-    def _subject(self, pod: Pod, isolated: dict[int, bool]) -> int:
+    def _subject(self, pod: Pod, policies: Sequence[int], isolated: dict[int, bool]) -> int:
+        """`policies` are those of its namespace."""
         applying = {
             direction: [
                 index
-                for index, policy in enumerate(self._policies)
-                if self._evaluation.isolates(policy, pod, direction == INGRESS)
+                for index in policies
+                if self._evaluation.isolates(self._policies[index], pod, direction == INGRESS)
             ]
             for direction in _WORDS
         }
@@ -243,6 +262,7 @@ class Compiled:
                         self.tables.allow_port(subject, direction, target, protocol, number, 16)
 
     def _add_services(self, subjects: Sequence[int]) -> None:
+        allows = cache(self.tables.allows_peer)
         for service in self._inventory.services:
             peer = self._numbers.peers.of(("service", service.namespace, service.name))
             ends = list(self._ends(service)) if service.addresses else []
@@ -250,7 +270,7 @@ class Compiled:
                 (subject, protocol, port)
                 for protocol, port, backends in ends
                 for subject in subjects
-                if backends and all(self.tables.allows_peer(subject, EGRESS, *end) for end in backends)
+                if backends and all(allows(subject, EGRESS, *end) for end in backends)
             ]
             for address in map(block, service.addresses):
                 self.tables.add_peer(address, peer, PEER_SERVICE, f"service {service.namespace}/{service.name}")

@@ -45,13 +45,21 @@ class PolicyTables:
         self.tables = LiveTables()
         self._policies = policies
         self._compiler = Compiler()
+        self._state: tuple[list[Policy], Inventory] | None = None
 
     def take(self, found: Objects) -> None:
-        """The objects as they are now; policies among them go with those that were given. Raises UsageError."""
-        policies = [*self._policies, *map(_policy, found.get(NETWORK_POLICIES, ()))]
+        """The objects as they are now. Policies among them go with those that were given, which replace those of the
+        same name. Raises UsageError."""
+        given = {_name(policy) for policy in self._policies}
+        others = map(_policy, found.get(NETWORK_POLICIES, ()))
+        policies = [*self._policies, *(policy for policy in others if _name(policy) not in given)]
         for policy in policies:
             check(policy)
-        compiled = self._compiler.compile(policies, inventory(found))
+        state = policies, inventory(found)
+        if state == self._state:
+            return  # most changes of objects, such as those of a node's health, change no table
+        self._state = state
+        compiled = self._compiler.compile(*state)
         self.tables.replace(cache(lambda node: contents(compiled, node)))
 
 
@@ -143,6 +151,10 @@ def following(kube: KubeOptions, made: PolicyTables, from_cluster: bool, stderr:
         if not known:
             raise ClusterError(f"pods and namespaces were not listed within {_FIRST_SECONDS:.0f} s")
         yield
+
+
+def _name(policy: Policy) -> tuple[str, str]:
+    return policy["metadata"]["namespace"], policy["metadata"].get("name", "")
 
 
 def _policy(item: Object) -> Policy:

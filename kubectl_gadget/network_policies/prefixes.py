@@ -24,6 +24,11 @@ class Block(NamedTuple):
         shift = ADDRESS_BITS - self.bits
         return self.is_v4 == other.is_v4 and self.bits <= other.bits and self.first >> shift == other.first >> shift
 
+    def around(self, bits: int) -> "Block":
+        """The block of this many bits that holds it."""
+        shift = ADDRESS_BITS - bits
+        return Block(self.first >> shift << shift, bits, self.is_v4)
+
     @property
     def packed(self) -> bytes:
         return self.first.to_bytes(16, "big")

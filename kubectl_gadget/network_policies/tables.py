@@ -84,11 +84,11 @@ class Tables:
         return NOBODY, PEER
 
     def _has_port(self, subject: int, direction: int, peer: int, protocol: int, port: int) -> bool:
-        keys = [_port_key(_ANY_PROTOCOL, subject, peer, direction)]
-        for bits in range(17):
-            first = port >> (16 - bits) << (16 - bits)
-            keys.append(_port_key(_ANY_PORT + bits, subject, peer, direction, protocol, first))
-        return any(key in self.ports for key in keys)
+        return _port_key(_ANY_PROTOCOL, subject, peer, direction) in self.ports or any(
+            _port_key(_ANY_PORT + bits, subject, peer, direction, protocol, port >> (16 - bits) << (16 - bits))
+            in self.ports
+            for bits in range(16, -1, -1)
+        )
 
 
 def pod_entry(subject: int, addresses: tuple[str, ...] = ()) -> bytes:

@@ -10,6 +10,7 @@ from kubectl_gadget.cluster.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.follow import PolicyTables, inventory, read_objects
 from kubectl_gadget.network_policies.read import read_files
+from kubectl_gadget.network_policies.tables import INGRESS
 
 
 def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
@@ -72,6 +73,15 @@ def test_pods_of_the_nodes_network_are_free() -> None:
     pods = made.tables.of("n1").pods
     assert pods["shop/proxy"][:4] == bytes(4)
     assert pods["shop/web"][:4] != bytes(4)
+
+
+def test_a_policy_of_a_file_replaces_that_of_the_same_name_in_the_cluster() -> None:
+    metadata = {"name": "p", "namespace": "shop"}
+    made = PolicyTables([{"metadata": metadata, "spec": {"policyTypes": ["Ingress"]}}])
+    made.take({PODS: [pod("web")], NETWORK_POLICIES: [{"metadata": metadata, "spec": {"policyTypes": ["Egress"]}}]})
+    contents = made.tables.of("n1")
+    subject = contents.tables["subjects"][contents.pods["shop/web"][:4]]
+    assert subject[0] == INGRESS
 
 
 def test_policies_of_the_cluster_go_with_those_of_files() -> None:
