@@ -112,6 +112,7 @@ def file_events(batch: Batch) -> Sequence[FileEvent]:
         values(batch, "path"),
         values(batch, "bytes"),
         values(batch, "protection"),
+        values(batch, "comm"),
         *(numbers(batch, name) for name in ("tid", "file_id", "inode", "device", "flags")),
         zip(*(numbers(batch, name) for name in _CREDENTIALS), strict=True),
         strict=True,
@@ -125,6 +126,7 @@ def _use(
     path: str | None,
     amount: int | None,
     protection: str,
+    comm: str,
     tid: int,
     file_id: int,
     inode: int,
@@ -147,4 +149,5 @@ def _use(
         amount,
         protection,
         Credentials(*credentials),
+        comm,
     )

@@ -154,6 +154,8 @@ class FileEvent:
     """of mmap: r-x"""
     credentials: Credentials | None = None
     """at this time; None: as the process had them when it began"""
+    comm: str = ""
+    """the thread's name"""
 
 
 @dataclass(frozen=True)

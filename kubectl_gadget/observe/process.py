@@ -35,6 +35,8 @@ class Process:
     event: ProcessEvent | None = None
     """the latest record about it, which has its credentials"""
     exe: str | None = None
+    comm: str = ""
+    """the thread's name, of a process that no record was about"""
     is_first: bool = False
     """of its container"""
     generation: int = 0
@@ -67,7 +69,8 @@ class Process:
     @property
     def name(self) -> str:
         """The binary, for people; where it is not known the name of the thread, in parentheses."""
-        return self.binary or (f"({self.event.comm})" if self.event and self.event.comm else "-")
+        comm = self.event.comm if self.event else self.comm
+        return self.binary or (f"({comm})" if comm else "-")
 
 
 def program_of(event: ProcessEvent) -> tuple[str | None, str]:

@@ -109,7 +109,8 @@ def _joined(table: ProcessTable, container: Container, time: int, happening: Hap
         process = table.apply(happening, container, time)
         described = happening
     else:
-        process = table.find(happening.process) or Process(table.node, happening.process, container)
+        comm = happening.comm if isinstance(happening, FileEvent) else ""
+        process = table.find(happening.process) or Process(table.node, happening.process, container, comm=comm)
         described = process.event
     parent = process.parent
     return Told(

@@ -6,8 +6,8 @@
           ├─ 📬 open /etc/passwd
           └─ 📝 write /etc/passwd 1275 bytes, 3 times
 
-The trap: a run may be long. What was the same as the one before is counted, and of a process no more than so many
-lines are kept; how many are left out is said.
+The trap: a run may be long. What is the same is counted, and of a process no more than so many different things are
+kept; how many are left out is said.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,8 +36,8 @@ class Branch:
 
     process: Process
     pid: int
-    actions: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    actions: dict[str, int] = field(default_factory=dict)
+    """how often it did what, in the order of the first times"""
     left_out: int = 0
     ending: str = ""
     children: list["Branch"] = field(default_factory=list)
@@ -95,11 +95,8 @@ class Tree:
 
     @staticmethod
     def _act(branch: Branch, text: str) -> None:
-        if branch.actions and branch.actions[-1] == text:
-            branch.counts[-1] += 1
-        elif len(branch.actions) < MOST_ACTIONS:
-            branch.actions.append(text)
-            branch.counts.append(1)
+        if text in branch.actions or len(branch.actions) < MOST_ACTIONS:
+            branch.actions[text] = branch.actions.get(text, 0) + 1
         else:
             branch.left_out += 1
 
@@ -135,6 +132,5 @@ def _head(branch: Branch) -> str:
 
 
 def _actions(branch: Branch) -> list[str]:
-    pairs = zip(branch.actions, branch.counts, strict=True)
-    texts = [text if count == 1 else f"{text}, {count:,} times" for text, count in pairs]
+    texts = [text if count == 1 else f"{text}, {count:,} times" for text, count in branch.actions.items()]
     return [*texts, f"{branch.left_out:,} more"] if branch.left_out else texts

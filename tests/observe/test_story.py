@@ -14,7 +14,7 @@ from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.choice import Choice
-from kubectl_gadget.observe.happening import Happening, PolicyEvent
+from kubectl_gadget.observe.happening import FileEvent, Happening, PolicyEvent
 from kubectl_gadget.observe.row import GADGET, told_of
 from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.formats import make_sink
@@ -111,6 +111,16 @@ def test_events_of_others_are_joined_by_the_identity_of_the_process() -> None:
     told = Story({"observe": policies}).rows(Rows([batch(LIFE[:3]), other])).collect(told_of)
     assert isinstance(told[-1].happening, PolicyEvent)
     assert told[-1].process.command == "/usr/bin/vi /etc/passwd"
+
+
+def test_of_a_process_that_nobody_told_of_the_threads_name_is_known() -> None:
+    def files(batch: Batch) -> list[Happening]:
+        return [FileEvent("open", ExecId(7, 7), 7, "/x", 1, 2, 3, comm="git") for _ in range(len(batch))]
+
+    other = batch(LIFE[:1])
+    other.gadget = GADGET
+    (told,) = Story({"observe": files}).rows(Rows([other])).collect(told_of)
+    assert (told.process.name, told.process.binary, told.process.parent) == ("(git)", None, None)
 
 
 def test_what_was_there_before_is_known_to_events_that_come_before_it_was_found() -> None:
