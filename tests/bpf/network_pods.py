@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -107,26 +108,43 @@ def configure(address: str, *more: str) -> None:
     ip("link", "set", "eth0", "up")
 
 
+def why_no_network() -> str | None:
+    """Why pods cannot be given a network here, or None."""
+    node = Worker()
+    try:
+        for kind in (["bridge"], ["veth", "peer", "name", "other"]):
+            node.run(ip, "link", "add", "probe", "type", *kind)
+            node.run(ip, "link", "del", "probe")
+    except AssertionError:
+        return f"this kernel has no {kind[0]} (CONFIG_{kind[0].upper()}, or its module)"
+    finally:
+        node.close()
+    return None
+
+
 @contextmanager
-def pods(names: Sequence[tuple[str, str]]) -> Iterator[list[Pod]]:
-    """Pods (namespace, name), numbered from 11 on."""
-    top = Path(find_root()) / f"network-pods-{os.getpid()}"
+def pods(names: Sequence[tuple[str, str]], network: bool = True) -> Iterator[list[Pod]]:
+    """Pods (namespace, name), numbered from 11 on. Without a network they have loopback alone."""
+    top = Path(find_root()) / f"network-pods-{uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
         stack.callback(_remove, top)
         node = Worker()
         stack.callback(node.close)
-        node.run(ip, "link", "add", "bridge", "type", "bridge")
-        node.run(ip, "address", "add", f"{NODE_V4}/24", "dev", "bridge")
-        node.run(ip, "link", "set", "bridge", "up")
+        if network:
+            node.run(ip, "link", "add", "bridge", "type", "bridge")
+            node.run(ip, "address", "add", f"{NODE_V4}/24", "dev", "bridge")
+            node.run(ip, "link", "set", "bridge", "up")
         found = []
         for number, (namespace, name) in enumerate(names, 11):
             pod = Pod(namespace, name, number, top / name)
             stack.callback(pod.close)
+            found.append(pod)
+            if not network:
+                continue
             end = f"pod{number}"
             node.run(ip, "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", str(pod.pid))
             node.run(ip, "link", "set", end, "master", "bridge", "up")
             pod.run(configure, pod.v4, f"{pod.v6}/64")
-            found.append(pod)
         yield found
 
 
