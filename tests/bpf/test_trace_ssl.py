@@ -156,6 +156,18 @@ def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
     assert MappedFiles(lambda cgroup: True, lambda name: name.startswith("libssl.so")).look()
 
 
+def test_it_is_told_once_when_nobody_uses_such_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_gadget.agent.uprobes._PATIENCE", 0.0)
+    monkeypatch.setattr("kubectl_gadget.agent.uprobes._EVERY", 0.0)
+    with Tracer("trace_ssl") as tracer:
+        uprobes = Uprobes(tracer._object, [{"files": ["libnowhere.so"], "functions": {}}], lambda cgroup: True)
+        uprobes.turn()
+        uprobes.turn()
+        uprobes.close()
+    (warning,) = uprobes.warnings
+    assert "libnowhere.so" in warning
+
+
 def test_links_without_perf_came_with_6_6() -> None:
     assert [has_multi(release) for release in ("5.10.0", "6.5.9", "6.6.0-arm", "10.1", "odd")] == [
         *(False, False, True, True, False)
