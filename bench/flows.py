@@ -43,8 +43,12 @@ TOOLS = {
     "nothing": None,
     "flows": OURS,
     "flows, TCP alone": [*OURS, "--no-drops", "--no-dns-rows"],
-    "tcplife": ["tcplife"],
-    "tcptracer": ["tcptracer"],
+    # As they are called upstream, and in Debian.
+    **{
+        name: [found]
+        for name in ("tcplife", "tcptracer")
+        if (found := shutil.which(name) or shutil.which(f"{name}-libbpf"))
+    },
 }
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -237,8 +241,6 @@ def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
         try:
             for _ in range(rounds):
                 for name, command in TOOLS.items():
-                    if command and not shutil.which(command[0]):
-                        continue
                     with tracer(command):
                         found[name].append((*connect(here, port, count, rate), stream(here, port, megabytes)))
         finally:
@@ -247,9 +249,6 @@ def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
     plain = [statistics.median(column) for column in zip(*found["nothing"], strict=True)]
     sys.stdout.write(f"{'':18}  µs/connection   added  connections/s  ns/KiB   added   (medians of {rounds})\n")
     for name, results in found.items():
-        if not results:
-            sys.stdout.write(f"{name:18}  is not installed\n")
-            continue
         each, reached, byte = (statistics.median(column) for column in zip(*results, strict=True))
         sys.stdout.write(
             f"{name:18} {each:14.1f} {each - plain[0]:7.1f} {reached:14,.0f} {byte:7.0f} {byte - plain[2]:7.0f}\n"

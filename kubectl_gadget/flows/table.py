@@ -92,7 +92,9 @@ class FlowTable:
         if not row["remote"] or not row["remote_port"]:
             return  # a call that failed before it had an address
         side = self._side(row)
-        flow, is_new = self._meet(row, "TCP", side, fresh=operation in ("syn", "accept") or bool(failed))
+        flow, is_new = self._meet(
+            row, "TCP", side, fresh=operation in ("syn", "accept") or (operation == "connect" and bool(failed))
+        )
         flow.seen_by.add(side)
         if row.get("rtt") is not None and side == "client":
             flow.rtt_ns = row["rtt"]

@@ -43,6 +43,11 @@ class Deed:
         assert not isinstance(found, _Failure), found
         return found
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether heard() would return at once."""
+        return self._pipe.poll()
+
     def say(self, value: Any) -> None:
         """To the deed, which receives it from its pipe."""
         self._pipe.send(value)

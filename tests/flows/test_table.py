@@ -93,6 +93,13 @@ def test_who_accepts_after_the_client_has_closed_accepts_the_same_connection() -
     assert [event.kind for event in tell(tcp("syn", 1), closed, fresh)] == ["new", "close", "new"]
 
 
+def test_a_reset_that_the_server_sees_before_it_accepts_ends_the_same_connection() -> None:
+    sent = tcp("close", 1.5, initiator="this end", end="reset sent", **BYTES)
+    seen = accepted("close", 1.6, errno=104, error="ECONNRESET", end="reset received", **BYTES_OF_SERVER)
+    events = tell(tcp("syn", 1), sent, seen, accepted("accept", 1.7))
+    assert [event.kind for event in events] == ["new", "close"]
+
+
 def test_refused_and_silent_connections_are_errors_with_their_reason() -> None:
     events = tell(tcp("syn", 1), tcp("connect", 1.1, errno=111, error="ECONNREFUSED", duration=5))
     assert [(event.verdict, event.summary) for event in events] == [("FORWARDED", "SYN"), (ERROR, "ECONNREFUSED")]
