@@ -65,16 +65,10 @@ class Btf:
         words = (ctypes.c_uint32 * (2 * proto.count)).from_address(at + ctypes.sizeof(_Type))
         return Prototype(proto.size, tuple(words[1::2]))
 
-    def follow(self, type_name: str, path: list[str | int]) -> tuple[list[int], int]:
-        """Offsets along members and elements, with a load after each but the last, and the last one's size in bytes.
-        Raises AgentError."""
-        id = self._find(type_name, _STRUCT) or self._find(type_name, _UNION)
-        if id is None:
-            raise AgentError(f"the kernel has no struct {type_name}")
-        return self.follow_from(id, path)
-
-    def follow_from(self, id: int, path: list[str | int]) -> tuple[list[int], int]:
-        """The same from a type by its id, of which a pointer is looked through first."""
+    def follow(self, id: int, path: list[str | int]) -> tuple[list[int], bool]:
+        """From a type, of which a pointer is looked through first, along members and elements: offsets, with a load
+        after each but the last; and whether there is an array or struct at the end, and not a value. Raises
+        AgentError."""
         offsets = [0]
         id, kind = self._plain(id)
         if kind == _PTR:
@@ -94,7 +88,7 @@ class Btf:
                 id, offset = found
             offsets[-1] += offset
             id, _ = self._plain(id)
-        return offsets, self._size(id)
+        return offsets, self._type(id)[1].kind in (_ARRAY, _STRUCT, _UNION)
 
     def _element(self, at: int, type: _Type, index: int, path: list[str | int]) -> tuple[int, int]:
         if type.kind != _ARRAY:

@@ -30,6 +30,8 @@ _INHERITED = 1 << 31
 _SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
 _SETS |= {"policy_prefixes": 1}
 """Maps whose values are that many sets of selectors."""
+_SLOT_BYTES, _STEPS, _EMBEDDED = 40, 6, 4
+"""Of struct policy_slot, its steps, and enum policy_flag."""
 _PATTERN_BYTES = 272
 """Of struct policy_pattern without its set."""
 
@@ -100,6 +102,7 @@ class PolicyHook:
             for name, value in (self._spec["variables"] | way.get("variables", {})).items():
                 if not object.set_constant(name, value):
                     raise KeyError(name)
+            self._resolve(object, way)
             self._prepare(object)
             for name in SHARED:
                 if loaded is not None:
@@ -119,6 +122,25 @@ class PolicyHook:
             object.close()
             raise
         self._object = object
+
+    def _resolve(self, object: BpfObject, way: dict[str, Any]) -> None:
+        """Members that slots lead to, where this kernel has them."""
+        entries = self._spec.get("resolve", ())
+        if not entries:
+            return
+        slots = bytearray.fromhex(way["variables"]["policy_slots"]["hex"])
+        prefix = "bpf_lsm_" if way["kind"] == "lsm" else ""
+        prototype = btf.kernel().prototype(prefix + way["target"])
+        for entry in entries:
+            if prototype is None or entry["index"] >= len(prototype.parameters):
+                raise AgentError(f"{way['target']} has no parameter {entry['index']}")
+            steps, is_embedded = btf.kernel().follow(prototype.parameters[entry["index"]], entry["path"])
+            if len(steps) > _STEPS:
+                raise AgentError(f"{len(steps)} pointers to follow, of {_STEPS} that are possible")
+            start = _SLOT_BYTES * entry["slot"]
+            slots[start + 2] |= _EMBEDDED if is_embedded else 0
+            struct.pack_into(f"<I{len(steps)}I", slots, start + 12, len(steps), *steps)
+        object.set_constant("policy_slots", {"hex": slots.hex()})
 
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
         for name, sets in _SETS.items():
@@ -186,6 +208,7 @@ class Policies:
         self._hooks: list[PolicyHook] = []
         self._scopes = Scopes(spec["scopes"])
         self._profiles: dict[tuple[int, ...], int] = {}
+        self._warnings: list[str] = []
 
     def start(self) -> None:
         """Loads and attaches everything; what is unknown then has its policies. Raises AgentError."""
@@ -211,14 +234,13 @@ class Policies:
         profile = self._profile(self._scopes.of(container) if wanted else ())
         value = profile | (_INHERITED if container else 0)
         key = struct.pack("<Q", cgroup)
-        _map(self._hooks[0].object, "policy_containers").put(key, struct.pack("<I", value))
+        try:
+            _map(self._hooks[0].object, "policy_containers").put(key, struct.pack("<I", value))
+        except Failure as failure:
+            self._warnings.append(f"policies do not hold in the cgroup {cgroup}: {failure}")
 
     def forget(self, cgroup: int) -> None:
         _map(self._hooks[0].object, "policy_containers").remove(struct.pack("<Q", cgroup))
-
-    def set_scopes(self, scopes: list[dict[str, Any]]) -> None:
-        """Others than before. Every cgroup has to be told again."""
-        self._scopes = Scopes(scopes)
 
     def started(self) -> dict[str, Any]:
         programs = [
@@ -245,7 +267,9 @@ class Policies:
         }
 
     def turn(self) -> list[str]:
-        return []
+        """What could not be put in force since the last call."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
     def detach(self) -> None:
         for hook in self._hooks:
@@ -284,7 +308,10 @@ class Policies:
         if number is None:
             number = self._profiles[policies] = len(self._profiles)
             for hook in self._hooks:
-                hook.set_profile(number, policies)
+                try:
+                    hook.set_profile(number, policies)
+                except Failure as failure:
+                    self._warnings.append(f"policies do not hold at {hook.name} in some containers: {failure}")
         return number
 
 

@@ -233,6 +233,9 @@ class CompiledHook:
         return "denies" if way.denies else "only sends signals" if self._mask_sets["signal"] else "only observes"
 
     def _resolve(self) -> dict[str, Any]:
+        if any(slot.resolve for slot in self.slots) and any(way.arguments != "function" for way in self.ways):
+            what = "`resolve` is supported for functions and security hooks only"
+            raise UsageError(f"{self._members[0].hook.place}: {what}")
         paths = [
             {"slot": number, "index": slot.index, "path": list(slot.resolve)}
             for number, slot in enumerate(self.slots)

@@ -154,6 +154,8 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place) 
     if argument.max_data:
         raise UsageError(f"{place}: `maxData` is not supported yet; texts are read up to 4,095 bytes")
     resolve = argument.resolve
+    if resolve and (name == "filename" or source is Source.RETURN):
+        raise UsageError(f"{place}: `resolve` of a {name}, or of what is returned, is not supported yet")
     if name in _INTEGERS:
         size, signed = _INTEGERS[name]
         return Slot(Type.NUMBER, source, Flag.SIGNED if signed else Flag(0), size, index, resolve=resolve)
