@@ -324,39 +324,3 @@ def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
         numbers = [match.place.number for match in enforcer.matches()]
     first_uts = 0xEFFFFFFE
     assert numbers == ([1, 0] if os.stat("/proc/self/ns/uts").st_ino == first_uts else [0, 0])
-
-
-def test_members_are_followed_from_an_argument(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(bytes(4321))
-    arguments = (
-        Argument(0, "int64", resolve=("f_inode", "i_size")),
-        Argument(0, "string", resolve=("f_path", "dentry", "d_parent", "d_name", "name")),
-        Argument(0, "file"),
-    )
-    selector = Selector(filters=(argument(0, "equal", 4321), argument(2, "postfix", "/file")))
-    with in_force(policy(Hook("lsm", "file_open", arguments=arguments, selectors=(selector,)))) as enforcer:
-        (tmp_path / "file").read_bytes()
-        (match,) = enforcer.matches()
-    size, folder, _ = match.values
-    assert size
-    assert folder
-    assert (size.numbers, folder.text) == ((4321,), os.fsencode(tmp_path.name))
-
-
-def test_what_a_function_returned_is_told_and_asked(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    hook = openat(
-        Selector(
-            filters=(argument(1, "prefix", f"{tmp_path}/"),),
-            return_filters=(Filter(Subject("return"), "less", (0,)),),
-        ),
-        returns=True,
-        return_argument=Argument(0, "int"),
-    )
-    with in_force(policy(hook)) as enforcer:
-        (tmp_path / "file").read_bytes()
-        with suppress(FileNotFoundError):
-            (tmp_path / "missing").read_bytes()
-        (match,) = enforcer.matches()
-    assert match.returned
-    assert match.returned.numbers == (-2,)
