@@ -513,6 +513,7 @@ static __always_inline int judge_packet(struct __sk_buff *skb, struct network_po
 	struct gadget_packet packet;
 	const struct policy_pod *pod;
 	struct sock *sk;
+	bool raw;
 
 	if (!event || !skb->sk)
 		return GADGET_PASS;
@@ -521,8 +522,10 @@ static __always_inline int judge_packet(struct __sk_buff *skb, struct network_po
 	if (!pod)
 		return GADGET_PASS;
 	attempt.subject = pod->subject;
-	read_packet(skb, &packet, &attempt, BPF_CORE_READ(sk, sk_type) == SOCK_RAW);
-	if (same_ip(packet.local, packet.remote) || passes(&attempt, pod)) {
+	raw = BPF_CORE_READ(sk, sk_type) == SOCK_RAW;
+	read_packet(skb, &packet, &attempt, raw);
+	/* Whoever has a raw socket writes any source, and parts of packets that cannot be read. */
+	if ((!raw && attempt.protocol && same_ip(packet.local, packet.remote)) || passes(&attempt, pod)) {
 		if (has_flows(attempt.protocol) && !is_answer(&attempt))
 			remember(&attempt, direction);
 		return GADGET_PASS;

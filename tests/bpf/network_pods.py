@@ -255,11 +255,12 @@ def receive(name: str, seconds: float = SECONDS) -> tuple[bytes, tuple[str, int]
     return data, (str(address[0]).removeprefix("::ffff:"), address[1]) if address else ("", 0)
 
 
-def send_raw(destination: str, packets: Sequence[tuple[str, int, int, bytes]]) -> None:
-    """Datagrams of UDP with any source: (source, source port, port, data). IPv4 lets them go without a checksum."""
+def send_raw(destination: str, packets: Sequence[tuple[str, int, int, bytes]], fragment: int = 0) -> None:
+    """Datagrams of UDP with any source: (source, source port, port, data). IPv4 lets them go without a checksum.
+    `fragment`: as if they were a part of a packet that begins there, in units of 8 bytes."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for source, source_port, port, data in packets:
             udp = struct.pack("!HHHH", source_port, port, 8 + len(data), 0) + data
-            head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
+            head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, fragment, 64, socket.IPPROTO_UDP, 0)
             head += socket.inet_aton(source) + socket.inet_aton(destination)
             sock.sendto(head + udp, (destination, 0))

@@ -272,12 +272,13 @@ def test_a_raw_socket_is_no_way_around(pods: list[Pod]) -> None:
     web, db, _ = pods
     with Policies(pods, DENY_EGRESS) as policies:
         db.run(listen, "udp", DATAGRAMS, 53)
-        for _ in range(TIMES):
-            with pytest.raises(AssertionError, match="PermissionError"):
-                web.run(send_raw, db.v4, [(web.v4, 9, 53, b"raw")])
+        for source, fragment in ((web.v4, 0), ("192.0.2.1", 0), (db.v4, 0), (web.v4, 5)):
+            for _ in range(TIMES):
+                with pytest.raises(AssertionError, match="PermissionError"):
+                    web.run(send_raw, db.v4, [(source, 9, 53, b"raw")], fragment)
         assert db.run(receive, "udp", 0.01) is None
         db.run(close, "udp")
-        assert [record["operation"] for record in policies.refusals()] == ["packet"] * TIMES
+        assert [record["operation"] for record in policies.refusals()] == ["packet"] * TIMES * 4
 
 
 def test_a_dry_run_refuses_nothing_and_tells_it(pods: list[Pod]) -> None:
