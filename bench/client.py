@@ -1,139 +1,59 @@
-"""How fast the client is on one core: decode, join, filter, count; rows as text; and a merge of 1,000 nodes.
+"""How fast the client is: each sink on one core, streams of 1 to 1,000 nodes from a double of the API server, latency.
 
-Run it alone: `python bench/client.py [EVENTS]`. It prints events per second and the goals of docs/design.md.
+    .venv/bin/python -m bench.client [--rounds 3] [--events 200000] [--nodes 1,10,100,1000] [--seconds 5] [--json FILE]
+
+As root it also measures the latency of real events of this machine. The trap: the double takes CPU time as well, so
+on a machine with few cores it is the CPU time per event that says what the client can do, not what came through.
 """
 
 import io
-import resource
-import struct
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import IO
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from kubectl_gadget.events.batch import decode
+from bench.overhead import cpu_ns, peak_mb
+from bench.replay import CONTAINERS, Opens
+from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.filter import compile_filter
 from kubectl_gadget.events.identity import ContainerFilter, Identity
-from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
-from tests.events.records import OPEN, record, ring
 
+CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 FILTER = 'comm == "nginx" && fd > 2 || path.startsWith("/etc/ssl")'
-PER_BATCH = 20_000
-
-
-def batches(events: int) -> list[bytes]:
-    """Ring buffer bytes of that many opens, from 60 containers, with paths of usual lengths."""
-    comms = (b"nginx", b"python3", b"sh", b"java", b"node")
-    paths = [
-        b"/etc/ssl/certs/ca-certificates.crt",
-        b"/usr/lib/python3/dist-packages/yaml/__init__.py",
-        b"/proc/self/status",
-        b"/var/log/nginx/access.log",
-        b"/lib/x86_64-linux-gnu/libc.so.6",
-    ]
-    found = []
-    for first in range(0, events, PER_BATCH):
-        records = [
-            record(
-                timestamp=number * 1000,
-                cgroup=100 + number % 60,
-                pid=number % 30000,
-                comm=comms[number % 5],
-                path=paths[number % 7 % 5] + (b"" if number % 3 else b".%d" % number),
-                fd=3 + number % 20,
-                flags=0o2000000,
-            )
-            for number in range(first, min(first + PER_BATCH, events))
-        ]
-        found.append(struct.pack("<HHIQQ", 0, 0, 0, 0, 0) + ring(*records))
-    return found
-
-
-def measure(name: str, goal: int, events: int, run: Callable[[], int]) -> None:
-    """Prints the best of three runs."""
-    best = 0.0
-    for _ in range(3):
-        begun = time.process_time()
-        result = run()
-        best = max(best, events / (time.process_time() - begun))
-    sys.stdout.write(f"{name:32} {best:12,.0f} /s   goal {goal:>9,}   result {result:,}\n")
-
-
-def main(events: int) -> None:
-    """Measures on made-up batches that are in memory."""
-    data = batches(events)
-    identity = Identity("node-1")
-    containers = [
-        {"id": f"{n:064x}", "namespace": f"ns-{n % 5}", "pod": f"pod-{n}", "container": "main", "kind": "container"}
-        for n in range(60)
-    ]
-    identity.apply({"containers": containers, "cgroups": {str(100 + n): f"{n:064x}" for n in range(60)}}, 0.0)
-    wanted = ContainerFilter(namespaces=frozenset(f"ns-{n}" for n in range(4)))
-    expression = compile_filter(FILTER, [OPEN])
-
-    def count() -> int:
-        total = 0
-        for payload in data:
-            batch = decode(OPEN, "node-1", memoryview(payload)[24:])
-            batch.owners = identity.lookup(batch.cgroups())
-            total += len(expression.select(batch.select(batch.owners.judged(wanted.wanted) > 0)))
-        return total
-
-    def write(format: str) -> Callable[[], int]:
-        def run() -> int:
-            stream = io.StringIO()
-            sink = make_sink(OutputOptions(format=format), [OPEN], stream)
-            for payload in data:
-                batch = decode(OPEN, "node-1", memoryview(payload)[24:])
-                batch.owners = identity.lookup(batch.cgroups())
-                sink.write(Rows([batch]))
-            sink.close()
-            return len(stream.getvalue())
-
-        return run
-
-    measure("decode, join, filter, count", 1_000_000, events, count)
-    measure("JSON lines", 150_000, events, write("json"))
-    measure("table", 150_000, events, write("table"))
-    measure("wide table", 150_000, events, write("wide"))
-
-
-def merge_nodes(nodes: int, rounds: int) -> None:
-    """That many nodes at once, 100 rows per node every 50 ms, merged and printed as JSON; with memory and order."""
-    merge = TimeMerge(200_000_000)
-    identities = [Identity(f"node-{number}") for number in range(nodes)]
-    container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
-    for number, identity in enumerate(identities):
-        identity.apply({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}, 0.0)
-        merge.join(number)
-    printed = make_sink(OutputOptions(format="json"), [OPEN], Discard())
-    begun, total, last, ordered = time.process_time(), 0, -1, True
-    for round in range(rounds):
-        now = round * 50_000_000
-        payload = ring(*(record(timestamp=now + n * 500_000, cgroup=n % 30) for n in range(100)))
-        for number, identity in enumerate(identities):
-            batch = decode(OPEN, identity.node, payload)
-            batch.clock_offset_ns = number
-            batch.owners = identity.lookup(batch.cgroups())
-            merge.add(batch, now)
-            merge.complete(number, now + 40_000_000)
-        rows = merge.release(now)
-        times = rows.collect(lambda part: part.wall_ns().tolist())
-        ordered = ordered and times == sorted(times) and (not times or times[0] >= last)
-        last = times[-1] if times else last
-        printed.write(rows)
-        total += len(rows)
-    seconds = time.process_time() - begun
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(
-        f"{f'{nodes:,} nodes, merged, as JSON':32} {total / seconds:12,.0f} /s   in order: {ordered}, "
-        f"late: {merge.late}, memory of all this: {memory:.0f} MB   goal 300 MB\n"
-    )
+SINKS = (
+    "json",
+    "csv",
+    "yaml",
+    "table",
+    "wide",
+    "name",
+    "jsonpath={.pod} {.path}",
+    "custom-columns=POD:.pod,PATH:.path",
+)
+SLOW = {"yaml": 20}
+"""By what part fewer events are given to sinks that would take minutes."""
+_PER_BATCH = 20_000
+_CATCH_UP_SECONDS = 60.0
+"""What a client may take to print what has come until it is told to stop; what it has not printed then is lost."""
+_ONE_IN = 97
+"""Every so manieth row's latency is taken."""
 
 
 class Discard(io.StringIO):
@@ -143,6 +63,188 @@ class Discard(io.StringIO):
         return len(text)
 
 
+def sinks(events: int, rounds: int) -> dict[str, list[float]]:
+    """Events per second of CPU time, by what is done with them."""
+    gadget = load_gadget("trace_open")
+    payload = Opens(gadget, _PER_BATCH).at(0, 10**9)
+    identity = Identity("node-1")
+    identity.apply(CONTAINERS, 0.0)
+    wanted = ContainerFilter(namespaces=frozenset(f"ns-{number}" for number in range(4))).wanted
+    expression = compile_filter(FILTER, [gadget])
+
+    def batches(part: int = 1) -> Iterator[Batch]:
+        for _ in range(max(1, events // _PER_BATCH // part)):
+            batch = decode(gadget, "node-1", memoryview(payload))
+            batch.name_owners(identity.lookup)
+            yield batch
+
+    def count() -> float:
+        begun, total = time.process_time(), 0
+        for batch in batches():
+            total += len(expression.select(batch.select(batch.judged(wanted) > 0)))
+        assert total
+        return events / (time.process_time() - begun)
+
+    def write(format: str) -> float:
+        sink, total, begun = make_sink(OutputOptions(format=format), [gadget], Discard()), 0, time.process_time()
+        for batch in batches(SLOW.get(format, 1)):
+            sink.write(Rows([batch]))
+            total += len(batch)
+        sink.close()
+        return total / (time.process_time() - begun)
+
+    runs: dict[str, Callable[[], float]] = {"decode, name, filter, count": count}
+    return alternate(runs | {f"-o {format}": partial(write, format) for format in SINKS}, rounds)
+
+
+@contextmanager
+def replay(directory: Path, nodes: int, rate: float) -> Iterator[tuple[Path, list[int]]]:
+    """The double of a cluster with resident agents: its kubeconfig, and in the end how many events were sent."""
+    path, sent = directory / "kubeconfig", list[int]()
+    words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            deploy = [*CLIENT, "deploy", "--kubeconfig", str(path)]
+            subprocess.run(deploy, check=True, capture_output=True, text=True)
+            yield path, sent
+        finally:
+            process.send_signal(signal.SIGINT)
+            sent.append(int(process.stdout.read().split()[-1]))
+
+
+class Reader(threading.Thread):
+    """Counts the rows that a client prints, and takes the latency of some."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(name="rows of the client")
+        self._stream = stream
+        self.rows = 0
+        self.latencies_ms: list[float] = []
+
+    def run(self) -> None:
+        rest = b""
+        while piece := os.read(self._stream.fileno(), 1 << 20):
+            now = time.time_ns()
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines[-self.rows % _ONE_IN :: _ONE_IN]:
+                self.latencies_ms.append((now - _nanoseconds(json.loads(line)["timestamp"])) / 1e6)
+            self.rows += len(lines)
+
+
+def _nanoseconds(text: str) -> int:
+    whole, _, part = text.rstrip("Z").partition(".")
+    return int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int(part.ljust(9, "0"))
+
+
+def run_client(flags: Sequence[str], seconds: float, during: Callable[[], object]) -> dict[str, float]:
+    """What one run of the client took, from its first word to its end."""
+    begun = time.monotonic()
+    words = [*CLIENT, "trace", "open", "-o", "json", *flags]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        reader = Reader(process.stdout)
+        reader.start()
+        said: list[str] = []
+        for line in process.stderr:
+            said.append(line.decode())
+            if line.startswith(b"tracing"):
+                break
+        else:
+            raise SystemExit(f"{' '.join(words)} did not start:\n{''.join(said)}")
+        attached, started_cpu = time.monotonic() - begun, cpu_ns(process.pid)
+        deadline = time.monotonic() + seconds
+        during()
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        used, memory = cpu_ns(process.pid) - started_cpu, peak_mb(process.pid)
+        rows, took = reader.rows, time.monotonic() - begun - attached
+        process.send_signal(signal.SIGINT)
+        timer = threading.Timer(_CATCH_UP_SECONDS, process.kill)
+        timer.start()
+        errors = process.stderr.read().decode()
+        timer.cancel()
+        reader.join()
+    if not reader.latencies_ms:
+        raise SystemExit(f"{' '.join(words)} printed nothing:\n{''.join(said)}{errors}")
+    lost = re.search(r"lost: ([\d,]+)", errors)
+    latencies = sorted(reader.latencies_ms)
+    return {
+        "attached_s": attached,
+        "rows_per_s": rows / took,
+        "cpu_ns_per_row": used / max(rows, 1),
+        "memory_mb": memory,
+        "latency_p50_ms": statistics.median(latencies),
+        "latency_p99_ms": latencies[int(len(latencies) * 0.99)],
+        "rows": reader.rows,
+        "lost": int(lost[1].replace(",", "")) if lost else 0,
+    }
+
+
+def streams(nodes: int, rate: float, seconds: float) -> dict[str, float]:
+    """One run against so many nodes. What was sent and not printed counts as lost too."""
+    with tempfile.TemporaryDirectory() as name:
+        with replay(Path(name), nodes, rate) as (path, sent):
+            result = run_client(["-A", "--kubeconfig", str(path)], seconds, lambda: None)
+        return result | {"sent": sent[0], "lost": result["lost"] + sent[0] - result["rows"]}
+
+
+def here(seconds: float) -> dict[str, float]:
+    """Latency of real events of this machine, 500 a second."""
+    with tempfile.NamedTemporaryFile() as file:
+
+        def opens() -> None:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                os.close(os.open(file.name, os.O_RDONLY))
+                time.sleep(0.002)
+
+        return run_client(["--local", "--host", "--path", file.name], seconds, opens)
+
+
+def main() -> None:
+    parser = arguments(__doc__, 3)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--nodes", default="1,10,100,1000")
+    parser.add_argument("--rate", type=float, default=20_000, help="events per second of all nodes together")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    machine = describe_machine()
+    print_machine()
+    by_sink = sinks(options.events, options.rounds)
+    rows = [[name, spread(values).text()] for name, values in by_sink.items()]
+    print_table("One core, records from memory", ("", "events/s of CPU, median (min to max)"), rows)
+    variants: dict[str, Callable[[], dict[str, float]]] = {
+        f"{nodes} nodes": partial(streams, int(nodes), options.rate, options.seconds)
+        for nodes in options.nodes.split(",")
+    }
+    if os.geteuid() == 0:
+        variants["this machine, 500 events/s"] = partial(here, options.seconds)
+    by_nodes = alternate(variants, options.rounds)
+    print_table(
+        f"JSON lines of {options.rate:,.0f} events/s of all nodes together, medians",
+        ("", "attached s", "rows/s", "CPU ns/row", "lost", "MB", "event to row ms: p50", "p99 (min to max)"),
+        [_cells(name, results) for name, results in by_nodes.items()],
+    )
+    write_json(options.json, machine, {"sinks": by_sink, "streams": by_nodes})
+
+
+def _cells(name: str, results: Sequence[dict[str, float]]) -> list[str]:
+    def of(key: str) -> list[float]:
+        return [result[key] for result in results]
+
+    return [
+        name,
+        spread(of("attached_s")).text(2),
+        f"{statistics.median(of('rows_per_s')):,.0f}",
+        f"{statistics.median(of('cpu_ns_per_row')):,.0f}",
+        f"{max(of('lost')):.0f}",
+        f"{max(of('memory_mb')):.0f}",
+        f"{statistics.median(of('latency_p50_ms')):.0f}",
+        spread(of("latency_p99_ms")).text(),
+    ]
+
+
 if __name__ == "__main__":
-    merge_nodes(1000, 8)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)
+    main()

@@ -1,81 +1,146 @@
-"""How long from Enter to attached, and to the first row: on this machine, and on the cluster in $KUBECONFIG.
+"""How long from Enter to attached and to the first row, and what that is made of.
 
-    sudo .venv/bin/python bench/start.py [--rounds 5] [--cluster] [--json FILE] [-- FLAGS OF trace open]
+    sudo .venv/bin/python -m bench.start [--rounds 5] [--nodes 3] [--json FILE] [-- FLAGS OF trace open]
 
-With --cluster it runs once per round against whatever agents are there: resident ones after `kubectl gadget deploy`,
-else on demand. The trap: the first run after a build fills Python's and the kernel's caches, so one round is run before
-the counted ones.
+On this machine (--local), on a double of a cluster with resident agents and without, and on the cluster in $KUBECONFIG,
+whose agents are resident after `kubectl gadget deploy`. The traps: stages of several nodes overlap, so each is told by
+when its last node was through with it; and all nodes of the double are this machine, so agents take each other's time.
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+
 PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
+STAGES = (
+    "interpreter",
+    "command line",
+    "kubeconfig",
+    "prepared",
+    "agent found",
+    "stream open",
+    "HELLO",
+    "STARTED",
+    "row",
+)
+AGENT_STAGES = ("interpreter", "imports", "containers", "HELLO", "opened", "loaded", "attached")
+EXPLAINED = {
+    "interpreter": "Python itself",
+    "command line": "its own imports, and the flags read",
+    "kubeconfig": "read, with its library",
+    "prepared": "filters and output; numpy",
+    "agent found": "nodes and pods listed, agents found or started",
+    "stream open": "the exec websocket, or the child process",
+    "HELLO": "the agent has started",
+    "STARTED": "BPF loaded and attached",
+    "row": "the first row is printed",
+}
+_SECONDS = 120
 
 
-def start(flags: Sequence[str]) -> tuple[float, float | None]:
-    """Seconds until `tracing` was said, and until the first row came."""
-    began = time.monotonic()
-    command = [*PROGRAM, "trace", "open", "-o", "json", "--max-events", "1", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    attached = None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("tracing"):
-            attached = time.monotonic() - began
-            break
-    if attached is None:
-        raise SystemExit(f"{' '.join(command)} did not start:\n{''.join(said)}")
-    first = process.stdout.readline()
-    row = time.monotonic() - began if first else None
-    process.communicate(timeout=60)
-    return attached, row
+def stages(flags: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
+    """Seconds from Enter until each stage was over."""
+    with tempfile.TemporaryDirectory() as name:
+        told = Path(name) / "stages"
+        began = time.time()
+        words = [sys.executable, "-m", "bench.start_stages", str(told), "trace", "open", "-o", "json"]
+        environment = {**os.environ, **environment}
+        words += ["--max-events", "1", *flags]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, env=environment, check=False)
+        if run.returncode != 0 or not told.exists():
+            raise SystemExit(f"{' '.join(words)} failed:\n{run.stderr}")
+        return {stage: at - began for stage, at in json.loads(told.read_text()).items()}
 
 
-def imports() -> float:
-    """Seconds that the client's own imports take, up to the help of a command."""
-    began = time.monotonic()
+def agent() -> dict[str, float]:
+    """The same for the agent alone."""
+    began = time.time()
+    words = [sys.executable, "-m", "bench.start_agent"]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if run.returncode != 0:
+        raise SystemExit(f"{' '.join(words)} failed:\n{run.stderr}")
+    return {stage: at - began for stage, at in json.loads(run.stdout).items()}
+
+
+def help_page() -> dict[str, float]:
+    """What every command and every TAB key costs."""
+    began = time.time()
     subprocess.run([*PROGRAM, "trace", "open", "--help"], check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - began
+    return {"help": time.time() - began}
 
 
-def summary(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):6.2f} s (min {min(values):.2f}, max {max(values):.2f})"
+@contextmanager
+def double(nodes: int, directory: Path, deploy: bool) -> Iterator[dict[str, str]]:
+    """The environment with a kubeconfig of a fake cluster."""
+    path = directory / f"kubeconfig-{deploy}"
+    words = [sys.executable, "-m", "tests.fake_cluster", "--nodes", str(nodes), "--kubeconfig", str(path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        environment = {"KUBECONFIG": str(path)}
+        try:
+            if deploy:
+                subprocess.run([*PROGRAM, "deploy"], check=True, capture_output=True, env={**os.environ, **environment})
+            yield environment
+        finally:
+            process.terminate()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Enter to attached, and to the first row.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cluster", action="store_true", help="also against the cluster in $KUBECONFIG")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("flags", nargs="*", help="more flags of trace open on the cluster")
-    arguments = parser.parse_args()
-    variants = {"local": ["--local", "--host"]}
-    if arguments.cluster:
-        if not os.environ.get("KUBECONFIG"):
-            raise SystemExit("--cluster needs $KUBECONFIG")
-        variants["cluster"] = ["-A", *arguments.flags]
-    results: dict[str, list[tuple[float, float | None]]] = {}
-    help_times = [imports() for _ in range(arguments.rounds + 1)][1:]
-    print(f"help            {summary(help_times)}")
-    for name, flags in variants.items():
-        results[name] = [start(flags) for _ in range(arguments.rounds + 1)][1:]
-        print(f"{name:8} attached {summary([attached for attached, _ in results[name]])}")
-        rows = [row for _, row in results[name] if row is not None]
-        if rows:
-            print(f"{name:8} first row{summary(rows)}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"help": help_times, **results}, indent=1))
+    parser = arguments(__doc__, 5)
+    parser.add_argument("--nodes", type=int, default=3, help="of the double")
+    parser.add_argument("flags", nargs="*", help="more flags of trace open on the cluster in $KUBECONFIG")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("the agents of this machine and of the double need root. try: sudo …")
+    machine = describe_machine()
+    print_machine()
+    everywhere = ["-A", "--host"]
+    runs: dict[str, Callable[[], dict[str, float]]] = {
+        "this machine": partial(stages, ["--local", "--host"], {}),
+    }
+    with (
+        tempfile.TemporaryDirectory() as name,
+        double(options.nodes, Path(name), True) as resident,
+        double(options.nodes, Path(name), False) as bare,
+    ):
+        runs[f"double of {options.nodes} nodes, resident"] = partial(stages, everywhere, resident)
+        runs[f"double of {options.nodes} nodes, on demand"] = partial(stages, everywhere, bare)
+        if os.environ.get("KUBECONFIG"):
+            runs["$KUBECONFIG"] = partial(stages, [*everywhere, *options.flags], {})
+        for run in runs.values():
+            run()  # fills caches
+        alone = alternate({"agent": agent, "help": help_page}, options.rounds)
+        results = alternate(runs, options.rounds)
+    for name, rounds in results.items():
+        _print(f"{name}: ms from Enter on", STAGES, rounds)
+    _print("the agent by itself: ms from its start on", AGENT_STAGES, alone["agent"])
+    _print("kubectl gadget trace open --help: ms", ("help",), alone["help"])
+    write_json(options.json, machine, {**results, **alone})
+
+
+def _print(title: str, names: Sequence[str], rounds: Sequence[dict[str, float]]) -> None:
+    rows, before = [], 0.0
+    for stage in sorted((stage for stage in names if stage in rounds[0]), key=lambda stage: _median(rounds, stage)):
+        until = _median(rounds, stage)
+        text = spread([found[stage] for found in rounds]).text(0, 1000)
+        rows.append([stage, text, f"{(until - before) * 1000:,.0f}", EXPLAINED.get(stage, "")])
+        before = until
+    print_table(title, ("until", "median (min to max)", "more", ""), rows)
+
+
+def _median(rounds: Sequence[dict[str, float]], stage: str) -> float:
+    return statistics.median(found[stage] for found in rounds)
 
 
 if __name__ == "__main__":

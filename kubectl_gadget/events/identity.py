@@ -106,6 +106,9 @@ class Owners(NamedTuple):
 
     def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
         """What `judge` says of each row's container."""
+        if len(self.codes) < len(self.containers):
+            found = (judge(self.containers[code]) for code in self.codes.tolist())
+            return np.fromiter(found, np.int8, len(self.codes))
         return np.fromiter(map(judge, self.containers), np.int8, len(self.containers))[self.codes]
 
     def unattributed(self) -> int:

@@ -26,6 +26,7 @@ from kubectl_gadget.events.stacks import NodeStacks
 from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.backlog import Backlog, Item
+from kubectl_gadget.session.coalesce import coalesced
 from kubectl_gadget.session.node import DETACHED
 from kubectl_gadget.views.arrange import Block, fill_in_quotients
 from kubectl_gadget.views.intervals import Intervals
@@ -178,7 +179,7 @@ class Pipeline:
 
     def _work(self) -> None:
         while (items := self._backlog.take(self._patience())) is not None:
-            for item in items:
+            for item in coalesced(items):
                 self._take(item)
             self._decide_late()
             self._emit_all(lambda: self._merge.release(time.monotonic_ns()))

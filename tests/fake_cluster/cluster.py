@@ -12,7 +12,7 @@ from typing import Any, Self
 import yaml
 from aiohttp import web
 
-from tests.fake_cluster.exec import AGENT
+from tests.fake_cluster.exec import AGENT, ServeExec, serve_exec
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import Kubelet
 from tests.fake_cluster.server import Server
@@ -20,7 +20,8 @@ from tests.fake_cluster.store import Object, Store, now
 
 
 class FakeCluster:
-    """An async context manager. `agent` is the command that a session runs, of all nodes or by node."""
+    """An async context manager. `agent` is the command that a session runs, of all nodes or by node; `serve_exec` is
+    what answers instead of it."""
 
     def __init__(
         self,
@@ -29,7 +30,9 @@ class FakeCluster:
         tls: bool = False,
         port: int = 0,
         environment: Mapping[str, str] | None = None,
+        serve_exec: ServeExec = serve_exec,
     ) -> None:
+        self._serve_exec = serve_exec
         self.nodes = [f"node-{number + 1}" for number in range(nodes)] if isinstance(nodes, int) else list(nodes)
         self.faults = Faults()
         self.store = Store()
@@ -43,7 +46,7 @@ class FakeCluster:
 
     async def __aenter__(self) -> Self:
         self.kubelet = Kubelet(self.store, self.faults)
-        self.server = Server(self.store, self.faults, self.kubelet, self._agent_of, self._environment)
+        self.server = Server(self.store, self.faults, self.kubelet, self._agent_of, self._environment, self._serve_exec)
         self._runner = web.AppRunner(self.server.app, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._make_tls() if self._tls else None)

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ PROJECT = Path(__file__).parents[2]
 AGENT = (sys.executable, "-m", "kubectl_gadget.agent", "session")
 _STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
 _PIECE = 32 << 10
+
+ServeExec = Callable[[web.Request, str, Faults, tuple[str, ...], dict[str, str]], Awaitable[web.WebSocketResponse]]
 
 
 async def serve_exec(

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fake_cluster.exec import serve_exec
+from tests.fake_cluster.exec import ServeExec
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import POD_SECURITY, Kubelet
 from tests.fake_cluster.store import Object, Store, matcher
@@ -62,7 +62,9 @@ class Server:
         kubelet: Kubelet,
         agent: Callable[[str], tuple[str, ...]],
         environment: dict[str, str],
+        serve_exec: ServeExec,
     ) -> None:
+        self._serve_exec = serve_exec
         self._store = store
         self._faults = faults
         self._kubelet = kubelet
@@ -202,7 +204,7 @@ class Server:
         if pod.get("status", {}).get("phase") != "Running":
             raise Refused(500, "InternalError", f"container not found ({container!r})")
         environment = self._environment | {"FAKE_POD": name}
-        return await serve_exec(request, node, self._faults, self._agent(node), environment)
+        return await self._serve_exec(request, node, self._faults, self._agent(node), environment)
 
     async def _watch(self, request: web.Request, plural: str, namespace: str | None) -> web.StreamResponse:
         if self._faults.expire_watches:

@@ -1,0 +1,125 @@
+"""What tracing costs while nothing happens, with few and with many containers, and what it adds to a container's start.
+
+    sudo .venv/bin/python -m bench.idle [--seconds 60] [--containers 1,500] [--starts 20] [--rounds 3] [--json FILE]
+
+A container is a process in a cgroup whose name a runtime would give it, which is what an agent follows; starts are
+those of runc. The trap: the trace's own opens are not idle, so it looks at containers only, without --host.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from bench.overhead import cpu_ns, peak_mb
+from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
+from kubectl_gadget.demo.pods import DemoPods
+
+CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main", "trace", "open", "--local", "-o", "json"]
+
+
+@contextmanager
+def tracing() -> Iterator[dict[str, int]]:
+    """Client and agent, attached; their process numbers."""
+    with subprocess.Popen(CLIENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("tracing"):
+                break
+        else:
+            raise SystemExit(f"the trace did not start: {''.join(said)}")
+        (agent,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        try:
+            yield {"client": process.pid, "agent": int(agent)}
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+@contextmanager
+def resident() -> Iterator[dict[str, int]]:
+    """An agent that waits for sessions, as in the pods of `deploy`."""
+    words = [sys.executable, "-I", "-m", "kubectl_gadget.agent", "idle"]
+    with subprocess.Popen(words) as process:
+        time.sleep(1)
+        try:
+            yield {"agent without a session": process.pid}
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def cgroups(count: int) -> Iterator[None]:
+    """So many cgroups of containers; what they are called is made up."""
+    root = Path("/sys/fs/cgroup") if Path("/sys/fs/cgroup/cgroup.procs").exists() else Path("/sys/fs/cgroup/unified")
+    with ExitStack() as stack:
+        parent = root / f"bench-{uuid.uuid4().hex[:8]}"
+        parent.mkdir()
+        stack.callback(parent.rmdir)
+        for _ in range(count):
+            path = parent / f"cri-containerd-{uuid.uuid4().hex}{uuid.uuid4().hex}.scope"
+            path.mkdir()
+            stack.callback(path.rmdir)
+        yield
+
+
+def idle(containers: int, seconds: float) -> dict[str, float]:
+    """Share of a CPU, and memory, of each process."""
+    found = {}
+    with cgroups(containers), resident() as waiting, tracing() as traced:
+        pids = traced | waiting
+        time.sleep(4)  # containers without names are told after 3 s
+        before, begun = {name: cpu_ns(pid) for name, pid in pids.items()}, time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - begun
+        for name, pid in pids.items():
+            found[f"{name} cpu"] = (cpu_ns(pid) - before[name]) / took / 1e9
+            found[f"{name} mb"] = peak_mb(pid)
+    return found
+
+
+def starts(count: int, traced: bool, directory: Path) -> float:
+    """Seconds that one container takes from `runc run` to its end."""
+    with DemoPods(directory / f"pods-{uuid.uuid4().hex[:8]}") as pods, tracing() if traced else nullcontext():
+        pods.run_short("default", "first", ["/bin/true"], "main")
+        begun = time.monotonic()
+        for number in range(count):
+            pods.run_short("default", f"pod-{number}", ["/bin/true"], "main")
+        return (time.monotonic() - begun) / count
+
+
+def main() -> None:
+    parser = arguments(__doc__, 3)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--containers", default="1,500")
+    parser.add_argument("--starts", type=int, default=20)
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("tracing needs root. try: sudo …")
+    machine = describe_machine()
+    print_machine()
+    at_rest = {int(count): idle(int(count), options.seconds) for count in options.containers.split(",")}
+    rows = [
+        [f"{count} containers", name, f"{found[f'{name} cpu']:.2%}", f"{found[f'{name} mb']:.0f}"]
+        for count, found in at_rest.items()
+        for name in ("client", "agent", "agent without a session")
+    ]
+    print_table(f"{options.seconds:.0f} s in which nothing happens", ("", "", "of a CPU", "MB"), rows)
+    with tempfile.TemporaryDirectory() as name:
+        run = partial(starts, options.starts, directory=Path(name))
+        times = alternate({"nothing traced": partial(run, False), "trace open": partial(run, True)}, options.rounds)
+    table = [[name, spread(values).text(1, 1000)] for name, values in times.items()]
+    print_table("A container from runc's start to its end", ("", "ms, median (min to max)"), table)
+    write_json(options.json, machine, {"idle": at_rest, "starts": times})
+
+
+if __name__ == "__main__":
+    main()

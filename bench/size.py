@@ -1,0 +1,131 @@
+"""How large things are: wheel, BPF objects, image, an event on the wire; and whether compressing the stream would pay.
+
+    sudo .venv/bin/python -m bench.size [--image build/agent-image.tar] [--compress] [--json FILE]
+
+--compress takes real events of this machine (opens of a compiler's run) and compresses them frame by frame, as
+permessage-deflate would, and as one stream. The trap: what compresses well in one frame of many events does not in the
+small frames of a quiet node.
+"""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.rounds import arguments, describe_machine, print_machine, print_table, write_json
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.session.local import open_local
+from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.request import build
+from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json, split_events
+
+PROJECT = Path(__file__).resolve().parent.parent
+OBJECTS = PROJECT / "kubectl_gadget" / "built" / "objects"
+BUSY = ["cc", "-O2", "-o", "/dev/null", str(Path(__file__).parent / "loops" / "tcp_loop.c")]
+GADGETS = ("trace_open", "trace_exec", "trace_tcp")
+
+
+def sizes(image: Path | None) -> dict[str, int]:
+    """Bytes of what is shipped."""
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", name]
+        built = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, check=False)
+        if built.returncode == 0:
+            found["wheel"] = next(Path(name).glob("*.whl")).stat().st_size
+        else:
+            print(f"the wheel is left out: {built.stderr.strip().splitlines()[-1]}")
+    for architecture in sorted(OBJECTS.iterdir()):
+        of_one = [path.stat().st_size for path in architecture.glob("*.o")]
+        found[f"{len(of_one)} BPF objects, {architecture.name}"] = sum(of_one)
+        found[f"the largest of them, {architecture.name}"] = max(of_one)
+    if image is not None:
+        found["image, as tar"] = image.stat().st_size
+        found["image, gzip -6"] = len(zlib.compress(image.read_bytes(), 6))
+    else:
+        print("the image is left out: make image, then --image build/agent-image.tar")
+    return found
+
+
+async def record(name: str) -> tuple[list[bytes], int]:
+    """The EVENTS payloads of this machine while a compiler runs, and how many events they hold."""
+    request = build([GadgetRun(load_gadget(name))], [{}], 4 << 20)
+    stream, decoder, payloads, events = await open_local(), FrameDecoder(), list[bytes](), 0
+    busy: asyncio.subprocess.Process | None = None
+    try:
+        async with asyncio.timeout(60):
+            while data := await stream.receive():
+                for frame in decoder.feed(data):
+                    if frame.type == FrameType.HELLO:
+                        await stream.send(
+                            encode(FrameType.OBJECT, request.object_bytes(0, frame.json()["architecture"]))
+                        )
+                        everyone = {"host": True, "exclude_pods": []}
+                        await stream.send(encode_json(FrameType.RUN, {"gadgets": request.gadgets, "filter": everyone}))
+                    elif frame.type == FrameType.STARTED:
+                        busy = await asyncio.create_subprocess_exec(*BUSY)
+                        await busy.wait()
+                        await asyncio.sleep(1.2)
+                        await stream.send(encode_json(FrameType.STOP, {}))
+                    elif frame.type == FrameType.EVENTS and len(frame.payload) > len(_HEAD):
+                        payloads.append(frame.payload)
+                    elif frame.type == FrameType.END:
+                        end = frame.json()
+                        if "stats" not in end:
+                            raise SystemExit(f"{name} did not run here: {end.get('error')}")
+                        events = int(end["stats"]["gadgets"][0]["events"])
+    finally:
+        await stream.close()
+    return payloads, events
+
+
+_HEAD = encode(0) + bytes(16)
+
+
+def compressed(payloads: Sequence[bytes], level: int, whole: bool) -> tuple[int, float]:
+    """Bytes, and seconds of CPU: each frame by itself, or with what was before it in the window."""
+    begun, total, stream = time.process_time(), 0, zlib.compressobj(level, zlib.DEFLATED, -15)
+    for payload in payloads:
+        if not whole:
+            stream = zlib.compressobj(level, zlib.DEFLATED, -15)
+        total += len(stream.compress(payload)) + len(stream.flush(zlib.Z_SYNC_FLUSH))
+    return total, time.process_time() - begun
+
+
+def main() -> None:
+    parser = arguments(__doc__, 1)
+    parser.add_argument("--image", type=Path)
+    parser.add_argument("--compress", action="store_true")
+    options = parser.parse_args()
+    machine = describe_machine()
+    print_machine()
+    default = PROJECT / "build" / "agent-image.tar"
+    found = sizes(options.image or (default if default.exists() else None))
+    print_table("What is shipped", ("", "KiB"), [[name, f"{bytes / 1024:,.0f}"] for name, bytes in found.items()])
+    rows, results = [], {}
+    for name in GADGETS:
+        payloads, events = asyncio.run(record(name))
+        if not events:
+            print(f"{name}: nothing happened here")
+            continue
+        plain = sum(len(split_events(payload)[1]) for payload in payloads)
+        line: list[object] = [name, f"{events:,}", f"{len(payloads):,}", f"{plain / events:.0f}"]
+        results[name] = {"events": events, "frames": len(payloads), "bytes": plain}
+        for level, whole in ((1, False), (1, True), (6, True)) if options.compress else ():
+            size, seconds = compressed(payloads, level, whole)
+            line.append(f"{size / events:.0f} ({seconds / events * 1e9:,.0f} ns)")
+            results[name][f"deflate {level}, {'window' if whole else 'frame'}"] = [size, seconds]
+        rows.append(line)
+    headers = ["", "events", "frames", "bytes per event"]
+    if options.compress:
+        headers += ["deflate -1, each frame (CPU per event)", "-1, with the window", "-6, with the window"]
+    print_table("On the wire, while a compiler runs", headers, rows)
+    write_json(options.json, machine, {"sizes": found, "wire": results})
+
+
+if __name__ == "__main__":
+    main()

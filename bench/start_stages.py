@@ -1,0 +1,135 @@
+"""One run of the command line that writes when each of its stages was over: what bench/start.py starts.
+
+    python -m bench.start_stages FILE trace open …
+
+The trap: a stage's function is wrapped where it is looked up, and only once its module is there, so that nothing is
+imported earlier than it would be.
+"""
+
+import time
+
+BEGAN = time.time()
+
+import asyncio  # noqa: E402
+import functools  # noqa: E402
+import importlib.abc  # noqa: E402
+import importlib.machinery  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
+from typing import Any  # noqa: E402
+
+seen: dict[str, float] = {"interpreter": BEGAN}
+
+
+def over(stage: str, first: bool = False) -> None:
+    """The stage is over now, for one node; `first`: what comes later does not count."""
+    if not first or stage not in seen:
+        seen[stage] = time.time()
+
+
+def after(stage: str) -> Callable[[Any], Any]:
+    """Wraps a function so that the stage is over when it returns."""
+
+    def wrap(function: Any) -> Any:
+        if asyncio.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def later(*words: Any, **named: Any) -> Any:
+                found = await function(*words, **named)
+                over(stage)
+                return found
+
+            return later
+
+        @functools.wraps(function)
+        def at_once(*words: Any, **named: Any) -> Any:
+            found = function(*words, **named)
+            over(stage)
+            return found
+
+        return at_once
+
+    return wrap
+
+
+def before(stage: str) -> Callable[[Any], Any]:
+    """Wraps a function so that the stage is over when it is called first."""
+
+    def wrap(function: Any) -> Any:
+        @functools.wraps(function)
+        def called(*words: Any, **named: Any) -> Any:
+            over(stage, first=True)
+            return function(*words, **named)
+
+        return called
+
+    return wrap
+
+
+def frames(function: Any) -> Any:
+    """NodeSession._handle: the frames that an agent answers with."""
+
+    @functools.wraps(function)
+    async def handle(session: Any, stream: Any, frame: Any, lost_at: Any) -> Any:
+        if stage := {1: "HELLO", 2: "STARTED"}.get(int(frame.type)):
+            over(stage)
+        return await function(session, stream, frame, lost_at)
+
+    return handle
+
+
+WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
+    "kubectl_gadget.session.run": (("run", before("command line")),),
+    "kubectl_gadget.session.local": (("open_local", after("stream open")),),
+    "kubectl_gadget.session.nodes": (("open_local", after("stream open")),),
+    "kubectl_gadget.session.node": (("NodeSession._handle", frames),),
+    "kubectl_gadget.session.preparation": (("prepare", after("prepared")),),
+    "kubectl_gadget.cluster.kubeconfig": (("load", after("kubeconfig")),),
+    "kubectl_gadget.cluster.agents": (
+        ("Agents._find_or_start", after("agent found")),
+        ("open_exec", after("stream open")),
+    ),
+    "kubectl_gadget.session.pipeline": (("Pipeline._emit", after("row")),),
+}
+
+
+class Wrapper(importlib.abc.MetaPathFinder):
+    """Wraps what WRAPPED names as its module is imported."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in WRAPPED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        run = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            for dotted, wrap in WRAPPED[name]:
+                owner: Any = module
+                *outer, last = dotted.split(".")
+                for part in outer:
+                    owner = getattr(owner, part)
+                setattr(owner, last, wrap(getattr(owner, last)))
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def main() -> None:
+    sys.meta_path.insert(0, Wrapper())
+    from kubectl_gadget.cli.main import run
+
+    code = run(sys.argv[2:])
+    Path(sys.argv[1]).write_text(json.dumps(seen))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
