@@ -26,11 +26,11 @@ EPERM = 1
 _SIGKILL = 9
 _LIMITED_ENTRIES = 32768
 _ACTION = struct.Struct("<iIQII")
+_WEAKER = "--allow-weaker, which lets such nodes send signals or just watch; or a policy with lsmhooks"
 _SCOPES = {"global": 0, "process": 1, "thread": 2}
 _MASKS = ("guard", "start", "post", "override", "signal", "limit", "none")
 """enum policy_mask."""
 _KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override")
-_SLOT_BYTES = 40
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,7 @@ class CompiledHook:
             "selectors": [-1 if place is None else place.scope for place in self.bits],
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
+            "remedy": _WEAKER if self.denies and not self._options.allow_weaker else None,
             "optional": all(member.hook.ignore_missing for member in self._members),
             **self._resolve(),
         }

@@ -13,10 +13,10 @@ from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
 def check(policy: Policy) -> None:
     """Raises UsageError when the agents cannot judge it."""
     if policy.scope.nodes:
-        raise UsageError(f"{policy.place}: nodeSelector is not supported yet", "--node NAME")
+        raise UsageError(f"policy {policy.name}: nodeSelector is not supported yet", "--node NAME")
     for requirement in policy.scope.pods or ():
         if requirement.key != NAMESPACE_LABEL:
-            what = f"{policy.place}: podSelector with the label {requirement.key} is not supported yet"
+            what = f"policy {policy.name}: podSelector with the label {requirement.key} is not supported yet"
             raise UsageError(what, f"a podSelector of {{}}, and -l {requirement.key}=… beside -f")
 
 
