@@ -32,7 +32,7 @@ TEST_PACKAGES += qemu-system-x86 virtiofsd
 endif
 IMAGE_PACKAGES := mmdebstrap
 BENCH_PACKAGES := libbpf-tools gcc libc6-dev
-BENCHES := open exec tcp start client
+BENCHES := open exec tcp start client idle size
 
 C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
@@ -66,7 +66,7 @@ image: setup packages-IMAGE
 
 bench: setup packages-BENCH
 	@mkdir -p build/bench
-	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --json build/bench/$$name.json; done
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --rounds 3 --json build/bench/$$name.json; done
 
 clean:
 	rm -rf build dist kubectl_gadget/built .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

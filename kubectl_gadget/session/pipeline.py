@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.stack_columns import STACK
 from kubectl_gadget.events.stacks import NodeStacks
-from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.coalesce import coalesced
@@ -33,6 +32,9 @@ from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.wire import LAST, FrameType, split_events
+
+if TYPE_CHECKING:  # takes 10 ms, and only `observe` has one
+    from kubectl_gadget.observe.story import Story
 
 _IDLE_SECONDS = 0.25
 _DECISION_SECONDS = 3.0
@@ -94,7 +96,7 @@ class Pipeline:
         events: PipelineEvents,
         wants: Callable[[str], bool | None],
         stages: Callable[[], Sequence[Stage | None]] = tuple,
-        story: Story | None = None,
+        story: "Story | None" = None,
     ) -> None:
         self.shown: Counter[str] = Counter()
         """rows by node"""
