@@ -297,9 +297,14 @@ static __always_inline void remember(const struct attempt *attempt, __u64 began)
 {
 	struct flow flow = {.seen = bpf_ktime_get_boot_ns(), .began = began};
 	struct flow_key key;
+	struct flow *known;
 
 	key_of_flow(&key, attempt);
-	bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
+	known = bpf_map_lookup_elem(&flows, &key);
+	if (known && known->began == began)
+		known->seen = flow.seen;
+	else
+		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
 }
 
 static __always_inline bool has_port(const struct attempt *attempt, __u32 peer)
