@@ -4,7 +4,7 @@
 
 Pods open files, execute programs and connect, and pods come and go, while one client traces all of that. Each 5 s the
 resident memory and the open descriptors of both are read. It prints the slope of a line through the second half of
-these (by least squares), and ends with 1 when memory grows by more than 1 MiB an hour, or a descriptor is left.
+these (by least squares), and ends with 1 when memory grew by more than 1 MiB in it, or a descriptor is left.
 The trap: memory settles at first (buffers, caches of names), so the first half says nothing.
 """
 
@@ -29,7 +29,7 @@ LOAD = (
 )
 EVERY = 5.0
 MOST_GROWTH = 1 << 20
-"""Bytes an hour."""
+"""Bytes in the second half."""
 
 
 def memory_of(pid: int) -> int:
@@ -90,7 +90,7 @@ def report(samples: dict[str, list[tuple[float, int, int]]], summary: str) -> in
             f"{who:6} {half[-1][1] / (1 << 20):6.1f} MiB  {growth / (1 << 20):+8.2f} MiB/h  "
             f"{half[-1][2]} descriptors ({left:+})\n"
         )
-        bad = bad or growth > MOST_GROWTH or left > 0
+        bad = bad or growth / 3600 * (half[-1][0] - half[0][0]) > MOST_GROWTH or left > 0
     sys.stdout.write(f"{summary}\n{json.dumps(results)}\n")
     return int(bad)
 

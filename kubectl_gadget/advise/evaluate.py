@@ -41,7 +41,9 @@ def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
     """The NetworkPolicies in YAML or JSON; `namespace` is of those that name none. Raises UsageError."""
     try:
         documents = [item for item in yaml.safe_load_all(text) if item is not None]
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UsageError(f"{name} is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{name} is no YAML: {error}") from None
     found: list[Policy] = []
     for item in _flattened(documents, name):

@@ -146,7 +146,7 @@ class Recording:
                     continue
                 ((kind, value),) = entry.items()
                 take[kind](value)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise UsageError(f"{name}, line {number}: this is no line of a recording: {error!r}") from None
         inventory.forget_doubles()
 

@@ -211,7 +211,9 @@ def _load(path: Path) -> object:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply") from None
+    except (yaml.YAMLError, UnicodeError, ValueError) as error:
         raise UsageError(f"{path} is no YAML: {error}") from None
 
 

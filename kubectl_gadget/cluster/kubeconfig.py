@@ -51,6 +51,14 @@ def has_kubeconfig(options: KubeOptions) -> bool:
 def load(options: KubeOptions) -> Cluster:
     """The cluster that kubectl would use with the same flags. Connects to nothing. Raises ClusterError, UsageError."""
     files = _files(options)
+    try:
+        return _load(files, options)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Whatever has another type than kubectl's own, anywhere in it.
+        raise ClusterError(f"{_listed(files)} is not laid out as a kubeconfig", "kubectl config view") from None
+
+
+def _load(files: list[Path], options: KubeOptions) -> Cluster:
     if not files and not options.server:
         if _in_cluster():
             return _from_pod(options)
@@ -97,6 +105,8 @@ class _Config:
                 raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
             except (AttributeError, KeyError, TypeError):
                 raise ClusterError(f"the kubeconfig {path} is not laid out as one") from None
+            except RecursionError:
+                raise ClusterError(f"the kubeconfig {path} is nested too deeply") from None
             except (ConfigException, ValueError, yaml.YAMLError) as error:
                 raise ClusterError(f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}") from None
         # What the library writes renewed tokens to, and how it sees that they are new.

@@ -18,6 +18,8 @@ TYPE_NAMES = frozenset(
     {"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "google", "dyn"}
 )
 
+_MOST_DIGITS = 1000
+"""No number of CEL has as many, and int() raises ValueError for very long ones."""
 _WRAPPERS = frozenset(
     {
         "expr",
@@ -123,6 +125,8 @@ def literal(tree: Tree) -> Any:
     match token.type:
         case "INT_LIT":
             digits = token.value
+            if len(digits) > _MOST_DIGITS:
+                raise UsageError(f"a filter has a number of {len(digits)} digits", "64 bits hold at most 20")
             return int(digits, 16) if "0x" in digits.lower() else int(digits)
         case "STRING_LIT" | "MLSTRING_LIT":
             return str(celstr(token))

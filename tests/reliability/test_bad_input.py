@@ -1,0 +1,152 @@
+"""Files that users give us, spoilt: each is taken, or refused in words; nothing else comes out of reading them.
+
+Parsers of what comes from nodes and from the network have such tests beside them (tests/wire, tests/events,
+tests/views, tests/agent, tests/policies).
+"""
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from kubectl_gadget.advise import seccomp
+from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.catalogue.description import read_description
+from kubectl_gadget.cluster.kubeconfig import load
+from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.events.filter import compile_filter
+from kubectl_gadget.output.jsonpath import compile_template, custom_columns
+from tests.catalogue.test_description import gadget
+from tests.cluster.test_kubeconfig import config
+from tests.events.records import OPEN
+
+ODD: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=5,
+)
+many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """All places in a tree of lists and objects, the whole first."""
+    found = [path]
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            found += places(inner, (*path, key))
+    return found
+
+
+def spoilt(whole: Any) -> st.SearchStrategy[Any]:
+    """`whole` with something odd at one of its places."""
+
+    def put(path: tuple[Any, ...], odd: Any) -> Any:
+        if not path:
+            return odd
+        made = copy.deepcopy(whole)
+        inner = made
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = odd
+        return made
+
+    return st.builds(put, st.sampled_from(places(whole)), ODD)
+
+
+@given(spoilt(gadget()))
+@many
+def test_a_spoilt_gadget_is_read_or_refused_in_words(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "trace_something.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    try:
+        read_description(path)
+    except GadgetError as error:
+        said = str(error)
+    else:
+        return
+    assert str(path) in said
+
+
+@given(st.text(max_size=60) | st.binary(max_size=60))
+@example(b"\xff\xfe")
+@example("a: &x [*x]")
+@example("[" * 3000)
+@many
+def test_a_file_that_is_no_yaml_is_refused_in_words(tmp_path: Path, content: str | bytes) -> None:
+    path = tmp_path / "trace_something.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
+    with pytest.raises(GadgetError):
+        read_description(path)
+    try:
+        load(KubeOptions(kubeconfig=str(path)))
+    except GadgetError:
+        return
+
+
+FULL = config(namespace="here") | {
+    "users": [
+        {
+            "name": "a",
+            "user": {
+                "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "args": ["y"], "env": []},
+                "client-certificate-data": "eA==",
+                "as": "jane",
+                "as-groups": ["g"],
+            },
+        }
+    ]
+}
+
+
+@given(spoilt(FULL))
+@many
+def test_a_spoilt_kubeconfig_is_read_or_refused_in_words(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(value))
+    try:
+        load(KubeOptions(kubeconfig=str(path)))
+    except GadgetError:
+        return
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        [*"()[]{}.,:?!<>+-*/%&|\"'\\", "&&", "||", "==", " in ", "pid", "path", "comm", "1", "null", "true"]
+    )
+    | st.text(max_size=2),
+    max_size=12,
+).map("".join)
+
+
+@given(WORDS)
+@example("(" * 2000 + "1" + ")" * 2000)
+@example("!" * 5000 + "true")
+@example("pid == " + "9" * 5000)
+@many
+def test_an_expression_is_compiled_or_refused_in_words(text: str) -> None:
+    for read in (
+        lambda: compile_filter(text, [OPEN]),
+        lambda: compile_template(text, frozenset({"pid", "path"})),
+        lambda: custom_columns(text, frozenset({"pid", "path"})),
+    ):
+        try:
+            read()
+        except GadgetError:
+            continue
+
+
+@given(st.lists(st.text(max_size=30) | st.builds(str, ODD), max_size=4))
+@example(['{"recording":"seccomp","version":1}', '{"fact":{}}'])
+@example(["[" * 100_000])
+@many
+def test_a_recording_is_read_or_refused_in_words(lines: list[str]) -> None:
+    try:
+        Recording("seccomp", seccomp.KIND).read(io.StringIO("\n".join(lines)), "file")
+    except GadgetError:
+        return
