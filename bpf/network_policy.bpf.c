@@ -428,7 +428,8 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct network_
 	/* Raw sockets have no ports yet, and their packets are judged. */
 	if (ctx->type == SOCK_RAW || passes(&attempt, pod))
 		return GADGET_ALLOW;
-	if (gadget_begin(&event->record)) {
+	/* Not gadget_begin(): older kernels do not have its helpers for these programs. */
+	if (gadget_begin_for_task(&event->record, gadget_task())) {
 		gadget_local_ip(event->local, sk);
 		if (is_unspecified(event->local))
 			gadget_no_ip(event->local);
