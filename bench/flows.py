@@ -9,6 +9,7 @@ machine with few cores may not reach it, so what was reached is printed, too.
 """
 
 import argparse
+import contextlib
 import ctypes
 import io
 import os
@@ -22,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -127,7 +127,7 @@ def client(nodes: int, flows: int, seconds: int = 2) -> None:
 # --- the node
 
 
-@contextmanager
+@contextlib.contextmanager
 def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[str] | None]:
     """Runs it while the block does; what it prints goes nowhere."""
     if command is None:
@@ -141,13 +141,14 @@ def tracer(command: list[str] | None) -> Iterator[subprocess.Popen[str] | None]:
                     break
         else:
             time.sleep(3)
-        assert process.poll() is None, f"{command[0]} ended"
+        if process.poll() is not None:
+            raise RuntimeError(process.stderr.read().strip().rpartition("\n")[2] or "it ends at once")
         yield process
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=_READY_SECONDS)
 
 
-@contextmanager
+@contextlib.contextmanager
 def namespaces() -> Iterator[tuple[str, str]]:
     """Two network namespaces with a cable between them."""
     names = tuple(f"flows-bench-{os.getpid()}-{end}" for end in "ab")
@@ -186,9 +187,9 @@ def serve(name: str) -> tuple[int, int]:
         buffer = bytearray(1 << 20)
         while True:
             accepted, _ = server.accept()
-            while accepted.recv_into(buffer):
-                pass
-            accepted.close()
+            with accepted, contextlib.suppress(ConnectionResetError):
+                while accepted.recv_into(buffer):
+                    pass
 
 
 def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
@@ -236,19 +237,27 @@ def stream(name: str, port: int, megabytes: int) -> float:
 def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
     """Every tool in turn."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in TOOLS}
+    silent: dict[str, str] = {}
     with namespaces() as (here, there):
         pid, port = serve(there)
         try:
             for _ in range(rounds):
                 for name, command in TOOLS.items():
-                    with tracer(command):
-                        found[name].append((*connect(here, port, count, rate), stream(here, port, megabytes)))
+                    try:
+                        with tracer(command):
+                            found[name].append((*connect(here, port, count, rate), stream(here, port, megabytes)))
+                    except RuntimeError as error:
+                        silent[name] = str(error)
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     plain = [statistics.median(column) for column in zip(*found["nothing"], strict=True)]
     sys.stdout.write(f"{'':18}  µs/connection   added  connections/s  ns/KiB   added   (medians of {rounds})\n")
+    for name, why in silent.items():
+        sys.stdout.write(f"{name:18} does not run here: {why}\n")
     for name, results in found.items():
+        if not results:
+            continue
         each, reached, byte = (statistics.median(column) for column in zip(*results, strict=True))
         sys.stdout.write(
             f"{name:18} {each:14.1f} {each - plain[0]:7.1f} {reached:14,.0f} {byte:7.0f} {byte - plain[2]:7.0f}\n"
