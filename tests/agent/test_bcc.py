@@ -18,7 +18,9 @@ import sys, time
 try:
     print("two", file=sys.stderr, flush=True)
     print("one", sys.argv[1], flush=True)
-    time.sleep(600)
+    # One long sleep might begin just after the signal came.
+    while True:
+        time.sleep(0.2)
 except KeyboardInterrupt:
     print("sum", end="")
 """

@@ -28,7 +28,9 @@ def idle(mark: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Pope
         "watch = presence.watch; presence.watch = lambda: watch(sys.argv[1]);"
         "sys.exit(idle.run(float(sys.argv[2])))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(mark), str(request.param)], cwd=PROJECT)
+    # Without what this machine's packages have Python import at its start (-S): the image has none of them.
+    command = [sys.executable, "-S", "-c", script, str(mark), str(request.param)]
+    process = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)})
     deadline = time.monotonic() + PATIENCE
     while not mark.exists():
         assert time.monotonic() < deadline

@@ -111,7 +111,8 @@ def test_calls_that_begin_count_though_they_never_return() -> None:
         records = top.take()
     counts = {record["syscall"]: record for record in records}
     assert counts[CALL]["count"] == 7 * 11
-    assert counts[exit_group]["count"] >= 11
+    # Other processes of this machine end as well, in cgroups of their own.
+    assert sum(record["count"] for record in records if record["syscall"] == exit_group) >= 11
     assert (counts[CALL]["errors"], counts[CALL]["timed"], counts[CALL]["total"]) == (0, 0, 0)
 
 
