@@ -11,7 +11,7 @@ import pytest
 
 from tests.vm import machine
 
-SECONDS = 1800
+SECONDS = 3000
 """Far more than it takes, for a slow machine."""
 
 TESTS = "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
