@@ -8,6 +8,7 @@ the same records, made once a turn; and a thousand nodes turn less often than on
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -164,7 +165,9 @@ async def main() -> None:
         sys.stdout.write(f"export KUBECONFIG={options.kubeconfig}\n")
         sys.stdout.flush()
         await ended.wait()
-    sys.stdout.write(f"sent {replay.sent}\n")
+    with contextlib.suppress(BrokenPipeError):  # who measures was stopped
+        sys.stdout.write(f"sent {replay.sent}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
