@@ -254,6 +254,9 @@ class Engine:
         for policy in policies:
             if policy.loader:
                 raise UsageError(f"{policy.place}: `loader` is not supported yet")
+            if policy.options.override_method is not None:
+                what = "the option override-method is not supported yet: each node takes the best method that it has"
+                raise UsageError(f"{policy.place}: {what}")
             for hook in policy.hooks:
                 for member in self._members(policy, hook, options):
                     groups.setdefault(_group(member), []).append(member)
@@ -303,6 +306,9 @@ def _places(member: Member, options: Options) -> list[Place]:
         for action in _all_actions(place):
             if action.kind not in _KINDS:
                 raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
+            if action.kernel_stack or action.user_stack or action.file_hash:
+                what = "imaHash" if action.file_hash else "kernelStackTrace and userStackTrace"
+                raise UsageError(f"{action.place}: {what} is not supported yet")
         if any(filter.subject.kind == "workload" for filter in selector.filters):
             raise UsageError(f"{selector.place}: matchWorkloads is not supported yet")
         places.append(place)

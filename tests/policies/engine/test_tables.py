@@ -12,7 +12,8 @@ from kubectl_gadget.policies.engine.decode import Value
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
-from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Selector, Subject
+from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
+from kubectl_gadget.policies.model import Options as PolicyOptions
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader
 
@@ -116,3 +117,16 @@ def test_what_the_engine_cannot_do_is_refused_by_its_place() -> None:
     hook = Hook("kprobe", "f", arguments=(_INT,), selectors=(Selector(filters=(follows,)),))
     with pytest.raises(UsageError, match="following children is not supported yet"):
         Engine([Policy("p", hooks=(hook,))], Options())
+
+
+@pytest.mark.parametrize("more", [{"kernel_stack": True}, {"user_stack": True}, {"file_hash": True}])
+def test_what_an_action_would_send_besides_is_refused_and_not_left_out(more: dict[str, bool]) -> None:
+    selector = Selector(actions=(Action("Post", **more),))
+    with pytest.raises(UsageError, match="is not supported yet"):
+        Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(selector,)),))], Options())
+
+
+def test_a_method_that_a_policy_insists_on_is_refused() -> None:
+    policy = Policy("p", hooks=(Hook("kprobe", "f"),), options=PolicyOptions(override_method="fmod-ret"))
+    with pytest.raises(UsageError, match="override-method is not supported yet"):
+        Engine([policy], Options())
