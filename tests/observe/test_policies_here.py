@@ -36,6 +36,20 @@ spec:
 """
 
 
+OF_TRACEPOINT = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: secrets}
+spec:
+  tracepoints:
+  - subsystem: syscalls
+    event: sys_enter_openat
+    args: [{index: 5, type: int}, {index: 6, type: string}]
+    selectors:
+    - matchArgs: [{index: 6, operator: Equal, values: [/tmp/secret]}]
+"""
+
+
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
     if why_no_bpf():
@@ -112,3 +126,23 @@ def test_a_dry_run_tells_and_kills_nobody(pods: DemoPods, tmp_path: Path) -> Non
     with running("enforce", "--local", "-A", "--dry-run", "-e", "kprobe", "-f", killing) as lines:
         assert run(pods, "default", "spared", READS) == 0
     assert len(lines) == TIMES + 1
+
+
+def test_a_tracepoints_fields_are_counted_as_its_format_lists_them(pods: DemoPods, tmp_path: Path) -> None:
+    path = tmp_path / "tracepoint.yaml"
+    path.write_text(OF_TRACEPOINT)
+    with running("observe", "--local", "-A", "-o", "json", "-e", "tracepoint", "-f", str(path)) as lines:
+        run(pods, "default", "reader", READS)
+    events = [json.loads(line)["process_tracepoint"] for line in lines]
+    assert len(events) == TIMES + 1
+    assert {(event["subsys"], event["event"]) for event in events} == {("syscalls", "sys_enter_openat")}
+    assert {event["args"][1]["string_arg"] for event in events} == {"/tmp/secret"}
+
+
+def test_fields_that_cannot_be_found_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tracepoint.yaml"
+    path.write_text(OF_TRACEPOINT.replace("syscalls", "sched").replace("sys_enter_openat", "sched_process_exec"))
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-f", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "tracepoints other than those of system calls are not supported yet" in done.stderr

@@ -19,7 +19,7 @@ from kubectl_gadget.policies.engine.scopes import check as scope_of
 from kubectl_gadget.policies.engine.scopes import scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, Type, argument_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Tables
-from kubectl_gadget.policies.engine.ways import Way, field_offset, ways
+from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
 
 EPERM = 1
@@ -119,7 +119,8 @@ class CompiledHook:
         read: dict[int, tuple[list[Slot | None], Slot | None]] = {}
         for member in self._members:
             hook = member.hook
-            user = hook.syscall
+            # What a system call is given lies in the caller's memory.
+            user = hook.syscall or hook.kind == "tracepoint"
             arguments = [argument_slot(argument, self._source, user, hook.place) for argument in hook.arguments]
             result = None
             if self._at_return and hook.return_argument is not None:
@@ -365,5 +366,6 @@ def _placed(slot: Slot, way: Way) -> Slot:
             size_index = field_offset(slot.size_index) if slot.type is Type.BUFFER else 0
             return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
         case "context":
-            return replace(slot, source=Source.CONTEXT)
+            size_index = record_offset(slot.size_index) if slot.type is Type.BUFFER else 0
+            return replace(slot, source=Source.CONTEXT, index=record_offset(slot.index), size_index=size_index)
     return slot

@@ -17,6 +17,9 @@ _LSM_NAMES = {"bprm_check": "bprm_check_security", "create_user_ns": "userns_cre
 _FUNCTION_NAMES = {hook: function for function, hook in _LSM_NAMES.items()}
 _FIRST_FIELD = 16
 """Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
+_COMMON_FIELDS = (0, 2, 3, 4, 8)
+"""Where those lie, as each tracepoint's `format` lists them: type, flags, preempt count, pid, the call's number."""
+_OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
         case "kprobe" | "fentry":
             return _function(hook.target, at_return, denying)
         case "tracepoint":
+            if not hook.target.startswith(_OF_SYSCALLS):
+                what = "fields of tracepoints other than those of system calls are not supported yet"
+                raise UsageError(f"{hook.place}: {what}", "raw: true, whose arguments are those of its TP_PROTO")
             return [Way("on_tracepoint", "tracepoint", hook.target, arguments="context")]
         case "raw_tracepoint":
             event = hook.target.rpartition("/")[2]
@@ -111,3 +117,9 @@ def _syscall(target: str, at_return: bool, denying: bool) -> list[Way]:
 def field_offset(index: int) -> int:
     """Of an argument of a system call in its tracepoint's record."""
     return _FIRST_FIELD + 8 * index
+
+
+def record_offset(index: int) -> int:
+    """Of the field of a tracepoint of system calls that its `format` lists at this place, from 0."""
+    common = len(_COMMON_FIELDS)
+    return _COMMON_FIELDS[index] if index < common else field_offset(index - common)
