@@ -208,5 +208,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 
 def run() -> int:
     """Over standard input and output, unbuffered: what is read ahead would be missed by select."""
+    # A shell has its background jobs ignore what ends a tool, and the tool would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(0, "rb", buffering=0, closefd=False) as input, open(1, "wb", closefd=False) as output:
         return Runner(input, output).run()

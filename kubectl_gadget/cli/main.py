@@ -31,6 +31,7 @@ def run(words: Sequence[str]) -> int:
         return code
     except GadgetError as error:
         say_error(str(error), error.remedy)
+        _settle_stdout()
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -102,6 +103,14 @@ def _kept(details: str) -> str:
     except OSError:
         return f"again with {DEBUG}=1 in the environment, and report what it prints"
     return f"report it with {file.name}, which says where it happened"
+
+
+def _settle_stdout() -> None:
+    """What cannot be written any more is dropped: at exit Python would try again, and end with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
 
 
 def _discard_stdout() -> None:

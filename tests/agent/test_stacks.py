@@ -45,6 +45,8 @@ def test_containers_are_profiled_by_their_own_files(tmp_path: Path) -> None:
             rows += profile("-n", "default", "--timeout", "3s", "--flame-graph", str(graph))
     by_pod: dict[str, Counter[tuple[str, ...]]] = {"named": Counter(), "nameless": Counter()}
     for row in rows:
+        if row["pod"] not in by_pod:
+            continue  # of who else runs here
         assert row["container"] == "burner"
         stack = tuple(frame.split(" ")[0] for frame in row["user_stack"][:4])
         by_pod[row["pod"]][stack] += row["samples"]

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 
 import pytest
 
@@ -20,8 +21,16 @@ def send_and_receive(sock: socket.socket, bytes_sent: int, bytes_received: int) 
         bytes_received -= len(sock.recv(bytes_received))
 
 
-def talk(host: str) -> tuple[int, int, int]:
-    """A child asks, this process answers. Returns the child's pid, its port and the server's."""
+def sent_again(sock: socket.socket) -> int:
+    """Bytes of data that the kernel has sent more than once: tcpi_bytes_retrans of struct tcp_info."""
+    (found,) = struct.unpack_from("Q", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 208)
+    return int(found)
+
+
+def talk(host: str) -> tuple[int, int, int, int, int]:
+    """A child asks, this process answers. Returns the child's pid, its port and the server's, and how many bytes each
+    sent again, which a busy machine does over loopback, too."""
+    reader, writer = os.pipe()
     with network.listener(host) as server:
         name = server.getsockname()
         pid = os.fork()
@@ -29,20 +38,23 @@ def talk(host: str) -> tuple[int, int, int]:
             with socket.socket(server.family) as client:
                 client.connect((host, name[1]))
                 send_and_receive(client, ASKED, ANSWERED)
+                os.write(writer, struct.pack("Q", sent_again(client)))
             os._exit(0)
         accepted, peer = server.accept()
         with accepted:
             send_and_receive(accepted, 0, ASKED)
             send_and_receive(accepted, ANSWERED, 0)
             assert accepted.recv(1) == b""
+            again = sent_again(accepted)
+        (asked_again,) = struct.unpack("Q", os.read(reader, 8))
         os.waitpid(pid, 0)
-        return pid, peer[1], name[1]
+        return pid, peer[1], name[1], asked_again, again
 
 
 @pytest.mark.parametrize("host", [network.V4, network.V6])
 def test_both_ends_of_a_connection_have_the_exact_bytes_and_their_process(host: str) -> None:
     with Answers("top_tcp") as top:
-        server, (client, client_port, server_port) = in_namespace(lambda: talk(host))
+        server, (client, client_port, server_port, asked_again, answered_again) = in_namespace(lambda: talk(host))
         records = [record for record in top.take() if record["pid"] in (server, client)]
         assert top.lost == 0
     rows = {
@@ -51,8 +63,8 @@ def test_both_ends_of_a_connection_have_the_exact_bytes_and_their_process(host: 
         if record["sent"] or record["received"]
     }
     assert rows == {
-        client: (client_port, server_port, ASKED, ANSWERED),
-        server: (server_port, client_port, ANSWERED, ASKED),
+        client: (client_port, server_port, ASKED + asked_again, ANSWERED + answered_again),
+        server: (server_port, client_port, ANSWERED + answered_again, ASKED + asked_again),
     }
     assert {address(record[end]) for record in records for end in ("local", "remote")} == {host}
     assert {(record["comm"], record["uid"]) for record in records} == {(COMM, os.getuid())}
