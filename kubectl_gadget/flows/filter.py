@@ -17,11 +17,10 @@ from kubectl_gadget.flows.records import direction, record
 
 Test = Callable[[FlowEvent], bool]
 _PartyTest = Callable[[Party], bool]
-_ENDS = ("", "from", "to")
 
 
 class FlowFilter:
-    """`accepts` is asked for every event. `errors` counts those that the CEL expression could not decide."""
+    """`accepts` is asked for every event."""
 
     def __init__(self, tests: Sequence[Test] = ()) -> None:
         self._tests = tuple(tests)

@@ -5,6 +5,7 @@ The trap: names come from containers and from the network; every text is escaped
 
 from collections.abc import Callable, Sequence
 
+from kubectl_gadget.events.kinds import bytes_text, duration_text
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED
@@ -102,15 +103,7 @@ def _identity(party: Party) -> str:
 
 
 def _duration(nanoseconds: int | None) -> str:
-    from kubectl_gadget.events.kinds import duration_text
-
     return "-" if nanoseconds is None else duration_text(nanoseconds)
-
-
-def _bytes(count: int) -> str:
-    from kubectl_gadget.events.kinds import bytes_text
-
-    return bytes_text(count)
 
 
 _CELLS: dict[str, Callable[[FlowEvent], str]] = {
@@ -121,8 +114,8 @@ _CELLS: dict[str, Callable[[FlowEvent], str]] = {
     "workload": _workload,
     "protocol": lambda event: event.flow.protocol,
     "verdict": lambda event: event.verdict,
-    "sent": lambda event: _bytes(event.flow.sent),
-    "received": lambda event: _bytes(event.flow.received),
+    "sent": lambda event: bytes_text(event.flow.sent),
+    "received": lambda event: bytes_text(event.flow.received),
     "retransmits": lambda event: str(event.flow.retransmits),
     "rtt": lambda event: _duration(event.flow.rtt_ns),
     "summary": lambda event: event.summary,

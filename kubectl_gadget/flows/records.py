@@ -80,7 +80,7 @@ def _party(party: Party) -> dict[str, Any]:
 
 def hubble(event: FlowEvent) -> dict[str, Any]:
     """One event as `hubble observe -o jsonpb` prints it. Source is who sent: the server, in a reply."""
-    flow = event.flow
+    flow, own = event.flow, record(event)
     ends = [flow.client, flow.backend or flow.server]
     source, destination = reversed(ends) if event.is_reply else ends
     found: dict[str, Any] = {
@@ -100,7 +100,7 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         "is_reply": event.is_reply,
         "traffic_direction": direction(event),
         "Summary": event.summary,
-        "extensions": {"kubectl-gadget": {key: record(event)[key] for key in _OWN}},
+        "extensions": {"kubectl-gadget": {key: own[key] for key in _OWN}},
     }
     for name, party in (("source_names", source), ("destination_names", destination)):
         if party.names:
