@@ -98,6 +98,19 @@ class BpfMap:
         """Removes an entry; none is fine."""
         self._lib.raw("bpf_map_delete_elem", self.fd, key)
 
+    def get(self, key: bytes) -> bytes | None:
+        """An entry's value, of a map that is not per CPU; None when there is none."""
+        value = ctypes.create_string_buffer(self.value_size)
+        return None if self._lib.raw("bpf_map_lookup_elem", self.fd, key, value) else value.raw
+
+    def keys(self) -> Iterator[bytes]:
+        """All keys. What changes meanwhile may be left out."""
+        key = None
+        following = ctypes.create_string_buffer(self.key_size)
+        while not self._lib.raw("bpf_map_get_next_key", self.fd, key, following):
+            key = following.raw
+            yield key
+
     def per_cpu(self, key: int) -> tuple[int, ...]:
         """The u64 of each possible CPU, of a per-CPU array."""
         values = (ctypes.c_uint64 * int(self._lib.call("libbpf_num_possible_cpus")))()
@@ -123,6 +136,37 @@ class BpfMap:
     def reuse(self, fd: int) -> None:
         """Makes the object use the existing map `fd` instead of one of its own, before it is loaded."""
         self._lib.call("bpf_map__reuse_fd", self._pointer, fd)
+
+
+class OpenMap(BpfMap):
+    """A map of no object of ours, by its file descriptor, which close() closes."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(libbpf.load(), 0)
+        self._fd = fd
+        info, size = (ctypes.c_uint32 * 6)(), ctypes.c_uint32(24)
+        # The head of struct bpf_map_info: type, id, key_size, value_size, max_entries.
+        self._lib.call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+        self._sizes = info[2:5]
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    @property
+    def entries(self) -> int:
+        return self._sizes[2]
+
+    @property
+    def key_size(self) -> int:
+        return self._sizes[0]
+
+    @property
+    def value_size(self) -> int:
+        return self._sizes[1]
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class BpfObject:
@@ -293,6 +337,10 @@ class BpfObject:
         options = libbpf.TestRunOptions(size=ctypes.sizeof(libbpf.TestRunOptions))
         self._lib.call("bpf_prog_test_run_opts", self.program_fd(program), ctypes.byref(options))
         return int(options.retval)
+
+    def link_fds(self) -> list[int]:
+        """File descriptors of the links of all attached programs. They end with the object."""
+        return [int(self._lib.call("bpf_link__fd", link)) for links in self._links.values() for link in links]
 
     def detach(self) -> None:
         """Detaches all programs. They stop running before this returns; their maps stay readable."""

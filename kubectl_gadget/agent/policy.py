@@ -9,7 +9,7 @@ profiles are set, so none is in force by half.
 import base64
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from kubectl_gadget.agent import btf, counters, libbpf, probe, refusal
@@ -18,7 +18,7 @@ from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.object import BpfMap, BpfObject
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.scopes import Scopes
 from kubectl_gadget.errors import AgentError
@@ -43,6 +43,8 @@ class PolicyHook:
         self.name: str = spec["name"]
         self.words: int = spec["words"]
         self.selectors: list[int] = spec["selectors"]
+        self.policies: list[int] = spec.get("policies", [])
+        """of each selector, for policies that stay in force one by one"""
         self.skipped: list[dict[str, str]] = []
         self.way: dict[str, Any] = {}
         self._spec = spec
@@ -54,6 +56,18 @@ class PolicyHook:
         if self._object is None:
             raise AgentError(f"{self.name} is not loaded")
         return self._object
+
+    def map(self, name: str) -> BpfMap:
+        """A map of this hook."""
+        return _map(self.object, name)
+
+    def detach(self) -> None:
+        """Its program runs no more."""
+        self.object.detach()
+
+    def close(self) -> None:
+        """Frees it, after detach()."""
+        self.object.close()
 
     @property
     def hook(self) -> str:
@@ -161,12 +175,24 @@ class PolicyHook:
             middle = start + map.key_size
             map.put(entries[start:middle], entries[middle : start + size])
 
-    def set_profile(self, number: int, policies: Iterable[int]) -> None:
-        """Lets a profile have the selectors of these policies."""
-        wanted = set(policies)
-        bits = sum(1 << place for place, policy in enumerate(self.selectors) if policy in wanted)
-        if bits:
-            _map(self.object, "policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
+    def bits(self, scopes: Iterable[int], without: Collection[int] = ()) -> int:
+        """The selectors for these scopes, but those of the policies in `without`."""
+        wanted = set(scopes)
+        found = sum(1 << place for place, scope in enumerate(self.selectors) if scope in wanted)
+        for place, policy in enumerate(self.policies if without else ()):
+            if policy in without:
+                found &= ~(1 << place)
+        return found
+
+    def set_profile(self, number: int, bits: int) -> None:
+        """Lets a profile have these selectors."""
+        self.map("policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
+
+    def profiles(self) -> dict[int, int]:
+        """The selectors of each profile that has any."""
+        map = self.map("policy_profiles")
+        found = {struct.unpack("<I", key)[0]: map.get(key) for key in list(map.keys())}
+        return {number: int.from_bytes(value, "little") for number, value in found.items() if value is not None}
 
     def _attach(self, object: BpfObject, way: dict[str, Any]) -> None:
         match way["kind"]:
@@ -181,7 +207,7 @@ class PolicyHook:
 
     def counts(self) -> dict[str, int]:
         """Since the start, by COUNTS."""
-        map = _map(self.object, "policy_counts")
+        map = self.map("policy_counts")
         return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS)}
 
 
@@ -205,29 +231,54 @@ class Policies:
         self._elf = elf
         self._node = node
         self._containers_fd = containers_fd
-        self._hooks: list[PolicyHook] = []
+        self.hooks: list[PolicyHook] = []
+        self.failed: dict[str, AgentError] = {}
+        """hooks that this node does not have, with `tolerant`; their policies are not in force at all"""
+        self.without: set[int] = set()
         self._scopes = Scopes(spec["scopes"])
         self._profiles: dict[tuple[int, ...], int] = {}
+        """by the selectors at each hook"""
+        self._by_scopes: dict[tuple[int, ...], int] = {}
+        self._next = 0
         self._warnings: list[str] = []
 
-    def start(self) -> None:
-        """Loads and attaches everything; what is unknown then has its policies. Raises AgentError."""
+    def start(self, tolerant: bool = False) -> None:
+        """Loads and attaches everything; what is unknown then has its policies. Raises AgentError. `tolerant`: a hook
+        that this node does not have takes its policies out, and not all of them."""
         try:
             for spec in self._spec["hooks"]:
                 hook = PolicyHook(spec, self._prepare)
-                loaded = self._hooks[0].object if self._hooks else None
-                if hook.load(self._elf, loaded):
-                    self._hooks.append(hook)
-                else:
-                    self.warnings.append(f"{hook.name} is left out: {hook.skipped[-1]['why']}")
-            if not self._hooks:
+                loaded = self.hooks[0].object if self.hooks else None
+                try:
+                    if hook.load(self._elf, loaded):
+                        self.hooks.append(hook)
+                    else:
+                        self.warnings.append(f"{hook.name} is left out: {hook.skipped[-1]['why']}")
+                except AgentError as error:
+                    if not tolerant:
+                        raise
+                    self.failed[hook.name] = error
+                    self.without.update(policy for policy in hook.policies if policy >= 0)
+            if not self.hooks:
                 raise AgentError("none of the policies' hooks exists on this node")
-            self._open_ring(self._hooks[0].object)
+            self._open_ring()
             self._profile(self._scopes.of_unknown() if self.filter_is_open else ())
         except BaseException:
             self._close_hooks()
             raise
         self._elf = b""
+
+    def adopt(self, hooks: Sequence[PolicyHook], without: Iterable[int]) -> None:
+        """Goes on with hooks that were attached before, by another process."""
+        self.hooks = list(hooks)
+        self.without = set(without)
+        self._open_ring()
+        numbers: dict[int, list[int]] = {0: [0] * len(self.hooks)}
+        for place, hook in enumerate(self.hooks):
+            for number, bits in hook.profiles().items():
+                numbers.setdefault(number, [0] * len(self.hooks))[place] = bits
+        self._profiles = {tuple(bits): number for number, bits in sorted(numbers.items(), reverse=True)}
+        self._next = max(numbers) + 1
 
     def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         """As containers.Follower. What the session's filter does not want has no policies."""
@@ -235,12 +286,12 @@ class Policies:
         value = profile | (_INHERITED if container else 0)
         key = struct.pack("<Q", cgroup)
         try:
-            _map(self._hooks[0].object, "policy_containers").put(key, struct.pack("<I", value))
+            self.hooks[0].map("policy_containers").put(key, struct.pack("<I", value))
         except Failure as failure:
             self._warnings.append(f"policies do not hold in the cgroup {cgroup}: {failure}")
 
     def forget(self, cgroup: int) -> None:
-        _map(self._hooks[0].object, "policy_containers").remove(struct.pack("<Q", cgroup))
+        self.hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
 
     def started(self) -> dict[str, Any]:
         programs = [
@@ -250,13 +301,13 @@ class Policies:
                 "skipped": hook.skipped,
                 "method": hook.way["method"],
             }
-            for hook in self._hooks
+            for hook in self.hooks
         ]
         return {"name": self.name, "programs": programs}
 
     def stats(self) -> dict[str, Any]:
         cpus = self.counters
-        hooks = {f"{hook.name} by {hook.hook}": hook.counts() for hook in self._hooks}
+        hooks = {f"{hook.name} by {hook.hook}": hook.counts() for hook in self.hooks}
         lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
         return {
             "events": cpus.total(counters.EVENTS),
@@ -272,8 +323,8 @@ class Policies:
         return warnings
 
     def detach(self) -> None:
-        for hook in self._hooks:
-            hook.object.detach()
+        for hook in self.hooks:
+            hook.detach()
 
     def close(self) -> None:
         self.ring.close()
@@ -281,11 +332,11 @@ class Policies:
         self._close_hooks()
 
     def _close_hooks(self) -> None:
-        for hook in self._hooks:
-            hook.object.detach()
-        for hook in reversed(self._hooks):
-            hook.object.close()
-        self._hooks.clear()
+        for hook in self.hooks:
+            hook.detach()
+        for hook in reversed(self.hooks):
+            hook.close()
+        self.hooks.clear()
 
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
@@ -296,26 +347,33 @@ class Policies:
         _map(object, "gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
         _map(object, "gadget_containers").reuse(self._containers_fd)
 
-    def _open_ring(self, object: BpfObject) -> None:
-        events, cpus = _map(object, "gadget_events"), _map(object, "gadget_cpus")
+    def _open_ring(self) -> None:
+        events, cpus = self.hooks[0].map("gadget_events"), self.hooks[0].map("gadget_cpus")
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self.ring = open_ring(events.fd, events.entries, self.counters)
         self.ring_fd = events.fd
 
-    def _profile(self, policies: tuple[int, ...]) -> int:
+    def _profile(self, scopes: tuple[int, ...]) -> int:
         """Its number; 0 is that of cgroups that nobody knows yet, which came first."""
-        number = self._profiles.get(policies)
+        known = self._by_scopes.get(scopes)
+        if known is not None:
+            return known
+        bits = tuple(hook.bits(scopes, self.without) for hook in self.hooks)
+        number = self._profiles.get(bits)
         if number is None:
-            number = self._profiles[policies] = len(self._profiles)
-            for hook in self._hooks:
+            number = self._profiles[bits] = self._next
+            self._next += 1
+            for hook, selectors in zip(self.hooks, bits, strict=True):
                 try:
-                    hook.set_profile(number, policies)
+                    if selectors:
+                        hook.set_profile(number, selectors)
                 except Failure as failure:
                     self._warnings.append(f"policies do not hold at {hook.name} in some containers: {failure}")
+        self._by_scopes[scopes] = number
         return number
 
 
-def _map(object: BpfObject, name: str) -> Any:
+def _map(object: BpfObject, name: str) -> BpfMap:
     map = object.map(name)
     if map is None:
         raise AgentError(f"the policies' object has no map {name}", "update the client or the agents")

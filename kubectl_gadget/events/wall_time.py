@@ -44,12 +44,6 @@ class Timestamps(Texts):
         return [spelt[second] for second in seconds.tolist()], fractions.tolist()
 
 
-def rfc3339(wall_ns: int) -> str:
-    """One time in UTC, with nanoseconds."""
-    second, fraction = divmod(wall_ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{fraction:09d}Z"
-
-
 def nanoseconds(text: str) -> int:
     """What rfc3339() has written, as a number again."""
     whole, _, fraction = text.partition(".")

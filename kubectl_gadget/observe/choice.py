@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening, PolicyEvent
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
+from kubectl_gadget.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import Told

@@ -10,7 +10,8 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.exec_id import read_exec_id
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
 from kubectl_gadget.events.members import filter_members
-from kubectl_gadget.observe.happening import Credentials, FileEvent, ProcessEvent
+from kubectl_gadget.observe.happening import FileEvent, ProcessEvent
+from kubectl_gadget.policy_events.event import Credentials
 
 _CREDENTIALS = (
     *("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid", "securebits"),

@@ -10,8 +10,7 @@ is not printable is escaped and stands in quotes.
 from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.linux_process import capability_name
-from kubectl_gadget.events.wall_time import rfc3339
-from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, PolicyEvent, ProcessEvent, StackFrame
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.options import SHOWN, LineOptions
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import ending
@@ -20,6 +19,8 @@ from kubectl_gadget.observe.story import Told
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED, paint, pod_color
 from kubectl_gadget.output.widths import text_width
+from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame
 
 _WORD_WIDTH = 7
 _ADMIN_COLUMN = 120

@@ -15,21 +15,17 @@ from kubectl_gadget.events.linux import open_flag_names
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS, capability_name, signal_name
 from kubectl_gadget.events.linux_state import device_number_text
 from kubectl_gadget.events.vectors import exact
-from kubectl_gadget.events.wall_time import rfc3339
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import (
-    Argument,
     ConnectionEvent,
-    Credentials,
     FileEvent,
-    PolicyEvent,
     ProcessEvent,
-    StackFrame,
 )
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import Told
+from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
+from kubectl_gadget.policy_events.event import Credentials
 
-Object = dict[str, Any]
 _DOCKER_CHARACTERS = 31
 _MOST_ANCESTORS = 32
 _PRIVILEGES = (
@@ -54,7 +50,7 @@ def message(told: Told, ancestors: bool = False) -> str:
     elif isinstance(happening, ConnectionEvent):
         body |= _connection(happening)
     else:
-        body |= _policy(happening)
+        body |= policy_body(happening)
     envelope = {event_type(happening): body, "node_name": told.node, "time": rfc3339(told.time)}
     text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
     # What is not printable is escaped, so that a terminal is safe from it.
@@ -75,7 +71,7 @@ def _process(told: Told) -> Object:
     found["ns"] = _namespaces(event)
     found["process_credentials"] = _credentials(credentials, event)
     found["binary_properties"] = _properties(event, process)
-    return _known(found)
+    return known(found)
 
 
 def _parent(told: Told) -> Object | None:
@@ -87,7 +83,7 @@ def _parent(told: Told) -> Object | None:
 def _program(process: Process, tid: int = 0) -> Object:
     """What does not change while the program runs."""
     event, container = process.event, process.container
-    return _known(
+    return known(
         {
             "exec_id": process.id.text(process.node),
             "pid": process.id.pid,
@@ -107,24 +103,9 @@ def _program(process: Process, tid: int = 0) -> Object:
 
 
 def _pod(container: Container, event: ProcessEvent | None) -> Object | None:
-    if not container.pod:
-        return None
-    id = container.container_id
-    return _known(
-        {
-            "namespace": container.namespace,
-            "name": container.pod,
-            "uid": container.pod_uid,
-            "container": _known(
-                {
-                    "id": f"{container.runtime}://{id}" if container.runtime else id,
-                    "name": container.container,
-                    "image": _known({"name": container.image}),
-                    "pid": event.container_pid if event else None,
-                }
-            ),
-        }
-    )
+    names = {name: getattr(container, name) for name in ("namespace", "pod", "pod_uid", "container")}
+    pid = event.container_pid if event else None
+    return pod_body(names, container.image, container.runtime, container.container_id, pid)
 
 
 def _capabilities(credentials: Credentials) -> Object:
@@ -193,10 +174,10 @@ def _file(event: FileEvent) -> Object:
         "inode": event.inode,
         "device": device_number_text(event.device),
     }
-    found: Object = {"operation": event.operation.replace(" ", "_"), "file": _known(file)}
+    found: Object = {"operation": event.operation.replace(" ", "_"), "file": known(file)}
     if event.operation in ("open", "is open"):
         found["flags"] = open_flag_names(event.flags)
-    return _known({**found, "bytes": event.bytes, "protection": event.protection})
+    return known({**found, "bytes": event.bytes, "protection": event.protection})
 
 
 def _connection(event: ConnectionEvent) -> Object:
@@ -206,53 +187,8 @@ def _connection(event: ConnectionEvent) -> Object:
     found |= {"flow_id": event.flow_id, "error": event.error, "duration_ns": event.duration}
     if event.operation == "dns":
         answer = {"names": [event.name], "qtypes": [event.type], "rcode": event.rcode, "ips": list(event.answers)}
-        found["dns"] = _known(answer)
-    return _known(found | {"sent_bytes": event.sent, "received_bytes": event.received})
-
-
-def _policy(event: PolicyEvent) -> Object:
-    prefix = "LSM" if event.hook == "lsm" else "KPROBE"
-    body: Object = {**_place(event), "args": [_argument(item) for item in event.args]}
-    body["data"] = [_argument(item) for item in event.data]
-    if event.returned is not None:
-        body["return"] = _argument(event.returned)
-    body["action"] = f"KPROBE_ACTION_{event.action.upper()}"
-    if event.return_action and prefix == "KPROBE":
-        body["return_action"] = f"KPROBE_ACTION_{event.return_action.upper()}"
-    body["kernel_stack_trace"] = list(map(_frame, event.kernel_stack))
-    body["user_stack_trace"] = list(map(_frame, event.user_stack))
-    body |= {"policy_name": event.policy, "message": event.message, "tags": list(event.tags)}
-    body |= {"ima_hash": event.ima_hash, "file_id": event.file_id}
-    if event.blocked:
-        body |= {"blocked": True, "verdict": event.verdict}
-    return _known(body)
-
-
-def _place(event: PolicyEvent) -> Object:
-    match event.hook:
-        case "tracepoint":
-            return {"subsys": event.subsystem, "event": event.function}
-        case "uprobe":
-            offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
-            return {"path": event.path, "symbol": event.function, **offsets}
-        case "usdt":
-            return {"path": event.path, "provider": event.subsystem, "name": event.function}
-    return {"function_name": event.function}
-
-
-def _argument(argument: Argument) -> Object:
-    name = argument.kind if argument.kind in ("syscall_id",) else f"{argument.kind}_arg"
-    return {name: argument.value, **({"label": argument.label} if argument.label else {})}
-
-
-def _frame(frame: StackFrame) -> Object:
-    found: Object = {"address": str(frame.address) if frame.address else None, "symbol": frame.symbol}
-    return _known({**found, "offset": str(frame.offset) if frame.symbol else None, "module": frame.module})
-
-
-def _known(members: Object) -> Object:
-    """Without what says nothing."""
-    return {name: value for name, value in members.items() if value or (value == 0 and value is not False)}
+        found["dns"] = known(answer)
+    return known(found | {"sent_bytes": event.sent, "received_bytes": event.received})
 
 
 def _exact(value: Any) -> Any:

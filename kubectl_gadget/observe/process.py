@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import basename
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.identity import Container
 from kubectl_gadget.observe.happening import ProcessEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
 
 _NO_NAME = ("/dev/fd/", "/proc/")
 """A program that was executed through a descriptor was named by it, which says nothing."""

@@ -13,7 +13,8 @@ from kubectl_gadget.events.batch import Batch, Origins, decode
 from kubectl_gadget.events.identity import UNKNOWN, Owners
 from kubectl_gadget.events.schema import Column, Field, Gadget, Record, Show
 from kubectl_gadget.observe.choice import event_type
-from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, PolicyEvent, ProcessEvent
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
+from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.views.row_writer import RowWriter, Value
 
 if TYPE_CHECKING:

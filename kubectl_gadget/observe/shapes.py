@@ -6,8 +6,8 @@ The trap: which arguments there are is up to the policy, so each shape looks for
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubectl_gadget.observe.happening import Argument, PolicyEvent
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.policy_events.event import Argument, PolicyEvent
 
 Shape = tuple[str, str, Sequence[str]]
 """Emoji, word, parts."""

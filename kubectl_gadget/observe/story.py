@@ -15,10 +15,11 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.connections import connection_events, dns_events
 from kubectl_gadget.observe.decode import file_events, process_events
-from kubectl_gadget.observe.happening import Credentials, Decoder, FileEvent, Happening, PolicyEvent, ProcessEvent
+from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.observe.table import ProcessTable
+from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
 
 PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
 """Gadgets whose records are known here; without the first there is no story."""

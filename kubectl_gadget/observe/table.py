@@ -7,10 +7,10 @@ a child of it is known, which holds on to its ancestors by itself.
 
 from collections import OrderedDict
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.identity import Container
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process, flags_of, program_of
+from kubectl_gadget.policy_events.exec_id import ExecId
 
 MOST_PROCESSES = 65_536
 KEEP_NS = 30_000_000_000

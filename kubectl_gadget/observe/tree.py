@@ -13,13 +13,14 @@ kept; how many are left out is said.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.linux_process import signal_name
-from kubectl_gadget.observe.happening import PolicyEvent, ProcessEvent
+from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import Told
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
 
 MOST_ACTIONS = 1000
 """Of one process."""

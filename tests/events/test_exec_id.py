@@ -3,7 +3,8 @@
 import base64
 import struct
 
-from kubectl_gadget.events.exec_id import ExecId, read_exec_id
+from kubectl_gadget.events.exec_id import read_exec_id
+from kubectl_gadget.policy_events.exec_id import ExecId
 
 
 def test_its_text_is_what_consumers_of_security_events_know() -> None:

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
-from kubectl_gadget.observe.happening import Credentials, Happening, ProcessEvent
+from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import Told
 from kubectl_gadget.observe.table import ProcessTable
+from kubectl_gadget.policy_events.event import Credentials
+from kubectl_gadget.policy_events.exec_id import ExecId
 
 ROOT = Credentials(0, 0, 0, 0, 0, 0, 0, 0, 0, 0x1FFFFFFFFFF, 0x1FFFFFFFFFF, 0)
 XWING = Container("container", "default", "xwing", "spaceship", "busybox", "c" * 64, "u1", "containerd")

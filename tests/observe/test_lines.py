@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.identity import HOST
-from kubectl_gadget.observe.happening import Argument, FileEvent, PolicyEvent, StackFrame
+from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
 from kubectl_gadget.observe.options import SHOWN, LineOptions
+from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
 FILE = Argument("file", {"path": "/etc/passwd"})

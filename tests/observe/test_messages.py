@@ -5,10 +5,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
-from kubectl_gadget.observe.happening import Argument, FileEvent, Happening, PolicyEvent, StackFrame
+from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import message
+from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import ROOT, SHELL, Life, event, executed, vi
 
 ENVELOPE = {"node_name", "time", "aggregation_info", "cluster_name", "node_labels"}

@@ -1,9 +1,10 @@
 """The tree of processes, drawn at the end."""
 
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.observe import tree
-from kubectl_gadget.observe.happening import FileEvent, PolicyEvent
+from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.tree import Tree
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
 

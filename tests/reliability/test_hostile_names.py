@@ -17,7 +17,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.exec_id import ExecId
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import graph
@@ -26,7 +25,7 @@ from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.sink import FORMATS as FLOW_FORMATS
 from kubectl_gadget.flows.sink import _writer
 from kubectl_gadget.flows.table import FlowTable
-from kubectl_gadget.observe.happening import Argument, FileEvent, PolicyEvent, StackFrame
+from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.options import SHOWN, LineOptions
@@ -34,6 +33,8 @@ from kubectl_gadget.observe.tree import Tree
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.session.progress import Progress
 from tests.events.records import OPEN, record, ring
 from tests.flows.rows import XWING, accepted, dns, drop, http, tcp

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.slots import WITH_ADDRESSES, WITH_TEXT, Flag, Slot, Type, task_slot
+from kubectl_gadget.policies.engine.slots import WITH_TEXT, Flag, Slot, task_slot
 from kubectl_gadget.policies.engine.tables import (
     BIASED,
     FILE_TYPE,
@@ -20,6 +20,7 @@ from kubectl_gadget.policies.engine.tables import (
     network_bits,
 )
 from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, Value
+from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
 
 _CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}
 _SOCKET_PARTS = {"source_port": 0, "destination_port": 1, "protocol": 2, "family": 3, "state": 4}

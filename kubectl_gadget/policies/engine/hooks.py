@@ -17,10 +17,11 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.filters import Asked, ask
 from kubectl_gadget.policies.engine.scopes import check as scope_of
 from kubectl_gadget.policies.engine.scopes import scope_spec
-from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, Type, argument_slot
+from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, argument_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Tables
 from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
+from kubectl_gadget.policy_events.record import Form, Type
 
 EPERM = 1
 _SIGKILL = 9
@@ -150,6 +151,11 @@ class CompiledHook:
         for hook_id, (arguments, result) in read.items():
             self.arguments[hook_id] = [None if slot is None else self.slots.index(slot) for slot in arguments]
             self.results[hook_id] = None if result is None else self.slots.index(result)
+
+    @cached_property
+    def forms(self) -> list[Form]:
+        """How its slots' values lie in records."""
+        return [slot.form for slot in self.slots]
 
     @property
     def _source(self) -> Source:

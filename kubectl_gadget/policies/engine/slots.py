@@ -10,38 +10,9 @@ from enum import IntEnum, IntFlag
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.model import Argument, Place
+from kubectl_gadget.policy_events.record import Form, Type
 
 MOST_SLOTS, MOST_STEPS = 24, 6
-
-
-class Type(IntEnum):
-    """enum policy_type."""
-
-    NUMBER = 1
-    STRING = 2
-    BUFFER = 3
-    FILE = 4
-    PATH = 5
-    FD = 6
-    DENTRY = 7
-    BINPRM = 8
-    SOCK = 9
-    SOCKET = 10
-    SOCKADDR = 11
-    CRED = 12
-    KIOCB = 13
-    USER_NAMESPACE = 14
-    MODULE = 15
-    BPF_MAP = 16
-    BPF_PROGRAM = 17
-    NET_DEVICE = 18
-    SKB = 19
-    CAPABILITY_SET = 20
-    PID = 21
-    BINARY = 22
-    PARENT_BINARY = 23
-    NAMESPACES = 24
-    CAPABILITIES = 25
 
 
 class Source(IntEnum):
@@ -65,31 +36,6 @@ class Flag(IntFlag):
 
 NO_FLAG = Flag(0)
 
-NUMBERS = {
-    Type.NUMBER: 1,
-    Type.CAPABILITY_SET: 1,
-    Type.PID: 2,
-    Type.BPF_PROGRAM: 2,
-    Type.PATH: 3,
-    Type.DENTRY: 3,
-    Type.FILE: 4,
-    Type.BINPRM: 4,
-    Type.KIOCB: 4,
-    Type.BINARY: 4,
-    Type.PARENT_BINARY: 4,
-    Type.USER_NAMESPACE: 4,
-    Type.BPF_MAP: 4,
-    Type.FD: 5,
-    Type.SOCK: 8,
-    Type.SOCKET: 8,
-    Type.SOCKADDR: 8,
-    Type.SKB: 8,
-    Type.NAMESPACES: 11,
-    Type.CRED: 12,
-    Type.CAPABILITIES: 12,
-}
-"""How many numbers a value begins with."""
-WITH_ADDRESSES = (Type.SOCK, Type.SOCKET, Type.SOCKADDR, Type.SKB)
 WITH_TEXT = (
     *(Type.STRING, Type.BUFFER, Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB, Type.MODULE),
     *(Type.BPF_MAP, Type.BPF_PROGRAM, Type.NET_DEVICE, Type.BINARY, Type.PARENT_BINARY, Type.SOCKADDR),
@@ -127,6 +73,11 @@ class Slot:
     steps: tuple[int, ...] = ()
     resolve: tuple[str | int, ...] = ()
     """members to follow, which the agent turns into steps by the kernel's BTF"""
+
+    @property
+    def form(self) -> Form:
+        """Of its value in a record."""
+        return Form(self.type, self.size, bool(self.flags & Flag.SIGNED))
 
     def encode(self, first_test: int, tests: int, unsent: bool) -> bytes:
         """`struct policy_slot`."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from kubectl_gadget.policies.engine.decode import Value
 from kubectl_gadget.policies.engine.hooks import CompiledHook
+from kubectl_gadget.policy_events.record import Value
 
 _TEST = struct.Struct("<BBHIII")
 _SLOT_BYTES = 40

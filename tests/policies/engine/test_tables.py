@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.decode import Value
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
 from kubectl_gadget.policies.model import Options as PolicyOptions
+from kubectl_gadget.policy_events.record import Value
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader
 

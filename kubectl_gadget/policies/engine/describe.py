@@ -1,0 +1,50 @@
+"""What is told of a selector's events, whatever happens: its Description."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kubectl_gadget.policies.engine.hooks import CompiledHook, Place
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policy_events.description import Description
+from kubectl_gadget.policy_events.event import Hook
+
+_HOOKS: dict[str, Hook] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
+
+
+def describe(place: Place) -> Description:
+    """Of a selector."""
+    hook = place.hook
+    subsystem, _, name = hook.target.rpartition("/")
+    action = next((action.kind for action in place.selector.actions), "Post") if place.enforced else "Post"
+    returned = hook.return_argument
+    return Description(
+        hook=_HOOKS.get(hook.kind, hook.kind),  # type: ignore[arg-type]
+        function=name if "tracepoint" in hook.kind else hook.target,
+        subsystem=subsystem,
+        policy=place.policy.name,
+        action=action,
+        return_action=next((action.kind for action in place.selector.return_actions), ""),
+        message=hook.message,
+        tags=hook.tags,
+        arguments=tuple((argument.type, argument.label) for argument in hook.arguments),
+        returned=None if returned is None else (returned.type, returned.label),
+    )
+
+
+def told_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
+    """All that who reads the hook's records has to know, as policy_events.told takes it. `policies` are all that there
+    are, in their order."""
+    numbers = {id(policy): number for number, policy in enumerate(policies)}
+    return {
+        "forms": [list(form) for form in hook.forms],
+        "selectors": [None if place is None else _selector(hook, place, numbers) for place in hook.bits],
+    }
+
+
+def _selector(hook: CompiledHook, place: Place, numbers: dict[int, int]) -> dict[str, Any]:
+    return {
+        "told": describe(place).spec(),
+        "policy": numbers[id(place.policy)],
+        "slots": hook.arguments[id(place.hook)],
+        "returned": hook.results[id(place.hook)],
+    }

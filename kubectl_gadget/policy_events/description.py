@@ -1,0 +1,86 @@
+"""What of a policy's events is known before they happen, so that who reads a record needs no policy.
+
+The client makes one of each selector, and agents get those of installed policies as JSON.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from kubectl_gadget.policy_events.arguments import argument
+from kubectl_gadget.policy_events.event import Hook, PolicyEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.policy_events.record import Value
+
+
+@dataclass(frozen=True)
+class Description:
+    """Of the events of one selector."""
+
+    hook: Hook
+    function: str
+    subsystem: str
+    policy: str
+    action: str
+    return_action: str = ""
+    message: str = ""
+    tags: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, str], ...] = ()
+    """type and label of each"""
+    returned: tuple[str, str] | None = None
+
+    def spec(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def read_description(value: dict[str, Any]) -> Description:
+    """From JSON. Raises KeyError or TypeError."""
+    returned = value["returned"]
+    lists = {
+        "tags": tuple(value["tags"]),
+        "arguments": tuple((str(type), str(label)) for type, label in value["arguments"]),
+        "returned": (str(returned[0]), str(returned[1])) if returned else None,
+    }
+    return Description(**(value | lists))
+
+
+class Matched(Protocol):
+    """What was read when a selector matched."""
+
+    @property
+    def values(self) -> Sequence[Value | None]:
+        """of the hook's arguments, in their order"""
+
+    @property
+    def returned(self) -> Value | None: ...
+
+    @property
+    def verdict(self) -> int: ...
+
+    @property
+    def exec(self) -> ExecId: ...
+
+
+def make_event(description: Description, matched: Matched, tid: int, verdict: str) -> PolicyEvent:
+    """The event. `verdict` says for people what was done."""
+    pairs = zip(description.arguments, matched.values, strict=True)
+    returned = None
+    if description.returned is not None and matched.returned is not None:
+        returned = argument(*description.returned, matched.returned)
+    return PolicyEvent(
+        hook=description.hook,
+        process=matched.exec,
+        tid=tid,
+        function=description.function,
+        subsystem=description.subsystem,
+        args=tuple(argument(type, label, value) for (type, label), value in pairs if value is not None),
+        returned=returned,
+        policy=description.policy,
+        message=description.message,
+        tags=description.tags,
+        action=description.action,
+        return_action=description.return_action,
+        blocked=matched.verdict != 0,
+        verdict=verdict,
+    )

@@ -1,0 +1,92 @@
+"""An event of a policy: a hook was hit, and one of the policy's selectors matched."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kubectl_gadget.policy_events.exec_id import ExecId
+
+Hook = Literal["kprobe", "tracepoint", "uprobe", "usdt", "lsm"]
+"""As JSON has it after `process_`; whatever the way in is, fentry for a function is a kprobe to readers."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Users, groups and capabilities (bits) of a thread at one time."""
+
+    uid: int
+    gid: int
+    euid: int
+    egid: int
+    suid: int
+    sgid: int
+    fsuid: int
+    fsgid: int
+    securebits: int
+    permitted: int
+    effective: int
+    inheritable: int
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a hook. `kind` is the name in JSON without `_arg`: int, string, file, sock, …; `value` what
+    stands there in JSON: for a file {"path": …, "permission": …}, for a sock {"family": …, "saddr": …, …}."""
+
+    kind: str
+    value: Any
+    label: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value for people: the path of a file, the number of an int."""
+        value = self.value
+        if isinstance(value, dict):
+            return str(value.get("path") or value.get("addr") or " ".join(str(part) for part in value.values()))
+        return str(value)
+
+
+@dataclass(frozen=True)
+class StackFrame:
+    """One frame of a stack; what is not known is empty or 0."""
+
+    address: int = 0
+    symbol: str = ""
+    offset: int = 0
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class PolicyEvent:
+    """A hook of a policy was hit and one of its selectors matched."""
+
+    hook: Hook
+    process: ExecId
+    tid: int = 0
+    function: str = ""
+    """of kprobe and lsm; the symbol of uprobe, the name of usdt, the event of a tracepoint"""
+    subsystem: str = ""
+    """of a tracepoint; the provider of usdt"""
+    path: str = ""
+    """the file of uprobe and usdt"""
+    offset: int = 0
+    reference_counter: int = 0
+    args: tuple[Argument, ...] = ()
+    data: tuple[Argument, ...] = ()
+    returned: Argument | None = None
+    policy: str = ""
+    message: str = ""
+    tags: tuple[str, ...] = ()
+    action: str = "Post"
+    """as in the policy: Post, Sigkill, Override, …"""
+    return_action: str = ""
+    blocked: bool = False
+    """what was attempted did not happen"""
+    verdict: str = ""
+    """what blocked it, for people: EPERM, SIGKILL"""
+    kernel_stack: tuple[StackFrame, ...] = ()
+    user_stack: tuple[StackFrame, ...] = ()
+    credentials: Credentials | None = None
+    """at this time; None: as the process had them when it began"""
+    ima_hash: str = ""
+    file_id: str = ""
+    """of a followed file: the same from open to the last close"""

@@ -1,0 +1,154 @@
+"""Records of the engine, `struct policy_event` of bpf/include/policy/event.h: head, set of selectors, values.
+
+The trap: types are numbers that the C shares, and how many numbers a value begins with is the type's. What the numbers
+mean: bpf/include/policy/values.h, at the type's reader.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from kubectl_gadget.policy_events.exec_id import ExecId
+
+HEAD = 128
+"""Bytes of struct policy_event, of which RECORD are struct gadget_record."""
+RECORD = 80
+_EVENT = struct.Struct("<IiIHHQIIQII")
+_VALUE = struct.Struct("<BBH")
+_NO_ADDRESS = b"\xff" * 16
+_UNREADABLE, _CUT = 1, 2
+
+
+class Type(IntEnum):
+    """enum policy_type."""
+
+    NUMBER = 1
+    STRING = 2
+    BUFFER = 3
+    FILE = 4
+    PATH = 5
+    FD = 6
+    DENTRY = 7
+    BINPRM = 8
+    SOCK = 9
+    SOCKET = 10
+    SOCKADDR = 11
+    CRED = 12
+    KIOCB = 13
+    USER_NAMESPACE = 14
+    MODULE = 15
+    BPF_MAP = 16
+    BPF_PROGRAM = 17
+    NET_DEVICE = 18
+    SKB = 19
+    CAPABILITY_SET = 20
+    PID = 21
+    BINARY = 22
+    PARENT_BINARY = 23
+    NAMESPACES = 24
+    CAPABILITIES = 25
+
+
+NUMBERS = {
+    Type.NUMBER: 1,
+    Type.CAPABILITY_SET: 1,
+    Type.PID: 2,
+    Type.BPF_PROGRAM: 2,
+    Type.PATH: 3,
+    Type.DENTRY: 3,
+    Type.FILE: 4,
+    Type.BINPRM: 4,
+    Type.KIOCB: 4,
+    Type.BINARY: 4,
+    Type.PARENT_BINARY: 4,
+    Type.USER_NAMESPACE: 4,
+    Type.BPF_MAP: 4,
+    Type.FD: 5,
+    Type.SOCK: 8,
+    Type.SOCKET: 8,
+    Type.SOCKADDR: 8,
+    Type.SKB: 8,
+    Type.NAMESPACES: 11,
+    Type.CRED: 12,
+    Type.CAPABILITIES: 12,
+}
+"""How many numbers a value begins with."""
+WITH_ADDRESSES = (Type.SOCK, Type.SOCKET, Type.SOCKADDR, Type.SKB)
+
+
+class Form(NamedTuple):
+    """How a slot's value lies in a record."""
+
+    type: Type
+    size: int
+    """of a number, in bytes"""
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a slot was read to."""
+
+    form: Form
+    numbers: tuple[int, ...] = ()
+    addresses: tuple[IPv4Address | IPv6Address | None, ...] = ()
+    text: bytes = b""
+    unreadable: bool = False
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """One record, read."""
+
+    hook: int
+    verdict: int
+    """what the kernel returned instead of going on; 0: nothing"""
+    signal: int
+    """sent to the process; 0: none"""
+    selectors: tuple[int, ...]
+    """numbers of the bits"""
+    values: dict[int, Value]
+    """by slot"""
+    exec: ExecId
+    parent: ExecId
+
+
+def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]]) -> Found:
+    """`forms` gives those of the slots of a hook."""
+    hook, verdict, signal, words, count, *who = _EVENT.unpack_from(record, RECORD)
+    left = int.from_bytes(record[HEAD : HEAD + 8 * words], "little")
+    bits = []
+    while left:
+        bits.append((left & -left).bit_length() - 1)
+        left &= left - 1
+    values = {}
+    offset = HEAD + 8 * words
+    known = forms(hook) if count else ()
+    for _ in range(count):
+        number, lacks, length = _VALUE.unpack_from(record, offset)
+        offset += _VALUE.size
+        values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)
+        offset += length
+    return Found(hook, verdict, signal, tuple(bits), values, ExecId(who[0], who[1]), ExecId(who[3], who[4]))
+
+
+def _value(form: Form, data: bytes, lacks: int) -> Value:
+    count = NUMBERS.get(form.type, 0)
+    numbers = struct.unpack_from(f"<{count}{'q' if form.signed else 'Q'}", data)
+    place = 8 * count
+    addresses: tuple[IPv4Address | IPv6Address | None, ...] = ()
+    if form.type in WITH_ADDRESSES:
+        addresses = (_address(data[place : place + 16]), _address(data[place + 16 : place + 32]))
+        place += 32
+    return Value(form, numbers, addresses, data[place:], bool(lacks & _UNREADABLE), bool(lacks & _CUT))
+
+
+def _address(data: bytes) -> IPv4Address | IPv6Address | None:
+    if data == _NO_ADDRESS:
+        return None
+    address = IPv6Address(data)
+    return address.ipv4_mapped or address

@@ -1,0 +1,73 @@
+"""Events of a hook from its records, for who has no policies: what the client wrote of the hook, and how to read by it.
+
+The trap: one record is several events, one of each policy whose selector it has.
+"""
+
+import errno
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.policy_events.description import Description, make_event, read_description
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.policy_events.record import Form, Found, Type, Value
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """As description.Matched."""
+
+    values: Sequence[Value | None]
+    returned: Value | None
+    verdict: int
+    exec: ExecId
+
+
+@dataclass(frozen=True)
+class Selector:
+    """What is told of a selector's events, and which slots it takes that from."""
+
+    description: Description
+    policy: int
+    """its number among the installed ones"""
+    slots: tuple[int | None, ...]
+    returned: int | None
+
+
+class ToldHook:
+    """Of one hook. Raises KeyError, TypeError or ValueError when `value` is not what the client's told_spec() gives."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.forms = [Form(Type(type), int(size), bool(signed)) for type, size, signed in value["forms"]]
+        self.selectors = [None if one is None else _selector(one) for one in value["selectors"]]
+        self._slots = {form.type: number for number, form in enumerate(self.forms)}
+
+    def of_process(self, found: Found, type: Type) -> Value | None:
+        """What a record has of the process itself: Type.BINARY, …"""
+        return found.values.get(self._slots.get(type, -1))
+
+    def events(self, found: Found, tid: int) -> Iterator[tuple[Selector, PolicyEvent]]:
+        """One for each policy."""
+        for bit in found.selectors:
+            selector = self.selectors[bit]
+            if selector is None:
+                continue
+            values = [None if slot is None else found.values.get(slot) for slot in selector.slots]
+            returned = None if selector.returned is None else found.values.get(selector.returned)
+            matched = _Matched(values, returned, found.verdict, found.exec)
+            yield selector, make_event(selector.description, matched, tid, _verdict(found))
+
+
+def _selector(value: dict[str, Any]) -> Selector:
+    return Selector(read_description(value["told"]), value["policy"], tuple(value["slots"]), value["returned"])
+
+
+def _verdict(found: Found) -> str:
+    """By this machine's own names: a record is read where it was made."""
+    parts = [errno.errorcode.get(-found.verdict, str(-found.verdict))] if found.verdict else []
+    if found.signal:
+        known = found.signal in signal.Signals.__members__.values()
+        parts.append(signal.Signals(found.signal).name if known else str(found.signal))
+    return " ".join(parts)
