@@ -7,15 +7,13 @@
  * kernel. Only at the exit it is looked at what the descriptor is. Not seen: files that are mapped, io_uring, what the
  * kernel reads itself, and calls of 32-bit programs.
  */
-#include <gadget/compat.h>
 #include <gadget/histogram.h>
 #include <gadget/operation.h>
 #include <gadget/path_at.h>
-#include <gadget/syscall.h>
+#include <gadget/timed_call.h>
 #include <kernel/file_calls.h>
 #include <kernel/inode.h>
 
-#define CALLS 65536
 #define HISTOGRAMS 8192
 #define FILE_TYPE 0170000
 #define REGULAR 0100000
@@ -55,19 +53,6 @@ struct profile_fs {
 GADGET_RECORD(profile_fs);
 
 GADGET_TOTALS(fs_key, fs_value, HISTOGRAMS);
-
-struct begun {
-	__u64 time;
-	__u64 number;
-};
-
-/* By thread. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, CALLS);
-	__type(key, __u32);
-	__type(value, struct begun);
-} calls SEC(".maps");
 
 static __always_inline __u32 operation_of(__s32 number)
 {
@@ -112,23 +97,14 @@ static __always_inline void set_operation(struct fs_key *key, __u32 operation)
 SEC("raw_tp/sys_enter")
 int enters(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct begun begun = {.number = ctx->args[1]};
-	__u32 thread = bpf_get_current_pid_tgid();
+	__u32 operation = operation_of(ctx->args[1]);
 	struct fs_key key = {};
-	struct task_struct *task;
-	__u32 operation;
 
-	operation = operation_of(begun.number);
 	if (!operation)
 		return 0;
 	set_operation(&key, operation);
-	if (!gadget_wanted_operation(key.operation) || !gadget_counts())
-		return 0;
-	task = gadget_task();
-	if (gadget_is_compat_call(task, gadget_registers(task)))
-		return 0;
-	begun.time = bpf_ktime_get_ns();
-	bpf_map_update_elem(&calls, &thread, &begun, BPF_ANY);
+	if (gadget_wanted_operation(key.operation) && gadget_counts())
+		gadget_begin_call(ctx->args[1]);
 	return 0;
 }
 
@@ -136,21 +112,17 @@ SEC("raw_tp/sys_exit")
 int exits(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
-	__u32 thread = bpf_get_current_pid_tgid();
-	struct begun *begun = bpf_map_lookup_elem(&calls, &thread);
 	__s64 descriptor = ctx->args[1];
 	struct super_block___type *on;
 	struct file___inode *opened;
 	struct fs_value *value;
 	struct fs_key key = {};
-	__u32 operation, kind;
+	__u32 number, operation, kind;
 	__u64 duration;
 
-	if (!begun || !begun->time)
+	if (!gadget_end_call(&number, &duration))
 		return 0;
-	duration = bpf_ktime_get_ns() - begun->time;
-	begun->time = 0;
-	operation = operation_of(begun->number);
+	operation = operation_of(number);
 	/* An open that fails has no file, and so no file system. */
 	if (operation != OPEN)
 		descriptor = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);

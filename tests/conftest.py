@@ -9,10 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from kubectl_gadget.demo.pods import DemoPods
 
 # How long an example takes says something about the machine, not about us.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -85,3 +89,13 @@ def catalogue_built() -> Path:
     """The folder kubectl_gadget/built with every gadget compiled from the sources as they are now."""
     subprocess.run([sys.executable, "-m", "kubectl_gadget.catalogue.build"], cwd=PROJECT, check=True)
     return PROJECT / "kubectl_gadget" / "built"
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[DemoPods]:
+    """Pods of real containers, for one test; without a cluster."""
+    if reason := why_no_containers():
+        pytest.skip(reason)
+    # Its cgroup is named like the folder, and there may be other runs of these tests on this machine.
+    with DemoPods(tmp_path / f"pods-{uuid.uuid4().hex[:8]}") as pods:
+        yield pods

@@ -1,14 +1,12 @@
 """`kubectl gadget enforce --from-cluster` against a double of a cluster: what changes there changes what is refused."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
-from tests.conftest import why_no_containers
 from tests.fake_cluster import FakeCluster
 from tests.network_policies.test_enforce_here import CALL, POLICY
 from tests.session.test_cluster_runs import Runner
@@ -27,14 +25,6 @@ async def cluster() -> AsyncIterator[FakeCluster]:
 @pytest.fixture
 def runner(cluster: FakeCluster, tmp_path: Path) -> Runner:
     return Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
-
-
-@pytest.fixture
-def pods(tmp_path: Path) -> Iterator[DemoPods]:
-    if reason := why_no_containers():
-        pytest.skip(reason)
-    with DemoPods(tmp_path / f"pods-{uuid.uuid4().hex[:8]}") as pods:
-        yield pods
 
 
 async def is_refused(pods: DemoPods, name: str) -> bool:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
-from tests.conftest import why_no_containers
 from tests.fake_cluster import FakeCluster
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
@@ -90,15 +89,6 @@ async def cluster() -> AsyncIterator[FakeCluster]:
 @pytest.fixture
 def runner(cluster: FakeCluster, tmp_path: Path) -> Runner:
     return Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
-
-
-@pytest.fixture
-def pods(tmp_path: Path) -> Iterator[DemoPods]:
-    if reason := why_no_containers():
-        pytest.skip(reason)
-    # Its cgroup is named like the folder, and there may be other runs of these tests on this machine.
-    with DemoPods(tmp_path / f"pods-{uuid.uuid4().hex[:8]}") as pods:
-        yield pods
 
 
 async def open_files(pods: DemoPods, name: str = "xwing") -> None:

@@ -18,12 +18,13 @@ TESTS = "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/age
 
 SCRIPT = f"""
 uname -r >/dev/ttyS1
-{sys.executable} -m pytest -q -m bpf -p no:cacheprovider --junitxml=/tmp/results.xml {TESTS}
+{sys.executable} -m pytest -q -m bpf --reruns 1 -p no:cacheprovider --junitxml=/tmp/results.xml {TESTS}
 cat /tmp/results.xml >/dev/ttyS1
 """
 
 
 @pytest.mark.vm
+@pytest.mark.flaky(reruns=0)
 def test_the_bpf_tests_pass_on_debians_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         run = machine.run(SCRIPT, SECONDS)

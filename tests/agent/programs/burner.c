@@ -1,6 +1,7 @@
 /*
  * Burns CPU in a chain of functions that a profile has to find: main, then 3 of 4 turns in heavy → spin, 1 in light →
- * spin. With an argument it sleeps so many times instead, in waits → nap, once it has read a byte.
+ * spin, in no regular order, which a regular sampler might run in step with. With an argument it sleeps so many times
+ * instead, in waits → nap, once it has read a byte.
  *
  * The trap: a function that calls nothing gets no frame of its own from the compiler, whatever it is told.
  */
@@ -19,15 +20,13 @@ __attribute__((noinline)) void end_of_spin(void)
 
 __attribute__((noinline)) void spin(void)
 {
-	for (unsigned long i = 0; i < 500000; i++)
+	for (unsigned long i = 0; i < 50000; i++)
 		sink += i;
 	end_of_spin();
 }
 
 __attribute__((noinline)) void heavy(void)
 {
-	spin();
-	spin();
 	spin();
 	end_of_spin();
 }
@@ -60,9 +59,12 @@ __attribute__((noinline)) void waits(void)
 
 __attribute__((noinline)) void burn(void)
 {
-	for (;;) {
-		heavy();
-		light();
+	/* A linear congruential generator: its highest two bits are 0 one time in four. */
+	for (unsigned int turn = 1;; turn = turn * 1664525u + 1013904223u) {
+		if (turn >> 30)
+			heavy();
+		else
+			light();
 	}
 }
 

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * How long a thread's system call took, for histograms: from the raw tracepoint sys_enter to sys_exit, of the calls
+ * that a program begins. Not seen: calls that do not return (exit), and those of 32-bit programs, whose numbers mean
+ * others.
+ *
+ * The trap: nothing is deleted, since the next call of the same thread takes the same place; a time of 0 is what says
+ * that none is under way.
+ */
+#pragma once
+
+#include <gadget/compat.h>
+#include <gadget/syscall.h>
+
+/* Threads whose call is under way at the same time. */
+#define GADGET_TIMED_CALLS 65536
+
+struct gadget_timed_call {
+	__u64 begun;
+	__u64 number;
+};
+
+/* By thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, GADGET_TIMED_CALLS);
+	__type(key, __u32);
+	__type(value, struct gadget_timed_call);
+} gadget_timed_calls SEC(".maps");
+
+static __always_inline void gadget_begin_call(__u64 number)
+{
+	struct gadget_timed_call call = {.number = number};
+	__u32 thread = bpf_get_current_pid_tgid();
+	struct task_struct *task = gadget_task();
+
+	if (gadget_is_compat_call(task, gadget_registers(task)))
+		return;
+	call.begun = bpf_ktime_get_ns();
+	bpf_map_update_elem(&gadget_timed_calls, &thread, &call, BPF_ANY);
+}
+
+/* Its number and nanoseconds. False: its beginning was not seen, or not wanted. */
+static __always_inline bool gadget_end_call(__u32 *number, __u64 *duration)
+{
+	__u32 thread = bpf_get_current_pid_tgid();
+	struct gadget_timed_call *call = bpf_map_lookup_elem(&gadget_timed_calls, &thread);
+
+	if (!call || !call->begun)
+		return false;
+	*number = call->number;
+	*duration = bpf_ktime_get_ns() - call->begun;
+	call->begun = 0;
+	return true;
+}
