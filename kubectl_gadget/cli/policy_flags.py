@@ -50,6 +50,12 @@ def engine_of(flags: PolicyFlags, namespace: str | None, enforce: bool = False, 
     from kubectl_gadget.policies.ready import ready_files
 
     policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace or _DEFAULT_NAMESPACE)
+    if enforce:
+        from kubectl_gadget.cli.connect import say
+        from kubectl_gadget.policies.gaps import gaps
+
+        for gap in (gap for policy in policies for gap in gaps(policy)):
+            say(f"warning: {gap.place} {gap.text}")
     return Engine(policies, Options(enforce, allow_weaker))
 
 

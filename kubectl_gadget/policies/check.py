@@ -10,6 +10,8 @@ from typing import Literal
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.gaps import gaps
+from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
@@ -53,9 +55,6 @@ _SAFE: Mapping[str, tuple[str, ...]] = {
 }
 SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _SAFE.items() for call in calls}
 """By system call, the LSM hook that sees what the kernel has copied."""
-
-_LSM_FUNCTIONS = {"bprm_check_security": "security_bprm_check", "userns_create": "security_create_user_ns"}
-"""Where the function that calls an LSM hook is not named like it."""
 
 _HOT: Mapping[Often, tuple[str, ...]] = {
     "all the time": (
@@ -132,6 +131,7 @@ def check_policy(policy: Policy) -> Report:
     warnings = [*policy.notes]
     for hook in policy.hooks:
         warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_dead_selectors(hook)]
+    warnings += gaps(policy)
     return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)), _unsupported(policy))
 
 
@@ -151,11 +151,6 @@ def hook_name(hook: Hook) -> str:
     """`kprobe/security_file_open`, `list:NAME` for what a node fills in."""
     target = f"list:{hook.generated.name}" if hook.generated else hook.target
     return f"{hook.kind}/{hook.abi + '/' if hook.abi else ''}{target}"
-
-
-def lsm_function(hook: str) -> str:
-    """The kernel's function that asks an LSM hook: `security_file_open`."""
-    return _LSM_FUNCTIONS.get(hook, f"security_{hook}")
 
 
 def system_call_of(hook: Hook) -> str | None:

@@ -70,3 +70,20 @@ def system_call(written: str) -> SystemCall | None:
 def is_known(call: SystemCall) -> bool:
     """Whether there is such a call; 32-bit programs have some that are not known here, so theirs are all taken."""
     return bool(call.abi) or call.name in system_calls()
+
+
+_LSM_FUNCTIONS = {"bprm_check_security": "security_bprm_check", "userns_create": "security_create_user_ns"}
+"""Where the function that asks an LSM hook is not named like it."""
+_LSM_HOOKS = {function: hook for hook, function in _LSM_FUNCTIONS.items()}
+
+
+def lsm_function(hook: str) -> str:
+    """The kernel's function that asks an LSM hook: `security_file_open`."""
+    return _LSM_FUNCTIONS.get(hook, f"security_{hook}")
+
+
+def lsm_hook(function: str) -> str | None:
+    """The LSM hook that a function asks; None when it is none of those."""
+    if not function.startswith("security_"):
+        return None
+    return _LSM_HOOKS.get(function, function.removeprefix("security_"))

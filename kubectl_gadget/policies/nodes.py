@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_gadget.policies.check import SAFE_HOOKS, lsm_function, system_call_of
+from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
+from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 
 

@@ -1,4 +1,4 @@
-"""Just enough of io_uring to submit opens, writes, binds and accepts: one ring, filled, submitted, reaped as a whole.
+"""Just enough of io_uring to submit opens, writes, and what sockets do: one ring, filled, submitted, reaped as a whole.
 
 The layout is that of io_uring_setup(2). The trap: what is passed by address must live until the kernel is done.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tests.bpf.deeds import AT_FDCWD, syscall
 
 SETUP, ENTER = 425, 426
-OP_NOP, OP_ACCEPT, OP_OPENAT, OP_WRITE, OP_OPENAT2, OP_BIND = 0, 13, 18, 23, 28, 56
+OP_NOP, OP_ACCEPT, OP_CONNECT, OP_OPENAT, OP_WRITE, OP_OPENAT2, OP_BIND = 0, 13, 16, 18, 23, 28, 56
 IOSQE_ASYNC = 1 << 4
 GETEVENTS = 1
 _SQES = 0x10000000
@@ -77,6 +77,11 @@ class Uring:
         """The result of binding a socket to a struct sockaddr (Linux 6.11)."""
         kept = ctypes.create_string_buffer(address, len(address))
         return self._run([(OP_BIND, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
+
+    def connect(self, fd: int, address: bytes) -> int:
+        """The result of connecting a socket to a struct sockaddr."""
+        kept = ctypes.create_string_buffer(address, len(address))
+        return self._run([(OP_CONNECT, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
 
     def write(self, fd: int, data: bytes, in_worker: bool = False) -> int:
         """The result of a write at the file's beginning."""

@@ -65,7 +65,7 @@ def test_a_hot_hook_without_a_filter_is_warned_of() -> None:
 
 
 def test_a_signal_alone_is_no_prevention() -> None:
-    lone = "lsmhooks: [{hook: file_open, selectors: [{matchActions: [{action: Sigkill}%s]}]}]"
+    lone = "lsmhooks: [{hook: path_mkdir, selectors: [{matchActions: [{action: Sigkill}%s]}]}]"
     assert "does not undo the call" in warnings_of(lone % "")[0]
     assert warnings_of(lone % ", {action: Override, argError: -1}") == []
 

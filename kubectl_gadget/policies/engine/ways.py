@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.linux_names import lsm_function, lsm_hook
 from kubectl_gadget.policies.model import Hook
 
-_LSM_NAMES = {"bprm_check": "bprm_check_security", "create_user_ns": "userns_create"}
-"""Security hooks whose function, without security_, is called otherwise."""
-_FUNCTION_NAMES = {hook: function for function, hook in _LSM_NAMES.items()}
 _FIRST_FIELD = 16
 """Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
 _COMMON_FIELDS = (0, 2, 3, 4, 8)
@@ -73,7 +71,7 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
 
 
 def _lsm(hook: str, denying: bool) -> list[Way]:
-    function = f"security_{_FUNCTION_NAMES.get(hook, hook)}"
+    function = lsm_function(hook)
     same = (f"bpf_lsm_{hook}", function)
     deny = [Way("on_lsm", "lsm", hook, denies=True), Way("on_fmod_ret", "fmod_ret", function, denies=True, same=same)]
     see = [Way("on_fentry", "fentry", function, same=same), Way("on_kprobe", "kprobe", function, same=same)]
@@ -84,10 +82,9 @@ def _function(function: str, at_return: bool, denying: bool) -> list[Way]:
     if at_return:
         return [Way("on_fexit", "fexit", function)]
     see = [Way("on_fentry", "fentry", function), Way("on_kprobe", "kprobe", function)]
-    if not function.startswith("security_"):
+    hook = lsm_hook(function)
+    if hook is None:
         return [*_injected(function, False), *see] if denying else see
-    name = function.removeprefix("security_")
-    hook = _LSM_NAMES.get(name, name)
     lsm = Way("on_lsm", "lsm", hook, denies=True, same=(f"bpf_lsm_{hook}", function))
     if denying:
         return [lsm, Way("on_fmod_ret", "fmod_ret", function, denies=True), *see]

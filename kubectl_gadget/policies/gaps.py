@@ -1,0 +1,58 @@
+"""What a policy that denies does not hold up, and what would: said by `policy check`, and when it is put in force.
+
+Knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py try it. The trap: it looks at one
+policy at a time, so what another policy holds up beside it is still called a gap.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from kubectl_gadget.policies.linux_names import lsm_hook
+from kubectl_gadget.policies.model import Hook, Note, Policy
+
+_DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
+_EARLIER = "start its pods after the policy"
+_MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file is mapped to")
+
+_BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "file_permission": (_MAPPINGS, (("file_truncate",), "truncation")),
+    "file_open": ((("file_permission",), "what is done with a file that is open already"),),
+    "path_truncate": ((("file_truncate",), "ftruncate() and O_TRUNC"),),
+    "path_unlink": ((("path_rename",), "renaming"),),
+    "socket_connect": ((("socket_sendmsg",), "datagrams, and connections that sendto() begins with MSG_FASTOPEN"),),
+    "bprm_check_security": (
+        (("mmap_file",), "a program that the dynamic loader, and not the kernel, is told to load"),
+    ),
+}
+"""By the hook that denies: hooks that have to be there as well, or something goes on."""
+_NEVER: Mapping[str, str] = {
+    "file_permission": f"stores to a mapping from before ({_EARLIER})",
+    "mmap_file": f"stores to a mapping from before ({_EARLIER})",
+    "socket_connect": f"connections from before ({_EARLIER})",
+}
+"""What no hook holds up, and what helps."""
+
+
+def gaps(policy: Policy) -> Iterator[Note]:
+    """One for each hook that denies something and not all ways to it."""
+    if policy.options.mode == "monitor":
+        return
+    denying = [(name, hook) for hook in policy.hooks if _denies(hook) and (name := _name(hook))]
+    there = {name for name, _ in denying}
+    for name, hook in denying:
+        found = []
+        for needed, what in _BESIDE.get(name, ()):
+            missing = [one for one in needed if one not in there]
+            if missing:
+                found.append(f"{what} (add {' and '.join(missing)})")
+        if name in _NEVER:
+            found.append(_NEVER[name])
+        if found:
+            yield Note(hook.place, f"{name} does not hold up {', '.join(found)}")
+
+
+def _name(hook: Hook) -> str | None:
+    return hook.target if hook.kind == "lsm" else lsm_hook(hook.target)
+
+
+def _denies(hook: Hook) -> bool:
+    return any(action.kind in _DEEDS for selector in hook.selectors for action in selector.actions)

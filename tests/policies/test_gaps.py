@@ -1,0 +1,62 @@
+"""What a policy that denies leaves open, and what it says about that."""
+
+import pytest
+import yaml
+
+from kubectl_gadget.policies.gaps import gaps
+from kubectl_gadget.policies.read import parse_policies
+
+HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}
+DENY = [{"matchActions": [{"action": "Override", "argError": -1}]}]
+
+
+def gaps_of(*hooks: str, selectors: object = DENY, mode: str = "enforce") -> list[str]:
+    spec = {
+        "options": [{"name": "policy-mode", "value": mode}],
+        "lsmhooks": [{"hook": hook, "args": [{"index": 0, "type": "nop"}], "selectors": selectors} for hook in hooks],
+    }
+    (policy,) = parse_policies([("p", yaml.safe_dump({**HEAD, "spec": spec}))], "default")
+    return [note.text for note in gaps(policy)]
+
+
+def test_a_guard_of_writes_names_the_hooks_that_it_lacks_and_what_no_hook_holds_up() -> None:
+    assert gaps_of("file_permission") == [
+        "file_permission does not hold up access through memory that a file is mapped to (add mmap_file and "
+        "file_mprotect), truncation (add file_truncate), stores to a mapping from before (start its pods after the "
+        "policy)"
+    ]
+
+
+def test_with_all_hooks_only_mappings_from_before_are_left() -> None:
+    texts = gaps_of("file_permission", "mmap_file", "file_mprotect", "file_truncate")
+    assert texts == [
+        f"{hook} does not hold up stores to a mapping from before (start its pods after the policy)"
+        for hook in ("file_permission", "mmap_file")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("file_open", "add file_permission"),
+        ("path_truncate", "ftruncate() and O_TRUNC (add file_truncate)"),
+        ("path_unlink", "renaming (add path_rename)"),
+        ("socket_connect", "MSG_FASTOPEN (add socket_sendmsg)"),
+        ("bprm_check_security", "the dynamic loader, and not the kernel, is told to load (add mmap_file)"),
+    ],
+)
+def test_each_hook_that_is_not_the_only_way_says_so(hook: str, words: str) -> None:
+    (text,) = gaps_of(hook)
+    assert words in text
+
+
+def test_a_function_that_asks_a_security_hook_is_that_hook() -> None:
+    spec = {"kprobes": [{"call": "security_bprm_check", "syscall": False, "selectors": DENY}]}
+    (policy,) = parse_policies([("p", yaml.safe_dump({**HEAD, "spec": spec}))], "default")
+    (note,) = gaps(policy)
+    assert note.text.startswith("bprm_check_security does not hold up")
+
+
+def test_what_only_watches_has_no_gaps() -> None:
+    assert gaps_of("file_permission", selectors=[{"matchActions": [{"action": "Post"}]}]) == []
+    assert gaps_of("file_permission", mode="monitor") == []
