@@ -230,7 +230,9 @@ def executed(fd: int) -> None:
 
 
 def executed_by_descriptor(fd: int) -> None:
-    os.execve(os.open(by_name(fd), os.O_RDONLY), ["x"], {})
+    program = os.open(by_name(fd), os.O_RDONLY)
+    os.set_inheritable(program, True)  # the interpreter opens the script by its number
+    os.execve(program, ["x"], {})
 
 
 WAYS: tuple[Callable[[int], None], ...] = (

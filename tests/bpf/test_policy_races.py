@@ -21,10 +21,10 @@ from tests.bpf.tracer import Tracer
 pytestmark = pytest.mark.bpf
 EACCES = 13
 DENY = (Action("Override", error=-EACCES),)
-CALLS, LIED, SECONDS = 1000, 1000, 60.0
-"""Calls of a round, how many have to be lied about, and how long that may take."""
-PROCESSES = 100
-"""The same where each call needs a process of its own."""
+CALLS, WANTED, SECONDS = 500, 1000, 8.0
+"""Calls of a round, how many of all shall be lied about, and after how long it is enough: a virtual machine is slow."""
+PROCESSES = 50
+"""Calls of a round where each needs a process of its own."""
 SOURCE = Path(__file__).parent / "programs" / "racer.c"
 
 
@@ -77,12 +77,11 @@ def prove(
     shown: Callable[[Match], object],
     harmless: object,
     real: object,
-    wanted: int,
 ) -> None:
-    """Makes calls until `wanted` were lied about. Of all calls the real ones were denied, and seen as what they are."""
+    """Makes calls until enough were lied about. Of all calls the real ones were denied, and seen as what they are."""
     lied = 0
     give_up = time.monotonic() + SECONDS
-    while lied < wanted and time.monotonic() < give_up:
+    while lied < WANTED and time.monotonic() < give_up:
         did_harmless, did_real, refused = go()
         seen = [*calls(enforcer.matches())]
         assert enforcer.lost == {}
@@ -92,6 +91,7 @@ def prove(
         assert {guard.verdict for _, guard in seen if shown(guard) == real} <= {-EACCES}
         assert {shown(guard) for _, guard in seen if not guard.verdict} <= {harmless}
         lied += sum(shown(asked) == harmless and shown(guard) == real for asked, guard in seen)
+    print(f"{lied} calls were lied about, and all denied")  # noqa: T201
     if not lied:
         pytest.skip(f"in {SECONDS:.0f} s no call was raced for on this machine")
 
@@ -120,7 +120,7 @@ def test_a_path_that_changes_during_open_is_denied_by_the_file_that_is_opened(ra
     found = policies(asked, guard, argument(0, "equal", real), argument(0, "equal", harmless))
     with in_force(*found, enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
         go = lambda: race(racer, "open", CALLS, harmless, real)[1][-1]  # noqa: E731
-        prove(enforcer, go, text(1), harmless, real, LIED)
+        prove(enforcer, go, text(1), harmless, real)
 
 
 def test_an_address_that_changes_during_connect_is_denied_by_where_it_goes(racer: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_address_that_changes_during_connect_is_denied_by_where_it_goes(racer
     to = [argument(1, "destination_port", number) for number in (real, harmless)]
     with in_force(*policies(asked, guard, *to), enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
         go = lambda: race(racer, "connect", CALLS, str(harmless), str(real))[1][-1]  # noqa: E731
-        prove(enforcer, go, port, harmless, real, LIED)
+        prove(enforcer, go, port, harmless, real)
 
 
 def test_a_program_that_changes_during_execution_is_denied_by_the_file_that_is_run(racer: Path) -> None:
@@ -148,14 +148,18 @@ def test_a_program_that_changes_during_execution_is_denied_by_the_file_that_is_r
     found = policies(asked, guard, argument(0, "equal", real), argument(0, "equal", harmless))
     with in_force(*found, enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
         go = lambda: race(racer, "exec", PROCESSES, harmless, real)[1][-1]  # noqa: E731
-        prove(enforcer, go, text(0), harmless, real, PROCESSES)
+        prove(enforcer, go, text(0), harmless, real)
 
 
 def test_arguments_that_change_during_execution_are_told_as_the_program_got_them(racer: Path) -> None:
-    with Tracer("trace_exec", ring_bytes=16 << 20) as tracer:
-        pid, lines = race(racer, "arguments", CALLS, "is 0", "is 1")
-        records = [record for record in tracer.records() if record["ppid"] == pid]
+    changed = 0
+    give_up = time.monotonic() + SECONDS
+    with Tracer("trace_exec") as tracer:
+        while changed < WANTED and time.monotonic() < give_up:
+            pid, lines = race(racer, "arguments", PROCESSES, "is 0", "is 1")
+            records = [record for record in tracer.records() if record["ppid"] == pid]
+            assert [[record["pid"], int(record["args"][2][-1])] for record in records] == lines[:-1]
+            changed += lines[-1][1]
         assert tracer.lost == 0
-    told = [[record["pid"], int(record["args"][2][-1])] for record in records]
-    assert told == lines[:-1]
-    assert lines[-1][1], "no argument was raced for"
+    print(f"{changed} arguments were changed, and told as they were then")  # noqa: T201
+    assert changed, "no argument was raced for"
