@@ -184,4 +184,54 @@ int on_uprobe(void *ctx)
 	return 0;
 }
 
+/* The stack pointer at the return is behind the address that the call has pushed. */
+static __always_inline struct policy_call_key policy_key_of_call(struct pt_regs *registers, bool at_call)
+{
+	struct policy_call_key key = {.thread = bpf_get_current_pid_tgid(), .stack = BPF_CORE_READ(registers, sp)};
+
+#if defined(__TARGET_ARCH_x86)
+	key.stack += at_call ? sizeof(__u64) : 0;
+#endif
+	return key;
+}
+
+/* Keeps the parameters for the return. */
+SEC("?uprobe")
+int on_uprobe_entry(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_call_key key = policy_key_of_call(ctx, true);
+	struct policy_call call = {};
+
+	for (__u32 i = 0; i < POLICY_PARAMETERS; i++)
+		call.parameters[i] = policy_argument(&context, i);
+	bpf_map_update_elem(&policy_calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+SEC("?uretprobe")
+int on_uretprobe(void *ctx)
+{
+	struct policy_call_key key = policy_key_of_call(ctx, false);
+	const struct policy_call *call = bpf_map_lookup_elem(&policy_calls, &key);
+	struct policy_context context = {.ctx = ctx, .is_probe = true};
+
+	/* It was called before this was attached. */
+	if (!call)
+		return 0;
+	context.parameters = call->parameters;
+	policy_run(&context);
+	bpf_map_delete_elem(&policy_calls, &key);
+	return 0;
+}
+
+SEC("?usdt")
+int on_usdt(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_usdt = true};
+
+	policy_run(&context);
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -36,6 +36,16 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
                 return {}
 
 
+def address_offset(path: str, address: int) -> int | None:
+    """Where in the file an address lies, as its symbol table counts them; None: nowhere. Raises OSError."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        return _file_offset(_tables(data)[0], address)
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return None
+
+
 def matching_functions(path: str, pattern: str) -> dict[str, int]:
     """Offsets of the functions whose names match a shell's pattern, by name. Raises OSError."""
     found: dict[str, int] = {}

@@ -9,6 +9,7 @@ profiles are set, so none is in force by half.
 import base64
 import os
 import struct
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.probes import Probes
+from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.ring import Ring, open_ring
+from kubectl_gadget.agent.roots import Roots
 from kubectl_gadget.agent.scopes import Scopes
 from kubectl_gadget.errors import AgentError
 
@@ -32,6 +36,11 @@ _SETS |= {"policy_prefixes": 1}
 """Maps whose values are that many sets of selectors."""
 _SLOT_BYTES, _STEPS, _EMBEDDED = 40, 6, 4
 """Of struct policy_slot, its steps, and enum policy_flag."""
+_LOOK_EVERY = 0.1
+"""Seconds between two looks for files that probes are meant for."""
+_USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
+_CALLS = 8192
+"""Of functions with a probe at their return that are under way at one time."""
 _PATTERN_BYTES = 272
 """Of struct policy_pattern without its set."""
 
@@ -39,7 +48,10 @@ _PATTERN_BYTES = 272
 class PolicyHook:
     """One hook: the first of its ways that this kernel takes. Raises AgentError when there is none."""
 
-    def __init__(self, spec: dict[str, Any], prepare: Callable[[BpfObject], None]) -> None:
+    def __init__(
+        self, spec: dict[str, Any], prepare: Callable[[BpfObject], None], real_files: Callable[[], RealFiles]
+    ) -> None:
+        self._real_files = real_files
         self.name: str = spec["name"]
         self.words: int = spec["words"]
         self.selectors: list[int] = spec["selectors"]
@@ -47,6 +59,8 @@ class PolicyHook:
         """of each selector, for policies that stay in force one by one"""
         self.skipped: list[dict[str, str]] = []
         self.way: dict[str, Any] = {}
+        self.probes: Probes | None = None
+        """of a hook in programs, which are attached as their files are found"""
         self._spec = spec
         self._prepare = prepare
         self._object: BpfObject | None = None
@@ -63,6 +77,8 @@ class PolicyHook:
 
     def detach(self) -> None:
         """Its program runs no more."""
+        if self.probes:
+            self.probes.close()
         self.object.detach()
 
     def close(self) -> None:
@@ -111,7 +127,9 @@ class PolicyHook:
         return f"{prefix}{way['target']}" if way.get("syscall") else way["target"]
 
     def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
-        object = BpfObject(elf, "policy", [way["program"]])
+        programs = [way["program"], *way.get("also", [])]
+        object = BpfObject(elf, "policy", programs)
+        probes = None
         try:
             for name, value in (self._spec["variables"] | way.get("variables", {})).items():
                 if not object.set_constant(name, value):
@@ -125,6 +143,9 @@ class PolicyHook:
             self._resize(object, tables)
             if way["kind"] in ("lsm", "fmod_ret", "fentry", "fexit"):
                 object.aim(way["program"], self._target(way))
+            if "place" in way:
+                probes = Probes(object, programs, way["place"], self._real_files())
+                probes.prepare()
             object.load()
             for name, entries in tables.items():
                 self._fill(object, name, entries)
@@ -136,6 +157,7 @@ class PolicyHook:
             object.close()
             raise
         self._object = object
+        self.probes = probes
 
     def _resolve(self, object: BpfObject, way: dict[str, Any]) -> None:
         """Members that slots lead to, where this kernel has them."""
@@ -165,6 +187,11 @@ class PolicyHook:
             map.resize(max(1, len(data) // (map.key_size + map.value_size)))
         if entries := int(self._spec.get("limited", 0)):
             _map(object, "policy_posted").resize(entries)
+        if "on_uretprobe" in object.chosen:
+            _map(object, "policy_calls").resize(_CALLS)
+        if "on_usdt" not in object.chosen:
+            for name in _USDT_MAPS:
+                _map(object, name).resize(1)
 
     def _fill(self, object: BpfObject, name: str, entries: bytes) -> None:
         map = _map(object, name)
@@ -202,6 +229,8 @@ class PolicyHook:
                 object.attach_tracepoint(way["program"], *way["target"].split("/", 1))
             case "raw_tracepoint":
                 object.attach_raw_tracepoint(way["program"], way["target"])
+            case "uprobe" | "usdt":
+                pass  # to files that are looked for (probes.py)
             case _:
                 object.attach(way["program"])
 
@@ -241,13 +270,16 @@ class Policies:
         self._by_scopes: dict[tuple[int, ...], int] = {}
         self._next = 0
         self._warnings: list[str] = []
+        self._roots: Roots | None = None
+        self._real_files: RealFiles | None = None
+        self._next_look = 0.0
 
     def start(self, tolerant: bool = False) -> None:
         """Loads and attaches everything; what is unknown then has its policies. Raises AgentError. `tolerant`: a hook
         that this node does not have takes its policies out, and not all of them."""
         try:
             for spec in self._spec["hooks"]:
-                hook = PolicyHook(spec, self._prepare)
+                hook = PolicyHook(spec, self._prepare, self._files)
                 loaded = self.hooks[0].object if self.hooks else None
                 try:
                     if hook.load(self._elf, loaded):
@@ -263,6 +295,7 @@ class Policies:
                 raise AgentError("none of the policies' hooks exists on this node")
             self._open_ring()
             self._profile(self._scopes.of_unknown() if self.filter_is_open else ())
+            self._look_for_files()
         except BaseException:
             self._close_hooks()
             raise
@@ -318,11 +351,13 @@ class Policies:
         }
 
     def turn(self) -> list[str]:
-        """What could not be put in force since the last call."""
+        """Sets probes in files that are new. What could not be put in force since the last call."""
+        self._look_for_files()
         warnings, self._warnings = self._warnings, []
         return warnings
 
     def detach(self) -> None:
+        self._next_look = float("inf")
         for hook in self.hooks:
             hook.detach()
 
@@ -334,9 +369,28 @@ class Policies:
     def _close_hooks(self) -> None:
         for hook in self.hooks:
             hook.detach()
+        if self._real_files:
+            self._real_files.close()
         for hook in reversed(self.hooks):
             hook.close()
         self.hooks.clear()
+
+    def _files(self) -> RealFiles:
+        """Made for the first probe."""
+        self._real_files = self._real_files or RealFiles()
+        return self._real_files
+
+    def _look_for_files(self) -> None:
+        probes = [hook.probes for hook in self.hooks if hook.probes]
+        now = time.monotonic()
+        if not probes or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY
+        self._roots = self._roots or Roots(self.wanted_cgroup)
+        roots = self._roots.look()
+        for each in probes:
+            each.turn(roots)
+            self._warnings += each.take_warnings()
 
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)

@@ -283,6 +283,7 @@ def _policies(
 ) -> Policies:
     policies = Policies(index, spec, elf, variables, containers.verdicts_fd)
     policies.filter_is_open = containers.is_open
+    policies.wanted_cgroup = containers.wants
     policies.start()
     containers.follow(policies)
     return policies

@@ -26,7 +26,7 @@ _EVERY = 0.1
 _PATIENCE = 2.0
 """Seconds after which it is told that nothing was found."""
 _MOST_FILES = 512
-_MULTI = 48
+UPROBE_MULTI = 48
 """BPF_TRACE_UPROBE_MULTI."""
 
 
@@ -89,7 +89,7 @@ class Uprobes:
         if self._multi:
             for program in self._object.chosen:
                 if self._object.section(program) in SECTIONS:
-                    self._object.expect(program, _MULTI)
+                    self._object.expect(program, UPROBE_MULTI)
 
     def turn(self) -> None:
         """Attaches to files that were newly mapped and lets go of those that nobody maps any more. Seldom does much."""

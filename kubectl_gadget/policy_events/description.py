@@ -28,6 +28,10 @@ class Description:
     arguments: tuple[tuple[str, str], ...] = ()
     """type and label of each"""
     returned: tuple[str, str] | None = None
+    path: str = ""
+    """of a uprobe and a USDT probe: their file"""
+    offset: int = 0
+    reference_counter: int = 0
 
     def spec(self) -> dict[str, Any]:
         """As JSON."""
@@ -74,6 +78,9 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         tid=tid,
         function=description.function,
         subsystem=description.subsystem,
+        path=description.path,
+        offset=description.offset,
+        reference_counter=description.reference_counter,
         args=tuple(argument(type, label, value) for (type, label), value in pairs if value is not None),
         returned=returned,
         policy=description.policy,

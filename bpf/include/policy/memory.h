@@ -231,3 +231,20 @@ static __always_inline const __u64 *policy_mask(__u32 which)
 {
 	return bpf_map_lookup_elem(&policy_masks, &which);
 }
+
+/* What a function was called with, until it returns: by thread, and by where its stack is then. */
+struct policy_call_key {
+	__u64 thread;
+	__u64 stack;
+};
+
+struct policy_call {
+	__u64 parameters[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct policy_call_key);
+	__type(value, struct policy_call);
+} policy_calls SEC(".maps");

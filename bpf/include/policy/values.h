@@ -9,6 +9,12 @@
 #pragma once
 
 #include <bpf/bpf_endian.h>
+#include <bpf/bpf_tracing.h>
+#include <linux/errno.h>
+/* Only asked where the kernel has no cookies of programs (5.15), and `struct pt_regs` here has no such member. */
+#undef PT_REGS_IP
+#define PT_REGS_IP(REGISTERS) 0
+#include <bpf/usdt.bpf.h>
 
 #include <gadget/address.h>
 #include <gadget/credentials.h>
@@ -118,6 +124,9 @@ struct task_struct___policy {
 
 #pragma clang attribute pop
 
+/* Those that registers hold. */
+#define POLICY_PARAMETERS 6
+
 /* What a hook's program is given. */
 struct policy_context {
 	void *ctx;
@@ -125,6 +134,10 @@ struct policy_context {
 	bool is_trampoline;
 	/* `ctx` is a pt_regs: a kprobe, a uprobe. */
 	bool is_probe;
+	/* At a static probe, whose arguments are where its note says. */
+	bool is_usdt;
+	/* At a return: what the parameters were at the call. */
+	const __u64 *parameters;
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -133,13 +146,14 @@ struct policy_context {
 struct policy_registers {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
-static const __u16 policy_parameters[6] = {POLICY_REGISTER(di), POLICY_REGISTER(si), POLICY_REGISTER(dx),
-					   POLICY_REGISTER(cx), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
+static const __u16 policy_parameters[POLICY_PARAMETERS] = {POLICY_REGISTER(di), POLICY_REGISTER(si),
+							   POLICY_REGISTER(dx), POLICY_REGISTER(cx),
+							   POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
 static const __u16 policy_call_parameters[6] = {POLICY_REGISTER(di),  POLICY_REGISTER(si), POLICY_REGISTER(dx),
 						POLICY_REGISTER(r10), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
 #define POLICY_RESULT POLICY_REGISTER(ax)
 #else
-static const __u16 policy_parameters[6] = {0, 8, 16, 24, 32, 40};
+static const __u16 policy_parameters[POLICY_PARAMETERS] = {0, 8, 16, 24, 32, 40};
 /* orig_x0, since x0 is the result's place as well. */
 static const __u16 policy_call_parameters[6] = {34 * 8 - 8, 8, 16, 24, 32, 40};
 #define POLICY_RESULT 0
@@ -158,7 +172,11 @@ static __always_inline __u64 policy_argument(const struct policy_context *contex
 {
 	__u64 value = 0;
 
-	if (context->is_trampoline)
+	if (context->is_usdt)
+		bpf_usdt_arg(context->ctx, index, (long *)&value);
+	else if (context->parameters)
+		value = index < POLICY_PARAMETERS ? context->parameters[index] : 0;
+	else if (context->is_trampoline)
 		bpf_get_func_arg(context->ctx, index, &value);
 	else if (!context->is_probe)
 		value = policy_load(context->ctx + index * 8);

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_gadget.policies.engine.hooks import CompiledHook, Place
-from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.model import Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description
 from kubectl_gadget.policy_events.event import Hook
 
@@ -15,12 +15,16 @@ def describe(place: Place) -> Description:
     """Of a selector."""
     hook = place.hook
     subsystem, _, name = hook.target.rpartition("/")
+    probe = hook.probe
     action = next((action.kind for action in place.selector.actions), "Post") if place.enforced else "Post"
     returned = hook.return_argument
     return Description(
         hook=_HOOKS.get(hook.kind, hook.kind),  # type: ignore[arg-type]
-        function=name if "tracepoint" in hook.kind else hook.target,
-        subsystem=subsystem,
+        function=_function(hook.target, probe) if probe else name if "tracepoint" in hook.kind else hook.target,
+        subsystem=probe.provider if probe else subsystem,
+        path=probe.path if probe else "",
+        offset=(probe.offset if probe else None) or 0,
+        reference_counter=(probe.reference_counter if probe else None) or 0,
         policy=place.policy.name,
         action=action,
         return_action=next((action.kind for action in place.selector.return_actions), ""),
@@ -29,6 +33,11 @@ def describe(place: Place) -> Description:
         arguments=tuple((argument.type, argument.label) for argument in hook.arguments),
         returned=None if returned is None else (returned.type, returned.label),
     )
+
+
+def _function(target: str, probe: UserProbe) -> str:
+    """The name, or what stands for one: an offset or an address as it was written."""
+    return probe.symbol or probe.name or target.removeprefix(f"{probe.path}:")
 
 
 def told_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:

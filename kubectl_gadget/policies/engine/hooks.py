@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.engine.filters import Asked, ask
 from kubectl_gadget.policies.engine.scopes import check as scope_of
 from kubectl_gadget.policies.engine.scopes import scope_spec
@@ -24,6 +25,9 @@ from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, S
 from kubectl_gadget.policy_events.record import Form, Type
 
 EPERM = 1
+_IN_PROGRAMS = ("uprobe", "usdt")
+_PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto")
+"""Types that are no numbers and yet something in a program's own memory."""
 _SIGKILL = 9
 _LIMITED_ENTRIES = 32768
 _ACTION = struct.Struct("<iIQII")
@@ -121,7 +125,9 @@ class CompiledHook:
         for member in self._members:
             hook = member.hook
             # What a system call is given lies in the caller's memory.
-            user = hook.syscall or hook.kind == "tracepoint"
+            user = hook.syscall or hook.kind in ("tracepoint", *_IN_PROGRAMS)
+            if hook.kind in _IN_PROGRAMS:
+                _check_program(hook)
             arguments = [argument_slot(argument, self._source, user, hook.place) for argument in hook.arguments]
             result = None
             if self._at_return and hook.return_argument is not None:
@@ -293,10 +299,21 @@ class Engine:
         return self.scopes.index(policy.scope)
 
 
+def _check_program(hook: Hook) -> None:
+    """Refuses what a program does not have."""
+    if hook.probe and hook.probe.btf_path:
+        raise UsageError(f"{hook.place}: btfPath: `resolve` by a program's own BTF is not supported")
+    for argument in (*hook.arguments, *([hook.return_argument] if hook.return_argument else [])):
+        if argument.type not in _PROGRAMS_TYPES and ARGUMENT_TYPES[argument.type].group != "number":
+            raise UsageError(f"{hook.place}: a {argument.type} is the kernel's, and programs have none")
+        if argument.resolve:
+            raise UsageError(f"{hook.place}: `resolve` goes by the kernel's BTF, which says nothing of programs")
+
+
 def _group(member: Member) -> tuple[Any, ...]:
     hook = member.hook
     kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
-    return kind, hook.target, hook.returns and not member.at_call
+    return kind, hook.target, hook.returns and not member.at_call, hook.probe
 
 
 def _enforced(policy: Policy, options: Options) -> bool:
@@ -311,6 +328,11 @@ def _places(member: Member, options: Options) -> list[Place]:
     for number, selector in numbered:
         place = Place(policy, hook, number, selector, member.scope, enforced)
         for action in _all_actions(place):
+            if action.kind == "Set":
+                what = (
+                    "Set overwrites a program's memory, which needs bpf_probe_write_user(): CAP_SYS_ADMIN, which agents"
+                )
+                raise UsageError(f"{action.place}: {what} never have, and a kernel that is not locked down")
             if action.kind not in _KINDS:
                 raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
             if action.kernel_stack or action.user_stack or action.file_hash:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.linux_names import lsm_function, lsm_hook
-from kubectl_gadget.policies.model import Hook
+from kubectl_gadget.policies.model import Hook, UserProbe
 
 _FIRST_FIELD = 16
 """Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
@@ -34,6 +34,10 @@ class Way:
     """two functions that must have the same arguments, or this way reads others than the policy means"""
     arguments: str = "function"
     """how arguments are found: of a `function`, of a `syscall` by its registers, in the `context`"""
+    also: tuple[str, ...] = ()
+    """programs that go there beside it"""
+    probe: UserProbe | None = None
+    """of a hook in a program: where in which file"""
 
     def spec(self, variables: dict[str, Any], method: str) -> dict[str, Any]:
         """As in RUN."""
@@ -42,6 +46,10 @@ class Way:
             value["syscall"] = True
         if self.same:
             value["same"] = list(self.same)
+        if self.also:
+            value["also"] = list(self.also)
+        if self.probe:
+            value["place"] = _place(self.probe)
         return value | {"variables": variables}
 
 
@@ -67,7 +75,29 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
         case "raw_tracepoint":
             event = hook.target.rpartition("/")[2]
             return [Way("on_raw_tracepoint", "raw_tracepoint", event)]
-    raise UsageError(f"{hook.place}: {hook.kind} hooks are not supported yet")
+        case "uprobe" if at_return:
+            also = ("on_uprobe_entry",)
+            return [Way("on_uretprobe", "uprobe", hook.target, also=also, probe=hook.probe)]
+        case "uprobe":
+            return [Way("on_uprobe", "uprobe", hook.target, probe=hook.probe)]
+        case "usdt":
+            return [Way("on_usdt", "usdt", hook.target, probe=hook.probe)]
+
+
+def _place(probe: UserProbe) -> dict[str, Any]:
+    """As in RUN, without what was not said."""
+    place = {
+        "path": probe.path,
+        "symbol": probe.symbol or None,
+        "offset": probe.offset,
+        "address": probe.address,
+        "counter": probe.reference_counter,
+        "provider": probe.provider or None,
+        "name": probe.name or None,
+        "digests": list(probe.digests) or None,
+        "ignore_digests": probe.ignore_digest_failure or None,
+    }
+    return {name: value for name, value in place.items() if value is not None}
 
 
 def _lsm(hook: str, denying: bool) -> list[Way]:

@@ -1,0 +1,196 @@
+"""Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file that a path names.
+
+The path is looked up in the file system of each container, and of the node, whether somebody runs the file yet or not,
+so that whoever starts it later is seen from the first instruction. The trap: containers of one image share the file
+below their file systems, so what is attached to is told by real_files.py.
+"""
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.agent import build_ids, libbpf
+from kubectl_gadget.agent.elf_symbols import address_offset, function_offsets
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.real_files import RealFiles
+from kubectl_gadget.agent.roots import RootId, open_inside
+from kubectl_gadget.agent.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi
+from kubectl_gadget.errors import AgentError
+
+_AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between two looks for the file in one root; the last one for ever."""
+_PATIENCE = 2.0
+_MOST_WARNINGS = 16
+
+FileId = tuple[int, int]
+
+
+@dataclass
+class _Root:
+    looks: int = 0
+    due: float = 0.0
+    file: FileId | None = None
+
+
+@dataclass
+class _File:
+    links: list[int] = field(default_factory=list)
+    roots: set[RootId] = field(default_factory=set)
+
+
+class Probes:
+    """The probe programs of `object`, for one hook. `place` is that of RUN's way: docs/protocol.md, "Policies"."""
+
+    def __init__(self, object: BpfObject, programs: list[str], place: dict[str, Any], real_files: RealFiles) -> None:
+        self.path: str = place["path"]
+        self._lib = libbpf.load()
+        self._object = object
+        # Returns first: an entry whose return is not seen would wait for ever.
+        self._programs = sorted(programs, key=lambda program: object.section(program) != "uretprobe")
+        self._place = place
+        self._real_files = real_files
+        self._multi = has_multi(os.uname().release)
+        self._roots: dict[RootId, _Root] = {}
+        self._files: dict[FileId, _File] = {}
+        self._told: set[str] = set()
+        self._warnings: list[str] = []
+        self._silent_until: float | None = time.monotonic() + _PATIENCE
+
+    @property
+    def attached(self) -> int:
+        """Files that it is in at present."""
+        return sum(bool(file.links) for file in self._files.values())
+
+    def prepare(self) -> None:
+        """Before the object is loaded."""
+        for program in self._programs:
+            if self._multi and self._object.section(program) in SECTIONS:
+                self._object.expect(program, UPROBE_MULTI)
+
+    def turn(self, roots: dict[RootId, str]) -> None:
+        """Attaches where the file has come, and lets go of it with the last root that has it. Seldom does much."""
+        now = time.monotonic()
+        for gone in self._roots.keys() - roots.keys():
+            self._leave(gone, self._roots.pop(gone))
+        for id, path in roots.items():
+            root = self._roots.setdefault(id, _Root())
+            if root.due <= now:
+                root.looks += 1
+                root.due = now + _AGAIN[min(root.looks, len(_AGAIN) - 1)]
+                self._look(id, root, path)
+        if self._silent_until is not None and (self._files or now >= self._silent_until):
+            if not self._files:
+                self._warn(f"no chosen container has the file {self.path} yet, so nothing of it can be seen")
+            self._silent_until = None
+
+    def take_warnings(self) -> list[str]:
+        """Since the last call."""
+        found, self._warnings = self._warnings, []
+        return found
+
+    def close(self) -> None:
+        for id in list(self._roots):
+            self._leave(id, self._roots.pop(id))
+
+    def _look(self, id: RootId, root: _Root, path: str) -> None:
+        try:
+            file = open_inside(path, self.path)
+        except OSError:
+            self._leave(id, root)
+            return
+        try:
+            found = self._real_files.identity(file)
+            if found == root.file:
+                return
+            self._leave(id, root)
+            if found not in self._files:
+                self._files[found] = _File(self._attach(f"/proc/self/fd/{file}", file))
+            self._files[found].roots.add(id)
+            root.file = found
+        except OSError as error:
+            self._warn(f"{self.path} cannot be read: {error}")
+        except Failure as failure:
+            self._warn(f"{self._name} cannot be followed: {failure}")
+        except AgentError as error:
+            self._warn(str(error))
+        finally:
+            os.close(file)
+
+    def _leave(self, id: RootId, root: _Root) -> None:
+        if root.file is None:
+            return
+        file = self._files[root.file]
+        file.roots.discard(id)
+        if not file.roots:
+            del self._files[root.file]
+            for link in file.links:
+                self._lib.raw("bpf_link__destroy", link)
+        root.file = None
+
+    @property
+    def _name(self) -> str:
+        place = self._place
+        names = [place[key] for key in ("symbol", "provider", "name") if place.get(key)]
+        names += [f"{place[key]:#x}" for key in ("offset", "address") if place.get(key) is not None]
+        return ":".join([self.path, *names])
+
+    def _warn(self, text: str) -> None:
+        """Once: images have the same file many times."""
+        if text not in self._told and len(self._told) < _MOST_WARNINGS:
+            self._told.add(text)
+            self._warnings.append(text)
+
+    def _attach(self, path: str, file: int) -> list[int]:
+        """Links; none where the file is not the one that is meant. Raises Failure, OSError, AgentError."""
+        digests = self._place.get("digests") or []
+        if digests and not build_ids.matches(file, digests):
+            if not self._place.get("ignore_digests"):
+                self._warn(f"{self.path} has none of the policy's binaryDigests, so no probe is set in it")
+            return []
+        if self._place.get("provider"):
+            (program,) = self._programs
+            names = (self._place["provider"].encode(), self._place["name"].encode())
+            pointer = self._object.pointer(program)
+            return [self._lib.call("bpf_program__attach_usdt", pointer, -1, path.encode(), *names, None)]
+        offset = self._offset(path)
+        links: list[int] = []
+        try:
+            for program in self._programs:
+                links.append(self._link(program, path.encode(), offset))
+        except Failure:
+            for link in links:
+                self._lib.raw("bpf_link__destroy", link)
+            raise
+        return links
+
+    def _offset(self, path: str) -> int:
+        place = self._place
+        if (symbol := place.get("symbol")) is not None:
+            found = function_offsets(path, [symbol]).get(symbol)
+        elif (address := place.get("address")) is not None:
+            found = address_offset(path, address)
+        else:
+            found = int(place["offset"])
+        if found is None:
+            raise AgentError(f"{self._name}: the file has no such function, so no probe is set in it")
+        return found
+
+    def _link(self, program: str, path: bytes, offset: int) -> int:
+        pointer = self._object.pointer(program)
+        at_return = self._object.section(program) == "uretprobe"
+        counter = self._place.get("counter") or 0
+        if not self._multi:
+            single = Options(ctypes.sizeof(Options), counter, at_return=at_return)
+            return int(
+                self._lib.call("bpf_program__attach_uprobe_opts", pointer, -1, path, offset, ctypes.byref(single))
+            )
+        offsets, counters = (ctypes.c_ulong * 1)(offset), (ctypes.c_ulong * 1)(counter)
+        options = MultiOptions(ctypes.sizeof(MultiOptions), count=1, at_return=at_return)
+        options.offsets = ctypes.cast(offsets, ctypes.c_void_p)
+        if counter:
+            options.reference_counters = ctypes.cast(counters, ctypes.c_void_p)
+        arguments = (pointer, -1, path, None, ctypes.byref(options))
+        return int(self._lib.call("bpf_program__attach_uprobe_multi", *arguments))

@@ -1,0 +1,56 @@
+/*
+ * A program with a function and a static probe, each called as often as its first argument says; the probe only where
+ * its semaphore says that somebody looks. `wait` as second argument: after one byte of standard input.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What <sys/sdt.h> would make of it, which few machines have. */
+__attribute__((section(".probes"))) volatile unsigned short probed_semaphore;
+
+#define PROBE(NUMBER, TEXT)                                                                                            \
+	__asm__ volatile("990: nop\n"                                                                                  \
+			 ".pushsection .note.stapsdt,\"\",\"note\"\n"                                                  \
+			 ".balign 4\n"                                                                                 \
+			 ".4byte 992f-991f, 994f-993f, 3\n"                                                            \
+			 "991: .asciz \"stapsdt\"\n"                                                                   \
+			 "992: .balign 4\n"                                                                            \
+			 "993: .8byte 990b, _.stapsdt.base, probed_semaphore\n"                                        \
+			 ".asciz \"tests\"\n"                                                                          \
+			 ".asciz \"deed\"\n"                                                                           \
+			 ".asciz \"-4@%0 8@%1\"\n"                                                                     \
+			 "994: .balign 4\n"                                                                            \
+			 ".popsection\n"                                                                               \
+			 ".ifndef _.stapsdt.base\n"                                                                    \
+			 ".pushsection .stapsdt.base,\"aG\",\"progbits\",.stapsdt.base,comdat\n"                       \
+			 ".weak _.stapsdt.base\n"                                                                      \
+			 "_.stapsdt.base: .space 1\n"                                                                  \
+			 ".popsection\n"                                                                               \
+			 ".endif\n" ::"r"(NUMBER),                                                                     \
+			 "r"(TEXT))
+
+__attribute__((noinline)) int deed(int number, const char *text, char *answer)
+{
+	memset(answer, 'a' + number % 26, 8);
+	return -number - (int)strlen(text);
+}
+
+int main(int count, char **arguments)
+{
+	int times = atoi(arguments[1]);
+	/* In memory that was used before: what was not paged in yet cannot be read by who only looks. */
+	volatile char text[] = "a text", other[] = "another text";
+	char answer[16] = {};
+	int sum = 0;
+
+	if (count > 2 && read(0, answer, 1) != 1)
+		return 1;
+	for (int i = 0; i < times; i++) {
+		sum += deed(i, (const char *)text, answer);
+		if (probed_semaphore)
+			PROBE(-i, other);
+	}
+	return sum > 0;
+}

@@ -1,0 +1,221 @@
+"""Policies on functions and static probes of programs: what is called is seen, whoever runs the file, in its own root.
+
+The trap: probes go to files and not to processes, so each test has a program of its own.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.build_ids import build_id
+from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, UserProbe
+from tests.bpf.policy_engine import Enforcer
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+SOURCE = Path(__file__).parent / "programs" / "probed.c"
+ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "probed"
+    subprocess.run(["gcc", "-O1", "-Wl,--build-id", "-o", path, SOURCE], check=True)
+    return path
+
+
+def uprobe(path: Path | str, *selectors: Selector, **more: Any) -> Hook:
+    place = {"symbol": "deed", **more.pop("place", {})}
+    probe = UserProbe(str(path), **place)
+    return Hook("uprobe", f"{path}:deed", probe=probe, **{"arguments": ARGUMENTS, "selectors": selectors, **more})
+
+
+def usdt(path: Path, *selectors: Selector) -> Hook:
+    probe = UserProbe(str(path), provider="tests", name="deed")
+    return Hook("usdt", f"{path}:tests:deed", probe=probe, arguments=ARGUMENTS, selectors=selectors)
+
+
+def watching(*hooks: Hook, **options: Any) -> Enforcer:
+    return Enforcer(Policy("policy", hooks=hooks), pid=0, **options)
+
+
+def run(program: Path, times: int = TIMES) -> None:
+    subprocess.run([program, str(times)], check=True)
+
+
+def seen(enforcer: Enforcer) -> list[tuple[int, bytes]]:
+    """The number and the text of each match."""
+    found = []
+    for match in enforcer.matches():
+        number, text = match.values
+        assert number
+        assert text
+        found.append((number.numbers[0], text.text))
+    return found
+
+
+def test_each_call_of_a_function_is_seen_with_its_arguments(program: Path) -> None:
+    with watching(uprobe(program)) as enforcer:
+        run(program)
+        assert seen(enforcer) == [(i, b"a text") for i in range(TIMES)]
+        assert enforcer.lost == {}
+
+
+def test_arguments_of_functions_are_filtered_in_the_kernel(program: Path) -> None:
+    odd = Selector(
+        filters=(
+            Filter(Subject("argument", 0), "mask", (1,)),
+            Filter(Subject("argument", 1), "prefix", ("a ",)),
+        )
+    )
+    with watching(uprobe(program, odd)) as enforcer:
+        run(program)
+        assert [number for number, _ in seen(enforcer)] == [i for i in range(TIMES) if i % 2]
+
+
+@pytest.mark.parametrize("kind", ["offset", "address"])
+def test_a_function_may_be_named_by_where_it_is(kind: str, program: Path) -> None:
+    names = subprocess.run(["nm", program], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"^([0-9a-f]+) T deed$", names, re.MULTILINE)
+    assert found
+    address = int(found[1], 16)
+    # Of a program that may lie anywhere, code lies in the file where it lies in memory.
+    hook = uprobe(program, place={"symbol": "", kind: address})
+    with watching(hook) as enforcer:
+        run(program)
+        assert len(seen(enforcer)) == TIMES
+
+
+def test_a_return_is_seen_with_its_value_and_what_the_call_was_given(program: Path) -> None:
+    returned = Filter(Subject("return"), "less", (-20,))
+    hook = uprobe(program, Selector(return_filters=(returned,)), returns=True, return_argument=Argument(0, "int"))
+    with watching(hook) as enforcer:
+        run(program)
+        matches = enforcer.matches()
+    numbers = [
+        (match.values[0].numbers[0], match.returned.numbers[0])
+        for match in matches
+        if match.values[0] and match.returned
+    ]
+    assert numbers == [(i, -i - len("a text")) for i in range(TIMES) if -i - len("a text") < -20]
+
+
+def test_a_static_probe_is_switched_on_and_its_arguments_are_those_of_its_note(program: Path) -> None:
+    with watching(usdt(program)) as enforcer:
+        run(program)
+        assert seen(enforcer) == [(-i, b"another text") for i in range(TIMES)]
+
+
+def test_a_static_probes_arguments_are_filtered(program: Path) -> None:
+    selector = Selector(filters=(Filter(Subject("argument", 0), "greater", (-3,)),))
+    with watching(usdt(program, selector)) as enforcer:
+        run(program)
+        assert [number for number, _ in seen(enforcer)] == [0, -1, -2]
+
+
+def test_who_calls_what_is_forbidden_is_killed(program: Path) -> None:
+    third = Selector(filters=(Filter(Subject("argument", 0), "equal", (2,)),), actions=(Action("Sigkill"),))
+    with watching(uprobe(program, third), enforce=True, allow_weaker=True) as enforcer:
+        assert subprocess.run([program, str(TIMES)], check=False).returncode == -9
+        assert len(enforcer.matches()) == 1
+
+
+def test_a_file_that_comes_later_is_found(program: Path) -> None:
+    later = program.with_name("later")
+    with watching(uprobe(later)) as enforcer:
+        program.rename(later)
+        look(enforcer)
+        run(later)
+        assert len(seen(enforcer)) == TIMES
+
+
+def test_the_file_is_that_of_each_root(program: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "bin").mkdir(parents=True)
+    (root / "link").symlink_to("/bin/probed")
+    static(root / "bin" / "probed")
+    with watching(uprobe("/link")) as enforcer:
+        inside = ["chroot", root, "/bin/probed", str(TIMES), "wait"]
+        with subprocess.Popen(inside, stdin=subprocess.PIPE) as process:
+            wait_for(lambda: os.readlink(f"/proc/{process.pid}/root") == str(root))
+            look(enforcer)
+            process.communicate(b"x")
+        assert process.returncode == 0
+        assert len(seen(enforcer)) == TIMES
+
+
+def test_containers_of_one_image_share_a_probe_and_no_call_is_told_twice(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    static(image / "probed")
+    script = "mount -t tmpfs none $2 && mkdir $2/upper $2/work $2/root && "
+    layers = "lowerdir=$1,upperdir=$2/upper,workdir=$2/work"
+    script += f"mount -t overlay -o {layers} overlay $2/root && exec chroot $2/root /probed"
+    processes = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        command = ["unshare", "--mount", "sh", "-ec", f"{script} {TIMES} wait", "sh", image, tmp_path / name]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+    for process in processes:
+        wait_for(lambda process=process: process.poll() is not None or os.readlink(f"/proc/{process.pid}/root") != "/")  # type: ignore[misc]
+    if any(process.poll() is not None for process in processes):
+        for process in processes:
+            process.kill()
+            process.communicate()
+        pytest.skip("this kernel mounts no overlay file systems here")
+    with watching(uprobe("/probed")) as enforcer:
+        for process in processes:
+            process.communicate(b"x")
+        assert len(seen(enforcer)) == 2 * TIMES
+
+
+@pytest.mark.parametrize("kind", ["sha256", "build-id"])
+def test_only_the_file_with_the_digest_is_probed(kind: str, program: Path) -> None:
+    with program.open("rb") as file:
+        digest = build_id(file.fileno()) if kind == "build-id" else hashlib.sha256(file.read()).hexdigest()
+    assert digest
+    right = uprobe(program, place={"digests": (f"{kind}:{digest}",)})
+    with watching(right) as enforcer:
+        run(program)
+        assert len(seen(enforcer)) == TIMES
+    wrong = replace(right, probe=replace(right.probe, digests=(f"{kind}:{digest[::-1]}",)))
+    with watching(wrong) as enforcer:
+        run(program)
+        assert enforcer.matches() == []
+        (warning,) = enforcer.policies.turn()
+    assert "binaryDigests" in warning
+
+
+def test_a_function_that_is_not_there_is_told(program: Path) -> None:
+    with watching(uprobe(program, place={"symbol": "no_such_function"})) as enforcer:
+        (warning,) = enforcer.policies.turn()
+    assert "no_such_function: the file has no such function" in warning
+
+
+def static(path: Path) -> None:
+    subprocess.run(["gcc", "-O1", "-static", "-o", path, SOURCE], check=True)
+
+
+def look(enforcer: Enforcer) -> None:
+    """As the session does, without its pauses."""
+    enforcer.policies._next_look = 0.0
+    for hook in enforcer.policies.hooks:
+        assert hook.probes
+        for root in hook.probes._roots.values():
+            root.due = 0.0
+    assert enforcer.policies.turn() == []
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
