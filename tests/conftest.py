@@ -29,7 +29,9 @@ TRACEFS = Path("/sys/kernel/tracing")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run the tests that need the cluster in $KUBECONFIG")
-    parser.addoption("--long", action="store_true", help="run tests/reliability as long as docs/reliability.md reports")
+    parser.addoption(
+        "--long", action="store_true", help="run tests of reliability as long as docs/reliability.md reports"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -68,6 +70,12 @@ def why_no_containers() -> str | None:
         return "containers need root on Linux"
     missing = [name for name in ("runc", "busybox") if not shutil.which(name)]
     return f"{' and '.join(missing)} not installed" if missing else None
+
+
+@pytest.fixture(scope="session")
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether --long was given."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session")

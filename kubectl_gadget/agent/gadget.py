@@ -41,6 +41,8 @@ class Entry:
     def __init__(self, value: dict[str, Any]) -> None:
         self.sets: list[list[str]] = value["any_of"]
         self.optional = bool(value.get("optional"))
+        self.purpose = str(value.get("purpose") or "")
+        """what is not seen without it"""
         self.next = 0
         self.skipped: list[dict[str, str]] = []
 
@@ -269,7 +271,7 @@ class Gadget:
 
     def _refused(self, program: str | None, failure: Failure) -> None:
         entry = next((entry for entry in self._entries if program in entry.programs), None)
-        why = "\n".join(part for part in refusal.reason(failure) if part)
+        why, remedy = refusal.reason(failure)
         if entry is None or program is None:
             raise refusal.refused(f"gadget {self.name}", failure)
         last = entry.next + 1 == len(entry.sets)
@@ -277,9 +279,10 @@ class Gadget:
             others = "".join(f"\n{skip['program']} was tried before: {skip['why']}" for skip in entry.skipped)
             error = refusal.refused(f"gadget {self.name} (program {program})", failure)
             raise AgentError(f"{error}{others}", error.remedy)
-        entry.refuse(program, why)
+        entry.refuse(program, "\n".join(part for part in (why, remedy) if part))
         if last:
-            self.warnings.append(f"gadget {self.name} runs without {program}: {why}")
+            lacks = f"{entry.purpose} ({program}: " if entry.purpose else f"runs without {program} ("
+            self.warnings.append(f"{self.name}: {lacks}{why})")
 
 
 def ring_bytes(wanted: object) -> int:

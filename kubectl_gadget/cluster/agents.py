@@ -20,6 +20,8 @@ from kubectl_gadget.cluster.startup import is_running, wait_running
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
 """A list of resident agents that is this old is still good."""
+_RETURN_SECONDS = 30.0
+"""A resident agent that went away is waited for this long: its DaemonSet makes another only when it is quite gone."""
 
 
 class Agents:
@@ -35,6 +37,8 @@ class Agents:
         self._on_demand = OnDemandAgents(api, options, self.run, say)
         self._pods: dict[str, str] = {}
         self._residents: dict[str, Object] = {}
+        self._had_residents: set[str] = set()
+        """nodes that had one at some time of this run"""
         self._listed_at = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -49,6 +53,7 @@ class Agents:
             return await self._exec(node, pod)
         except StatusError as error:
             self._pods.pop(node, None)
+            self._residents.pop(node, None)
             # Its pod may be gone, or may have been replaced, since the last session.
             if not known or error.code not in (400, 404, 500):
                 raise
@@ -79,7 +84,7 @@ class Agents:
         return await open_exec(self._api, self._options.namespace, pod, manifests.CONTAINER, command, node)
 
     async def _find_or_start(self, node: str) -> str:
-        resident = (await self._list_residents()).get(node)
+        resident = await self._find_resident(node)
         if resident is None:
             pod = await self._on_demand.start(node)
         elif is_running(resident):
@@ -92,6 +97,14 @@ class Agents:
         self._pods[node] = pod["metadata"]["name"]
         return self._pods[node]
 
+    async def _find_resident(self, node: str) -> Object | None:
+        until = time.monotonic() + _RETURN_SECONDS
+        while True:
+            resident = (await self._list_residents()).get(node)
+            if resident is not None or node not in self._had_residents or time.monotonic() > until:
+                return resident
+            await asyncio.sleep(_FRESH_SECONDS)
+
     async def _list_residents(self) -> dict[str, Object]:
         if self._options.bcc:
             return {}
@@ -103,5 +116,6 @@ class Agents:
                     for pod in pods.items
                     if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
                 }
+                self._had_residents |= self._residents.keys()
                 self._listed_at = time.monotonic()
             return self._residents

@@ -70,9 +70,13 @@ async def _list_patiently(api: Api, scope: Scope) -> Listing:
     while True:
         try:
             return await _list(api, scope)
+        except StatusError as error:
+            if error.code < 500:  # else it is just starting, or its storage is
+                raise
         except UnreachableError:
-            failures += 1
-            await _pause(failures)
+            pass
+        failures += 1
+        await _pause(failures)
 
 
 async def _pause(failures: int) -> None:

@@ -126,8 +126,8 @@ class NodeSession:
         lost_at: float | None = None
         while not self._stop.is_set():
             try:
-                await self._connect(lost_at)
-                await self._detached(self._failure)
+                if await self._connect(lost_at):
+                    await self._detached(self._failure)
                 return
             except GadgetError as error:
                 was_attached = self.state.attached
@@ -159,8 +159,11 @@ class NodeSession:
         await self._backlog.put(Item(self.state.name, DETACHED))
         self._on_change()
 
-    async def _connect(self, lost_at: float | None) -> None:
-        stream = await self._open()
+    async def _connect(self, lost_at: float | None) -> bool:
+        """One connection from beginning to end. False: the run was over before it began."""
+        stream = await self._open_unless_stopped()
+        if stream is None:
+            return False
         self._stream = stream
         try:
             decoder = FrameDecoder()
@@ -170,6 +173,19 @@ class NodeSession:
         finally:
             self._stream = None
             await stream.close()
+        return True
+
+    async def _open_unless_stopped(self) -> NodeStream | None:
+        """None when the run is over first: an agent may take its time to start."""
+        opening = asyncio.ensure_future(self._open())
+        stopping = asyncio.create_task(self._stop.wait(), name=f"end of {self.state.name}")
+        try:
+            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return await opening if opening.done() else None
+        finally:
+            opening.cancel()
+            stopping.cancel()
+            await asyncio.gather(opening, stopping, return_exceptions=True)
 
     async def _converse(self, stream: NodeStream, decoder: FrameDecoder, lost_at: float | None) -> None:
         error: GadgetError | None = None

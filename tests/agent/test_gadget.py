@@ -49,11 +49,15 @@ def test_a_set_of_programs_is_taken_whole_or_not_at_all(client: Client, opens: C
 
 
 @pytest.mark.bpf
-def test_an_optional_program_that_is_refused_is_a_warning(client: Client, opens: Compiled) -> None:
+def test_of_an_optional_program_that_is_refused_a_warning_says_what_is_not_seen(
+    client: Client, opens: Compiled
+) -> None:
     description = opens.gadget("openat_exit")
-    description["programs"].append({"any_of": [["nowhere"]], "optional": True})
+    description["programs"].append({"any_of": [["nowhere"]], "optional": True, "purpose": "nobody is not seen"})
     client.run(opens.elf, description)
-    assert "sys_exit_nowhere" in client.wait_for(FrameType.WARNING)["message"]
+    warning = client.wait_for(FrameType.WARNING)["message"]
+    assert warning.startswith(f"{description['name']}: nobody is not seen (nowhere: ")
+    assert "sys_exit_nowhere" in warning
     started = client.wait_for(FrameType.STARTED)
     assert [entry["chosen"] for entry in started["gadgets"][0]["programs"]] == [["openat_exit"], []]
 

@@ -1,6 +1,7 @@
-"""A fake cluster of two nodes, and our API access to it."""
+"""A fake cluster of two nodes, and our API access to it; of a real one, a namespace, and agents on its nodes."""
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.kubeconfig import load
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from tests.cluster.real_cluster import AGENT_FLAGS, gadget, kubectl
 from tests.fake_cluster import FakeCluster
 
 
@@ -32,3 +34,21 @@ def api(cluster: FakeCluster, tmp_path: Path, warnings: list[str]) -> Api:
 @pytest.fixture
 def agent_options() -> AgentOptions:
     return AgentOptions(start_timeout=10)
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A new one in the real cluster."""
+    name = f"kg-test-{secrets.token_hex(3)}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def deployed() -> Iterator[None]:
+    """Resident agents in the real cluster."""
+    result = gadget("deploy", *AGENT_FLAGS)
+    assert result.returncode == 0, result.stderr
+    yield
+    assert gadget("undeploy").returncode == 0

@@ -63,18 +63,39 @@ async def test_the_resident_agents_are_listed_once_for_all_nodes(api: Api, agent
         await stream.close()
 
 
-async def test_reconnecting_finds_a_resident_pod_that_was_replaced(
+async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.cluster.agents._FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("kubectl_gadget.cluster.agents._FRESH_SECONDS", 0.01)
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options)
     await (await agents.open("node-1")).close()
     (old,) = [pod for pod in cluster.pods(NAMESPACE) if pod["spec"]["nodeName"] == "node-1"]
     cluster.store.remove("pods", NAMESPACE, old["metadata"]["name"])
+    cluster.server.requests.clear()
+    again = asyncio.create_task(agents.open("node-1"))
+    await until(lambda: cluster.server.requests.count(("list", "pods")) >= 3)
     new = {"metadata": {"name": "new", "labels": old["metadata"]["labels"]}, "spec": old["spec"]}
     cluster.kubelet.created("pods", cluster.store.add("pods", NAMESPACE, new))
+    await (await again).close()
+    assert ("create", "pods") not in cluster.server.requests
+
+
+async def test_a_resident_pod_that_does_not_come_back_is_replaced_by_one_on_demand(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_gadget.cluster.agents._FRESH_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_gadget.cluster.agents._RETURN_SECONDS", 0.1)
+    await deploy(api, agent_options, lambda _: None)
+    agents = Agents(api, agent_options)
     await (await agents.open("node-1")).close()
+    for pod in cluster.pods(NAMESPACE):
+        cluster.store.remove("pods", NAMESPACE, pod["metadata"]["name"])
+    await (await agents.open("node-1")).close()
+    assert [pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in cluster.pods(NAMESPACE)] == [
+        "on-demand"
+    ]
+    assert await agents.close() == []
 
 
 async def test_everything_that_is_missing_is_said_before_anything_is_created(

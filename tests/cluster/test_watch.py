@@ -63,6 +63,16 @@ async def test_a_version_that_is_too_old_leads_to_a_new_list(cluster: FakeCluste
         assert [pod["metadata"]["name"] for pod in second.items] == ["a"]
 
 
+async def test_a_server_that_is_just_starting_is_asked_again(cluster: FakeCluster, api: Api) -> None:
+    cluster.faults.expire_watches = True
+    async with aclosing(follow(api, SCOPE)) as changes:
+        await following(changes)
+        cluster.add_pod("a", "node-1")
+        cluster.faults.starting = 3
+        assert isinstance(await following(changes), Synced)
+    assert not cluster.faults.starting
+
+
 async def test_a_forbidden_watch_is_an_error_at_once(cluster: FakeCluster, api: Api) -> None:
     cluster.faults.forbidden.add(("watch", "pods"))
     async with aclosing(follow(api, SCOPE)) as changes:

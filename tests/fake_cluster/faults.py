@@ -15,6 +15,8 @@ class Faults:
     """requests that bear one of these are answered with 401"""
     busy: int = 0
     """so many requests are answered with 429"""
+    starting: int = 0
+    """so many requests are answered with 500, as by a server that has just begun"""
     warning: str | None = None
     """sent with every answer"""
     subprotocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")

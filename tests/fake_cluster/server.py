@@ -125,6 +125,9 @@ class Server:
         if self._faults.busy:
             self._faults.busy -= 1
             raise Refused(429, "TooManyRequests", "too many requests")
+        if self._faults.starting:
+            self._faults.starting -= 1
+            raise Refused(500, "InternalError", "the storage is not ready")
         if (verb, resource) in self._faults.forbidden:
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             plural = resource.partition("/")[0]

@@ -1,4 +1,4 @@
-"""Long or short: `--long` runs the forms that docs/reliability.md reports."""
+"""The programs that tests of reliability run."""
 
 import subprocess
 from pathlib import Path
@@ -6,11 +6,6 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
-
-
-@pytest.fixture(scope="session")
-def is_long(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.fake_cluster import FakeCluster
+from tests.gadget_run import GADGET, PROJECT
 from tests.reliability.held import PATIENCE, held_by, until_freed, until_gone
-from tests.reliability.local_run import GADGET, PROJECT, LocalRun, child_of
+from tests.reliability.local_run import LocalRun, child_of
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 TRACE = ("trace", "open", "--host", "-o", "json")

@@ -9,6 +9,7 @@ from kubectl_gadget.session import node as node_module
 from kubectl_gadget.session.backlog import Backlog
 from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.stream import NodeStream
 from kubectl_gadget.wire import Frame, FrameType
 from tests.session.scripted import Reaction, ScriptedStream, obedient
 
@@ -111,6 +112,25 @@ async def test_a_node_that_never_attached_is_not_retried() -> None:
     assert bench.state.error is not None
     assert bench.state.error.remedy == "a newer one"
     assert len(bench.streams) == 1
+
+
+async def test_a_stop_does_not_wait_for_an_agent_that_is_still_to_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, opening = Bench(obedient), asyncio.Event()
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+
+    async def never() -> NodeStream:
+        opening.set()
+        await asyncio.Event().wait()
+        raise AssertionError("it was set")
+
+    monkeypatch.setattr(bench.session, "_open", never)
+    bench.streams[0].hang_up()
+    await opening.wait()
+    bench.session.stop()
+    async with asyncio.timeout(10):
+        await task
+    assert isinstance(bench.state.error, AgentError)  # what it was lost by
 
 
 async def test_forbidden_is_never_retried_even_after_it_was_attached() -> None:

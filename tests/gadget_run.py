@@ -1,0 +1,72 @@
+"""A run of the command line in the background, for tests that do something meanwhile, or do harm to it.
+
+The trap: it writes to files, so that nobody has to read for it to go on; a test that is about a reader gives its own
+standard output.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+PROJECT = Path(__file__).resolve().parents[1]
+GADGET = (sys.executable, "-m", "kubectl_gadget.cli.main")
+
+
+class GadgetRun:
+    """`kubectl gadget WORDS`, attached when the `with` block begins, and over when it ends."""
+
+    patience = 60.0
+    """Seconds after which a test fails instead of waiting on."""
+
+    def __init__(self, folder: Path, *words: str, stdout: IO[Any] | int | None = None) -> None:
+        self.out, self.err = folder / "out", folder / "err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*GADGET, *words],
+                cwd=PROJECT,
+                stdout=out if stdout is None else stdout,
+                stderr=err,
+                env=os.environ | {"PYTHONUNBUFFERED": ""},
+            )
+
+    def __enter__(self) -> Self:
+        self.until_said("Ctrl-C ends")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        self.process.wait(self.patience)
+        if kind is None:
+            assert "Traceback" not in self.said()
+            assert "Exception ignored" not in self.said()
+
+    def said(self) -> str:
+        """What it wrote to standard error so far."""
+        return self.err.read_text()
+
+    def until_said(self, text: str) -> None:
+        deadline = time.monotonic() + self.patience
+        while text not in self.said():
+            assert self.process.poll() is None, f"it has ended: {self.said()}"
+            assert time.monotonic() < deadline, f"it did not say {text!r} but {self.said()!r}"
+            time.sleep(0.05)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What it has written with `-o json` so far."""
+        lines = self.out.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Ends it in order. The exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(self.patience)
