@@ -45,8 +45,6 @@ struct policy_walk {
 	struct dentry *dentry;
 	struct mount *mount;
 	struct dentry *mount_root;
-	struct dentry *root;
-	struct mount *root_mount;
 };
 
 struct policy_memory {

@@ -84,9 +84,7 @@ static long policy_step(__u32 index, struct policy_memory **context)
 	struct policy_walk *walk = &memory->walk;
 	enum gadget_step step;
 
-	if (walk->dentry == walk->root && walk->mount == walk->root_mount)
-		step = GADGET_STEP_TOP;
-	else if (walk->dentry == walk->mount_root)
+	if (walk->dentry == walk->mount_root)
 		step = policy_step_across(walk);
 	else
 		step = policy_step_up(memory);
@@ -113,19 +111,20 @@ static __always_inline void policy_walk(struct policy_memory *memory)
 	policy_end_text(memory);
 }
 
-/* The path of `dentry` on `vfsmount`, as the current process sees it. */
+/*
+ * The path of `dentry` on `vfsmount` from the root of all mounts there, which is the container's. Not from the
+ * process's root, as the kernel writes paths: whoever may call chroot() would choose under which name a policy sees a
+ * file.
+ */
 static __always_inline void policy_read_path(struct policy_memory *memory, struct vfsmount *vfsmount,
 					     struct dentry *dentry)
 {
 	struct policy_walk *walk = &memory->walk;
-	struct task_struct *task = gadget_task();
 
 	if (!dentry || !vfsmount) {
 		memory->value.lacks = POLICY_UNREADABLE;
 		return;
 	}
-	walk->root = gadget_read(task, fs, root.dentry);
-	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
 	walk->dentry = dentry;
 	walk->mount = gadget_mount_of(vfsmount);
 	walk->mount_root = BPF_CORE_READ(vfsmount, mnt_root);
@@ -144,8 +143,6 @@ static __always_inline void policy_read_dentry(struct policy_memory *memory, str
 	walk->dentry = dentry;
 	walk->mount_root = NULL;
 	walk->mount = NULL;
-	walk->root_mount = NULL;
-	walk->root = NULL;
 	policy_walk(memory);
 	/* The root of a file system is its own parent. */
 	if (memory->low == GADGET_STEP_NOWHERE && memory->value.lacks == POLICY_UNREADABLE)
