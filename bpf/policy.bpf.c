@@ -8,6 +8,7 @@
  */
 #include <policy/decide.h>
 #include <policy/match.h>
+#include <policy/remember.h>
 #include <policy/values.h>
 
 /* For a cgroup that the agent has not told of: the profile of the nearest container above it; 0: of what is unknown. */

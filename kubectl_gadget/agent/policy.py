@@ -27,9 +27,12 @@ from kubectl_gadget.agent.roots import Roots
 from kubectl_gadget.agent.scopes import Scopes
 from kubectl_gadget.errors import AgentError
 
-SHARED = ("gadget_events", "gadget_cpus", "policy_containers", "policy_memory")
+SHARED = ("gadget_events", "gadget_cpus", "policy_containers", "policy_memory", "policy_processes")
 COUNTS = ("runs", "overridden", "signalled", "limited", "unasked")
 """enum policy_count."""
+_REMEMBERING = ("on_exec", "on_fork")
+_AT_START = ("on_running", "on_descendant")
+"""Iterators, in this order."""
 _INHERITED = 1 << 31
 _SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
 _SETS |= {"policy_prefixes": 1}
@@ -136,9 +139,8 @@ class PolicyHook:
                     raise KeyError(name)
             self._resolve(object, way)
             self._prepare(object)
-            for name in SHARED:
-                if loaded is not None:
-                    _map(object, name).reuse(_map(loaded, name).fd)
+            if loaded is not None:
+                _share(object, loaded)
             tables = {name: base64.b64decode(text) for name, text in self._spec["tables"].items()}
             self._resize(object, tables)
             if way["kind"] in ("lsm", "fmod_ret", "fentry", "fexit"):
@@ -198,9 +200,7 @@ class PolicyHook:
         size = map.key_size + map.value_size
         if len(entries) % size:
             raise AgentError(f"{self.name}: the table {name} has {len(entries)} bytes, no multiple of {size}")
-        for start in range(0, len(entries), size):
-            middle = start + map.key_size
-            map.put(entries[start:middle], entries[middle : start + size])
+        _put_all(map, entries)
 
     def bits(self, scopes: Iterable[int], without: Collection[int] = ()) -> int:
         """The selectors for these scopes, but those of the policies in `without`."""
@@ -264,6 +264,7 @@ class Policies:
         self.failed: dict[str, AgentError] = {}
         """hooks that this node does not have, with `tolerant`; their policies are not in force at all"""
         self.without: set[int] = set()
+        self._processes: BpfObject | None = None
         self._scopes = Scopes(spec["scopes"])
         self._profiles: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
@@ -293,6 +294,7 @@ class Policies:
                     self.without.update(policy for policy in hook.policies if policy >= 0)
             if not self.hooks:
                 raise AgentError("none of the policies' hooks exists on this node")
+            self._remember(self.hooks[0].object)
             self._open_ring()
             self._profile(self._scopes.of_unknown() if self.filter_is_open else ())
             self._look_for_files()
@@ -360,13 +362,40 @@ class Policies:
         self._next_look = float("inf")
         for hook in self.hooks:
             hook.detach()
+        if self._processes is not None:
+            self._processes.detach()
 
     def close(self) -> None:
         self.ring.close()
         self.counters.close()
         self._close_hooks()
 
+    def _remember(self, first: BpfObject) -> None:
+        """Has the kernel keep what hooks ask of processes at their exec, from now on and of those that run."""
+        spec = self._spec.get("processes")
+        if spec is None:
+            return
+        followed = base64.b64decode(spec["followed"])
+        self._processes = object = BpfObject(self._elf, "policy", [*_REMEMBERING, *_AT_START])
+        try:
+            self._prepare(object)
+            _share(object, first)
+            table = _map(object, "policy_prefixes")
+            table.resize(max(1, len(followed) // (table.key_size + table.value_size)))
+            object.set_constant("policy_follows", bool(followed))
+            object.load()
+            _put_all(table, followed)
+            for program in (*_REMEMBERING, *_AT_START):
+                object.attach(program)
+            for program in _AT_START:
+                object.iterate(program)
+        except Failure as failure:
+            raise AgentError(f"what processes had at their exec cannot be kept: {refusal.reason(failure)[0]}") from None
+
     def _close_hooks(self) -> None:
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
         for hook in self.hooks:
             hook.detach()
         if self._real_files:
@@ -425,6 +454,20 @@ class Policies:
                     self._warnings.append(f"policies do not hold at {hook.name} in some containers: {failure}")
         self._by_scopes[scopes] = number
         return number
+
+
+def _share(object: BpfObject, first: BpfObject) -> None:
+    """The maps of the first object, before the other one is loaded."""
+    for name in SHARED:
+        _map(object, name).reuse(_map(first, name).fd)
+
+
+def _put_all(map: BpfMap, entries: bytes) -> None:
+    """Keys and values in turn."""
+    size = map.key_size + map.value_size
+    for start in range(0, len(entries), size):
+        middle = start + map.key_size
+        map.put(entries[start:middle], entries[middle : start + size])
 
 
 def _map(object: BpfObject, name: str) -> BpfMap:

@@ -33,14 +33,12 @@ class Enforcer:
         pid: int | None = None,
     ) -> None:
         self.engine = Engine(policies, Options(enforce, allow_weaker))
-        hooks = [hook.spec() for hook in self.engine.hooks]
-        for hook in hooks:
+        spec = self.engine.spec()
+        for hook in spec["hooks"]:
             if kinds:
                 hook["ways"] = [way for way in hook["ways"] if way["kind"] in kinds]
-        self._spec: dict[str, Any] = {
-            "name": "policies",
+        self._spec: dict[str, Any] = spec | {
             "scopes": [EVERYWHERE] * len(self.engine.scopes),
-            "hooks": hooks,
             "ring_bytes": 8 << 20,
             "parameters": {"gadget_filter_pid": os.getpid() if pid is None else pid},
         }

@@ -4,11 +4,14 @@ The trap: most ways need trampolines or kprobes, which not every kernel has; tes
 run in the virtual machine.
 """
 
+import ctypes
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +23,7 @@ import pytest
 
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.model import (
+    NAMESPACES,
     Action,
     Argument,
     Filter,
@@ -38,8 +42,11 @@ from tests.bpf.policy_engine import Enforcer
 pytestmark = pytest.mark.bpf
 TIMES = 31
 EPERM, EACCES = 1, 13
+CAP_CHOWN = 0
+CLONE_NEWUTS = 0x04000000
 DENY = (Action("Override", error=-EACCES),)
 KILL = (Action("Sigkill"),)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def argument(position: int, test: Test, *values: Value, negated: bool = False) -> Filter:
@@ -324,3 +331,115 @@ def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
         numbers = [match.place.number for match in enforcer.matches()]
     first_uts = 0xEFFFFFFE
     assert numbers == ([1, 0] if os.stat("/proc/self/ns/uts").st_ino == first_uts else [0, 0])
+
+
+def reads(path: Path, *filters: Filter) -> Selector:
+    return Selector(filters=(argument(1, "equal", str(path)), *filters))
+
+
+def changed(kind: str) -> Filter:
+    return Filter(Subject("namespace_change"), "mask", (1 << NAMESPACES.index(kind),))
+
+
+def test_a_namespace_that_was_changed_since_the_exec_is_told_from_one_that_was_there_at_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def unshare_and_read() -> None:
+        assert libc.unshare(CLONE_NEWUTS) == 0
+        for _ in range(TIMES):
+            (tmp_path / "file").read_bytes()
+        # A fork has what its maker's exec had.
+        assert in_child((tmp_path / "file").read_bytes) == 0
+
+    selectors = (reads(tmp_path / "file", changed("net")), reads(tmp_path / "file", changed("uts")))
+    with in_force(policy(openat(*selectors)), pid=0) as enforcer:
+        (tmp_path / "file").read_bytes()
+        assert in_child(unshare_and_read) == 0
+        subprocess.run(["unshare", "--uts", "cat", tmp_path / "file"], check=True)
+        numbers = [match.place.number for match in enforcer.matches()]
+        assert enforcer.lost == {}
+    assert numbers == [1] * (TIMES + 1)
+
+
+def drop_capabilities() -> None:
+    """All effective ones, by capset(2)."""
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, data) == 0
+    data[0] = data[3] = 0
+    assert libc.capset(header, data) == 0
+
+
+def test_capabilities_that_were_changed_since_the_exec_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    tmp_path.chmod(0o755)
+
+    def change(name: str) -> Filter:
+        return Filter(Subject("capability_change", name=name), "mask", (1 << CAP_CHOWN,))
+
+    def drop_and_read() -> None:
+        drop_capabilities()
+        for _ in range(TIMES):
+            os.close(os.open(tmp_path / "file", os.O_RDONLY))
+
+    selectors = (reads(tmp_path / "file", change("permitted")), reads(tmp_path / "file", change("effective")))
+    with in_force(policy(openat(*selectors)), pid=0) as enforcer:
+        (tmp_path / "file").read_bytes()
+        in_child(drop_and_read)
+        numbers = [match.place.number for match in enforcer.matches()]
+    assert numbers == [1] * TIMES
+
+
+def test_capabilities_within_a_user_namespace_of_its_own_are_told_from_the_nodes(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    within = Filter(Subject("capability", name="effective", in_namespace=True), "mask", (1 << CAP_CHOWN,))
+    selectors = (reads(tmp_path / "file", within), reads(tmp_path / "file", replace(within, negated=True)))
+    with in_force(policy(openat(*selectors)), pid=0) as enforcer:
+        (tmp_path / "file").read_bytes()
+        subprocess.run(["unshare", "--user", "--map-root-user", "cat", tmp_path / "file"], check=True)
+        numbers = [match.place.number for match in enforcer.matches()]
+    assert numbers == [0]
+
+
+def test_what_a_followed_program_started_is_told_whatever_it_has_become(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    # Its own, since these tests may have been started by a shell.
+    shell = shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "shell")
+    follows = Filter(Subject("binary"), "equal", ("/nowhere", str(shell)), follow=True)
+    hook = openat(
+        reads(tmp_path / "file", replace(follows, subject=Subject("parent_binary"))),
+        reads(tmp_path / "file", follows),
+        reads(tmp_path / "file", replace(follows, negated=True)),
+    )
+    read = f"cat {tmp_path}/file"
+    before = subprocess.Popen([shell, "-c", f"read go; exec {read}"], stdin=subprocess.PIPE)
+    try:
+        with in_force(policy(hook), pid=0) as enforcer:
+            subprocess.run(["cat", tmp_path / "file"], check=True)
+            numbers = [[match.place.number for match in enforcer.matches()]]
+            # It has become another program by the time at which it reads.
+            subprocess.run([shell, "-c", f"exec {read}"], check=True)
+            numbers.append([match.place.number for match in enforcer.matches()])
+            # The shell has ended when its grandchild reads.
+            subprocess.run([shell, "-c", f"env {read}; true"], check=True)
+            numbers.append([match.place.number for match in enforcer.matches()])
+            # It ran before anybody looked.
+            before.communicate(b"\n")
+            numbers.append([match.place.number for match in enforcer.matches()])
+            assert enforcer.lost == {}
+    finally:
+        before.kill()
+        before.wait()
+    assert numbers == [[2], [1], [0], [1]]
+
+
+def test_a_program_that_another_thread_than_the_first_executes_is_followed_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    shell = shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "shell")
+    follows = Filter(Subject("binary"), "equal", (str(shell),), follow=True)
+    code = f"""
+import os, threading
+threading.Thread(target=os.execvp, args=("cat", ["cat", {str(tmp_path / "file")!r}])).start()
+"""
+    with in_force(policy(openat(reads(tmp_path / "file", follows))), pid=0) as enforcer:
+        subprocess.run([shell, "-c", 'exec "$@"', "sh", sys.executable, "-c", code], check=True)
+        assert len(enforcer.matches()) == 1

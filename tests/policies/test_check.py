@@ -195,6 +195,14 @@ def test_ready_policies_are_right_and_tell_what_they_show() -> None:
         assert all(hook_name(hook) for hook in each.policy.hooks)
 
 
+def test_every_ready_policy_can_be_run() -> None:
+    found = ready_policies()
+    assert found
+    assert {ready.name: check_policy(ready.policy).unsupported for ready in found} == dict.fromkeys(
+        (ready.name for ready in found), ()
+    )
+
+
 def test_a_ready_policy_is_named_by_its_file() -> None:
     (file,) = ready_files(["kubectl-exec"])
     assert file.endswith("manifests/policies/kubectl-exec.yaml")

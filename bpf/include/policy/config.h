@@ -44,6 +44,10 @@ enum policy_type {
 	POLICY_PARENT_BINARY,
 	POLICY_NAMESPACES,
 	POLICY_CAPABILITIES,
+	POLICY_NAMESPACE_CHANGES,
+	POLICY_CAPABILITY_CHANGES,
+	/* Nothing but what its tests look up. */
+	POLICY_STARTED_BY,
 };
 
 enum policy_source {
@@ -75,6 +79,7 @@ struct policy_slot {
 	__u8 flags;
 	/* Of a number, in bytes. */
 	__u8 size;
+	/* Of capabilities, 1: unreadable in the node's user namespace. */
 	__u16 index;
 	/* Of a buffer: the index of the argument that has its size. */
 	__u16 size_index;
@@ -101,6 +106,8 @@ enum policy_class {
 	POLICY_NETWORK,
 	/* The process or one of its ancestors has a number of a set. */
 	POLICY_DESCENDS,
+	/* The process or an ancestor has run a program whose number is in a set. */
+	POLICY_RAN,
 };
 
 enum policy_test_flag {

@@ -8,7 +8,7 @@
 #pragma once
 
 #include <gadget/task.h>
-#include <policy/memory.h>
+#include <policy/ancestors.h>
 
 /* Keeps the selectors in `bits`, those with a negated filter that are not in it, and those without such a filter. */
 static __always_inline void policy_keep(struct policy_memory *memory, __u32 test, const __u64 *bits)
@@ -29,18 +29,6 @@ static __always_inline void policy_keep_unasked(struct policy_memory *memory, __
 		return;
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
 		memory->alive[i] &= negated[policy_words + i];
-}
-
-static __always_inline const __u64 *policy_or_none(const __u64 *bits)
-{
-	return bits ?: policy_mask(POLICY_MASK_NONE);
-}
-
-static __always_inline const __u64 *policy_in_set(__u32 test, __u64 number)
-{
-	struct policy_number_key key = {.test = test, .number = number};
-
-	return policy_or_none(bpf_map_lookup_elem(&policy_numbers, &key));
 }
 
 /* How many of the test's bounds are not above the number. `low` and `high` are in memory for the reason given in
@@ -114,18 +102,6 @@ static __always_inline const __u64 *policy_in_network(struct policy_memory *memo
 	prefix->test = test;
 	__builtin_memcpy(prefix->data, memory->value.addresses[part & 1], 16);
 	return policy_longest_prefix(memory);
-}
-
-static __always_inline void policy_find(struct policy_memory *memory, const __u64 *bits)
-{
-	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
-		memory->found[i] |= bits[i];
-}
-
-static __always_inline void policy_find_none(struct policy_memory *memory)
-{
-	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
-		memory->found[i] = 0;
 }
 
 struct policy_search {
@@ -215,72 +191,6 @@ static __always_inline const __u64 *policy_patterns_of(struct policy_memory *mem
 	return memory->found;
 }
 
-/* Ancestors that are looked at. */
-#define POLICY_ANCESTORS 64
-
-struct policy_ancestry {
-	struct policy_memory *memory;
-	struct task_struct *task;
-	/* The deepest PID namespace of the process itself. */
-	void *namespace;
-	__u32 test;
-	bool in_namespace;
-};
-
-static __always_inline void *policy_pid_namespace(struct pid *pid, __u32 level, __u32 *number)
-{
-	struct upid *upid = (void *)&pid->numbers + level * bpf_core_type_size(struct upid);
-	void *namespace = NULL;
-
-	bpf_probe_read_kernel(number, sizeof(*number), upid);
-	bpf_probe_read_kernel(&namespace, sizeof(namespace), (void *)upid + bpf_core_field_offset(upid->ns));
-	return namespace;
-}
-
-/* One generation. Of ancestors outside of the process's PID namespace there is no number in it. */
-static long policy_try_ancestor(__u32 index, struct policy_ancestry *ancestry)
-{
-	struct task_struct *task = ancestry->task;
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	__u32 number = 0;
-
-	if (!ancestry->in_namespace) {
-		policy_pid_namespace(pid, gadget_node_pid_level, &number);
-	} else if (level != gadget_node_pid_level) {
-		void *namespace = policy_pid_namespace(pid, level, &number);
-
-		if (!index)
-			ancestry->namespace = namespace;
-		if (namespace != ancestry->namespace)
-			number = 0;
-	}
-	if (number || !index) {
-		const __u64 *bits = policy_in_set(ancestry->test, number);
-
-		if (bits)
-			policy_find(ancestry->memory, bits);
-	}
-	if (BPF_CORE_READ(task, tgid) <= 1)
-		return 1;
-	ancestry->task = BPF_CORE_READ(task, real_parent);
-	return 0;
-}
-
-static __always_inline const __u64 *policy_descends(struct policy_memory *memory, __u32 test, __u32 part)
-{
-	struct policy_ancestry ancestry = {
-		.memory = memory,
-		.task = (struct task_struct *)bpf_get_current_task(),
-		.test = test,
-		.in_namespace = part,
-	};
-
-	policy_find_none(memory);
-	bpf_loop(POLICY_ANCESTORS, policy_try_ancestor, &ancestry, 0);
-	return memory->found;
-}
-
 static __always_inline bool policy_is_address(const __u8 *address)
 {
 	/* All ones is none (gadget/address.h). */
@@ -323,6 +233,9 @@ static __always_inline void policy_test(struct policy_memory *memory, __u32 numb
 		break;
 	case POLICY_DESCENDS:
 		bits = policy_descends(memory, number_of_test, part);
+		break;
+	case POLICY_RAN:
+		bits = policy_ran(memory, number_of_test, part);
 		break;
 	case POLICY_MASK:
 	case POLICY_SUBSTRING:

@@ -21,6 +21,7 @@
 #include <gadget/path_at.h>
 #include <kernel/inode.h>
 #include <kernel/ptrace.h>
+#include <policy/processes.h>
 #include <policy/text.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -397,6 +398,14 @@ static __always_inline void policy_read_binary(struct policy_memory *memory, str
 		memory->value.lacks = POLICY_UNREADABLE;
 }
 
+/* Whether the current task's user namespace is another than the node's. */
+static __always_inline bool policy_in_user_namespace(void)
+{
+	struct task_struct___policy *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, cred, user_ns, level) > 0;
+}
+
 /* Fills memory->value. */
 static __always_inline void policy_read(struct policy_memory *memory, const struct policy_context *context,
 					const volatile struct policy_slot *slot)
@@ -519,5 +528,13 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 	case POLICY_CAPABILITIES:
 		policy_read_cred(value, BPF_CORE_READ((struct task_struct___policy *)task, cred));
 		break;
+	case POLICY_NAMESPACE_CHANGES:
+		policy_read_namespace_changes(memory);
+		break;
+	case POLICY_CAPABILITY_CHANGES:
+		policy_read_capability_changes(memory);
+		break;
 	}
+	if (slot->type >= POLICY_CAPABILITIES && slot->index && !policy_in_user_namespace())
+		value->lacks = POLICY_UNREADABLE;
 }

@@ -23,10 +23,13 @@ from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMES
 from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
 
 _CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}
+_CHANGE_PARTS = {"permitted": 0, "effective": 1, "inheritable": 2}
 _SOCKET_PARTS = {"source_port": 0, "destination_port": 1, "protocol": 2, "family": 3, "state": 4}
 _ADDRESS_PARTS = {"source_address": 0, "destination_address": 1}
 _HOST_PART = 10
 """The number of a process's namespaces that has a bit for each that is the node's own."""
+MOST_FOLLOWED = 1024
+"""POLICY_FOLLOWED_WORDS of bpf/include/policy/processes.h, times 64."""
 _SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 
 
@@ -40,12 +43,31 @@ class Asked:
     negated: bool
 
 
-def ask(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None) -> Asked:
-    """`arguments` are the slots of the hook's arguments, `result` is that of what it returns. Raises UsageError."""
+class Followed:
+    """The programs that policies follow, by path, with their numbers."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[bytes, int] = {}
+
+    def number(self, filter: Filter, path: bytes) -> int:
+        """From 0. Raises UsageError when there are too many, or it is too long."""
+        if len(path) > LONGEST_TEXT:
+            raise UsageError(f"{filter.place}: paths of more than {LONGEST_TEXT} bytes cannot be followed: {path!r}")
+        number = self.numbers.setdefault(path, len(self.numbers))
+        if number >= MOST_FOLLOWED:
+            raise UsageError(f"{filter.place}: more than {MOST_FOLLOWED} programs cannot be followed at once")
+        return number
+
+
+def ask(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None, followed: Followed) -> Asked:
+    """`arguments` are the slots of the hook's arguments, `result` is that of what it returns; what is followed is added
+    to `followed`. Raises UsageError."""
+    if filter.follow and filter.subject.kind in ("binary", "parent_binary"):
+        look = Look(TestClass.RAN, int(filter.subject.kind == "parent_binary"))
+        programs = tuple(followed.number(filter, text) for text in _texts(filter))
+        return Asked(task_slot(Type.STARTED_BY), look, programs, filter.negated)
     slot, part = _subject(filter, arguments, result)
     if filter.follow:
-        if filter.subject.kind != "pid":
-            raise _unsupported(filter, "following children")
         numbers = tuple(_integer(filter, value) for value in filter.values)
         return Asked(slot, Look(TestClass.DESCENDS, part), numbers, filter.negated)
     if HOST_NAMESPACE in filter.values:
@@ -94,11 +116,13 @@ def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | No
             return task_slot(Type.PARENT_BINARY), 0
         case "namespace":
             return task_slot(Type.NAMESPACES), NAMESPACES.index(subject.name)
+        case "namespace_change":
+            return task_slot(Type.NAMESPACE_CHANGES), 0
         case "capability":
-            if subject.in_namespace:
-                raise _unsupported(filter, "isNamespaceCapability")
-            assert set(CAPABILITY_SETS) == set(_CAPABILITY_PARTS)
-            return task_slot(Type.CAPABILITIES), _CAPABILITY_PARTS[subject.name]
+            assert set(CAPABILITY_SETS) == set(_CAPABILITY_PARTS) == set(_CHANGE_PARTS)
+            return task_slot(Type.CAPABILITIES, subject.in_namespace), _CAPABILITY_PARTS[subject.name]
+        case "capability_change":
+            return task_slot(Type.CAPABILITY_CHANGES, subject.in_namespace), _CHANGE_PARTS[subject.name]
     raise _unsupported(filter, f"{subject.kind.replace('_', ' ')} filters")
 
 
@@ -136,10 +160,15 @@ def _integer(filter: Filter, value: Value) -> int:
     return value
 
 
-def _text(filter: Filter, slot: Slot) -> Asked:
+def _texts(filter: Filter) -> list[bytes]:
     texts = [value.encode("utf-8", "surrogateescape") for value in filter.values if isinstance(value, str)]
     if len(texts) < len(filter.values):
         raise _wrong(filter, "is a text, and is compared with what is none")
+    return texts
+
+
+def _text(filter: Filter, slot: Slot) -> Asked:
+    texts = _texts(filter)
     longest = LONGEST_TEXT if filter.test in ("equal", "prefix", "postfix") else PATTERN_BYTES
     for text in texts:
         if len(text) > longest:

@@ -15,11 +15,11 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.engine.filters import Asked, ask
+from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.scopes import check as scope_of
 from kubectl_gadget.policies.engine.scopes import scope_spec
-from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, Source, argument_slot
-from kubectl_gadget.policies.engine.tables import Encoded, Tables
+from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, Slot, Source, argument_slot
+from kubectl_gadget.policies.engine.tables import Encoded, Tables, prefix_key
 from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
 from kubectl_gadget.policy_events.record import Form, Type
@@ -74,11 +74,12 @@ class Member:
 class CompiledHook:
     """One hook for all policies. Raises UsageError when it asks for what the engine cannot do."""
 
-    def __init__(self, number: int, name: str, members: Sequence[Member], options: Options) -> None:
+    def __init__(self, number: int, name: str, members: Sequence[Member], options: Options, followed: Followed) -> None:
         self.number = number
         self.name = name
         self._options = options
         self._members = members
+        self._followed = followed
         self._at_return = members[0].hook.returns and not members[0].at_call
         self.bits: list[Place | None] = []
         self._starts = 0
@@ -139,7 +140,7 @@ class CompiledHook:
         for bit, place in enumerate(self.bits):
             if place is not None:
                 arguments, result = read[id(place.hook)]
-                asked += [(bit, ask(filter, arguments, result)) for filter in self._filters(place)]
+                asked += [(bit, ask(filter, arguments, result, self._followed)) for filter in self._filters(place)]
         sent = {slot for arguments, result in read.values() for slot in (*arguments, result) if slot is not None}
         self.slots = sorted(sent | {item.slot for _, item in asked})
         if len(self.slots) > MOST_SLOTS:
@@ -273,8 +274,10 @@ class Engine:
             for hook in policy.hooks:
                 for member in self._members(policy, hook, options):
                     groups.setdefault(_group(member), []).append(member)
+        self._followed = Followed()
         self.hooks = [
-            CompiledHook(number, key[1], members, options) for number, (key, members) in enumerate(groups.items())
+            CompiledHook(number, key[1], members, options, self._followed)
+            for number, (key, members) in enumerate(groups.items())
         ]
 
     def spec(self) -> dict[str, Any]:
@@ -284,7 +287,16 @@ class Engine:
             "kind": "policy",
             "scopes": [scope_spec(scope) for scope in self.scopes],
             "hooks": [hook.spec() for hook in self.hooks],
+            **self._processes(),
         }
+
+    def _processes(self) -> dict[str, Any]:
+        """What has to be remembered of processes, when some hook asks for it."""
+        if not any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots):
+            return {}
+        programs = self._followed.numbers.items()
+        table = b"".join(prefix_key(0, path + b"\0") + struct.pack("<Q", number + 1) for path, number in programs)
+        return {"processes": {"followed": base64.b64encode(table).decode()}}
 
     def _members(self, policy: Policy, hook: Hook, options: Options) -> Iterable[Member]:
         scope = self._scope(policy)

@@ -87,9 +87,13 @@ class Slot:
         return _SLOT.pack(*head, len(self.steps), *steps)
 
 
-def task_slot(type: Type) -> Slot:
-    """Something about the current process."""
-    return Slot(type, Source.TASK)
+REMEMBERED = (Type.NAMESPACE_CHANGES, Type.CAPABILITY_CHANGES, Type.STARTED_BY)
+"""What has to be remembered of each process for."""
+
+
+def task_slot(type: Type, in_namespace: bool = False) -> Slot:
+    """Something about the current process. `in_namespace`: unreadable in the node's own user namespace."""
+    return Slot(type, Source.TASK, index=int(in_namespace))
 
 
 def argument_slot(argument: Argument, source: Source, user: bool, place: Place) -> Slot | None:

@@ -38,6 +38,7 @@ class TestClass(IntEnum):
     SUBSTRING = 6
     NETWORK = 7
     DESCENDS = 8
+    RAN = 9
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Encoded:
         self._put("policy_planes", _u32(number), self.set(test.negated) + self.set(~test.asked))
         first, count, first_interval = 0, 0, 0
         match test.look.kind:
-            case TestClass.IN_SET | TestClass.DESCENDS:
+            case TestClass.IN_SET | TestClass.DESCENDS | TestClass.RAN:
                 for value, selectors in test.entries.items():
                     assert isinstance(value, int)
                     key = struct.pack("<IIQ", number, 0, value & _WORD)
@@ -167,14 +168,18 @@ class Encoded:
 
     def _trie(self, number: int, entries: dict[bytes, int]) -> None:
         for text, selectors in with_shorter(entries).items():
-            key = struct.pack("<IB", 8 * (1 + len(text)), number) + text.ljust(KEY_BYTES, b"\0")
-            self._put("policy_prefixes", key, self.set(selectors))
+            self._put("policy_prefixes", prefix_key(number, text), self.set(selectors))
 
     def _networks(self, number: int, entries: dict[str, int]) -> None:
         for bits, selectors in networks_with_wider(entries).items():
             data = int(bits.ljust(128, "0"), 2).to_bytes(16, "big")
             key = struct.pack("<IB", 8 + len(bits), number) + data.ljust(KEY_BYTES, b"\0")
             self._put("policy_prefixes", key, self.set(selectors))
+
+
+def prefix_key(test: int, text: bytes) -> bytes:
+    """Of a text in the table of prefixes."""
+    return struct.pack("<IB", 8 * (1 + len(text)), test) + text.ljust(KEY_BYTES, b"\0")
 
 
 def _u32(value: int) -> bytes:

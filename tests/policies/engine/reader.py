@@ -64,6 +64,11 @@ class Reader:
                 return self._longest(number, value.text + b"\0")
             case 5:
                 return self._longest(number, value.text[::-1] + b"\0")
+            case 9:
+                found = 0
+                for program in value.numbers:
+                    found |= self._get("policy_numbers", struct.pack("<IIQ", number, 0, program))
+                return found
             case 6:
                 lower = bytes(value.text).lower()
                 return self._patterns(first, count, lambda mask, text: text in (lower if mask else value.text))

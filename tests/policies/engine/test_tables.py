@@ -1,5 +1,6 @@
 """The tables of the engine, read as the kernel reads them, decide as the model does (policies.evaluate)."""
 
+import base64
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 
@@ -112,11 +113,30 @@ def _equals(first: int, count: int) -> tuple[Selector, ...]:
     )
 
 
-def test_what_the_engine_cannot_do_is_refused_by_its_place() -> None:
-    follows = Filter(Subject("binary"), "equal", ("/bin/sh",), follow=True)
-    hook = Hook("kprobe", "f", arguments=(_INT,), selectors=(Selector(filters=(follows,)),))
-    with pytest.raises(UsageError, match="following children is not supported yet"):
-        Engine([Policy("p", hooks=(hook,))], Options())
+def test_programs_that_policies_follow_have_one_number_each_whoever_follows_them() -> None:
+    def hook(*paths: str) -> Hook:
+        return Hook("kprobe", "f", selectors=(Selector(filters=(follows(*paths),)),))
+
+    def follows(*paths: str) -> Filter:
+        return Filter(Subject("binary"), "equal", paths, follow=True)
+
+    engine = Engine([Policy("p", hooks=(hook("/a", "/b"),)), Policy("q", hooks=(hook("/b", "/c"),))], Options())
+    (compiled,) = engine.hooks
+    reader = Reader(compiled)
+    found = {program: reader.chosen([Value(compiled.slots[0], (program,))]) for program in range(4)}
+    assert found == {0: [0], 1: [0, 2], 2: [2], 3: []}
+    followed = base64.b64decode(engine.spec()["processes"]["followed"])
+    assert [followed[at + 5 : at + 7] for at in range(0, len(followed), 268)] == [b"/a", b"/b", b"/c"]
+
+
+def test_what_nobody_asks_for_is_not_remembered_of_processes() -> None:
+    assert "processes" not in Engine([Policy("p", hooks=(Hook("kprobe", "f"),))], Options()).spec()
+
+
+def test_more_programs_than_there_are_bits_for_cannot_be_followed() -> None:
+    filter = Filter(Subject("binary"), "equal", tuple(f"/{i}" for i in range(1025)), follow=True)
+    with pytest.raises(UsageError, match="more than 1024 programs"):
+        Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(Selector(filters=(filter,)),)),))], Options())
 
 
 @pytest.mark.parametrize("more", [{"kernel_stack": True}, {"user_stack": True}, {"file_hash": True}])

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What is remembered of a process: its namespaces and capabilities as they were when it executed its program, and which
+ * of the programs that policies follow it or its ancestors have run.
+ *
+ * It lies in the kernel's own storage of each thread, so it cannot be full, and ends with the thread. Threads and
+ * children begin with what their maker has. Filled by the programs at the end of bpf/policy.bpf.c, which are loaded
+ * once for all hooks when a policy asks for it. The trap: an exec of any thread but the first makes that one the first,
+ * so what lay in the first alone would be lost by it; every thread has its own.
+ */
+#pragma once
+
+#include <gadget/credentials.h>
+#include <policy/memory.h>
+
+/* Programs that policies can follow, in words of 64. */
+#define POLICY_FOLLOWED_WORDS 16
+
+struct policy_process {
+	struct gadget_namespaces namespaces;
+	/* Permitted, effective, inheritable. */
+	__u64 capabilities[3];
+	/* A bit for each followed program that it or an ancestor has run. */
+	__u64 ran[POLICY_FOLLOWED_WORDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct policy_process);
+} policy_processes SEC(".maps");
+
+static __always_inline void policy_read_capabilities(__u64 to[3], struct task_struct *task)
+{
+	const struct cred___whole *cred = (const void *)BPF_CORE_READ(task, cred);
+
+	bpf_core_read(&to[0], sizeof(__u64), &cred->cap_permitted);
+	bpf_core_read(&to[1], sizeof(__u64), &cred->cap_effective);
+	bpf_core_read(&to[2], sizeof(__u64), &cred->cap_inheritable);
+}
+
+/* All but the programs. */
+static __always_inline void policy_describe_process(struct policy_process *to, struct task_struct *task)
+{
+	gadget_read_namespaces(&to->namespaces, task);
+	to->namespaces.ns_host = to->namespaces.unused_namespaces = 0;
+	policy_read_capabilities(to->capabilities, task);
+}
+
+/* Numbers: a bit for each kind of namespace that is not the one of the exec. */
+static __always_inline void policy_read_namespace_changes(struct policy_memory *memory)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct policy_process *then = bpf_task_storage_get(&policy_processes, task, NULL, 0);
+	/* Where strings are read to, since the stack has no room. */
+	struct gadget_namespaces *now = (void *)&memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
+	const __u32 *before, *after = (const __u32 *)now;
+
+	if (!then) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	before = (const __u32 *)&then->namespaces;
+	gadget_read_namespaces(now, task);
+	/* 0 is unknown. */
+	for (int i = 0; i < 10; i++)
+		if (before[i] && after[i] && before[i] != after[i])
+			memory->value.numbers[0] |= 1ULL << i;
+}
+
+/* Numbers: the bits that are not those of the exec, permitted, effective, inheritable. */
+static __always_inline void policy_read_capability_changes(struct policy_memory *memory)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	const struct policy_process *then = bpf_task_storage_get(&policy_processes, task, NULL, 0);
+
+	if (!then) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	policy_read_capabilities(memory->value.numbers, task);
+	for (int i = 0; i < 3; i++)
+		memory->value.numbers[i] ^= then->capabilities[i];
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Sets of selectors: what a number is looked up to, and unions of several.
+ *
+ * The trap: `found` is one for all, so a test that collects in it is finished before the next begins.
+ */
+#pragma once
+
+#include <policy/memory.h>
+
+static __always_inline const __u64 *policy_or_none(const __u64 *bits)
+{
+	return bits ?: policy_mask(POLICY_MASK_NONE);
+}
+
+static __always_inline const __u64 *policy_in_set(__u32 test, __u64 number)
+{
+	struct policy_number_key key = {.test = test, .number = number};
+
+	return policy_or_none(bpf_map_lookup_elem(&policy_numbers, &key));
+}
+
+static __always_inline void policy_find(struct policy_memory *memory, const __u64 *bits)
+{
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->found[i] |= bits[i];
+}
+
+static __always_inline void policy_find_none(struct policy_memory *memory)
+{
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->found[i] = 0;
+}
