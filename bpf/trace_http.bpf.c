@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace http: emits, of TCP connections on which a packet began like a message of HTTP/1, that packet and those after
- * it, as `struct gadget_packet`. The client makes of them one `struct trace_http` for each request:
- * kubectl_gadget/views/http.py.
+ * trace http: emits, of TCP connections on which a packet began like a message of HTTP/1, like a connection of HTTP/2
+ * or like the headers of one, that packet and those after it, as `struct gadget_packet`. The client makes of them one
+ * `struct trace_http` for each request: kubectl_gadget/views/http.py.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: HTTP/2, and what is inside of TLS. Bodies do not leave the node, but
- * for what is in the same packet as a head, and the first bytes of others.
+ * Hooks: cgroup_skb at the node's root. Not seen: what is inside of TLS. Bodies of HTTP/1 do not leave the node, but
+ * for what is in the same packet as a head, and the first bytes of others. Of HTTP/2 all does, since nothing but the
+ * frames themselves tells where in a packet the next headers begin.
  */
 #include <gadget/packet.h>
 #include <gadget/ends.h>
 
 typedef __u32 gadget_http_status;
+typedef __u64 gadget_grpc_status;
 
 struct trace_http {
 	struct gadget_record record;
@@ -21,12 +23,14 @@ struct trace_http {
 	/* As the heads say. ~0: they do not. */
 	gadget_bytes request_bytes;
 	gadget_bytes response_bytes;
+	/* ~0: it is no gRPC, or not known. */
+	gadget_grpc_status grpc_status;
 	gadget_ip local;
 	gadget_ip remote;
 	gadget_port local_port;
 	gadget_port remote_port;
 	gadget_role role;
-	/* 0: there was no answer. */
+	/* 0: there was no answer. ~0: it is not known. */
 	gadget_http_status status;
 	gadget_string method;
 	gadget_string target;
@@ -34,7 +38,9 @@ struct trace_http {
 	gadget_string agent;
 	gadget_string content_type;
 	gadget_string location;
-	gadget_string version;
+	gadget_string protocol;
+	gadget_string grpc_message;
+	gadget_string reset;
 };
 
 GADGET_RECORD(gadget_packet);
@@ -47,8 +53,15 @@ const volatile __u16 filter_port = 0;
 #define HEAD_BYTES GADGET_PIECE_BYTES
 #define SMALL_PACKET 4096
 #define BEGINNING 256
+#define MOST_BYTES (GADGET_PACKET_PIECES * GADGET_PIECE_BYTES)
 
-/* Sockets on which HTTP was seen. The ones that are used least are pushed out. */
+enum talk {
+	NO_HTTP,
+	HTTP_1,
+	HTTP_2,
+};
+
+/* Sockets on which HTTP was seen, and which. The ones that are used least are pushed out. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -61,36 +74,79 @@ GADGET_PACKET_SCRATCH(sent);
 
 #define WORD(A, B, C, D) ((__u32)(A) | (__u32)(B) << 8 | (__u32)(C) << 16 | (__u32)(D) << 24)
 
-/* Whether the payload begins with a method or with a response's version. */
-static __always_inline bool begins_message(struct __sk_buff *skb, __u32 offset)
+/* Frames of HTTP/2: RFC 9113, sections 4.1 and 6.2. */
+struct frame_head {
+	__u8 length[3];
+	__u8 type;
+	__u8 flags;
+	__u8 stream[4];
+};
+
+#define FRAME_HEADERS 1
+#define END_HEADERS 0x04
+#define HEADERS_FLAGS 0x2d
+#define USUAL_FRAME (16 << 10)
+
+/* Whether the payload is long enough for a frame of headers, and begins like one. */
+static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
+{
+	struct frame_head head;
+	__u32 length;
+
+	if (bpf_skb_load_bytes(skb, offset, &head, sizeof(head)))
+		return false;
+	length = head.length[0] << 16 | head.length[1] << 8 | head.length[2];
+	return head.type == FRAME_HEADERS && head.flags & END_HEADERS && !(head.flags & ~HEADERS_FLAGS) && length &&
+	       length <= USUAL_FRAME && skb->len - offset >= sizeof(head) + length && !(head.stream[0] & 0x80) &&
+	       (head.stream[0] || head.stream[1] || head.stream[2] || head.stream[3]);
+}
+
+/* What the payload begins like: a method, a response's version, or what a client of HTTP/2 sends first. */
+static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 offset)
 {
 	__u32 word;
 
 	if (bpf_skb_load_bytes(skb, offset, &word, sizeof(word)))
-		return false;
-	return word == WORD('H', 'T', 'T', 'P') || word == WORD('G', 'E', 'T', ' ') ||
-	       word == WORD('P', 'O', 'S', 'T') || word == WORD('P', 'U', 'T', ' ') ||
-	       word == WORD('H', 'E', 'A', 'D') || word == WORD('D', 'E', 'L', 'E') ||
-	       word == WORD('O', 'P', 'T', 'I') || word == WORD('P', 'A', 'T', 'C') ||
-	       word == WORD('C', 'O', 'N', 'N') || word == WORD('T', 'R', 'A', 'C');
+		return NO_HTTP;
+	if (word == WORD('P', 'R', 'I', ' '))
+		return HTTP_2;
+	if (word == WORD('H', 'T', 'T', 'P') || word == WORD('G', 'E', 'T', ' ') || word == WORD('P', 'O', 'S', 'T') ||
+	    word == WORD('P', 'U', 'T', ' ') || word == WORD('H', 'E', 'A', 'D') || word == WORD('D', 'E', 'L', 'E') ||
+	    word == WORD('O', 'P', 'T', 'I') || word == WORD('P', 'A', 'T', 'C') || word == WORD('C', 'O', 'N', 'N') ||
+	    word == WORD('T', 'R', 'A', 'C'))
+		return HTTP_1;
+	return NO_HTTP;
 }
 
 /* How many bytes of the payload are to be sent; -1: nothing at all. */
 static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	__u64 socket = bpf_get_socket_cookie(skb);
-	__u8 yes = 1;
+	__u8 *known = bpf_map_lookup_elem(&talkers, &socket);
+	__u8 before = known ? *known : NO_HTTP, talk = before;
 
-	if (packet->payload_bytes && begins_message(skb, offset)) {
-		if (!bpf_map_lookup_elem(&talkers, &socket))
-			bpf_map_update_elem(&talkers, &socket, &yes, BPF_ANY);
-		return HEAD_BYTES;
-	}
 	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
 		return -1;
-	if (!bpf_map_lookup_elem(&talkers, &socket))
+	if (packet->payload_bytes && before != HTTP_2) {
+		__u8 begins = begins_message(skb, offset);
+
+		if (begins)
+			talk = begins;
+		else if (before == NO_HTTP && begins_headers(skb, offset))
+			talk = HTTP_2;
+		if (talk != before)
+			bpf_map_update_elem(&talkers, &socket, &talk, BPF_ANY);
+		if (begins == HTTP_1)
+			return HEAD_BYTES;
+	}
+	switch (talk) {
+	case HTTP_2:
+		return MOST_BYTES;
+	case HTTP_1:
+		return packet->payload_bytes > SMALL_PACKET ? BEGINNING : SMALL_PACKET;
+	default:
 		return -1;
-	return packet->payload_bytes > SMALL_PACKET ? BEGINNING : SMALL_PACKET;
+	}
 }
 
 static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)

@@ -104,7 +104,9 @@ class FlowFlags:
     dns: Annotated[
         bool | None, flag(ENGINE, "--dns-rows/--no-dns-rows", help="DNS questions and answers (default)")
     ] = None
-    http: Annotated[bool | None, flag(ENGINE, "--http-rows/--no-http-rows", help="Plain HTTP/1 requests")] = None
+    http: Annotated[
+        bool | None, flag(ENGINE, "--http-rows/--no-http-rows", help="Plain HTTP requests and gRPC calls")
+    ] = None
     packets: Annotated[
         bool | None, flag(ENGINE, "--packets/--no-packets", help="A line for each packet of TCP and UDP, too: many")
     ] = None
@@ -240,7 +242,10 @@ def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "
 def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:
     from kubectl_gadget.catalogue import load_gadget
 
-    asks_for_http = flow.http or (flow.http is None and any(name.startswith("flow_http") for name in extras))
+    asks_for_http = flow.http
+    if asks_for_http is None:
+        protocols = {text.lower().partition("/")[0] for text in extras.get("flow_protocol") or ()}
+        asks_for_http = any(name.startswith("flow_http") for name in extras) or bool(protocols & {"http", "grpc"})
     wanted = {"drops": flow.drops is not False, "dns": flow.dns is not False, "http": asks_for_http}
     names = [*_ALWAYS, *(name for key, name in _OPTIONAL.items() if wanted[key])]
     if flow.packets:

@@ -15,6 +15,7 @@ import numpy as np
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
 from kubectl_gadget.events.exec_id import read_exec_id
+from kubectl_gadget.events.grpc_names import grpc_status_name
 from kubectl_gadget.events.histogram import BUCKETS_TYPE, Buckets, spark_line
 from kubectl_gadget.events.linux import errno_name, open_flag_names
 from kubectl_gadget.events.linux_bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
@@ -61,7 +62,7 @@ from kubectl_gadget.events.syscall_columns import (
 from kubectl_gadget.events.syscall_text import KILLED
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
 from kubectl_gadget.events.tls_names import tls_version_name
-from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, Truths, Type, Vector
+from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, SomeNumbers, Truths, Type, Vector
 from kubectl_gadget.events.wall_time import Timestamps
 
 UNREAD = "-"
@@ -128,10 +129,6 @@ def _numbers() -> Kind:
 
 def _show_fd(batch: Batch, field: Field) -> list[str]:
     return [str(fd) if fd >= 0 else "-" for fd in batch.raw(field).tolist()]
-
-
-def _show_positive(batch: Batch, field: Field) -> list[str]:
-    return [str(number) if number > 0 else "-" for number in batch.raw(field).tolist()]
 
 
 def _errors(batch: Batch, field: Field) -> CodedTexts:
@@ -294,6 +291,16 @@ def _hex(batch: Batch, field: Field) -> Texts:
 def _user_addresses(batch: Batch, field: Field) -> Texts:
     """Of memory in a process; null for 0."""
     return Texts(lambda: [hex(address) if address else None for address in batch.raw(field).tolist()], len(batch))
+
+
+def _http_statuses(batch: Batch, field: Field) -> SomeNumbers:
+    numbers = batch.raw(field)
+    return SomeNumbers(numbers, numbers != np.uint32(0xFFFFFFFF))
+
+
+def _grpc_statuses(batch: Batch, field: Field) -> Texts:
+    numbers = KnownNumbers(batch.raw(field)).values()
+    return Texts(lambda: [None if number is None else grpc_status_name(number) for number in numbers], len(batch))
 
 
 def _timestamps(batch: Batch, field: Field) -> Timestamps:
@@ -627,7 +634,17 @@ KINDS: dict[str, Kind] = {
     "gadget_flow_direction": _words("egress", "ingress"),
     "gadget_refusal": _words("refused", "dry-run"),
     "gadget_data": Kind(_data_members, _show_data),
-    "gadget_http_status": Kind(lambda column, field: (_number(column, field),), _show_positive),
+    "gadget_http_status": Kind(
+        lambda column, field: (Member(column, "int", lambda batch: _http_statuses(batch, field)),),
+        lambda batch, field: [str(number) if number else "-" for number in _http_statuses(batch, field).values()],
+    ),
+    "gadget_grpc_status": Kind(
+        lambda column, field: (
+            Member(column, "text", lambda batch: _grpc_statuses(batch, field)),
+            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
+        ),
+        lambda batch, field: [text or UNREAD for text in _grpc_statuses(batch, field).texts()],
+    ),
     "gadget_tls_version": _spelt_with_raw(tls_version_name, none="-"),
     "gadget_millicores": _known(lambda millicores: f"{millicores}m"),
     "gadget_task_state": _spelt_with_raw(task_state_name),

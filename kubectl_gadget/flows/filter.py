@@ -130,9 +130,14 @@ PARTY_TESTS: dict[str, Callable[[Sequence[str]], _PartyTest]] = {
 
 
 def protocol(texts: Sequence[str]) -> Test:
-    """tcp, udp, dns, http."""
+    """tcp, udp, dns, http, grpc; http/2 and so on."""
     known = {text.lower() for text in texts}
-    return lambda event: event.flow.protocol.lower() in known or event.kind in known
+
+    def test(event: FlowEvent) -> bool:
+        spoken = str((event.l7 or {}).get("protocol")).lower()
+        return event.flow.protocol.lower() in known or event.kind in known or spoken in known
+
+    return test
 
 
 def verdict(texts: Sequence[str]) -> Test:

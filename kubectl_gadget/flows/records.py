@@ -182,11 +182,14 @@ def _l7(event: FlowEvent) -> dict[str, Any]:
         if event.is_reply:
             found["dns"] |= {"ips": l7.get("addresses") or [], "rcode_name": l7["rcode"]}
     else:
-        url = f"http://{l7.get('host') or ''}{l7.get('target') or ''}"
+        # gRPC is HTTP/2 there, and what it says itself is a header.
+        protocol, status = l7.get("protocol"), l7.get("grpc_status_raw")
         found["http"] = {
             "code": l7.get("status") or 0,
             "method": l7["method"],
-            "url": url,
-            "protocol": l7.get("version"),
+            "url": f"http://{l7.get('host') or ''}{l7.get('target') or ''}",
+            "protocol": "HTTP/2" if protocol == "gRPC" else protocol,
         }
+        if status is not None:
+            found["http"]["headers"] = [{"key": "grpc-status", "value": str(status)}]
     return found

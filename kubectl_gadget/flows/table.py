@@ -37,7 +37,7 @@ COLUMNS = (
     *("sent", "received", "sent_segments", "received_segments", "retransmits", "sent_packets", "received_packets"),
     *("id", "reason", "flags", "source", "source_port", "destination", "destination_port", "direction", "length"),
     *("role", "protocol", "client", "client_port", "server", "server_port", "name", "type", "rcode", "addresses"),
-    *("latency", "method", "host", "target", "status", "version"),
+    *("latency", "method", "host", "target", "status", "grpc_status", "grpc_status_raw", "reset"),
 )
 """Of all gadgets, those that are looked at: to read a column costs time for each row."""
 
@@ -47,6 +47,7 @@ _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that say that a socket is closed, and not that something went wrong."""
 _NO_REASON = "NOT_SPECIFIED"
 _DNS_PORT = 53
+_HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
 _EPHEMERAL = 32768
 """Linux' own range of ports for clients begins here (ip_local_port_range)."""
 
@@ -244,14 +245,20 @@ class FlowTable:
         flow, _ = self._meet(row, "TCP", side, fresh=False, ends=ends if side == "client" else (ends[1], ends[0]))
         if "client" in flow.seen_by and side == "server":
             return
-        status = row.get("status") or 0
+        status, latency = row.get("status"), row.get("latency")
+        is_answered = status != 0
         where = f"{row.get('host') or ''}{row.get('target') or ''}"
-        answer = f"{status} {duration_text(row['latency'])}" if status else "no answer"
-        l7 = {"type": "http"} | {
-            key: row.get(key) for key in ("method", "host", "target", "status", "latency", "version")
-        }
-        words = f"HTTP {row['method']} {where} {answer}"
-        yield self._event(row, flow, "http", FORWARDED if status else ERROR, words, side, is_reply=bool(status), l7=l7)
+        call = row["protocol"] == "gRPC"
+        words = ["gRPC", row.get("target")] if call else ["HTTP", row.get("method"), where or None]
+        words += [row.get("grpc_status") if call and is_answered else status] if is_answered else ["no answer"]
+        said = " ".join("?" if word is None else str(word) for word in words)
+        if row.get("reset"):
+            said += f", reset {row['reset']}"
+        elif is_answered and latency is not None:
+            said += f" {duration_text(latency)}"
+        l7 = {"type": "http"} | {key: row.get(key) for key in _HTTP}
+        verdict = FORWARDED if is_answered else ERROR
+        yield self._event(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
 
     def _packet(self, row: Row) -> Iterator[FlowEvent]:
         """One packet, told by who sent it, unless only the other end is traced."""

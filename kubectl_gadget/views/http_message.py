@@ -21,7 +21,8 @@ _MOST_CHUNK_LINE = 4096
 
 @dataclass
 class Head:
-    """What a request or a response begins with. `method` is empty in a response, `status` 0 in a request."""
+    """What a request or a response begins with. `method` is empty in a response, `status` 0 in a request; either may be
+    unknown."""
 
     method: str = ""
     target: str = ""
@@ -31,6 +32,8 @@ class Head:
     """by lower-case name; of several only the last"""
     after_gap: bool = False
     """messages before it may have been missed"""
+    is_whole: bool = True
+    """all of its headers are known"""
 
     def text(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -128,6 +131,11 @@ class Messages:
             self._in_chunks = True
         else:
             self._skip = length
+
+    def rest(self) -> bytes:
+        """Takes out what came behind the head that came last."""
+        rest, self._bytes = self._bytes, b""
+        return rest
 
     def _miss(self, count: int) -> None:
         if not self._lost and not self._bytes and self._skip >= count:

@@ -81,7 +81,7 @@ class Tracer:
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
         # Attaching opens files of tracefs itself, so what comes before it is done stands apart.
-        self.at_start = self.records()
+        self._at_start = self.data()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -102,6 +102,11 @@ class Tracer:
     @property
     def cut(self) -> int:
         return self.counters.total(CUT_STRINGS)
+
+    @property
+    def at_start(self) -> list[dict[str, Any]]:
+        """The records of the time before all was attached."""
+        return [self._decode(record) for record in split(self._at_start)]
 
     def records(self) -> list[dict[str, Any]]:
         """All records since the last call."""

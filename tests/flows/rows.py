@@ -57,7 +57,7 @@ def http(second: float, target: str, status: int, **more: Any) -> dict[str, Any]
     """A row of trace http, of who asks."""
     ends = {"local": CLIENT[0], "local_port": CLIENT[1], "remote": SERVER[0], "remote_port": SERVER[1]}
     said = {"role": "client", "method": "GET", "host": "deathstar", "target": target, "status": status, "latency": 2000}
-    return {"event": "trace_http", "timestamp": stamp(second), **XWING, "version": "1.1"} | ends | said | more
+    return {"event": "trace_http", "timestamp": stamp(second), **XWING, "protocol": "HTTP/1.1"} | ends | said | more
 
 
 def drop(

@@ -64,6 +64,9 @@ def test_conditions_on_what_is_said() -> None:
     assert not filter.http_status(["404"])(request)
     assert filter.http_method(["get"])(request)
     assert filter.http_path(["^/att"])(request)
+    assert filter.protocol(["http/1.1"])(request)
+    assert filter.protocol(["HTTP"])(request)
+    assert not filter.protocol(["grpc", "none"])(request)
     assert filter.verdict(["dropped"])(dropped)
     assert not any(test(dropped) for test in (filter.dns(["*"]), filter.http_path([""])))
 

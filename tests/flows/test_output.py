@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -32,6 +33,22 @@ def events() -> list[FlowEvent]:
         tcp("close", 2, initiator="this end", end="fin", duration=10, sent=70, received=900),
     ]
     return [event for row in rows for event in table.add(row)]
+
+
+def test_jsonpb_has_grpc_as_http_2_with_its_status_as_a_header() -> None:
+    more: dict[str, Any] = {"protocol": "gRPC", "method": "POST", "grpc_status": "NOT_FOUND", "grpc_status_raw": 5}
+    (event,) = FlowTable(AddressBook()).add(http(1, "/shop.Carts/Get", 200, **more))
+    assert hubble(event)["flow"]["l7"] == {
+        "type": "RESPONSE",
+        "latency_ns": "2000",
+        "http": {
+            "code": 200,
+            "method": "POST",
+            "url": "http://deathstar/shop.Carts/Get",
+            "protocol": "HTTP/2",
+            "headers": [{"key": "grpc-status", "value": "5"}],
+        },
+    }
 
 
 def printed(format: str, color: bool = False) -> str:

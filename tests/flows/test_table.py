@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 from kubectl_gadget.flows.book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FlowEvent
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
 from kubectl_gadget.flows.table import FlowTable
 from tests.flows.rows import (
     CLIENT,
@@ -236,6 +236,23 @@ def test_http_belongs_to_the_connection_that_carries_it() -> None:
     began, request = tell(tcp("syn", 1), http(2, "/attack?x=1", 500))
     assert request.flow is began.flow
     assert request.summary == "HTTP GET deathstar/attack?x=1 500 2.00µs"
+
+
+GRPC: dict[str, Any] = {"protocol": "gRPC", "method": "POST", "grpc_status": "NOT_FOUND", "grpc_status_raw": 5}
+
+
+def test_a_call_of_grpc_is_told_by_its_method_and_its_own_status() -> None:
+    _, call = tell(tcp("syn", 1), http(2, "/shop.Carts/Get", 200, **GRPC))
+    assert (call.kind, call.verdict, call.summary) == ("http", FORWARDED, "gRPC /shop.Carts/Get NOT_FOUND 2.00µs")
+
+
+def test_what_is_not_known_of_a_request_of_http_2_is_not_made_up() -> None:
+    more: dict[str, Any] = {"protocol": "HTTP/2", "method": None, "target": None, "host": None}
+    unknown, reset = tell(
+        http(1, "", 0) | more | {"status": None, "latency": None}, http(2, "/a", 0, reset="CANCEL", **GRPC)
+    )
+    assert (unknown.summary, unknown.verdict) == ("HTTP ? ? ?", FORWARDED)
+    assert (reset.summary, reset.verdict) == ("gRPC /a no answer, reset CANCEL", ERROR)
 
 
 def test_a_drop_is_told_with_its_reason_and_without_the_leavings_of_closed_sockets() -> None:

@@ -55,7 +55,7 @@ def told(found: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
 def test_request_and_answer_are_one_row(gadget: Gadget) -> None:
     (row,) = rows(gadget, Talk().ask("/a").answer())
     assert (row["method"], row["target"], row["host"], row["status"], row["latency"]) == ("GET", "/a", "h", 200, 10**6)
-    assert (row["role"], row["response_bytes"], row["version"]) == ("client", 0, "1.1")
+    assert (row["role"], row["response_bytes"], row["protocol"]) == ("client", 0, "HTTP/1.1")
 
 
 def test_a_server_is_told_by_its_answer_going_out(gadget: Gadget) -> None:

@@ -55,7 +55,8 @@ struct gadget_packet {
 	__u8 flags;
 	/* Of TCP, the number of the payload's first byte. */
 	__u32 sequence;
-	/* All that the packet carries, from this record's first byte on. */
+	/* All that the packet carries, from this record's first byte on; where a further record goes on, up to there.
+	 */
 	__u32 payload_bytes;
 	/* As much of it as this record has. */
 	gadget_string payload;
@@ -219,6 +220,7 @@ static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gad
 	for (int i = 0; i < GADGET_PACKET_PIECES; i++) {
 		__u32 bytes = wanted < GADGET_PIECE_BYTES ? wanted : GADGET_PIECE_BYTES;
 
+		packet->payload_bytes = bytes < wanted ? bytes : left;
 		if (!gadget_send_piece(skb, packet, offset, bytes))
 			return;
 		wanted -= bytes;
@@ -226,6 +228,6 @@ static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gad
 			return;
 		offset += bytes;
 		packet->sequence += bytes;
-		packet->payload_bytes -= bytes;
+		left -= bytes;
 	}
 }

@@ -1,0 +1,133 @@
+"""trace http with gRPC: a real server and a real client of grpcio over loopback, and every row that they become."""
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived, StreamEnded
+
+from tests.bpf import network
+from tests.bpf.network import in_namespace
+from tests.bpf.viewed import Viewed
+
+pytestmark = pytest.mark.bpf
+TIMES = 31
+ANSWER = 200_003
+
+
+class Carts(grpc.GenericRpcHandler):
+    """/shop.Carts/Get gives what is asked for, Fail fails, List gives many."""
+
+    def service(self, details: Any) -> Any:
+        match details.method:
+            case "/shop.Carts/Get":
+                return grpc.unary_unary_rpc_method_handler(lambda asked, _: bytes(int(asked)))
+            case "/shop.Carts/Fail":
+                return grpc.unary_unary_rpc_method_handler(
+                    lambda asked, context: context.abort(grpc.StatusCode.NOT_FOUND, f"no cart {asked.decode()}")
+                )
+            case "/shop.Carts/List":
+                return grpc.unary_stream_rpc_method_handler(lambda asked, _: (b"x" * 11 for _ in range(int(asked))))
+        return None
+
+
+def calls() -> None:
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Carts(),))
+    port = server.add_insecure_port(f"{network.V4}:0")
+    server.start()
+    with grpc.insecure_channel(f"{network.V4}:{port}") as channel:
+        get, fail = (channel.unary_unary(f"/shop.Carts/{name}") for name in ("Get", "Fail"))
+        for number in range(TIMES):
+            assert len(get(b"%d" % (number if number % 10 else ANSWER), timeout=60)) in (number, ANSWER)
+            with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+                fail(b"%d" % number, timeout=60)
+        assert len(list(channel.unary_stream("/shop.Carts/List")(b"7", timeout=60))) == 7
+        with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+            channel.unary_unary("/shop.Other/None")(b"", timeout=60)
+    server.stop(None).wait()
+
+
+def test_each_call_of_grpc_is_one_row_at_either_end_with_its_status() -> None:
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(calls)
+        rows = [row for row in tracer.rows() + tracer.rest() if row["pid"] == pid]
+        assert tracer.lost == 0
+    expected = []
+    for number in range(TIMES):
+        # A message has a head of 5 bytes.
+        expected.append(("/shop.Carts/Get", "OK", 5 + (number if number % 10 else ANSWER)))
+        expected.append(("/shop.Carts/Fail", "NOT_FOUND", 0))
+    expected += [("/shop.Carts/List", "OK", 7 * 16), ("/shop.Other/None", "UNIMPLEMENTED", 0)]
+    for role in ("client", "server"):
+        of_role = [row for row in rows if row["role"] == role]
+        assert [(row["target"], row["grpc_status"], row["response_bytes"]) for row in of_role] == expected
+    assert {(row["protocol"], row["method"], row["status"], row["reset"]) for row in rows} == {
+        ("gRPC", "POST", 200, None)
+    }
+    assert {row["host"].partition(":")[0] for row in rows} == {network.V4}
+    assert {row["grpc_message"] for row in rows if row["target"].endswith("Fail")} == {
+        f"no cart {number}" for number in range(TIMES)
+    }
+    assert all(0 < row["latency"] < 60 * 10**9 for row in rows)
+
+
+def serve_http2(listener: socket.socket) -> None:
+    """Answers 200 to every request of one connection."""
+    sock, _ = listener.accept()
+    connection = H2Connection(H2Configuration(client_side=False))
+    connection.initiate_connection()
+    with sock:
+        sock.sendall(connection.data_to_send())
+        while data := sock.recv(65536):
+            for event in connection.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    connection.send_headers(event.stream_id, [(":status", "200"), ("content-length", "0")])
+                if isinstance(event, StreamEnded):
+                    connection.end_stream(event.stream_id)
+            sock.sendall(connection.data_to_send())
+
+
+class Asker:
+    """A client that waits for each answer."""
+
+    def __init__(self, port: int) -> None:
+        self._sock = socket.create_connection((network.V4, port), timeout=60)
+        self._connection = H2Connection(H2Configuration(client_side=True))
+        self._connection.initiate_connection()
+        self.port = self._sock.getsockname()[1]
+
+    def ask(self, path: str) -> None:
+        stream = self._connection.get_next_available_stream_id()
+        headers = [(":method", "GET"), (":scheme", "http"), (":authority", "shop"), (":path", path)]
+        self._connection.send_headers(stream, headers, end_stream=True)
+        while True:
+            self._sock.sendall(self._connection.data_to_send())
+            if any(isinstance(event, StreamEnded) for event in self._connection.receive_data(self._sock.recv(65536))):
+                return
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def test_a_connection_that_is_older_than_the_trace_is_joined_with_what_can_be_known() -> None:
+    with network.listener(network.V4) as listener:
+        threading.Thread(target=serve_http2, args=(listener,), daemon=True).start()
+        asker = Asker(listener.getsockname()[1])
+        for _ in range(2):  # so that settings are agreed upon
+            asker.ask("/old")
+        with Viewed("trace_http") as tracer:
+            for path in ("/old", "/new", *["/new"] * (TIMES - 2)):
+                asker.ask(path)
+            rows = [row for row in tracer.rows() if row["local_port"] == asker.port]
+        asker.close()
+    assert [(row["method"], row["target"], row["host"], row["status"]) for row in rows] == [
+        ("GET", None, None, 200),
+        *[("GET", "/new", None, 200)] * (TIMES - 1),
+    ]
+    assert {(row["protocol"], row["role"]) for row in rows} == {("HTTP/2", "client")}
