@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import ctypes
 import io
+import json
 import os
 import re
 import resource
@@ -23,10 +24,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.rounds import alternate, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import Identity
@@ -35,6 +38,7 @@ from kubectl_gadget.flows.book import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter, leaves_home
 from kubectl_gadget.flows.sink import make_flow_sink
 from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.flows.web import LivePage
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter
 
@@ -89,39 +93,67 @@ def rows_of(node: int, second: int, flows: int) -> bytes:
     return writer.take()
 
 
-def client(nodes: int, flows: int, seconds: int = 2) -> None:
-    """Decode, join, merge, flows, and each format."""
+FORMATS = ("json", "table", "mermaid", "web")
+
+
+def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, float]:
+    """Decode, join, merge, flows, and one format. Times are the client's alone: rows are made before each second."""
     gadget = load_gadget("trace_tcp")
-    recorded = [[rows_of(node, second, flows) for node in range(nodes)] for second in range(seconds)]
-    for format in ("json", "table", "mermaid"):
-        identities = [Identity(f"node-{number}") for number in range(nodes)]
-        container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
-        merge = TimeMerge(200_000_000)
-        for number, identity in enumerate(identities):
-            identity.apply({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}, 0.0)
-            merge.join(number)
-        table = FlowTable(AddressBook())
-        sink = make_flow_sink(OutputOptions(format=format), table, Discard(), None, FlowFilter([leaves_home]))
-        begun, rows = time.process_time(), 0
-        for second, of_nodes in enumerate(recorded):
-            now = (second + 1) * 1_000_000_000
-            for number, payload in enumerate(of_nodes):
-                batch: Batch = decode(gadget, identities[number].node, payload)
-                batch.owners = identities[number].lookup(batch.cgroups())
-                merge.add(batch, now)
-                merge.complete(number, now)
-            released = merge.release(now)
-            rows += len(released)
-            sink.write(released)
-        sink.close()
-        taken = time.process_time() - begun
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        asked = nodes * flows
-        sys.stdout.write(
-            f"{nodes:,} nodes x {flows} flows/s, {format:8} {rows / taken:10,.0f} rows/s "
-            f"{rows / 3 / taken:10,.0f} flows/s of {asked:,} asked, "
-            f"{taken / (rows / 3 / asked):.2f} s of one core a second, {memory} MB\n"
-        )
+    identities = [Identity(f"node-{number}") for number in range(nodes)]
+    container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
+    merge = TimeMerge(200_000_000)
+    for number, identity in enumerate(identities):
+        identity.apply({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}, 0.0)
+        merge.join(number)
+    table = FlowTable(AddressBook())
+    listeners = [LivePage().add_all] if format == "web" else []
+    options = OutputOptions(format="mermaid" if listeners else format)
+    sink = make_flow_sink(options, table, Discard(), None, FlowFilter([leaves_home]), listeners=listeners)
+    taken, rows = 0.0, 0
+    for second in range(seconds):
+        of_nodes = [rows_of(node, second, flows) for node in range(nodes)]
+        begun = time.process_time()
+        now = (second + 1) * 1_000_000_000
+        for number, payload in enumerate(of_nodes):
+            batch: Batch = decode(gadget, identities[number].node, payload)
+            batch.owners = identities[number].lookup(batch.cgroups())
+            merge.add(batch, now)
+            merge.complete(number, now)
+        released = merge.release(now)
+        rows += len(released)
+        sink.write(released)
+        taken += time.process_time() - begun
+    return {
+        "flows_per_s": rows / 3 / taken,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "second_mb": sum(map(len, of_nodes)) / (1 << 20),
+    }
+
+
+def clients(rounds: int, nodes: int, flows: int) -> dict[str, list[dict[str, float]]]:
+    """Each format in a process of its own, so that none inherits another's memory; prints the table."""
+
+    def run(format: str) -> dict[str, float]:
+        words = [sys.executable, __file__, "--client", "--nodes", str(nodes), "--flows", str(flows), "--one", format]
+        made = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        found: dict[str, float] = json.loads(made)
+        return found
+
+    results = alternate({format: partial(run, format) for format in FORMATS}, rounds)
+    print_table(
+        f"The client, one core: {nodes:,} nodes with {flows} connections/s each, which is {nodes * flows:,} flows/s",
+        ("", "flows/s of CPU, median (min to max)", "MB", "of which the rows of one second, MB"),
+        [
+            [
+                name,
+                spread([found["flows_per_s"] for found in each]).text(),
+                f"{max(found['memory_mb'] for found in each):.0f}",
+                f"{each[0]['second_mb']:.0f}",
+            ]
+            for name, each in results.items()
+        ],
+    )
+    return results
 
 
 # --- the node
@@ -297,6 +329,8 @@ def open_flows(count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", action="store_true")
+    parser.add_argument("--one", choices=FORMATS, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every measurement of --client")
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--flows", type=int, default=100)
     parser.add_argument("--open", type=int, default=0)
@@ -305,8 +339,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=20_000)
     parser.add_argument("--megabytes", type=int, default=1000)
     options = parser.parse_args()
-    if options.client:
-        client(options.nodes, options.flows)
+    if options.one:
+        sys.stdout.write(json.dumps(client(options.one, options.nodes, options.flows)))
+    elif options.client:
+        print_machine()
+        machine = describe_machine()
+        write_json(options.json, machine, clients(options.rounds, options.nodes, options.flows))
     elif options.open:
         open_flows(options.open)
     else:

@@ -200,7 +200,7 @@ def flows(
             flow_filter,
             with_map=bool(flow.with_map or flow.map_every),
             map_every=flow.map_every,
-            listeners=[page.add] if page else [],
+            listeners=[page.add_all] if page else [],
         )
 
     with ExitStack() as stack:

@@ -5,12 +5,15 @@ output decides. The trap: a test must say what it would say of the value in JSON
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.events.vectors import Mask, Pieces, Type, Vector, all_printable, exact, json_texts, pick
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Texts(Vector):
@@ -84,6 +87,11 @@ class CodedTexts(Texts):
             return json_texts([self.words[0]])[0].replace("%", "%%"), ()
         return "%s", (pick(json_texts(self.words), self.codes),)
 
+    def printable(self) -> bool:
+        if self._printable is None:
+            self._printable = all_printable(self.words)
+        return self._printable
+
     def test(self, check: Callable[[str], bool]) -> Mask:
         answers = np.fromiter((check(exact(word)) for word in self.words), np.bool_, len(self.words))
         mask: Mask = answers[self.codes]
@@ -112,7 +120,7 @@ class FixedTexts(Texts):
         return same if self._known is None else same & self._known
 
     def _decode(self) -> list[str | None]:
-        texts: list[str | None] = list(map(_Memo(_until_nul).__getitem__, self.array.tolist()))
+        texts: list[str | None] = list(map(Memo(until_nul).__getitem__, self.array.tolist()))
         if self._known is not None:
             texts = [text if known else None for text, known in zip(texts, self._known.tolist(), strict=True)]
         return texts
@@ -230,17 +238,18 @@ def _utf8(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _until_nul(data: bytes) -> str:
+def until_nul(data: bytes) -> str:
+    """The text in an array of chars; bytes that are not UTF-8 are lone surrogates."""
     return _utf8(data.partition(b"\0")[0])
 
 
-class _Memo(dict[bytes, str]):
+class Memo(dict[Key, Value]):
     """Remembers what a function made of each value: a few names in many rows."""
 
-    def __init__(self, make: Callable[[bytes], str]) -> None:
+    def __init__(self, make: Callable[[Key], Value]) -> None:
         super().__init__()
         self._make = make
 
-    def __missing__(self, key: bytes) -> str:
+    def __missing__(self, key: Key) -> Value:
         value = self[key] = self._make(key)
         return value

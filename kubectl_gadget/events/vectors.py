@@ -78,7 +78,10 @@ class SomeNumbers(Numbers):
     def values(self) -> list[Any]:
         if self._known is None:
             return super().values()
-        return [number if known else None for number, known in zip(self.array.tolist(), self._known, strict=True)]
+        found = self.array.astype(object)
+        found[~self._known] = None
+        values: list[Any] = found.tolist()
+        return values
 
     def json(self) -> Pieces:
         if self._known is None:

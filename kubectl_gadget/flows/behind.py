@@ -5,13 +5,13 @@ and port. The trap: a client may use one port towards several servers at once, s
 meant, the cluster has to say which service leads to the server, or none is joined.
 """
 
-from kubectl_gadget.events.wall_time import nanoseconds
 from kubectl_gadget.flows.book import AddressBook
 from kubectl_gadget.flows.flow import Flow
 
 _Client = tuple[str, str, int]
-_SECONDS = 30.0
+_APART_NS = 30_000_000_000
 """How far apart the two ends may first tell of it."""
+_SOONER = 30
 
 
 class Clients:
@@ -36,15 +36,21 @@ class Clients:
         else:
             self._flows.pop(key, None)
 
-    def find(
-        self, protocol: str, client: tuple[str, int], server: tuple[str, int], side: str, time: str
-    ) -> Flow | None:
-        """The flow that is the same as this one, of which `side` tells; None: it is another one, or it is not sure."""
-        other = "client" if side == "server" else "server"
+    def find(self, key: tuple[str, str, str, int, str, int], side: str, time_ns: int) -> Flow | None:
+        """The flow that is the same as the one of this key (table.py), of which `side` tells; None: it is another one,
+        or it is not sure."""
+        known_ones = self._flows.get(key[1:4])
+        if known_ones is None:
+            return None
+        server = key[4:]
+        mine, others = ("by_client", "by_server") if side == "client" else ("by_server", "by_client")
         found = [
             flow
-            for flow in self._flows.get((protocol, *client), ())
-            if flow.seen_by == {other} and flow.backend is None and _apart(flow, time) < _SECONDS
+            for flow in known_ones
+            if getattr(flow, others)
+            and not getattr(flow, mine)
+            and flow.backend is None
+            and _apart_ns(flow, time_ns) < _APART_NS
         ]
         if not found:
             return None
@@ -63,8 +69,8 @@ class Clients:
         return service in self._book.cluster.behind.get(backend[0], ())
 
 
-def _apart(flow: Flow, time: str) -> float:
-    if flow.closed and time > flow.ended:
+def _apart_ns(flow: Flow, time_ns: int) -> int:
+    if flow.closed and time_ns > flow.ended_ns:
         # What comes late of a flow that has ended comes soon.
-        return (nanoseconds(time) - nanoseconds(flow.ended)) / 1e9 * _SECONDS
-    return abs(nanoseconds(time) - nanoseconds(flow.first)) / 1e9
+        return (time_ns - flow.ended_ns) * _SOONER
+    return abs(time_ns - flow.first_ns)

@@ -9,10 +9,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from kubectl_gadget.flows.flow import Party, PodFacts
+from kubectl_gadget.flows.flow import PodFacts, Who, address_name
 
 _MOST_NAMES = 65536
 _MOST_ADDRESSES = 65536
+_MOST_FOUND = 65536
 
 
 @dataclass
@@ -36,6 +37,9 @@ class AddressBook:
         self.cluster = Addresses()
         self._seen: OrderedDict[str, PodFacts] = OrderedDict()
         self._names: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._found: dict[tuple[str, str], Who] = {}
+        self._found_in = self.cluster
+        """the cluster as `_found` has it"""
 
     def facts(self, namespace: str, pod: str) -> PodFacts:
         """What is known of a pod that was traced."""
@@ -45,7 +49,11 @@ class AddressBook:
         """A traced container of this pod used this address as its own."""
         if is_shared(ip) or ip in self.cluster.nodes:
             return
-        self._seen[ip] = pod
+        before = self._seen.get(ip)
+        if before is not pod:
+            self._seen[ip] = pod
+            if before != pod:
+                self._found.clear()
         self._seen.move_to_end(ip)
         if len(self._seen) > _MOST_ADDRESSES:
             self._seen.popitem(last=False)
@@ -58,24 +66,32 @@ class AddressBook:
         """A pod, or node, was told that `name` has this address."""
         self._names[asker, ip] = name.rstrip(".")
         self._names.move_to_end((asker, ip))
+        self._found.pop((asker, ip), None)
         if len(self._names) > _MOST_NAMES:
             self._names.popitem(last=False)
 
-    def name(self, party: Party, asker: str) -> None:
-        """Fills in whose the address of a party is that was not traced itself. `asker` is the other end's name."""
-        ip = party.ip
-        if name := self._names.get((asker, ip)):
-            party.names = (name,)
+    def find(self, ip: str, asker: str) -> Who:
+        """Whose an address is that was not traced itself. `asker` is the other end's name."""
+        if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
+            self._found.clear()
+            self._found_in = self.cluster
+        found = self._found.get((asker, ip))
+        if found is None:
+            found = self._found[asker, ip] = self._find(ip, asker)
+        return found
+
+    def _find(self, ip: str, asker: str) -> Who:
+        name = self._names.get((asker, ip))
+        names = (name,) if name else ()
         if pod := self._seen.get(ip) or self.cluster.pods.get(ip):
-            party.entity, party.pod = "pod", pod
-        elif service := self.cluster.services.get(ip):
-            party.entity, party.service = "service", service
-        elif node := self.cluster.nodes.get(ip):
-            party.entity, party.node = "node", node
-        elif is_shared(ip):
-            party.entity = "loopback"
-        elif party.names:
-            party.entity = "name"
+            return Who("pod", pod, names=names)
+        if service := self.cluster.services.get(ip):
+            return Who("service", service=service, names=names)
+        if node := self.cluster.nodes.get(ip):
+            return Who("node", node=node, names=names)
+        if is_shared(ip):
+            return Who("loopback", names=names, address=address_name(ip))
+        return Who("name" if names else "world", names=names, address=address_name(ip))
 
 
 @lru_cache(65536)

@@ -8,6 +8,7 @@ import fnmatch
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from kubectl_gadget.cluster import selectors
@@ -27,7 +28,11 @@ class FlowFilter:
 
     def accepts(self, event: FlowEvent) -> bool:
         """Whether every condition holds."""
-        return all(test(event) for test in self._tests)
+        return not any(map(_refuses, self._tests, repeat(event)))
+
+
+def _refuses(test: Test, event: FlowEvent) -> bool:
+    return not test(event)
 
 
 def leaves_home(event: FlowEvent) -> bool:

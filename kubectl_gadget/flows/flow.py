@@ -6,11 +6,13 @@ two nodes; it is still one.
 """
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kubectl_gadget.events.community_id import community_id
+from kubectl_gadget.events.kinds import bytes_text, duration_text
+from kubectl_gadget.policy_events.body import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
 Entity = Literal["pod", "service", "node", "name", "world", "loopback"]
@@ -25,6 +27,11 @@ ERROR: Verdict = "ERROR"
 def is_loopback(ip: str) -> bool:
     """Whether what is sent there never leaves the network namespace."""
     return ipaddress.ip_address(ip).is_loopback
+
+
+def address_name(ip: str) -> str:
+    """An address where a port may follow."""
+    return f"[{ip}]" if ":" in ip else ip
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,13 @@ class PodFacts:
     node: str = ""
 
 
-@dataclass(slots=True)
-class Party:
-    """One end of a flow, as far as it is known."""
+@dataclass(eq=False, slots=True)
+class Who:
+    """Whose an end is: a process, and the container, pod and node that it runs in, or what the address is known for.
 
-    ip: str
-    port: int
+    Thousands of flows share one, so it is never changed; who knows more puts another one in its place.
+    """
+
     entity: Entity = "world"
     pod: PodFacts | None = None
     container: str = ""
@@ -68,17 +76,102 @@ class Party:
     user_pid: int | None = None
     """another process that sends over the socket: it was passed it, or inherited it"""
     user_comm: str = ""
+    address: str = ""
+    """as people call it, of an end that is known by it alone"""
+    scope: str = ""
+    """node and pod: what tells apart addresses that many have at once, such as loopback's"""
+    cached_place: Any = None
+    """where it stands on the map (graph.py)"""
+    cached_text: str | None = None
+    """its members as JSON (records.py)"""
 
     @property
     def name(self) -> str:
-        """How people call it, without port and process: pod, service, node, DNS name or address."""
+        """Of the pod, service or node, a DNS name, or the address; empty when the address may be any."""
         if self.pod is not None:
             return f"{self.pod.namespace}/{self.pod.name}"
         if self.service:
             return self.service
         if self.entity == "node" and self.node:
             return self.node
-        return self.names[0] if self.names else f"[{self.ip}]" if ":" in self.ip else self.ip
+        return self.names[0] if self.names else self.address
+
+    def and_then(self, later: "Who") -> "Who":
+        """What is known once a row of this end has told `later`, which wins; what it lacks stays as it was."""
+        if self is NOBODY or (
+            not (self.names or self.service)
+            and (later.pod is not None or self.pod is None)
+            and (later.pid or not self.pid)
+            and (later.exec_id or not self.exec_id)
+            and (later.user_pid or not self.user_pid)
+            and (later.entity != "world" or self.entity == "world")
+        ):
+            return later
+        process, user = later if later.pid else self, later if later.user_pid else self
+        return Who(
+            entity=self.entity if later.entity == "world" else later.entity,
+            pod=later.pod or self.pod,
+            container=later.container,
+            service=self.service,
+            names=self.names,
+            node=later.node,
+            pid=process.pid,
+            comm=process.comm,
+            exec_id=process.exec_id or self.exec_id,
+            user_pid=user.user_pid,
+            user_comm=user.user_comm,
+            scope=later.scope,
+        )
+
+
+NOBODY = Who()
+"""Of whom nothing is known."""
+
+
+@dataclass(slots=True)
+class Party:
+    """One end of a flow, as far as it is known."""
+
+    ip: str
+    port: int
+    who: Who = NOBODY
+    told: Who | None = None
+    """by the last row of this end"""
+
+    @property
+    def entity(self) -> Entity:
+        return self.who.entity
+
+    @property
+    def pod(self) -> PodFacts | None:
+        return self.who.pod
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """DNS names that the other end asked for and got this address."""
+        return self.who.names
+
+    @property
+    def service(self) -> str:
+        """NAMESPACE/NAME of the service whose address this is."""
+        return self.who.service
+
+    @property
+    def node(self) -> str:
+        return self.who.node
+
+    @property
+    def pid(self) -> int | None:
+        return self.who.pid
+
+    @property
+    def comm(self) -> str:
+        return self.who.comm
+
+    @property
+    def name(self) -> str:
+        """How people call it, without port and process: pod, service, node, DNS name or address."""
+        return self.who.name or address_name(self.ip)
 
     @property
     def place(self) -> str:
@@ -88,10 +181,11 @@ class Party:
     @property
     def process(self) -> str:
         """`curl 4711`; empty when it is not known. Who made the socket, and who else uses it."""
-        if not self.pid:
+        who = self.who
+        if not who.pid:
             return ""
-        user = f", used by {self.user_comm} {self.user_pid}" if self.user_pid else ""
-        return f"{self.comm} {self.pid}{user}"
+        user = f", used by {who.user_comm} {who.user_pid}" if who.user_pid else ""
+        return f"{who.comm} {who.pid}{user}"
 
 
 @dataclass(slots=True)
@@ -102,8 +196,10 @@ class Flow:
     client: Party
     server: Party
     oriented: bool
-    first: str
-    """RFC 3339"""
+    first_ns: int
+    """wall time"""
+    scope: str = ""
+    """which network namespace, where both ends' addresses are in many of them"""
     backend: Party | None = None
     """the pod that a service's address became"""
     sent: int = 0
@@ -112,19 +208,32 @@ class Flow:
     received_packets: int = 0
     retransmits: int = 0
     rtt_ns: int | None = None
-    seen_by: set[str] = field(default_factory=set)
-    """client, server"""
-    ended: str = ""
+    by_client: bool = False
+    """the client's end was seen"""
+    by_server: bool = False
+    ended_ns: int = 0
     """when, once one end has said so"""
     on_map: Any = None
     """where the map has counted it, and how much (graph.py)"""
     cached_id: tuple[Any, str] | None = None
     """and the ends that it was made of"""
 
+    def see(self, side: str) -> None:
+        """Notes that this side was seen."""
+        if side == "client":
+            self.by_client = True
+        else:
+            self.by_server = True
+
+    @property
+    def seen_by(self) -> set[str]:
+        """client, server."""
+        return {side for side, seen in (("client", self.by_client), ("server", self.by_server)) if seen}
+
     @property
     def id(self) -> str:
         """Its Community ID, which other tools give it as well, of the addresses that the client sees. A port that is
-        used again gives the same; `first` tells those apart."""
+        used again gives the same; `first_ns` tells those apart."""
         key = (self.protocol, (self.client.ip, self.client.port), (self.server.ip, self.server.port))
         if self.cached_id is None or self.cached_id[0] != key:
             self.cached_id = key, community_id(*key)
@@ -136,23 +245,41 @@ class Flow:
         client, server = self.client, self.backend or self.server
         if client.ip == server.ip or is_loopback(client.ip):
             return True
-        return client.pod is not None and client.pod == server.pod
+        one, other = client.who.pod, server.who.pod
+        return one is not None and (one is other or one == other)
 
     @property
     def closed(self) -> bool:
-        return bool(self.ended)
+        return self.ended_ns != 0
+
+
+class Traffic(NamedTuple):
+    """A summary that is spelt when somebody reads it: how much went each way until then."""
+
+    sent: int
+    received: int
+    how: str = ""
+    """it ended"""
+    duration_ns: int | None = None
+
+    def text(self) -> str:
+        """`FIN, 80B out, 1.17KiB in, 900µs`."""
+        words = f"{bytes_text(self.sent)} out, {bytes_text(self.received)} in"
+        if self.how:
+            words = f"{self.how}, {words}"
+        return words if self.duration_ns is None else f"{words}, {duration_text(self.duration_ns)}"
 
 
 @dataclass(slots=True)
 class FlowEvent:
     """One line: something that became of a flow."""
 
-    timestamp: str
+    time_ns: int
     node: str
     kind: Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]
     flow: Flow
     verdict: Verdict
-    summary: str
+    said: "str | Traffic"
     is_reply: bool = False
     observer: str = ""
     """client or server: whose side saw it"""
@@ -161,3 +288,13 @@ class FlowEvent:
     duration_ns: int | None = None
     tcp_flags: tuple[str, ...] = ()
     l7: dict[str, Any] | None = None
+
+    @property
+    def timestamp(self) -> str:
+        """RFC 3339, in UTC with nanoseconds."""
+        return rfc3339(self.time_ns)
+
+    @property
+    def summary(self) -> str:
+        """What became of it, for people."""
+        return self.said if isinstance(self.said, str) else self.said.text()

@@ -3,9 +3,9 @@
 The trap: names are hostile text, and DOT and Mermaid each have their own quotes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kubectl_gadget.events.kinds import bytes_text
 from kubectl_gadget.flows.flow import DROPPED, ERROR, Flow, FlowEvent, Party
@@ -35,8 +35,7 @@ class Edge:
         self.processes |= other.processes
 
 
-@dataclass(frozen=True, order=True)
-class Place:
+class Place(NamedTuple):
     """A node of the map: all pods of one workload, a service, a node of the cluster, or the world outside."""
 
     group: str
@@ -62,32 +61,43 @@ class FlowGraph:
 
         Returns the edge that it belongs to, and one that vanished, since its end has another name now.
         """
-        flow = event.flow
-        ends = place(flow.client), place(flow.backend or flow.server)
-        vanished = self._move(flow, ends) if flow.on_map is not None and flow.on_map[0] != ends else None
+        flow, vanished = event.flow, None
+        server, was = flow.server, flow.on_map
+        ends = place(flow.client), place(flow.backend or server)
+        if was is not None and was[0] != ends:
+            vanished, was = self._move(flow, ends), None
         edge = self.edges.get(ends)
         if edge is None:
             if len(self.edges) >= self._most:
                 self.left_out += 1
                 return ends, vanished
             edge = self.edges[ends] = Edge()
-        edge.ports.add(f"{flow.server.port}/{flow.protocol}" if flow.server.port else flow.protocol)
-        if flow.client.comm:
-            edge.processes.add(flow.client.comm)
-        _, sent, received = flow.on_map or (ends, 0, 0)
-        edge.flows += flow.on_map is None
-        edge.sent += flow.sent - sent
-        edge.received += flow.received - received
-        flow.on_map = ends, flow.sent, flow.received
+        if was is None or was[3] is not server:
+            edge.ports.add(f"{server.port}/{flow.protocol}" if server.port else flow.protocol)
+        if flow.client.who.comm:
+            edge.processes.add(flow.client.who.comm)
+        if was is None:
+            edge.flows += 1
+            edge.sent += flow.sent
+            edge.received += flow.received
+        else:
+            edge.sent += flow.sent - was[1]
+            edge.received += flow.received - was[2]
+        flow.on_map = ends, flow.sent, flow.received, server
         edge.dropped += event.verdict == DROPPED
         edge.failed += event.verdict == ERROR
         edge.requests += event.l7 is not None
         return ends, vanished
 
+    def add_all(self, events: Sequence[FlowEvent]) -> None:
+        """Counts events."""
+        for event in events:
+            self.add(event)
+
     def _move(self, flow: Flow, ends: _Ends) -> _Ends | None:
         """Takes a flow from its edge to another one."""
         old_ends: _Ends
-        old_ends, sent, received = flow.on_map
+        old_ends, sent, received, _ = flow.on_map
         old = self.edges.get(old_ends)
         flow.on_map = None
         if old is None:
@@ -102,6 +112,17 @@ class FlowGraph:
 
 def place(party: Party) -> Place:
     """Where a party stands on the map."""
+    who = party.who
+    if who.cached_place is None:
+        found = _place(party)
+        if not who.name:
+            return found  # it is the address
+        who.cached_place = found
+    kept: Place = who.cached_place
+    return kept
+
+
+def _place(party: Party) -> Place:
     pod = party.pod
     if pod is not None:
         workload = pod.workload

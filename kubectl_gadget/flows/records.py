@@ -5,9 +5,13 @@ bytes) stands in `extensions` there, so that its readers pass over it.
 """
 
 import hashlib
+import json
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from kubectl_gadget.flows.flow import DROPPED, FlowEvent, Party
+from kubectl_gadget.output.escape import json_line
+from kubectl_gadget.policy_events.body import rfc3339
 
 MEMBERS = frozenset(
     (
@@ -44,7 +48,7 @@ def record(event: FlowEvent) -> dict[str, Any]:
         "received_packets": flow.received_packets,
         "retransmits": flow.retransmits,
         "flow_id": flow.id,
-        "flow_began": flow.first,
+        "flow_began": rfc3339(flow.first_ns),
         "seen_by": sorted(flow.seen_by),
         "l7": event.l7,
     }
@@ -56,26 +60,82 @@ def direction(event: FlowEvent) -> str:
 
 
 def _party(party: Party) -> dict[str, Any]:
-    pod = party.pod
+    return {"ip": party.ip, "port": party.port, **_who(party)}
+
+
+def _who(party: Party) -> dict[str, Any]:
+    who, pod = party.who, party.who.pod
     return {
-        "ip": party.ip,
-        "port": party.port,
-        "entity": party.entity,
+        "entity": who.entity,
         "name": party.name,
         "namespace": pod.namespace if pod else None,
         "pod": pod.name if pod else None,
-        "container": party.container or None,
-        "service": party.service or None,
-        "node": party.node or (pod.node if pod else "") or None,
-        "names": list(party.names),
+        "container": who.container or None,
+        "service": who.service or None,
+        "node": who.node or (pod.node if pod else "") or None,
+        "names": list(who.names),
         "labels": list(pod.labels) if pod else [],
         "workload": {"kind": pod.workload.kind, "name": pod.workload.name} if pod and pod.workload else None,
-        "pid": party.pid,
-        "comm": party.comm or None,
-        "exec_id": party.exec_id or None,
-        "user_pid": party.user_pid,
-        "user_comm": party.user_comm or None,
+        "pid": who.pid,
+        "comm": who.comm or None,
+        "exec_id": who.exec_id or None,
+        "user_pid": who.user_pid,
+        "user_comm": who.user_comm or None,
     }
+
+
+def line(event: FlowEvent) -> str:
+    """The same as a line of JSON, with what many events share spelt once."""
+    flow = event.flow
+    numbers = (flow.sent, flow.received, flow.sent_packets, flow.received_packets, flow.retransmits)
+    text = _LINE % (
+        event.timestamp,
+        _quoted(event.node),
+        event.kind,
+        event.verdict,
+        flow.protocol,
+        direction(event),
+        "true" if event.is_reply else "false",
+        _party_text(flow.client),
+        _party_text(flow.server),
+        _party_text(flow.backend) if flow.backend else "null",
+        _quoted(event.summary),
+        _quoted(event.errno),
+        _quoted(event.drop_reason) if event.drop_reason else "null",
+        "null" if event.duration_ns is None else event.duration_ns,
+        "null" if flow.rtt_ns is None else flow.rtt_ns,
+        *numbers,
+        flow.id,
+        rfc3339(flow.first_ns),
+        _SEEN_BY[flow.by_client, flow.by_server],
+        json.dumps(event.l7, ensure_ascii=False) if event.l7 else "null",
+    )
+    # What is not printable is rare, and then all of the line is escaped.
+    return text if text.isprintable() else json_line(record(event))
+
+
+_LINE = (
+    '{"timestamp": "%s", "node": %s, "kind": "%s", "verdict": "%s", "protocol": "%s", "direction": "%s", '
+    '"is_reply": %s, "source": %s, "destination": %s, "backend": %s, "summary": %s, "error": %s, "drop_reason": %s, '
+    '"duration": %s, "rtt": %s, "sent": %d, "received": %d, "sent_packets": %d, "received_packets": %d, '
+    '"retransmits": %d, "flow_id": "%s", "flow_began": "%s", "seen_by": %s, "l7": %s}'
+)
+_SEEN_BY = {
+    (False, False): "[]",
+    (True, False): '["client"]',
+    (False, True): '["server"]',
+    (True, True): '["client", "server"]',
+}
+
+
+def _party_text(party: Party) -> str:
+    who = party.who
+    text = who.cached_text
+    if text is None:
+        text = json.dumps(_who(party), ensure_ascii=False)[1:]
+        if who.name:  # else the address is in it
+            who.cached_text = text
+    return f'{{"ip": "{party.ip}", "port": {party.port}, {text}'
 
 
 def hubble(event: FlowEvent) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import graph, lines
+from kubectl_gadget.flows.ends import GADGETS, End
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.records import MEMBERS, hubble, record
-from kubectl_gadget.flows.table import COLUMNS, FlowTable
+from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
+from kubectl_gadget.flows.table import COLUMNS, FlowTable, Row
 from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
 from kubectl_gadget.output.machine import csv_cell
@@ -30,10 +32,11 @@ TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
 _GRAPHS = {"dot": graph.dot, "mermaid": graph.mermaid}
 
 Write = Callable[[Sequence[FlowEvent]], None]
+Listener = Callable[[Sequence[FlowEvent]], object]
 
 
 class FlowSink(Sink):
-    """Rows of the network gadgets go in. `listeners` get each event that is shown, in this thread."""
+    """Rows of the network gadgets go in. `listeners` get the events that are shown, in this thread."""
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class FlowSink(Sink):
         flow_filter: FlowFilter,
         draw: Callable[[graph.FlowGraph], str] | None = None,
         draw_every: float | None = None,
-        listeners: Sequence[Callable[[FlowEvent], object]] = (),
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self._table = table
         self._write = write
@@ -57,21 +60,19 @@ class FlowSink(Sink):
         self._members = MemberRows(COLUMNS, event=True)
 
     def write_chunk(self, rows: Rows) -> None:
-        events = [
-            event
-            for row in self._members.records(rows)
-            for event in self._table.add(row)
-            if self._filter.accepts(event)
-        ]
+        accepts = self._filter.accepts
+        events = [event for event in self._table.add_all(rows.collect(self._read)) if accepts(event)]
         if not events:
             return
         if self._write is not None:
             self._write(events)
-        for event in events:
-            if self._draw is not None:
-                self._graph.add(event)
-            for listener in self._listeners:
-                listener(event)
+        if self._draw is not None:
+            self._graph.add_all(events)
+        for listener in self._listeners:
+            listener(events)
+
+    def _read(self, batch: Batch) -> Sequence[End | Row]:
+        return self._table.ends.read(batch) if batch.gadget.name in GADGETS else self._members.records_of(batch)
 
     def flush(self) -> None:
         if self._draw is not None and self._every and time.monotonic() >= self._due:
@@ -94,7 +95,7 @@ def make_flow_sink(
     *,
     with_map: bool = False,
     map_every: float | None = None,
-    listeners: Sequence[Callable[[FlowEvent], object]] = (),
+    listeners: Sequence[Listener] = (),
 ) -> FlowSink:
     """The sink for these options. Raises UsageError for a template that does not parse."""
     color = wants_color(options.color, terminal)
@@ -130,7 +131,7 @@ def _writer(
         case "table" | "wide":
             return _table(name, options, stream, terminal, color)
         case "json":
-            return each(lambda event: json_line(record(event)))
+            return each(line)
         case "jsonpb":
             return each(lambda event: json_line(hubble(event)))
         case "compact":

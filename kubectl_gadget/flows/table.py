@@ -5,44 +5,35 @@ stands between them, by the client's address and port alone (behind.py). The tra
 order, so whichever is first tells, and the other one only adds what it knows.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubectl_gadget.events.kinds import bytes_text, duration_text
+from kubectl_gadget.events.kinds import duration_text
 from kubectl_gadget.events.wall_time import nanoseconds
 from kubectl_gadget.flows.behind import Clients
 from kubectl_gadget.flows.book import AddressBook, is_shared
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
+from kubectl_gadget.flows.ends import End, EndReader
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Traffic, Who
 
 Row = Mapping[str, Any]
 _Key = tuple[str, str, str, int, str, int]
 """scope, protocol, client and server; the scope tells loopback addresses of different network namespaces apart"""
+_Place = tuple[str, int]
 
 COLUMNS = (
-    *(
-        "timestamp",
-        "node",
-        "namespace",
-        "pod",
-        "container",
-        "pod_uid",
-        "pid",
-        "comm",
-        "exec_id",
-        "user_pid",
-        "user_comm",
-    ),
-    *("operation", "errno", "local", "local_port", "remote", "remote_port", "initiator", "end", "duration", "rtt"),
-    *("sent", "received", "sent_segments", "received_segments", "retransmits", "sent_packets", "received_packets"),
-    *("id", "reason", "flags", "source", "source_port", "destination", "destination_port", "direction", "length"),
-    *("role", "protocol", "client", "client_port", "server", "server_port", "name", "type", "rcode", "addresses"),
-    *("latency", "method", "host", "target", "status", "grpc_status", "grpc_status_raw", "reset"),
+    *("timestamp", "node", "namespace", "pod", "container", "pod_uid", "pid", "comm", "exec_id", "user_pid"),
+    *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "source", "source_port"),
+    *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
+    *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
+    *("status", "grpc_status", "grpc_status_raw", "reset"),
 )
-"""Of all gadgets, those that are looked at: to read a column costs time for each row."""
+"""Of all gadgets but those that EndReader reads, those that are looked at: to read a column costs time for each row."""
 
 MOST_FLOWS = 200_000
 """of which the oldest are forgotten when there are more"""
+MOST_ENDED = 50_000
+"""of those that have ended, which are kept for what the other end, or a drop, may still tell of them"""
 _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that say that a socket is closed, and not that something went wrong."""
 _NO_REASON = "NOT_SPECIFIED"
@@ -50,159 +41,192 @@ _DNS_PORT = 53
 _HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
 _EPHEMERAL = 32768
 """Linux' own range of ports for clients begins here (ip_local_port_range)."""
+_BEGINNINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "syn": ("SYN", ("SYN",)),
+    "connect": ("established", ()),
+    "accept": ("accepted", ("SYN",)),
+    "open": ("open", ()),
+}
+_FRESH = frozenset({"syn", "accept"})
+_ENDINGS: dict[str, tuple[str, tuple[str, ...]]] = {"fin": ("FIN", ("FIN",)), "timeout": ("timeout", ())}
 
 
 class FlowTable:
     """Takes rows, as -o json has them with `event`, and gives events. It looks addresses up in `book`."""
 
-    def __init__(self, book: AddressBook, tells_dns: bool = True, most: int = MOST_FLOWS) -> None:
+    def __init__(
+        self, book: AddressBook, tells_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
+    ) -> None:
         self.tells_dns = tells_dns
         """whether there are rows of trace dns"""
+        self.ends = EndReader(book)
+        """what reads rows of its GADGETS"""
         self._book = book
         self._most = most
+        self._most_ended = most_ended
         self._flows: OrderedDict[_Key, Flow] = OrderedDict()
+        self._ended: deque[Flow] = deque()
         self._clients = Clients(book)
         self._senders: OrderedDict[_Key, None] = OrderedDict()
         """directions whose packets the sender tells"""
         self.forgotten = 0
         """flows that were dropped from memory before they ended"""
 
-    def add(self, row: Row) -> Iterator[FlowEvent]:
+    def add(self, row: Row | End) -> list[FlowEvent]:
         """What this row tells."""
+        return self.add_all([row])
+
+    def add_all(self, rows: Iterable[Row | End]) -> list[FlowEvent]:
+        """What these rows tell, in their order."""
+        told = []
+        for row in rows:
+            if isinstance(row, End):
+                event = self._tcp(row) if row.gadget == "trace_tcp" else self._packets(row)
+            else:
+                event = self._other(row)
+            if event is not None:
+                told.append(event)
+        return told
+
+    def _other(self, row: Row) -> FlowEvent | None:
         match row["event"]:
             case "trace_tcp":
-                yield from self._tcp(row)
-            case "trace_udp":
-                yield from self._packets(row, "UDP")
-            case "trace_icmp":
-                protocol = "ICMPv6" if ":" in row["remote"] else "ICMP"
-                yield from self._packets({**row, "local_port": row["id"], "remote_port": 0}, protocol)
+                return self._tcp(self.ends.of(row))
+            case "trace_udp" | "trace_icmp":
+                return self._packets(self.ends.of(row))
             case "trace_tcpdrop":
-                yield from self._drop(row)
+                return self._drop(row)
             case "trace_dns":
-                yield from self._dns(row)
+                return self._dns(row)
             case "trace_http":
-                yield from self._http(row)
+                return self._http(row)
             case "tcpdump":
-                yield from self._packet(row)
+                return self._packet(row)
+        return None
 
     # --- TCP
 
-    def _tcp(self, row: Row) -> Iterator[FlowEvent]:
-        operation, failed = row["operation"], row.get("error") or ""
-        if not row["remote"] or not row["remote_port"]:
-            return  # a call that failed before it had an address
-        side = self._side(row)
-        flow, is_new = self._meet(
-            row, "TCP", side, fresh=operation in ("syn", "accept") or (operation == "connect" and bool(failed))
+    def _tcp(self, row: End) -> FlowEvent | None:
+        _, time_ns, who, operation, failed, local, local_port, remote, remote_port, initiator, _, duration, rtt, *_ = (
+            row
         )
-        flow.seen_by.add(side)
-        if row.get("rtt") is not None and side == "client":
-            flow.rtt_ns = row["rtt"]
+        if not remote or not remote_port:
+            return None  # a call that failed before it had an address
+        if initiator:
+            side = "client" if initiator == "this end" else "server"
+        else:
+            side = self._find(row, "TCP") or self._guess(row) or "client"
+        key: _Key
+        if side == "client":
+            key = (who.scope if is_shared(local) else "", "TCP", local, local_port, remote, remote_port)
+        else:
+            key = (who.scope if is_shared(remote) else "", "TCP", remote, remote_port, local, local_port)
+        fresh = operation in _FRESH or (operation == "connect" and failed != "")
+        flow, is_new = self._meet(row, key, side, fresh)
+        if side == "client":
+            flow.by_client = True
+            if rtt >= 0:
+                flow.rtt_ns = rtt
+        else:
+            flow.by_server = True
         if operation == "close":
-            yield from self._closed(row, flow, side)
-        elif failed:
-            flow.ended = row["timestamp"]
-            yield self._event(row, flow, "error", ERROR, failed, side, errno=failed, duration_ns=row.get("duration"))
-        elif operation == "report":
+            return self._closed(row, flow, side)
+        if failed:
+            self._end(flow, time_ns)
+            took = duration if duration >= 0 else None
+            return self._event(row, flow, "error", ERROR, failed, side, errno=failed, duration_ns=took)
+        if operation == "report":
             self._count(row, flow, side)
             if self._speaks(flow, side):
-                yield self._event(row, flow, "report", FORWARDED, _traffic(flow), side)
+                return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
         elif is_new:
-            words = {"syn": "SYN", "connect": "established", "accept": "accepted", "open": "open"}
-            flags = ("SYN",) if operation in ("syn", "accept") else ()
-            yield self._event(row, flow, "new", FORWARDED, words[operation], side, tcp_flags=flags)
+            words, flags = _BEGINNINGS[operation]
+            return FlowEvent(time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags)
+        return None
 
-    def _closed(self, row: Row, flow: Flow, side: str) -> Iterator[FlowEvent]:
+    def _closed(self, row: End, flow: Flow, side: str) -> FlowEvent | None:
         self._count(row, flow, side)
         if flow.closed:
-            return
-        flow.ended = row["timestamp"]
-        error = row.get("error") or ""
-        how = {"fin": "FIN", "timeout": "timeout"}.get(row.get("end") or "", "RST")
-        duration = row.get("duration")
-        words = [how, _traffic(flow)] + ([duration_text(duration)] if duration is not None else [])
-        yield self._event(
-            row,
-            flow,
-            "close",
-            FORWARDED,
-            ", ".join(words),
-            side,
-            errno=error,
-            duration_ns=duration,
-            tcp_flags=() if how == "timeout" else (how,),
-        )
+            return None
+        self._end(flow, row.time_ns)
+        how, flags = _ENDINGS.get(row.how, ("RST", ("RST",)))
+        duration = row.duration if row.duration >= 0 else None
+        said = Traffic(flow.sent, flow.received, how, duration)
+        time_ns, node = row.time_ns, row.who.node
+        return FlowEvent(time_ns, node, "close", flow, FORWARDED, said, False, side, row.error, "", duration, flags)
 
-    def _count(self, row: Row, flow: Flow, side: str) -> None:
+    def _count(self, row: End, flow: Flow, side: str) -> None:
         """The larger number of both ends is the later one."""
-        out, back = ("sent", "received") if side == "client" else ("received", "sent")
-        flow.sent = max(flow.sent, row.get(out) or 0)
-        flow.received = max(flow.received, row.get(back) or 0)
-        segments = (
-            ("sent_segments", "received_segments") if side == "client" else ("received_segments", "sent_segments")
-        )
-        flow.sent_packets = max(flow.sent_packets, row.get(segments[0]) or 0)
-        flow.received_packets = max(flow.received_packets, row.get(segments[1]) or 0)
-        if side == "client" or "client" not in flow.seen_by:
-            flow.retransmits = row.get("retransmits") or 0
+        if side == "client":
+            sent, received, out, back = row.sent, row.received, row.sent_packets, row.received_packets
+        else:
+            received, sent, back, out = row.sent, row.received, row.sent_packets, row.received_packets
+        flow.sent = max(flow.sent, sent)
+        flow.received = max(flow.received, received)
+        flow.sent_packets = max(flow.sent_packets, out)
+        flow.received_packets = max(flow.received_packets, back)
+        if row.gadget == "trace_tcp" and (side == "client" or not flow.by_client):
+            flow.retransmits = row.retransmits
 
     # --- UDP and pings
 
-    def _packets(self, row: Row, protocol: str) -> Iterator[FlowEvent]:
+    def _packets(self, row: End) -> FlowEvent | None:
+        protocol = "UDP"
+        if row.gadget == "trace_icmp":
+            protocol = "ICMPv6" if ":" in row.remote else "ICMP"
         known = self._find(row, protocol)
-        began = row["operation"] == "first"
-        side = known or ("client" if row["sent_packets"] and began else self._guess(row) or "server")
-        flow, is_new = self._meet(row, protocol, side, fresh=began)
-        flow.seen_by.add(side)
+        began = row.operation == "first"
+        side = known or ("client" if row.sent_packets and began else self._guess(row) or "server")
+        local, remote = (row.local, row.local_port), (row.remote, row.remote_port)
+        ends = (local, remote) if side == "client" else (remote, local)
+        flow, is_new = self._meet(row, _key(row.who, protocol, *ends), side, fresh=began)
+        flow.see(side)
         flow.oriented = flow.oriented or began
-        self._count_packets(row, flow, side)
+        self._count(row, flow, side)
         if self.tells_dns and protocol == "UDP" and flow.server.port == _DNS_PORT:
-            if row["operation"] == "end":
-                flow.ended = flow.ended or row["timestamp"]
-            return  # each question is told by itself
-        match row["operation"]:
+            if row.operation == "end" and not flow.closed:
+                self._end(flow, row.time_ns)
+            return None  # each question is told by itself
+        match row.operation:
             case "first" if is_new:
                 words = "UDP" if protocol == "UDP" else "echo request"
-                yield self._event(row, flow, "new", FORWARDED, words, side)
+                return self._event(row, flow, "new", FORWARDED, words, side)
             case "flow" if self._speaks(flow, side):
-                yield self._event(row, flow, "report", FORWARDED, _traffic(flow), side)
+                return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
             case "end" if not flow.closed:
-                flow.ended = row["timestamp"]
-                words = _traffic(flow) if protocol == "UDP" else f"{flow.sent_packets} out, {flow.received_packets} in"
-                words = f"end, {words}, {duration_text(row['duration'])}"
+                self._end(flow, row.time_ns)
+                said: str | Traffic = Traffic(flow.sent, flow.received, "end", row.duration)
+                if protocol != "UDP":
+                    counts = f"{flow.sent_packets} out, {flow.received_packets} in"
+                    said = f"end, {counts}, {duration_text(row.duration)}"
                 # Nobody answered, of all that was asked.
                 silent = protocol != "UDP" and not flow.received_packets
                 verdict = ERROR if silent else FORWARDED
-                yield self._event(row, flow, "close", verdict, words, side, duration_ns=row["duration"])
-
-    def _count_packets(self, row: Row, flow: Flow, side: str) -> None:
-        out, back = ("sent", "received") if side == "client" else ("received", "sent")
-        flow.sent, flow.received = max(flow.sent, row[out]), max(flow.received, row[back])
-        flow.sent_packets = max(flow.sent_packets, row[f"{out}_packets"])
-        flow.received_packets = max(flow.received_packets, row[f"{back}_packets"])
+                return self._event(row, flow, "close", verdict, said, side, duration_ns=row.duration)
+        return None
 
     # --- what else is told
 
-    def _drop(self, row: Row) -> Iterator[FlowEvent]:
+    def _drop(self, row: Row) -> FlowEvent | None:
         """A packet that the kernel dropped; it may belong to a flow or to none."""
         source, target = _end(row, "source"), _end(row, "destination")
-        scope = _scope(row, source[0])
+        who = self.ends.who(row)
+        scope = _scope(who, source[0])
         outgoing = self._flows.get((scope, "TCP", *source, *target))
         flow = outgoing or self._flows.get((scope, "TCP", *target, *source))
         if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
-            return  # how the kernel frees the last packet of a handshake or of an end
+            return None  # how the kernel frees the last packet of a handshake or of an end
         if flow is not None and flow.closed:
-            return  # what is left of a connection that has ended
+            return None  # what is left of a connection that has ended
         if flow is None:
-            flow = Flow("TCP", Party(*source), Party(*target), True, row["timestamp"])
+            flow = Flow("TCP", Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
             # Whose the row is, is whose the packet's socket is: the destination's as a rule.
             owner = flow.client if self._is_own(source[0], row) else flow.server
-            self._own(owner, row)
+            self._own(owner, who)
             self._name_others(flow)
         flags = tuple(str(row.get("flags") or "").split("|"))
         words = f"{row['reason']} ({', '.join(flags)})" if flags[0] else row["reason"]
-        yield self._event(
+        return self._told(
             row,
             flow,
             "drop",
@@ -215,20 +239,19 @@ class FlowTable:
         )
 
     def _is_own(self, ip: str, row: Row) -> bool:
-        found = Party(ip, 0)
-        self._book.name(found, "")
-        return found.pod is not None and (found.pod.namespace, found.pod.name) == (row["namespace"], row["pod"])
+        pod = self._book.find(ip, "").pod
+        return pod is not None and (pod.namespace, pod.name) == (row["namespace"], row["pod"])
 
-    def _dns(self, row: Row) -> Iterator[FlowEvent]:
-        client, server = (row["client"], row["client_port"]), (row["server"], row["server_port"])
-        side = row["role"]
-        flow, _ = self._meet(row, row["protocol"], side, fresh=False, ends=(client, server))
+    def _dns(self, row: Row) -> FlowEvent | None:
+        side, seen = row["role"], self.ends.of(row)
+        key = _key(seen.who, row["protocol"], _end(row, "client"), _end(row, "server"))
+        flow, _ = self._meet(seen, key, side, fresh=False)
         asker = _asker(row) if side == "client" else flow.client.name
         for address in row.get("addresses") or ():
             self._book.resolved(asker, address, row["name"])
-        if "client" in flow.seen_by and side == "server":
-            return  # the client's row tells the same
-        flow.seen_by.add(side)
+        if flow.by_client and side == "server":
+            return None  # the client's row tells the same
+        flow.see(side)
         answered = row["rcode"] not in ("NOANSWER", "MALFORMED")
         said = f"{row['rcode']} {', '.join(row.get('addresses') or ())}".strip()
         latency = row.get("latency")
@@ -237,14 +260,16 @@ class FlowTable:
         )
         l7 = {"type": "dns", "type_name": row["type"]}
         l7 |= {key: row.get(key) for key in ("name", "rcode", "addresses", "latency")}
-        yield self._event(row, flow, "dns", FORWARDED if answered else ERROR, words, side, is_reply=answered, l7=l7)
+        return self._told(row, flow, "dns", FORWARDED if answered else ERROR, words, side, is_reply=answered, l7=l7)
 
-    def _http(self, row: Row) -> Iterator[FlowEvent]:
+    def _http(self, row: Row) -> FlowEvent | None:
         side = row["role"]
-        ends = _ends(row)
-        flow, _ = self._meet(row, "TCP", side, fresh=False, ends=ends if side == "client" else (ends[1], ends[0]))
-        if "client" in flow.seen_by and side == "server":
-            return
+        seen = self.ends.of(row)
+        local, remote = (seen.local, seen.local_port), (seen.remote, seen.remote_port)
+        ends = (local, remote) if side == "client" else (remote, local)
+        flow, _ = self._meet(seen, _key(seen.who, "TCP", *ends), side, fresh=False)
+        if flow.by_client and side == "server":
+            return None
         status, latency = row.get("status"), row.get("latency")
         is_answered = status != 0
         where = f"{row.get('host') or ''}{row.get('target') or ''}"
@@ -258,151 +283,150 @@ class FlowTable:
             said += f" {duration_text(latency)}"
         l7 = {"type": "http"} | {key: row.get(key) for key in _HTTP}
         verdict = FORWARDED if is_answered else ERROR
-        yield self._event(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
+        return self._told(row, flow, "http", verdict, said, side, is_reply=is_answered, l7=l7)
 
-    def _packet(self, row: Row) -> Iterator[FlowEvent]:
+    def _packet(self, row: Row) -> FlowEvent | None:
         """One packet, told by who sent it, unless only the other end is traced."""
         protocol = row["protocol"]
         if protocol not in ("TCP", "UDP"):
-            return
+            return None
         source, target = _end(row, "source"), _end(row, "destination")
         sends = row["direction"] == "out"
-        scope = _scope(row, source[0])
+        who = self.ends.who(row)
+        scope = _scope(who, source[0])
         key = (scope, protocol, *source, *target)
         if sends:
             self._senders[key] = None
             if len(self._senders) > self._most:
                 self._senders.popitem(last=False)
         elif key in self._senders:
-            return
+            return None
         flow, side = self._flows.get(key), "client" if sends else "server"
         is_reply = flow is None and (scope, protocol, *target, *source) in self._flows
         if is_reply:
             flow, side = self._flows[scope, protocol, *target, *source], "server" if sends else "client"
         if flow is None:
-            flow = Flow(protocol, Party(*source), Party(*target), False, row["timestamp"])
-            self._own(flow.client if sends else flow.server, row)
+            flow = Flow(protocol, Party(*source), Party(*target), False, nanoseconds(row["timestamp"]))
+            self._own(flow.client if sends else flow.server, who)
             self._name_others(flow)
         flags = tuple(row["flags"].split("|")) if row.get("flags") else ()
         words = ", ".join([*filter(None, flags), f"{row['length']}B"])
-        yield self._event(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
+        return self._told(row, flow, "packet", FORWARDED, words, side, is_reply=is_reply, tcp_flags=flags)
 
     # --- which flow
 
-    def _side(self, row: Row) -> str:
-        """Whose side saw it."""
-        match row.get("initiator"):
-            case "this end":
-                return "client"
-            case "other end":
-                return "server"
-        return self._find(row, "TCP") or self._guess(row) or "client"
-
-    def _find(self, row: Row, protocol: str) -> str | None:
+    def _find(self, row: End, protocol: str) -> str | None:
         """The side, when the flow is known already."""
-        local, remote = _ends(row)
-        scope = _scope(row, local[0])
+        local, remote = (row.local, row.local_port), (row.remote, row.remote_port)
+        scope = _scope(row.who, row.local)
         if (scope, protocol, *local, *remote) in self._flows:
             return "client"
         return "server" if (scope, protocol, *remote, *local) in self._flows else None
 
     @staticmethod
-    def _guess(row: Row) -> str | None:
+    def _guess(row: End) -> str | None:
         """By the ports, for flows whose beginning nobody saw."""
-        local, remote = row["local_port"] < _EPHEMERAL, row["remote_port"] < _EPHEMERAL
+        local, remote = row.local_port < _EPHEMERAL, row.remote_port < _EPHEMERAL
         return None if local == remote else "server" if local else "client"
 
-    def _meet(
-        self,
-        row: Row,
-        protocol: str,
-        side: str,
-        fresh: bool,
-        ends: tuple[tuple[str, int], tuple[str, int]] | None = None,
-    ) -> tuple[Flow, bool]:
-        """The flow that a row is about, and whether it is a new one. `fresh`: the row begins one."""
-        local, remote = _ends(row) if ends is None else ends
-        client, server = (local, remote) if side == "client" or ends is not None else (remote, local)
-        scope = _scope(row, client[0])
-        key: _Key = (scope, protocol, *client, *server)
+    def _meet(self, row: End, key: _Key, side: str, fresh: bool) -> tuple[Flow, bool]:
+        """The flow of this key, that a row is about, and whether it is a new one. `fresh`: the row begins one."""
         flow = self._flows.get(key)
-        if flow is None and not scope:
-            flow = self._clients.find(protocol, client, server, side, row["timestamp"])
+        if flow is None and not key[0]:
+            flow = self._clients.find(key, side, row.time_ns)
             if flow is not None:
                 self._flows[key] = flow
+                server = Party(key[4], key[5])
                 if side == "client":
                     # The server's row came first; now it is known under which address it was asked.
-                    flow.backend, flow.server = flow.server, Party(*server)
-                    self._book.name(flow.server, flow.client.name)
+                    server.who = self._book.find(server.ip, flow.client.name)
+                    flow.backend, flow.server = flow.server, server
                 else:
-                    flow.backend = Party(*server)
-        if flow is not None and not (fresh and _is_over(flow, side, row)):
-            self._own(flow.client if side == "client" else flow.backend or flow.server, row)
+                    flow.backend = server
+        if flow is not None and not (fresh and flow.ended_ns and _is_over(flow, side, row)):
+            party = flow.client if side == "client" else flow.backend or flow.server
+            if party.told is not row.who:
+                self._own(party, row.who)
             return flow, False
-        flow = Flow(protocol, Party(*client), Party(*server), True, row["timestamp"])
-        flow.oriented = (protocol == "TCP" and bool(row.get("initiator"))) or self._guess_is_sure(client, server)
-        self._own(flow.client if side == "client" else flow.server, row)
-        self._name_others(flow)
+        flow = self._begin(row, key, side)
         self._flows[key] = flow
         self._flows.move_to_end(key)
-        if not scope:
-            self._clients.add(flow)
         if len(self._flows) > self._most:
             _, oldest = self._flows.popitem(last=False)
-            self._clients.forget(oldest)
             self.forgotten += not oldest.closed
+            self._forget(oldest)
         return flow, True
 
-    @staticmethod
-    def _guess_is_sure(client: tuple[str, int], server: tuple[str, int]) -> bool:
-        return (client[1] < _EPHEMERAL) != (server[1] < _EPHEMERAL)
+    def _begin(self, row: End, key: _Key, side: str) -> Flow:
+        scope, protocol, client_ip, client_port, server_ip, server_port = key
+        client, server = Party(client_ip, client_port), Party(server_ip, server_port)
+        oriented = (protocol == "TCP" and row.initiator != "") or (
+            (client_port < _EPHEMERAL) != (server_port < _EPHEMERAL)
+        )
+        flow = Flow(protocol, client, server, oriented, row.time_ns, scope)
+        if side == "client":
+            self._own(client, row.who)
+            server.who = self._book.find(server_ip, client.name)
+        else:
+            self._own(server, row.who)
+            client.who = self._book.find(client_ip, server.name)
+        if not scope:
+            self._clients.add(flow)
+        return flow
 
-    def _own(self, party: Party, row: Row) -> None:
-        """What the row knows of the end that it is of."""
-        if row.get("pod"):
-            party.entity, party.pod = "pod", self._book.facts(row["namespace"], row["pod"])
-            self._book.saw(party.ip, party.pod)
-        elif not row.get("container"):
-            party.entity = "node"
-        party.node, party.container = row["node"], row.get("container") or ""
-        if row.get("pid"):
-            party.pid, party.comm = row["pid"], row.get("comm") or ""
-            party.exec_id = row.get("exec_id") or party.exec_id
-        if row.get("user_pid"):
-            party.user_pid, party.user_comm = row["user_pid"], row["user_comm"]
+    def _end(self, flow: Flow, time_ns: int) -> None:
+        """It has ended; the one that ended the longest ago is forgotten when there are too many."""
+        if not flow.closed:
+            self._ended.append(flow)
+        flow.ended_ns = time_ns
+        if len(self._ended) > self._most_ended:
+            self._forget(self._ended.popleft())
+
+    def _forget(self, flow: Flow) -> None:
+        client = (flow.scope, flow.protocol, flow.client.ip, flow.client.port)
+        for server in (flow.server, flow.backend):
+            if server is not None and self._flows.get(key := (*client, server.ip, server.port)) is flow:
+                del self._flows[key]
+        if not flow.scope:
+            self._clients.forget(flow)
+
+    def _own(self, party: Party, who: Who) -> None:
+        """What a row knows of the end that it is of."""
+        party.told = who
+        party.who = party.who.and_then(who)
+        if who.pod is not None:
+            self._book.saw(party.ip, who.pod)
 
     def _name_others(self, flow: Flow) -> None:
         for party, other in ((flow.client, flow.server), (flow.server, flow.client)):
-            if not party.node:
-                self._book.name(party, other.name)
+            if party.told is None:
+                party.who = self._book.find(party.ip, other.name)
 
     @staticmethod
     def _speaks(flow: Flow, side: str) -> bool:
         """Whether this side's reports are told: the client's, if both are seen."""
-        return side == "client" or "client" not in flow.seen_by
+        return side == "client" or not flow.by_client
 
     @staticmethod
-    def _event(row: Row, flow: Flow, kind: Any, verdict: Any, summary: str, side: str, **more: Any) -> FlowEvent:
-        return FlowEvent(row["timestamp"], row["node"], kind, flow, verdict, summary, observer=side, **more)
+    def _event(row: End, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any) -> FlowEvent:
+        return FlowEvent(row.time_ns, row.who.node, kind, flow, verdict, said, observer=side, **more)
+
+    @staticmethod
+    def _told(row: Row, flow: Flow, kind: Any, verdict: Any, said: str | Traffic, side: str, **more: Any) -> FlowEvent:
+        time_ns = nanoseconds(row["timestamp"])
+        return FlowEvent(time_ns, row["node"], kind, flow, verdict, said, observer=side, **more)
 
 
-def _is_over(flow: Flow, side: str, row: Row) -> bool:
-    """Whether a row that begins a flow begins another one. The other end's rows may come late, but not its times; and a
-    connection may have been waiting for a while when it is accepted."""
-    if not flow.closed:
-        return False
-    if row["operation"] == "accept":
+def _is_over(flow: Flow, side: str, row: End) -> bool:
+    """Whether a row that begins a flow begins another one than this, which has ended. The other end's rows
+    may come late, but not its times; and a connection may have been waiting for a while when it is accepted."""
+    if row.operation == "accept":
         # How long it waited is not known any more when it ended meanwhile.
-        waited = row.get("duration")
-        return waited is not None and nanoseconds(row["timestamp"]) - waited > nanoseconds(flow.ended)
-    return side in flow.seen_by or row["timestamp"] > flow.ended
+        return row.duration >= 0 and row.time_ns - row.duration > flow.ended_ns
+    return (flow.by_client if side == "client" else flow.by_server) or row.time_ns > flow.ended_ns
 
 
-def _ends(row: Row) -> tuple[tuple[str, int], tuple[str, int]]:
-    return (row["local"], row["local_port"]), (row["remote"], row["remote_port"])
-
-
-def _end(row: Row, name: str) -> tuple[str, int]:
+def _end(row: Row, name: str) -> _Place:
     return row[name], row[f"{name}_port"]
 
 
@@ -410,9 +434,9 @@ def _asker(row: Row) -> str:
     return f"{row['namespace']}/{row['pod']}" if row.get("pod") else row["node"]
 
 
-def _scope(row: Row, ip: str) -> str:
-    return f"{row['node']}/{row.get('pod_uid') or row.get('pod') or ''}" if is_shared(ip) else ""
+def _key(who: Who, protocol: str, client: _Place, server: _Place) -> _Key:
+    return (_scope(who, client[0]), protocol, *client, *server)
 
 
-def _traffic(flow: Flow) -> str:
-    return f"{bytes_text(flow.sent)} out, {bytes_text(flow.received)} in"
+def _scope(who: Who, ip: str) -> str:
+    return who.scope if is_shared(ip) else ""

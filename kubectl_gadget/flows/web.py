@@ -12,7 +12,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -35,7 +35,7 @@ _MOST_PROCESSES = 50
 
 
 class LivePage:
-    """What the page shows. `add` may be called from any thread."""
+    """What the page shows. `add_all` may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,25 +48,29 @@ class LivePage:
         self._passed_over = 0
         self._count = 0
 
-    def add(self, event: FlowEvent) -> None:
-        """Takes one event."""
+    def add_all(self, events: Sequence[FlowEvent]) -> None:
+        """Takes events. The map counts all of them; rows are made of those that are shown."""
         with self._lock:
-            edge, vanished = self._graph.add(event)
-            self._changed.add(edge)
-            if vanished is not None:
-                self._vanished.append(vanished)
-            flow = event.flow
-            ends = (flow.client, flow.backend or flow.server)
-            for party in ends:
-                self._note_process(party)
-            self._count += 1
-            row = record(event) | {"id": self._count}
-            row["from"], row["to"] = (_identity(place(party)) for party in ends)
-            self._last.append(row)
-            if len(self._new) < _EVENTS_A_TICK:
-                self._new.append(row)
-            else:
-                self._passed_over += 1
+            for event in events:
+                edge, vanished = self._graph.add(event)
+                self._changed.add(edge)
+                if vanished is not None:
+                    self._vanished.append(vanished)
+                flow = event.flow
+                self._note_process(flow.client)
+                self._note_process(flow.backend or flow.server)
+                self._count += 1
+                if len(self._new) < _EVENTS_A_TICK:
+                    self._show(event)
+                else:
+                    self._passed_over += 1
+
+    def _show(self, event: FlowEvent) -> None:
+        flow = event.flow
+        row = record(event) | {"id": self._count}
+        row["from"], row["to"] = (_identity(place(party)) for party in (flow.client, flow.backend or flow.server))
+        self._last.append(row)
+        self._new.append(row)
 
     def news(self) -> str | None:
         """The message with what changed since the last call; None when nothing did."""
@@ -108,10 +112,14 @@ class LivePage:
         }
 
     def _note_process(self, party: Party) -> None:
-        if not party.comm:
+        comm = party.who.comm
+        if not comm:
             return
-        known = self._processes.setdefault(place(party), OrderedDict())
-        key = (party.name, party.comm)
+        where = place(party)
+        known = self._processes.get(where)
+        if known is None:
+            known = self._processes[where] = OrderedDict()
+        key = (party.name, comm)
         known[key] = known.get(key, 0) + 1
         known.move_to_end(key)
         if len(known) > _MOST_PROCESSES:

@@ -4,6 +4,7 @@ Members that say nothing are left out, as they are there: empty texts and lists,
 """
 
 import time
+from functools import lru_cache
 from typing import Any
 
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
@@ -69,7 +70,12 @@ def pod_body(names: Object, image: str, runtime: str, container_id: str, pid: in
 def rfc3339(wall_ns: int) -> str:
     """One time in UTC, with nanoseconds."""
     second, fraction = divmod(wall_ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{fraction:09d}Z"
+    return f"{_spelt(second)}.{fraction:09d}Z"
+
+
+@lru_cache(1024)
+def _spelt(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def known(members: Object) -> Object:

@@ -31,7 +31,7 @@ class MemberRows:
 
     def records(self, rows: Rows) -> list[dict[str, Any]]:
         """The same as Python objects."""
-        return rows.collect(self._records)
+        return rows.collect(self.records_of)
 
     def members(self, batch: Batch) -> list[Member]:
         """The members that rows of this batch's gadget have."""
@@ -62,7 +62,8 @@ class MemberRows:
             return [template % ()] * len(batch)
         return list(map(template.__mod__, zip(*lists, strict=True)))
 
-    def _records(self, batch: Batch) -> list[dict[str, Any]]:
+    def records_of(self, batch: Batch) -> list[dict[str, Any]]:
+        """Those of one batch."""
         members = self.members(batch)
         names = [member.name for member in members]
         columns = [batch.vector(member.name, member.read).values() for member in members]

@@ -12,9 +12,10 @@ from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts, Workload
 from kubectl_gadget.flows.lines import compact, dictionary
-from kubectl_gadget.flows.records import MEMBERS, hubble, record
+from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
 from kubectl_gadget.flows.sink import FORMATS, _writer, check_format
 from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.options import OutputOptions
 from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
 
@@ -73,6 +74,15 @@ def test_json_has_one_object_a_line_with_the_members_that_are_promised() -> None
     assert len(rows) == len(events())
     assert all(row.keys() == MEMBERS for row in rows)
     assert rows[0]["destination"]["workload"] == {"kind": "Deployment", "name": "deathstar"}
+
+
+def test_lines_of_json_are_what_a_record_is() -> None:
+    for hostile in ("curl", "\x1b[31m\nx", 'quo"te\\', "naïve \u202e"):
+        found = [*events(), *FlowTable(AddressBook()).add(tcp("syn", 1, comm=hostile, pod=hostile))]
+        found += FlowTable(AddressBook()).add(tcp("connect", 1, errno=111, error="ECONNREFUSED", rtt=5, duration=7))
+        found += FlowTable(AddressBook()).add(tcp("syn", 1, local=("fe80::1", 5), remote=("::1", 6), pod=""))
+        for event in found:
+            assert line(event) == json_line(record(event))
 
 
 def test_jsonpb_has_hubbles_names() -> None:

@@ -262,6 +262,17 @@ def test_a_drop_is_told_with_its_reason_and_without_the_leavings_of_closed_socke
     assert [event.kind for event in tell(*both_ends(), drop(3, "NO_SOCKET"))] == ["new", "close"]
 
 
+def test_of_flows_that_have_ended_only_the_last_ones_are_kept() -> None:
+    table = FlowTable(AddressBook(), most_ended=3)
+    ends = [(CLIENT[0], 1000 + port) for port in range(7)]
+    for local in ends:
+        tell(tcp("syn", 1, local=local), tcp("close", 1.5, local=local, initiator="this end", end="fin"), table=table)
+    late = [tcp("accept", 1.6, DEATHSTAR, SERVER, remote, duration=500_000_000) for remote in ends]
+    # The last three are still known, so their servers tell nothing new.
+    assert [event.flow.client.port for event in tell(*late, table=table)] == [1000, 1001, 1002, 1003]
+    assert table.forgotten == 0
+
+
 def test_the_oldest_flows_are_forgotten_when_there_are_too_many() -> None:
     table = FlowTable(AddressBook(), most=10)
     tell(*(tcp("syn", 1, local=(CLIENT[0], 1000 + port)) for port in range(17)), table=table)

@@ -38,8 +38,7 @@ def its_url(page: LivePage) -> Iterator[str]:
 def tell(page: LivePage, table: FlowTable, second: float, comm: str = "curl") -> None:
     rows = [tcp("syn", second, comm=comm), accepted("accept", second + 0.1), drop(second + 0.2, "NETFILTER_DROP")]
     for row in rows:
-        for event in table.add(row):
-            page.add(event)
+        page.add_all(table.add(row))
 
 
 def status(url: str, **headers: str) -> int:
@@ -83,8 +82,7 @@ def test_a_page_gets_all_that_there_was_and_then_what_is_new(page: LivePage, url
         assert (edge["from"], edge["to"]) == ("Pod/default/xwing", "Pod/empire/deathstar")
         assert (edge["flows"], edge["dropped"], edge["ports"]) == (1, 1, ["8080/TCP"])
         assert first["processes"]["Pod/default/xwing"] == [{"pod": "default/xwing", "comm": "curl", "flows": 2}]
-        for event in FlowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))):
-            page.add(event)
+        page.add_all(FlowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))))
         news: list[int] = []
         while not any(identity > 2 for identity in news):
             news += [event["id"] for event in json.loads(socket.recv(timeout=30))["events"]]
