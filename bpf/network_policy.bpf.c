@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Network policies: emits one `struct network_policy` for each call or packet that they refuse, and refuses it.
+ * Network policies: refuses calls and packets, and emits a `struct network_policy` for the first of its kind at once,
+ * and then, each second, one that says how many more there were: a program that tries without end is no flood.
  *
  * Hooks: cgroup/connect and cgroup/sendmsg answer EPERM before anything is sent; cgroup_skb sees each packet of each
  * socket and drops what begins without being allowed. Of TCP only the packet that begins a connection is judged, so
@@ -15,6 +16,14 @@
 #include <gadget/packet.h>
 #include <gadget/string.h>
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock___bound {
+	__u8 sk_userlocks : 4;
+};
+
+#pragma clang attribute pop
+
 #define PODS 65536
 #define SUBJECTS 65536
 #define PEERS (1 << 20)
@@ -25,6 +34,9 @@
 #define FLOW_NS (180 * 1000000000ULL)
 
 #define REFUSE 0
+
+/* include/net/sock.h: the port was chosen with bind(). */
+#define SOCK_BINDPORT_LOCK 8
 
 /* As tables.py has them. */
 #define POLICIES_BYTES 248
@@ -67,6 +79,8 @@ struct network_policy {
 	__u16 unused_16;
 	gadget_flow_direction direction;
 	gadget_refusal action;
+	/* Refusals that this event stands for; all but the first of its kind came since the one before. */
+	gadget_number count;
 	/* connect, send or packet. */
 	gadget_operation operation;
 	gadget_string policy;
@@ -188,10 +202,45 @@ struct {
 
 #define BYTES GADGET_ROOM(sizeof(struct network_policy) + POLICIES_BYTES + RULE_BYTES + NAME_BYTES + 16)
 
-GADGET_SCRATCH(connect_scratch, BYTES);
-GADGET_SCRATCH(send_scratch, BYTES);
-GADGET_SCRATCH(sent_scratch, BYTES);
-GADGET_SCRATCH(received_scratch, BYTES);
+/* What refusals have to have in common to be told as one: all but the port that the caller's system chose. */
+struct refusal_key {
+	__u64 cgroup;
+	gadget_ip remote;
+	__u32 pid;
+	__u32 subject;
+	__u16 port;
+	__u16 protocol;
+	__u8 direction;
+	/* The first letter of `operation`. */
+	__u8 operation;
+	__u16 unused;
+};
+
+struct refusal {
+	/* Since the last event; REFUSAL_OVER: nobody looks at it any more. */
+	__u64 more;
+	__u64 is_quiet;
+	__u64 length;
+	__u64 cuts;
+	char event[BYTES];
+};
+
+#define REFUSAL_OVER (1ULL << 63)
+
+/* When there are this many at once, each further refusal is an event. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct refusal_key);
+	__type(value, struct refusal);
+} gadget_walked SEC(".maps");
+
+/* The event is the last member, so that what helps to write it comes behind. */
+GADGET_SCRATCH(connect_scratch, sizeof(struct refusal));
+GADGET_SCRATCH(send_scratch, sizeof(struct refusal));
+GADGET_SCRATCH(sent_scratch, sizeof(struct refusal));
+GADGET_SCRATCH(received_scratch, sizeof(struct refusal));
 
 /* What is to be judged. */
 struct attempt {
@@ -280,17 +329,22 @@ static __always_inline bool is_answer(const struct attempt *attempt)
 {
 	struct flow_key key;
 	struct flow *flow;
-	__u64 now;
+	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 other = attempt->direction ^ (EGRESS | INGRESS);
 
 	key_of_flow(&key, attempt);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow)
-		return false;
-	now = bpf_ktime_get_boot_ns();
-	if (now - flow->seen > FLOW_NS || !(flow->began & (attempt->direction ^ (EGRESS | INGRESS))))
-		return false;
-	flow->seen = now;
-	return true;
+	if (flow) {
+		if (now - flow->seen > FLOW_NS || !(flow->began & other))
+			return false;
+		flow->seen = now;
+		return true;
+	}
+	/* What a socket asked before the start, nobody knows whom; it is not kept alive. */
+	__builtin_memset(key.remote, 0, sizeof(key.remote));
+	key.remote_port = 0;
+	flow = bpf_map_lookup_elem(&flows, &key);
+	return flow && now - flow->seen <= FLOW_NS && (flow->began & other);
 }
 
 static __always_inline void remember(const struct attempt *attempt, __u64 began)
@@ -370,9 +424,33 @@ static __always_inline void append(struct gadget_writer *writer, struct gadget_t
 		gadget_no_text(text);
 }
 
-/* Tells of a refusal; the record's head and its addresses are set. */
-static __always_inline void tell(struct network_policy *event, const struct attempt *attempt)
+static __always_inline void key_of_refusal(struct refusal_key *key, const struct network_policy *event,
+					   const struct attempt *attempt)
 {
+	__builtin_memset(key, 0, sizeof(*key));
+	key->cgroup = attempt->cgroup;
+	__builtin_memcpy(key->remote, attempt->remote, sizeof(key->remote));
+	key->pid = event->record.pid;
+	key->subject = attempt->subject;
+	key->port = attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port;
+	key->protocol = attempt->protocol;
+	key->direction = attempt->direction;
+	key->operation = event->operation[0];
+}
+
+/* Whether there was one like this not long ago, which it is counted with. */
+static __always_inline bool count_with_others(const struct refusal_key *key)
+{
+	struct refusal *refusal = bpf_map_lookup_elem(&gadget_walked, key);
+
+	return refusal && !(__sync_fetch_and_add(&refusal->more, 1) & REFUSAL_OVER);
+}
+
+/* Tells of a refusal; the record's head, its addresses and its operation are set. */
+static __always_inline void tell(struct refusal *refusal, const struct attempt *attempt)
+{
+	struct network_policy *event = (void *)refusal->event;
+	struct refusal_key own;
 	struct rule_key key = {.subject = attempt->subject, .direction = attempt->direction};
 	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
 	const struct policy_peer *peer = peer_at(attempt->remote);
@@ -380,11 +458,15 @@ static __always_inline void tell(struct network_policy *event, const struct atte
 	struct gadget_writer writer;
 	const char *policies = NULL;
 
+	key_of_refusal(&own, event, attempt);
+	if (count_with_others(&own))
+		return;
 	event->local_port = attempt->local_port;
 	event->remote_port = attempt->remote_port;
 	event->protocol = attempt->protocol;
 	event->direction = attempt->direction;
 	event->action = dry_run ? 2 : 1;
+	event->count = 1;
 	event->unused_16 = 0;
 	event->unused_32 = 0;
 	__builtin_memcpy(event->remote, attempt->remote, sizeof(event->remote));
@@ -401,18 +483,26 @@ static __always_inline void tell(struct network_policy *event, const struct atte
 	append(&writer, &event->rule, rule ? rule->name : NULL, RULE_BYTES);
 	append(&writer, &event->peer, peer ? peer->name : NULL, NAME_BYTES);
 	gadget_send(&writer);
+	refusal->more = 0;
+	refusal->is_quiet = 0;
+	refusal->length = writer.progress->length;
+	refusal->cuts = writer.progress->cuts;
+	/* Another CPU may have been faster; then it is that one's that others are counted with. */
+	bpf_map_update_elem(&gadget_walked, &own, refusal, BPF_NOEXIST);
 }
 
 /* A call that names whom it talks to. */
-static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct network_policy *event, const __u8 *remote,
+static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct refusal *refusal, const __u8 *remote,
 				      const char *operation)
 {
 	struct attempt attempt = {.direction = EGRESS};
+	struct network_policy *event;
 	const struct policy_pod *pod;
 	struct sock *sk;
 
-	if (!ctx->sk || !event)
+	if (!ctx->sk || !refusal)
 		return GADGET_ALLOW;
+	event = (void *)refusal->event;
 	sk = kernel_socket(ctx->sk);
 	pod = pod_of(gadget_cgroup_of_socket(sk), &attempt.cgroup);
 	if (!pod || !pod->subject)
@@ -435,24 +525,24 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct network_
 			gadget_no_ip(event->local);
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, operation, 8);
-		tell(event, &attempt);
+		tell(refusal, &attempt);
 	}
 	return dry_run ? GADGET_ALLOW : REFUSE;
 }
 
-static __always_inline int judge_v4(struct bpf_sock_addr *ctx, struct network_policy *event, const char *operation)
+static __always_inline int judge_v4(struct bpf_sock_addr *ctx, struct refusal *refusal, const char *operation)
 {
 	gadget_ip remote;
 
 	gadget_ip_from_v4(remote, ctx->user_ip4);
-	return judge_call(ctx, event, remote, operation);
+	return judge_call(ctx, refusal, remote, operation);
 }
 
-static __always_inline int judge_v6(struct bpf_sock_addr *ctx, struct network_policy *event, const char *operation)
+static __always_inline int judge_v6(struct bpf_sock_addr *ctx, struct refusal *refusal, const char *operation)
 {
 	__u32 remote[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
 
-	return judge_call(ctx, event, (const __u8 *)remote, operation);
+	return judge_call(ctx, refusal, (const __u8 *)remote, operation);
 }
 
 SEC("cgroup/connect4")
@@ -513,16 +603,18 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_pac
 	attempt->protocol = offset ? packet->protocol : 0;
 }
 
-static __always_inline int judge_packet(struct __sk_buff *skb, struct network_policy *event, __u32 direction)
+static __always_inline int judge_packet(struct __sk_buff *skb, struct refusal *refusal, __u32 direction)
 {
 	struct attempt attempt = {.direction = direction};
+	struct network_policy *event;
 	struct gadget_packet packet;
 	const struct policy_pod *pod;
 	struct sock *sk;
 	bool raw;
 
-	if (!event || !skb->sk)
+	if (!refusal || !skb->sk)
 		return GADGET_PASS;
+	event = (void *)refusal->event;
 	sk = kernel_socket(skb->sk);
 	pod = pod_of(gadget_cgroup_of_socket(sk), &attempt.cgroup);
 	if (!pod)
@@ -540,7 +632,7 @@ static __always_inline int judge_packet(struct __sk_buff *skb, struct network_po
 		__builtin_memcpy(event->local, packet.local, sizeof(event->local));
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, "packet", 6);
-		tell(event, &attempt);
+		tell(refusal, &attempt);
 	}
 	return dry_run ? GADGET_PASS : REFUSE;
 }
@@ -557,12 +649,48 @@ int judge_received(struct __sk_buff *skb)
 	return judge_packet(skb, gadget_scratch(&received_scratch), INGRESS);
 }
 
-/* Exchanges of UDP that go on already, as far as a socket knows its other end: nobody knows who began. */
+/* Each second: how many more there were. What was quiet for a whole second is forgotten, and its next is told at once.
+ */
+SEC("iter/bpf_map_elem")
+int tell_more(struct bpf_iter__bpf_map_elem *context)
+{
+	const struct refusal_key *found = context->key;
+	struct network_policy *event;
+	struct refusal *refusal;
+	struct refusal_key key;
+	__u64 length;
+
+	if (!found)
+		return 0;
+	key = *found;
+	refusal = bpf_map_lookup_elem(&gadget_walked, &key);
+	if (!refusal)
+		return 0;
+	event = (void *)refusal->event;
+	event->count = __sync_lock_test_and_set(&refusal->more, 0);
+	if (event->count) {
+		length = refusal->length;
+		refusal->is_quiet = 0;
+		if (length <= BYTES)
+			gadget_emit(&event->record, length, refusal->cuts);
+	} else if (!refusal->is_quiet) {
+		refusal->is_quiet = 1;
+	} else if (!__sync_val_compare_and_swap(&refusal->more, 0, REFUSAL_OVER)) {
+		bpf_map_delete_elem(&gadget_walked, &key);
+	}
+	return 0;
+}
+
+/*
+ * Exchanges of UDP that go on already, as far as a socket knows its other end: nobody knows who began. A socket that
+ * knows none and did not choose its port has asked somebody, and for a while anybody may be the one who answers.
+ */
 SEC("iter/task_file")
 int find_flows(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
 	struct attempt attempt = {};
+	struct sock___bound *bound;
 	struct sock *sk;
 	__u16 family;
 
@@ -571,15 +699,20 @@ int find_flows(struct bpf_iter__task_file *ctx)
 	sk = gadget_socket_of_file(file);
 	if (!sk)
 		return 0;
+	bound = (void *)sk;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	attempt.protocol = BPF_CORE_READ(sk, sk_protocol);
+	attempt.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	attempt.remote_port = gadget_remote_port(sk);
-	if ((family != AF_INET && family != AF_INET6) || attempt.protocol != IPPROTO_UDP || !attempt.remote_port)
+	if ((family != AF_INET && family != AF_INET6) || attempt.protocol != IPPROTO_UDP || !attempt.local_port)
 		return 0;
 	attempt.cgroup = BPF_CORE_READ(gadget_cgroup_of_socket(sk), kn, id);
-	attempt.local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	gadget_remote_ip(attempt.remote, sk);
-	remember(&attempt, EGRESS | INGRESS);
+	if (attempt.remote_port) {
+		gadget_remote_ip(attempt.remote, sk);
+		remember(&attempt, EGRESS | INGRESS);
+	} else if (!(BPF_CORE_READ_BITFIELD_PROBED(bound, sk_userlocks) & SOCK_BINDPORT_LOCK)) {
+		remember(&attempt, EGRESS);
+	}
 	return 0;
 }
 

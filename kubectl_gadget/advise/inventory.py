@@ -88,6 +88,13 @@ class Pod:
     """it will not run again, and its address may have gone to another one"""
     started: dict[str, str] = field(default_factory=dict)
     """when each container started, RFC 3339"""
+    static_uid: str = ""
+    """of a static pod: kubelet's own, which its cgroups bear"""
+
+    @property
+    def uids(self) -> tuple[str, ...]:
+        """All that its cgroups may bear."""
+        return tuple(uid for uid in (self.uid, self.static_uid) if uid)
 
     @classmethod
     def from_object(cls, found: Object) -> "Pod":
@@ -101,6 +108,7 @@ class Pod:
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
+            static_uid=(metadata.get("annotations") or {}).get("kubernetes.io/config.hash", ""),
             labels=dict(metadata.get("labels") or {}),
             addresses=tuple(address for address in addresses if address),
             host_network=bool(spec.get("hostNetwork")),

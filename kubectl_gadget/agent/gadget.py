@@ -14,6 +14,7 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.map_walks import MapWalks
 from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject, variable_bytes
 from kubectl_gadget.agent.recorder import Recorder
 from kubectl_gadget.agent.ring import Ring, open_ring
@@ -71,6 +72,7 @@ class Gadget:
         self._containers_fd = containers_fd
         self._entries = [Entry(value) for value in spec.get("programs") or []]
         self._object: BpfObject
+        self._walks: MapWalks
         self.ring: Ring
         self.counters: CpuCounters
         self.ring_fd = -1
@@ -127,14 +129,18 @@ class Gadget:
             self.answer.ending()
         if self._uprobes:
             self._uprobes.close()
-        self._object.detach()
         if self.answer:
+            self._object.detach()
             self.answer.end()
+        else:
+            self._walks.detach()
 
     def turn(self) -> list[str]:
         """To be called often while the session runs: follows the processes' libraries. Warnings to be told."""
         if self.answer:
             self.answer.keep_up(time.monotonic())
+        else:
+            self._walks.turn(time.monotonic())
         if self._uprobes is None:
             return []
         self._uprobes.turn()
@@ -199,6 +205,7 @@ class Gadget:
             object.close()
             raise
         self._object = object
+        self._walks = MapWalks(object)
         self._uprobes = uprobes
         if uprobes:
             uprobes.turn()

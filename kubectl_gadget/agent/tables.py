@@ -97,9 +97,11 @@ class _ByContainer:
         _put(self._gadget, self._name, self._map, struct.pack("<Q", cgroup), self._entry(container, wanted))
 
     def _entry(self, container: Container | None, wanted: bool) -> bytes:
-        if container is None or not container.pod:
+        if container is None or not (container.pod or container.pod_uid):
             return self._host
-        text = self._pods.get(f"{container.namespace}/{container.pod}") or self._namespaces.get(container.namespace)
+        # Without a name there is the UID that its cgroup bears; what nobody has heard of then is in no namespace.
+        name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
+        text = self._pods.get(name) or self._namespaces.get(container.namespace)
         return bytes.fromhex(text) if text and wanted else self._other
 
 

@@ -194,7 +194,9 @@ class Compiled:
                 if key not in subjects:
                     subjects[key] = self._subject(pod, concerned[pod.namespace], isolated)
                 subject = 0 if pod.host_network else subjects[key]
-                self.tables.pods[f"{pod.namespace}/{pod.name}"] = pod_entry(subject, pod.addresses)
+                entry = pod_entry(subject, pod.addresses)
+                # By its UIDs, too, for containers whose names the agent cannot read.
+                self.tables.pods |= dict.fromkeys((f"{pod.namespace}/{pod.name}", *pod.uids), entry)
         return [subject for subject, egress in isolated.items() if egress]
 
     def _subject(self, pod: Pod, policies: Sequence[int], isolated: dict[int, bool]) -> int:

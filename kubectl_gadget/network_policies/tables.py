@@ -28,7 +28,7 @@ class Tables:
     ports: dict[bytes, bytes] = field(default_factory=dict)
     rules: dict[bytes, bytes] = field(default_factory=dict)
     pods: dict[str, bytes] = field(default_factory=dict)
-    """by NAMESPACE/NAME"""
+    """by NAMESPACE/NAME, and by UID"""
     namespaces: dict[str, bytes] = field(default_factory=dict)
     """of pods that are not known yet"""
 

@@ -20,7 +20,7 @@ class Contents:
     tables: Mapping[str, Mapping[bytes, bytes]] = field(default_factory=dict)
     containers: str = ""
     pods: Mapping[str, bytes] = field(default_factory=dict)
-    """by NAMESPACE/NAME"""
+    """by NAMESPACE/NAME, and by UID"""
     namespaces: Mapping[str, bytes] = field(default_factory=dict)
     """of their pods that are not in `pods`"""
     other: bytes = b""

@@ -83,6 +83,19 @@ def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(obj
     assert of_cgroup(object, 5) is None
 
 
+def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_bears(object: BpfObject) -> None:
+    node = Node()
+    tables: Any = Tables("g", object, node)  # type: ignore[arg-type]
+    fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
+    tables.update({"containers": {**fixed, "pods": {"uid": POD.hex()}}})
+    (follower,) = node.followers
+    nameless = container(5, "")._replace(namespace="")
+    follower.tell(5, nameless, True)
+    follower.tell(6, nameless._replace(pod_uid="other"), True)
+    follower.tell(7, nameless._replace(pod_uid=""), True)
+    assert [of_cgroup(object, cgroup) for cgroup in (5, 6, 7)] == [POD, OTHER, HOST]
+
+
 @pytest.mark.parametrize(
     ("update", "error"),
     [

@@ -12,6 +12,7 @@ from kubectl_gadget.advise.evaluate import Evaluation, read_policies
 from kubectl_gadget.advise.inventory import Inventory, Node, Port
 from kubectl_gadget.advise.inventory import Pod as KnownPod
 from kubectl_gadget.advise.peers import Endpoint, Peers
+from kubectl_gadget.agent.map_walks import MapWalks
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.follow import contents
 from kubectl_gadget.network_policies.read import check
@@ -131,8 +132,14 @@ class Policies(Tracer):
         assert found is not None
         return found
 
-    def refusals(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
+        """After one more second, as the agent counts them."""
+        self._object.iterate("tell_more")
         return [record for record in self.records() if record["operation"]]
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """A row for each refusal that one stands for."""
+        return [row for row in self.rows() for _ in range(row["count"])]
 
 
 @pytest.mark.parametrize("version", ["v4", "v6"])
@@ -324,10 +331,86 @@ def test_each_refused_call_is_told_with_its_process(alone: list[Pod]) -> None:
                 assert web.run(send_to, host, 54, b"x") == "PermissionError"
                 assert web.run(connect, host, 5432) == "OSError"
         refusals = policies.refusals()
-    assert [record["operation"] for record in refusals] == ["connect", "send"] * TIMES * 2
+    assert sorted(record["operation"] for record in refusals) == ["connect"] * TIMES * 2 + ["send"] * TIMES * 2
     assert {(record["pid"], record["cgroup"], record["peer"]) for record in refusals} == {
         (web.pid, web.cgroup_id, "pod shop/db")
     }
+
+
+def test_the_first_refusal_is_told_at_once_and_the_others_by_their_number(alone: list[Pod]) -> None:
+    web, db, _ = alone
+    with Policies(alone, WEB_TO_DB) as policies:
+        for _ in range(TIMES):
+            assert web.run(connect, db.v4, 5433) == "PermissionError"
+            assert web.run(connect, db.v4, 5434) == "PermissionError"
+        at_once = [(row["remote_port"], row["count"]) for row in policies.records() if row["operation"]]
+        assert at_once == [(5433, 1), (5434, 1)]
+        assert sorted((row["remote_port"], row["count"]) for row in policies.rows()) == [
+            (5433, TIMES - 1),
+            (5434, TIMES - 1),
+        ]
+        # Two quiet seconds later it is the first one again.
+        assert (policies.rows(), policies.rows()) == ([], [])
+        assert web.run(connect, db.v4, 5433) == "PermissionError"
+        (row,) = [row for row in policies.records() if row["operation"]]
+    assert (row["remote_port"], row["count"], row["policy"], row["rule"]) == (5433, 1, "p0", "p0 egress[0]")
+
+
+def call_without_end(host: str, ports: int, times: int) -> None:
+    for number in range(times):
+        assert connect(host, 6000 + number % ports) == "PermissionError"
+
+
+def test_every_refusal_is_counted_while_rows_are_made(alone: list[Pod]) -> None:
+    web, db, other = alone
+    ports, times = 13, 1300
+    with Policies(alone, DENY_EGRESS, "{podSelector: {}, policyTypes: [Egress]}") as policies:
+        for pod in (web, other):
+            pod.begin(call_without_end, db.v4, ports, times)
+        rows = []
+        for _ in range(50):
+            rows += policies.rows()
+        for pod in (web, other):
+            pod.end()
+        rows += policies.rows()
+        assert policies.lost == 0
+    for pod in (web, other):
+        own = [row for row in rows if row["pid"] == pod.pid]
+        counts = [sum(row["count"] for row in own if row["remote_port"] == 6000 + port) for port in range(ports)]
+        assert counts == [times // ports] * ports
+        assert {row["cgroup"] for row in own} == {pod.cgroup_id}
+
+
+def test_the_end_tells_what_was_only_counted(alone: list[Pod]) -> None:
+    web, db, _ = alone
+    with Policies(alone, WEB_TO_DB) as policies:
+        walks = MapWalks(policies._object)
+        for _ in range(TIMES):
+            assert web.run(connect, db.v4, 5433) == "PermissionError"
+        walks.detach()
+        assert web.run(connect, db.v4, 5433) == "OSError"
+        assert [row["count"] for row in policies.records() if row["operation"]] == [1, TIMES - 1]
+
+
+def test_an_answer_to_a_socket_that_asked_without_connecting_before_the_start_passes(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    web.run(listen, "server", DATAGRAMS, 5353)
+    assert web.run(send_to, db.v4, 53, b"question", "asker") == "sent"
+    db.run(listen, "peer", DATAGRAMS, 53)
+    assert web.run(send_to, db.v4, 53, b"question", "asker") == "sent"
+    _, (source, port) = db.run(receive, "peer")
+    with Policies(pods, "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress]}") as policies:
+        for _ in range(TIMES):
+            assert db.run(send_to, source, port, b"answer", "peer") == "sent"
+            assert web.run(receive, "asker")[0] == b"answer"
+            # What was bound to its port waits for others to begin.
+            assert db.run(send_to, source, 5353, b"refused", "peer") == "sent"
+        assert web.run(receive, "server", 0.01) is None
+        refusals = policies.refusals()
+    for pod, names in ((web, ("server", "asker")), (db, ("peer",))):
+        for name in names:
+            pod.run(close, name)
+    assert [(row["direction"], row["local_port"]) for row in refusals] == [(INGRESS, 5353)] * TIMES
 
 
 RANDOM_BLOCKS = [
