@@ -363,12 +363,12 @@ def call_without_end(host: str, ports: int, times: int) -> None:
 
 def test_every_refusal_is_counted_while_rows_are_made(alone: list[Pod]) -> None:
     web, db, other = alone
-    ports, times = 13, 1300
+    ports, times = 13, 390
     with Policies(alone, DENY_EGRESS, "{podSelector: {}, policyTypes: [Egress]}") as policies:
         for pod in (web, other):
             pod.begin(call_without_end, db.v4, ports, times)
         rows = []
-        for _ in range(50):
+        for _ in range(20):
             rows += policies.rows()
         for pod in (web, other):
             pod.end()
