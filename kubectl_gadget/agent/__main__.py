@@ -1,11 +1,14 @@
-"""`python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe | bcc`.
+"""`python -I -m kubectl_gadget.agent session | idle … | policies FOLDER [PINS] | release [PINS] | probe | bcc`.
 
 The trap: `idle` stays in memory on every node, so it must not import what the others need.
 """
 
 import sys
 
-_USAGE = "usage: python -I -m kubectl_gadget.agent session | idle [--idle-timeout SECONDS] | probe | bcc"
+_USAGE = (
+    "usage: python -I -m kubectl_gadget.agent session | idle [--policies FOLDER] [--idle-timeout SECONDS]"
+    " | policies FOLDER [PINS] | release [PINS] | probe | bcc"
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -23,6 +26,16 @@ def main(arguments: list[str]) -> int:
             return _idle("0")
         case ["idle", "--idle-timeout", seconds]:
             return _idle(seconds)
+        case ["idle", "--policies", folder, "--idle-timeout", seconds]:
+            return _idle(seconds, folder)
+        case ["policies", folder, *pins] if len(pins) < 2:
+            from kubectl_gadget.agent import guard
+
+            return guard.run(folder, *pins)
+        case ["release", *pins] if len(pins) < 2:
+            from kubectl_gadget.agent import guard
+
+            return guard.release(*pins)
         case ["probe"]:
             import json
 
@@ -34,7 +47,7 @@ def main(arguments: list[str]) -> int:
     return 2
 
 
-def _idle(seconds: str) -> int:
+def _idle(seconds: str, policies: str = "") -> int:
     from kubectl_gadget.agent import idle
 
     try:
@@ -42,7 +55,7 @@ def _idle(seconds: str) -> int:
     except ValueError:
         sys.stderr.write(f"--idle-timeout takes seconds, not {seconds!r}\n{_USAGE}\n")
         return 2
-    return idle.run(timeout)
+    return idle.run(timeout, policies)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,10 @@ class Containers:
         for id in self._nodes:
             self._judge(id)
 
+    def unfollow(self, follower: "Follower") -> None:
+        """Tells it nothing any more."""
+        self._followers.remove(follower)
+
     @property
     def is_open(self) -> bool:
         """Whether the filter wants every container."""

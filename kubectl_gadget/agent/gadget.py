@@ -26,7 +26,7 @@ from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.agent.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 
-KINDS = ("stream", "snapshot", "top", "recorder", "policy")
+KINDS = ("stream", "snapshot", "top", "recorder", "policy", "installed")
 """Of gadgets: what HELLO says that this agent can do."""
 DEFAULT_RING_BYTES = 4 << 20
 _FREQUENCY = "gadget_frequency"

@@ -6,11 +6,17 @@ position moves with each write. A reader that is slow makes the ring fill up, an
 
 import os
 from collections import deque
-
-from kubectl_gadget.agent.ring import Ring
+from typing import Protocol
 
 _MOST_PIECES = 64
 """Pieces per writev(); IOV_MAX is 1024."""
+
+
+class Source(Protocol):
+    """Whose bytes are written: a ring."""
+
+    def advance(self, count: int) -> None:
+        """So many bytes are written."""
 
 
 class FramePipe:
@@ -18,7 +24,7 @@ class FramePipe:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._queue: deque[tuple[memoryview, Ring | None]] = deque()
+        self._queue: deque[tuple[memoryview, Source | None]] = deque()
         self._owed = 0
         self.closed = False
         """The reader has gone; everything is thrown away from now on."""
@@ -37,7 +43,7 @@ class FramePipe:
         """Queues a whole frame."""
         self._queue.append((memoryview(frame), None))
 
-    def put_ring(self, head: bytes, batch: memoryview, ring: Ring) -> None:
+    def put_ring(self, head: bytes, batch: memoryview, ring: Source) -> None:
         """Queues a frame's head and the ring's bytes as its rest. The pipe advances `ring` while it writes."""
         self.put(head)
         if batch:
@@ -74,7 +80,7 @@ class FramePipe:
             if ring is not None:
                 self._give_back(ring, taken)
 
-    def _give_back(self, ring: Ring, taken: int) -> None:
+    def _give_back(self, ring: Source, taken: int) -> None:
         # A pipe takes any number of bytes, the ring's position is a multiple of 8. A batch is one too, so what is owed
         # is always to the ring whose batch is in front.
         self._owed += taken

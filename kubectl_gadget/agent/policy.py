@@ -78,8 +78,12 @@ class PolicyHook:
         """A map of this hook."""
         return _map(self.object, name)
 
+    def link_fd(self) -> int:
+        """What holds its program in place."""
+        return self.object.link_fds()[0]
+
     def detach(self) -> None:
-        """Its program runs no more."""
+        """Its program runs no more, unless its link is pinned."""
         if self.probes:
             self.probes.close()
         self.object.detach()

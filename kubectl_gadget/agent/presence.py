@@ -7,7 +7,9 @@ root is read-only; /dev/shm is writable in every container and shared by all tha
 import fcntl
 import os
 
-PATH = "/dev/shm/kubectl-gadget.sessions"
+FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
+"""Of files that the processes of one pod share."""
+PATH = f"{FOLDER}/kubectl-gadget.sessions"
 
 
 def announce(path: str = PATH) -> int | None:

@@ -15,10 +15,11 @@ from contextlib import suppress
 from typing import Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.agent import node, presence, probe
+from kubectl_gadget.agent import installed_state, node, presence, probe
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
+from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.agent.shipping import Shipper
@@ -54,7 +55,7 @@ class Session:
         self._decoder = FrameDecoder()
         self._pipe = FramePipe(output)
         self._objects: list[bytes] = []
-        self._gadgets: list[Gadget | Policies] = []
+        self._gadgets: list[Gadget | Policies | InstalledEvents] = []
         self._containers: Containers | None = None
         self._symbols = Symbols()
         self._unable: AgentError | None = None
@@ -213,6 +214,9 @@ class Session:
                 if spec.get("kind") == "policy":
                     self._gadgets.append(_policies(index, spec, elf, variables, containers))
                     continue
+                if spec.get("kind") == "installed":
+                    self._gadgets.append(InstalledEvents(index, spec))
+                    continue
                 one = Gadget(index, spec, elf, variables, containers.verdicts_fd)
                 one.wanted_cgroup = containers.wants
                 one.symbols = self._symbols
@@ -308,6 +312,7 @@ def hello() -> dict[str, Any]:
         "kinds": KINDS,
         **node.clocks(),
         **probe.describe(),
+        "policies": installed_state.state(),
     }
 
 

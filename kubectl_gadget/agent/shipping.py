@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
@@ -20,11 +21,15 @@ _EVENTS_HEAD = 24
 _SAY_COMPLETE_NS = 1_000_000_000
 """An idle gadget says this often until when it is complete."""
 
+_Shipped = Gadget | Policies | InstalledEvents
+
 
 class Shipper:
     """Ships for `gadgets` into `pipe`."""
 
-    def __init__(self, gadgets: Sequence[Gadget | Policies], containers: Containers, pipe: FramePipe) -> None:
+    def __init__(
+        self, gadgets: Sequence[Gadget | Policies | InstalledEvents], containers: Containers, pipe: FramePipe
+    ) -> None:
         self._gadgets = gadgets
         self._containers = containers
         self._pipe = pipe
@@ -80,7 +85,7 @@ class Shipper:
             if gadget.stacks:
                 gadget.stacks.take()
 
-    def _ship(self, gadget: Gadget | Policies) -> int:
+    def _ship(self, gadget: _Shipped) -> int:
         batch = gadget.ring.batch()
         length = len(batch)
         now = time.monotonic_ns()
@@ -94,7 +99,7 @@ class Shipper:
         self._last_bytes[gadget.index] = length
         return length
 
-    def _ship_answer(self, gadget: Gadget | Policies, answer: Answer) -> None:
+    def _ship_answer(self, gadget: _Shipped, answer: Answer) -> None:
         for piece in answer.ship():
             head = EventsHeader(gadget.index, gadget.sequence, piece.complete_until, piece.flags, piece.interval)
             self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))

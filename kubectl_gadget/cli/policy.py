@@ -11,7 +11,10 @@ _COMMANDS = (
     ("check", "Say what is wrong with policies, what they hook, and which nodes have it", "policy_check:check:PAGE"),
     ("explain", "Explain the fields of policies", "policy_explain:explain:PAGE"),
     ("generate", "Write a policy to begin with", "policy_generate:generate:PAGE"),
+    ("install", "Keep policies in force on all nodes, without this program", "policy_install:install:INSTALL_PAGE"),
+    ("installed", "Show what is installed, and its state on each node", "policy_install:installed:INSTALLED_PAGE"),
     ("list", "List the policies that come with this program", "policy_list:list_policies:PAGE"),
+    ("uninstall", "Take installed policies out of force", "policy_install:uninstall:UNINSTALL_PAGE"),
 )
 _PAGE = Page(
     "Work with policies: TracingPolicy and TracingPolicyNamespaced, as YAML.",

@@ -21,9 +21,14 @@ RUN_LABEL = "kubectl-gadget/run"
 ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
 """On a namespace: a run created it, and the last run that needs it removes it."""
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
+OWN_LABELS = {NAME_LABEL: NAME}
+"""Of what deploy, a run or policy install has made."""
+POLICIES = "kubectl-gadget-policies"
+"""The ConfigMap with installed policies, which resident agents mount."""
 CONTAINER = "agent"
 SESSION_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent", "session")
 BCC_COMMAND = (*SESSION_COMMAND[:-1], "bcc")
+RELEASE_COMMAND = (*SESSION_COMMAND[:-1], "release")
 APPLIED = ("namespace", "rbac-user", "daemonset")
 """The files that `deploy` applies, in order."""
 
@@ -71,7 +76,8 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     pod = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
     _fill(pod, options)
     container = pod["containers"][0]
-    container["command"] = [*container["command"][:-1], f"{options.idle_timeout:.0f}"]
+    container["command"] = [*SESSION_COMMAND[:-1], "idle", "--idle-timeout", f"{options.idle_timeout:.0f}"]
+    _leave_policies(pod)
     del pod["nodeSelector"]
     pod |= {"nodeName": node, "restartPolicy": "Never"}
     reference = {key: owner["metadata"][key] for key in ("name", "uid")}
@@ -115,6 +121,12 @@ def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
         context = container["securityContext"]
         del context["capabilities"], context["allowPrivilegeEscalation"]
         context["privileged"] = True
+
+
+def _leave_policies(pod: dict[str, Any]) -> None:
+    """Installed policies are for resident agents alone, of which each node has one."""
+    for where in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
+        where[:] = [one for one in where if one["name"] not in ("policies", "bpf")]
 
 
 def _add_headers(pod: dict[str, Any]) -> None:

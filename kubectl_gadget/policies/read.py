@@ -34,14 +34,14 @@ def read_policies(names: Sequence[str], namespace: str, stdin: TextIO | None = N
 
     Raises UsageError with everything that is wrong in any of them.
     """
-    return parse_policies(_sources(names, stdin or sys.stdin), namespace)
+    return parse_policies(sources(names, stdin), namespace)
 
 
-def parse_policies(sources: Iterable[tuple[str, str]], namespace: str) -> list[Policy]:
+def parse_policies(texts: Iterable[tuple[str, str]], namespace: str) -> list[Policy]:
     """The same for pairs of a file's name and its text."""
     problems = Problems()
     policies: dict[tuple[str | None, str], Policy] = {}
-    for file, text in sources:
+    for file, text in texts:
         objects = [item for document in documents(file, text) for item in items_of(file, document)]
         others = [_other(node, place) for place, node in objects]
         left_out = tuple(note for note in others if note)
@@ -62,7 +62,9 @@ def parse_policies(sources: Iterable[tuple[str, str]], namespace: str) -> list[P
     return list(policies.values())
 
 
-def _sources(names: Sequence[str], stdin: TextIO) -> Iterable[tuple[str, str]]:
+def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple[str, str]]:
+    """Name and text of each of these files. Raises UsageError."""
+    stdin = stdin or sys.stdin
     for name in names:
         if name == _STDIN:
             yield (

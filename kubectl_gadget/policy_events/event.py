@@ -1,6 +1,6 @@
 """An event of a policy: a hook was hit, and one of the policy's selectors matched."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kubectl_gadget.policy_events.exec_id import ExecId
@@ -90,3 +90,23 @@ class PolicyEvent:
     ima_hash: str = ""
     file_id: str = ""
     """of a followed file: the same from open to the last close"""
+
+
+def event_spec(event: PolicyEvent) -> dict[str, Any]:
+    """As JSON, from which read_event() makes it again."""
+    return asdict(event)
+
+
+def read_event(value: dict[str, Any]) -> PolicyEvent:
+    """From JSON. Raises KeyError or TypeError."""
+    lists: dict[str, Any] = {
+        "process": ExecId(*value["process"]),
+        "tags": tuple(value["tags"]),
+        "returned": Argument(**value["returned"]) if value["returned"] else None,
+        "credentials": Credentials(**value["credentials"]) if value["credentials"] else None,
+    }
+    for name in ("args", "data"):
+        lists[name] = tuple(Argument(**one) for one in value[name])
+    for name in ("kernel_stack", "user_stack"):
+        lists[name] = tuple(StackFrame(**one) for one in value[name])
+    return PolicyEvent(**(value | lists))

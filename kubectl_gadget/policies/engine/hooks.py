@@ -18,7 +18,7 @@ from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.scopes import check as scope_of
 from kubectl_gadget.policies.engine.scopes import scope_spec
-from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, Slot, Source, argument_slot
+from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, Slot, Source, argument_slot, task_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Tables, prefix_key
 from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
@@ -45,6 +45,8 @@ class Options:
 
     enforce: bool = False
     allow_weaker: bool = False
+    tells_process: bool = False
+    """each record says which program it was, for readers who do not follow processes"""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class CompiledHook:
                 arguments, result = read[id(place.hook)]
                 asked += [(bit, ask(filter, arguments, result, self._followed)) for filter in self._filters(place)]
         sent = {slot for arguments, result in read.values() for slot in (*arguments, result) if slot is not None}
+        if self._options.tells_process:
+            sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY, Type.CAPABILITIES)}
         self.slots = sorted(sent | {item.slot for _, item in asked})
         if len(self.slots) > MOST_SLOTS:
             raise ValueError(f"{len(self.slots)} different values to read, of {MOST_SLOTS} that are possible")

@@ -1,0 +1,67 @@
+"""What is to be in force on this node: the file that the client has put into a ConfigMap, which the pod mounts.
+
+The file is a zip with set.json and the engine's object for each architecture (docs/protocol.md, "Installed policies").
+The trap: a kubelet replaces a ConfigMap's files by exchanging a symbolic link, so a file is never seen half written,
+but it may be gone.
+"""
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.errors import AgentError
+
+FILE = "policies.zip"
+_FORMAT = 1
+_MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class InstalledSet:
+    """One state of the file."""
+
+    digest: str
+    """empty: nothing is installed"""
+    policies: list[dict[str, Any]]
+    """name, namespace, enforces"""
+    spec: dict[str, Any]
+    """as of RUN, for the engine"""
+    elf: bytes
+
+
+NOTHING = InstalledSet("", [], {"hooks": [], "scopes": []}, b"")
+
+
+def stamp(folder: str) -> tuple[int, ...] | None:
+    """Changes when the file does; None when there is none."""
+    try:
+        found = os.stat(f"{folder}/{FILE}")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def read_installed(folder: str) -> InstalledSet:
+    """The file; NOTHING when there is none. Raises AgentError when it cannot be understood."""
+    try:
+        with open(f"{folder}/{FILE}", "rb") as file:
+            data = file.read(_MOST_BYTES)
+    except FileNotFoundError:
+        return NOTHING
+    except OSError as error:
+        raise AgentError(f"the installed policies cannot be read: {error.strerror}") from None
+    remedy = "install them again with a client of the agents' version"
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            value = json.loads(archive.read("set.json"))
+            if value.get("format") != _FORMAT:
+                raise AgentError(f"the installed policies have the format {value.get('format')!r}, not 1", remedy)
+            if not value["policies"]:
+                return NOTHING
+            elf = archive.read(f"{os.uname().machine}.bpf.o")
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError) as error:
+        raise AgentError(f"the installed policies cannot be understood: {error}", remedy) from None
+    return InstalledSet(str(value["digest"]), value["policies"], value["spec"], elf)

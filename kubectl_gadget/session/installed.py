@@ -1,0 +1,194 @@
+"""Installed policies in a cluster: the ConfigMap that resident agents mount, and what each node says of it.
+
+The trap: a kubelet brings a changed ConfigMap to its pods within a minute or so. A change of the pod makes it look at
+once, so the pods get an annotation; who may not do that waits longer.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget import catalogue
+from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.failure import Access, StatusError
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.resources import CONFIG_MAPS, DAEMON_SETS, PODS, Object
+from kubectl_gadget.cluster.status import NodeStatus, status
+from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
+from kubectl_gadget.events.schema import ARCHITECTURES
+from kubectl_gadget.policies.installed import Kept, installed_file, kept
+
+_ANNOTATION = "kubectl-gadget/policies"
+_WEAKER = "kubectl-gadget/allow-weaker"
+_DIGEST = "kubectl-gadget/digest"
+_FILE = "policies.zip"
+_MOST_BYTES = 1_000_000
+"""A ConfigMap may hold 1 MiB, names and all."""
+_TRIES = 5
+_POLL_SECONDS = 1.0
+_REMEDY = "ask for the role in manifests/rbac-deployer.yaml"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the ConfigMap holds."""
+
+    policies: tuple[Kept, ...] = ()
+    allow_weaker: bool = False
+    digest: str = ""
+    version: str | None = None
+    """None: there is no ConfigMap"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """`add` replaces what has the same name; `remove` names keys."""
+
+    add: Sequence[Kept] = ()
+    remove: Sequence[str] = ()
+    allow_weaker: bool | None = None
+    """None: as before"""
+
+
+@dataclass(frozen=True)
+class NodePolicies:
+    """What a node says."""
+
+    node: str
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """as in HELLO"""
+    problem: str = ""
+
+
+async def read(api: Api, options: AgentOptions) -> Installed:
+    """What is installed. Raises ClusterError, or UsageError when this version does not understand it."""
+    return _installed(await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace))
+
+
+async def change(api: Api, options: AgentOptions, wanted: Change) -> Installed:
+    """Adds and removes policies; what is installed then. Raises ForbiddenError before anything is changed, DeployError
+    when no agent would read it, UsageError when the policies cannot be installed together."""
+    await api.require(_accesses(options), "install policies", _REMEDY)
+    await _require_agents(api, options)
+    for attempt in range(_TRIES):
+        before = await read(api, options)
+        try:
+            return await _write(api, options, before, wanted)
+        except StatusError as error:
+            if error.code != 409 or attempt + 1 == _TRIES:  # somebody else changed it meanwhile
+                raise
+    raise AssertionError("the loop ends by itself")
+
+
+async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Change) -> Installed:
+    by_key = {one.key: one for one in before.policies}
+    gone = [key for key in wanted.remove if by_key.pop(key, None)]
+    by_key |= {one.key: one for one in wanted.add}
+    allow_weaker = before.allow_weaker if wanted.allow_weaker is None else wanted.allow_weaker
+    policies = [by_key[key] for key in sorted(by_key)]
+    objects = {architecture: catalogue.object_bytes("policy", architecture) for architecture in ARCHITECTURES}
+    digest, file = installed_file(policies, allow_weaker, objects)
+    data: dict[str, str | None] = {key: one.text for key, one in by_key.items()}
+    encoded = base64.b64encode(file).decode()
+    size = len(encoded) + sum(len(text or "") for text in data.values())
+    if size > _MOST_BYTES:
+        what = f"{len(policies)} policies take {size:,} bytes, of {_MOST_BYTES:,} that a ConfigMap may hold"
+        raise UsageError(what, "fewer policies, or shorter lists of values in them")
+    annotations = {_DIGEST: digest, _WEAKER: str(allow_weaker).lower()}
+    metadata: Object = {"name": manifests.POLICIES, "labels": manifests.OWN_LABELS, "annotations": annotations}
+    body: Object = {"apiVersion": CONFIG_MAPS.api_version, "kind": CONFIG_MAPS.kind, "metadata": metadata}
+    body["binaryData"] = {_FILE: encoded}
+    if before.version is None:
+        body["data"] = data
+        written = await api.create(CONFIG_MAPS, body, options.namespace)
+    else:
+        metadata["resourceVersion"] = before.version
+        body["data"] = data | dict.fromkeys(gone)
+        written = await api.patch(CONFIG_MAPS, manifests.POLICIES, body, options.namespace)
+    return Installed(tuple(policies), allow_weaker, digest, written["metadata"].get("resourceVersion", ""))
+
+
+def _installed(found: Object | None) -> Installed:
+    if found is None:
+        return Installed()
+    annotations = found["metadata"].get("annotations") or {}
+    return Installed(
+        tuple(kept(found.get("data") or {})),
+        annotations.get(_WEAKER) == "true",
+        annotations.get(_DIGEST, ""),
+        found["metadata"]["resourceVersion"],
+    )
+
+
+async def _require_agents(api: Api, options: AgentOptions) -> None:
+    daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
+    if daemon_set is None:
+        raise DeployError(
+            "no agents are resident, and installed policies are carried out by them", "kubectl gadget deploy"
+        )
+    volumes = daemon_set["spec"]["template"]["spec"].get("volumes") or []
+    if not any((volume.get("configMap") or {}).get("name") == manifests.POLICIES for volume in volumes):
+        raise DeployError(
+            "the resident agents are too old for installed policies", "kubectl gadget deploy, which renews them"
+        )
+
+
+def _accesses(options: AgentOptions) -> list[Access]:
+    namespace, name = options.namespace, manifests.POLICIES
+    wanted = [Access("create", CONFIG_MAPS.plural, namespace)]
+    wanted += [Access(verb, CONFIG_MAPS.plural, namespace, name=name) for verb in ("get", "patch")]
+    wanted += [Access("get", DAEMON_SETS.qualified, namespace, name=manifests.NAME)]
+    return [*wanted, Access("list", PODS.plural, namespace), Access("create", PODS.plural, namespace, "exec")]
+
+
+async def nudge(api: Api, options: AgentOptions, digest: str) -> bool:
+    """Makes kubelets look at the ConfigMap now; False when that is not allowed."""
+    pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
+    annotation = {"metadata": {"annotations": {_ANNOTATION: digest[:16]}}}
+    names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    results = await asyncio.gather(
+        *(api.patch(PODS, name, annotation, options.namespace) for name in names), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, ClusterError):
+            raise result
+    return not any(isinstance(result, ForbiddenError) for result in results)
+
+
+async def nodes(api: Api, options: AgentOptions) -> list[NodePolicies]:
+    """What each node with a resident agent says."""
+    return [_of_node(one) for one in await status(api, options) if one.pod is not None]
+
+
+def _of_node(one: NodeStatus) -> NodePolicies:
+    if one.hello is None:
+        return NodePolicies(one.node, problem=one.problem or "its agent does not answer")
+    if "policies" not in one.hello:
+        return NodePolicies(one.node, problem="its agent is too old for installed policies")
+    state = one.hello["policies"]
+    if state is None:
+        return NodePolicies(one.node)
+    if not state.get("running"):
+        return NodePolicies(one.node, state, "the process that has them does not run; what is pinned stays in force")
+    return NodePolicies(one.node, state, state.get("problem") or "")
+
+
+async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
+    """Until every node has what the ConfigMap says, or `seconds` are over; what they say then."""
+    deadline = time.monotonic() + seconds
+    told = ""
+    while True:
+        found = await nodes(api, options)
+        there = sum(one.state.get("digest", "") == digest for one in found)
+        text = f"{there}/{len(found)} nodes have it"
+        if text != told:
+            told = text
+            say(text)
+        if there == len(found) or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(_POLL_SECONDS)
