@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from kubectl_gadget.agent import in_force, node
+from kubectl_gadget.agent import in_force, node, presence
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.feed import Feed
 from kubectl_gadget.agent.in_force import InForce
 from kubectl_gadget.agent.installed import NOTHING, InstalledSet, read_installed, stamp
-from kubectl_gadget.agent.installed_state import RELEASE, lock_state, write_state
+from kubectl_gadget.agent.installed_state import lock_state, write_state
 from kubectl_gadget.agent.pins import Pins, default_folder
 from kubectl_gadget.agent.policy_log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError
@@ -97,7 +97,7 @@ class Guard:
         self._epoll.poll(_TURN)
 
     def _look(self) -> None:
-        if os.path.exists(RELEASE):
+        if os.path.exists(presence.RELEASE):
             raise SystemExit(0)
         current = stamp(self._folder)
         if current == self._stamp:
@@ -221,6 +221,8 @@ def run(folder: str, pins: str = "") -> int:
     """Until SIGTERM; what is in force stays. The exit code."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    if os.path.exists(presence.RELEASE):
+        return 0
     try:
         guard = Guard(folder, pins or default_folder(), sys.stdout)
         guard.take_over()
@@ -241,7 +243,7 @@ def _stop(*_: object) -> None:
 def release(pins: str = "") -> int:
     """Takes everything out of force, for undeploy; says what as JSON."""
     folder = pins or default_folder()
-    with open(RELEASE, "w"):
+    with open(presence.RELEASE, "w"):
         pass
     if not os.path.isdir(folder):
         return _released(0)

@@ -62,7 +62,9 @@ class _Guard:
 
     def look(self) -> None:
         """Starts it when there is something for it to do."""
-        if self._pid or time.monotonic() < self._due or not os.path.exists(f"{self._folder}/policies.zip"):
+        if self._pid or time.monotonic() < self._due or os.path.exists(presence.RELEASE):
+            return
+        if not os.path.exists(f"{self._folder}/policies.zip"):
             return
         command = [sys.executable, "-I", "-m", "kubectl_gadget.agent", "policies", self._folder]
         self._pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=())

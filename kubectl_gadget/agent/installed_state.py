@@ -10,8 +10,6 @@ from kubectl_gadget.errors import AgentError
 
 STATE = f"{presence.FOLDER}/kubectl-gadget.policies"
 """What is in force, as JSON; the process that wrote it holds a lock on STATE.lock."""
-RELEASE = f"{presence.FOLDER}/kubectl-gadget.release"
-"""While this file is there, nothing is to be in force."""
 
 
 def state() -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ import os
 
 FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
 """Of files that the processes of one pod share."""
+RELEASE = f"{FOLDER}/kubectl-gadget.release"
+"""While this file is there, no installed policies are to be in force."""
 PATH = f"{FOLDER}/kubectl-gadget.sessions"
 
 

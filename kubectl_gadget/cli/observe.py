@@ -50,6 +50,7 @@ PAGE = Page(
         Example("kubectl gadget observe --files /etc", "with what they do with files below /etc"),
         Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
         Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
+        Example("kubectl gadget observe -A --installed", "and what policy install has put in force"),
     ),
     usage="[POD...] [flags]",
     more="-o json is one object a line, in the schema that security tools read. All other formats show flat columns.",
@@ -142,6 +143,10 @@ class StoryFlags:
         bool | None,
         flag(CHOICE, "--flows/--no-flows", help="And the connections they make and accept, and the names they ask for"),
     ] = None
+    installed: Annotated[
+        bool | None,
+        flag(CHOICE, "--installed/--no-installed", help="And events of installed policies: see policy installed"),
+    ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
         flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
@@ -189,6 +194,10 @@ def told(options: RunOptions, output: OutputFlags, flags: StoryFlags, compiled: 
     from kubectl_gadget.observe.story import Story
 
     decoders: dict[str, Decoder] = {}
+    if flags.installed:
+        from kubectl_gadget.observe.policies import INSTALLED, installed_events
+
+        decoders[INSTALLED.name] = installed_events
     if compiled:
         from kubectl_gadget.observe.policies import NAME, decoder
 
@@ -210,6 +219,10 @@ def _runs(flags: StoryFlags) -> tuple[GadgetRun, ...]:
         runs.insert(0, GadgetRun(load_gadget("trace_fileuse"), {"path": flags.file_paths}))
     if flags.flows:
         runs[:0] = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns")]
+    if flags.installed:
+        from kubectl_gadget.observe.policies import INSTALLED
+
+        runs.append(GadgetRun(INSTALLED, installed=True))
     return tuple(runs)
 
 

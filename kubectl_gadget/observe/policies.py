@@ -3,7 +3,8 @@
 The trap: one record is several happenings, one for each policy whose selector it has.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.linux import errno_name
@@ -13,8 +14,8 @@ from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.hooks import CompiledHook
 from kubectl_gadget.policy_events.description import make_event
-from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.policy_events.record import HEAD
+from kubectl_gadget.policy_events.event import PolicyEvent, read_event
+from kubectl_gadget.policy_events.record import HEAD, RECORD
 
 NAME = "policy"
 _FIELDS = (
@@ -36,6 +37,18 @@ GADGET = Gadget(
     globals={},
 )
 """As the client knows it. What it runs is made by policies.engine, and not by its programs."""
+INSTALLED = Gadget(
+    name="installed",
+    command=("observe",),
+    group="security",
+    summary="What installed policies matched",
+    description="",
+    record=Record("gadget_record", RECORD, GADGET.record.fields),
+    columns=(),
+    programs=(),
+    globals={},
+)
+"""Of policies that are in force already. Behind the head of their record, the agents send the event as JSON."""
 _LENGTH = (1 << 30) - 1
 
 
@@ -43,15 +56,22 @@ def decoder(hooks: Sequence[CompiledHook]) -> Callable[[Batch], Sequence[Sequenc
     """Those of each record, in the order of policies."""
 
     def decode(batch: Batch) -> Sequence[Sequence[PolicyEvent]]:
-        data = batch.buffer.bytes
-        found = []
-        for start, tid in zip(batch.starts.tolist(), batch.raw("tid").tolist(), strict=True):
-            length = int.from_bytes(data[start - 8 : start - 4].tobytes(), "little") & _LENGTH
-            record = data[start : start + length].tobytes()
-            found.append([event(match, tid) for match in matches(record, hooks)])
-        return found
+        pairs = zip(_records(batch), batch.raw("tid").tolist(), strict=True)
+        return [[event(match, tid) for match in matches(record, hooks)] for record, tid in pairs]
 
     return decode
+
+
+def installed_events(batch: Batch) -> Sequence[PolicyEvent]:
+    """The one of each record."""
+    return [read_event(json.loads(record[RECORD:])) for record in _records(batch)]
+
+
+def _records(batch: Batch) -> Iterator[bytes]:
+    data = batch.buffer.bytes
+    for start in batch.starts.tolist():
+        length = int.from_bytes(data[start - 8 : start - 4].tobytes(), "little") & _LENGTH
+        yield data[start : start + length].tobytes()
 
 
 def event(match: Match, tid: int) -> PolicyEvent:

@@ -33,6 +33,8 @@ class GadgetRun:
     """where a user's own gadget was built; None: built in"""
     policies: "Engine | None" = None
     """what the engine of policies is to do, when this is it"""
+    installed: bool = False
+    """events of policies that are in force already"""
     tables: LiveTables | None = None
     """what its tables are to hold while it runs"""
 

@@ -33,6 +33,8 @@ def build(
     entries = [_entry(index, run, pushed[index], ring_bytes, interval) | maps for index, run in enumerate(runs)]
 
     def object_bytes(index: int, architecture: str) -> bytes:
+        if runs[index].installed:
+            return b""
         return catalogue.object_bytes(runs[index].gadget.name, architecture, runs[index].directory)
 
     return RunRequest(entries, object_bytes, {index: run.tables for index, run in enumerate(runs) if run.tables})
@@ -40,6 +42,8 @@ def build(
 
 def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float) -> dict[str, Any]:
     gadget = run.gadget
+    if run.installed:
+        return {"name": gadget.name, "kind": "installed", "object": index}
     if run.policies is not None:
         return {"index": index, "object": index, "ring_bytes": ring_bytes, **run.policies.spec()}
     return {

@@ -35,7 +35,9 @@ async def serve_exec(
     if node in faults.silent_exec:
         await websocket.receive()
         return websocket
-    words = agent if command == SESSION_COMMAND else command
+    # Our package is not among those of the machine's Python.
+    ours = [sys.executable, "-m", *command[3:]] if command[:3] == SESSION_COMMAND[:3] else command
+    words = agent if command == SESSION_COMMAND else ours
     try:
         process = await asyncio.create_subprocess_exec(
             *words,

@@ -23,6 +23,7 @@ RESOURCES = {
     "endpointslices": ("EndpointSlice", True),
     "networkpolicies": ("NetworkPolicy", True),
     "events": ("Event", True),
+    "configmaps": ("ConfigMap", True),
     "nodes": ("Node", False),
     "namespaces": ("Namespace", False),
     "daemonsets": ("DaemonSet", True),
@@ -186,7 +187,9 @@ class Server:
         body = json.loads(await request.read())
         if request.content_type == "application/apply-patch+yaml" and self._store.get(plural, namespace, name) is None:
             return web.json_response(self._add(plural, namespace, body), status=201)
-        self._found(plural, namespace, name)
+        version = self._found(plural, namespace, name)["metadata"]["resourceVersion"]
+        if body.get("metadata", {}).get("resourceVersion", version) != version:
+            raise Refused(409, "Conflict", f'{plural} "{name}": the object has been modified')
         return web.json_response(self._store.change(plural, namespace, name, lambda found: merge(found, body)))
 
     async def _delete(self, plural: str, namespace: str, name: str) -> web.StreamResponse:
