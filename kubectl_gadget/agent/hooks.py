@@ -1,4 +1,5 @@
-"""Which hooks this kernel has: functions, system calls, tracepoints, LSM hooks. Nothing is attached.
+"""Which hooks this kernel has: functions, system calls, tracepoints, LSM hooks. Only what is asked for as a way is
+attached, for a moment, and does nothing (ways.py).
 
 The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs tells what can be hooked,
 and without tracefs the answer is None, "could not tell".
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kubectl_gadget.agent import ways
 from kubectl_gadget.agent.probe import TRACING
 from kubectl_gadget.errors import AgentError
 
@@ -40,6 +42,7 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
         "tracepoints": {str(name): _tracepoint(str(name)) for name in asked.get("tracepoints", ())},
         "lsm": {name: f"bpf_lsm_{name}" in present for name in lsm},
         "generated": {pattern: _matching(pattern, traceable) for pattern in patterns},
+        "ways": {str(name): ways.try_all(found) for name, found in (asked.get("ways") or {}).items()},
     }
 
 

@@ -18,6 +18,7 @@ from kubectl_gadget.agent.object import BpfMap, OpenMap
 from kubectl_gadget.agent.pins import Pins
 from kubectl_gadget.agent.policy import SHARED, Policies, PolicyHook
 from kubectl_gadget.agent.policy_log import LoggedEvent, events, records
+from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policy_events.told import ToldHook
 
@@ -31,7 +32,7 @@ class _TakenOver(PolicyHook):
     """A hook that another process has attached."""
 
     def __init__(self, spec: dict[str, Any], maps: dict[str, OpenMap], link: int) -> None:
-        super().__init__(spec, lambda _: None)
+        super().__init__(spec, lambda _: None, RealFiles)
         self.way = spec["way"]
         self._maps = maps
         self._link = link
@@ -156,6 +157,7 @@ class InForce:
         if engine is None:
             return
         pieces = {name: engine.hooks[0].map(name).fd for name in SHARED}
+        pieces |= {f"remember_{number}": fd for number, fd in enumerate(engine.remembering)}
         hooks = []
         for number, hook in enumerate(engine.hooks):
             pieces[f"{number}_link"] = hook.link_fd()
@@ -227,7 +229,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, d
     engine = Policies(0, chosen.spec, b"", state["node"], containers.verdicts_fd)
     engine.filter_is_open = True
     engine.failed = {name: AgentError(text, remedy) for name, (text, remedy) in state["failed"].items()}
-    engine.adopt(hooks, state["without"])
+    engine.adopt(hooks, state["without"], list(pieces.values()))
     found = InForce(chosen, engine)
     found.pinned = name
     return found, state["node"]

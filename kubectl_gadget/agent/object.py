@@ -338,9 +338,9 @@ class BpfObject:
         self._lib.call("bpf_prog_test_run_opts", self.program_fd(program), ctypes.byref(options))
         return int(options.retval)
 
-    def link_fds(self) -> list[int]:
-        """File descriptors of the links of all attached programs. They end with the object."""
-        return [int(self._lib.call("bpf_link__fd", link)) for links in self._links.values() for link in links]
+    def link_fds(self, program: str) -> list[int]:
+        """File descriptors of the links of an attached program. They end with the object."""
+        return [int(self._lib.call("bpf_link__fd", link)) for link in self._links[program]]
 
     def detach(self) -> None:
         """Detaches all programs. They stop running before this returns; their maps stay readable."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from kubectl_gadget.agent import btf, counters, libbpf, probe, refusal
+from kubectl_gadget.agent import btf, counters, libbpf, refusal, ways
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
@@ -80,7 +80,7 @@ class PolicyHook:
 
     def link_fd(self) -> int:
         """What holds its program in place."""
-        return self.object.link_fds()[0]
+        return self.object.link_fds(self.way["program"])[0]
 
     def detach(self) -> None:
         """Its program runs no more, unless its link is pinned."""
@@ -95,17 +95,17 @@ class PolicyHook:
     @property
     def hook(self) -> str:
         """As STARTED names it: "lsm/file_open"."""
-        return f"{self.way['kind']}/{self.way['target']}"
+        return ways.name_of(self.way)
 
     def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
         """Loads and fills the tables; `loaded` is an object that was before. False: left out, since it is optional."""
         for way in self._spec["ways"]:
             try:
-                self._check(way)
+                ways.check(way)
                 self._try(way, elf, loaded)
             except (AgentError, Failure) as refused:
                 why = str(refused) if isinstance(refused, AgentError) else refusal.reason(refused)[0]
-                self.skipped.append({"program": f"{way['kind']}/{way['target']}", "why": why})
+                self.skipped.append({"program": ways.name_of(way), "why": why})
             else:
                 self.way = way
                 return True
@@ -113,25 +113,6 @@ class PolicyHook:
             return False
         tried = "\n".join(f"  {skip['program']}: {skip['why']}" for skip in self.skipped)
         raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._spec.get("remedy"))
-
-    def _check(self, way: dict[str, Any]) -> None:
-        """What the kernel would not refuse and yet not do."""
-        if way["kind"] == "lsm" and probe.bpf_lsm() is not True:
-            raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
-        names = way.get("same")
-        if names is None:
-            return
-        first, second = (btf.kernel().prototype(name) for name in names)
-        if first is None or second is None:
-            raise AgentError(f"the kernel has no {names[0] if first is None else names[1]}")
-        if first != second:
-            raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
-
-    @staticmethod
-    def _target(way: dict[str, Any]) -> str:
-        """The kernel's function."""
-        prefix = "__x64_sys_" if os.uname().machine == "x86_64" else "__arm64_sys_"
-        return f"{prefix}{way['target']}" if way.get("syscall") else way["target"]
 
     def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
         programs = [way["program"], *way.get("also", [])]
@@ -147,15 +128,15 @@ class PolicyHook:
                 _share(object, loaded)
             tables = {name: base64.b64decode(text) for name, text in self._spec["tables"].items()}
             self._resize(object, tables)
-            if way["kind"] in ("lsm", "fmod_ret", "fentry", "fexit"):
-                object.aim(way["program"], self._target(way))
+            ways.aim(object, way)
             if "place" in way:
                 probes = Probes(object, programs, way["place"], self._real_files())
                 probes.prepare()
             object.load()
             for name, entries in tables.items():
                 self._fill(object, name, entries)
-            self._attach(object, way)
+            if "place" not in way:  # else to files that are looked for (probes.py)
+                ways.attach(object, way)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             object.close()
             raise AgentError(f"RUN's policies are not as docs/protocol.md says: {error!r}") from error
@@ -225,19 +206,6 @@ class PolicyHook:
         found = {struct.unpack("<I", key)[0]: map.get(key) for key in list(map.keys())}
         return {number: int.from_bytes(value, "little") for number, value in found.items() if value is not None}
 
-    def _attach(self, object: BpfObject, way: dict[str, Any]) -> None:
-        match way["kind"]:
-            case "kprobe":
-                object.attach_kprobe(way["program"], self._target(way))
-            case "tracepoint":
-                object.attach_tracepoint(way["program"], *way["target"].split("/", 1))
-            case "raw_tracepoint":
-                object.attach_raw_tracepoint(way["program"], way["target"])
-            case "uprobe" | "usdt":
-                pass  # to files that are looked for (probes.py)
-            case _:
-                object.attach(way["program"])
-
     def counts(self) -> dict[str, int]:
         """Since the start, by COUNTS."""
         map = self.map("policy_counts")
@@ -269,6 +237,7 @@ class Policies:
         """hooks that this node does not have, with `tolerant`; their policies are not in force at all"""
         self.without: set[int] = set()
         self._processes: BpfObject | None = None
+        self._adopted: list[int] = []
         self._scopes = Scopes(spec["scopes"])
         self._profiles: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
@@ -307,9 +276,17 @@ class Policies:
             raise
         self._elf = b""
 
-    def adopt(self, hooks: Sequence[PolicyHook], without: Iterable[int]) -> None:
-        """Goes on with hooks that were attached before, by another process."""
+    @property
+    def remembering(self) -> list[int]:
+        """Links of the programs that keep what processes had at their exec."""
+        if self._processes is None:
+            return self._adopted
+        return [fd for program in _REMEMBERING for fd in self._processes.link_fds(program)]
+
+    def adopt(self, hooks: Sequence[PolicyHook], without: Iterable[int], remembering: Iterable[int]) -> None:
+        """Goes on with hooks that were attached before, by another process, and with `remembering` of it."""
         self.hooks = list(hooks)
+        self._adopted = list(remembering)
         self.without = set(without)
         self._open_ring()
         numbers: dict[int, list[int]] = {0: [0] * len(self.hooks)}
@@ -368,6 +345,8 @@ class Policies:
             hook.detach()
         if self._processes is not None:
             self._processes.detach()
+        while self._adopted:
+            os.close(self._adopted.pop())
 
     def close(self) -> None:
         self.ring.close()

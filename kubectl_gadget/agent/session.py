@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.agent import installed_state, node, presence, probe
@@ -21,12 +21,14 @@ from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.policy import Policies
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame from the client after which it counts as gone."""
@@ -284,7 +286,10 @@ class Session:
 
 def _policies(
     index: int, spec: dict[str, Any], elf: bytes, variables: dict[str, int], containers: Containers
-) -> Policies:
+) -> "Policies":
+    # Its modules take memory that no other session needs.
+    from kubectl_gadget.agent.policy import Policies
+
     policies = Policies(index, spec, elf, variables, containers.verdicts_fd)
     policies.filter_is_open = containers.is_open
     policies.wanted_cgroup = containers.wants

@@ -8,20 +8,23 @@ go the same way. The trap: any other order works in every test and fails on a bu
 import math
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
 
 _EVENTS_HEAD = 24
 _SAY_COMPLETE_NS = 1_000_000_000
 """An idle gadget says this often until when it is complete."""
 
-_Shipped = Gadget | Policies | InstalledEvents
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.policy import Policies
+
+    _Shipped = Gadget | Policies | InstalledEvents
 
 
 class Shipper:
@@ -85,7 +88,7 @@ class Shipper:
             if gadget.stacks:
                 gadget.stacks.take()
 
-    def _ship(self, gadget: _Shipped) -> int:
+    def _ship(self, gadget: "_Shipped") -> int:
         batch = gadget.ring.batch()
         length = len(batch)
         now = time.monotonic_ns()
@@ -99,7 +102,7 @@ class Shipper:
         self._last_bytes[gadget.index] = length
         return length
 
-    def _ship_answer(self, gadget: _Shipped, answer: Answer) -> None:
+    def _ship_answer(self, gadget: "_Shipped", answer: Answer) -> None:
         for piece in answer.ship():
             head = EventsHeader(gadget.index, gadget.sequence, piece.complete_until, piece.flags, piece.interval)
             self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))

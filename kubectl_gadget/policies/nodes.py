@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
+from kubectl_gadget.policies.engine.ways import ways
 from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 
@@ -24,8 +26,9 @@ class Judgement:
     """when it does not, or when it could not be told"""
 
 
-def question(policies: Iterable[Policy]) -> dict[str, list[str]]:
+def question(policies: Iterable[Policy]) -> dict[str, Any]:
     """What LOOK_UP asks for these policies."""
+    policies = list(policies)
     functions: set[str] = set()
     tracepoints: set[str] = set()
     lsm: set[str] = set()
@@ -41,7 +44,37 @@ def question(policies: Iterable[Policy]) -> dict[str, list[str]]:
             lsm.add(hook.target)
             functions.add(lsm_function(hook.target))
     names = {"functions": functions, "tracepoints": tracepoints, "lsm": lsm, "patterns": patterns}
-    return {name: sorted(found) for name, found in names.items()}
+    asked: dict[str, Any] = {name: sorted(found) for name, found in names.items()}
+    return asked | {
+        "ways": {_key(hook): specs for policy in policies for hook in policy.hooks if (specs := _ways(hook))}
+    }
+
+
+def _key(hook: Hook) -> str:
+    """By which the ways to a hook are asked for and answered."""
+    return f"{hook.kind} {hook.target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
+
+
+def _ways(hook: Hook) -> list[dict[str, Any]]:
+    """Those that would be tried; none for hooks that are found in another manner, or that the engine cannot do."""
+    if hook.probe or hook.generated:
+        return []
+    try:
+        found = ways(hook, hook.returns, _denies(hook))
+    except UsageError:
+        return []
+    able = [way for way in found if way.denies] if _denies(hook) else found
+    return [way.spec({}, "") for way in able]
+
+
+def _tried(answer: Mapping[str, Any]) -> Judgement:
+    """What came of loading and attaching."""
+    if answer["way"]:
+        return Judgement(True, str(answer["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
+    by_why: dict[str, list[str]] = {}
+    for way, why in answer["refused"].items():
+        by_why.setdefault(str(why).partition("\n")[0], []).append(way)
+    return Judgement(False, "", "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items()))
 
 
 def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
@@ -49,6 +82,9 @@ def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Ju
     can: Mapping[str, bool | None] = hello.get("can") or {}
     if hook.generated:
         return _generated(hook, can, answer)
+    tried = (answer.get("ways") or {}).get(_key(hook))
+    if tried is not None and not (hook.ignore_missing and not tried["way"]):
+        return _tried(tried)
     match hook.kind:
         case "lsm":
             return _lsm(hook, can, answer)

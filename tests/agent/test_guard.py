@@ -176,3 +176,37 @@ def test_the_pods_main_process_starts_it_again(running: RunningGuard) -> None:
 def _guard_of(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0]) if children else 0
+
+
+DENIES = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: denies}}
+spec:
+  lsmhooks:
+  - hook: file_open
+    args: [{{index: 0, type: file}}]
+    selectors:
+    - matchArgs: [{{index: 0, operator: Equal, values: ["{secret}"]}}]
+      matchActions: [{{action: Override, argError: -1}}]
+"""
+
+
+def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) -> None:
+    """Through security modules, which this machine may not have."""
+    digest = running.install(DENIES.format(secret=running.secret))
+    running.start()
+    state = running.wait_for(digest)["denies"]
+    if state["state"] != "enabled":
+        pytest.skip(" ".join(state["error"].split()))
+    assert state["hooks"][0]["method"] == "denies"
+    for _ in range(2):
+        with pytest.raises(PermissionError):
+            running.open_secret(1)
+        running.kill()
+        with pytest.raises(PermissionError):
+            running.open_secret(1)
+        running.start()
+        running.wait_until(lambda: sum("is taken over" in line.get("message", "") for line in running.lines()) > 0)
+    assert running.release() == 1
+    running.open_secret(1)

@@ -14,7 +14,11 @@ from tests.vm import machine
 SECONDS = 3000
 """Far more than it takes, for a slow machine."""
 
-TESTS = "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
+TESTS = (
+    "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
+    " tests/observe/test_enforce_here.py"
+    " tests/agent/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
+)
 
 SCRIPT = f"""
 uname -r >/dev/ttyS1

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Programs that do nothing, one for each way to a hook, named like those of policy.bpf.c: whether a kernel takes them
+ * tells whether it would take those. Emits nothing.
+ *
+ * Hooks: what the agent is asked about, for a moment. The trap: what they return is the call's own result where a
+ * program may deny, so it is 0.
+ */
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+SEC("?lsm")
+int on_lsm(void *ctx)
+{
+	return 0;
+}
+
+SEC("?fmod_ret")
+int on_fmod_ret(void *ctx)
+{
+	return 0;
+}
+
+SEC("?fentry")
+int on_fentry(void *ctx)
+{
+	return 0;
+}
+
+SEC("?fexit")
+int on_fexit(void *ctx)
+{
+	return 0;
+}
+
+SEC("?kprobe")
+int on_kprobe(void *ctx)
+{
+	return 0;
+}
+
+/* Never overrides: no process has this number. The call alone is what the kernel may refuse. */
+SEC("?kprobe")
+int on_kprobe_override(void *ctx)
+{
+	if (!~bpf_get_current_pid_tgid())
+		bpf_override_return(ctx, 0);
+	return 0;
+}
+
+SEC("?raw_tp")
+int on_raw_tracepoint(void *ctx)
+{
+	return 0;
+}
+
+SEC("?tracepoint")
+int on_tracepoint(void *ctx)
+{
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,87 @@
+"""Ways to a hook, WAY of docs/protocol.md: where a program goes, what the kernel would not refuse and yet not do, and
+whether this kernel takes any program there.
+
+The trap: that a hook's name is in the kernel says little; kernels refuse whole kinds of programs, so only loading and
+attaching one tells.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubectl_gadget.agent import btf, probe, refusal
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import BpfObject, own_elf
+from kubectl_gadget.errors import AgentError
+
+_TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
+
+
+def name_of(way: Mapping[str, Any]) -> str:
+    """As STARTED names it: "lsm/file_open"."""
+    return f"{way['kind']}/{way['target']}"
+
+
+def check(way: Mapping[str, Any]) -> None:
+    """Raises AgentError for what the kernel would not refuse and yet not do, or do with other arguments."""
+    if way["kind"] == "lsm" and probe.bpf_lsm() is not True:
+        raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
+    names = way.get("same")
+    if names is None:
+        return
+    first, second = (btf.kernel().prototype(name) for name in names)
+    if first is None or second is None:
+        raise AgentError(f"the kernel has no {names[0] if first is None else names[1]}")
+    if first != second:
+        raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
+
+
+def aim(object: BpfObject, way: Mapping[str, Any]) -> None:
+    """Before the object is loaded."""
+    if way["kind"] in _TRAMPOLINES:
+        object.aim(way["program"], _target(way))
+
+
+def attach(object: BpfObject, way: Mapping[str, Any]) -> None:
+    """Once it is loaded. Raises libbpf.Failure."""
+    match way["kind"]:
+        case "kprobe":
+            object.attach_kprobe(way["program"], _target(way))
+        case "tracepoint":
+            object.attach_tracepoint(way["program"], *way["target"].split("/", 1))
+        case "raw_tracepoint":
+            object.attach_raw_tracepoint(way["program"], way["target"])
+        case _:
+            object.attach(way["program"])
+
+
+def try_all(ways: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The first that this kernel takes, by loading and attaching a program that does nothing, and why not those before:
+    `{"way": "fentry/fd_install", "refused": {"lsm/…": why}}`; `way` is null when there is none."""
+    elf, refused = own_elf("attach_probe"), {}
+    for way in ways:
+        try:
+            _try(elf, way)
+        except (AgentError, Failure) as error:
+            why = str(error) if isinstance(error, AgentError) else refusal.reason(error)[0]
+            refused[name_of(way)] = why
+        else:
+            return {"way": name_of(way), "refused": refused}
+    return {"way": None, "refused": refused}
+
+
+def _try(elf: bytes, way: Mapping[str, Any]) -> None:
+    check(way)
+    object = BpfObject(elf, "attach_probe", [way["program"]])
+    try:
+        aim(object, way)
+        object.load()
+        attach(object, way)
+    finally:
+        object.close()
+
+
+def _target(way: Mapping[str, Any]) -> str:
+    """The kernel's function."""
+    prefix = "__x64_sys_" if os.uname().machine == "x86_64" else "__arm64_sys_"
+    return f"{prefix}{way['target']}" if way.get("syscall") else str(way["target"])

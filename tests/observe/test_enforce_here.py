@@ -1,0 +1,156 @@
+"""`kubectl gadget enforce -f` as a user runs it, on this machine's own processes: what it denies, what it says, and
+that nothing stays when it ends, however it does.
+
+The trap: denying takes BPF among the security modules, or fmod_ret, which not every kernel has; such tests are skipped
+there, and run in the virtual machine.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
+SECONDS = 120.0
+TIMES = 7
+OVER_LSM = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: guarded}
+spec:
+  lsmhooks:
+  - hook: file_open
+    args: [{index: 0, type: file}]
+    selectors:
+    - matchArgs: [{index: 0, operator: Equal, values: ["%s"]}]
+      matchActions: [{action: Override, argError: -13}]
+"""
+OVER_CALL = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: guarded}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{index: 1, type: string}]
+    selectors:
+    - matchArgs: [{index: 1, operator: Equal, values: ["%s"]}]
+      matchActions: [{action: Sigkill}]
+"""
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("secret")
+    return path
+
+
+class Enforcing:
+    """The command, once it has begun; `said` is its standard error up to there."""
+
+    def __init__(self, process: "subprocess.Popen[str]", said: str) -> None:
+        self.process = process
+        self.said = said
+
+    def end(self, number: int) -> tuple[str, str]:
+        """Its two streams, from now to its end."""
+        self.process.send_signal(number)
+        return self.process.communicate(timeout=SECONDS)
+
+
+def start(folder: Path, policy: str, *flags: str) -> Enforcing:
+    """Skips the test where this kernel cannot deny."""
+    file = folder / "policy.yaml"
+    file.write_text(policy)
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
+    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = ""
+    while line := process.stderr.readline():
+        said += line
+        if line.startswith("tracing"):
+            return Enforcing(process, said)
+    process.communicate(timeout=SECONDS)
+    if "no way to" in said:
+        pytest.skip(" ".join(said.split()))
+    raise AssertionError(said)
+
+
+@contextmanager
+def ended(enforcing: Enforcing) -> Iterator[Enforcing]:
+    try:
+        yield enforcing
+    finally:
+        enforcing.process.kill()
+        enforcing.process.communicate(timeout=SECONDS)
+
+
+def is_open(path: Path) -> bool:
+    try:
+        path.read_text()
+    except PermissionError:
+        return False
+    return True
+
+
+def wait_until_open(path: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not is_open(path):
+        assert time.monotonic() < deadline, "it still holds"
+        time.sleep(0.05)
+
+
+def test_what_is_denied_says_so_and_ctrl_c_ends_it(secret: Path, tmp_path: Path) -> None:
+    with ended(start(tmp_path, OVER_LSM % secret)) as enforcing:
+        assert "denies at lsm/file_open" in enforcing.said
+        assert [is_open(secret) for _ in range(TIMES)] == [False] * TIMES
+        told, said = enforcing.end(signal.SIGINT)
+        mine = [line for line in told.splitlines() if str(secret) in line]
+        assert len(mine) == TIMES, told + said
+        assert all("BLOCKED" in line and "EACCES" in line for line in mine)
+        assert is_open(secret)
+
+
+def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) -> None:
+    with ended(start(tmp_path, OVER_LSM % secret)) as enforcing:
+        assert not is_open(secret)
+        enforcing.process.kill()
+        wait_until_open(secret)
+
+
+def test_a_dry_run_denies_nothing_and_tells_what_it_would(secret: Path, tmp_path: Path) -> None:
+    with ended(start(tmp_path, OVER_LSM % secret, "--dry-run")) as enforcing:
+        assert [is_open(secret) for _ in range(TIMES)] == [True] * TIMES
+        told, _ = enforcing.end(signal.SIGINT)
+        assert sum(str(secret) in line for line in told.splitlines()) == TIMES
+
+
+def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Path, tmp_path: Path) -> None:
+    """No kernel that this runs on is built with error injection for system calls."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(OVER_CALL % secret)
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
+    done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=SECONDS, check=False)
+    if done.returncode == 0 and os.path.exists("/sys/kernel/debug/error_injection/list"):
+        pytest.skip("this kernel has error injection, so system calls can be overridden here")
+    assert done.returncode == 1, done.stderr
+    assert "no way to sys_openat on this node" in done.stderr
+    assert "--allow-weaker" in done.stderr
+    assert is_open(secret)
+
+
+def test_where_it_is_allowed_a_signal_is_sent_and_the_node_says_so(secret: Path, tmp_path: Path) -> None:
+    with ended(start(tmp_path, OVER_CALL % secret, "--allow-weaker")) as enforcing:
+        assert "only sends signals at" in enforcing.said
+        done = subprocess.run(["cat", secret], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL
+        enforcing.end(signal.SIGINT)
+        assert subprocess.run(["cat", secret], capture_output=True, check=False).returncode == 0
