@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 class Shipper:
     """Ships for `gadgets` into `pipe`."""
 
-    def __init__(
-        self, gadgets: Sequence[Gadget | Policies | InstalledEvents], containers: Containers, pipe: FramePipe
-    ) -> None:
+    def __init__(self, gadgets: "Sequence[_Shipped]", containers: Containers, pipe: FramePipe) -> None:
         self._gadgets = gadgets
         self._containers = containers
         self._pipe = pipe

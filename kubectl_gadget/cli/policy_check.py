@@ -130,7 +130,7 @@ def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
     if not _is_for(report, answer):
         return "not selected"
     judgement = _judge(hook, answer)
-    return {True: judgement.way, False: "missing", None: f"{judgement.way or '-'}?"}[judgement.works]
+    return {True: judgement.way, False: judgement.way or "missing", None: f"{judgement.way or '-'}?"}[judgement.works]
 
 
 def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":

@@ -21,7 +21,7 @@ class Judgement:
 
     works: bool | None
     way: str = ""
-    """lsm, fentry, kprobe, tracepoint, uprobe …"""
+    """lsm, fentry, kprobe, tracepoint, uprobe …; refused: it is there, and the kernel does not take programs on it"""
     why: str = ""
     """when it does not, or when it could not be told"""
 
@@ -73,8 +73,8 @@ def _tried(answer: Mapping[str, Any]) -> Judgement:
         return Judgement(True, str(answer["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
     by_why: dict[str, list[str]] = {}
     for way, why in answer["refused"].items():
-        by_why.setdefault(str(why).partition("\n")[0], []).append(way)
-    return Judgement(False, "", "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items()))
+        by_why.setdefault(str(why).partition("\n")[0], []).append(way.partition("/")[0])
+    return Judgement(False, "refused", "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items()))
 
 
 def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:

@@ -41,3 +41,19 @@ def test_a_list_of_functions_is_counted_or_not_told(monkeypatch: pytest.MonkeyPa
         look_up({"patterns": ["("]})
     monkeypatch.setattr("kubectl_gadget.agent.hooks._traceable", lambda: None)
     assert look_up({"patterns": [""]})["generated"][""] is None
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built", "tracefs")
+def test_a_way_that_the_kernel_takes_is_found_behind_those_that_it_refuses() -> None:
+    """No kernel has a security module's hook of this name; the raw tracepoint is everywhere."""
+    ways = [
+        {"program": "on_fentry", "kind": "fentry", "target": "there_is_no_such_function"},
+        {"program": "on_raw_tracepoint", "kind": "raw_tracepoint", "target": "sched_process_exec"},
+        {"program": "on_kprobe", "kind": "kprobe", "target": "never_tried"},
+    ]
+    answer = look_up({"ways": {"hook": ways, "other": ways[:1]}})["ways"]
+    assert answer["hook"]["way"] == "raw_tracepoint/sched_process_exec"
+    assert list(answer["hook"]["refused"]) == ["fentry/there_is_no_such_function"]
+    assert answer["other"]["way"] is None
+    assert answer["other"]["refused"]["fentry/there_is_no_such_function"]

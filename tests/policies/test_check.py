@@ -206,3 +206,25 @@ def test_every_ready_policy_can_be_run() -> None:
 def test_a_ready_policy_is_named_by_its_file() -> None:
     (file,) = ready_files(["kubectl-exec"])
     assert file.endswith("manifests/policies/kubectl-exec.yaml")
+
+
+def test_what_a_node_has_tried_counts_more_than_what_its_kernel_lists() -> None:
+    policy = policy_of("lsmhooks: [{hook: file_open}]")
+    (name,) = question([policy])["ways"]
+    listed = {"lsm": {"file_open": True}, "functions": {"security_file_open": {"exists": True, "traceable": True}}}
+    refused = {
+        "lsm/file_open": "not permitted",
+        "fentry/security_file_open": "not permitted",
+        "kprobe/x": "no such file",
+    }
+    found = judge(policy.hooks[0], {"can": ALL}, {**listed, "ways": {name: {"way": None, "refused": refused}}})
+    assert (found.works, found.way) == (False, "refused")
+    assert found.why == "lsm, fentry: not permitted; kprobe: no such file"
+    taken = {"way": "fentry/security_file_open", "refused": {"lsm/file_open": "not permitted"}}
+    assert judge(policy.hooks[0], {"can": ALL}, {**listed, "ways": {name: taken}}).way == "fentry"
+
+
+def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
+    deny = "{hook: file_open, selectors: [{matchActions: [{action: Override, argError: -1}]}]}"
+    (ways,) = question([policy_of(f"lsmhooks: [{deny}]")])["ways"].values()
+    assert [way["kind"] for way in ways] == ["lsm", "fmod_ret"]
