@@ -96,6 +96,7 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
             what = "probes in programs cannot be installed: they are set file by file, and would not outlive an agent"
             raise UsageError(f"{hook.place}: {what}", "kubectl gadget observe -f, for as long as it runs")
     engine = Engine(everything, Options(enforce=True, allow_weaker=allow_weaker, tells_process=True))
+    everything = engine.policies
     numbers = {id(policy): number for number, policy in enumerate(everything)}
     spec = engine.spec()
     for hook, compiled in zip(spec["hooks"], engine.hooks, strict=True):

@@ -34,6 +34,7 @@ from kubectl_gadget.policies.model import (
     RateLimit,
     Selector,
     Subject,
+    SystemCall,
     Test,
     Value,
 )
@@ -443,3 +444,14 @@ threading.Thread(target=os.execvp, args=("cat", ["cat", {str(tmp_path / "file")!
     with in_force(policy(openat(reads(tmp_path / "file", follows))), pid=0) as enforcer:
         subprocess.run([shell, "-c", 'exec "$@"', "sh", sys.executable, "-c", code], check=True)
         assert len(enforcer.matches()) == 1
+
+
+def test_what_enforcers_are_notified_of_is_done_at_the_calls_themselves() -> None:
+    calls = (SystemCall("dup2"), SystemCall("dup3"))
+    # Of this test's children alone, since every process of the machine is asked.
+    ours = Filter(Subject("pid"), "equal", (os.getpid(),), follow=True)
+    notify = Selector(filters=(argument(0, "equal", *calls), ours), actions=(Action("NotifyEnforcer", signal=9),))
+    entry = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(Argument(4, "syscall64"),), selectors=(notify,))
+    with in_force(Policy("killer", hooks=(entry,), enforcer_calls=calls), enforce=True, allow_weaker=True, pid=0):
+        assert os.WTERMSIG(in_child(lambda: os.dup2(0, 200))) == signal.SIGKILL
+        assert in_child(lambda: os.dup(0)) == 0

@@ -15,7 +15,9 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
+from kubectl_gadget.policies.engine.refused import is_refused, refuse
 from kubectl_gadget.policies.engine.scopes import check as scope_of
 from kubectl_gadget.policies.engine.scopes import scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, Slot, Source, argument_slot, task_slot
@@ -264,12 +266,13 @@ class CompiledHook:
 
 
 class Engine:
-    """All hooks of all policies. `scopes` are those that selectors name by number."""
+    """All hooks of all policies. `scopes` are those that selectors name by number, `policies` those of the hooks."""
 
     def __init__(self, policies: Sequence[Policy], options: Options) -> None:
         self.scopes: list[Scope] = []
+        self.policies = [without_notices(policy) for policy in policies]
         groups: dict[tuple[Any, ...], list[Member]] = {}
-        for policy in policies:
+        for policy in self.policies:
             if policy.loader:
                 raise UsageError(f"{policy.place}: `loader` is not supported yet")
             if policy.options.override_method is not None:
@@ -341,6 +344,8 @@ def _places(member: Member, options: Options) -> list[Place]:
     enforced = _enforced(policy, options)
     numbered: list[tuple[int | None, Selector]] = [*enumerate(hook.selectors)] or [(None, Selector(place=hook.place))]
     places = []
+    if is_refused(hook.return_argument_action):
+        refuse(hook.place, hook.return_argument_action)
     for number, selector in numbered:
         place = Place(policy, hook, number, selector, member.scope, enforced)
         for action in _all_actions(place):
@@ -349,6 +354,8 @@ def _places(member: Member, options: Options) -> list[Place]:
                     "Set overwrites a program's memory, which needs bpf_probe_write_user(): CAP_SYS_ADMIN, which agents"
                 )
                 raise UsageError(f"{action.place}: {what} never have, and a kernel that is not locked down")
+            if is_refused(action.kind):
+                refuse(action.place, action.kind)
             if action.kind not in _KINDS:
                 raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
             if action.kernel_stack or action.user_stack or action.file_hash:

@@ -1,0 +1,101 @@
+"""NotifyEnforcer without a notice: what a policy has its enforcers deny becomes hooks on the calls themselves.
+
+The field's other engine decides at `raw_syscalls/sys_enter` and leaves a note for a second program, which denies. Ours
+has one program for a hook that decides and denies, so each call gets the selectors that are about it, with Override and
+the signal; nothing has to be cleaned up. The trap: that is the same only where the selectors look at the process and at
+the call's number, which is what such policies do; others are refused.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Selector, SystemCall
+
+ENTRY, EXIT = "raw_syscalls/sys_enter", "raw_syscalls/sys_exit"
+_KINDS = ("tracepoint", "raw_tracepoint")
+_NOTICES = ("NotifyEnforcer", "CleanupEnforcerNotification")
+_SIGKILL = 9
+
+
+def without_notices(policy: Policy) -> Policy:
+    """The policy as the engine can carry it out. Raises UsageError where that would not be the same."""
+    hooks: list[Hook] = []
+    for hook in policy.hooks:
+        kinds = {action.kind for action in _actions(hook)}
+        if not kinds & set(_NOTICES):
+            hooks.append(hook)
+        elif "NotifyEnforcer" in kinds:
+            hooks += _on_calls(hook, policy)
+        elif hook.target != EXIT:
+            raise UsageError(f"{hook.place}: CleanupEnforcerNotification is for {EXIT}; there is no notice elsewhere")
+    return policy if hooks == list(policy.hooks) else replace(policy, hooks=tuple(hooks))
+
+
+def _actions(hook: Hook) -> Iterator[Action]:
+    for selector in hook.selectors:
+        yield from (*selector.actions, *selector.return_actions)
+
+
+def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
+    """One hook for each call that a selector is about, in the order of calls."""
+    if hook.kind not in _KINDS or hook.target != ENTRY:
+        what = f"NotifyEnforcer is supported at the tracepoint {ENTRY}, where a call begins, not at {hook.target}"
+        raise UsageError(f"{hook.place}: {what}", "Override on a hook of the call itself: a kprobe, or lsmhooks")
+    if policy.enforcer_generated:
+        raise UsageError(f"{hook.place}: enforcers with lists that a node makes are not supported", "name the calls")
+    for call in policy.enforcer_calls:
+        if not isinstance(call, SystemCall) or call.abi:
+            name = call if isinstance(call, str) else f"{call.abi}/{call.name}"
+            what = f"the enforcer of {name} cannot be notified: {ENTRY} is about the node's own system calls"
+            raise UsageError(f"{hook.place}: {what}", "Override on a hook of its own (lsmhooks)")
+    enforced = [call for call in policy.enforcer_calls if isinstance(call, SystemCall)]
+    split = [_split(selector, hook) for selector in hook.selectors]
+    named = [call for _, calls in split for call in calls or ()]
+    found = []
+    for call in dict.fromkeys([*enforced, *named]):
+        selectors = [
+            _selector(selector, call in enforced) for selector, calls in split if calls is None or call in calls
+        ]
+        if selectors:
+            target = f"sys_{call.name}"
+            found.append(
+                replace(hook, kind="kprobe", target=target, syscall=True, arguments=(), selectors=tuple(selectors))
+            )
+    return found
+
+
+def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] | None]:
+    """The selector without what it says of the call's number, and the calls it is about; None: all."""
+    calls: list[SystemCall] | None = None
+    others: list[Filter] = []
+    for filter in selector.filters:
+        if filter.subject.kind != "argument":
+            others.append(filter)
+            continue
+        if hook.arguments[filter.subject.position].type != "syscall64" or filter.test != "equal" or filter.negated:
+            what = (
+                "beside NotifyEnforcer, a call's number can be asked for by Equal, In or InMap, and nothing else of it"
+            )
+            raise UsageError(f"{filter.place}: {what}", "a hook on the call itself, which has its arguments")
+        values = [value for value in filter.values if isinstance(value, SystemCall)]
+        if len(values) < len(filter.values) or any(value.abi for value in values):
+            raise UsageError(f"{filter.place}: numbers of system calls differ between machines", "their names: a list")
+        calls = values if calls is None else [call for call in calls if call in values]
+    return replace(selector, filters=tuple(others)), calls
+
+
+def _selector(selector: Selector, enforced: bool) -> Selector:
+    """What the notice would have led to: nothing but the event where no enforcer is."""
+    actions: list[Action] = []
+    for action in selector.actions:
+        if action.kind != "NotifyEnforcer":
+            actions += [] if action.kind == "CleanupEnforcerNotification" else [action]
+            continue
+        if enforced and action.error:
+            actions.append(replace(action, kind="Override", signal=0))
+        if enforced and action.signal:
+            actions.append(replace(action, kind="Sigkill" if action.signal == _SIGKILL else "Signal", error=0))
+        if not enforced:
+            actions.append(Action("Post", place=action.place))
+    return replace(selector, actions=tuple(actions))

@@ -1,0 +1,96 @@
+"""NotifyEnforcer as hooks on the calls themselves, and what is refused of such actions, with the reason."""
+
+import pytest
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.enforcers import without_notices
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.read import parse_policies
+
+KILLER = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: killer}
+spec:
+  lists:
+  - {name: dups, type: syscalls, values: [sys_dup, sys_dup2]}
+  - {name: asked, type: syscalls, values: [sys_dup, sys_dup2, sys_dup3]}
+  enforcers: [{calls: ["list:dups"]}]
+  tracepoints:
+  - subsystem: raw_syscalls
+    event: EVENT
+    args: [{index: 4, type: syscall64}]
+    selectors:
+    - matchArgs: [{index: 4, operator: InMap, values: ["list:asked"]}]
+      matchBinaries: [{operator: In, values: [/usr/bin/bash]}]
+      matchActions: [{action: ACTION}]
+"""
+NOTIFY = "NotifyEnforcer, argError: -1, argSig: 9"
+
+
+def policy(action: str = NOTIFY, event: str = "sys_enter", **changes: str) -> Policy:
+    text = KILLER.replace("ACTION", action).replace("EVENT", event)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    (found,) = parse_policies([("killer.yaml", text)], "default")
+    return found
+
+
+def test_each_call_gets_what_the_notice_would_have_led_to() -> None:
+    hooks = without_notices(policy()).hooks
+    assert [(hook.kind, hook.target, hook.syscall) for hook in hooks] == [
+        ("kprobe", f"sys_{call}", True) for call in ("dup", "dup2", "dup3")
+    ]
+    actions = [[(action.kind, action.error) for action in hook.selectors[0].actions] for hook in hooks]
+    assert actions == [[("Override", -1), ("Sigkill", 0)], [("Override", -1), ("Sigkill", 0)], [("Post", 0)]]
+    assert {filter.subject.kind for hook in hooks for filter in hook.selectors[0].filters} == {"binary"}
+
+
+def test_the_engine_denies_there_and_nowhere_else() -> None:
+    engine = Engine([policy()], Options(enforce=True))
+    assert [(hook.name, hook.denies) for hook in engine.hooks] == [
+        ("sys_dup", True),
+        ("sys_dup2", True),
+        ("sys_dup3", False),
+    ]
+
+
+def test_what_cleans_up_has_nothing_to_do() -> None:
+    assert not without_notices(policy("CleanupEnforcerNotification", "sys_exit")).hooks
+
+
+def test_a_policy_without_notices_is_left_as_it_is() -> None:
+    found = policy("Post")
+    assert without_notices(found) is found
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"raw_syscalls": "sched", "sys_enter": "sched_process_exec"}, "is supported at the tracepoint raw_syscalls/"),
+        ({"InMap": "NotInMap"}, "and nothing else of it"),
+        ({'"list:asked"': "33"}, "numbers of system calls differ"),
+        ({'["list:dups"]': "[security_file_open]"}, "the enforcer of security_file_open cannot be notified"),
+    ],
+)
+def test_what_would_not_be_the_same_is_refused(changes: dict[str, str], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        without_notices(policy(**changes))
+
+
+@pytest.mark.parametrize(
+    ("action", "why"),
+    [
+        ("GetUrl, argUrl: 'http://canary'", "agents have no network to use"),
+        ("DnsLookup, argFqdn: canary.example", "agents have no network to use"),
+        ("TrackSock, argSock: 0", "the process that acts"),
+        ("UntrackSock, argSock: 0", "the process that acts"),
+    ],
+)
+def test_what_the_engine_does_not_do_is_refused_with_the_reason(action: str, why: str) -> None:
+    hook = "call: tcp_connect, syscall: false, args: [{index: 0, type: sock}]"
+    text = f"kprobes: [{{{hook}, selectors: [{{matchActions: [{{action: {action}}}]}}]}}]"
+    head = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: canary}\nspec:\n  "
+    with pytest.raises(UsageError, match=why):
+        Engine(parse_policies([("canary.yaml", head + text)], "default"), Options())
