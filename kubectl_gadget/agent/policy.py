@@ -24,8 +24,8 @@ from kubectl_gadget.agent.probes import Probes
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.roots import Roots
-from kubectl_gadget.agent.scopes import Scopes
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.agent.scopes import NOTHING, Applicable, Scopes
+from kubectl_gadget.errors import AgentError, FrameError
 
 SHARED = ("gadget_events", "gadget_cpus", "policy_containers", "policy_memory", "policy_processes")
 COUNTS = ("runs", "overridden", "signalled", "limited", "unasked")
@@ -58,6 +58,8 @@ class PolicyHook:
         self.name: str = spec["name"]
         self.words: int = spec["words"]
         self.selectors: list[int] = spec["selectors"]
+        self._workloads = {int(place): list(scopes) for place, scopes in spec.get("workloads", {}).items()}
+        self._unsure = frozenset(spec.get("unsure", ()))
         self.policies: list[int] = spec.get("policies", [])
         """of each selector, for policies that stay in force one by one"""
         self.skipped: list[dict[str, str]] = []
@@ -187,10 +189,16 @@ class PolicyHook:
             raise AgentError(f"{self.name}: the table {name} has {len(entries)} bytes, no multiple of {size}")
         _put_all(map, entries)
 
-    def bits(self, scopes: Iterable[int], without: Collection[int] = ()) -> int:
-        """The selectors for these scopes, but those of the policies in `without`."""
-        wanted = set(scopes)
-        found = sum(1 << place for place, scope in enumerate(self.selectors) if scope in wanted)
+    def bits(self, scopes: Applicable, without: Collection[int] = ()) -> int:
+        """The selectors for these scopes, but those of the policies in `without`. A policy that may be for the
+        container holds as if it were; so do selectors for workloads, when they are among those that hold unsure."""
+        sure, wanted = set(scopes.sure), {*scopes.sure, *scopes.unsure}
+        found = 0
+        for place, scope in enumerate(self.selectors):
+            workloads = self._workloads.get(place, ())
+            allowed = wanted if place in self._unsure else sure
+            if scope in wanted and all(each in allowed for each in workloads):
+                found |= 1 << place
         for place, policy in enumerate(self.policies if without else ()):
             if policy in without:
                 found &= ~(1 << place)
@@ -241,7 +249,9 @@ class Policies:
         self._scopes = Scopes(spec["scopes"])
         self._profiles: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
-        self._by_scopes: dict[tuple[int, ...], int] = {}
+        self._by_scopes: dict[Applicable, int] = {}
+        self._told: dict[int, tuple[Container | None, bool]] = {}
+        """by cgroup, to be judged anew when labels come"""
         self._next = 0
         self._warnings: list[str] = []
         self._roots: Roots | None = None
@@ -269,7 +279,7 @@ class Policies:
                 raise AgentError("none of the policies' hooks exists on this node")
             self._remember(self.hooks[0].object)
             self._open_ring()
-            self._profile(self._scopes.of_unknown() if self.filter_is_open else ())
+            self._profile(self._scopes.of_unknown() if self.filter_is_open else NOTHING)
             self._look_for_files()
         except BaseException:
             self._close_hooks()
@@ -298,7 +308,20 @@ class Policies:
 
     def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         """As containers.Follower. What the session's filter does not want has no policies."""
-        profile = self._profile(self._scopes.of(container) if wanted else ())
+        self._told[cgroup] = container, wanted
+        self._judge(cgroup, container, wanted)
+
+    def update(self, value: dict[str, Any]) -> None:
+        """An UPDATE object with labels. Raises FrameError when it is none."""
+        try:
+            self._scopes.told.learn(value["labels"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FrameError(f"UPDATE is not as docs/protocol.md says: {error!r}") from error
+        for cgroup, (container, wanted) in self._told.items():
+            self._judge(cgroup, container, wanted)
+
+    def _judge(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        profile = self._profile(self._scopes.of(container) if wanted else NOTHING)
         value = profile | (_INHERITED if container else 0)
         key = struct.pack("<Q", cgroup)
         try:
@@ -307,6 +330,7 @@ class Policies:
             self._warnings.append(f"policies do not hold in the cgroup {cgroup}: {failure}")
 
     def forget(self, cgroup: int) -> None:
+        self._told.pop(cgroup, None)
         self.hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
 
     def started(self) -> dict[str, Any]:
@@ -419,7 +443,7 @@ class Policies:
         self.ring = open_ring(events.fd, events.entries, self.counters)
         self.ring_fd = events.fd
 
-    def _profile(self, scopes: tuple[int, ...]) -> int:
+    def _profile(self, scopes: Applicable) -> int:
         """Its number; 0 is that of cgroups that nobody knows yet, which came first."""
         known = self._by_scopes.get(scopes)
         if known is not None:

@@ -1,13 +1,53 @@
 """Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
 
 The agent decides it by itself, since a container's first instruction may come before any answer of the client. The
-trap: labels of pods are not known here.
+trap: labels of pods and nodes only the client knows; until it has told them, whoever they may be for is unsure, and
+what that means the selectors say (PolicyHook.bits).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.errors import FrameError
+
+
+class Applicable(NamedTuple):
+    """Numbers of scopes."""
+
+    sure: tuple[int, ...] = ()
+    unsure: tuple[int, ...] = ()
+    """until the client has told labels"""
+
+
+NOTHING = Applicable()
+
+
+class Told:
+    """What the client has said of labels so far: for which scopes those of the node, and of each pod, are right."""
+
+    def __init__(self) -> None:
+        self._node: frozenset[int] | None = None
+        self._pods: dict[str, frozenset[int]] = {}
+
+    def learn(self, value: dict[str, Any]) -> None:
+        """UPDATE's `labels`. Raises TypeError, AttributeError or KeyError when it is none."""
+        self._node = frozenset(value["node"])
+        for pod, scopes in value["pods"].items():
+            if scopes is None:
+                self._pods.pop(pod, None)
+            else:
+                self._pods[pod] = frozenset(scopes)
+
+    def node(self, scope: int) -> bool | None:
+        """None: not told yet."""
+        return None if self._node is None else scope in self._node
+
+    def pod(self, scope: int, container: Container) -> bool | None:
+        """Pods are known by uid, or by NAMESPACE/NAME where the client knows no more."""
+        for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
+            if name in self._pods:
+                return scope in self._pods[name]
+        return None
 
 
 class Scope:
@@ -17,6 +57,8 @@ class Scope:
         try:
             self.pods = bool(value["pods"])
             self.host = bool(value["host"])
+            self.by_node = bool(value.get("by_node"))
+            self.by_labels = bool(value.get("by_labels"))
             self._namespaces = _names(value.get("namespaces"))
             self._containers = [(line["key"], line["operator"], set(line["values"])) for line in value["containers"]]
         except (KeyError, TypeError) as error:
@@ -46,17 +88,43 @@ class Scopes:
 
     def __init__(self, values: list[dict[str, Any]]) -> None:
         self._scopes = [Scope(value) for value in values]
+        self.told = Told()
 
-    def of(self, container: Container | None) -> tuple[int, ...]:
+    def of(self, container: Container | None) -> Applicable:
         """The policies that apply to a container, or with None, or without a pod, to the host."""
-        scopes = enumerate(self._scopes)
         if container is None or not container.pod:
-            return tuple(number for number, scope in scopes if scope.host)
-        return tuple(number for number, scope in scopes if scope.has(container))
+            found = {number: self._node(number) for number, scope in enumerate(self._scopes) if scope.host}
+        else:
+            scopes = enumerate(self._scopes)
+            found = {number: self._pod(number, container) for number, scope in scopes if scope.has(container)}
+        return _applicable(found)
 
-    def of_unknown(self) -> tuple[int, ...]:
-        """Those for a cgroup whose container has no name yet: they apply to every container."""
-        return tuple(number for number, scope in enumerate(self._scopes) if scope.is_open)
+    def of_unknown(self) -> Applicable:
+        """Those for a cgroup whose container has no name yet: they apply to every container, or go by labels alone."""
+        scopes = enumerate(self._scopes)
+        return _applicable(
+            {
+                number: self._node(number) and (None if scope.by_labels else True)
+                for number, scope in scopes
+                if scope.is_open
+            }
+        )
+
+    def _node(self, number: int) -> bool | None:
+        return self.told.node(number) if self._scopes[number].by_node else True
+
+    def _pod(self, number: int, container: Container) -> bool | None:
+        verdicts = [self._node(number)]
+        if self._scopes[number].by_labels:
+            verdicts.append(self.told.pod(number, container))
+        return False if False in verdicts else None if None in verdicts else True
+
+
+def _applicable(verdicts: dict[int, bool | None]) -> Applicable:
+    return Applicable(
+        tuple(number for number, holds in verdicts.items() if holds),
+        tuple(number for number, holds in verdicts.items() if holds is None),
+    )
 
 
 def repository(image: str) -> str:

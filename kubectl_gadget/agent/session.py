@@ -239,7 +239,7 @@ class Session:
 
     def _update(self, value: dict[str, Any]) -> None:
         index = value.get("gadget")
-        gadgets = [one for one in self._gadgets if isinstance(one, Gadget) and one.index == index]
+        gadgets = [one for one in self._gadgets if not isinstance(one, InstalledEvents) and one.index == index]
         if not gadgets:
             raise FrameError(f"UPDATE is for gadget {index!r}, which does not run")
         gadgets[0].update(value)

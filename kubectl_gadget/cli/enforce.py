@@ -71,11 +71,9 @@ def enforce(
     """Checks, carries out, and tells."""
     flags = RunFlags(scope, target, output, engine, image, start, cluster)
     if network.named:
-        for group in (policies, story, replace(how, dry_run=None)):
+        for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):
             refuse(group)
-        return enforce_network(pods, network, bool(how.dry_run), flags)
-    if network.objects:
-        raise UsageError("--objects is for network policies", "--network-policy FILE")
+        return enforce_network(pods, network, policies.objects, bool(how.dry_run), flags)
     if not policies.named:
         raise UsageError(
             "no policy was named", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
@@ -83,4 +81,4 @@ def enforce(
     compiled = engine_of(policies, scope.namespace, enforce=not how.dry_run, allow_weaker=bool(how.allow_weaker))
     if not how.dry_run and not any(hook.enforces for hook in compiled.hooks):
         raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")
-    return tell(compiled, pods, story, flags)
+    return tell(compiled, pods, story, flags, policies.objects)

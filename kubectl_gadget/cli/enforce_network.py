@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun
@@ -40,16 +41,6 @@ class NetworkPolicyFlags:
         bool | None,
         flag(_SECTION, "--from-cluster/--no-from-cluster", help="NetworkPolicies that the cluster has"),
     ] = None
-    objects: Annotated[
-        str | None,
-        flag(
-            _SECTION,
-            "--objects",
-            metavar="FILE",
-            help="With --local: what kubectl get pods,ns -o yaml says",
-        ),
-        str,
-    ] = None
 
     @property
     def named(self) -> bool:
@@ -57,8 +48,10 @@ class NetworkPolicyFlags:
         return bool(self.network_policies or self.from_cluster)
 
 
-def enforce_network(pods: tuple[str, ...], policies: NetworkPolicyFlags, dry_run: bool, flags: RunFlags) -> int:
-    """Checks, carries out, and tells each refusal."""
+def enforce_network(
+    pods: tuple[str, ...], policies: NetworkPolicyFlags, objects: str | None, dry_run: bool, flags: RunFlags
+) -> int:
+    """Checks, carries out, and tells each refusal. `objects` is a file with what the cluster has."""
     from kubectl_gadget.catalogue import load_gadget
     from kubectl_gadget.network_policies.follow import PolicyTables, following, read_objects
     from kubectl_gadget.network_policies.read import read_files
@@ -69,16 +62,16 @@ def enforce_network(pods: tuple[str, ...], policies: NetworkPolicyFlags, dry_run
     made = PolicyTables(read_files(policies.network_policies or (), flags.scope.namespace or _DEFAULT_NAMESPACE))
     gadget = GadgetRun(load_gadget("network_policy"), {"dry-run": dry_run}, tables=made.tables)
     options = run_options((gadget,), pods, flags)
-    if policies.objects and not options.local:
-        raise UsageError("--objects is for --local: the cluster itself tells what it has")
-    if options.local and not policies.objects:
+    if objects and not options.local:
+        raise UsageError(OBJECTS_ARE_LOCAL)
+    if options.local and not objects:
         raise UsageError(
             "without a cluster, nobody tells the labels and addresses of pods",
             "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
         )
     with ExitStack() as stack:
-        if policies.objects:
-            made.take(_without_policies(read_objects(policies.objects), bool(policies.from_cluster)))
+        if objects:
+            made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
         else:
             stack.enter_context(following(options.kube, made, bool(policies.from_cluster), sys.stderr, options.quiet))
         return run(options, sys.stdout, sys.stderr)

@@ -24,7 +24,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, policy_run
+from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, policy_run
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example, Gadget
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.session.policy_labels import PolicyLabels
 
 CHOICE = "What is told"
 _COMPACT, _JSON = "compact", "json"
@@ -172,11 +173,12 @@ def observe(
 ) -> int:
     """Traces processes, joins them with what they do, and tells it."""
     compiled = engine_of(policies, scope.namespace) if policies.named else None
-    return tell(compiled, pods, story, RunFlags(scope, target, output, engine, image, start, cluster))
+    flags = RunFlags(scope, target, output, engine, image, start, cluster)
+    return tell(compiled, pods, story, flags, policies.objects)
 
 
-def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
-    """The story of processes, with what policies saw."""
+def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None = None) -> int:
+    """The story of processes, with what policies saw. `objects` is a file with pods and nodes."""
     from kubectl_gadget.session.run import run
 
     output = flags.output
@@ -184,12 +186,23 @@ def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFla
     _check(output, story)
     if flags.engine.no_sort:
         raise UsageError("--no-sort makes no sense here: what happened is joined in the order of time")
-    runs = (*_runs(story), policy_run(compiled)) if compiled else _runs(story)
-    options = run_options(runs, pods, flags)
-    return run(told(options, output, story, compiled), sys.stdout, sys.stderr)
+    if compiled is None:
+        return run(told(run_options(_runs(story), pods, flags), output, story), sys.stdout, sys.stderr)
+    run_of_policies = policy_run(compiled)
+    options = run_options((*_runs(story), run_of_policies), pods, flags)
+    with labels_of(compiled, options, objects, sys.stderr) as labels:
+        with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
+        options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
+        return run(told(options, output, story, compiled, labels), sys.stdout, sys.stderr)
 
 
-def told(options: RunOptions, output: OutputFlags, flags: StoryFlags, compiled: "Engine | None" = None) -> RunOptions:
+def told(
+    options: RunOptions,
+    output: OutputFlags,
+    flags: StoryFlags,
+    compiled: "Engine | None" = None,
+    labels: "PolicyLabels | None" = None,
+) -> RunOptions:
     """The run with its rows told as a story."""
     from kubectl_gadget.observe.story import Story
 
@@ -201,7 +214,7 @@ def told(options: RunOptions, output: OutputFlags, flags: StoryFlags, compiled: 
     if compiled:
         from kubectl_gadget.observe.policies import NAME, decoder
 
-        decoders[NAME] = decoder(compiled.hooks)
+        decoders[NAME] = decoder(compiled.hooks, labels.is_for if labels else None)
     format = _COMPACT if output.output is None else output.output
     conditions = (output.filter, output.fail_on, output.expect)
     is_flat = format not in (_COMPACT, _JSON)

@@ -3,17 +3,22 @@
 The trap: reading YAML and compiling policies takes time, so nothing of it is imported before it is asked for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import SHOW, flag
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.session.options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.session.policy_labels import PolicyLabels
 
 _DEFAULT_NAMESPACE = "default"
+OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,16 @@ class PolicyFlags:
             help="Policies: a file, a folder, or - for standard input",
         ),
         tuple,
+    ] = None
+    objects: Annotated[
+        str | None,
+        flag(
+            SHOW,
+            "--objects",
+            metavar="FILE",
+            help="With --local, where policies go by labels: what kubectl get pods,ns -o yaml says",
+        ),
+        str,
     ] = None
     ready: Annotated[
         tuple[str, ...] | None,
@@ -64,3 +79,30 @@ def policy_run(engine: "Engine") -> GadgetRun:
     from kubectl_gadget.observe.policies import GADGET
 
     return GadgetRun(GADGET, policies=engine)
+
+
+@contextmanager
+def labels_of(
+    engine: "Engine", options: RunOptions, objects: str | None, stderr: TextIO
+) -> "Iterator[PolicyLabels | None]":
+    """The labels that policies go by, kept up to date inside the block; None when they go by none. Raises UsageError
+    and ClusterError."""
+    if objects and not options.local:
+        raise UsageError(OBJECTS_ARE_LOCAL)
+    if not engine.by_labels:
+        yield None
+        return
+    from kubectl_gadget.session.policy_labels import PolicyLabels, following
+
+    labels = PolicyLabels(engine.scopes, one_node=bool(options.local))
+    if not options.local:
+        with following(options.kube, labels, stderr, options.quiet):
+            yield labels
+        return
+    if not objects:
+        what = "these policies go by labels of pods or nodes, which only a cluster knows"
+        raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
+    from kubectl_gadget.network_policies.follow import read_objects
+
+    labels.take(read_objects(objects))
+    yield labels

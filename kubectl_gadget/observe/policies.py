@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.identity import UNKNOWN, Container
 from kubectl_gadget.events.linux import errno_name
 from kubectl_gadget.events.linux_process import signal_name
 from kubectl_gadget.events.schema import Field, Gadget, Record
@@ -52,12 +53,24 @@ INSTALLED = Gadget(
 _LENGTH = (1 << 30) - 1
 
 
-def decoder(hooks: Sequence[CompiledHook]) -> Callable[[Batch], Sequence[Sequence[PolicyEvent]]]:
-    """Those of each record, in the order of policies."""
+IsFor = Callable[[Sequence[int], str, str], bool | None]
+"""Whether a pod, by uid and NAMESPACE/NAME, has the labels for some scopes; None: not known yet."""
+
+
+def decoder(
+    hooks: Sequence[CompiledHook], is_for: IsFor | None = None
+) -> Callable[[Batch], Sequence[Sequence[PolicyEvent]]]:
+    """Those of each record, in the order of policies; without those of policies that are not for the pod by its labels,
+    which its node did not know yet."""
 
     def decode(batch: Batch) -> Sequence[Sequence[PolicyEvent]]:
-        pairs = zip(_records(batch), batch.raw("tid").tolist(), strict=True)
-        return [[event(match, tid) for match in matches(record, hooks)] for record, tid in pairs]
+        found = []
+        owners = batch.owners
+        for row, (record, tid) in enumerate(zip(_records(batch), batch.raw("tid").tolist(), strict=True)):
+            container = UNKNOWN if owners is None else owners.containers[owners.codes[row]]
+            wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
+            found.append([event(match, tid) for match in wanted])
+        return found
 
     return decode
 
@@ -72,6 +85,14 @@ def _records(batch: Batch) -> Iterator[bytes]:
     for start in batch.starts.tolist():
         length = int.from_bytes(data[start - 8 : start - 4].tobytes(), "little") & _LENGTH
         yield data[start : start + length].tobytes()
+
+
+def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
+    # What was done about it is told, whoever it was done to.
+    if not container.pod or match.verdict or match.signal:
+        return True
+    scopes = (match.place.scope, *match.place.workloads)
+    return is_for(scopes, container.pod_uid, f"{container.namespace}/{container.pod}") is not False
 
 
 def event(match: Match, tid: int) -> PolicyEvent:

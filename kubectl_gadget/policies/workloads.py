@@ -47,9 +47,13 @@ def belongs(scope: Scope, workload: Workload) -> bool:
         return scope.namespace is None and (scope.host or everything)
     if (only_host and scope.namespace is None) or scope.namespace not in (None, workload.namespace):
         return False
-    labels = {NAMESPACE_LABEL: workload.namespace, **workload.labels}
     container = {"name": workload.container, "repo": workload.repository}
-    return _selected(scope.pods, labels) and _selected(scope.containers, container)
+    return is_for_labels(scope, workload.namespace, workload.labels) and _selected(scope.containers, container)
+
+
+def is_for_labels(scope: Scope, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether the podSelector takes a pod of that namespace with these labels."""
+    return _selected(scope.pods, {NAMESPACE_LABEL: namespace, **labels})
 
 
 def is_for_node(scope: Scope, labels: Mapping[str, str]) -> bool:

@@ -257,7 +257,7 @@ class Run:
                 self._progress.node(name, f"failed: {state.error}")
 
     def _enforces(self) -> bool:
-        return any(run.tables for run in self._options.gadgets)
+        return any(run.tables and not run.policies for run in self._options.gadgets)
 
     def _what(self) -> str:
         if self._enforces():

@@ -26,6 +26,10 @@ class Contents:
     other: bytes = b""
     """of all other pods, and of those that the run is not about"""
     host: bytes = b""
+    labels: Mapping[str, tuple[int, ...]] | None = None
+    """of the engine of policies: by pod's uid, the scopes whose labels its are; None: not known yet"""
+    node: tuple[int, ...] = ()
+    """the same for the labels of the node"""
 
 
 class LiveTables:
@@ -67,6 +71,11 @@ def updates(gadget: int, before: Contents, now: Contents) -> Iterator[dict[str, 
         new = {key.hex(): value.hex() for key, value in entries.items() if old.get(key) != value}
         for part in _parts(new):
             yield {"gadget": gadget, "set": {table: part}}
+    if now.labels is not None and (before.labels is None or (before.labels, before.node) != (now.labels, now.node)):
+        old_labels = before.labels or {}
+        gone_pods: dict[str, list[int] | None] = dict.fromkeys(old_labels.keys() - now.labels.keys())
+        new_pods = {pod: list(scopes) for pod, scopes in now.labels.items() if old_labels.get(pod) != scopes}
+        yield {"gadget": gadget, "labels": {"node": list(now.node), "pods": gone_pods | new_pods}}
     if containers := _containers(before, now):
         yield {"gadget": gadget, "containers": containers}
     for table, entries in before.tables.items():

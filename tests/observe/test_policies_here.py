@@ -146,3 +146,50 @@ def test_fields_that_cannot_be_found_are_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
     assert "tracepoints other than those of system calls are not supported yet" in done.stderr
+
+
+def objects(folder: Path, **apps: str) -> str:
+    items = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
+            "spec": {"containers": []},
+        }
+        for name, app in apps.items()
+    ]
+    (folder / "objects.yaml").write_text(json.dumps({"kind": "List", "items": items}))
+    return str(folder / "objects.yaml")
+
+
+def test_a_policy_is_for_the_pods_whose_labels_it_selects(pods: DemoPods, tmp_path: Path) -> None:
+    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
+    known = objects(tmp_path, web="web", other="db")
+    with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", file, "--objects", known) as lines:
+        for name in ("web", "other", "unknown"):
+            run(pods, "default", name, READS)
+    events = [json.loads(line)["process_kprobe"] for line in lines]
+    # Nobody has said whose labels the third one has.
+    names = [event["process"]["pod"]["name"] for event in events]
+    assert {name: names.count(name) for name in names} == {"web": TIMES + 1, "unknown": TIMES + 1}
+
+
+def test_a_pod_whose_labels_nobody_knows_yet_is_guarded_from_its_first_instruction(
+    pods: DemoPods, tmp_path: Path
+) -> None:
+    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]")
+    known = objects(tmp_path, web="web", other="db")
+    with running(
+        "enforce", "--local", "-A", "--allow-weaker", "-o", "json", "-e", "kprobe", "-f", file, "--objects", known
+    ):
+        codes = {name: run(pods, "default", name, READS) for name in ("web", "other", "unknown")}
+    assert codes["other"] == 0
+    assert codes["web"] == codes["unknown"] != 0
+
+
+def test_labels_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
+    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-A", "-f", file]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "--objects FILE" in result.stderr

@@ -18,8 +18,7 @@ from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.refused import is_refused, refuse
-from kubectl_gadget.policies.engine.scopes import check as scope_of
-from kubectl_gadget.policies.engine.scopes import scope_spec
+from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, Slot, Source, argument_slot, task_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Tables, prefix_key
 from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
@@ -62,6 +61,8 @@ class Place:
     scope: int
     enforced: bool
     """actions are carried out, not only told"""
+    workloads: tuple[int, ...] = ()
+    """scopes that have to hold as well"""
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Member:
     scope: int
     at_call: bool
     """of a hook with `returns`: the part at the call, which posts nothing"""
+    scopes: Sequence[Scope]
+    """of all policies, by number"""
 
 
 class CompiledHook:
@@ -229,12 +232,24 @@ class CompiledHook:
             "variables": variables,
             "ways": [self._way(way) for way in self.ways],
             "selectors": [-1 if place is None else place.scope for place in self.bits],
+            **self._workloads(),
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
             "remedy": _WEAKER if self.denies and not self._options.allow_weaker else None,
             "optional": all(member.hook.ignore_missing for member in self._members),
             **self._resolve(),
         }
+
+    def _workloads(self) -> dict[str, Any]:
+        """Selectors that are for some workloads only. While labels are not known, those that deny or kill hold, and
+        those that would let pass do not."""
+        numbers = {str(bit): list(place.workloads) for bit, place in enumerate(self.bits) if place and place.workloads}
+        if not numbers:
+            return {}
+        strict = {place.policy.name for place in self.bits if place and place.enforced and _deeds(place)}
+        places = [(bit, place) for bit, place in enumerate(self.bits) if place and place.workloads]
+        held = [bit for bit, place in places if _deeds(place) or place.policy.name not in strict]
+        return {"workloads": numbers, "unsure": held}
 
     def _way(self, way: Way) -> dict[str, Any]:
         slots = b"".join(
@@ -299,23 +314,38 @@ class Engine:
 
     def _processes(self) -> dict[str, Any]:
         """What has to be remembered of processes, when some hook asks for it."""
-        if not any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots):
+        if not self.remembers:
             return {}
         programs = self._followed.numbers.items()
         table = b"".join(prefix_key(0, path + b"\0") + struct.pack("<Q", number + 1) for path, number in programs)
         return {"processes": {"followed": base64.b64encode(table).decode()}}
 
     def _members(self, policy: Policy, hook: Hook, options: Options) -> Iterable[Member]:
-        scope = self._scope(policy)
+        scope = self._scope(policy, hook)
         if hook.returns and _enforced(policy, options) and any(map(_has_deeds, hook.selectors)):
-            yield Member(policy, hook, scope, at_call=True)
-        yield Member(policy, hook, scope, at_call=False)
+            yield Member(policy, hook, scope, at_call=True, scopes=self.scopes)
+        yield Member(policy, hook, scope, at_call=False, scopes=self.scopes)
 
-    def _scope(self, policy: Policy) -> int:
-        scope_of(policy)
-        if policy.scope not in self.scopes:
-            self.scopes.append(policy.scope)
-        return self.scopes.index(policy.scope)
+    def _scope(self, policy: Policy, hook: Hook) -> int:
+        for selector in hook.selectors:
+            for each in workloads_of(selector):
+                self._number(each)
+        return self._number(policy.scope)
+
+    def _number(self, scope: Scope) -> int:
+        if scope not in self.scopes:
+            self.scopes.append(scope)
+        return self.scopes.index(scope)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether something has to be remembered of each process."""
+        return any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots)
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether whom policies are for is said by labels of pods or nodes, which only the client knows."""
+        return any(by_labels(scope) or by_node(scope) for scope in self.scopes)
 
 
 def _check_program(hook: Hook) -> None:
@@ -347,7 +377,8 @@ def _places(member: Member, options: Options) -> list[Place]:
     if is_refused(hook.return_argument_action):
         refuse(hook.place, hook.return_argument_action)
     for number, selector in numbered:
-        place = Place(policy, hook, number, selector, member.scope, enforced)
+        workloads = tuple(member.scopes.index(scope) for scope in workloads_of(selector))
+        place = Place(policy, hook, number, selector, member.scope, enforced, workloads)
         for action in _all_actions(place):
             if action.kind == "Set":
                 what = (
@@ -361,10 +392,14 @@ def _places(member: Member, options: Options) -> list[Place]:
             if action.kernel_stack or action.user_stack or action.file_hash:
                 what = "imaHash" if action.file_hash else "kernelStackTrace and userStackTrace"
                 raise UsageError(f"{action.place}: {what} is not supported yet")
-        if any(filter.subject.kind == "workload" for filter in selector.filters):
-            raise UsageError(f"{selector.place}: matchWorkloads is not supported yet")
         places.append(place)
     return places
+
+
+def workloads_of(selector: Selector) -> list[Scope]:
+    """What `matchWorkloads` says: all have to hold."""
+    filters = (filter for filter in selector.filters if filter.subject.kind == "workload")
+    return [value for filter in filters for value in filter.values if isinstance(value, Scope)]
 
 
 def _all_actions(place: Place) -> tuple[Action, ...]:

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubectl_gadget.agent.policy import PolicyHook
+from kubectl_gadget.agent.scopes import Applicable
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
+from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Requirement, Scope, Selector, Subject
 from kubectl_gadget.policies.model import Options as PolicyOptions
 from kubectl_gadget.policy_events.record import Value
 from tests.policies.engine import random_policies as some
@@ -150,3 +152,18 @@ def test_a_method_that_a_policy_insists_on_is_refused() -> None:
     policy = Policy("p", hooks=(Hook("kprobe", "f"),), options=PolicyOptions(override_method="fmod-ret"))
     with pytest.raises(UsageError, match="override-method is not supported yet"):
         Engine([policy], Options())
+
+
+def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_pass_do_not() -> None:
+    trusted = Filter(Subject("workload"), "equal", (Scope(pods=(Requirement("app", "In", ("trusted",)),)),))
+    selectors = (Selector(filters=(trusted,)), Selector(filters=(trusted,), actions=(Action("Sigkill"),)), Selector())
+    strict = Policy("strict", hooks=(Hook("kprobe", "f", selectors=selectors),))
+    watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
+    engine = Engine([strict, watching], Options(enforce=True, allow_weaker=True))
+    (compiled,) = engine.hooks
+    hook = PolicyHook(compiled.spec(), lambda object: None, NotImplemented)
+    everyone, labelled = (engine.scopes.index(scope) for scope in (Scope(), trusted.values[0]))
+    assert engine.by_labels
+    assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111
+    assert hook.bits(Applicable((everyone,), ())) == 0b00100
+    assert hook.bits(Applicable((everyone,), (labelled,))) == 0b10110
