@@ -19,6 +19,7 @@ _VERBS = {
     "top": "Show who does most of something, again and again",
     "snapshot": "Show what is there now",
     "profile": "Show where time goes",
+    "audit": "Show what a rule of the kernel caught",
 }
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = (
