@@ -2,7 +2,7 @@
 // Tells the agent, at once, of every cgroup v2 that is made or removed, and once at start where the agent itself runs.
 // Hooks: the raw tracepoints cgroup_mkdir and cgroup_rmdir; `locate` is only ever run by hand (BPF_PROG_TEST_RUN).
 // Emits struct cgroup_change into gadget_events. It never leaves the node, so it is not a struct gadget_record.
-#include <gadget/output.h>
+#include <gadget/counters.h>
 #include <gadget/task.h>
 #include <bpf/bpf_tracing.h>
 

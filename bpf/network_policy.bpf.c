@@ -11,7 +11,8 @@
  * The client fills the tables (kubectl_gadget/network_policies/tables.py): cgroup → set of policies (subject), address
  * → who that is to policies (peer), and what each subject may do with each peer. The traps: nobody allows what is not
  * in the tables, so they have to be filled before a subject is given to a cgroup; and programs of cgroups can be held
- * up and run inside each other, so what the verdict depends on lies on the stack and in no memory that they share.
+ * up and run inside each other, so what the verdict depends on lies on the stack, and a slot is taken only to tell of
+ * it.
  */
 #include <gadget/packet.h>
 #include <gadget/string.h>
@@ -237,10 +238,7 @@ struct {
 } gadget_walked SEC(".maps");
 
 /* The event is the last member, so that what helps to write it comes behind. */
-GADGET_SCRATCH(connect_scratch, sizeof(struct refusal));
-GADGET_SCRATCH(send_scratch, sizeof(struct refusal));
-GADGET_SCRATCH(sent_scratch, sizeof(struct refusal));
-GADGET_SCRATCH(received_scratch, sizeof(struct refusal));
+GADGET_SLOTS(slots, sizeof(struct refusal));
 
 /* What is to be judged. */
 struct attempt {
@@ -254,15 +252,6 @@ struct attempt {
 	/* It goes on with what began earlier. */
 	bool goes_on;
 };
-
-/* The kernel's socket behind the one that programs see, for which the verifier would let nothing else be read. */
-static __always_inline struct sock *kernel_socket(void *sk)
-{
-	__u64 slot = (__u64)sk, address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &slot);
-	return (struct sock *)address;
-}
 
 /* Whose a cgroup is; NULL: nobody's whom policies concern. */
 static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __u64 *id)
@@ -492,18 +481,17 @@ static __always_inline void tell(struct refusal *refusal, const struct attempt *
 }
 
 /* A call that names whom it talks to. */
-static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct refusal *refusal, const __u8 *remote,
-				      const char *operation)
+static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *remote, const char *operation)
 {
 	struct attempt attempt = {.direction = EGRESS};
-	struct network_policy *event;
 	const struct policy_pod *pod;
+	struct network_policy *event;
+	struct refusal *refusal;
 	struct sock *sk;
 
-	if (!ctx->sk || !refusal)
+	if (!ctx->sk)
 		return GADGET_ALLOW;
-	event = (void *)refusal->event;
-	sk = kernel_socket(ctx->sk);
+	sk = gadget_kernel_socket(ctx->sk);
 	pod = pod_of(gadget_cgroup_of_socket(sk), &attempt.cgroup);
 	if (!pod || !pod->subject)
 		return GADGET_ALLOW;
@@ -518,6 +506,10 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct refusal 
 	/* Raw sockets have no ports yet, and their packets are judged. */
 	if (ctx->type == SOCK_RAW || passes(&attempt, pod))
 		return GADGET_ALLOW;
+	refusal = gadget_take_slot(&slots);
+	if (!refusal)
+		goto decided;
+	event = (void *)refusal->event;
 	/* Not gadget_begin(): older kernels do not have its helpers for these programs. */
 	if (gadget_begin_for_task(&event->record, gadget_task())) {
 		gadget_local_ip(event->local, sk);
@@ -527,46 +519,48 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct refusal 
 		__builtin_memcpy(event->operation, operation, 8);
 		tell(refusal, &attempt);
 	}
+	gadget_give_back(refusal);
+decided:
 	return dry_run ? GADGET_ALLOW : REFUSE;
 }
 
-static __always_inline int judge_v4(struct bpf_sock_addr *ctx, struct refusal *refusal, const char *operation)
+static __always_inline int judge_v4(struct bpf_sock_addr *ctx, const char *operation)
 {
 	gadget_ip remote;
 
 	gadget_ip_from_v4(remote, ctx->user_ip4);
-	return judge_call(ctx, refusal, remote, operation);
+	return judge_call(ctx, remote, operation);
 }
 
-static __always_inline int judge_v6(struct bpf_sock_addr *ctx, struct refusal *refusal, const char *operation)
+static __always_inline int judge_v6(struct bpf_sock_addr *ctx, const char *operation)
 {
 	__u32 remote[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
 
-	return judge_call(ctx, refusal, (const __u8 *)remote, operation);
+	return judge_call(ctx, (const __u8 *)remote, operation);
 }
 
 SEC("cgroup/connect4")
 int judge_connect_v4(struct bpf_sock_addr *ctx)
 {
-	return judge_v4(ctx, gadget_scratch(&connect_scratch), "connect");
+	return judge_v4(ctx, "connect");
 }
 
 SEC("cgroup/connect6")
 int judge_connect_v6(struct bpf_sock_addr *ctx)
 {
-	return judge_v6(ctx, gadget_scratch(&connect_scratch), "connect");
+	return judge_v6(ctx, "connect");
 }
 
 SEC("cgroup/sendmsg4")
 int judge_send_v4(struct bpf_sock_addr *ctx)
 {
-	return judge_v4(ctx, gadget_scratch(&send_scratch), "send\0\0\0");
+	return judge_v4(ctx, "send\0\0\0");
 }
 
 SEC("cgroup/sendmsg6")
 int judge_send_v6(struct bpf_sock_addr *ctx)
 {
-	return judge_v6(ctx, gadget_scratch(&send_scratch), "send\0\0\0");
+	return judge_v6(ctx, "send\0\0\0");
 }
 
 /* The headers. What cannot be read is of no protocol that a port could allow. */
@@ -603,19 +597,19 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_pac
 	attempt->protocol = offset ? packet->protocol : 0;
 }
 
-static __always_inline int judge_packet(struct __sk_buff *skb, struct refusal *refusal, __u32 direction)
+static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 {
 	struct attempt attempt = {.direction = direction};
 	struct network_policy *event;
+	struct refusal *refusal;
 	struct gadget_packet packet;
 	const struct policy_pod *pod;
 	struct sock *sk;
 	bool raw;
 
-	if (!refusal || !skb->sk)
+	if (!skb->sk)
 		return GADGET_PASS;
-	event = (void *)refusal->event;
-	sk = kernel_socket(skb->sk);
+	sk = gadget_kernel_socket(skb->sk);
 	pod = pod_of(gadget_cgroup_of_socket(sk), &attempt.cgroup);
 	if (!pod)
 		return GADGET_PASS;
@@ -628,25 +622,31 @@ static __always_inline int judge_packet(struct __sk_buff *skb, struct refusal *r
 			remember(&attempt, direction);
 		return GADGET_PASS;
 	}
+	refusal = gadget_take_slot(&slots);
+	if (!refusal)
+		goto decided;
+	event = (void *)refusal->event;
 	if (gadget_begin_for_socket(&event->record, sk, gadget_owner_of(sk))) {
 		__builtin_memcpy(event->local, packet.local, sizeof(event->local));
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, "packet", 6);
 		tell(refusal, &attempt);
 	}
+	gadget_give_back(refusal);
+decided:
 	return dry_run ? GADGET_PASS : REFUSE;
 }
 
 SEC("cgroup_skb/egress")
 int judge_sent(struct __sk_buff *skb)
 {
-	return judge_packet(skb, gadget_scratch(&sent_scratch), EGRESS);
+	return judge_packet(skb, EGRESS);
 }
 
 SEC("cgroup_skb/ingress")
 int judge_received(struct __sk_buff *skb)
 {
-	return judge_packet(skb, gadget_scratch(&received_scratch), INGRESS);
+	return judge_packet(skb, INGRESS);
 }
 
 /* Each second: how many more there were. What was quiet for a whole second is forgotten, and its next is told at once.

@@ -48,8 +48,7 @@ struct scratch {
 	struct tcpdump row;
 };
 
-GADGET_SCRATCH(received, sizeof(struct scratch) + MOST_BYTES);
-GADGET_SCRATCH(sent, sizeof(struct scratch) + MOST_BYTES);
+GADGET_SLOTS(slots, sizeof(struct scratch) + MOST_BYTES);
 
 static __always_inline void set_ends(struct tcpdump *row, const struct gadget_packet *headers, bool outgoing)
 {
@@ -80,8 +79,7 @@ static __always_inline void send(struct __sk_buff *skb, struct tcpdump *row)
 
 	if (bytes > MOST_BYTES)
 		bytes = MOST_BYTES;
-	asm volatile("" : "+r"(bytes));
-	if (!bytes || bytes > MOST_BYTES || bpf_skb_load_bytes(skb, 0, (void *)row + sizeof(*row), bytes))
+	if (!gadget_load_bytes(skb, 0, (void *)row + sizeof(*row), bytes, MOST_BYTES))
 		return;
 	row->packet.offset = sizeof(*row);
 	row->packet.length = bytes;
@@ -91,41 +89,49 @@ static __always_inline void send(struct __sk_buff *skb, struct tcpdump *row)
 	gadget_emit(&row->record, sizeof(*row) + bytes, 0);
 }
 
-static __always_inline int look_at(struct __sk_buff *skb, struct scratch *scratch, bool outgoing)
+static __always_inline void look_at(struct __sk_buff *skb, struct scratch *scratch, bool outgoing)
 {
 	struct gadget_packet *headers;
 	struct tcpdump *row;
 	__u32 transport;
 
-	if (!scratch || !gadget_pcap_matches(skb))
-		return GADGET_PASS;
 	headers = &scratch->headers;
 	row = &scratch->row;
 	if (!gadget_begin_packet(skb, headers))
-		return GADGET_PASS;
+		return;
 	row->record = headers->record;
 	transport = gadget_read_ip(skb, headers, outgoing);
 	if (!transport)
-		return GADGET_PASS;
+		return;
 	headers->local_port = headers->remote_port = 0;
 	gadget_read_ports(skb, headers, transport);
 	set_ends(row, headers, outgoing);
 	set_tcp(skb, row, transport);
 	row->length = skb->len;
 	send(skb, row);
+}
+
+static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+{
+	struct scratch *scratch = gadget_pcap_matches(skb) ? gadget_take_slot(&slots) : NULL;
+
+	if (scratch) {
+		look_at(skb, scratch, outgoing);
+		gadget_give_back(scratch);
+	}
 	return GADGET_PASS;
 }
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&received), false);
+	return in_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&sent), true);
+	return in_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

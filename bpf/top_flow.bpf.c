@@ -68,8 +68,7 @@ struct {
 	__type(value, __u32);
 } connections SEC(".maps");
 
-GADGET_SCRATCH(received_scratch, sizeof(struct gadget_packet));
-GADGET_SCRATCH(sent_scratch, sizeof(struct gadget_packet));
+GADGET_SLOTS(slots, sizeof(struct gadget_packet));
 
 /* Whether a socket listens where this packet's own end is; asked for a port that no other end has. */
 static __always_inline bool has_listener(struct __sk_buff *skb, const struct gadget_packet *packet)
@@ -156,26 +155,26 @@ static __always_inline bool read_packet(struct __sk_buff *skb, struct gadget_pac
 	return true;
 }
 
-static __always_inline int count(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void count(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	struct flow_key key = {};
 	struct flow_value *value;
 	__u32 packets = skb->gso_segs ?: 1;
 	bool begins;
 
-	if (!packet || !read_packet(skb, packet, outgoing) || !gadget_begin_packet(skb, packet))
-		return GADGET_PASS;
+	if (!read_packet(skb, packet, outgoing) || !gadget_begin_packet(skb, packet))
+		return;
 	key.cgroup = packet->record.cgroup;
 	key.protocol = packet->protocol;
 	key.direction = direction_of(skb, packet, key.cgroup, &begins);
 	key.port = key.direction == DIRECTION_EGRESS ? packet->remote_port : packet->local_port;
 	if (filter_port && key.port != filter_port)
-		return GADGET_PASS;
+		return;
 	__builtin_memcpy(key.local, packet->local, sizeof(key.local));
 	__builtin_memcpy(key.remote, packet->remote, sizeof(key.remote));
 	value = gadget_total(&key);
 	if (!value)
-		return GADGET_PASS;
+		return;
 	if (begins)
 		gadget_add(value->connections, 1);
 	if (outgoing) {
@@ -185,19 +184,29 @@ static __always_inline int count(struct __sk_buff *skb, struct gadget_packet *pa
 		gadget_add(value->received_packets, packets);
 		gadget_add(value->received, skb->len);
 	}
+}
+
+static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+{
+	struct gadget_packet *packet = gadget_take_slot(&slots);
+
+	if (packet) {
+		count(skb, packet, outgoing);
+		gadget_give_back(packet);
+	}
 	return GADGET_PASS;
 }
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return count(skb, gadget_scratch(&received_scratch), false);
+	return in_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return count(skb, gadget_scratch(&sent_scratch), true);
+	return in_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

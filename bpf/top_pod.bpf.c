@@ -57,8 +57,6 @@ struct top_pod {
 GADGET_RECORD(top_pod);
 
 GADGET_TOTALS(pod_key, pod_value, CGROUPS);
-GADGET_SCRATCH(received_scratch, sizeof(__u64));
-GADGET_SCRATCH(sent_scratch, sizeof(__u64));
 
 static __always_inline struct pod_value *of_current(void)
 {
@@ -110,18 +108,14 @@ int executed(void *ctx)
 	return 0;
 }
 
-static __always_inline struct pod_value *of_packet(struct __sk_buff *skb, volatile __u64 *address)
+static __always_inline struct pod_value *of_packet(struct __sk_buff *skb)
 {
 	struct gadget_record record;
 	struct pod_key key = {};
 	struct bpf_sock *sk = skb->sk;
 
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
-	if (!sk || !address)
-		return NULL;
-	/* By way of memory, since the verifier would let nothing be read of what it takes for a struct bpf_sock. */
-	*address = (__u64)sk;
-	if (!gadget_wanted_other_cgroup(&record, gadget_cgroup_of_socket((struct sock *)*address)))
+	if (!sk || !gadget_wanted_other_cgroup(&record, gadget_cgroup_of_socket(gadget_kernel_socket(sk))))
 		return NULL;
 	key.cgroup = record.cgroup;
 	return gadget_total(&key);
@@ -130,7 +124,7 @@ static __always_inline struct pod_value *of_packet(struct __sk_buff *skb, volati
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	struct pod_value *value = of_packet(skb, gadget_scratch(&received_scratch));
+	struct pod_value *value = of_packet(skb);
 
 	if (value)
 		gadget_add(value->received, skb->len);
@@ -140,7 +134,7 @@ int packet_received(struct __sk_buff *skb)
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	struct pod_value *value = of_packet(skb, gadget_scratch(&sent_scratch));
+	struct pod_value *value = of_packet(skb);
 
 	if (value)
 		gadget_add(value->sent, skb->len);

@@ -10,15 +10,13 @@
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	gadget_count_packet(skb, gadget_scratch(&received_scratch), IPPROTO_UDP, false);
-	return GADGET_PASS;
+	return gadget_count_packet(skb, IPPROTO_UDP, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	gadget_count_packet(skb, gadget_scratch(&sent_scratch), IPPROTO_UDP, true);
-	return GADGET_PASS;
+	return gadget_count_packet(skb, IPPROTO_UDP, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -45,35 +45,42 @@ GADGET_ROW(trace_dns);
 
 const volatile __u16 filter_port = 53;
 
-GADGET_PACKET_SCRATCH(received);
-GADGET_PACKET_SCRATCH(sent);
+GADGET_PACKET_SLOTS(slots);
 
-static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	__u32 offset;
 
-	if (!packet)
-		return GADGET_PASS;
 	offset = gadget_read_headers(skb, packet, outgoing);
 	if (!offset || !gadget_has_port(packet, filter_port) || !gadget_wanted_addresses(packet->local, packet->remote))
-		return GADGET_PASS;
+		return;
 	if (!packet->payload_bytes && !(packet->flags & GADGET_TCP_SYN))
-		return GADGET_PASS;
+		return;
 	if (gadget_begin_packet(skb, packet))
 		gadget_send_packet(skb, packet, offset, packet->protocol == IPPROTO_UDP ? GADGET_PIECE_BYTES : ~0U);
+}
+
+static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+{
+	struct gadget_packet *packet = gadget_take_slot(&slots);
+
+	if (packet) {
+		look_at(skb, packet, outgoing);
+		gadget_give_back(packet);
+	}
 	return GADGET_PASS;
 }
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&received), false);
+	return in_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&sent), true);
+	return in_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

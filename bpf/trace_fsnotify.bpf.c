@@ -370,14 +370,14 @@ static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const 
 	struct gadget_record *record = &row->record;
 	bool causer_is_wanted = gadget_wanted_cgroup(record, bpf_get_current_cgroup_id());
 	__u32 marks = causer_is_wanted ? record->marks : 0;
-	const __u32 *verdict;
+	enum gadget_verdict verdict;
 
 	if (watcher) {
 		*record = *watcher;
-		verdict = bpf_map_lookup_elem(&gadget_containers, &record->cgroup);
-		if (verdict && (*verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST))
+		verdict = gadget_verdict_on(record->cgroup);
+		if (gadget_is_wanted(verdict))
 			marks = 0;
-		else if (!verdict)
+		else if (verdict == GADGET_UNKNOWN)
 			marks = GADGET_MARK_UNKNOWN_CGROUP;
 		else if (!causer_is_wanted)
 			return false;

@@ -69,8 +69,7 @@ struct {
 	__type(value, __u8);
 } talkers SEC(".maps");
 
-GADGET_PACKET_SCRATCH(received);
-GADGET_PACKET_SCRATCH(sent);
+GADGET_PACKET_SLOTS(slots);
 
 #define WORD(A, B, C, D) ((__u32)(A) | (__u32)(B) << 8 | (__u32)(C) << 16 | (__u32)(D) << 24)
 
@@ -149,33 +148,41 @@ static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadg
 	}
 }
 
-static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	__u32 offset;
 	int bytes;
 
-	if (!packet)
-		return GADGET_PASS;
 	offset = gadget_read_headers(skb, packet, outgoing);
 	if (!offset || packet->protocol != IPPROTO_TCP || !gadget_has_port(packet, filter_port) ||
 	    !gadget_wanted_addresses(packet->local, packet->remote))
-		return GADGET_PASS;
+		return;
 	bytes = wanted_bytes(skb, packet, offset);
 	if (bytes >= 0 && gadget_begin_packet(skb, packet))
 		gadget_send_packet(skb, packet, offset, bytes);
+}
+
+static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+{
+	struct gadget_packet *packet = gadget_take_slot(&slots);
+
+	if (packet) {
+		look_at(skb, packet, outgoing);
+		gadget_give_back(packet);
+	}
 	return GADGET_PASS;
 }
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&received), false);
+	return in_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&sent), true);
+	return in_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -58,8 +58,7 @@ struct {
 	__type(value, struct hello);
 } hellos SEC(".maps");
 
-GADGET_PACKET_SCRATCH(received);
-GADGET_PACKET_SCRATCH(sent);
+GADGET_PACKET_SLOTS(slots);
 
 /* How many bytes the hello has that begins with this payload; 0: it is none. */
 static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
@@ -117,35 +116,43 @@ static __always_inline bool opens_quic(struct __sk_buff *skb, const struct gadge
 	return head[1] == 0x6b && head[2] == 0x33 && head[3] == 0x43 && head[4] == 0xcf && (head[0] & 0xf0) == 0xd0;
 }
 
-static __always_inline int look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	__u32 offset, wanted;
 
-	if (!packet)
-		return GADGET_PASS;
 	offset = gadget_read_headers(skb, packet, outgoing);
 	if (!offset || !packet->payload_bytes || !gadget_has_port(packet, filter_port) ||
 	    !gadget_wanted_addresses(packet->local, packet->remote))
-		return GADGET_PASS;
+		return;
 	if (packet->protocol == IPPROTO_UDP)
 		wanted = opens_quic(skb, packet, offset) ? GADGET_PIECE_BYTES : 0;
 	else
 		wanted = hello_in(skb, packet, offset);
 	if (wanted && gadget_begin_packet(skb, packet))
 		gadget_send_packet(skb, packet, offset, wanted);
+}
+
+static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+{
+	struct gadget_packet *packet = gadget_take_slot(&slots);
+
+	if (packet) {
+		look_at(skb, packet, outgoing);
+		gadget_give_back(packet);
+	}
 	return GADGET_PASS;
 }
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&received), false);
+	return in_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return look_at(skb, gadget_scratch(&sent), true);
+	return in_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -141,7 +141,7 @@ int find_namespaces(struct bpf_iter__task *ctx)
 static __always_inline bool begin_without_socket(struct gadget_record *record, __u64 net)
 {
 	const struct user *user = bpf_map_lookup_elem(&users, &net);
-	const __u32 *verdict;
+	enum gadget_verdict verdict;
 
 	__builtin_memset(record, 0, sizeof(*record));
 	record->uid = record->gid = ~0U;
@@ -149,8 +149,8 @@ static __always_inline bool begin_without_socket(struct gadget_record *record, _
 		return false;
 	record->cgroup = user->cgroup;
 	record->marks = user->marks;
-	verdict = bpf_map_lookup_elem(&gadget_containers, &record->cgroup);
-	return !verdict || *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
+	verdict = gadget_verdict_on(record->cgroup);
+	return verdict == GADGET_UNKNOWN || gadget_is_wanted(verdict);
 }
 
 /* Reads the headers of a TCP packet. False: it is none, or they are not there. */

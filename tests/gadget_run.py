@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -55,10 +56,17 @@ class GadgetRun:
         return self.err.read_text()
 
     def until_said(self, text: str) -> None:
+        self._until(lambda: text in self.said(), f"it did not say {text!r}")
+
+    def until_printed(self, line: str) -> None:
+        """Until this line is in the file that it writes to."""
+        self._until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", f"it did not print {line!r}")
+
+    def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + self.patience
-        while text not in self.said():
+        while not condition():
             assert self.process.poll() is None, f"it has ended: {self.said()}"
-            assert time.monotonic() < deadline, f"it did not say {text!r} but {self.said()!r}"
+            assert time.monotonic() < deadline, f"{otherwise} but {self.said()!r}"
             time.sleep(0.05)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -15,10 +15,13 @@ from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.node import pod_uid
 from kubectl_gadget.agent.object import HashMap
+from kubectl_gadget.agent.shares import Numbers
 from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
 from kubectl_gadget.agent.watcher import Watcher
 
 _VERDICTS = 65536
+_SHARE_SHIFT = 8
+"""GADGET_SHARE_SHIFT: a container's number stands above the verdict."""
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
 """Containers make as many as they like, and a client that is stopped takes none."""
@@ -70,6 +73,7 @@ class Containers:
         """Readable when cgroups were made or removed."""
         self._verdicts = HashMap("gadget_verdicts", _VERDICTS)
         self.verdicts_fd = self._verdicts.fd
+        self.shares = Numbers()
         self.warnings: list[str] = []
         self._lost = 0
         self._filter = Filter({"host": True})
@@ -272,7 +276,8 @@ class Containers:
             return
         else:
             verdict = self._filter.verdict(self._containers[node.owner])
-        if verdict != node.verdict and self._verdicts.set(id, verdict):
+        share = self.shares.of(node.owner, self._containers.get(node.owner))
+        if verdict != node.verdict and self._verdicts.set(id, verdict | share << _SHARE_SHIFT):
             node.verdict = verdict
         for follower in self._followers:
             follower.tell(id, self._containers.get(node.owner), verdict in (WANTED, WANTED_HOST))
@@ -287,6 +292,7 @@ class Containers:
         self._members[node.owner].discard(id)
         if node.owner == id:
             del self._members[id], self._containers[id]
+            self.shares.give_back(id)
             self._nameless.discard(id)
         self._verdicts.delete(id)
         for follower in self._followers:

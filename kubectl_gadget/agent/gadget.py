@@ -19,6 +19,7 @@ from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject, variable_bytes
 from kubectl_gadget.agent.recorder import Recorder
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
+from kubectl_gadget.agent.shares import Losses
 from kubectl_gadget.agent.stacks import Stacks, Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
 from kubectl_gadget.agent.tables import Tables
@@ -82,7 +83,8 @@ class Gadget:
         """shared by the gadgets of a session"""
         self.stacks: Stacks | None = None
         self.containers: Containers | None = None
-        """for gadgets with a sampler"""
+        """for gadgets with a sampler, and to name who lost events"""
+        self._losses: Losses
         self._uprobes: Uprobes | None = None
         self._tables: Tables | None = None
         self._recorded_bytes = 0
@@ -121,6 +123,7 @@ class Gadget:
             "bytes": cpus.total(counters.BYTES),
             "lost": {cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
             "cut_strings": cpus.total(counters.CUT_STRINGS),
+            "lost_by": self._losses.told(self.containers.shares) if lost.get("ring_full") and self.containers else [],
         }
 
     def detach(self) -> None:
@@ -166,6 +169,7 @@ class Gadget:
         if self.ring_fd >= 0:
             self.ring.close()
             self.counters.close()
+            self._losses.close()
             self.ring_fd = -1
 
     def _try(self) -> bool:
@@ -259,6 +263,7 @@ class Gadget:
             )
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self.ring = open_ring(events.fd, events.entries, self.counters)
+        self._losses = Losses(object.map("gadget_shares"))
         self.ring_fd = events.fd
 
     def _open_answer(self, object: BpfObject) -> None:

@@ -25,9 +25,10 @@ from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.roots import Roots
 from kubectl_gadget.agent.scopes import NOTHING, Applicable, Scopes
+from kubectl_gadget.agent.shares import Losses, Numbers
 from kubectl_gadget.errors import AgentError, FrameError
 
-SHARED = ("gadget_events", "gadget_cpus", "policy_containers", "policy_memory", "policy_processes")
+SHARED = ("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes")
 COUNTS = ("runs", "overridden", "signalled", "limited", "unasked")
 """enum policy_count."""
 _REMEMBERING = ("on_exec", "on_fork")
@@ -236,6 +237,9 @@ class Policies:
         self.stacks = None
         self.filter_is_open = False
         """whether the session wants every container; only then is anything in force in one without a name"""
+        self.shares = Numbers()
+        """the session's own, to name who lost events"""
+        self._losses: Losses
         self._spec = spec
         self._elf = elf
         self._node = node
@@ -354,6 +358,7 @@ class Policies:
             "bytes": cpus.total(counters.BYTES),
             "lost": {cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
             "cut_strings": cpus.total(counters.CUT_STRINGS),
+            "lost_by": self._losses.told(self.shares) if lost["ring_full"] else [],
             "hooks": hooks,
         }
 
@@ -375,6 +380,7 @@ class Policies:
     def close(self) -> None:
         self.ring.close()
         self.counters.close()
+        self._losses.close()
         self._close_hooks()
 
     def _remember(self, first: BpfObject) -> None:
@@ -441,6 +447,7 @@ class Policies:
         events, cpus = self.hooks[0].map("gadget_events"), self.hooks[0].map("gadget_cpus")
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self.ring = open_ring(events.fd, events.entries, self.counters)
+        self._losses = Losses(self.hooks[0].map("gadget_shares"))
         self.ring_fd = events.fd
 
     def _profile(self, scopes: Applicable) -> int:

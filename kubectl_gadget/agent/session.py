@@ -293,6 +293,7 @@ def _policies(
     policies = Policies(index, spec, elf, variables, containers.verdicts_fd)
     policies.filter_is_open = containers.is_open
     policies.wanted_cgroup = containers.wants
+    policies.shares = containers.shares
     policies.start()
     containers.follow(policies)
     return policies

@@ -14,6 +14,7 @@ from typing import Any
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.statistics import checked
 from kubectl_gadget.session.stream import NodeStream, Open
 from kubectl_gadget.session.tables import Contents, LiveTables, updates
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json
@@ -218,8 +219,11 @@ class NodeSession:
                 decoder.close()
                 raise self._died(stream)
             for frame in decoder.feed(data):
-                if await self._handle(stream, frame, lost_at):
-                    return
+                try:
+                    if await self._handle(stream, frame, lost_at):
+                        return
+                except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                    raise FrameError(f"a frame of type {frame.type} is not as it says: {error!r}") from None
 
     def _died(self, stream: NodeStream) -> AgentError:
         """The last line that the agent said tells why, also when it is the end of a traceback."""
@@ -236,7 +240,7 @@ class NodeSession:
             case FrameType.STARTED:
                 self._start(frame, lost_at)
             case FrameType.STATS:
-                self.state.stats = frame.json()
+                self.state.stats = checked(frame.json())
             case FrameType.PONG:
                 frame = self._timed(frame)
             case FrameType.END:
@@ -314,7 +318,7 @@ class NodeSession:
     def _end(self, frame: Frame) -> bool:
         end = frame.json()
         if isinstance(end.get("stats"), dict):
-            self.state.stats = end["stats"]
+            self.state.stats = checked(end["stats"])
         error = end.get("error")
         if isinstance(error, dict):
             message = ": ".join(str(error[key]) for key in ("what", "why") if error.get(key))

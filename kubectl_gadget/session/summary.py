@@ -1,12 +1,13 @@
 """What is said at the end of a run: how much was seen, on which nodes, and what was lost. 0 lost is said too.
 
-The trap: a node's counts start again with every connection, so those of lost connections are added.
+The trap: cut strings and events of unknown containers are in the output, so they are named and not counted as lost.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kubectl_gadget.session import statistics
 from kubectl_gadget.session.node import NodeState
 
 CAUSES = {
@@ -19,25 +20,17 @@ CAUSES = {
 """What the counters are called for people. Cut strings and unknown containers are in the output, the rest is not."""
 
 _NODES_LISTED = 20
+_LOSERS_LISTED = 5
 
 
 def lost(state: NodeState) -> Counter[str]:
     """A node's counters by cause, over all its connections."""
-    total: Counter[str] = Counter()
-    for stats in (*state.past_stats, state.stats):
-        for gadget in stats.get("gadgets", ()):
-            for cause, per_cpu in gadget.get("lost", {}).items():
-                total[cause] += sum(per_cpu.values())
-    return total
+    return statistics.lost((*state.past_stats, state.stats))
 
 
 def events(state: NodeState) -> int:
     """How many events a node's programs have sent, over all its connections."""
-    return sum(
-        int(gadget.get("events", 0))
-        for stats in (*state.past_stats, state.stats)
-        for gadget in stats.get("gadgets", ())
-    )
+    return statistics.events((*state.past_stats, state.stats))
 
 
 def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
@@ -67,6 +60,8 @@ def lines(
         f"{_count(sum(shown.values()), 'event')} in {seconds:.1f} s from {_count(len(states), 'node')}; "
         f"lost: {_causes(total)}"
     )
+    if lost_most := _losers(states).most_common(_LOSERS_LISTED):
+        yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
@@ -84,6 +79,10 @@ def lines(
             yield f"failed: {name}: {state.error}"
             if state.error.remedy:
                 yield f"  try: {state.error.remedy}"
+
+
+def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
+    return sum((statistics.losers((*state.past_stats, state.stats)) for state in states.values()), Counter())
 
 
 def _missing(causes: Mapping[str, Any]) -> int:

@@ -1,7 +1,9 @@
 """tcpdump: real packets over loopback; libpcap judges the filters and the file."""
 
+import os
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +37,13 @@ def filtered(expression: str) -> dict[str, Any]:
 
 
 class Dump(Tracer):
-    """With the packets' bytes beside the rows."""
+    """With the packets' bytes beside the rows. Only of this process's children, which have its name, since all of a
+    busy machine's packets would fill the ring."""
+
+    def __init__(self, name: str, variables: dict[str, Any] | None = None, **parameters: Any) -> None:
+        comm = f"dump{os.getpid()}"
+        Path("/proc/self/comm").write_text(comm)
+        super().__init__(name, variables={"gadget_filter_comm": comm} | (variables or {}), **parameters)
 
     def packets(self, pid: int) -> list[tuple[dict[str, Any], bytes]]:
         found = []

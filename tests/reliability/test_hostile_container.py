@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.demo import DemoPods
+from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from tests.conftest import why_no_containers
 from tests.reliability.local_run import LocalRun
 
@@ -34,6 +34,13 @@ def rows(run: LocalRun) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.out.read_text().split("\n") if line]
 
 
+def in_container(pod: DemoPod, *command: str, **options: Any) -> subprocess.Popen[bytes]:
+    """A process of this machine that is moved into the pod's only container."""
+    (container,) = pod.containers.values()
+    join = f'echo $$ >{container.cgroup}/cgroup.procs; exec "$@"'
+    return subprocess.Popen(["sh", "-c", join, "sh", *command], **options)
+
+
 def resident(pid: int) -> int:
     """Bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -47,8 +54,7 @@ def test_a_flood_is_sent_or_counted_and_others_are_seen_again_after_it(
     noisy = pods.start_pod("bad", "noisy", {"main": ["/bin/sleep", "1000"]})
     flags = ("--ring-size", "64Ki", "--host", "-A", "-o", "json")
     with LocalRun(tmp_path, "trace", "open", *flags) as run:
-        join = f'echo $$ >{noisy.containers["main"].cgroup}/cgroup.procs; exec "$@"'
-        subprocess.run(["sh", "-c", join, "sh", str(numbered_opens), folder, str(times)], check=True)
+        assert in_container(noisy, str(numbered_opens), folder, str(times)).wait() == 0
         pods.run_short("good", "quiet", ["/bin/sh", "-c", OPEN])
         run.stop()
     found = rows(run)
@@ -59,6 +65,29 @@ def test_a_flood_is_sent_or_counted_and_others_are_seen_again_after_it(
     missing = times * cpus - len(flood) + OPENS - len(quiet)
     assert 0 <= missing <= run.lost
     assert len(quiet) == OPENS or run.lost
+
+
+def test_a_flood_takes_no_room_from_others_and_is_named(pods: DemoPods, numbered_opens: Path, tmp_path: Path) -> None:
+    files, at_once = [f"/quiet/{number}" for number in range(1009)], 41
+    noisy, quiet = (pods.start_pod("fair", name, {"main": ["/bin/sleep", "1000"]}) for name in ("noisy", "quiet"))
+    flags = ("-n", "fair", "--ring-size", "64Ki", "--filter", 'pod == "quiet"', "-o", "jsonpath={.path}{'\\n'}")
+    opens, cpu = "while read file; do true <$file; done 2>/dev/null", str(min(os.sched_getaffinity(0)))
+    with LocalRun(tmp_path, "trace", "open", *flags) as run:
+        flood = in_container(noisy, "taskset", "--cpu-list", cpu, str(numbered_opens), "/x", "1000000000")
+        opener = in_container(quiet, "sh", "-c", opens, stdin=subprocess.PIPE)
+        assert opener.stdin
+        try:
+            for start in range(0, len(files), at_once):
+                opener.stdin.write("\n".join([*files[start : start + at_once], ""]).encode())
+                opener.stdin.flush()
+                run.until_printed(files[min(start + at_once, len(files)) - 1])
+        finally:
+            for process in (flood, opener):
+                process.kill()
+                process.communicate()
+        run.stop()
+    assert [line for line in run.out.read_text().splitlines() if line.startswith("/quiet/")] == files
+    assert f"{run.lost:,} of fair/noisy/main" in run.said()
 
 
 def test_cgroups_without_end_hide_nobody_and_fill_no_memory(pods: DemoPods, tmp_path: Path, is_long: bool) -> None:

@@ -24,6 +24,21 @@ def test_losses_are_named_by_cause_and_by_node() -> None:
     ]
 
 
+def test_who_lost_most_is_named_over_all_nodes() -> None:
+    pod = {"namespace": "default", "pod": "flood", "container": "main"}
+
+    def lossy(name: str, *losers: dict[str, object]) -> NodeState:
+        return NodeState(name, stats={"gadgets": [{"events": 1, "lost": {}, "lost_by": losers}]})
+
+    states = {
+        "n1": lossy("n1", {**pod, "lost": 1_000_000}, {"host": True, "lost": 2}),
+        "n2": lossy("n2", {**pod, "lost": 5}),
+    }
+    assert list(summary.lines(states, Counter(), 0, {}, 1))[1] == (
+        "  lost most: 1,000,005 of default/flood/main, 2 of the host"
+    )
+
+
 def test_what_the_kernel_left_out_is_lost() -> None:
     node = state("n1", recursion={"all": 3})
     assert "lost: 3 (a program already running 3)" in next(summary.lines({"n1": node}, Counter(), 0, {}, 1))

@@ -48,8 +48,7 @@ GADGET_RECORD(connection_total);
 const volatile __u16 filter_port = 0;
 
 GADGET_TOTALS(connection_key, connection_value, GADGET_CONNECTIONS);
-GADGET_PACKET_SCRATCH(received_scratch);
-GADGET_PACKET_SCRATCH(sent_scratch);
+GADGET_SLOTS(slots, sizeof(struct gadget_packet));
 
 /* Of include/net/tcp_states.h. */
 #define GADGET_TCP_LISTEN 10
@@ -99,12 +98,12 @@ static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struc
 	}
 }
 
-static __always_inline void gadget_count_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 protocol,
-						bool outgoing)
+static __always_inline void gadget_look_at_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 protocol,
+						  bool outgoing)
 {
 	bool listens;
 
-	if (!packet || !gadget_is_of(skb, protocol, &listens))
+	if (!gadget_is_of(skb, protocol, &listens))
 		return;
 	if (!gadget_read_headers(skb, packet, outgoing) || packet->protocol != protocol ||
 	    !gadget_has_port(packet, filter_port) || !gadget_wanted_addresses(packet->local, packet->remote))
@@ -113,4 +112,15 @@ static __always_inline void gadget_count_packet(struct __sk_buff *skb, struct ga
 		return;
 	if (gadget_begin_packet(skb, packet))
 		gadget_add_packet(skb, packet);
+}
+
+static __always_inline int gadget_count_packet(struct __sk_buff *skb, __u32 protocol, bool outgoing)
+{
+	struct gadget_packet *packet = gadget_take_slot(&slots);
+
+	if (packet) {
+		gadget_look_at_packet(skb, packet, protocol, outgoing);
+		gadget_give_back(packet);
+	}
+	return GADGET_PASS;
 }

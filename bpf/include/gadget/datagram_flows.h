@@ -120,8 +120,7 @@ struct workspace {
 	struct flow flow;
 };
 
-GADGET_SCRATCH(received_scratch, sizeof(struct workspace));
-GADGET_SCRATCH(sent_scratch, sizeof(struct workspace));
+GADGET_SLOTS(slots, sizeof(struct workspace));
 
 static __always_inline void tell(struct flow *flow, enum operation operation, __u64 now)
 {
@@ -278,24 +277,27 @@ static __always_inline bool has_flows(struct __sk_buff *skb)
 	return sk && gadget_flow_protocol(sk->protocol);
 }
 
+static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+{
+	struct workspace *work = has_flows(skb) ? gadget_take_slot(&slots) : NULL;
+
+	if (work) {
+		handle(skb, work, outgoing);
+		gadget_give_back(work);
+	}
+	return GADGET_PASS;
+}
+
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	struct workspace *work = gadget_scratch(&received_scratch);
-
-	if (work && has_flows(skb))
-		handle(skb, work, false);
-	return GADGET_PASS;
+	return in_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	struct workspace *work = gadget_scratch(&sent_scratch);
-
-	if (work && has_flows(skb))
-		handle(skb, work, true);
-	return GADGET_PASS;
+	return in_slot(skb, true);
 }
 
 /* Ends one flow of a socket that is closed. A function of its own, not static: the verifier looks at it once. */

@@ -9,29 +9,13 @@
  */
 #pragma once
 
+#include <gadget/containers.h>
 #include <gadget/record.h>
 #include <gadget/task.h>
-
-enum gadget_verdict {
-	GADGET_UNKNOWN = 0,
-	/* A container. Cgroups below it inherit the verdict. */
-	GADGET_WANTED = 1,
-	GADGET_UNWANTED = 2,
-	/* A cgroup of the host. Not inherited. */
-	GADGET_WANTED_HOST = 3,
-	GADGET_UNWANTED_HOST = 4,
-};
+#include <kernel/cgroup.h>
 
 /* Levels of cgroups that are looked at. Kubernetes in kind in a container has about ten. */
 #define GADGET_CGROUP_LEVELS 24
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, __u32);
-} gadget_containers SEC(".maps");
 
 /* Filters that all gadgets have. What is off costs nothing: the verifier removes it. */
 
@@ -43,45 +27,47 @@ const volatile __u32 gadget_filter_uid = ~0U;
 const volatile char gadget_filter_comm[16] __attribute__((aligned(8))) = "";
 
 /*
- * For a cgroup that the agent has not told of: whether to send, and with which mark. What is known so far is kept in
- * the record: the verifier does not follow the values of memory, so it looks at each round of the loop once, instead of
- * once for each way through the rounds before.
+ * For a cgroup that the agent has not told of: whether to send, and with which mark. The helper for a task's ancestors
+ * is for tracing programs only since Linux 5.15.
  */
-static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record)
+static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record, struct cgroup *cgroup)
 {
-	__u32 *nearest = &record->marks;
 	__u32 *on_this_node = &record->unused;
 
-	*nearest = GADGET_UNKNOWN;
 	*on_this_node = !gadget_node_cgroup;
-	/* From the root down, since the current cgroup's own level is not known. */
-	for (int level = 0; level < GADGET_CGROUP_LEVELS; level++) {
-		__u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
-		const __u32 *verdict;
+	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
+		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+		enum gadget_verdict verdict = gadget_verdict_on(id);
 
-		if (!ancestor)
-			break;
-		if (ancestor == gadget_node_cgroup)
+		if (id == gadget_node_cgroup)
 			*on_this_node = true;
-		verdict = bpf_map_lookup_elem(&gadget_containers, &ancestor);
-		if (verdict && (*verdict == GADGET_WANTED || *verdict == GADGET_UNWANTED))
-			*nearest = *verdict;
+		/* The nearest container decides. */
+		if (verdict == GADGET_UNWANTED)
+			return false;
+		if (verdict == GADGET_WANTED) {
+			record->marks = 0;
+			return true;
+		}
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
-	if (!*on_this_node || *nearest == GADGET_UNWANTED)
-		return false;
-	record->marks = *nearest == GADGET_UNKNOWN ? GADGET_MARK_UNKNOWN_CGROUP : 0;
-	return true;
+	record->marks = GADGET_MARK_UNKNOWN_CGROUP;
+	return *on_this_node;
+}
+
+static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
 }
 
 /* Whether events of this cgroup are wanted. Sets the record's marks. */
 static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, __u64 cgroup)
 {
-	const __u32 *verdict = bpf_map_lookup_elem(&gadget_containers, &cgroup);
+	enum gadget_verdict verdict = gadget_verdict_on(cgroup);
 
-	if (!verdict)
-		return gadget_wanted_by_ancestor(record);
+	if (verdict == GADGET_UNKNOWN)
+		return gadget_wanted_by_ancestor(record, gadget_cgroup_of(gadget_task()));
 	record->marks = 0;
-	return *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
+	return gadget_is_wanted(verdict);
 }
 
 /* Whether events of the current task are wanted, by pid, uid and comm. */

@@ -11,35 +11,18 @@
 #include <gadget/process.h>
 #include <gadget/record.h>
 #include <gadget/task.h>
-#include <kernel/cgroup.h>
 
 /* As gadget_wanted_cgroup(), for a cgroup that is not the current task's. Sets the record's cgroup, too. */
 static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *record, struct cgroup *cgroup)
 {
-	__u32 *on_this_node = &record->unused;
-	const __u32 *verdict;
+	enum gadget_verdict verdict;
 
 	record->cgroup = BPF_CORE_READ(cgroup, kn, id);
+	verdict = gadget_verdict_on(record->cgroup);
+	if (verdict == GADGET_UNKNOWN)
+		return gadget_wanted_by_ancestor(record, cgroup);
 	record->marks = 0;
-	verdict = bpf_map_lookup_elem(&gadget_containers, &record->cgroup);
-	if (verdict)
-		return *verdict == GADGET_WANTED || *verdict == GADGET_WANTED_HOST;
-	*on_this_node = !gadget_node_cgroup;
-	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
-		__u64 id = BPF_CORE_READ(cgroup, kn, id);
-
-		if (id == gadget_node_cgroup)
-			*on_this_node = true;
-		verdict = bpf_map_lookup_elem(&gadget_containers, &id);
-		/* The nearest container decides. */
-		if (verdict && *verdict == GADGET_UNWANTED)
-			return false;
-		if (verdict && *verdict == GADGET_WANTED)
-			return true;
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
-	}
-	record->marks = GADGET_MARK_UNKNOWN_CGROUP;
-	return *on_this_node;
+	return gadget_is_wanted(verdict);
 }
 
 static __always_inline bool gadget_has_wanted_comm(const struct gadget_record *record)
@@ -80,11 +63,6 @@ static __always_inline bool gadget_begin_for_task_or(struct gadget_record *recor
 static __always_inline bool gadget_begin_for_task(struct gadget_record *record, struct task_struct *task)
 {
 	return gadget_begin_for_task_or(record, task, false);
-}
-
-static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
-{
-	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
 }
 
 /* As gadget_begin(), and true as well when the other party is wanted, which may be NULL. */

@@ -1,42 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The way out of the kernel: the ring buffer, and one counter set per CPU.
+ * The way out of the kernel: memory to build a record in, and what sends it.
  *
- * The trap: `in_flight` must be raised before the ring hands out space and lowered after the record is committed, at
- * the same address: the agent finds the end of the committed records by it (docs/design.md), without reading any
- * record.
+ * The trap: the kernel may run some kinds of programs inside themselves, those for packets and of cgroups among them.
+ * Their memory is not a GADGET_SCRATCH but a slot (gadget/slots.h).
  */
 #pragma once
 
+#include <gadget/counters.h>
+#include <gadget/fairness.h>
 #include <gadget/record.h>
-
-/* One per CPU. Two cache lines, since the CPU fetches lines in pairs. The agent maps it and reads it at any time. */
-struct gadget_cpu {
-	__u64 in_flight;
-	__u64 events;
-	__u64 bytes;
-	/* Events that were not sent, by cause. */
-	__u64 lost_ring_full;
-	__u64 lost_map_full;
-	/* Texts that were sent without their end. */
-	__u64 cut_strings;
-	__u64 unused[10];
-};
-
-/* The agent sets the size. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
-} gadget_events SEC(".maps");
-
-/* The agent sets the number of entries to that of the possible CPUs. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
-	__type(value, struct gadget_cpu);
-} gadget_cpus SEC(".maps");
 
 /* What follows the record in a program's memory, for functions that need more than the stack's 512 bytes or than the
  * verifier would bear to follow. */
@@ -44,7 +17,8 @@ struct {
 
 /*
  * Memory in which a program builds its record: SIZE bytes per CPU, less than 32 KiB. One for each program, not for each
- * object: the kernel never runs a program inside itself on one CPU, but an interrupt may run another one inside it.
+ * object: the kernel never runs a tracepoint's program inside itself on one CPU, but an interrupt may run another one
+ * inside it.
  */
 #define GADGET_SCRATCH(NAME, SIZE)                                                                                     \
 	struct {                                                                                                       \
@@ -60,28 +34,6 @@ static __always_inline void *gadget_scratch(void *map)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(map, &zero);
-}
-
-static __always_inline struct gadget_cpu *gadget_this_cpu(void)
-{
-	__u32 cpu = bpf_get_smp_processor_id();
-
-	return bpf_map_lookup_elem(&gadget_cpus, &cpu);
-}
-
-/* Atomic, since an interrupt may run a program between reading and writing. */
-static __always_inline void gadget_count(__u64 *counter, __u64 by)
-{
-	__sync_fetch_and_add(counter, by);
-}
-
-/* To be called when an event could not be kept until its end was seen. */
-static __always_inline void gadget_count_map_full(void)
-{
-	struct gadget_cpu *cpu = gadget_this_cpu();
-
-	if (cpu)
-		gadget_count(&cpu->lost_map_full, 1);
 }
 
 /*
@@ -100,6 +52,10 @@ static __always_inline void gadget_emit(struct gadget_record *record, __u64 leng
 	if (!cpu)
 		return;
 	unread = bpf_ringbuf_query(&gadget_events, BPF_RB_AVAIL_DATA);
+	if (unread > 2 * gadget_ring_wake_bytes && !gadget_has_share(record->cgroup, unread, length)) {
+		gadget_count_ring_full(record->cgroup);
+		return;
+	}
 	if ((unread ^ (unread + length)) & -gadget_ring_wake_bytes)
 		flags = BPF_RB_FORCE_WAKEUP;
 
@@ -109,7 +65,7 @@ static __always_inline void gadget_emit(struct gadget_record *record, __u64 leng
 	gadget_count(&cpu->in_flight, -1);
 
 	if (failed) {
-		gadget_count(&cpu->lost_ring_full, 1);
+		gadget_count_ring_full(record->cgroup);
 		return;
 	}
 	gadget_count(&cpu->events, 1);

@@ -4,8 +4,9 @@
  * each once. The client makes rows of what they carry (kubectl_gadget/views/).
  *
  * The traps: such a program decides on the packet, so it has to return GADGET_PASS whatever happens; the current task
- * may be any, so process and container are the socket's (gadget/packet_owner.h); and a packet here may be what the
- * network card will cut into, or has put together from, forty.
+ * may be any, so process and container are the socket's (gadget/packet_owner.h); a packet here may be what the network
+ * card will cut into, or has put together from, forty; and an interrupt or another task may have the same program run
+ * in the middle of itself, so memory is taken by slot.
  */
 #pragma once
 
@@ -18,6 +19,7 @@
 #include <gadget/address.h>
 #include <gadget/output.h>
 #include <gadget/packet_owner.h>
+#include <gadget/slots.h>
 
 #define GADGET_PASS 1
 
@@ -63,8 +65,8 @@ struct gadget_packet {
 	__u32 unused_32;
 };
 
-/* To stand once for each program: where it builds its records. */
-#define GADGET_PACKET_SCRATCH(NAME) GADGET_SCRATCH(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES)
+/* Where programs build their records. */
+#define GADGET_PACKET_SLOTS(NAME) GADGET_SLOTS(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES)
 
 /* The headers of IPv4. Returns where what it carries begins, 0 when that is not to be had. */
 static __always_inline __u32 gadget_read_ipv4(struct __sk_buff *skb, struct gadget_packet *packet)
@@ -167,6 +169,15 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 	return offset;
 }
 
+/* The kernel's socket behind the one that programs see, for which the verifier would let nothing else be read. */
+static __always_inline struct sock *gadget_kernel_socket(void *sk)
+{
+	__u64 slot = (__u64)sk, address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &slot);
+	return (struct sock *)address;
+}
+
 /* Whether one end has this port. 0: any has. */
 static __always_inline bool gadget_has_port(const struct gadget_packet *packet, __u16 port)
 {
@@ -193,17 +204,23 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 	return true;
 }
 
+/* Copies 1 to `limit` bytes of the packet. False: they are not there. */
+static __always_inline bool gadget_load_bytes(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes, __u32 limit)
+{
+	/* The verifier has to see the bounds of this very register, and before Linux 6.8 a comparison with 0 is none.
+	 */
+	__u32 after_first = bytes - 1;
+
+	asm volatile("" : "+r"(after_first));
+	return after_first < limit && !bpf_skb_load_bytes(skb, offset, to, after_first + 1);
+}
+
 /* Sends `bytes` of the payload, which begin at `offset` of the packet. They are no more than GADGET_PIECE_BYTES. */
 static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
 					      __u32 bytes)
 {
-	if (bytes) {
-		/* The verifier has to see the bounds of this very register. */
-		asm volatile("" : "+r"(bytes));
-		if (!bytes || bytes > GADGET_PIECE_BYTES ||
-		    bpf_skb_load_bytes(skb, offset, (void *)packet + sizeof(*packet), bytes))
-			return false;
-	}
+	if (bytes && !gadget_load_bytes(skb, offset, (void *)packet + sizeof(*packet), bytes, GADGET_PIECE_BYTES))
+		return false;
 	packet->payload.offset = sizeof(*packet);
 	packet->payload.length = bytes;
 	gadget_emit(&packet->record, sizeof(*packet) + bytes, 0);

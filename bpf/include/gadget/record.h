@@ -140,5 +140,6 @@ const volatile __u32 gadget_node_pid_level = 0;
 const volatile __u64 gadget_node_cgroup = 0;
 /* The size of a page. */
 const volatile __u32 gadget_node_page_bytes = 4096;
-/* The reader is woken each time that this many unread bytes more lie in the ring. A power of two; 0: never. */
+/* A quarter of the ring: the reader is woken each time that this many unread bytes more lie in it, and from twice as
+ * many on it is shared out (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;

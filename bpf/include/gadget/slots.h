@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Memory to build a record in, for programs that the kernel may switch away from in the middle: those of fentry, fexit
- * and of uprobes, which stay on their CPU but do not keep it. A slot is taken, used, and given back.
+ * Memory to build a record in, for programs that may be run again on their CPU before they are done: those of fentry,
+ * fexit and uprobes, of packets and of cgroups stay on their CPU but do not keep it, and an interrupt may send a packet
+ * in the middle of sending another one. A slot is taken, used, and given back.
  *
  * The trap: a program that returns without giving back leaves one slot less for ever.
  */
@@ -25,15 +26,22 @@
 		__type(value, struct NAME##_slot);                                                                     \
 	} NAME SEC(".maps")
 
-/* NULL: none is free, which is counted. What it holds is left from before. */
+/*
+ * NULL: none is free, which is counted. What it holds is left from before. It is added first and looked at then, since
+ * what gives the old value needs Linux 5.12; of two that meet none sees the 1 alone, and both go on to the next slot.
+ */
 static __always_inline void *gadget_take_slot(void *slots)
 {
 	for (__u32 i = 0; i < GADGET_SLOT_COUNT; i++) {
 		__u32 key = i;
 		__u64 *slot = bpf_map_lookup_elem(slots, &key);
 
-		if (slot && !__sync_lock_test_and_set(slot, 1))
+		if (!slot)
+			continue;
+		gadget_count(slot, 1);
+		if (*(volatile __u64 *)slot == 1)
 			return slot + 1;
+		gadget_count(slot, -1);
 	}
 	gadget_count_map_full();
 	return NULL;
@@ -41,5 +49,5 @@ static __always_inline void *gadget_take_slot(void *slots)
 
 static __always_inline void gadget_give_back(void *memory)
 {
-	__sync_lock_test_and_set((__u64 *)memory - 1, 0);
+	gadget_count((__u64 *)memory - 1, -1);
 }

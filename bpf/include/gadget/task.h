@@ -24,13 +24,21 @@ static __always_inline struct task_struct *gadget_task(void)
 /* gadget_read(task, real_parent, tgid) is task->real_parent->tgid. */
 #define gadget_read(pointer, ...) (GADGET_TYPED ? ___arrow(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
 
+/* MAX_PID_NS_LEVEL of include/linux/pid_namespace.h. */
+#define GADGET_PID_LEVELS 32
+
 /* A process's number in the PID namespace at `level`. */
 static __always_inline __u32 gadget_pid_at_level(struct pid *pid, __u32 level)
 {
 	const void *numbers = &pid->numbers;
-	const struct upid *upid = numbers + level * bpf_core_type_size(struct upid);
+	const struct upid *upid;
 	__u32 number = 0;
 
+	/* Verifiers before Linux 6.12 add nothing without bounds to a pointer whose type they know, and lose the bounds
+	 * when they multiply by what is no constant, as a size from BTF is. It is 16 since Linux 4.15. */
+	if (level > GADGET_PID_LEVELS)
+		return 0;
+	upid = numbers + level * sizeof(*upid);
 	/* `nr` is not read through CO-RE since it is the first member in every kernel, and the base is relocated. */
 	bpf_probe_read_kernel(&number, sizeof(number), upid);
 	return number;

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What the agent tells of each cgroup: its verdict, and which container's share of the ring it has a part in
+ * (gadget/fairness.h).
+ *
+ * The trap: a verdict on a cgroup of the host is not inherited, or the cgroup above all pods would decide on pods not
+ * named yet.
+ */
+#pragma once
+
+#include <gadget/record.h>
+
+enum gadget_verdict {
+	GADGET_UNKNOWN = 0,
+	/* A container. Cgroups below it inherit the verdict. */
+	GADGET_WANTED = 1,
+	GADGET_UNWANTED = 2,
+	/* A cgroup of the host. Not inherited. */
+	GADGET_WANTED_HOST = 3,
+	GADGET_UNWANTED_HOST = 4,
+};
+
+/* Of a value: the verdict, and above it the number of the share. */
+#define GADGET_VERDICT_MASK 0xff
+#define GADGET_SHARE_SHIFT 8
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u32);
+} gadget_containers SEC(".maps");
+
+/* GADGET_UNKNOWN when the agent has not told of it. */
+static __always_inline enum gadget_verdict gadget_verdict_on(__u64 cgroup)
+{
+	const __u32 *found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
+
+	return found ? *found & GADGET_VERDICT_MASK : GADGET_UNKNOWN;
+}
+
+static __always_inline bool gadget_is_wanted(enum gadget_verdict verdict)
+{
+	return verdict == GADGET_WANTED || verdict == GADGET_WANTED_HOST;
+}

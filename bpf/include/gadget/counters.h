@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The ring buffer, and one counter set per CPU.
+ *
+ * The trap: `in_flight` must be raised before the ring hands out space and lowered after the record is committed, at
+ * the same address: the agent finds the end of the committed records by it (docs/design.md), without reading any
+ * record.
+ */
+#pragma once
+
+#include <gadget/record.h>
+
+/* One per CPU. Two cache lines, since the CPU fetches lines in pairs. The agent maps it and reads it at any time. */
+struct gadget_cpu {
+	__u64 in_flight;
+	__u64 events;
+	__u64 bytes;
+	/* Events that were not sent, by cause. */
+	__u64 lost_ring_full;
+	__u64 lost_map_full;
+	/* Texts that were sent without their end. */
+	__u64 cut_strings;
+	__u64 unused[10];
+};
+
+/* The agent sets the size. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} gadget_events SEC(".maps");
+
+/* The agent sets the number of entries to that of the possible CPUs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct gadget_cpu);
+} gadget_cpus SEC(".maps");
+
+static __always_inline struct gadget_cpu *gadget_this_cpu(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&gadget_cpus, &cpu);
+}
+
+/* Atomic, since an interrupt may run a program between reading and writing. */
+static __always_inline void gadget_count(__u64 *counter, __u64 by)
+{
+	__sync_fetch_and_add(counter, by);
+}
+
+/* To be called when an event could not be kept until its end was seen. */
+static __always_inline void gadget_count_map_full(void)
+{
+	struct gadget_cpu *cpu = gadget_this_cpu();
+
+	if (cpu)
+		gadget_count(&cpu->lost_map_full, 1);
+}

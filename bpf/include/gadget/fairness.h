@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * A container that floods leaves room in the ring for others.
+ *
+ * While the ring is less than half full, nothing is asked. Beyond that a container may have no more there than what is
+ * still free: one that floods fills three quarters, two leave a third of the upper half, and whoever has nothing there
+ * always finds room. What is refused counts as lost, as does what finds the ring full, and both by container.
+ *
+ * The trap: a container may have any number of cgroups, so shares are counted by the container's number, which the
+ * agent gives to each of its cgroups. Those that it has not told of have one share together, and so has the host.
+ */
+#pragma once
+
+#include <gadget/containers.h>
+#include <gadget/counters.h>
+
+/* Read by kubectl_gadget/agent/shares.py. */
+struct gadget_share {
+	/* What was sent into the upper half, and is not all read yet. */
+	__u64 bytes;
+	/* The ring's position behind it. */
+	__u64 until;
+	__u64 lost;
+	__u64 unused;
+};
+
+#define GADGET_SHARES 2048
+/* The ring buffer's own head of each record. */
+#define GADGET_RING_HEAD 8
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GADGET_SHARES);
+	__type(key, __u32);
+	__type(value, struct gadget_share);
+} gadget_shares SEC(".maps");
+
+static __always_inline struct gadget_share *gadget_share_of(__u64 cgroup)
+{
+	const __u32 *found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
+	__u32 number = found ? *found >> GADGET_SHARE_SHIFT : 0;
+
+	return bpf_map_lookup_elem(&gadget_shares, &number);
+}
+
+/*
+ * Whether the container of this cgroup may send `length` bytes more into the ring, which has `unread` bytes. A function
+ * of its own, not static: the verifier looks at it once. CPUs that are at it at the same time may let a record too many
+ * through, which the ring itself sees to.
+ */
+__noinline bool gadget_has_share(__u64 cgroup, __u64 unread, __u64 length)
+{
+	struct gadget_share *share = gadget_share_of(cgroup);
+	__u64 position = bpf_ringbuf_query(&gadget_events, BPF_RB_CONS_POS);
+
+	if (!share)
+		return true;
+	if (position >= share->until)
+		share->bytes = 0;
+	if (share->bytes + unread > 4 * gadget_ring_wake_bytes)
+		return false;
+	gadget_count(&share->bytes, length + GADGET_RING_HEAD);
+	share->until = position + unread + length;
+	return true;
+}
+
+/* To be called when a record of this cgroup was not sent. */
+__noinline bool gadget_count_ring_full(__u64 cgroup)
+{
+	struct gadget_share *share = gadget_share_of(cgroup);
+	struct gadget_cpu *cpu = gadget_this_cpu();
+
+	if (share)
+		gadget_count(&share->lost, 1);
+	if (cpu)
+		gadget_count(&cpu->lost_ring_full, 1);
+	return true;
+}

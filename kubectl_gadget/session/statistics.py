@@ -1,0 +1,48 @@
+"""What a node's STATS say of what it sent and lost (docs/protocol.md). No I/O.
+
+The trap: counts are since the connection began, so those of connections that were lost are added.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubectl_gadget.errors import FrameError
+
+HOST = "the host"
+Stats = Mapping[str, Any]
+
+
+def lost(connections: Iterable[Stats]) -> Counter[str]:
+    """Counters by cause."""
+    total: Counter[str] = Counter()
+    for stats in connections:
+        for gadget in stats.get("gadgets", ()):
+            for cause, per_cpu in gadget.get("lost", {}).items():
+                total[cause] += sum(map(int, per_cpu.values()))
+    return total
+
+
+def losers(connections: Iterable[Stats]) -> Counter[str]:
+    """Events that did not fit into the ring, by whose they were: NAMESPACE/POD/CONTAINER, a container's name, HOST."""
+    total: Counter[str] = Counter()
+    for stats in connections:
+        for gadget in stats.get("gadgets", ()):
+            for loser in gadget.get("lost_by", ()):
+                names = [str(loser[key]) for key in ("namespace", "pod", "container") if loser.get(key)]
+                total["/".join(names) or HOST] += int(loser["lost"])
+    return total
+
+
+def events(connections: Iterable[Stats]) -> int:
+    """How many events were sent."""
+    return sum(int(gadget.get("events", 0)) for stats in connections for gadget in stats.get("gadgets", ()))
+
+
+def checked(stats: Any) -> dict[str, Any]:
+    """Raises FrameError when these are none that the functions above can read."""
+    try:
+        lost([stats]), losers([stats]), events([stats])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FrameError(f"STATS are not as the protocol says: {error!r}") from None
+    return dict(stats)

@@ -1,0 +1,82 @@
+"""Who loses events is counted by container, whatever number of cgroups that has."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_gadget.agent import counters
+from kubectl_gadget.agent.counters import CpuCounters
+from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.ring import open_ring
+from kubectl_gadget.agent.shares import MOST, Losses, Numbers
+from tests.agent.conftest import Compiled, Opener
+from tests.agent.records import cgroups
+from tests.agent.test_ring import read
+
+POD = Container("c1", 7, "default", "xwing", "u1", "spaceship", "", "containerd", "container")
+OTHER = Container("c2", 8, "", "", "", "web", "", "docker", "container")
+
+
+def test_a_container_keeps_its_number_and_the_host_has_its_own() -> None:
+    numbers = Numbers()
+    assert numbers.of(7, POD) == numbers.of(7, None)
+    assert len({numbers.of(0, None), numbers.of(7, POD), numbers.of(8, OTHER), 0}) == 4
+    assert dict(numbers.loser(numbers.of(8, OTHER))) == {"container": "web"}
+    assert dict(numbers.loser(numbers.of(0, None))) == {"host": True}
+
+
+def test_a_number_is_used_again_as_late_as_can_be_and_then_there_is_none_left() -> None:
+    numbers = Numbers()
+    first = numbers.of(1, POD)
+    numbers.give_back(1)
+    given = [numbers.of(2 + number, OTHER) for number in range(MOST - 2)]
+    assert given[-1] == first
+    assert len(set(given)) == MOST - 2
+    assert numbers.of(1 << 40, POD) == 0
+    assert not numbers.loser(0)
+
+
+@pytest.mark.bpf
+class TestInTheKernel:
+    @pytest.fixture
+    def verdicts(self) -> Iterator[HashMap]:
+        verdicts = HashMap("verdicts", 16)
+        yield verdicts
+        verdicts.close()
+
+    def test_what_a_full_ring_refuses_is_counted_by_container(
+        self, opens: Compiled, opener: Opener, verdicts: HashMap
+    ) -> None:
+        numbers = Numbers()
+        object = BpfObject(opens.elf, "opens", ["openat_exit"])
+        try:
+            events, cpus, containers = map(object.map, ("gadget_events", "gadget_cpus", "gadget_containers"))
+            assert events is not None
+            assert cpus is not None
+            assert containers is not None
+            events.resize(1 << 16)
+            cpus.resize(os.cpu_count() or 1)
+            containers.reuse(verdicts.fd)
+            object.set_constant("gadget_ring_wake_bytes", 1 << 14)
+            object.set_constant("gadget_filter_pid", opener.pid)
+            object.load()
+            object.attach("openat_exit")
+            counts, losses = CpuCounters(cpus.fd, cpus.entries), Losses(object.map("gadget_shares"))
+            ring = open_ring(events.fd, events.entries, counts)
+            opener.open(1)
+            [cgroup] = cgroups(read(ring))
+            verdicts.set(cgroup, 1 | numbers.of(7, POD) << 8)
+            opener.open(1009)
+            lost = counts.total(counters.LOST_RING_FULL)
+            told = losses.told(numbers)
+            held = len(read(ring))
+            ring.close()
+            losses.close()
+            counts.close()
+        finally:
+            object.close()
+        assert told == [{"namespace": "default", "pod": "xwing", "container": "spaceship", "lost": lost}]
+        # Nobody else is there, so three quarters are filled, to within a record.
+        assert abs(held - (3 << 14)) < 100
