@@ -14,6 +14,7 @@ import yaml
 
 from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, is_own, normal
+from kubectl_gadget.advise.policy_shape import check_shape
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
 
@@ -50,6 +51,7 @@ def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
         if item.get("kind") != "NetworkPolicy" or item.get("apiVersion") != "networking.k8s.io/v1":
             what = f"{item.get('apiVersion')} {item.get('kind')}"
             raise UsageError(f"{name} holds a {what}; only networking.k8s.io/v1 NetworkPolicy can be checked")
+        check_shape(item, name)
         metadata = {"namespace": namespace, **(item.get("metadata") or {})}
         found.append({**item, "metadata": metadata, "spec": item.get("spec") or {}})
     if not found:
@@ -69,7 +71,10 @@ def _flattened(documents: Iterable[Any], name: str) -> Iterator[Policy]:
         if not isinstance(item, dict):
             raise UsageError(f"{name} holds something that is no Kubernetes object")
         if item.get("kind") in ("List", "NetworkPolicyList"):
-            yield from _flattened(item.get("items") or (), name)
+            items = item.get("items") or ()
+            if not isinstance(items, list | tuple):
+                raise UsageError(f"{name} holds a {item['kind']} whose items are no list")
+            yield from _flattened(items, name)
         else:
             yield item
 

@@ -83,7 +83,7 @@ def _check_peer(peer: Mapping[str, Any], place: str) -> None:
     try:
         for cidr in (peer["ipBlock"]["cidr"], *(peer["ipBlock"].get("except") or ())):
             block(cidr)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{place}: ipBlock is not right: {error}") from None
 
 

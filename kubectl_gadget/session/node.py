@@ -222,7 +222,7 @@ class NodeSession:
                 try:
                     if await self._handle(stream, frame, lost_at):
                         return
-                except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
                     raise FrameError(f"a frame of type {frame.type} is not as it says: {error!r}") from None
 
     def _died(self, stream: NodeStream) -> AgentError:

@@ -201,7 +201,7 @@ class Pipeline:
     def _take(self, item: Item) -> None:
         try:
             self._handle(item)
-        except (FrameError, KeyError, TypeError, ValueError) as error:
+        except (FrameError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             # Whatever a node sends ends that node only.
             self._break(item.node, error if isinstance(error, FrameError) else FrameError(f"a frame lacks {error}"))
 

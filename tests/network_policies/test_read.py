@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
 
+from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.cluster.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.follow import PolicyTables, inventory, read_objects
 from kubectl_gadget.network_policies.read import read_files
 from kubectl_gadget.network_policies.tables import INGRESS
+from tests.spoilt import spoilt
 
 
 def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
@@ -30,7 +34,8 @@ def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
         ({"egress": [{"ports": [{"port": "web", "endPort": 9}]}]}, "endPort 9 needs a port"),
         ({"egress": [{"ports": [{"port": 9, "endPort": 8}]}]}, "endPort 8 needs a port"),
         ({"egress": [{"to": [{}]}]}, "a peer is empty"),
-        ({"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]}, "ipBlock is not right"),
+        ({"egress": [{"to": [{"ipBlock": None}]}]}, "ipBlock is not right"),
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]}, "ipBlock: cidr: .* is no block of addresses"),
         ({"egress": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]}, "ipBlock goes with no selector"),
         ({"egress": [{"to": [{"fqdn": "x"}]}]}, "unknown field fqdn"),
     ],
@@ -103,3 +108,35 @@ def test_objects_that_are_none_are_refused(tmp_path: Path, text: str, message: s
     (tmp_path / "objects.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_objects(str(tmp_path / "objects.yaml"))
+
+
+WHOLE = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "p", "namespace": "n"},
+    "spec": {
+        "podSelector": {
+            "matchLabels": {"app": "a"},
+            "matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}],
+        },
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {"matchLabels": {"a": "b"}}}], "ports": []}],
+        "egress": [
+            {
+                "to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                "ports": [{"protocol": "TCP", "port": 80, "endPort": 90}, {"port": "web"}],
+            }
+        ],
+    },
+}
+
+
+@given(spoilt(WHOLE))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_spoilt_policy_is_compiled_or_refused_in_words(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(value))
+    try:
+        policies = read_files([str(tmp_path / "p.yaml")], "default")
+    except UsageError:
+        return
+    Compiler().compile(policies, Inventory(pods=[Pod("n", "web", labels={"app": "a"}, addresses=("10.0.0.1",))]))

@@ -4,7 +4,6 @@ Parsers of what comes from nodes and from the network have such tests beside the
 tests/views, tests/agent, tests/policies).
 """
 
-import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -25,38 +24,9 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_columns
 from tests.catalogue.test_description import gadget
 from tests.cluster.test_kubeconfig import config
 from tests.events.records import OPEN
+from tests.spoilt import ODD, spoilt
 
-ODD: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
-    max_leaves=5,
-)
 many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """All places in a tree of lists and objects, the whole first."""
-    found = [path]
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            found += places(inner, (*path, key))
-    return found
-
-
-def spoilt(whole: Any) -> st.SearchStrategy[Any]:
-    """`whole` with something odd at one of its places."""
-
-    def put(path: tuple[Any, ...], odd: Any) -> Any:
-        if not path:
-            return odd
-        made = copy.deepcopy(whole)
-        inner = made
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = odd
-        return made
-
-    return st.builds(put, st.sampled_from(places(whole)), ODD)
 
 
 @given(spoilt(gadget()))
