@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tcpdrop: emits one `struct trace_tcpdrop` for each TCP packet that the kernel drops, with its reason.
+ * trace tcpdrop: emits one `struct trace_tcpdrop` for each packet of TCP (and of UDP and SCTP, when asked) that the
+ * kernel drops, with its reason.
  *
  * Hook: the tracepoint kfree_skb, which runs in interrupts mostly. So who owns the packet's socket is remembered before
  * (gadget/packet_owner.h); and for a packet without a socket, which container used the network namespace last. Reasons
@@ -59,14 +60,16 @@ struct trace_tcpdrop {
 	gadget_ip destination;
 	gadget_port source_port;
 	gadget_port destination_port;
-	/* Of the packet. */
+	/* Of a packet of TCP. */
 	gadget_tcp_flags flags;
 	/* Of the socket, 0: none. */
 	gadget_tcp_state state;
 	/* The network namespace's inode number; 0: unknown. */
 	__u32 network_namespace;
 	__u32 reason_number;
-	__u32 unused_32;
+	gadget_ip_protocol protocol;
+	__u8 unused_8;
+	__u16 unused_16;
 	/* Of the packet, from its IP header on. */
 	gadget_bytes length;
 	gadget_string reason;
@@ -85,6 +88,7 @@ GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
 /* Of either end. 0: any. */
 const volatile __u16 filter_port = 0;
 const volatile bool collect_stack = false;
+const volatile bool with_datagrams = false;
 
 /* Who used a network namespace last; of the node's own one, the node's first process. */
 struct user {
@@ -153,43 +157,67 @@ static __always_inline bool begin_without_socket(struct gadget_record *record, _
 	return verdict == GADGET_UNKNOWN || gadget_is_wanted(verdict);
 }
 
-/* Reads the headers of a TCP packet. False: it is none, or they are not there. */
-static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_buff *skb)
+static __always_inline bool is_wanted(__u8 protocol)
 {
-	void *head = BPF_CORE_READ(skb, head);
-	void *network = head + BPF_CORE_READ(skb, network_header);
-	__be16 protocol = BPF_CORE_READ(skb, protocol);
+	return protocol == IPPROTO_TCP || (with_datagrams && (protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP));
+}
+
+/* The ports and flags, which begin at `head`. All these protocols begin with the ports. */
+static __always_inline bool read_ports(struct trace_tcpdrop *drop, void *head)
+{
 	struct tcphdr tcp;
-	__u32 length;
+	__be16 ports[2];
 
-	if (protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip;
-
-		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 4 || ip.protocol != IPPROTO_TCP)
+	if (drop->protocol != IPPROTO_TCP) {
+		if (bpf_probe_read_kernel(&ports, sizeof(ports), head))
 			return false;
-		gadget_ip_from_v4(drop->source, ip.saddr);
-		gadget_ip_from_v4(drop->destination, ip.daddr);
-		length = ip.ihl * 4;
-		drop->length = bpf_ntohs(ip.tot_len);
-	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip;
-
-		/* Extension headers in front of TCP are hardly ever seen. */
-		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 6 || ip.nexthdr != IPPROTO_TCP)
-			return false;
-		__builtin_memcpy(drop->source, &ip.saddr, sizeof(drop->source));
-		__builtin_memcpy(drop->destination, &ip.daddr, sizeof(drop->destination));
-		length = sizeof(ip);
-		drop->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
-	} else {
-		return false;
+		drop->source_port = bpf_ntohs(ports[0]);
+		drop->destination_port = bpf_ntohs(ports[1]);
+		drop->flags = 0;
+		return true;
 	}
-	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), network + length))
+	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), head))
 		return false;
 	drop->source_port = bpf_ntohs(tcp.source);
 	drop->destination_port = bpf_ntohs(tcp.dest);
 	drop->flags = ((__u8 *)&tcp)[13];
 	return true;
+}
+
+/* Reads the headers of a packet. False: it is not wanted, or they are not there. */
+static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_buff *skb)
+{
+	void *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
+	__be16 protocol = BPF_CORE_READ(skb, protocol);
+	__u32 length;
+
+	if (protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		/* A later fragment has no ports. */
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 4 || !is_wanted(ip.protocol) ||
+		    ip.frag_off & bpf_htons(0x1fff))
+			return false;
+		gadget_ip_from_v4(drop->source, ip.saddr);
+		gadget_ip_from_v4(drop->destination, ip.daddr);
+		length = ip.ihl * 4;
+		drop->length = bpf_ntohs(ip.tot_len);
+		drop->protocol = ip.protocol;
+	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip;
+
+		/* Extension headers in front are hardly ever seen. */
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), network) || ip.version != 6 || !is_wanted(ip.nexthdr))
+			return false;
+		__builtin_memcpy(drop->source, &ip.saddr, sizeof(drop->source));
+		__builtin_memcpy(drop->destination, &ip.daddr, sizeof(drop->destination));
+		length = sizeof(ip);
+		drop->length = bpf_ntohs(ip.payload_len) + sizeof(ip);
+		drop->protocol = ip.nexthdr;
+	} else {
+		return false;
+	}
+	return read_ports(drop, network + length);
 }
 
 static __always_inline void append_reason(struct gadget_writer *writer, struct trace_tcpdrop *drop, __u32 reason)
@@ -268,7 +296,7 @@ int dropped(__u64 *ctx)
 		return 0;
 	sk = socket_of(ctx, skb);
 	/* Neither a connection that is being made nor one that waits for late packets is a whole socket. */
-	drop->state = sk ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
+	drop->state = sk && drop->protocol == IPPROTO_TCP ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
 	device = (void *)BPF_CORE_READ(skb, dev);
 	net = sk ? BPF_CORE_READ((struct sock_common___net *)sk, skc_net.net) : BPF_CORE_READ(device, nd_net.net);
 	if (sk && drop->state != TCP_TIME_WAIT && drop->state != TCP_NEW_SYN_RECV) {
@@ -279,7 +307,7 @@ int dropped(__u64 *ctx)
 	}
 	drop->network_namespace = BPF_CORE_READ((struct net___numbered *)net, ns.inum);
 	drop->reason_number = reason;
-	drop->unused_32 = drop->unused_end = 0;
+	drop->unused_8 = drop->unused_16 = drop->unused_end = 0;
 	writer = gadget_write(drop, sizeof(*drop), RECORD_BYTES);
 	append_reason(&writer, drop, reason);
 	append_location(&writer, &drop->location, ctx[1]);

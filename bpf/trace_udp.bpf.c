@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace udp: emits a `struct trace_udp` for the first packet of each flow, at most one per second while packets come
- * and go, and one when the flow ends.
+ * trace udp: emits a `struct trace_udp` for the first packet of each flow of UDP (and SCTP, when asked), at most one
+ * per second while packets come and go, and one when the flow ends.
  *
  * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with its real addresses, however it was sent;
  * cgroup/sock_release for the end. Not seen: packets that are dropped before they reach the socket.
+ *
+ * The trap: of SCTP, the socket that listens has the packets that come until a connection is accepted.
  */
 #include <gadget/packet.h>
 
@@ -12,14 +14,50 @@
 #define GADGET_FLOW_REMOTE gadget_port
 #define GADGET_FLOW_PEER_BEGINS true
 
+const volatile bool with_sctp = false;
+
+/* RFC 9260, section 3.1. */
+struct sctp_head {
+	__be16 source;
+	__be16 destination;
+	__be32 tag;
+	__be32 checksum;
+};
+
 static __always_inline bool gadget_flow_protocol(__u32 protocol)
 {
-	return protocol == IPPROTO_UDP;
+	return protocol == IPPROTO_UDP || (with_sctp && protocol == IPPROTO_SCTP);
+}
+
+static __always_inline bool read_sctp(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset)
+{
+	struct sctp_head head;
+
+	if (bpf_skb_load_bytes(skb, offset, &head, sizeof(head)))
+		return false;
+	gadget_set_ports(packet, head.source, head.destination);
+	offset += sizeof(head);
+	packet->payload_bytes = skb->len > offset ? skb->len - offset : 0;
+	return true;
 }
 
 static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
-	return gadget_read_headers(skb, packet, outgoing) && packet->protocol == IPPROTO_UDP;
+	__u32 offset;
+
+	packet->flags = 0;
+	packet->sequence = 0;
+	packet->unused_32 = 0;
+	offset = gadget_read_ip(skb, packet, outgoing);
+	if (!offset)
+		return false;
+	if (with_sctp && packet->protocol == IPPROTO_SCTP)
+		return read_sctp(skb, packet, offset);
+	if (packet->protocol != IPPROTO_UDP)
+		return false;
+	offset = gadget_read_ports(skb, packet, offset);
+	packet->payload_bytes = skb->len > offset ? skb->len - offset : 0;
+	return offset;
 }
 
 #include <gadget/datagram_flows.h>

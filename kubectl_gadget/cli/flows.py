@@ -201,6 +201,7 @@ def flows(
             with_map=bool(flow.with_map or flow.map_every),
             map_every=flow.map_every,
             listeners=[page.add_all] if page else [],
+            row_listeners=[page.add_rows] if page else [],
         )
 
     with ExitStack() as stack:
@@ -250,10 +251,13 @@ def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:
     names = [*_ALWAYS, *(name for key, name in _OPTIONAL.items() if wanted[key])]
     if flow.packets:
         names.append("tcpdump")
+    if flow.web:
+        names.append("trace_process")
     interval = round((flow.report_every or 1) * 1000)
     parameters: dict[str, dict[str, Any]] = {
         "trace_tcp": {"reports": True, "report-interval": interval},
-        "trace_udp": {"interval": interval},
+        "trace_udp": {"interval": interval, "sctp": True},
+        "trace_tcpdrop": {"udp": True, "stack": True},
         "trace_icmp": {"interval": interval},
         "tcpdump": {"snaplen": _HEADERS},
     }

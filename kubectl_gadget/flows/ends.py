@@ -52,6 +52,8 @@ class End(NamedTuple):
     sent_packets: int = 0
     received_packets: int = 0
     retransmits: int = 0
+    protocol: str = ""
+    """of trace udp and trace icmp"""
 
 
 _make_end: Callable[[tuple[Any, ...]], End] = partial(tuple.__new__, End)
@@ -105,6 +107,7 @@ class EndReader:
             number("sent_packets", "sent_segments"),
             number("received_packets", "received_segments"),
             number("retransmits"),
+            word("protocol"),
         ]
         return list(map(_make_end, zip(*columns, strict=True)))
 
@@ -135,6 +138,7 @@ class EndReader:
             sent_packets=row.get("sent_packets") or row.get("sent_segments") or 0,
             received_packets=row.get("received_packets") or row.get("received_segments") or 0,
             retransmits=row.get("retransmits") or 0,
+            protocol=row.get("protocol") or "",
         )
 
     def who(self, row: Mapping[str, Any]) -> Who:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
+from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.events.community_id import community_id
 from kubectl_gadget.events.kinds import bytes_text, duration_text
 from kubectl_gadget.policy_events.body import rfc3339
@@ -35,14 +36,6 @@ def address_name(ip: str) -> str:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What made a pod, such as Deployment web."""
-
-    kind: str
-    name: str
-
-
-@dataclass(frozen=True)
 class PodFacts:
     """What the cluster knows of a pod."""
 
@@ -51,6 +44,7 @@ class PodFacts:
     labels: tuple[str, ...] = ()
     """key=value"""
     workload: Workload | None = None
+    """None: nothing made it"""
     node: str = ""
 
 
@@ -213,6 +207,8 @@ class Flow:
     by_server: bool = False
     ended_ns: int = 0
     """when, once one end has said so"""
+    refusal: str = ""
+    """the drop that said that nobody listens"""
     on_map: Any = None
     """where the map has counted it, and how much (graph.py)"""
     cached_id: tuple[Any, str] | None = None

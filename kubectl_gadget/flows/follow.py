@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from kubectl_gadget.advise.inventory import SLICE_OF, Node, Pod, Service
 from kubectl_gadget.cluster import objects
 from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.errors import ClusterError
 from kubectl_gadget.flows.book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import PodFacts, Workload
+from kubectl_gadget.flows.flow import PodFacts
 
 _FIRST_SECONDS = 5.0
 _KEPT_SECONDS = 60.0
@@ -43,33 +44,23 @@ def following(kube: KubeOptions, book: AddressBook, stderr: TextIO, quiet: bool 
 def addresses(pods: list[Object], services: list[Object], slices: list[Object], nodes: list[Object]) -> Addresses:
     """The address book of these objects of the API."""
     found = Addresses()
-    for node in nodes:
-        for item in (node.get("status") or {}).get("addresses") or ():
-            if item["type"] in ("InternalIP", "ExternalIP"):
-                found.nodes[item["address"]] = node["metadata"]["name"]
-    for pod in pods:
-        facts = _facts(pod)
-        found.by_name[facts.namespace, facts.name] = facts
-        status, spec = pod.get("status") or {}, pod.get("spec") or {}
-        if not spec.get("hostNetwork") and status.get("phase") not in ("Succeeded", "Failed"):
-            for item in status.get("podIPs") or ():
-                found.pods[item["ip"]] = facts
-    ports: dict[tuple[str, str], tuple[list[str], dict[str, int]]] = {}
-    for service in services:
-        metadata, spec = service["metadata"], service.get("spec") or {}
-        own = [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
-        own += spec.get("externalIPs") or []
-        balancer = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-        own += [item["ip"] for item in balancer if item.get("ip")]
-        for ip in own:
-            found.services[ip] = f"{metadata['namespace']}/{metadata['name']}"
-        by_name = {port.get("name") or "": port["port"] for port in spec.get("ports") or ()}
-        ports[metadata["namespace"], metadata["name"]] = own, by_name
+    for node in map(Node.from_object, nodes):
+        found.nodes.update(dict.fromkeys(node.addresses, node.name))
+    for item in pods:
+        pod = Pod.from_object(item)
+        facts = found.by_name[pod.namespace, pod.name] = _facts(pod, (item.get("spec") or {}).get("nodeName") or "")
+        if not pod.host_network and not pod.ended:
+            found.pods.update(dict.fromkeys(pod.addresses, facts))
+    ports: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, int]]] = {}
+    for service in map(Service.from_object, services):
+        found.services.update(dict.fromkeys(service.addresses, f"{service.namespace}/{service.name}"))
+        by_name = {port.name: port.port for port in service.ports}
+        ports[service.namespace, service.name] = service.addresses, by_name
     behind: dict[str, set[tuple[str, int]]] = {}
     for item in slices:
         metadata = item["metadata"]
-        service_name = (metadata.get("labels") or {}).get("kubernetes.io/service-name", "")
-        own, by_name = ports.get((metadata["namespace"], service_name), ([], {}))
+        service_name = (metadata.get("labels") or {}).get(SLICE_OF, "")
+        own, by_name = ports.get((metadata["namespace"], service_name), ((), {}))
         to = {
             (ip, by_name[port.get("name") or ""])
             for ip in own
@@ -83,17 +74,7 @@ def addresses(pods: list[Object], services: list[Object], slices: list[Object], 
     return found
 
 
-def _facts(pod: Object) -> PodFacts:
-    metadata = pod["metadata"]
-    labels = metadata.get("labels") or {}
-    owner = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), None)
-    workload = None
-    if owner is not None:
-        kind, name = owner["kind"], owner["name"]
-        template = labels.get("pod-template-hash")
-        if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
-            kind, name = "Deployment", name.removesuffix(f"-{template}")
-        workload = Workload(kind, name)
-    texts = tuple(f"{name}={value}" for name, value in sorted(labels.items()))
-    node = (pod.get("spec") or {}).get("nodeName") or ""
-    return PodFacts(metadata["namespace"], metadata["name"], texts, workload, node)
+def _facts(pod: Pod, node: str) -> PodFacts:
+    workload = pod.workload if pod.workload.kind != "Pod" else None
+    labels = tuple(f"{name}={value}" for name, value in sorted(pod.labels.items()))
+    return PodFacts(pod.namespace, pod.name, labels, workload, node)

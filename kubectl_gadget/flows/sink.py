@@ -32,11 +32,13 @@ TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
 _GRAPHS = {"dot": graph.dot, "mermaid": graph.mermaid}
 
 Write = Callable[[Sequence[FlowEvent]], None]
+Draw = Callable[[graph.FlowGraph], str]
 Listener = Callable[[Sequence[FlowEvent]], object]
 
 
 class FlowSink(Sink):
-    """Rows of the network gadgets go in. `listeners` get the events that are shown, in this thread."""
+    """Rows of the network gadgets go in. `row_listeners` get all of them, and `listeners` the events that are shown, in
+    this thread."""
 
     def __init__(
         self,
@@ -44,9 +46,10 @@ class FlowSink(Sink):
         write: Write | None,
         stream: TextIO,
         flow_filter: FlowFilter,
-        draw: Callable[[graph.FlowGraph], str] | None = None,
+        draw: Draw | None = None,
         draw_every: float | None = None,
         listeners: Sequence[Listener] = (),
+        row_listeners: Sequence[Callable[[Rows], object]] = (),
     ) -> None:
         self._table = table
         self._write = write
@@ -55,11 +58,14 @@ class FlowSink(Sink):
         self._draw = draw
         self._every = draw_every
         self._listeners = listeners
+        self._row_listeners = row_listeners
         self._graph = graph.FlowGraph()
         self._due = time.monotonic() + (draw_every or 0)
         self._members = MemberRows(COLUMNS, event=True)
 
     def write_chunk(self, rows: Rows) -> None:
+        for take in self._row_listeners:
+            take(rows)
         accepts = self._filter.accepts
         events = [event for event in self._table.add_all(rows.collect(self._read)) if accepts(event)]
         if not events:
@@ -96,19 +102,17 @@ def make_flow_sink(
     with_map: bool = False,
     map_every: float | None = None,
     listeners: Sequence[Listener] = (),
+    row_listeners: Sequence[Callable[[Rows], object]] = (),
 ) -> FlowSink:
     """The sink for these options. Raises UsageError for a template that does not parse."""
     color = wants_color(options.color, terminal)
     name, _, template = options.format.partition("=")
     if name in _GRAPHS:
-        return FlowSink(table, None, stream, flow_filter, _GRAPHS[name], map_every, listeners)
-    if with_map:
-        return FlowSink(
-            table, None, stream, flow_filter, lambda found: graph.text_map(found, color), map_every, listeners
-        )
-    return FlowSink(
-        table, _writer(name, template, options, stream, terminal, color), stream, flow_filter, listeners=listeners
-    )
+        draw: Draw | None = _GRAPHS[name]
+    else:
+        draw = (lambda found: graph.text_map(found, color)) if with_map else None
+    write = None if draw else _writer(name, template, options, stream, terminal, color)
+    return FlowSink(table, write, stream, flow_filter, draw, map_every if draw else None, listeners, row_listeners)
 
 
 def check_format(text: str) -> str:

@@ -23,7 +23,7 @@ _Place = tuple[str, int]
 
 COLUMNS = (
     *("timestamp", "node", "namespace", "pod", "container", "pod_uid", "pid", "comm", "exec_id", "user_pid"),
-    *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "source", "source_port"),
+    *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "stack", "source", "source_port"),
     *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
     *("status", "grpc_status", "grpc_status_raw", "reset"),
@@ -37,6 +37,21 @@ MOST_ENDED = 50_000
 _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that say that a socket is closed, and not that something went wrong."""
 _NO_REASON = "NOT_SPECIFIED"
+_NOBODY_LISTENS = "NO_SOCKET"
+_HOOKS = {
+    "ip_rcv": "prerouting",
+    "ipv6_rcv": "prerouting",
+    "ip_local_deliver": "input",
+    "ip6_input": "input",
+    "ip_forward": "forward",
+    "ip6_forward": "forward",
+    "__ip_local_out": "output",
+    "__ip6_local_out": "output",
+    "ip_output": "postrouting",
+    "ip6_output": "postrouting",
+    "ip_mc_output": "postrouting",
+}
+"""Netfilter's hooks by the kernel's functions that call them."""
 _DNS_PORT = 53
 _HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
 _EPHEMERAL = 32768
@@ -134,7 +149,9 @@ class FlowTable:
         if failed:
             self._end(flow, time_ns)
             took = duration if duration >= 0 else None
-            return self._event(row, flow, "error", ERROR, failed, side, errno=failed, duration_ns=took)
+            words, reason = (f"{failed}, {flow.refusal}", _NOBODY_LISTENS) if flow.refusal else (failed, "")
+            more = {"errno": failed, "duration_ns": took, "drop_reason": reason}
+            return self._event(row, flow, "error", ERROR, words, side, **more)
         if operation == "report":
             self._count(row, flow, side)
             if self._speaks(flow, side):
@@ -171,9 +188,7 @@ class FlowTable:
     # --- UDP and pings
 
     def _packets(self, row: End) -> FlowEvent | None:
-        protocol = "UDP"
-        if row.gadget == "trace_icmp":
-            protocol = "ICMPv6" if ":" in row.remote else "ICMP"
+        protocol, is_ping = row.protocol, row.gadget == "trace_icmp"
         known = self._find(row, protocol)
         began = row.operation == "first"
         side = known or ("client" if row.sent_packets and began else self._guess(row) or "server")
@@ -189,18 +204,18 @@ class FlowTable:
             return None  # each question is told by itself
         match row.operation:
             case "first" if is_new:
-                words = "UDP" if protocol == "UDP" else "echo request"
+                words = "echo request" if is_ping else protocol
                 return self._event(row, flow, "new", FORWARDED, words, side)
             case "flow" if self._speaks(flow, side):
                 return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
             case "end" if not flow.closed:
                 self._end(flow, row.time_ns)
                 said: str | Traffic = Traffic(flow.sent, flow.received, "end", row.duration)
-                if protocol != "UDP":
+                if is_ping:
                     counts = f"{flow.sent_packets} out, {flow.received_packets} in"
                     said = f"end, {counts}, {duration_text(row.duration)}"
                 # Nobody answered, of all that was asked.
-                silent = protocol != "UDP" and not flow.received_packets
+                silent = is_ping and not flow.received_packets
                 verdict = ERROR if silent else FORWARDED
                 return self._event(row, flow, "close", verdict, said, side, duration_ns=row.duration)
         return None
@@ -209,29 +224,32 @@ class FlowTable:
 
     def _drop(self, row: Row) -> FlowEvent | None:
         """A packet that the kernel dropped; it may belong to a flow or to none."""
-        source, target = _end(row, "source"), _end(row, "destination")
+        source, target, protocol = _end(row, "source"), _end(row, "destination"), row["protocol"]
         who = self.ends.who(row)
         scope = _scope(who, source[0])
-        outgoing = self._flows.get((scope, "TCP", *source, *target))
-        flow = outgoing or self._flows.get((scope, "TCP", *target, *source))
+        outgoing = self._flows.get((scope, protocol, *source, *target))
+        flow = outgoing or self._flows.get((scope, protocol, *target, *source))
         if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
             return None  # how the kernel frees the last packet of a handshake or of an end
         if flow is not None and flow.closed:
             return None  # what is left of a connection that has ended
         if flow is None:
-            flow = Flow("TCP", Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
+            flow = Flow(protocol, Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
             # Whose the row is, is whose the packet's socket is: the destination's as a rule.
             owner = flow.client if self._is_own(source[0], row) else flow.server
             self._own(owner, who)
             self._name_others(flow)
-        flags = tuple(str(row.get("flags") or "").split("|"))
-        words = f"{row['reason']} ({', '.join(flags)})" if flags[0] else row["reason"]
+        flags = tuple(filter(None, str(row.get("flags") or "").split("|")))
+        said = " ".join([row["reason"], *_netfilter_hook(row), *([f"({', '.join(flags)})"] if flags else [])])
+        if outgoing and flow.by_client and row["reason"] == _NOBODY_LISTENS and flags == ("SYN",):
+            flow.refusal = said
+            return None  # the process that connects is about to be told
         return self._told(
             row,
             flow,
             "drop",
             DROPPED,
-            words,
+            said,
             "server",
             is_reply=outgoing is None,
             drop_reason=row["reason"],
@@ -440,3 +458,11 @@ def _key(who: Who, protocol: str, client: _Place, server: _Place) -> _Key:
 
 def _scope(who: Who, ip: str) -> str:
     return who.scope if is_shared(ip) else ""
+
+
+def _netfilter_hook(row: Row) -> list[str]:
+    """The hook at which a rule dropped the packet, if it is one that did and the kernel's stack tells."""
+    if row["reason"] != "NETFILTER_DROP":
+        return []
+    calls = [str(call).partition("+")[0] for call in row.get("stack") or ()]
+    return [_HOOKS[call] for call in calls if call in _HOOKS][:1]

@@ -22,8 +22,11 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent, Party
 from kubectl_gadget.flows.graph import Edge, FlowGraph, Place, place
+from kubectl_gadget.flows.process_tree import ProcessTree
+from kubectl_gadget.flows.processes import Processes
 from kubectl_gadget.flows.records import record
 
 _TICK_SECONDS = 0.25
@@ -45,8 +48,16 @@ class LivePage:
         self._changed: set[tuple[Place, Place]] = set()
         self._vanished: list[tuple[Place, Place]] = []
         self._processes: dict[Place, OrderedDict[tuple[str, str], int]] = {}
+        self.processes = Processes()
+        """changed in `add_rows` alone, once the page is served"""
+        self._trees: dict[Place, ProcessTree] = {}
         self._passed_over = 0
         self._count = 0
+
+    def add_rows(self, rows: Rows) -> None:
+        """Takes rows of gadgets, of which those of trace process tell who started whom."""
+        with self._lock:
+            self.processes.take(rows)
 
     def add_all(self, events: Sequence[FlowEvent]) -> None:
         """Takes events. The map counts all of them; rows are made of those that are shown."""
@@ -57,8 +68,11 @@ class LivePage:
                 if vanished is not None:
                     self._vanished.append(vanished)
                 flow = event.flow
-                self._note_process(flow.client)
-                self._note_process(flow.backend or flow.server)
+                ends = (flow.client, flow.backend or flow.server)
+                for party, other in (ends, ends[::-1]):
+                    self._note_process(party)
+                    if party.who.exec_id:
+                        self._tree(party).add(event, party, other)
                 self._count += 1
                 if len(self._new) < _EVENTS_A_TICK:
                     self._show(event)
@@ -106,10 +120,22 @@ class LivePage:
             "places": places,
             "edges": edges,
             "processes": processes,
+            "trees": {
+                identity: tree.nodes()
+                for found, tree in self._trees.items()
+                if (identity := _identity(found)) in places
+            },
             "events": events,
             "passed_over": self._passed_over,
             "left_out": self._graph.left_out,
         }
+
+    def _tree(self, party: Party) -> ProcessTree:
+        where = place(party)
+        tree = self._trees.get(where)
+        if tree is None:
+            tree = self._trees[where] = ProcessTree(self.processes)
+        return tree
 
     def _note_process(self, party: Party) -> None:
         comm = party.who.comm

@@ -93,3 +93,38 @@ def test_a_filter_on_a_process_leaves_out_packets_without_one() -> None:
     with Tracer("trace_tcpdrop", pid=1) as tracer:
         in_namespace(lambda: refused(network.V4))
         assert tracer.records() == []
+
+
+def overflow(host: str) -> tuple[int, int]:
+    """Sends more than a socket has room for. Returns its port, and how many datagrams did not come."""
+    with socket.socket(network.FAMILIES[host], socket.SOCK_DGRAM) as server:
+        server.bind((host, 0))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with socket.socket(network.FAMILIES[host], socket.SOCK_DGRAM) as client:
+            for _ in range(TIMES):
+                client.sendto(bytes(SIZE), server.getsockname()[:2])
+        came = 0
+        server.setblocking(False)
+        try:
+            while server.recv(SIZE):
+                came += 1
+        except BlockingIOError:
+            return server.getsockname()[1], TIMES - came
+
+
+@pytest.mark.parametrize("host", [network.V4, network.V6])
+def test_each_datagram_for_which_a_socket_has_no_room_is_seen_with_its_owner(host: str) -> None:
+    with Tracer("trace_tcpdrop", udp=True) as tracer:
+        pid, (port, dropped) = in_namespace(lambda: overflow(host))
+        records = [record for record in of("SOCKET_RCVBUFF", tracer) if record["pid"] == pid]
+    assert len(records) == dropped > 0
+    assert {(ends(record)[2:], record["protocol"], record["flags"], record["state"]) for record in records} == {
+        ((host, port), socket.IPPROTO_UDP, 0, 0)
+    }
+    assert {record["length"] for record in records} == {SIZE + 8 + (20 if host == network.V4 else 40)}
+
+
+def test_datagrams_are_not_told_unless_asked_for() -> None:
+    with Tracer("trace_tcpdrop") as tracer:
+        pid, _ = in_namespace(lambda: overflow(network.V4))
+        assert [record for record in tracer.records() if record["pid"] == pid] == []

@@ -83,6 +83,8 @@ class PodNetwork:
         self.nodes = [DemoPods(run / f"{self.name}-{number}") for number in (1, 2)]
         self.cgroups = [f"{self.name}-{number}" for number in (1, 2)]
         self.addresses: dict[str, str] = {}
+        self.cables: dict[str, str] = {}
+        """the router's ends of the pods' cables"""
         self._count = 0
         self._deeds: list[Deed] = []
         self._stack = ExitStack()
@@ -124,6 +126,7 @@ class PodNetwork:
         self._count += 1
         address = self.addresses[name] = f"10.97.{node}.{9 + self._count}"
         cable, pid = f"cable{self._count}", str(pod.sandbox.pid)
+        self.cables[name] = cable
         self.router("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", pid)
         self.router("link", "set", cable, "master", f"br{node}", "up")
         inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]

@@ -40,7 +40,14 @@ def udp(
 ) -> dict[str, Any]:
     """A row of trace udp, of packets of 10 bytes."""
     ends = {"local": CLIENT[0], "local_port": CLIENT[1], "remote": SERVER[0], "remote_port": SERVER[1]}
-    row = {"event": "trace_udp", "timestamp": stamp(second), **who, "operation": operation, "duration": 5} | ends
+    row = {
+        "event": "trace_udp",
+        "timestamp": stamp(second),
+        **who,
+        "operation": operation,
+        "duration": 5,
+        "protocol": "UDP",
+    } | ends
     counts = {"sent_packets": sent, "received_packets": received, "sent": sent * 10, "received": received * 10}
     return row | counts | more
 
@@ -65,7 +72,14 @@ def drop(
 ) -> dict[str, Any]:
     """A row of trace tcpdrop, told by the server's node."""
     ends = {"source": source[0], "source_port": source[1], "destination": target[0], "destination_port": target[1]}
-    return {"event": "trace_tcpdrop", "timestamp": stamp(second), **DEATHSTAR, "reason": reason, "flags": "SYN"} | ends
+    return {
+        "event": "trace_tcpdrop",
+        "timestamp": stamp(second),
+        **DEATHSTAR,
+        "reason": reason,
+        "flags": "SYN",
+        "protocol": "TCP",
+    } | ends
 
 
 def stamp(second: float) -> str:
@@ -78,6 +92,7 @@ def icmp(operation: str, second: float, sent: int = 1, received: int = 0) -> dic
     row = udp(operation, second, sent=sent, received=received) | {
         "event": "trace_icmp",
         "id": 77,
+        "protocol": "ICMP",
         "type": "echo request",
     }
     del row["local_port"], row["remote_port"]

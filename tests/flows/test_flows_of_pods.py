@@ -24,6 +24,7 @@ from tests.bpf.network import sent_again
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.flows.command import flows
 from tests.flows.pod_network import PodNetwork
+from tests.vm import modules
 
 pytestmark = [
     pytest.mark.bpf,
@@ -31,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
     pytest.mark.skipif(not shutil.which("nft"), reason="nft is not installed"),
 ]
-TIMES, SENT, RECEIVED = 31, 7001, 301
+TIMES, SENT, RECEIVED, MUCH = 31, 7001, 301, 1_000_003
 SHORT = 50_000
 PORTS = 1009
 SERVICE = "10.96.0.9"
@@ -308,6 +309,48 @@ def test_connects_that_fail_are_errors_as_the_process_saw_them(
     (event,) = events
     assert (event["error"], event["kind"], event["source"]["pid"]) == (why, "error", asking.pid)
     assert (event["source"]["name"], event["destination"]["port"]) == ("alliance/xwing", 81)
+    assert event["drop_reason"] == ("NO_SOCKET" if why == "ECONNREFUSED" else None)
+
+
+def full_socket(pipe: Connection) -> int:
+    """Reads only when all has been sent. Returns how many datagrams came."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.bind(("0.0.0.0", 0))
+        pipe.send(sock.getsockname()[1])
+        pipe.recv()
+        came = 0
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.recv(SENT)
+            except BlockingIOError:
+                return came
+            came += 1
+
+
+def floods(_: Connection, host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _ in range(TIMES):
+            sock.sendto(bytes(1009), (host, port))
+
+
+def test_datagrams_that_a_full_socket_drops_are_dropped_in_their_flow(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, full_socket)
+        port = asked.heard()
+        net.start(xwing, floods, net.addresses["deathstar"], port).heard()
+        asked.say("read")
+        came = asked.heard()
+    dropped = [event for event in events if event["verdict"] == "DROPPED"]
+    assert len(dropped) == TIMES - came > 0
+    assert {(*ends(event), event["drop_reason"], event["protocol"]) for event in dropped} == {
+        ("alliance/xwing", "empire/deathstar", "SOCKET_RCVBUFF", "UDP")
+    }
+    assert {event["flow_id"] for event in dropped} == {of_protocol(events, "UDP", "new")[0]["flow_id"]}
+    assert {event["destination"]["pid"] for event in dropped} == {asked.pid}
 
 
 def test_what_netfilter_drops_is_dropped_with_its_reason(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
@@ -319,7 +362,7 @@ def test_what_netfilter_drops_is_dropped_with_its_reason(net: PodNetwork, xwing:
         net.nft("", deathstar)
     dropped = [event for event in events if event["verdict"] == "DROPPED"]
     assert {(event["drop_reason"], event["summary"]) for event in dropped} == {
-        ("NETFILTER_DROP", "NETFILTER_DROP (SYN)")
+        ("NETFILTER_DROP", "NETFILTER_DROP input (SYN)")
     }
     assert {(event["source"]["name"], event["destination"]["ip"]) for event in dropped} == {
         ("alliance/xwing", net.addresses["deathstar"])
@@ -398,20 +441,77 @@ def test_segments_that_are_sent_again_are_counted(net: PodNetwork, xwing: DemoPo
     assert ended["sent"] == SENT
 
 
-def test_a_connection_whose_other_end_is_silent_ends_by_timeout(
-    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
-) -> None:
+@pytest.mark.parametrize("why", ["all is dropped", "the cable is cut", "the pod is gone"])
+def test_a_connection_whose_other_end_is_silent_ends_by_timeout(net: PodNetwork, xwing: DemoPod, why: str) -> None:
+    name = why.replace(" ", "-")
+    other = net.pod(2, "empire", name)
     with flows("--local", "-A") as events:
-        asked = net.start(deathstar, takes, 1)
-        asking = net.start(xwing, talks, net.addresses["deathstar"], asked.heard(), 1000)
+        asked = net.start(other, takes, 1)
+        asking = net.start(xwing, talks, net.addresses[name], asked.heard(), 1000)
         asking.heard()
-        net.nft(_NOTHING_PASSES)
+        match why:
+            case "all is dropped":
+                net.nft(_NOTHING_PASSES)
+            case "the cable is cut":
+                net.router("link", "set", net.cables[name], "down")
+            case "the pod is gone":
+                net.router("link", "del", net.cables[name])
         asking.say("send")
         assert asking.heard() == "sent again"
         asking.say("wait")
         asking.heard()
     (ended,) = of_protocol(events, "TCP", "close")
-    assert (ended["summary"].partition(",")[0], ended["error"]) == ("timeout", "ETIMEDOUT")
+    # When the router has found out first, what it says is the error.
+    assert (ended["summary"].partition(",")[0], ended["error"] in ("ETIMEDOUT", "EHOSTUNREACH")) == ("timeout", True)
+    assert (ended["source"]["pid"], ended["destination"]["pid"]) == (asking.pid, asked.pid)
+
+
+def sends_much(_: Connection, host: str, port: int) -> tuple[int, int]:
+    """Sends and waits for the end. Returns how many segments were sent again, and the path's MTU."""
+    with socket.create_connection((host, port)) as sock:
+        sock.sendall(bytes(MUCH))
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(1)
+        return sent_again(sock), sock.getsockopt(socket.IPPROTO_IP, 14)  # IP_MTU
+
+
+def test_a_flow_goes_on_with_exact_bytes_when_the_path_takes_smaller_packets(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    with flows("--local", "-A") as events:
+        asked = net.start(deathstar, takes, 1)
+        port = asked.heard()
+        net.router("link", "set", "br2", "mtu", "1000")
+        try:
+            again, mtu = net.start(xwing, sends_much, net.addresses["deathstar"], port).heard()
+        finally:
+            net.router("link", "set", "br2", "mtu", "1500")
+        asked.heard()
+    (ended,) = of_protocol(events, "TCP", "close")
+    assert mtu == 1000
+    assert (ended["sent"], ended["received"]) == (MUCH, 0)
+    assert ended["retransmits"] == again > 0
+    # What the router says about a packet is no flow, and no error either.
+    assert {event["protocol"] for event in events} == {"TCP"}
+    assert "ERROR" not in {event["verdict"] for event in events}
+
+
+def test_segments_that_a_bad_line_loses_are_counted(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
+    modules.load("sch_netem")
+    loses = ["tc", "-n", net.name, "qdisc", "add", "dev", net.cables["deathstar"], "root", "netem", "loss", "20%"]
+    added = subprocess.run(loses, stderr=subprocess.PIPE, text=True, check=False)
+    if added.returncode:
+        pytest.skip(f"this kernel has no netem: {added.stderr.strip()}")
+    try:
+        with flows("--local", "-A") as events:
+            asked = net.start(deathstar, takes, 1)
+            again, _ = net.start(xwing, sends_much, net.addresses["deathstar"], asked.heard()).heard()
+            asked.heard()
+    finally:
+        subprocess.run(["tc", "-n", net.name, "qdisc", "del", "dev", net.cables["deathstar"], "root"], check=True)
+    (ended,) = of_protocol(events, "TCP", "close")
+    assert ended["sent"] == MUCH
+    assert ended["retransmits"] == again > 0
 
 
 def counts(pipe: Connection) -> None:

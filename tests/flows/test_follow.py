@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kubectl_gadget.flows.flow import Workload
+from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.flows.follow import addresses
 
 
@@ -40,9 +40,19 @@ def test_pods_are_known_by_address_and_by_name_with_their_workload() -> None:
     book = addresses([pod("web-abc-1", "10.1.0.5")], [], [], [])
     facts = book.pods["10.1.0.5"]
     assert (facts.namespace, facts.name, facts.node) == ("shop", "web-abc-1", "n1")
-    assert facts.workload == Workload("Deployment", "web")
+    assert facts.workload == Workload("shop", "Deployment", "web")
     assert facts.labels == ("app=web", "pod-template-hash=abc")
     assert book.by_name["shop", "web-abc-1"] is facts
+
+
+def test_pods_of_a_cron_job_are_its_and_not_each_jobs() -> None:
+    job = pod("backup-28311240-x", "10.1.0.6")
+    job["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "backup-28311240", "controller": True}]
+    bare = pod("bare", "10.1.0.7")
+    del bare["metadata"]["ownerReferences"]
+    book = addresses([job, bare], [], [], [])
+    assert book.pods["10.1.0.6"].workload == Workload("shop", "CronJob", "backup")
+    assert book.pods["10.1.0.7"].workload is None
 
 
 def test_an_address_of_the_hosts_network_is_the_nodes() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import FlowEvent, PodFacts, Workload
+from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.lines import compact, dictionary
 from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
 from kubectl_gadget.flows.sink import FORMATS, _writer, check_format
@@ -22,7 +23,7 @@ from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
 
 def events() -> list[FlowEvent]:
     book = AddressBook()
-    facts = PodFacts("empire", "deathstar", ("org=empire",), Workload("Deployment", "deathstar"))
+    facts = PodFacts("empire", "deathstar", ("org=empire",), Workload("empire", "Deployment", "deathstar"))
     book.cluster = Addresses(pods={SERVER[0]: facts}, by_name={("empire", "deathstar"): facts})
     table = FlowTable(book)
     rows = [

@@ -273,6 +273,33 @@ def test_of_flows_that_have_ended_only_the_last_ones_are_kept() -> None:
     assert table.forgotten == 0
 
 
+def test_the_hook_at_which_a_rule_dropped_a_packet_stands_beside_the_reason() -> None:
+    stack = ["nft_do_chain+0x1", "nft_do_chain_inet+0x2", "nf_hook_slow+0x3", "ip_local_deliver+0x4", "ip_rcv+0x5"]
+    (event,) = tell(drop(1, "NETFILTER_DROP") | {"stack": stack})
+    assert event.summary == "NETFILTER_DROP input (SYN)"
+
+
+def test_a_port_that_nobody_listens_on_is_told_once_to_who_connects() -> None:
+    refused = {"errno": 111, "error": "ECONNREFUSED", "initiator": "this end"}
+    began, failed = tell(tcp("syn", 1), drop(1.1, "NO_SOCKET"), tcp("connect", 1.2, **refused))
+    assert (began.kind, failed.kind, failed.verdict) == ("new", "error", ERROR)
+    assert (failed.summary, failed.drop_reason) == ("ECONNREFUSED, NO_SOCKET (SYN)", "NO_SOCKET")
+    # When the one who connects is not seen, the drop is all there is.
+    assert [event.verdict for event in tell(drop(1, "NO_SOCKET"))] == [DROPPED]
+
+
+def test_a_datagram_that_is_dropped_belongs_to_its_flow() -> None:
+    began, dropped = tell(udp("first", 1), drop(2, "SOCKET_RCVBUFF") | {"protocol": "UDP", "flags": ""})
+    assert dropped.flow is began.flow
+    assert (dropped.verdict, dropped.summary) == (DROPPED, "SOCKET_RCVBUFF")
+
+
+def test_sctp_is_a_flow_as_udp_is() -> None:
+    began, ended = tell(udp("first", 1, protocol="SCTP"), udp("end", 2, sent=7, received=5, protocol="SCTP"))
+    assert (began.flow.protocol, began.summary) == ("SCTP", "SCTP")
+    assert ended.summary.startswith("end, 70B out, 50B in")
+
+
 def test_the_oldest_flows_are_forgotten_when_there_are_too_many() -> None:
     table = FlowTable(AddressBook(), most=10)
     tell(*(tcp("syn", 1, local=(CLIENT[0], 1000 + port)) for port in range(17)), table=table)

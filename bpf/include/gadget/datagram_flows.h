@@ -49,6 +49,10 @@ struct GADGET_FLOW {
 	gadget_port local_port;
 	GADGET_FLOW_REMOTE remote_port;
 	gadget_udp_operation operation;
+	gadget_ip_protocol protocol;
+	__u8 unused_8;
+	__u16 unused_16;
+	__u32 unused_32;
 };
 
 GADGET_RECORD(GADGET_FLOW);
@@ -223,6 +227,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 	__builtin_memcpy(flow->row.remote, key->remote, sizeof(gadget_ip));
 	flow->row.local_port = key->local_port;
 	flow->row.remote_port = key->remote_port;
+	flow->row.protocol = work->packet.protocol;
 	flow->first = flow->last = flow->told = now;
 	count(flow, &work->packet, packets);
 	if (!queue || bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) || !push(queue, key)) {

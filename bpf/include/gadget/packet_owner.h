@@ -88,8 +88,9 @@ int sending_v6(struct bpf_sock_addr *ctx)
 static __always_inline int gadget_own_accepted(long result)
 {
 	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
+	__u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
 
-	if (sk && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
 	return 0;
 }
