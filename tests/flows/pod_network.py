@@ -5,18 +5,20 @@ first socket on, so each deed is a process of its own, and talks to the test thr
 """
 
 import ctypes
+import json
 import multiprocessing
 import os
 import subprocess
 import traceback
 import uuid
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from tests.flows.command import flows
 
 _FORK = multiprocessing.get_context("fork")
 _NEW_NETWORK = 0x40000000
@@ -121,8 +123,8 @@ class PodNetwork:
         subprocess.run([*enter, "nft", "-f", "-"], input=text, text=True, check=True)
 
     def pod(self, node: int, namespace: str, name: str) -> DemoPod:
-        """Starts a pod on node 1 or 2."""
-        pod = self.nodes[node - 1].start_pod(namespace, name, {"main": _SLEEP})
+        """Starts a pod on node 1 or 2. Its namespace is nobody else's; flows() gives it as it is said here."""
+        pod = self.nodes[node - 1].start_pod(f"{namespace}-{self.name}", name, {"main": _SLEEP})
         self._count += 1
         address = self.addresses[name] = f"10.97.{node}.{9 + self._count}"
         cable, pid = f"cable{self._count}", str(pod.sandbox.pid)
@@ -138,6 +140,16 @@ class PodNetwork:
         ):
             subprocess.run([*inside, *words], check=True)
         return pod
+
+    @contextmanager
+    def flows(self, *arguments: str) -> Iterator[list[dict[str, Any]]]:
+        """What `kubectl gadget flows` tells of the pods here, as command.flows() gives it; others on this machine talk,
+        too."""
+        found: list[dict[str, Any]] = []
+        with flows("--local", "-A", *arguments) as told:
+            yield found
+        mark = f"-{self.name}"
+        found += [json.loads(text.replace(mark, "")) for text in map(json.dumps, told) if mark in text]
 
     def start(self, pod: DemoPod, deed: Callable[..., Any], *arguments: Any) -> Deed:
         """Starts a deed as a process of the pod: it gets its pipe and the arguments."""

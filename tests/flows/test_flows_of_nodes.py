@@ -92,7 +92,7 @@ async def test_a_connection_between_two_nodes_is_one_flow_with_a_process_on_each
     both = {(event["source"]["node"], event["destination"]["node"]) for event in ended}
     assert both == {("node-1", "node-2")}, rest.decode()
     assert {(event["source"]["name"], event["destination"]["name"]) for event in ended} == {
-        ("alliance/xwing", "empire/deathstar")
+        (f"alliance-{net.name}/xwing", f"empire-{net.name}/deathstar")
     }
     assert {(event["source"]["pid"], event["destination"]["pid"]) for event in ended} == {(asking.pid, asked.pid)}
     assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}

@@ -22,7 +22,6 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPod
 from tests.bpf.network import sent_again
 from tests.conftest import why_no_bpf, why_no_containers
-from tests.flows.command import flows
 from tests.flows.pod_network import PodNetwork
 from tests.vm import modules
 
@@ -100,7 +99,7 @@ def ends(event: Event) -> tuple[str, str]:
 def test_connections_of_two_pods_are_each_one_flow_with_both_processes(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, server)
         port = asked.heard()
         asking = net.start(xwing, client, net.addresses["deathstar"], port)
@@ -121,7 +120,7 @@ def test_connections_of_two_pods_are_each_one_flow_with_both_processes(
 def test_a_service_that_nftables_translates_is_joined_with_its_backend(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, server)
         port = asked.heard()
         target = f"{net.addresses['deathstar']}:{port}"
@@ -163,7 +162,7 @@ def questions(_: Connection, host: str, port: int) -> list[int]:
 
 
 def test_datagrams_of_two_pods_are_one_flow_for_each_port(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, datagrams)
         asking = net.start(xwing, questions, net.addresses["deathstar"], asked.heard())
         ports = asking.heard()
@@ -182,7 +181,7 @@ def ping(_: Connection, host: str) -> int:
 
 
 def test_pings_are_one_flow_with_all_requests_and_replies(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         assert net.start(xwing, ping, net.addresses["deathstar"]).heard() == 0
     (ended,) = of_protocol(events, "ICMP", "close")
     assert (ended["sent_packets"], ended["received_packets"]) == (7, 7)
@@ -220,7 +219,7 @@ def resolver(_: Connection, host: str) -> list[str]:
 def test_questions_to_dnsmasq_are_told_with_answers_and_name_what_is_connected_to(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         serving = net.start(deathstar, nameserver)
         server_pid = serving.heard()
         answers = net.start(xwing, resolver, net.addresses["deathstar"]).heard()
@@ -266,7 +265,7 @@ def browser(_: Connection, host: str, port: int) -> None:
 
 
 def test_requests_are_told_once_with_their_status(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
-    with flows("--local", "-A", "--http-rows") as events:
+    with net.flows("--http-rows") as events:
         port = net.start(deathstar, web_server).heard()
         net.start(xwing, browser, net.addresses["deathstar"], port).heard()
     told = [event for event in events if event["kind"] == "http"]
@@ -303,7 +302,7 @@ def test_connects_that_fail_are_errors_as_the_process_saw_them(
     }
     if rules[why]:
         net.nft(f"table ip t {{ chain c {{ type filter hook forward priority 0; tcp dport 81 {rules[why]} }} }}")
-    with flows("--local", "-A", "--verdict", "ERROR") as events:
+    with net.flows("--verdict", "ERROR") as events:
         asking = net.start(xwing, refused_by, net.addresses["deathstar"], 81, 1)
         assert asking.heard() == why
     (event,) = events
@@ -338,7 +337,7 @@ def floods(_: Connection, host: str, port: int) -> None:
 def test_datagrams_that_a_full_socket_drops_are_dropped_in_their_flow(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, full_socket)
         port = asked.heard()
         net.start(xwing, floods, net.addresses["deathstar"], port).heard()
@@ -356,7 +355,7 @@ def test_datagrams_that_a_full_socket_drops_are_dropped_in_their_flow(
 def test_what_netfilter_drops_is_dropped_with_its_reason(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
     net.nft("table ip t { chain c { type filter hook input priority 0; tcp dport 81 drop; } }", deathstar)
     try:
-        with flows("--local", "-A") as events:
+        with net.flows() as events:
             assert net.start(xwing, refused_by, net.addresses["deathstar"], 81, 1).heard() == "ETIMEDOUT"
     finally:
         net.nft("", deathstar)
@@ -391,7 +390,7 @@ def takes(pipe: Connection, times: int) -> None:
 
 
 def test_connections_that_are_reset_end_so(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, takes, TIMES)
         net.start(xwing, aborts, net.addresses["deathstar"], asked.heard()).heard()
         asked.heard()
@@ -425,7 +424,7 @@ _NOTHING_PASSES = "table ip t { chain c { type filter hook forward priority 0; d
 
 
 def test_segments_that_are_sent_again_are_counted(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, takes, 1)
         asking = net.start(xwing, talks, net.addresses["deathstar"], asked.heard())
         assert asking.heard() == "connected"
@@ -445,7 +444,7 @@ def test_segments_that_are_sent_again_are_counted(net: PodNetwork, xwing: DemoPo
 def test_a_connection_whose_other_end_is_silent_ends_by_timeout(net: PodNetwork, xwing: DemoPod, why: str) -> None:
     name = why.replace(" ", "-")
     other = net.pod(2, "empire", name)
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(other, takes, 1)
         asking = net.start(xwing, talks, net.addresses[name], asked.heard(), 1000)
         asking.heard()
@@ -478,7 +477,7 @@ def sends_much(_: Connection, host: str, port: int) -> tuple[int, int]:
 def test_a_flow_goes_on_with_exact_bytes_when_the_path_takes_smaller_packets(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, takes, 1)
         port = asked.heard()
         net.router("link", "set", "br2", "mtu", "1000")
@@ -503,7 +502,7 @@ def test_segments_that_a_bad_line_loses_are_counted(net: PodNetwork, xwing: Demo
     if added.returncode:
         pytest.skip(f"this kernel has no netem: {added.stderr.strip()}")
     try:
-        with flows("--local", "-A") as events:
+        with net.flows() as events:
             asked = net.start(deathstar, takes, 1)
             again, _ = net.start(xwing, sends_much, net.addresses["deathstar"], asked.heard()).heard()
             asked.heard()
@@ -531,7 +530,7 @@ def test_many_short_connections_from_few_ports_are_not_mixed_up(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
     # All that comes lies in the node's memory until the client has read it.
-    with flows("--local", "-A", "--protocol", "tcp", "--no-drops", "--ring-size", "32Mi") as events:
+    with net.flows("--protocol", "tcp", "--no-drops", "--ring-size", "32Mi") as events:
         asked = net.start(deathstar, counts)
         asking = net.start(xwing, recovers, net.addresses["deathstar"], asked.heard())
         asking.heard()
@@ -600,7 +599,7 @@ def hears(_: Connection, host: str, port: int) -> int:
 def test_a_socket_that_another_process_uses_is_shown_with_both(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod, how: str
 ) -> None:
-    with flows("--local", "-A") as events:
+    with net.flows() as events:
         asked = net.start(deathstar, passes_on, how)
         assert net.start(xwing, hears, net.addresses["deathstar"], asked.heard()).heard() == RECEIVED
         heir = asked.heard()
@@ -613,7 +612,7 @@ def test_a_socket_that_another_process_uses_is_shown_with_both(
 
 def test_loopback_within_a_pod_is_shown_on_request(net: PodNetwork, xwing: DemoPod) -> None:
     for arguments, expected in (((), 0), (("--loopback",), TIMES)):
-        with flows("--local", "-A", *arguments) as events:
+        with net.flows(*arguments) as events:
             asked = net.start(xwing, server)
             net.start(xwing, client, "127.0.0.1", asked.heard()).heard()
             asked.heard()
@@ -621,7 +620,7 @@ def test_loopback_within_a_pod_is_shown_on_request(net: PodNetwork, xwing: DemoP
 
 
 def test_packets_are_shown_on_request_with_their_flags(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
-    with flows("--local", "-A", "--packets") as events:
+    with net.flows("--packets") as events:
         asked = net.start(deathstar, server, 1)
         net.start(xwing, client, net.addresses["deathstar"], asked.heard(), 1).heard()
         asked.heard()
