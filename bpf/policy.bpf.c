@@ -50,6 +50,8 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 		if (i >= policy_slot_count)
 			break;
 		policy_read(memory, context, slot);
+		if (policy_follows_files)
+			memory->files[i] = memory->value.file;
 		for (__u32 test = 0; test < POLICY_TESTS; test++) {
 			if (test >= slot->tests || slot->first_test + test >= POLICY_TESTS)
 				break;
@@ -87,14 +89,17 @@ static __always_inline __s32 policy_run(const struct policy_context *context)
 		memory->alive[i] = selectors[i];
 	memory->length = sizeof(*event) + policy_words * 8;
 	memory->cuts = 0;
+	memory->file_id = 0;
 	if (policy_ask(memory, context)) {
 		policy_choose(memory);
+		if (policy_follows_files)
+			policy_follow(memory);
 		if (policy_overrides)
 			verdict = policy_verdict(memory);
 		if (policy_signals)
 			signal = policy_signal(memory);
 		if (policy_posts(memory))
-			policy_post(memory, cgroup, verdict, signal);
+			policy_post(memory, context->ctx, cgroup, verdict, signal);
 	}
 	gadget_give_back(memory);
 	/* The kernel's range of errors, which the verifier asks of a security module's program (6.12). */
@@ -176,6 +181,15 @@ int on_tracepoint(void *ctx)
 	return 0;
 }
 
+SEC("?tracepoint")
+int on_syscall_exit(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_syscall_exit = true};
+
+	policy_run(&context);
+	return 0;
+}
+
 SEC("?uprobe")
 int on_uprobe(void *ctx)
 {
@@ -233,6 +247,11 @@ int on_usdt(void *ctx)
 
 	policy_run(&context);
 	return 0;
+}
+
+/* Policies that want to know of it have a hook for it. */
+static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd)
+{
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

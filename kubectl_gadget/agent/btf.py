@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kubectl_gadget.agent import libbpf
 from kubectl_gadget.errors import AgentError
 
-_PTR, _ARRAY, _STRUCT, _UNION, _FUNC, _DATASEC = 2, 3, 4, 5, 12, 15
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _TYPEDEF, _FUNC, _DATASEC = 1, 2, 3, 4, 5, 8, 12, 15
 _SIZED = {1: "int", 4: "struct", 5: "union", 6: "enum", 16: "float", 19: "enum64"}
 _LOOK_THROUGH = (8, 9, 10, 11, 18)
 """typedef, volatile, const, restrict, type tag"""
@@ -39,6 +39,20 @@ class Prototype(NamedTuple):
     parameters: tuple[int, ...]
 
 
+class Shape(NamedTuple):
+    """What a type is, as far as reading it goes."""
+
+    name: str
+    """of the struct, or of the struct that is pointed to; of a number"""
+    size: int
+    signed: bool
+    is_pointer: bool
+    is_text: bool
+    """characters, or a pointer to them"""
+    is_whole: bool
+    """a struct or an array, which is looked at where it lies"""
+
+
 class Btf:
     """`pointer` is libbpf's struct btf."""
 
@@ -65,10 +79,41 @@ class Btf:
         words = (ctypes.c_uint32 * (2 * proto.count)).from_address(at + ctypes.sizeof(_Type))
         return Prototype(proto.size, tuple(words[1::2]))
 
-    def follow(self, id: int, path: list[str | int]) -> tuple[list[int], bool]:
+    def tracepoint(self, name: str) -> Prototype | None:
+        """Of a raw tracepoint; None: the kernel has none of that name."""
+        id = self._find(f"btf_trace_{name}", _TYPEDEF)
+        if id is None:
+            return None
+        pointer = self._plain(id)[0]
+        at, proto = self._type(self._plain(self._type(pointer)[1].size)[0])
+        words = (ctypes.c_uint32 * (2 * proto.count)).from_address(at + ctypes.sizeof(_Type))
+        # The first is what a program was registered with.
+        return Prototype(proto.size, tuple(words[1::2])[1:])
+
+    def struct(self, name: str) -> int | None:
+        """The type of that name; None: there is none."""
+        return self._find(name, _STRUCT) or self._find(name, _UNION)
+
+    def shape(self, id: int) -> Shape:
+        """What a type is."""
+        id, kind = self._plain(id)
+        at, type = self._type(id)
+        if kind == _PTR:
+            inner, inner_kind = self._plain(type.size) if type.size else (0, 0)
+            name = self._name(self._type(inner)[1].name) if inner else "void"
+            is_text = inner_kind == _INT and self._size(inner) == 1
+            return Shape(name if inner_kind in (_STRUCT, _UNION) else "", 8, False, True, is_text, False)
+        name = self._name(type.name)
+        if kind == _ARRAY:
+            element = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))[0]
+            is_text = self._plain(element)[1] == _INT and self._size(element) == 1
+            return Shape(name, self._size(id), False, False, is_text, True)
+        signed = kind == _INT and bool(ctypes.c_uint32.from_address(at + ctypes.sizeof(_Type)).value >> 24 & 1)
+        return Shape(name, self._size(id), signed, False, False, kind in (_STRUCT, _UNION))
+
+    def follow(self, id: int, path: list[str | int]) -> tuple[list[int], int]:
         """From a type, of which a pointer is looked through first, along members and elements: offsets, with a load
-        after each but the last; and whether there is an array or struct at the end, and not a value. Raises
-        AgentError."""
+        after each but the last, and the type at the end. Raises AgentError."""
         offsets = [0]
         id, kind = self._plain(id)
         if kind == _PTR:
@@ -88,7 +133,7 @@ class Btf:
                 id, offset = found
             offsets[-1] += offset
             id, _ = self._plain(id)
-        return offsets, self._type(id)[1].kind in (_ARRAY, _STRUCT, _UNION)
+        return offsets, id
 
     def _element(self, at: int, type: _Type, index: int, path: list[str | int]) -> tuple[int, int]:
         if type.kind != _ARRAY:

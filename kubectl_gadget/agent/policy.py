@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from kubectl_gadget.agent import btf, counters, libbpf, refusal, ways
+from kubectl_gadget.agent import counters, libbpf, refusal, slot_types, ways
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
+from kubectl_gadget.agent.followed_files import MAPS as FOLLOWED_MAPS
+from kubectl_gadget.agent.followed_files import FollowedFiles
 from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
@@ -26,9 +28,13 @@ from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.roots import Roots
 from kubectl_gadget.agent.scopes import NOTHING, Applicable, Scopes
 from kubectl_gadget.agent.shares import Losses, Numbers
+from kubectl_gadget.agent.stacks import Stacks, Symbols
 from kubectl_gadget.errors import AgentError, FrameError
 
-SHARED = ("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes")
+SHARED = (
+    *("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes"),
+    *("gadget_stacks", *FOLLOWED_MAPS),
+)
 COUNTS = ("runs", "overridden", "signalled", "limited", "unasked")
 """enum policy_count."""
 _REMEMBERING = ("on_exec", "on_fork")
@@ -38,8 +44,6 @@ _INHERITED = 1 << 31
 _SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
 _SETS |= {"policy_prefixes": 1}
 """Maps whose values are that many sets of selectors."""
-_SLOT_BYTES, _STEPS, _EMBEDDED = 40, 6, 4
-"""Of struct policy_slot, its steps, and enum policy_flag."""
 _LOOK_EVERY = 0.1
 """Seconds between two looks for files that probes are meant for."""
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
@@ -154,19 +158,8 @@ class PolicyHook:
         entries = self._spec.get("resolve", ())
         if not entries:
             return
-        slots = bytearray.fromhex(way["variables"]["policy_slots"]["hex"])
-        prefix = "bpf_lsm_" if way["kind"] == "lsm" else ""
-        prototype = btf.kernel().prototype(prefix + way["target"])
-        for entry in entries:
-            if prototype is None or entry["index"] >= len(prototype.parameters):
-                raise AgentError(f"{way['target']} has no parameter {entry['index']}")
-            steps, is_embedded = btf.kernel().follow(prototype.parameters[entry["index"]], entry["path"])
-            if len(steps) > _STEPS:
-                raise AgentError(f"{len(steps)} pointers to follow, of {_STEPS} that are possible")
-            start = _SLOT_BYTES * entry["slot"]
-            slots[start + 2] |= _EMBEDDED if is_embedded else 0
-            struct.pack_into(f"<I{len(steps)}I", slots, start + 12, len(steps), *steps)
-        object.set_constant("policy_slots", {"hex": slots.hex()})
+        slots = bytes.fromhex(way["variables"]["policy_slots"]["hex"])
+        object.set_constant("policy_slots", {"hex": slot_types.resolve(slots, entries, way).hex()})
 
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
         for name, sets in _SETS.items():
@@ -234,7 +227,10 @@ class Policies:
         self.ring: Ring
         self.counters: CpuCounters
         self.ring_fd = -1
-        self.stacks = None
+        self.stacks: Stacks | None = None
+        self.symbols = Symbols()
+        """shared by the gadgets of a session"""
+        self._followed: FollowedFiles | None = None
         self.filter_is_open = False
         """whether the session wants every container; only then is anything in force in one without a name"""
         self.shares = Numbers()
@@ -266,9 +262,10 @@ class Policies:
         """Loads and attaches everything; what is unknown then has its policies. Raises AgentError. `tolerant`: a hook
         that this node does not have takes its policies out, and not all of them."""
         try:
+            first = self._follow()
             for spec in self._spec["hooks"]:
                 hook = PolicyHook(spec, self._prepare, self._files)
-                loaded = self.hooks[0].object if self.hooks else None
+                loaded = self.hooks[0].object if self.hooks else first
                 try:
                     if hook.load(self._elf, loaded):
                         self.hooks.append(hook)
@@ -281,8 +278,12 @@ class Policies:
                     self.without.update(policy for policy in hook.policies if policy >= 0)
             if not self.hooks:
                 raise AgentError("none of the policies' hooks exists on this node")
+            if self._followed:
+                self._followed.after()
             self._remember(self.hooks[0].object)
             self._open_ring()
+            if self._spec.get("stacks"):
+                self.stacks = Stacks(self.hooks[0].map("gadget_stacks"), self.symbols, with_offsets=True)
             self._profile(self._scopes.of_unknown() if self.filter_is_open else NOTHING)
             self._look_for_files()
         except BaseException:
@@ -376,6 +377,8 @@ class Policies:
             self._processes.detach()
         while self._adopted:
             os.close(self._adopted.pop())
+        if self._followed:
+            self._followed.detach()
 
     def close(self) -> None:
         self.ring.close()
@@ -413,9 +416,24 @@ class Policies:
             hook.detach()
         if self._real_files:
             self._real_files.close()
+        if self._followed:
+            self._followed.close()
         for hook in reversed(self.hooks):
             hook.close()
         self.hooks.clear()
+
+    def _follow(self) -> BpfObject | None:
+        """Where policies follow files, an object whose maps hooks are to share, if there is one already."""
+        if not self._spec.get("follows"):
+            return None
+
+        def prepare(object: BpfObject) -> None:
+            self._prepare(object)
+            if self.hooks:
+                _share(object, self.hooks[0].object)
+
+        self._followed = FollowedFiles(self._elf, prepare)
+        return self._followed.before()
 
     def _files(self) -> RealFiles:
         """Made for the first probe."""
@@ -442,6 +460,10 @@ class Policies:
         _map(object, "gadget_events").resize(size)
         _map(object, "gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
         _map(object, "gadget_containers").reuse(self._containers_fd)
+        if not self._spec.get("stacks"):
+            _map(object, "gadget_stacks").resize(1)
+        if not self._spec.get("follows"):
+            _map(object, "gadget_followed").resize(1)
 
     def _open_ring(self) -> None:
         events, cpus = self.hooks[0].map("gadget_events"), self.hooks[0].map("gadget_cpus")

@@ -214,7 +214,7 @@ class Session:
             for index, spec in enumerate(run["gadgets"]):
                 elf = self._objects[spec["object"]]
                 if spec.get("kind") == "policy":
-                    self._gadgets.append(_policies(index, spec, elf, variables, containers))
+                    self._gadgets.append(_policies(index, spec, elf, variables, containers, self._symbols))
                     continue
                 if spec.get("kind") == "installed":
                     self._gadgets.append(InstalledEvents(index, spec))
@@ -285,7 +285,12 @@ class Session:
 
 
 def _policies(
-    index: int, spec: dict[str, Any], elf: bytes, variables: dict[str, int], containers: Containers
+    index: int,
+    spec: dict[str, Any],
+    elf: bytes,
+    variables: dict[str, int],
+    containers: Containers,
+    symbols: Symbols,
 ) -> "Policies":
     # Its modules take memory that no other session needs.
     from kubectl_gadget.agent.policy import Policies
@@ -294,6 +299,7 @@ def _policies(
     policies.filter_is_open = containers.is_open
     policies.wanted_cgroup = containers.wants
     policies.shares = containers.shares
+    policies.symbols = symbols
     policies.start()
     containers.follow(policies)
     return policies

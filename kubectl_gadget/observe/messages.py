@@ -68,8 +68,8 @@ def _process(told: Told) -> Object:
     found["uid"] = credentials.uid
     found["auid"] = _ALL_BITS if event.auid is None else event.auid
     found["cap"] = _capabilities(credentials)
-    found["ns"] = _namespaces(event)
-    found["process_credentials"] = _credentials(credentials, event)
+    found["ns"] = _namespaces(*told.namespaces)
+    found["process_credentials"] = _credentials(credentials, *told.namespaces)
     found["binary_properties"] = _properties(event, process)
     return known(found)
 
@@ -118,24 +118,24 @@ def _capability_names(bits: int) -> list[str]:
     return [capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1]
 
 
-def _namespaces(event: ProcessEvent) -> Object:
+def _namespaces(numbers: dict[str, int], host: int | None) -> Object:
     found: Object = {}
     for bit, kind in enumerate(NAMESPACE_KINDS):
-        if number := event.namespaces.get(kind):
+        if number := numbers.get(kind):
             found[kind] = {"inum": number}
-            if event.host_namespaces is not None and event.host_namespaces >> bit & 1:
+            if host is not None and host >> bit & 1:
                 found[kind]["is_host"] = True
     return found
 
 
-def _credentials(credentials: Credentials, event: ProcessEvent) -> Object:
+def _credentials(credentials: Credentials, namespaces: dict[str, int], host: int | None) -> Object:
     names = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
     found: Object = {name: getattr(credentials, name) for name in names}
     if credentials.securebits:
         found["securebits"] = [f"0x{credentials.securebits:x}"]
     found["caps"] = _capabilities(credentials)
-    if user := event.namespaces.get("user"):
-        is_host = event.host_namespaces is not None and bool(event.host_namespaces >> NAMESPACE_KINDS.index("user") & 1)
+    if user := namespaces.get("user"):
+        is_host = host is not None and bool(host >> NAMESPACE_KINDS.index("user") & 1)
         found["user_ns"] = {"ns": {"inum": user, **({"is_host": True} if is_host else {})}}
     return found
 

@@ -5,18 +5,22 @@ The trap: one record is several happenings, one for each policy whose selector i
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+from kubectl_gadget.events import stacks
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import UNKNOWN, Container
 from kubectl_gadget.events.linux import errno_name
 from kubectl_gadget.events.linux_process import signal_name
 from kubectl_gadget.events.schema import Field, Gadget, Record
+from kubectl_gadget.events.stack_columns import STACK
+from kubectl_gadget.events.stacks import Frame, stack_of
 from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.hooks import CompiledHook
 from kubectl_gadget.policy_events.description import make_event
-from kubectl_gadget.policy_events.event import PolicyEvent, read_event
-from kubectl_gadget.policy_events.record import HEAD, RECORD
+from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
+from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT
 
 NAME = "policy"
 _FIELDS = (
@@ -25,6 +29,8 @@ _FIELDS = (
     ("pid", 16, 4, "__u32"),
     ("tid", 20, 4, "__u32"),
     ("marks", 72, 4, "__u32"),
+    ("kernel_stack", KERNEL_STACK_AT, 8, STACK),
+    ("user_stack", USER_STACK_AT, 8, STACK),
 )
 GADGET = Gadget(
     name=NAME,
@@ -66,10 +72,12 @@ def decoder(
     def decode(batch: Batch) -> Sequence[Sequence[PolicyEvent]]:
         found = []
         owners = batch.owners
-        for row, (record, tid) in enumerate(zip(_records(batch), batch.raw("tid").tolist(), strict=True)):
+        columns = (batch.raw(name).tolist() for name in ("tid", "kernel_stack", "user_stack"))
+        for row, (record, tid, kernel, user) in enumerate(zip(_records(batch), *columns, strict=True)):
             container = UNKNOWN if owners is None else owners.containers[owners.codes[row]]
             wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
-            found.append([event(match, tid) for match in wanted])
+            events = [event(match, tid) for match in wanted]
+            found.append([_with_stacks(told, kernel, user) for told in events] if kernel or user else events)
         return found
 
     return decode
@@ -98,6 +106,22 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
 def event(match: Match, tid: int) -> PolicyEvent:
     """A match as it is told."""
     return make_event(describe(match.place), match, tid, _verdict(match))
+
+
+def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:
+    """`kernel` and `user` are the batch's numbers of stacks. One that was lost is none."""
+    return replace(event, kernel_stack=_frames(kernel), user_stack=_frames(user))
+
+
+def _frames(number: int) -> tuple[StackFrame, ...]:
+    return tuple(map(_frame, stack_of(number) or ()))
+
+
+def _frame(frame: Frame) -> StackFrame:
+    offset = int(frame.offset, 16) if frame.offset else 0
+    if frame.function == stacks.UNKNOWN:
+        return StackFrame(address=offset, module=frame.module)
+    return StackFrame(symbol=frame.function, offset=offset, module=frame.module)
 
 
 def _verdict(match: Match) -> str:

@@ -25,6 +25,7 @@ _PLAIN = {
     "openat": ("📬", "openat"),
     "close": ("📪", "close"),
     "fd_install": ("📬", "open"),
+    "__fput": ("📪", "close"),
     "tcp_connect": ("🔌", "connect"),
     "tcp_close": ("🧹", "close"),
     "security_path_truncate": ("📝", "truncate"),

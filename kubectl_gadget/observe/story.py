@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import UNKNOWN, Container
+from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
@@ -23,6 +24,7 @@ from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
 
 PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
 """Gadgets whose records are known here; without the first there is no story."""
+_UNKNOWN = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,15 @@ class Told:
         """At this time, where the event has them; else the latest that are known."""
         own = self.happening.credentials if isinstance(self.happening, PolicyEvent | FileEvent) else None
         return own or (self.described.credentials if self.described else None)
+
+    @property
+    def namespaces(self) -> tuple[dict[str, int], int | None]:
+        """The same: inode numbers by kind, and a bit for each that is the node's own, None when that is not known."""
+        happening = self.happening
+        if isinstance(happening, PolicyEvent) and happening.namespaces:
+            host = happening.host_namespaces
+            return dict(zip(NAMESPACE_KINDS, happening.namespaces, strict=True)), None if host == _UNKNOWN else host
+        return (self.described.namespaces, self.described.host_namespaces) if self.described else ({}, None)
 
 
 class Story:

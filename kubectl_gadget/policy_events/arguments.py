@@ -1,5 +1,6 @@
 """Arguments of hooks as they are told: from what the engine read to the member of the JSON of events."""
 
+import base64
 import stat
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -9,6 +10,7 @@ from kubectl_gadget.policy_events.record import Type, Value
 
 _FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}
 _PROTOCOLS = {1: "IPPROTO_ICMP", 6: "IPPROTO_TCP", 17: "IPPROTO_UDP", 58: "IPPROTO_ICMPV6", 132: "IPPROTO_SCTP"}
+_UNKNOWN = (1 << 64) - 1
 _FILES = (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB)
 
 
@@ -47,18 +49,41 @@ def _shown(name: str, value: Value) -> tuple[str, Any]:
     if type is Type.BPF_MAP:
         members = ("MapType", "KeySize", "ValueSize", "MaxEntries")
         return "bpf_map", dict(zip(members, numbers, strict=True)) | {"MapName": text}
+    if type in (Type.BUFFER, Type.IOVEC, Type.IOV_ITER):
+        return _bytes(value)
+    if type is Type.BPF_ATTR:
+        return "bpf_attr", {"ProgType": numbers[0], "InsnCnt": numbers[1], "ProgName": text}
+    if type is Type.PERF_EVENT:
+        event = {"Type": numbers[0], "Config": numbers[1], "ProbeOffset": numbers[2]}
+        return "perf_event", {"KprobeFunc": text} | event
+    if type in (Type.MODULE, Type.LOAD_INFO):
+        signed = {} if numbers[0] == _UNKNOWN else {"signature_ok": bool(numbers[0])}
+        tainted = {"tainted": numbers[1]} if type is Type.MODULE and numbers[1] else {}
+        return "module", {"name": text} | signed | tainted
     if type is Type.BPF_PROGRAM:
         return "bpf_prog", {"ProgType": numbers[0], "InsnCnt": numbers[1], "ProgName": text}
-    if type in (Type.MODULE, Type.NET_DEVICE):
-        return ("module" if type is Type.MODULE else "net_dev"), {"name": text}
+    if type is Type.NET_DEVICE:
+        return "net_dev", {"name": text}
     if value.unreadable:
         return "string", "-"
     return "string", text
 
 
+def _bytes(value: Value) -> tuple[str, Any]:
+    """What was read of them, and how many there were when that is not all."""
+    if value.unreadable:
+        return "bytes", ""
+    shown = base64.b64encode(value.text).decode()
+    if value.cut:
+        return "truncated_bytes", {"bytes_arg": shown, "orig_size": value.numbers[0]}
+    return "bytes", shown
+
+
 def _number(name: str, number: int, size: int) -> tuple[str, Any]:
     if name == "capability":
         return "capability", {"value": number}
+    if name == "bpf_cmd":
+        return "bpf_cmd", number
     if name in ("size_t", "ulong", "uint64"):
         return "size", number
     if name.startswith("uint"):

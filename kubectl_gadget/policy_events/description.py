@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from kubectl_gadget.policy_events.arguments import argument
-from kubectl_gadget.policy_events.event import Hook, PolicyEvent
+from kubectl_gadget.policy_events.event import Argument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Value
+from kubectl_gadget.policy_events.record import Caller, Value
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Description:
     tags: tuple[str, ...] = ()
     arguments: tuple[tuple[str, str], ...] = ()
     """type and label of each"""
+    data: tuple[tuple[str, str], ...] = ()
     returned: tuple[str, str] | None = None
     path: str = ""
     """of a uprobe and a USDT probe: their file"""
@@ -44,6 +45,7 @@ def read_description(value: dict[str, Any]) -> Description:
     lists = {
         "tags": tuple(value["tags"]),
         "arguments": tuple((str(type), str(label)) for type, label in value["arguments"]),
+        "data": tuple((str(type), str(label)) for type, label in value["data"]),
         "returned": (str(returned[0]), str(returned[1])) if returned else None,
     }
     return Description(**(value | lists))
@@ -57,6 +59,10 @@ class Matched(Protocol):
         """of the hook's arguments, in their order"""
 
     @property
+    def data(self) -> Sequence[Value | None]:
+        """of the hook's `data`"""
+
+    @property
     def returned(self) -> Value | None: ...
 
     @property
@@ -65,10 +71,15 @@ class Matched(Protocol):
     @property
     def exec(self) -> ExecId: ...
 
+    @property
+    def caller(self) -> Caller: ...
+
+    @property
+    def file_id(self) -> int: ...
+
 
 def make_event(description: Description, matched: Matched, tid: int, verdict: str) -> PolicyEvent:
     """The event. `verdict` says for people what was done."""
-    pairs = zip(description.arguments, matched.values, strict=True)
     returned = None
     if description.returned is not None and matched.returned is not None:
         returned = argument(*description.returned, matched.returned)
@@ -81,7 +92,8 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         path=description.path,
         offset=description.offset,
         reference_counter=description.reference_counter,
-        args=tuple(argument(type, label, value) for (type, label), value in pairs if value is not None),
+        args=_shown(description.arguments, matched.values),
+        data=_shown(description.data, matched.data),
         returned=returned,
         policy=description.policy,
         message=description.message,
@@ -90,4 +102,13 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         return_action=description.return_action,
         blocked=matched.verdict != 0,
         verdict=verdict,
+        credentials=matched.caller.credentials,
+        namespaces=matched.caller.namespaces,
+        host_namespaces=matched.caller.host_namespaces,
+        file_id=f"{matched.file_id:x}" if matched.file_id else "",
     )
+
+
+def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None]) -> tuple[Argument, ...]:
+    pairs = zip(read, values, strict=True)
+    return tuple(argument(type, label, value) for (type, label), value in pairs if value is not None)

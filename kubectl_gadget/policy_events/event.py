@@ -1,9 +1,12 @@
 """An event of a policy: a hook was hit, and one of the policy's selectors matched."""
 
+import base64
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kubectl_gadget.policy_events.exec_id import ExecId
+
+_UNKNOWN = 0xFFFFFFFF
 
 Hook = Literal["kprobe", "tracepoint", "uprobe", "usdt", "lsm"]
 """As JSON has it after `process_`; whatever the way in is, fentry for a function is a kprobe to readers."""
@@ -40,6 +43,9 @@ class Argument:
     def text(self) -> str:
         """The value for people: the path of a file, the number of an int."""
         value = self.value
+        if self.kind in ("bytes", "truncated_bytes"):
+            data = value["bytes_arg"] if isinstance(value, dict) else value
+            return base64.b64decode(data).decode("utf-8", "backslashreplace")
         if isinstance(value, dict):
             return str(value.get("path") or value.get("addr") or " ".join(str(part) for part in value.values()))
         return str(value)
@@ -87,6 +93,10 @@ class PolicyEvent:
     user_stack: tuple[StackFrame, ...] = ()
     credentials: Credentials | None = None
     """at this time; None: as the process had them when it began"""
+    namespaces: tuple[int, ...] = ()
+    """at this time: inode numbers; none: as they were when it began"""
+    host_namespaces: int = _UNKNOWN
+    """a bit for each that is the node's own; all ones: not known"""
     ima_hash: str = ""
     file_id: str = ""
     """of a followed file: the same from open to the last close"""

@@ -11,20 +11,35 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
-HEAD = 128
+HEAD = 256
 """Bytes of struct policy_event, of which RECORD are struct gadget_record."""
 RECORD = 80
 _EVENT = struct.Struct("<IiIHHQIIQII")
+_IDS_AT = 28
+"""Where struct gadget_record has uid and gid."""
+_IDS = struct.Struct("<II")
+_CREDENTIALS_AT = RECORD + _EVENT.size
+_CREDENTIALS = struct.Struct("<QQQ8I")
+_NAMESPACES_AT = _CREDENTIALS_AT + _CREDENTIALS.size
+_NAMESPACES = struct.Struct("<11I4x")
+FILE_ID_AT = _NAMESPACES_AT + _NAMESPACES.size
+KERNEL_STACK_AT, USER_STACK_AT = FILE_ID_AT + 8, FILE_ID_AT + 16
+_FILE_ID = struct.Struct("<Q")
 _VALUE = struct.Struct("<BBH")
 _NO_ADDRESS = b"\xff" * 16
 _UNREADABLE, _CUT = 1, 2
+_TYPE_SHIFT = 2
+"""Above these two, what lacks has the value's type."""
 
 
 class Type(IntEnum):
     """enum policy_type."""
 
+    AUTO = 0
+    """the node says which one, by its BTF; no record has it"""
     NUMBER = 1
     STRING = 2
     BUFFER = 3
@@ -45,20 +60,33 @@ class Type(IntEnum):
     NET_DEVICE = 18
     SKB = 19
     CAPABILITY_SET = 20
-    PID = 21
-    BINARY = 22
-    PARENT_BINARY = 23
-    NAMESPACES = 24
-    CAPABILITIES = 25
-    NAMESPACE_CHANGES = 26
-    CAPABILITY_CHANGES = 27
-    STARTED_BY = 28
+    DATA_LOC = 21
+    IOVEC = 22
+    IOV_ITER = 23
+    LOAD_INFO = 24
+    BPF_ATTR = 25
+    PERF_EVENT = 26
+    PID = 27
+    BINARY = 28
+    PARENT_BINARY = 29
+    NAMESPACES = 30
+    CAPABILITIES = 31
+    NAMESPACE_CHANGES = 32
+    CAPABILITY_CHANGES = 33
+    STARTED_BY = 34
 
 
 NUMBERS = {
     Type.NUMBER: 1,
     Type.CAPABILITY_SET: 1,
+    Type.BUFFER: 1,
+    Type.IOVEC: 1,
+    Type.IOV_ITER: 1,
     Type.PID: 2,
+    Type.MODULE: 2,
+    Type.LOAD_INFO: 2,
+    Type.BPF_ATTR: 2,
+    Type.PERF_EVENT: 3,
     Type.BPF_PROGRAM: 2,
     Type.PATH: 3,
     Type.DENTRY: 3,
@@ -104,6 +132,17 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Caller:
+    """The thread at this time."""
+
+    credentials: Credentials
+    namespaces: tuple[int, ...]
+    """inode numbers, in the order of struct gadget_namespaces"""
+    host_namespaces: int
+    """a bit for each that is the node's own; all ones: not known"""
+
+
+@dataclass(frozen=True)
 class Found:
     """One record, read."""
 
@@ -118,6 +157,9 @@ class Found:
     """by slot"""
     exec: ExecId
     parent: ExecId
+    caller: Caller
+    file_id: int
+    """of a file that is followed; 0: none"""
 
 
 def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]]) -> Found:
@@ -136,10 +178,24 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]]) -> 
         offset += _VALUE.size
         values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)
         offset += length
-    return Found(hook, verdict, signal, tuple(bits), values, ExecId(who[0], who[1]), ExecId(who[3], who[4]))
+    (file_id,) = _FILE_ID.unpack_from(record, FILE_ID_AT)
+    process, parent = ExecId(who[0], who[1]), ExecId(who[3], who[4])
+    return Found(hook, verdict, signal, tuple(bits), values, process, parent, _caller(record), file_id)
+
+
+def _caller(record: bytes | memoryview) -> Caller:
+    uid, gid = _IDS.unpack_from(record, _IDS_AT)
+    permitted, effective, inheritable, euid, suid, fsuid, egid, sgid, fsgid, _, securebits = _CREDENTIALS.unpack_from(
+        record, _CREDENTIALS_AT
+    )
+    ids = (uid, gid, euid, egid, suid, sgid, fsuid, fsgid)
+    *namespaces, host = _NAMESPACES.unpack_from(record, _NAMESPACES_AT)
+    credentials = Credentials(*ids, securebits, permitted, effective, inheritable)
+    return Caller(credentials, tuple(namespaces), host)
 
 
 def _value(form: Form, data: bytes, lacks: int) -> Value:
+    form = form._replace(type=Type(lacks >> _TYPE_SHIFT))
     count = NUMBERS.get(form.type, 0)
     numbers = struct.unpack_from(f"<{count}{'q' if form.signed else 'Q'}", data)
     place = 8 * count

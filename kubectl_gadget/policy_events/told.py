@@ -12,7 +12,7 @@ from typing import Any
 from kubectl_gadget.policy_events.description import Description, make_event, read_description
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Form, Found, Type, Value
+from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,12 @@ class _Matched:
     """As description.Matched."""
 
     values: Sequence[Value | None]
+    data: Sequence[Value | None]
     returned: Value | None
     verdict: int
     exec: ExecId
+    caller: Caller
+    file_id: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Selector:
     policy: int
     """its number among the installed ones"""
     slots: tuple[int | None, ...]
+    data: tuple[int | None, ...]
     returned: int | None
 
 
@@ -55,13 +59,16 @@ class ToldHook:
             if selector is None:
                 continue
             values = [None if slot is None else found.values.get(slot) for slot in selector.slots]
+            data = [None if slot is None else found.values.get(slot) for slot in selector.data]
             returned = None if selector.returned is None else found.values.get(selector.returned)
-            matched = _Matched(values, returned, found.verdict, found.exec)
+            matched = _Matched(values, data, returned, found.verdict, found.exec, found.caller, found.file_id)
             yield selector, make_event(selector.description, matched, tid, _verdict(found))
 
 
 def _selector(value: dict[str, Any]) -> Selector:
-    return Selector(read_description(value["told"]), value["policy"], tuple(value["slots"]), value["returned"])
+    return Selector(
+        read_description(value["told"]), value["policy"], tuple(value["slots"]), tuple(value["data"]), value["returned"]
+    )
 
 
 def _verdict(found: Found) -> str:

@@ -74,6 +74,10 @@ class Enforcer:
         """All since the last call."""
         return [match for record in split(self._data()) for match in matches(record, self.engine.hooks)]
 
+    def records(self) -> list[bytes]:
+        """The same as they are."""
+        return list(split(self._data()))
+
     def _data(self) -> bytes:
         ring = self.policies.ring
         while not ring.settle():

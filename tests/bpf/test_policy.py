@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ from kubectl_gadget.policies.model import (
     Test,
     Value,
 )
+from kubectl_gadget.policy_events.record import KERNEL_STACK_AT
 from tests.bpf.policy_engine import Enforcer
 
 pytestmark = pytest.mark.bpf
@@ -455,3 +457,56 @@ def test_what_enforcers_are_notified_of_is_done_at_the_calls_themselves() -> Non
     with in_force(Policy("killer", hooks=(entry,), enforcer_calls=calls), enforce=True, allow_weaker=True, pid=0):
         assert os.WTERMSIG(in_child(lambda: os.dup2(0, 200))) == signal.SIGKILL
         assert in_child(lambda: os.dup(0)) == 0
+
+
+def test_credentials_and_namespaces_are_those_of_this_moment(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    tmp_path.chmod(0o777)
+    uid, gid = 54321, 54322
+
+    def deed() -> None:
+        os.close(os.open(tmp_path / "file", os.O_RDONLY))
+        os.unshare(os.CLONE_NEWUTS)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        with suppress(PermissionError):
+            os.open(tmp_path / "file", os.O_RDONLY)
+
+    selector = Selector(filters=(argument(1, "equal", str(tmp_path / "file")),))
+    with in_force(policy(openat(selector)), pid=0) as enforcer:
+        assert os.waitstatus_to_exitcode(in_child(deed)) == 0
+        before, after = (match.caller for match in enforcer.matches())
+    assert (before.credentials.uid, before.credentials.gid, before.credentials.fsuid) == (0, 0, 0)
+    assert (after.credentials.uid, after.credentials.gid, after.credentials.fsuid) == (uid, gid, uid)
+    assert before.credentials.effective
+    assert not after.credentials.effective
+    assert before.namespaces[0] == os.stat("/proc/self/ns/uts").st_ino != after.namespaces[0]
+    assert before.namespaces[1:] == after.namespaces[1:]
+
+
+def test_the_selector_that_counts_says_whether_there_are_stacks(tmp_path: Path) -> None:
+    for name in ("kernel", "user", "neither"):
+        (tmp_path / name).touch()
+    selectors = (
+        Selector(
+            filters=(argument(1, "postfix", f"{tmp_path.name}/kernel"),), actions=(Action("Post", kernel_stack=True),)
+        ),
+        Selector(
+            filters=(argument(1, "postfix", f"{tmp_path.name}/user"),), actions=(Action("Post", user_stack=True),)
+        ),
+        Selector(filters=(argument(1, "postfix", f"{tmp_path.name}/neither"),)),
+    )
+    with in_force(policy(openat(*selectors))) as enforcer:
+        for name in ("kernel", "user", "neither"):
+            os.close(os.open(tmp_path / name, os.O_RDONLY))
+        stacks = enforcer.policies.stacks
+        assert stacks
+        kernel, user, neither = (struct.unpack_from("<QQ", record, KERNEL_STACK_AT) for record in enforcer.records())
+        stacks.take()
+        frames = stacks.tell()
+    assert frames
+    assert (kernel[1], user[0], neither) == (0, 0, (0, 0))
+    texts = {id: "\n".join(frames["frames"][number] for number in numbers) for id, numbers in frames["stacks"].items()}
+    assert texts.keys() == {str(kernel[0]), str(user[1])}
+    assert "syscall" in texts[str(kernel[0])]
+    assert ".so" in texts[str(user[1])]

@@ -38,6 +38,12 @@ enum policy_type {
 	POLICY_NET_DEVICE,
 	POLICY_SKB,
 	POLICY_CAPABILITY_SET,
+	POLICY_DATA_LOC,
+	POLICY_IOVEC,
+	POLICY_IOV_ITER,
+	POLICY_LOAD_INFO,
+	POLICY_BPF_ATTR,
+	POLICY_PERF_EVENT,
 	/* Of the process. */
 	POLICY_PID,
 	POLICY_BINARY,
@@ -61,6 +67,8 @@ enum policy_source {
 	POLICY_RETURN,
 	/* The current task. */
 	POLICY_TASK,
+	/* The registers at the probe. */
+	POLICY_REGISTERS,
 };
 
 enum policy_flag {
@@ -71,6 +79,8 @@ enum policy_flag {
 	POLICY_EMBEDDED = 4,
 	/* Only tests want it. */
 	POLICY_UNSENT = 8,
+	/* Of a buffer: its size is what the function returned. */
+	POLICY_RETURNED_SIZE = 16,
 };
 
 struct policy_slot {
@@ -138,5 +148,8 @@ const volatile struct policy_test policy_tests[POLICY_TESTS] = {};
 const volatile bool policy_overrides = false;
 const volatile bool policy_signals = false;
 const volatile bool policy_limits = false;
+/* Files are followed, by this hook or another. */
+const volatile bool policy_follows_files = false;
+const volatile bool policy_stacks = false;
 /* The raw tracepoint of all system calls: which one is meant; -1: any. */
 const volatile __s32 policy_syscall = -1;

@@ -180,7 +180,41 @@ static __always_inline bool policy_posts(struct policy_memory *memory)
 	return any;
 }
 
-static __always_inline void policy_post(struct policy_memory *memory, __u64 cgroup, __s32 verdict, __u32 signal)
+/* Whether one of the chosen selectors is in a mask. */
+static __always_inline bool policy_is_any(struct policy_memory *memory, __u32 which)
+{
+	const __u64 *mask = policy_mask(which);
+	__u64 any = 0;
+
+	if (!mask)
+		return false;
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		any |= memory->chosen[i] & mask[i];
+	return any;
+}
+
+static __always_inline struct file *policy_file_of(struct policy_memory *memory, __u32 which)
+{
+	const struct policy_action *action = policy_first_of(memory, which);
+
+	return action && action->file < POLICY_SLOTS ? (struct file *)memory->files[action->file] : NULL;
+}
+
+/* Begins to follow files, and forgets those whose last descriptor goes. */
+static __always_inline void policy_follow(struct policy_memory *memory)
+{
+	struct file *file = policy_file_of(memory, POLICY_MASK_FOLLOW);
+
+	/* A descriptor that was duplicated is of the same file. */
+	if (file && !gadget_followed_of(file))
+		memory->file_id = gadget_follow(file);
+	file = policy_file_of(memory, POLICY_MASK_UNFOLLOW);
+	if (file && gadget_references(file) == 1)
+		gadget_unfollow((__u64)file);
+}
+
+static __always_inline void policy_post(struct policy_memory *memory, void *ctx, __u64 cgroup, __s32 verdict,
+					__u32 signal)
 {
 	struct policy_event *event = (void *)memory->event;
 	struct task_struct *task = gadget_task();
@@ -196,6 +230,14 @@ static __always_inline void policy_post(struct policy_memory *memory, __u64 cgro
 	event->words = policy_words;
 	gadget_exec_of(&event->exec, task);
 	gadget_exec_of_parent(&event->parent, task);
+	gadget_describe_credentials(&event->credentials, task);
+	gadget_describe_namespaces(&event->namespaces, task);
+	event->file_id = policy_follows_files ? memory->file_id : 0;
+	event->kernel_stack = event->user_stack = GADGET_NO_STACK;
+	if (policy_stacks && policy_is_any(memory, POLICY_MASK_KERNEL_STACK))
+		event->kernel_stack = gadget_kernel_stack(ctx, GADGET_BEGINS_HERE);
+	if (policy_stacks && policy_is_any(memory, POLICY_MASK_USER_STACK))
+		event->user_stack = gadget_user_stack(ctx);
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
 		*(__u64 *)&memory->event[sizeof(*event) + i * 8] = memory->chosen[i];
 	if (length <= POLICY_EVENT_BYTES)

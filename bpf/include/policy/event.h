@@ -6,8 +6,11 @@
  */
 #pragma once
 
+#include <gadget/credentials.h>
+#include <gadget/followed_file.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
+#include <gadget/stacks.h>
 #include <policy/memory.h>
 
 struct policy_event {
@@ -23,6 +26,12 @@ struct policy_event {
 	__u16 values;
 	gadget_exec_id exec;
 	gadget_exec_id parent;
+	struct gadget_credentials credentials;
+	struct gadget_namespaces namespaces;
+	/* 0: no file that is followed. */
+	gadget_file_id file_id;
+	gadget_stack kernel_stack;
+	gadget_stack user_stack;
 };
 
 /* `length` bytes follow: numbers, addresses and text, as the type has them. */
@@ -33,19 +42,29 @@ struct policy_value_head {
 	__u16 length;
 };
 
+/* In `lacks`. */
+#define POLICY_TYPE_SHIFT 2
+
 /* How many numbers a type has. */
 static __always_inline __u32 policy_numbers_of(__u32 type)
 {
 	switch (type) {
 	case POLICY_NUMBER:
 	case POLICY_CAPABILITY_SET:
+	case POLICY_BUFFER:
+	case POLICY_IOVEC:
+	case POLICY_IOV_ITER:
 		return 1;
 	case POLICY_PID:
+	case POLICY_MODULE:
+	case POLICY_LOAD_INFO:
+	case POLICY_BPF_ATTR:
 		return 2;
 	case POLICY_BPF_PROGRAM:
 		return 2;
 	case POLICY_PATH:
 	case POLICY_DENTRY:
+	case POLICY_PERF_EVENT:
 		return 3;
 	case POLICY_FILE:
 	case POLICY_BINPRM:
@@ -91,7 +110,8 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 		return;
 	head = (void *)&memory->event[length];
 	head->slot = slot;
-	head->lacks = memory->value.lacks;
+	/* What the type is, is the node's to say where the policy leaves it open. */
+	head->lacks = memory->value.lacks | type << POLICY_TYPE_SHIFT;
 	length += sizeof(*head);
 	for (__u32 i = 0; i < POLICY_NUMBERS && i < fixed / 8; i++)
 		if (i < policy_numbers_of(type))

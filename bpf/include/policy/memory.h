@@ -28,6 +28,8 @@ struct policy_value {
 	__u64 start;
 	/* Why there is no value, or not all of it: enum policy_lack. */
 	__u64 lacks;
+	/* The file that was read; 0: none. */
+	__u64 file;
 };
 
 enum policy_lack {
@@ -58,6 +60,10 @@ struct policy_memory {
 	/* Bytes of the event so far. */
 	__u64 length;
 	__u64 cuts;
+	/* Of the file that is followed, if there is one. */
+	__u64 file_id;
+	/* Of each slot. */
+	__u64 files[POLICY_SLOTS];
 	struct policy_value value;
 	struct policy_walk walk;
 	struct policy_prefix prefix;
@@ -113,6 +119,10 @@ enum policy_mask {
 	POLICY_MASK_LIMIT,
 	/* Always empty. */
 	POLICY_MASK_NONE,
+	POLICY_MASK_FOLLOW,
+	POLICY_MASK_UNFOLLOW,
+	POLICY_MASK_KERNEL_STACK,
+	POLICY_MASK_USER_STACK,
 };
 
 struct policy_number_key {
@@ -175,7 +185,8 @@ struct policy_action {
 	__u64 interval;
 	/* Of the limit: 0 global, 1 by process, 2 by thread. */
 	__u32 scope;
-	__u32 unused;
+	/* The slot of the file to follow or to forget. */
+	__u32 file;
 };
 
 struct {

@@ -193,6 +193,8 @@ static __always_inline void policy_read_bytes(struct policy_memory *memory, cons
 	__u64 bytes = size;
 	long failed;
 
+	memory->value.numbers[0] = size;
+
 	if (size >= POLICY_TEXT_END) {
 		bytes = POLICY_TEXT_END - 1;
 		memory->value.lacks = POLICY_CUT;
@@ -205,4 +207,86 @@ static __always_inline void policy_read_bytes(struct policy_memory *memory, cons
 		return;
 	}
 	policy_place_text(memory, room, bytes);
+}
+
+/* Buffers of one read or write that are looked at. */
+#define POLICY_BUFFERS 16
+
+struct policy_iovec {
+	void *base;
+	__u64 length;
+};
+
+struct policy_gather {
+	struct policy_memory *memory;
+	const struct policy_iovec *buffers;
+	/* To pass over in the first one. */
+	__u64 skip;
+	/* Bytes that were collected, and that there are. */
+	__u64 length;
+	__u64 total;
+	bool user;
+	bool user_list;
+};
+
+/* One of several buffers. Where there is no room left, its bytes are counted. */
+static long policy_gather_one(__u32 index, struct policy_gather *gather)
+{
+	struct policy_iovec buffer = {};
+	__u64 at = gather->length, bytes;
+	long failed;
+
+	if (gather->user_list)
+		failed = bpf_probe_read_user(&buffer, sizeof(buffer), &gather->buffers[index]);
+	else
+		failed = bpf_probe_read_kernel(&buffer, sizeof(buffer), &gather->buffers[index]);
+	if (failed) {
+		gather->memory->value.lacks = POLICY_UNREADABLE;
+		return 1;
+	}
+	if (!index) {
+		buffer.base += gather->skip;
+		buffer.length = buffer.length > gather->skip ? buffer.length - gather->skip : 0;
+	}
+	gather->total += buffer.length;
+	if (at >= POLICY_TEXT_END - 1)
+		return 0;
+	bytes = buffer.length < POLICY_TEXT_END - 1 - at ? buffer.length : POLICY_TEXT_END - 1 - at;
+	asm volatile("" : "+r"(bytes), "+r"(at));
+	bytes &= POLICY_TEXT_MASK;
+	at &= POLICY_TEXT_MASK;
+	/* The text's memory has twice the room. */
+	if (gather->user)
+		failed = bpf_probe_read_user(&gather->memory->text[at], bytes, buffer.base);
+	else
+		failed = bpf_probe_read_kernel(&gather->memory->text[at], bytes, buffer.base);
+	if (failed) {
+		gather->memory->value.lacks = POLICY_UNREADABLE;
+		return 1;
+	}
+	gather->length += bytes;
+	return 0;
+}
+
+/* The bytes of several buffers in turn. Number: how many there are. */
+static __always_inline void policy_read_buffers(struct policy_gather *gather, __u64 count)
+{
+	struct policy_memory *memory = gather->memory;
+	char *room = &memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
+	__u64 length;
+
+	bpf_loop(count < POLICY_BUFFERS ? count : POLICY_BUFFERS, policy_gather_one, gather, 0);
+	memory->value.numbers[0] = gather->total;
+	if (memory->value.lacks)
+		return;
+	length = gather->length;
+	asm volatile("" : "+r"(length));
+	length &= POLICY_TEXT_MASK;
+	if (bpf_probe_read_kernel(room, length, memory->text)) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	policy_place_text(memory, room, length);
+	if (count > POLICY_BUFFERS || gather->length < gather->total)
+		memory->value.lacks |= POLICY_CUT;
 }

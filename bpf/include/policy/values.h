@@ -87,6 +87,45 @@ struct sock___policy {
 
 struct module___policy {
 	char name[1];
+	unsigned long taints;
+	/* With CONFIG_MODULE_SIG. */
+	bool sig_ok;
+};
+
+struct load_info {
+	const char *name;
+	unsigned long len;
+	bool sig_ok;
+};
+
+struct perf_event___policy {
+	struct {
+		__u32 type;
+		__u64 config;
+		/* kprobe_func, probe_offset */
+		__u64 config1;
+		__u64 config2;
+	} attr;
+};
+
+struct iov_iter {
+	__u8 iter_type;
+	unsigned long iov_offset;
+	unsigned long count;
+	unsigned long nr_segs;
+	const struct policy_iovec *__iov;
+	void *ubuf;
+};
+
+/* Before 6.4 (de4f5fed3f23 "iov_iter: add iter_iovec() helper"). */
+struct iov_iter___old {
+	const struct policy_iovec *iov;
+};
+
+enum iter_type {
+	ITER_IOVEC = 0,
+	ITER_UBUF = 1,
+	ITER_KVEC = 2,
 };
 
 struct net_device___policy {
@@ -125,6 +164,14 @@ struct task_struct___policy {
 
 #pragma clang attribute pop
 
+/* include/uapi/linux/bpf.h, for BPF_PROG_LOAD. */
+struct policy_bpf_attr {
+	__u32 prog_type;
+	__u32 insn_cnt;
+	char unused[40];
+	char prog_name[16];
+};
+
 /* Those that registers hold. */
 #define POLICY_PARAMETERS 6
 
@@ -139,7 +186,13 @@ struct policy_context {
 	bool is_usdt;
 	/* At a return: what the parameters were at the call. */
 	const __u64 *parameters;
+	/* A system call that returns by its tracepoint: the caller's registers are still there. */
+	bool is_syscall_exit;
 };
+
+/* Where the result of a system call lies in the context of its tracepoint: behind the common fields and the call's
+ * number. */
+#define POLICY_SYSCALL_RESULT 16
 
 #if defined(__TARGET_ARCH_x86)
 #define POLICY_REGISTER(NAME) __builtin_offsetof(struct policy_registers, NAME)
@@ -194,6 +247,8 @@ static __always_inline __u64 policy_result(const struct policy_context *context)
 		bpf_get_func_ret(context->ctx, &value);
 	else if (context->is_probe)
 		value = policy_load(context->ctx + POLICY_RESULT);
+	else if (context->is_syscall_exit)
+		value = policy_load(context->ctx + POLICY_SYSCALL_RESULT);
 	return value;
 }
 
@@ -202,20 +257,27 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 					__u32 index)
 {
 	__u64 value = 0;
+	void *registers;
 
 	switch (slot->source) {
 	case POLICY_ARGUMENT:
 		value = policy_argument(context, index);
 		break;
 	case POLICY_SYSCALL_ARGUMENT:
-		if (index < 6)
-			value = policy_load((void *)policy_argument(context, 0) + policy_call_parameters[index]);
+		if (index >= POLICY_PARAMETERS)
+			break;
+		registers = context->is_syscall_exit ? gadget_registers(gadget_task())
+						     : (void *)policy_argument(context, 0);
+		value = policy_load(registers + policy_call_parameters[index]);
 		break;
 	case POLICY_CONTEXT:
 		value = policy_load(context->ctx + index);
 		break;
 	case POLICY_RETURN:
 		value = policy_result(context);
+		break;
+	case POLICY_REGISTERS:
+		value = (__u64)context->ctx;
 		break;
 	case POLICY_TASK:
 		value = (__u64)bpf_get_current_task();
@@ -229,6 +291,17 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 			value = policy_load((void *)value);
 	}
 	return value;
+}
+
+/* Of a buffer. A function that failed has filled none. */
+static __always_inline __u64 policy_size(const struct policy_context *context, const volatile struct policy_slot *slot)
+{
+	__s64 returned;
+
+	if (!(slot->flags & POLICY_RETURNED_SIZE))
+		return policy_raw(context, slot, slot->size_index);
+	returned = policy_result(context);
+	return returned > 0 ? returned : 0;
 }
 
 static __always_inline void policy_read_number(struct policy_value *value, const volatile struct policy_slot *slot,
@@ -250,6 +323,12 @@ static __always_inline void policy_read_inode(struct policy_value *value, struct
 	value->numbers[2] = BPF_CORE_READ(inode, i_sb, s_dev);
 }
 
+/* PERF_TYPE_BREAKPOINT */
+#define POLICY_LAST_PERF_TYPE 5
+
+/* Of a file, which of its numbers says whether it is followed. Not sent. */
+#define POLICY_FILE_ID 11
+
 /* Numbers as above, and the flags. */
 static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file)
 {
@@ -261,6 +340,13 @@ static __always_inline void policy_read_file(struct policy_memory *memory, struc
 	}
 	policy_read_inode(&memory->value, BPF_CORE_READ(described, f_inode));
 	memory->value.numbers[3] = BPF_CORE_READ(described, f_flags);
+	memory->value.file = (__u64)file;
+	if (policy_follows_files) {
+		const struct gadget_followed *followed = gadget_followed_of(file);
+
+		if (followed)
+			memory->file_id = memory->value.numbers[POLICY_FILE_ID] = followed->id;
+	}
 	policy_read_path(memory, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry));
 }
 
@@ -387,6 +473,37 @@ static __always_inline void policy_read_packet(struct policy_value *value, const
 	value->numbers[1] = bpf_ntohs(ports[1]);
 }
 
+static __always_inline void policy_read_iov_iter(struct policy_memory *memory, const struct iov_iter *iter)
+{
+	struct policy_gather gather = {.memory = memory, .skip = BPF_CORE_READ(iter, iov_offset)};
+	const struct iov_iter___old *old = (const void *)iter;
+	__u64 count = BPF_CORE_READ(iter, count);
+	__u8 type = BPF_CORE_READ(iter, iter_type);
+
+	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
+	    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
+		policy_read_bytes(memory, BPF_CORE_READ(iter, ubuf) + gather.skip, count, true);
+		return;
+	}
+	gather.user = type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
+	if (!gather.user && type != bpf_core_enum_value(enum iter_type, ITER_KVEC)) {
+		/* Pages, which nothing here can read. */
+		memory->value.numbers[0] = count;
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	gather.buffers = bpf_core_field_exists(iter->__iov) ? BPF_CORE_READ(iter, __iov) : BPF_CORE_READ(old, iov);
+	policy_read_buffers(&gather, BPF_CORE_READ(iter, nr_segs));
+}
+
+/* Without the NUL at its end. */
+static __always_inline void policy_read_data_loc(struct policy_memory *memory, const void *ctx, __u32 place)
+{
+	__u32 length = place >> 16;
+
+	policy_read_bytes(memory, ctx + (place & 0xffff), length ? length - 1 : 0, false);
+}
+
 static __always_inline void policy_read_binary(struct policy_memory *memory, struct task_struct *task)
 {
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
@@ -412,10 +529,12 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 {
 	struct policy_value *value = &memory->value;
 	struct task_struct *task = (void *)bpf_get_current_task();
+	/* Data of the task come along steps, the process's own types do not. */
 	__u64 raw = slot->type < POLICY_PID ? policy_raw(context, slot, slot->index) : 0;
 	bool user = slot->flags & POLICY_USER;
 
 	value->lacks = 0;
+	value->file = 0;
 	value->start = POLICY_TEXT_END;
 	if (slot->type != POLICY_NUMBER) {
 		__builtin_memset(value->numbers, 0, sizeof(value->numbers));
@@ -429,7 +548,7 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 		policy_read_string(memory, (void *)raw, user);
 		break;
 	case POLICY_BUFFER:
-		policy_read_bytes(memory, (void *)raw, policy_raw(context, slot, slot->size_index), user);
+		policy_read_bytes(memory, (void *)raw, policy_size(context, slot), user);
 		break;
 	case POLICY_FILE:
 		policy_read_file(memory, (void *)raw);
@@ -480,8 +599,64 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 		value->numbers[3] = BPF_CORE_READ(namespace, ns.inum);
 		break;
 	}
-	case POLICY_MODULE:
-		policy_read_string(memory, ((struct module___policy *)raw)->name, false);
+	case POLICY_MODULE: {
+		struct module___policy *module = (void *)raw;
+
+		/* Numbers: whether its signature is good, ~0 where the kernel checks none; taints. */
+		value->numbers[0] = ~0ULL;
+		if (bpf_core_field_exists(module->sig_ok))
+			value->numbers[0] = BPF_CORE_READ(module, sig_ok);
+		value->numbers[1] = BPF_CORE_READ(module, taints);
+		policy_read_string(memory, module->name, false);
+		break;
+	}
+	case POLICY_LOAD_INFO: {
+		struct load_info *info = (void *)raw;
+
+		value->numbers[0] = ~0ULL;
+		if (bpf_core_field_exists(info->sig_ok))
+			value->numbers[0] = BPF_CORE_READ(info, sig_ok);
+		value->numbers[1] = BPF_CORE_READ(info, len);
+		policy_read_string(memory, BPF_CORE_READ(info, name), false);
+		break;
+	}
+	case POLICY_BPF_ATTR: {
+		struct policy_bpf_attr attr = {};
+		long failed = user ? bpf_probe_read_user(&attr, sizeof(attr), (void *)raw)
+				   : bpf_probe_read_kernel(&attr, sizeof(attr), (void *)raw);
+
+		value->numbers[0] = attr.prog_type;
+		value->numbers[1] = attr.insn_cnt;
+		policy_read_string(memory, ((struct policy_bpf_attr *)raw)->prog_name, user);
+		if (failed)
+			value->lacks = POLICY_UNREADABLE;
+		break;
+	}
+	case POLICY_PERF_EVENT: {
+		struct perf_event___policy *event = (void *)raw;
+		__u64 function = BPF_CORE_READ(event, attr.config1);
+
+		value->numbers[0] = BPF_CORE_READ(event, attr.type);
+		value->numbers[1] = BPF_CORE_READ(event, attr.config);
+		value->numbers[2] = BPF_CORE_READ(event, attr.config2);
+		/* Of those that the kernel numbers as they come, some name a function of the kernel, or a file. */
+		if (value->numbers[0] > POLICY_LAST_PERF_TYPE && function)
+			policy_read_string(memory, (void *)function, true);
+		value->lacks = raw ? 0 : POLICY_UNREADABLE;
+		break;
+	}
+	case POLICY_DATA_LOC:
+		policy_read_data_loc(memory, context->ctx, raw);
+		break;
+	case POLICY_IOVEC: {
+		struct policy_gather gather = {
+			.memory = memory, .buffers = (void *)raw, .user = true, .user_list = user};
+
+		policy_read_buffers(&gather, policy_raw(context, slot, slot->size_index));
+		break;
+	}
+	case POLICY_IOV_ITER:
+		policy_read_iov_iter(memory, (void *)raw);
 		break;
 	case POLICY_NET_DEVICE:
 		policy_read_string(memory, ((struct net_device___policy *)raw)->name, false);

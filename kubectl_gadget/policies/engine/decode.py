@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.policies.engine.hooks import CompiledHook, Place
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Value, read
+from kubectl_gadget.policy_events.record import Caller, Value, read
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Match:
     place: Place
     values: tuple[Value | None, ...]
     """of the hook's arguments, in their order"""
+    data: tuple[Value | None, ...]
+    """of the hook's `data`"""
     returned: Value | None
     verdict: int
     """what the kernel returned instead of going on; 0: nothing"""
@@ -26,6 +28,10 @@ class Match:
     """sent to the process; 0: none"""
     exec: ExecId
     parent: ExecId
+    caller: Caller
+    """as it was then"""
+    file_id: int
+    """of a file that is followed, the same from open to the last close; 0: none"""
 
 
 def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterator[Match]:
@@ -41,9 +47,12 @@ def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterat
         yield Match(
             place,
             tuple(None if slot is None else found.values.get(slot) for slot in arguments),
+            tuple(None if slot is None else found.values.get(slot) for slot in hook.data[id(place.hook)]),
             None if result is None else found.values.get(result),
             found.verdict,
             found.signal,
             found.exec,
             found.parent,
+            found.caller,
+            found.file_id,
         )

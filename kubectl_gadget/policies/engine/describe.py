@@ -31,6 +31,7 @@ def describe(place: Place) -> Description:
         message=hook.message,
         tags=hook.tags,
         arguments=tuple((argument.type, argument.label) for argument in hook.arguments),
+        data=tuple((argument.type, argument.label) for argument in hook.data),
         returned=None if returned is None else (returned.type, returned.label),
     )
 
@@ -55,5 +56,6 @@ def _selector(hook: CompiledHook, place: Place, numbers: dict[int, int]) -> dict
         "told": describe(place).spec(),
         "policy": numbers[id(place.policy)],
         "slots": hook.arguments[id(place.hook)],
+        "data": hook.data[id(place.hook)],
         "returned": hook.results[id(place.hook)],
     }

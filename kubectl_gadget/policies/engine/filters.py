@@ -4,7 +4,7 @@ The trap: texts are compared as bytes, and a text that is equal is one that begi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 
 from kubectl_gadget.errors import UsageError
@@ -59,9 +59,17 @@ class Followed:
         return number
 
 
-def ask(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None, followed: Followed) -> Asked:
-    """`arguments` are the slots of the hook's arguments, `result` is that of what it returns; what is followed is added
-    to `followed`. Raises UsageError."""
+def ask(
+    filter: Filter,
+    arguments: Sequence[Slot | None],
+    result: Slot | None,
+    followed: Followed,
+    data: Sequence[Slot | None] = (),
+) -> Asked:
+    """`arguments` and `data` are the slots of the hook's, `result` is that of what it returns; what is followed is
+    added to `followed`. Raises UsageError."""
+    if filter.subject.kind == "data":
+        filter, arguments = replace(filter, subject=replace(filter.subject, kind="argument")), data
     if filter.follow and filter.subject.kind in ("binary", "parent_binary"):
         look = Look(TestClass.RAN, int(filter.subject.kind == "parent_binary"))
         programs = tuple(followed.number(filter, text) for text in _texts(filter))
@@ -88,7 +96,8 @@ def ask(filter: Filter, arguments: Sequence[Slot | None], result: Slot | None, f
         if slot.type not in (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB):
             raise _wrong(filter, "is no file")
         return _number(filter, slot, 0, FILE_TYPE)
-    if slot.type in WITH_TEXT and filter.test not in ("less", "greater", "range", "mask"):
+    is_text = slot.type in WITH_TEXT or (slot.type is Type.AUTO and any(isinstance(one, str) for one in filter.values))
+    if is_text and filter.test not in ("less", "greater", "range", "mask"):
         return _text(filter, slot)
     return _number(filter, slot, part)
 

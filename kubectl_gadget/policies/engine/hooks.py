@@ -16,11 +16,12 @@ from typing import Any
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.enforcers import without_notices
+from kubectl_gadget.policies.engine import following
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.refused import is_refused, refuse
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
-from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, Slot, Source, argument_slot, task_slot
-from kubectl_gadget.policies.engine.tables import Encoded, Tables, prefix_key
+from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, START, Slot, Source, argument_slot, task_slot
+from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
 from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
 from kubectl_gadget.policy_events.record import Form, Type
@@ -33,10 +34,19 @@ _SIGKILL = 9
 _LIMITED_ENTRIES = 32768
 _ACTION = struct.Struct("<iIQII")
 _WEAKER = "--allow-weaker, which lets such nodes send signals or just watch; or a policy with lsmhooks"
+_RESOLVED_FROM = {
+    Source.ARGUMENT: "parameter",
+    Source.RETURN: "return",
+    Source.TASK: "task",
+    Source.REGISTERS: "registers",
+}
 _SCOPES = {"global": 0, "process": 1, "thread": 2}
-_MASKS = ("guard", "start", "post", "override", "signal", "limit", "none")
+_MASKS = (
+    *("guard", "start", "post", "override", "signal", "limit", "none"),
+    *("follow", "unfollow", "kernel_stack", "user_stack"),
+)
 """enum policy_mask."""
-_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override")
+_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", *following.KINDS)
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class Options:
     allow_weaker: bool = False
     tells_process: bool = False
     """each record says which program it was, for readers who do not follow processes"""
+    follows: bool = False
+    """some policy follows files, which the engine finds out"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,8 @@ class Place:
     """actions are carried out, not only told"""
     workloads: tuple[int, ...] = ()
     """scopes that have to hold as well"""
+    followed_only: tuple[int, ...] = ()
+    """arguments that have to be files that are followed"""
 
 
 @dataclass
@@ -88,6 +102,7 @@ class CompiledHook:
         self._members = members
         self._followed = followed
         self._at_return = members[0].hook.returns and not members[0].at_call
+        self._follows = options.follows
         self.bits: list[Place | None] = []
         self._starts = 0
         for member in members:
@@ -97,6 +112,7 @@ class CompiledHook:
         self.slots: list[Slot] = []
         self.arguments: dict[int, list[int | None]] = {}
         """for each member's hook, by id(): the slot of each of its arguments"""
+        self.data: dict[int, list[int | None]] = {}
         self.results: dict[int, int | None] = {}
         try:
             self._compile()
@@ -106,6 +122,10 @@ class CompiledHook:
     @property
     def enforces(self) -> bool:
         return any(place is not None and place.enforced and _deeds(place) for place in self.bits)
+
+    @property
+    def takes_stacks(self) -> bool:
+        return any(self._mask_sets[name] for name in ("kernel_stack", "user_stack"))
 
     @property
     def denies(self) -> bool:
@@ -129,26 +149,31 @@ class CompiledHook:
 
     def _compile(self) -> None:
         asked: list[tuple[int, Asked]] = []
-        read: dict[int, tuple[list[Slot | None], Slot | None]] = {}
+        read: dict[int, tuple[list[Slot | None], list[Slot | None], Slot | None]] = {}
         for member in self._members:
             hook = member.hook
             # What a system call is given lies in the caller's memory.
             user = hook.syscall or hook.kind in ("tracepoint", *_IN_PROGRAMS)
             if hook.kind in _IN_PROGRAMS:
                 _check_program(hook)
-            arguments = [argument_slot(argument, self._source, user, hook.place) for argument in hook.arguments]
+            arguments = [
+                argument_slot(argument, self._source, user, hook.place, self._at_return)
+                for argument in following.with_files(hook)
+            ]
             result = None
             if self._at_return and hook.return_argument is not None:
                 returned = replace(hook.return_argument, index=0)
                 result = argument_slot(returned, Source.RETURN, user, hook.place)
-            if hook.data:
-                raise UsageError(f"{hook.place}: `data` is not supported yet")
-            read[id(hook)] = (arguments, result)
+            data = [argument_slot(one, self._source, user, hook.place, self._at_return) for one in hook.data]
+            read[id(hook)] = (arguments, data, result)
         for bit, place in enumerate(self.bits):
             if place is not None:
-                arguments, result = read[id(place.hook)]
-                asked += [(bit, ask(filter, arguments, result, self._followed)) for filter in self._filters(place)]
-        sent = {slot for arguments, result in read.values() for slot in (*arguments, result) if slot is not None}
+                arguments, data, result = read[id(place.hook)]
+                asked += [
+                    (bit, ask(filter, arguments, result, self._followed, data)) for filter in self._filters(place)
+                ]
+                asked += [(bit, _is_followed(arguments[one])) for one in place.followed_only]
+        sent = {slot for values in read.values() for slot in (*values[0], *values[1], values[2]) if slot is not None}
         if self._options.tells_process:
             sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY, Type.CAPABILITIES)}
         self.slots = sorted(sent | {item.slot for _, item in asked})
@@ -162,11 +187,14 @@ class CompiledHook:
                 if item.slot == slot:
                     tables.add(first, bit, item.look, item.entries, item.negated)
             self._spans.append((first, len(tables.tests) - first))
+        self._tests = tables.tests
         self._unsent = [slot not in sent for slot in self.slots]
         self.encoded: Encoded = tables.encode(len(self.bits))
-        for hook_id, (arguments, result) in read.items():
+        for hook_id, (arguments, data, result) in read.items():
             self.arguments[hook_id] = [None if slot is None else self.slots.index(slot) for slot in arguments]
+            self.data[hook_id] = [None if slot is None else self.slots.index(slot) for slot in data]
             self.results[hook_id] = None if result is None else self.slots.index(result)
+        self._resolved = self._resolve()
 
     @cached_property
     def forms(self) -> list[Form]:
@@ -200,6 +228,10 @@ class CompiledHook:
                 sets["signal"] |= one
             if _limit(place) is not None:
                 sets["limit"] |= one
+            for action in _all_actions(place):
+                for name, wanted in _masks_of(action):
+                    if wanted:
+                        sets[name] |= one
         return sets
 
     def _posts(self, place: Place) -> bool:
@@ -216,7 +248,7 @@ class CompiledHook:
         masks = (encoded.set(sets[name]) for name in _MASKS)
         tables["policy_masks"] = b"".join(struct.pack("<I", key) + mask for key, mask in enumerate(masks))
         tables["policy_actions"] = b"".join(
-            struct.pack("<I", bit) + _action(place) for bit, place in enumerate(self.bits)
+            struct.pack("<I", bit) + self._action(place) for bit, place in enumerate(self.bits)
         )
         variables: dict[str, Any] = {
             "policy_hook": self.number,
@@ -225,6 +257,8 @@ class CompiledHook:
             "policy_tests": {"hex": encoded.tests.hex()},
             "policy_signals": bool(sets["signal"]),
             "policy_limits": bool(sets["limit"]),
+            "policy_follows_files": self._follows,
+            "policy_stacks": bool(sets["kernel_stack"] | sets["user_stack"]),
         }
         return {
             "name": self.name,
@@ -237,7 +271,7 @@ class CompiledHook:
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
             "remedy": _WEAKER if self.denies and not self._options.allow_weaker else None,
             "optional": all(member.hook.ignore_missing for member in self._members),
-            **self._resolve(),
+            **self._resolved,
         }
 
     def _workloads(self) -> dict[str, Any]:
@@ -250,6 +284,19 @@ class CompiledHook:
         places = [(bit, place) for bit, place in enumerate(self.bits) if place and place.workloads]
         held = [bit for bit, place in places if _deeds(place) or place.policy.name not in strict]
         return {"workloads": numbers, "unsure": held}
+
+    def _action(self, place: Place | None) -> bytes:
+        """`struct policy_action`."""
+        if place is None:
+            return bytes(_ACTION.size)
+        limit = _limit(place)
+        rate = limit.rate_limit if limit else None
+        interval, scope = (rate.milliseconds * 1_000_000, _SCOPES[rate.scope]) if rate else (0, 0)
+        file = 0
+        for action in _all_actions(place):
+            if action.kind in ("FollowFD", "UnfollowFD"):
+                file = self.arguments[id(place.hook)][following.file_position(place.hook, action)] or 0
+        return _ACTION.pack(_error(place), _signal(place), interval, scope, file)
 
     def _way(self, way: Way) -> dict[str, Any]:
         slots = b"".join(
@@ -269,15 +316,37 @@ class CompiledHook:
         return "denies" if way.denies else "only sends signals" if self._mask_sets["signal"] else "only observes"
 
     def _resolve(self) -> dict[str, Any]:
-        if any(slot.resolve for slot in self.slots) and any(way.arguments != "function" for way in self.ways):
-            what = "`resolve` is supported for functions and security hooks only"
-            raise UsageError(f"{self._members[0].hook.place}: {what}")
-        paths = [
-            {"slot": number, "index": slot.index, "path": list(slot.resolve)}
-            for number, slot in enumerate(self.slots)
-            if slot.resolve
-        ]
-        return {"resolve": paths} if paths else {}
+        """What each node's BTF has to say of the slots."""
+        entries = []
+        place = self._members[0].hook.place
+        for number, slot in enumerate(self.slots):
+            if slot.source is Source.REGISTERS:
+                self.ways = [way for way in self.ways if way.kind in ("kprobe", "uprobe", "usdt")]
+                if not self.ways:
+                    raise UsageError(f"{place}: pt_regs are there at kprobes and uprobes only")
+            if not slot.resolve and slot.type is not Type.AUTO:
+                continue
+            of_hook = slot.source in (Source.ARGUMENT, Source.RETURN) and slot.resolve[:1] != START
+            if of_hook and any(way.arguments != "function" or way.probe for way in self.ways):
+                what = "the type auto" if slot.type is Type.AUTO else "`resolve`"
+                why = "goes by the kernel's BTF, which says nothing of system calls, fields of tracepoints and programs"
+                raise UsageError(f"{place}: {what} {why}")
+            path = list(slot.resolve)
+            entry: dict[str, Any] = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
+            if slot.resolve[:1] == START:
+                entry["struct"], path = path[1], path[2:]
+            if slot.type is Type.AUTO:
+                entry |= {"auto": True, "compared": self._compared(slot)}
+            entries.append(entry | {"path": path})
+        return {"resolve": entries} if entries else {}
+
+    def _compared(self, slot: Slot) -> str | None:
+        """What an argument of the type `auto` has to be for the filters on it."""
+        first, count = self._spans[self.slots.index(slot)]
+        kinds = {test.look.kind for test in self._tests[first : first + count]}
+        if not kinds:
+            return None
+        return "text" if kinds & {TestClass.PREFIX, TestClass.POSTFIX, TestClass.SUBSTRING} else "number"
 
 
 class Engine:
@@ -286,6 +355,8 @@ class Engine:
     def __init__(self, policies: Sequence[Policy], options: Options) -> None:
         self.scopes: list[Scope] = []
         self.policies = [without_notices(policy) for policy in policies]
+        options = replace(options, follows=any(map(following.follows, policies)))
+        self._options = options
         groups: dict[tuple[Any, ...], list[Member]] = {}
         for policy in self.policies:
             if policy.loader:
@@ -308,6 +379,8 @@ class Engine:
             "name": "policy",
             "kind": "policy",
             "scopes": [scope_spec(scope) for scope in self.scopes],
+            "follows": self._options.follows,
+            "stacks": any(hook.takes_stacks for hook in self.hooks),
             "hooks": [hook.spec() for hook in self.hooks],
             **self._processes(),
         }
@@ -378,7 +451,8 @@ def _places(member: Member, options: Options) -> list[Place]:
         refuse(hook.place, hook.return_argument_action)
     for number, selector in numbered:
         workloads = tuple(member.scopes.index(scope) for scope in workloads_of(selector))
-        place = Place(policy, hook, number, selector, member.scope, enforced, workloads)
+        followed = tuple(following.followed_only(policy, hook))
+        place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed)
         for action in _all_actions(place):
             if action.kind == "Set":
                 what = (
@@ -389,9 +463,8 @@ def _places(member: Member, options: Options) -> list[Place]:
                 refuse(action.place, action.kind)
             if action.kind not in _KINDS:
                 raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
-            if action.kernel_stack or action.user_stack or action.file_hash:
-                what = "imaHash" if action.file_hash else "kernelStackTrace and userStackTrace"
-                raise UsageError(f"{action.place}: {what} is not supported yet")
+            if action.file_hash:
+                raise UsageError(f"{action.place}: imaHash is not supported yet")
         places.append(place)
     return places
 
@@ -431,14 +504,16 @@ def _limit(place: Place) -> Action | None:
     return next((action for action in _all_actions(place) if action.rate_limit is not None), None)
 
 
-def _action(place: Place | None) -> bytes:
-    """`struct policy_action`."""
-    if place is None:
-        return bytes(_ACTION.size)
-    limit = _limit(place)
-    rate = limit.rate_limit if limit else None
-    interval, scope = (rate.milliseconds * 1_000_000, _SCOPES[rate.scope]) if rate else (0, 0)
-    return _ACTION.pack(_error(place), _signal(place), interval, scope, 0)
+def _masks_of(action: Action) -> Iterable[tuple[str, bool]]:
+    yield "follow", action.kind == "FollowFD"
+    yield "unfollow", action.kind == "UnfollowFD"
+    yield "kernel_stack", action.kernel_stack
+    yield "user_stack", action.user_stack
+
+
+def _is_followed(slot: Slot | None) -> Asked:
+    assert slot is not None
+    return Asked(slot, Look(TestClass.IN_SET, following.FILE_ID), (0,), negated=True)
 
 
 def _placed(slot: Slot, way: Way) -> Slot:
@@ -449,9 +524,9 @@ def _placed(slot: Slot, way: Way) -> Slot:
         case "syscall":
             return replace(slot, source=Source.SYSCALL_ARGUMENT)
         case "fields":
-            size_index = field_offset(slot.size_index) if slot.type is Type.BUFFER else 0
+            size_index = field_offset(slot.size_index) if slot.type in (Type.BUFFER, Type.IOVEC) else 0
             return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
         case "context":
-            size_index = record_offset(slot.size_index) if slot.type is Type.BUFFER else 0
+            size_index = record_offset(slot.size_index) if slot.type in (Type.BUFFER, Type.IOVEC) else 0
             return replace(slot, source=Source.CONTEXT, index=record_offset(slot.index), size_index=size_index)
     return slot

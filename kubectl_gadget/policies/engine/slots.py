@@ -23,6 +23,7 @@ class Source(IntEnum):
     CONTEXT = 3
     RETURN = 4
     TASK = 5
+    REGISTERS = 6
 
 
 class Flag(IntFlag):
@@ -32,6 +33,7 @@ class Flag(IntFlag):
     USER = 2
     EMBEDDED = 4
     UNSENT = 8
+    RETURNED_SIZE = 16
 
 
 NO_FLAG = Flag(0)
@@ -39,6 +41,7 @@ NO_FLAG = Flag(0)
 WITH_TEXT = (
     *(Type.STRING, Type.BUFFER, Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB, Type.MODULE),
     *(Type.BPF_MAP, Type.BPF_PROGRAM, Type.NET_DEVICE, Type.BINARY, Type.PARENT_BINARY, Type.SOCKADDR),
+    *(Type.DATA_LOC, Type.IOVEC, Type.IOV_ITER, Type.LOAD_INFO, Type.BPF_ATTR, Type.PERF_EVENT),
 )
 _SLOT = struct.Struct(f"<4B4HI{MOST_STEPS}I")
 
@@ -47,7 +50,7 @@ _INTEGERS = {
     **{f"sint{bits}": (bits // 8, True) for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": (bits // 8, False) for bits in (8, 16, 32, 64)},
     **{"int": (4, True), "long": (8, True), "ulong": (8, False), "size_t": (8, False), "syscall64": (8, False)},
-    "capability": (4, True),
+    **{"capability": (4, True), "bpf_cmd": (4, True)},
 }
 _TYPES = {
     **{"string": Type.STRING, "char_buf": Type.BUFFER, "const_buf": Type.BUFFER, "fd": Type.FD, "file": Type.FILE},
@@ -56,8 +59,17 @@ _TYPES = {
     **{"sockaddr_un": Type.SOCKADDR, "cred": Type.CRED, "user_namespace": Type.USER_NAMESPACE},
     **{"module": Type.MODULE, "bpf_map": Type.BPF_MAP, "bpf_prog": Type.BPF_PROGRAM, "net_device": Type.NET_DEVICE},
     **{"skb": Type.SKB, "kernel_cap_t": Type.CAPABILITY_SET, "cap_inheritable": Type.CAPABILITY_SET},
-    **{"cap_permitted": Type.CAPABILITY_SET, "cap_effective": Type.CAPABILITY_SET},
+    **{"cap_permitted": Type.CAPABILITY_SET, "cap_effective": Type.CAPABILITY_SET, "data_loc": Type.DATA_LOC},
+    **{"char_iovec": Type.IOVEC, "iov_iter": Type.IOV_ITER, "load_info": Type.LOAD_INFO, "bpf_attr": Type.BPF_ATTR},
+    **{"perf_event": Type.PERF_EVENT, "auto": Type.AUTO},
 }
+
+
+_OF_CALLERS = (Type.STRING, Type.BUFFER, Type.SOCKADDR, Type.IOVEC, Type.BPF_ATTR)
+"""Types that, as something a system call is given, lie in its caller's memory."""
+_SOURCES = {"current_task": Source.TASK, "registers": Source.REGISTERS}
+START = ("btfType",)
+"""Before the name of a struct: `resolve` begins with a pointer to that."""
 
 
 @dataclass(frozen=True, order=True)
@@ -96,21 +108,22 @@ def task_slot(type: Type, in_namespace: bool = False) -> Slot:
     return Slot(type, Source.TASK, index=int(in_namespace))
 
 
-def argument_slot(argument: Argument, source: Source, user: bool, place: Place) -> Slot | None:
-    """The slot of an argument; None for one that nobody reads (`nop`). `user`: its pointers lead into the caller's
-    memory. Raises UsageError when the engine cannot read its type, or not there."""
+def argument_slot(argument: Argument, source: Source, user: bool, place: Place, at_return: bool = False) -> Slot | None:
+    """The slot of an argument; None for one that nobody reads (`nop`, or `returnCopy` at the call). `user`: its
+    pointers lead into the caller's memory. Raises UsageError when the engine cannot read its type, or not there."""
     name = argument.type
     index = argument.index
-    if name == "nop":
+    if name == "nop" or (argument.return_copy and not at_return):
         return None
-    for what, given in (("source", argument.source != "parameter"), ("returnCopy", argument.return_copy)):
-        if given:
-            raise UsageError(f"{place}: `{what}` is not supported yet")
+    if argument.source != "parameter":
+        source, index, user = _SOURCES[argument.source], 0, False
     if argument.max_data:
         raise UsageError(f"{place}: `maxData` is not supported yet; texts are read up to 4,095 bytes")
     resolve = argument.resolve
-    if resolve and (name == "filename" or source is Source.RETURN):
-        raise UsageError(f"{place}: `resolve` of a {name}, or of what is returned, is not supported yet")
+    if argument.btf_type:
+        resolve = (*START, argument.btf_type, *resolve)
+    if resolve and name == "filename":
+        raise UsageError(f"{place}: `resolve` of a filename is not supported: it is read as a text")
     if name in _INTEGERS:
         size, signed = _INTEGERS[name]
         return Slot(Type.NUMBER, source, Flag.SIGNED if signed else Flag(0), size, index, resolve=resolve)
@@ -118,10 +131,12 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place) 
     if type is None:
         known = ", ".join(sorted(_INTEGERS | _TYPES))
         raise UsageError(f"{place}: arguments of the type {name} are not supported yet; these are: {known}")
-    flags = Flag.USER if user and type in (Type.STRING, Type.BUFFER, Type.SOCKADDR) else Flag(0)
+    flags = Flag.USER if user and type in _OF_CALLERS else Flag(0)
     # `struct filename` begins with a pointer to the name, which is in the kernel's memory.
     steps = (0,) if name == "filename" else ()
-    if type is Type.BUFFER:
+    if type in (Type.BUFFER, Type.IOVEC):
+        if argument.return_copy and type is Type.BUFFER:
+            return Slot(type, source, flags | Flag.RETURNED_SIZE, 8, index, resolve=resolve)
         if argument.size_index is None:
             raise UsageError(f"{place}: {name} needs `sizeArgIndex`, the parameter that has its size, from 1")
         return Slot(type, source, flags, 8, index, argument.size_index, resolve=resolve)

@@ -132,7 +132,11 @@ def _injected(function: str, syscall: bool) -> list[Way]:
 def _syscall(target: str, at_return: bool, denying: bool) -> list[Way]:
     name = target.removeprefix("sys_")
     if at_return:
-        return [Way("on_fexit", "fexit", name, syscall=True, arguments="syscall")]
+        exit = f"syscalls/sys_exit_{name}"
+        return [
+            Way("on_fexit", "fexit", name, syscall=True, arguments="syscall"),
+            Way("on_syscall_exit", "tracepoint", exit, arguments="syscall"),
+        ]
     see = [
         Way("on_fentry", "fentry", name, syscall=True, arguments="syscall"),
         Way("on_kprobe", "kprobe", name, syscall=True, arguments="syscall"),

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Files that are followed from open to the last close: by the kernel's own object of an open file, which all
+ * descriptors of it share, after dup, in forked children, and in a process that it was passed to over a socket.
+ *
+ * The programs here see the last close: at __fput, where the kernel lets itself be traced there, else at the entry of
+ * close, close_range, dup2 and dup3, and where a process ends. Who includes this says what happens then
+ * (gadget_file_closes). The maps may be shared by several objects. The trap: the object's address is used again for
+ * another file, so the inode is compared before anything is said of it.
+ */
+#pragma once
+
+#include <bpf/bpf_tracing.h>
+
+#include <gadget/open_file.h>
+#include <gadget/output.h>
+#include <gadget/syscall.h>
+#include <kernel/inode.h>
+
+/* Files that are followed at one time. */
+#define GADGET_FOLLOWED_FILES 65536
+/* Descriptors that are looked at where a process ends. */
+#define GADGET_DESCRIPTORS 4096
+
+#define CLOSE_RANGE_CLOEXEC 4
+
+/* The same from open to the last close. */
+typedef __u64 gadget_file_id;
+
+struct gadget_followed {
+	gadget_file_id id;
+	__u64 inode;
+	__u32 device;
+	/* While a process's descriptors are looked at: its thread, and how many were found. */
+	__u32 looker;
+	__u64 found;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, GADGET_FOLLOWED_FILES);
+	__type(key, __u64);
+	__type(value, struct gadget_followed);
+} gadget_followed SEC(".maps");
+
+/* How many there are, about: nothing needs to be looked up while there are none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} gadget_followed_count SEC(".maps");
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct file___counted {
+	struct {
+		long counter;
+	} f_count;
+};
+
+/* Since 6.13 (90ee6ed776c0 "fs: port files to file_ref"); 0 stands for one reference. */
+struct file___referenced {
+	struct {
+		struct {
+			long counter;
+		} refcnt;
+	} f_ref;
+};
+
+struct files_struct___counted {
+	struct {
+		int counter;
+	} count;
+};
+
+#pragma clang attribute pop
+
+static __always_inline __u64 gadget_references(const void *file)
+{
+	const struct file___referenced *new = file;
+	const struct file___counted *old = file;
+
+	if (bpf_core_field_exists(new->f_ref))
+		return BPF_CORE_READ(new, f_ref.refcnt.counter) + 1;
+	return BPF_CORE_READ(old, f_count.counter);
+}
+
+static __always_inline void gadget_count_followed(__s64 more)
+{
+	__u32 key = 0;
+	__u64 *count = bpf_map_lookup_elem(&gadget_followed_count, &key);
+
+	if (count)
+		__sync_fetch_and_add(count, more);
+}
+
+static __always_inline bool gadget_follows_any(void)
+{
+	__u32 key = 0;
+	const __u64 *count = bpf_map_lookup_elem(&gadget_followed_count, &key);
+
+	return count && *count;
+}
+
+static __always_inline void gadget_unfollow(__u64 key)
+{
+	if (!bpf_map_delete_elem(&gadget_followed, &key))
+		gadget_count_followed(-1);
+}
+
+/* NULL: the file is not followed. */
+static __always_inline struct gadget_followed *gadget_followed_of(const struct file *file)
+{
+	const struct file___inode *opened = (const void *)file;
+	__u64 key = (__u64)file;
+	struct gadget_followed *followed;
+
+	if (!file || !gadget_follows_any())
+		return NULL;
+	followed = bpf_map_lookup_elem(&gadget_followed, &key);
+	if (followed && (followed->inode != BPF_CORE_READ(opened, f_inode, i_ino) ||
+			 followed->device != BPF_CORE_READ(opened, f_inode, i_sb, s_dev))) {
+		gadget_unfollow(key);
+		return NULL;
+	}
+	return followed;
+}
+
+/* The file's id from now on, which is another one each time; 0: there was no room, which is counted. */
+static __always_inline gadget_file_id gadget_follow(const struct file *file)
+{
+	const struct file___inode *opened = (const void *)file;
+	struct gadget_followed followed = {
+		.id = bpf_ktime_get_boot_ns() << 8 | (bpf_get_smp_processor_id() & 0xff),
+		.inode = BPF_CORE_READ(opened, f_inode, i_ino),
+		.device = BPF_CORE_READ(opened, f_inode, i_sb, s_dev),
+	};
+	__u64 key = (__u64)file;
+	bool is_new = !bpf_map_lookup_elem(&gadget_followed, &key);
+
+	if (bpf_map_update_elem(&gadget_followed, &key, &followed, BPF_ANY)) {
+		gadget_count_map_full();
+		return 0;
+	}
+	if (is_new)
+		gadget_count_followed(1);
+	return followed.id;
+}
+
+/* What is to be done with the last close of a followed file. `fd` is -1 at __fput, where tasks may interrupt each
+ * other. */
+static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd);
+
+/* The first program, since kernels that refuse one refuse this, and then have looked at no other in vain. */
+SEC("fentry/__fput")
+int BPF_PROG(released, struct file *file)
+{
+	const struct gadget_followed *followed = gadget_followed_of(file);
+
+	if (!followed)
+		return 0;
+	gadget_file_closes(file, followed, -1);
+	gadget_unfollow((__u64)file);
+	return 0;
+}
+
+/* The last descriptor goes, and nobody else has the file. */
+static __always_inline void gadget_close(struct file *file, const struct gadget_followed *followed, long fd)
+{
+	gadget_file_closes(file, followed, fd);
+	gadget_unfollow((__u64)file);
+}
+
+static __always_inline void gadget_may_close(long fd)
+{
+	const struct gadget_followed *followed;
+	struct file *file;
+
+	if (!gadget_follows_any())
+		return;
+	file = gadget_file_of((int)fd);
+	followed = gadget_followed_of(file);
+	if (followed && gadget_references(file) == 1)
+		gadget_close(file, followed, (int)fd);
+}
+
+#define GADGET_ON_ENTRY(CALL)                                                                                          \
+	static __always_inline int CALL##_on_entry(struct pt_regs *registers);                                         \
+	SEC("tracepoint/syscalls/sys_enter_" #CALL)                                                                    \
+	int CALL##_begins(void *ctx)                                                                                   \
+	{                                                                                                              \
+		return CALL##_on_entry(gadget_registers(gadget_task()));                                               \
+	}                                                                                                              \
+	static __always_inline int CALL##_on_entry(struct pt_regs *registers)
+
+GADGET_ON_ENTRY(close)
+{
+	gadget_may_close(gadget_argument(registers, 0));
+	return 0;
+}
+
+/* What the new descriptor was before goes, if there is something to take its place. */
+#define GADGET_ON_REPLACE(CALL)                                                                                        \
+	GADGET_ON_ENTRY(CALL)                                                                                          \
+	{                                                                                                              \
+		if (gadget_argument(registers, 0) != gadget_argument(registers, 1) &&                                  \
+		    gadget_file_of((int)gadget_argument(registers, 0)))                                                \
+			gadget_may_close(gadget_argument(registers, 1));                                               \
+		return 0;                                                                                              \
+	}
+
+GADGET_ON_REPLACE(dup2)
+GADGET_ON_REPLACE(dup3)
+
+struct gadget_descriptors {
+	long first;
+	long last;
+};
+
+/* One descriptor of many that go together. A file is closed with the last of its references. */
+static long gadget_close_one(__u32 round, void *data)
+{
+	const struct gadget_descriptors *range = data;
+	/* Nothing is counted in memory, so that the verifier sees that all rounds are alike. */
+	long fd = range->first + round;
+	__u32 looker = bpf_get_current_pid_tgid();
+	struct gadget_followed *followed;
+	struct file *file;
+
+	if (fd > range->last)
+		return 1;
+	file = gadget_file_of(fd);
+	followed = gadget_followed_of(file);
+	if (!followed)
+		return 0;
+	followed->found = followed->looker == looker ? followed->found + 1 : 1;
+	followed->looker = looker;
+	if (followed->found >= gadget_references(file))
+		gadget_close(file, followed, fd);
+	return 0;
+}
+
+static __always_inline void gadget_close_all(long first, long last)
+{
+	struct gadget_descriptors range = {.first = first, .last = last};
+
+	if (gadget_follows_any())
+		bpf_loop(GADGET_DESCRIPTORS, gadget_close_one, &range, 0);
+}
+
+static __always_inline bool gadget_shares_descriptors(struct task_struct *task)
+{
+	struct files_struct___counted *files = (void *)BPF_CORE_READ(task, files);
+
+	return !files || BPF_CORE_READ(files, count.counter) != 1;
+}
+
+GADGET_ON_ENTRY(close_range)
+{
+	__u32 last = gadget_argument(registers, 1);
+
+	if (!(gadget_argument(registers, 2) & CLOSE_RANGE_CLOEXEC) && !gadget_shares_descriptors(gadget_task()))
+		gadget_close_all((__u32)gadget_argument(registers, 0), last);
+	return 0;
+}
+
+/* Before the process's descriptors go. */
+SEC("tp_btf/sched_process_exit")
+int thread_ends(void *ctx)
+{
+	if (!gadget_shares_descriptors(gadget_task()))
+		gadget_close_all(0, GADGET_DESCRIPTORS);
+	return 0;
+}

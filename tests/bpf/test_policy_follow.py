@@ -1,0 +1,191 @@
+"""Policies that follow files: from open through dup, fork and descriptor passing to the last close, one id.
+
+The hook at which a file is first seen differs: fd_install needs a kprobe or a trampoline, the exit of openat neither.
+"""
+
+import array
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.observe.policies import event
+from kubectl_gadget.observe.shapes import shape
+from kubectl_gadget.policies.engine.decode import Match
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.read import parse_policies
+from tests.bpf.policy_engine import Enforcer
+
+pytestmark = pytest.mark.bpf
+TALK = Path(__file__).parent.parent / "policies" / "follow_fd.yaml"
+FOLLOWING = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: following}
+spec:
+  tracepoints:
+  - subsystem: syscalls
+    event: sys_exit_openat
+    args: [{index: 5, type: fd}]
+    selectors:
+    - matchArgs: [{index: 5, operator: Prefix, values: ["%s/"]}]
+      matchActions: [{action: FollowFD, argFd: 5, argName: 5}]
+  kprobes:
+  - call: sys_write
+    syscall: true
+    args: [{index: 0, type: fd}, {index: 1, type: char_buf, sizeArgIndex: 3}, {index: 2, type: size_t}]
+  - call: sys_read
+    syscall: true
+    return: true
+    args: [{index: 0, type: fd}, {index: 1, type: char_buf, returnCopy: true}]
+    returnArg: {type: int}
+  - call: sys_close
+    syscall: true
+    args: [{index: 0, type: int}]
+    selectors: [{matchActions: [{action: UnfollowFD, argFd: 0, argName: 0}]}]
+"""
+
+
+@contextmanager
+def following(text: str) -> Iterator[Enforcer]:
+    (policy,) = parse_policies([("policy.yaml", text)], "default")
+    yield from _in_force(policy)
+
+
+def _in_force(policy: Policy) -> Iterator[Enforcer]:
+    enforcer = Enforcer(policy, pid=0)
+    try:
+        enforcer.__enter__()
+    except AgentError as error:
+        pytest.skip(str(error).replace("\n", " "))
+    try:
+        yield enforcer
+    finally:
+        enforcer.__exit__(None, None, None)
+
+
+def told(matches: list[Match]) -> list[tuple[str, int]]:
+    """What was done, and by which process."""
+    return [(match.place.hook.target.rpartition("_")[2], match.exec.pid) for match in matches]
+
+
+def in_child(deed: Callable[[], object]) -> int:
+    """Its number."""
+    pid = os.fork()
+    if not pid:
+        deed()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    return pid
+
+
+def test_one_id_from_open_to_the_last_close_in_all_processes(tmp_path: Path) -> None:
+    with following(FOLLOWING % tmp_path) as enforcer:
+        file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.write(file, b"first")
+        copy = os.dup(file)
+        os.close(file)
+        child = in_child(lambda: os.write(copy, b"second"))
+        os.lseek(copy, 0, os.SEEK_SET)
+        os.read(copy, 100)
+        os.close(copy)
+        matches = enforcer.matches()
+        assert enforcer.lost == {}
+    me = os.getpid()
+    assert told(matches) == [
+        *(("openat", me), ("write", me), ("close", me), ("write", child), ("read", me), ("close", me)),
+    ]
+    assert len({match.file_id for match in matches}) == 1
+    assert matches[0].file_id
+    texts = [value.text for match in matches for value in match.values[1:2] if value]
+    assert texts == [b"first", b"second", b"firstsecond"]
+
+
+def test_a_file_that_is_opened_again_has_another_id(tmp_path: Path) -> None:
+    with following(FOLLOWING % tmp_path) as enforcer:
+        for _ in range(3):
+            (tmp_path / "file").write_bytes(b"text")
+        matches = enforcer.matches()
+    assert [what for what, _ in told(matches)] == ["openat", "write", "close"] * 3
+    ids = [match.file_id for match in matches]
+    assert len(set(ids)) == 3
+    assert [ids[at] for at in (0, 3, 6) for _ in range(3)] == ids
+
+
+def test_a_descriptor_that_was_passed_on_is_of_the_same_file(tmp_path: Path) -> None:
+    here, there = socket.socketpair()
+
+    def receive() -> None:
+        _, ancillary, _, _ = there.recvmsg(1, socket.CMSG_SPACE(4))
+        numbers = array.array("i")
+        numbers.frombytes(ancillary[0][2])
+        os.write(numbers[0], b"text")
+
+    with here, there, following(FOLLOWING % tmp_path) as enforcer:
+        file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        here.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))])
+        os.close(file)
+        child = in_child(receive)
+        matches = enforcer.matches()
+    assert ("write", child) in told(matches)
+    assert len({match.file_id for match in matches}) == 1
+
+
+def test_what_is_not_followed_is_not_told(tmp_path: Path) -> None:
+    with following(FOLLOWING % (tmp_path / "other")) as enforcer:
+        (tmp_path / "file").write_bytes(b"text")
+        (tmp_path / "file").read_bytes()
+        assert enforcer.matches() == []
+
+
+def test_a_file_is_forgotten_where_its_process_ends(tmp_path: Path) -> None:
+    with following(FOLLOWING % tmp_path) as enforcer:
+        in_child(lambda: os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT))
+        assert [what for what, _ in told(enforcer.matches())] == ["openat"]
+        assert list(enforcer.policies.hooks[0].map("gadget_followed").keys()) == []
+
+
+def test_the_talks_policy_runs_as_it_was_written(tmp_path: Path) -> None:
+    name = Path("/etc") / f"followed-{os.getpid()}"
+    script = (
+        f"import os; file = os.open({str(name)!r}, os.O_RDWR | os.O_CREAT); os.write(file, b'x' * 1275); os.close(file)"
+    )
+    with (
+        subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "300"]) as container,
+        following(TALK.read_text()) as enforcer,
+    ):
+        try:
+            (first,) = _children(container.pid)
+            # As kubectl exec: a process of the container that its first one did not start.
+            enter = ["nsenter", f"--pid=/proc/{first}/ns/pid"]
+            subprocess.run([*enter, sys.executable, "-S", "-c", script], check=True)
+            matches = [match for match in enforcer.matches() if _path(match) == os.fsencode(name)]
+        finally:
+            name.unlink(missing_ok=True)
+            subprocess.run(["pkill", "-P", str(container.pid)], check=False)
+            container.kill()
+    shapes = [shape(event(match, 0)) for match in matches]
+    assert [" ".join([emoji, word, *filter(None, parts)]) for emoji, word, parts in shapes] == [
+        f"📬 open {name}",
+        f"📝 write {name} 1275 bytes",
+        f"📪 close {name}",
+    ]
+    assert len({match.file_id for match in matches}) == 1
+
+
+def _path(match: Match) -> bytes:
+    """Of the file among its arguments."""
+    return next((value.text for value in match.values if value and value.text[:1] == b"/"), b"")
+
+
+def _children(pid: int) -> list[int]:
+    while True:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if found:
+            return [int(child) for child in found]
