@@ -61,4 +61,10 @@ int on_tracepoint(void *ctx)
 	return 0;
 }
 
+SEC("?tracepoint")
+int on_syscall_exit(void *ctx)
+{
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -151,25 +151,21 @@ def test_a_file_is_forgotten_where_its_process_ends(tmp_path: Path) -> None:
         assert list(enforcer.policies.hooks[0].map("gadget_followed").keys()) == []
 
 
-def test_the_talks_policy_runs_as_it_was_written(tmp_path: Path) -> None:
-    name = Path("/etc") / f"followed-{os.getpid()}"
-    script = (
-        f"import os; file = os.open({str(name)!r}, os.O_RDWR | os.O_CREAT); os.write(file, b'x' * 1275); os.close(file)"
-    )
-    with (
-        subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "300"]) as container,
-        following(TALK.read_text()) as enforcer,
-    ):
-        try:
+def test_the_talks_policy_runs_as_it_was_written() -> None:
+    # A folder of the process's own, since /etc may be read-only.
+    name = "/etc/ssl/followed"
+    script = f"import os; file = os.open({name!r}, os.O_RDWR | os.O_CREAT); os.write(file, b'x' * 1275); os.close(file)"
+    inside = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /etc/ssl; exec "$@"', "sh", sys.executable, "-S"]
+    with following(TALK.read_text()) as enforcer:
+        with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "300"]) as container:
             (first,) = _children(container.pid)
             # As kubectl exec: a process of the container that its first one did not start.
-            enter = ["nsenter", f"--pid=/proc/{first}/ns/pid"]
-            subprocess.run([*enter, sys.executable, "-S", "-c", script], check=True)
-            matches = [match for match in enforcer.matches() if _path(match) == os.fsencode(name)]
-        finally:
-            name.unlink(missing_ok=True)
-            subprocess.run(["pkill", "-P", str(container.pid)], check=False)
-            container.kill()
+            enter = ["nsenter", f"--pid=/proc/{first}/ns/pid", *inside]
+            try:
+                subprocess.run([*enter, "-c", script], check=True)
+            finally:
+                container.kill()
+        matches = [match for match in enforcer.matches() if _path(match) == os.fsencode(name)]
     shapes = [shape(event(match, 0)) for match in matches]
     assert [" ".join([emoji, word, *filter(None, parts)]) for emoji, word, parts in shapes] == [
         f"📬 open {name}",

@@ -28,6 +28,7 @@ from kubectl_gadget.policy_events.record import Form, Type
 
 EPERM = 1
 _IN_PROGRAMS = ("uprobe", "usdt")
+_WHILE_IT_RUNS = "kubectl gadget observe -f or enforce -f, which have it for as long as they run"
 _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto")
 """Types that are no numbers and yet something in a program's own memory."""
 _SIGKILL = 9
@@ -421,6 +422,19 @@ class Engine:
         return any(by_labels(scope) or by_node(scope) for scope in self.scopes)
 
 
+def _check_stays(place: Place) -> None:
+    """Refuses what ends with the agent that began it."""
+    for action in _all_actions(place):
+        if action.kind in following.KINDS or action.kernel_stack or action.user_stack:
+            what = str(action.kind) if action.kind in following.KINDS else "a stack"
+            raise UsageError(
+                f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
+            )
+    if place.hook.kind in _IN_PROGRAMS:
+        what = f"a {place.hook.kind} cannot be installed, since an agent has to look for its file"
+        raise UsageError(f"{place.hook.place}: {what}", _WHILE_IT_RUNS)
+
+
 def _check_program(hook: Hook) -> None:
     """Refuses what a program does not have."""
     if hook.probe and hook.probe.btf_path:
@@ -453,6 +467,8 @@ def _places(member: Member, options: Options) -> list[Place]:
         workloads = tuple(member.scopes.index(scope) for scope in workloads_of(selector))
         followed = tuple(following.followed_only(policy, hook))
         place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed)
+        if options.tells_process:
+            _check_stays(place)
         for action in _all_actions(place):
             if action.kind == "Set":
                 what = (
