@@ -2,7 +2,7 @@
 
     sudo .venv/bin/python bench/soak.py [--seconds 1800]
 
-Pods open files, execute programs and connect, and pods come and go, while one client traces all of that. Each 5 s the
+Pods open files, execute programs and connect, and pods come and go, while one client traces these pods. Each 5 s the
 resident memory and the open descriptors of both are read. It prints the slope of a line through the second half of
 these (by least squares), and ends with 1 when memory grew by more than 1 MiB in it, or a descriptor is left.
 The trap: memory settles at first (buffers, caches of names), so the first half says nothing.
@@ -58,7 +58,7 @@ def main(seconds: float) -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
         DemoPods(Path(f"/run/kubectl-gadget-soak-{os.getpid()}")) as pods,
-        LocalRun(Path(folder), "trace", "exec+open+tcp", "-A", "-o", "json", stdout=subprocess.DEVNULL) as run,
+        LocalRun(Path(folder), "trace", "exec+open+tcp", "-n", "soak", "-o", "json", stdout=subprocess.DEVNULL) as run,
     ):
         for name in ("one", "two"):
             pods.start_pod("soak", name, {"main": ["/bin/sh", "-c", LOAD]})

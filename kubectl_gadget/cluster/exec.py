@@ -41,7 +41,10 @@ class ExecStream:
         text = self._stderr[-2000:].decode(errors="replace").strip()
         if text or self._status is None or self._status.get("status") == "Success":
             return text
-        return str(self._status.get("message", ""))
+        code = self.exit_code
+        if code is None:
+            return str(self._status.get("message", ""))
+        return f"exit code {code}" if code <= 128 else f"killed by signal {code - 128}"
 
     @property
     def exit_code(self) -> int | None:

@@ -206,7 +206,7 @@ class Targets:
             deleted = isinstance(change, Changed) and change.deleted
             problem = _unusable(node) if wanted and not deleted else None
             if problem is not None:
-                self._warn_once(f"{problem}; it is skipped")
+                self._warn_once(problem)
             if wanted and not deleted and problem is None:
                 self._nodes.add(name)
             elif deleted or name not in self._current:
@@ -291,11 +291,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _unusable(node: Object) -> str | None:
-    """Why no agent can run on a node; None when one can."""
+    """Why no agent can run on a node, and that it is left out; None when one can."""
     labels = node["metadata"].get("labels") or {}
     name = node["metadata"]["name"]
     if labels.get("kubernetes.io/os", "linux") != "linux":
-        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this"
+        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this; it is skipped"
     if labels.get("type") == "virtual-kubelet":
-        return f"node {name} is virtual and runs no agent"
-    return not_ready(node)
+        return f"node {name} is virtual and runs no agent; it is skipped"
+    why = not_ready(node)
+    return why and f"{why}; it is skipped until it is"

@@ -23,8 +23,10 @@ HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
 """Without any frame for this long (statistics come each second), the connection counts as lost."""
 _HELLO_SECONDS = 20.0
-_END_SECONDS = 3.0
+_END_SECONDS = 5.0
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+_PATIENT_TRIES = 3
+"""After so many in vain it is told why."""
 
 DETACHED = Frame(255, b"")
 """What the client itself puts behind a connection's last frame, so that the pipeline waits no longer for that node."""
@@ -64,7 +66,10 @@ class RunRequest:
 
 
 class NodeSession:
-    """Runs the session of one node until it is stopped, over as many connections as that takes."""
+    """Runs the session of one node until it is stopped, over as many connections as that takes.
+
+    A node whose first connection fails is given up, unless it came `late`, when others ran already.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class NodeSession:
         progress: Progress,
         on_change: Callable[[], None],
         reconnect: bool = True,
+        late: bool = False,
     ) -> None:
         self.state = state
         self._open = open_stream
@@ -85,11 +91,15 @@ class NodeSession:
         self._progress = progress
         self._on_change = on_change
         self._reconnect = reconnect
+        self._late = late
         self._stream: NodeStream | None = None
         self._stop = asyncio.Event()
         self._sent: dict[int, int] = {}
         self._beats = 0
         self._failure: GadgetError | None = None
+        self._heard = 0.0
+        self._lost_at: float | None = None
+        """both in monotonic seconds"""
         self._asked = asyncio.Event()
         """RUN was sent on this connection"""
 
@@ -123,26 +133,45 @@ class NodeSession:
 
     async def run(self) -> None:
         """Connects, and connects again when the connection is lost. Never raises GadgetError; cancelling detaches."""
+        try:
+            await self._run()
+        finally:
+            self._end_gap()
+
+    async def _run(self) -> None:
         attempt = 0
-        lost_at: float | None = None
         while not self._stop.is_set():
             try:
-                if await self._connect(lost_at):
+                if await self._connect():
                     await self._detached(self._failure)
                 return
             except GadgetError as error:
                 was_attached = self.state.attached
                 await self._detached(error)
-                if isinstance(error, ForbiddenError) or not self._reconnect or not self.state.ever_attached:
+                # A node that joined a run may itself be new, and not have all that an agent needs.
+                worth_trying = self._reconnect and (self.state.ever_attached or self._late)
+                if isinstance(error, ForbiddenError) or not worth_trying:
                     self.state.given_up = True
                     self._on_change()
                     return
                 if was_attached:
-                    attempt, lost_at = 0, time.monotonic()
+                    attempt = 0
                     self.state.gaps += 1
-                    self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
+                    self._lost_at = self._heard
+                    if not self._stop.is_set():
+                        self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
+                elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
+                    self._progress.node(self.state.name, f"not traced yet ({error}); trying on")
             await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
+
+    def _end_gap(self) -> float | None:
+        """How long it was; None when there is none. What came after the last frame that was heard is missing."""
+        if self._lost_at is None:
+            return None
+        gap, self._lost_at = time.monotonic() - self._lost_at, None
+        self.state.gap_seconds += gap
+        return gap
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -160,7 +189,7 @@ class NodeSession:
         await self._backlog.put(Item(self.state.name, DETACHED))
         self._on_change()
 
-    async def _connect(self, lost_at: float | None) -> bool:
+    async def _connect(self) -> bool:
         """One connection from beginning to end. False: the run was over before it began."""
         stream = await self._open_unless_stopped()
         if stream is None:
@@ -168,7 +197,7 @@ class NodeSession:
         self._stream = stream
         try:
             decoder = FrameDecoder()
-            await self._converse(stream, decoder, lost_at)
+            await self._converse(stream, decoder)
         except FrameError as error:
             raise AgentError(f"its agent does not speak our protocol: {error}") from None
         finally:
@@ -188,7 +217,7 @@ class NodeSession:
             stopping.cancel()
             await asyncio.gather(opening, stopping, return_exceptions=True)
 
-    async def _converse(self, stream: NodeStream, decoder: FrameDecoder, lost_at: float | None) -> None:
+    async def _converse(self, stream: NodeStream, decoder: FrameDecoder) -> None:
         error: GadgetError | None = None
         self._asked.clear()
         async with asyncio.TaskGroup() as tasks:
@@ -197,7 +226,7 @@ class NodeSession:
                 name = f"tables of {self.state.name}"
                 others.append(tasks.create_task(self._fill(stream, index, tables), name=name))
             try:
-                await self._read(stream, decoder, lost_at)
+                await self._read(stream, decoder)
             except GadgetError as caught:  # raised below, outside of the group, which would wrap it
                 error = caught
             finally:
@@ -206,7 +235,7 @@ class NodeSession:
         if error is not None:
             raise error
 
-    async def _read(self, stream: NodeStream, decoder: FrameDecoder, lost_at: float | None) -> None:
+    async def _read(self, stream: NodeStream, decoder: FrameDecoder) -> None:
         while True:
             limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
             try:
@@ -215,12 +244,15 @@ class NodeSession:
                 raise AgentError(f"nothing was heard from its agent for {limit:.0f} s") from None
             if not data:
                 if self._stop.is_set():
-                    return
+                    if not self.state.attached:
+                        return
+                    raise self._failure or AgentError("its agent did not answer at the end")
                 decoder.close()
                 raise self._died(stream)
+            self._heard = time.monotonic()
             for frame in decoder.feed(data):
                 try:
-                    if await self._handle(stream, frame, lost_at):
+                    if await self._handle(stream, frame):
                         return
                 except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
                     raise FrameError(f"a frame of type {frame.type} is not as it says: {error!r}") from None
@@ -232,13 +264,13 @@ class NodeSession:
             self._progress.detail(self.state.name, line)
         return AgentError(f"its agent ended: {said[-1] if said else 'it said nothing'}")
 
-    async def _handle(self, stream: NodeStream, frame: Frame, lost_at: float | None) -> bool:
+    async def _handle(self, stream: NodeStream, frame: Frame) -> bool:
         """Acts on one frame; True when it was the last one."""
         match frame.type:
             case FrameType.HELLO:
                 await self._greet(stream, frame)
             case FrameType.STARTED:
-                self._start(frame, lost_at)
+                self._start(frame)
             case FrameType.STATS:
                 self.state.stats = checked(frame.json())
             case FrameType.PONG:
@@ -293,13 +325,11 @@ class NodeSession:
                 what = f"its agent (version {hello.get('agent', 'unknown')}) is too old for {gadget['name']}"
                 raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
 
-    def _start(self, frame: Frame, lost_at: float | None) -> None:
+    def _start(self, frame: Frame) -> None:
         self.state.started = frame.json()
         self.state.attached = self.state.ever_attached = True
         self.state.error = None
-        if lost_at is not None:
-            gap = time.monotonic() - lost_at
-            self.state.gap_seconds += gap
+        if (gap := self._end_gap()) is not None:
             self._progress.node(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
         for line in _hooks(self.state.started):
             self._progress.detail(self.state.name, line)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.session.preparation import Preparation
 
 EXPECTATION_FAILED = 4
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 8.0
+"""After this, nodes that still have not ended are left as they are."""
 _ANSWER_SECONDS = 30.0
 """What a node has for a snapshot, unless --timeout says otherwise."""
 
@@ -192,6 +193,7 @@ class Run:
                 self._progress,
                 self._check,
                 self._nodes.reconnect,
+                late=self._announced and not self._once,
             )
             self._sessions[name] = session
             task = tasks.create_task(session.run(), name=f"session of {name}")

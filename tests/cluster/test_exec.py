@@ -137,3 +137,10 @@ async def test_refused_exec_passes_the_servers_reason_on(cluster: FakeCluster, a
     cluster.faults.refused_exec["node-1"] = 500
     with pytest.raises(StatusError, match="error dialing backend"):
         await start(api, *ECHO)
+
+
+async def test_a_process_that_was_killed_and_said_nothing_is_told_by_its_signal(api: Api) -> None:
+    stream = await start(api, "sh", "-c", "exit 137")  # so the kubelet tells it
+    assert await drain(stream) == b""
+    assert stream.stderr_tail == "killed by signal 9"
+    await stream.close()

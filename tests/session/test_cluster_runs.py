@@ -5,6 +5,7 @@ Both nodes are this machine, so each reports what the pods here do.
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 OPENS = 7
 FILE = f"/tmp/{uuid.uuid4().hex}"
 """of this test run, since other containers on this machine open files too"""
-SLEEP = ["/bin/sleep", "100003"]
+SLEEP = ["/bin/sleep", str(100_000 + os.getpid())]
 LOOP = f"i=0; while [ $i -lt {OPENS} ]; do : >{FILE}; i=$((i+1)); done"
 
 

@@ -21,7 +21,7 @@ REQUEST = RunRequest(
 class Bench:
     """A node session with everything around it, and what came of it."""
 
-    def __init__(self, *reactions: Reaction | GadgetError, request: RunRequest = REQUEST) -> None:
+    def __init__(self, *reactions: Reaction | GadgetError, request: RunRequest = REQUEST, late: bool = False) -> None:
         self.streams: list[ScriptedStream] = []
         self.errors = io.StringIO()
         self.state = NodeState("n1")
@@ -36,6 +36,7 @@ class Bench:
             self.backlog,
             Progress(self.errors),
             self.changed.set,
+            late=late,
         )
 
     async def _open(self) -> ScriptedStream:
@@ -131,6 +132,38 @@ async def test_a_stop_does_not_wait_for_an_agent_that_is_still_to_be_opened(monk
     async with asyncio.timeout(10):
         await task
     assert isinstance(bench.state.error, AgentError)  # what it was lost by
+    assert bench.state.gaps == 1
+    assert bench.state.gap_seconds > 0  # until now
+
+
+async def test_an_agent_that_does_not_answer_a_stop_failed_and_what_came_since_it_was_heard_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node_module, "_END_SECONDS", 0.0)
+
+    def deaf(stream: ScriptedStream, frame: Frame) -> None:
+        if frame.type != FrameType.STOP:
+            obedient(stream, frame)
+
+    bench = Bench(deaf)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.session.stop()
+    await task
+    assert str(bench.state.error) == "its agent did not answer at the end"
+    assert bench.state.gaps == 1
+    assert not any("reconnecting" in line for line in bench.said)
+
+
+async def test_a_node_that_joined_a_run_is_tried_again_until_it_works() -> None:
+    bench = Bench(GadgetError("no image yet"), obedient, late=True)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    assert bench.said == ["n1: not traced yet (no image yet); trying on"]
+    bench.session.stop()
+    await task
+    assert bench.state.error is None
+    assert bench.state.gaps == 0
 
 
 async def test_forbidden_is_never_retried_even_after_it_was_attached() -> None:
