@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kubectl_gadget.agent import counters, libbpf, recorder, refusal
+from kubectl_gadget.agent import counters, libbpf, probe, recorder, refusal
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
@@ -200,9 +200,11 @@ class Gadget:
             if stacks := object.map("gadget_stacks"):
                 self.stacks = Stacks(stacks, self.symbols, bool(self._spec.get("stack_offsets", True)))
         except Failure as failure:
+            program = program or refusal.failed_program(failure.log)
+            section = object.section(program) if program in object.program_names else ""
             self._close_rings()
             object.close()
-            self._refused(program or refusal.failed_program(failure.log), failure)
+            self._refused(program, failure, probe.lacking(section.partition("/")[0]))
             return False
         except BaseException:
             self._close_rings()
@@ -281,15 +283,15 @@ class Gadget:
                 what = f"gadget {self.name}: this agent knows no gadgets of kind {kind!r}"
                 raise AgentError(what, "update the agents")
 
-    def _refused(self, program: str | None, failure: Failure) -> None:
+    def _refused(self, program: str | None, failure: Failure, lacking: str | None) -> None:
         entry = next((entry for entry in self._entries if program in entry.programs), None)
-        why, remedy = refusal.reason(failure)
+        why, remedy = (lacking, None) if lacking else refusal.reason(failure)
         if entry is None or program is None:
             raise refusal.refused(f"gadget {self.name}", failure)
         last = entry.next + 1 == len(entry.sets)
         if last and not entry.optional:
             others = "".join(f"\n{skip['program']} was tried before: {skip['why']}" for skip in entry.skipped)
-            error = refusal.refused(f"gadget {self.name} (program {program})", failure)
+            error = refusal.refused(f"gadget {self.name} (program {program})", failure, lacking)
             raise AgentError(f"{error}{others}", error.remedy)
         entry.refuse(program, "\n".join(part for part in (why, remedy) if part))
         if last:

@@ -111,8 +111,7 @@ class PolicyHook:
                 ways.check(way)
                 self._try(way, elf, loaded)
             except (AgentError, Failure) as refused:
-                why = str(refused) if isinstance(refused, AgentError) else refusal.reason(refused)[0]
-                self.skipped.append({"program": ways.name_of(way), "why": why})
+                self.skipped.append({"program": ways.name_of(way), "why": ways.why(way, refused)})
             else:
                 self.way = way
                 return True

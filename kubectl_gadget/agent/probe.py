@@ -65,6 +65,16 @@ def problem(what: str, why: str, remedy: str | None) -> dict[str, str]:
     return {"what": what, "why": why, "try": remedy or ""}
 
 
+def lacking(kind: str) -> str | None:
+    """Why this kernel takes no program of the kind, such as "fentry"; None when it does, or that cannot be told. The
+    kernel itself answers all of that with EPERM or ENOENT."""
+    if kind in ("fentry", "fexit", "fmod_ret", "lsm") and _fentry() is False:
+        return f"this kernel takes no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
+    if kind in ("kprobe", "kretprobe") and not _perf_unit("kprobe") and not perf_is_closed():
+        return "this kernel has no kprobes (CONFIG_KPROBE_EVENTS)"
+    return None
+
+
 def _ring_buffer() -> bool | None:
     if missing_capabilities():
         return None

@@ -128,9 +128,9 @@ def telling_lines(log: list[str]) -> list[str]:
     ]
 
 
-def refused(what: str, failure: Failure) -> AgentError:
-    """The error to raise. `what` is "gadget trace_open", …"""
-    why, remedy = reason(failure)
+def refused(what: str, failure: Failure, lacking: str | None = None) -> AgentError:
+    """The error to raise. `what` is "gadget trace_open", …; `lacking` is what this kernel is known to lack for it."""
+    why, remedy = (lacking, None) if lacking else reason(failure)
     return AgentError(f"{what} cannot run here: {why}", remedy)
 
 

@@ -36,6 +36,11 @@ def check(way: Mapping[str, Any]) -> None:
         raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
 
 
+def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
+    """Why this kernel does not take a program there."""
+    return str(error) if isinstance(error, AgentError) else probe.lacking(way["kind"]) or refusal.reason(error)[0]
+
+
 def aim(object: BpfObject, way: Mapping[str, Any]) -> None:
     """Before the object is loaded."""
     if way["kind"] in _TRAMPOLINES:
@@ -63,8 +68,7 @@ def try_all(ways: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         try:
             _try(elf, way)
         except (AgentError, Failure) as error:
-            why = str(error) if isinstance(error, AgentError) else refusal.reason(error)[0]
-            refused[name_of(way)] = why
+            refused[name_of(way)] = why(way, error)
         else:
             return {"way": name_of(way), "refused": refused}
     return {"way": None, "refused": refused}
