@@ -158,8 +158,9 @@ async def test_a_failed_node_makes_the_exit_code_1_when_the_time_is_over(cluster
 async def test_a_cut_stream_is_opened_again_and_the_gap_is_reported(
     cluster: FakeCluster, runner: Runner, pods: DemoPods
 ) -> None:
-    cluster.faults.cut_after["node-1"] = 4000
     await runner.start(*TRACE)
+    await runner.until_said("on 2/2 nodes")
+    cluster.faults.cut_after["node-1"] = 0
     await runner.until_said("node-1: connection lost", "node-1: connected again")
     await open_files(pods)
     outcome = await runner.finish()
