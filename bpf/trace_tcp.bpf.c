@@ -64,6 +64,7 @@ typedef __u32 gadget_tcp_operation;
 typedef __u32 gadget_tcp_end;
 /* 0: unknown, 1: this end asked for the connection, 2: the other one did. */
 typedef __u32 gadget_tcp_initiator;
+typedef __u32 gadget_tcp_sequence;
 
 struct trace_tcp {
 	struct gadget_record record;
@@ -98,7 +99,8 @@ struct trace_tcp {
 	 * nobody. */
 	gadget_pid user_pid;
 	gadget_comm user_comm;
-	__u32 unused_32;
+	/* Of connect and accept: of the SYN that asked for the connection. 0: unknown. */
+	gadget_tcp_sequence initial_sequence;
 };
 
 GADGET_RECORD(trace_tcp);
@@ -149,7 +151,7 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	tcp->end = 0;
 	tcp->initiator = operation == OPERATION_CONNECT ? 1 : operation == OPERATION_ACCEPT ? 2 : 0;
 	tcp->unused_16 = 0;
-	tcp->unused_32 = 0;
+	tcp->initial_sequence = 0;
 	tcp->user_pid = 0;
 	__builtin_memset(tcp->user_comm, 0, sizeof(tcp->user_comm));
 	gadget_exec_of_owner(&tcp->exec_id, NULL);
@@ -256,8 +258,11 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 		/* From now on it counts its life. */
 		owner->since = owner->told = now;
 	}
-	if (!errno)
+	if (!errno) {
 		tcp.rtt = rtt_of((struct tcp_sock *)sk);
+		/* Nothing has been written yet. */
+		tcp.initial_sequence = BPF_CORE_READ((struct tcp_sock *)sk, write_seq) - 1;
+	}
 	send(&tcp);
 }
 
@@ -388,6 +393,8 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	gadget_exec_of(&tcp.exec_id, gadget_task());
 	set_endpoints(&tcp, sk);
 	tcp.fd = fd;
+	/* Nothing has been read yet. */
+	tcp.initial_sequence = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq) - 1;
 	owner.record = tcp.record;
 	owner.exec = tcp.exec_id;
 	owner.state = PASSIVE;

@@ -622,6 +622,7 @@ KINDS: dict[str, Kind] = {
     "gadget_udp_operation": _words("first", "flow", "end"),
     "gadget_tcp_operation": _words("connect", "accept", "close", "syn", "open", "report"),
     "gadget_tcp_end": _words("fin", "reset received", "reset sent", "timeout"),
+    "gadget_tcp_sequence": _maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != 0)),
     "gadget_tcp_initiator": _words("this end", "other end"),
     "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),

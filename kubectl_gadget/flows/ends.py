@@ -54,6 +54,8 @@ class End(NamedTuple):
     retransmits: int = 0
     protocol: str = ""
     """of trace udp and trace icmp"""
+    sequence: int = 0
+    """of the SYN; 0: not known"""
 
 
 _make_end: Callable[[tuple[Any, ...]], End] = partial(tuple.__new__, End)
@@ -108,6 +110,7 @@ class EndReader:
             number("received_packets", "received_segments"),
             number("retransmits"),
             word("protocol"),
+            number("initial_sequence"),
         ]
         return list(map(_make_end, zip(*columns, strict=True)))
 
@@ -139,6 +142,7 @@ class EndReader:
             received_packets=row.get("received_packets") or row.get("received_segments") or 0,
             retransmits=row.get("retransmits") or 0,
             protocol=row.get("protocol") or "",
+            sequence=row.get("initial_sequence") or 0,
         )
 
     def who(self, row: Mapping[str, Any]) -> Who:

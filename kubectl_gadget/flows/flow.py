@@ -207,6 +207,8 @@ class Flow:
     by_server: bool = False
     ended_ns: int = 0
     """when, once one end has said so"""
+    translated: Any = None
+    """the key (table.py) that it has at the server's end, where the client's address was translated on the way"""
     refusal: str = ""
     """the drop that said that nobody listens"""
     on_map: Any = None

@@ -15,6 +15,7 @@ from kubectl_gadget.flows.behind import Clients
 from kubectl_gadget.flows.book import AddressBook, is_shared
 from kubectl_gadget.flows.ends import End, EndReader
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Traffic, Who
+from kubectl_gadget.flows.translated import Translated
 
 Row = Mapping[str, Any]
 _Key = tuple[str, str, str, int, str, int]
@@ -82,6 +83,7 @@ class FlowTable:
         self._flows: OrderedDict[_Key, Flow] = OrderedDict()
         self._ended: deque[Flow] = deque()
         self._clients = Clients(book)
+        self._translated = Translated()
         self._senders: OrderedDict[_Key, None] = OrderedDict()
         """directions whose packets the sender tells"""
         self.forgotten = 0
@@ -138,6 +140,8 @@ class FlowTable:
             key = (who.scope if is_shared(remote) else "", "TCP", remote, remote_port, local, local_port)
         fresh = operation in _FRESH or (operation == "connect" and failed != "")
         flow, is_new = self._meet(row, key, side, fresh)
+        if row.sequence and operation == "connect" and not flow.by_server:
+            self._translated.note(row.sequence, flow)
         if side == "client":
             flow.by_client = True
             if rtt >= 0:
@@ -351,11 +355,13 @@ class FlowTable:
         """The flow of this key, that a row is about, and whether it is a new one. `fresh`: the row begins one."""
         flow = self._flows.get(key)
         if flow is None and not key[0]:
-            flow = self._clients.find(key, side, row.time_ns)
+            flow = self._clients.find(key, side, row.time_ns) or self._translated.find(row, key)
             if flow is not None:
                 self._flows[key] = flow
                 server = Party(key[4], key[5])
-                if side == "client":
+                if key[4:] == (flow.server.ip, flow.server.port):
+                    pass  # only the client's address was translated
+                elif side == "client":
                     # The server's row came first; now it is known under which address it was asked.
                     server.who = self._book.find(server.ip, flow.client.name)
                     flow.backend, flow.server = flow.server, server
@@ -405,6 +411,8 @@ class FlowTable:
         for server in (flow.server, flow.backend):
             if server is not None and self._flows.get(key := (*client, server.ip, server.port)) is flow:
                 del self._flows[key]
+        if flow.translated is not None and self._flows.get(flow.translated) is flow:
+            del self._flows[flow.translated]
         if not flow.scope:
             self._clients.forget(flow)
 

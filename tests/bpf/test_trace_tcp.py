@@ -73,6 +73,19 @@ def test_each_connection_is_made_accepted_and_closed_once_at_both_ends(host: str
     assert {record["family"] for record in records} == {network.FAMILIES[host]}
 
 
+def test_both_ends_tell_the_same_number_of_the_syn() -> None:
+    with Tracer("trace_tcp") as tracer:
+        pid, ports = in_namespace(lambda: talk(network.V4, TIMES))
+        records = of(pid, tracer)
+    numbers = {
+        kind: [record["initial_sequence"] for record in records if record["operation"] == kind]
+        for kind in (CONNECT, ACCEPT, CLOSE)
+    }
+    assert numbers[CONNECT] == numbers[ACCEPT]
+    assert len(set(numbers[CONNECT]) - {0}) == TIMES
+    assert set(numbers[CLOSE]) == {0}
+
+
 def test_the_end_tells_bytes_both_ways_without_counting_syn_and_fin() -> None:
     with Tracer("trace_tcp", close=True) as tracer:
         pid, ports = in_namespace(lambda: talk(network.V4, TIMES))

@@ -140,6 +140,27 @@ def test_a_service_that_nftables_translates_is_joined_with_its_backend(
     assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}
 
 
+def test_a_client_whose_address_is_translated_is_joined_with_its_server(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
+) -> None:
+    source = net.addresses["xwing"]
+    net.nft(
+        "table ip t { chain c { type nat hook postrouting priority 100; "
+        f"ip saddr {source} ip protocol tcp masquerade random; }} }}"
+    )
+    with net.flows() as events:
+        asked = net.start(deathstar, server)
+        asking = net.start(xwing, client, net.addresses["deathstar"], asked.heard())
+        ports = asking.heard()
+        asked.heard()
+    began, ended = (of_protocol(events, "TCP", kind) for kind in ("new", "close"))
+    assert [(event["source"]["ip"], event["source"]["port"]) for event in began] == [(source, port) for port in ports]
+    assert len(ended) == TIMES
+    assert {(event["source"]["pid"], event["destination"]["pid"]) for event in ended} == {(asking.pid, asked.pid)}
+    assert {tuple(event["seen_by"]) for event in ended} == {("client", "server")}
+    assert {(event["sent"], event["received"]) for event in ended} == {(SENT, RECEIVED)}
+
+
 def datagrams(pipe: Connection) -> None:
     """Answers to datagrams."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

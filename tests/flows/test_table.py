@@ -288,6 +288,31 @@ def test_a_port_that_nobody_listens_on_is_told_once_to_who_connects() -> None:
     assert [event.verdict for event in tell(drop(1, "NO_SOCKET"))] == [DROPPED]
 
 
+SEEN = ("172.30.0.11", 51234)
+"""As which the server sees the client."""
+
+
+def masqueraded(sequence: int) -> list[dict[str, Any]]:
+    return [
+        tcp("syn", 1),
+        tcp("connect", 1.1, initial_sequence=4711),
+        tcp("accept", 1.2, DEATHSTAR, SERVER, SEEN, duration=1000, initial_sequence=sequence),
+        tcp("close", 2, DEATHSTAR, SERVER, SEEN, initiator="other end", end="fin", sent=9, received=7),
+    ]
+
+
+def test_a_client_whose_address_is_translated_is_known_by_the_number_of_its_syn() -> None:
+    began, ended = tell(*masqueraded(4711))
+    assert ended.flow is began.flow
+    assert (ended.flow.client.ip, ended.flow.server.pid, ended.flow.backend) == (CLIENT[0], DEATHSTAR["pid"], None)
+    assert (ended.flow.sent, ended.flow.received) == (7, 9)
+
+
+def test_another_number_is_another_connection() -> None:
+    events = tell(*masqueraded(4712))
+    assert [event.flow.client.ip for event in events] == [CLIENT[0], SEEN[0], SEEN[0]]
+
+
 def test_a_datagram_that_is_dropped_belongs_to_its_flow() -> None:
     began, dropped = tell(udp("first", 1), drop(2, "SOCKET_RCVBUFF") | {"protocol": "UDP", "flags": ""})
     assert dropped.flow is began.flow

@@ -100,6 +100,9 @@ struct tcp_sock {
 	__u32 segs_out;
 	/* In units of 1/8 us. */
 	__u32 srtt_us;
+	/* The numbers of the next bytes to be written, and read, by the process. */
+	__u32 write_seq;
+	__u32 copied_seq;
 };
 
 struct socket {
