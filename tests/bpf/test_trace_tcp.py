@@ -75,7 +75,7 @@ def test_each_connection_is_made_accepted_and_closed_once_at_both_ends(host: str
 
 def test_both_ends_tell_the_same_number_of_the_syn() -> None:
     with Tracer("trace_tcp") as tracer:
-        pid, ports = in_namespace(lambda: talk(network.V4, TIMES))
+        pid, _ = in_namespace(lambda: talk(network.V4, TIMES))
         records = of(pid, tracer)
     numbers = {
         kind: [record["initial_sequence"] for record in records if record["operation"] == kind]
