@@ -20,6 +20,8 @@ from kubectl_gadget.cluster.startup import is_running, wait_running
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
 """A list of resident agents that is this old is still good."""
+_HANDSHAKES = 128
+"""That are under way at once: a thousand at once would all end at the same late moment, many of them too late."""
 _RETURN_SECONDS = 30.0
 """A resident agent that went away is waited for this long: its DaemonSet makes another only when it is quite gone."""
 
@@ -41,6 +43,7 @@ class Agents:
         """nodes that had one at some time of this run"""
         self._listed_at = float("-inf")
         self._lock = asyncio.Lock()
+        self._handshakes = asyncio.Semaphore(_HANDSHAKES)
 
     async def open(self, node: str) -> ExecStream:
         """A new session on `node`, in its agent, which is started if there is none. May be called again to reconnect.
@@ -81,7 +84,8 @@ class Agents:
 
     async def _exec(self, node: str, pod: str) -> ExecStream:
         command = manifests.BCC_COMMAND if self._options.bcc else manifests.SESSION_COMMAND
-        return await open_exec(self._api, self._options.namespace, pod, manifests.CONTAINER, command, node)
+        async with self._handshakes:
+            return await open_exec(self._api, self._options.namespace, pod, manifests.CONTAINER, command, node)
 
     async def _find_or_start(self, node: str) -> str:
         resident = await self._find_resident(node)

@@ -37,6 +37,11 @@ class Way:
     """None for http"""
     proxy: str | None
 
+    @property
+    def may_block(self) -> bool:
+        """Whether to ask for headers may take long, since credentials may have to be renewed."""
+        return credentials.may_block(self.client.configuration)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -73,6 +78,11 @@ class Connection:
             if self._way is None:
                 self._way = _make_way(self.cluster)
             return self._way
+
+    @property
+    def known_way(self) -> Way | None:
+        """The way that all take now, when there is one already."""
+        return self._way
 
     def renew(self, refused: Way) -> bool:
         """After a 401: whether there are other credentials, which then are used from now on. Raises ClusterError."""

@@ -49,6 +49,11 @@ def identity(configuration: "Configuration") -> tuple[str | None, str | None]:
     return configuration.api_key.get(_TOKEN), configuration.cert_file
 
 
+def may_block(configuration: "Configuration") -> bool:
+    """Whether `authorization` may have to renew something."""
+    return configuration.refresh_api_key_hook is not None
+
+
 def authorization(configuration: "Configuration") -> str | None:
     """The value of the Authorization header; one that has ended is renewed first. Blocks. Raises ClusterError."""
     # A renewal that fails is only logged, and the old token is tried: it may still do. If not, the 401 leads to

@@ -28,7 +28,9 @@ async def open_websocket(
 ) -> ClientConnection:
     """Raises ForbiddenError, StatusError or UnreachableError; `access` is what a 403 would refuse."""
     connection = api.connection
-    way = await in_thread(connection.way)
+    way = connection.known_way
+    if way is None:
+        way = await in_thread(connection.way)
     try:
         return await _attempt(api, way, path, query, subprotocols)
     except InvalidStatus as error:
@@ -47,7 +49,7 @@ def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
 
 async def _attempt(api: Api, way: Way, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
     connection = api.connection
-    headers = await in_thread(lambda: connection.headers(way))
+    headers = await in_thread(lambda: connection.headers(way)) if way.may_block else connection.headers(way)
     user_agent = headers.pop("User-Agent")
     extra: dict[str, Any] = {} if way.ssl_context is None else {"server_hostname": connection.server_hostname(way)}
     try:

@@ -7,10 +7,15 @@ counts.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from typing import NamedTuple
 
 from kubectl_gadget.wire import Frame
+
+_PIECE = 4 << 20
+_LOOK_SECONDS = 0.005
+"""At least between two looks, unless more is waiting than one takes."""
 
 
 class Item(NamedTuple):
@@ -31,6 +36,7 @@ class Backlog:
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._closed = False
+        self._next_look = 0.0
 
     @property
     def bytes(self) -> int:
@@ -50,16 +56,19 @@ class Backlog:
 
     def take(self, timeout: float) -> list[Item] | None:
         """From the pipeline's thread: all that has come, at most 4 MiB; [] after `timeout` seconds; None at the end."""
+        # A look costs as much for one frame as for a hundred, and each holds up the loop that reads them.
+        time.sleep(max(0.0, self._next_look - time.monotonic()))
         with self._condition:
             if not self._items and not self._closed:
                 self._condition.wait(timeout)
             taken: list[Item] = []
             size = 0
-            while self._items and size < 4 << 20:
+            while self._items and size < _PIECE:
                 item = self._items.popleft()
                 size += len(item.frame.payload)
                 taken.append(item)
             self._bytes -= size
+            self._next_look = time.monotonic() + _LOOK_SECONDS if size < _PIECE else 0.0
             ended = self._closed and not taken
         if size:
             self._wake()

@@ -6,6 +6,7 @@ it.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from kubectl_gadget.session.backlog import Item
 from kubectl_gadget.wire import EventsHeader, Frame, FrameType, split_events
@@ -13,39 +14,46 @@ from kubectl_gadget.wire import EventsHeader, Frame, FrameType, split_events
 
 def coalesced(items: Iterable[Item]) -> Iterator[Item]:
     """The same events in as few frames as possible; in order for each node, but not between nodes."""
-    waiting: dict[str, list[Item]] = {}
+    waiting: dict[str, _Waiting] = {}
     for item in items:
+        found = _read(item)
         before = waiting.get(item.node)
-        if item.frame.type == FrameType.EVENTS and _alike(before, item):
-            waiting.setdefault(item.node, []).append(item)
+        if before is not None and found is not None and before.head.gadget == found.head.gadget:
+            before.head = found.head
+            before.parts += found.parts
             continue
-        yield from _joined(waiting.pop(item.node, []))
-        if item.frame.type == FrameType.EVENTS and _plain(item):
-            waiting[item.node] = [item]
-        else:
+        if before is not None:
+            del waiting[item.node]
+            yield before.joined()
+        if found is None:
             yield item
-    for found in waiting.values():
-        yield from _joined(found)
+        else:
+            waiting[item.node] = found
+    for left in waiting.values():
+        yield left.joined()
 
 
-def _plain(item: Item) -> bool:
+@dataclass(slots=True)
+class _Waiting:
+    """Frames of one node and one gadget."""
+
+    first: Item
+    head: EventsHeader
+    """of the last one"""
+    parts: list[memoryview]
+
+    def joined(self) -> Item:
+        if len(self.parts) == 1:
+            return self.first
+        return Item(self.first.node, Frame(FrameType.EVENTS, b"".join([self.head.encode(), *self.parts])))
+
+
+def _read(item: Item) -> _Waiting | None:
     """Of a stream: parts of totals and snapshots are whole by themselves. What is too short its reader refuses."""
-    return len(item.frame.payload) >= _HEAD and split_events(item.frame.payload)[0].flags == 0
-
-
-def _alike(before: list[Item] | None, item: Item) -> bool:
-    if not before or not _plain(item):
-        return False
-    return split_events(before[0].frame.payload)[0].gadget == split_events(item.frame.payload)[0].gadget
-
-
-def _joined(found: list[Item]) -> Iterator[Item]:
-    if len(found) < 2:
-        yield from found
-        return
-    parts = [split_events(item.frame.payload) for item in found]
-    payload = b"".join([parts[-1][0].encode(), *(data for _, data in parts)])
-    yield Item(found[0].node, Frame(FrameType.EVENTS, payload))
+    if item.frame.type != FrameType.EVENTS or len(item.frame.payload) < _HEAD:
+        return None
+    head, data = split_events(item.frame.payload)
+    return None if head.flags else _Waiting(item, head, [data])
 
 
 _HEAD = len(EventsHeader(0, 0, 0).encode())

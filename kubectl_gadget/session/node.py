@@ -6,6 +6,7 @@ decides.
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
 """Without any frame for this long (statistics come each second), the connection counts as lost."""
 _HELLO_SECONDS = 20.0
+_ANOTHER_LOOK_SECONDS = 1.0
 _END_SECONDS = 5.0
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENT_TRIES = 3
@@ -100,6 +102,9 @@ class NodeSession:
         self._heard = 0.0
         self._lost_at: float | None = None
         """both in monotonic seconds"""
+        self._waiting_since = math.inf
+        """since when nothing has come; monotonic seconds"""
+        self._silent_for = 0.0
         self._asked = asyncio.Event()
         """RUN was sent on this connection"""
 
@@ -220,6 +225,7 @@ class NodeSession:
     async def _converse(self, stream: NodeStream, decoder: FrameDecoder) -> None:
         error: GadgetError | None = None
         self._asked.clear()
+        self._silent_for = 0.0
         async with asyncio.TaskGroup() as tasks:
             others = [tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")]
             for index, tables in self._request.tables.items():
@@ -237,12 +243,12 @@ class NodeSession:
 
     async def _read(self, stream: NodeStream, decoder: FrameDecoder) -> None:
         while True:
-            limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
-            try:
-                data = await asyncio.wait_for(stream.receive(), limit)
-            except TimeoutError:
-                raise AgentError(f"nothing was heard from its agent for {limit:.0f} s") from None
+            self._waiting_since = time.monotonic()
+            data = await stream.receive()
+            self._waiting_since = math.inf
             if not data:
+                if self._silent_for:
+                    raise AgentError(f"nothing was heard from its agent for {self._silent_for:.0f} s")
                 if self._stop.is_set():
                     if not self.state.attached:
                         return
@@ -251,6 +257,9 @@ class NodeSession:
                 raise self._died(stream)
             self._heard = time.monotonic()
             for frame in decoder.feed(data):
+                if frame.type == FrameType.EVENTS:
+                    await self._backlog.put(Item(self.state.name, frame))
+                    continue
                 try:
                     if await self._handle(stream, frame):
                         return
@@ -362,6 +371,9 @@ class NodeSession:
         try:
             while not self._stop.is_set():
                 await self._pause(HEARTBEAT_SECONDS)
+                if await self._is_silent():
+                    await stream.close()
+                    return
                 if not self._stop.is_set() and self.state.hello:
                     await self._beat(stream)
             await stream.send(encode_json(FrameType.STOP, {}))
@@ -370,6 +382,18 @@ class NodeSession:
             # The reader sees the same broken stream and reports it.
             return
         await stream.close()
+
+    async def _is_silent(self) -> bool:
+        """Whether nothing has come for too long. A loop with much to do may only not have read it yet, so it is given
+        another turn."""
+        since = self._waiting_since
+        limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
+        if time.monotonic() - since < limit or self._stop.is_set():
+            return False
+        await asyncio.sleep(_ANOTHER_LOOK_SECONDS)
+        if since == self._waiting_since:
+            self._silent_for = limit
+        return self._silent_for > 0
 
     async def _beat(self, stream: NodeStream) -> None:
         self._beats += 1

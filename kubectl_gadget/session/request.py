@@ -5,6 +5,7 @@ keep, and an option that the user gave always wins over it.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -32,6 +33,7 @@ def build(
     maps = {} if map_entries is None else {"map_entries": map_entries}
     entries = [_entry(index, run, pushed[index], ring_bytes, interval) | maps for index, run in enumerate(runs)]
 
+    @cache  # since every node asks
     def object_bytes(index: int, architecture: str) -> bytes:
         if runs[index].installed:
             return b""

@@ -119,6 +119,12 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """All frames that `data` completes. Raises FrameError, now and ever after, when the stream is not ours."""
+        if not self._buffer and self._broken is None and len(data) >= _HEADER.size:
+            # As they mostly come: one whole frame, which needs no buffer.
+            magic, version, type_, length = _HEADER.unpack_from(data)
+            if magic == MAGIC and version == VERSION and length == len(data) - _HEADER.size <= MAX_PAYLOAD:
+                yield Frame(type_, data[_HEADER.size :])
+                return
         self._buffer += data
         while (frame := self._next()) is not None:
             if frame[0] == VERSION:

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import time
 from collections.abc import Callable
 
 import pytest
@@ -247,3 +248,32 @@ async def test_what_recorders_hold_is_asked_for_by_a_frame() -> None:
     assert [frame.type for frame in bench.streams[0].received].count(FrameType.SHOW) == 1
     bench.session.stop()
     await task
+
+
+@pytest.fixture(name="hasty")
+def short_silences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(node_module, "_HELLO_SECONDS", 0.05)
+    monkeypatch.setattr(node_module, "_ANOTHER_LOOK_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_an_agent_that_is_silent_for_too_long_counts_as_lost() -> None:
+    bench = Bench(lambda stream, frame: None)
+    async with asyncio.timeout(30):
+        await bench.session.run()
+    assert str(bench.state.error) == "nothing was heard from its agent for 0 s"
+    assert bench.streams[0].closed
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_what_a_busy_loop_has_not_read_yet_is_no_silence() -> None:
+    """All the time is over before the loop gets to read what has long been there."""
+    bench = Bench(obedient)
+    running = asyncio.create_task(bench.session.run())
+    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251
+    await bench.until(lambda: bench.state.attached)
+    bench.session.stop()
+    await running
+    assert bench.state.error is None
