@@ -52,6 +52,10 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 		policy_read(memory, context, slot);
 		if (policy_follows_files)
 			memory->files[i] = memory->value.file;
+		if (slot->type == POLICY_NUMBER) {
+			memory->slot_numbers[i] = memory->value.numbers[0];
+			memory->unknown |= (__u64) !!memory->value.lacks << i;
+		}
 		for (__u32 test = 0; test < POLICY_TESTS; test++) {
 			if (test >= slot->tests || slot->first_test + test >= POLICY_TESTS)
 				break;
@@ -90,6 +94,7 @@ static __always_inline __s32 policy_run(const struct policy_context *context)
 	memory->length = sizeof(*event) + policy_words * 8;
 	memory->cuts = 0;
 	memory->file_id = 0;
+	memory->unknown = 0;
 	if (policy_ask(memory, context)) {
 		policy_choose(memory);
 		if (policy_follows_files)

@@ -49,8 +49,8 @@ _LOOK_EVERY = 0.1
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
 _CALLS = 8192
 """Of functions with a probe at their return that are under way at one time."""
-_PATTERN_BYTES = 272
-"""Of struct policy_pattern without its set."""
+_BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
+"""Bytes of structs before the set that ends them."""
 
 
 class PolicyHook:
@@ -163,7 +163,8 @@ class PolicyHook:
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
         for name, sets in _SETS.items():
             _map(object, name).resize_values(8 * sets * self.words)
-        _map(object, "policy_patterns").resize_values(_PATTERN_BYTES + 8 * self.words)
+        for name, bytes in _BEFORE_SETS.items():
+            _map(object, name).resize_values(bytes + 8 * self.words)
         for name, data in tables.items():
             map = _map(object, name)
             map.resize(max(1, len(data) // (map.key_size + map.value_size)))

@@ -289,7 +289,8 @@ def _expression(one: Filter, arguments: Sequence[Argument], read: Callable[[Argu
         return value if isinstance(value, int) else None
 
     answers = [evaluate_expression(parse_expression(str(text)), number) for text in one.values]
-    return None if None in answers else any(answers)
+    # One that looks at what could not be read is not true; others may be.
+    return None if all(answer is None for answer in answers) else any(answers)
 
 
 def _number(one: Filter, value: int, wanted: Value, argument: Argument, call: Call) -> bool:

@@ -36,6 +36,7 @@ from kubectl_gadget.policies.operators import (
     standard_name,
     test_of,
 )
+from kubectl_gadget.policies.patterns import check_glob
 from kubectl_gadget.policies.schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.scope import read_scope
 from kubectl_gadget.policies.values import argument_values, capability_bits, need_number
@@ -141,6 +142,8 @@ def _binary(part: Part, kind: SubjectKind, lists: Lists) -> Filter:
     for scalar in values:
         if not scalar.text or (operator in SET_OPERATORS and not scalar.text.startswith("/")):
             raise WrongPolicy(scalar.place, f"{scalar.text!r} is no absolute path, and binaries are compared by path")
+        if operator in ("Glob", "NotGlob"):
+            check_glob(scalar)
     test, negated = binary_test(operator)
     texts = tuple(scalar.text for scalar in values)
     return Filter(Subject(kind), test, texts, negated, follow, operator, part.place)

@@ -22,6 +22,7 @@ from kubectl_gadget.policies.linux_names import (
     system_calls,
 )
 from kubectl_gadget.policies.model import Range, SystemCall, Test, Value
+from kubectl_gadget.policies.patterns import check_glob
 
 _GREATEST_PORT = 65535
 _PRIVILEGED = Range(0, 1023)
@@ -103,6 +104,8 @@ def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
         raise WrongPolicy(scalar.place, "is empty")
     if "\0" in text and not buffer:
         raise WrongPolicy(scalar.place, "has a NUL, which no text of the kernel has")
+    if test == "glob":
+        check_glob(scalar)
     if test == "same_file" and not text.startswith("/"):
         raise WrongPolicy(scalar.place, f"{scalar.text!r} is no absolute path")
     return text

@@ -237,6 +237,9 @@ def test_a_system_calls_arguments_are_those_that_were_passed(tmp_path: Path) -> 
         assert (directory.numbers, name.text, flags.numbers) == ((-100,), os.fsencode(path), (os.O_RDONLY | 0o2000000,))
 
 
+FILES = ("stat", "status", "maps", "mountinfo")
+
+
 @pytest.mark.parametrize(
     ("filter", "names"),
     [
@@ -244,6 +247,9 @@ def test_a_system_calls_arguments_are_those_that_were_passed(tmp_path: Path) -> 
         (argument(1, "postfix", "stat", "maps"), {"/proc/self/stat", "/proc/self/maps"}),
         (argument(1, "substring", "elf/m"), {"/proc/self/maps", "/proc/self/mountinfo"}),
         (argument(1, "substring_ignore_case", "MOUNTI"), {"/proc/self/mountinfo"}),
+        (argument(1, "glob", "/proc/*/m*s", "/nowhere"), {"/proc/self/maps"}),
+        (argument(1, "glob", "/**[!s]"), {"/proc/self/stat", "/proc/self/mountinfo"}),
+        (argument(1, "glob", "/*/stat*", negated=True), {f"/proc/self/{name}" for name in FILES}),
         (argument(1, "equal", "/proc/self/stat"), {"/proc/self/stat"}),
         (
             argument(1, "equal", "/proc/self/stat", "/proc/self/maps", negated=True),
@@ -254,7 +260,7 @@ def test_a_system_calls_arguments_are_those_that_were_passed(tmp_path: Path) -> 
 def test_texts_are_compared_in_the_kernel(filter: Filter, names: set[str]) -> None:
     selector = Selector(filters=(filter, argument(1, "prefix", "/proc/self/")))
     with in_force(policy(openat(selector))) as enforcer:
-        for name in ("stat", "status", "maps", "mountinfo"):
+        for name in FILES:
             os.close(os.open(f"/proc/self/{name}", os.O_RDONLY))
         matches = enforcer.matches()
     assert {match.values[1].text.decode() for match in matches if match.values[1]} == names
@@ -510,3 +516,19 @@ def test_the_selector_that_counts_says_whether_there_are_stacks(tmp_path: Path) 
     assert texts.keys() == {str(kernel[0]), str(user[1])}
     assert "syscall" in texts[str(kernel[0])]
     assert ".so" in texts[str(user[1])]
+
+
+def test_a_capability_that_is_gained_is_told_from_one_that_is_lost() -> None:
+    sets = (Argument(2, "kernel_cap_t"), Argument(4, "kernel_cap_t"))
+    gained = Filter(Subject("argument", 0, other=1), "capabilities_gained", ())
+    lost = Filter(Subject("argument", 1, other=0), "capabilities_gained", ())
+    hook = Hook(
+        "kprobe",
+        "security_capset",
+        arguments=sets,
+        selectors=(Selector(filters=(gained,)), Selector(filters=(lost,))),
+    )
+    with in_force(policy(hook), pid=0) as enforcer:
+        # The permitted set keeps what the effective one loses.
+        in_child(drop_capabilities)
+        assert [match.place.number for match in enforcer.matches()] == [1]

@@ -62,7 +62,12 @@ NUMBER_CALLS = st.tuples(st.just(-1), some.numbers(*LONGS), some.numbers(*UINTS)
 @given(
     some.policies(
         NUMBERS,
-        st.one_of(some.number_filters(0, *INTS), some.number_filters(1, *LONGS), some.number_filters(2, *UINTS)),
+        st.one_of(
+            some.number_filters(0, *INTS),
+            some.number_filters(1, *LONGS),
+            some.number_filters(2, *UINTS),
+            some.expression_filters(0, 1, 2),
+        ),
     ),
     st.lists(NUMBER_CALLS, min_size=1, max_size=30),
 )

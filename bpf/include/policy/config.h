@@ -54,6 +54,10 @@ enum policy_type {
 	POLICY_CAPABILITY_CHANGES,
 	/* Nothing but what its tests look up. */
 	POLICY_STARTED_BY,
+	/* What the set at `index` has and the one at `size_index` has not. */
+	POLICY_CAPABILITIES_GAINED,
+	/* Nothing but what its tests make of the numbers of other slots, which come before it. */
+	POLICY_EXPRESSION,
 };
 
 enum policy_source {
@@ -118,6 +122,10 @@ enum policy_class {
 	POLICY_DESCENDS,
 	/* The process or an ancestor has run a program whose number is in a set. */
 	POLICY_RAN,
+	/* The text matches a pattern with wildcards. */
+	POLICY_GLOB,
+	/* An expression over numbers is true. */
+	POLICY_COMPUTED,
 };
 
 enum policy_test_flag {

@@ -9,6 +9,8 @@
 
 #include <gadget/task.h>
 #include <policy/ancestors.h>
+#include <policy/expressions.h>
+#include <policy/globs.h>
 
 /* Keeps the selectors in `bits`, those with a negated filter that are not in it, and those without such a filter. */
 static __always_inline void policy_keep(struct policy_memory *memory, __u32 test, const __u64 *bits)
@@ -103,13 +105,6 @@ static __always_inline const __u64 *policy_in_network(struct policy_memory *memo
 	__builtin_memcpy(prefix->data, memory->value.addresses[part & 1], 16);
 	return policy_longest_prefix(memory);
 }
-
-struct policy_search {
-	struct policy_memory *memory;
-	__u64 number;
-	__u32 first;
-	__u32 class;
-};
 
 /* One place of a text at which one pattern may begin. */
 struct policy_place {
@@ -233,6 +228,13 @@ static __always_inline void policy_test(struct policy_memory *memory, __u32 numb
 		break;
 	case POLICY_DESCENDS:
 		bits = policy_descends(memory, number_of_test, part);
+		break;
+	case POLICY_GLOB:
+		if (!(memory->value.lacks & POLICY_CUT))
+			bits = policy_globs_of(memory, test);
+		break;
+	case POLICY_COMPUTED:
+		bits = policy_expressions_of(memory, test);
 		break;
 	case POLICY_RAN:
 		bits = policy_ran(memory, number_of_test, part);

@@ -18,6 +18,9 @@
 #define POLICY_EVENT_BYTES 12288
 #define POLICY_NUMBERS 12
 #define POLICY_PATTERN_BYTES 256
+#define POLICY_STACK 16
+#define POLICY_OPERATIONS 64
+#define POLICY_GLOB_WORDS 4
 
 /* What a slot has been read to. */
 struct policy_value {
@@ -64,6 +67,14 @@ struct policy_memory {
 	__u64 file_id;
 	/* Of each slot. */
 	__u64 files[POLICY_SLOTS];
+	/* Of slots that are numbers, and those of them that are not known, as bits. */
+	__u64 slot_numbers[POLICY_SLOTS];
+	__u64 unknown;
+	/* Of an expression. */
+	__u64 stack[POLICY_STACK];
+	__u64 depth;
+	/* Of an automaton. */
+	__u64 states[POLICY_GLOB_WORDS];
 	struct policy_value value;
 	struct policy_walk walk;
 	struct policy_prefix prefix;
@@ -176,6 +187,48 @@ struct {
 	__uint(key_size, 4);
 	__uint(value_size, sizeof(struct policy_pattern) + 8);
 } policy_patterns SEC(".maps");
+
+/*
+ * Patterns with wildcards, many in one automaton: bit n of its states is that what lies left of the pattern's place n
+ * has been read. `step` has the places that a byte leads to, `stay` those where any byte, or all but a slash, is passed
+ * over.
+ */
+struct policy_automaton {
+	__u64 start[POLICY_GLOB_WORDS];
+	__u64 any[POLICY_GLOB_WORDS];
+	__u64 name[POLICY_GLOB_WORDS];
+	__u64 step[256][POLICY_GLOB_WORDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct policy_automaton);
+} policy_automata SEC(".maps");
+
+/* Postfix; policies/engine/expressions.py has the numbers. */
+struct policy_operation {
+	__u8 code;
+	__u8 slot;
+	__u16 unused;
+	__u32 unused2;
+	__u64 number;
+};
+
+/* The set follows. */
+struct policy_expression {
+	__u64 length;
+	struct policy_operation operations[POLICY_OPERATIONS];
+	__u64 selectors[];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, sizeof(struct policy_expression) + 8);
+} policy_expressions SEC(".maps");
 
 /* What a selector does, by its bit. */
 struct policy_action {

@@ -8,6 +8,14 @@
 
 #include <policy/memory.h>
 
+/* Entries of a table that are tried one by one. */
+struct policy_search {
+	struct policy_memory *memory;
+	__u64 number;
+	__u32 first;
+	__u32 class;
+};
+
 static __always_inline const __u64 *policy_or_none(const __u64 *bits)
 {
 	return bits ?: policy_mask(POLICY_MASK_NONE);

@@ -530,7 +530,9 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 	struct policy_value *value = &memory->value;
 	struct task_struct *task = (void *)bpf_get_current_task();
 	/* Data of the task come along steps, the process's own types do not. */
-	__u64 raw = slot->type < POLICY_PID ? policy_raw(context, slot, slot->index) : 0;
+	__u64 raw = slot->type < POLICY_PID || slot->type == POLICY_CAPABILITIES_GAINED
+			    ? policy_raw(context, slot, slot->index)
+			    : 0;
 	bool user = slot->flags & POLICY_USER;
 
 	value->lacks = 0;
@@ -709,7 +711,17 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 	case POLICY_CAPABILITY_CHANGES:
 		policy_read_capability_changes(memory);
 		break;
+	case POLICY_CAPABILITIES_GAINED: {
+		__u64 old = policy_raw(context, slot, slot->size_index);
+
+		if (raw && old)
+			value->numbers[0] = policy_load((void *)raw) & ~policy_load((void *)old);
+		else
+			value->lacks = POLICY_UNREADABLE;
+		break;
 	}
-	if (slot->type >= POLICY_CAPABILITIES && slot->index && !policy_in_user_namespace())
+	}
+	if (slot->type >= POLICY_CAPABILITIES && slot->type <= POLICY_CAPABILITY_CHANGES && slot->index &&
+	    !policy_in_user_namespace())
 		value->lacks = POLICY_UNREADABLE;
 }

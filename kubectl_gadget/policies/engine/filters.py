@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.expressions import Postfix, encode, postfix
+from kubectl_gadget.policies.engine.globs import BITS, fits
 from kubectl_gadget.policies.engine.slots import WITH_TEXT, Flag, Slot, task_slot
 from kubectl_gadget.policies.engine.tables import (
     BIASED,
@@ -19,6 +21,7 @@ from kubectl_gadget.policies.engine.tables import (
     TestClass,
     network_bits,
 )
+from kubectl_gadget.policies.expressions import parse_expression
 from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, Value
 from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
 
@@ -41,6 +44,11 @@ class Asked:
     look: Look
     entries: tuple[Entry, ...]
     negated: bool
+    expressions: tuple[Postfix, ...] = ()
+
+    def placed(self, slots: Sequence[Slot]) -> tuple[Entry, ...]:
+        """The entries, once slots have their numbers."""
+        return (*self.entries, *(encode(each, slots) for each in self.expressions))
 
 
 class Followed:
@@ -74,7 +82,11 @@ def ask(
         look = Look(TestClass.RAN, int(filter.subject.kind == "parent_binary"))
         programs = tuple(followed.number(filter, text) for text in _texts(filter))
         return Asked(task_slot(Type.STARTED_BY), look, programs, filter.negated)
+    if filter.test == "expression":
+        return _expression(filter, arguments)
     slot, part = _subject(filter, arguments, result)
+    if filter.test == "capabilities_gained":
+        return _gained(filter, slot, arguments[filter.subject.other])
     if filter.follow:
         numbers = tuple(_integer(filter, value) for value in filter.values)
         return Asked(slot, Look(TestClass.DESCENDS, part), numbers, filter.negated)
@@ -135,6 +147,31 @@ def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | No
     raise _unsupported(filter, f"{subject.kind.replace('_', ' ')} filters")
 
 
+def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
+    def slot_of(position: int) -> Slot:
+        slot = arguments[position]
+        if slot is None or slot.type is not Type.NUMBER:
+            raise UsageError(f"{filter.place}: arg{position} is no number in the kernel")
+        return slot
+
+    if filter.subject.kind != "argument":
+        raise _unsupported(filter, "an expression over data, or over what is returned,")
+    try:
+        found = tuple(postfix(parse_expression(str(text)), slot_of) for text in filter.values)
+    except ValueError as error:
+        raise UsageError(f"{filter.place}: {error}") from None
+    return Asked(task_slot(Type.EXPRESSION), Look(TestClass.COMPUTED), (), filter.negated, found)
+
+
+def _gained(filter: Filter, new: Slot, old: Slot | None) -> Asked:
+    if old is None or not new.type == old.type == Type.CAPABILITY_SET:
+        raise _wrong(filter, "is no set of capabilities, or the other argument is none")
+    if (new.source, new.steps, new.resolve) != (old.source, old.steps, old.resolve):
+        raise _unsupported(filter, "a set beside one that lies elsewhere")
+    slot = replace(new, type=Type.CAPABILITIES_GAINED, size_index=old.index)
+    return Asked(slot, Look(TestClass.MASK), (_UNSIGNED[1],), filter.negated)
+
+
 def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
     signed = slot.type is Type.NUMBER and bool(slot.flags & Flag.SIGNED)
     if filter.test == "mask":
@@ -180,7 +217,10 @@ def _text(filter: Filter, slot: Slot) -> Asked:
     texts = _texts(filter)
     longest = LONGEST_TEXT if filter.test in ("equal", "prefix", "postfix") else PATTERN_BYTES
     for text in texts:
-        if len(text) > longest:
+        if filter.test == "glob":
+            if not fits(text.decode("utf-8", "surrogateescape")):
+                raise UsageError(f"{filter.place}: patterns of more than {BITS - 1} bytes cannot be matched: {text!r}")
+        elif len(text) > longest:
             raise UsageError(f"{filter.place}: texts of more than {longest} bytes cannot be compared: {text!r}")
         if not text and filter.test.startswith("substring"):
             raise _wrong(filter, "is searched for an empty text")
@@ -194,6 +234,8 @@ def _text(filter: Filter, slot: Slot) -> Asked:
             kind, entries = TestClass.POSTFIX, [text[::-1] for text in texts]
         case "substring":
             kind = TestClass.SUBSTRING
+        case "glob":
+            kind = TestClass.GLOB
         case "substring_ignore_case":
             kind, flags, entries = TestClass.SUBSTRING, 1, [text.lower() for text in texts]
         case _:

@@ -186,7 +186,7 @@ class CompiledHook:
             first = len(tables.tests)
             for bit, item in asked:
                 if item.slot == slot:
-                    tables.add(first, bit, item.look, item.entries, item.negated)
+                    tables.add(first, bit, item.look, item.placed(self.slots), item.negated)
             self._spans.append((first, len(tables.tests) - first))
         self._tests = tables.tests
         self._unsent = [slot not in sent for slot in self.slots]
@@ -532,6 +532,10 @@ def _is_followed(slot: Slot | None) -> Asked:
     return Asked(slot, Look(TestClass.IN_SET, following.FILE_ID), (0,), negated=True)
 
 
+_OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
+"""Types with a second argument, `size_index`."""
+
+
 def _placed(slot: Slot, way: Way) -> Slot:
     """The slot as it is found that way."""
     if slot.source is not Source.ARGUMENT:
@@ -540,9 +544,9 @@ def _placed(slot: Slot, way: Way) -> Slot:
         case "syscall":
             return replace(slot, source=Source.SYSCALL_ARGUMENT)
         case "fields":
-            size_index = field_offset(slot.size_index) if slot.type in (Type.BUFFER, Type.IOVEC) else 0
+            size_index = field_offset(slot.size_index) if slot.type in _OF_TWO else 0
             return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
         case "context":
-            size_index = record_offset(slot.size_index) if slot.type in (Type.BUFFER, Type.IOVEC) else 0
+            size_index = record_offset(slot.size_index) if slot.type in _OF_TWO else 0
             return replace(slot, source=Source.CONTEXT, index=record_offset(slot.index), size_index=size_index)
     return slot

@@ -15,6 +15,8 @@ from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
+from kubectl_gadget.policies.engine.globs import automata
+
 MOST_TESTS, MOST_WORDS = 64, 64
 PATTERN_BYTES, KEY_BYTES = 256, 255
 LONGEST_TEXT = KEY_BYTES - 1
@@ -39,6 +41,8 @@ class TestClass(IntEnum):
     NETWORK = 7
     DESCENDS = 8
     RAN = 9
+    GLOB = 10
+    COMPUTED = 11
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Encoded:
             raise ValueError(f"{bits} selectors on one hook, of {64 * MOST_WORDS} that are possible")
         self._all = (1 << 64 * self.words) - 1
         self._tables: dict[str, list[bytes]] = {}
-        self._bounds = self._intervals = self._patterns = 0
+        self._bounds = self._intervals = self._patterns = self._automata = self._expressions = 0
         self.tests = b"".join(self._test(number, test) for number, test in enumerate(tests))
         self.tests = self.tests.ljust(_TEST.size * MOST_TESTS, b"\0")
         self.tables = {name: b"".join(entries) for name, entries in self._tables.items()}
@@ -129,6 +133,15 @@ class Encoded:
             case TestClass.MASK | TestClass.SUBSTRING:
                 first, count = self._patterns, len(test.entries)
                 self._list(test)
+            case TestClass.GLOB:
+                first, count = self._patterns, len(test.entries)
+                self._globs(test)
+            case TestClass.COMPUTED:
+                first, count = self._expressions, len(test.entries)
+                for entry, selectors in test.entries.items():
+                    assert isinstance(entry, bytes)
+                    self._put("policy_expressions", _u32(self._expressions), entry + self.set(selectors))
+                    self._expressions += 1
             case TestClass.PREFIX | TestClass.POSTFIX:
                 self._trie(number, {entry: bits for entry, bits in test.entries.items() if isinstance(entry, bytes)})
             case TestClass.NETWORK:
@@ -162,9 +175,22 @@ class Encoded:
             text = entry if isinstance(entry, bytes) else b""
             # For texts, the mask says whether case is ignored.
             mask = entry if isinstance(entry, int) else test.look.flags
-            head = struct.pack("<QQ", mask & _WORD, len(text)) + text.ljust(PATTERN_BYTES, b"\0")
-            self._put("policy_patterns", _u32(self._patterns), head + self.set(selectors))
-            self._patterns += 1
+            self._pattern(mask & _WORD, len(text), text, selectors)
+
+    def _pattern(self, mask: int, length: int, text: bytes, selectors: int) -> None:
+        head = struct.pack("<QQ", mask, length) + text.ljust(PATTERN_BYTES, b"\0")
+        self._put("policy_patterns", _u32(self._patterns), head + self.set(selectors))
+        self._patterns += 1
+
+    def _globs(self, test: Test) -> None:
+        """A pattern's `length` is its automaton, and its `mask` its last place there."""
+        patterns = {entry: selectors for entry, selectors in test.entries.items() if isinstance(entry, bytes)}
+        made, placed = automata(patterns, self._automata)
+        for number, place, selectors in placed:
+            self._pattern(place, number, b"", selectors)
+        for automaton in made:
+            self._put("policy_automata", _u32(self._automata), automaton.encode())
+            self._automata += 1
 
     def _trie(self, number: int, entries: dict[bytes, int]) -> None:
         for text, selectors in with_shorter(entries).items():

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.policies.model import Filter, Hook, Policy, Range, Selector, Subject, Test, Value
 
-TEXTS = st.text(alphabet="abA/", max_size=5)
+TEXTS = st.text(alphabet="abA/é", max_size=5)
 PATTERNS = st.text(alphabet="abA/", min_size=1, max_size=3)
+GLOBS = st.lists(
+    st.sampled_from(["a", "b", "A", "/", "*", "*", "**", "?", "[ab]", "[!a]", "[a-c/]", "é"]), min_size=1, max_size=6
+).map("".join)
 EDGES = st.sampled_from([-(1 << 63), -(1 << 31), -2, -1, 0, 1, 2, 255, (1 << 31) - 1, (1 << 31), (1 << 63) - 1])
 SMALL = st.integers(-4, 4)
 V4 = st.builds(IPv4Address, st.sampled_from([0, 1, 0x0A000001, 0x0A000002, 0x0AFF0000, 0x7F000001, 0xFFFFFFFF]))
@@ -49,7 +52,26 @@ def number_filters(draw: st.DrawFn, position: int, lowest: int, highest: int) ->
 @st.composite
 def text_filters(draw: st.DrawFn, position: int) -> Filter:
     test: Test = draw(st.sampled_from(["equal", "prefix", "postfix", "substring", "substring_ignore_case"]))
+    if draw(st.booleans()):
+        return _filter(draw, Subject("argument", position), "glob", GLOBS)
     return _filter(draw, Subject("argument", position), test, PATTERNS)
+
+
+EXPRESSIONS = (
+    *("{a} + {b} == {c}", "{a} - {b} <= {c}", "and({a}, {b}) > xor({c}, {d})", "int32({a}) < uint32({b})"),
+    *("not({a}) != or({b}, {c})", "!({a} < {b}) && ({c} >= {d} || {a} != {b})", "uint32(-{a}) == not({b})"),
+)
+
+
+@st.composite
+def expression_filters(draw: st.DrawFn, *positions: int) -> Filter:
+    """Over these arguments."""
+    numbers = st.one_of(st.sampled_from([f"arg{position}" for position in positions]), st.integers(0, 3).map(str))
+    chosen = [
+        draw(st.sampled_from(EXPRESSIONS)).format(**{name: draw(numbers) for name in "abcd"})
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    return Filter(Subject("argument"), "expression", tuple(chosen))
 
 
 @st.composite

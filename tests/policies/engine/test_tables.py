@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.policy import PolicyHook
 from kubectl_gadget.agent.scopes import Applicable
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.globs import automata
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Requirement, Scope, Selector, Subject
 from kubectl_gadget.policies.model import Options as PolicyOptions
-from kubectl_gadget.policy_events.record import Value
+from kubectl_gadget.policy_events.record import Type, Value
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader
 
@@ -27,6 +29,7 @@ FILTERS = st.one_of(
     some.number_filters(1, 0, (1 << 64) - 1),
     some.text_filters(2),
     some.socket_filters(3),
+    some.expression_filters(0, 1),
 )
 CONNECTIONS = st.builds(
     Connection,
@@ -64,7 +67,7 @@ def as_read(engine: Engine, policy: Policy, call: Sequence[ArgumentValue]) -> li
     return values
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(some.policies(HOOK, FILTERS), st.lists(CALLS, min_size=1, max_size=8))
 def test_tables_and_model_choose_the_same_selectors(
     policies: list[Policy], calls: list[tuple[ArgumentValue, ...]]
@@ -167,3 +170,35 @@ def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_
     assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111
     assert hook.bits(Applicable((everyone,), ())) == 0b00100
     assert hook.bits(Applicable((everyone,), (labelled,))) == 0b10110
+
+
+def test_patterns_share_an_automaton_until_it_is_full() -> None:
+    patterns = {b"/%d/*" % number + b"x" * 60: 1 << number for number in range(9)}
+    made, placed = automata(patterns, 7)
+    assert [automaton.used <= 256 for automaton in made] == [True] * len(made)
+    assert [number for number, _, _ in placed] == [7, 7, 7, 7, 8, 8, 8, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("filter", "why"),
+    [
+        (Filter(Subject("argument", 2), "glob", ("x" * 256,)), "more than 255 bytes"),
+        (Filter(Subject("argument", 0), "expression", (" + ".join(["arg0"] * 40) + " == 0",)), "too long"),
+        (Filter(Subject("argument", 0), "expression", ("arg2 == 0",)), "arg2 is no number"),
+    ],
+)
+def test_what_has_no_room_in_the_kernel_is_refused(filter: Filter, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        Engine([Policy("p", hooks=(replace(HOOK, selectors=(Selector(filters=(filter,)),)),))], Options())
+
+
+def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
+    sets = (Argument(2, "kernel_cap_t"), Argument(4, "kernel_cap_t"))
+    gained = Filter(Subject("argument", 0, other=1), "capabilities_gained", ())
+    hook = Hook("kprobe", "security_capset", arguments=sets, selectors=(Selector(filters=(gained,)),))
+    (compiled,) = Engine([Policy("p", hooks=(hook,))], Options()).hooks
+    slot = next(slot for slot in compiled.slots if slot.type is Type.CAPABILITIES_GAINED)
+    assert (slot.index, slot.size_index) == (2, 4)
+    values = [Value(slot.form, (1 << 40 if slot.type is Type.CAPABILITIES_GAINED else 0,)) for slot in compiled.slots]
+    assert Reader(compiled).chosen(values) == [0]
+    assert Reader(compiled).chosen([Value(value.form, (0,)) for value in values]) == []
