@@ -182,8 +182,9 @@ class Containers:
 
     def _walk(self) -> None:
         found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}
-        for id in self._nodes.keys() - found.keys():
-            self._gone(id)
+        gone = self._nodes.keys() - found.keys()
+        for id in sorted(gone, key=lambda id: self._nodes[id].cgroup.path, reverse=True):
+            self._gone(id)  # what lies below a container before the container, as the kernel removes them
         self._top = next(iter(found))
         runc = {known.cgroup.strip("/"): known.id for known in self._bundles.known_to_runc()}
         for cgroup in found.values():

@@ -126,6 +126,9 @@ class Gadget:
             "lost_by": self._losses.told(self.containers.shares) if lost.get("ring_full") and self.containers else [],
         }
 
+    def react(self) -> None:
+        """Gadgets only tell."""
+
     def detach(self) -> None:
         """No event comes after this; what the ring holds can still be read."""
         if self.answer:

@@ -20,7 +20,7 @@ from kubectl_gadget.agent.feed import Feed
 from kubectl_gadget.agent.in_force import InForce
 from kubectl_gadget.agent.installed import NOTHING, InstalledSet, read_installed, stamp
 from kubectl_gadget.agent.installed_state import lock_state, write_state
-from kubectl_gadget.agent.pins import Pins, default_folder
+from kubectl_gadget.agent.pins import Pins, PinsTakenError
 from kubectl_gadget.agent.policy_log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policy_events.body import rfc3339
@@ -52,6 +52,8 @@ class Guard:
         self._not_pinned = ""
         try:
             self._pins = Pins(pins)
+        except PinsTakenError:
+            raise
         except AgentError as error:
             self._not_pinned = str(error)
         self._containers = Containers()
@@ -224,7 +226,7 @@ def run(folder: str, pins: str = "") -> int:
     if os.path.exists(presence.RELEASE):
         return 0
     try:
-        guard = Guard(folder, pins or default_folder(), sys.stdout)
+        guard = Guard(folder, pins or node.pins(), sys.stdout)
         guard.take_over()
         while True:
             guard.turn()
@@ -242,7 +244,7 @@ def _stop(*_: object) -> None:
 
 def release(pins: str = "") -> int:
     """Takes everything out of force, for undeploy; says what as JSON."""
-    folder = pins or default_folder()
+    folder = pins or node.pins()
     with open(presence.RELEASE, "w"):
         pass
     if not os.path.isdir(folder):

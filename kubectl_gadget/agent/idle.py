@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from kubectl_gadget.agent import presence
+from kubectl_gadget.agent import node, presence
 
 _LOOK_EVERY = 5.0
 """Seconds between two looks for sessions, at most."""
@@ -64,7 +64,8 @@ class _Guard:
         """Starts it when there is something for it to do."""
         if self._pid or time.monotonic() < self._due or os.path.exists(presence.RELEASE):
             return
-        if not os.path.exists(f"{self._folder}/policies.zip"):
+        # What is pinned has to be looked after as well, if only to take it away.
+        if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(node.pins()):
             return
         command = [sys.executable, "-I", "-m", "kubectl_gadget.agent", "policies", self._folder]
         self._pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=())

@@ -128,6 +128,9 @@ class InstalledEvents:
         self._gaps = self.ring.gaps
         return ["the process that has the installed policies was started anew; what it tells meanwhile is in its log"]
 
+    def react(self) -> None:
+        """Who has them in force does."""
+
     def detach(self) -> None:
         """Policies stay in force."""
 

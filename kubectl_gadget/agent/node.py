@@ -24,6 +24,11 @@ def host() -> str:
     return os.environ.get("KUBECTL_GADGET_HOST", "").rstrip("/")
 
 
+def pins() -> str:
+    """Where installed policies are pinned on this node, as this process sees it."""
+    return os.environ.get("KUBECTL_GADGET_PINS") or f"{host()}/sys/fs/bpf/kubectl-gadget"
+
+
 def clocks() -> dict[str, int]:
     """Both clocks at the same moment, in ns; the realtime one is read between two readings of the other."""
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

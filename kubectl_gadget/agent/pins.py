@@ -12,7 +12,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 
-from kubectl_gadget.agent import libbpf, node
+from kubectl_gadget.agent import libbpf
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import OpenMap
 from kubectl_gadget.errors import AgentError
@@ -25,9 +25,8 @@ _NUMBER = 6
 """Digits, so that names sort."""
 
 
-def default_folder() -> str:
-    """Where pins are on this node, as this process sees it."""
-    return os.environ.get("KUBECTL_GADGET_PINS") or f"{node.host()}/sys/fs/bpf/kubectl-gadget"
+class PinsTakenError(AgentError):
+    """Another process has the folder: an agent that is about to end."""
 
 
 class Pins:
@@ -44,7 +43,7 @@ class Pins:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._fd)
-            raise AgentError(f"another agent has {folder}") from None
+            raise PinsTakenError(f"another agent has {folder}") from None
 
     def names(self) -> list[str]:
         """Of the complete ones, oldest first. What was left incomplete is removed."""

@@ -23,6 +23,7 @@ from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfMap, BpfObject
 from kubectl_gadget.agent.probes import Probes
+from kubectl_gadget.agent.reaction import Reaction
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.roots import Roots
@@ -236,6 +237,9 @@ class Policies:
         self.shares = Numbers()
         """the session's own, to name who lost events"""
         self._losses: Losses
+        self.reaction: Reaction | None = None
+        if kill := spec.get("kill"):
+            self.reaction = Reaction({int(hook): int(selectors, 16) for hook, selectors in kill.items()})
         self._spec = spec
         self._elf = elf
         self._node = node
@@ -361,13 +365,22 @@ class Policies:
             "cut_strings": cpus.total(counters.CUT_STRINGS),
             "lost_by": self._losses.told(self.shares) if lost["ring_full"] else [],
             "hooks": hooks,
+            **({"killed": self.reaction.killed, "gone": self.reaction.gone} if self.reaction else {}),
         }
 
     def turn(self) -> list[str]:
         """Sets probes in files that are new. What could not be put in force since the last call."""
         self._look_for_files()
         warnings, self._warnings = self._warnings, []
+        if self.reaction:
+            warnings += self.reaction.warnings
+            self.reaction.warnings = []
         return warnings
+
+    def react(self) -> None:
+        """Acts on events up to the settled position, at once."""
+        if self.reaction:
+            self.reaction.turn(self.ring)
 
     def detach(self) -> None:
         self._next_look = float("inf")
@@ -454,7 +467,8 @@ class Policies:
 
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
-        node = self._node | {"gadget_ring_wake_bytes": size // 4}
+        # A killer is woken by each event, everybody else when there is something to ship.
+        node = self._node | {"gadget_ring_wake_bytes": 1 if self.reaction else size // 4}
         for name, value in (self._spec.get("parameters", {}) | node).items():
             object.set_constant(name, value)
         _map(object, "gadget_events").resize(size)

@@ -26,6 +26,15 @@ def parent(pid: int) -> int:
         return 0
 
 
+def start_ticks(pid: int) -> int:
+    """When a process was forked, in clock ticks since the boot; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def cgroup(pid: int) -> str:
     """Path of a process's cgroup v2."""
     try:

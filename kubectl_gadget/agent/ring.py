@@ -46,6 +46,11 @@ class MappedRing:
         self.complete_until = 0
         """Boot time in ns: every event stamped before it lies before the position that settle() found."""
 
+    @property
+    def position(self) -> int:
+        """Of batch()'s first byte, counted from the ring's first."""
+        return self._position
+
     def settle(self) -> bool:
         """Finds how far all records are committed. False when some CPU stayed busy; then nothing changed."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -101,13 +106,20 @@ class CopiedRing:
         self._ring = self._lib.call("ring_buffer__new", fd, self._callback, None, None)
         self._memory = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
         self._consumed = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._before = 0
         self.complete_until = 0
+
+    @property
+    def position(self) -> int:
+        """Of batch()'s first byte, counted from the first that was read."""
+        return self._before + self._start
 
     def settle(self) -> bool:
         """As MappedRing.settle(). Consumes nothing while bytes are left over from before."""
         if self._start < len(self._bytes):
             return True
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._before += len(self._bytes)
         self._bytes = bytearray()
         self._start = 0
         end = self._read(self._memory)

@@ -45,12 +45,13 @@ class Shipper:
             # Names must be read while containers and processes live, whether they can be sent or not.
             self._containers.drain()
             self._take_stacks()
+            self._settle()
             return False
         now = time.monotonic()
         for gadget in self._gadgets:
             if gadget.answer:
                 gadget.answer.collect(now)
-        settled = [gadget.ring.settle() for gadget in self._gadgets]
+        settled = self._settle()
         self._take_stacks()
         named = self._containers.drain()
         if changes := self._containers.take_changes():
@@ -69,6 +70,13 @@ class Shipper:
                 self._send_removed()
         self._pipe.flush()
         return shipped > 0
+
+    def _settle(self) -> list[bool]:
+        """Finds how far each ring is complete; who acts on events does so now, whether they can be shipped or not."""
+        settled = [gadget.ring.settle() for gadget in self._gadgets]
+        for gadget in self._gadgets:
+            gadget.react()
+        return settled
 
     @property
     def due(self) -> float:

@@ -34,6 +34,7 @@ from kubectl_gadget.session.options import GadgetRun, RunOptions
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.happening import Decoder
+    from kubectl_gadget.observe.story import Told
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
@@ -177,7 +178,14 @@ def observe(
     return tell(compiled, pods, story, flags, policies.objects)
 
 
-def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None = None) -> int:
+def tell(
+    compiled: "Engine | None",
+    pods: Pods,
+    story: StoryFlags,
+    flags: RunFlags,
+    objects: str | None = None,
+    on_told: "Callable[[Told], None] | None" = None,
+) -> int:
     """The story of processes, with what policies saw. `objects` is a file with pods and nodes."""
     from kubectl_gadget.session.run import run
 
@@ -193,7 +201,7 @@ def tell(compiled: "Engine | None", pods: Pods, story: StoryFlags, flags: RunFla
     with labels_of(compiled, options, objects, sys.stderr) as labels:
         with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
         options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
-        return run(told(options, output, story, compiled, labels), sys.stdout, sys.stderr)
+        return run(told(options, output, story, compiled, labels, on_told), sys.stdout, sys.stderr)
 
 
 def told(
@@ -202,6 +210,7 @@ def told(
     flags: StoryFlags,
     compiled: "Engine | None" = None,
     labels: "PolicyLabels | None" = None,
+    on_told: "Callable[[Told], None] | None" = None,
 ) -> RunOptions:
     """The run with its rows told as a story."""
     from kubectl_gadget.observe.story import Story
@@ -218,7 +227,7 @@ def told(
     format = _COMPACT if output.output is None else output.output
     conditions = (output.filter, output.fail_on, output.expect)
     is_flat = format not in (_COMPACT, _JSON)
-    story = Story(decoders, _choice(flags), needs_columns=is_flat or any(conditions))
+    story = Story(decoders, _choice(flags), needs_columns=is_flat or any(conditions), on_told=on_told)
     make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags)
     return replace(options, story=story, make_sink=make_sink)
 

@@ -6,7 +6,7 @@ The trap: reading YAML and compiling policies takes time, so nothing of it is im
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import SHOW, flag
@@ -58,7 +58,13 @@ class PolicyFlags:
         return bool(self.files or self.ready)
 
 
-def engine_of(flags: PolicyFlags, namespace: str | None, enforce: bool = False, allow_weaker: bool = False) -> "Engine":
+def engine_of(
+    flags: PolicyFlags,
+    namespace: str | None,
+    enforce: bool = False,
+    allow_weaker: bool = False,
+    reaction: Literal["", "kill", "tell"] = "",
+) -> "Engine":
     """What the agents are to do for these policies. Raises UsageError for what is wrong or cannot be done."""
     from kubectl_gadget.policies.engine.hooks import Engine, Options
     from kubectl_gadget.policies.read import read_policies
@@ -71,7 +77,7 @@ def engine_of(flags: PolicyFlags, namespace: str | None, enforce: bool = False, 
 
         for gap in (gap for policy in policies for gap in gaps(policy)):
             say(f"warning: {gap.place} {gap.text}")
-    return Engine(policies, Options(enforce, allow_weaker))
+    return Engine(policies, Options(enforce, allow_weaker, reaction))
 
 
 def policy_run(engine: "Engine") -> GadgetRun:

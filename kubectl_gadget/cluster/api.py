@@ -83,9 +83,20 @@ class Api:
         content = "application/merge-patch+json"
         return await self._call("PATCH", "patch", resource, namespace, name, body=body, content=content)
 
-    async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> bool:
-        """Deletes it, and what it owns, in the background; False when it did not exist."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        uid: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> bool:
+        """Deletes it, and what it owns, in the background; False when it did not exist, or with another `uid`."""
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
         try:
             await self._call("DELETE", "delete", resource, namespace, name, body=body)
         except StatusError as error:

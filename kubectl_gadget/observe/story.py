@@ -5,7 +5,7 @@ Rows of trace process, and of whatever else is observed, go in; out come rows of
 ended already; so what changes is noted in `Told` at once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget.events.batch import Batch
@@ -60,13 +60,18 @@ class Told:
 
 class Story:
     """`decoders` read the batches of gadgets, by the gadget's name. `needs_columns`: something reads the flat columns
-    of the rows, and not only `Told`."""
+    of the rows, and not only `Told`. `on_told` gets each thing that is told, and must not take long."""
 
     gadget: Gadget = GADGET
     """of the rows that come out"""
 
     def __init__(
-        self, decoders: Mapping[str, Decoder], choice: Choice = EVERYTHING, *, needs_columns: bool = True
+        self,
+        decoders: Mapping[str, Decoder],
+        choice: Choice = EVERYTHING,
+        *,
+        needs_columns: bool = True,
+        on_told: "Callable[[Told], None] | None" = None,
     ) -> None:
         self._decoders: dict[str, Decoder] = {
             PROCESSES: process_events,
@@ -77,6 +82,7 @@ class Story:
         }
         self._choice = choice
         self._needs_columns = needs_columns
+        self._on_told = on_told
         self._tables: dict[str, ProcessTable] = {}
 
     @property
@@ -87,6 +93,9 @@ class Story:
     def rows(self, rows: Rows) -> Rows:
         """What is to be told of these rows, in the same order."""
         told = [item for item in self._tell(rows) if self._choice.wants(item)]
+        if self._on_told is not None:
+            for item in told:
+                self._on_told(item)
         if not told:
             return Rows([])
         return Rows([row_batch(told, self._needs_columns)])

@@ -164,8 +164,13 @@ class Found:
     """of a file that is followed; 0: none"""
 
 
-def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]]) -> Found:
-    """`forms` gives those of the slots of a hook."""
+def read_head(record: bytes | memoryview) -> Found:
+    """Without the values."""
+    return read(record, None)
+
+
+def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | None) -> Found:
+    """`forms` gives those of the slots of a hook; None: no values are wanted."""
     hook, verdict, signal, words, count, *who = _EVENT.unpack_from(record, RECORD)
     left = int.from_bytes(record[HEAD : HEAD + 8 * words], "little")
     bits = []
@@ -174,8 +179,8 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]]) -> 
         left &= left - 1
     values = {}
     offset = HEAD + 8 * words
-    known = forms(hook) if count else ()
-    for _ in range(count):
+    known = forms(hook) if forms and count else ()
+    for _ in range(count if forms else 0):
         number, lacks, length = _VALUE.unpack_from(record, offset)
         offset += _VALUE.size
         values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.cgroups import find_root
+from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.wire import FrameType
 from tests.agent.client import Client
@@ -222,3 +224,25 @@ def test_names_that_come_too_late_are_found_in_time(client: Client, opens: Compi
     client.wait_until(lambda: late.name in client.containers())
     folder.rmdir()
     assert client.containers()[late.name]["pod"] == "xwing"
+
+
+def test_a_walk_finds_a_container_gone_with_all_that_lay_below_it() -> None:
+    """As after changes were lost: nothing tells in which order they went."""
+    root = Path(find_root())
+    top = root / f"cri-containerd-{os.getpid():064x}.scope"
+    below = [top / f"below-{number}" for number in range(17)]
+    for path in (top, *below):
+        path.mkdir()
+    containers = Containers()
+    try:
+        for path in (*below, top):
+            path.rmdir()
+        containers._walk()
+        assert cgroup_names(containers).isdisjoint({top.name, *(path.name for path in below)})
+    finally:
+        containers.close()
+
+
+def cgroup_names(containers: Containers) -> set[str]:
+    """Last names of the paths that it knows."""
+    return {path.rpartition("/")[2] for _, path in containers.everything()}

@@ -103,6 +103,35 @@ NOWHERE = """
 """
 
 
+FOLLOWS = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: follows}}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{{index: 1, type: string}}]
+    selectors:
+    - matchBinaries: [{{operator: In, values: ["{binary}"], followChildren: true}}]
+      matchArgs: [{{index: 1, operator: Equal, values: ["{secret}"]}}]
+"""
+
+
+def test_what_processes_had_at_their_exec_is_kept_while_no_agent_runs(running: RunningGuard) -> None:
+    binary = os.path.realpath("/bin/sh")
+    digest = running.install(FOLLOWS.format(binary=binary, secret=running.secret))
+    running.start()
+    running.wait_for(digest)
+    running.kill()
+    subprocess.run(["/bin/sh", "-c", f"for i in 1 2 3; do cat {running.secret}; done"], check=True, capture_output=True)
+    subprocess.run(["cat", running.secret], check=True, capture_output=True)
+    running.start()
+    running.wait_until(lambda: sum("process_kprobe" in line for line in running.lines()) >= 3)
+    bodies = [line["process_kprobe"] for line in running.lines() if "process_kprobe" in line]
+    assert [body["parent"]["binary"] for body in bodies] == [binary] * 3
+
+
 def test_a_policy_that_the_node_cannot_carry_out_is_told_and_the_others_hold(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"), running.policy("nowhere") + NOWHERE)
     running.start()
@@ -132,6 +161,28 @@ def test_uninstalling_everything_leaves_nothing_pinned(running: RunningGuard) ->
     assert len(list(running.pins.iterdir())) == 1
     running.wait_for(running.install())
     assert not list(running.pins.iterdir())
+
+
+def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: RunningGuard) -> None:
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    running.kill()
+    (running.folder / "policies.zip").unlink()
+    running.start()
+    running.wait_until(lambda: running.pins.exists() and not list(running.pins.iterdir()))
+
+
+def test_two_processes_never_have_the_same_pins(running: RunningGuard) -> None:
+    """As when a node's old agent has not ended yet."""
+    digest = running.install(running.policy("secrets"))
+    running.start()
+    running.wait_for(digest)
+    command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(running.folder), str(running.pins)]
+    other = running.environment | {"KUBECTL_GADGET_RUN": str(running.folder)}
+    done = subprocess.run(command, capture_output=True, text=True, env=other, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "another agent has" in json.loads(done.stdout)["message"]
 
 
 def test_release_ends_the_process_and_leaves_nothing_pinned(running: RunningGuard) -> None:

@@ -113,7 +113,7 @@ class Server:
             "get": lambda: self._get(plural, namespace or "", name or ""),
             "create": lambda: self._create(request, plural, namespace or ""),
             "patch": lambda: self._patch(request, plural, namespace or "", name or ""),
-            "delete": lambda: self._delete(plural, namespace or "", name or ""),
+            "delete": lambda: self._delete(request, plural, namespace or "", name or ""),
         }[verb]
         return await answer()
 
@@ -192,8 +192,11 @@ class Server:
             raise Refused(409, "Conflict", f'{plural} "{name}": the object has been modified')
         return web.json_response(self._store.change(plural, namespace, name, lambda found: merge(found, body)))
 
-    async def _delete(self, plural: str, namespace: str, name: str) -> web.StreamResponse:
+    async def _delete(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
         found = copy.deepcopy(self._found(plural, namespace, name))
+        uid = (await request.json()).get("preconditions", {}).get("uid") if request.can_read_body else None
+        if uid is not None and uid != found["metadata"]["uid"]:
+            raise Refused(409, "Conflict", f"the UID in the precondition ({uid}) does not match that in record")
         self._kubelet.deleted(plural, namespace, name)
         return web.json_response(found)
 

@@ -154,3 +154,31 @@ def test_where_it_is_allowed_a_signal_is_sent_and_the_node_says_so(secret: Path,
         assert done.returncode == -signal.SIGKILL
         enforcing.end(signal.SIGINT)
         assert subprocess.run(["cat", secret], capture_output=True, check=False).returncode == 0
+
+
+def test_the_agent_kills_who_did_it_afterwards_and_nobody_else(secret: Path, tmp_path: Path) -> None:
+    with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
+        assert "kills from user space, after the deed, at" in enforcing.said
+        with subprocess.Popen(["sh", "-c", f"read x < {secret}; exec sleep 1000"]) as doer:
+            assert doer.wait(SECONDS) == -signal.SIGKILL
+        assert subprocess.run(["cat", tmp_path / "policy.yaml"], capture_output=True, check=False).returncode == 0
+        told, _ = enforcing.end(signal.SIGINT)
+        assert str(secret) in told
+        assert "BLOCKED" not in told, "it was done before"
+
+
+def refused(folder: Path, *flags: str) -> str:
+    file = folder / "policy.yaml"
+    file.write_text(OVER_CALL % "/secret")
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "-f", str(file), *flags]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+def test_flags_that_contradict_an_action_are_refused(tmp_path: Path) -> None:
+    assert "about what the kernel does" in refused(tmp_path, "--local", "--action", "kill", "--dry-run")
+    assert "--yes answers" in refused(tmp_path, "--local", "--action", "kill", "--yes")
+    assert "is for a cluster" in refused(tmp_path, "--local", "--action", "delete-pod", "--yes")

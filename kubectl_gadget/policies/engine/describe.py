@@ -16,7 +16,8 @@ def describe(place: Place) -> Description:
     hook = place.hook
     subsystem, _, name = hook.target.rpartition("/")
     probe = hook.probe
-    action = next((action.kind for action in place.selector.actions), "Post") if place.enforced else "Post"
+    carried_out = place.enforced or place.reacts
+    action = next((action.kind for action in place.selector.actions), "Post") if carried_out else "Post"
     returned = hook.return_argument
     return Description(
         hook=_HOOKS.get(hook.kind, hook.kind),  # type: ignore[arg-type]

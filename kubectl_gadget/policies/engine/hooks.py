@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
@@ -57,6 +57,8 @@ class Options:
 
     enforce: bool = False
     allow_weaker: bool = False
+    reaction: Literal["", "kill", "tell"] = ""
+    """instead, what user space does about actions: agents kill, or the client does something by itself"""
     tells_process: bool = False
     """each record says which program it was, for readers who do not follow processes"""
     follows: bool = False
@@ -78,6 +80,8 @@ class Place:
     """scopes that have to hold as well"""
     followed_only: tuple[int, ...] = ()
     """arguments that have to be files that are followed"""
+    reacts: bool = False
+    """user space does something about them"""
 
 
 @dataclass
@@ -127,6 +131,11 @@ class CompiledHook:
     @property
     def takes_stacks(self) -> bool:
         return any(self._mask_sets[name] for name in ("kernel_stack", "user_stack"))
+
+    @property
+    def reacting(self) -> int:
+        """The selectors whose events user space does something about."""
+        return sum(1 << bit for bit, place in enumerate(self.bits) if place and place.reacts and _deeds(place))
 
     @property
     def denies(self) -> bool:
@@ -310,6 +319,8 @@ class CompiledHook:
 
     def _method(self, way: Way) -> str:
         """What is in force that way, for people."""
+        if self._options.reaction == "kill" and self.reacting:
+            return "kills from user space, after the deed,"
         if not self.enforces:
             return "observes"
         if not self.denies:
@@ -384,7 +395,14 @@ class Engine:
             "stacks": any(hook.takes_stacks for hook in self.hooks),
             "hooks": [hook.spec() for hook in self.hooks],
             **self._processes(),
+            **self._kill(),
         }
+
+    def _kill(self) -> dict[str, Any]:
+        """The selectors whose events are to end a process."""
+        if self._options.reaction != "kill":
+            return {}
+        return {"kill": {str(hook.number): f"{hook.reacting:x}" for hook in self.hooks if hook.reacting}}
 
     def _processes(self) -> dict[str, Any]:
         """What has to be remembered of processes, when some hook asks for it."""
@@ -452,6 +470,10 @@ def _group(member: Member) -> tuple[Any, ...]:
     return kind, hook.target, hook.returns and not member.at_call, hook.probe
 
 
+def _reacts(policy: Policy, options: Options) -> bool:
+    return bool(options.reaction) and policy.options.mode != "monitor"
+
+
 def _enforced(policy: Policy, options: Options) -> bool:
     return options.enforce and policy.options.mode != "monitor"
 
@@ -466,7 +488,8 @@ def _places(member: Member, options: Options) -> list[Place]:
     for number, selector in numbered:
         workloads = tuple(member.scopes.index(scope) for scope in workloads_of(selector))
         followed = tuple(following.followed_only(policy, hook))
-        place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed)
+        reacts = _reacts(policy, options)
+        place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed, reacts)
         if options.tells_process:
             _check_stays(place)
         for action in _all_actions(place):

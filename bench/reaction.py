@@ -1,0 +1,145 @@
+"""How late each way to stop a process is: a signal from the kernel, the agent's pidfd, the client that deletes a pod.
+
+Run it as root: `sudo .venv/bin/python bench/reaction.py [--rounds N]`. A process opens a file that a policy kills for,
+and then writes 64 bytes at a time. What it has written, and when it is gone, tells how late that was; of the client,
+when its request to delete the pod comes to the API server, a double, by the event's own time. All by the system call's
+tracepoint, which every kernel has. The trap: the kernel's way kills before the first write, so its time is that of the
+process's end alone, which the agent's contains as well.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.rounds import alternate, arguments, spread
+from kubectl_gadget.demo.pods import DemoPods
+from tests.fake_cluster import FakeCluster
+
+SECONDS = 120.0
+MOST_BYTES = 64 << 20
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: reaction}}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{{index: 1, type: string}}]
+    selectors:
+    - matchArgs: [{{index: 1, operator: Equal, values: ["{trigger}"]}}]
+      matchActions: [{{action: Sigkill}}]
+"""
+DOER = """
+import os, sys, time
+out = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+os.write(1, b"%d" % time.monotonic_ns())
+try:
+    os.open(sys.argv[1], os.O_RDONLY)
+except OSError:
+    pass
+for _ in range(int(sys.argv[3]) // 64):
+    os.write(out, b"x" * 64)
+time.sleep(1000)
+"""
+
+
+class Late(NamedTuple):
+    """How late it was."""
+
+    milliseconds: float
+    bytes: int | None
+
+
+@contextmanager
+def enforcing(policy: Path, *flags: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(policy)]
+    with subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while not (line := process.stderr.readline()).startswith("tracing"):
+            said += line
+            if not line:
+                sys.exit(said)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+
+
+def stopped(folder: Path, policy: Path, *flags: str) -> Late:
+    """One process, by whoever the flags name."""
+    out = folder / "out"
+    with enforcing(policy, *flags):
+        command = [sys.executable, "-c", DOER, str(folder / "trigger"), str(out), str(MOST_BYTES)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as doer:
+            assert doer.stdout is not None
+            doer.wait(SECONDS)
+            end = time.monotonic_ns()
+            return Late((end - int(doer.stdout.read())) / 1e6, out.stat().st_size)
+
+
+async def deleted(folder: Path, policy: Path) -> Late:
+    """By the client: from the event to its request."""
+    with DemoPods(folder / f"pods-{os.getpid()}") as pods:
+        async with FakeCluster(1) as cluster:
+            loop = f"while :; do read x < {folder / 'trigger'}; sleep 0.2; done"
+            pod = await asyncio.to_thread(pods.start_pod, "default", "doer", {"main": ["/bin/sh", "-c", loop]})
+            status: dict[str, Any] = {"phase": "Running", "containerStatuses": []}
+            spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "busybox"}]}
+            metadata = {"name": pod.name, "uid": pod.uid, "labels": {}}
+            cluster.store.add("pods", "default", {"metadata": metadata, "spec": spec, "status": status})
+            kubeconfig = cluster.write_kubeconfig(folder / "kubeconfig")
+            words = ["enforce", "-f", str(policy), "--action", "delete-pod", "--yes", "-o", "json", "-e", "kprobe"]
+            command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--kubeconfig", str(kubeconfig)]
+            pipe = subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=subprocess.DEVNULL)
+            while ("delete", "pods") not in cluster.server.requests:
+                await asyncio.sleep(0.001)
+            end = time.time()
+            process.send_signal(signal.SIGINT)
+            out, _ = await process.communicate()
+    first = json.loads(out.splitlines()[0])["time"]
+    return Late((end - datetime.fromisoformat(first).timestamp()) * 1e3, None)
+
+
+def main() -> None:
+    parser = arguments(__doc__, 5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        policy = folder / "policy.yaml"
+        policy.write_text(POLICY.format(trigger=folder / "trigger"))
+        ways = {
+            "a signal from the kernel": lambda: stopped(folder, policy, "--allow-weaker"),
+            "the agent, --action kill": lambda: stopped(folder, policy, "--action", "kill"),
+            "the client, --action delete-pod": lambda: asyncio.run(deleted(folder, policy)),
+        }
+        results = alternate(ways, given.rounds)
+    first = spread([late.milliseconds for late in next(iter(results.values()))]).median
+    print("| who | ms until it is gone | as many times the kernel's | bytes written until then |")
+    print("| --- | --- | --- | --- |")
+    for way, found in results.items():
+        times = spread([late.milliseconds for late in found])
+        written = [late.bytes for late in found if late.bytes is not None]
+        text = spread(written).text() if written else "-"
+        print(f"| {way} | {times.text(1)} | {times.median / first:.1f} | {text} |")
+    if given.json:
+        given.json.write_text(json.dumps({way: [late._asdict() for late in found] for way, found in results.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`kubectl gadget enforce --action delete-pod` against a double of a cluster, with real pods on this machine."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from tests.fake_cluster import FakeCluster
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
+SECONDS = 60.0
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: secrets}
+spec:
+  kprobes:
+  - call: sys_openat
+    syscall: true
+    args: [{index: 1, type: string}]
+    selectors:
+    - matchArgs: [{index: 1, operator: Equal, values: [/no/such/secret]}]
+      matchActions: [{action: Sigkill}]
+"""
+READS = ["/bin/sh", "-c", "while :; do read x < /no/such/secret; sleep 0.2; done"]
+SLEEPS = ["/bin/sleep", "1000"]
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[FakeCluster]:
+    async with FakeCluster(1) as cluster:
+        yield cluster
+
+
+def add(cluster: FakeCluster, pod: DemoPod) -> None:
+    """The cluster's object of a pod that runs here."""
+    metadata = {"name": pod.name, "uid": pod.uid, "labels": {}}
+    status: dict[str, Any] = {"phase": "Running", "containerStatuses": []}
+    spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "busybox"}]}
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+    cluster.store.add("pods", pod.namespace, body)
+
+
+async def enforce(cluster: FakeCluster, folder: Path, *flags: str) -> asyncio.subprocess.Process:
+    (folder / "policy.yaml").write_text(POLICY)
+    kubeconfig = cluster.write_kubeconfig(folder / "kubeconfig")
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "-f", str(folder / "policy.yaml")]
+    command += ["--action", "delete-pod", "--kubeconfig", str(kubeconfig), *flags]
+    pipe = subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+
+
+async def test_the_pod_that_did_it_is_deleted_once_and_no_other(
+    cluster: FakeCluster, pods: DemoPods, tmp_path: Path
+) -> None:
+    for name, command in (("reader", READS), ("sleeper", SLEEPS)):
+        add(cluster, await asyncio.to_thread(pods.start_pod, "default", name, {"main": command}))
+    process = await enforce(cluster, tmp_path, "-n", "default", "--yes")
+    async with asyncio.timeout(SECONDS):
+        while cluster.store.get("pods", "default", "reader") is not None:
+            assert process.returncode is None, (await process.communicate())[1].decode()
+            await asyncio.sleep(0.05)
+    process.send_signal(2)
+    _, said = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert said.decode().count("default/reader deleted: policy secrets") == 1
+    assert cluster.store.get("pods", "default", "sleeper") is not None
+    assert cluster.server.requests.count(("delete", "pods")) == 1
+
+
+async def test_without_an_answer_nothing_is_begun(cluster: FakeCluster, tmp_path: Path) -> None:
+    process = await enforce(cluster, tmp_path)
+    _, said = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode == 2
+    assert "each pod in the namespace default that does what these policies deny is deleted" in said.decode()
+    assert not cluster.pods("kubectl-gadget")
+
+
+async def test_without_the_right_to_delete_nothing_is_begun(cluster: FakeCluster, tmp_path: Path) -> None:
+    cluster.faults.forbidden.add(("delete", "pods"))
+    process = await enforce(cluster, tmp_path, "-A", "--yes")
+    _, said = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode == 1
+    assert "to delete pods you need" in said.decode()
+    assert not cluster.pods("kubectl-gadget")
