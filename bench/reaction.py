@@ -107,7 +107,7 @@ async def deleted(folder: Path, policy: Path) -> Late:
             command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--kubeconfig", str(kubeconfig)]
             pipe = subprocess.PIPE
             process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=subprocess.DEVNULL)
-            while ("delete", "pods") not in cluster.server.requests:
+            while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.001)
             end = time.time()
             process.send_signal(signal.SIGINT)

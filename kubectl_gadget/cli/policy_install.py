@@ -132,7 +132,7 @@ def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, n
         _print(there, found, not no_headers)
     if not there.policies:
         say("no policies are installed")
-    if not found:
+    if not any(node.has_agent for node in found):
         say("no agents are resident; kubectl gadget deploy")
     return int(_explain(there, found))
 
@@ -202,6 +202,8 @@ def _print(there: "Installed", found: "Sequence[NodePolicies]", headers: bool) -
 
 def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> dict[str, Any]:
     """As the node says; `pending` while it has another state of the ConfigMap, `unknown` when it says nothing."""
+    if not node.has_agent:
+        return {"state": "no-agent"}
     if not node.state:
         return {"state": "unknown" if node.problem else "pending"}
     for state in node.state.get("policies", ()):
@@ -215,6 +217,9 @@ def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
     """Says what is not as it should be; whether anything is."""
     failed = False
     for node in found:
+        if not node.has_agent:
+            say(f"{node.node}: has no resident agent, so nothing is in force there")
+            continue
         if node.problem:
             failed = True
             say(f"{node.node}: {node.problem}")

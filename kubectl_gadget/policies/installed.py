@@ -99,9 +99,6 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     if engine.by_labels:
         what = "policies that go by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")
-    if engine.remembers:
-        what = "changes since the exec, and followChildren, cannot be installed: no agent would see all execs"
-        raise UsageError(what, "kubectl gadget observe -f, for as long as it runs")
     everything = engine.policies
     numbers = {id(policy): number for number, policy in enumerate(everything)}
     spec = engine.spec()

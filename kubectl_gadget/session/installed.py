@@ -63,6 +63,8 @@ class NodePolicies:
     state: Mapping[str, Any] = field(default_factory=dict)
     """as in HELLO"""
     problem: str = ""
+    has_agent: bool = True
+    """a resident one; without one, nothing is in force there"""
 
 
 async def read(api: Api, options: AgentOptions) -> Installed:
@@ -117,8 +119,13 @@ def _installed(found: Object | None) -> Installed:
     if found is None:
         return Installed()
     annotations = found["metadata"].get("annotations") or {}
+    try:
+        policies = tuple(kept(found.get("data") or {}))
+    except UsageError as error:
+        remedy = f"a newer client; or kubectl delete configmap {manifests.POLICIES}, which takes all out of force"
+        raise UsageError(f"what is installed is not understood: {error}", remedy) from None
     return Installed(
-        tuple(kept(found.get("data") or {})),
+        policies,
         annotations.get(_WEAKER) == "true",
         annotations.get(_DIGEST, ""),
         found["metadata"]["resourceVersion"],
@@ -161,11 +168,13 @@ async def nudge(api: Api, options: AgentOptions, digest: str) -> bool:
 
 
 async def nodes(api: Api, options: AgentOptions) -> list[NodePolicies]:
-    """What each node with a resident agent says."""
-    return [_of_node(one) for one in await status(api, options) if one.pod is not None]
+    """What each node says."""
+    return [_of_node(one) for one in await status(api, options)]
 
 
 def _of_node(one: NodeStatus) -> NodePolicies:
+    if one.pod is None:
+        return NodePolicies(one.node, has_agent=False)
     if one.hello is None:
         return NodePolicies(one.node, problem=one.problem or "its agent does not answer")
     if "policies" not in one.hello:
@@ -179,16 +188,17 @@ def _of_node(one: NodeStatus) -> NodePolicies:
 
 
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
-    """Until every node has what the ConfigMap says, or `seconds` are over; what they say then."""
+    """Until every node with an agent has what the ConfigMap says, or `seconds` are over; what all say then."""
     deadline = time.monotonic() + seconds
     told = ""
     while True:
         found = await nodes(api, options)
-        there = sum(one.state.get("digest", "") == digest for one in found)
-        text = f"{there}/{len(found)} nodes have it"
+        asked = [one for one in found if one.has_agent]
+        there = sum(one.state.get("digest", "") == digest for one in asked)
+        text = f"{there}/{len(asked)} nodes have it"
         if text != told:
             told = text
             say(text)
-        if there == len(found) or time.monotonic() > deadline:
+        if there == len(asked) or time.monotonic() > deadline:
             return found
         await asyncio.sleep(_POLL_SECONDS)

@@ -11,22 +11,18 @@ kind: TracingPolicy
 metadata: {name: p}
 spec:
   podSelector: {matchLabels: {%s: web}}
-  kprobes: [{call: sys_openat, selectors: [{%s}]}]
+  %s
 """
+OF_A_NAMESPACE = "'k8s:io.kubernetes.pod.namespace'"
 
 
 @pytest.mark.parametrize(
-    ("label", "selector", "why"),
+    ("label", "hook", "why"),
     [
-        ("app", "", "labels of pods or nodes"),
-        ("'k8s:io.kubernetes.pod.namespace'", "matchNamespaceChanges: [{operator: In, values: [Mnt]}]", "the exec"),
-        (
-            "'k8s:io.kubernetes.pod.namespace'",
-            "matchBinaries: [{operator: In, values: [/bin/sh], followChildren: true}]",
-            "followChildren",
-        ),
+        ("app", "kprobes: [{call: sys_openat}]", "labels of pods or nodes"),
+        (OF_A_NAMESPACE, "uprobes: [{path: /bin/sh, symbols: [main]}]", "probes in programs"),
     ],
 )
-def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, selector: str, why: str) -> None:
+def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        installed_file(keep([("p.yaml", POLICY % (label, selector))], "default"), False, {})
+        installed_file(keep([("p.yaml", POLICY % (label, hook))], "default"), False, {})

@@ -229,3 +229,22 @@ async def test_what_is_not_installed_cannot_be_uninstalled(site: Site) -> None:
     code, _, said = await site.run("policy", "uninstall", "others")
     assert code == 2
     assert "no policy 'others' is installed" in said
+
+
+async def test_a_node_without_an_agent_is_named(site: Site) -> None:
+    await change(site.api, OPTIONS, policies(TELLS))
+    site.cluster.add_node("node-3")
+    code, out, said = await site.run("policy", "installed", "--no-headers")
+    assert [line.split()[1:3] for line in out.splitlines()][-1] == ["node-3", "no-agent"]
+    assert "node-3: has no resident agent" in said
+    assert code == 1, "since the others do not have it yet"
+
+
+async def test_what_this_version_does_not_understand_is_not_thrown_away(site: Site) -> None:
+    await change(site.api, OPTIONS, policies(TELLS))
+    found = site.cluster.store.get("configmaps", NAMESPACE, NAME)
+    assert found is not None
+    found["data"]["_cluster.tells.yaml"] = TELLS.replace("lsmhooks", "hooks_of_the_future")
+    with pytest.raises(UsageError, match="what is installed is not understood") as error:
+        await change(site.api, OPTIONS, policies(TELLS.replace("tells", "other")))
+    assert "kubectl delete configmap" in str(error.value.remedy)
