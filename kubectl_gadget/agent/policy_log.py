@@ -18,7 +18,7 @@ from kubectl_gadget.policy_events.record import RECORD, Found, Type, Value, read
 from kubectl_gadget.policy_events.told import ToldHook
 
 _DOCKER_CHARACTERS = 31
-_IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
+_IDS = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
 _HEAD = struct.Struct("<QQIIIIII16s16sII")
 _RING = struct.Struct("<II")
 _DISCARDED = 1 << 30
@@ -102,9 +102,7 @@ def _process(logged: LoggedEvent, container: dict[str, Any] | None, node: str) -
         process["docker"] = container["id"][:_DOCKER_CHARACTERS]
         names = (container["image"], container["runtime"], container["id"])
         process["pod"] = pod_body(container, *names, head.container_pid)
-    credentials = logged.hook.of_process(found, Type.CAPABILITIES)
-    if credentials is not None and not credentials.unreadable:
-        process["process_credentials"] = dict(zip(_IDS, credentials.numbers, strict=False))
+    process["process_credentials"] = {name: getattr(found.caller.credentials, name) for name in _IDS}
     return known(process)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kubectl_gadget.agent import procfs
 from kubectl_gadget.agent.reaction import Reaction
+from kubectl_gadget.policy_events.record import HEAD, RECORD
 
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 HOOK = 3
@@ -25,7 +26,8 @@ class Bytes:
 
     def put(self, pid: int, started: int, selectors: int) -> None:
         exec, parent = struct.pack("<QII", started, pid, 0), bytes(16)
-        record = bytes(80) + struct.pack("<IiIHH", HOOK, 0, 0, 1, 0) + exec + parent + struct.pack("<Q", selectors)
+        head = bytes(RECORD) + struct.pack("<IiIHH", HOOK, 0, 0, 1, 0) + exec + parent
+        record = head.ljust(HEAD, b"\0") + struct.pack("<Q", selectors)
         self.data += struct.pack("<II", len(record), 0) + record + bytes(-len(record) % 8)
 
     def batch(self) -> memoryview:

@@ -185,7 +185,7 @@ class CompiledHook:
                 asked += [(bit, _is_followed(arguments[one])) for one in place.followed_only]
         sent = {slot for values in read.values() for slot in (*values[0], *values[1], values[2]) if slot is not None}
         if self._options.tells_process:
-            sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY, Type.CAPABILITIES)}
+            sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY)}
         self.slots = sorted(sent | {item.slot for _, item in asked})
         if len(self.slots) > MOST_SLOTS:
             raise ValueError(f"{len(self.slots)} different values to read, of {MOST_SLOTS} that are possible")
