@@ -53,6 +53,8 @@ class Tracer:
     rows_per_unit: float = 1.0
     """what a tracer that loses nothing says of one unit; 0 when it does not tell single ones"""
     ours: bool = False
+    ready_seconds: float = 0.0
+    """after which it has attached, where no BPF link tells"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ def peer(tool: str, flags: Sequence[str], row: bytes, rows_per_unit: float = 1.0
         if shutil.which(path) and (of != "bcc" or has_headers):
             found.append(Tracer(f"{of}' {tool}" if of.endswith("s") else f"{of}'s {tool}", (path, *flags), row))
     return [Tracer(one.name, one.command, row, rows_per_unit) for one in found]
+
+
+def perf(flags: Sequence[str]) -> list[Tracer]:
+    """perf record, where it is installed. What it records is dropped."""
+    command = ("perf", "record", *flags, "-o", "/dev/null")
+    return [Tracer("perf record", command, b"", 0, ready_seconds=2.0)] if shutil.which("perf") else []
 
 
 def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], rounds: int = 5) -> None:
@@ -173,12 +181,16 @@ def _running(tracer: Tracer, directory: Path) -> Iterator[tuple[int, Path]]:
 
 def _until_attached(tracer: Tracer, process: subprocess.Popen[bytes], output: Path, errors: Path) -> None:
     deadline = time.monotonic() + _ATTACH_SECONDS
-    links, since = 0, time.monotonic()
+    links = 0
+    begun = since = time.monotonic()
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
             raise NotAttachedError((errors.read_text(errors="replace").strip() or "it said nothing").splitlines()[-1])
         if tracer.ours:
             if re.search("^tracing|^recording", errors.read_text(errors="replace"), re.M):
+                return
+        elif tracer.ready_seconds:
+            if time.monotonic() > begun + tracer.ready_seconds:
                 return
         else:
             if output.stat().st_size:
