@@ -1,4 +1,4 @@
-"""What profiling all CPUs 99 times a second costs a program, beside profile of libbpf-tools and of bcc, and perf record.
+"""What profiling all CPUs 99 times a second costs a program, beside profile of libbpf-tools, of bcc, and perf record.
 
     sudo .venv/bin/python -m bench.profile [--rounds 5] [--count 5000] [--only TEXT] [--vm] [--json FILE]
 
