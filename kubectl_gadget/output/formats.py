@@ -27,6 +27,7 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.speedscope import SpeedscopeSink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
+from kubectl_gadget.output.widths import fitting
 from kubectl_gadget.views.columns import DETAILS, EVENT, choose_columns, headings, nearest
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
 
@@ -85,17 +86,26 @@ def _printing_sink(
     if format in ("table", "wide"):
         names = choose_columns(gadgets, options.columns, "wide" if format == "wide" else "default")
 
-        def read(rows: Rows) -> list[Sequence[str]]:
-            return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in shown]
-
         titles = headings(gadgets, names)
         shown = [heading.name for heading in titles]
+        kind = gadgets[0].kind
+        live = kind in ("top", "profile") and terminal is not None and not options.once
 
         keys = key_columns(gadgets[0], shown)
         recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
 
+        def places() -> int:
+            """How many columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
+            return fitting(titles, terminal.width()) if live and terminal and not options.columns else len(titles)
+
         def plain(stream: TextIO) -> TableSink:
-            return TableSink(stream, titles, read=read, terminal=terminal, color=color, header=not options.no_headers)
+            fit = titles[: places()]
+
+            def read(rows: Rows) -> list[Sequence[str]]:
+                names = [heading.name for heading in fit]
+                return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in names]
+
+            return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=not options.no_headers)
 
         def table(stream: TextIO) -> Sink:
             if not gadgets[0].histogram:
@@ -104,9 +114,10 @@ def _printing_sink(
                 return DiffTable(stream, recording, keys, options.bars)
             return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
 
-        kind = gadgets[0].kind
-        if kind in ("top", "profile") and terminal is not None and not options.once:
-            return LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+        if live and terminal:
+            live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+            live_table.hidden = lambda: len(titles) - places()
+            return live_table
         return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
     if format == "json":
         return JsonSink(stream, MemberRows(chosen, several))

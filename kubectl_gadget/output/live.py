@@ -54,6 +54,8 @@ class LiveTable(Sink):
         self._trouble = ""
         self.quit: Callable[[], object] = lambda: None
         """called when the user has had enough"""
+        self.hidden: Callable[[], int] = lambda: 0
+        """how many columns the terminal has no room for"""
 
     def write_block(self, rows: Rows) -> None:
         with self._lock:
@@ -140,6 +142,7 @@ class LiveTable(Sink):
             parts = [f"sort: {','.join(self._order)}"] if self._order else []
             parts += [f"filter: {self._filter.text}"] if self._filter else []
             parts += ["PAUSED"] if self._paused else []
+            parts += [f"{hidden} columns more: widen, or --columns"] if (hidden := self.hidden()) else []
             text = "  ".join([*parts, _HELP])
         return cut(escape(text), max(1, self._terminal.width() - 1))
 

@@ -81,6 +81,18 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> lis
     return widths
 
 
+def fitting(headings: Sequence[Heading], available: int) -> int:
+    """How many of the first columns fit with their whole titles into a terminal of `available` columns, at least one;
+    those that stretch need a few cells more."""
+    taken = -len(GAP)
+    for number, heading in enumerate(headings):
+        least = text_width(heading.title)
+        taken += len(GAP) + (max(least, _STRETCH_LEAST) if heading.stretch else least)
+        if taken > available:
+            return max(number, 1)
+    return len(headings)
+
+
 def _shrink(widths: list[int], columns: list[int], least: Sequence[int], excess: int) -> int:
     """Takes `excess` cells from these columns, the widest first; returns what could not be taken."""
     while excess > 0:

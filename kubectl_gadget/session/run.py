@@ -16,6 +16,7 @@ from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.keys import Keys, can_read_keys
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.backlog import Backlog
+from kubectl_gadget.session.memory import give_back_what_is_freed
 from kubectl_gadget.session.node import NodeSession, NodeState
 from kubectl_gadget.session.nodes import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.session.options import RunOptions
@@ -38,6 +39,7 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
     Everything that the user typed is checked before any agent is asked for anything. Raises GadgetError.
     """
+    give_back_what_is_freed()
     progress = Progress(stderr, options.quiet, options.verbose)
     return asyncio.run(_run(options, choose_nodes(options, progress), stdout, progress))
 
@@ -212,9 +214,8 @@ class Run:
             self._announced = True
             attached = sum(state.attached for state in states)
             if not self._once:
-                doing = "recording for" if self.records else "enforcing" if self._enforces() else "tracing"
                 keys = f"s or kill -USR1 {os.getpid()} shows what is recorded, " if self.records else ""
-                self._progress.say(f"{doing} {self._what()} on {attached}/{len(states)} nodes; {keys}Ctrl-C ends")
+                self._progress.say(f"{self._doing()} on {attached}/{len(states)} nodes; {keys}Ctrl-C ends")
         if self._announced:
             self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
@@ -263,15 +264,17 @@ class Run:
                 self._reported.add(name)
                 self._progress.node(name, f"failed: {state.error}")
 
-    def _enforces(self) -> bool:
-        return any(run.tables and not run.policies for run in self._options.gadgets)
-
-    def _what(self) -> str:
-        if self._enforces():
-            return "network policies"
+    def _doing(self) -> str:
+        """As "tracing trace open", for the line that says that all has begun."""
+        gadgets = self._options.gadgets
+        if any(run.tables and not run.policies for run in gadgets):
+            dry = any(run.parameters.get("dry-run") for run in gadgets)
+            return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
         if self._options.story is not None:
-            return "processes"
-        return ", ".join(" ".join(run.gadget.command) for run in self._options.gadgets)
+            enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)
+            return f"{'enforcing policies and ' if enforces else ''}tracing processes"
+        names = ", ".join(" ".join(run.gadget.command) for run in gadgets)
+        return f"{'recording for' if self.records else 'tracing'} {names}"
 
     def _set_deadline(self) -> None:
         if self._deadline_set:

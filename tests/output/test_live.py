@@ -6,7 +6,9 @@ from typing import TextIO
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.blocks import BlockTable
+from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.live import LiveTable
+from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.arrange import arrange
@@ -123,3 +125,18 @@ def test_a_snapshot_of_nothing_is_a_header() -> None:
     stream = StringIO()
     BlockTable(stream, lambda to: TableSink(to, headings([TOP], NAMES)), once=True).close()
     assert stream.getvalue().split() == ["POD", "SYSCALL", "COUNT"]
+
+
+def test_columns_that_a_narrow_terminal_has_no_room_for_are_left_out_and_counted() -> None:
+    stream = StringIO()
+    width = 30
+    sink = make_sink(OutputOptions(), [TOP], stream, terminal=Terminal(lambda: width, False, lambda: 9))
+    sink.write_block(block([3]))
+    narrow = stream.getvalue()
+    assert "COUNT" not in narrow
+    assert " columns" in narrow
+    width = 200
+    sink.write_block(block([4]))
+    wide = stream.getvalue()[len(narrow) :]
+    assert "COUNT" in wide
+    assert "columns" not in wide

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.output.widths import GAP, cut, fit, pad, text_width, widest
+from kubectl_gadget.output.widths import GAP, cut, fit, fitting, pad, text_width, widest
 from kubectl_gadget.views.columns import Heading
 
 HEADINGS = [Heading("pid", "PID", 7, "right"), Heading("pod", "POD", 10), Heading("path", "PATH", 20, stretch=True)]
@@ -55,3 +55,9 @@ def test_a_table_always_fits_its_terminal(width: int, seen: list[int]) -> None:
     widths = fit(HEADINGS, seen, width)
     assert sum(widths) + 2 * len(GAP) <= width
     assert min(widths) >= 1
+
+
+def test_as_many_columns_fit_as_have_room_for_their_titles_and_one_in_any_case() -> None:
+    assert fitting(HEADINGS, 3 + 3 + 12 + 2 * len(GAP)) == 3
+    assert fitting(HEADINGS, 3 + 3 + 12 + 2 * len(GAP) - 1) == 2
+    assert fitting(HEADINGS, 1) == 1
