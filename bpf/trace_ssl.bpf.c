@@ -99,11 +99,11 @@ static __always_inline __u64 transferred(const struct call *call, __s64 result)
 
 static __always_inline void fill(struct trace_ssl *ssl, const struct call *call, __u64 bytes)
 {
-	static const gadget_operation words[] = {"read", "write", "handshake"};
+	/* As many as the mask below lets through, which verifiers before Linux 6.12 understand, unlike a choice. */
+	static const gadget_operation words[] = {"read", "write", "handshake", ""};
 	static const char libraries[][8] = {"openssl", "gnutls"};
 
-	__builtin_memcpy(ssl->operation, words[call->operation > HANDSHAKE ? 0 : call->operation],
-			 sizeof(gadget_operation));
+	__builtin_memcpy(ssl->operation, words[call->operation & 3], sizeof(gadget_operation));
 	__builtin_memcpy(ssl->library, libraries[call->library & 1], sizeof(ssl->library));
 	ssl->duration = bpf_ktime_get_boot_ns() - call->start;
 	ssl->bytes = call->operation == HANDSHAKE ? ~0ULL : bytes;

@@ -204,23 +204,30 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 	return true;
 }
 
-/* Copies 1 to `limit` bytes of the packet. False: they are not there. */
-static __always_inline bool gadget_load_bytes(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes, __u32 limit)
+/* Copies 1 to `limit` bytes of the packet. Returns how many, with bounds that the verifier knows; 0: they are not
+ * there.
+ */
+static __always_inline __u32 gadget_load_bytes(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes, __u32 limit)
 {
 	/* The verifier has to see the bounds of this very register, and before Linux 6.8 a comparison with 0 is none.
 	 */
 	__u32 after_first = bytes - 1;
 
 	asm volatile("" : "+r"(after_first));
-	return after_first < limit && !bpf_skb_load_bytes(skb, offset, to, after_first + 1);
+	if (after_first >= limit || bpf_skb_load_bytes(skb, offset, to, after_first + 1))
+		return 0;
+	return after_first + 1;
 }
 
 /* Sends `bytes` of the payload, which begin at `offset` of the packet. They are no more than GADGET_PIECE_BYTES. */
 static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
 					      __u32 bytes)
 {
-	if (bytes && !gadget_load_bytes(skb, offset, (void *)packet + sizeof(*packet), bytes, GADGET_PIECE_BYTES))
-		return false;
+	if (bytes) {
+		bytes = gadget_load_bytes(skb, offset, (void *)packet + sizeof(*packet), bytes, GADGET_PIECE_BYTES);
+		if (!bytes)
+			return false;
+	}
 	packet->payload.offset = sizeof(*packet);
 	packet->payload.length = bytes;
 	gadget_emit(&packet->record, sizeof(*packet) + bytes, 0);

@@ -134,14 +134,13 @@ static __always_inline void gadget_keep(const struct gadget_writer *writer, stru
 {
 	struct gadget_record *record = writer->record;
 	struct gadget_recorder *recorder = gadget_recorder_of(record->cgroup);
-	__u64 length = writer->progress->length;
 	struct gadget_cpu *cpu = gadget_this_cpu();
 	struct gadget_recorded *kept;
+	__u64 number, length;
 	void *records;
-	__u64 number;
 	__u32 place;
 
-	if (!cpu || length > GADGET_RECORDED_BYTES)
+	if (!cpu)
 		return;
 	if (!recorder) {
 		gadget_count(&cpu->lost_map_full, 1);
@@ -159,6 +158,10 @@ static __always_inline void gadget_keep(const struct gadget_writer *writer, stru
 	__builtin_memset(recording, 0, sizeof(*recording));
 	recording->number = number + 1;
 	record->timestamp = bpf_ktime_get_boot_ns();
+	/* Read here, since old verifiers forget its bounds where it is put aside. */
+	length = writer->progress->length;
+	if (length > GADGET_RECORDED_BYTES)
+		return;
 	bpf_probe_read_kernel(kept->record, length, record);
 	kept->length = length;
 	kept->number = number + 1;

@@ -9,6 +9,7 @@
 
 #include <gadget/record.h>
 #include <gadget/task.h>
+#include <kernel/memory.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -27,29 +28,7 @@ struct signal_struct___threads {
 	int nr_threads;
 };
 
-struct percpu_counter {
-	__s64 count;
-};
-
-/* Since f1a7941243c1 "mm: convert mm's rss stats into percpu_counter" (6.2). */
-struct mm_struct___percpu {
-	struct percpu_counter rss_stat[4];
-};
-
-struct mm_rss_stat {
-	long count[4];
-};
-
-struct mm_struct___atomic {
-	struct mm_rss_stat rss_stat;
-};
-
 #pragma clang attribute pop
-
-/* Of enum MM_FILEPAGES …, all but those that are swapped out. */
-#define GADGET_FILE_PAGES 0
-#define GADGET_ANON_PAGES 1
-#define GADGET_SHMEM_PAGES 3
 
 /* The task's state, as the kernel numbers them, and how it has ended. */
 static __always_inline __u32 gadget_state_of(struct task_struct *task)
@@ -65,27 +44,6 @@ static __always_inline __u32 gadget_state_of(struct task_struct *task)
 	return state | BPF_CORE_READ(with_state, exit_state);
 }
 
-static __always_inline __s64 gadget_pages_of_kind(struct mm_struct *mm, int kind)
-{
-	struct mm_struct___percpu *percpu = (void *)mm;
-	struct mm_struct___atomic *atomic = (void *)mm;
-	__s64 pages = 0;
-
-	const void *counters;
-
-	if (bpf_core_field_exists(atomic->rss_stat.count)) {
-		counters = &atomic->rss_stat.count;
-		bpf_probe_read_kernel(&pages, sizeof(pages), counters + kind * sizeof(long));
-	} else {
-		/* How large one is depends on the kernel, and CO-RE does not know of an index that is a variable. */
-		counters = (const void *)mm + bpf_core_field_offset(percpu->rss_stat) +
-			   bpf_core_field_offset(struct percpu_counter, count);
-		bpf_probe_read_kernel(&pages, sizeof(pages),
-				      counters + kind * bpf_core_type_size(struct percpu_counter));
-	}
-	return pages > 0 ? pages : 0;
-}
-
 /* Bytes of memory that a process has in use. 0: a kernel thread, or a process that has ended. */
 static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 {
@@ -93,8 +51,7 @@ static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 
 	if (!mm)
 		return 0;
-	return (gadget_pages_of_kind(mm, GADGET_FILE_PAGES) + gadget_pages_of_kind(mm, GADGET_ANON_PAGES) +
-		gadget_pages_of_kind(mm, GADGET_SHMEM_PAGES)) *
+	return (gadget_pages(mm, MM_FILEPAGES) + gadget_pages(mm, MM_ANONPAGES) + gadget_pages(mm, MM_SHMEMPAGES)) *
 	       gadget_node_page_bytes;
 }
 
