@@ -27,6 +27,7 @@ from kubectl_gadget.agent.reaction import Reaction
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.roots import Roots
+from kubectl_gadget.agent.same_files import SameFiles
 from kubectl_gadget.agent.scopes import NOTHING, Applicable, Scopes
 from kubectl_gadget.agent.shares import Losses, Numbers
 from kubectl_gadget.agent.stacks import Stacks, Symbols
@@ -43,7 +44,7 @@ _AT_START = ("on_running", "on_descendant")
 """Iterators, in this order."""
 _INHERITED = 1 << 31
 _SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
-_SETS |= {"policy_prefixes": 1}
+_SETS |= {"policy_prefixes": 1, "policy_files": 1}
 """Maps whose values are that many sets of selectors."""
 _LOOK_EVERY = 0.1
 """Seconds between two looks for files that probes are meant for."""
@@ -72,6 +73,8 @@ class PolicyHook:
         self.way: dict[str, Any] = {}
         self.probes: Probes | None = None
         """of a hook in programs, which are attached as their files are found"""
+        self.files: SameFiles | None = None
+        """that it compares with"""
         self._spec = spec
         self._prepare = prepare
         self._object: BpfObject | None = None
@@ -150,6 +153,8 @@ class PolicyHook:
         except BaseException:
             object.close()
             raise
+        if files := self._spec.get("files"):
+            self.files = SameFiles(_map(object, "policy_files"), files)
         self._object = object
         self.probes = probes
 
@@ -454,7 +459,8 @@ class Policies:
         return self._real_files
 
     def _look_for_files(self) -> None:
-        probes = [hook.probes for hook in self.hooks if hook.probes]
+        probes: list[Probes | SameFiles] = [hook.probes for hook in self.hooks if hook.probes]
+        probes += [hook.files for hook in self.hooks if hook.files]
         now = time.monotonic()
         if not probes or now < self._next_look:
             return

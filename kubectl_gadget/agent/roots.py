@@ -25,11 +25,14 @@ RootId = tuple[int, int, int]
 """Mount namespace, device and inode of the root."""
 
 
-def open_inside(root: str, path: str) -> int:
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def open_inside(root: str, path: str, flags: int = _READ) -> int:
     """A file of that root, opened to be read. Raises OSError."""
     folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = _OPEN_HOW.pack(os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, 0, _RESOLVE_IN_ROOT)
+        how = _OPEN_HOW.pack(flags, 0, _RESOLVE_IN_ROOT)
         file = int(_libc.syscall(_OPENAT2, folder, os.fsencode(path), how, len(how)))
         if file < 0:
             number = ctypes.get_errno()

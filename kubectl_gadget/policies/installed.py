@@ -99,6 +99,9 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     if engine.by_labels:
         what = "policies that go by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")
+    if engine.by_files:
+        what = "SameFile and NotSameFile cannot be installed: files are looked for as long as a session runs"
+        raise UsageError(what, "kubectl gadget observe -f, for as long as it runs")
     everything = engine.policies
     numbers = {id(policy): number for number, policy in enumerate(everything)}
     spec = engine.spec()

@@ -46,7 +46,8 @@ pytestmark = pytest.mark.bpf
 TIMES = 31
 EPERM, EACCES = 1, 13
 CAP_CHOWN = 0
-CLONE_NEWUTS = 0x04000000
+CLONE_NEWUTS, CLONE_NEWNS = 0x04000000, 0x00020000
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 1 << 14, 1 << 18
 DENY = (Action("Override", error=-EACCES),)
 KILL = (Action("Sigkill"),)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -532,3 +533,55 @@ def test_a_capability_that_is_gained_is_told_from_one_that_is_lost() -> None:
         # The permitted set keeps what the effective one loses.
         in_child(drop_capabilities)
         assert [match.place.number for match in enforcer.matches()] == [1]
+
+
+def test_a_file_is_known_by_what_it_is_whatever_it_is_called(tmp_path: Path) -> None:
+    secret, other = tmp_path / "secret", tmp_path / "other"
+    for path in (secret, other):
+        path.touch()
+    (tmp_path / "link").symlink_to("secret")
+    (tmp_path / "hard").hardlink_to(secret)
+    same = argument(0, "same_file", str(tmp_path / "link"), "/nowhere")
+    # By descriptor, since that is what a system call has of a file.
+    hook = Hook(
+        "kprobe",
+        "sys_lseek",
+        True,
+        arguments=(Argument(0, "fd"), Argument(1, "int")),
+        selectors=(
+            Selector(filters=(same, argument(1, "equal", 77))),
+            Selector(filters=(replace(same, negated=True), argument(1, "equal", 77))),
+        ),
+    )
+
+    def numbers(path: Path) -> list[int | None]:
+        file = os.open(path, os.O_RDONLY)
+        for _ in range(TIMES):
+            os.lseek(file, 77, os.SEEK_SET)
+        os.close(file)
+        return [match.place.number for match in enforcer.matches()]
+
+    with in_force(policy(hook)) as enforcer:
+        assert numbers(secret) == numbers(tmp_path / "hard") == [0] * TIMES
+        assert numbers(other) == [1] * TIMES
+        secret.rename(tmp_path / "renamed")
+        assert numbers(tmp_path / "renamed") == [0] * TIMES
+
+
+def test_a_file_that_is_mounted_elsewhere_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    (tmp_path / "elsewhere").touch()
+    same = argument(0, "same_file", str(tmp_path / "secret"))
+    selector = Selector(filters=(same, argument(1, "equal", 78)))
+    hook = Hook("kprobe", "sys_lseek", True, arguments=(Argument(0, "fd"), Argument(1, "int")), selectors=(selector,))
+
+    def mount_and_seek() -> None:
+        assert libc.unshare(CLONE_NEWNS) == 0
+        assert libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None) == 0
+        source, target = (os.fsencode(tmp_path / name) for name in ("secret", "elsewhere"))
+        assert libc.mount(source, target, None, ctypes.c_ulong(MS_BIND), None) == 0
+        os.lseek(os.open(tmp_path / "elsewhere", os.O_RDONLY), 78, os.SEEK_SET)
+
+    with in_force(policy(hook), pid=0) as enforcer:
+        assert in_child(mount_and_seek) == 0
+        assert len(enforcer.matches()) == 1

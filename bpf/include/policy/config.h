@@ -126,6 +126,8 @@ enum policy_class {
 	POLICY_GLOB,
 	/* An expression over numbers is true. */
 	POLICY_COMPUTED,
+	/* The file is one of some, by device and inode. */
+	POLICY_SAME_FILE,
 };
 
 enum policy_test_flag {

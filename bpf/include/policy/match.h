@@ -192,6 +192,13 @@ static __always_inline bool policy_is_address(const __u8 *address)
 	return *(const __u64 *)address != ~0ULL;
 }
 
+static __always_inline const __u64 *policy_same_file(__u32 test, const struct policy_value *file)
+{
+	struct policy_number_key key = {.test = test, .device = file->numbers[2], .number = file->numbers[1]};
+
+	return policy_or_none(bpf_map_lookup_elem(&policy_files, &key));
+}
+
 /* Asks one test of the value just read. */
 static __always_inline void policy_test(struct policy_memory *memory, __u32 number_of_test)
 {
@@ -200,7 +207,8 @@ static __always_inline void policy_test(struct policy_memory *memory, __u32 numb
 	__u32 part = test->part;
 	__u64 number = part < POLICY_NUMBERS ? memory->value.numbers[part] : 0;
 
-	if (memory->value.lacks & POLICY_UNREADABLE) {
+	/* A file is known where its path cannot be read. */
+	if (memory->value.lacks & POLICY_UNREADABLE && !(test->class == POLICY_SAME_FILE && memory->value.numbers[1])) {
 		policy_keep_unasked(memory, number_of_test);
 		return;
 	}
@@ -228,6 +236,9 @@ static __always_inline void policy_test(struct policy_memory *memory, __u32 numb
 		break;
 	case POLICY_DESCENDS:
 		bits = policy_descends(memory, number_of_test, part);
+		break;
+	case POLICY_SAME_FILE:
+		bits = policy_same_file(number_of_test, &memory->value);
 		break;
 	case POLICY_GLOB:
 		if (!(memory->value.lacks & POLICY_CUT))

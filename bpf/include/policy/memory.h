@@ -138,7 +138,8 @@ enum policy_mask {
 
 struct policy_number_key {
 	__u32 test;
-	__u32 unused;
+	/* Of a file, else 0. */
+	__u32 device;
 	__u64 number;
 };
 
@@ -148,6 +149,15 @@ struct {
 	__uint(key_size, sizeof(struct policy_number_key));
 	__uint(value_size, 8);
 } policy_numbers SEC(".maps");
+
+/* Files by device and inode, which the agent finds. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__uint(key_size, sizeof(struct policy_number_key));
+	__uint(value_size, 8);
+} policy_files SEC(".maps");
 
 /* Sorted numbers; `policy_intervals` has one set more than a test has bounds, for what lies before each and behind. */
 struct {

@@ -104,9 +104,11 @@ def ask(
         if slot.type not in WITH_ADDRESSES:
             raise _wrong(filter, "is no socket")
         return _number(filter, slot, _SOCKET_PARTS[filter.test])
-    if filter.test == "file_type":
+    if filter.test in ("file_type", "same_file"):
         if slot.type not in (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB):
             raise _wrong(filter, "is no file")
+        if filter.test == "same_file":
+            return Asked(slot, Look(TestClass.SAME_FILE), tuple(_texts(filter)), filter.negated)
         return _number(filter, slot, 0, FILE_TYPE)
     is_text = slot.type in WITH_TEXT or (slot.type is Type.AUTO and any(isinstance(one, str) for one in filter.values))
     if is_text and filter.test not in ("less", "greater", "range", "mask"):

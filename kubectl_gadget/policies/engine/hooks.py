@@ -7,6 +7,7 @@ still be held up and one at their return.
 """
 
 import base64
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -277,12 +278,21 @@ class CompiledHook:
             "ways": [self._way(way) for way in self.ways],
             "selectors": [-1 if place is None else place.scope for place in self.bits],
             **self._workloads(),
+            **self._files(),
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
             "remedy": _WEAKER if self.denies and not self._options.allow_weaker else None,
             "optional": all(member.hook.ignore_missing for member in self._members),
             **self._resolved,
         }
+
+    def _files(self) -> dict[str, Any]:
+        """Files that are found by path, and compared by what they are."""
+        files = [
+            {"test": test, "path": os.fsdecode(path), "selectors": base64.b64encode(selectors).decode()}
+            for test, path, selectors in self.encoded.files
+        ]
+        return {"files": files} if files else {}
 
     def _workloads(self) -> dict[str, Any]:
         """Selectors that are for some workloads only. While labels are not known, those that deny or kill hold, and
@@ -433,6 +443,11 @@ class Engine:
     def remembers(self) -> bool:
         """Whether something has to be remembered of each process."""
         return any(slot.type in REMEMBERED for hook in self.hooks for slot in hook.slots)
+
+    @property
+    def by_files(self) -> bool:
+        """Whether files have to be looked for."""
+        return any(hook.encoded.files for hook in self.hooks)
 
     @property
     def by_labels(self) -> bool:

@@ -43,6 +43,7 @@ class TestClass(IntEnum):
     RAN = 9
     GLOB = 10
     COMPUTED = 11
+    SAME_FILE = 12
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Encoded:
             raise ValueError(f"{bits} selectors on one hook, of {64 * MOST_WORDS} that are possible")
         self._all = (1 << 64 * self.words) - 1
         self._tables: dict[str, list[bytes]] = {}
+        self.files: list[tuple[int, bytes, bytes]] = []
+        """tests of files that are to be found, by path, and the selectors"""
         self._bounds = self._intervals = self._patterns = self._automata = self._expressions = 0
         self.tests = b"".join(self._test(number, test) for number, test in enumerate(tests))
         self.tests = self.tests.ljust(_TEST.size * MOST_TESTS, b"\0")
@@ -133,6 +136,10 @@ class Encoded:
             case TestClass.MASK | TestClass.SUBSTRING:
                 first, count = self._patterns, len(test.entries)
                 self._list(test)
+            case TestClass.SAME_FILE:
+                self.files += [
+                    (number, entry, self.set(bits)) for entry, bits in test.entries.items() if isinstance(entry, bytes)
+                ]
             case TestClass.GLOB:
                 first, count = self._patterns, len(test.entries)
                 self._globs(test)
