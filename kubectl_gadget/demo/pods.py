@@ -63,7 +63,8 @@ class DemoPods:
         self._state = state
         self._driver = driver
         self._tasks = state / "io.containerd.runtime.v2.task" / "k8s.io"
-        self._image_root = state / "image"
+        self.image_root = state / "image"
+        """the files that every container has"""
         self._one_at_a_time = threading.Lock()
         self._runc: Runc | None = None
         self._shim: subprocess.Popen[str] | None = None
@@ -82,7 +83,7 @@ class DemoPods:
             raise GadgetError(f"what an earlier demo left cannot be removed: {error}") from error
         finally:
             os.close(lock)
-        write_image_root(self._image_root, busybox)
+        write_image_root(self.image_root, busybox)
         return self
 
     def __exit__(
@@ -116,9 +117,16 @@ class DemoPods:
     ) -> DemoPod:
         """Runs a pod with one container to that container's end, and gives back its exit code; the sandbox stays."""
         pod = self._start_sandbox(namespace, name)
+        self.run_container(pod, command, container, image, uid)
+        return pod
+
+    def run_container(
+        self, pod: DemoPod, command: Sequence[str], container: str = "main", image: str = IMAGE, uid: int = 0
+    ) -> DemoContainer:
+        """Runs one more container of a pod to its end."""
         spec = self._spec(pod, container, list(command), image, uid)
         pod.containers[container] = self._start(spec, detach=False)
-        return pod
+        return pod.containers[container]
 
     @property
     def _cgroup_root(self) -> Path:
@@ -185,7 +193,7 @@ class DemoPods:
     def _start(self, spec: BundleSpec, *, detach: bool) -> DemoContainer:
         assert self._runc is not None, "DemoPods must be entered first"
         bundle = self._tasks / spec.id
-        write_bundle(bundle, self._image_root, spec)
+        write_bundle(bundle, self.image_root, spec)
         result = self._runc.run(spec.id, bundle, detach=detach)
         cgroup = self._runc.cgroup_mount / spec.cgroups_path.removeprefix("/")
         pid = int((bundle / "init.pid").read_text())

@@ -95,9 +95,10 @@ def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
 
 def _blocked(told: Told, options: LineOptions) -> str:
     happening = told.happening
-    if not isinstance(happening, PolicyEvent) or not happening.blocked:
+    if not isinstance(happening, PolicyEvent) or not (happening.blocked or happening.verdict):
         return ""
-    text = f" BLOCKED {happening.verdict}".rstrip()
+    # A signal alone blocks nothing.
+    text = f" {'BLOCKED' if happening.blocked else 'SENT'} {happening.verdict}".rstrip()
     return paint(text, RED) if options.color else text
 
 

@@ -22,6 +22,7 @@ from kubectl_gadget.agent.cgroups import find_root
 from tests.bpf.network import CLONE_NEWNET
 
 _libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWPID = 0x20000000
 NODE_V4 = "10.9.0.1"
 SECONDS = 60.0
 """that anything may take that is expected to happen"""
@@ -30,14 +31,15 @@ SILENCE = 1.0
 
 
 class Worker:
-    """A process in a network namespace of its own, which does what it is told to."""
+    """A process in namespaces of its own, of the network and of others on request, which does what it is told to. In a
+    PID namespace of its own it is the first one there, and `pid` is its parent's."""
 
-    def __init__(self, cgroup: Path | None = None) -> None:
+    def __init__(self, cgroup: Path | None = None, others: int = 0) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
         self.pid = os.fork()
         if self.pid == 0:
             self._pipe.close()
-            _serve(theirs, cgroup)
+            _serve(theirs, cgroup, others)
         theirs.close()
         self.run(os.getpid)
 
@@ -61,12 +63,15 @@ class Worker:
         os.waitpid(self.pid, 0)
 
 
-def _serve(pipe: Connection, cgroup: Path | None) -> None:
+def _serve(pipe: Connection, cgroup: Path | None, others: int) -> None:
     try:
         if cgroup is not None:
             (cgroup / "cgroup.procs").write_text(str(os.getpid()))
-        if _libc.unshare(CLONE_NEWNET):
+        if _libc.unshare(CLONE_NEWNET | others):
             raise OSError(ctypes.get_errno(), "unshare")
+        if others & CLONE_NEWPID and (first := os.fork()):
+            pipe.close()
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         while True:
             deed, arguments = pipe.recv()

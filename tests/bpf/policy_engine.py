@@ -7,9 +7,11 @@ with Enforcer(policy, enforce=True) as enforcer:
 
 import os
 import struct
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.catalogue.load import object_bytes
@@ -22,7 +24,8 @@ EVERYWHERE = {"pods": True, "host": True, "namespaces": None, "containers": []}
 
 
 class Enforcer:
-    """In force between enter and exit, for every cgroup. `kinds`: only these of each hook's ways."""
+    """In force between enter and exit, for every cgroup. `kinds`: only these of each hook's ways. `containers`: whose
+    cgroups are whose, None for the host; then policies hold where they say."""
 
     def __init__(
         self,
@@ -31,14 +34,16 @@ class Enforcer:
         allow_weaker: bool = False,
         kinds: tuple[str, ...] = (),
         pid: int | None = None,
+        containers: Mapping[int, Container | None] | None = None,
     ) -> None:
+        self._containers = containers or {}
         self.engine = Engine(policies, Options(enforce, allow_weaker))
         spec = self.engine.spec()
         for hook in spec["hooks"]:
             if kinds:
                 hook["ways"] = [way for way in hook["ways"] if way["kind"] in kinds]
         self._spec: dict[str, Any] = spec | {
-            "scopes": [EVERYWHERE] * len(self.engine.scopes),
+            "scopes": spec["scopes"] if containers else [EVERYWHERE] * len(self.engine.scopes),
             "ring_bytes": 8 << 20,
             "parameters": {"gadget_filter_pid": os.getpid() if pid is None else pid},
         }
@@ -49,6 +54,8 @@ class Enforcer:
         self.policies = Policies(0, self._spec, object_bytes("policy", MACHINE), node, self._verdicts.fd)
         self.policies.filter_is_open = True
         self.policies.start()
+        for cgroup, container in self._containers.items():
+            self.policies.tell(cgroup, container, True)
         self._data()
         return self
 

@@ -126,6 +126,22 @@ def test_a_path_that_changes_during_open_is_denied_by_the_file_that_is_opened(ra
         prove(enforcer, go, text(1), harmless, real)
 
 
+def test_a_path_that_is_not_in_memory_yet_is_denied_though_no_system_calls_hook_can_read_it(racer: Path) -> None:
+    real = str(racer.with_name("file1"))
+    selectors = (Selector(filters=(argument(1, "equal", real),)),)
+    asked = Hook(
+        "kprobe", "sys_openat", True, arguments=(Argument(0, "int"), Argument(1, "string")), selectors=selectors
+    )
+    selectors = (Selector(filters=(argument(0, "equal", real),), actions=DENY),)
+    guard = Hook("lsm", "file_open", arguments=(Argument(0, "file"),), selectors=selectors)
+    found = (Policy("asked", hooks=(asked,)), Policy("guard", hooks=(guard,)))
+    with in_force(*found, enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
+        assert race(racer, "absent", WANTED, real, real)[1] == [[0, 0, WANTED]]
+        matches = enforcer.matches()
+        assert enforcer.lost == {}
+    assert [(match.place.policy.name, match.verdict) for match in matches] == [("guard", -EACCES)] * WANTED
+
+
 def test_an_address_that_changes_during_connect_is_denied_by_where_it_goes(racer: Path) -> None:
     harmless, real = 5000, 5001
     asked = Hook(

@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.demo.pods import DemoPods
+from tests.conftest import why_no_containers
+from tests.observe.containers import FIRST_ACTS, first_act
+
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
 SECONDS = 120.0
-TIMES = 7
+TIMES, EACCES = 7, 13
 OVER_LSM = """
 apiVersion: cilium.io/v1alpha1
 kind: TracingPolicy
@@ -117,6 +121,21 @@ def test_what_is_denied_says_so_and_ctrl_c_ends_it(secret: Path, tmp_path: Path)
         assert len(mine) == TIMES, told + said
         assert all("BLOCKED" in line and "EACCES" in line for line in mine)
         assert is_open(secret)
+
+
+@pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
+def test_a_container_whose_first_act_is_denied_does_not_get_what_it_wants(tmp_path: Path) -> None:
+    with DemoPods(Path(f"/run/kubectl-gadget-first-{os.getpid()}")) as pods:
+        first_act(pods)
+        pod = pods.start_pod("default", "first", {})
+        assert pods.run_container(pod, ["/bin/first-act"], "before").exit_code == 0
+        with ended(start(tmp_path, OVER_LSM % "/forbidden")) as enforcing:
+            codes = [pods.run_container(pod, ["/bin/first-act"], f"c{n}").exit_code for n in range(FIRST_ACTS)]
+            told, said = enforcing.end(signal.SIGINT)
+    assert codes == [EACCES] * FIRST_ACTS
+    assert (
+        sum("default/first /bin/first-act" in line and "BLOCKED" in line for line in told.splitlines()) == FIRST_ACTS
+    ), said
 
 
 def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
     if not shutil.which("gcc"):
         pytest.skip("there is no C compiler")
     with DemoPods(state) as found:
-        editor = state / "image" / "usr" / "bin" / "vi"
+        editor = found.image_root / "usr" / "bin" / "vi"
         editor.parent.mkdir(parents=True)
         subprocess.run(["gcc", "-static", "-O2", "-o", editor, EDITOR], check=True)
         yield found

@@ -1,6 +1,7 @@
 """`kubectl gadget observe -f` and `enforce -f` with real pods on this machine, by the ways that every kernel has."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_bpf, why_no_containers
+from tests.observe.containers import FIRST_ACTS, first_act
 
 pytestmark = [
     pytest.mark.bpf,
@@ -31,7 +33,7 @@ spec:
     message: a secret was read
     args: [{index: 0, type: int}, {index: 1, type: string}]
     selectors:
-    - matchArgs: [{index: 1, operator: Prefix, values: ["/tmp/secret"]}]
+    - matchArgs: [{index: 1, operator: Prefix, values: ["%s"]}]
       %s
 """
 
@@ -51,18 +53,18 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
+def pods() -> Iterator[DemoPods]:
     if why_no_bpf():
         pytest.skip(str(why_no_bpf()))
-    state = Path("/run") / f"kubectl-gadget-policies-{tmp_path_factory.getbasetemp().parent.name}"
+    state = Path(f"/run/kubectl-gadget-policies-{os.getpid()}")
     with DemoPods(state) as found:
         yield found
 
 
-def policy(folder: Path, scope: str = "", actions: str = "") -> str:
-    path = folder / "policy.yaml"
-    path.write_text(POLICY % (scope, actions))
-    return str(path)
+def policy(folder: Path, scope: str = "", actions: str = "", path: str = "/tmp/secret") -> str:
+    file = folder / "policy.yaml"
+    file.write_text(POLICY % (scope, path, actions))
+    return str(file)
 
 
 @contextmanager
@@ -117,8 +119,20 @@ def test_enforce_kills_and_says_so_and_stops_when_it_ends(pods: DemoPods, tmp_pa
     with running("enforce", "--local", "-n", "default", "--allow-weaker", "-f", killing) as lines:
         assert run(pods, "default", "killed", READS) == 128 + signal.SIGKILL
         assert run(pods, "other", "not-selected", READS) == 0
-    assert sum("SIGKILL" in line for line in lines) == 1
+    assert sum(line.endswith("/tmp/secret SENT SIGKILL") for line in lines) == 1
+    assert sum(line.startswith("💥") and "SIGKILL" in line for line in lines) == 1
     assert run(pods, "default", "later", READS) == 0
+
+
+def test_a_container_whose_first_act_is_forbidden_does_no_second(pods: DemoPods, tmp_path: Path) -> None:
+    first_act(pods)
+    killing = policy(tmp_path, actions="matchActions: [{action: Sigkill}]", path="/forbidden")
+    pod = pods.start_pod("default", "first", {})
+    assert pods.run_container(pod, ["/bin/first-act"], "before").exit_code == 0
+    with running("enforce", "--local", "-A", "--allow-weaker", "-e", "kprobe", "-f", killing) as lines:
+        codes = [pods.run_container(pod, ["/bin/first-act"], f"c{n}").exit_code for n in range(FIRST_ACTS)]
+    assert codes == [128 + signal.SIGKILL] * FIRST_ACTS
+    assert lines == ["📬 openat  default/first /bin/first-act /forbidden SENT SIGKILL"] * FIRST_ACTS
 
 
 def test_a_dry_run_tells_and_kills_nobody(pods: DemoPods, tmp_path: Path) -> None:

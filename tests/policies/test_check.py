@@ -184,8 +184,8 @@ def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any]
 def test_ready_policies_are_right_and_tell_what_they_show() -> None:
     found = ready_policies()
     assert [each.name for each in found] == [
-        *("container-escape", "credential-access", "crypto-miner", "file-integrity", "kubectl-exec"),
-        *("package-manager", "privilege-gain", "shell-in-container", "unexpected-egress"),
+        *("container-escape", "credential-access", "crypto-miner", "dropped-program", "file-integrity"),
+        *("kubectl-exec", "package-manager", "privilege-gain", "shell-in-container", "unexpected-egress"),
     ]
     for each in found:
         assert each.policy.name == each.name

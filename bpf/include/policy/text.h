@@ -41,7 +41,7 @@ static __always_inline void policy_end_text(struct policy_memory *memory)
 		memory->text[(start - 1) & POLICY_TEXT_MASK] = 0;
 }
 
-/* Writes a name and goes to its directory. */
+/* Writes a name and goes to its directory. What lies in none, such as a memfd, has its name alone. */
 static __always_inline enum gadget_step policy_step_up(struct policy_memory *memory)
 {
 	struct policy_walk *walk = &memory->walk;
@@ -50,7 +50,7 @@ static __always_inline enum gadget_step policy_step_up(struct policy_memory *mem
 	__u64 length = BPF_CORE_READ((struct dentry___counted *)dentry, d_name.len) & 0xff;
 	__u64 start = memory->value.start;
 
-	if (!parent || parent == dentry)
+	if (!parent || (parent == dentry && start != POLICY_TEXT_END))
 		return GADGET_STEP_NOWHERE;
 	/* One byte is left for the NUL. */
 	if (start < length + 2)
@@ -59,9 +59,12 @@ static __always_inline enum gadget_step policy_step_up(struct policy_memory *mem
 	memory->text[start] = '/';
 	if (bpf_probe_read_kernel(&memory->text[start + 1], length, BPF_CORE_READ(dentry, d_name.name)))
 		return GADGET_STEP_NOWHERE;
+	/* The root of a file system, or a file that was found without its folder. */
+	if (parent == dentry && memory->text[(start + 1) & POLICY_TEXT_MASK] == '/')
+		return GADGET_STEP_NOWHERE;
 	memory->value.start = start;
 	walk->dentry = parent;
-	return GADGET_STEP_ON;
+	return parent == dentry ? GADGET_STEP_TOP : GADGET_STEP_ON;
 }
 
 static __always_inline enum gadget_step policy_step_across(struct policy_walk *walk)

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * racer {open|connect|exec|arguments} COUNT HARMLESS REAL: system calls while another thread changes what their
+ * racer {open|connect|exec|arguments|absent} COUNT HARMLESS REAL: system calls while another thread changes what their
  * argument points to, between two things that differ in one byte. Prints how many calls did the harmless thing, did the
  * real one, and were refused.
  *
+ * absent changes nothing, but has the real path in memory that is not there until the kernel wants it.
  * exec and arguments make a process for each call, and print its number and what it did, 0, 1 or 100, before that; the
  * program that is executed says by its exit code which it was.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -90,6 +93,22 @@ static int connect_one(const struct sockaddr_in *address, in_port_t real)
 	return result;
 }
 
+/* The page is the file's, and taken away from the process before each call. */
+static const char *absent(const char *path)
+{
+	static char *page;
+	int fd;
+
+	if (!page) {
+		fd = memfd_create("path", 0);
+		if (write(fd, path, strlen(path) + 1) < 0)
+			abort();
+		page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	}
+	madvise(page, 4096, MADV_DONTNEED);
+	return page;
+}
+
 /* Executes a program whose path, or whose argument, is raced for. */
 static int exec_one(char *raced, const char *harmless, const char *real, const char *program)
 {
@@ -141,6 +160,8 @@ int main(int argc, char **argv)
 	for (int i = 0; i < count; i++) {
 		if (!strcmp(mode, "open"))
 			counts[open_one(raced)]++;
+		else if (!strcmp(mode, "absent"))
+			counts[open_one(absent(real))]++;
 		else if (!strcmp(mode, "connect"))
 			counts[connect_one(&address, other)]++;
 		else
