@@ -37,6 +37,8 @@ GADGET_RECORD(trace_ssl);
 /* 0: no data. */
 const volatile __u32 data_bytes = 0;
 /* Calls without data, too. */
+/* Microseconds. 0: any. */
+const volatile __u64 filter_min = 0;
 const volatile bool all_calls = false;
 
 enum { READ, WRITE, HANDSHAKE };
@@ -128,6 +130,8 @@ int returns(struct pt_regs *registers)
 	bpf_map_delete_elem(&calls, &thread);
 	bytes = transferred(&call, BPF_CORE_READ(registers, GADGET_FUNCTION_RESULT));
 	if (!all_calls && (bytes == ~0ULL || call.operation == HANDSHAKE))
+		return 0;
+	if (filter_min && bpf_ktime_get_boot_ns() - call.start < filter_min * 1000)
 		return 0;
 	ssl = gadget_take_slot(&slots);
 	if (!ssl)

@@ -97,15 +97,28 @@ def test_each_call_is_told_once_with_its_data(certificate: Path) -> None:
     assert {record["pid"] for record in records} == {process.pid}
 
 
-@pytest.mark.bpf
-def test_without_being_asked_for_no_data_is_sent_and_handshakes_only_on_request(certificate: Path) -> None:
+def talked(certificate: Path, **parameters: Any) -> list[dict[str, Any]]:
+    """What is told of a process that runs already."""
     process = talker(certificate)
-    with WithLibraries("trace_ssl", pid=process.pid, all_calls=True) as tracer:
+    with WithLibraries("trace_ssl", pid=process.pid, **parameters) as tracer:
         while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
             pass
         tracer.look()
         process.communicate(b"\n")
-        records = tracer.records()
+        return tracer.records()
+
+
+@pytest.mark.bpf
+def test_only_calls_that_take_long_are_told_on_request(certificate: Path) -> None:
+    assert talked(certificate, min=3_600_000_000) == []
+    slow = talked(certificate, min=100, all_calls=True)
+    assert slow
+    assert all(record["duration"] >= 100_000 for record in slow)
+
+
+@pytest.mark.bpf
+def test_without_being_asked_for_no_data_is_sent_and_handshakes_only_on_request(certificate: Path) -> None:
+    records = talked(certificate, all_calls=True)
     assert {record["data"] for record in records} == {None}
     assert [record["operation"] for record in records if record["operation"] != "handshake"] == [
         "write",
