@@ -16,6 +16,12 @@ int on_lsm(void *ctx)
 	return 0;
 }
 
+SEC("?lsm.s")
+int on_lsm_sleepable(void *ctx)
+{
+	return 0;
+}
+
 SEC("?fmod_ret")
 int on_fmod_ret(void *ctx)
 {

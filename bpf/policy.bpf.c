@@ -121,6 +121,15 @@ int on_lsm(void *ctx)
 	return policy_run(&context);
 }
 
+/* The same, where it takes time to say what is sent. */
+SEC("?lsm.s")
+int on_lsm_sleepable(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+
+	return policy_run(&context);
+}
+
 SEC("?fmod_ret")
 int on_fmod_ret(void *ctx)
 {

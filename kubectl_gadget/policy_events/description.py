@@ -77,6 +77,9 @@ class Matched(Protocol):
     @property
     def file_id(self) -> int: ...
 
+    @property
+    def hash(self) -> str: ...
+
 
 def make_event(description: Description, matched: Matched, tid: int, verdict: str) -> PolicyEvent:
     """The event. `verdict` says for people what was done."""
@@ -105,6 +108,7 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         credentials=matched.caller.credentials,
         namespaces=matched.caller.namespaces,
         host_namespaces=matched.caller.host_namespaces,
+        ima_hash=matched.hash,
         file_id=f"{matched.file_id:x}" if matched.file_id else "",
     )
 

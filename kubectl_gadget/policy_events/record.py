@@ -30,6 +30,9 @@ KERNEL_STACK_AT, USER_STACK_AT = FILE_ID_AT + 8, FILE_ID_AT + 16
 _FILE_ID = struct.Struct("<Q")
 _VALUE = struct.Struct("<BBH")
 _NO_ADDRESS = b"\xff" * 16
+_HASH_SLOT = 255
+_HASHES = {1: ("md5", 16), 2: ("sha1", 20), 4: ("sha256", 32), 5: ("sha384", 48), 6: ("sha512", 64), 7: ("sha224", 28)}
+"""Of include/uapi/linux/hash_info.h, with their bytes."""
 _UNREADABLE, _CUT = 1, 2
 _TYPE_SHIFT = 2
 """Above these two, what lacks has the value's type."""
@@ -162,6 +165,8 @@ class Found:
     caller: Caller
     file_id: int
     """of a file that is followed; 0: none"""
+    hash: str
+    """of a file by IMA: sha256:…; empty: none"""
 
 
 def read_head(record: bytes | memoryview) -> Found:
@@ -180,14 +185,24 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | No
     values = {}
     offset = HEAD + 8 * words
     known = forms(hook) if forms and count else ()
+    hash = ""
     for _ in range(count if forms else 0):
         number, lacks, length = _VALUE.unpack_from(record, offset)
         offset += _VALUE.size
-        values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)
+        if number == _HASH_SLOT:
+            hash = _hash(bytes(record[offset : offset + length]))
+        else:
+            values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)
         offset += length
     (file_id,) = _FILE_ID.unpack_from(record, FILE_ID_AT)
     process, parent = ExecId(who[0], who[1]), ExecId(who[3], who[4])
-    return Found(hook, verdict, signal, tuple(bits), values, process, parent, _caller(record), file_id)
+    return Found(hook, verdict, signal, tuple(bits), values, process, parent, _caller(record), file_id, hash)
+
+
+def _hash(data: bytes) -> str:
+    """`data` is a number of the kernel's enum hash_algo, and a hash that zeros may follow."""
+    name, size = _HASHES.get(data[0], (f"algorithm-{data[0]}", len(data)))
+    return f"{name}:{data[1 : 1 + size].hex()}"
 
 
 def _caller(record: bytes | memoryview) -> Caller:

@@ -26,6 +26,7 @@ class _Matched:
     exec: ExecId
     caller: Caller
     file_id: int
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class ToldHook:
             values = [None if slot is None else found.values.get(slot) for slot in selector.slots]
             data = [None if slot is None else found.values.get(slot) for slot in selector.data]
             returned = None if selector.returned is None else found.values.get(selector.returned)
-            matched = _Matched(values, data, returned, found.verdict, found.exec, found.caller, found.file_id)
+            matched = _Matched(
+                values, data, returned, found.verdict, found.exec, found.caller, found.file_id, found.hash
+            )
             yield selector, make_event(selector.description, matched, tid, _verdict(found))
 
 

@@ -161,5 +161,8 @@ const volatile bool policy_limits = false;
 /* Files are followed, by this hook or another. */
 const volatile bool policy_follows_files = false;
 const volatile bool policy_stacks = false;
+/* Which argument of a security hook is the file whose hash is sent; -1: none. And whether that is a linux_binprm. */
+const volatile __s32 policy_hash_index = -1;
+const volatile bool policy_hash_program = false;
 /* The raw tracepoint of all system calls: which one is meant; -1: any. */
 const volatile __s32 policy_syscall = -1;

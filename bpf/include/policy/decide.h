@@ -9,6 +9,7 @@
 #pragma once
 
 #include <policy/event.h>
+#include <policy/values.h>
 
 /*
  * The lowest bit of each policy: x & -x, where the numbers are as wide as a policy's selectors. -x is ~x + 1; the bit
@@ -213,12 +214,63 @@ static __always_inline void policy_follow(struct policy_memory *memory)
 		gadget_unfollow((__u64)file);
 }
 
+/* The slot of a value that is no argument: what security modules' integrity measurement has of the file. */
+#define POLICY_HASH_SLOT 255
+#define POLICY_HASH_BYTES 64
+
+/* As a security hook's program is given it, so that the verifier knows its type. */
+static __always_inline void *policy_trusted(void *ctx, __s32 index)
+{
+	switch (index) {
+	case 0:
+		return (void *)((__u64 *)ctx)[0];
+	case 1:
+		return (void *)((__u64 *)ctx)[1];
+	case 2:
+		return (void *)((__u64 *)ctx)[2];
+	}
+	return NULL;
+}
+
+/* Appends a value: a byte that says which algorithm it is (enum hash_algo), and the hash. Only in programs that may
+ * sleep. Linux 5.18. */
+static __always_inline void policy_append_hash(struct policy_memory *memory, void *ctx)
+{
+	struct policy_value_head *head;
+	__u64 at = memory->length;
+	__u64 hash[POLICY_HASH_BYTES / 8] = {};
+	struct file *file;
+	long algorithm;
+
+	if (policy_hash_program) {
+		struct linux_binprm___program *program = policy_trusted(ctx, policy_hash_index);
+
+		file = program ? program->file : NULL;
+	} else {
+		file = policy_trusted(ctx, policy_hash_index);
+	}
+	if (!file || at > POLICY_EVENT_BYTES - 128)
+		return;
+	algorithm = bpf_ima_file_hash(file, hash, sizeof(hash));
+	if (algorithm < 0)
+		return;
+	head = (void *)&memory->event[at];
+	head->slot = POLICY_HASH_SLOT;
+	head->lacks = POLICY_STRING << POLICY_TYPE_SHIFT;
+	head->length = 1 + POLICY_HASH_BYTES;
+	at += sizeof(*head);
+	memory->event[at] = algorithm;
+	__builtin_memcpy(&memory->event[at + 1], hash, sizeof(hash));
+	memory->length = at + 1 + POLICY_HASH_BYTES;
+	((struct policy_event *)memory->event)->values++;
+}
+
 static __always_inline void policy_post(struct policy_memory *memory, void *ctx, __u64 cgroup, __s32 verdict,
 					__u32 signal)
 {
 	struct policy_event *event = (void *)memory->event;
 	struct task_struct *task = gadget_task();
-	__u64 length = memory->length;
+	__u64 length;
 
 	/* Whom the user wants to see; what was done above does not depend on it. */
 	if (!gadget_wanted_cgroup(&event->record, cgroup) || !gadget_wanted_task(task))
@@ -240,6 +292,9 @@ static __always_inline void policy_post(struct policy_memory *memory, void *ctx,
 		event->user_stack = gadget_user_stack(ctx);
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
 		*(__u64 *)&memory->event[sizeof(*event) + i * 8] = memory->chosen[i];
+	if (policy_hash_index >= 0 && policy_is_any(memory, POLICY_MASK_HASH))
+		policy_append_hash(memory, ctx);
+	length = memory->length;
 	if (length <= POLICY_EVENT_BYTES)
 		gadget_emit(&event->record, length, memory->cuts);
 }

@@ -134,6 +134,7 @@ enum policy_mask {
 	POLICY_MASK_UNFOLLOW,
 	POLICY_MASK_KERNEL_STACK,
 	POLICY_MASK_USER_STACK,
+	POLICY_MASK_HASH,
 };
 
 struct policy_number_key {

@@ -32,6 +32,8 @@ class Match:
     """as it was then"""
     file_id: int
     """of a file that is followed, the same from open to the last close; 0: none"""
+    hash: str
+    """of a file by IMA; empty: none"""
 
 
 def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterator[Match]:
@@ -55,4 +57,5 @@ def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterat
             found.parent,
             found.caller,
             found.file_id,
+            found.hash,
         )

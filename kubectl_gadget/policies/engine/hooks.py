@@ -24,7 +24,7 @@ from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, START, Slot, Source, argument_slot, task_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
 from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
-from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Scope, Selector
+from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Scope, Selector
 from kubectl_gadget.policy_events.record import Form, Type
 
 EPERM = 1
@@ -42,10 +42,13 @@ _RESOLVED_FROM = {
     Source.TASK: "task",
     Source.REGISTERS: "registers",
 }
+_METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
+"""The program of each override-method."""
+_LAST_HASHED = 2
 _SCOPES = {"global": 0, "process": 1, "thread": 2}
 _MASKS = (
     *("guard", "start", "post", "override", "signal", "limit", "none"),
-    *("follow", "unfollow", "kernel_stack", "user_stack"),
+    *("follow", "unfollow", "kernel_stack", "user_stack", "hash"),
 )
 """enum policy_mask."""
 _KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", *following.KINDS)
@@ -144,7 +147,10 @@ class CompiledHook:
         return any(place is not None and place.enforced and _error(place) for place in self.bits)
 
     def _ways(self) -> list[Way]:
-        found = ways(self._members[0].hook, self._at_return, self.denies)
+        found = self._by_method(ways(self._members[0].hook, self._at_return, self.denies))
+        if any(action.file_hash for place in self.bits if place is not None for action in _all_actions(place)):
+            # What takes the hash may have to wait for the disk, which only this one may.
+            found = [replace(way, program="on_lsm_sleepable") for way in found if way.kind == "lsm"]
         able = [way for way in found if way.denies]
         if not self.denies or self._options.allow_weaker:
             return found
@@ -157,6 +163,20 @@ class CompiledHook:
                     "a hook of a security module (lsmhooks)",
                 )
         return found
+
+    def _by_method(self, found: list[Way]) -> list[Way]:
+        """Those that the policies' override-method leaves."""
+        hook = self._members[0].hook
+        methods = {member.policy.options.override_method for member in self._members} - {None}
+        if not self.denies or not methods or hook.kind == "lsm":
+            return found
+        if len(methods) > 1:
+            what = (
+                f"{self.name}: policies want {' and '.join(sorted(map(str, methods)))} as override-method of one hook"
+            )
+            raise UsageError(f"{hook.place}: {what}")
+        program = _METHODS[str(methods.pop())]
+        return [way for way in found if way.program == program or not way.denies]
 
     def _compile(self) -> None:
         asked: list[tuple[int, Asked]] = []
@@ -270,6 +290,7 @@ class CompiledHook:
             "policy_limits": bool(sets["limit"]),
             "policy_follows_files": self._follows,
             "policy_stacks": bool(sets["kernel_stack"] | sets["user_stack"]),
+            **self._hash(),
         }
         return {
             "name": self.name,
@@ -337,6 +358,15 @@ class CompiledHook:
             return "sends signals"
         return "denies" if way.denies else "only sends signals" if self._mask_sets["signal"] else "only observes"
 
+    def _hash(self) -> dict[str, Any]:
+        """Which argument's file is hashed."""
+        for place in self.bits:
+            if place is not None and any(action.file_hash for action in _all_actions(place)):
+                argument = _hashed(place.hook)
+                assert argument is not None
+                return {"policy_hash_index": argument.index, "policy_hash_program": argument.type == "linux_binprm"}
+        return {}
+
     def _resolve(self) -> dict[str, Any]:
         """What each node's BTF has to say of the slots."""
         entries = []
@@ -383,9 +413,6 @@ class Engine:
         for policy in self.policies:
             if policy.loader:
                 raise UsageError(f"{policy.place}: `loader` is not supported yet")
-            if policy.options.override_method is not None:
-                what = "the option override-method is not supported yet: each node takes the best method that it has"
-                raise UsageError(f"{policy.place}: {what}")
             for hook in policy.hooks:
                 for member in self._members(policy, hook, options):
                     groups.setdefault(_group(member), []).append(member)
@@ -458,8 +485,8 @@ class Engine:
 def _check_stays(place: Place) -> None:
     """Refuses what ends with the agent that began it."""
     for action in _all_actions(place):
-        if action.kind in following.KINDS or action.kernel_stack or action.user_stack:
-            what = str(action.kind) if action.kind in following.KINDS else "a stack"
+        if action.kind in following.KINDS or action.kernel_stack or action.user_stack or action.file_hash:
+            what = str(action.kind) if action.kind in following.KINDS else "a stack or hash"
             raise UsageError(
                 f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
             )
@@ -517,8 +544,9 @@ def _places(member: Member, options: Options) -> list[Place]:
                 refuse(action.place, action.kind)
             if action.kind not in _KINDS:
                 raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
-            if action.file_hash:
-                raise UsageError(f"{action.place}: imaHash is not supported yet")
+            if action.file_hash and _hashed(hook) is None:
+                what = "imaHash is for lsmhooks with a file or a linux_binprm among the first three arguments"
+                raise UsageError(f"{action.place}: {what}")
         places.append(place)
     return places
 
@@ -563,6 +591,15 @@ def _masks_of(action: Action) -> Iterable[tuple[str, bool]]:
     yield "unfollow", action.kind == "UnfollowFD"
     yield "kernel_stack", action.kernel_stack
     yield "user_stack", action.user_stack
+    yield "hash", action.file_hash
+
+
+def _hashed(hook: Hook) -> Argument | None:
+    """The argument with the file whose hash imaHash means; None: there is none."""
+    if hook.kind != "lsm":
+        return None
+    found = (one for one in hook.arguments if one.type in ("file", "linux_binprm") and not one.resolve)
+    return next((one for one in found if one.index <= _LAST_HASHED), None)
 
 
 def _is_followed(slot: Slot | None) -> Asked:

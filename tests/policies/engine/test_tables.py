@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -144,17 +145,34 @@ def test_more_programs_than_there_are_bits_for_cannot_be_followed() -> None:
         Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(Selector(filters=(filter,)),)),))], Options())
 
 
-@pytest.mark.parametrize("more", [{"file_hash": True}])
-def test_what_an_action_would_send_besides_is_refused_and_not_left_out(more: dict[str, bool]) -> None:
-    selector = Selector(actions=(Action("Post", **more),))
-    with pytest.raises(UsageError, match="is not supported yet"):
-        Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(selector,)),))], Options())
+def test_a_hash_is_refused_where_no_security_module_has_the_file() -> None:
+    selector = Selector(actions=(Action("Post", file_hash=True),))
+    for hook in (Hook("kprobe", "f", arguments=(Argument(0, "file"),)), Hook("lsm", "f", arguments=(_INT,))):
+        with pytest.raises(UsageError, match="imaHash is for lsmhooks with a file"):
+            Engine([Policy("p", hooks=(replace(hook, selectors=(selector,)),))], Options())
 
 
-def test_a_method_that_a_policy_insists_on_is_refused() -> None:
-    policy = Policy("p", hooks=(Hook("kprobe", "f"),), options=PolicyOptions(override_method="fmod-ret"))
-    with pytest.raises(UsageError, match="override-method is not supported yet"):
-        Engine([policy], Options())
+DENYING = (Selector(actions=(Action("Override", error=-1),)),)
+
+
+def methods(*chosen: Any) -> list[str]:
+    """The ways that deny, where policies insist on these."""
+    hook = Hook("kprobe", "security_file_open", selectors=DENYING)
+    policies = [
+        Policy(str(number), hooks=(hook,), options=PolicyOptions(override_method=method))
+        for number, method in enumerate(chosen)
+    ]
+    (compiled,) = Engine(policies, Options(enforce=True)).hooks
+    return [way.program for way in compiled.ways if way.denies]
+
+
+def test_a_method_that_a_policy_insists_on_is_the_only_one() -> None:
+    assert methods(None) == ["on_lsm", "on_fmod_ret"]
+    assert methods("fmod-ret", None) == ["on_fmod_ret"]
+    with pytest.raises(UsageError, match="cannot be overridden"):
+        methods("override-return")
+    with pytest.raises(UsageError, match="fmod-ret and override-return as override-method of one hook"):
+        methods("fmod-ret", "override-return")
 
 
 def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_pass_do_not() -> None:
