@@ -6,7 +6,8 @@ containers are made after the join.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.session.pod_details import PodDetails
     from kubectl_gadget.session.policy_labels import PolicyLabels
 
 CHOICE = "What is told"
@@ -195,13 +197,34 @@ def tell(
     if flags.engine.no_sort:
         raise UsageError("--no-sort makes no sense here: what happened is joined in the order of time")
     if compiled is None:
-        return run(told(run_options(_runs(story), pods, flags), output, story), sys.stdout, sys.stderr)
+        options = run_options(_runs(story), pods, flags)
+        with _details(options, output, objects) as details:
+            return run(told(options, output, story, details=details), sys.stdout, sys.stderr)
     run_of_policies = policy_run(compiled)
     options = run_options((*_runs(story), run_of_policies), pods, flags)
-    with labels_of(compiled, options, objects, sys.stderr) as labels:
+    with labels_of(compiled, options, objects, sys.stderr) as labels, _details(options, output, objects) as details:
         with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
         options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
-        return run(told(options, output, story, compiled, labels, on_told), sys.stdout, sys.stderr)
+        return run(told(options, output, story, compiled, labels, on_told, details), sys.stdout, sys.stderr)
+
+
+@contextmanager
+def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "Iterator[PodDetails | None]":
+    """What JSON says of pods, kept up to date inside the block; None where nothing is known, or it is not shown."""
+    if output.output != _JSON or (options.local and not objects):
+        yield None
+        return
+    from kubectl_gadget.session.pod_details import PodDetails, following
+
+    details = PodDetails()
+    if objects:
+        from kubectl_gadget.network_policies.follow import read_objects
+
+        details.take(read_objects(objects))
+        yield details
+        return
+    with following(options.kube, details, sys.stderr, options.quiet):
+        yield details
 
 
 def told(
@@ -211,6 +234,7 @@ def told(
     compiled: "Engine | None" = None,
     labels: "PolicyLabels | None" = None,
     on_told: "Callable[[Told], None] | None" = None,
+    details: "PodDetails | None" = None,
 ) -> RunOptions:
     """The run with its rows told as a story."""
     from kubectl_gadget.observe.story import Story
@@ -228,7 +252,7 @@ def told(
     conditions = (output.filter, output.fail_on, output.expect)
     is_flat = format not in (_COMPACT, _JSON)
     story = Story(decoders, _choice(flags), needs_columns=is_flat or any(conditions), on_told=on_told)
-    make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags)
+    make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags, details)
     return replace(options, story=story, make_sink=make_sink)
 
 
@@ -273,7 +297,7 @@ def _choice(flags: StoryFlags) -> "Choice":
 
 
 def _sink_maker(
-    format: str, output: OutputFlags, flags: StoryFlags
+    format: str, output: OutputFlags, flags: StoryFlags, details: "PodDetails | None" = None
 ) -> "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink]":
     def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
         from kubectl_gadget.observe.lines import line
@@ -284,7 +308,8 @@ def _sink_maker(
         if flags.tree:
             return TreeSink(stream)
         if format == _JSON:
-            return TextSink(stream, lambda told: message(told, bool(flags.ancestors)))
+            of_pod = details.of if details else None
+            return TextSink(stream, lambda told: message(told, bool(flags.ancestors), of_pod))
         color = wants_color(output.color or "auto", terminal)
         options = LineOptions(bool(flags.timestamps), frozenset(flags.shown or ()), color=color)
         return TextSink(stream, lambda told: line(told, options))

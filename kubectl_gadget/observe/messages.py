@@ -6,6 +6,7 @@ not UTF-8; they come as U+FFFD.
 """
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -36,13 +37,19 @@ _PRIVILEGES = (
 _ALL_BITS = 0xFFFFFFFF
 
 
-def message(told: Told, ancestors: bool = False) -> str:
+Details = Callable[[Container], Object]
+"""What else is known of a container's pod: members of `pod`."""
+
+
+def message(told: Told, ancestors: bool = False, details: Details | None = None) -> str:
     """The object as one line, without its end. `ancestors`: with all that are known above the parent."""
     happening = told.happening
     body: Object = {"process": _process(told), "parent": _parent(told)}
     if ancestors:
         above = islice(told.process.ancestors(), 1, _MOST_ANCESTORS)
         body["ancestors"] = [_program(process) for process in above]
+    if details:
+        _add_details(body, told.process, details)
     if isinstance(happening, ProcessEvent):
         body |= _end(told, happening)
     elif isinstance(happening, FileEvent):
@@ -55,6 +62,20 @@ def message(told: Told, ancestors: bool = False) -> str:
     text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
     # What is not printable is escaped, so that a terminal is safe from it.
     return text if text.isprintable() else json.dumps(_exact(envelope), separators=(",", ":"))
+
+
+def _add_details(body: Object, process: Process, details: Details) -> None:
+    parent = process.parent
+    above = [] if parent is None else [parent.container]
+    containers = [
+        process.container,
+        *above,
+        *(one.container for one in islice(process.ancestors(), 1, _MOST_ANCESTORS)),
+    ]
+    programs = [body["process"], *([body["parent"]] if above else []), *body.get("ancestors", ())]
+    for program, container in zip(programs, containers, strict=False):
+        if "pod" in program:
+            program["pod"] |= details(container)
 
 
 def _process(told: Told) -> Object:

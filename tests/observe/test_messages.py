@@ -5,10 +5,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import message
-from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.event import Argument, Credentials, PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import ROOT, SHELL, Life, event, executed, vi
 
@@ -54,6 +55,37 @@ def test_an_exec_has_the_process_and_its_parent() -> None:
         "name": "xwing",
         "uid": "u1",
         "container": {"id": "containerd://" + "c" * 64, "name": "spaceship", "image": {"name": "busybox"}, "pid": 11},
+    }
+
+
+def test_what_a_cluster_knows_of_pods_stands_with_each_process() -> None:
+    life = Life()
+    life.apply(event("running", SHELL, exe="/bin/sh", args=("sh",), container_pid=1))
+    known = {"pod_labels": {"app": "x"}, "workload": "xwing", "workload_kind": "Deployment"}
+    asked = []
+
+    def details(container: Container) -> dict[str, Any]:
+        asked.append(container.pod)
+        return known
+
+    _, found = read(executed(ExecId(2001, 11), "/usr/bin/vi", "a", parent=SHELL), life, details=details)
+    for process in (found["process"], found["parent"]):
+        assert {name: process["pod"][name] for name in known} == known
+    assert asked == ["xwing", "xwing"]
+
+
+def test_credentials_and_namespaces_of_a_policys_event_are_its_own() -> None:
+    life = Life()
+    life.apply(event("running", SHELL, exe="/bin/sh", args=("sh",), container_pid=1))
+    credentials = Credentials(7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 1, 0)
+    numbers = tuple(range(100, 110))
+    seen = PolicyEvent("kprobe", SHELL, credentials=credentials, namespaces=numbers, host_namespaces=1)
+    _, found = read(seen, life)
+    assert found["process"]["uid"] == 7
+    assert found["process"]["cap"] == {"effective": ["CAP_CHOWN"]}
+    assert found["process"]["ns"] == {
+        kind: {"inum": number, **({"is_host": True} if kind == "uts" else {})}
+        for kind, number in zip(NAMESPACE_KINDS, numbers, strict=True)
     }
 
 
