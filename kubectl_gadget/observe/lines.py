@@ -152,6 +152,8 @@ def _stack(title: str, frames: Sequence[StackFrame]) -> str:
 
 
 def _frame(frame: StackFrame) -> str:
+    if not frame.symbol and not frame.address:
+        return escape(frame.module or "-")
     name = f"{frame.symbol}+0x{frame.offset:x}" if frame.symbol else f"0x{frame.address:x}"
     return escape(f"{name} ({frame.module})" if frame.module else name)
 

@@ -11,6 +11,8 @@ from kubectl_gadget.errors import FrameError
 
 HOST = "the host"
 Stats = Mapping[str, Any]
+_DEEDS = {"denied": "overridden", "signalled": "signalled"}
+"""What is told of the counts of a policy's hook."""
 
 
 def lost(connections: Iterable[Stats]) -> Counter[str]:
@@ -34,6 +36,18 @@ def losers(connections: Iterable[Stats]) -> Counter[str]:
     return total
 
 
+def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
+    """By a policy's hook, with the way to it: how many calls were denied, and how many processes were sent a signal."""
+    total: dict[str, Counter[str]] = {}
+    for stats in connections:
+        for gadget in stats.get("gadgets", ()):
+            for hook, counts in gadget.get("hooks", {}).items():
+                found = {name: int(counts.get(count, 0)) for name, count in _DEEDS.items()}
+                if any(found.values()):
+                    total.setdefault(str(hook), Counter()).update(found)
+    return total
+
+
 def events(connections: Iterable[Stats]) -> int:
     """How many events were sent."""
     return sum(int(gadget.get("events", 0)) for stats in connections for gadget in stats.get("gadgets", ()))
@@ -42,7 +56,7 @@ def events(connections: Iterable[Stats]) -> int:
 def checked(stats: Any) -> dict[str, Any]:
     """Raises FrameError when these are none that the functions above can read."""
     try:
-        lost([stats]), losers([stats]), events([stats])
+        lost([stats]), losers([stats]), events([stats]), held_up([stats])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise FrameError(f"STATS are not as the protocol says: {error!r}") from None
     return dict(stats)

@@ -62,6 +62,8 @@ def lines(
     )
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
+    for hook, deeds in sorted(_held_up(states).items()):
+        yield f"  {hook}: " + ", ".join(f"{count:,} {deed}" for deed, count in deeds.items() if count)
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
@@ -83,6 +85,11 @@ def lines(
 
 def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
     return sum((statistics.losers((*state.past_stats, state.stats)) for state in states.values()), Counter())
+
+
+def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
+    """Over all nodes and their connections."""
+    return statistics.held_up(stats for state in states.values() for stats in (*state.past_stats, state.stats))
 
 
 def _missing(causes: Mapping[str, Any]) -> int:

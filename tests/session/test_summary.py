@@ -39,6 +39,20 @@ def test_who_lost_most_is_named_over_all_nodes() -> None:
     )
 
 
+def test_what_policies_held_up_is_told_by_hook_over_all_nodes() -> None:
+    def enforcing(name: str, **hooks: dict[str, int]) -> NodeState:
+        return NodeState(name, stats={"gadgets": [{"events": 1, "lost": {}, "hooks": hooks}]})
+
+    counts = {"runs": 90, "overridden": 3, "signalled": 0, "limited": 0, "unasked": 0}
+    states = {
+        "n1": enforcing("n1", **{"file_open by lsm/file_open": counts, "sys_open by fentry/open": {"runs": 9}}),
+        "n2": enforcing("n2", **{"file_open by lsm/file_open": counts | {"signalled": 1_000}}),
+    }
+    lines = list(summary.lines(states, Counter(), 0, {}, 1))
+    assert lines[1] == "  file_open by lsm/file_open: 6 denied, 1,000 signalled"
+    assert not any("sys_open" in line for line in lines)
+
+
 def test_what_the_kernel_left_out_is_lost() -> None:
     node = state("n1", recursion={"all": 3})
     assert "lost: 3 (a program already running 3)" in next(summary.lines({"n1": node}, Counter(), 0, {}, 1))
