@@ -7,7 +7,7 @@ policy at a time, so what another policy holds up beside it is still called a ga
 from collections.abc import Iterator, Mapping
 
 from kubectl_gadget.policies.linux_names import lsm_hook
-from kubectl_gadget.policies.model import Hook, Note, Policy
+from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector
 
 _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
@@ -30,6 +30,7 @@ _NEVER: Mapping[str, str] = {
     "socket_connect": f"connections from before ({_EARLIER})",
 }
 """What no hook holds up, and what helps."""
+_OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
 
 
 def gaps(policy: Policy) -> Iterator[Note]:
@@ -46,8 +47,20 @@ def gaps(policy: Policy) -> Iterator[Note]:
                 found.append(f"{what} (add {' and '.join(missing)})")
         if name in _NEVER:
             found.append(_NEVER[name])
+        if any(map(_goes_by_name, hook.selectors)):
+            found.append(_OTHER_NAMES)
         if found:
             yield Note(hook.place, f"{name} does not hold up {', '.join(found)}")
+
+
+def _goes_by_name(selector: Selector) -> bool:
+    """Whether it denies single files by their paths, and not by what they are as well."""
+    tests = {filter.test for filter in selector.filters if filter.subject.kind == "argument" and _is_path(filter)}
+    return _has_deed(selector) and "equal" in tests and "same_file" not in tests
+
+
+def _is_path(filter: Filter) -> bool:
+    return any(isinstance(value, str) and value.startswith("/") for value in filter.values)
 
 
 def _name(hook: Hook) -> str | None:
@@ -55,4 +68,8 @@ def _name(hook: Hook) -> str | None:
 
 
 def _denies(hook: Hook) -> bool:
-    return any(action.kind in _DEEDS for selector in hook.selectors for action in selector.actions)
+    return any(map(_has_deed, hook.selectors))
+
+
+def _has_deed(selector: Selector) -> bool:
+    return any(action.kind in _DEEDS for action in selector.actions)

@@ -24,7 +24,7 @@ EACCES = 13
 DENY = (Action("Override", error=-EACCES),)
 CALLS, WANTED = 500, 1000
 """Calls of a round, and how many of all shall be lied about."""
-SECONDS = float(os.environ.get("RACE_SECONDS", "8"))
+SECONDS = float(os.environ.get("RACE_SECONDS", "3"))
 """after which it is enough: a virtual machine is slow, and a busy one hardly does two things at once"""
 PROCESSES = 50
 """Calls of a round where each needs a process of its own."""

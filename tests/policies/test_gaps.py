@@ -57,6 +57,14 @@ def test_a_function_that_asks_a_security_hook_is_that_hook() -> None:
     assert note.text.startswith("bprm_check_security does not hold up")
 
 
+@pytest.mark.parametrize(("operator", "is_gap"), [("Equal", True), ("SameFile", False), ("Prefix", False)])
+def test_a_file_that_is_denied_by_its_path_has_other_names(operator: str, is_gap: bool) -> None:
+    selectors = [{"matchArgs": [{"index": 0, "operator": operator, "values": ["/etc/shadow"]}], **DENY[0]}]
+    hook = {"hook": "path_chmod", "args": [{"index": 0, "type": "path"}], "selectors": selectors}
+    (policy,) = parse_policies([("p", yaml.safe_dump({**HEAD, "spec": {"lsmhooks": [hook]}}))], "default")
+    assert ["SameFile" in note.text for note in gaps(policy)] == [True] * is_gap
+
+
 def test_what_only_watches_has_no_gaps() -> None:
     assert gaps_of("file_permission", selectors=[{"matchActions": [{"action": "Post"}]}]) == []
     assert gaps_of("file_permission", mode="monitor") == []
