@@ -120,12 +120,15 @@ static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 off
 /* How many bytes of the payload are to be sent; -1: nothing at all. */
 static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
-	__u64 socket = bpf_get_socket_cookie(skb);
-	__u8 *known = bpf_map_lookup_elem(&talkers, &socket);
-	__u8 before = known ? *known : NO_HTTP, talk = before;
+	__u64 socket;
+	__u8 *known;
+	__u8 before, talk;
 
 	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
 		return -1;
+	socket = bpf_get_socket_cookie(skb);
+	known = bpf_map_lookup_elem(&talkers, &socket);
+	before = talk = known ? *known : NO_HTTP;
 	if (packet->payload_bytes && before != HTTP_2) {
 		__u8 begins = begins_message(skb, offset);
 

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import socket
 import struct
-import subprocess
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.agent.cgroups import find_root
+from tests.bpf.cables import ip, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -72,7 +72,7 @@ def _serve(pipe: Connection, cgroup: Path | None, others: int) -> None:
         if others & CLONE_NEWPID and (first := os.fork()):
             pipe.close()
             os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        ip("link", "set", "lo", "up")
         while True:
             deed, arguments = pipe.recv()
             try:
@@ -102,17 +102,6 @@ class Pod(Worker):
         self.cgroup.rmdir()
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
-def configure(address: str, *more: str) -> None:
-    """The pod's end of the cable. IPv6 needs no search for others with the same address."""
-    for one in (f"{address}/24", *more):
-        ip("address", "add", one, "dev", "eth0", *(["nodad"] if ":" in one else []))
-    ip("link", "set", "eth0", "up")
-
-
 def why_no_network() -> str | None:
     """Why pods cannot be given a network here, or None."""
     node = Worker()
@@ -136,20 +125,15 @@ def pods(names: Sequence[tuple[str, str]], network: bool = True) -> Iterator[lis
         node = Worker()
         stack.callback(node.close)
         if network:
-            node.run(ip, "link", "add", "bridge", "type", "bridge")
-            node.run(ip, "address", "add", f"{NODE_V4}/24", "dev", "bridge")
-            node.run(ip, "link", "set", "bridge", "up")
+            make_bridge("bridge", f"{NODE_V4}/24", namespace_of(node.pid))
         found = []
         for number, (namespace, name) in enumerate(names, 11):
             pod = Pod(namespace, name, number, top / name)
             stack.callback(pod.close)
             found.append(pod)
-            if not network:
-                continue
-            end = f"pod{number}"
-            node.run(ip, "link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", str(pod.pid))
-            node.run(ip, "link", "set", end, "master", "bridge", "up")
-            pod.run(configure, pod.v4, f"{pod.v6}/64")
+            if network:
+                addresses = [f"{pod.v4}/24", f"{pod.v6}/64"]
+                lay_cable(pod.pid, f"pod{number}", "bridge", addresses, namespace_of(node.pid))
         yield found
 
 

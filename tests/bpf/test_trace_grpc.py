@@ -2,10 +2,7 @@
 
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import grpc
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -20,41 +17,15 @@ TIMES = 31
 ANSWER = 200_003
 
 
-class Carts(grpc.GenericRpcHandler):
-    """/shop.Carts/Get gives what is asked for, Fail fails, List gives many."""
-
-    def service(self, details: Any) -> Any:
-        match details.method:
-            case "/shop.Carts/Get":
-                return grpc.unary_unary_rpc_method_handler(lambda asked, _: bytes(int(asked)))
-            case "/shop.Carts/Fail":
-                return grpc.unary_unary_rpc_method_handler(
-                    lambda asked, context: context.abort(grpc.StatusCode.NOT_FOUND, f"no cart {asked.decode()}")
-                )
-            case "/shop.Carts/List":
-                return grpc.unary_stream_rpc_method_handler(lambda asked, _: (b"x" * 11 for _ in range(int(asked))))
-        return None
-
-
 def calls() -> None:
-    server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((Carts(),))
-    port = server.add_insecure_port(f"{network.V4}:0")
-    server.start()
-    with grpc.insecure_channel(f"{network.V4}:{port}") as channel:
-        get, fail = (channel.unary_unary(f"/shop.Carts/{name}") for name in ("Get", "Fail"))
-        for number in range(TIMES):
-            assert len(get(b"%d" % (number if number % 10 else ANSWER), timeout=60)) in (number, ANSWER)
-            with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
-                fail(b"%d" % number, timeout=60)
-        assert len(list(channel.unary_stream("/shop.Carts/List")(b"7", timeout=60))) == 7
-        with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
-            channel.unary_unary("/shop.Other/None")(b"", timeout=60)
-    server.stop(None).wait()
+    """What grpc_carts.py does."""
+    from tests.bpf import grpc_carts
+
+    grpc_carts.call(TIMES, ANSWER)
 
 
 def test_each_call_of_grpc_is_one_row_at_either_end_with_its_status() -> None:
-    with Viewed("trace_http") as tracer:
+    with Viewed("trace_http", ring_bytes=32 << 20) as tracer:
         pid, _ = in_namespace(calls)
         rows = [row for row in tracer.rows() + tracer.rest() if row["pid"] == pid]
         assert tracer.lost == 0

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from tests.bpf.cables import ip, lay_cable, make_bridge, namespace_of
+from tests.bpf.network import CLONE_NEWNET
 from tests.flows.command import flows
 
 _FORK = multiprocessing.get_context("fork")
-_NEW_NETWORK = 0x40000000
 _SLEEP = ["/bin/sleep", "100003"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MOST_SECONDS = 120.0
@@ -68,8 +69,8 @@ def _inside(pod: DemoPod, deed: Callable[..., Any], pipe: Connection, arguments:
     try:
         container = next(iter(pod.containers.values()))
         (container.cgroup / "cgroup.procs").write_text(str(os.getpid()))
-        with open(f"/proc/{pod.sandbox.pid}/ns/net") as namespace:
-            if _LIBC.setns(namespace.fileno(), _NEW_NETWORK):
+        with open(namespace_of(pod.sandbox.pid)) as namespace:
+            if _LIBC.setns(namespace.fileno(), CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
         Path("/proc/self/comm").write_text(deed.__name__[:15])
         pipe.send(deed(pipe, *arguments))
@@ -83,6 +84,7 @@ class PodNetwork:
     def __init__(self, run: Path) -> None:
         self.name = f"flows-{uuid.uuid4().hex[:8]}"
         self.nodes = [DemoPods(run / f"{self.name}-{number}") for number in (1, 2)]
+        self._router = f"/run/netns/{self.name}"
         self.cgroups = [f"{self.name}-{number}" for number in (1, 2)]
         self.addresses: dict[str, str] = {}
         self.cables: dict[str, str] = {}
@@ -100,9 +102,7 @@ class PodNetwork:
             ["ip", "netns", "exec", self.name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], check=True
         )
         for number in (1, 2):
-            self.router("link", "add", f"br{number}", "type", "bridge")
-            self.router("addr", "add", f"10.97.{number}.1/24", "dev", f"br{number}")
-            self.router("link", "set", f"br{number}", "up")
+            make_bridge(f"br{number}", f"10.97.{number}.1/24", self._router)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -111,34 +111,23 @@ class PodNetwork:
 
     def router(self, *words: str) -> None:
         """`ip` in the router."""
-        ip("-n", self.name, *words)
+        ip(*words, within=self._router)
 
     def nft(self, rules: str, pod: DemoPod | None = None) -> None:
         """Replaces all rules of the router, or of a pod."""
-        enter = ["ip", "netns", "exec", self.name]
-        if pod is not None:
-            enter = ["nsenter", f"--net=/proc/{pod.sandbox.pid}/ns/net"]
+        namespace = self._router if pod is None else namespace_of(pod.sandbox.pid)
         # A closing brace has to be followed by the end of the line.
         text = "flush ruleset\n" + rules.replace("} }", "}\n}") + "\n"
-        subprocess.run([*enter, "nft", "-f", "-"], input=text, text=True, check=True)
+        subprocess.run(["nsenter", f"--net={namespace}", "nft", "-f", "-"], input=text, text=True, check=True)
 
     def pod(self, node: int, namespace: str, name: str) -> DemoPod:
         """Starts a pod on node 1 or 2. Its namespace is nobody else's; flows() gives it as it is said here."""
         pod = self.nodes[node - 1].start_pod(f"{namespace}-{self.name}", name, {"main": _SLEEP})
         self._count += 1
         address = self.addresses[name] = f"10.97.{node}.{9 + self._count}"
-        cable, pid = f"cable{self._count}", str(pod.sandbox.pid)
-        self.cables[name] = cable
-        self.router("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", pid)
-        self.router("link", "set", cable, "master", f"br{node}", "up")
-        inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]
-        for words in (
-            ["addr", "add", f"{address}/24", "dev", "eth0"],
-            ["link", "set", "eth0", "up"],
-            ["link", "set", "lo", "up"],
-            ["route", "add", "default", "via", f"10.97.{node}.1"],
-        ):
-            subprocess.run([*inside, *words], check=True)
+        cable = self.cables[name] = f"cable{self._count}"
+        lay_cable(pod.sandbox.pid, cable, f"br{node}", [f"{address}/24"], self._router)
+        ip("route", "add", "default", "via", f"10.97.{node}.1", within=namespace_of(pod.sandbox.pid))
         return pod
 
     @contextmanager
@@ -161,8 +150,3 @@ class PodNetwork:
         """Ends all that still run."""
         while self._deeds:
             self._deeds.pop().end()
-
-
-def ip(*words: str) -> None:
-    """Runs ip."""
-    subprocess.run(["ip", *words], check=True)
