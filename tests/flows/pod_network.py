@@ -135,7 +135,8 @@ class PodNetwork:
         """What `kubectl gadget flows` tells of the pods here, as command.flows() gives it; others on this machine talk,
         too."""
         found: list[dict[str, Any]] = []
-        with flows("--local", "-A", *arguments) as told:
+        # All that comes, also from others, lies in the node's memory until the client has read it.
+        with flows("--local", "-A", "--ring-size", "32Mi", *arguments) as told:
             yield found
         mark = f"-{self.name}"
         found += [json.loads(text.replace(mark, "")) for text in map(json.dumps, told) if mark in text]

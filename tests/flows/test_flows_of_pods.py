@@ -550,8 +550,7 @@ def counts(pipe: Connection) -> None:
 def test_many_short_connections_from_few_ports_are_not_mixed_up(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
-    # All that comes lies in the node's memory until the client has read it.
-    with net.flows("--protocol", "tcp", "--no-drops", "--ring-size", "32Mi") as events:
+    with net.flows("--protocol", "tcp", "--no-drops") as events:
         asked = net.start(deathstar, counts)
         asking = net.start(xwing, recovers, net.addresses["deathstar"], asked.heard())
         asking.heard()
