@@ -74,6 +74,8 @@ def enforce_network(
             made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
         else:
             stack.enter_context(following(options.kube, made, bool(policies.from_cluster), sys.stderr, options.quiet))
+        if not made.count and not options.quiet:
+            print("there is no NetworkPolicy; nothing is refused until there is one", file=sys.stderr, flush=True)
         return run(options, sys.stdout, sys.stderr)
 
 

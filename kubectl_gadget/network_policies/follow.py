@@ -47,6 +47,11 @@ class PolicyTables:
         self._compiler = Compiler()
         self._state: tuple[list[Policy], Inventory] | None = None
 
+    @property
+    def count(self) -> int:
+        """How many policies there are now."""
+        return len(self._state[0]) if self._state else len(self._policies)
+
     def take(self, found: Objects) -> None:
         """The objects as they are now. Policies among them go with those that were given, which replace those of the
         same name. Raises UsageError."""
