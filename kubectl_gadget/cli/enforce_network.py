@@ -75,7 +75,7 @@ def enforce_network(
         else:
             stack.enter_context(following(options.kube, made, bool(policies.from_cluster), sys.stderr, options.quiet))
         if not made.count and not options.quiet:
-            print("there is no NetworkPolicy; nothing is refused until there is one", file=sys.stderr, flush=True)
+            sys.stderr.write("there is no NetworkPolicy; nothing is refused until there is one\n")
         return run(options, sys.stdout, sys.stderr)
 
 

@@ -63,6 +63,6 @@ async def test_a_cluster_whose_pods_may_not_be_listed_is_refused(cluster: FakeCl
 
 
 async def test_a_dry_run_without_any_policy_says_both(runner: Runner) -> None:
-    await runner.start("enforce", "--from-cluster", "-A", "--dry-run")
+    await runner.start("enforce", "--from-cluster", "-A", "--dry-run", "-o", "json")
     await runner.until_said("there is no NetworkPolicy", "trying (dry run) network policies on 1/1 nodes")
     assert (await runner.finish()).code == 130
