@@ -25,7 +25,7 @@ from bench.rounds import Spread, alternate, arguments, describe_machine, print_m
 
 LOOPS = Path(__file__).parent / "loops"
 NOTHING = "nothing traced"
-_ATTACH_SECONDS = 300.0
+_ATTACH_SECONDS = 600.0
 """bcc compiles, and in the virtual machine every instruction is emulated."""
 _QUIET_SECONDS = 1.0
 
@@ -124,20 +124,26 @@ def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespa
         directory = Path(name)
         loop = _Loop(load, count, directory)
         loop.run()  # fills caches
-        runs: dict[str, Callable[[], Result]] = {NOTHING: lambda: Result(*loop.run())}
-        runs |= {tracer.name: partial(_traced, loop, tracer, directory) for tracer in tracers}
-        failed = {}
-        for tracer in tracers:
+        failed: dict[str, str] = {}
+
+        def traced(tracer: Tracer) -> Result | None:
+            """None when it does not work here, which is not tried a second time."""
+            if tracer.name in failed:
+                return None
             try:
-                with _running(tracer, directory):
-                    pass
+                return _traced(loop, tracer, directory)
             except NotAttachedError as error:
                 failed[tracer.name] = str(error)
-                del runs[tracer.name]
-        results = alternate(runs, options.rounds)
+                return None
+
+        runs: dict[str, Callable[[], Result | None]] = {NOTHING: lambda: Result(*loop.run())}
+        runs |= {tracer.name: partial(traced, tracer) for tracer in tracers}
+        rounds = alternate(runs, options.rounds)
+        kept = {name: [result for result in found if result is not None] for name, found in rounds.items()}
+        results = {name: found for name, found in kept.items() if found}
     _print(f"{title}: {count:,} × {load.unit}", load, results, tracers)
     for name, why in failed.items():
-        print(f"{name} is left out, it does not work here: {why}")
+        print(f"{name} {'ended early' if name in results else 'is left out'}, it does not work here: {why}")
     return results
 
 

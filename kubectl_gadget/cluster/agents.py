@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.exec import ExecStream, open_exec
-from kubectl_gadget.cluster.failure import Access, StatusError
+from kubectl_gadget.cluster.failure import Access, StatusError, UnreachableError
 from kubectl_gadget.cluster.ondemand import REMEDY, OnDemandAgents, Say
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import PODS, Object
@@ -20,7 +20,7 @@ from kubectl_gadget.cluster.startup import is_running, wait_running
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
 """A list of resident agents that is this old is still good."""
-_HANDSHAKES = 128
+_HANDSHAKES = 64
 """That are under way at once: a thousand at once would all end at the same late moment, many of them too late."""
 _RETURN_SECONDS = 30.0
 """A resident agent that went away is waited for this long: its DaemonSet makes another only when it is quite gone."""
@@ -44,6 +44,8 @@ class Agents:
         self._listed_at = float("-inf")
         self._lock = asyncio.Lock()
         self._handshakes = asyncio.Semaphore(_HANDSHAKES)
+        self._reached = False
+        """some handshake of this run succeeded"""
 
     async def open(self, node: str) -> ExecStream:
         """A new session on `node`, in its agent, which is started if there is none. May be called again to reconnect.
@@ -84,8 +86,17 @@ class Agents:
 
     async def _exec(self, node: str, pod: str) -> ExecStream:
         command = manifests.BCC_COMMAND if self._options.bcc else manifests.SESSION_COMMAND
+        where = (self._options.namespace, pod, manifests.CONTAINER)
         async with self._handshakes:
-            return await open_exec(self._api, self._options.namespace, pod, manifests.CONTAINER, command, node)
+            try:
+                stream = await open_exec(self._api, *where, command, node)
+            except UnreachableError:
+                if not self._reached:
+                    raise
+                # Others got through, so the API server or this machine has too much to do.
+                stream = await open_exec(self._api, *where, command, node)
+        self._reached = True
+        return stream
 
     async def _find_or_start(self, node: str) -> str:
         resident = await self._find_resident(node)

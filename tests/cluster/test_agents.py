@@ -2,15 +2,17 @@
 
 import asyncio
 import sys
+from typing import Any
 
 import pytest
 
+from kubectl_gadget.cluster import agents as agents_module
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.agents import Agents
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.deploy import deploy
 from kubectl_gadget.cluster.exec import ExecStream
-from kubectl_gadget.cluster.failure import Access
+from kubectl_gadget.cluster.failure import Access, UnreachableError
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.wire import FrameDecoder, FrameType
@@ -262,3 +264,25 @@ def test_pods_on_demand_are_made_of_the_daemon_sets_template() -> None:
     assert pod["spec"]["volumes"] == resident["volumes"]
     del resident["nodeSelector"]
     assert set(pod["spec"]) - set(resident) == {"nodeName", "restartPolicy"}
+
+
+async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions
+) -> None:
+    failures = iter([True, False, True, False, True])
+    opened = agents_module.open_exec
+
+    async def sometimes(*words: Any, **named: Any) -> ExecStream:
+        if next(failures, True):
+            raise UnreachableError("no answer in time")
+        return await opened(*words, **named)
+
+    await deploy(api, agent_options, lambda _: None)
+    agents = Agents(api, agent_options)
+    monkeypatch.setattr(agents_module, "open_exec", sometimes)
+    with pytest.raises(UnreachableError):
+        await agents.open("node-1")
+    for _ in range(2):
+        await (await agents.open("node-1")).close()
+    with pytest.raises(UnreachableError):
+        await agents.open("node-1")
