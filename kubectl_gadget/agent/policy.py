@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from kubectl_gadget.agent import counters, libbpf, refusal, slot_types, ways
+from kubectl_gadget.agent import counters, libbpf, refusal, slot_types, tracepoint_format, ways
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.followed_files import MAPS as FOLLOWED_MAPS
@@ -161,10 +161,12 @@ class PolicyHook:
     def _resolve(self, object: BpfObject, way: dict[str, Any]) -> None:
         """Members that slots lead to, where this kernel has them."""
         entries = self._spec.get("resolve", ())
-        if not entries:
-            return
         slots = bytes.fromhex(way["variables"]["policy_slots"]["hex"])
-        object.set_constant("policy_slots", {"hex": slot_types.resolve(slots, entries, way).hex()})
+        if way.get("record"):
+            slots = tracepoint_format.place(slots, way["target"])
+        if entries:
+            slots = slot_types.resolve(slots, entries, way)
+        object.set_constant("policy_slots", {"hex": slots.hex()})
 
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
         for name, sets in _SETS.items():

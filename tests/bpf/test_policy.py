@@ -7,6 +7,7 @@ run in the virtual machine.
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.tracepoint_format import fields
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.model import (
     NAMESPACES,
@@ -47,6 +49,7 @@ TIMES = 31
 EPERM, EACCES = 1, 13
 CAP_CHOWN = 0
 CLONE_NEWUTS, CLONE_NEWNS = 0x04000000, 0x00020000
+PR_SET_NAME = 15
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 1 << 14, 1 << 18
 DENY = (Action("Override", error=-EACCES),)
 KILL = (Action("Sigkill"),)
@@ -610,3 +613,63 @@ def test_a_policys_override_method_is_the_one_that_is_taken(tmp_path: Path) -> N
         assert enforcer.hooks == ["fmod_ret/security_file_open"]
         with pytest.raises(PermissionError):
             (tmp_path / "secret").read_bytes()
+
+
+def field(tracepoint: str, name: str) -> int:
+    """Its number, as policies count."""
+    names = [re.sub(r"\[\d*\]$", "", one.declared).split()[-1] for one in fields(tracepoint)]
+    return names.index(name)
+
+
+def of_tracepoint(target: str, argument: Argument, *selectors: Selector) -> Policy:
+    return policy(Hook("tracepoint", target, arguments=(argument,), selectors=selectors))
+
+
+@pytest.mark.usefixtures("tracefs")
+def test_an_array_in_a_tracepoints_record_is_a_text() -> None:
+    newcomm = Argument(field("task/task_rename", "newcomm"), "string")
+    selector = Selector(filters=(argument(0, "prefix", "renamed"),))
+
+    def rename() -> None:
+        for name in (b"renamed-1", b"another", b"renamed-2"):
+            libc.prctl(PR_SET_NAME, name)
+
+    with in_force(of_tracepoint("task/task_rename", newcomm, selector), pid=0) as enforcer:
+        assert enforcer.hooks == ["tracepoint/task/task_rename"]
+        assert in_child(rename) == 0
+        texts = [match.values[0].text for match in enforcer.matches() if match.values[0]]
+    assert texts == [b"renamed-1", b"renamed-2"]
+
+
+@pytest.mark.usefixtures("tracefs")
+@pytest.mark.parametrize("type", ["string", "data_loc"])
+def test_a_text_behind_a_tracepoints_record_is_found(type: str, tmp_path: Path) -> None:
+    program = shutil.copy(shutil.which("true") or "/bin/true", tmp_path / "program")
+    filename = Argument(field("sched/sched_process_exec", "filename"), type)
+    selector = Selector(filters=(argument(0, "equal", str(program)),))
+    with in_force(of_tracepoint("sched/sched_process_exec", filename, selector), pid=0) as enforcer:
+        for _ in range(TIMES):
+            subprocess.run([program], check=True)
+        subprocess.run(["true"], check=True)
+        assert len(enforcer.matches()) == TIMES
+
+
+@pytest.mark.usefixtures("tracefs")
+def test_a_number_in_a_tracepoints_record_is_no_wider_than_its_field() -> None:
+    code = Argument(field("signal/signal_generate", "sig"), "uint64")
+    pid = Argument(field("signal/signal_generate", "pid"), "int32")
+    filters = (argument(0, "equal", signal.SIGURG), argument(1, "equal", os.getpid()))
+    hook = Hook("tracepoint", "signal/signal_generate", arguments=(code, pid), selectors=(Selector(filters=filters),))
+    with in_force(policy(hook)) as enforcer:
+        for _ in range(TIMES):
+            os.kill(os.getpid(), signal.SIGURG)
+        assert len(enforcer.matches()) == TIMES
+
+
+@pytest.mark.usefixtures("tracefs")
+@pytest.mark.parametrize(
+    ("index", "type", "why"), [(99, "int", "has no field 99; there are: 0 "), (0, "string", "is not of the type")]
+)
+def test_a_field_that_is_not_there_is_named_with_those_that_are(index: int, type: str, why: str) -> None:
+    with pytest.raises(AgentError, match=why), Enforcer(of_tracepoint("task/task_rename", Argument(index, type))):
+        pass

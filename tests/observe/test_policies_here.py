@@ -153,13 +153,13 @@ def test_a_tracepoints_fields_are_counted_as_its_format_lists_them(pods: DemoPod
     assert {event["args"][1]["string_arg"] for event in events} == {"/tmp/secret"}
 
 
-def test_fields_that_cannot_be_found_are_refused(tmp_path: Path) -> None:
+def test_fields_of_another_type_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tracepoint.yaml"
     path.write_text(OF_TRACEPOINT.replace("syscalls", "sched").replace("sys_enter_openat", "sched_process_exec"))
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-f", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
-    assert "tracepoints other than those of system calls are not supported yet" in done.stderr
+    assert "old_pid, is not of the type that is asked for" in done.stderr
 
 
 def objects(folder: Path, **apps: str) -> str:

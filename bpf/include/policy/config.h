@@ -73,6 +73,8 @@ enum policy_source {
 	POLICY_TASK,
 	/* The registers at the probe. */
 	POLICY_REGISTERS,
+	/* The address of that place of the context. */
+	POLICY_CONTEXT_ADDRESS,
 };
 
 enum policy_flag {

@@ -273,6 +273,9 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 	case POLICY_CONTEXT:
 		value = policy_load(context->ctx + index);
 		break;
+	case POLICY_CONTEXT_ADDRESS:
+		value = (__u64)(context->ctx + index);
+		break;
 	case POLICY_RETURN:
 		value = policy_result(context);
 		break;

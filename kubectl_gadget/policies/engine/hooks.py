@@ -23,7 +23,7 @@ from kubectl_gadget.policies.engine.refused import is_refused, refuse
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, START, Slot, Source, argument_slot, task_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
-from kubectl_gadget.policies.engine.ways import Way, field_offset, record_offset, ways
+from kubectl_gadget.policies.engine.ways import OF_SYSCALLS, Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Scope, Selector
 from kubectl_gadget.policy_events.record import Form, Type
 
@@ -184,7 +184,7 @@ class CompiledHook:
         for member in self._members:
             hook = member.hook
             # What a system call is given lies in the caller's memory.
-            user = hook.syscall or hook.kind in ("tracepoint", *_IN_PROGRAMS)
+            user = hook.syscall or hook.kind in _IN_PROGRAMS or _is_of_system_call(hook)
             if hook.kind in _IN_PROGRAMS:
                 _check_program(hook)
             arguments = [
@@ -398,7 +398,9 @@ class CompiledHook:
         kinds = {test.look.kind for test in self._tests[first : first + count]}
         if not kinds:
             return None
-        return "text" if kinds & {TestClass.PREFIX, TestClass.POSTFIX, TestClass.SUBSTRING} else "number"
+        return (
+            "text" if kinds & {TestClass.PREFIX, TestClass.POSTFIX, TestClass.SUBSTRING, TestClass.GLOB} else "number"
+        )
 
 
 class Engine:
@@ -607,6 +609,10 @@ def _is_followed(slot: Slot | None) -> Asked:
     return Asked(slot, Look(TestClass.IN_SET, following.FILE_ID), (0,), negated=True)
 
 
+def _is_of_system_call(hook: Hook) -> bool:
+    return hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS)
+
+
 _OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
 """Types with a second argument, `size_index`."""
 
@@ -621,6 +627,8 @@ def _placed(slot: Slot, way: Way) -> Slot:
         case "fields":
             size_index = field_offset(slot.size_index) if slot.type in _OF_TWO else 0
             return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
+        case "record":
+            return replace(slot, source=Source.CONTEXT)
         case "context":
             size_index = record_offset(slot.size_index) if slot.type in _OF_TWO else 0
             return replace(slot, source=Source.CONTEXT, index=record_offset(slot.index), size_index=size_index)

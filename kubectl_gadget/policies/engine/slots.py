@@ -24,6 +24,7 @@ class Source(IntEnum):
     RETURN = 4
     TASK = 5
     REGISTERS = 6
+    CONTEXT_ADDRESS = 7
 
 
 class Flag(IntFlag):

@@ -17,7 +17,7 @@ _FIRST_FIELD = 16
 """Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
 _COMMON_FIELDS = (0, 2, 3, 4, 8)
 """Where those lie, as each tracepoint's `format` lists them: type, flags, preempt count, pid, the call's number."""
-_OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
+OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Way:
     same: tuple[str, str] | None = None
     """two functions that must have the same arguments, or this way reads others than the policy means"""
     arguments: str = "function"
-    """how arguments are found: of a `function`, of a `syscall` by its registers, in the `context`"""
+    """how arguments are found: of a `function`, of a `syscall` by its registers, in the `context`, as fields of a
+    `record` whose places the agent knows"""
     also: tuple[str, ...] = ()
     """programs that go there beside it"""
     probe: UserProbe | None = None
@@ -48,6 +49,8 @@ class Way:
             value["same"] = list(self.same)
         if self.also:
             value["also"] = list(self.also)
+        if self.arguments == "record":
+            value["record"] = True
         if self.probe:
             value["place"] = _place(self.probe)
         return value | {"variables": variables}
@@ -68,9 +71,8 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
         case "kprobe" | "fentry":
             return _function(hook.target, at_return, denying)
         case "tracepoint":
-            if not hook.target.startswith(_OF_SYSCALLS):
-                what = "fields of tracepoints other than those of system calls are not supported yet"
-                raise UsageError(f"{hook.place}: {what}", "raw: true, whose arguments are those of its TP_PROTO")
+            if not hook.target.startswith(OF_SYSCALLS):
+                return [Way("on_tracepoint", "tracepoint", hook.target, arguments="record")]
             return [Way("on_tracepoint", "tracepoint", hook.target, arguments="context")]
         case "raw_tracepoint":
             event = hook.target.rpartition("/")[2]
