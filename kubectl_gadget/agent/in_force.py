@@ -20,6 +20,7 @@ from kubectl_gadget.agent.policy import SHARED, Policies, PolicyHook
 from kubectl_gadget.agent.policy_log import LoggedEvent, events, records
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.policy_events.record import FORMAT
 from kubectl_gadget.policy_events.told import ToldHook
 
 _OWN = ("policy_profiles", "policy_counts")
@@ -165,6 +166,7 @@ class InForce:
             hooks.append({"name": hook.name, "way": {**hook.way, "variables": {}}})
         spec = {**self._spec, "hooks": [{**hook, "ways": [], "tables": {}} for hook in self._spec["hooks"]]}
         state = {
+            "format": FORMAT,
             "digest": self.digest,
             "policies": self.policies,
             "spec": spec,
@@ -209,13 +211,22 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
         return InForce(chosen, None, "\n".join(reasons or [str(error)]))
     except (KeyError, TypeError, ValueError) as error:
         return InForce(chosen, None, f"the installed policies are not as docs/protocol.md says: {error!r}")
-    return InForce(chosen, engine)
+    try:
+        return InForce(chosen, engine)
+    except (KeyError, TypeError, ValueError) as error:
+        engine.detach()
+        engine.close()
+        return InForce(chosen, None, f"what the policies tell is not as this agent reads it: {error!r}")
 
 
 def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, dict[str, int]]:
     """Goes on with a pinned set; and the node's variables that it was loaded with. Raises AgentError."""
     pieces, data = pins.open(name)
     state = json.loads(data)
+    if state.get("format") != FORMAT:
+        for fd in pieces.values():
+            os.close(fd)
+        raise AgentError(f"its records have the format {state.get('format')!r}, and this agent reads {FORMAT}")
     specs = {hook["name"]: hook for hook in state["spec"]["hooks"]}
     shared = {name: pieces.pop(name) for name in SHARED}
     hooks: list[PolicyHook] = []

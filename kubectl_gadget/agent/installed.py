@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.policy_events.record import FORMAT
 
 FILE = "policies.zip"
-_FORMAT = 1
 _MOST_BYTES = 64 << 20
 
 
@@ -57,8 +57,9 @@ def read_installed(folder: str) -> InstalledSet:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             value = json.loads(archive.read("set.json"))
-            if value.get("format") != _FORMAT:
-                raise AgentError(f"the installed policies have the format {value.get('format')!r}, not 1", remedy)
+            if value.get("format") != FORMAT:
+                what = f"the installed policies have the format {value.get('format')!r}, not {FORMAT}"
+                raise AgentError(what, remedy)
             if not value["policies"]:
                 return NOTHING
             elf = archive.read(f"{os.uname().machine}.bpf.o")

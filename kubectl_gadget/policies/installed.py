@@ -21,8 +21,8 @@ from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read import parse_policies
 from kubectl_gadget.policies.schema import POLICY_KINDS
+from kubectl_gadget.policy_events.record import FORMAT
 
-FORMAT = 1
 _WHOLE_CLUSTER = "_cluster"
 """Where a namespace stands in a key; none may be called so."""
 _SUFFIX = ".yaml"

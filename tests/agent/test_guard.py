@@ -154,6 +154,34 @@ def test_what_cannot_be_understood_leaves_in_force_what_is(running: RunningGuard
     assert len(running.events("secrets", 3)) == 3
 
 
+def test_a_set_of_another_version_stays_in_force_until_there_is_one_that_is_understood(running: RunningGuard) -> None:
+    """As after an update of the agents: nobody reads its events, and nobody is unguarded."""
+    digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
+    command = [sys.executable, "-c", OLD, str(running.folder), str(running.pins)]
+    old = subprocess.Popen(command, env=running.environment)
+    running.wait_for(digest)
+    old.kill()
+    old.wait()
+    (running.folder / "policies.zip").rename(running.folder / "later")
+    (running.folder / "policies.zip").write_bytes(b"of another version")
+    running.start()
+    running.wait_until(lambda: "cannot be understood" in running.state()["problem"])
+    assert any("its records have the format 0" in line.get("message", "") for line in running.lines())
+    assert subprocess.run(["cat", running.secret], check=False).returncode == -signal.SIGKILL
+    (running.folder / "later").rename(running.folder / "policies.zip")
+    running.wait_for(digest)
+    assert subprocess.run(["cat", running.secret], check=False).returncode == -signal.SIGKILL
+    assert len(list(running.pins.iterdir())) == 1
+
+
+OLD = """
+import sys
+from kubectl_gadget.agent import guard, in_force
+in_force.FORMAT = 0
+guard.run(*sys.argv[1:])
+"""
+
+
 def test_uninstalling_everything_leaves_nothing_pinned(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
