@@ -27,7 +27,6 @@ _WHOLE_CLUSTER = "_cluster"
 """Where a namespace stands in a key; none may be called so."""
 _SUFFIX = ".yaml"
 _NAMESPACE = "namespace"
-_IN_PROGRAMS = ("uprobe", "usdt")
 _Sources = Iterable[tuple[str, str]]
 
 
@@ -91,10 +90,6 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     """The digest of what agents are to have in force, empty for nothing, and the file. `objects` are the engine's, by
     architecture. Raises UsageError for what cannot be done without a client."""
     everything = [one.policy for one in policies]
-    for hook in (hook for policy in everything for hook in policy.hooks):
-        if hook.kind in _IN_PROGRAMS:
-            what = "probes in programs cannot be installed: they are set file by file, and would not outlive an agent"
-            raise UsageError(f"{hook.place}: {what}", "kubectl gadget observe -f, for as long as it runs")
     engine = Engine(everything, Options(enforce=True, allow_weaker=allow_weaker, tells_process=True))
     if engine.by_labels:
         what = "policies that go by labels of pods or nodes cannot be installed: only a client knows the labels"

@@ -20,7 +20,7 @@ OF_A_NAMESPACE = "'k8s:io.kubernetes.pod.namespace'"
     ("label", "hook", "why"),
     [
         ("app", "kprobes: [{call: sys_openat}]", "labels of pods or nodes"),
-        (OF_A_NAMESPACE, "uprobes: [{path: /bin/sh, symbols: [main]}]", "probes in programs"),
+        (OF_A_NAMESPACE, "uprobes: [{path: /bin/sh, symbols: [main]}]", "a uprobe cannot be installed"),
     ],
 )
 def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str, why: str) -> None:
