@@ -319,7 +319,8 @@ class Run:
             raise self._watch_error
         if states and not any(state.ever_attached for state in states.values()) and self._signal is None:
             raise self._none_ran()
-        for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds):
+        noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
+        for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds, noun):
             self._progress.say(line)
         story = self._options.story
         if story is not None and story.forgotten:

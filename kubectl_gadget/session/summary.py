@@ -51,13 +51,15 @@ def lines(
     unattributed: int,
     skew_ns: Mapping[str, int],
     seconds: float,
+    noun: str = "event",
 ) -> Iterator[str]:
-    """The summary, a line each. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of ours."""
+    """The summary, a line each. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of ours.
+    What are no events may be rows of several nodes that were added up, so they are not counted for each node."""
     total: Counter[str] = Counter(unattributed=unattributed)
     for state in states.values():
         total += lost(state)
     yield (
-        f"{_count(sum(shown.values()), 'event')} in {seconds:.1f} s from {_count(len(states), 'node')}; "
+        f"{_count(sum(shown.values()), noun)} in {seconds:.1f} s from {_count(len(states), 'node')}; "
         f"lost: {_causes(total)}"
     )
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
@@ -67,7 +69,8 @@ def lines(
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
-            yield f"  {state.name}: {_count(shown[state.name], 'event')}; lost: {_causes(lost(state))}"
+            count = f"{_count(shown[state.name], noun)}; " if noun == "event" else ""
+            yield f"  {state.name}: {count}lost: {_causes(lost(state))}"
         if len(busiest) > _NODES_LISTED:
             yield f"  and {len(busiest) - _NODES_LISTED} more nodes"
     for name, state in states.items():

@@ -88,3 +88,9 @@ def test_a_gap_a_failure_and_unknown_containers_make_a_trace_incomplete() -> Non
 def test_a_clock_that_is_off_is_said() -> None:
     lines = list(summary.lines({"n1": state("n1")}, Counter(), 0, {"n1": -10_000_000_000}, 1))
     assert lines[-1] == "  n1: its clock is 10.00 s behind; times are corrected"
+
+
+def test_rows_that_are_no_events_are_not_counted_by_node_since_they_may_be_of_several() -> None:
+    states = {"n1": state("n1"), "n2": state("n2")}
+    lines = list(summary.lines(states, Counter(n1=3), 0, {}, 1, "row"))
+    assert lines == ["3 rows in 1.0 s from 2 nodes; lost: 0", "  n1: lost: 0", "  n2: lost: 0"]
