@@ -190,7 +190,7 @@ class Session:
             case FrameType.UPDATE:
                 self._update(frame.json())
             case FrameType.LOOK_UP:
-                self._pipe.put(encode_json(FrameType.HOOKS, look_up(frame.json())))
+                self._look_up(frame.json())
             case FrameType.STOP:
                 raise _Over("stop")
             case _:
@@ -236,6 +236,13 @@ class Session:
         for gadget in self._gadgets:
             self._epoll.register(gadget.ring_fd, select.EPOLLIN | select.EPOLLET)
         self._next_stats = time.monotonic() + _STATS_EVERY
+
+    def _look_up(self, value: dict[str, Any]) -> None:
+        try:
+            answer = look_up(value)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise FrameError(f"LOOK_UP is not as docs/protocol.md says: {error!r}") from error
+        self._pipe.put(encode_json(FrameType.HOOKS, answer))
 
     def _update(self, value: dict[str, Any]) -> None:
         index = value.get("gadget")

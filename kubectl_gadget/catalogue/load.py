@@ -52,7 +52,7 @@ def read_gadget(path: Path) -> Gadget:
     """The gadget that the build wrote to `path`. Raises GadgetError when that is not one of this version."""
     try:
         return Gadget.from_json(_read_json(path))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GadgetError(f"{path} was built by another version: {error!r}", "build it again") from None
 
 
@@ -79,5 +79,5 @@ def _read_json(path: Path) -> Any:
         raise GadgetError(
             f"the gadgets were not built: there is no {path}", "make setup, or python -m kubectl_gadget.catalogue.build"
         ) from None
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise GadgetError(f"{path} is no JSON: {error}", "build it again") from None

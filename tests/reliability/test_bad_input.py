@@ -5,6 +5,7 @@ tests/views, tests/agent, tests/policies).
 """
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.advise import seccomp
 from kubectl_gadget.advise.recording import Recording
 from kubectl_gadget.catalogue.description import read_description
+from kubectl_gadget.catalogue.load import read_gadget
 from kubectl_gadget.cluster.kubeconfig import load
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.errors import GadgetError
@@ -24,7 +26,7 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_columns
 from tests.catalogue.test_description import gadget
 from tests.cluster.test_kubeconfig import config
 from tests.events.records import OPEN
-from tests.spoilt import ODD, spoilt
+from tests.spoilt import ODD, as_json, spoilt
 
 many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
@@ -36,6 +38,20 @@ def test_a_spoilt_gadget_is_read_or_refused_in_words(tmp_path: Path, value: Any)
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     try:
         read_description(path)
+    except GadgetError as error:
+        said = str(error)
+    else:
+        return
+    assert str(path) in said
+
+
+@given(spoilt(json.loads(json.dumps(OPEN.to_json()))))
+@many
+def test_a_spoilt_gadget_that_comes_built_is_read_or_refused_in_words(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "trace_something.json"
+    path.write_bytes(as_json(value))
+    try:
+        read_gadget(path)
     except GadgetError as error:
         said = str(error)
     else:

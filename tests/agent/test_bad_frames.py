@@ -1,0 +1,112 @@
+"""Whatever a client sends is refused as a frame or as a request; nothing else comes of it, and nothing stays loaded."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_gadget.agent import identity
+from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.session import Session
+from kubectl_gadget.agent.verdicts import Filter
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.wire import Frame, FrameType
+from tests.agent.conftest import Compiled
+from tests.spoilt import as_json, spoilt
+
+FILTER: dict[str, Any] = {
+    "namespaces": ["default"],
+    "pods": None,
+    "containers": ["main"],
+    "exclude_pods": ["u1"],
+    "host": False,
+}
+POD = Container("c1", 7, "default", "xwing", "u1", "main", "", "containerd", "container")
+some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@given(spoilt(FILTER).map(lambda value: Frame(FrameType.FILTER, as_json(value))))
+def test_a_spoilt_filter_is_a_filter_or_refused(frame: Frame) -> None:
+    try:
+        Filter(frame.json()).verdict(POD)
+    except GadgetError:
+        return
+
+
+@given(st.text() | st.lists(st.sampled_from(["kubepods", "pod", "/", "-", ".slice", "a" * 64, "_", "\n"])).map("".join))
+def test_any_path_of_a_cgroup_is_looked_at(path: str) -> None:
+    identity.container_id(path)
+    assert isinstance(identity.pod_uid(path), str)
+    assert isinstance(identity.cgroup_belongs(path, path, {"linux": {"cgroupsPath": path}}), bool)
+
+
+@pytest.fixture(scope="module")
+def containers() -> Iterator[Containers]:
+    containers = Containers()
+    yield containers
+    containers.close()
+
+
+def take(containers: Containers, elf: bytes, *frames: Frame) -> None:
+    """What a session does with these frames. GadgetError is what it tells the client."""
+    reader, writer = os.pipe()
+    session = Session(reader, writer)
+    session._containers = containers
+    session._objects.append(elf)
+    try:
+        for frame in frames:
+            session._take(frame)
+    except GadgetError:
+        return
+    finally:
+        for one in session._gadgets:
+            one.detach()
+            one.close()
+        session._epoll.close()
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.bpf
+@given(data=st.data())
+@some
+def test_a_spoilt_request_is_carried_out_or_refused_in_words(
+    opens: Compiled, containers: Containers, data: st.DataObject
+) -> None:
+    gadget = {"object": 0, **opens.gadget("openat_exit", ring_bytes=1 << 16)}
+    run = data.draw(spoilt({"gadgets": [gadget], "filter": FILTER}))
+    take(containers, opens.elf, Frame(FrameType.RUN, as_json(run)))
+
+
+LATER: dict[FrameType, dict[str, Any]] = {
+    FrameType.FILTER: FILTER,
+    FrameType.HEARTBEAT: {"id": 1},
+    FrameType.LOOK_UP: {"functions": ["sys_write"], "tracepoints": ["sched/sched_switch"], "lsm": ["file_open"]},
+    FrameType.UPDATE: {
+        "gadget": 0,
+        "set": {"peers": {"00": "00"}},
+        "containers": {"table": "pods", "pods": {"a/b": "00"}, "namespaces": {}, "other": "00", "host": "00"},
+        "remove": {"peers": ["00"]},
+    },
+}
+
+
+@pytest.mark.bpf
+@given(data=st.data())
+@some
+def test_no_other_spoilt_frame_is_an_error_of_our_own(
+    opens: Compiled, containers: Containers, data: st.DataObject
+) -> None:
+    type = data.draw(st.sampled_from(list(LATER)))
+    frame = Frame(type, as_json(data.draw(spoilt(LATER[type]))))
+    run = {"gadgets": [{"object": 0, **opens.gadget("openat_exit", ring_bytes=1 << 16)}], "filter": FILTER}
+    take(containers, opens.elf, Frame(FrameType.RUN, as_json(run)), frame)
+
+
+@pytest.mark.bpf
+def test_a_look_up_of_nothing_is_refused(opens: Compiled, containers: Containers) -> None:
+    take(containers, opens.elf, Frame(FrameType.LOOK_UP, b'{"functions":null}'))
