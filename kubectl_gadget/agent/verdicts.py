@@ -19,6 +19,8 @@ class Filter:
     """
 
     def __init__(self, value: dict[str, Any], own_pod: str = "") -> None:
+        if not isinstance(value, dict):
+            raise FrameError("a filter is no object")
         self._namespaces = _names(value, "namespaces")
         self._pods = _names(value, "pods")
         self._containers = _names(value, "containers")

@@ -108,5 +108,10 @@ def test_no_other_spoilt_frame_is_an_error_of_our_own(
 
 
 @pytest.mark.bpf
-def test_a_look_up_of_nothing_is_refused(opens: Compiled, containers: Containers) -> None:
-    take(containers, opens.elf, Frame(FrameType.LOOK_UP, b'{"functions":null}'))
+@pytest.mark.parametrize(
+    ("type", "value"), [(FrameType.LOOK_UP, b'{"functions":null}'), (FrameType.RUN, b'{"gadgets":[],"filter":1}')]
+)
+def test_what_was_an_error_of_our_own_once_is_refused(
+    type: FrameType, value: bytes, opens: Compiled, containers: Containers
+) -> None:
+    take(containers, opens.elf, Frame(type, value))
