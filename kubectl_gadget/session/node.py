@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_gadget import __version__
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.progress import Progress
@@ -295,6 +296,9 @@ class NodeSession:
         hello = frame.json()
         self.state.hello = hello
         self._check_kinds(hello)
+        if (version := hello.get("agent")) != __version__:
+            what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
+            self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
         architecture = str(hello.get("architecture", ""))
         await self._beat(stream)
         for index in range(len(self._request.gadgets)):

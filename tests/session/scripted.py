@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from kubectl_gadget import __version__
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
 
 HELLO = {
     "protocol": 1,
-    "agent": "9",
+    "agent": __version__,
     "node": "n1",
     "architecture": "x86_64",
     "kernel": "6.1",

@@ -12,7 +12,7 @@ from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import NodeStream
 from kubectl_gadget.wire import Frame, FrameType
-from tests.session.scripted import Reaction, ScriptedStream, obedient
+from tests.session.scripted import HELLO, Reaction, ScriptedStream, obedient
 
 REQUEST = RunRequest(
     [{"name": "trace_open", "object": 0}], lambda index, architecture: f"{architecture}-{index}".encode()
@@ -277,3 +277,19 @@ async def test_what_a_busy_loop_has_not_read_yet_is_no_silence() -> None:
     bench.session.stop()
     await running
     assert bench.state.error is None
+
+
+async def test_an_agent_of_another_version_is_told_with_what_to_do() -> None:
+    def react(stream: ScriptedStream, frame: Frame) -> None:
+        if frame.type == FrameType.HEARTBEAT and not any(sent.type == FrameType.RUN for sent in stream.received):
+            stream.say(FrameType.HELLO, HELLO | {"agent": "0.0.9"})
+        obedient(stream, frame)
+
+    bench = Bench(react)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.session.stop()
+    await task
+    (said,) = bench.said
+    assert said.startswith("n1: its agent is version 0.0.9, and this is ")
+    assert said.endswith("try: kubectl gadget deploy")
