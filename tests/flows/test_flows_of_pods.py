@@ -298,6 +298,25 @@ def test_requests_are_told_once_with_their_status(net: PodNetwork, xwing: DemoPo
     assert {ends(event) for event in told} == {("alliance/xwing", "empire/deathstar")}
 
 
+def carts(_: Connection) -> None:
+    """A server and a client of gRPC in one pod."""
+    from tests.bpf import grpc_carts
+
+    grpc_carts.call(TIMES, 20_011)
+
+
+def test_calls_of_grpc_are_told_once_with_their_method_and_status(net: PodNetwork, xwing: DemoPod) -> None:
+    with net.flows("--protocol", "grpc", "--loopback") as events:
+        net.start(xwing, carts).heard()
+    assert Counter((event["l7"]["target"], event["l7"]["grpc_status"]) for event in events) == {
+        ("/shop.Carts/Get", "OK"): TIMES,
+        ("/shop.Carts/Fail", "NOT_FOUND"): TIMES,
+        ("/shop.Carts/List", "OK"): 1,
+        ("/shop.Other/None", "UNIMPLEMENTED"): 1,
+    }
+    assert {event["source"]["name"] for event in events} == {"alliance/xwing"}
+
+
 def refused_by(_: Connection, host: str, port: int, tries: int | None = None) -> str:
     """Tries to connect; the error's name."""
     import errno
