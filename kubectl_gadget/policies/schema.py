@@ -97,7 +97,7 @@ _ARGUMENT = (
     Field(
         "maxData",
         "flag",
-        "For char_buf: up to 327,360 bytes and not just 4,096. Not with returnCopy.",
+        "For char_buf: up to 327,360 bytes and not just 4,095. It is read and explained; the engine refuses it yet.",
         default="false",
     ),
     Field(

@@ -207,3 +207,33 @@ def test_labels_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "--objects FILE" in result.stderr
+
+
+OF_A_PROGRAM = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: probed}
+spec:
+  uprobes:
+  - path: /bin/busybox
+    addrs: [%d]
+    message: busybox was started
+"""
+
+
+def test_a_probe_in_an_image_sees_containers_from_their_first_instruction(pods: DemoPods, tmp_path: Path) -> None:
+    """Its file is known by another container of the image."""
+    with (pods.image_root / "bin" / "busybox").open("rb") as file:
+        entry = int.from_bytes(file.read(32)[24:32], "little")
+    path = tmp_path / "probe.yaml"
+    path.write_text(OF_A_PROGRAM % entry)
+    pods.start_pod("default", "resident", {"waiting": ["/bin/sleep", "600"]})
+    with running("observe", "--local", "-A", "-o", "json", "-e", "uprobe", "-f", str(path)) as lines:
+        run(pods, "default", "short", f"i=0; while [ $i -lt {TIMES} ]; do /bin/sleep 0; i=$((i+1)); done")
+    events = [json.loads(line)["process_uprobe"] for line in lines]
+    events = [event for event in events if event["process"]["pod"]["container"]["name"] == "main"]
+    assert {event["process"]["pod"]["name"] for event in events} == {"short"}
+    assert len(events) == TIMES + 1
+    assert {(event["path"], event["symbol"], event["message"]) for event in events} == {
+        ("/bin/busybox", str(entry), "busybox was started")
+    }
