@@ -14,6 +14,7 @@ from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
+_SLEEPABLE = "on_lsm_sleepable"
 _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
@@ -38,7 +39,12 @@ def check(way: Mapping[str, Any]) -> None:
 
 def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
     """Why this kernel does not take a program there."""
-    return str(error) if isinstance(error, AgentError) else probe.lacking(way["kind"]) or refusal.reason(error)[0]
+    if isinstance(error, AgentError):
+        return str(error)
+    reason = probe.lacking(way["kind"]) or refusal.reason(error)[0]
+    if way["program"] == _SLEEPABLE and probe.bpf_lsm() is True:
+        return f"imaHash takes a program that may sleep, which this kernel does not take: {reason}"
+    return reason
 
 
 def aim(object: BpfObject, way: Mapping[str, Any]) -> None:
