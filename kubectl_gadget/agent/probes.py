@@ -55,6 +55,8 @@ class Probes:
         self._multi = has_multi(os.uname().release)
         self._roots: dict[RootId, _Root] = {}
         self._files: dict[FileId, _File] = {}
+        self._seen = False
+        """whether any root has had the file"""
         self._told: set[str] = set()
         self._warnings: list[str] = []
         self._silent_until: float | None = time.monotonic() + _PATIENCE
@@ -81,8 +83,8 @@ class Probes:
                 root.looks += 1
                 root.due = now + _AGAIN[min(root.looks, len(_AGAIN) - 1)]
                 self._look(id, root, path)
-        if self._silent_until is not None and (self._files or now >= self._silent_until):
-            if not self._files:
+        if self._silent_until is not None and (self._seen or now >= self._silent_until):
+            if not self._seen:
                 self._warn(f"no chosen container has the file {self.path} yet, so nothing of it can be seen")
             self._silent_until = None
 
@@ -101,6 +103,7 @@ class Probes:
         except OSError:
             self._leave(id, root)
             return
+        self._seen = True
         try:
             found = self._real_files.identity(file)
             if found == root.file:
