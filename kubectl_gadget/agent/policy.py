@@ -258,6 +258,8 @@ class Policies:
         self._processes: BpfObject | None = None
         self._adopted: list[int] = []
         self._scopes = Scopes(spec["scopes"])
+        if spec.get("labels") is not None:
+            self._learn(spec)
         self._profiles: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
         self._by_scopes: dict[Applicable, int] = {}
@@ -329,12 +331,15 @@ class Policies:
 
     def update(self, value: dict[str, Any]) -> None:
         """An UPDATE object with labels. Raises FrameError when it is none."""
+        self._learn(value)
+        for cgroup, (container, wanted) in self._told.items():
+            self._judge(cgroup, container, wanted)
+
+    def _learn(self, value: dict[str, Any]) -> None:
         try:
             self._scopes.told.learn(value["labels"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise FrameError(f"UPDATE is not as docs/protocol.md says: {error!r}") from error
-        for cgroup, (container, wanted) in self._told.items():
-            self._judge(cgroup, container, wanted)
+            raise FrameError(f"labels are not as docs/protocol.md says: {error!r}") from error
 
     def _judge(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         profile = self._profile(self._scopes.of(container) if wanted else NOTHING)

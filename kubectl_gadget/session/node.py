@@ -18,7 +18,7 @@ from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.statistics import checked
 from kubectl_gadget.session.stream import NodeStream, Open
-from kubectl_gadget.session.tables import Contents, LiveTables, updates
+from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json
 
 HEARTBEAT_SECONDS = 5.0
@@ -303,8 +303,16 @@ class NodeSession:
         await self._beat(stream)
         for index in range(len(self._request.gadgets)):
             await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, architecture)))
-        await stream.send(encode_json(FrameType.RUN, {"gadgets": self._request.gadgets, "filter": self._filter}))
+        await stream.send(encode_json(FrameType.RUN, {"gadgets": self._gadgets(), "filter": self._filter}))
         self._asked.set()
+
+    def _gadgets(self) -> list[dict[str, Any]]:
+        """RUN's, with what this node has to know before anything is in force."""
+        gadgets = list(self._request.gadgets)
+        for index, tables in self._request.tables.items():
+            if (labels := first_labels(tables.of(self.state.name))) is not None:
+                gadgets[index] = gadgets[index] | {"labels": labels}
+        return gadgets
 
     async def _fill(self, stream: NodeStream, index: int, tables: LiveTables) -> None:
         """Fills a gadget's tables as soon as it was asked for, and keeps them up to date."""

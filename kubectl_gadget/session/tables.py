@@ -64,6 +64,11 @@ class LiveTables:
         return end
 
 
+def first_labels(now: Contents) -> dict[str, Any] | None:
+    """As in UPDATE, for RUN; None when they are not known, or nothing goes by labels."""
+    return None if now.labels is None else _labels(Contents(), now)
+
+
 def updates(gadget: int, before: Contents, now: Contents) -> Iterator[dict[str, Any]]:
     """UPDATE frames that lead from one state to the other: all that is new, then pods, then what goes."""
     for table, entries in now.tables.items():
@@ -72,16 +77,20 @@ def updates(gadget: int, before: Contents, now: Contents) -> Iterator[dict[str, 
         for part in _parts(new):
             yield {"gadget": gadget, "set": {table: part}}
     if now.labels is not None and (before.labels is None or (before.labels, before.node) != (now.labels, now.node)):
-        old_labels = before.labels or {}
-        gone_pods: dict[str, list[int] | None] = dict.fromkeys(old_labels.keys() - now.labels.keys())
-        new_pods = {pod: list(scopes) for pod, scopes in now.labels.items() if old_labels.get(pod) != scopes}
-        yield {"gadget": gadget, "labels": {"node": list(now.node), "pods": gone_pods | new_pods}}
+        yield {"gadget": gadget, "labels": _labels(before, now)}
     if containers := _containers(before, now):
         yield {"gadget": gadget, "containers": containers}
     for table, entries in before.tables.items():
         gone = {key.hex(): "" for key in entries.keys() - now.tables.get(table, {}).keys()}
         for part in _parts(gone):
             yield {"gadget": gadget, "remove": {table: list(part)}}
+
+
+def _labels(before: Contents, now: Contents) -> dict[str, Any]:
+    old, new = before.labels or {}, now.labels or {}
+    gone: dict[str, list[int] | None] = dict.fromkeys(old.keys() - new.keys())
+    changed = {pod: list(scopes) for pod, scopes in new.items() if old.get(pod) != scopes}
+    return {"node": list(now.node), "pods": gone | changed}
 
 
 def _containers(before: Contents, now: Contents) -> dict[str, Any] | None:

@@ -162,12 +162,12 @@ def test_fields_of_another_type_are_refused(tmp_path: Path) -> None:
     assert "old_pid, is not of the type that is asked for" in done.stderr
 
 
-def objects(folder: Path, **apps: str) -> str:
+def objects(folder: Path, namespace: str, **apps: str) -> str:
     items = [
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
+            "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
             "spec": {"containers": []},
         }
         for name, app in apps.items()
@@ -178,7 +178,7 @@ def objects(folder: Path, **apps: str) -> str:
 
 def test_a_policy_is_for_the_pods_whose_labels_it_selects(pods: DemoPods, tmp_path: Path) -> None:
     file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
-    known = objects(tmp_path, web="web", other="db")
+    known = objects(tmp_path, "default", web="web", other="db")
     with running("observe", "--local", "-A", "-o", "json", "-e", "kprobe", "-f", file, "--objects", known) as lines:
         for name in ("web", "other", "unknown"):
             run(pods, "default", name, READS)
@@ -192,11 +192,28 @@ def test_a_pod_whose_labels_nobody_knows_yet_is_guarded_from_its_first_instructi
     pods: DemoPods, tmp_path: Path
 ) -> None:
     file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]")
-    known = objects(tmp_path, web="web", other="db")
+    Path(file).write_text(Path(file).read_text().replace("/tmp/secret", "/tmp/guarded"))
+    # Its own, since whoever is not known is killed.
+    namespace = f"guarded-{os.getpid()}"
+    known = objects(tmp_path, namespace, web="web", other="db")
     with running(
-        "enforce", "--local", "-A", "--allow-weaker", "-o", "json", "-e", "kprobe", "-f", file, "--objects", known
+        "enforce",
+        "--local",
+        "-n",
+        namespace,
+        "--allow-weaker",
+        "-o",
+        "json",
+        "-e",
+        "kprobe",
+        "-f",
+        file,
+        "--objects",
+        known,
     ):
-        codes = {name: run(pods, "default", name, READS) for name in ("web", "other", "unknown")}
+        codes = {
+            name: run(pods, namespace, name, READS.replace("secret", "guarded")) for name in ("web", "other", "unknown")
+        }
     assert codes["other"] == 0
     assert codes["web"] == codes["unknown"] != 0
 

@@ -1,0 +1,93 @@
+"""`kubectl gadget enforce -f` by labels, against a double of a cluster: what changes there changes who is guarded."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from tests.conftest import why_no_bpf, why_no_containers
+from tests.fake_cluster import FakeCluster
+from tests.observe.test_policies_here import policy
+from tests.session.test_cluster_runs import Runner
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("catalogue_built", "tracefs"),
+    pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
+]
+SECONDS = 60.0
+KILLED = 128 + signal.SIGKILL
+NAMESPACE = f"labels-{os.getpid()}"
+"""Its own, since whoever is not known is killed."""
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
+    if why_no_bpf():
+        pytest.skip(str(why_no_bpf()))
+    with DemoPods(Path("/run") / f"kubectl-gadget-labels-{tmp_path_factory.getbasetemp().name}") as found:
+        yield found
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[FakeCluster]:
+    async with FakeCluster(1) as cluster:
+        yield cluster
+
+
+async def test_whoever_has_the_label_is_guarded_and_whoever_is_not_known(
+    cluster: FakeCluster, pods: DemoPods, tmp_path: Path
+) -> None:
+    numbers = itertools.count()
+
+    async def does_it(pod: DemoPod) -> int | None:
+        """How a new container of the pod ends whose first deed is the one that is forbidden."""
+        command = ["/bin/sh", "-c", "echo x > /tmp/guarded"]
+        container = await asyncio.to_thread(pods.run_container, pod, command, f"c{next(numbers)}")
+        return container.exit_code
+
+    async def until(wanted: int) -> None:
+        async with asyncio.timeout(SECONDS):
+            while await does_it(web) != wanted:
+                pass
+
+    def label(app: str) -> None:
+        cluster.store.change("pods", NAMESPACE, "web", lambda pod: pod["metadata"].update(labels={"app": app}))
+
+    web, stranger = (pods.start_pod(NAMESPACE, name, {}) for name in ("web", "stranger"))
+    # The uid that its containers bear, as that of a static pod.
+    cluster.add_namespace(NAMESPACE)
+    annotations = {"kubernetes.io/config.hash": web.uid}
+    cluster.add_pod("web", "node-1", NAMESPACE, labels={"app": "db"}, annotations=annotations)
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]")
+    Path(file).write_text(Path(file).read_text().replace("/tmp/secret", "/tmp/guarded"))
+    await runner.start("enforce", "-f", file, "-n", NAMESPACE, "--allow-weaker", "-o", "json", "-e", "kprobe")
+    await runner.until_said("tracing processes on 1/1 nodes")
+    assert await does_it(web) == 0
+    assert await does_it(stranger) == KILLED
+    label("web")
+    await until(KILLED)
+    label("db")
+    await until(0)
+    outcome = await runner.finish()
+    told = {row["process_kprobe"]["process"]["pod"]["name"] for row in outcome.rows}
+    assert told == {"web", "stranger"}
+
+
+async def test_labels_that_may_not_be_listed_are_said_and_nothing_is_started(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    cluster.faults.forbidden.add(("list", "pods"))
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
+    await runner.start("observe", "-f", file, "-A", "-o", "json")
+    outcome = await runner.finish(interrupt=False)
+    assert outcome.code
+    assert "pods" in outcome.errors
+    assert not outcome.rows
