@@ -65,8 +65,8 @@ async def test_whoever_has_the_label_is_guarded_and_whoever_is_not_known(
     annotations = {"kubernetes.io/config.hash": web.uid}
     cluster.add_pod("web", "node-1", NAMESPACE, labels={"app": "db"}, annotations=annotations)
     runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
-    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]")
-    Path(file).write_text(Path(file).read_text().replace("/tmp/secret", "/tmp/guarded"))
+    scope, actions = "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]"
+    file = policy(tmp_path, scope, actions, "/tmp/guarded")
     await runner.start("enforce", "-f", file, "-n", NAMESPACE, "--allow-weaker", "-o", "json", "-e", "kprobe")
     await runner.until_said("tracing processes on 1/1 nodes")
     assert await does_it(web) == 0

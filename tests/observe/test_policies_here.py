@@ -191,8 +191,8 @@ def test_a_policy_is_for_the_pods_whose_labels_it_selects(pods: DemoPods, tmp_pa
 def test_a_pod_whose_labels_nobody_knows_yet_is_guarded_from_its_first_instruction(
     pods: DemoPods, tmp_path: Path
 ) -> None:
-    file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]")
-    Path(file).write_text(Path(file).read_text().replace("/tmp/secret", "/tmp/guarded"))
+    scope, actions = "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]"
+    file = policy(tmp_path, scope, actions, "/tmp/guarded")
     # Its own, since whoever is not known is killed.
     namespace = f"guarded-{os.getpid()}"
     known = objects(tmp_path, namespace, web="web", other="db")
