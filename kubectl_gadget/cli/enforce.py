@@ -45,10 +45,8 @@ PAGE = Page(
         Example("kubectl gadget enforce -f policy.yaml --action kill", "from user space, where a kernel cannot"),
     ),
     usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
-    more="Each node says by which method: a security module or fmod_ret denies before anything happens, and kills "
-    "afterwards. A node that cannot do that is refused, unless --allow-weaker says that a signal, which comes when it "
-    "may be too late, is good enough. --action kill and delete-pod come after the deed; docs/performance.md says how "
-    "long. To cut pods off instead, use --network-policy. Flags of observe that choose what is told work here, too.",
+    more="A node that cannot deny before anything happens is refused, unless --allow-weaker takes a signal, which may "
+    "come too late, as --action kill and delete-pod always do (docs/performance.md). Flags of observe work here, too.",
     silent=(CHOICE,),
 )
 
@@ -74,7 +72,7 @@ class EnforceFlags:
             SHOW,
             "--action",
             metavar="WHO",
-            help="kernel (default); kill: the agents do; delete-pod: this command does",
+            help="Who acts: kernel (default), kill (agents), delete-pod",
             choices=_ACTIONS,
         ),
         values.one_of(*_ACTIONS),

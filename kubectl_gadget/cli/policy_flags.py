@@ -42,7 +42,7 @@ class PolicyFlags:
             SHOW,
             "--objects",
             metavar="FILE",
-            help="With --local, where policies go by labels: what kubectl get pods,ns -o yaml says",
+            help="With --local, for labels: kubectl get pods,ns -o yaml",
         ),
         str,
     ] = None
