@@ -150,21 +150,17 @@ def _tested() -> list[str]:
         "## On which kernels and hooks they were tested",
         f"Written by `make kernels`: {dates}. Each gadget is loaded and attached as an agent does it, and a test does "
         "what it is about a known number of times and counts the rows (✓). The hooks are those that this kernel "
-        "loaded; `kubectl gadget … --verbose` names each. `from` is the oldest of these kernels on which it, as on all "
-        "newer ones, is loaded and attached. A ○ is loaded and attached, and not counted there; a ✗ is "
+        "loaded; `kubectl gadget … --verbose` names each. `from` is the oldest of these kernels on which it is loaded "
+        "and attached. A ○ is loaded and attached, and not counted there; a ✗ is "
         "not, for the reason given.",
         _table(head, rows),
     ]
 
 
 def _first(order: Sequence[dict[str, Any]], name: str) -> str:
-    """The oldest kernel that takes the gadget, as do all after it."""
-    oldest = ""
-    for kernel in reversed(order):
-        if "refused" in kernel["gadgets"].get(name, {"refused": ""}):
-            break
-        oldest = ".".join(map(str, _numbers(kernel["release"])[:2]))
-    return oldest or "none"
+    """The oldest kernel that takes the gadget."""
+    taking = (kernel for kernel in order if "refused" not in kernel["gadgets"].get(name, {"refused": ""}))
+    return next((".".join(map(str, _numbers(kernel["release"])[:2])) for kernel in taking), "none")
 
 
 def _numbers(release: str) -> list[int]:
