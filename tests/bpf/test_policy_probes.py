@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_containers_of_one_image_share_a_probe_and_no_call_is_told_twice(tmp_pat
         command = ["unshare", "--mount", "sh", "-ec", f"{script} {TIMES} wait", "sh", image, tmp_path / name]
         processes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
     for process in processes:
-        wait_for(lambda process=process: process.poll() is not None or os.readlink(f"/proc/{process.pid}/root") != "/")  # type: ignore[misc]
+        wait_for(partial(_has_ended_or_is_inside, process))
     if any(process.poll() is not None for process in processes):
         for process in processes:
             process.kill()
@@ -198,6 +199,13 @@ def test_a_function_that_is_not_there_is_told(program: Path) -> None:
     with watching(uprobe(program, place={"symbol": "no_such_function"})) as enforcer:
         (warning,) = enforcer.policies.turn()
     assert "no_such_function: the file has no such function" in warning
+
+
+def _has_ended_or_is_inside(process: "subprocess.Popen[bytes]") -> bool:
+    try:
+        return process.poll() is not None or os.readlink(f"/proc/{process.pid}/root") != "/"
+    except FileNotFoundError:  # it ends just now
+        return False
 
 
 def static(path: Path) -> None:
