@@ -69,7 +69,7 @@ def enforcing(policy: Path, *flags: str) -> Iterator[None]:
     with subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
-        while not (line := process.stderr.readline()).startswith("tracing"):
+        while "Ctrl-C ends" not in (line := process.stderr.readline()):
             said += line
             if not line:
                 sys.exit(said)

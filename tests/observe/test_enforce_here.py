@@ -2,7 +2,8 @@
 that nothing stays when it ends, however it does.
 
 The trap: denying takes BPF among the security modules, or fmod_ret, which not every kernel has; such tests are skipped
-there, and run in the virtual machine.
+there. They are not among those for the virtual machine: emulated on a busy machine, a session is silent for longer than
+its client waits (20 s), so they wait for what has to come, also by a second connection, and count nothing.
 """
 
 import os
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,14 +61,15 @@ def secret(tmp_path: Path) -> Path:
 class Enforcing:
     """The command, once it has begun; `said` is its standard error up to there."""
 
-    def __init__(self, process: "subprocess.Popen[str]", said: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", said: str, out: Path) -> None:
         self.process = process
         self.said = said
+        self.told = out.read_text
+        """what it has written so far"""
 
-    def end(self, number: int) -> tuple[str, str]:
-        """Its two streams, from now to its end."""
+    def end(self, number: int) -> None:
         self.process.send_signal(number)
-        return self.process.communicate(timeout=SECONDS)
+        self.process.communicate(timeout=SECONDS)
 
 
 def start(folder: Path, policy: str, *flags: str) -> Enforcing:
@@ -75,13 +77,15 @@ def start(folder: Path, policy: str, *flags: str) -> Enforcing:
     file = folder / "policy.yaml"
     file.write_text(policy)
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
-    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out = folder / "out"
+    with out.open("w") as stream:
+        process = subprocess.Popen([*command, *flags], stdout=stream, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = ""
     while line := process.stderr.readline():
         said += line
-        if line.startswith("tracing"):
-            return Enforcing(process, said)
+        if "Ctrl-C ends" in line:
+            return Enforcing(process, said, out)
     process.communicate(timeout=SECONDS)
     if "no way to" in said:
         pytest.skip(" ".join(said.split()))
@@ -105,21 +109,32 @@ def is_open(path: Path) -> bool:
     return True
 
 
-def wait_until_open(path: Path) -> None:
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + SECONDS
-    while not is_open(path):
-        assert time.monotonic() < deadline, "it still holds"
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.05)
+
+
+def wait_for_line(enforcing: Enforcing, path: Path, deed: Callable[[], bool] = lambda: True) -> str:
+    """The first line about the file; the deed is done again and again, and has to succeed."""
+
+    def found() -> bool:
+        assert deed()
+        return str(path) in enforcing.told()
+
+    wait_until(found, "nothing is told of it")
+    return next(line for line in enforcing.told().splitlines() if str(path) in line)
 
 
 def test_what_is_denied_says_so_and_ctrl_c_ends_it(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret)) as enforcing:
         assert "denies at lsm/file_open" in enforcing.said
-        assert [is_open(secret) for _ in range(TIMES)] == [False] * TIMES
-        told, said = enforcing.end(signal.SIGINT)
-        mine = [line for line in told.splitlines() if str(secret) in line]
-        assert len(mine) == TIMES, told + said
-        assert all("BLOCKED" in line and "EACCES" in line for line in mine)
+        wait_until(lambda: not is_open(secret), "it is not denied")
+        told = wait_for_line(enforcing, secret)
+        assert "BLOCKED" in told
+        assert "EACCES" in told
+        enforcing.end(signal.SIGINT)
         assert is_open(secret)
 
 
@@ -140,16 +155,15 @@ def test_a_container_whose_first_act_is_denied_does_not_get_what_it_wants(tmp_pa
 
 def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret)) as enforcing:
-        assert not is_open(secret)
+        wait_until(lambda: not is_open(secret), "it is not denied")
         enforcing.process.kill()
-        wait_until_open(secret)
+        wait_until(lambda: is_open(secret), "it still holds")
 
 
 def test_a_dry_run_denies_nothing_and_tells_what_it_would(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret, "--dry-run")) as enforcing:
-        assert [is_open(secret) for _ in range(TIMES)] == [True] * TIMES
-        told, _ = enforcing.end(signal.SIGINT)
-        assert sum(str(secret) in line for line in told.splitlines()) == TIMES
+        assert "BLOCKED" not in wait_for_line(enforcing, secret, lambda: is_open(secret))
+        enforcing.end(signal.SIGINT)
 
 
 def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Path, tmp_path: Path) -> None:
@@ -181,9 +195,7 @@ def test_the_agent_kills_who_did_it_afterwards_and_nobody_else(secret: Path, tmp
         with subprocess.Popen(["sh", "-c", f"read x < {secret}; exec sleep 1000"]) as doer:
             assert doer.wait(SECONDS) == -signal.SIGKILL
         assert subprocess.run(["cat", tmp_path / "policy.yaml"], capture_output=True, check=False).returncode == 0
-        told, _ = enforcing.end(signal.SIGINT)
-        assert str(secret) in told
-        assert "BLOCKED" not in told, "it was done before"
+        assert "BLOCKED" not in wait_for_line(enforcing, secret), "it was done before"
 
 
 def refused(folder: Path, *flags: str) -> str:

@@ -16,9 +16,6 @@ SECONDS = 3000
 
 TESTS = (
     "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
-    " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
-    " tests/observe/test_enforce_here.py::test_nothing_stays_of_a_client_that_is_killed"
-    " tests/observe/test_enforce_here.py::test_a_dry_run_denies_nothing_and_tells_what_it_would"
     " tests/agent/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
 )
 
