@@ -67,9 +67,11 @@ class Enforcing:
         self.told = out.read_text
         """what it has written so far"""
 
-    def end(self, number: int) -> None:
+    def end(self, number: int) -> tuple[str, str]:
+        """All that it told, and its standard error, from now to its end."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=SECONDS)
+        _, said = self.process.communicate(timeout=SECONDS)
+        return self.told(), said
 
 
 def start(folder: Path, policy: str, *flags: str) -> Enforcing:
