@@ -50,6 +50,8 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 		if (i >= policy_slot_count)
 			break;
 		policy_read(memory, context, slot);
+		if (memory->value.lacks & POLICY_REPEATED)
+			return false;
 		if (policy_follows_files)
 			memory->files[i] = memory->value.file;
 		if (slot->type == POLICY_NUMBER) {

@@ -23,6 +23,7 @@ from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy
 from tests.bpf import deeds
 from tests.bpf.test_policy import in_child, in_force
 from tests.bpf.uring import Request, Uring
+from tests.vm import modules
 
 pytestmark = pytest.mark.bpf
 EACCES = 13
@@ -266,6 +267,34 @@ def test_a_way_is_held_up_as_the_table_says(way: Way, folders: dict[str, Path]) 
         pytest.skip(f"this way does not work here at all: {os.strerror(code)}")
     expected = {"by path": EACCES if way.by_path else 0, "by file": EACCES if way.by_file else 0}
     assert {kind: outcome(kind) for kind in expected} == expected
+
+
+def test_a_file_of_a_containers_image_is_told_once(tmp_path: Path) -> None:
+    modules.load("overlay")
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower" / "secret").write_text("secret")
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    if _libc.mount(b"overlay", bytes(tmp_path / "merged"), b"overlay", ctypes.c_ulong(0), options.encode()):
+        pytest.skip(f"overlayfs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
+    postfix = Filter(Subject("argument", 0), "postfix", ("/secret",))
+    selectors = (Selector(filters=(postfix,)),)
+    hooks = (
+        Hook("lsm", "file_open", arguments=(Argument(0, "file"),), selectors=selectors),
+        Hook("lsm", "file_permission", arguments=(Argument(0, "file"), Argument(1, "int")), selectors=selectors),
+    )
+    try:
+        with in_force(Policy("watch", hooks=hooks)) as enforcer:
+            fd = os.open(tmp_path / "merged" / "secret", os.O_RDONLY)
+            os.read(fd, 100)
+            os.close(fd)
+            matches = [(match.place.hook.target, match.values[0]) for match in enforcer.matches()]
+    finally:
+        _libc.umount(bytes(tmp_path / "merged"))
+    assert [(name, value and value.text.decode()) for name, value in matches] == [
+        ("file_open", f"{tmp_path}/merged/secret"),
+        ("file_permission", f"{tmp_path}/merged/secret"),
+    ]
 
 
 def test_the_table_of_the_docs_is_what_is_tried() -> None:

@@ -38,6 +38,8 @@ struct policy_value {
 enum policy_lack {
 	POLICY_UNREADABLE = 1,
 	POLICY_CUT = 2,
+	/* Never sent: the call was made for another one, which was asked already. */
+	POLICY_REPEATED = 4,
 };
 
 struct policy_prefix {

@@ -78,6 +78,13 @@ struct file___policy {
 	unsigned int f_flags;
 };
 
+struct mount___internal {
+	void *mnt_ns;
+};
+
+/* fs/mount.h: MNT_NS_INTERNAL, the namespace of mounts that the kernel made for itself. */
+#define POLICY_INTERNAL_NAMESPACE ((void *)-22)
+
 struct sock___policy {
 	__u16 sk_protocol;
 	__u16 sk_type;
@@ -332,8 +339,21 @@ static __always_inline void policy_read_inode(struct policy_value *value, struct
 /* Of a file, which of its numbers says whether it is followed. Not sent. */
 #define POLICY_FILE_ID 11
 
-/* Numbers as above, and the flags. */
-static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file)
+/*
+ * What overlayfs opens, reads and writes below a file of its own goes by a mount that nobody else has (since Linux 6.5;
+ * FMODE_BACKING says it as well, by a bit that is another one from kernel to kernel). So does a memfd, which is in no
+ * folder.
+ */
+static __always_inline bool policy_is_below_another(struct file *file)
+{
+	struct mount___internal *mount = (void *)gadget_mount_of(BPF_CORE_READ(file, f_path.mnt));
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+
+	return BPF_CORE_READ(mount, mnt_ns) == POLICY_INTERNAL_NAMESPACE && BPF_CORE_READ(dentry, d_parent) != dentry;
+}
+
+/* Numbers as above, and the flags. `is_own`: it is what the hook is about, and not found by way of something else. */
+static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file, bool is_own)
 {
 	struct file___policy *described = (void *)file;
 
@@ -343,6 +363,10 @@ static __always_inline void policy_read_file(struct policy_memory *memory, struc
 	}
 	policy_read_inode(&memory->value, BPF_CORE_READ(described, f_inode));
 	memory->value.numbers[3] = BPF_CORE_READ(described, f_flags);
+	if (is_own && policy_is_below_another(file)) {
+		memory->value.lacks = POLICY_REPEATED;
+		return;
+	}
 	memory->value.file = (__u64)file;
 	if (policy_follows_files) {
 		const struct gadget_followed *followed = gadget_followed_of(file);
@@ -513,7 +537,7 @@ static __always_inline void policy_read_binary(struct policy_memory *memory, str
 	struct file *file = BPF_CORE_READ(mm, exe_file);
 
 	if (mm)
-		policy_read_file(memory, file);
+		policy_read_file(memory, file, false);
 	else
 		memory->value.lacks = POLICY_UNREADABLE;
 }
@@ -556,14 +580,14 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 		policy_read_bytes(memory, (void *)raw, policy_size(context, slot), user);
 		break;
 	case POLICY_FILE:
-		policy_read_file(memory, (void *)raw);
+		policy_read_file(memory, (void *)raw, !slot->steps);
 		break;
 	case POLICY_FD:
-		policy_read_file(memory, gadget_file_of((__s32)raw));
+		policy_read_file(memory, gadget_file_of((__s32)raw), false);
 		value->numbers[4] = (__s32)raw;
 		break;
 	case POLICY_KIOCB:
-		policy_read_file(memory, BPF_CORE_READ((struct kiocb *)raw, ki_filp));
+		policy_read_file(memory, BPF_CORE_READ((struct kiocb *)raw, ki_filp), false);
 		break;
 	case POLICY_PATH:
 		if (raw) {
@@ -581,7 +605,7 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 		policy_read_dentry(memory, (void *)raw);
 		break;
 	case POLICY_BINPRM:
-		policy_read_file(memory, BPF_CORE_READ((struct linux_binprm___program *)raw, file));
+		policy_read_file(memory, BPF_CORE_READ((struct linux_binprm___program *)raw, file), false);
 		break;
 	case POLICY_SOCK:
 		policy_read_sock(value, (void *)raw);
