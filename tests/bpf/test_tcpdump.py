@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,23 @@ def filtered(expression: str) -> dict[str, Any]:
     return {"gadget_filter_pcap": {"hex": compile_filter(expression).hex()}}
 
 
+@pytest.fixture(autouse=True)
+def _a_name_of_its_own() -> Iterator[None]:
+    """This process has it during a test, and so have its children."""
+    comm = Path("/proc/self/comm")
+    before = comm.read_text().strip()
+    comm.write_text(f"dump{os.getpid()}")
+    yield
+    comm.write_text(before)
+
+
 class Dump(Tracer):
     """With the packets' bytes beside the rows. Only of this process's children, which have its name, since all of a
     busy machine's packets would fill the ring."""
 
     def __init__(self, name: str, variables: dict[str, Any] | None = None, **parameters: Any) -> None:
-        comm = f"dump{os.getpid()}"
-        Path("/proc/self/comm").write_text(comm)
-        super().__init__(name, variables={"gadget_filter_comm": comm} | (variables or {}), **parameters)
+        comm = {"gadget_filter_comm": Path("/proc/self/comm").read_text().strip()}
+        super().__init__(name, variables=comm | (variables or {}), **parameters)
 
     def packets(self, pid: int) -> list[tuple[dict[str, Any], bytes]]:
         found = []
