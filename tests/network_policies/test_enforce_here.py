@@ -61,10 +61,10 @@ def enforce(*arguments: str, end: signal.Signals = signal.SIGINT) -> Iterator[li
         said = []
         for line in process.stderr:
             said.append(line)
-            if line.startswith("enforcing "):
+            if "Ctrl-C ends" in line:
                 break
         assert said, "it ended at once"
-        assert said[-1].startswith("enforcing "), "".join(said)
+        assert "Ctrl-C ends" in said[-1], "".join(said)
         yield found
         process.send_signal(end)
         out, _ = process.communicate(timeout=SECONDS)

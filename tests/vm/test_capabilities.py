@@ -25,6 +25,7 @@ cat /tmp/results.xml >/dev/ttyS1
 
 
 @pytest.mark.vm
+@pytest.mark.timeout(0)
 def test_gadgets_follow_system_calls_with_the_capabilities_of_a_pod(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         run = machine.run(SCRIPT, SECONDS)

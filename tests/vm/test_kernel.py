@@ -43,6 +43,7 @@ cat /tmp/results.xml >/dev/ttyS1
 
 @pytest.mark.vm
 @pytest.mark.flaky(reruns=0)
+@pytest.mark.timeout(0)
 def test_the_bpf_tests_pass_on_debians_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         run = machine.run(SCRIPT, SECONDS)
