@@ -213,6 +213,9 @@ def nameserver(pipe: Connection) -> None:
     program = ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--user=root"]
     names = ["--address=/deathstar.example/10.97.2.77", "--local=/nowhere.example/", "--pid-file="]
     with subprocess.Popen([*program, *names, "--log-facility=/dev/null"]) as process:
+        # A question before it listens has no answer, and on a slow machine that is told as well. 35 is port 53.
+        while ":0035 " not in Path("/proc/net/udp").read_text():
+            time.sleep(0.05)
         pipe.send(process.pid)
         pipe.recv()
         process.terminate()
@@ -226,12 +229,7 @@ def resolver(_: Connection, host: str) -> list[str]:
     found = []
     for name in ["deathstar.example"] * 5 + ["x.nowhere.example"] * 3:
         query = dns.message.make_query(name, "A")
-        while True:
-            try:
-                answer = dns.query.udp(query, host, timeout=5)
-                break
-            except OSError:  # it does not listen yet
-                time.sleep(0.05)
+        answer = dns.query.udp(query, host, timeout=60)
         found.append(dns.rcode.to_text(answer.rcode()))
     return found
 
