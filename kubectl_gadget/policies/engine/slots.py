@@ -120,6 +120,8 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place, 
         source, index, user = _SOURCES[argument.source], 0, False
     if argument.max_data:
         raise UsageError(f"{place}: `maxData` is not supported yet; texts are read up to 4,095 bytes")
+    if argument.btf_module:
+        raise UsageError(f"{place}: `btfTypeModule` is not supported yet: only the kernel's own BTF is read")
     resolve = argument.resolve
     if argument.btf_type:
         resolve = (*START, argument.btf_type, *resolve)

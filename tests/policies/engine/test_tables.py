@@ -220,3 +220,9 @@ def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
     values = [Value(slot.form, (1 << 40 if slot.type is Type.CAPABILITIES_GAINED else 0,)) for slot in compiled.slots]
     assert Reader(compiled).chosen(values) == [0]
     assert Reader(compiled).chosen([Value(value.form, (0,)) for value in values]) == []
+
+
+def test_a_type_of_a_kernel_module_is_refused_and_not_read_as_the_kernels() -> None:
+    argument = Argument(0, "auto", btf_type="nf_conn", btf_module="nf_conntrack", resolve=("status",))
+    with pytest.raises(UsageError, match="btfTypeModule"):
+        Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,), selectors=(Selector(),)),))], Options())
