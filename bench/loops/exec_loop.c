@@ -2,7 +2,6 @@
 // exec_loop N [CPU]: forks and executes itself N times, one after the other, pinned to a CPU; prints nanoseconds per
 // program. The program that is executed, `exec_loop done`, ends at once.
 #define _GNU_SOURCE
-#include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "pin.h"
 #include "report.h"
 
 extern char **environ;
@@ -18,18 +18,13 @@ int main(int argc, char **argv)
 {
 	char *arguments[] = {argv[0], "done", NULL};
 	struct timespec begin;
-	cpu_set_t cpus;
 	long count;
 
 	if (argc > 1 && !strcmp(argv[1], "done"))
 		return 0;
 	count = argc > 1 ? atol(argv[1]) : 1000;
-	if (argc > 2) {
-		CPU_ZERO(&cpus);
-		CPU_SET(atoi(argv[2]), &cpus);
-		if (sched_setaffinity(0, sizeof(cpus), &cpus))
-			return perror("sched_setaffinity"), 1;
-	}
+	if (argc > 2 && pin(argv[2]))
+		return 1;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (long i = 0; i < count; i++) {
 		pid_t pid;

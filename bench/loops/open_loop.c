@@ -3,26 +3,21 @@
 // nanoseconds per open+close.
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "pin.h"
 #include "report.h"
 
 int main(int argc, char **argv)
 {
 	long count = argc > 1 ? atol(argv[1]) : 1000000;
 	struct timespec begin;
-	cpu_set_t cpus;
 
-	if (argc > 2) {
-		CPU_ZERO(&cpus);
-		CPU_SET(atoi(argv[2]), &cpus);
-		if (sched_setaffinity(0, sizeof(cpus), &cpus))
-			return perror("sched_setaffinity"), 1;
-	}
+	if (argc > 2 && pin(argv[2]))
+		return 1;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (long i = 0; i < count; i++) {
 		int fd = open("/etc/hostname", O_RDONLY | O_CLOEXEC);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // spin_loop N [CPU]: does arithmetic N times, pinned to a CPU, 30 calls deep; prints nanoseconds per round.
 #define _GNU_SOURCE
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "pin.h"
 #include "report.h"
 
 #define DEPTH 30
@@ -30,14 +30,9 @@ int main(int argc, char **argv)
 {
 	long count = argc > 1 ? atol(argv[1]) : 1000;
 	struct timespec begin;
-	cpu_set_t cpus;
 
-	if (argc > 2) {
-		CPU_ZERO(&cpus);
-		CPU_SET(atoi(argv[2]), &cpus);
-		if (sched_setaffinity(0, sizeof(cpus), &cpus))
-			return perror("sched_setaffinity"), 1;
-	}
+	if (argc > 2 && pin(argv[2]))
+		return 1;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (long i = 0; i < count; i++)
 		sink = spin(DEPTH, i);

@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pin.h"
 #include "report.h"
 
 #define PORT 7321
@@ -117,18 +117,13 @@ static void hold(long count)
 int main(int argc, char **argv)
 {
 	struct timespec begin;
-	cpu_set_t cpus;
 	long count;
 
 	if (argc < 3)
 		return fprintf(stderr, "usage: tcp_loop connect|stream|hold N [CPU]\n"), 2;
 	count = atol(argv[2]);
-	if (argc > 3) {
-		CPU_ZERO(&cpus);
-		CPU_SET(atoi(argv[3]), &cpus);
-		if (sched_setaffinity(0, sizeof(cpus), &cpus))
-			return perror("sched_setaffinity"), 1;
-	}
+	if (argc > 3 && pin(argv[3]))
+		return 1;
 	if (!strcmp(argv[1], "hold"))
 		return hold(count), 0;
 	clock_gettime(CLOCK_MONOTONIC, &begin);

@@ -11,10 +11,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from kubectl_gadget.agent import libbpf
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject, own_elf
+from kubectl_gadget.agent.object import own_program
 from kubectl_gadget.agent.user_symbols import UNKNOWN, Frame
-from kubectl_gadget.errors import AgentError
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
 """What a stack begins with, as in bpf/include/gadget/stacks.h: what was asked for, or an interrupt or a tracepoint."""
@@ -41,17 +39,7 @@ class KernelSymbols:
         self._known: dict[int, Frame] = {}
         self._forget_at = 0.0
         self._listed: tuple[list[int], list[str]] | None = None
-        self._object: BpfObject | None = None
-        try:
-            object = BpfObject(own_elf("symbols"), "symbols", ["name"])
-        except (Failure, AgentError):
-            return
-        try:
-            object.load()
-        except Failure:
-            object.close()
-            return
-        self._object = object
+        self._object = own_program("symbols", "name")
 
     def frames(self, addresses: Sequence[int], begins: int) -> list[Frame]:
         """One for each address but for those that the tracing itself has added; `begins` is HERE, …"""

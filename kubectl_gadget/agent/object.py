@@ -390,6 +390,20 @@ def own_elf(name: str) -> bytes:
         ) from None
 
 
+def own_program(name: str, program: str) -> BpfObject | None:
+    """One of the agent's own objects with a program that is run by hand; None where this kernel does not take it."""
+    try:
+        object = BpfObject(own_elf(name), name, [program])
+    except (Failure, AgentError):
+        return None
+    try:
+        object.load()
+    except Failure:
+        object.close()
+        return None
+    return object
+
+
 class HashMap:
     """A hash from u64 to u32 of our own, which several objects can share by `fd`."""
 

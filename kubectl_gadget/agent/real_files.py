@@ -10,8 +10,7 @@ import os
 import struct
 
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject, own_elf
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.agent.object import own_program
 
 _ENTRY = struct.Struct("<QQQ")
 _KEY = bytes(4)
@@ -21,17 +20,7 @@ class RealFiles:
     """May be made on any kernel; where it cannot be told, files are what stat() says."""
 
     def __init__(self) -> None:
-        self._object: BpfObject | None = None
-        try:
-            object = BpfObject(own_elf("mapped_file"), "mapped_file", ["find_file"])
-        except (Failure, AgentError):
-            return
-        try:
-            object.load()
-        except Failure:
-            object.close()
-            return
-        self._object = object
+        self._object = own_program("mapped_file", "find_file")
 
     def identity(self, file: int) -> tuple[int, int]:
         """Device and inode of an open file. Raises OSError."""

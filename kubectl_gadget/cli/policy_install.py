@@ -15,7 +15,7 @@ from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
-from kubectl_gadget.cli.policy_flags import PolicyFlags
+from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -99,6 +99,8 @@ def install(
 
     if not policies.named:
         raise UsageError("no policy was named", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
+    if policies.objects:
+        raise UsageError(OBJECTS_ARE_LOCAL)
     names = [*(policies.files or ()), *ready_files(policies.ready or ())]
     api = connect(cluster)
     found = keep(sources(names), scope.namespace or api.cluster.namespace or "default")

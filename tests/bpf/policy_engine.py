@@ -7,14 +7,18 @@ with Enforcer(policy, enforce=True) as enforcer:
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+
+import pytest
 
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.catalogue.load import object_bytes
+from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Policy
@@ -99,3 +103,17 @@ class Enforcer:
 def pid_of(record: bytes) -> int:
     """In the head of a record."""
     return int(struct.unpack_from("<I", record, 16)[0])
+
+
+@contextmanager
+def in_force(*policies: Policy, **options: Any) -> Iterator[Enforcer]:
+    """Skips the test when this kernel takes none of the ways."""
+    enforcer = Enforcer(*policies, **options)
+    try:
+        enforcer.__enter__()
+    except AgentError as error:
+        pytest.skip(str(error).replace("\n", " "))
+    try:
+        yield enforcer
+    finally:
+        enforcer.__exit__(None, None, None)

@@ -14,8 +14,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -42,7 +42,7 @@ from kubectl_gadget.policies.model import (
     Value,
 )
 from kubectl_gadget.policy_events.record import KERNEL_STACK_AT
-from tests.bpf.policy_engine import Enforcer
+from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -71,20 +71,6 @@ def opened(*selectors: Selector) -> Hook:
 def openat(*selectors: Selector, **more: Any) -> Hook:
     arguments = (Argument(0, "int"), Argument(1, "string"), Argument(2, "int"))
     return Hook("kprobe", "sys_openat", syscall=True, arguments=arguments, selectors=selectors, **more)
-
-
-@contextmanager
-def in_force(*policies: Policy, **options: Any) -> Iterator[Enforcer]:
-    """Skips the test when this kernel takes none of the ways."""
-    enforcer = Enforcer(*policies, **options)
-    try:
-        enforcer.__enter__()
-    except AgentError as error:
-        pytest.skip(str(error).replace("\n", " "))
-    try:
-        yield enforcer
-    finally:
-        enforcer.__exit__(None, None, None)
 
 
 def in_child(deed: Callable[[], object]) -> int:

@@ -21,7 +21,8 @@ import pytest
 
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Test, Value
 from tests.bpf import deeds
-from tests.bpf.test_policy import in_child, in_force
+from tests.bpf.policy_engine import in_force
+from tests.bpf.test_policy import in_child
 from tests.bpf.uring import Request, Uring
 from tests.vm import modules
 

@@ -14,13 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.errors import AgentError
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.observe.shapes import shape
 from kubectl_gadget.policies.engine.decode import Match
-from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read import parse_policies
-from tests.bpf.policy_engine import Enforcer
+from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf
 TALK = Path(__file__).parent.parent / "policies" / "follow_fd.yaml"
@@ -55,19 +53,8 @@ spec:
 @contextmanager
 def following(text: str) -> Iterator[Enforcer]:
     (policy,) = parse_policies([("policy.yaml", text)], "default")
-    yield from _in_force(policy)
-
-
-def _in_force(policy: Policy) -> Iterator[Enforcer]:
-    enforcer = Enforcer(policy, pid=0)
-    try:
-        enforcer.__enter__()
-    except AgentError as error:
-        pytest.skip(str(error).replace("\n", " "))
-    try:
+    with in_force(policy, pid=0) as enforcer:
         yield enforcer
-    finally:
-        enforcer.__exit__(None, None, None)
 
 
 def told(matches: list[Match]) -> list[tuple[str, int]]:

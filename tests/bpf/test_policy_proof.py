@@ -21,8 +21,8 @@ import pytest
 
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Range, Selector, Subject, Test, Value
 from tests.bpf.deeds import AT_FDCWD, syscall
-from tests.bpf.policy_engine import Enforcer
-from tests.bpf.test_policy import in_child, in_force
+from tests.bpf.policy_engine import Enforcer, in_force
+from tests.bpf.test_policy import in_child
 from tests.bpf.uring import Uring
 
 pytestmark = pytest.mark.bpf

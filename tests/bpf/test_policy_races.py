@@ -15,8 +15,7 @@ import pytest
 
 from kubectl_gadget.policies.engine.decode import Match
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Value
-from tests.bpf.policy_engine import Enforcer
-from tests.bpf.test_policy import in_force
+from tests.bpf.policy_engine import Enforcer, in_force
 from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf

@@ -20,7 +20,7 @@ from kubectl_gadget.observe.policies import event
 from kubectl_gadget.policies.engine.decode import Match
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.read import parse_policies
-from tests.bpf.policy_engine import Enforcer
+from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf
 POLICY = """
@@ -36,15 +36,8 @@ TIMES = 7
 @contextmanager
 def watching(spec: str, pid: int = 0) -> Iterator[Enforcer]:
     (policy,) = parse_policies([("policy.yaml", POLICY % spec)], "default")
-    enforcer = Enforcer(policy, pid=pid)
-    try:
-        enforcer.__enter__()
-    except AgentError as error:
-        pytest.skip(str(error).replace("\n", " "))
-    try:
+    with in_force(policy, pid=pid) as enforcer:
         yield enforcer
-    finally:
-        enforcer.__exit__(None, None, None)
 
 
 def shown(match: Match) -> list[tuple[str, Any]]:

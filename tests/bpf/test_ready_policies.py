@@ -27,8 +27,8 @@ from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.policies.ready import ready_policies
 from tests.bpf import deeds
 from tests.bpf.network_pods import CLONE_NEWPID, Worker
-from tests.bpf.policy_engine import Enforcer
-from tests.bpf.test_policy import in_child, in_force
+from tests.bpf.policy_engine import Enforcer, in_force
+from tests.bpf.test_policy import in_child
 
 pytestmark = pytest.mark.bpf
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000

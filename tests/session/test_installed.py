@@ -162,6 +162,15 @@ async def test_a_node_that_cannot_carry_a_policy_out_says_why(site: Site, runnin
     assert "node-2: policy nowhere: load_error: no way to there_is_no_such_function" in said
 
 
+async def test_a_file_of_what_the_cluster_has_is_refused(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(KILLS)
+    code, _, said = await site.run("policy", "install", "-f", str(file), "--enforce", "--objects", str(file))
+    assert code == 2
+    assert "--objects is for --local" in said
+    assert site.file() is None
+
+
 async def test_a_policy_that_kills_needs_to_be_asked_for(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(KILLS)
