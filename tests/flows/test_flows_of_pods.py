@@ -210,7 +210,18 @@ def test_pings_are_one_flow_with_all_requests_and_replies(net: PodNetwork, xwing
 
 
 def nameserver(pipe: Connection) -> None:
-    program = ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--user=root"]
+    # It ends with this process, however that ends: one that stayed would answer in the next one's place.
+    program = [
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--no-resolv",
+        "--no-hosts",
+        "--conf-file=/dev/null",
+        "--user=root",
+    ]
     names = ["--address=/deathstar.example/10.97.2.77", "--local=/nowhere.example/", "--pid-file="]
     with subprocess.Popen([*program, *names, "--log-facility=/dev/null"]) as process:
         # A question before it listens has no answer, and on a slow machine that is told as well. 35 is port 53.
