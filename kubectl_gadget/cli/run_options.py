@@ -40,9 +40,8 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
 
     _check(pods, flags)
     kube = flags.cluster.options()
-    local = flags.target.local
-    if local is None:
-        local = not has_kubeconfig(kube)
+    by_default = flags.target.local is None and not has_kubeconfig(kube)
+    local = by_default or bool(flags.target.local)
     if local:
         _check_local(flags)
     output, engine = flags.output, flags.engine
@@ -59,6 +58,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
             columns=output.columns or (),
         ),
         local=local,
+        local_by_default=by_default,
         filter=output.filter,
         fail_on=output.fail_on,
         expect=output.expect,

@@ -39,6 +39,10 @@ class ClusterNodes:
         """What the label selector says of this pod."""
         return None if self._targets is None else self._targets.wants(pod_uid)
 
+    def where(self, attached: int, known: int) -> str:
+        """As "2/3 nodes"."""
+        return f"{attached}/{known} nodes"
+
     async def watch(self) -> AsyncIterator[NodeChange]:
         """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
         api = Api(self._cluster, self._progress.say)

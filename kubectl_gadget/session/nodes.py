@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.session.local import LocalStream, open_local
 from kubectl_gadget.session.options import RunOptions
@@ -42,6 +41,9 @@ class Nodes(Protocol):
     def wants(self, pod_uid: str) -> bool | None:
         """Whether rows of this pod are wanted, where no agent can tell; None: not known yet. From any thread."""
 
+    def where(self, attached: int, known: int) -> str:
+        """Where the run is, for a sentence, when so many of the nodes that are known take part."""
+
     def watch(self) -> AsyncIterator[NodeChange]:
         """First what is there, then changes, until cancelled; may end when nothing will change. Raises GadgetError."""
 
@@ -65,8 +67,10 @@ class LocalNodes:
 
     reconnect = False
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, chosen: bool) -> None:
+        """`chosen`: whether the user said so, or there is just no cluster."""
         self._selection = selection
+        self._chosen = chosen
         self._stream: LocalStream | None = None
 
     async def begin(self) -> None:
@@ -76,6 +80,10 @@ class LocalNodes:
     def wants(self, pod_uid: str) -> bool | None:
         """The agent's filter says it all."""
         return True
+
+    def where(self, attached: int, known: int) -> str:
+        """Says why, too, to who may have expected a cluster."""
+        return "this machine" if self._chosen else "this machine (no kubeconfig was found)"
 
     async def watch(self) -> AsyncIterator[NodeChange]:
         """One change: this machine, under the name that its agent gives itself."""
@@ -94,9 +102,9 @@ class LocalNodes:
 
 
 def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
-    """The cluster when there is a kubeconfig, else this machine, unless the user said which. Raises GadgetError."""
-    if options.local or (options.local is None and not has_kubeconfig(options.kube)):
-        return LocalNodes(options.selection)
+    """This machine or the cluster. Raises GadgetError."""
+    if options.local:
+        return LocalNodes(options.selection, not options.local_by_default)
     from kubectl_gadget.session.cluster import ClusterNodes
 
     return ClusterNodes(options, progress)

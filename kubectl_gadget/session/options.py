@@ -48,8 +48,10 @@ class RunOptions:
     kube: KubeOptions = field(default_factory=KubeOptions)
     agent: AgentOptions = field(default_factory=AgentOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
-    local: bool | None = None
-    """True: this machine. False: the cluster. None: the cluster when there is a kubeconfig, else this machine"""
+    local: bool = False
+    """this machine, and no cluster"""
+    local_by_default: bool = False
+    """`local`, since there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
     """who takes rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
     story: "Story | None" = None

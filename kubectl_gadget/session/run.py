@@ -215,7 +215,8 @@ class Run:
             attached = sum(state.attached for state in states)
             if not self._once:
                 keys = f"s or kill -USR1 {os.getpid()} shows what is recorded, " if self.records else ""
-                self._progress.say(f"{self._doing()} on {attached}/{len(states)} nodes; {keys}Ctrl-C ends")
+                where = self._nodes.where(attached, len(states))
+                self._progress.say(f"{self._doing()} on {where}; {keys}Ctrl-C ends")
         if self._announced:
             self._report_failures()
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))

@@ -23,7 +23,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_without_flags_the_defaults_of_a_run_are_kept(asked: Ask) -> None:
     options = asked("trace open")
-    assert options == RunOptions(options.gadgets, local=True)
+    assert options == RunOptions(options.gadgets, local=True, local_by_default=True)
     assert [run.gadget.name for run in options.gadgets] == ["trace_open"]
     assert options.gadgets[0].parameters == {}
 
