@@ -90,11 +90,14 @@ class Api:
         namespace: str | None = None,
         uid: str | None = None,
         grace_seconds: int | None = None,
+        version: str | None = None,
     ) -> bool:
-        """Deletes it, and what it owns, in the background; False when it did not exist, or with another `uid`."""
+        """Deletes it, and what it owns, in the background; False when it did not exist, or with another `uid` or
+        resource `version`."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": version}
+        if given := {key: value for key, value in wanted.items() if value is not None}:
+            body["preconditions"] = given
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
         try:

@@ -62,16 +62,22 @@ async def deploy(
             say(f"namespace/{options.namespace} exists and is left as it is")
             continue
         applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"))
+        if found["kind"] == "Namespace":
+            await _keep(api, applied)
         say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
-    if namespace is not None and manifests.ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {}):
-        annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
-        await api.patch(NAMESPACES, options.namespace, annotation)
     if wait:
         try:
             await _wait(api, options, say)
         except DeployError:
             say("what was applied is kept; kubectl gadget undeploy removes it")
             raise
+
+
+async def _keep(api: Api, namespace: Object) -> None:
+    """No run that ends takes it away from now on, even before there are pods in it."""
+    if manifests.ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {}):
+        annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
+        await api.patch(NAMESPACES, namespace["metadata"]["name"], annotation)
 
 
 async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:

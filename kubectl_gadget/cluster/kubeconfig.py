@@ -9,7 +9,7 @@ import copy
 import ipaddress
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +41,8 @@ class Cluster:
     """headers, in order; a name may occur more than once"""
     request_timeout: float | None = None
     """seconds, per API call"""
+    options: KubeOptions = field(default_factory=KubeOptions)
+    """with which another process finds the same one, whichever context is the current one by then"""
 
 
 def has_kubeconfig(options: KubeOptions) -> bool:
@@ -87,6 +89,7 @@ def _load(files: list[Path], options: KubeOptions) -> Cluster:
         context=name,
         impersonate=tuple(_impersonation(options, user)),
         request_timeout=options.request_timeout,
+        options=replace(options, context=name),
     )
 
 
@@ -278,4 +281,5 @@ def _from_pod(options: KubeOptions) -> Cluster:
         namespace=namespace.read_text().strip() if namespace.is_file() else "default",
         impersonate=tuple(_impersonation(options, {})),
         request_timeout=options.request_timeout,
+        options=options,
     )

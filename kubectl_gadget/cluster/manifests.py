@@ -98,9 +98,14 @@ def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
     return {
         "apiVersion": JOBS.api_version,
         "kind": JOBS.kind,
-        "metadata": {"name": f"run-{run}", "namespace": options.namespace, "labels": run_labels(run)},
+        "metadata": {"name": anchor_name(run), "namespace": options.namespace, "labels": run_labels(run)},
         "spec": {"completions": 0, "parallelism": 0, "ttlSecondsAfterFinished": seconds, "template": template},
     }
+
+
+def anchor_name(run: str) -> str:
+    """The name of a run's anchor job."""
+    return f"run-{run}"
 
 
 def run_labels(run: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Agents that one run starts for itself: plain pods, each bound to its node, in a namespace that may be made for them.
 
-They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them, and the cluster does that
-by itself soon after a client was killed. The trap: the namespace of an earlier run may still be terminating;
-nothing can be created in it until it is gone, and then it must be made anew.
+They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client was killed,
+the process of reaper.py does that; when its machine went, too, the cluster, soon after, but for the namespace.
+The trap: that of an earlier run may still be terminating; nothing can be created in it until it is gone, and then it
+must be made anew.
 """
 
 import asyncio
@@ -10,12 +11,14 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster import manifests, reaper, removal
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.failure import Access, StatusError
 from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.reaper import Reaper
 from kubectl_gadget.cluster.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.startup import wait_running
+from kubectl_gadget.cluster.threads import in_thread
 from kubectl_gadget.cluster.watch import Scope, Synced, follow
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
@@ -23,7 +26,6 @@ Say = Callable[[str, str], None]
 """(node, text): a line of progress."""
 
 REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
-_REMOVAL_SECONDS = 10.0
 _ANCHOR_SECONDS = 20
 """So long after its last sign of life, what a client started is removed: nothing of a killed one is left after 30 s."""
 _SIGN_SECONDS = 5.0
@@ -41,7 +43,9 @@ class OnDemandAgents:
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._made_namespace = False
+        self._begun = False
+        """something may have been created"""
+        self._reaper: Reaper | None = None
 
     async def start(self, node: str) -> Object:
         """A running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
@@ -66,18 +70,13 @@ class OnDemandAgents:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         async with self._lock:
-            if self._anchor is None and not self._made_namespace:
+            if not self._begun:
                 return []
             self._anchor = None
-            anchor = f"run-{self._run}"
-            try:
-                await self._api.delete(JOBS, anchor, self._options.namespace)
-                if await self._remove_namespace():
-                    return []
-                async with asyncio.timeout(_REMOVAL_SECONDS):
-                    return await self._until_deleted()
-            except (ClusterError, TimeoutError):
-                return [f"job/{anchor} and its pods in namespace {self._options.namespace}"]
+            remaining = await removal.remove(self._api, self._options.namespace, self._run)
+            if (process := self._reaper) is not None:
+                await in_thread(lambda: process.release(done=not remaining))
+            return remaining
 
     async def _create(self, node: str, anchor: Object) -> Object:
         body = manifests.on_demand_pod(self._options, node, self._run, anchor)
@@ -89,6 +88,7 @@ class OnDemandAgents:
             if self._anchor is None:
                 exists = await self._find_namespace()
                 await self._api.require(self._accesses(exists), "start agents on demand", REMEDY)
+                await self._begin()
                 if not exists:
                     await self._make_namespace()
                 body = manifests.anchor_job(self._options, self._run, _ANCHOR_SECONDS)
@@ -100,6 +100,16 @@ class OnDemandAgents:
                 if self._keeper is None:
                     self._keeper = asyncio.create_task(self._keep(), name="anchor of the on-demand agents")
             return self._anchor
+
+    async def _begin(self) -> None:
+        """From here on there is something to remove, also when this client is killed."""
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            self._reaper = await in_thread(lambda: reaper.start(self._api.cluster, self._options.namespace, self._run))
+        except OSError as error:
+            self._api.warn_once(f"if this client is killed, an empty namespace may remain: no process for it: {error}")
 
     async def missing(self) -> list[Access]:
         """The rights that starting agents takes and that we do not have. Raises ClusterError."""
@@ -116,7 +126,7 @@ class OnDemandAgents:
             Access("watch", PODS.plural, namespace),
             Access("create", PODS.plural, namespace),
             Access("create", PODS.plural, namespace, "exec"),
-            *(Access(verb, JOBS.qualified, namespace) for verb in ("create", "patch", "delete")),
+            *(Access(verb, JOBS.qualified, namespace) for verb in ("create", "list", "patch", "delete")),
         ]
         if not namespace_exists:
             wanted.append(Access("create", NAMESPACES.plural))
@@ -148,7 +158,6 @@ class OnDemandAgents:
         return False
 
     async def _make_namespace(self) -> None:
-        self._made_namespace = True
         try:
             await self._api.create(NAMESPACES, manifests.namespace(self._options))
         except StatusError as error:
@@ -176,39 +185,6 @@ class OnDemandAgents:
                     self._api.warn_once(f"the agents may end early: {error}")
             except ClusterError as error:
                 self._api.warn_once(f"the agents may end early: {error}")
-
-    async def _remove_namespace(self) -> bool:
-        """Deletes the namespace if a run made it and no other agent is in it."""
-        name = self._options.namespace
-        try:
-            found = await self._api.get(NAMESPACES, name)
-        except ForbiddenError:
-            return False  # who may not see it did not make it
-        if found is None:
-            return True
-        if manifests.ON_DEMAND_ANNOTATION not in (found["metadata"].get("annotations") or {}):
-            return False
-        pods = (await self._api.find(PODS, name)).items
-        ours = manifests.run_labels(self._run).items()
-        if any(not ours <= (pod["metadata"].get("labels") or {}).items() for pod in pods):
-            return False
-        return await self._api.delete(NAMESPACES, name)
-
-    async def _until_deleted(self) -> list[str]:
-        """Waits until the cluster has begun to delete every pod of this run."""
-        remaining: dict[str, Object] = {}
-        scope = Scope(PODS, self._options.namespace, labels=f"{manifests.RUN_LABEL}={self._run}")
-        async with aclosing(follow(self._api, scope)) as changes:
-            async for change in changes:
-                if isinstance(change, Synced):
-                    remaining = {pod["metadata"]["name"]: pod for pod in change.items}
-                elif change.deleted:
-                    remaining.pop(change.object["metadata"]["name"], None)
-                else:
-                    remaining[change.object["metadata"]["name"]] = change.object
-                if all("deletionTimestamp" in pod["metadata"] for pod in remaining.values()):
-                    return []
-        return sorted(remaining)
 
 
 def _namespace_is_gone(error: StatusError) -> bool:

@@ -194,9 +194,10 @@ class Server:
 
     async def _delete(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
         found = copy.deepcopy(self._found(plural, namespace, name))
-        uid = (await request.json()).get("preconditions", {}).get("uid") if request.can_read_body else None
-        if uid is not None and uid != found["metadata"]["uid"]:
-            raise Refused(409, "Conflict", f"the UID in the precondition ({uid}) does not match that in record")
+        wanted = (await request.json()).get("preconditions", {}) if request.can_read_body else {}
+        for field, value in wanted.items():
+            if value != found["metadata"][field]:
+                raise Refused(409, "Conflict", f"the {field} in the precondition ({value}) does not match the record")
         self._kubelet.deleted(plural, namespace, name)
         return web.json_response(found)
 
