@@ -1,128 +1,193 @@
-"""A thread changes what a call's argument points to, between the check and the use of it. Who reads it at the beginning
-of the call is lied to; what security hooks are given is what is done.
+"""A thread exchanges what a call's argument points to, between the check and the use of it. Who reads it at the
+beginning of the call is lied to; what security hooks are given is what is done.
 
-The trap: whether a call was raced for shows only afterwards, by what two hooks saw of the same call. So calls are made
-until enough were lied about, and a machine that never does two things at once says so.
+The trap: how two processors run is chance, so the kernel is made to wait before it reads the argument (racer.c).
+Where only another tracer can do that, it has to give up some time, so calls are made until enough were lied about.
 """
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.catalogue.gadget import build_objects
+from kubectl_gadget.catalogue.inputs import Inputs
+from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.policies.engine.decode import Match
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Value
+from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, Test, Value
 from tests.bpf.policy_engine import Enforcer, in_force
-from tests.bpf.tracer import Tracer
+from tests.bpf.tracer import MACHINE, Tracer
 
 pytestmark = pytest.mark.bpf
 EACCES = 13
 DENY = (Action("Override", error=-EACCES),)
-CALLS, WANTED = 500, 1000
-"""Calls of a round, and how many of all shall be lied about."""
-SECONDS = float(os.environ.get("RACE_SECONDS", "3"))
-"""after which it is enough: a virtual machine is slow, and a busy one hardly does two things at once"""
-PROCESSES = 50
-"""Calls of a round where each needs a process of its own."""
-SOURCE = Path(__file__).parent / "programs" / "racer.c"
+WANTED, MOST = 1000, 5000
+"""How many calls shall be lied about, and after how many it is given up."""
+HARMLESS, REAL, REFUSED = 0, 1, 100
+"""What a call did, as the program says."""
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+class Calls(NamedTuple):
+    """One way to race: `values` are what is shown of the harmless thing and of the real one."""
+
+    mode: str
+    asked: Hook
+    """reads at the beginning of the system call"""
+    guard: Hook
+    """is given what the kernel has read"""
+    positions: tuple[int, int]
+    """of the raced argument in both"""
+    test: Test
+    values: tuple[Value, Value]
+    tracer: str = ""
+    """the program that makes the kernel wait"""
+
+    def policies(self) -> tuple[Policy, Policy]:
+        """One that asks for both values, and one that denies the real one."""
+        at_call, at_hook = (
+            [argument(position, self.test, value) for value in self.values] for position in self.positions
+        )
+        asked = tuple(Selector(filters=(either,)) for either in at_call)
+        guard = Selector(filters=(at_hook[0],)), Selector(filters=(at_hook[1],), actions=DENY)
+        return (
+            Policy("asked", hooks=(replace(self.asked, selectors=asked),)),
+            Policy("guard", hooks=(replace(self.guard, selectors=guard),)),
+        )
+
+    def shown(self, match: Match) -> Value | None:
+        value = match.values[self.positions[match.place.policy.name == "guard"]]
+        if value is None:
+            return None
+        return value.numbers[1] if self.test == "destination_port" else value.text.decode()
+
+
+def argument(position: int, test: Test, value: Value) -> Filter:
+    return Filter(Subject("argument", position), test, (value,))
+
+
+def calls(mode: str, folder: Path) -> Calls:
+    address = Argument(1, "sockaddr")
+    if mode == "open":
+        asked = Hook("kprobe", "sys_openat2", True, arguments=(Argument(0, "int"), Argument(1, "string")))
+        guard = Hook("lsm", "file_open", arguments=(Argument(0, "file"),))
+        return Calls(mode, asked, guard, (1, 0), "equal", (str(folder / "file0"), str(folder / "file1")))
+    if mode == "connect":
+        asked = Hook("kprobe", "sys_connect", True, arguments=(Argument(0, "int"), address))
+        guard = Hook("lsm", "socket_connect", arguments=(Argument(0, "socket"), address))
+        return Calls(mode, asked, guard, (1, 1), "destination_port", (5000, 5001), "wait_in_connect")
+    asked = Hook("kprobe", "sys_execve", True, arguments=(Argument(0, "string"),))
+    guard = Hook("lsm", "bprm_check_security", arguments=(Argument(0, "linux_binprm"),))
+    files = str(folder / "program0"), str(folder / "program1")
+    return Calls(mode, asked, guard, (0, 0), "equal", files, "wait_in_execve")
 
 
 @pytest.fixture(scope="module")
 def racer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, in a folder with two files that it opens and two copies of it that it executes."""
     folder = tmp_path_factory.mktemp("racer")
-    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", folder / "racer", SOURCE], check=True)
+    source = PROGRAMS / "racer.c"
+    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", folder / "racer", source], check=True)
     for digit in "01":
         (folder / f"file{digit}").write_text(digit)
         (folder / f"program{digit}").write_bytes((folder / "racer").read_bytes())
         (folder / f"program{digit}").chmod(0o755)
+    build_objects(PROGRAMS / "slow_tracer.bpf.c", folder, [MACHINE], Inputs(folder))
     return folder / "racer"
 
 
-def race(racer: Path, mode: str, count: int, harmless: str, real: str) -> tuple[int, list[list[int]]]:
-    """The program's pid, and the numbers that it printed."""
-    command = [str(racer), mode, str(count), harmless, real]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [[*map(int, line.split())] for line in process.stdout]
-    assert process.returncode == 0
-    return process.pid, lines
+@contextmanager
+def slow_tracer(racer: Path, program: str) -> Iterator[int | None]:
+    """The other tracer, behind all that are attached already; the map that it shares. Without a name: none."""
+    if not program:
+        yield None
+        return
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("the tracer waits on one processor for what is done on another, and there is only one")
+    object = BpfObject(object_bytes("slow_tracer", MACHINE, racer.parent), "slow_tracer", [program])
+    try:
+        object.load()
+        object.attach(program)
+        map = object.map("slow_tracer_race")
+        assert map is not None
+        yield map.fd
+    finally:
+        object.close()
 
 
-def argument(position: int, test: str, value: Value) -> Filter:
-    return Filter(Subject("argument", position), test, (value,))  # type: ignore[arg-type]
+class Done(NamedTuple):
+    """A call: whose, what it did, and of arguments what the tracer read."""
+
+    process: int
+    deed: int
+    shown: str = ""
 
 
-def policies(asked: Hook, guard: Hook, real: Filter, any_of_both: Filter) -> tuple[Policy, Policy]:
-    """One that reads at the beginning of the system call, and one that denies the real thing at a security hook."""
-    selectors = (Selector(filters=(real,), actions=DENY), Selector(filters=(any_of_both,)))
-    both = Hook(guard.kind, guard.target, arguments=guard.arguments, selectors=selectors)
-    return Policy("asked", hooks=(asked,)), Policy("guard", hooks=(both,))
+def race(
+    racer: Path, mode: str, values: tuple[Value, Value], map: int | None = None, count: int = WANTED
+) -> list[Done]:
+    command = [str(racer), mode, str(count), str(values[0]), str(values[1]), *([] if map is None else [str(map)])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[] if map is None else [map])
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    assert len(lines) == count
+    return [Done(int(process), int(deed), *shown) for process, deed, *shown in lines]
 
 
-def calls(matches: list[Match]) -> Iterator[tuple[Match, Match]]:
-    """What both saw of each call, process by process."""
-    asked: dict[int, Match] = {}
-    for match in matches:
-        if match.place.policy.name == "asked":
-            asked[match.exec[1]] = match
-        elif match.exec[1] in asked:
-            yield asked.pop(match.exec[1]), match
+def seen(matches: list[Match], name: str, done: list[Done]) -> list[Match]:
+    """What a policy saw, call by call: one is over before the next begins."""
+    processes = {call.process for call in done}
+    found = [match for match in matches if match.place.policy.name == name and match.exec[1] in processes]
+    assert len(found) == len(done)
+    return found
 
 
-def prove(
-    enforcer: Enforcer,
-    go: Callable[[], list[int]],
-    shown: Callable[[Match], object],
-    harmless: object,
-    real: object,
+def until_enough_were_lied_about(
+    how: Calls, racer: Path, enforcer: Enforcer, deed: int, prove: Callable[[list[Match], list[Done]], None]
 ) -> None:
-    """Makes calls until enough were lied about. Of all calls the real ones were denied, and seen as what they are."""
-    lied = 0
-    give_up = time.monotonic() + SECONDS
-    while lied < WANTED and time.monotonic() < give_up:
-        did_harmless, did_real, refused = go()
-        seen = [*calls(enforcer.matches())]
-        assert enforcer.lost == {}
-        assert len(seen) == did_harmless + refused
-        assert did_real == 0
-        assert sum(shown(guard) == real for _, guard in seen) == refused
-        assert {guard.verdict for _, guard in seen if shown(guard) == real} <= {-EACCES}
-        assert {shown(guard) for _, guard in seen if not guard.verdict} <= {harmless}
-        lied += sum(shown(asked) == harmless and shown(guard) == real for asked, guard in seen)
-    print(f"{lied} calls were lied about, and all denied")  # noqa: T201
-    if not lied:
-        pytest.skip(f"in {SECONDS:.0f} s no call was raced for on this machine")
+    """A call was lied about when the policy at its beginning was shown the harmless thing and the real one was done."""
+    lied = made = 0
+    with slow_tracer(racer, how.tracer) as map:
+        while lied < WANTED and made < MOST:
+            done = race(racer, how.mode, how.values, map, WANTED - lied)
+            made += len(done)
+            matches = enforcer.matches()
+            assert enforcer.lost == {}
+            prove(matches, done)
+            lied += sum(
+                how.shown(match) == how.values[0] and call.deed == deed
+                for match, call in zip(seen(matches, "asked", done), done, strict=True)
+            )
+    print(f"{how.mode}: {lied} of {made} calls were lied about")  # noqa: T201
+    assert lied == WANTED
 
 
-def text(position: int) -> Callable[[Match], object]:
-    def shown(match: Match) -> object:
-        value = match.values[position if match.place.policy.name == "asked" else 0]
-        return value and value.text.decode()
-
-    return shown
-
-
-def port(match: Match) -> object:
-    value = match.values[1]
-    return value and value.numbers[1]
+@pytest.mark.parametrize("mode", ["open", "connect", "exec"])
+def test_who_reads_at_the_beginning_of_a_call_is_shown_a_harmless_one(mode: str, racer: Path) -> None:
+    how = calls(mode, racer.parent)
+    with in_force(how.policies()[0], pid=0, kinds=("tracepoint",)) as enforcer:
+        until_enough_were_lied_about(how, racer, enforcer, REAL, lambda matches, done: None)
 
 
-def test_a_path_that_changes_during_open_is_denied_by_the_file_that_is_opened(racer: Path) -> None:
-    harmless, real = str(racer.with_name("file0")), str(racer.with_name("file1"))
-    asked = Hook(
-        *("kprobe", "sys_openat", True),
-        arguments=(Argument(0, "int"), Argument(1, "string")),
-        selectors=(Selector(filters=(argument(1, "prefix", harmless[:-1]),)),),
-    )
-    guard = Hook("lsm", "file_open", arguments=(Argument(0, "file"),))
-    found = policies(asked, guard, argument(0, "equal", real), argument(0, "equal", harmless))
-    with in_force(*found, enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
-        go = lambda: race(racer, "open", CALLS, harmless, real)[1][-1]  # noqa: E731
-        prove(enforcer, go, text(1), harmless, real)
+@pytest.mark.parametrize("mode", ["open", "connect", "exec"])
+def test_what_is_really_done_is_denied_and_told_at_the_security_hook(mode: str, racer: Path) -> None:
+    how = calls(mode, racer.parent)
+
+    def prove(matches: list[Match], done: list[Done]) -> None:
+        deeds = [call.deed for call in done]
+        assert set(deeds) <= {HARMLESS, REFUSED}
+        told = {HARMLESS: (how.values[0], 0), REFUSED: (how.values[1], -EACCES)}
+        guard = seen(matches, "guard", done)
+        assert [(how.shown(match), match.verdict) for match in guard] == [told[deed] for deed in deeds]
+
+    with in_force(*how.policies(), enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
+        until_enough_were_lied_about(how, racer, enforcer, REFUSED, prove)
 
 
 def test_a_path_that_is_not_in_memory_yet_is_denied_though_no_system_calls_hook_can_read_it(racer: Path) -> None:
@@ -135,49 +200,17 @@ def test_a_path_that_is_not_in_memory_yet_is_denied_though_no_system_calls_hook_
     guard = Hook("lsm", "file_open", arguments=(Argument(0, "file"),), selectors=selectors)
     found = (Policy("asked", hooks=(asked,)), Policy("guard", hooks=(guard,)))
     with in_force(*found, enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
-        assert race(racer, "absent", WANTED, real, real)[1] == [[0, 0, WANTED]]
+        assert {call.deed for call in race(racer, "absent", (real, real))} == {REFUSED}
         matches = enforcer.matches()
         assert enforcer.lost == {}
     assert [(match.place.policy.name, match.verdict) for match in matches] == [("guard", -EACCES)] * WANTED
 
 
-def test_an_address_that_changes_during_connect_is_denied_by_where_it_goes(racer: Path) -> None:
-    harmless, real = 5000, 5001
-    asked = Hook(
-        *("kprobe", "sys_connect", True),
-        arguments=(Argument(0, "int"), Argument(1, "sockaddr")),
-        selectors=(Selector(filters=(argument(1, "destination_port", harmless),)), Selector()),
-    )
-    guard = Hook("lsm", "socket_connect", arguments=(Argument(0, "socket"), Argument(1, "sockaddr")))
-    to = [argument(1, "destination_port", number) for number in (real, harmless)]
-    with in_force(*policies(asked, guard, *to), enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
-        go = lambda: race(racer, "connect", CALLS, str(harmless), str(real))[1][-1]  # noqa: E731
-        prove(enforcer, go, port, harmless, real)
-
-
-def test_a_program_that_changes_during_execution_is_denied_by_the_file_that_is_run(racer: Path) -> None:
-    harmless, real = str(racer.with_name("program0")), str(racer.with_name("program1"))
-    asked = Hook(
-        *("kprobe", "sys_execve", True),
-        arguments=(Argument(0, "string"),),
-        selectors=(Selector(filters=(argument(0, "prefix", harmless[:-1]),)),),
-    )
-    guard = Hook("lsm", "bprm_check_security", arguments=(Argument(0, "linux_binprm"),))
-    found = policies(asked, guard, argument(0, "equal", real), argument(0, "equal", harmless))
-    with in_force(*found, enforce=True, pid=0, kinds=("tracepoint", "lsm")) as enforcer:
-        go = lambda: race(racer, "exec", PROCESSES, harmless, real)[1][-1]  # noqa: E731
-        prove(enforcer, go, text(0), harmless, real)
-
-
 def test_arguments_that_change_during_execution_are_told_as_the_program_got_them(racer: Path) -> None:
-    changed = 0
-    give_up = time.monotonic() + SECONDS
-    with Tracer("trace_exec") as tracer:
-        while changed < WANTED and time.monotonic() < give_up:
-            pid, lines = race(racer, "arguments", PROCESSES, "is 0", "is 1")
-            records = [record for record in tracer.records() if record["ppid"] == pid]
-            assert [[record["pid"], int(record["args"][2][-1])] for record in records] == lines[:-1]
-            changed += lines[-1][1]
+    with Tracer("trace_exec") as tracer, slow_tracer(racer, "show_argument") as map:
+        done = race(racer, "arguments", ("is 0", "is 1"), map)
+        processes = {call.process for call in done}
+        records = [record for record in tracer.records() if record["pid"] in processes]
         assert tracer.lost == 0
-    print(f"{changed} arguments were changed, and told as they were then")  # noqa: T201
-    assert changed, "no argument was raced for"
+    assert {(call.shown, call.deed) for call in done} == {("is 0", REAL)}, "the call's beginning shows the harmless one"
+    assert [(record["pid"], record["args"][2]) for record in records] == [(call.process, "is 1") for call in done]

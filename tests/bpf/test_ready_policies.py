@@ -40,6 +40,9 @@ PUBLIC = "192.88.99.1"
 OWN = Path("/usr/local/bin")
 """A folder of programs that this container alone has, so that it may write there."""
 TMP = Path("/opt")
+CAPABILITY_VERSION_3 = 0x20080522
+WAYS_OUT = (2, 12, 16, 17, 19, 21, 39)
+"""CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_BPF"""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -165,6 +168,28 @@ def become_root_again() -> None:
     os.seteuid(0)
 
 
+def set_capabilities(change: Callable[[int], int]) -> None:
+    """Changes the effective ones of this thread: capget() and capset()."""
+    head = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if _libc.capget(head, sets):
+        raise OSError(ctypes.get_errno(), "capget")
+    effective = change(sets[3] << 32 | sets[0])
+    sets[0], sets[3] = effective & 0xFFFFFFFF, effective >> 32
+    if _libc.capset(head, sets):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def lose(capability: int) -> None:
+    set_capabilities(lambda effective: effective & ~(1 << capability))
+
+
+def gain(capability: int) -> None:
+    """It is among those that the process may have, and not among those that it has."""
+    lose(capability)
+    set_capabilities(lambda effective: effective | 1 << capability)
+
+
 def make_user_namespace() -> None:
     os.setresgid(1000, 1000, 1000)
     os.setresuid(1000, 1000, 1000)
@@ -186,6 +211,7 @@ ESCAPE, CREDENTIALS, MINER, FILES = "container-escape", "credential-access", "cr
 GAIN, SHELL = "privilege-gain", "shell-in-container"
 WAY = "A container opens a way to the node"
 MODULE = "A container loads a kernel module or a kernel"
+GAINED = "Capabilities are gained with which a container can be left"
 DEEDS: tuple[tuple[str, str, Callable[[], object]], ...] = (
     (ESCAPE, "A container mounts something", mount),
     (ESCAPE, MODULE, load_module_from_a_file),
@@ -216,6 +242,7 @@ DEEDS: tuple[tuple[str, str, Callable[[], object]], ...] = (
         functools.partial(os.rename, OWN / "program", OWN / "renamed"),
     ),
     ("package-manager", "A package manager is run", functools.partial(run, "/usr/bin/apt-get", "--version")),
+    *((GAIN, GAINED, functools.partial(gain, capability)) for capability in WAYS_OUT),
     (GAIN, "A process that was not root becomes root", become_root_again),
     (GAIN, "A user namespace is made, in which its maker has all capabilities", make_user_namespace),
     (GAIN, "A program with the setuid or setgid bit is run", functools.partial(run, str(TMP / "setuid"))),
@@ -296,6 +323,8 @@ def work() -> None:
     for program in ("/bin/true", "/bin/cat", str(TMP / "busybox")):
         tried(functools.partial(run, program, "/etc/hosts"))
     tried(lambda: os.setresuid(1000, 1000, 1000))
+    for capability in WAYS_OUT:
+        tried(functools.partial(lose, capability))
 
 
 def test_an_ordinary_workload_triggers_none(host: Host) -> None:

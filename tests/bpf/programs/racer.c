@@ -1,21 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * racer {open|connect|exec|arguments|absent} COUNT HARMLESS REAL: system calls while another thread changes what their
- * argument points to, between two things that differ in one byte. Prints how many calls did the harmless thing, did the
- * real one, and were refused.
+ * racer {open|connect|exec|arguments|absent} COUNT HARMLESS REAL [MAP]: system calls whose argument another thread
+ * exchanges between the check and the use of it: two things that differ in one byte. For each call it prints whose it
+ * was and what it did: 0, the harmless thing; 1, the real one; 100, nothing, since it was refused.
  *
- * absent changes nothing, but has the real path in memory that is not there until the kernel wants it.
- * exec and arguments make a process for each call, and print its number and what it did, 0, 1 or 100, before that; the
- * program that is executed says by its exit code which it was.
+ * open and arguments: the kernel is made to wait for what it reads before the argument, by userfaultfd.
+ * connect and exec: it reads nothing before; a tracer that takes its time (slow_tracer.bpf.c, whose MAP is this file
+ * descriptor) makes it wait. absent exchanges nothing, but has the real path in memory that is not there until the
+ * kernel wants it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -23,50 +28,118 @@
 #include <unistd.h>
 
 #define REFUSED 100
+#define PAGE 4096
 
+/* As in slow_tracer.bpf.c. */
+struct race {
+	unsigned int thread;
+	unsigned int begun;
+	unsigned int exchanged;
+	char shown[64];
+};
+
+/* What is exchanged. */
 static volatile char *byte;
-static char both[2];
-static volatile int changing;
+static char harmless_byte, real_byte;
+static volatile struct race *race;
+/* Zeros, that are not there before the kernel waits for them: an open_how for reading, or an environment without
+ * entries. */
+static void *zeros;
+static int faults;
+static cpu_set_t processors;
 
-static void *change(void *unused)
+static void check(long result, const char *what)
 {
-	/* Each for as long as the other, or the one that is written last would be there nearly always. */
-	for (;;) {
-		for (int i = 0; i < 100; i++)
-			*byte = both[1];
-		for (int i = 0; i < 100; i++)
-			*byte = both[0];
-		changing = 1;
+	if (result < 0) {
+		perror(what);
+		exit(3);
+	}
+}
+
+static void *exchange_at_faults(void *unused)
+{
+	struct uffd_msg fault;
+
+	while (read(faults, &fault, sizeof(fault)) == sizeof(fault)) {
+		struct uffdio_zeropage page = {.range = {.start = (unsigned long)zeros, .len = PAGE}};
+
+		*byte = real_byte;
+		check(ioctl(faults, UFFDIO_ZEROPAGE, &page), "UFFDIO_ZEROPAGE");
 	}
 	return unused;
 }
 
-static void race(volatile char *at, char harmless, char real)
+/* The tracer waits on the processor that makes the calls. */
+static void stay_on(int number)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	for (int cpu = 0, found = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &processors) && found++ == number)
+			CPU_SET(cpu, &one);
+	check(sched_setaffinity(0, sizeof(one), &one), "this takes two processors");
+}
+
+static void *exchange_at_calls(void *unused)
+{
+	stay_on(1);
+	for (;;) {
+		unsigned int begun = race->begun;
+
+		if (begun != race->exchanged) {
+			*byte = real_byte;
+			__sync_synchronize();
+			race->exchanged = begun;
+		}
+		/* Who sleeps gets the processor before those that work, where the machine is busy. */
+		usleep(20);
+	}
+	return unused;
+}
+
+static void start(void *(*run)(void *))
 {
 	pthread_t thread;
 
-	byte = at;
-	both[0] = harmless;
-	both[1] = real;
-	pthread_create(&thread, NULL, change, NULL);
-	while (!changing)
-		;
+	if (pthread_create(&thread, NULL, run, NULL))
+		abort();
 }
 
-/* Where two texts of the same length differ. */
-static size_t difference(const char *one, const char *other)
+static void wait_at_faults(void)
 {
-	size_t at = 0;
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register where = {.mode = UFFDIO_REGISTER_MODE_MISSING};
 
-	while (one[at] && one[at] == other[at])
-		at++;
-	return at;
+	faults = syscall(SYS_userfaultfd, O_CLOEXEC);
+	check(faults, "userfaultfd");
+	check(ioctl(faults, UFFDIO_API, &api), "UFFDIO_API");
+	zeros = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	where.range.start = (unsigned long)zeros;
+	where.range.len = PAGE;
+	check(ioctl(faults, UFFDIO_REGISTER, &where), "UFFDIO_REGISTER");
+	start(exchange_at_faults);
 }
 
-/* 0: the harmless one, 1: the real one, or REFUSED. Files begin with that digit. */
-static int open_one(const char *path)
+static void wait_at_calls(void)
 {
-	int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDONLY);
+	check(sched_getaffinity(0, sizeof(processors), &processors), "sched_getaffinity");
+	race->thread = syscall(SYS_gettid);
+	start(exchange_at_calls);
+	stay_on(0);
+}
+
+/* Before each call. */
+static void prepare(void)
+{
+	*byte = harmless_byte;
+	if (zeros)
+		madvise(zeros, PAGE, MADV_DONTNEED);
+}
+
+/* Files begin with the digit that is the result. */
+static int digit_of(int fd)
+{
 	char digit;
 
 	if (fd < 0)
@@ -103,70 +176,98 @@ static const char *absent(const char *path)
 		fd = memfd_create("path", 0);
 		if (write(fd, path, strlen(path) + 1) < 0)
 			abort();
-		page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+		page = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
 	}
-	madvise(page, 4096, MADV_DONTNEED);
+	madvise(page, PAGE, MADV_DONTNEED);
 	return page;
 }
 
-/* Executes a program whose path, or whose argument, is raced for. */
-static int exec_one(char *raced, const char *harmless, const char *real, const char *program)
+struct execution {
+	const char *program;
+	char *arguments[4];
+};
+
+static int execute(void *given)
 {
-	size_t at = difference(harmless, real);
+	const struct execution *this = given;
+
+	if (race)
+		race->thread = syscall(SYS_gettid);
+	syscall(SYS_execve, this->program, this->arguments, zeros);
+	_exit(REFUSED);
+}
+
+/* In a process that shares this one's memory until it executes. */
+static int execute_one(struct execution *this, pid_t *process)
+{
+	static char stack[65536] __attribute__((aligned(16)));
 	int status;
-	pid_t pid = fork();
 
-	if (!pid) {
-		char *arguments[] = {"racer", program ? "argument" : "program", raced, NULL};
+	*process = clone(execute, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, this);
+	check(*process, "clone");
+	waitpid(*process, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : REFUSED;
+}
 
-		race(raced + at, harmless[at], real[at]);
-		syscall(SYS_execve, program ? program : raced, arguments, NULL);
-		_exit(REFUSED);
-	}
-	waitpid(pid, &status, 0);
-	status = WIFEXITED(status) ? WEXITSTATUS(status) : REFUSED;
-	printf("%d %d\n", pid, status);
-	return status;
+/* What was executed says by its exit code which it was: by the last digit of its argument, or of its own name. */
+static int executed(int argc, char **argv)
+{
+	char self[4096];
+	ssize_t length;
+
+	if (!strcmp(argv[1], "argument"))
+		return argv[2][strlen(argv[2]) - 1] - '0';
+	length = readlink("/proc/self/exe", self, sizeof(self));
+	return length > 0 ? self[length - 1] - '0' : REFUSED;
+}
+
+/* Where two texts of the same length differ. */
+static size_t difference(const char *one, const char *other)
+{
+	size_t at = 0;
+
+	while (one[at] && one[at] == other[at])
+		at++;
+	return at;
 }
 
 int main(int argc, char **argv)
 {
-	int counts[REFUSED + 1] = {};
-	const char *mode = argv[1];
-
-	/* Executed: which it is says the last digit of its argument, or of its own name. */
-	if (!strcmp(mode, "argument"))
-		return argv[2][strlen(argv[2]) - 1] - '0';
-	if (!strcmp(mode, "program")) {
-		char self[4096];
-		ssize_t length = readlink("/proc/self/exe", self, sizeof(self));
-
-		return length > 0 ? self[length - 1] - '0' : REFUSED;
-	}
 	if (argc < 5)
-		return 2;
-	int count = atoi(argv[2]);
-	const char *harmless = argv[3], *real = argv[4];
+		return executed(argc, argv);
+	const char *mode = argv[1], *harmless = argv[3], *real = argv[4];
+	bool connects = !strcmp(mode, "connect"), executes = !strcmp(mode, "exec"), argues = !strcmp(mode, "arguments");
 	char *raced = strdup(harmless);
 	size_t at = difference(harmless, real);
-	struct sockaddr_in address = {
-		.sin_family = AF_INET, .sin_port = htons(atoi(harmless)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-	in_port_t other = htons(atoi(real));
+	in_port_t port = htons(atoi(harmless)), other = htons(atoi(real));
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = port, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct execution execution = {executes ? raced : "/proc/self/exe",
+				      {"racer", executes ? "program" : "argument", raced, NULL}};
 
-	if (!strcmp(mode, "open"))
-		race(raced + at, harmless[at], real[at]);
-	if (!strcmp(mode, "connect")) /* ports that differ in their lower byte alone */
-		race((char *)&address.sin_port + 1, address.sin_port >> 8, other >> 8);
-	for (int i = 0; i < count; i++) {
+	/* Ports that differ in their lower byte alone. */
+	byte = connects ? (char *)&address.sin_port + 1 : raced + at;
+	harmless_byte = connects ? port >> 8 : harmless[at];
+	real_byte = connects ? other >> 8 : real[at];
+	if (argc > 5)
+		race = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[5]), 0);
+	if (connects || executes)
+		wait_at_calls();
+	else
+		wait_at_faults();
+	for (int i = 0; i < atoi(argv[2]); i++) {
+		pid_t process = getpid();
+		int result;
+
+		prepare();
 		if (!strcmp(mode, "open"))
-			counts[open_one(raced)]++;
+			result = digit_of(syscall(SYS_openat2, AT_FDCWD, raced, zeros, sizeof(struct open_how)));
 		else if (!strcmp(mode, "absent"))
-			counts[open_one(absent(real))]++;
-		else if (!strcmp(mode, "connect"))
-			counts[connect_one(&address, other)]++;
+			result = digit_of(syscall(SYS_openat, AT_FDCWD, absent(real), O_RDONLY));
+		else if (connects)
+			result = connect_one(&address, other);
 		else
-			counts[exec_one(raced, harmless, real, strcmp(mode, "exec") ? "/proc/self/exe" : NULL)]++;
+			result = execute_one(&execution, &process);
+		printf("%d %d%s%s\n", process, result, argues ? " " : "", argues ? (const char *)race->shown : "");
 	}
-	printf("%d %d %d\n", counts[0], counts[1], counts[REFUSED]);
 	return 0;
 }
