@@ -30,6 +30,8 @@ _TRACING, _TRACE_RAW_TP = 26, 23
 _NO_PREALLOC = 1
 MAP_ITERATOR = "iter/bpf_map_elem"
 """The section of iterators over a map's entries."""
+AFTER_EXIT = "tracepoint/syscalls/sys_exit"
+"""The section of programs that those at exits of system calls go on with (GADGET_AFTER_EXIT in gadget/syscall.h)."""
 
 
 class ProgramInfo(ctypes.Structure):
@@ -266,6 +268,8 @@ class BpfObject:
         pointer = self._programs[program]
         if self.section(program) in ("uprobe", "uretprobe"):
             return  # to files that are not known yet (uprobes.py)
+        if self.section(program) == AFTER_EXIT:
+            return  # other programs go on with it
         if self.section(program) == "perf_event":
             self._links[program] = sampling.attach(pointer, self.frequency)
             return

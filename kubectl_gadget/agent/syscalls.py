@@ -9,7 +9,7 @@ import errno
 from collections.abc import Iterable
 
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfMap, BpfObject, own_elf
+from kubectl_gadget.agent.object import AFTER_EXIT, BpfMap, BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
 VARIABLE = "gadget_node_raw_syscalls"
@@ -29,6 +29,9 @@ class RawSyscallObject(BpfObject):
         self._calls = {program: call for program in self.chosen if (call := _side_and_name(self.section(program)))}
         for program, (side, _) in self._calls.items():
             self.make_raw(program, f"sys_{side}")
+        for program in self.chosen:
+            if self.section(program) == AFTER_EXIT:
+                self.make_raw(program, "sys_exit")
 
     def hook(self, program: str) -> str:
         """As "tp_btf/sys_exit (openat)", for a program that follows a system call."""
@@ -78,7 +81,7 @@ class RawSyscallObject(BpfObject):
 
 def _side_and_name(section: str) -> tuple[str, str] | None:
     """("exit", "openat") of "tracepoint/syscalls/sys_exit_openat"; None of a hook that is no system call's."""
-    if not section.startswith(_TRACEPOINT):
+    if not section.startswith(_TRACEPOINT) or section == AFTER_EXIT:
         return None
     side, _, name = section.removeprefix(_TRACEPOINT).partition("_")
     return side, name

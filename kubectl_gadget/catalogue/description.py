@@ -13,6 +13,7 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import (
     HISTOGRAM_SUMS,
+    NANOSECONDS,
     Answer,
     Column,
     Example,
@@ -34,6 +35,7 @@ _TYPES = {
     "address": str,
     "functions": str,
     "paths": str,
+    "duration": int,
 }
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
@@ -55,7 +57,7 @@ _GADGET_KEYS = (
     *("sampler", "gauges"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
-_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words", "names")
+_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words", "names", "unit")
 _MANY_EXAMPLES = 1
 
 
@@ -273,6 +275,9 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
     if kind is None:
         item.fail("type", "is missing")
     name = item.need("name", str)
+    unit = item.one_of("unit", tuple(NANOSECONDS)) or ""
+    if bool(unit) != (kind == "duration"):
+        item.fail("unit", "is what a duration is counted in" if unit else "is missing: what is it counted in?")
     column = item.get("column", str)
     test = item.one_of("test", ("equal", "prefix"))
     if (column is None) != (test is None):
@@ -287,6 +292,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
         test=test,
         words=_names(item, "words"),
         names=item.one_of("names", ("signal", "capability", "errno")) or "",
+        unit=unit,
     )
 
 

@@ -138,8 +138,10 @@ def gadget_loader(name: str) -> Callable[[], Any]:
 
 def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
     help = parameter.description
-    if parameter.default not in (None, False, ""):
-        help += f" (default: {parameter.default})"
+    default = parameter.default
+    if default not in (None, False, ""):
+        shown = values.duration_text(int(default), parameter.unit) if parameter.unit else default
+        help += f" (default: {shown})"
     if parameter.type == "bool":
         return Annotated[
             bool | None, flag(panel, f"--{parameter.name}/--no-{parameter.name}", help=help), lambda value: value
@@ -154,7 +156,7 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="EXPRESSION", help=help), values.pcap]
     if parameter.type == "paths":
         return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="PATHS", help=help), values.paths]
-    metavar = "N" if parameter.type == "int" else "TEXT"
+    metavar = {"int": "N", "duration": "TIME"}.get(parameter.type, "TEXT")
     place = gadget.globals.get(parameter.variable)
     if parameter.words:
         return Annotated[
@@ -169,6 +171,8 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
     elif parameter.names:
         metavar = "NAME"
         reader = values.number_of(parameter.names)
+    elif parameter.type == "duration":
+        reader = values.duration_in(parameter.unit, place.size if place else 4)
     elif parameter.type == "int":
         reader = values.integer_of(place.size if place else 8)
     else:

@@ -58,6 +58,33 @@ def duration_or_none(text: str) -> float | None:
     return duration(text) or None
 
 
+def duration_in(unit: str, size: int) -> Callable[[str], int]:
+    """A reader of durations as a number of `unit`s, one of NANOSECONDS, in a C integer of `size` bytes. A plain number
+    counts these, too."""
+    from kubectl_gadget.events.schema import NANOSECONDS
+
+    def read(text: str) -> int:
+        if text.isdecimal():
+            return integer_of(size)(text)
+        if _NUMBER.fullmatch(text):
+            raise ValueError(f"has no unit: {text}s? Without one it is a whole number of {unit}")
+        units, rest = divmod(round(duration(text) * 1e9), NANOSECONDS[unit])
+        if rest:
+            raise ValueError(f"is no whole number of {unit}, and shorter times are not told apart here")
+        return integer_of(size)(str(units))
+
+    return read
+
+
+def duration_text(value: int, unit: str) -> str:
+    """The shortest way to write `value` units in one unit; duration_in() reads it back."""
+    from kubectl_gadget.events.schema import NANOSECONDS
+
+    nanoseconds = value * NANOSECONDS[unit]
+    found = next(name for name, each in reversed(NANOSECONDS.items()) if nanoseconds % each == 0)
+    return f"{nanoseconds // NANOSECONDS[found]}{found}" if value else "0"
+
+
 def syscalls(text: str) -> str:
     """A list of system calls and classes of them: openat,read,%network."""
     from kubectl_gadget.errors import UsageError

@@ -26,6 +26,9 @@ HISTOGRAM_MAXIMA = ("max",)
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 """Fields of every histogram: what adds up, of what the highest counts, and what the client fills in."""
 
+NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+"""Of the units that a parameter can count a duration in."""
+
 Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
 
@@ -84,11 +87,11 @@ class Parameter:
 
     name: str
     """the option without its dashes"""
-    type: Literal["bool", "int", "string", "syscalls", "pcap", "address", "functions", "paths"]
+    type: Literal["bool", "int", "string", "syscalls", "pcap", "address", "functions", "paths", "duration"]
     """syscalls: a list of system calls; VARIABLE_x86_64 and VARIABLE_aarch64 get the tables of syscall_table.py. pcap:
     an expression as tcpdump has them; the variable gets its instructions (pcap_filter.py). functions: FILE:SYMBOL with
     commas; where the uprobe programs of a library without files go. paths: absolute
-    ones with commas; the variable gets their tails (path_tails.py)"""
+    ones with commas; the variable gets their tails (path_tails.py). duration: a whole number of its `unit`"""
     description: str
     variable: str
     """name of the `const volatile` global; empty: the gadget's view reads it"""
@@ -102,6 +105,8 @@ class Parameter:
     """of an int: what it numbers, so that it may be given by its name as well"""
     words: tuple[str, ...] = ()
     """of a string: some of these, parted by commas"""
+    unit: str = ""
+    """of a duration: one of NANOSECONDS, which a number without a unit counts, too"""
 
     @property
     def variables(self) -> tuple[str, ...]:

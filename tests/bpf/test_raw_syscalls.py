@@ -69,6 +69,17 @@ def test_a_program_at_the_entry_of_a_call_runs_as_well(tmp_path: Path) -> None:
     assert all(0 < record["latency"] < 1 << 63 for record in records)
 
 
+def test_what_programs_go_on_with_runs_as_well(tmp_path: Path) -> None:
+    target = os.fsencode(tmp_path / "file")
+    with Tracer("trace_file", pid=os.getpid(), raw_syscalls=True) as tracer:
+        for _ in range(TIMES):
+            assert deeds.syscall(263 if deeds.X86 else 35, deeds.AT_FDCWD, target, 0) < 0  # unlinkat
+        records = tracer.records()
+        assert tracer.lost == 0
+    told = [(record["operation"], record["errno"], record["path"]) for record in records]
+    assert told == [("unlink", 2, os.fsdecode(target))] * TIMES
+
+
 @pytest.mark.skipif(not deeds.X86, reason="int 0x80 is x86's")
 @pytest.mark.parametrize("raw_syscalls", [False, True])
 def test_a_call_of_the_32_bit_interface_is_not_taken_for_one_of_the_same_number(

@@ -14,6 +14,10 @@ CEILING = 100_000
 """Instructions looked at; about 0.1 s. A program that needs more says why here."""
 HIGHER = {"trace_deadlock": 200_000}
 """It searches the graph of locks."""
+TOGETHER = 300_000
+"""Of all programs of a gadget."""
+MORE_TOGETHER = {"trace_fileuse": 700_000, "trace_fsslower": 600_000, "trace_fdpass": 450_000}
+"""A walk to the root in each of many programs."""
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +36,4 @@ def test_no_program_takes_the_verifier_long(name: str, containers: Containers) -
     if loaded and not found:
         pytest.skip("the kernel tells only since Linux 5.16")
     assert max(found.values(), default=0) <= HIGHER.get(name, CEILING), found
+    assert sum(found.values()) <= MORE_TOGETHER.get(name, TOGETHER), found

@@ -103,6 +103,12 @@ def test_every_gadget_can_be_filtered_by_pid_comm_and_uid_and_by_error_and_addre
     ]
 
 
+def test_a_duration_has_a_unit_in_which_its_default_counts(tmp_path: Path) -> None:
+    parameter = {"name": "min", "type": "duration", "unit": "us", "default": 10, "description": "d", "variable": "v"}
+    (read,) = read_description(write(tmp_path, gadget(parameters=[parameter]))).parameters
+    assert (read.type, read.unit, read.default) == ("duration", "us", 10)
+
+
 PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
 
 
@@ -125,6 +131,8 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
         ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of has to be a list of lists of programs"),
         ({"programs": [{"any_of": [["a"]], "optional": True}]}, "programs[0].purpose is missing"),
         ({"programs": [{"any_of": [["a"]], "when": {"hook": 1}}]}, "programs[0].when has to name one parameter"),
+        ({"parameters": [PARAMETER | {"type": "duration"}]}, "parameters[0].unit is missing"),
+        ({"parameters": [PARAMETER | {"unit": "ms"}]}, "parameters[0].unit is what a duration is counted in"),
         ({"parameters": [PARAMETER | {"type": "float"}]}, "parameters[0].type has to be bool or int or string"),
         ({"parameters": [PARAMETER | {"type": None}]}, "parameters[0].type is missing"),
         ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default has to be true or false, not 1"),

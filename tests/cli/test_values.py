@@ -13,7 +13,9 @@ from kubectl_gadget.cli.values import (
     count,
     duration,
     duration_above_zero,
+    duration_in,
     duration_or_none,
+    duration_text,
     integer_of,
     namespace,
     node_names,
@@ -62,6 +64,37 @@ def test_zero_is_refused_where_it_would_end_the_run_at_once() -> None:
 def test_zero_means_no_limit_for_requests_as_with_kubectl() -> None:
     assert duration_or_none("0") is None
     assert duration_or_none("5s") == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "units"),
+    [("10ms", "us", 10_000), ("1.5s", "ms", 1500), ("2m", "s", 120), ("250", "us", 250), ("0", "ms", 0)],
+)
+def test_a_gadgets_duration_is_a_number_of_its_units(text: str, unit: str, units: int) -> None:
+    assert duration_in(unit, 8)(text) == units
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1.5", "has no unit: 1.5s"),
+        ("1500us", "no whole number of ms"),
+        ("-5ms", "negative"),
+        ("soon", "not a duration"),
+        ("", "not a duration"),
+        ("2000h", "does not fit into 32 bits"),
+    ],
+)
+def test_what_is_no_number_of_a_gadgets_units_is_refused_with_its_reason(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        duration_in("ms", 4)(text)
+
+
+@given(st.integers(0, 1 << 31), st.sampled_from(["ns", "us", "ms", "s"]))
+def test_a_gadgets_duration_is_read_back_as_it_is_shown(value: int, unit: str) -> None:
+    if unit == "s":
+        value %= 30_000_000
+    assert duration_in(unit, 8)(duration_text(value, unit)) == value
 
 
 @given(st.integers(0, 23), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))

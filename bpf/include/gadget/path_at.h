@@ -32,36 +32,51 @@ static __always_inline const char *gadget_written(const struct gadget_writer *wr
 /* The file that `fd` means, or the directory that relative paths start from. */
 static __always_inline void gadget_append_base(struct gadget_writer *writer, struct gadget_text *base, __s32 fd)
 {
+	const struct path *from = NULL;
 	struct file *file;
 
 	gadget_unread(base);
 	if (fd == AT_FDCWD) {
-		gadget_append_path(writer, base, &gadget_read(gadget_task(), fs)->pwd);
-		return;
+		from = &gadget_read(gadget_task(), fs)->pwd;
+	} else {
+		file = gadget_file_of(fd);
+		if (file)
+			from = &file->f_path;
 	}
-	file = gadget_file_of(fd);
-	if (file)
-		gadget_append_path(writer, base, &file->f_path);
+	/* One walk for both, since the verifier looks at each anew. */
+	if (from)
+		gadget_append_path(writer, base, from);
+}
+
+/* `is_open`: the call takes a file descriptor alone, and the path is empty. */
+static __always_inline void gadget_append_path_or_open(struct gadget_writer *writer, struct gadget_text *path,
+						       struct gadget_text *base, __s32 fd, const void *from,
+						       bool is_open)
+{
+	const char *text = NULL;
+
+	if (is_open) {
+		gadget_wrote(writer, path, writer->progress->length, 0, false);
+	} else {
+		gadget_append_user_string(writer, path, from, GADGET_PATH_BYTES);
+		text = gadget_written(writer, path);
+	}
+	gadget_no_text(base);
+	if (!text || *text != '/')
+		gadget_append_base(writer, base, fd);
 }
 
 static __always_inline void gadget_append_path_at(struct gadget_writer *writer, struct gadget_text *path,
 						  struct gadget_text *base, __s32 fd, const void *from)
 {
-	const char *text;
-
-	gadget_append_user_string(writer, path, from, GADGET_PATH_BYTES);
-	gadget_no_text(base);
-	text = gadget_written(writer, path);
-	if (!text || *text != '/')
-		gadget_append_base(writer, base, fd);
+	gadget_append_path_or_open(writer, path, base, fd, from, false);
 }
 
-/* For a call that takes a file descriptor alone: an empty path. */
+/* For a call that takes a file descriptor alone. */
 static __always_inline void gadget_append_path_of(struct gadget_writer *writer, struct gadget_text *path,
 						  struct gadget_text *base, __s32 fd)
 {
-	gadget_wrote(writer, path, writer->progress->length, 0, false);
-	gadget_append_base(writer, base, fd);
+	gadget_append_path_or_open(writer, path, base, fd, NULL, true);
 }
 
 /* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. An empty one: always. */

@@ -65,13 +65,33 @@ static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 
 /*
  * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. It has `result`, what the call
- * returns, and its `registers`.
+ * returns, its `registers`, and `ctx` for who goes on with bpf_tail_call().
  */
 #define GADGET_ON_EXIT(CALL)                                                                                           \
-	static __always_inline int CALL##_on_exit(long result, struct pt_regs *registers);                             \
+	static __always_inline int CALL##_on_exit(struct trace_event_raw_sys_exit *ctx, long result,                   \
+						  struct pt_regs *registers);                                          \
 	SEC("tracepoint/syscalls/sys_exit_" #CALL)                                                                     \
 	int CALL##_ends(struct trace_event_raw_sys_exit *ctx)                                                          \
 	{                                                                                                              \
-		return CALL##_on_exit(gadget_result(ctx), gadget_registers(gadget_task()));                            \
+		return CALL##_on_exit(ctx, gadget_result(ctx), gadget_registers(gadget_task()));                       \
 	}                                                                                                              \
-	static __always_inline int CALL##_on_exit(long result, struct pt_regs *registers)
+	static __always_inline int CALL##_on_exit(struct trace_event_raw_sys_exit *ctx, long result,                   \
+						  struct pt_regs *registers)
+
+/*
+ * What programs at exits have in common, as a program that they go on with: GADGET_AFTER_EXIT(told) { … }. It is loaded
+ * as they are, and attached to nothing; the gadget's YAML names it among them. Worth it when many programs end in the
+ * same long code, which the verifier looks at for each of them anew.
+ */
+#define GADGET_AFTER_EXIT(NAME)                                                                                        \
+	SEC("tracepoint/syscalls/sys_exit")                                                                            \
+	int NAME(struct trace_event_raw_sys_exit *ctx)
+
+/* The array MAP for bpf_tail_call(ctx, &MAP, 0), with PROGRAM in it. */
+#define GADGET_TAIL(MAP, PROGRAM)                                                                                      \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                                                 \
+		__uint(max_entries, 1);                                                                                \
+		__uint(key_size, sizeof(__u32));                                                                       \
+		__array(values, int(struct trace_event_raw_sys_exit *));                                               \
+	} MAP SEC(".maps") = {.values = {(void *)&PROGRAM}}
