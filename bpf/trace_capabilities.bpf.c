@@ -52,6 +52,11 @@ const volatile bool filter_unique = false;
 /* ~0: any. */
 const volatile __u32 filter_capability = ~0U;
 const volatile bool collect_stack = false;
+/* Checks whose refusal no audit log would have, too. */
+const volatile bool show_unaudited = false;
+
+/* gadget_known_bool */
+enum { AUDIT_UNKNOWN, AUDITED, NOT_AUDITED };
 
 /* Each process, capability and verdict once; with stacks, each way that led there. */
 struct check {
@@ -122,6 +127,64 @@ static __always_inline bool is_new(void *ctx, __u32 pid, __u32 capability, bool 
 	return !bpf_map_update_elem(&seen, &check, &once, BPF_NOEXIST);
 }
 
+static __always_inline __u32 is_audited(__u32 options)
+{
+	return options & CAP_OPT_NOAUDIT ? NOT_AUDITED : AUDITED;
+}
+
+/* The tracepoint has not got the options; but most of those who ask for no audit have a name that tells it. They call
+ * the function, or what calls it. */
+#define ASKING_FRAMES 4
+#define NAME_BYTES 64
+
+/* Of every page that is mapped: whether it may be one of the last. */
+static __always_inline bool asks_for_memory(const char *name)
+{
+	static const char asking[3][16] __attribute__((aligned(8))) = {
+		"cap_vm_enough_me",
+		"security_vm_enou",
+		"__vm_enough_memo",
+	};
+	const __u64 *words = (const __u64 *)name;
+
+	for (int i = 0; i < 3; i++)
+		if (words[0] == ((__u64 *)asking[i])[0] && words[1] == ((__u64 *)asking[i])[1])
+			return true;
+	return false;
+}
+
+static __always_inline bool ends_with_noaudit(const char *name, __u64 length)
+{
+	const char wanted[8] = "_noaudit";
+	char end[8] = {};
+
+	if (length < sizeof(end) || length > NAME_BYTES)
+		return false;
+	bpf_probe_read_kernel(end, sizeof(end), name + length - sizeof(end));
+	return *(__u64 *)end == *(__u64 *)wanted;
+}
+
+/* Kernels with the tracepoint have bpf_snprintf(), which came with 5.13. */
+static __always_inline __u32 audited_by_name(void *ctx)
+{
+	static const char format[] = "%ps";
+	char name[NAME_BYTES] __attribute__((aligned(8))) = {};
+	__u64 frames[ASKING_FRAMES] = {};
+
+	if (bpf_get_stack(ctx, frames, sizeof(frames), GADGET_OWN_FRAMES) <= 0)
+		return AUDIT_UNKNOWN;
+	for (int i = 0; i < ASKING_FRAMES; i++) {
+		/* With its NUL. */
+		long written = bpf_snprintf(name, sizeof(name), format, &frames[i], sizeof(frames[i]));
+
+		if (written <= 0)
+			break;
+		if (asks_for_memory(name) || ends_with_noaudit(name, written - 1))
+			return NOT_AUDITED;
+	}
+	return AUDIT_UNKNOWN;
+}
+
 static __always_inline int checked(void *ctx, const struct cred *cred, struct user_namespace *target, __u32 capability,
 				   long result, __u32 audited)
 {
@@ -133,6 +196,10 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 		return 0;
 	check = gadget_scratch(&check_scratch);
 	if (!check || !gadget_begin(&check->record))
+		return 0;
+	if (audited == AUDIT_UNKNOWN)
+		audited = audited_by_name(ctx);
+	if (audited == NOT_AUDITED && !show_unaudited)
 		return 0;
 	if (filter_unique && !is_new(ctx, check->record.pid, capability, result))
 		return 0;
@@ -153,16 +220,11 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	return 0;
 }
 
-static __always_inline __u32 is_audited(__u32 options)
-{
-	return options & CAP_OPT_NOAUDIT ? 2 : 1;
-}
-
 SEC("tp_btf/cap_capable")
 int BPF_PROG(checked_tracepoint, const struct cred *cred, struct user_namespace *target,
 	     const struct user_namespace *capable, int capability, int result)
 {
-	return checked(ctx, cred, target, capability, result, 0);
+	return checked(ctx, cred, target, capability, result, AUDIT_UNKNOWN);
 }
 
 SEC("fexit/cap_capable")

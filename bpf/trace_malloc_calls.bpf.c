@@ -61,7 +61,9 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 
 static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
 {
-	emit(word, address, ~0ULL, ~0ULL, gadget_callers_stack(registers));
+	/* How much it is nobody says. */
+	if (!min_size)
+		emit(word, address, ~0ULL, ~0ULL, gadget_callers_stack(registers));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

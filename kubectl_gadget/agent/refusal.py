@@ -149,6 +149,9 @@ def _not_permitted() -> tuple[str, str | None]:
 
 def _no_tracepoint(name: str, error: str) -> tuple[str, str | None]:
     for folder in ("/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"):
+        group, _, call = name.partition("/sys_exit_" if "/sys_exit_" in name else "/sys_enter_")
+        if call and os.path.isdir(f"{folder}/{group}"):
+            return f"the kernel has no system call {call}", "a newer kernel, or one that is built with this call"
         if os.path.isdir(folder):
             return f"the kernel has no tracepoint {name}", "a kernel with CONFIG_FTRACE_SYSCALLS=y, or a newer one"
     return (

@@ -57,7 +57,7 @@ def test_of_an_optional_program_that_is_refused_a_warning_says_what_is_not_seen(
     client.run(opens.elf, description)
     warning = client.wait_for(FrameType.WARNING)["message"]
     assert warning.startswith(f"{description['name']}: nobody is not seen (nowhere: ")
-    assert "sys_exit_nowhere" in warning
+    assert "no system call nowhere" in warning
     started = client.wait_for(FrameType.STARTED)
     assert [entry["chosen"] for entry in started["gadgets"][0]["programs"]] == [["openat_exit"], []]
 
@@ -75,7 +75,7 @@ def test_a_program_that_the_verifier_refuses_is_an_error_with_the_last_telling_l
 @pytest.mark.bpf
 def test_a_missing_tracepoint_is_an_error_that_names_it(client: Client, opens: Compiled) -> None:
     error = failure_of(client, opens, opens.gadget("nowhere"))
-    assert "the kernel has no tracepoint syscalls/sys_exit_nowhere" in error["what"]
+    assert "the kernel has no system call nowhere" in error["what"]
 
 
 @pytest.mark.bpf

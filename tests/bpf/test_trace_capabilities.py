@@ -1,5 +1,6 @@
 """trace capabilities: calls that need a known capability, a prime number of times, with and without it."""
 
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.bpf
 TIMES = 31
 SETHOSTNAME, CHROOT, SETUID = (170, 161, 105) if deeds.X86 else (161, 51, 146)
 SETDOMAINNAME = 171 if deeds.X86 else 162
+MMAP = 9 if deeds.X86 else 222
 CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
+NOT_AUDITED = 2
 EPERM = 1
 NOBODY = 65534
 
@@ -107,6 +110,21 @@ def test_each_hook_sees_the_same_but_for_the_audit(hooks: tuple[str, ...], audit
     assert [record["errno"] for record in records] == [0, *[EPERM] * TIMES]
     assert {record["audited"] for record in records} == {audited}
     assert all(any("chroot" in frame for frame in record["stack"]) for record in records)
+
+
+def test_what_the_kernel_asks_of_each_page_is_left_out_unless_asked_for() -> None:
+    def deed() -> None:
+        assert syscall(SETUID, NOBODY) == 0
+        for _ in range(TIMES):
+            mmap.mmap(-1, 1 << 20).close()
+            assert syscall(CHROOT, b"/") == -EPERM
+
+    def refused(**parameters: bool) -> list[tuple[int, int]]:
+        records = traced(deed, denied=True, **parameters)
+        return [(item["capability"], item["audited"]) for item in records if item["syscall"] in (CHROOT, MMAP)]
+
+    assert {capability for capability, _ in refused()} == {CAP_SYS_CHROOT}
+    assert refused(unaudited=True).count((CAP_SYS_ADMIN, NOT_AUDITED)) >= TIMES
 
 
 def test_with_a_stack_unique_tells_ways_apart() -> None:

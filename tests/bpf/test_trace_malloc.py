@@ -92,6 +92,16 @@ def test_what_is_outstanding_is_told_again_and_not_added_up(leaker: Any) -> None
         assert answers.take() == []
 
 
+def test_a_size_leaves_out_what_does_not_say_its_size(leaker: Any) -> None:
+    with Followed("trace_malloc_calls", pid=leaker.pid, min_size=2003) as answers:
+        answers.look()
+        go(leaker)
+        records = answers.records()
+        assert answers.lost == 0
+    assert [record["bytes"] for record in records].count(2003) >= 17
+    assert min(record["bytes"] for record in records) == 2003
+
+
 def test_single_calls_are_told_with_their_results(leaker: Any) -> None:
     with Followed("trace_malloc_calls", pid=leaker.pid) as answers:
         answers.look()

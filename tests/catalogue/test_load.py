@@ -39,6 +39,14 @@ def test_every_column_can_be_read() -> None:
                 assert kind_of(gadget.record.field(column.field)) is not None
 
 
+def test_what_a_call_failed_with_has_one_title_in_all_gadgets() -> None:
+    columns = [(entry.name, column) for entry in load_index() for column in load_gadget(entry.name).columns]
+    titles = {name: column.title for name, column in columns if column.name == "errno"}
+    # Whether a capability is there is no failure.
+    assert titles.pop("trace_capabilities") == "VERDICT"
+    assert set(titles.values()) == {"ERR"}
+
+
 def test_trace_open_has_the_columns_that_are_promised() -> None:
     columns = load_gadget("trace_open").columns
     assert [column.title for column in columns if column.show == "default"] == [
@@ -51,7 +59,7 @@ def test_trace_open_has_the_columns_that_are_promised() -> None:
 def test_trace_exec_has_the_columns_that_are_promised() -> None:
     columns = load_gadget("trace_exec").columns
     assert [column.title for column in columns if column.show == "default"] == [
-        *("NODE", "NAMESPACE", "POD", "CONTAINER", "PID", "PPID", "COMM", "RET", "ARGS")
+        *("NODE", "NAMESPACE", "POD", "CONTAINER", "PID", "PPID", "COMM", "ERR", "ARGS")
     ]
     assert {"uid", "cwd", "exe"} <= {column.name for column in columns if column.show == "wide"}
 
