@@ -5,6 +5,8 @@ and port. The trap: a client may use one port towards several servers at once, s
 meant, the cluster has to say which service leads to the server, or none is joined.
 """
 
+from collections.abc import Sequence
+
 from kubectl_gadget.flows.book import AddressBook
 from kubectl_gadget.flows.flow import Flow
 
@@ -19,18 +21,19 @@ class Clients:
 
     def __init__(self, book: AddressBook) -> None:
         self._book = book
-        self._flows: dict[_Client, list[Flow]] = {}
+        self._flows: dict[_Client, Flow | list[Flow]] = {}
 
     def add(self, flow: Flow) -> None:
         """Takes a flow that has begun."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
-        before = self._flows.get(key)
-        self._flows[key] = [flow] if before is None else [*(known for known in before if not known.closed), flow]
+        before = self._flows.setdefault(key, flow)
+        if before is not flow:
+            self._flows[key] = [*(known for known in _all(before) if not known.closed), flow]
 
     def forget(self, flow: Flow) -> None:
         """The flow is forgotten."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
-        left = [known for known in self._flows.get(key, ()) if known is not flow]
+        left = [known for known in _all(self._flows.get(key, ())) if known is not flow]
         if left:
             self._flows[key] = left
         else:
@@ -46,7 +49,7 @@ class Clients:
         mine, others = ("by_client", "by_server") if side == "client" else ("by_server", "by_client")
         found = [
             flow
-            for flow in known_ones
+            for flow in _all(known_ones)
             if getattr(flow, others)
             and not getattr(flow, mine)
             and flow.backend is None
@@ -67,6 +70,11 @@ class Clients:
         seen = (flow.server.ip, flow.server.port)
         service, backend = (seen, server) if side == "server" else (server, seen)
         return service in self._book.cluster.behind.get(backend[0], ())
+
+
+def _all(known: Flow | Sequence[Flow]) -> Sequence[Flow]:
+    """Most clients have one, for which no list is made."""
+    return (known,) if isinstance(known, Flow) else known
 
 
 def _apart_ns(flow: Flow, time_ns: int) -> int:

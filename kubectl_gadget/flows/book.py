@@ -47,13 +47,12 @@ class AddressBook:
 
     def saw(self, ip: str, pod: PodFacts) -> None:
         """A traced container of this pod used this address as its own."""
-        if is_shared(ip) or ip in self.cluster.nodes:
-            return
         before = self._seen.get(ip)
-        if before is not pod:
-            self._seen[ip] = pod
-            if before != pod:
-                self._found.clear()
+        if before is pod or is_shared(ip) or ip in self.cluster.nodes:
+            return
+        self._seen[ip] = pod
+        if before != pod:
+            self._found.clear()
         self._seen.move_to_end(ip)
         if len(self._seen) > _MOST_ADDRESSES:
             self._seen.popitem(last=False)

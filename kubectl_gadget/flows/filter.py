@@ -8,7 +8,6 @@ import fnmatch
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
-from itertools import repeat
 from typing import Any
 
 from kubectl_gadget.cluster import selectors
@@ -21,18 +20,16 @@ _PartyTest = Callable[[Party], bool]
 
 
 class FlowFilter:
-    """`accepts` is asked for every event."""
+    """Which events are shown: those for which every test holds."""
 
     def __init__(self, tests: Sequence[Test] = ()) -> None:
         self._tests = tuple(tests)
 
-    def accepts(self, event: FlowEvent) -> bool:
-        """Whether every condition holds."""
-        return not any(map(_refuses, self._tests, repeat(event)))
-
-
-def _refuses(test: Test, event: FlowEvent) -> bool:
-    return not test(event)
+    def those(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
+        """The events that are shown, in their order."""
+        for test in self._tests:
+            events = list(filter(test, events))
+        return events
 
 
 def leaves_home(event: FlowEvent) -> bool:

@@ -6,8 +6,9 @@ two nodes; it is still one.
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 from kubectl_gadget.advise.inventory import Workload
@@ -268,8 +269,7 @@ class Traffic(NamedTuple):
         return words if self.duration_ns is None else f"{words}, {duration_text(self.duration_ns)}"
 
 
-@dataclass(slots=True)
-class FlowEvent:
+class FlowEvent(NamedTuple):
     """One line: something that became of a flow."""
 
     time_ns: int
@@ -296,3 +296,8 @@ class FlowEvent:
     def summary(self) -> str:
         """What became of it, for people."""
         return self.said if isinstance(self.said, str) else self.said.text()
+
+
+make_event: Callable[[tuple[Any, ...]], FlowEvent] = partial(tuple.__new__, FlowEvent)
+make_traffic: Callable[[tuple[int, int, str, int | None]], Traffic] = partial(tuple.__new__, Traffic)
+"""Of all members in their order, at half the time: there may be a hundred thousand a second."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from kubectl_gadget.events.kinds import bytes_text
-from kubectl_gadget.flows.flow import DROPPED, ERROR, Flow, FlowEvent, Party
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
 
 
-@dataclass
+@dataclass(slots=True)
 class Edge:
     """What went from one node of the map to another."""
 
@@ -47,6 +47,21 @@ class Place(NamedTuple):
 _Ends: TypeAlias = tuple[Place, Place]
 
 
+@dataclass(slots=True)
+class _Shown:
+    """Where the map has counted a flow, and how much; it stays so while its ends are these."""
+
+    edge: Edge
+    ends: _Ends
+    sent: int
+    received: int
+    client: Who
+    front: Party
+    """the server, as the client names it"""
+    server: Party
+    server_who: Who
+
+
 class FlowGraph:
     """Edges by client and server. `add` takes every event of a run."""
 
@@ -62,52 +77,68 @@ class FlowGraph:
         Returns the edge that it belongs to, and one that vanished, since its end has another name now.
         """
         flow, vanished = event.flow, None
-        server, was = flow.server, flow.on_map
-        ends = place(flow.client), place(flow.backend or server)
-        if was is not None and was[0] != ends:
-            vanished, was = self._move(flow, ends), None
-        edge = self.edges.get(ends)
-        if edge is None:
-            if len(self.edges) >= self._most:
-                self.left_out += 1
+        shown: _Shown | None = flow.on_map
+        client, server = flow.client.who, flow.backend or flow.server
+        if (
+            shown is None
+            or shown.client is not client
+            or shown.server is not server
+            or shown.server_who is not server.who
+            or shown.front is not flow.server
+        ):
+            ends = place(flow.client), place(server)
+            shown, vanished = self._show(flow, ends)
+            if shown is None:
                 return ends, vanished
-            edge = self.edges[ends] = Edge()
-        if was is None or was[3] is not server:
-            edge.ports.add(f"{server.port}/{flow.protocol}" if server.port else flow.protocol)
-        if flow.client.who.comm:
-            edge.processes.add(flow.client.who.comm)
-        if was is None:
-            edge.flows += 1
-            edge.sent += flow.sent
-            edge.received += flow.received
-        else:
-            edge.sent += flow.sent - was[1]
-            edge.received += flow.received - was[2]
-        flow.on_map = ends, flow.sent, flow.received, server
-        edge.dropped += event.verdict == DROPPED
-        edge.failed += event.verdict == ERROR
+        edge = shown.edge
+        if flow.sent != shown.sent or flow.received != shown.received:
+            edge.sent += flow.sent - shown.sent
+            edge.received += flow.received - shown.received
+            shown.sent, shown.received = flow.sent, flow.received
+        if event.verdict != FORWARDED:
+            edge.dropped += event.verdict == DROPPED
+            edge.failed += event.verdict == ERROR
         edge.requests += event.l7 is not None
-        return ends, vanished
+        return shown.ends, vanished
 
     def add_all(self, events: Sequence[FlowEvent]) -> None:
         """Counts events."""
         for event in events:
             self.add(event)
 
-    def _move(self, flow: Flow, ends: _Ends) -> _Ends | None:
-        """Takes a flow from its edge to another one."""
-        old_ends: _Ends
-        old_ends, sent, received, _ = flow.on_map
-        old = self.edges.get(old_ends)
+    def _show(self, flow: Flow, ends: _Ends) -> "tuple[_Shown | None, _Ends | None]":
+        """Puts a flow on its edge, or, when its ends have other names now, on another one. None: there are too many.
+        And the edge that vanished."""
+        shown: _Shown | None = flow.on_map
+        vanished = None
+        if shown is not None and shown.ends != ends:
+            vanished, shown = self._move(flow, shown, ends), None
+        edge = self.edges.get(ends)
+        if edge is None:
+            if len(self.edges) >= self._most:
+                self.left_out += 1
+                return None, vanished
+            edge = self.edges[ends] = Edge()
+        edge.flows += shown is None
+        if flow.client.who.comm:
+            edge.processes.add(flow.client.who.comm)
+        front, server = flow.server, flow.backend or flow.server
+        if shown is None or shown.front is not front:
+            edge.ports.add(f"{front.port}/{flow.protocol}" if front.port else flow.protocol)
+        counted = (shown.sent, shown.received) if shown else (0, 0)
+        flow.on_map = _Shown(edge, ends, *counted, flow.client.who, front, server, server.who)
+        return flow.on_map, vanished
+
+    def _move(self, flow: Flow, shown: "_Shown", ends: _Ends) -> _Ends | None:
+        """Takes a flow from its edge to another one. Returns the edge, if it vanished."""
         flow.on_map = None
-        if old is None:
-            return None
-        old.flows, old.sent, old.received = old.flows - 1, old.sent - sent, old.received - received
+        old = shown.edge
+        old.flows, old.sent, old.received = old.flows - 1, old.sent - shown.sent, old.received - shown.received
         if old.flows > 0:
             return None
-        del self.edges[old_ends]
+        del self.edges[shown.ends]
         self.edges.setdefault(ends, Edge()).take(old)
-        return old_ends
+        return shown.ends
 
 
 def place(party: Party) -> Place:

@@ -13,14 +13,22 @@ from kubectl_gadget.events.kinds import duration_text
 from kubectl_gadget.events.wall_time import nanoseconds
 from kubectl_gadget.flows.behind import Clients
 from kubectl_gadget.flows.book import AddressBook, is_shared
-from kubectl_gadget.flows.ends import End, EndReader
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Traffic, Who
+from kubectl_gadget.flows.ends import End, EndReader, Key, Place
+from kubectl_gadget.flows.flow import (
+    DROPPED,
+    ERROR,
+    FORWARDED,
+    Flow,
+    FlowEvent,
+    Party,
+    Traffic,
+    Who,
+    make_event,
+    make_traffic,
+)
 from kubectl_gadget.flows.translated import Translated
 
 Row = Mapping[str, Any]
-_Key = tuple[str, str, str, int, str, int]
-"""scope, protocol, client and server; the scope tells loopback addresses of different network namespaces apart"""
-_Place = tuple[str, int]
 
 COLUMNS = (
     *("timestamp", "node", "namespace", "pod", "container", "pod_uid", "pid", "comm", "exec_id", "user_pid"),
@@ -80,11 +88,11 @@ class FlowTable:
         self._book = book
         self._most = most
         self._most_ended = most_ended
-        self._flows: OrderedDict[_Key, Flow] = OrderedDict()
+        self._flows: OrderedDict[Key, Flow] = OrderedDict()
         self._ended: deque[Flow] = deque()
         self._clients = Clients(book)
         self._translated = Translated()
-        self._senders: OrderedDict[_Key, None] = OrderedDict()
+        self._senders: OrderedDict[Key, None] = OrderedDict()
         """directions whose packets the sender tells"""
         self.forgotten = 0
         """flows that were dropped from memory before they ended"""
@@ -124,28 +132,19 @@ class FlowTable:
     # --- TCP
 
     def _tcp(self, row: End) -> FlowEvent | None:
-        _, time_ns, who, operation, failed, local, local_port, remote, remote_port, initiator, _, duration, rtt, *_ = (
-            row
-        )
-        if not remote or not remote_port:
+        _, time_ns, who, operation, failed, side, key, _, duration, rtt, *_ = row
+        if not side:
+            side, key = self._oriented(row, "client")
+        if not (key[5] if side == "client" else key[3]):
             return None  # a call that failed before it had an address
-        if initiator:
-            side = "client" if initiator == "this end" else "server"
-        else:
-            side = self._find(row, "TCP") or self._guess(row) or "client"
-        key: _Key
-        if side == "client":
-            key = (who.scope if is_shared(local) else "", "TCP", local, local_port, remote, remote_port)
-        else:
-            key = (who.scope if is_shared(remote) else "", "TCP", remote, remote_port, local, local_port)
         fresh = operation in _FRESH or (operation == "connect" and failed != "")
         flow, is_new = self._meet(row, key, side, fresh)
-        if row.sequence and operation == "connect" and not flow.by_server:
-            self._translated.note(row.sequence, flow)
         if side == "client":
             flow.by_client = True
             if rtt >= 0:
                 flow.rtt_ns = rtt
+            if row.sequence and operation == "connect" and not flow.by_server:
+                self._translated.note(row.sequence, flow)
         else:
             flow.by_server = True
         if operation == "close":
@@ -162,43 +161,43 @@ class FlowTable:
                 return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
         elif is_new:
             words, flags = _BEGINNINGS[operation]
-            return FlowEvent(time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags)
+            return make_event(
+                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None)
+            )
         return None
 
     def _closed(self, row: End, flow: Flow, side: str) -> FlowEvent | None:
         self._count(row, flow, side)
-        if flow.closed:
+        if flow.ended_ns:
             return None
         self._end(flow, row.time_ns)
         how, flags = _ENDINGS.get(row.how, ("RST", ("RST",)))
         duration = row.duration if row.duration >= 0 else None
-        said = Traffic(flow.sent, flow.received, how, duration)
+        said = make_traffic((flow.sent, flow.received, how, duration))
         time_ns, node = row.time_ns, row.who.node
-        return FlowEvent(time_ns, node, "close", flow, FORWARDED, said, False, side, row.error, "", duration, flags)
+        return make_event(
+            (time_ns, node, "close", flow, FORWARDED, said, False, side, row.error, "", duration, flags, None)
+        )
 
     def _count(self, row: End, flow: Flow, side: str) -> None:
         """The larger number of both ends is the later one."""
-        if side == "client":
-            sent, received, out, back = row.sent, row.received, row.sent_packets, row.received_packets
-        else:
-            received, sent, back, out = row.sent, row.received, row.sent_packets, row.received_packets
+        sent, received, out, back = row[10:14]
+        if side != "client":
+            sent, received, out, back = received, sent, back, out
         flow.sent = max(flow.sent, sent)
         flow.received = max(flow.received, received)
         flow.sent_packets = max(flow.sent_packets, out)
         flow.received_packets = max(flow.received_packets, back)
-        if row.gadget == "trace_tcp" and (side == "client" or not flow.by_client):
+        if side == "client" or not flow.by_client:
             flow.retransmits = row.retransmits
 
     # --- UDP and pings
 
     def _packets(self, row: End) -> FlowEvent | None:
         protocol, is_ping = row.protocol, row.gadget == "trace_icmp"
-        known = self._find(row, protocol)
         began = row.operation == "first"
-        side = known or ("client" if row.sent_packets and began else self._guess(row) or "server")
-        local, remote = (row.local, row.local_port), (row.remote, row.remote_port)
-        ends = (local, remote) if side == "client" else (remote, local)
-        flow, is_new = self._meet(row, _key(row.who, protocol, *ends), side, fresh=began)
+        side, key = self._oriented(row, "server", "client" if row.sent_packets and began else "")
+        flow, is_new = self._meet(row, key, side, fresh=began)
         flow.see(side)
         flow.oriented = flow.oriented or began
         self._count(row, flow, side)
@@ -287,8 +286,7 @@ class FlowTable:
     def _http(self, row: Row) -> FlowEvent | None:
         side = row["role"]
         seen = self.ends.of(row)
-        local, remote = (seen.local, seen.local_port), (seen.remote, seen.remote_port)
-        ends = (local, remote) if side == "client" else (remote, local)
+        ends = (seen.local, seen.remote) if side == "client" else (seen.remote, seen.local)
         flow, _ = self._meet(seen, _key(seen.who, "TCP", *ends), side, fresh=False)
         if flow.by_client and side == "server":
             return None
@@ -337,23 +335,24 @@ class FlowTable:
 
     # --- which flow
 
-    def _find(self, row: End, protocol: str) -> str | None:
-        """The side, when the flow is known already."""
-        local, remote = (row.local, row.local_port), (row.remote, row.remote_port)
-        scope = _scope(row.who, row.local)
-        if (scope, protocol, *local, *remote) in self._flows:
-            return "client"
-        return "server" if (scope, protocol, *remote, *local) in self._flows else None
+    def _oriented(self, row: End, otherwise: str, likely: str = "") -> tuple[str, Key]:
+        """The side and the flow of a row that does not say who began: as it is known already, else as is `likely`,
+        else by the ports, else `otherwise`."""
+        forth = row.key
+        local, remote = row.local, row.remote
+        back = _key(row.who, row.protocol, remote, local)
+        if forth in self._flows:
+            return "client", forth
+        if back in self._flows:
+            return "server", back
+        low, other_low = local[1] < _EPHEMERAL, remote[1] < _EPHEMERAL
+        side = likely or (otherwise if low == other_low else "server" if low else "client")
+        return side, forth if side == "client" else back
 
-    @staticmethod
-    def _guess(row: End) -> str | None:
-        """By the ports, for flows whose beginning nobody saw."""
-        local, remote = row.local_port < _EPHEMERAL, row.remote_port < _EPHEMERAL
-        return None if local == remote else "server" if local else "client"
-
-    def _meet(self, row: End, key: _Key, side: str, fresh: bool) -> tuple[Flow, bool]:
+    def _meet(self, row: End, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
         """The flow of this key, that a row is about, and whether it is a new one. `fresh`: the row begins one."""
         flow = self._flows.get(key)
+        is_known = flow is not None
         if flow is None and not key[0]:
             flow = self._clients.find(key, side, row.time_ns) or self._translated.find(row, key)
             if flow is not None:
@@ -374,19 +373,18 @@ class FlowTable:
             return flow, False
         flow = self._begin(row, key, side)
         self._flows[key] = flow
-        self._flows.move_to_end(key)
+        if is_known:
+            self._flows.move_to_end(key)
         if len(self._flows) > self._most:
             _, oldest = self._flows.popitem(last=False)
             self.forgotten += not oldest.closed
             self._forget(oldest)
         return flow, True
 
-    def _begin(self, row: End, key: _Key, side: str) -> Flow:
+    def _begin(self, row: End, key: Key, side: str) -> Flow:
         scope, protocol, client_ip, client_port, server_ip, server_port = key
         client, server = Party(client_ip, client_port), Party(server_ip, server_port)
-        oriented = (protocol == "TCP" and row.initiator != "") or (
-            (client_port < _EPHEMERAL) != (server_port < _EPHEMERAL)
-        )
+        oriented = row.side != "" or (client_port < _EPHEMERAL) != (server_port < _EPHEMERAL)
         flow = Flow(protocol, client, server, oriented, row.time_ns, scope)
         if side == "client":
             self._own(client, row.who)
@@ -400,7 +398,7 @@ class FlowTable:
 
     def _end(self, flow: Flow, time_ns: int) -> None:
         """It has ended; the one that ended the longest ago is forgotten when there are too many."""
-        if not flow.closed:
+        if not flow.ended_ns:
             self._ended.append(flow)
         flow.ended_ns = time_ns
         if len(self._ended) > self._most_ended:
@@ -452,7 +450,7 @@ def _is_over(flow: Flow, side: str, row: End) -> bool:
     return (flow.by_client if side == "client" else flow.by_server) or row.time_ns > flow.ended_ns
 
 
-def _end(row: Row, name: str) -> _Place:
+def _end(row: Row, name: str) -> Place:
     return row[name], row[f"{name}_port"]
 
 
@@ -460,7 +458,7 @@ def _asker(row: Row) -> str:
     return f"{row['namespace']}/{row['pod']}" if row.get("pod") else row["node"]
 
 
-def _key(who: Who, protocol: str, client: _Place, server: _Place) -> _Key:
+def _key(who: Who, protocol: str, client: Place, server: Place) -> Key:
     return (_scope(who, client[0]), protocol, *client, *server)
 
 

@@ -49,8 +49,8 @@ def test_a_condition_on_an_end(event: FlowEvent, test: Callable[..., bool], clie
 
 def test_conditions_must_all_hold(event: FlowEvent) -> None:
     tests = [filter.protocol(["tcp"]), filter.verdict(["forwarded"]), filter.traffic_direction(["egress"])]
-    assert FlowFilter(tests).accepts(event)
-    assert not FlowFilter([*tests, filter.verdict(["DROPPED"])]).accepts(event)
+    assert FlowFilter(tests).those([event]) == [event]
+    assert not FlowFilter([*tests, filter.verdict(["DROPPED"])]).those([event])
 
 
 def test_conditions_on_what_is_said() -> None:

@@ -21,7 +21,7 @@ from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.flows.rows import DEATHSTAR, accepted, drop, tcp
 from tests.observe.lives import NOON, SHELL, XWING, executed
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
 @pytest.fixture(name="page")
