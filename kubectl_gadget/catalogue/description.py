@@ -57,7 +57,10 @@ _GADGET_KEYS = (
     *("sampler", "gauges"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
-_PARAMETER_KEYS = ("name", "type", "description", "variable", "default", "column", "test", "words", "names", "unit")
+_PARAMETER_KEYS = (
+    *("name", "type", "description", "variable", "default", "column", "test"),
+    *("words", "choices", "names", "unit"),
+)
 _MANY_EXAMPLES = 1
 
 
@@ -291,6 +294,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
         column=column,
         test=test,
         words=_names(item, "words"),
+        choices=_names(item, "choices"),
         names=item.one_of("names", ("signal", "capability", "errno")) or "",
         unit=unit,
     )

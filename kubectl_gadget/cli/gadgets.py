@@ -164,10 +164,13 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
             flag(panel, f"--{parameter.name}", metavar="WORDS", help=help),
             values.words_of(parameter.words),
         ]
+    if parameter.choices:
+        reader: Any = values.one_of(*parameter.choices)
+        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="WORD", help=help), reader]
     words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]
     if words:
         metavar = "NAMES"
-        reader: Any = values.words_of(words)
+        reader = values.words_of(words)
     elif parameter.names:
         metavar = "NAME"
         reader = values.number_of(parameter.names)

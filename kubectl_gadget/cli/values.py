@@ -317,17 +317,20 @@ def number_of(kind: str) -> Callable[[str], int]:
         prefix, spell, numbers = {
             "signal": ("SIG", signal_name, range(1, 65)),
             "capability": ("CAP_", capability_name, range(64)),
-            "errno": ("", ERRNO_NAMES.__getitem__, sorted(ERRNO_NAMES)),
+            "errno": ("", lambda number: ERRNO_NAMES.get(number, str(number)), range(1, 4096)),
         }[kind]
         if text.isdecimal():
-            return integer_of(4)(text)
+            if int(text) not in numbers:
+                raise ValueError(f"is the number of no {kind}: they go from {numbers[0]} to {numbers[-1]}")
+            return int(text)
         names = {spell(number): number for number in numbers}
         name = text.upper()
         found = names.get(name, names.get(prefix + name))
         if found is None:
             meant = nearest(name, [known for known in names if not known.isdecimal()])
+            article = "an" if kind == "errno" else "a"
             raise ValueError(
-                f"{text!r} is neither a number nor the name of a {kind}" + (f"; {meant}?" if meant else "")
+                f"{text!r} is neither the number nor the name of {article} {kind}" + (f"; {meant}?" if meant else "")
             )
         return found
 

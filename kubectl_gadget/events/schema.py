@@ -105,6 +105,8 @@ class Parameter:
     """of an int: what it numbers, so that it may be given by its name as well"""
     words: tuple[str, ...] = ()
     """of a string: some of these, parted by commas"""
+    choices: tuple[str, ...] = ()
+    """of a string: it is one of these"""
     unit: str = ""
     """of a duration: one of NANOSECONDS, which a number without a unit counts, too"""
 
@@ -265,7 +267,10 @@ class Gadget:
             columns=tuple(Column(**item) for item in value["columns"]),
             programs=tuple(map(_choice, value["programs"])),
             globals={name: Global(**item) for name, item in value["globals"].items()},
-            parameters=tuple(Parameter(**{**item, "words": tuple(item["words"])}) for item in value["parameters"]),
+            parameters=tuple(
+                Parameter(**{**item, "words": tuple(item["words"]), "choices": tuple(item.get("choices", ()))})
+                for item in value["parameters"]
+            ),
             examples=tuple(Example(**item) for item in value["examples"]),
             view=value.get("view", ""),
             sent=None if value.get("sent") is None else _record(value["sent"]),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Field
-from kubectl_gadget.events.syscall_text import ARGUMENTS, Data, argument_texts
+from kubectl_gadget.events.syscall_text import ARGUMENTS, Data, argument_texts, result_text
 from kubectl_gadget.events.texts import TextLists
 from kubectl_gadget.events.vectors import Mask, Numbers, Pieces
 
@@ -48,7 +48,9 @@ def syscall_results(batch: Batch, field: Field) -> Results:
 
 def show_results(batch: Batch, field: Field) -> list[str]:
     """For people: addresses in hex, and nothing for errors, which have a column of their own."""
-    return [_show(result) for result in syscall_results(batch, field).values()]
+    numbers = batch.raw("syscall").tolist()
+    results = syscall_results(batch, field).values()
+    return [result_text(batch.architecture, *pair) for pair in zip(numbers, results, strict=True)]
 
 
 def syscall_arguments(batch: Batch, field: Field) -> TextLists:
@@ -71,12 +73,6 @@ def raw_arguments(batch: Batch, field: Field) -> TextLists:
 def show_arguments(batch: Batch, field: Field) -> list[str]:
     """For people: in one line."""
     return [", ".join(items or []) for items in syscall_arguments(batch, field).lists]
-
-
-def _show(result: int | None) -> str:
-    if result is None or -4095 <= result < 0:
-        return "-"
-    return hex(result) if result < 0 or result >= 1 << 32 else str(result)
 
 
 def _read(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequence[Data]]]:

@@ -21,6 +21,7 @@ KILLED = 0xFFFFFFFF
 Data = bytes | None
 """What an argument points to; None: it could not be read, or nobody asked."""
 
+_GIVE_ADDRESSES = frozenset({"brk", "mmap", "mremap", "shmat"})
 _AT_FDCWD = -100
 _MAKES_A_FILE = 0o100 | 0o20000000
 """O_CREAT, and O_TMPFILE without O_DIRECTORY: without them the mode is not looked at, and what was passed is chance."""
@@ -53,6 +54,14 @@ def argument_texts(
         length = {"out": result or 0, "in": following}.get(kind, 0)
         texts.append(_KINDS[kind](Argument(values[index], data[index], length, architecture)))
     return texts
+
+
+def result_text(architecture: str, number: int, result: int | None) -> str:
+    """What a call returned, for people: addresses in hex, and nothing for errors, which have a column of their own."""
+    if result is None or -4095 <= result < 0:
+        return "-"
+    is_address = number != KILLED and syscall_name(number, architecture) in _GIVE_ADDRESSES
+    return hex(result) if is_address or result < 0 or result >= 1 << 32 else str(result)
 
 
 def _signed(value: int) -> int:

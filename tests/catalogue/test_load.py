@@ -39,6 +39,13 @@ def test_every_column_can_be_read() -> None:
                 assert kind_of(gadget.record.field(column.field)) is not None
 
 
+def test_what_is_done_can_be_chosen_by_the_words_that_there_are() -> None:
+    for entry in load_index():
+        for parameter in load_gadget(entry.name).parameters:
+            if parameter.variable == "gadget_filter_operation":
+                assert parameter.choices, (entry.name, parameter.name)
+
+
 def test_what_a_call_failed_with_has_one_title_in_all_gadgets() -> None:
     columns = [(entry.name, column) for entry in load_index() for column in load_gadget(entry.name).columns]
     titles = {name: column.title for name, column in columns if column.name == "errno"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.errors import AgentError, ClusterError
 from tests.cli.conftest import Runs
@@ -105,6 +106,22 @@ def test_a_command_line_that_is_wrong_exits_2_and_offers_what_was_meant(
     assert error in lines[0]
     assert lines[1].startswith("try: ")
     assert remedy in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("trace mount --operation fsmuont", "did you mean fsmount"),
+        ("trace signal --signal 99", "they go from 1 to 64"),
+        ("trace fsslower --min 5ns", "is no whole number of us"),
+        ("trace exit --longer 1.5", "has no unit"),
+    ],
+)
+def test_what_a_gadget_does_not_know_is_refused_before_anything_runs(
+    built_in: list[GadgetSummary], capsys: pytest.CaptureFixture[str], words: str, error: str
+) -> None:
+    assert main.run(words.split()) == 2
+    assert error in capsys.readouterr().err
 
 
 def test_observe_flows_is_flows(capsys: pytest.CaptureFixture[str]) -> None:

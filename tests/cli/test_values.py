@@ -268,6 +268,12 @@ def test_a_number_may_be_given_by_its_name(kind: str, text: str, number: int) ->
     assert values.number_of(kind)(text) == number
 
 
+@pytest.mark.parametrize(("kind", "text"), [("signal", "0"), ("signal", "99"), ("capability", "64"), ("errno", "5000")])
+def test_a_number_that_has_no_name_is_refused_with_those_that_have(kind: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f"no {kind}: they go from"):
+        values.number_of(kind)(text)
+
+
 def test_a_name_that_does_not_exist_offers_the_nearest() -> None:
     with pytest.raises(ValueError, match="SIGTERM"):
         values.number_of("signal")("SIGTEMR")

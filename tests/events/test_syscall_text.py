@@ -10,7 +10,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.linux_syscalls import syscall_name, syscall_names
 from kubectl_gadget.events.schema import ARCHITECTURES
 from kubectl_gadget.events.syscall_table import arguments, kernel_table, select
-from kubectl_gadget.events.syscall_text import KILLED, argument_texts
+from kubectl_gadget.events.syscall_text import KILLED, argument_texts, result_text
 
 HEADER = Path(__file__).parents[2] / "bpf" / "include" / "kernel" / "syscalls.h"
 RENAMED = {"newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "sendfile64": "sendfile", "umount": "umount2"}
@@ -21,6 +21,13 @@ def texts(name: str, *values: int, result: int | None = 0, data: dict[int, bytes
     number = next(number for number, known in syscall_names(machine).items() if known == name)
     passed = [value & (1 << 64) - 1 for value in values] + [0] * (6 - len(values))
     return ", ".join(argument_texts(machine, number, result, passed, [data.get(index) for index in range(6)]))
+
+
+def test_addresses_that_calls_return_are_in_hex_and_numbers_are_not() -> None:
+    numbers = {name: number for number, name in syscall_names("x86_64").items()}
+    assert result_text("x86_64", numbers["brk"], 701206528) == "0x29cb9000"
+    assert result_text("x86_64", numbers["read"], 701206528) == "701206528"
+    assert result_text("x86_64", numbers["brk"], -12) == result_text("x86_64", numbers["exit"], None) == "-"
 
 
 @pytest.mark.parametrize("index", range(len(ARCHITECTURES)))
