@@ -10,6 +10,7 @@
 #include <gadget/output.h>
 #include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
@@ -112,13 +113,16 @@ static __always_inline bool is_of_interest(struct file *file)
 static __always_inline struct trace_fsslower *begin(__u64 operation, __u64 duration, long result)
 {
 	static const gadget_operation words[] = {"read", "write", "open", "fsync"};
-	struct trace_fsslower *slow = gadget_take_slot(&slots);
+	struct trace_fsslower *slow;
 
+	if (!gadget_wanted_result(result))
+		return NULL;
+	slow = gadget_take_slot(&slots);
 	if (!slow)
 		return NULL;
 	if (!gadget_begin(&slow->record))
 		goto unwanted;
-	__builtin_memcpy(slow->operation, words[operation], sizeof(gadget_operation));
+	__builtin_memcpy(slow->operation, words[operation & 3], sizeof(gadget_operation));
 	if (!gadget_wanted_operation(slow->operation))
 		goto unwanted;
 	slow->duration = duration;
@@ -138,14 +142,11 @@ static __always_inline void tell(struct trace_fsslower *slow, struct gadget_writ
 }
 
 /* `after` is where the file is now, and ~0 where that means nothing. */
-static __always_inline int tell_of_file(__u64 operation, struct file *file, long result, __u64 after)
+static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
 {
-	__u64 duration = end(operation);
 	struct trace_fsslower *slow;
 	struct gadget_writer writer;
 
-	if (!duration || !file || !is_of_interest(file))
-		return 0;
 	slow = begin(operation, duration, result);
 	if (!slow)
 		return 0;
@@ -161,15 +162,12 @@ static __always_inline int tell_of_file(__u64 operation, struct file *file, long
 }
 
 /* An open without a file: it failed. `name` is in the caller's memory or in the kernel's. */
-static __always_inline int tell_of_name(__s32 directory, const void *name, bool user, long result)
+static __always_inline int tell_of_name(__s32 directory, const void *name, bool user, __u64 duration, long result)
 {
-	__u64 duration = end(OPEN);
 	struct trace_fsslower *slow;
 	struct gadget_writer writer;
 	const char *text;
 
-	if (!duration)
-		return 0;
 	slow = begin(OPEN, duration, result);
 	if (!slow)
 		return 0;
@@ -187,6 +185,13 @@ static __always_inline int tell_of_name(__s32 directory, const void *name, bool 
 	return 0;
 }
 
+static __always_inline int function_ends(__u64 operation, struct file *file, long result, __u64 after)
+{
+	__u64 duration = end(operation);
+
+	return duration && file && is_of_interest(file) ? tell_of_file(operation, duration, file, result, after) : 0;
+}
+
 static __always_inline __u64 position(const long long *at)
 {
 	long long after;
@@ -197,29 +202,31 @@ static __always_inline __u64 position(const long long *at)
 SEC("?fexit/vfs_read")
 int BPF_PROG(vfs_read_ends, struct file *file, char *buffer, __u64 bytes, long long *at, long result)
 {
-	return tell_of_file(READ, file, result, position(at));
+	return function_ends(READ, file, result, position(at));
 }
 
 SEC("?fexit/vfs_write")
 int BPF_PROG(vfs_write_ends, struct file *file, const char *buffer, __u64 bytes, long long *at, long result)
 {
-	return tell_of_file(WRITE, file, result, position(at));
+	return function_ends(WRITE, file, result, position(at));
 }
 
 SEC("?fexit/vfs_fsync_range")
 int BPF_PROG(vfs_fsync_range_ends, struct file *file, long long from, long long to, int only_data, int result)
 {
-	return tell_of_file(FSYNC, file, result, ~0ULL);
+	return function_ends(FSYNC, file, result, ~0ULL);
 }
 
 SEC("?fexit/do_filp_open")
 int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void *how, struct file *file)
 {
 	long result = (long)file;
+	__u64 duration;
 
-	if (result < 0 && result >= -4095)
-		return tell_of_name(directory, BPF_CORE_READ(name, name), false, result);
-	return tell_of_file(OPEN, file, 0, ~0ULL);
+	if (result >= 0 || result < -4095)
+		return function_ends(OPEN, file, 0, ~0ULL);
+	duration = end(OPEN);
+	return duration ? tell_of_name(directory, BPF_CORE_READ(name, name), false, duration, result) : 0;
 }
 
 /*
@@ -247,6 +254,52 @@ FUNCTION_STARTS(do_filp_open, OPEN)
 		return 0;                                                                                              \
 	}
 
+/* A system call that was slow. */
+struct slow_call {
+	__u64 operation;
+	__u64 duration;
+	__s64 result;
+	/* NULL: an open that failed. */
+	struct file *file;
+	__u64 after;
+	const void *name;
+	__s32 directory;
+	__u32 unused;
+};
+
+GADGET_SCRATCH(slow_scratch, sizeof(struct slow_call));
+
+/* What the programs of system calls end in, so that the verifier looks at the ways to the root once. */
+GADGET_AFTER_EXIT(slow_told)
+{
+	struct slow_call *call = gadget_scratch(&slow_scratch);
+
+	if (!call)
+		return 0;
+	if (call->file)
+		return tell_of_file(call->operation, call->duration, call->file, call->result, call->after);
+	return tell_of_name(call->directory, call->name, true, call->duration, call->result);
+}
+
+GADGET_TAIL(after_slow_call, slow_told);
+
+static __always_inline int call_ends(struct trace_event_raw_sys_exit *ctx, __u64 operation, struct file *file,
+				     long result, __u64 after)
+{
+	__u64 duration = end(operation);
+	struct slow_call *call;
+
+	if (!duration || !file || !is_of_interest(file))
+		return 0;
+	call = gadget_scratch(&slow_scratch);
+	if (!call)
+		return 0;
+	*call = (struct slow_call){
+		.operation = operation, .duration = duration, .result = result, .file = file, .after = after};
+	bpf_tail_call(ctx, &after_slow_call, 0);
+	return 0;
+}
+
 static __always_inline __u64 file_position(struct file *file)
 {
 	struct file___inode *opened = (struct file___inode *)file;
@@ -260,7 +313,7 @@ static __always_inline __u64 file_position(struct file *file)
 	{                                                                                                              \
 		struct file *file = gadget_file_of(gadget_argument(registers, 0));                                     \
                                                                                                                        \
-		return tell_of_file(OPERATION, file, result, file_position(file));                                     \
+		return call_ends(ctx, OPERATION, file, result, file_position(file));                                   \
 	}                                                                                                              \
 	CALL_STARTS(CALL, OPERATION)
 
@@ -272,15 +325,15 @@ static __always_inline __u64 file_position(struct file *file)
 		struct file *file = gadget_file_of(gadget_argument(registers, 0));                                     \
                                                                                                                        \
 		if (from == ~0ULL)                                                                                     \
-			return tell_of_file(OPERATION, file, result, file_position(file));                             \
-		return tell_of_file(OPERATION, file, result, from + (result > 0 ? result : 0));                        \
+			return call_ends(ctx, OPERATION, file, result, file_position(file));                           \
+		return call_ends(ctx, OPERATION, file, result, from + (result > 0 ? result : 0));                      \
 	}                                                                                                              \
 	CALL_STARTS(CALL, OPERATION)
 
 #define SYNCS(CALL)                                                                                                    \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
-		return tell_of_file(FSYNC, gadget_file_of(gadget_argument(registers, 0)), result, ~0ULL);              \
+		return call_ends(ctx, FSYNC, gadget_file_of(gadget_argument(registers, 0)), result, ~0ULL);            \
 	}                                                                                                              \
 	CALL_STARTS(CALL, FSYNC)
 
@@ -297,33 +350,43 @@ AT_PLACE(pwritev2, WRITE)
 SYNCS(fsync)
 SYNCS(fdatasync)
 
-static __always_inline int opened(__s32 directory, const void *name, long result)
+static __always_inline int opened(struct trace_event_raw_sys_exit *ctx, __s32 directory, const void *name, long result)
 {
-	if (result < 0)
-		return tell_of_name(directory, name, true, result);
-	return tell_of_file(OPEN, gadget_file_of(result), 0, ~0ULL);
+	struct slow_call *call;
+	__u64 duration;
+
+	if (result >= 0)
+		return call_ends(ctx, OPEN, gadget_file_of(result), 0, ~0ULL);
+	duration = end(OPEN);
+	call = gadget_scratch(&slow_scratch);
+	if (!duration || !call)
+		return 0;
+	*call = (struct slow_call){
+		.operation = OPEN, .duration = duration, .result = result, .name = name, .directory = directory};
+	bpf_tail_call(ctx, &after_slow_call, 0);
+	return 0;
 }
 
 #define POINTER(N) ((const void *)gadget_argument(registers, N))
 
 GADGET_ON_EXIT(open)
 {
-	return opened(AT_FDCWD, POINTER(0), result);
+	return opened(ctx, AT_FDCWD, POINTER(0), result);
 }
 
 GADGET_ON_EXIT(creat)
 {
-	return opened(AT_FDCWD, POINTER(0), result);
+	return opened(ctx, AT_FDCWD, POINTER(0), result);
 }
 
 GADGET_ON_EXIT(openat)
 {
-	return opened(gadget_argument(registers, 0), POINTER(1), result);
+	return opened(ctx, gadget_argument(registers, 0), POINTER(1), result);
 }
 
 GADGET_ON_EXIT(openat2)
 {
-	return opened(gadget_argument(registers, 0), POINTER(1), result);
+	return opened(ctx, gadget_argument(registers, 0), POINTER(1), result);
 }
 
 CALL_STARTS(open, OPEN)

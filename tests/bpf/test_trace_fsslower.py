@@ -1,5 +1,6 @@
 """trace fsslower: files of this process with nothing too fast to be told, and a pipe that is slow for sure."""
 
+import errno
 import os
 import threading
 import time
@@ -74,6 +75,20 @@ def test_an_open_that_fails_is_told_by_the_name_that_was_asked_for(tmp_path: Pat
     assert [told(row) for row in rows] == [("open", None, None, "ENOENT", "none")] * 2
     assert {row["path"] for row in rows} == {f"{tmp_path}/none"}
     os.close(directory)
+
+
+def test_only_what_failed_is_told_when_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+
+    def deed() -> None:
+        for name in ("there", "none") * TIMES:
+            fd = syscall(257 if MACHINE == "x86_64" else 56, -100, os.fsencode(tmp_path / name), 0)
+            if fd >= 0:
+                os.close(fd)
+
+    for chosen in ({"failed": True}, {"errno": errno.ENOENT}):
+        rows = traced(deed, tmp_path, operation="open", **chosen)
+        assert [told(row) for row in rows] == [("open", None, None, "ENOENT", "none")] * TIMES
 
 
 def test_only_what_takes_longer_is_told_and_pipes_only_when_asked() -> None:

@@ -16,7 +16,7 @@ HIGHER = {"trace_deadlock": 200_000}
 """It searches the graph of locks."""
 TOGETHER = 300_000
 """Of all programs of a gadget."""
-MORE_TOGETHER = {"trace_fileuse": 700_000, "trace_fsslower": 600_000, "trace_fdpass": 450_000}
+MORE_TOGETHER = {"trace_fileuse": 700_000, "trace_fdpass": 450_000}
 """A walk to the root in each of many programs."""
 
 
