@@ -3,8 +3,9 @@
 The trap: watching can show what containers do, never what they do not, so nothing here ever says "complete".
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
+from kubectl_gadget.advise.containers import ContainerOf, start_unseen
 from kubectl_gadget.advise.recording import Recording
 
 _SHORT = 600.0
@@ -45,23 +46,18 @@ def warnings(recording: Recording) -> Iterator[str]:
         yield f"{duration(seconds)} is no whole day: what happens rarely may be missing"
     else:
         yield "what did not happen in this time is not in it"
-    if old := _older(recording):
-        yield f"already running when watching began, so their start was not seen: {_some(old)}"
+    if old := sorted(map(str, start_unseen(recording))):
+        yield (
+            f"already running when watching began, so what they need to start was not seen: {_some(old)} "
+            "(restart them while watching)"
+        )
 
 
-def _older(recording: Recording) -> list[str]:
-    """Containers that were never seen to start."""
-    if not recording.runs:
-        return []
-    began = min(run.began for run in recording.runs)
-    seen = {(fact.get("namespace"), fact.get("pod"), fact.get("container")) for fact in recording.facts}
-    return [
-        f"{namespace}/{name}/{container}"
-        for namespace, name, container in sorted(seen, key=str)
-        if (pod := recording.inventory.pod(str(namespace), str(name)))
-        and (started := pod.started.get(str(container)))
-        and started < began
-    ]
+def start_note(item: ContainerOf, unseen: Container[ContainerOf]) -> tuple[str, ...]:
+    """For the comments above advice about one container: what is missing when it was never seen to start."""
+    if item not in unseen:
+        return ()
+    return ("  Its start was not seen, so it may fail to start with this: restart it while watching.",)
 
 
 def _some(names: list[str]) -> str:

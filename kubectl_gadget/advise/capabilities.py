@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload
+from kubectl_gadget.advise.basis import start_note
+from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 
@@ -78,10 +79,14 @@ def advise(recording: Recording) -> list[Document]:
         item: need(facts)
         for item, facts in by_container(recording.facts, recording.inventory, recording.watched).items()
     }
+    unseen = start_unseen(recording)
     return [
         Document(
             patch(workload, [_set(item, needs[item]) for item in items]),
-            (*(line for item in items for line in _comments(item, needs[item])), *patch_hints(workload)),
+            (
+                *(line for item in items for line in (*_comments(item, needs[item]), *start_note(item, unseen))),
+                *patch_hints(workload),
+            ),
             items[0].file_name,
         )
         for workload, items in by_workload(needs).items()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kubectl_gadget.advise.inventory import Inventory, Workload
-from kubectl_gadget.advise.recording import Fact, Watched
+from kubectl_gadget.advise.recording import Fact, Recording, Watched
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ def by_container(
         item = _container_of(inventory, fact["namespace"], fact["pod"], fact["container"])
         found.setdefault(item, []).append(fact)
     return dict(sorted(found.items(), key=lambda item: str(item[0])))
+
+
+def start_unseen(recording: Recording) -> set[ContainerOf]:
+    """Those that ran already when watching began, and of which no replica was seen to start."""
+    earlier, begun = (
+        {_container_of(recording.inventory, *names) for names in found}
+        for found in (recording.earlier, recording.begun)
+    )
+    return earlier - begun
 
 
 def _container_of(inventory: Inventory, namespace: str, name: str, container: str) -> ContainerOf:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload
+from kubectl_gadget.advise.basis import start_note
+from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.inventory import Inventory
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
@@ -132,13 +133,16 @@ def advise(recording: Recording) -> list[Document]:
         item: writes(facts, _mounted(recording.inventory, facts, item))
         for item, facts in by_container(recording.facts, recording.inventory, recording.watched).items()
     }
-    documents = []
+    documents, unseen = [], start_unseen(recording)
     for workload, items in by_workload(found).items():
         patches = [_set(item, found[item]) for item in items]
         volumes = [
             {"name": mount["name"], "emptyDir": {}} for item in patches for mount in item.fields.get(_MOUNTS, ())
         ]
-        comments = (*(line for item in items for line in _comments(item, found[item])), *patch_hints(workload))
+        comments = (
+            *(line for item in items for line in (*_comments(item, found[item]), *start_note(item, unseen))),
+            *patch_hints(workload),
+        )
         body = patch(workload, patches, {"volumes": volumes} if volumes else {})
         documents.append(Document(body, comments, items[0].file_name))
     return documents

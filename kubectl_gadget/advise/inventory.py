@@ -86,8 +86,6 @@ class Pod:
     init_containers: tuple[str, ...] = ()
     ended: bool = False
     """it will not run again, and its address may have gone to another one"""
-    started: dict[str, str] = field(default_factory=dict)
-    """when each container started, RFC 3339"""
     static_uid: str = ""
     """of a static pod: kubelet's own, which its cgroups bear"""
 
@@ -126,11 +124,6 @@ class Pod:
             ),
             init_containers=tuple(container["name"] for container in spec.get("initContainers") or ()),
             ended=status.get("phase") in ("Succeeded", "Failed"),
-            started={
-                item["name"]: item["state"]["running"]["startedAt"]
-                for item in status.get("containerStatuses") or ()
-                if ((item.get("state") or {}).get("running") or {}).get("startedAt")
-            },
         )
 
     @classmethod
@@ -138,6 +131,7 @@ class Pod:
         """From a recording."""
         lists = {name: tuple(value[name]) for name in ("addresses", "init_containers")}
         ports, mounts = tuple(Port(**item) for item in value["ports"]), tuple(Mount(**item) for item in value["mounts"])
+        value = {name: item for name, item in value.items() if name != "started"}  # of recordings of earlier days
         return cls(**{**value, **lists, "ports": ports, "mounts": mounts})
 
     @property

@@ -3,7 +3,7 @@
     {"recording": "networkpolicy", "version": 1}
     {"run": {"began": "2026-01-01T12:00:00Z", "seconds": 600.0, "nodes": ["n1"], "lost": 0}}
     {"pod": {…}}  {"service": {…}}  {"node": {…}}  {"namespace": {…}}
-    {"container": {…}}
+    {"container": {"namespace": "shop", "pod": "web-1", "container": "main", "earlier": true}}
     {"fact": {"namespace": "shop", "pod": "web-1", …, "count": 7}}
 
 A fact is all rows that agree in what matters to an advisor, with their sums. The trap: a recording holds what the
@@ -61,6 +61,10 @@ class Recording:
     inventory: Inventory = field(default_factory=Inventory)
     watched: list[Watched] = field(default_factory=list)
     """containers that were there, those too that did nothing"""
+    earlier: set[Watched] = field(default_factory=set)
+    """those that ran already when watching began"""
+    begun: set[Watched] = field(default_factory=set)
+    """those that were seen to start, if only once of several times"""
     _facts: dict[tuple[Any, ...], Fact] = field(default_factory=dict)
 
     @property
@@ -84,9 +88,11 @@ class Recording:
                 for name in self.kind.sums:
                     known[name] += fact[name]
 
-    def watch(self, containers: Iterable[Watched]) -> None:
-        """Notes containers that were watched, each once."""
-        self.watched = list(dict.fromkeys([*self.watched, *containers]))
+    def watch(self, container: Watched, earlier: bool) -> None:
+        """Notes a container that was watched; `earlier`: but not from its start."""
+        if container not in self.earlier | self.begun:
+            self.watched.append(container)
+        (self.earlier if earlier else self.begun).add(container)
 
     def keep_only(self, namespace: str | None, pods: Sequence[str], containers: Sequence[str]) -> None:
         """Forgets facts of others; nothing given: of nobody."""
@@ -120,7 +126,10 @@ class Recording:
             for item in found:
                 yield {name: asdict(item)}
         for namespace, pod, container in self.watched:
-            yield {"container": {"namespace": namespace, "pod": pod, "container": container}}
+            names = {"namespace": namespace, "pod": pod, "container": container}
+            for earlier, containers in ((True, self.earlier), (False, self.begun)):
+                if (namespace, pod, container) in containers:
+                    yield {"container": {**names, "earlier": earlier}}
         for namespace, labels in self.inventory.namespaces.items():
             yield {"namespace": {"name": namespace, "labels": labels}}
         for fact in self._facts.values():
@@ -135,7 +144,9 @@ class Recording:
             "service": lambda value: inventory.services.append(Service.from_json(value)),
             "node": lambda value: inventory.nodes.append(Node.from_json(value)),
             "namespace": lambda value: inventory.namespaces.update({value["name"]: value["labels"]}),
-            "container": lambda value: self.watch([(value["namespace"], value["pod"], value["container"])]),
+            "container": lambda value: self.watch(
+                (value["namespace"], value["pod"], value["container"]), value.get("earlier", False)
+            ),
             "fact": lambda value: self.add([value]),
         }
         for number, line in enumerate(stream, 1):

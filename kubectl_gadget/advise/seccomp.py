@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas
+from kubectl_gadget.advise.basis import start_note
+from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.errors import UsageError
@@ -105,19 +106,20 @@ def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None 
     """One profile for each container of each workload, or one patch for each workload."""
     found = by_container(recording.facts, recording.inventory)
     profiles = {item: _merged(profile(facts), earlier) for item, facts in found.items()}
+    unseen = start_unseen(recording)
+    comments = {item: (*_comments(item, facts), *start_note(item, unseen)) for item, facts in found.items()}
     if format == "patch":
         return [
             Document(
-                patch(workload, [_set_profile(item) for item in items]), _patch_comments(items), items[0].file_name
+                patch(workload, [_set_profile(item) for item in items]),
+                (*(line for item in items for line in comments[item]), *_patch_comments(items)),
+                items[0].file_name,
             )
             for workload, items in by_workload(found).items()
         ]
     if format == "SeccompProfile":
-        return [
-            Document(_operator_object(item, profiles[item]), _comments(item, facts), item.file_name)
-            for item, facts in found.items()
-        ]
-    return [Document(profiles[item], _comments(item, facts), item.file_name) for item, facts in found.items()]
+        return [Document(_operator_object(item, profiles[item]), comments[item], item.file_name) for item in found]
+    return [Document(profiles[item], comments[item], item.file_name) for item in found]
 
 
 def warnings(recording: Recording) -> Iterator[str]:

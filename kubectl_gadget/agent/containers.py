@@ -87,7 +87,7 @@ class Containers:
         self._removed: list[int] = []
         self._top = 0
         self._followers: list[Follower] = []
-        self._walk()
+        self._walk(earlier=True)
 
     def variables(self) -> dict[str, int]:
         """Values of the variables that gadgets have for the node."""
@@ -180,7 +180,7 @@ class Containers:
         self._watcher.close()
         self._verdicts.close()
 
-    def _walk(self) -> None:
+    def _walk(self, earlier: bool = False) -> None:
         found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}
         gone = self._nodes.keys() - found.keys()
         for id in sorted(gone, key=lambda id: self._nodes[id].cgroup.path, reverse=True):
@@ -192,9 +192,9 @@ class Containers:
                 self._bundles.learn(cgroup.path)
         for cgroup in found.values():
             if cgroup.id not in self._nodes:
-                self._made(cgroup, 0, runc)
+                self._made(cgroup, 0, runc, earlier)
 
-    def _made(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None) -> None:
+    def _made(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None, earlier: bool = False) -> None:
         if cgroup.id in self._nodes:
             return
         above = self._nodes.get(cgroup.parent)
@@ -203,7 +203,7 @@ class Containers:
         self._nodes[cgroup.id] = _Node(cgroup, cgroup.id if new else owner)
         self._members.setdefault(cgroup.id if new else owner, set()).add(cgroup.id)
         if new:
-            self._unnamed[cgroup.id] = _Unnamed(new, creator)
+            self._unnamed[cgroup.id] = _Unnamed(new._replace(earlier=earlier), creator)
             self._name(cgroup.id)
         else:
             self._publish(cgroup.id)

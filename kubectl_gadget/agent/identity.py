@@ -36,6 +36,8 @@ class Container(NamedTuple):
     image: str
     runtime: str
     kind: str
+    earlier: bool = False
+    """it was there when the session began"""
 
 
 class Command(NamedTuple):

@@ -49,6 +49,8 @@ class Container:
     container_id: str = ""
     pod_uid: str = ""
     runtime: str = ""
+    earlier: bool = False
+    """it was there when its node was first watched"""
 
 
 UNKNOWN = Container()
@@ -150,7 +152,11 @@ class Identity:
     def apply(self, payload: Mapping[str, Any], now: float) -> None:
         """Takes one CONTAINERS frame. Raises KeyError, TypeError or ValueError when it is not one."""
         for item in payload.get("containers") or ():
-            self._containers[item["id"]] = _container(item)
+            known = self._containers.get(item["id"])
+            # A connection that was lost and made again finds what it has seen begin.
+            self._containers[item["id"]] = _container(
+                item, bool(item.get("earlier")) and (known is None or known.earlier)
+            )
             self._forget_index()
         for key, container_id in (payload.get("cgroups") or {}).items():
             self._own(int(key), container_id)
@@ -240,7 +246,7 @@ class Identity:
         return True
 
 
-def _container(item: Mapping[str, Any]) -> Container:
+def _container(item: Mapping[str, Any], earlier: bool) -> Container:
     def text(key: str) -> str:
         value = item.get(key)
         return value if isinstance(value, str) else ""
@@ -255,4 +261,5 @@ def _container(item: Mapping[str, Any]) -> Container:
         container_id=text("id"),
         pod_uid=text("pod_uid"),
         runtime=text("runtime"),
+        earlier=earlier,
     )

@@ -96,7 +96,8 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
         # What was seen by then may be hours of work.
         progress.warn(f"the watching ended early: {error}")
         code = error.exit_code
-    recording.watch((item.namespace, item.pod, item.container) for item in run.watched)
+    for item in run.watched:
+        recording.watch((item.namespace, item.pod, item.container), item.earlier)
     if options.local:
         _add_local(recording)
     recording.runs.append(

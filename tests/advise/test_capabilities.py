@@ -75,7 +75,8 @@ def test_rights_in_a_namespace_that_the_program_made_are_not_the_containers() ->
 def test_the_patch_drops_all_and_adds_what_was_used_also_for_containers_that_did_nothing() -> None:
     made = Recording("capabilities", capabilities.KIND, inventory=Inventory([WEB]))
     made.add(capabilities.facts_of(row()))
-    made.watch([(WEB.namespace, WEB.name, "main"), (WEB.namespace, WEB.name, "side")])
+    made.watch((WEB.namespace, WEB.name, "main"), earlier=False)
+    made.watch((WEB.namespace, WEB.name, "side"), earlier=True)
     (document,) = capabilities.advise(made)
     containers = document.body["spec"]["template"]["spec"]["containers"]
     assert [(item["name"], item["securityContext"]["capabilities"]) for item in containers] == [
@@ -83,3 +84,6 @@ def test_the_patch_drops_all_and_adds_what_was_used_also_for_containers_that_did
         ("side", {"drop": ["ALL"]}),
     ]
     assert "shop/deployment/web/side: used none." in document.comments
+    notes = [line for line in document.comments if "start was not seen" in line]
+    assert document.comments.index(notes[0]) == document.comments.index("shop/deployment/web/side: used none.") + 1
+    assert len(notes) == 1, "main was seen from its start"

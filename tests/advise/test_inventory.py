@@ -56,7 +56,6 @@ def test_a_pod_of_the_api_is_read() -> None:
             "status": {
                 "phase": "Succeeded",
                 "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
-                "containerStatuses": [{"name": "c", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}],
             },
         }
     )
@@ -64,7 +63,6 @@ def test_a_pod_of_the_api_is_read() -> None:
     assert pod.ports == (Port("http", "TCP", 80),)
     assert [(mount.path, mount.kind) for mount in pod.mounts] == [("/data", "emptyDir")]
     assert pod.workload == Workload("ns", "Job", "j")
-    assert pod.started == {"c": "2026-01-01T00:00:00Z"}
 
 
 def test_a_service_of_the_api_is_read_with_its_endpoints() -> None:

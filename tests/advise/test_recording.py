@@ -29,10 +29,11 @@ def read(*texts: str, advisor: str = "networkpolicy") -> Recording:
 
 def test_what_is_read_is_what_was_written() -> None:
     made = recording(CALL)
-    made.watch([("shop", "web", "main")])
+    made.watch(("shop", "web", "main"), earlier=True)
     made.inventory.namespaces["shop"] = {"team": "x"}
     again = read(written(made))
     assert (again.facts, again.runs, again.watched) == (made.facts, made.runs, made.watched)
+    assert (again.earlier, again.begun) == (made.earlier, made.begun)
     assert again.inventory == made.inventory
     assert written(again) == written(made)
 
@@ -93,12 +94,18 @@ def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
     assert "55.6 h in 2 runs" in summary(made)
 
 
-def test_containers_that_were_older_than_the_watching_are_named() -> None:
+def test_containers_of_which_no_replica_was_seen_to_start_are_named() -> None:
     from kubectl_gadget.advise.basis import warnings
 
+    def told(made: Recording) -> bool:
+        return any("shop/deployment/web/main" in text for text in warnings(made))
+
     made = recording(CALL)
-    made.inventory.pods[0].started["main"] = "2026-01-01T11:59:59Z"
-    assert any("shop/web-7d9f-x1/main" in text for text in warnings(made))
-    made.inventory.pods[0].started["main"] = "2026-01-01T12:00:01Z"
-    assert not any("shop/web-7d9f-x1/main" in text for text in warnings(made))
-    made.inventory.pods[0].started.clear()
+    assert not told(made)
+    made.watch(("shop", WEB.name, "main"), earlier=True)
+    assert told(made)
+    assert told(read(written(made)))
+    made.watch(("shop", WEB.name, "main"), earlier=False)
+    assert not told(made)
+    assert not told(read(written(made)))
+    assert made.watched == [("shop", WEB.name, "main")]

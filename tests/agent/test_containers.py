@@ -61,6 +61,7 @@ def test_containers_that_run_already_are_named_from_their_bundles(pods: DemoPods
             "image": "example.org/laser:1",
             "runtime": "containerd",
             "kind": "container",
+            "earlier": True,
         }
         assert client.containers()[pod.sandbox.id]["kind"] == "sandbox"
 
@@ -90,6 +91,7 @@ def test_a_container_that_starts_later_is_named_before_its_first_event(
     assert named is not None
     assert events is not None
     assert named < events
+    assert not client.containers()[pod.containers["main"].id]["earlier"]
 
 
 def test_twenty_containers_that_live_a_moment_are_all_named(client: Client, opens: Compiled, pods: DemoPods) -> None:

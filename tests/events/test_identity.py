@@ -113,3 +113,11 @@ def test_a_filter_is_sent_as_the_protocol_says() -> None:
 def test_many_rows_are_decided_at_once() -> None:
     owners = known().lookup(np.array([7, 9, 10, 7], np.uint64))
     assert owners.judged(ContainerFilter().wanted).tolist() == [1, 0, 0, 1]
+
+
+def test_a_container_that_was_seen_to_begin_stays_that_when_the_connection_is_made_again() -> None:
+    identity = Identity("node-1")
+    identity.apply({"containers": [{**XWING, "earlier": True}, PAUSE], "cgroups": {"7": "c1", "9": "c2"}}, 0.0)
+    assert {item.container_id: item.earlier for item in identity.containers()} == {"c1": True, "c2": False}
+    identity.apply({"containers": [{**XWING, "earlier": True}, {**PAUSE, "earlier": True}]}, 1.0)
+    assert {item.container_id: item.earlier for item in identity.containers()} == {"c1": True, "c2": False}
