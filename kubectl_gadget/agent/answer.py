@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from kubectl_gadget.wire import LAST, PART
+from kubectl_gadget.wire import LAST, PART, REST
 
 
 class Piece(NamedTuple):
@@ -29,6 +29,7 @@ class Answer:
         self.due = first
         self.warnings: list[str] = []
         self._interval = 0
+        self._ended = False
         self._waiting: deque[Piece] = deque()
 
     @property
@@ -44,7 +45,7 @@ class Answer:
         complete_until = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         # An answer without a record is an answer, too.
         for number, piece in enumerate(pieces or [b""], 1):
-            flags = PART | (LAST if number >= len(pieces) else 0)
+            flags = PART | (LAST if number >= len(pieces) else 0) | (REST if self._ended else 0)
             self._waiting.append(Piece(piece, flags, self._interval, complete_until))
         self._interval += 1
         self.due = self._next(now)

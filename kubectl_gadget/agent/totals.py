@@ -54,7 +54,6 @@ class Totals(Answer):
         self._record = record
         self._sizes = (self._halves[0].key_size, self._halves[0].value_size) if self._halves else (0, 0)
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._ended = False
 
     def keep_up(self, now: float) -> None:
         if now >= self._walk_at:

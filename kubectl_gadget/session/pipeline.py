@@ -31,7 +31,7 @@ from kubectl_gadget.views.arrange import Block, fill_in_quotients
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage
-from kubectl_gadget.wire import LAST, FrameType, split_events
+from kubectl_gadget.wire import LAST, REST, FrameType, split_events
 
 if TYPE_CHECKING:  # takes 10 ms, and only `observe` has one
     from kubectl_gadget.observe.story import Story
@@ -253,7 +253,7 @@ class Pipeline:
             self._choose(node, batch)
         self._merge.complete((node.name, head.gadget), head.complete_until + batch.clock_offset_ns)
         if head.flags & LAST and isinstance(self._merge, Intervals):
-            self._merge.end((node.name, head.gadget), time.monotonic_ns())
+            self._merge.end((node.name, head.gadget), time.monotonic_ns(), bool(head.flags & REST))
             node.answered.add(head.gadget)
             if len(node.answered) == len(self._gadgets):
                 self._answered(node.name)

@@ -31,6 +31,7 @@ class Intervals:
         self._sources: set[Hashable] = set()
         self._ended: set[Hashable] = set()
         self._first_ended_ns: int | None = None
+        self._cut_short: set[Hashable] = set()
 
     def join(self, source: Hashable) -> None:
         """A source is attached."""
@@ -50,9 +51,11 @@ class Intervals:
         if self._once and len(self._batches) >= _MOST_BATCHES:
             self._batches = condense(self._batches)
 
-    def end(self, source: Hashable, now_ns: int) -> None:
-        """A source's interval is whole."""
+    def end(self, source: Hashable, now_ns: int, is_rest: bool = False) -> None:
+        """A source's interval is whole; `is_rest`: as far as it came when the run was ended."""
         self._ended.add(source)
+        if is_rest:
+            self._cut_short.add(source)
         if self._first_ended_ns is None:
             self._first_ended_ns = now_ns
 
@@ -78,6 +81,10 @@ class Intervals:
 
     def _block(self) -> Block:
         batches, self._batches = self._batches, []
+        block = arrange(batches, self._arrangement, self._keep)
+        # Nodes may leave a run that goes on.
+        block.is_rest = bool(self._ended) and self._ended <= self._cut_short and not self._once
         self._ended.clear()
+        self._cut_short.clear()
         self._first_ended_ns = None
-        return arrange(batches, self._arrangement, self._keep)
+        return block

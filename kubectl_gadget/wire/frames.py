@@ -18,7 +18,7 @@ VERSION = 1
 MAX_PAYLOAD = 64 << 20
 """Largest payload in bytes; what claims to be larger is not one of our frames."""
 
-PART, LAST = 1, 2
+PART, LAST, REST = 1, 2, 4
 """Flags of an EVENTS frame: it belongs to an interval's totals or to a snapshot; it is the last part of that."""
 
 _HEADER = struct.Struct("<2sBBI")
@@ -72,7 +72,7 @@ class EventsHeader(NamedTuple):
     sequence: int
     complete_until: int
     flags: int = 0
-    """PART, LAST, or 0 for a stream"""
+    """PART, LAST, REST, or 0 for a stream"""
     interval: int = 0
     """number of the interval whose totals these are; 0 for a snapshot"""
 

@@ -12,7 +12,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.filter import compile_filter
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.schema import Column, Field, Gadget, Quotient, Record
-from kubectl_gadget.views.arrange import added_up_members, arrange, check, shown_columns
+from kubectl_gadget.views.arrange import Block, added_up_members, arrange, check, shown_columns
 from kubectl_gadget.views.arrangement import Arrangement
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.rows import MemberRows
@@ -144,6 +144,23 @@ def test_a_block_waits_for_all_nodes_but_not_for_long() -> None:
     waiting.end("a", 510_000_000)
     assert shown(waiting.release(510_000_000), "node", "count") == [("b", 2)]
     assert not len(waiting.flush())
+
+
+def test_a_block_is_a_rest_when_the_end_cut_it_short_on_all_nodes_and_not_when_one_of_them_leaves() -> None:
+    waiting = Intervals(Arrangement(interval=1.0), once=False)
+    waiting.end("a", 0, is_rest=True)
+    waiting.end("b", 0)
+    leaving, going_on = waiting.release(10**12), "b"
+    assert isinstance(leaving, Block)
+    assert not leaving.is_rest
+    waiting.end(going_on, 10**12)
+    whole = waiting.release(2 * 10**12)
+    assert isinstance(whole, Block)
+    assert not whole.is_rest
+    waiting.end(going_on, 2 * 10**12, is_rest=True)
+    rest = waiting.release(3 * 10**12)
+    assert isinstance(rest, Block)
+    assert rest.is_rest
 
 
 def test_a_snapshot_comes_when_all_has_ended() -> None:
