@@ -12,6 +12,8 @@
 
 #define PROCESSES 65536
 
+typedef __u32 gadget_task_state;
+
 /* In thousandths of a CPU. */
 typedef __u64 gadget_millicores;
 
@@ -31,6 +33,9 @@ struct process_value {
 	gadget_pid container_pid;
 	gadget_uid uid;
 	__u32 threads;
+	/* Of the thread that ran last. */
+	gadget_task_state state;
+	__u32 unused;
 };
 
 struct top_process {
@@ -75,6 +80,7 @@ int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 		return 0;
 	if (!value->cpu_time)
 		describe(value, &record, task);
+	value->state = gadget_state_of(task);
 	gadget_add(value->cpu_time, runtime);
 	return 0;
 }

@@ -54,7 +54,7 @@ _GADGET_KEYS = (
         "tree",
         "libraries",
     ),
-    *("sampler", "gauges"),
+    *("sampler", "gauges", "narrow", "whole_nodes"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = (
@@ -96,6 +96,8 @@ class Description:
     tree: bool = False
     libraries: tuple[Library, ...] = ()
     sampler: str = ""
+    narrow: tuple[str, ...] = ()
+    whole_nodes: bool = False
 
 
 class Part:
@@ -198,6 +200,8 @@ def read_description(path: Path) -> Description:
         tree=top.get("tree", bool, False),
         libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
         sampler=top.get("sampler", str, ""),
+        narrow=_names(top, "narrow"),
+        whole_nodes=top.get("whole_nodes", bool, False),
     )
 
 

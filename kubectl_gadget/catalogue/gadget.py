@@ -91,6 +91,8 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         weight=read.weight,
         histogram=read.histogram,
         by=read.by,
+        narrow=read.narrow,
+        whole_nodes=read.whole_nodes,
         tree=read.tree,
         libraries=read.libraries,
         sampler=read.sampler,
@@ -135,7 +137,11 @@ def _check_totals(read: Description, columns: tuple[Column, ...], record: Record
     if wrong := sorted(set(read.gauges) - set(read.sums)):
         raise UsageError(f"{read.path}: gauges names {wrong[0]}, which is none of the sums")
     names = {column.name for column in columns}
-    for key, wanted_columns in (("sort", read.sort.replace("-", "").split(",")), ("by", read.by)):
+    for key, wanted_columns in (
+        ("sort", read.sort.replace("-", "").split(",")),
+        ("by", read.by),
+        ("narrow", read.narrow),
+    ):
         if wrong := [name for name in wanted_columns if name and name not in names]:
             raise UsageError(f"{read.path}: {key} names {wrong[0]}, which is no column")
 

@@ -48,7 +48,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     defaults = RunOptions(gadgets)
     return RunOptions(
         gadgets=gadgets,
-        selection=_selection(pods, flags),
+        selection=_selection(gadgets, pods, flags),
         kube=kube,
         agent=agent_options(flags.image, flags.start),
         output=OutputOptions(
@@ -81,16 +81,18 @@ def agent_options(image: ImageFlags, start: StartFlags) -> AgentOptions:
     return AgentOptions(**{name: value for name, value in given.items() if value is not None})
 
 
-def _selection(pods: tuple[str, ...], flags: RunFlags) -> Selection:
+def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:
     scope, target = flags.scope, flags.target
+    chosen = pods or scope.namespace or scope.selector or target.containers or target.host is not None
+    everything = not chosen and all(run.gadget.whole_nodes for run in gadgets)
     return Selection(
         namespace=scope.namespace,
-        all_namespaces=bool(scope.all_namespaces),
+        all_namespaces=bool(scope.all_namespaces) or everything,
         pods=pods,
         selector=scope.selector,
         containers=target.containers or (),
         nodes=target.nodes or (),
-        host=bool(target.host),
+        host=bool(target.host) or everything,
     )
 
 

@@ -227,6 +227,10 @@ class Gadget:
     """rows have parents among each other (pid, ppid)"""
     libraries: tuple[Library, ...] = ()
     """where the uprobe programs go"""
+    narrow: tuple[str, ...] = ()
+    """columns that a table leaves out on a narrow terminal, the first one first"""
+    whole_nodes: bool = False
+    """it is about all of each node, the node's own included, unless containers are chosen"""
     sampler: str = ""
     """what of the agent reads rows from the node itself (agent/samplers.py)"""
 
@@ -286,6 +290,8 @@ class Gadget:
             by=tuple(value.get("by", ())),
             tree=value.get("tree", False),
             sampler=value.get("sampler", ""),
+            narrow=tuple(value.get("narrow", ())),
+            whole_nodes=value.get("whole_nodes", False),
             libraries=tuple(
                 Library(tuple(item["files"]), {name: tuple(programs) for name, programs in item["functions"].items()})
                 for item in value.get("libraries", ())

@@ -28,7 +28,7 @@ from kubectl_gadget.output.speedscope import SpeedscopeSink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.output.widths import fitting
-from kubectl_gadget.views.columns import DETAILS, EVENT, choose_columns, headings, nearest
+from kubectl_gadget.views.columns import DETAILS, EVENT, Heading, choose_columns, headings, nearest
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
 
 PROFILES = ("folded", "speedscope", "pprof")
@@ -94,12 +94,16 @@ def _printing_sink(
         keys = key_columns(gadgets[0], shown)
         recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
 
-        def places() -> int:
-            """How many columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
-            return fitting(titles, terminal.width()) if live and terminal and not options.columns else len(titles)
+        live_table: LiveTable | None = None
+
+        def fit_titles() -> list[Heading]:
+            """The columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
+            if live_table is None or terminal is None or options.columns:
+                return titles
+            return fitting(titles, terminal.width(), gadgets[0].narrow, live_table.sorted_by)
 
         def plain(stream: TextIO) -> TableSink:
-            fit = titles[: places()]
+            fit = fit_titles()
 
             def read(rows: Rows) -> list[Sequence[str]]:
                 names = [heading.name for heading in fit]
@@ -116,7 +120,7 @@ def _printing_sink(
 
         if live and terminal:
             live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
-            live_table.hidden = lambda: len(titles) - places()
+            live_table.hidden = lambda: len(titles) - len(fit_titles())
             return live_table
         return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
     if format == "json":

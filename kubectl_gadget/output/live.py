@@ -16,12 +16,13 @@ from kubectl_gadget.output.blocks import MakeTable, table_text
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.output.widths import cut
+from kubectl_gadget.output.widths import cut, text_width
 from kubectl_gadget.views.arrange import Block, sort
 
-_LINES_AROUND = 3
-"""The header, the line about keys, and the one that the cursor is on."""
+_LINES_AROUND = 2
+"""The header, and the line that the cursor is on."""
 _HELP = "<> sort by  r reverse  f filter  p pause  q quit"
+_GAP = "  "
 _ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
 
 
@@ -85,6 +86,11 @@ class LiveTable(Sink):
                 self._draw()
                 self._stream.flush()
 
+    @property
+    def sorted_by(self) -> str:
+        """The first column that rows are sorted by; empty when there is none."""
+        return self._order[0].removeprefix("-") if self._order else ""
+
     def _command(self, key: str) -> None:
         match key:
             case "q" | "\x03" | "\x04":
@@ -115,7 +121,7 @@ class LiveTable(Sink):
             self._typed += key
 
     def _sort_by_next(self, step: int) -> None:
-        now = self._order[0].removeprefix("-") if self._order else ""
+        now = self.sorted_by
         place = self._columns.index(now) + step if now in self._columns else 0
         name = self._columns[place % len(self._columns)]
         self._order = [f"-{name}" if name in self._gadget.adds_up else name]
@@ -126,25 +132,31 @@ class LiveTable(Sink):
         if self._filter is not None:
             rows = Rows([self._filter.select(part) for part in sort(rows, self._gadget, ()).parts])
         rows = sort(rows, self._gadget, self._order)
-        room = max(1, self._terminal.height() - _LINES_AROUND)
+        status = self._status()
+        room = max(1, self._terminal.height() - _LINES_AROUND - len(status))
         rows = rows.head(min(room, self._max_rows or room))
         # Histograms have bars below the table, as far as there is room.
-        lines = [*table_text(self._make_table, rows).splitlines()[: room + 1], self._status()]
+        lines = [*table_text(self._make_table, rows).splitlines()[: room + 1], *status]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         # Each line is cleared behind its text instead of before, or it would flicker.
         self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
         self._drawn = len(lines)
 
-    def _status(self) -> str:
+    def _status(self) -> list[str]:
+        """What is shown, and the keys: one line, or two where that has no room for both."""
+        room = max(1, self._terminal.width() - 1)
         if self._typed is not None:
             text = f"filter: {self._typed}_  {self._trouble or '(a CEL expression; Enter, or Esc)'}"
-        else:
-            parts = [f"sort: {','.join(self._order)}"] if self._order else []
-            parts += [f"filter: {self._filter.text}"] if self._filter else []
-            parts += ["PAUSED"] if self._paused else []
-            parts += [f"{hidden} columns more: widen, or --columns"] if (hidden := self.hidden()) else []
-            text = "  ".join([*parts, _HELP])
-        return cut(escape(text), max(1, self._terminal.width() - 1))
+            return [cut(escape(text), room)]
+        parts = [f"sort: {','.join(self._order)}"] if self._order else []
+        parts += [f"filter: {self._filter.text}"] if self._filter else []
+        parts += ["PAUSED"] if self._paused else []
+        if hidden := self.hidden():
+            parts.append(f"{hidden} more column{'s' * (hidden > 1)}: widen, or --columns")
+        lines = [_GAP.join([*parts, _HELP])]
+        if text_width(lines[0]) > room and parts:
+            lines = [_GAP.join(parts), _HELP]
+        return [cut(escape(line), room) for line in lines]
 
 
 def _reversed(item: str) -> str:

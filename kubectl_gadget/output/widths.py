@@ -14,6 +14,7 @@ from kubectl_gadget.views.columns import Heading
 GAP = "  "
 ELLIPSIS = "…"
 _STRETCH_LEAST = 12
+_TEXT_LEAST = 10
 
 
 def text_width(text: str) -> int:
@@ -81,16 +82,26 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> lis
     return widths
 
 
-def fitting(headings: Sequence[Heading], available: int) -> int:
-    """How many of the first columns fit with their whole titles into a terminal of `available` columns, at least one;
-    those that stretch need a few cells more."""
-    taken = -len(GAP)
-    for number, heading in enumerate(headings):
-        least = text_width(heading.title)
-        taken += len(GAP) + (max(least, _STRETCH_LEAST) if heading.stretch else least)
-        if taken > available:
-            return max(number, 1)
-    return len(headings)
+def fitting(headings: Sequence[Heading], available: int, narrow: Sequence[str] = (), keep: str = "") -> list[Heading]:
+    """The columns for a terminal of `available` columns, at least one.
+
+    Those of `narrow` are left out first, in this order, and then the last ones; the column `keep` never is.
+    """
+    found = list(headings)
+    droppable = [*narrow, *(heading.name for heading in reversed(headings) if heading.name not in narrow)]
+    for name in droppable:
+        if sum(map(_least, found)) + len(GAP) * (len(found) - 1) <= available or len(found) == 1:
+            break
+        found = [heading for heading in found if heading.name != name or name == keep]
+    return found
+
+
+def _least(heading: Heading) -> int:
+    """Cells that a column needs to be of use: numbers cannot be cut, names and paths can."""
+    title = text_width(heading.title)
+    if heading.align == "right":
+        return max(title, heading.width)
+    return max(title, min(heading.width, _STRETCH_LEAST if heading.stretch else _TEXT_LEAST))
 
 
 def _shrink(widths: list[int], columns: list[int], least: Sequence[int], excess: int) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
+from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.keys import Keys, can_read_keys
 from kubectl_gadget.session import summary
@@ -323,6 +324,8 @@ class Run:
         noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
         for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds, noun):
             self._progress.say(line)
+        if self._options.local and not self.watched and not pipeline.shown.total():
+            self._progress.say(_why_nothing(self._options.selection))
         story = self._options.story
         if story is not None and story.forgotten:
             self._progress.warn(f"{story.forgotten:,} running processes were forgotten: what they do has no program")
@@ -351,3 +354,10 @@ class Run:
             return AgentError(f"{where}: {text}", remedy)
         text = "\n".join(f"  {', '.join(names)}: {text}" for text, names in by_text.items())
         return AgentError(f"no node could be traced\n{text}", remedy)
+
+
+def _why_nothing(selection: Selection) -> str:
+    """Without a cluster nobody else has said that what was chosen is not there."""
+    if selection.namespace or selection.pods or selection.containers:
+        return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
+    return "this machine has no containers" + ("" if selection.host else " (try: --host, for its own processes)")

@@ -1,6 +1,7 @@
 """What a command line asks of the session."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import RunOptions
 from tests.cli.conftest import Runs
+from tests.cli.sample_gadgets import GADGETS, TOP_FILE
 
 Ask = Callable[[str], RunOptions]
 
@@ -26,6 +28,19 @@ def test_without_flags_the_defaults_of_a_run_are_kept(asked: Ask) -> None:
     assert options == RunOptions(options.gadgets, local=True, local_by_default=True)
     assert [run.gadget.name for run in options.gadgets] == ["trace_open"]
     assert options.gadgets[0].parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "everything"),
+    [("", True), ("--node n1 --no-local", True), ("-n default", False), ("xwing", False), ("--no-host", False)],
+)
+def test_a_gadget_about_whole_nodes_shows_all_of_them_unless_containers_are_chosen(
+    asked: Ask, words: str, everything: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not asked("top file").selection.host
+    monkeypatch.setitem(GADGETS, "top_file", replace(TOP_FILE, whole_nodes=True))
+    selection = asked(f"top file {words}").selection
+    assert (selection.all_namespaces, selection.host) == (everything, everything)
 
 
 def test_every_flag_of_a_run_arrives(asked: Ask) -> None:

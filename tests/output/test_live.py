@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TextIO
 
+import pytest
+
+from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.formats import make_sink
@@ -11,13 +14,25 @@ from kubectl_gadget.output.live import LiveTable
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.output.widths import fitting
 from kubectl_gadget.views.arrange import arrange
 from kubectl_gadget.views.arrangement import Arrangement
-from kubectl_gadget.views.columns import headings
+from kubectl_gadget.views.columns import choose_columns, headings
 from tests.views.test_arrange import TOP, part
 
+ABOUT = {
+    "file": ("pod", "read_bytes", "written_bytes", "path"),
+    "tcp": ("pod", "comm", "remote", "sent", "received"),
+    "udp": ("pod", "comm", "remote", "sent", "received"),
+    "blockio": ("pod", "container", "disk", "read_bytes", "written_bytes", "total"),
+    "process": ("pod", "pid", "comm", "cpu", "memory"),
+    "syscalls": ("pod", "syscall", "count", "errors", "total", "mean"),
+    "pod": ("pod", "cpu", "memory", "read_bytes", "written_bytes", "sent", "received"),
+    "bpf": ("node", "pod", "program", "ours", "runs", "run_time", "cpu"),
+    "flow": ("pod", "direction", "protocol", "remote", "port", "sent", "received"),
+}
 NAMES = ("pod", "syscall", "count")
-TERMINAL = Terminal(lambda: 60, False, lambda: 9)
+TERMINAL = Terminal(lambda: 100, False, lambda: 9)
 
 
 def table(stream: TextIO) -> TableSink:
@@ -130,13 +145,48 @@ def test_a_snapshot_of_nothing_is_a_header() -> None:
 def test_columns_that_a_narrow_terminal_has_no_room_for_are_left_out_and_counted() -> None:
     stream = StringIO()
     width = 30
-    sink = make_sink(OutputOptions(), [TOP], stream, terminal=Terminal(lambda: width, False, lambda: 9))
+    sink = make_sink(
+        OutputOptions(order=("-count",)), [TOP], stream, terminal=Terminal(lambda: width, False, lambda: 9)
+    )
     sink.write_block(block([3]))
     narrow = stream.getvalue()
-    assert "COUNT" not in narrow
-    assert " columns" in narrow
+    assert "SYSCALL" not in narrow
+    assert "COUNT" in narrow, "it is sorted by that"
+    assert " more columns" in narrow
     width = 200
     sink.write_block(block([4]))
     wide = stream.getvalue()[len(narrow) :]
-    assert "COUNT" in wide
+    assert "SYSCALL" in wide
     assert "columns" not in wide
+
+
+def test_the_keys_have_a_line_of_their_own_where_one_has_no_room_for_all() -> None:
+    stream = StringIO()
+    narrow = Terminal(lambda: 50, False, lambda: 9)
+    LiveTable(stream, table, narrow, TOP, NAMES, ("-count",), None).write_block(block(list(range(1, 40))))
+    lines = stream.getvalue().replace("\r", "").removesuffix("\n\x1b[J").split("\n")
+    assert "q quit" in lines[-1]
+    assert "sort: -count" in lines[-2]
+    assert all(len(line.removesuffix("\x1b[K")) < 50 for line in lines)
+    assert len(lines) == 8, "the last of nine is where the cursor is"
+
+
+@pytest.mark.parametrize("command", ["file", "tcp", "udp", "blockio", "process", "syscalls", "pod", "bpf", "flow"])
+def test_at_80_columns_a_table_keeps_what_it_is_about(command: str) -> None:
+    gadget = load_gadget(f"top_{command}")
+    names = choose_columns([gadget], (), "default")
+    order = gadget.sort.split(",")[0].removeprefix("-")
+    shown = [heading.name for heading in fitting(headings([gadget], names), 80, gadget.narrow, order)]
+    assert set(shown) >= {order, *ABOUT[command]}
+
+
+def test_a_moment_before_the_end_in_which_nothing_happened_has_no_header() -> None:
+    stream = StringIO()
+    sink = BlockTable(stream, lambda to: TableSink(to, headings([TOP], NAMES)), once=False)
+    sink.write_block(block([3]))
+    rest = arrange([], Arrangement())
+    rest.is_rest = True
+    sink.write_block(rest)
+    assert stream.getvalue().count("SYSCALL") == 1
+    sink.write_block(arrange([], Arrangement()))
+    assert stream.getvalue().count("SYSCALL") == 2, "a whole interval without rows is told"

@@ -1,5 +1,7 @@
 """Widths of texts and of columns."""
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +59,19 @@ def test_a_table_always_fits_its_terminal(width: int, seen: list[int]) -> None:
     assert min(widths) >= 1
 
 
-def test_as_many_columns_fit_as_have_room_for_their_titles_and_one_in_any_case() -> None:
-    assert fitting(HEADINGS, 3 + 3 + 12 + 2 * len(GAP)) == 3
-    assert fitting(HEADINGS, 3 + 3 + 12 + 2 * len(GAP) - 1) == 2
-    assert fitting(HEADINGS, 1) == 1
+def names(found: Sequence[Heading]) -> list[str]:
+    return [heading.name for heading in found]
+
+
+def test_columns_that_have_no_room_are_left_out_from_the_end_but_for_one() -> None:
+    whole = 7 + 10 + 12 + 2 * len(GAP)
+    assert names(fitting(HEADINGS, whole)) == ["pid", "pod", "path"]
+    assert names(fitting(HEADINGS, whole - 1)) == ["pid", "pod"]
+    assert names(fitting(HEADINGS, 1)) == ["pid"]
+
+
+def test_columns_that_matter_less_are_left_out_first_and_what_is_sorted_by_stays() -> None:
+    whole = 7 + 10 + 12 + 2 * len(GAP)
+    assert names(fitting(HEADINGS, whole - 1, ["pid", "pod"])) == ["pod", "path"]
+    assert names(fitting(HEADINGS, whole - 1, ["pid", "pod"], keep="pid")) == ["pid", "path"]
+    assert names(fitting(HEADINGS, 1, ["pid", "pod"], keep="path")) == ["path"]

@@ -44,13 +44,13 @@ static __always_inline __u32 gadget_state_of(struct task_struct *task)
 	return state | BPF_CORE_READ(with_state, exit_state);
 }
 
-/* Bytes of memory that a process has in use. 0: a kernel thread, or a process that has ended. */
+/* Bytes of memory that a process has in use. Unknown: a kernel thread, or a process that has ended. */
 static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 {
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 
 	if (!mm)
-		return 0;
+		return ~0ULL;
 	return (gadget_pages(mm, MM_FILEPAGES) + gadget_pages(mm, MM_ANONPAGES) + gadget_pages(mm, MM_SHMEMPAGES)) *
 	       gadget_node_page_bytes;
 }
