@@ -30,6 +30,13 @@ class Usage(NamedTuple):
     processes: int | None
 
 
+_CONTROLLERS = {
+    "cpu": "how long CPU limits held it up",
+    "memory": "memory and major faults",
+    "io": "bytes of disks",
+    "pids": "the number of processes",
+}
+"""What is not known without them."""
 _NOTHING = Usage(0, 0, 0, 0, 0, 0, 0, 0, None, None)
 
 
@@ -54,13 +61,26 @@ def read_usage(cgroup: str) -> Usage | None:
     )
 
 
+def missing(root: str) -> Iterator[str]:
+    """For people: what this node's cgroups, whose tree is mounted at `root`, do not count."""
+    there = (_read(f"{root}/cgroup.controllers") or "").split()
+    if gone := [name for name in _CONTROLLERS if name not in there]:
+        what = ", ".join(_CONTROLLERS[name] for name in gone)
+        yield (
+            f"not known on this node: {what}; its cgroups of version 2 lack the controllers {', '.join(gone)} "
+            "(try: boot it with systemd.unified_cgroup_hierarchy=1)"
+        )
+    if _read(f"{root}/cpu.pressure") is None and _read("/proc/pressure/cpu") is None:
+        yield "not known on this node: what containers wait for; its kernel has no PSI (try: boot it with psi=1)"
+
+
 class CgroupUsage:
     """A sampler."""
 
     def __init__(self, containers: Containers) -> None:
-        self.warnings: list[str] = []
         self._containers = containers
         self._root = cgroups.find_root()
+        self.warnings = list(missing(self._root))
         everything = containers.everything()
         self._old = {id for id, _ in everything}
         self._last = {id: self._usage(path) or _NOTHING for id, path in containers.wanted_containers()}

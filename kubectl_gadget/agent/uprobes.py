@@ -108,7 +108,12 @@ class Uprobes:
         elif self._silent_until is not None and now >= self._silent_until:
             self._silent_until = None
             wanted = ", ".join(sorted({name for files, _ in self._libraries for name in files}))
-            self.warnings.append(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
+            if not self._links:
+                self.warnings.append(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
+            elif not self._functions:  # which have said themselves what is missing where
+                self.warnings.append(
+                    f"{wanted}: none of the functions that are followed is there, so nothing can be seen"
+                )
 
     def close(self) -> None:
         for key in list(self._links):

@@ -51,7 +51,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
         bars = "Draw this many histograms as bars (default: 3)"
         found[_BARS] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
     if gadget.weight:
-        flames = "Also a flame graph, as FILE.html or FILE.svg"
+        flames = "Flame graph, .html or .svg; or -o folded speedscope pprof"
         found[_FLAMES] = Annotated[
             str | None, flag(PANEL, "--flame-graph", metavar="FILE", help=flames), values.some_text
         ]

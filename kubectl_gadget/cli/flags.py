@@ -80,7 +80,7 @@ class OutputFlags:
             "--output",
             "-o",
             metavar="FORMAT",
-            help="table wide json yaml csv name pcap-ng jsonpath=… custom-columns=…",
+            help="table wide json yaml csv name jsonpath=… custom-columns=…; of packets: pcap-ng",
             choices=(*values.FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
         ),
         values.output_format,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kubectl_gadget.agent.cgroup_usage import Usage, read_usage
+from kubectl_gadget.agent.cgroup_usage import Usage, missing, read_usage
 
 FILES = {
     "cpu.stat": "usage_usec 4711\nuser_usec 4000\nnr_throttled 3\nthrottled_usec 17\n",
@@ -40,3 +40,13 @@ def test_without_controllers_nothing_is_made_up(tmp_path: Path) -> None:
 
 def test_a_cgroup_that_is_gone_has_no_usage(tmp_path: Path) -> None:
     assert read_usage(str(tmp_path / "gone")) is None
+
+
+def test_controllers_that_a_node_lacks_are_told_with_what_is_not_known_without_them(tmp_path: Path) -> None:
+    (tmp_path / "cpu.pressure").write_text(FILES["cpu.pressure"])
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    assert list(missing(str(tmp_path))) == []
+    (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
+    (told,) = missing(str(tmp_path))
+    assert "memory and major faults, bytes of disks" in told
+    assert "lack the controllers memory, io" in told
