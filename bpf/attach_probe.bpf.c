@@ -73,4 +73,16 @@ int on_syscall_exit(void *ctx)
 	return 0;
 }
 
+SEC("?tp_btf/sys_enter")
+int on_sys_enter(void *ctx)
+{
+	return 0;
+}
+
+SEC("?tp_btf/sys_exit")
+int on_sys_exit(void *ctx)
+{
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

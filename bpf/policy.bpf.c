@@ -200,7 +200,46 @@ int on_tracepoint(void *ctx)
 SEC("?tracepoint")
 int on_syscall_exit(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_syscall_exit = true};
+	struct policy_context context = {.ctx = ctx, .result_at = POLICY_SYSCALL_RESULT};
+
+	policy_run(&context);
+	return 0;
+}
+
+/* At the raw tracepoints of all system calls: whether another one is meant. */
+static __always_inline bool policy_is_other_call(void)
+{
+	struct pt_regs *registers = gadget_registers(gadget_task());
+
+	return gadget_is_compat_call(gadget_task(), registers) != policy_compat ||
+	       (policy_syscall >= 0 && gadget_syscall_number(registers) != policy_syscall);
+}
+
+SEC("?tp_btf/sys_enter")
+int on_sys_enter(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx};
+
+	if (!policy_is_other_call())
+		policy_run(&context);
+	return 0;
+}
+
+SEC("?tp_btf/sys_exit")
+int on_sys_exit(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .result_at = POLICY_RAW_RESULT};
+
+	if (!policy_is_other_call())
+		policy_run(&context);
+	return 0;
+}
+
+/* On many functions at once. */
+SEC("?kprobe.multi")
+int on_kprobe_multi(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_probe = true};
 
 	policy_run(&context);
 	return 0;

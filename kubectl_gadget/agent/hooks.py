@@ -28,13 +28,15 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
     patterns = [str(pattern) for pattern in asked.get("patterns", ())]
     wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in lsm)}
     present = _kernel_symbols(wanted)
-    traceable = _traceable()
-    replaceable = _lines("error_injection/list", ("/sys/kernel/debug",))
+    traceable = traceable_names()
+    hookable = None if traceable is None else set(traceable)
+    injected = _lines("error_injection/list", ("/sys/kernel/debug",))
+    replaceable = None if injected is None else set(injected)
     return {
         "functions": {
             name: {
                 "exists": symbol in present,
-                "traceable": None if traceable is None else symbol in traceable,
+                "traceable": None if hookable is None else symbol in hookable,
                 "overridable": None if replaceable is None else symbol in replaceable,
             }
             for name, symbol in functions.items()
@@ -67,16 +69,17 @@ def _kernel_symbols(wanted: set[str]) -> set[str]:
     return found
 
 
-def _traceable() -> set[str] | None:
+def traceable_names() -> list[str] | None:
+    """The functions that can be hooked, each as often as there are some of that name; None: could not tell."""
     return _lines("available_filter_functions", TRACING)
 
 
-def _lines(path: str, folders: Iterable[str]) -> set[str] | None:
+def _lines(path: str, folders: Iterable[str]) -> list[str] | None:
     """The first words of a file's lines; None when it cannot be read."""
     for folder in folders:
         try:
             with open(f"{folder}/{path}", encoding="ascii", errors="replace") as file:
-                return {line.split(maxsplit=1)[0] for line in file if not line.isspace()}
+                return [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
         except OSError:
             continue
     return None
@@ -92,17 +95,18 @@ def _tracepoint(name: str) -> bool | None:
     return any(os.path.isdir(f"{folder}/events/{group}/{event}") for folder in mounted)
 
 
-def _matching(pattern: str, traceable: set[str] | None) -> dict[str, Any] | None:
+def _matching(pattern: str, traceable: list[str] | None) -> dict[str, Any] | None:
     """How many functions a pattern finds, and which; without one, the system calls. None: could not tell."""
     if traceable is None:
         return None
-    try:
-        names = sorted(_found(pattern, traceable))
-    except re.error as error:
-        raise AgentError(f"{pattern!r} is no regular expression: {error}") from None
+    names = sorted(set(matching(pattern, traceable)))
     return {"count": len(names), "functions": names[:_MOST_GENERATED]}
 
 
-def _found(pattern: str, traceable: set[str]) -> Iterator[str]:
-    compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
-    return (name for name in traceable if compiled.search(name))
+def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
+    """Those that a regular expression finds, an empty one: system calls. Raises AgentError when it is none."""
+    try:
+        compiled = re.compile(pattern or f"^{_PREFIX.get(platform.machine(), '')}sys_")
+    except re.error as error:
+        raise AgentError(f"{pattern!r} is no regular expression: {error}") from None
+    return (name for name in names if compiled.search(name))

@@ -57,6 +57,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_link__destroy": (c_int, [c_void_p]),
     "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_program__attach_kprobe_multi_opts": (c_void_p, [c_void_p, c_char_p, c_void_p]),
     "bpf_map__type": (c_int, [c_void_p]),
     "bpf_map__key_size": (c_uint32, [c_void_p]),
     "bpf_map__value_size": (c_uint32, [c_void_p]),
@@ -125,6 +126,19 @@ class IteratorOptions(ctypes.Structure):
     """struct bpf_iter_attach_opts."""
 
     _fields_ = (("size", c_size_t), ("link_info", POINTER(c_uint32)), ("link_info_size", c_uint32))
+
+
+class KprobesOptions(ctypes.Structure):
+    """The head of struct bpf_kprobe_multi_opts."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("symbols", POINTER(c_char_p)),
+        ("addresses", c_void_p),
+        ("cookies", POINTER(c_uint64)),
+        ("count", c_size_t),
+        ("at_return", c_bool),
+    )
 
 
 class TestRunOptions(ctypes.Structure):

@@ -10,7 +10,7 @@ The trap: an object that failed to load cannot be loaded again, with fewer progr
 
 import ctypes
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from kubectl_gadget.agent import cgroups, libbpf, sampling
 from kubectl_gadget.agent.btf import Btf
@@ -291,6 +291,15 @@ class BpfObject:
 
     def attach_kprobe(self, program: str, function: str) -> None:
         link = self._lib.call("bpf_program__attach_kprobe", self._programs[program], False, function.encode())
+        self._links[program] = [link]
+
+    def attach_kprobes(self, program: str, functions: Mapping[int, str]) -> None:
+        """Attaches one program to many functions, each with its number as cookie. Linux 5.18."""
+        names = (ctypes.c_char_p * len(functions))(*(name.encode() for name in functions.values()))
+        cookies = (ctypes.c_uint64 * len(functions))(*functions)
+        options = libbpf.KprobesOptions(ctypes.sizeof(libbpf.KprobesOptions), names, None, cookies, len(functions))
+        pointer = self._programs[program]
+        link = self._lib.call("bpf_program__attach_kprobe_multi_opts", pointer, None, ctypes.byref(options))
         self._links[program] = [link]
 
     def attach_tracepoint(self, program: str, subsystem: str, event: str) -> None:

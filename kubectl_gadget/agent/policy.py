@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from kubectl_gadget.agent import counters, libbpf, refusal, slot_types, tracepoint_format, ways
+from kubectl_gadget.agent import counters, function_lists, libbpf, refusal, slot_types, tracepoint_format, ways
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.followed_files import MAPS as FOLLOWED_MAPS
@@ -126,6 +126,9 @@ class PolicyHook:
 
     def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
         programs = [way["program"], *way.get("also", [])]
+        functions = None
+        if "functions" in self._spec:
+            functions = function_lists.functions(str(self._spec["functions"]))
         object = BpfObject(elf, "policy", programs)
         probes = None
         try:
@@ -136,8 +139,10 @@ class PolicyHook:
             self._prepare(object)
             if loaded is not None:
                 _share(object, loaded)
-            tables = {name: base64.b64decode(text) for name, text in self._spec["tables"].items()}
+            tables = _tables(self._spec["tables"])
             self._resize(object, tables)
+            if functions:
+                _map(object, function_lists.MAP).resize(len(functions))
             ways.aim(object, way)
             if "place" in way:
                 probes = Probes(object, programs, way["place"], self._real_files())
@@ -145,8 +150,10 @@ class PolicyHook:
             object.load()
             for name, entries in tables.items():
                 self._fill(object, name, entries)
+            if functions:
+                function_lists.fill(_map(object, function_lists.MAP), functions)
             if "place" not in way:  # else to files that are looked for (probes.py)
-                ways.attach(object, way)
+                ways.attach(object, way, functions)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             object.close()
             raise AgentError(f"RUN's policies are not as docs/protocol.md says: {error!r}") from error
@@ -517,6 +524,18 @@ class Policies:
                     self._warnings.append(f"policies do not hold at {hook.name} in some containers: {failure}")
         self._by_scopes[scopes] = number
         return number
+
+
+def _tables(given: dict[str, str]) -> dict[str, bytes]:
+    """The entries of each map. `NAME@MACHINE` is for one architecture. Raises AgentError when it is not this one."""
+    found = {}
+    for key, text in given.items():
+        name, _, machine = key.partition("@")
+        if machine in ("", os.uname().machine):
+            found[name] = base64.b64decode(text)
+    for name in {key.partition("@")[0] for key in given} - found.keys():
+        raise AgentError(f"the client has no {name} for {os.uname().machine}", "a client of the agents' version")
+    return found
 
 
 def _share(object: BpfObject, first: BpfObject) -> None:

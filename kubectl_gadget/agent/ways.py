@@ -25,6 +25,8 @@ def name_of(way: Mapping[str, Any]) -> str:
 
 def check(way: Mapping[str, Any]) -> None:
     """Raises AgentError for what the kernel would not refuse and yet not do, or do with other arguments."""
+    if way.get("machine", os.uname().machine) != os.uname().machine:
+        raise AgentError(f"this node is no {way['machine']}, whose programs make such calls")
     if way["kind"] == "lsm" and probe.bpf_lsm() is not True:
         raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
     names = way.get("same")
@@ -53,9 +55,11 @@ def aim(object: BpfObject, way: Mapping[str, Any]) -> None:
         object.aim(way["program"], _target(way))
 
 
-def attach(object: BpfObject, way: Mapping[str, Any]) -> None:
-    """Once it is loaded. Raises libbpf.Failure."""
+def attach(object: BpfObject, way: Mapping[str, Any], functions: Mapping[int, str] | None = None) -> None:
+    """Once it is loaded; to many functions with their numbers as cookies. Raises libbpf.Failure."""
     match way["kind"]:
+        case "kprobe.multi":
+            object.attach_kprobes(way["program"], functions or {})
         case "kprobe":
             object.attach_kprobe(way["program"], _target(way))
         case "tracepoint":

@@ -76,7 +76,7 @@ def decoder(
         for row, (record, tid, kernel, user) in enumerate(zip(_records(batch), *columns, strict=True)):
             container = UNKNOWN if owners is None else owners.containers[owners.codes[row]]
             wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
-            events = [event(match, tid) for match in wanted]
+            events = [event(match, tid, batch.architecture) for match in wanted]
             found.append([_with_stacks(told, kernel, user) for told in events] if kernel or user else events)
         return found
 
@@ -103,9 +103,9 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
     return is_for(scopes, container.pod_uid, f"{container.namespace}/{container.pod}") is not False
 
 
-def event(match: Match, tid: int) -> PolicyEvent:
-    """A match as it is told."""
-    return make_event(describe(match.place), match, tid, _verdict(match))
+def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:
+    """A match as it is told; `machine` is its node's architecture."""
+    return make_event(describe(match.place), match, tid, _verdict(match), machine)
 
 
 def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:

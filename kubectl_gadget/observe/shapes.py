@@ -3,9 +3,10 @@
 The trap: which arguments there are is up to the policy, so each shape looks for them by their kind and not their place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kubectl_gadget.events.linux_syscalls import syscall_name
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent
 
@@ -140,9 +141,19 @@ _SPECIAL: dict[str, Callable[[PolicyEvent], Shape]] = {
 }
 
 
+_TABLES = {"x64": "x86_64", "arm64": "aarch64"}
+
+
+def _call(value: Mapping[str, Any]) -> str:
+    """A system call's name; of a 32-bit program with the name of its kind: i386/getpid."""
+    abi = str(value["abi"])
+    name = syscall_name(int(value["id"]), _TABLES.get(abi, abi))
+    return name if abi in _TABLES else f"{abi}/{name}"
+
+
 def _tracepoint(event: PolicyEvent) -> Shape:
     if event.subsystem == "raw_syscalls":
-        name = next((str(item.value.get("name", item.text)) for item in event.args if item.kind == "syscall_id"), "")
+        name = next((_call(item.value) for item in event.args if item.kind == "syscall_id"), "")
         rest = ", ".join(_argument(item) for item in event.args if item.kind != "syscall_id")
         return "☎ ", "syscall", [f"{name or event.function}({rest})"]
     return "⁉️", "tracepoint", [event.subsystem, event.function, *map(_argument, event.args)]

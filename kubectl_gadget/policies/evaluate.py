@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.events.linux_syscalls import syscall_names
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.expressions import evaluate_expression, parse_expression
+from kubectl_gadget.policies.linux_names import number_on
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -27,9 +27,6 @@ from kubectl_gadget.policies.model import (
 )
 from kubectl_gadget.policies.patterns import glob_matches
 from kubectl_gadget.policies.workloads import Workload, belongs
-
-COMPAT_CALL = 1 << 31
-"""Set in a `syscall64` of a 32-bit program."""
 
 Address = IPv4Address | IPv6Address
 
@@ -274,7 +271,7 @@ def _argument(
             if one.test == "capabilities_gained":
                 old = read(arguments[one.subject.other])
                 return bool(value & ~old) if isinstance(old, int) else None
-            return any(_number(one, value, wanted, argument, call) for wanted in one.values)
+            return any(_number(one, value, wanted, call) for wanted in one.values)
         case str():
             return _text(one, value)
         case File():
@@ -293,9 +290,9 @@ def _expression(one: Filter, arguments: Sequence[Argument], read: Callable[[Argu
     return None if all(answer is None for answer in answers) else any(answers)
 
 
-def _number(one: Filter, value: int, wanted: Value, argument: Argument, call: Call) -> bool:
+def _number(one: Filter, value: int, wanted: Value, call: Call) -> bool:
     if isinstance(wanted, SystemCall):
-        return _is_call(value, wanted, argument, call.architecture)
+        return value == number_on(wanted, call.architecture)
     if isinstance(wanted, Range):
         return wanted.first <= value <= wanted.last
     if not isinstance(wanted, int):
@@ -310,14 +307,6 @@ def _number(one: Filter, value: int, wanted: Value, argument: Argument, call: Ca
         case "mask":
             return bool(value & wanted)
     return False
-
-
-def _is_call(value: int, wanted: SystemCall, argument: Argument, architecture: str) -> bool:
-    compat = bool(value & COMPAT_CALL) and argument.type == "syscall64"
-    if compat or wanted.abi:
-        # The numbers of 32-bit programs are not known here.
-        return False
-    return syscall_names(architecture).get(value) == wanted.name
 
 
 def _text(one: Filter, text: str) -> bool:

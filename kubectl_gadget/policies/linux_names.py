@@ -48,14 +48,43 @@ BPF_COMMANDS: Mapping[str, int] = {
 
 _SYSTEM_CALL = re.compile(r"(?:(?P<abi>i386|arm32|x64|arm64)/)?(?P<prefix>__x64_|__arm64_|__ia32_)?sys_(?P<name>\w+)")
 _ABIS = {"i386": "i386", "__ia32_": "i386", "arm32": "arm32"}
-_KERNEL_NAMES = ("newstat", "newfstat", "newlstat", "newuname", "newfstatat", "sendfile64", "fadvise64_64", "umount")
-"""What the kernel's own functions are called where the manual has another name."""
+_MANUALS_NAMES: Mapping[str, str] = {
+    **{"newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "newuname": "uname", "sendfile64": "sendfile"},
+    **{"fadvise64_64": "fadvise64", "umount": "umount2"},
+}
+"""Of what the kernel's own functions are called, where that is another name."""
+MACHINES = ("x86_64", "aarch64")
+COMPAT_CALL = 1 << 31
+"""Set in a `syscall64` of a 32-bit program."""
+_MACHINE_OF_ABI: Mapping[str, str] = {"i386": "x86_64", "arm32": "aarch64"}
 
 
 @cache
-def system_calls() -> frozenset[str]:
-    """The names of all system calls of the 64-bit architectures."""
-    return frozenset([*syscall_names("x86_64").values(), *syscall_names("aarch64").values(), *_KERNEL_NAMES])
+def system_calls(abi: str = "") -> frozenset[str]:
+    """The names of all system calls of 32-bit programs of that kind; empty: of the 64-bit architectures."""
+    if abi:
+        return frozenset(syscall_names(abi).values())
+    return frozenset([*(name for machine in MACHINES for name in syscall_names(machine).values()), *_MANUALS_NAMES])
+
+
+@cache
+def _numbers(table: str) -> Mapping[str, int]:
+    return {name: number for number, name in syscall_names(table).items()}
+
+
+def machines_of(call: SystemCall) -> tuple[str, ...]:
+    """The architectures, as uname says them, whose kernels have the call's kind."""
+    return (_MACHINE_OF_ABI[call.abi],) if call.abi else MACHINES
+
+
+def number_on(call: SystemCall, machine: str) -> int | None:
+    """A call's number as a `syscall64` of an architecture has it; None: there is no such call."""
+    if machine not in machines_of(call):
+        return None
+    if call.abi:
+        number = _numbers(call.abi).get(call.name)
+        return None if number is None else number | COMPAT_CALL
+    return _numbers(machine).get(_MANUALS_NAMES.get(call.name, call.name))
 
 
 def system_call(written: str) -> SystemCall | None:
@@ -68,8 +97,8 @@ def system_call(written: str) -> SystemCall | None:
 
 
 def is_known(call: SystemCall) -> bool:
-    """Whether there is such a call; 32-bit programs have some that are not known here, so theirs are all taken."""
-    return bool(call.abi) or call.name in system_calls()
+    """Whether there is such a call on some architecture."""
+    return call.name in system_calls(call.abi)
 
 
 _LSM_FUNCTIONS = {"bprm_check_security": "security_bprm_check", "userns_create": "security_create_user_ns"}

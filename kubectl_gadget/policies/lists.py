@@ -76,7 +76,7 @@ def need_system_call(scalar: Scalar) -> SystemCall:
         hint = f"; is it sys_{scalar.text}?" if scalar.text in system_calls() else ", which begins with sys_"
         raise WrongPolicy(scalar.place, f"{scalar.text!r} is no name of a system call{hint}")
     if not is_known(call):
-        close = nearest(call.name, system_calls())
+        close = nearest(call.name, system_calls(call.abi))
         raise WrongPolicy(scalar.place, f"there is no system call {scalar.text}{close}")
     return call
 

@@ -52,12 +52,14 @@ def question(policies: Iterable[Policy]) -> dict[str, Any]:
 
 def _key(hook: Hook) -> str:
     """By which the ways to a hook are asked for and answered."""
-    return f"{hook.kind} {hook.target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
+    target = f"list:{hook.generated.name}" if hook.generated else hook.target
+    abi = f"{hook.abi}/" if hook.abi else ""
+    return f"{hook.kind} {abi}{target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
 
 
 def _ways(hook: Hook) -> list[dict[str, Any]]:
     """Those that would be tried; none for hooks that are found in another manner, or that the engine cannot do."""
-    if hook.probe or hook.generated:
+    if hook.probe or (hook.generated and not hook.syscall):
         return []
     try:
         found = ways(hook, hook.returns, _denies(hook))
@@ -80,9 +82,9 @@ def _tried(answer: Mapping[str, Any]) -> Judgement:
 def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
     """Whether the node that said `hello` and `answer` has the hook."""
     can: Mapping[str, bool | None] = hello.get("can") or {}
-    if hook.generated:
-        return _generated(hook, can, answer)
     tried = (answer.get("ways") or {}).get(_key(hook))
+    if hook.generated and tried is None:
+        return _generated(hook, can, answer)
     if tried is not None and not (hook.ignore_missing and not tried["way"]):
         return _tried(tried)
     match hook.kind:

@@ -114,7 +114,12 @@ def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
 def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> int | SystemCall:
     if type.bits == 64 and not type.signed and (call := system_call(scalar.text)):
         if not is_known(call):
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is no system call{nearest(call.name, system_calls())}")
+            close = nearest(call.name, system_calls(call.abi))
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is no system call{close}")
+        if call.abi and type_name != "syscall64":
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} takes the type syscall64, which says whose call it is")
+        if test != "equal":
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
         return call
     least, greatest = range_of(type)
     if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:

@@ -11,12 +11,14 @@ from kubectl_gadget.policy_events.record import Type, Value
 _FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}
 _PROTOCOLS = {1: "IPPROTO_ICMP", 6: "IPPROTO_TCP", 17: "IPPROTO_UDP", 58: "IPPROTO_ICMPV6", 132: "IPPROTO_SCTP"}
 _UNKNOWN = (1 << 64) - 1
+_COMPAT_CALL = 1 << 31
 _FILES = (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB)
 
 
-def argument(type: str, label: str, value: Value) -> Argument:
-    """An argument of this type of the policy's, in the form that JSON of security events has for it."""
-    kind, shown = _shown(type, value)
+def argument(type: str, label: str, value: Value, machine: str) -> Argument:
+    """An argument of this type of the policy's, in the form that JSON of security events has for it. `machine` is the
+    node's architecture, as uname says it."""
+    kind, shown = _call(value.numbers[0], machine) if type == "syscall64" else _shown(type, value)
     return Argument(kind, shown, label)
 
 
@@ -67,6 +69,12 @@ def _shown(name: str, value: Value) -> tuple[str, Any]:
     if value.unreadable:
         return "string", "-"
     return "string", text
+
+
+def _call(number: int, machine: str) -> tuple[str, Any]:
+    """A system call's number is another one for 64-bit and 32-bit programs, and on each architecture."""
+    own, compat = ("arm64", "arm32") if machine == "aarch64" else ("x64", "i386")
+    return "syscall_id", {"id": number & ~_COMPAT_CALL, "abi": compat if number & _COMPAT_CALL else own}
 
 
 def _bytes(value: Value) -> tuple[str, Any]:

@@ -66,6 +66,10 @@ class Matched(Protocol):
     def returned(self) -> Value | None: ...
 
     @property
+    def called(self) -> str:
+        """of a hook at many functions, which one; else empty"""
+
+    @property
     def verdict(self) -> int: ...
 
     @property
@@ -81,22 +85,22 @@ class Matched(Protocol):
     def hash(self) -> str: ...
 
 
-def make_event(description: Description, matched: Matched, tid: int, verdict: str) -> PolicyEvent:
-    """The event. `verdict` says for people what was done."""
+def make_event(description: Description, matched: Matched, tid: int, verdict: str, machine: str) -> PolicyEvent:
+    """The event. `verdict` says for people what was done; `machine` is the node's architecture."""
     returned = None
     if description.returned is not None and matched.returned is not None:
-        returned = argument(*description.returned, matched.returned)
+        returned = argument(*description.returned, matched.returned, machine)
     return PolicyEvent(
         hook=description.hook,
         process=matched.exec,
         tid=tid,
-        function=description.function,
+        function=matched.called or description.function,
         subsystem=description.subsystem,
         path=description.path,
         offset=description.offset,
         reference_counter=description.reference_counter,
-        args=_shown(description.arguments, matched.values),
-        data=_shown(description.data, matched.data),
+        args=_shown(description.arguments, matched.values, machine),
+        data=_shown(description.data, matched.data, machine),
         returned=returned,
         policy=description.policy,
         message=description.message,
@@ -113,6 +117,6 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
     )
 
 
-def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None]) -> tuple[Argument, ...]:
+def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None], machine: str) -> tuple[Argument, ...]:
     pairs = zip(read, values, strict=True)
-    return tuple(argument(type, label, value) for (type, label), value in pairs if value is not None)
+    return tuple(argument(type, label, value, machine) for (type, label), value in pairs if value is not None)

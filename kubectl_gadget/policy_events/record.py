@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
-FORMAT = 2
+FORMAT = 3
 """Of records and of what is told about them (told.py). Whoever changes either counts on: installed policies outlive the
 agents and clients that know them."""
 HEAD = 256
@@ -82,11 +82,13 @@ class Type(IntEnum):
     STARTED_BY = 34
     CAPABILITIES_GAINED = 35
     EXPRESSION = 36
+    FUNCTION = 37
 
 
 NUMBERS = {
     Type.NUMBER: 1,
     Type.CAPABILITY_SET: 1,
+    Type.FUNCTION: 1,
     Type.BUFFER: 1,
     Type.IOVEC: 1,
     Type.IOV_ITER: 1,
@@ -137,6 +139,13 @@ class Value:
     text: bytes = b""
     unreadable: bool = False
     cut: bool = False
+
+
+def function_called(value: Value | None) -> str:
+    """The name that a slot of the type FUNCTION has been read to; empty: it is none."""
+    if value is None:
+        return ""
+    return value.text.decode("utf-8", "replace") or f"sys_{value.numbers[0]}"
 
 
 @dataclass(frozen=True)

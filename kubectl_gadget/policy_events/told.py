@@ -4,6 +4,7 @@ The trap: one record is several events, one of each policy whose selector it has
 """
 
 import errno
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from kubectl_gadget.policy_events.description import Description, make_event, read_description
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value
+from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value, function_called
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class _Matched:
     values: Sequence[Value | None]
     data: Sequence[Value | None]
     returned: Value | None
+    called: str
     verdict: int
     exec: ExecId
     caller: Caller
@@ -39,6 +41,7 @@ class Selector:
     slots: tuple[int | None, ...]
     data: tuple[int | None, ...]
     returned: int | None
+    called: int | None
 
 
 class ToldHook:
@@ -62,15 +65,25 @@ class ToldHook:
             values = [None if slot is None else found.values.get(slot) for slot in selector.slots]
             data = [None if slot is None else found.values.get(slot) for slot in selector.data]
             returned = None if selector.returned is None else found.values.get(selector.returned)
+            called = None if selector.called is None else found.values.get(selector.called)
             matched = _Matched(
-                values, data, returned, found.verdict, found.exec, found.caller, found.file_id, found.hash
+                values,
+                data,
+                returned,
+                function_called(called),
+                found.verdict,
+                found.exec,
+                found.caller,
+                found.file_id,
+                found.hash,
             )
-            yield selector, make_event(selector.description, matched, tid, _verdict(found))
+            yield selector, make_event(selector.description, matched, tid, _verdict(found), os.uname().machine)
 
 
 def _selector(value: dict[str, Any]) -> Selector:
     return Selector(
-        read_description(value["told"]), value["policy"], tuple(value["slots"]), tuple(value["data"]), value["returned"]
+        *(read_description(value["told"]), value["policy"], tuple(value["slots"]), tuple(value["data"])),
+        *(value["returned"], value["called"]),
     )
 
 

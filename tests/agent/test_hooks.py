@@ -32,14 +32,14 @@ def test_lsm_hooks_are_found_by_name() -> None:
 
 
 def test_a_list_of_functions_is_counted_or_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.hooks._traceable", lambda: {"vfs_read", "vfs_write", "do_exit"})
+    monkeypatch.setattr("kubectl_gadget.agent.hooks.traceable_names", lambda: ["vfs_read", "vfs_write", "do_exit"])
     assert look_up({"patterns": ["^vfs_"]})["generated"]["^vfs_"] == {
         "count": 2,
         "functions": ["vfs_read", "vfs_write"],
     }
     with pytest.raises(AgentError, match="no regular expression"):
         look_up({"patterns": ["("]})
-    monkeypatch.setattr("kubectl_gadget.agent.hooks._traceable", lambda: None)
+    monkeypatch.setattr("kubectl_gadget.agent.hooks.traceable_names", lambda: None)
     assert look_up({"patterns": [""]})["generated"][""] is None
 
 

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 X86 = os.uname().machine == "x86_64"
@@ -82,3 +82,22 @@ def in_child(deed: Callable[[], object]) -> tuple[int, int]:
             os._exit(1)
         os._exit(0)
     return pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def i386_program(calls: Sequence[tuple[int | bytes, ...]]) -> bytes:
+    """An ELF file of 32 bits that makes these system calls, each a number and up to three arguments, and exits. A text
+    is passed by its address."""
+    base, head = 0x08048000, 52 + 32
+    texts = b""
+    code = b""
+    moves = (b"\xb8", b"\xbb", b"\xb9", b"\xba")  # to eax, ebx, ecx, edx
+    for call in (*calls, (1, 0)):
+        for move, value in zip(moves, call, strict=False):
+            number = base + head + len(texts) if isinstance(value, bytes) else value
+            texts += value + b"\0" if isinstance(value, bytes) else b""
+            code += move + struct.pack("<I", number & 0xFFFFFFFF)
+        code += b"\xcd\x80"
+    size = head + len(texts) + len(code)
+    elf = b"\x7fELF\x01\x01\x01" + bytes(9)
+    elf += struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, base + head + len(texts), 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    return elf + struct.pack("<IIIIIIII", 1, 0, base, base, size, size, 5, 0x1000) + texts + code

@@ -318,11 +318,11 @@ def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
 def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = argument(1, "equal", str(tmp_path / "file"))
-    nodes = Filter(Subject("namespace", name="uts"), "equal", ("host_ns",))
+    nodes = Filter(Subject("namespace", name="uts"), "equal", ("host_ns", 1))
     own = os.stat("/proc/self/ns/net").st_ino
     selectors = (
         Selector(filters=(read, replace(nodes, negated=True))),
-        Selector(filters=(read, nodes, Filter(Subject("namespace", name="net"), "equal", (own,)))),
+        Selector(filters=(read, nodes, Filter(Subject("namespace", name="net"), "equal", ("host_ns", own)))),
     )
     with in_force(policy(openat(*selectors)), pid=0) as enforcer:
         (tmp_path / "file").read_bytes()

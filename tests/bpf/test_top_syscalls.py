@@ -1,7 +1,6 @@
 """top syscalls: calls that are counted, and that the taking of sums loses none of them."""
 
 import os
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,7 +131,7 @@ def test_what_the_runtime_does_while_it_makes_a_container_is_left_out() -> None:
 @pytest.mark.skipif(not deeds.X86, reason="the programs that it makes are for x86-64")
 def test_calls_of_32_bit_programs_have_a_mark(tmp_path: Path) -> None:
     program = tmp_path / "program"
-    program.write_bytes(i386_program())
+    program.write_bytes(deeds.i386_program([(20,)] * 5))
     program.chmod(0o700)
     with Answers("top_syscalls", begun=True) as top:
         pid = begin(lambda: os.execv(program, [str(program)]))
@@ -141,14 +140,3 @@ def test_calls_of_32_bit_programs_have_a_mark(tmp_path: Path) -> None:
     # getpid is 20 there, and exit is 1.
     assert records[1 << 29 | 20] == 5
     assert records[1 << 29 | 1] == 1
-
-
-def i386_program() -> bytes:
-    """An ELF file of 32 bits that calls getpid five times, then exit."""
-    getpid = b"\xb8\x14\0\0\0\xcd\x80"
-    code = getpid * 5 + b"\x31\xdb" + b"\xb8\x01\0\0\0\xcd\x80"
-    base, head = 0x08048000, 52 + 32
-    size = head + len(code)
-    elf = b"\x7fELF\x01\x01\x01" + bytes(9)
-    elf += struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, base + head, 52, 0, 0, 52, 32, 1, 0, 0, 0)
-    return elf + struct.pack("<IIIIIIII", 1, 0, base, base, size, size, 5, 0x1000) + code

@@ -58,6 +58,8 @@ enum policy_type {
 	POLICY_CAPABILITIES_GAINED,
 	/* Nothing but what its tests make of the numbers of other slots, which come before it. */
 	POLICY_EXPRESSION,
+	/* Which of the functions that the hook stands at was called. */
+	POLICY_FUNCTION,
 };
 
 enum policy_source {
@@ -87,6 +89,8 @@ enum policy_flag {
 	POLICY_UNSENT = 8,
 	/* Of a buffer: its size is what the function returned. */
 	POLICY_RETURNED_SIZE = 16,
+	/* Of a system call's number: bit 31 says that a 32-bit program makes it. */
+	POLICY_OF_CALL = 32,
 };
 
 struct policy_slot {
@@ -130,6 +134,8 @@ enum policy_class {
 	POLICY_COMPUTED,
 	/* The file is one of some, by device and inode. */
 	POLICY_SAME_FILE,
+	/* The namespace's number is in a set, or it is the node's own and that is in the set. */
+	POLICY_IN_NAMESPACE,
 };
 
 enum policy_test_flag {
@@ -166,5 +172,7 @@ const volatile bool policy_stacks = false;
 /* Which argument of a security hook is the file whose hash is sent; -1: none. And whether that is a linux_binprm. */
 const volatile __s32 policy_hash_index = -1;
 const volatile bool policy_hash_program = false;
-/* The raw tracepoint of all system calls: which one is meant; -1: any. */
+/* At the raw tracepoints of all system calls: which one is meant; -1: any. And whether 32-bit programs' are, or others.
+ */
 const volatile __s32 policy_syscall = -1;
+const volatile bool policy_compat = false;

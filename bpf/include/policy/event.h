@@ -51,6 +51,7 @@ static __always_inline __u32 policy_numbers_of(__u32 type)
 	switch (type) {
 	case POLICY_NUMBER:
 	case POLICY_CAPABILITY_SET:
+	case POLICY_FUNCTION:
 	case POLICY_BUFFER:
 	case POLICY_IOVEC:
 	case POLICY_IOV_ITER:

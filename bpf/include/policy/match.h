@@ -199,6 +199,27 @@ static __always_inline const __u64 *policy_same_file(__u32 test, const struct po
 	return policy_or_none(bpf_map_lookup_elem(&policy_files, &key));
 }
 
+/* In a set of namespaces, this stands for the node's own. */
+#define POLICY_HOST_NAMESPACE (1ULL << 32)
+/* The number that has a bit for each namespace that is the node's own. */
+#define POLICY_HOST_NUMBER 10
+
+static __always_inline const __u64 *policy_in_namespace(struct policy_memory *memory, __u32 test, __u32 part,
+							__u64 number)
+{
+	const __u64 *numbered = policy_in_set(test, number);
+	const __u64 *own = policy_in_set(test, POLICY_HOST_NAMESPACE);
+
+	if (!(memory->value.numbers[POLICY_HOST_NUMBER] >> part & 1))
+		return numbered;
+	if (!numbered || !own)
+		return NULL;
+	policy_find_none(memory);
+	policy_find(memory, numbered);
+	policy_find(memory, own);
+	return memory->found;
+}
+
 /* Asks one test of the value just read. */
 static __always_inline void policy_test(struct policy_memory *memory, __u32 number_of_test)
 {
@@ -239,6 +260,9 @@ static __always_inline void policy_test(struct policy_memory *memory, __u32 numb
 		break;
 	case POLICY_SAME_FILE:
 		bits = policy_same_file(number_of_test, &memory->value);
+		break;
+	case POLICY_IN_NAMESPACE:
+		bits = policy_in_namespace(memory, number_of_test, part, number);
 		break;
 	case POLICY_GLOB:
 		if (!(memory->value.lacks & POLICY_CUT))

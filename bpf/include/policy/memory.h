@@ -21,6 +21,7 @@
 #define POLICY_STACK 16
 #define POLICY_OPERATIONS 64
 #define POLICY_GLOB_WORDS 4
+#define POLICY_FUNCTION_BYTES 128
 
 /* What a slot has been read to. */
 struct policy_value {
@@ -306,6 +307,14 @@ static __always_inline const __u64 *policy_mask(__u32 which)
 {
 	return bpf_map_lookup_elem(&policy_masks, &which);
 }
+
+/* Of a hook at many functions, their names: by the number of a system call, or by the cookie of each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, char[POLICY_FUNCTION_BYTES]);
+} policy_functions SEC(".maps");
 
 /* What a function was called with, until it returns: by thread, and by where its stack is then. */
 struct policy_call_key {

@@ -17,6 +17,7 @@
 #include <bpf/usdt.bpf.h>
 
 #include <gadget/address.h>
+#include <gadget/compat.h>
 #include <gadget/credentials.h>
 #include <gadget/path_at.h>
 #include <kernel/inode.h>
@@ -193,13 +194,16 @@ struct policy_context {
 	bool is_usdt;
 	/* At a return: what the parameters were at the call. */
 	const __u64 *parameters;
-	/* A system call that returns by its tracepoint: the caller's registers are still there. */
-	bool is_syscall_exit;
+	/* A system call that returns by a tracepoint: where its result lies in the context. The caller's registers are
+	 * still there. */
+	__u32 result_at;
 };
 
 /* Where the result of a system call lies in the context of its tracepoint: behind the common fields and the call's
  * number. */
 #define POLICY_SYSCALL_RESULT 16
+/* The second argument of the raw one. */
+#define POLICY_RAW_RESULT 8
 
 #if defined(__TARGET_ARCH_x86)
 #define POLICY_REGISTER(NAME) __builtin_offsetof(struct policy_registers, NAME)
@@ -212,11 +216,15 @@ static const __u16 policy_parameters[POLICY_PARAMETERS] = {POLICY_REGISTER(di), 
 							   POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
 static const __u16 policy_call_parameters[6] = {POLICY_REGISTER(di),  POLICY_REGISTER(si), POLICY_REGISTER(dx),
 						POLICY_REGISTER(r10), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
+/* Of 32-bit programs. */
+static const __u16 policy_compat_parameters[6] = {POLICY_REGISTER(bx), POLICY_REGISTER(cx), POLICY_REGISTER(dx),
+						  POLICY_REGISTER(si), POLICY_REGISTER(di), POLICY_REGISTER(bp)};
 #define POLICY_RESULT POLICY_REGISTER(ax)
 #else
 static const __u16 policy_parameters[POLICY_PARAMETERS] = {0, 8, 16, 24, 32, 40};
 /* orig_x0, since x0 is the result's place as well. */
 static const __u16 policy_call_parameters[6] = {34 * 8 - 8, 8, 16, 24, 32, 40};
+#define policy_compat_parameters policy_call_parameters
 #define POLICY_RESULT 0
 #endif
 
@@ -254,8 +262,8 @@ static __always_inline __u64 policy_result(const struct policy_context *context)
 		bpf_get_func_ret(context->ctx, &value);
 	else if (context->is_probe)
 		value = policy_load(context->ctx + POLICY_RESULT);
-	else if (context->is_syscall_exit)
-		value = policy_load(context->ctx + POLICY_SYSCALL_RESULT);
+	else if (context->result_at)
+		value = policy_load(context->ctx + context->result_at);
 	return value;
 }
 
@@ -273,9 +281,11 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 	case POLICY_SYSCALL_ARGUMENT:
 		if (index >= POLICY_PARAMETERS)
 			break;
-		registers = context->is_syscall_exit ? gadget_registers(gadget_task())
-						     : (void *)policy_argument(context, 0);
-		value = policy_load(registers + policy_call_parameters[index]);
+		registers = context->result_at ? gadget_registers(gadget_task()) : (void *)policy_argument(context, 0);
+		if (policy_compat)
+			value = (__u32)policy_load(registers + policy_compat_parameters[index]);
+		else
+			value = policy_load(registers + policy_call_parameters[index]);
 		break;
 	case POLICY_CONTEXT:
 		value = policy_load(context->ctx + index);
@@ -314,6 +324,9 @@ static __always_inline __u64 policy_size(const struct policy_context *context, c
 	return returned > 0 ? returned : 0;
 }
 
+/* As the field's other engine marks them. */
+#define POLICY_COMPAT_CALL (1ULL << 31)
+
 static __always_inline void policy_read_number(struct policy_value *value, const volatile struct policy_slot *slot,
 					       __u64 raw)
 {
@@ -323,6 +336,8 @@ static __always_inline void policy_read_number(struct policy_value *value, const
 		value->numbers[0] = (__s64)(raw << unused) >> unused;
 	else
 		value->numbers[0] = raw << unused >> unused;
+	if (slot->flags & POLICY_OF_CALL && gadget_is_compat_call(gadget_task(), gadget_registers(gadget_task())))
+		value->numbers[0] |= POLICY_COMPAT_CALL;
 }
 
 /* Numbers: mode, inode, device. */
@@ -550,6 +565,18 @@ static __always_inline bool policy_in_user_namespace(void)
 	return BPF_CORE_READ(task, cred, user_ns, level) > 0;
 }
 
+/* Number: which of many functions. Its name is the text, where there is one. */
+static __always_inline void policy_read_function(struct policy_memory *memory, const struct policy_context *context)
+{
+	__u32 key = context->is_probe ? bpf_get_attach_cookie(context->ctx)
+				      : gadget_syscall_number(gadget_registers(gadget_task()));
+	const char *name = bpf_map_lookup_elem(&policy_functions, &key);
+
+	memory->value.numbers[0] = key;
+	if (name)
+		policy_read_string(memory, name, false);
+}
+
 /* Fills memory->value. */
 static __always_inline void policy_read(struct policy_memory *memory, const struct policy_context *context,
 					const volatile struct policy_slot *slot)
@@ -661,6 +688,9 @@ static __always_inline void policy_read(struct policy_memory *memory, const stru
 			value->lacks = POLICY_UNREADABLE;
 		break;
 	}
+	case POLICY_FUNCTION:
+		policy_read_function(memory, context);
+		break;
 	case POLICY_PERF_EVENT: {
 		struct perf_event___policy *event = (void *)raw;
 		__u64 function = BPF_CORE_READ(event, attr.config1);

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.policies.engine.hooks import CompiledHook, Place
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Caller, Value, read
+from kubectl_gadget.policy_events.record import Caller, Value, function_called, read
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Match:
     data: tuple[Value | None, ...]
     """of the hook's `data`"""
     returned: Value | None
+    called: str
+    """of a hook at many functions, which one; else empty"""
     verdict: int
     """what the kernel returned instead of going on; 0: nothing"""
     signal: int
@@ -51,6 +53,7 @@ def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterat
             tuple(None if slot is None else found.values.get(slot) for slot in arguments),
             tuple(None if slot is None else found.values.get(slot) for slot in hook.data[id(place.hook)]),
             None if result is None else found.values.get(result),
+            function_called(None if hook.called is None else found.values.get(hook.called)),
             found.verdict,
             found.signal,
             found.exec,

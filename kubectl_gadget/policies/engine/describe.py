@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_gadget.policies.engine.hooks import CompiledHook, Place
-from kubectl_gadget.policies.model import Policy, UserProbe
+from kubectl_gadget.policies.engine.hooks import CompiledHook, Place, target_name
+from kubectl_gadget.policies.model import Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description
-from kubectl_gadget.policy_events.event import Hook
+from kubectl_gadget.policy_events.event import Hook as Kind
 
-_HOOKS: dict[str, Hook] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
+_HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
 
 def describe(place: Place) -> Description:
@@ -21,7 +21,7 @@ def describe(place: Place) -> Description:
     returned = hook.return_argument
     return Description(
         hook=_HOOKS.get(hook.kind, hook.kind),  # type: ignore[arg-type]
-        function=_function(hook.target, probe) if probe else name if "tracepoint" in hook.kind else hook.target,
+        function=_function(hook, probe) if probe else name if "tracepoint" in hook.kind else target_name(hook),
         subsystem=probe.provider if probe else subsystem,
         path=probe.path if probe else "",
         offset=(probe.offset if probe else None) or 0,
@@ -37,9 +37,9 @@ def describe(place: Place) -> Description:
     )
 
 
-def _function(target: str, probe: UserProbe) -> str:
+def _function(hook: Hook, probe: UserProbe) -> str:
     """The name, or what stands for one: an offset or an address as it was written."""
-    return probe.symbol or probe.name or target.removeprefix(f"{probe.path}:")
+    return probe.symbol or probe.name or hook.target.removeprefix(f"{probe.path}:")
 
 
 def told_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
@@ -59,4 +59,5 @@ def _selector(hook: CompiledHook, place: Place, numbers: dict[int, int]) -> dict
         "slots": hook.arguments[id(place.hook)],
         "data": hook.data[id(place.hook)],
         "returned": hook.results[id(place.hook)],
+        "called": hook.called,
     }

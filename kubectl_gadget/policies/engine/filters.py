@@ -22,15 +22,15 @@ from kubectl_gadget.policies.engine.tables import (
     network_bits,
 )
 from kubectl_gadget.policies.expressions import parse_expression
-from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, Value
+from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, SystemCall, Value
 from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
 
 _CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}
 _CHANGE_PARTS = {"permitted": 0, "effective": 1, "inheritable": 2}
 _SOCKET_PARTS = {"source_port": 0, "destination_port": 1, "protocol": 2, "family": 3, "state": 4}
 _ADDRESS_PARTS = {"source_address": 0, "destination_address": 1}
-_HOST_PART = 10
-"""The number of a process's namespaces that has a bit for each that is the node's own."""
+_HOST = 1 << 32
+"""POLICY_HOST_NAMESPACE: no namespace has this number."""
 MOST_FOLLOWED = 1024
 """POLICY_FOLLOWED_WORDS of bpf/include/policy/processes.h, times 64."""
 _SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
@@ -91,9 +91,8 @@ def ask(
         numbers = tuple(_integer(filter, value) for value in filter.values)
         return Asked(slot, Look(TestClass.DESCENDS, part), numbers, filter.negated)
     if HOST_NAMESPACE in filter.values:
-        if len(filter.values) > 1:
-            raise _unsupported(filter, f"{HOST_NAMESPACE} beside other values")
-        return Asked(slot, Look(TestClass.MASK, _HOST_PART), (1 << part,), filter.negated)
+        numbers = tuple(_HOST if value == HOST_NAMESPACE else _integer(filter, value) for value in filter.values)
+        return Asked(slot, Look(TestClass.IN_NAMESPACE, part), numbers, filter.negated)
     if filter.test in _ADDRESS_PARTS:
         if slot.type not in WITH_ADDRESSES:
             raise _wrong(filter, "has no addresses")
@@ -179,10 +178,11 @@ def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
     if filter.test == "mask":
         numbers = [_integer(filter, value) for value in filter.values]
         return Asked(slot, Look(TestClass.MASK, part), tuple(numbers), filter.negated)
-    spans = tuple(_span(filter, value, signed) for value in filter.values)
+    calls = tuple(value for value in filter.values if isinstance(value, SystemCall))
+    spans = tuple(_span(filter, value, signed) for value in filter.values if not isinstance(value, SystemCall))
     if all(first == last for first, last in spans):
         look = Look(TestClass.IN_SET, part, flags)
-        return Asked(slot, look, tuple(first & _UNSIGNED[1] for first, _ in spans), filter.negated)
+        return Asked(slot, look, (*(first & _UNSIGNED[1] for first, _ in spans), *calls), filter.negated)
     look = Look(TestClass.IN_INTERVAL, part, flags | (BIASED if signed else 0))
     lowest, highest = _SIGNED if signed else _UNSIGNED
     cut = ((max(first, lowest), min(last, highest)) for first, last in spans)

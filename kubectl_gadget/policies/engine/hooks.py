@@ -23,8 +23,8 @@ from kubectl_gadget.policies.engine.refused import is_refused, refuse
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, START, Slot, Source, argument_slot, task_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
-from kubectl_gadget.policies.engine.ways import OF_SYSCALLS, Way, field_offset, record_offset, ways
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Scope, Selector
+from kubectl_gadget.policies.engine.ways import COMPAT_PREFIXES, OF_SYSCALLS, Way, field_offset, record_offset, ways
+from kubectl_gadget.policies.model import Action, Argument, Filter, Generated, Hook, Policy, Scope, Selector
 from kubectl_gadget.policy_events.record import Form, Type
 
 EPERM = 1
@@ -123,6 +123,8 @@ class CompiledHook:
         """for each member's hook, by id(): the slot of each of its arguments"""
         self.data: dict[int, list[int | None]] = {}
         self.results: dict[int, int | None] = {}
+        self.called: int | None = None
+        """the slot that says which of many functions it was"""
         try:
             self._compile()
         except ValueError as error:
@@ -205,6 +207,8 @@ class CompiledHook:
                 ]
                 asked += [(bit, _is_followed(arguments[one])) for one in place.followed_only]
         sent = {slot for values in read.values() for slot in (*values[0], *values[1], values[2]) if slot is not None}
+        if self._generated:
+            sent.add(task_slot(Type.FUNCTION))
         if self._options.tells_process:
             sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY)}
         self.slots = sorted(sent | {item.slot for _, item in asked})
@@ -225,12 +229,19 @@ class CompiledHook:
             self.arguments[hook_id] = [None if slot is None else self.slots.index(slot) for slot in arguments]
             self.data[hook_id] = [None if slot is None else self.slots.index(slot) for slot in data]
             self.results[hook_id] = None if result is None else self.slots.index(result)
+        if self._generated:
+            self.called = self.slots.index(task_slot(Type.FUNCTION))
         self._resolved = self._resolve()
 
     @cached_property
     def forms(self) -> list[Form]:
         """How its slots' values lie in records."""
         return [slot.form for slot in self.slots]
+
+    @property
+    def _generated(self) -> Generated | None:
+        """The list that each node makes of its own functions, where the hook stands at one."""
+        return self._members[0].hook.generated
 
     @property
     def _source(self) -> Source:
@@ -300,6 +311,7 @@ class CompiledHook:
             "selectors": [-1 if place is None else place.scope for place in self.bits],
             **self._workloads(),
             **self._files(),
+            **({"functions": self._generated.pattern} if self._generated else {}),
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
             "remedy": _WEAKER if self.denies and not self._options.allow_weaker else None,
@@ -379,9 +391,9 @@ class CompiledHook:
             if not slot.resolve and slot.type is not Type.AUTO:
                 continue
             of_hook = slot.source in (Source.ARGUMENT, Source.RETURN) and slot.resolve[:1] != START
-            if of_hook and any(way.arguments != "function" or way.probe for way in self.ways):
+            if of_hook and any(way.arguments != "function" or way.probe or self._generated for way in self.ways):
                 what = "the type auto" if slot.type is Type.AUTO else "`resolve`"
-                why = "goes by the kernel's BTF, which says nothing of system calls, fields of tracepoints and programs"
+                why = "goes by the kernel's BTF, which says nothing of system calls, lists, tracepoints, programs"
                 raise UsageError(f"{place}: {what} {why}")
             path = list(slot.resolve)
             entry: dict[str, Any] = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
@@ -511,7 +523,15 @@ def _check_program(hook: Hook) -> None:
 def _group(member: Member) -> tuple[Any, ...]:
     hook = member.hook
     kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
-    return kind, hook.target, hook.returns and not member.at_call, hook.probe
+    list = (hook.generated.kind, hook.generated.pattern) if hook.generated else None
+    return kind, target_name(hook), hook.returns and not member.at_call, hook.probe, list
+
+
+def target_name(hook: Hook) -> str:
+    """For people: what of the kernel a hook stands at. 32-bit programs' system calls have the kernel's own name."""
+    if hook.generated:
+        return f"list:{hook.generated.name}"
+    return f"{COMPAT_PREFIXES[hook.abi]}{hook.target}" if hook.abi else hook.target
 
 
 def _reacts(policy: Policy, options: Options) -> bool:

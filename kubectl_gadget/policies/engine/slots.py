@@ -35,6 +35,7 @@ class Flag(IntFlag):
     EMBEDDED = 4
     UNSENT = 8
     RETURNED_SIZE = 16
+    OF_CALL = 32
 
 
 NO_FLAG = Flag(0)
@@ -129,7 +130,8 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place, 
         raise UsageError(f"{place}: `resolve` of a filename is not supported: it is read as a text")
     if name in _INTEGERS:
         size, signed = _INTEGERS[name]
-        return Slot(Type.NUMBER, source, Flag.SIGNED if signed else Flag(0), size, index, resolve=resolve)
+        flags = Flag.OF_CALL if name == "syscall64" else Flag.SIGNED if signed else NO_FLAG
+        return Slot(Type.NUMBER, source, flags, size, index, resolve=resolve)
     type = _TYPES.get(name)
     if type is None:
         known = ", ".join(sorted(_INTEGERS | _TYPES))

@@ -16,6 +16,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
 from kubectl_gadget.policies.engine.globs import automata
+from kubectl_gadget.policies.linux_names import MACHINES, number_on
+from kubectl_gadget.policies.model import SystemCall
 
 MOST_TESTS, MOST_WORDS = 64, 64
 PATTERN_BYTES, KEY_BYTES = 256, 255
@@ -44,6 +46,7 @@ class TestClass(IntEnum):
     GLOB = 10
     COMPUTED = 11
     SAME_FILE = 12
+    IN_NAMESPACE = 13
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Test:
     entries: dict["Entry", int] = field(default_factory=dict)
 
 
-Entry = int | bytes | tuple[int, int] | str
-"""A number, a text, an interval with both ends, or a network as a string of bits."""
+Entry = int | bytes | tuple[int, int] | str | SystemCall
+"""A number, a text, an interval with both ends, a network as a string of bits, or a number that machines differ in."""
 
 
 class Tables:
@@ -107,12 +110,14 @@ class Encoded:
             raise ValueError(f"{bits} selectors on one hook, of {64 * MOST_WORDS} that are possible")
         self._all = (1 << 64 * self.words) - 1
         self._tables: dict[str, list[bytes]] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._calls: list[tuple[int, SystemCall, int]] = []
         self.files: list[tuple[int, bytes, bytes]] = []
         """tests of files that are to be found, by path, and the selectors"""
         self._bounds = self._intervals = self._patterns = self._automata = self._expressions = 0
         self.tests = b"".join(self._test(number, test) for number, test in enumerate(tests))
         self.tests = self.tests.ljust(_TEST.size * MOST_TESTS, b"\0")
-        self.tables = {name: b"".join(entries) for name, entries in self._tables.items()}
+        self.tables = {name: b"".join(entries) for name, entries in self._tables.items()} | self._number_tables()
 
     def set(self, selectors: int) -> bytes:
         """A set as the kernel has it."""
@@ -125,11 +130,12 @@ class Encoded:
         self._put("policy_planes", _u32(number), self.set(test.negated) + self.set(~test.asked))
         first, count, first_interval = 0, 0, 0
         match test.look.kind:
-            case TestClass.IN_SET | TestClass.DESCENDS | TestClass.RAN:
+            case TestClass.IN_SET | TestClass.IN_NAMESPACE | TestClass.DESCENDS | TestClass.RAN:
                 for value, selectors in test.entries.items():
-                    assert isinstance(value, int)
-                    key = struct.pack("<IIQ", number, 0, value & _WORD)
-                    self._put("policy_numbers", key, self.set(selectors))
+                    if isinstance(value, SystemCall):
+                        self._calls.append((number, value, selectors))
+                    elif isinstance(value, int):
+                        self._numbers[number, value & _WORD] = selectors
             case TestClass.IN_INTERVAL:
                 first, first_interval = self._bounds, self._intervals
                 count = self._spread(test)
@@ -154,6 +160,25 @@ class Encoded:
             case TestClass.NETWORK:
                 self._networks(number, {entry: bits for entry, bits in test.entries.items() if isinstance(entry, str)})
         return _TEST.pack(test.look.kind, test.look.part, test.look.flags, first, count, first_interval)
+
+    def _number_tables(self) -> dict[str, bytes]:
+        """One for all machines, or `NAME@MACHINE` for each, when there are names of system calls among the numbers."""
+        if not self._calls:
+            return {"policy_numbers": self._sets_of(self._numbers)} if self._numbers else {}
+        found = {}
+        for machine in MACHINES:
+            numbers = dict(self._numbers)
+            for test, call, selectors in self._calls:
+                number = number_on(call, machine)
+                if number is not None:
+                    numbers[test, number] = numbers.get((test, number), 0) | selectors
+            found[f"policy_numbers@{machine}"] = self._sets_of(numbers)
+        return found
+
+    def _sets_of(self, numbers: Mapping[tuple[int, int], int]) -> bytes:
+        return b"".join(
+            struct.pack("<IIQ", test, 0, number) + self.set(selectors) for (test, number), selectors in numbers.items()
+        )
 
     def _spread(self, test: Test) -> int:
         """The numbers between two neighbouring bounds are in the same intervals. How many bounds there are."""

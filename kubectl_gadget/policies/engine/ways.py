@@ -6,17 +6,19 @@ others see the call, and can send a signal. The trap: fmod_ret on system calls a
 with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.linux_names import lsm_function, lsm_hook
-from kubectl_gadget.policies.model import Hook, UserProbe
+from kubectl_gadget.policies.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
+from kubectl_gadget.policies.model import Hook, SystemCall, UserProbe
 
 _FIRST_FIELD = 16
 """Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""
 _COMMON_FIELDS = (0, 2, 3, 4, 8)
 """Where those lie, as each tracepoint's `format` lists them: type, flags, preempt count, pid, the call's number."""
+COMPAT_PREFIXES = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
+"""What the kernel's functions for 32-bit programs' system calls begin with."""
 OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
 
 
@@ -37,6 +39,10 @@ class Way:
     `record` whose places the agent knows"""
     also: tuple[str, ...] = ()
     """programs that go there beside it"""
+    constants: tuple[tuple[str, int], ...] = ()
+    """of the program"""
+    machine: str = ""
+    """the only architecture that has it, as uname says it"""
     probe: UserProbe | None = None
     """of a hook in a program: where in which file"""
 
@@ -51,18 +57,20 @@ class Way:
             value["also"] = list(self.also)
         if self.arguments == "record":
             value["record"] = True
+        if self.machine:
+            value["machine"] = self.machine
         if self.probe:
             value["place"] = _place(self.probe)
-        return value | {"variables": variables}
+        return value | {"variables": variables | dict(self.constants)}
 
 
 def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     """All ways to a hook. `denying`: some policy wants to hold calls up there. Raises UsageError for hooks that the
     engine has no program for."""
-    if hook.generated is not None or hook.abi:
-        raise UsageError(
-            f"{hook.place}: lists that a node makes, and other ABIs than the node's own, are not supported yet"
-        )
+    if hook.generated is not None:
+        return _made_by_node(hook, at_return)
+    if hook.abi:
+        return _other_abi(hook, at_return)
     match hook.kind:
         case "lsm":
             return _lsm(hook.target, denying)
@@ -84,6 +92,42 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
             return [Way("on_uprobe", "uprobe", hook.target, probe=hook.probe)]
         case "usdt":
             return [Way("on_usdt", "usdt", hook.target, probe=hook.probe)]
+
+
+def _made_by_node(hook: Hook, at_return: bool) -> list[Way]:
+    """One program for all of a list: no call can be held up there."""
+    _refuse_override(hook, "the functions of a list that a node makes")
+    if hook.syscall:
+        return [_every_call(at_return)]
+    if at_return:
+        raise UsageError(f"{hook.place}: what the functions of a list that a node makes return is not read")
+    assert hook.generated is not None
+    return [Way("on_kprobe_multi", "kprobe.multi", hook.generated.name)]
+
+
+def _other_abi(hook: Hook, at_return: bool) -> list[Way]:
+    """Calls of 32-bit programs, which have no tracepoints of their own."""
+    _refuse_override(hook, "calls of 32-bit programs")
+    call = SystemCall(hook.target.removeprefix("sys_"), hook.abi)
+    (machine,) = machines_of(call)
+    number = number_on(call, machine)
+    if number is None:
+        raise UsageError(f"{hook.place}: there is no system call {hook.abi}/{hook.target}")
+    constants = (("policy_syscall", number & ~COMPAT_CALL), ("policy_compat", True))
+    return [replace(_every_call(at_return), constants=constants, machine=machine)]
+
+
+def _refuse_override(hook: Hook, what: str) -> None:
+    for selector in hook.selectors:
+        for action in selector.actions:
+            if action.kind == "Override":
+                raise UsageError(f"{action.place}: {what} cannot be overridden", "lsmhooks, a security module's hook")
+
+
+def _every_call(at_return: bool) -> Way:
+    """By the raw tracepoint of all system calls."""
+    side = "exit" if at_return else "enter"
+    return Way(f"on_sys_{side}", "tp_btf", f"sys_{side}", arguments="syscall")
 
 
 def _place(probe: UserProbe) -> dict[str, Any]:

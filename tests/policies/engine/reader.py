@@ -29,14 +29,18 @@ _KEY_SIZES = {"policy_numbers": 16, "policy_prefixes": 260}
 class Reader:
     """`values` of a call are in the order of the hook's slots; None could not be read."""
 
-    def __init__(self, hook: CompiledHook) -> None:
+    def __init__(self, hook: CompiledHook, machine_wanted: str = "x86_64") -> None:
         self._hook = hook
         spec = hook.spec()
         self._size = 8 * spec["words"]
         self._tests = list(_TEST.iter_unpack(bytes.fromhex(spec["variables"]["policy_tests"]["hex"])))
         slots = bytes.fromhex(spec["ways"][0]["variables"]["policy_slots"]["hex"])
         self._spans = [struct.unpack_from("<HH", slots, start + 8) for start in range(0, len(slots), _SLOT_BYTES)]
-        self._tables = {name: self._table(name, base64.b64decode(text)) for name, text in spec["tables"].items()}
+        self._tables = {
+            name: self._table(name, base64.b64decode(text))
+            for name, _, machine, text in ((*key.partition("@"), text) for key, text in spec["tables"].items())
+            if machine in ("", machine_wanted)
+        }
         self._automata = [
             [int.from_bytes(automaton[at : at + 32], "little") for at in range(0, len(automaton), 32)]
             for automaton in self._tables.get("policy_automata", {}).values()
@@ -71,6 +75,10 @@ class Reader:
         match kind:
             case 1:
                 return self._get("policy_numbers", struct.pack("<IIQ", number, 0, raw))
+            case 13:
+                own = self._get("policy_numbers", struct.pack("<IIQ", number, 0, 1 << 32))
+                named = self._get("policy_numbers", struct.pack("<IIQ", number, 0, raw))
+                return named | (own if value.numbers[10] >> part & 1 else 0)
             case 2:
                 bounds = [self._get("policy_bounds", _u32(first + place), 8) for place in range(count)]
                 place = sum(bound <= raw for bound in bounds)

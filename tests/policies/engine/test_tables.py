@@ -17,7 +17,21 @@ from kubectl_gadget.policies.engine.globs import automata
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
-from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Requirement, Scope, Selector, Subject
+from kubectl_gadget.policies.linux_names import COMPAT_CALL
+from kubectl_gadget.policies.model import (
+    HOST_NAMESPACE,
+    NAMESPACES,
+    Action,
+    Argument,
+    Filter,
+    Hook,
+    Policy,
+    Requirement,
+    Scope,
+    Selector,
+    Subject,
+    SystemCall,
+)
 from kubectl_gadget.policies.model import Options as PolicyOptions
 from kubectl_gadget.policy_events.record import Type, Value
 from tests.policies.engine import random_policies as some
@@ -226,3 +240,37 @@ def test_a_type_of_a_kernel_module_is_refused_and_not_read_as_the_kernels() -> N
     argument = Argument(0, "auto", btf_type="nf_conn", btf_module="nf_conntrack", resolve=("status",))
     with pytest.raises(UsageError, match="btfTypeModule"):
         Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,), selectors=(Selector(),)),))], Options())
+
+
+def test_names_of_calls_are_each_architectures_own_numbers() -> None:
+    names = (SystemCall("openat"), SystemCall("open"), SystemCall("dup", "i386"), 7)
+    asked = Filter(Subject("argument"), "equal", names)
+    hook = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(Argument(4, "syscall64"),))
+    policy = Policy("p", hooks=(replace(hook, selectors=(Selector(filters=(asked,)),)),))
+    (compiled,) = Engine([policy], Options()).hooks
+
+    def matching(machine: str) -> set[int]:
+        reader = Reader(compiled, machine)
+        numbers = (*range(600), *(COMPAT_CALL | number for number in range(600)))
+        return {number for number in numbers if reader.chosen([Value(compiled.slots[0].form, (number,))])}
+
+    # There is no open of arm64, and no 32-bit program of x86 on it.
+    assert matching("x86_64") == {257, 2, COMPAT_CALL | 41, 7}
+    assert matching("aarch64") == {56, 7}
+
+
+def test_the_nodes_own_namespace_is_one_of_several_values() -> None:
+    asked = Filter(Subject("namespace", name="net"), "equal", (HOST_NAMESPACE, 77))
+    hook = Hook(
+        "kprobe", "f", selectors=(Selector(filters=(asked,)), Selector(filters=(replace(asked, negated=True),)))
+    )
+    (compiled,) = Engine([Policy("p", hooks=(hook,))], Options()).hooks
+    (slot,) = compiled.slots
+    net = NAMESPACES.index("net")
+
+    def chosen(number: int, own: bool) -> list[int]:
+        numbers = [0] * 11
+        numbers[net], numbers[10] = number, own << net
+        return Reader(compiled).chosen([Value(slot.form, tuple(numbers))])
+
+    assert [chosen(77, False), chosen(78, False), chosen(78, True), chosen(77, True)] == [[0], [1], [0], [0]]

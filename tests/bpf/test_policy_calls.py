@@ -1,0 +1,228 @@
+"""System calls by their names: as values, in lists that a node makes, and those of 32-bit programs, in this kernel."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_gadget.observe.policies import event
+from kubectl_gadget.observe.shapes import shape
+from kubectl_gadget.policies.evaluate import Call, Process, decide
+from kubectl_gadget.policies.linux_names import COMPAT_CALL, number_on
+from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Subject, SystemCall
+from kubectl_gadget.policies.read import parse_policies
+from tests.bpf import deeds
+from tests.bpf.policy_engine import Enforcer, in_force
+from tests.policies.engine import random_policies as some
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the programs that it makes are for x86-64"),
+]
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: calls}
+spec:
+"""
+NUMBER = Argument(4, "syscall64")
+ENTRY = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(NUMBER,))
+NAMES = ("getppid", "lseek", "times", "getpgrp")
+"""Which nothing does by itself between the lines of these tests."""
+CALLS = (*(SystemCall(name) for name in NAMES), *(SystemCall(name, "i386") for name in NAMES))
+NUMBERS = {call: number_on(call, "x86_64") or 0 for call in CALLS}
+
+
+class Child:
+    """A process that makes these calls when it is let, first its own ones, then those of a 32-bit program."""
+
+    def __init__(self, folder: Path, calls: Sequence[tuple[int | bytes, ...]]) -> None:
+        program = folder / "program"
+        program.unlink(missing_ok=True)
+        own = [call for call in calls if not _is_compat(call)]
+        program.write_bytes(deeds.i386_program([_plain(call) for call in calls if _is_compat(call)]))
+        program.chmod(0o700)
+        receive, self._send = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.read(receive, 1)
+            for number, *arguments in own:
+                assert isinstance(number, int)
+                deeds.syscall(number, *arguments)
+            os.execv(program, [str(program)])
+        os.close(receive)
+
+    def run(self) -> None:
+        os.write(self._send, b"1")
+        os.close(self._send)
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if status == 8:
+            pytest.skip("this kernel runs no 32-bit programs")
+        assert status == 0
+
+
+def _is_compat(call: Sequence[int | bytes]) -> bool:
+    return isinstance(call[0], int) and bool(call[0] & COMPAT_CALL)
+
+
+def _plain(call: tuple[int | bytes, ...]) -> tuple[int | bytes, ...]:
+    number, *arguments = call
+    assert isinstance(number, int)
+    return (number & ~COMPAT_CALL, *arguments)
+
+
+@contextmanager
+def watching(spec: str, child: Child) -> Iterator[Enforcer]:
+    (policy,) = parse_policies([("policy.yaml", POLICY + spec)], "default")
+    with in_force(policy, pid=child.pid) as enforcer:
+        yield enforcer
+
+
+def call_filters() -> st.SearchStrategy[Filter]:
+    values = st.lists(st.sampled_from([*CALLS, *NUMBERS.values()]), min_size=1, max_size=5)
+    return st.builds(
+        lambda chosen, negated: Filter(Subject("argument"), "equal", tuple(chosen), negated), values, st.booleans()
+    )
+
+
+@settings(
+    deadline=None,
+    max_examples=10,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(some.policies(ENTRY, call_filters()), st.lists(st.sampled_from(CALLS), min_size=1, max_size=12))
+def test_names_of_calls_match_as_in_the_model(tmp_path: Path, policies: list[Policy], made: list[SystemCall]) -> None:
+    # In the order in which the child makes them.
+    numbers = [NUMBERS[call] for call in sorted(made, key=lambda call: bool(call.abi))]
+    child = Child(tmp_path, [(number, -1) for number in numbers])
+    with in_force(*policies, pid=child.pid) as enforcer:
+        child.run()
+        found = [
+            (match.values[0].numbers[0], match.place.policy.name, match.place.number)
+            for match in enforcer.matches()
+            if match.values[0] and match.values[0].numbers[0] in NUMBERS.values()
+        ]
+    expected = [
+        (number, decision.policy, decision.selector)
+        for number in numbers
+        for decision in decide(policies, lambda policy: policy.hooks, Call(Process(), {NUMBER: number}))
+    ]
+    assert found == expected
+
+
+def test_lists_of_calls_are_values_and_events_say_whose_call_it_is(tmp_path: Path) -> None:
+    spec = """
+  lists: [{name: some, type: syscalls, values: [sys_getppid, i386/sys_times]}]
+  tracepoints:
+  - subsystem: raw_syscalls
+    event: sys_enter
+    args: [{index: 4, type: syscall64}]
+    selectors: [{matchArgs: [{index: 4, operator: InMap, values: ["list:some"]}]}]
+"""
+    # 43 is getsockname of 64-bit programs, and 110 iopl of 32-bit ones.
+    calls = [(110,), (43,), (COMPAT_CALL | 43, 0), (COMPAT_CALL | 110, 0)]
+    child = Child(tmp_path, calls)
+    with watching(spec, child) as enforcer:
+        child.run()
+        told = [event(match, 0, "x86_64") for match in enforcer.matches()]
+    assert [(item.kind, item.value) for one in told for item in one.args] == [
+        ("syscall_id", {"id": 110, "abi": "x64"}),
+        ("syscall_id", {"id": 43, "abi": "i386"}),
+    ]
+    assert [shape(one)[1:] for one in told] == [("syscall", ["getppid()"]), ("syscall", ["i386/times()"])]
+
+
+ACCESS = COMPAT_CALL | 33
+ENOENT = -2
+
+
+def test_a_hook_at_a_call_of_32_bit_programs_reads_its_arguments(tmp_path: Path) -> None:
+    spec = """
+  kprobes:
+  - call: i386/sys_access
+    syscall: true
+    args: [{index: 0, type: string}, {index: 1, type: int}]
+    selectors: [{matchArgs: [{index: 0, operator: Postfix, values: [/nothing]}]}]
+"""
+    other = 21  # access of 64-bit programs
+    calls: list[tuple[int | bytes, ...]] = [
+        (other, b"/nowhere/nothing", 4),
+        (ACCESS, b"/nowhere/nothing", 4),
+        (ACCESS, b"/nowhere/something", 4),
+    ]
+    child = Child(tmp_path, calls)
+    with watching(spec, child) as enforcer:
+        assert enforcer.hooks == ["tp_btf/sys_enter"]
+        child.run()
+        (told,) = (event(match, 0) for match in enforcer.matches())
+    assert [item.value for item in told.args] == ["/nowhere/nothing", 4]
+    assert told.function == "__ia32_sys_access"
+
+
+def test_what_a_call_of_32_bit_programs_returned_is_told(tmp_path: Path) -> None:
+    spec = """
+  lists: [{name: both, type: syscalls, values: [i386/sys_access, sys_access]}]
+  kprobes:
+  - call: "list:both"
+    args: [{index: 0, type: string}]
+    return: true
+    returnArg: {type: int}
+    selectors: [{matchReturnArgs: [{operator: LT, values: ["0"]}]}]
+"""
+    there = str(tmp_path).encode()
+    calls: list[tuple[int | bytes, ...]] = [(ACCESS, there, 0), (ACCESS, b"/nowhere/nothing", 0)]
+    child = Child(tmp_path, calls)
+    with watching(spec, child) as enforcer:
+        child.run()
+        told = [event(match, 0) for match in enforcer.matches()]
+    by_32_bits = [one for one in told if one.function == "__ia32_sys_access"]
+    assert [(one.args[0].value, one.returned and one.returned.value) for one in by_32_bits] == [
+        ("/nowhere/nothing", ENOENT)
+    ]
+
+
+def test_a_list_of_all_system_calls_tells_which_one_it_was(tmp_path: Path) -> None:
+    spec = """
+  lists: [{name: every, type: generated_syscalls}]
+  kprobes:
+  - call: "list:every"
+    args: [{index: 0, type: int}]
+    return: true
+    returnArg: {type: int}
+    selectors: [{matchArgs: [{index: 0, operator: Equal, values: ["-4711"]}]}]
+"""
+    lseek, times = NUMBERS[SystemCall("lseek")], NUMBERS[SystemCall("times", "i386")]
+    getpgid = 121
+    child = Child(tmp_path, [(lseek, -4711), (getpgid, -4711), (getpgid, -1), (times, -4711)])
+    with watching(spec, child) as enforcer:
+        assert enforcer.hooks == ["tp_btf/sys_exit"]
+        child.run()
+        told = [event(match, 0) for match in enforcer.matches()]
+    assert [(one.function, one.returned and one.returned.value) for one in told] == [
+        ("sys_lseek", -9),  # EBADF
+        ("sys_getpgid", -3),  # ESRCH
+    ]
+
+
+def test_a_list_of_functions_that_match_a_pattern_is_one_hook(tmp_path: Path) -> None:
+    spec = """
+  lists: [{name: folders, type: generated_ftrace, pattern: "^vfs_(mkdir|rmdir|symlink)$"}]
+  kprobes:
+  - call: "list:folders"
+    syscall: false
+    args: [{index: 2, type: dentry}]
+"""
+    (policy,) = parse_policies([("policy.yaml", POLICY + spec)], "default")
+    with in_force(policy) as enforcer:
+        assert enforcer.hooks == ["kprobe.multi/folders"]
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder").rmdir()
+        (tmp_path / "link").symlink_to("nowhere")
+        told = [event(match, 0) for match in enforcer.matches()]
+    assert [one.function for one in told] == ["vfs_mkdir", "vfs_rmdir", "vfs_symlink"]
+    assert [str(one.args[0].value["path"]).rpartition("/")[2] for one in told] == ["folder", "folder", "link"]
