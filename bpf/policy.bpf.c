@@ -8,6 +8,7 @@
  */
 #include <policy/decide.h>
 #include <policy/match.h>
+#include <policy/registers.h>
 #include <policy/remember.h>
 #include <policy/values.h>
 
@@ -72,7 +73,7 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 }
 
 /* Carries out what the policies say. What the call is to return. */
-static __always_inline __s32 policy_run(const struct policy_context *context)
+static __always_inline __s32 policy_run(struct policy_context *context)
 {
 	__u64 cgroup = bpf_get_current_cgroup_id();
 	const __u64 *selectors = policy_applicable(cgroup);
@@ -101,8 +102,10 @@ static __always_inline __s32 policy_run(const struct policy_context *context)
 		policy_choose(memory);
 		if (policy_follows_files)
 			policy_follow(memory);
-		if (policy_overrides)
+		if (policy_overrides) {
 			verdict = policy_verdict(memory);
+			context->selector = memory->low;
+		}
 		if (policy_signals)
 			signal = policy_signal(memory);
 		if (policy_posts(memory))
@@ -251,6 +254,18 @@ int on_uprobe(void *ctx)
 	struct policy_context context = {.ctx = ctx, .is_probe = true};
 
 	policy_run(&context);
+	return 0;
+}
+
+/* Where a function begins, or wherever registers may have other values. Linux 6.18. */
+SEC("?uprobe")
+int on_uprobe_override(void *ctx)
+{
+	struct policy_context context = {.ctx = ctx, .is_probe = true, .selector = POLICY_NO_SELECTOR};
+
+	policy_run(&context);
+	if (context.selector != POLICY_NO_SELECTOR)
+		policy_set_registers(ctx, context.selector);
 	return 0;
 }
 

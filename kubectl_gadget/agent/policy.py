@@ -21,6 +21,7 @@ from kubectl_gadget.agent.followed_files import FollowedFiles
 from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.mapping_events import MappingEvents
 from kubectl_gadget.agent.object import BpfMap, BpfObject
 from kubectl_gadget.agent.probes import Probes
 from kubectl_gadget.agent.reaction import Reaction
@@ -77,6 +78,7 @@ class PolicyHook:
         """that it compares with"""
         self._spec = spec
         self._prepare = prepare
+        self._mappings: MappingEvents | None = None
         self._object: BpfObject | None = None
 
     @property
@@ -101,6 +103,8 @@ class PolicyHook:
 
     def close(self) -> None:
         """Frees it, after detach()."""
+        if self._mappings:
+            self._mappings.close()
         self.object.close()
 
     @property
@@ -160,6 +164,12 @@ class PolicyHook:
         except BaseException:
             object.close()
             raise
+        if self._spec.get("mappings"):
+            try:
+                self._mappings = MappingEvents()
+            except AgentError:
+                object.close()
+                raise
         if files := self._spec.get("files"):
             self.files = SameFiles(_map(object, "policy_files"), files)
         self._object = object

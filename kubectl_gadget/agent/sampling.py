@@ -27,7 +27,7 @@ def attach(program: int, frequency: int) -> list[int]:
     links: list[int] = []
     try:
         for cpu in online():
-            event = _open(cpu, frequency)
+            event = open_event(cpu, _CPU_CLOCK, frequency, _FREQUENCY)
             try:
                 links.append(lib.call("bpf_program__attach_perf_event", program, event))
             except Failure:
@@ -47,10 +47,9 @@ def online(path: str = "/sys/devices/system/cpu/online") -> list[int]:
     return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]
 
 
-def _open(cpu: int, frequency: int) -> int:
-    attributes = ctypes.create_string_buffer(
-        _ATTRIBUTES.pack(_SOFTWARE, _SIZE, _CPU_CLOCK, frequency, 0, 0, _FREQUENCY), _SIZE
-    )
+def open_event(cpu: int, event: int, period: int, flags: int) -> int:
+    """A software event of one CPU, by its number, period and the bits of its attributes. Raises Failure."""
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES.pack(_SOFTWARE, _SIZE, event, period, 0, 0, flags), _SIZE)
     library = ctypes.CDLL(None, use_errno=True)
     library.syscall.restype = ctypes.c_long
     number = ctypes.c_long(_NUMBER[os.uname().machine])

@@ -10,6 +10,7 @@ EVENT_TYPES = (
     "uprobe",
     "usdt",
     "lsm",
+    "loader",
     "file",
     "connect",
     "accept",

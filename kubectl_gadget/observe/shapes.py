@@ -172,12 +172,17 @@ def _lsm(event: PolicyEvent) -> Shape:
     return "🔒", "LSM", [event.function, *map(_argument, event.args), event.ima_hash]
 
 
+def _loader(event: PolicyEvent) -> Shape:
+    return "💾", "loader", [quoted(event.path), *map(_argument, event.args)]
+
+
 _POLICY: dict[str, Callable[[PolicyEvent], Shape]] = {
     "kprobe": _kprobe,
     "tracepoint": _tracepoint,
     "uprobe": _uprobe,
     "usdt": _usdt,
     "lsm": _lsm,
+    "loader": _loader,
 }
 
 

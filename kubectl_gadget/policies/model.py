@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
-HookKind = Literal["kprobe", "fentry", "tracepoint", "raw_tracepoint", "uprobe", "usdt", "lsm"]
+HookKind = Literal["kprobe", "fentry", "tracepoint", "raw_tracepoint", "uprobe", "usdt", "lsm", "loader"]
 Mode = Literal["enforce", "monitor"]
 Source = Literal["parameter", "current_task", "registers"]
 """Where an argument comes from: the function's parameters, the task's `task_struct`, the `pt_regs` at the probe."""
@@ -342,8 +342,6 @@ class Policy:
     enforcer_calls: tuple[SystemCall | str, ...] = ()
     """the system calls, and functions `security_…`, that `NotifyEnforcer` may deny"""
     enforcer_generated: tuple[Generated, ...] = ()
-    loader: bool = False
-    """events for every executable file that is mapped"""
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Note, ...] = field(default=(), compare=False)

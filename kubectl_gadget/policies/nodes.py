@@ -36,7 +36,7 @@ def question(policies: Iterable[Policy]) -> dict[str, Any]:
     for hook in (hook for policy in policies for hook in policy.hooks):
         if hook.generated:
             patterns.add(hook.generated.pattern)
-        elif hook.kind in ("kprobe", "fentry"):
+        elif hook.kind in ("kprobe", "fentry", "loader"):
             functions.add(_function(hook))
         elif hook.kind in ("tracepoint", "raw_tracepoint"):
             tracepoints.add(hook.target)
@@ -94,7 +94,7 @@ def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Ju
             return _tracepoint(hook, can, answer)
         case "uprobe" | "usdt":
             return _attachable(can.get("uprobe"), "uprobe", "the kernel keeps uprobes from the agent")
-        case "kprobe" | "fentry":
+        case "kprobe" | "fentry" | "loader":
             return _function_judgement(hook, can, answer)
 
 

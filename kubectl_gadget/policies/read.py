@@ -17,6 +17,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, check, documents, items_of, peek
 from kubectl_gadget.policies.hooks import HookReader
 from kubectl_gadget.policies.lists import Lists, need_system_call, read_lists
+from kubectl_gadget.policies.loader import loader_hook
 from kubectl_gadget.policies.model import Generated, Mode, Note, Options, Place, Policy, SystemCall
 from kubectl_gadget.policies.schema import API_VERSION, POLICY, POLICY_KINDS
 from kubectl_gadget.policies.scope import read_scope
@@ -127,8 +128,9 @@ def _resolve(whole: Part, namespace: str, problems: Problems) -> Policy | None:
         notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
     lists = read_lists(spec, problems)
     hooks = HookReader(spec, lists, problems, notes).read()
-    loader = spec.flag("loader")
-    if not hooks and not loader and not problems.found:
+    if spec.flag("loader"):
+        hooks = (*hooks, loader_hook(spec.at("loader")))
+    if not hooks and not problems.found:
         problems.add(spec.place, "has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader")
     calls, generated = _enforcers(spec, lists, problems)
     if not calls and not generated:
@@ -142,7 +144,6 @@ def _resolve(whole: Part, namespace: str, problems: Problems) -> Policy | None:
         options=_options(spec, problems),
         enforcer_calls=calls,
         enforcer_generated=generated,
-        loader=loader,
         labels=metadata.text_map("labels"),
         annotations=metadata.text_map("annotations"),
         notes=tuple(notes),

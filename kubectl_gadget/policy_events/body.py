@@ -3,11 +3,13 @@
 Members that say nothing are left out, as they are there: empty texts and lists, and zeros other than a status.
 """
 
+import base64
 import time
 from functools import lru_cache
 from typing import Any
 
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.loader import build_id
 
 Object = dict[str, Any]
 
@@ -15,7 +17,9 @@ Object = dict[str, Any]
 def policy_body(event: PolicyEvent) -> Object:
     """All of its members but the process, its parent and its ancestors."""
     prefix = "LSM" if event.hook == "lsm" else "KPROBE"
-    body: Object = {**_place(event), "args": [_argument(item) for item in event.args]}
+    body: Object = _place(event)
+    if event.hook != "loader":
+        body["args"] = [_argument(item) for item in event.args]
     body["data"] = [_argument(item) for item in event.data]
     if event.returned is not None:
         body["return"] = _argument(event.returned)
@@ -38,6 +42,9 @@ def _place(event: PolicyEvent) -> Object:
         case "uprobe":
             offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
             return {"path": event.path, "symbol": event.function, **offsets}
+        case "loader":
+            # As bytes are in the JSON of a protocol buffer.
+            return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(build_id(event.args))).decode()}
         case "usdt":
             return {"path": event.path, "provider": event.subsystem, "name": event.function}
     return {"function_name": event.function}

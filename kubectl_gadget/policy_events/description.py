@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from kubectl_gadget.policy_events.arguments import argument
 from kubectl_gadget.policy_events.event import Argument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.policy_events.loader import loaded_file
 from kubectl_gadget.policy_events.record import Caller, Value
 
 
@@ -90,16 +91,20 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
     returned = None
     if description.returned is not None and matched.returned is not None:
         returned = argument(*description.returned, matched.returned, machine)
+    path, arguments = description.path, _shown(description.arguments, matched.values, machine)
+    if description.hook == "loader":
+        path, id = loaded_file(matched.values)
+        arguments = (Argument("build_id", id),)
     return PolicyEvent(
         hook=description.hook,
         process=matched.exec,
         tid=tid,
         function=matched.called or description.function,
         subsystem=description.subsystem,
-        path=description.path,
+        path=path,
         offset=description.offset,
         reference_counter=description.reference_counter,
-        args=_shown(description.arguments, matched.values, machine),
+        args=arguments,
         data=_shown(description.data, matched.data, machine),
         returned=returned,
         policy=description.policy,

@@ -8,7 +8,7 @@ from kubectl_gadget.policy_events.exec_id import ExecId
 
 _UNKNOWN = 0xFFFFFFFF
 
-Hook = Literal["kprobe", "tracepoint", "uprobe", "usdt", "lsm"]
+Hook = Literal["kprobe", "tracepoint", "uprobe", "usdt", "lsm", "loader"]
 """As JSON has it after `process_`; whatever the way in is, fentry for a function is a kprobe to readers."""
 
 
@@ -73,7 +73,7 @@ class PolicyEvent:
     subsystem: str = ""
     """of a tracepoint; the provider of usdt"""
     path: str = ""
-    """the file of uprobe and usdt"""
+    """the file of uprobe and usdt, and that of loader, whose one argument is the `build_id`"""
     offset: int = 0
     reference_counter: int = 0
     args: tuple[Argument, ...] = ()

@@ -22,6 +22,7 @@
 #define POLICY_OPERATIONS 64
 #define POLICY_GLOB_WORDS 4
 #define POLICY_FUNCTION_BYTES 128
+#define POLICY_ASSIGNMENTS 8
 
 /* What a slot has been read to. */
 struct policy_value {
@@ -307,6 +308,30 @@ static __always_inline const __u64 *policy_mask(__u32 which)
 {
 	return bpf_map_lookup_elem(&policy_masks, &which);
 }
+
+/* A register's new value: by enum policy_assignment_kind, registers by their place in struct pt_regs. */
+struct policy_assignment {
+	__u8 kind;
+	__u8 to;
+	__u8 to_bytes;
+	__u8 from;
+	__u8 from_bytes;
+	__u8 unused[3];
+	__u64 number;
+};
+
+struct policy_assignments {
+	__u64 count;
+	struct policy_assignment one[POLICY_ASSIGNMENTS];
+};
+
+/* Of each selector that overrides a program's function. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct policy_assignments);
+} policy_assignments SEC(".maps");
 
 /* Of a hook at many functions, their names: by the number of a system call, or by the cookie of each. */
 struct {

@@ -197,6 +197,8 @@ struct policy_context {
 	/* A system call that returns by a tracepoint: where its result lies in the context. The caller's registers are
 	 * still there. */
 	__u32 result_at;
+	/* Set by policy_run(): whose verdict it is. */
+	__u64 selector;
 };
 
 /* Where the result of a system call lies in the context of its tracepoint: behind the common fields and the call's

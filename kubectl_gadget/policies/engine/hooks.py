@@ -311,6 +311,7 @@ class CompiledHook:
             "selectors": [-1 if place is None else place.scope for place in self.bits],
             **self._workloads(),
             **self._files(),
+            **({"mappings": True} if self._members[0].hook.kind == "loader" else {}),
             **({"functions": self._generated.pattern} if self._generated else {}),
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
@@ -425,8 +426,6 @@ class Engine:
         self._options = options
         groups: dict[tuple[Any, ...], list[Member]] = {}
         for policy in self.policies:
-            if policy.loader:
-                raise UsageError(f"{policy.place}: `loader` is not supported yet")
             for hook in policy.hooks:
                 for member in self._members(policy, hook, options):
                     groups.setdefault(_group(member), []).append(member)
@@ -504,6 +503,10 @@ def _check_stays(place: Place) -> None:
             raise UsageError(
                 f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
             )
+    if place.hook.kind == "loader":
+        raise UsageError(
+            f"{place.hook.place}: loader cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
+        )
     if place.hook.kind in _IN_PROGRAMS:
         what = f"a {place.hook.kind} cannot be installed, since an agent has to look for its file"
         raise UsageError(f"{place.hook.place}: {what}", _WHILE_IT_RUNS)

@@ -76,7 +76,7 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
             return _lsm(hook.target, denying)
         case "kprobe" | "fentry" if hook.syscall:
             return _syscall(hook.target, at_return, denying)
-        case "kprobe" | "fentry":
+        case "kprobe" | "fentry" | "loader":
             return _function(hook.target, at_return, denying)
         case "tracepoint":
             if not hook.target.startswith(OF_SYSCALLS):

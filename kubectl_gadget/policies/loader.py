@@ -1,0 +1,33 @@
+"""`spec.loader`: an event for every executable file that a program maps, with the file's build id.
+
+The kernel reads build ids itself, for who records with perf. So this is a hook at its function that tells of a mapping,
+and the agent has the kernel tell. The trap: the function is also called for mappings that nobody may execute, and for
+memory that is no file, which the filters leave out.
+"""
+
+from kubectl_gadget.policies.model import Argument, Filter, Hook, Place, Selector, Subject
+
+_FUNCTION = "perf_event_mmap_output"
+_STRUCT = "perf_mmap_event"
+_EXECUTABLE = 4
+"""VM_EXEC of include/linux/mm.h."""
+_BUILD_ID = (("uint64", 0), ("uint64", 8), ("uint32", 16))
+"""Its twenty bytes as numbers, and where they begin."""
+
+
+def loader_hook(place: Place) -> Hook:
+    """The hook. Its arguments are what policy_events.loader reads: the file, the build id's size and its bytes."""
+    arguments = (
+        _member("file", "vma", "vm_file"),
+        _member("uint32", "build_id_size"),
+        *(_member(type, "build_id", start) for type, start in _BUILD_ID),
+        _member("uint64", "vma", "vm_flags"),
+    )
+    executable = Filter(Subject("argument", len(arguments) - 1), "mask", (_EXECUTABLE,), place=place)
+    file = Filter(Subject("argument"), "prefix", ("/",), place=place)
+    selector = Selector(filters=(executable, file), place=place)
+    return Hook("loader", _FUNCTION, arguments=arguments, selectors=(selector,), place=place)
+
+
+def _member(type: str, *path: str | int) -> Argument:
+    return Argument(1, type, btf_type=_STRUCT, resolve=path)
