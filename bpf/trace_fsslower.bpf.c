@@ -220,9 +220,11 @@ int BPF_PROG(vfs_fsync_range_ends, struct file *file, long long from, long long 
 SEC("?fexit/do_filp_open")
 int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void *how, struct file *file)
 {
-	long result = (long)file;
 	__u64 duration;
+	long result;
 
+	/* The verifier lets nobody calculate with a pointer, which this is not when the open failed. */
+	bpf_probe_read_kernel(&result, sizeof(result), &file);
 	if (result >= 0 || result < -4095)
 		return function_ends(OPEN, file, 0, ~0ULL);
 	duration = end(OPEN);

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent import probe
+from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.views.rows import MemberRows
 from tests.bpf.deeds import syscall
 from tests.bpf.tracer import MACHINE, Tracer
+from tests.vm.check import attached
 
 pytestmark = pytest.mark.bpf
 TIMES = 11
@@ -75,6 +78,15 @@ def test_an_open_that_fails_is_told_by_the_name_that_was_asked_for(tmp_path: Pat
     assert [told(row) for row in rows] == [("open", None, None, "ENOENT", "none")] * 2
     assert {row["path"] for row in rows} == {f"{tmp_path}/none"}
     os.close(directory)
+
+
+def test_the_kernels_own_functions_are_followed_where_it_has_fexit() -> None:
+    if why := probe.lacking("fexit"):
+        pytest.skip(why)
+    containers = Containers()
+    with attached("trace_fsslower", containers) as gadget:
+        assert "vfs_read_ends" in gadget.program_fds()
+    containers.close()
 
 
 def test_only_what_failed_is_told_when_that_is_asked_for(tmp_path: Path) -> None:
