@@ -20,6 +20,7 @@ from typing import Any
 from kubectl_gadget.agent.cgroups import find_root
 from tests.bpf.cables import ip, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET
+from tests.vm import modules
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWPID = 0x20000000
@@ -103,7 +104,9 @@ class Pod(Worker):
 
 
 def why_no_network() -> str | None:
-    """Why pods cannot be given a network here, or None."""
+    """Why pods cannot be given a network here, or None. The virtual machine's kernel has bridges as a module."""
+    if os.geteuid() == 0:
+        modules.load("bridge", "veth")
     node = Worker()
     try:
         for kind in (["bridge"], ["veth", "peer", "name", "other"]):

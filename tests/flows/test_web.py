@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,10 +16,12 @@ from kubectl_gadget.flows.book import AddressBook
 from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.flows.web import LivePage, served
 from kubectl_gadget.policy_events.exec_id import ExecId
+from tests.flows.browser import CHROMIUM, opened
 from tests.flows.rows import DEATHSTAR, accepted, drop, tcp
+from tests.flows.rows import XWING as XWING_ROW
 from tests.observe.lives import NOON, SHELL, XWING, executed
 
-CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(name="page")
@@ -126,16 +126,14 @@ def test_a_port_that_is_taken_is_said(url: str) -> None:
 
 
 def dom(url: str, awaited: str) -> str:
-    """What the page has become in a browser, once it has `awaited`: its clock does not wait for what it hears."""
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    for _ in range(20):
-        found = subprocess.run([*command, url], capture_output=True, text=True, timeout=120, check=True).stdout
-        if awaited in found:
-            return found
-    raise AssertionError(f"{awaited!r} is not in {found}")
+    """What the page has become in a browser, once it has `awaited`."""
+    with opened(url) as tab:
+        tab.wait(f"document.documentElement.outerHTML.includes({json.dumps(awaited)})")
+        found: str = tab.script("document.documentElement.outerHTML")
+        return found
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@in_browser
 def test_a_browser_shows_processes_below_those_that_started_them_with_their_connections() -> None:
     page, _ = with_processes()
     with served(page) as url:
@@ -146,7 +144,7 @@ def test_a_browser_shows_processes_below_those_that_started_them_with_their_conn
     assert tree[shell:curl].count("<ul>") == 1
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@in_browser
 def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, url: str) -> None:
     tell(page, FlowTable(AddressBook()), 3, comm="<img src=x onerror=document.title=1>")
     document = dom(url, "2 places · 1 edges")
@@ -154,3 +152,88 @@ def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, u
     assert len(re.findall('class="edge bad"', document)) == 1
     assert "&lt;img src=x onerror=document.title=1&gt;" in document
     assert "<title>flows · kubectl gadget</title>" in document
+
+
+def crowd(page: LivePage, count: int) -> None:
+    """That many pods with long names: each but the first is asked by one that was there before."""
+    table = FlowTable(AddressBook())
+    names = [f"service-{number}-{'with-a-long-name' * (number % 5)}" for number in range(count)]
+    for number in range(1, count):
+        client, server = ((f"10.{one >> 8}.{one & 255}.1", 40000 + number) for one in (number // 3, number))
+        asking = XWING_ROW | {"pod": names[number // 3], "namespace": f"team-{number // 3 % 10}"}
+        asked = DEATHSTAR | {"pod": names[number], "namespace": f"team-{number % 10}"}
+        server = server[0], 80
+        ended = tcp("close", 2, asking, client, server, initiator="this end", end="fin")
+        for row in (tcp("syn", 1, asking, client, server), tcp("accept", 1.1, asked, server, client), ended):
+            page.add_all(table.add(row))
+
+
+_FAULTS = """(() => {
+  const box = element => element.getBoundingClientRect(), found = new Set();
+  const beside = (a, b) => a.right <= b.left + 1 || b.right <= a.left + 1;
+  const apart = (a, b) => beside(a, b) || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+  const map = box(document.getElementById("map"));
+  const places = [...document.querySelectorAll(".place")];
+  const cards = places.map(place => box(place.querySelector(".card")));
+  const labels = [...document.querySelectorAll(".rate:not(.off)")];
+  const check = (good, text) => { if (!good) found.add(text); };
+  cards.forEach((own, number) => {
+    check(own.left >= map.left && own.right <= map.right, "outside");
+    check(own.top >= map.top && own.bottom <= map.bottom, "outside");
+    check(cards.slice(0, number).every(other => apart(own, other)), "boxes overlap");
+    for (const text of places[number].querySelectorAll("text")) {
+      check(box(text).right <= own.right + 1, `text leaves its box: ${text.textContent}`);
+      check(box(text).height >= 8, `text is too small: ${box(text).height}`);
+    }
+    for (const label of labels) check(apart(box(label), own), `a label lies on a box: ${label.textContent}`);
+  });
+  return [...found].join(", ");
+})()"""
+
+
+@in_browser
+@pytest.mark.parametrize(("count", "dark"), [(2, False), (12, True), (300, False)])
+def test_names_can_be_read_and_nothing_lies_on_a_box_with_few_and_with_hundreds_of_places(
+    count: int, dark: bool
+) -> None:
+    page = LivePage()
+    crowd(page, count)
+    with served(page) as url, opened(url, dark=dark) as tab:
+        tab.wait(f"document.getElementById('state')?.textContent.startsWith('{count} places')")
+        assert tab.script("document.querySelectorAll('.place').length") == count
+        assert tab.script(_FAULTS) == ""
+
+
+@in_browser
+def test_all_can_be_done_with_the_keyboard(url: str) -> None:
+    with opened(url) as tab:
+        tab.wait("document.getElementById('state')?.textContent.startsWith('2 places')")
+        tab.press("/")
+        tab.script("document.execCommand('insertText', false, 'no such pod')")
+        tab.wait("document.getElementById('empty').textContent.startsWith('Nothing fits')")
+        tab.press("Escape")
+        tab.wait("document.getElementById('empty').textContent === '' && !document.querySelector('.place.off')")
+        tab.script("document.querySelector('.place').focus()")
+        tab.press("Enter")
+        tab.wait("document.querySelector('#side h2') && document.querySelectorAll('.place.chosen').length === 1")
+        tab.press("Escape")
+        tab.wait("!document.querySelector('#side h2')")
+        tab.press("p")
+        tab.wait("document.getElementById('pause').ariaPressed === 'true'")
+
+
+@in_browser
+def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url: str) -> None:
+    with opened(url) as tab:
+        tab.wait("document.querySelector('.rate')")
+        table, second = FlowTable(AddressBook()), 5.0
+        client = ("10.1.0.2", 41000)
+        page.add_all(table.add(tcp("syn", second, local=client)))
+        sent = 0
+        for _ in range(100):
+            sent, second = sent + 1_000_000, second + 1
+            page.add_all(table.add(tcp("report", second, local=client, initiator="this end", sent=sent, received=0)))
+            if tab.script("[...edges.values()].some(edge => edge.rate > 1000)"):
+                return
+            tab.script("new Promise(done => setTimeout(done, 100))")
+    raise AssertionError("no edge has a rate")

@@ -1,0 +1,104 @@
+"""A page in headless Chromium, driven through its debugging protocol: keys, screenshots, and what a script says.
+
+The trap: the page hears from its websocket when it does, so whoever asks it something waits until the answer is the
+expected one.
+"""
+
+import base64
+import itertools
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+"""Debian has it by both names; None: it is not installed."""
+_SECONDS = 120.0
+"""that anything may take that is expected to happen"""
+_KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowRight": 39}
+
+
+class Page:
+    """One page."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._numbers = itertools.count(1)
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command of the protocol, and its result."""
+        number = next(self._numbers)
+        self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            found = json.loads(self._connection.recv(timeout=_SECONDS))
+            if found.get("id") == number:
+                assert "error" not in found, found
+                result: dict[str, Any] = found["result"]
+                return result
+
+    def script(self, text: str) -> Any:
+        """What an expression is in the page."""
+        found = self.ask("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until the expression is true."""
+        until = time.monotonic() + _SECONDS
+        while not self.script(f"!!({condition})"):
+            assert time.monotonic() < until, f"{condition} is not so: {self.script('document.body.innerText')}"
+            time.sleep(0.05)
+
+    def press(self, key: str) -> None:
+        """A key on whatever has the focus: its name, or a character."""
+        known = {"key": key, "windowsVirtualKeyCode": _KEYS.get(key, ord(key[0].upper()))}
+        text = {"text": {"Enter": "\r"}.get(key, key)} if key == "Enter" or len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, **known, **(text if kind == "keyDown" else {}))
+
+    def screenshot(self, path: Path) -> None:
+        """As a PNG."""
+        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
+
+
+@contextmanager
+def opened(url: str, size: tuple[int, int] = (1400, 900), dark: bool = False) -> Iterator[Page]:
+    """The page while the block runs."""
+    with TemporaryDirectory() as folder:
+        scheme = f"preferredColorScheme={0 if dark else 1}"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"]
+        own = [f"--user-data-dir={folder}", f"--blink-settings={scheme}", f"--window-size={size[0]},{size[1]}"]
+        command = [str(CHROMIUM), *options, *own, "about:blank"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                said = []
+                for line in process.stderr:
+                    said.append(line)
+                    if line.startswith("DevTools listening on "):
+                        break
+                assert said, "the browser says nothing"
+                assert said[-1].startswith("DevTools"), "".join(said)
+                browser = said[-1].split()[-1]
+                with connect(browser, max_size=None) as connection:
+                    (target,) = [
+                        found["targetId"]
+                        for found in Page(connection).ask("Target.getTargets")["targetInfos"]
+                        if found["type"] == "page"
+                    ]
+                address = f"{browser.partition('/devtools/')[0]}/devtools/page/{target}"
+                with connect(address, max_size=None) as connection:
+                    page = Page(connection)
+                    page.ask("Page.navigate", url=url)
+                    page.wait("location.protocol !== 'about:' && document.readyState === 'complete'")
+                    yield page
+            finally:
+                process.terminate()
+                process.wait()
