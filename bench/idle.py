@@ -21,7 +21,11 @@ from bench.overhead import cpu_ns, peak_mb
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.demo.pods import DemoPods
 
+PROJECT = Path(__file__).resolve().parent.parent
 CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main", "trace", "open", "--local", "-o", "json"]
+# Debian's Python with no package but the agent, as in the image. A developer's Python imports a dozen modules for its
+# installed packages (site, .pth files), which makes it half as large again.
+RESIDENT = "import sys; sys.path.append(sys.argv[1]); from kubectl_gadget.agent.__main__ import main; main(['idle'])"
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def tracing() -> Iterator[dict[str, int]]:
 @contextmanager
 def resident() -> Iterator[dict[str, int]]:
     """An agent that waits for sessions, as in the pods of `deploy`."""
-    words = [sys.executable, "-I", "-m", "kubectl_gadget.agent", "idle"]
+    words = ["/usr/bin/python3", "-I", "-S", "-c", RESIDENT, str(PROJECT)]
     with subprocess.Popen(words) as process:
         time.sleep(1)
         try:

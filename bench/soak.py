@@ -85,6 +85,7 @@ def report(samples: dict[str, list[tuple[float, int, int]]], summary: str) -> in
             "mebibytes": half[-1][1] / (1 << 20),
             "mebibytes_an_hour": growth / (1 << 20),
             "descriptors": left,
+            "every_five_minutes": [round(size / (1 << 20), 1) for _, size, _ in found[:: round(300 / EVERY)]],
         }
         sys.stdout.write(
             f"{who:6} {half[-1][1] / (1 << 20):6.1f} MiB  {growth / (1 << 20):+8.2f} MiB/h  "

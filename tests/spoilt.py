@@ -11,6 +11,19 @@ ODD: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
     max_leaves=5,
 )
+_WORDS = (
+    "",
+    "a b",
+    "-",
+    "*",
+    "node",
+    "timestamp",
+    "int",
+    "gadget_string",
+    "gadget_timestamp",
+    "gadget_ip_addr",
+    "--help",
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -24,18 +37,42 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def spoilt(whole: Any) -> st.SearchStrategy[Any]:
     """`whole` with something odd at one of its places."""
+    return st.builds(lambda path, odd: _put(whole, path, odd), st.sampled_from(places(whole)), ODD)
 
-    def put(path: tuple[Any, ...], odd: Any) -> Any:
-        if not path:
-            return odd
-        made = copy.deepcopy(whole)
-        inner = made
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = odd
-        return made
 
-    return st.builds(put, st.sampled_from(places(whole)), ODD)
+def altered(whole: Any) -> st.SearchStrategy[Any]:
+    """`whole` with another value of the same type at one of its places: what no check of types finds."""
+
+    def other(path: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+        value = whole
+        for key in path:
+            value = value[key]
+        made: st.SearchStrategy[Any] = st.just(value)
+        match value:
+            case bool():
+                made = st.just(not value)
+            case int():
+                made = st.integers(-9, 300) | st.integers()
+            case str():
+                made = st.sampled_from(_WORDS) | st.text(max_size=8)
+            case list() if value:
+                made = st.sampled_from([value[1:], value * 2, value[::-1]])
+            case dict() if value:
+                made = st.sampled_from(sorted(value)).map(lambda name: {k: v for k, v in value.items() if k != name})
+        return made.map(lambda odd: _put(whole, path, odd))
+
+    return st.sampled_from(places(whole)).flatmap(other)
+
+
+def _put(whole: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    if not path:
+        return odd
+    made = copy.deepcopy(whole)
+    inner = made
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = odd
+    return made
 
 
 def as_json(value: Any) -> bytes:

@@ -184,7 +184,7 @@ class Btf:
 
     def _name(self, offset: int) -> str:
         name: bytes = self._lib.raw("btf__name_by_offset", self._btf, offset)
-        return name.decode()
+        return name.decode(errors="replace")
 
 
 @cache

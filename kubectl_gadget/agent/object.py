@@ -34,6 +34,11 @@ AFTER_EXIT = "tracepoint/syscalls/sys_exit"
 """The section of programs that those at exits of system calls go on with (GADGET_AFTER_EXIT in gadget/syscall.h)."""
 
 
+def _name(raw: bytes) -> str:
+    """A name in an object; one that was spoilt need not be UTF-8, and is refused for better reasons."""
+    return raw.decode(errors="replace")
+
+
 class ProgramInfo(ctypes.Structure):
     """What this project reads of struct bpf_prog_info (include/uapi/linux/bpf.h); zeros where the kernel is older."""
 
@@ -123,7 +128,7 @@ class BpfMap:
         """What a map of constants holds, as UTF-8 up to its first NUL."""
         size = ctypes.c_size_t()
         start = self._lib.raw("bpf_map__initial_value", self._pointer, ctypes.byref(size))
-        return ctypes.string_at(start, size.value).partition(b"\0")[0].decode()
+        return ctypes.string_at(start, size.value).partition(b"\0")[0].decode(errors="replace")
 
     def set(self, key: int, value: int) -> None:
         """Sets one entry of a map from u32 to u32, once the object is loaded."""
@@ -182,7 +187,7 @@ class BpfObject:
         """of programs for perf events, per second"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
-        self._programs = {self._lib.raw("bpf_program__name", p).decode(): p for p in self._each("program")}
+        self._programs = {_name(self._lib.raw("bpf_program__name", p)): p for p in self._each("program")}
         chosen = self._programs.keys() if programs is None else set(programs)
         for program, pointer in self._programs.items():
             self._lib.call("bpf_program__set_autoload", pointer, program in chosen)
@@ -195,8 +200,7 @@ class BpfObject:
 
     def section(self, program: str) -> str:
         """Where the program hooks, as in its ELF section: "tracepoint/syscalls/sys_exit_openat"."""
-        section: bytes = self._lib.raw("bpf_program__section_name", self._programs[program])
-        return section.decode().removeprefix("?")
+        return _name(self._lib.raw("bpf_program__section_name", self._programs[program])).removeprefix("?")
 
     def hook(self, program: str) -> str:
         """Where it is attached in fact, for people."""
@@ -210,7 +214,7 @@ class BpfObject:
     def resize_hashes(self, entries: int) -> None:
         """Sets max_entries of the hashes in which programs keep what they need later, before the object is loaded."""
         for pointer in self._each("map"):
-            name = self._lib.raw("bpf_map__name", pointer).decode()
+            name = _name(self._lib.raw("bpf_map__name", pointer))
             is_other = name in _OTHER_HASHES or name.startswith(TABLE_PREFIX)
             if self._lib.raw("bpf_map__type", pointer) in _HASHES and not is_other:
                 BpfMap(self._lib, pointer).resize(entries)

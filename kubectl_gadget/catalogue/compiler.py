@@ -76,7 +76,10 @@ def _system_headers() -> list[str]:
 def read_types(target: Path) -> list[dict[str, Any]]:
     """The BTF of a linked object, as `bpftool btf dump -j` gives it."""
     text = _run([_bpftool(), "btf", "dump", "-j", "file", str(target)], f"{target} has no readable BTF")
-    types: list[dict[str, Any]] = json.loads(text)["types"]
+    try:
+        types: list[dict[str, Any]] = json.loads(text)["types"]
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise GadgetError(f"what bpftool says of the types of {target} is not understood: {error!r}") from None
     return types
 
 

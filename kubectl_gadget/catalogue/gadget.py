@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
+from kubectl_gadget.catalogue.consistency import check, field_of
 from kubectl_gadget.catalogue.description import Description, read_description, shared_columns, shared_parameters
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.layout import Layout
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.identity import owner_source
-from kubectl_gadget.events.schema import Column, Gadget, Global, Record
+from kubectl_gadget.events.schema import Column, Gadget, Record
 
 
 def object_path(built: Path, name: str, architecture: str) -> Path:
@@ -62,12 +62,9 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
             raise UsageError(f"{read.path}: the record or the variables differ between architectures")
     _check_programs(read, layouts)
     columns = _columns_of(read, record)
-    _check_columns(read, columns, record)
-    _check_totals(read, columns, record)
     own = {parameter.name for parameter in read.parameters}
     shared = [item for item in shared_parameters() if item.variable in variables and item.name not in own]
-    _check_parameters(read, columns, variables)
-    return Gadget(
+    gadget = Gadget(
         name=read.name,
         command=read.command,
         group=read.group,
@@ -97,19 +94,21 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         libraries=read.libraries,
         sampler=read.sampler,
     )
+    check(gadget, str(read.path))
+    names = {column.name for column in columns}
+    for parameter in read.parameters:
+        if parameter.column is not None and parameter.column not in names:
+            raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is no column")
+    return gadget
 
 
 def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:
     for name in (name for item in read.libraries for names in item.functions.values() for name in names):
         if not all(name in layout.functions() for layout in layouts):
             raise UsageError(f"{read.path}: libraries names {name}, and the C has no such function")
-    parameters = {parameter.name for parameter in read.parameters}
-    for choice in read.programs:
-        if choice.when and choice.when[0] not in parameters:
-            raise UsageError(f"{read.path}: programs have a `when` of {choice.when[0]}, which is no parameter")
-        for name in (name for names in choice.any_of for name in names):
-            if not all(name in layout.functions() for layout in layouts):
-                raise UsageError(f"{read.path}: programs names {name}, and the C has no such function")
+    for name in (name for choice in read.programs for names in choice.any_of for name in names):
+        if not all(name in layout.functions() for layout in layouts):
+            raise UsageError(f"{read.path}: programs names {name}, and the C has no such function")
 
 
 def _columns_of(read: Description, record: Record) -> tuple[Column, ...]:
@@ -118,51 +117,4 @@ def _columns_of(read: Description, record: Record) -> tuple[Column, ...]:
     fields = {field.name for field in record.fields}
     if read.kind not in ("top", "profile"):
         return read.columns
-    return tuple(column for column in read.columns if column.name not in shared or _source(column) in fields)
-
-
-def _source(column: Column) -> str:
-    source = owner_source(column.field)
-    return source[0] if source else column.field
-
-
-def _check_totals(read: Description, columns: tuple[Column, ...], record: Record) -> None:
-    fields = {field.name for field in record.fields}
-    of_quotients = (name for item in read.quotients for name in (item.field, item.of, item.per))
-    wanted = {*read.sums, *read.describes, *of_quotients}
-    if missing := sorted(wanted - fields):
-        raise UsageError(f"{read.path}: sums or quotients name {', '.join(missing)}, which is no field")
-    if read.weight and read.weight not in read.sums:
-        raise UsageError(f"{read.path}: weight names {read.weight}, which is not among the sums")
-    if wrong := sorted(set(read.gauges) - set(read.sums)):
-        raise UsageError(f"{read.path}: gauges names {wrong[0]}, which is none of the sums")
-    names = {column.name for column in columns}
-    for key, wanted_columns in (
-        ("sort", read.sort.replace("-", "").split(",")),
-        ("by", read.by),
-        ("narrow", read.narrow),
-    ):
-        if wrong := [name for name in wanted_columns if name and name not in names]:
-            raise UsageError(f"{read.path}: {key} names {wrong[0]}, which is no column")
-
-
-def _check_columns(read: Description, columns: tuple[Column, ...], record: Record) -> None:
-    fields = {field.name for field in record.fields}
-    for column in columns:
-        if _source(column) not in fields:
-            raise UsageError(
-                f"{read.path}: column {column.name} shows {column.field}, which is no field of struct {record.struct}",
-                f"one of {', '.join(sorted(fields))}",
-            )
-
-
-def _check_parameters(read: Description, columns: tuple[Column, ...], variables: dict[str, Global]) -> None:
-    names = {column.name for column in columns}
-    for parameter in read.parameters:
-        if parameter.variable and not variables.keys() >= set(parameter.variables):
-            raise UsageError(
-                f"{read.path}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
-                f"one of {', '.join(sorted(variables))}",
-            )
-        if parameter.column is not None and parameter.column not in names:
-            raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is no column")
+    return tuple(column for column in read.columns if column.name not in shared or field_of(column) in fields)

@@ -4,10 +4,13 @@ The trap: a typedef says what a field means, so it must be kept; only to find si
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Field, Global, Record
+from kubectl_gadget.events.typed import make
 
 HEADS = ("gadget_record", "gadget_total")
 """The structs that a record begins with: of an event or something that is there, or of the sums of an interval."""
@@ -21,36 +24,50 @@ class Layout:
     """The types of one object. `source` is named in errors."""
 
     def __init__(self, types: list[Type], source: str) -> None:
-        self._types = {item["id"]: item for item in types}
         self._source = source
+        with self._understood():
+            self._types = {item["id"]: item for item in types}
 
     def record(self, name: str) -> Record:
         """The layout of `struct NAME`. Raises UsageError when it is no record."""
-        struct = self._named("STRUCT", name)
-        if struct is None:
-            raise UsageError(f"{self._source} has no struct {name}, or lacks the line GADGET_RECORD({name});")
-        first = struct["members"][0] if struct["members"] else None
-        if first is None or self._types.get(first["type_id"], {}).get("name") not in HEADS:
-            raise UsageError(f"{self._source}: struct {name} does not begin with a struct {' or '.join(HEADS)}")
-        fields = tuple(self._fields(struct, 0))
-        twice = {field.name for field in fields if [other.name for other in fields].count(field.name) > 1}
-        if twice:
-            raise UsageError(f"{self._source}: struct {name} has two fields {', '.join(sorted(twice))}")
-        return Record(name, struct["size"], fields)
+        with self._understood():
+            struct = self._named("STRUCT", name)
+            if struct is None:
+                raise UsageError(f"{self._source} has no struct {name}, or lacks the line GADGET_RECORD({name});")
+            first = struct["members"][0] if struct["members"] else None
+            if first is None or self._types.get(first["type_id"], {}).get("name") not in HEADS:
+                raise UsageError(f"{self._source}: struct {name} does not begin with a struct {' or '.join(HEADS)}")
+            fields = tuple(self._fields(struct, 0))
+            twice = {field.name for field in fields if [other.name for other in fields].count(field.name) > 1}
+            if twice:
+                raise UsageError(f"{self._source}: struct {name} has two fields {', '.join(sorted(twice))}")
+            return make(Record, asdict(Record(name, struct["size"], fields)))
 
     def globals(self) -> dict[str, Global]:
-        """The `const volatile` variables, which can be set before the object is loaded."""
-        section = self._named("DATASEC", ".rodata")
-        places = {
-            str(self._types[variable["type_id"]]["name"]): Global(variable["offset"], variable["size"])
-            for variable in (section["vars"] if section else [])
-        }
+        """The `const volatile` variables, which can be set before the object is loaded. Raises UsageError."""
+        with self._understood():
+            section = self._named("DATASEC", ".rodata")
+            places = {
+                str(self._types[variable["type_id"]]["name"]): make(
+                    Global, {"offset": variable["offset"], "size": variable["size"]}
+                )
+                for variable in (section["vars"] if section else [])
+            }
         places.pop(_MARKER, None)
         return places
 
     def functions(self) -> frozenset[str]:
-        """Names of all functions, among them the programs."""
-        return frozenset(item["name"] for item in self._types.values() if item["kind"] == "FUNC")
+        """Names of all functions, among them the programs. Raises UsageError."""
+        with self._understood():
+            return frozenset(item["name"] for item in self._types.values() if item["kind"] == "FUNC")
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Types come from another program, which may be newer, and from an object that may be spoilt."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise UsageError(f"{self._source}: the types of its object are not understood: {error!r}") from None
 
     def _named(self, kind: str, name: str) -> Type | None:
         return next((item for item in self._types.values() if item["kind"] == kind and item["name"] == name), None)

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kubectl_gadget.catalogue.consistency import check
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Gadget
 
@@ -51,9 +52,11 @@ def load_gadget(name: str, built: Path = BUILT) -> Gadget:
 def read_gadget(path: Path) -> Gadget:
     """The gadget that the build wrote to `path`. Raises GadgetError when that is not one of this version."""
     try:
-        return Gadget.from_json(_read_json(path))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise GadgetError(f"{path} was built by another version: {error!r}", "build it again") from None
+        gadget = Gadget.from_json(_read_json(path))
+    except TypeError as error:
+        raise GadgetError(f"{path} was built by another version, or is spoilt: {error}", "build it again") from None
+    check(gadget, str(path))
+    return gadget
 
 
 def object_bytes(name: str, architecture: str, directory: Path | None = None) -> bytes:

@@ -8,6 +8,7 @@ of its file, never as a fault of ours.
 from pathlib import Path
 
 from kubectl_gadget.catalogue.compiler import INSTALL, find_clang
+from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.gadget import build_gadget, schema_path
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import ARCHITECTURES, read_gadget
@@ -31,7 +32,10 @@ def load_own(path: Path) -> tuple[Gadget, Path]:
         if source.is_file():
             raise UsageError(f"{path} was not built, and there is no clang to build it", INSTALL)
         raise UsageError(f"{path}: there is neither {source.name} nor {schema_path(built, name)}")
-    return read_gadget(schema_path(built, name)), built
+    schema = schema_path(built, name)
+    gadget = read_gadget(schema)
+    check_readable(gadget, str(schema))
+    return gadget, built
 
 
 def _build(description: Path, source: Path, built: Path) -> None:

@@ -14,21 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 Codes = npt.NDArray[np.intp]
-
-COLUMNS = ("node", "namespace", "pod", "container", "image", "container_id", "pod_uid", "runtime")
-"""Columns that come from here and not from the record; `Column.field` names them."""
-
-
-def owner_source(field: str) -> tuple[str, str] | None:
-    """Whose name a Column.field asks for, and which of COLUMNS; None when it is a field of the record.
-
-    "pod" is ("cgroup", "pod"); a record that names a second party in its gadget_cgroup field `receiver` has
-    "receiver.pod", which is ("receiver", "pod").
-    """
-    party, _, name = field.rpartition(".")
-    return (party or "cgroup", name) if name in COLUMNS else None
-
-
 KEEP_SECONDS = 300.0
 """How long a removed container stays known."""
 _MOST_REMOVED = 65_536

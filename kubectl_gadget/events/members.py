@@ -10,9 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.identity import COLUMNS, UNKNOWN, owner_source
+from kubectl_gadget.events.identity import UNKNOWN
 from kubectl_gadget.events.kinds import Kind, Member, kind_of
-from kubectl_gadget.events.schema import Column, Gadget
+from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget, owner_source
 from kubectl_gadget.events.texts import CodedTexts
 from kubectl_gadget.events.vectors import Vector
 
@@ -39,7 +39,7 @@ def column_kind(gadget: Gadget, column: Column) -> Kind | None:
 
 def filter_members(gadget: Gadget) -> dict[str, Member]:
     """What a filter may name, by name: the row's members, and all identity columns."""
-    found = {name: _identity_member(name, name) for name in COLUMNS}
+    found = {name: _identity_member(name, name) for name in IDENTITY_COLUMNS}
     found.update((member.name, member) for member in row_members(gadget))
     return found
 

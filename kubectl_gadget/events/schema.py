@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.typed import make
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Of nodes, as uname says it."""
@@ -31,6 +32,20 @@ NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 Show = Literal["default", "wide", "json"]
 """Where a column is shown: in every table, with -o wide, or only for machines (whose formats have all)."""
+
+
+IDENTITY_COLUMNS = ("node", "namespace", "pod", "container", "image", "container_id", "pod_uid", "runtime")
+"""Columns that come from the identity (events/identity.py) and not from the record; `Column.field` names them."""
+
+
+def owner_source(field: str) -> tuple[str, str] | None:
+    """Whose name a Column.field asks for, and which of IDENTITY_COLUMNS; None when it is a field of the record.
+
+    "pod" is ("cgroup", "pod"); a record that names a second party in its gadget_cgroup field `receiver` has
+    "receiver.pod", which is ("receiver", "pod").
+    """
+    party, _, name = field.rpartition(".")
+    return (party or "cgroup", name) if name in IDENTITY_COLUMNS else None
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `field` is a field of the record, or node, namespace, pod, container, … (see identity.COLUMNS), or
+    """One column. `field` is a field of the record, or node, namespace, pod, container, … (see IDENTITY_COLUMNS), or
     one of these of a second party: receiver.pod, where `receiver` is a gadget_cgroup of the record."""
 
     name: str
@@ -259,51 +274,6 @@ class Gadget:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Gadget":
-        """Reads what to_json wrote. Raises KeyError or TypeError when it is something else."""
-        return cls(
-            name=value["name"],
-            command=tuple(value["command"]),
-            group=value["group"],
-            summary=value["summary"],
-            description=value["description"],
-            record=_record(value["record"]),
-            columns=tuple(Column(**item) for item in value["columns"]),
-            programs=tuple(map(_choice, value["programs"])),
-            globals={name: Global(**item) for name, item in value["globals"].items()},
-            parameters=tuple(
-                Parameter(**{**item, "words": tuple(item["words"]), "choices": tuple(item.get("choices", ()))})
-                for item in value["parameters"]
-            ),
-            examples=tuple(Example(**item) for item in value["examples"]),
-            view=value.get("view", ""),
-            sent=None if value.get("sent") is None else _record(value["sent"]),
-            kind=value.get("kind", "stream"),
-            sort=value.get("sort", ""),
-            sums=tuple(value.get("sums", ())),
-            gauges=tuple(value.get("gauges", ())),
-            describes=tuple(value.get("describes", ())),
-            quotients=tuple(Quotient(**item) for item in value.get("quotients", ())),
-            gauge=value.get("gauge", False),
-            weight=value.get("weight", ""),
-            histogram=value.get("histogram", False),
-            by=tuple(value.get("by", ())),
-            tree=value.get("tree", False),
-            sampler=value.get("sampler", ""),
-            narrow=tuple(value.get("narrow", ())),
-            whole_nodes=value.get("whole_nodes", False),
-            libraries=tuple(
-                Library(tuple(item["files"]), {name: tuple(programs) for name, programs in item["functions"].items()})
-                for item in value.get("libraries", ())
-            ),
-        )
-
-
-def _record(value: dict[str, Any]) -> Record:
-    return Record(value["struct"], value["size"], tuple(Field(**item) for item in value["fields"]))
-
-
-def _choice(value: dict[str, Any]) -> ProgramChoice:
-    sets = tuple(map(tuple, value["any_of"]))
-    when = value.get("when")
-    return ProgramChoice(sets, value["optional"], value["purpose"], when and (when[0], when[1]))
+    def from_json(cls, value: Any) -> "Gadget":
+        """Reads what to_json wrote. Raises TypeError that says what is not as it should be."""
+        return make(cls, value)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.identity import COLUMNS
 from kubectl_gadget.events.members import column_kind, column_members, row_members
-from kubectl_gadget.events.schema import Column, Gadget
+from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget
 
 EVENT = "event"
 DETAILS = "details"
@@ -44,7 +43,7 @@ def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Leve
 
     Raises UsageError that offers the nearest names.
     """
-    known = {column.name for gadget in gadgets for column in gadget.columns} | set(COLUMNS)
+    known = {column.name for gadget in gadgets for column in gadget.columns} | set(IDENTITY_COLUMNS)
     for name in chosen:
         _check(name.lstrip("+-"), known)
     names = [name for name in chosen if name[:1] not in "+-"]
@@ -97,7 +96,7 @@ def find_column(gadget: Gadget, name: str) -> Column | None:
     for column in gadget.columns:
         if column.name == name:
             return column
-    return Column(name, name.upper(), name, "", width=16) if name in COLUMNS else None
+    return Column(name, name.upper(), name, "", width=16) if name in IDENTITY_COLUMNS else None
 
 
 def member_names(gadget: Gadget, columns: Sequence[str]) -> list[str]:

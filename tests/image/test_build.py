@@ -16,6 +16,9 @@ PROJECT = Path(__file__).parents[2]
 LARGEST = 25e6
 """Bytes, compressed: what a node has to pull before the first run."""
 
+IDLE = 12 << 20
+"""Bytes that an agent without a session may take on every node, all of Python counted."""
+
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the agent is started in a root of its own, which needs root"),
     pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="mmdebstrap is not installed"),
@@ -75,6 +78,22 @@ def test_the_agent_in_the_image_says_hello_and_ends_with_its_input(root: Path) -
     frames = list(FrameDecoder().feed(output))
     assert [frame.type for frame in frames] == [FrameType.HELLO, FrameType.END]
     assert frames[1].json()["reason"] == "eof"
+
+
+def test_an_agent_without_a_session_is_small(root: Path) -> None:
+    program = (
+        "import os, signal, sys, time\n"
+        "pid = os.posix_spawn(sys.executable, [sys.executable, '-I', '-m', 'kubectl_gadget.agent', 'idle'], {})\n"
+        "def of(name): return open(f'/proc/{pid}/status').read().partition(name + ':')[2].split()[0]\n"
+        # It sleeps once it waits for signals, all of which it has blocked before.
+        "while of('State') != 'S' or int(of('SigBlk'), 16) == 0: time.sleep(0.05)\n"
+        "print(of('VmHWM'))\n"
+        "os.kill(pid, signal.SIGTERM)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    kibibytes, code = in_root(root, "/usr/bin/python3", "-I", "-c", program).split()
+    assert int(code) == 0
+    assert int(kibibytes) << 10 < IDLE
 
 
 def test_every_module_of_the_agent_can_be_imported_and_is_compiled(root: Path) -> None:

@@ -1,0 +1,118 @@
+"""Whether what a gadget says of itself fits together: columns and fields, sums, parameters and variables.
+
+A build asks it of what it has made, and a load of what somebody has built, or spoilt, elsewhere. The trap: types alone
+do not say whether a column can be read, since a typedef may have any size; so it is tried with an empty record.
+"""
+
+from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.events.schema import Column, Gadget, Record, owner_source
+
+_MOST_BYTES = 1 << 16
+"""Of a record: texts in it are found by 16 bits."""
+_WIDEST = 1000
+
+
+def check(gadget: Gadget, source: str) -> None:
+    """Raises UsageError that names `source`, and what does not fit."""
+    for record in (gadget.record, *([gadget.sent] if gadget.sent else [])):
+        _check_record(record, source)
+    if not gadget.command or not all(gadget.command):
+        raise UsageError(f"{source}: the command has no words")
+    names = [column.name for column in gadget.columns]
+    words = [*names, *(parameter.name.replace("-", "_") for parameter in gadget.parameters)]
+    if wrong := [word for word in words if not word.isascii() or not word.isidentifier()]:
+        raise UsageError(f"{source}: {wrong[0]!r} is no name of a column or a parameter")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{source}: there are two columns {twice[0]}")
+    for column in gadget.columns:
+        if not 1 <= column.width <= _WIDEST:
+            raise UsageError(f"{source}: column {column.name} is {column.width} wide, and 1 to {_WIDEST} can be shown")
+    _check_columns(gadget, source)
+    _check_totals(gadget, source)
+    _check_parameters(gadget, source)
+
+
+def check_readable(gadget: Gadget, source: str) -> None:
+    """Reads every column of an empty record. Raises UsageError that names those that cannot be read."""
+    from kubectl_gadget.events import batch, members
+
+    room = gadget.record.size + -gadget.record.size % 8
+    data = gadget.record.size.to_bytes(8, "little") + bytes(room)
+    try:
+        rows = batch.decode(gadget, "", data)
+        rows.cgroups()
+    except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{source}: struct {gadget.record.struct} cannot be read: {error!r}") from None
+    for column in gadget.columns:
+        try:
+            members.shown(rows, column)
+            for member in members.column_members(gadget, column):
+                template, values = member.read(rows).json()
+                template % tuple(value[0] for value in values)
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+            field = gadget.record.field(field_of(column))
+            raise UsageError(
+                f"{source}: column {column.name} cannot be read: field {field.name} has {field.size} bytes, and its"
+                f" type is {field.type}"
+            ) from None
+
+
+def _check_record(record: Record, source: str) -> None:
+    if not 0 < record.size < _MOST_BYTES:
+        raise UsageError(f"{source}: struct {record.struct} has {record.size} bytes, which no record has")
+    for field in record.fields:
+        if field.size <= 0 or not 0 <= field.offset <= record.size - field.size:
+            raise UsageError(
+                f"{source}: field {field.name} lies outside of struct {record.struct}:"
+                f" {field.size} bytes at {field.offset} of {record.size}"
+            )
+
+
+def field_of(column: Column) -> str:
+    """The record's field that a column comes from."""
+    source = owner_source(column.field)
+    return source[0] if source else column.field
+
+
+def _check_columns(gadget: Gadget, source: str) -> None:
+    fields = {field.name for field in gadget.record.fields}
+    for column in gadget.columns:
+        if field_of(column) not in fields:
+            raise UsageError(
+                f"{source}: column {column.name} shows {column.field}, which is no field of struct "
+                f"{gadget.record.struct}",
+                f"one of {', '.join(sorted(fields))}",
+            )
+
+
+def _check_totals(gadget: Gadget, source: str) -> None:
+    fields = {field.name for field in gadget.record.fields}
+    of_quotients = (name for item in gadget.quotients for name in (item.field, item.of, item.per))
+    wanted = {*gadget.sums, *gadget.describes, *of_quotients}
+    if missing := sorted(wanted - fields):
+        raise UsageError(f"{source}: sums or quotients name {', '.join(missing)}, which is no field")
+    if gadget.weight and gadget.weight not in gadget.sums:
+        raise UsageError(f"{source}: weight names {gadget.weight}, which is not among the sums")
+    if wrong := sorted(set(gadget.gauges) - set(gadget.sums)):
+        raise UsageError(f"{source}: gauges names {wrong[0]}, which is none of the sums")
+    names = {column.name for column in gadget.columns}
+    for key, wanted_columns in (
+        ("sort", gadget.sort.replace("-", "").split(",")),
+        ("by", gadget.by),
+        ("narrow", gadget.narrow),
+    ):
+        if wrong := [name for name in wanted_columns if name and name not in names]:
+            raise UsageError(f"{source}: {key} names {wrong[0]}, which is no column")
+
+
+def _check_parameters(gadget: Gadget, source: str) -> None:
+    parameters = {parameter.name for parameter in gadget.parameters}
+    for choice in gadget.programs:
+        if choice.when and choice.when[0] not in parameters:
+            raise UsageError(f"{source}: programs have a `when` of {choice.when[0]}, which is no parameter")
+    for parameter in gadget.parameters:
+        if parameter.variable and not gadget.globals.keys() >= set(parameter.variables):
+            raise UsageError(
+                f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
+                f"one of {', '.join(sorted(gadget.globals))}",
+            )
