@@ -5,11 +5,13 @@ do not say whether a column can be read, since a typedef may have any size; so i
 """
 
 from kubectl_gadget.errors import FrameError, UsageError
-from kubectl_gadget.events.schema import Column, Gadget, Record, owner_source
+from kubectl_gadget.events.schema import NANOSECONDS, Column, Gadget, Record, owner_source
 
 _MOST_BYTES = 1 << 16
 """Of a record: texts in it are found by 16 bits."""
 _WIDEST = 1000
+_DEFAULTS: dict[str, type] = {"bool": bool, "int": int, "duration": int}
+"""Types of parameters whose values are no texts."""
 
 
 def check(gadget: Gadget, source: str) -> None:
@@ -115,4 +117,11 @@ def _check_parameters(gadget: Gadget, source: str) -> None:
             raise UsageError(
                 f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
                 f"one of {', '.join(sorted(gadget.globals))}",
+            )
+        wanted = _DEFAULTS.get(parameter.type, str)
+        if parameter.default is not None and type(parameter.default) is not wanted:
+            raise UsageError(f"{source}: parameter {parameter.name} has the default {parameter.default!r}")
+        if (parameter.type == "duration") != (parameter.unit in NANOSECONDS):
+            raise UsageError(
+                f"{source}: parameter {parameter.name} counts in {parameter.unit!r}, which is no unit of it"
             )
