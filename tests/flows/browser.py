@@ -25,6 +25,10 @@ _SECONDS = 120.0
 _KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowRight": 39}
 
 
+class CommandError(Exception):
+    """The browser refused a command; also when one page is on its way to another."""
+
+
 class Page:
     """One page."""
 
@@ -39,7 +43,8 @@ class Page:
         while True:
             found = json.loads(self._connection.recv(timeout=_SECONDS))
             if found.get("id") == number:
-                assert "error" not in found, found
+                if "error" in found:
+                    raise CommandError(found["error"]["message"])
                 result: dict[str, Any] = found["result"]
                 return result
 
@@ -52,9 +57,15 @@ class Page:
     def wait(self, condition: str) -> None:
         """Until the expression is true."""
         until = time.monotonic() + _SECONDS
-        while not self.script(f"!!({condition})"):
+        while not self._is(condition):
             assert time.monotonic() < until, f"{condition} is not so: {self.script('document.body.innerText')}"
             time.sleep(0.05)
+
+    def _is(self, condition: str) -> bool:
+        try:
+            return bool(self.script(f"!!({condition})"))
+        except CommandError:
+            return False
 
     def press(self, key: str) -> None:
         """A key on whatever has the focus: its name, or a character."""
