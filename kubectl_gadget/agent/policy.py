@@ -544,7 +544,7 @@ def _tables(given: dict[str, str]) -> dict[str, bytes]:
         if machine in ("", os.uname().machine):
             found[name] = base64.b64decode(text)
     for name in {key.partition("@")[0] for key in given} - found.keys():
-        raise AgentError(f"the client has no {name} for {os.uname().machine}", "a client of the agents' version")
+        raise AgentError(f"{name} is for another architecture than {os.uname().machine}")
     return found
 
 

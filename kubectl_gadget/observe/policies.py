@@ -20,7 +20,7 @@ from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.hooks import CompiledHook
 from kubectl_gadget.policy_events.description import make_event
 from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
-from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT
+from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, verdict_text
 
 NAME = "policy"
 _FIELDS = (
@@ -125,5 +125,5 @@ def _frame(frame: Frame) -> StackFrame:
 
 
 def _verdict(match: Match) -> str:
-    parts = [errno_name(-match.verdict)] if match.verdict else []
+    parts = [verdict_text(match.verdict, errno_name)] if match.verdict else []
     return " ".join([*parts, *([signal_name(match.signal)] if match.signal else [])])

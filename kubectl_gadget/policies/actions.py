@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from kubectl_gadget.policies.document import Part, Problems, WrongPolicy, nearest, one_of
 from kubectl_gadget.policies.linux_names import SIGNALS
-from kubectl_gadget.policies.model import Action, ActionKind, Note, RateLimit, RateScope
+from kubectl_gadget.policies.model import Action, ActionKind, Assignment, Note, RateLimit, RateScope
+from kubectl_gadget.policies.registers import MOST, assignment
 from kubectl_gadget.policies.values import error_number, need_number
 
 _PARAMETERS: Mapping[ActionKind, tuple[str, ...]] = {
@@ -74,7 +75,7 @@ def _action(part: Part, hook_kind: str, notes: list[Note]) -> Action:
         socket=_index(part, "argSock"),
         argument=_index(part, "argIndex"),
         value=need_number(part.scalar("argValue"), 0, (1 << 32) - 1) if "argValue" in part else 0,
-        registers=part.texts("argRegs"),
+        registers=_registers(part),
         new_symbol=part.text("argNewSymbol"),
         new_address=need_number(part.scalar("argNewAddr"), 0, (1 << 64) - 1) if "argNewAddr" in part else 0,
         new_offset=need_number(part.scalar("argNewOffset"), 0, (1 << 63) - 1) if "argNewOffset" in part else 0,
@@ -111,6 +112,15 @@ def _error(part: Part, kind: ActionKind, hook_kind: str, notes: list[Note]) -> i
         text = f"the call returns {error}, which is no error: errors are negative, -{error}"
         notes.append(Note(part.at("argError"), text))
     return error
+
+
+def _registers(part: Part) -> tuple[Assignment, ...]:
+    found = tuple(assignment(scalar) for scalar in part.scalars("argRegs"))
+    if len({one.to.machine for one in found}) > 1:
+        part.fail("argRegs", "has registers of several architectures")
+    if len(found) > MOST:
+        part.fail("argRegs", f"has {len(found)} registers, of {MOST} that are possible")
+    return found
 
 
 def _signal(part: Part, kind: ActionKind) -> int:

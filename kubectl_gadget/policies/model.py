@@ -222,6 +222,25 @@ class RateLimit:
 
 
 @dataclass(frozen=True)
+class Register:
+    """Of a machine, as uname says it. `place` is in struct pt_regs, in words of 8 bytes."""
+
+    machine: str
+    place: int
+    bytes: int = 8
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A register's new value: the number, its sum with another register, or what lies in memory at that sum."""
+
+    to: Register
+    kind: Literal["number", "sum", "memory"]
+    number: int = 0
+    source: Register | None = None
+
+
+@dataclass(frozen=True)
 class Action:
     """What happens when a selector matches. Only the members of its kind say something."""
 
@@ -242,8 +261,8 @@ class Action:
     """Set"""
     value: int = 0
     """Set"""
-    registers: tuple[str, ...] = ()
-    """Override of a uprobe: `rax=0`, `rip=(%rsp)%8` …"""
+    registers: tuple[Assignment, ...] = ()
+    """Override of a uprobe; none: the function returns `error`"""
     new_symbol: str = ""
     new_address: int = 0
     new_offset: int = 0

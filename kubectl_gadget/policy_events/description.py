@@ -11,7 +11,7 @@ from kubectl_gadget.policy_events.arguments import argument
 from kubectl_gadget.policy_events.event import Argument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loader import loaded_file
-from kubectl_gadget.policy_events.record import Caller, Value
+from kubectl_gadget.policy_events.record import OVERRIDDEN, Caller, Value
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         tags=description.tags,
         action=description.action,
         return_action=description.return_action,
-        blocked=matched.verdict != 0,
+        blocked=matched.verdict not in (0, OVERRIDDEN),
         verdict=verdict,
         credentials=matched.caller.credentials,
         namespaces=matched.caller.namespaces,

@@ -20,6 +20,8 @@ agents and clients that know them."""
 HEAD = 256
 """Bytes of struct policy_event, of which RECORD are struct gadget_record."""
 RECORD = 80
+OVERRIDDEN = (1 << 31) - 1
+"""The verdict where a program's registers got other values, and nothing else is known of what it returned."""
 _EVENT = struct.Struct("<IiIHHQIIQII")
 _IDS_AT = 28
 """Where struct gadget_record has uid and gid."""
@@ -139,6 +141,13 @@ class Value:
     text: bytes = b""
     unreadable: bool = False
     cut: bool = False
+
+
+def verdict_text(verdict: int, error_name: Callable[[int], str]) -> str:
+    """What a call returned instead of being done, for people."""
+    if verdict == OVERRIDDEN:
+        return "registers"
+    return error_name(-verdict) if verdict < 0 else str(verdict)
 
 
 def function_called(value: Value | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_gadget.policy_events.description import Description, make_event, read_description
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value, function_called
+from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value, function_called, verdict_text
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _selector(value: dict[str, Any]) -> Selector:
 
 def _verdict(found: Found) -> str:
     """By this machine's own names: a record is read where it was made."""
-    parts = [errno.errorcode.get(-found.verdict, str(-found.verdict))] if found.verdict else []
+    parts = [verdict_text(found.verdict, lambda error: errno.errorcode.get(error, str(error)))] if found.verdict else []
     if found.signal:
         known = found.signal in signal.Signals.__members__.values()
         parts.append(signal.Signals(found.signal).name if known else str(found.signal))

@@ -29,6 +29,7 @@ SAME_ANYWHERE = (
     ),
     *("probes.py::test_a_static_probes_arguments", "probes.py::test_a_file_that", "probes.py::test_the_file_is"),
     *("probes.py::test_only_the_file", "types.py::test_members", "types.py::test_filters_ask", "types.py::test_data"),
+    *("calls.py::test_names", "calls.py::test_lists_of_calls", "calls.py::test_what_a_call"),
     *("types.py::test_an_argument", "types.py::test_several", "types.py::test_what_bpf_is"),
 )
 """Beginnings of tests in tests/bpf/test_policy_…, that are the same on any kernel that takes the others."""

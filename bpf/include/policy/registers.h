@@ -10,8 +10,13 @@
 
 #include <policy/values.h>
 
-/* Of x86, as struct policy_registers has them; of arm64 30 and the stack pointer and the program counter. */
+/* No more than there are: behind them the stack ends. Of arm64 they are 31, the stack pointer and the program counter.
+ */
+#if defined(__TARGET_ARCH_x86)
+#define POLICY_REGISTERS (sizeof(struct policy_registers) / 8)
+#else
 #define POLICY_REGISTERS 33
+#endif
 
 /* As policy_first_of() has it. */
 #define POLICY_NO_SELECTOR (~0ULL)

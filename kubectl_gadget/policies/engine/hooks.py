@@ -20,12 +20,13 @@ from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine import following
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.refused import is_refused, refuse
+from kubectl_gadget.policies.engine.registers import register_tables
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, START, Slot, Source, argument_slot, task_slot
 from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
 from kubectl_gadget.policies.engine.ways import COMPAT_PREFIXES, OF_SYSCALLS, Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Argument, Filter, Generated, Hook, Policy, Scope, Selector
-from kubectl_gadget.policy_events.record import Form, Type
+from kubectl_gadget.policy_events.record import OVERRIDDEN, Form, Type
 
 EPERM = 1
 _IN_PROGRAMS = ("uprobe", "usdt")
@@ -133,6 +134,17 @@ class CompiledHook:
     @property
     def enforces(self) -> bool:
         return any(place is not None and place.enforced and _deeds(place) for place in self.bits)
+
+    @property
+    def _overriding(self) -> dict[int, Action]:
+        """The overrides of a program's function, by their selector's bit."""
+        return {
+            bit: action
+            for bit, place in enumerate(self.bits)
+            if place is not None and place.hook.probe and place.enforced
+            for action in place.selector.actions
+            if action.kind == "Override"
+        }
 
     @property
     def takes_stacks(self) -> bool:
@@ -289,6 +301,7 @@ class CompiledHook:
         tables = dict(encoded.tables)
         masks = (encoded.set(sets[name]) for name in _MASKS)
         tables["policy_masks"] = b"".join(struct.pack("<I", key) + mask for key, mask in enumerate(masks))
+        tables |= register_tables(self._overriding)
         tables["policy_actions"] = b"".join(
             struct.pack("<I", bit) + self._action(place) for bit, place in enumerate(self.bits)
         )
@@ -429,6 +442,7 @@ class Engine:
             for hook in policy.hooks:
                 for member in self._members(policy, hook, options):
                     groups.setdefault(_group(member), []).append(member)
+        _check_returns(groups.values())
         self._followed = Followed()
         self.hooks = [
             CompiledHook(number, key[1], members, options, self._followed)
@@ -512,6 +526,27 @@ def _check_stays(place: Place) -> None:
         raise UsageError(f"{place.hook.place}: {what}", _WHILE_IT_RUNS)
 
 
+def _check_returns(groups: Iterable[Sequence[Member]]) -> None:
+    """Refuses to override a program's function whose return another policy looks at."""
+    watched = {member.hook.probe for members in groups for member in members if member.hook.returns}
+    for member in (member for members in groups for member in members):
+        for selector in member.hook.selectors if member.hook.probe in watched - {None} else ():
+            if any(action.kind == "Override" for action in selector.actions):
+                what = f"Override at {member.hook.target}, whose return a policy looks at, would corrupt its stack"
+                raise UsageError(f"{selector.place}: {what}")
+
+
+def _check_override(place: Place) -> None:
+    """Refuses what cannot be done with a program's function."""
+    for action in place.selector.actions:
+        if action.new_symbol or action.new_address or action.new_offset:
+            what = "another function in the place of one is not supported: argNewSymbol, argNewAddr and argNewOffset"
+            raise UsageError(f"{action.place}: {what}", "argError, or argRegs with the registers of the machine")
+        if action.kind == "Override" and place.hook.returns:
+            what = "Override at a function whose return is looked at would corrupt the program's stack"
+            raise UsageError(f"{action.place}: {what}", "a hook of its own, without `return`")
+
+
 def _check_program(hook: Hook) -> None:
     """Refuses what a program does not have."""
     if hook.probe and hook.probe.btf_path:
@@ -559,6 +594,8 @@ def _places(member: Member, options: Options) -> list[Place]:
         place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed, reacts)
         if options.tells_process:
             _check_stays(place)
+        if hook.probe:
+            _check_override(place)
         for action in _all_actions(place):
             if action.kind == "Set":
                 what = (
@@ -596,7 +633,11 @@ def _deeds(place: Place) -> bool:
 
 def _error(place: Place) -> int:
     """What calls return: what Override says, and -EPERM where a process is to be killed: verdict first, kill second."""
-    override = next((action.error for action in place.selector.actions if action.kind == "Override"), 0)
+    overrides = [action.error for action in place.selector.actions if action.kind == "Override"]
+    if place.hook.probe:
+        # There a signal comes alone, and a function may return 0 by its registers as well.
+        return (overrides[0] or OVERRIDDEN) if overrides else 0
+    override = overrides[0] if overrides else 0
     return override or (-EPERM if _signal(place) == _SIGKILL else 0)
 
 

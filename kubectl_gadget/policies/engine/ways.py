@@ -89,7 +89,8 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
             also = ("on_uprobe_entry",)
             return [Way("on_uretprobe", "uprobe", hook.target, also=also, probe=hook.probe)]
         case "uprobe":
-            return [Way("on_uprobe", "uprobe", hook.target, probe=hook.probe)]
+            see = Way("on_uprobe", "uprobe", hook.target, probe=hook.probe)
+            return [replace(see, program="on_uprobe_override", denies=True), see] if denying else [see]
         case "usdt":
             return [Way("on_usdt", "usdt", hook.target, probe=hook.probe)]
 

@@ -1,0 +1,48 @@
+"""Override at programs' functions: for each selector the registers' new values, as bpf/include/policy/registers.h has
+them.
+
+The trap: registers are an architecture's own, so there is a table for each, and where a policy names registers there is
+none for the other.
+"""
+
+import struct
+from collections.abc import Mapping
+
+from kubectl_gadget.policies.linux_names import MACHINES
+from kubectl_gadget.policies.model import Action, Assignment
+from kubectl_gadget.policies.registers import MOST, returning
+
+_KINDS = ("number", "sum", "memory")
+"""enum policy_assignment_kind."""
+_ASSIGNMENT = struct.Struct("<5B3xQ")
+_WORD = (1 << 64) - 1
+
+
+def register_tables(overriding: Mapping[int, Action]) -> dict[str, bytes]:
+    """The tables `policy_assignments@MACHINE`, of what selectors do, by their bit."""
+    if not overriding:
+        return {}
+    found = {}
+    for machine in MACHINES:
+        each = {bit: _assignments(action, machine) for bit, action in overriding.items()}
+        if all(each.values()):
+            entries = (struct.pack("<I", bit) + _encode(assignments) for bit, assignments in each.items())
+            found[f"policy_assignments@{machine}"] = b"".join(entries)
+    return found
+
+
+def _assignments(action: Action, machine: str) -> tuple[Assignment, ...]:
+    """None where the action names another machine's registers."""
+    if action.registers:
+        return tuple(one for one in action.registers if one.to.machine == machine)
+    return returning(machine, action.error)
+
+
+def _encode(assignments: tuple[Assignment, ...]) -> bytes:
+    """`struct policy_assignments`."""
+    return struct.pack("<Q", len(assignments)) + b"".join(map(_one, assignments)).ljust(MOST * _ASSIGNMENT.size, b"\0")
+
+
+def _one(one: Assignment) -> bytes:
+    source = (one.source.place, one.source.bytes) if one.source else (0, 8)
+    return _ASSIGNMENT.pack(_KINDS.index(one.kind), one.to.place, one.to.bytes, *source, one.number & _WORD)

@@ -1,0 +1,102 @@
+"""Override at a program's function, in this kernel: what it returns and what it is given are others.
+
+Not every 6.18 lets that happen; Debian's 7.3 does (tests/vm/kernels.py, trixie-backports).
+
+The program calls its function as often as it is told, adds up what it returns, -number - 6, and exits with 1 when the
+sum is more than 0.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.observe.policies import event
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.read import parse_policies
+from tests.bpf.policy_engine import Enforcer, in_force
+
+pytestmark = pytest.mark.bpf
+SOURCE = Path(__file__).parent / "programs" / "probed.c"
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: overridden}
+spec:
+  uprobes:
+  - path: %s
+    symbols: [deed]
+    args: [{index: 0, type: int}]
+    selectors: [{matchArgs: [{index: 0, operator: Equal, values: ["1"]}], matchActions: [{action: Override, %s}]}]
+%s
+"""
+TIMES = 3
+"""So the sum is -6 - 7 - 8, and 14 in the place of -7 makes 0 of it."""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "probed"
+    subprocess.run(["gcc", "-O1", "-o", path, SOURCE], check=True)
+    return path
+
+
+@contextmanager
+def overriding(program: Path, action: str, enforce: bool = True) -> Iterator[Enforcer]:
+    (policy,) = parse_policies([("policy.yaml", POLICY % (program, action, ""))], "default")
+    with in_force(policy, pid=0, enforce=enforce) as enforcer:
+        yield enforcer
+
+
+def result_of(program: Path) -> int:
+    return subprocess.run([program, str(TIMES)], check=False).returncode
+
+
+@pytest.mark.parametrize(("error", "result"), [(14, 0), (15, 1)])
+def test_a_function_returns_what_the_policy_says(error: int, result: int, program: Path) -> None:
+    with overriding(program, f"argError: {error}") as enforcer:
+        assert enforcer.hooks == [f"uprobe/{program}:deed"]
+        assert result_of(program) == result
+        (match,) = enforcer.matches()
+    told = event(match, 0)
+    assert (told.blocked, told.verdict, told.args[0].value) == (True, str(error), 1)
+
+
+@pytest.mark.parametrize(("number", "result"), [(-20, 0), (-21, 1)])
+def test_an_argument_is_another_one(number: int, result: int, program: Path) -> None:
+    register = "rdi" if os.uname().machine == "x86_64" else "x0"
+    with overriding(program, f"argRegs: ['{register}={number}']") as enforcer:
+        assert result_of(program) == result
+        (match,) = enforcer.matches()
+    assert (event(match, 0).blocked, event(match, 0).verdict) == (False, "registers")
+
+
+def test_what_is_not_enforced_is_told_alone(program: Path) -> None:
+    with overriding(program, "argError: 1000", enforce=False) as enforcer:
+        assert result_of(program) == 0
+        (match,) = enforcer.matches()
+    assert not match.verdict
+
+
+RETURNS = """
+  - path: %s
+    symbols: [deed]
+    return: true
+    returnArg: {type: int}
+"""
+
+
+def test_a_function_whose_return_is_looked_at_is_not_overridden(program: Path) -> None:
+    (policy,) = parse_policies([("policy.yaml", POLICY % (program, "argError: 1", RETURNS % program))], "default")
+    with pytest.raises(UsageError, match="would corrupt its stack"):
+        Engine([policy], Options(enforce=True))
+
+
+def test_another_function_in_its_place_is_refused(program: Path) -> None:
+    (policy,) = parse_policies([("policy.yaml", POLICY % (program, "argNewSymbol: main", ""))], "default")
+    with pytest.raises(UsageError, match="argNewSymbol, argNewAddr and argNewOffset"):
+        Engine([policy], Options(enforce=True))
