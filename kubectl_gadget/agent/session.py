@@ -1,8 +1,8 @@
 """One trace session over two file descriptors: docs/protocol.md, from HELLO to END.
 
-One thread and one epoll. Standard output carries frames and nothing else, so everything that prints is sent to
-standard error first. The trap: the rings are watched edge-triggered; level-triggered, a ring that is never quite
-empty would keep the loop spinning.
+One thread and one epoll; another thread speaks while programs are loaded (loading.py). Standard output carries frames
+and nothing else, so everything that prints is sent to standard error first. The trap: the rings are watched
+edge-triggered; level-triggered, a ring that is never quite empty would keep the loop spinning.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.agent import installed_state, node, presence, probe
+from kubectl_gadget.agent import installed_state, loading, node, presence, probe
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
@@ -176,7 +176,9 @@ class Session:
             case FrameType.OBJECT:
                 self._objects.append(frame.payload)
             case FrameType.RUN:
-                self._start(frame.json())
+                with loading.heard(self._pipe):
+                    containers = self._start(frame.json())
+                self._say_started(containers)
             case FrameType.FILTER:
                 if self._containers:
                     self._containers.set_filter(frame.json())
@@ -196,8 +198,8 @@ class Session:
             case _:
                 self._warn(f"a frame of the unknown type {frame.type} was skipped")
 
-    def _start(self, run: dict[str, Any]) -> None:
-        """RUN: loads and attaches everything, and says STARTED."""
+    def _start(self, run: dict[str, Any]) -> Containers:
+        """RUN: loads and attaches everything."""
         if self._shipper:
             raise FrameError("RUN came twice")
         containers = self._containers
@@ -228,6 +230,9 @@ class Session:
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise FrameError(f"RUN is not as docs/protocol.md says: {error!r}") from error
         self._objects.clear()
+        return containers
+
+    def _say_started(self, containers: Containers) -> None:
         started = {"gadgets": [gadget.started() for gadget in self._gadgets], **node.clocks()}
         self._pipe.put(encode_json(FrameType.STARTED, started))
         for warning in containers.warnings + [warning for gadget in self._gadgets for warning in gadget.warnings]:

@@ -1,0 +1,24 @@
+"""kubectl_gadget.agent.loading: the client hears of an agent that loads programs."""
+
+import os
+
+from kubectl_gadget.agent.loading import heard
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.wire import FrameDecoder, FrameType
+
+
+def test_the_client_hears_of_an_agent_while_it_loads_and_no_longer() -> None:
+    receive, send = os.pipe()
+    os.set_blocking(send, False)
+    pipe, decoder = FramePipe(send), FrameDecoder()
+    with heard(pipe, 0.01):
+        frames = []
+        while len(frames) < 3:
+            frames += decoder.feed(os.read(receive, 1 << 16))
+    os.close(send)
+    while data := os.read(receive, 1 << 16):
+        frames += decoder.feed(data)
+    os.close(receive)
+    decoder.close()
+    assert {(frame.type, frame.json()["id"]) for frame in frames} == {(FrameType.PONG, 0)}
+    assert not pipe.blocked
