@@ -97,6 +97,10 @@ class BpfMap:
         """Sets the size of values, before the object is loaded. For maps whose C names no type for them."""
         self._lib.call("bpf_map__set_value_size", self._pointer, bytes)
 
+    def make_hash(self) -> None:
+        """Before the object is loaded."""
+        self._lib.call("bpf_map__set_type", self._pointer, _HASH)
+
     def put(self, key: bytes, value: bytes) -> None:
         """Sets one entry, once the object is loaded."""
         self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)

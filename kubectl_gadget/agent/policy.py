@@ -144,6 +144,8 @@ class PolicyHook:
             if loaded is not None:
                 _share(object, loaded)
             tables = _tables(self._spec["tables"])
+            if way["program"] == ways.SLEEPABLE:
+                tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
             if functions:
                 _map(object, function_lists.MAP).resize(len(functions))
@@ -200,6 +202,16 @@ class PolicyHook:
         if "on_usdt" not in object.chosen:
             for name in _USDT_MAPS:
                 _map(object, name).resize(1)
+
+    def _try_lengths(self, object: BpfObject, prefixes: bytes) -> dict[str, bytes]:
+        """Has prefixes looked up in a hash, length by length. The table of their lengths."""
+        object.set_constant("policy_tries_lengths", True)
+        map = _map(object, "policy_prefixes")
+        map.make_hash()
+        step = map.key_size + 8 * self.words
+        lengths = {struct.unpack_from("<I", prefixes, at)[0] for at in range(0, len(prefixes), step)}
+        entries = (struct.pack("<II", *entry) for entry in enumerate(sorted(lengths, reverse=True)))
+        return {"policy_lengths": b"".join(entries)}
 
     def _fill(self, object: BpfObject, name: str, entries: bytes) -> None:
         map = _map(object, name)

@@ -14,7 +14,7 @@ from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
-_SLEEPABLE = "on_lsm_sleepable"
+SLEEPABLE = "on_lsm_sleepable"
 _OVERRIDING = "on_uprobe_override"
 _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
@@ -47,7 +47,7 @@ def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
     reason = probe.lacking(way["kind"]) or refusal.reason(error)[0]
     if way["program"] == _OVERRIDING:
         return f"this kernel lets no program change another one's registers, which came with Linux 6.18: {reason}"
-    if way["program"] == _SLEEPABLE and probe.bpf_lsm() is True:
+    if way["program"] == SLEEPABLE and probe.bpf_lsm() is True:
         return f"imaHash takes a program that may sleep, which this kernel does not take: {reason}"
     return reason
 

@@ -172,6 +172,8 @@ const volatile bool policy_stacks = false;
 /* Which argument of a security hook is the file whose hash is sent; -1: none. And whether that is a linux_binprm. */
 const volatile __s32 policy_hash_index = -1;
 const volatile bool policy_hash_program = false;
+/* The program may sleep: `policy_prefixes` is no trie, and the lengths of what is in there are tried. */
+const volatile bool policy_tries_lengths = false;
 /* At the raw tracepoints of all system calls: which one is meant; -1: any. And whether 32-bit programs' are, or others.
  */
 const volatile __s32 policy_syscall = -1;

@@ -64,8 +64,42 @@ static __always_inline const __u64 *policy_in_interval(struct policy_memory *mem
 	return bpf_map_lookup_elem(&policy_intervals, &interval);
 }
 
+/* Of texts alone: no hook has both a file to hash and an address. */
+static long policy_try_length(__u32 index, struct policy_search *search)
+{
+	const __u32 *length = bpf_map_lookup_elem(&policy_lengths, &index);
+	struct policy_memory *memory = search->memory;
+	struct policy_prefix *shorter = &memory->shorter;
+	const __u64 *found;
+	__u32 bytes;
+
+	if (!length || *length < 8)
+		return 1;
+	if (*length > memory->prefix.bits)
+		return 0;
+	bytes = *length / 8 - 1;
+	if (bytes > POLICY_KEY_BYTES)
+		return 1;
+	shorter->bits = *length;
+	shorter->test = memory->prefix.test;
+	__builtin_memset(shorter->data, 0, sizeof(shorter->data));
+	if (bpf_probe_read_kernel(shorter->data, bytes, memory->prefix.data))
+		return 1;
+	found = bpf_map_lookup_elem(&policy_prefixes, shorter);
+	if (found)
+		policy_find(memory, found);
+	return found != NULL;
+}
+
 static __always_inline const __u64 *policy_longest_prefix(struct policy_memory *memory)
 {
+	if (policy_tries_lengths) {
+		struct policy_search search = {.memory = memory};
+
+		policy_find_none(memory);
+		bpf_loop(1 + POLICY_KEY_BYTES, policy_try_length, &search, 0);
+		return memory->found;
+	}
 	return policy_or_none(bpf_map_lookup_elem(&policy_prefixes, &memory->prefix));
 }
 

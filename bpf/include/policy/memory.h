@@ -82,6 +82,8 @@ struct policy_memory {
 	struct policy_value value;
 	struct policy_walk walk;
 	struct policy_prefix prefix;
+	/* Its beginning, and zeros. */
+	struct policy_prefix shorter;
 	char text[2 * POLICY_TEXT_END];
 	char event[POLICY_EVENT_BYTES];
 };
@@ -179,7 +181,10 @@ struct {
 	__uint(value_size, 8);
 } policy_intervals SEC(".maps");
 
-/* Beginnings of texts, of texts read backwards, and networks. */
+/*
+ * Beginnings of texts, of texts read backwards, and networks. For a program that may sleep the agent makes a hash of
+ * it, since Linux 6.12 lets those look up no tries (7.3 does).
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -187,6 +192,14 @@ struct {
 	__uint(key_size, sizeof(struct policy_prefix));
 	__uint(value_size, 8);
 } policy_prefixes SEC(".maps");
+
+/* The lengths that are in such a hash, as `bits` has them, the longest first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} policy_lengths SEC(".maps");
 
 /* What no table is for; looked at one by one. The set follows. */
 struct policy_pattern {
