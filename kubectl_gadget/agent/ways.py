@@ -46,7 +46,7 @@ def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
         return str(error)
     reason = probe.lacking(way["kind"]) or refusal.reason(error)[0]
     if way["program"] == _OVERRIDING:
-        return f"this kernel lets no program change another one's registers, which came with Linux 6.18: {reason}"
+        return f"this kernel lets no program change another one's registers (Debian's 7.3 does): {reason}"
     if way["program"] == SLEEPABLE and probe.bpf_lsm() is True:
         return f"imaHash takes a program that may sleep, which this kernel does not take: {reason}"
     return reason

@@ -130,7 +130,7 @@ def check_policy(policy: Policy) -> Report:
     """What a policy takes, and what its writer should know."""
     warnings = [*policy.notes]
     for hook in policy.hooks:
-        warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_dead_selectors(hook)]
+        warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_dead_selectors(hook)]
     warnings += gaps(policy)
     return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)), _unsupported(policy))
 
@@ -220,6 +220,12 @@ def _late_kills(hook: Hook) -> Iterable[Note]:
                 "a signal does not undo the call, which may be done before the process ends: add Override, argError -1"
             )
             yield Note(selector.place, text)
+
+
+def _no_hashes(hook: Hook) -> Iterable[Note]:
+    if hook.target == "file_open" and any(action.file_hash for one in hook.selectors for action in one.actions):
+        text = "a file that is just being opened cannot be read, so imaHash has no hash here: hook file_post_open"
+        yield Note(hook.place, text)
 
 
 def _dead_selectors(hook: Hook) -> Iterable[Note]:

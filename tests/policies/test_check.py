@@ -56,6 +56,14 @@ def test_arguments_that_nobody_can_change_are_not(hook: str) -> None:
     assert warnings_of(hook) == []
 
 
+def test_a_hash_where_the_file_cannot_be_read_yet_is_warned_of() -> None:
+    selectors = "selectors: [{matchActions: [{action: Post, imaHash: %s}]}]"
+    hook = f"lsmhooks: [{{hook: %s, args: [{{index: 0, type: file}}], {selectors}}}]"
+    assert any("hook file_post_open" in text for text in warnings_of(hook % ("file_open", "true")))
+    assert not any("imaHash" in text for text in warnings_of(hook % ("file_open", "false")))
+    assert not any("imaHash" in text for text in warnings_of(hook % ("file_post_open", "true")))
+
+
 def test_a_hot_hook_without_a_filter_is_warned_of() -> None:
     hook = "kprobes: [{call: vfs_read, syscall: false%s}]"
     assert warnings_of(hook % "") == [
