@@ -36,10 +36,10 @@ def test_what_is_no_frequency_is_refused(frequency: int, catalogue_built: Path) 
 def test_where_perf_events_are_refused_the_tick_is_followed(
     monkeypatch: pytest.MonkeyPatch, catalogue_built: Path
 ) -> None:
-    def refuse(cpu: int, frequency: int) -> int:
+    def refuse(cpu: int, event: int, period: int, flags: int) -> int:
         raise Failure("perf_event_open", errno.EACCES, ["perf_event_open() failed: Permission denied"])
 
-    monkeypatch.setattr(sampling, "_open", refuse)
+    monkeypatch.setattr(sampling, "open_event", refuse)
     run = GadgetRun(load_gadget("profile_cpu"))
     (spec,) = build([run], [{}], 4096).gadgets
     verdicts = HashMap("verdicts", 16)
