@@ -22,7 +22,7 @@ from tests.fake_cluster import FakeCluster
 
 NAMESPACE = "kubectl-gadget"
 CLIENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.kubeconfig import load
 from kubectl_gadget.cluster.ondemand import OnDemandAgents
@@ -35,6 +35,7 @@ async def main():
     print(agents._reaper.process.pid, flush=True)
     await asyncio.sleep(1000)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
 asyncio.run(main())
 """
 
