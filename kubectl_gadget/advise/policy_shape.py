@@ -3,6 +3,7 @@
 The trap: a part that is null is one that is missing, but not in a list.
 """
 
+from collections.abc import Collection
 from ipaddress import ip_network
 from typing import Any
 
@@ -20,6 +21,8 @@ _SPEC = {
     "ingress": [{"from": [_PEER], "ports": [_PORT]}],
     "egress": [{"to": [_PEER], "ports": [_PORT]}],
 }
+_WHOLE = (_SELECTOR, _TERM, _BLOCK)
+"""Shapes without a part that is left out: a selector that is half understood selects others."""
 _POLICY = {"metadata": {"name": str, "namespace": str}, "spec": _SPEC}
 _NAMES: dict[Any, str] = {dict: "object", list: "list", str: "text"}
 
@@ -27,6 +30,15 @@ _NAMES: dict[Any, str] = {dict: "object", list: "list", str: "text"}
 def check_shape(policy: Any, where: str) -> None:
     """Raises UsageError, which names the part that is not right."""
     _check(policy, _POLICY, where)
+
+
+def refuse_others(value: Any, known: Collection[str], place: str) -> None:
+    """Raises UsageError when this is no object, or has other fields than those that are `known`."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{place} is no object")
+    if others := value.keys() - known:
+        names = ", ".join(sorted(map(str, others)))
+        raise UsageError(f"{place}: unknown field {names}", f"one of {', '.join(sorted(known))}")
 
 
 def _check(value: Any, shape: Any, place: str) -> None:
@@ -43,6 +55,8 @@ def _check(value: Any, shape: Any, place: str) -> None:
         for inner in (*value, *value.values()):
             _check(inner, str, f"{place}: {inner!r}")
     elif isinstance(shape, dict):
+        if any(shape is one for one in _WHOLE):
+            refuse_others(value, shape.keys(), place)
         for key, inner in shape.items():
             if value.get(key) is not None:
                 _check(value[key], inner, f"{place}: {key}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.advise.evaluate import Policy, read_policies
+from kubectl_gadget.advise.policy_shape import refuse_others
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.prefixes import block
 from kubectl_gadget.network_policies.tables import PROTOCOLS
@@ -32,13 +33,13 @@ def check(policy: Policy) -> None:
     """Raises UsageError with the place of what is not as the API has it."""
     metadata, spec = policy["metadata"], policy["spec"]
     where = f"network policy {metadata.get('namespace')}/{metadata.get('name')}"
-    _refuse_others(spec, _SPEC, f"{where}: spec")
+    refuse_others(spec, _SPEC, f"{where}: spec")
     if others := set(spec.get("policyTypes") or ()) - _TYPES:
         raise UsageError(f"{where}: policyTypes holds {', '.join(map(repr, others))}", "Ingress, Egress")
     for word, peers in (("ingress", "from"), ("egress", "to")):
         for number, rule in enumerate(spec.get(word) or ()):
             place = f"{where}: {word}[{number}]"
-            _refuse_others(rule, {peers, "ports"}, place)
+            refuse_others(rule, {peers, "ports"}, place)
             for port in rule.get("ports") or ():
                 _check_port(port, place)
             for peer in rule.get(peers) or ():
@@ -62,7 +63,7 @@ def _texts(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _check_port(port: Mapping[str, Any], place: str) -> None:
-    _refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
+    refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
     protocol, number, last = port.get("protocol", "TCP"), port.get("port"), port.get("endPort")
     if protocol not in PROTOCOLS:
         raise UsageError(f"{place}: protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
@@ -73,7 +74,7 @@ def _check_port(port: Mapping[str, Any], place: str) -> None:
 
 
 def _check_peer(peer: Mapping[str, Any], place: str) -> None:
-    _refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
+    refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
     if "ipBlock" not in peer:
         if not peer:
             raise UsageError(f"{place}: a peer is empty", "leave out the list for everybody")
@@ -85,11 +86,3 @@ def _check_peer(peer: Mapping[str, Any], place: str) -> None:
             block(cidr)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{place}: ipBlock is not right: {error}") from None
-
-
-def _refuse_others(value: Any, known: set[str], place: str) -> None:
-    if not isinstance(value, dict):
-        raise UsageError(f"{place} is no object")
-    if others := value.keys() - known:
-        names = ", ".join(sorted(map(str, others)))
-        raise UsageError(f"{place}: unknown field {names}", f"one of {', '.join(sorted(known))}")

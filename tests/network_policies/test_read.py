@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
+from kubectl_gadget.advise.evaluate import read_policies
 from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.cluster.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.errors import UsageError
@@ -110,6 +111,12 @@ def test_objects_that_are_none_are_refused(tmp_path: Path, text: str, message: s
         read_objects(str(tmp_path / "objects.yaml"))
 
 
+def test_a_selector_with_a_field_that_is_not_understood_is_refused() -> None:
+    text = yaml.safe_dump({**WHOLE, "spec": {"podSelector": {"matchLabel": {"app": "a"}}}})
+    with pytest.raises(UsageError, match="podSelector: unknown field matchLabel"):
+        read_policies(text, "p.yaml", "default")
+
+
 WHOLE = {
     "apiVersion": "networking.k8s.io/v1",
     "kind": "NetworkPolicy",
@@ -132,6 +139,7 @@ WHOLE = {
 
 
 @given(spoilt(WHOLE))
+@example({**WHOLE, "spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {"": b""}}]}]}})
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_spoilt_policy_is_compiled_or_refused_in_words(tmp_path: Path, value: Any) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(value))
