@@ -576,22 +576,6 @@ def test_a_file_that_is_mounted_elsewhere_is_the_same(tmp_path: Path) -> None:
         assert len(enforcer.matches()) == 1
 
 
-@pytest.mark.parametrize(("hook", "type"), [("file_open", "file"), ("bprm_check_security", "linux_binprm")])
-def test_a_files_hash_comes_with_the_event(hook: str, type: str, tmp_path: Path) -> None:
-    path = tmp_path / "hashed"
-    shutil.copy("/bin/true", path)
-    selector = Selector(filters=(argument(0, "equal", str(path)),), actions=(Action("Post", file_hash=True),))
-    other = Selector(filters=(argument(0, "equal", "/bin/false"),))
-    hashed = Hook("lsm", hook, arguments=(Argument(0, type),), selectors=(other, selector))
-    with in_force(policy(hashed), pid=0) as enforcer:
-        subprocess.run([path], check=True)
-        found = {match.hash for match in enforcer.matches()}
-    data = path.read_bytes()
-    known = {f"{name}:{hashlib.new(name, data).hexdigest()}" for name in ("sha1", "sha256", "sha384", "sha512")}
-    assert len(found) == 1
-    assert found <= known
-
-
 def test_a_policys_override_method_is_the_one_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
     selector = Selector(filters=(argument(0, "prefix", f"{tmp_path}/"),), actions=DENY)
