@@ -17,8 +17,8 @@ pytestmark = pytest.mark.bpf
 TIMES = 31
 SETHOSTNAME, CHROOT, SETUID = (170, 161, 105) if deeds.X86 else (161, 51, 146)
 SETDOMAINNAME = 171 if deeds.X86 else 162
-MMAP = 9 if deeds.X86 else 222
-CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
+READ, MMAP = (0, 9) if deeds.X86 else (63, 222)
+CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 18, 19, 21
 NOT_AUDITED = 2
 EPERM = 1
 NOBODY = 65534
@@ -112,19 +112,24 @@ def test_each_hook_sees_the_same_but_for_the_audit(hooks: tuple[str, ...], audit
     assert all(any("chroot" in frame for frame in record["stack"]) for record in records)
 
 
-def test_what_the_kernel_asks_of_each_page_is_left_out_unless_asked_for() -> None:
+def test_what_the_kernel_asks_for_itself_is_left_out_unless_asked_for() -> None:
     def deed() -> None:
         assert syscall(SETUID, NOBODY) == 0
         for _ in range(TIMES):
             mmap.mmap(-1, 1 << 20).close()
+            with open("/proc/1/stat", "rb", buffering=0) as file:  # some of its numbers are for those who may trace it
+                file.read(1024)
             assert syscall(CHROOT, b"/") == -EPERM
 
     def refused(**parameters: bool) -> list[tuple[int, int]]:
         records = traced(deed, denied=True, **parameters)
-        return [(item["capability"], item["audited"]) for item in records if item["syscall"] in (CHROOT, MMAP)]
+        return [(item["capability"], item["audited"]) for item in records if item["syscall"] in (CHROOT, MMAP, READ)]
 
     assert {capability for capability, _ in refused()} == {CAP_SYS_CHROOT}
-    assert refused(unaudited=True).count((CAP_SYS_ADMIN, NOT_AUDITED)) >= TIMES
+    # Of pages where the compiler has not made one function of two, as in 6.12; of /proc as kernels are configured.
+    unaudited = [capability for capability, audited in refused(unaudited=True) if audited == NOT_AUDITED]
+    assert len(unaudited) >= TIMES
+    assert set(unaudited) <= {CAP_SYS_ADMIN, CAP_SYS_PTRACE}
 
 
 def test_with_a_stack_unique_tells_ways_apart() -> None:
