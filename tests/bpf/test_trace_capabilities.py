@@ -3,6 +3,7 @@
 import mmap
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_what_the_kernel_asks_for_itself_is_left_out_unless_asked_for() -> None:
     assert {capability for capability, _ in refused()} == {CAP_SYS_CHROOT}
     # Of pages where the compiler has not made one function of two, as in 6.12; of /proc as kernels are configured.
     unaudited = [capability for capability, audited in refused(unaudited=True) if audited == NOT_AUDITED]
-    assert len(unaudited) >= TIMES
+    assert max(Counter(unaudited).values()) >= TIMES
     assert set(unaudited) <= {CAP_SYS_ADMIN, CAP_SYS_PTRACE}
 
 
