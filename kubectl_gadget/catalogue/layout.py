@@ -47,14 +47,22 @@ class Layout:
         """The `const volatile` variables, which can be set before the object is loaded. Raises UsageError."""
         with self._understood():
             section = self._named("DATASEC", ".rodata")
-            places = {
-                str(self._types[variable["type_id"]]["name"]): make(
-                    Global, {"offset": variable["offset"], "size": variable["size"]}
-                )
-                for variable in (section["vars"] if section else [])
-            }
+            places = dict(self._place(variable) for variable in (section["vars"] if section else []))
         places.pop(_MARKER, None)
         return places
+
+    def _place(self, variable: Type) -> tuple[str, Global]:
+        declared = self._types[variable["type_id"]]
+        signed = self._is_signed(declared["type_id"])
+        return str(declared["name"]), make(
+            Global, {"offset": variable["offset"], "size": variable["size"], "signed": signed}
+        )
+
+    def _is_signed(self, type_id: int) -> bool:
+        type_ = self._types[type_id]
+        if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE"):
+            return self._is_signed(type_["type_id"])
+        return type_["kind"] == "INT" and type_.get("encoding") == "SIGNED"
 
     def functions(self) -> frozenset[str]:
         """Names of all functions, among them the programs. Raises UsageError."""

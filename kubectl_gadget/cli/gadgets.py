@@ -177,7 +177,7 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
     elif parameter.type == "duration":
         reader = values.duration_in(parameter.unit, place.size if place else 4)
     elif parameter.type == "int":
-        reader = values.integer_of(place.size if place else 8)
+        reader = values.integer_of(place.size, signed=place.signed) if place else values.integer_of(8)
     else:
         reader = values.text_of(place.size if place else 256)
     return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar=metavar, help=help), reader]

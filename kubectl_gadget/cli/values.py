@@ -64,14 +64,20 @@ def duration_in(unit: str, size: int) -> Callable[[str], int]:
     from kubectl_gadget.events.schema import NANOSECONDS
 
     def read(text: str) -> int:
+        units = counted(text)
+        if units >= 1 << 8 * size:
+            raise ValueError(f"must be at most {duration_text((1 << 8 * size) - 1, unit)}")
+        return units
+
+    def counted(text: str) -> int:
         if text.isdecimal():
-            return integer_of(size)(text)
+            return int(text)
         if _NUMBER.fullmatch(text):
             raise ValueError(f"has no unit: {text}s? Without one it is a whole number of {unit}")
         units, rest = divmod(round(duration(text) * 1e9), NANOSECONDS[unit])
         if rest:
             raise ValueError(f"is no whole number of {unit}, and shorter times are not told apart here")
-        return integer_of(size)(str(units))
+        return units
 
     return read
 
@@ -295,13 +301,15 @@ def node_selector(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs.items())
 
 
-def integer_of(size: int) -> Callable[[str], int]:
-    """A reader of whole numbers that a C integer of `size` bytes holds, signed or not."""
+def integer_of(size: int, *, signed: bool = False) -> Callable[[str], int]:
+    """A reader of whole numbers that a C integer of `size` bytes holds."""
+    bits = 8 * size
+    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
     def read(text: str) -> int:
         value = whole_number(text)
-        if not -(1 << (8 * size - 1)) <= value < 1 << (8 * size):
-            raise ValueError(f"does not fit into {8 * size} bits")
+        if not lowest <= value <= highest:
+            raise ValueError(f"must be between {lowest} and {highest}")
         return value
 
     return read

@@ -139,6 +139,8 @@ class Global:
 
     offset: int
     size: int
+    signed: bool = False
+    """a number that may be negative"""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,8 @@ def test_what_the_compiler_says_is_shown(tree: Path) -> None:
 def test_a_missing_tool_is_told_with_its_package(tree: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     found = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **more: None if name.startswith(tool) else found(name, **more))
-    inputs._common.cache_clear()
+    inputs._of_objects.cache_clear()
+    inputs._of_schemas.cache_clear()
     with pytest.raises(GadgetError, match=f"{tool} is missing") as error:
         build.build(tree, tree / "built", ONE)
     assert "apt-get install" in str(error.value.remedy)

@@ -20,8 +20,9 @@ struct trace_x { struct gadget_record record; %s };
 GADGET_RECORD(trace_x);
 const volatile bool one = false;
 const volatile __u32 four = 4;
+const volatile __s16 below = -2;
 const volatile char many[10] = "";
-SEC("tracepoint/syscalls/sys_exit_close") int program(void *ctx) { return one + four + many[1]; }
+SEC("tracepoint/syscalls/sys_exit_close") int program(void *ctx) { return one + four + below + many[1]; }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 """
 OWN = "__s32 a; gadget_errno b; gadget_string c; struct inner d; __u8 e[4]; bool f; char g; __u16 unused_h;"
@@ -68,6 +69,7 @@ def test_variables_have_their_place_in_the_section(read: Layout) -> None:
     variables = read.globals()
     assert variables["one"].size == 1
     assert variables["many"].size == 10
+    assert (variables["four"].signed, variables["below"].signed, variables["many"].signed) == (False, True, False)
     assert len({place.offset for place in variables.values()}) == len(variables)
     assert variables["gadget_node_cgroup"] == Global(8, 8)
     assert "gadget_record_type" not in variables

@@ -168,7 +168,7 @@ def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
         ("--max-events 0", "--max-events '0': must be 1 or more"),
         ("--ring-size 3Mi", "not a power of two"),
         ("--pid abc", "--pid 'abc': not a whole number"),
-        ("--pid 99999999999", "does not fit into 32 bits"),
+        ("--pid 99999999999", "between 0 and 4294967295"),
         ("--path aaaaaaaaaaaaaaaaa", "longer than the 15 bytes"),
         ("-l a(", "label selector 'a(' is wrong at character"),
         ("/etc/passwd", "'/etc/passwd' is no pod"),

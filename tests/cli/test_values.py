@@ -82,7 +82,7 @@ def test_a_gadgets_duration_is_a_number_of_its_units(text: str, unit: str, units
         ("-5ms", "negative"),
         ("soon", "not a duration"),
         ("", "not a duration"),
-        ("2000h", "does not fit into 32 bits"),
+        ("2000h", "at most 4294967295ms"),
     ],
 )
 def test_what_is_no_number_of_a_gadgets_units_is_refused_with_its_reason(text: str, why: str) -> None:
@@ -166,10 +166,13 @@ def test_numbers_may_be_hexadecimal_and_nothing_else() -> None:
 
 
 def test_a_number_must_fit_into_its_variable() -> None:
-    read = integer_of(4)
-    assert (read("4294967295"), read("-2147483648")) == (4294967295, -2147483648)
-    with pytest.raises(ValueError, match="32 bits"):
-        read("4294967296")
+    assert integer_of(2)("65535") == 65535
+    for text in ("65536", "-1"):
+        with pytest.raises(ValueError, match="between 0 and 65535"):
+            integer_of(2)(text)
+    assert integer_of(2, signed=True)("-32768") == -32768
+    with pytest.raises(ValueError, match="between -32768 and 32767"):
+        integer_of(2, signed=True)("32768")
 
 
 def test_a_text_must_fit_into_its_variable_in_bytes() -> None:
