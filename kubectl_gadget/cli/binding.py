@@ -24,8 +24,11 @@ Set = TypeVar("Set")
 Reader = Callable[[Any], Any]
 
 
-def flattened(function: Callable[..., int], extras: Mapping[str, Any] | None = None) -> Callable[..., int]:
-    """`function` with each flag set replaced by its fields, as typer reads it; called with the parsed command line.
+def flattened(
+    function: Callable[..., int], extras: Mapping[str, Any] | None = None
+) -> tuple[Callable[..., int], Callable[[typer.Context], dict[str, Any]]]:
+    """`function` with each flag set replaced by its fields, as typer reads it; called with the parsed command line. And
+    what reads that command line alone.
 
     `extras` are further flags, by name; their values go to the function's parameter `extras`, those not given left out.
     """
@@ -33,17 +36,20 @@ def flattened(function: Callable[..., int], extras: Mapping[str, Any] | None = N
     hints = get_type_hints(function, include_extras=True)
     names = [name for name in inspect.signature(function).parameters if name != "extras"]
 
-    def run(ctx: typer.Context, **_: Any) -> int:
-        levels = tuple(_levels(ctx))
+    def read(ctx: typer.Context) -> dict[str, Any]:
+        levels = levels_of(ctx)
         values = {name: _value(name, hints[name], levels, ctx.params) for name in names}
         if extras:
             found = {name: _flag_value(name, hint, levels) for name, hint in extras.items()}
             values["extras"] = {name: value for name, value in found.items() if value is not None}
-        return function(**values)
+        return values
+
+    def run(ctx: typer.Context, **_: Any) -> int:
+        return function(**read(ctx))
 
     run.__name__ = function.__name__
     options = [_option(name, hint) for name, hint in extras.items()]
-    return _with_options(run, options + [option for name in names for option in _options(name, hints[name])])
+    return _with_options(run, options + [option for name in names for option in _options(name, hints[name])]), read
 
 
 def _with_options(run: Callable[..., int], options: list[inspect.Parameter]) -> Callable[..., int]:
@@ -73,10 +79,10 @@ def spelling(kind: type, name: str) -> str:
     return str(declaration.default).partition("/")[0]
 
 
-def _levels(ctx: typer.Context) -> Iterator[Level]:
-    if ctx.parent is not None:
-        yield from _levels(ctx.parent)  # type: ignore[arg-type]
-    yield ctx.meta.get(level_key(ctx), ())
+def levels_of(ctx: Any) -> tuple[Level, ...]:
+    """The flags that were given to a context and those above it, its own last."""
+    above = levels_of(ctx.parent) if ctx.parent is not None else ()
+    return (*above, ctx.meta.get(level_key(ctx), ()))
 
 
 def level_key(ctx: Any) -> str:

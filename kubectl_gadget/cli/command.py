@@ -3,7 +3,8 @@
 The trap: everything here runs for `--help` and completion too, so it must stay cheap.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -34,6 +35,8 @@ class GadgetCommand(TyperCommand):
     page: help.Page = help.Page()
     passes_on: bool = False
     """all that follows the first word is for another program"""
+    read: Callable[[Any], dict[str, Any]]
+    """the values of a context's flags, by name. Raises UsageError when one cannot be read"""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads `args` as kubectl would. Raises UsageError that names this command's help."""
@@ -51,6 +54,13 @@ class GadgetCommand(TyperCommand):
         """Runs the command; its exit code."""
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            raise _with_hint(error, ctx) from error.__cause__
+
+    def check(self, ctx: Any) -> None:
+        """Raises UsageError when a flag's value cannot be read."""
+        try:
+            self.read(ctx)
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
 
@@ -94,6 +104,13 @@ class GadgetGroup(TyperGroup):
         if not ctx.args:
             typer.echo(self.get_help(ctx))
             return 0
+        with self.below(ctx) as below:
+            return below.command.invoke(below)
+
+    @contextmanager
+    def below(self, ctx: Any) -> Iterator[Any]:
+        """The context of the sub-command that the first of `ctx.args` names. Raises UsageError when there is none, or
+        its command line is wrong."""
         name, *rest = ctx.args
         try:
             command = self.get_command(ctx, name)
@@ -102,7 +119,7 @@ class GadgetGroup(TyperGroup):
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
         with command.make_context(name, rest, parent=ctx) as below:
-            return below.command.invoke(below)
+            yield below
 
     def unknown(self, name: str, path: str) -> UsageError:
         """The error for a sub-command of `path` that does not exist, with the nearest names."""
@@ -119,8 +136,10 @@ def make_command(
 ) -> Any:
     """A command from a function that takes flag sets, and `extras` (see binding.flattened)."""
     app = _app()
-    app.command(name, cls=GadgetCommand)(flattened(function, extras))
+    callback, read = flattened(function, extras)
+    app.command(name, cls=GadgetCommand)(callback)
     command: Any = typer.main.get_command(app)
+    command.read = read
     command.page = page
     command.passes_on = page.passes_on
     return command
@@ -139,7 +158,7 @@ class GroupParts:
 def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> Any:
     """A group whose own flags are those of `function`, which is never called."""
     app = _app()
-    app.callback(cls=parts.kind)(flattened(function))
+    app.callback(cls=parts.kind)(flattened(function)[0])
     group: Any = typer.main.get_command(app)
     group.name = name
     group.page, group.noun, group.fixed = parts.page, parts.noun, parts.entries

@@ -123,18 +123,11 @@ def _looked_up(place: Place, name: str) -> list[Candidate]:
 
 
 def _arguments(place: Place) -> list[Candidate]:
-    """Candidates for a word that is no flag: pods, or the gadgets of the demo."""
+    """Candidates for a word that is no flag: pods."""
     takes = [item.metavar for item in place.command.params if item.param_type_name == "argument"]
     if takes == ["POD"]:
         pods = cluster_names.pods(place.given)
         return [Candidate(pod) for pod in pods if pod not in place.positionals]
-    if takes == ["GADGET"]:
-        from kubectl_gadget.cli.gadget_index import index
-
-        level = len(place.positionals)
-        commands = [entry.command for entry in index() if list(entry.command[:level]) == place.positionals]
-        words = dict.fromkeys(command[level] for command in commands if len(command) > level)
-        return [Candidate(word) for word in words]
     return []
 
 

@@ -1,79 +1,85 @@
-"""`kubectl gadget demo`: a gadget on three small pods that are started on this machine, and removed at the end.
+"""`kubectl gadget demo`: any command that runs gadgets, on three small pods that are started on this machine, and
+removed at the end.
 
-The trap: the pods are started only after everything that the user can have typed wrong was looked at.
+The trap: the pods are started only after every flag was read, so that what was typed wrong costs nothing.
 """
 
-import sys
-from dataclasses import replace
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-import typer
-
-from kubectl_gadget.cli import connect, observe
-from kubectl_gadget.cli.flags import (
-    CLUSTER,
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    OutputFlags,
-    ScopeFlags,
-    StartFlags,
-    TargetFlags,
-)
-from kubectl_gadget.cli.gadget_index import find_gadget
+from kubectl_gadget.cli import connect
+from kubectl_gadget.cli.arguments import Given
+from kubectl_gadget.cli.binding import level_key, levels_of
+from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.run_options import RunFlags, run_options
+from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
-from kubectl_gadget.session.options import GadgetRun
 
-SECONDS = 10.0
-_DEFAULT, _OBSERVE, _PROCESSES = ("trace", "open"), ("observe",), ("trace", "process")
+TIMEOUT = "10s"
+_DEFAULT = ("trace", "open")
+_NOT_HERE = ("demo", "list", "bcc", "policy")
 PAGE = Page(
-    "Run a gadget on three small pods on this machine; needs Linux and root, and no cluster.",
+    "Run a gadget on three small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
     (
-        Example("sudo kubectl gadget demo", "files that the pods open, for 10 s"),
-        Example("sudo kubectl gadget demo trace exec --timeout 30s", "programs that they start, for 30 s"),
-        Example("sudo kubectl gadget demo observe", "the life of their processes"),
+        Example("sudo kubectl gadget demo", "files that the pods open"),
+        Example(
+            "sudo kubectl gadget demo trace exec --failed --timeout 30s", "programs that could not start, for 30 s"
+        ),
+        Example("sudo kubectl gadget demo observe --tree", "the life of their processes"),
     ),
-    usage="[GADGET] [flags]",
-    silent=(CLUSTER,),
+    usage="[COMMAND] [flags]",
+    more="Flags are those of COMMAND: kubectl gadget demo COMMAND --help.",
 )
-Words = Annotated[tuple[str, ...], typer.Argument(metavar="GADGET"), tuple]
 
 
-def demo(
-    words: Words,
-    scope: ScopeFlags,
-    target: TargetFlags,
-    output: OutputFlags,
-    engine: EngineFlags,
-    cluster: ClusterFlags,
-) -> int:
-    """Starts the pods, runs the gadget, and says what to try next."""
+def demo_group(entries: Mapping[str, Entry]) -> Any:
+    """`kubectl gadget demo`, with those of the root's `entries` that run gadgets on one machine."""
+    here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
+    return make_group(_flags, "demo", GroupParts(PAGE, here, kind=DemoGroup))
+
+
+class DemoGroup(GadgetGroup):
+    """Runs a sub-command among its pods; without one, `trace open`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Starts the pods, runs the command, and says what to try next."""
+        ctx.args = ctx.args or list(_DEFAULT)
+        own = (Given("timeout", TIMEOUT, "--timeout"), Given("local", True, "--local"))
+        ctx.meta[level_key(ctx)] = (*own, *ctx.meta[level_key(ctx)])
+        with ExitStack() as stack:
+            words, last = [], ctx
+            while isinstance(last.command, GadgetGroup) and last.args:
+                words.append(last.args[0])
+                last = stack.enter_context(last.command.below(last))
+            if not isinstance(last.command, GadgetGroup):
+                last.command.check(last)
+                stack.enter_context(_pods(last, " ".join(words)))
+            return last.command.invoke(last)
+
+    def unknown(self, name: str, path: str) -> UsageError:
+        """`demo open` was meant to be `demo trace open`."""
+        return unknown_gadget(name, path) or super().unknown(name, path)
+
+
+@contextmanager
+def _pods(ctx: Any, command: str) -> Iterator[None]:
     from kubectl_gadget.demo import demo_pods
-    from kubectl_gadget.session.run import run
 
-    if target.local is False:
+    given = {item.name: item.value for level in levels_of(ctx) for item in level}
+    if given["local"] is False:
         raise UsageError("the demo runs on this machine; --local=false makes no sense with it")
-    tells_story = words == _OBSERVE
-    gadget = find_gadget(_PROCESSES if tells_story else words or _DEFAULT)
-    output = replace(output, timeout=output.timeout or SECONDS)
-    flags = RunFlags(scope, replace(target, local=True), output, engine, ImageFlags(), StartFlags(), ClusterFlags())
-    options = run_options((GadgetRun(gadget),), (), flags)
-    if tells_story:
-        options = observe.told(options, output, observe.StoryFlags())
-    tell = _silent if options.quiet else connect.say
+    tell = _silent if given.get("quiet") else connect.say
     tell("starting three pods on this machine: default/xwing, default/tiefighter and empire/deathstar")
     with demo_pods():
-        code = run(options, sys.stdout, sys.stderr)
-    tell(_next(_OBSERVE if tells_story else gadget.command))
-    return code
+        yield
+    tell(_next(command))
 
 
-def _next(words: tuple[str, ...]) -> str:
-    command = " ".join(words)
-    other = "observe" if words == _DEFAULT else "trace open"
+def _next(command: str) -> str:
+    other = "observe" if command == " ".join(_DEFAULT) else "trace open"
     return (
         "the pods are gone again; next, try\n"
         f"  sudo kubectl gadget demo {other}\n"
@@ -84,3 +90,7 @@ def _next(words: tuple[str, ...]) -> str:
 
 def _silent(text: str) -> None:
     """Takes the place of say() with --quiet."""
+
+
+def _flags(flags: RunFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")

@@ -3,12 +3,9 @@
 The trap: a gadget's own file is larger than the index, so it is read only for the gadget that was asked for.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.cli.arguments import nearest
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Gadget
 
 if TYPE_CHECKING:
     from kubectl_gadget.catalogue import GadgetSummary
@@ -21,14 +18,9 @@ def index() -> "list[GadgetSummary]":
     return load_index()
 
 
-def find_gadget(words: Sequence[str]) -> Gadget:
-    """The gadget `trace open`, `trace_open` or `open`. Raises UsageError with the nearest names."""
-    from kubectl_gadget.catalogue import load_gadget
-
-    name = " ".join(words).replace("_", " ")
-    names: dict[str, str] = {}
+def unknown_gadget(name: str, path: str) -> UsageError | None:
+    """The error for a gadget that was named without its verb after `path`; None when there is none of that name."""
     for entry in index():
-        names |= {" ".join(entry.command): entry.name, entry.command[-1]: entry.name}
-    if name in names:
-        return load_gadget(names[name])
-    raise UsageError(f"there is no gadget {name!r}", nearest(name, names) or "kubectl gadget list")
+        if name in (entry.name, entry.command[-1], "-".join(entry.command)):
+            return UsageError(f"unknown command {name!r}", f"{path} {' '.join(entry.command)}")
+    return None

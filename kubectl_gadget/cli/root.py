@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.flags import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.gadget_index import index
+from kubectl_gadget.cli.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -38,7 +38,6 @@ _COMMANDS = (
     ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
     ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "bcc:bcc:PAGE"),
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
-    ("demo", "Gadgets", "Run a gadget on three small pods on this machine; needs no cluster", "demo:demo:PAGE"),
     ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy:PAGE"),
     ("undeploy", "Cluster", "Remove all that deploy or a run made in the cluster", "deploy:undeploy:UNDEPLOY_PAGE"),
     ("status", "Cluster", "Show the agents, and what works on which node", "status:status:PAGE"),
@@ -81,10 +80,7 @@ class Root(GadgetGroup):
 
     def unknown(self, name: str, path: str) -> UsageError:
         """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
-        for entry in index():
-            if name in (entry.name, entry.command[-1], "-".join(entry.command)):
-                return UsageError(f"unknown command {name!r}", f"{path} {' '.join(entry.command)}")
-        return super().unknown(name, path)
+        return unknown_gadget(name, path) or super().unknown(name, path)
 
 
 def root() -> Any:
@@ -98,6 +94,10 @@ def root() -> Any:
     fixed["policy"] = Entry("Check, explain, generate and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
+        if name == "list":
+            fixed["demo"] = Entry(
+                "Run any of these on three small pods on this machine; needs no cluster", section, _load_demo
+            )
     return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
 
 
@@ -121,6 +121,12 @@ def _verb_loader(verb: str) -> Any:
         return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")
 
     return load
+
+
+def _load_demo() -> Any:
+    from kubectl_gadget.cli.demo import demo_group
+
+    return demo_group(root().entries)
 
 
 def _load_run() -> Any:

@@ -252,6 +252,11 @@ class Gadget:
     """what of the agent reads rows from the node itself (agent/samplers.py)"""
 
     @property
+    def event(self) -> str:
+        """What its rows are called in a table of several gadgets: open."""
+        return self.command[-1]
+
+    @property
     def adds_up(self) -> frozenset[str]:
         """Fields of a total that rows get when they are added up."""
         of_histogram = (*HISTOGRAM_MAXIMA, *PERCENTILES) if self.histogram else ()

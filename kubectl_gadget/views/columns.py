@@ -62,7 +62,7 @@ def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Leve
 
 def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
     """What a table needs to know about these columns; EVENT comes first when there are several gadgets."""
-    found = [Heading(EVENT, "EVENT", max(len(gadget.name) for gadget in gadgets))] if len(gadgets) > 1 else []
+    found = [Heading(EVENT, "EVENT", max(len(gadget.event) for gadget in gadgets))] if len(gadgets) > 1 else []
     for name in names:
         if name == DETAILS:
             found.append(Heading(DETAILS, "DETAILS", 40, stretch=True))

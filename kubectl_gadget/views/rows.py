@@ -44,7 +44,7 @@ class MemberRows:
     def _lines(self, batch: Batch) -> list[str]:
         template, lists = "", list[list[Any]]()
         if self.event:
-            template = f'"{EVENT}":{json_texts([batch.gadget.name])[0]}'.replace("%", "%%")
+            template = f'"{EVENT}":{json_texts([batch.gadget.event])[0]}'.replace("%", "%%")
         for member in self.members(batch):
             vector = batch.vector(member.name, member.read)
             if member.optional and vector.absent():
@@ -68,7 +68,7 @@ class MemberRows:
         names = [member.name for member in members]
         columns = [batch.vector(member.name, member.read).values() for member in members]
         if self.event:
-            names, columns = [EVENT, *names], [[batch.gadget.name] * len(batch), *columns]
+            names, columns = [EVENT, *names], [[batch.gadget.event] * len(batch), *columns]
         found = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         for member in members:
             if member.optional:
@@ -83,7 +83,7 @@ def cells(rows: Rows, name: str) -> list[str]:
 
     def read(batch: Batch) -> list[str]:
         if name == EVENT:
-            return [batch.gadget.name] * len(batch)
+            return [batch.gadget.event] * len(batch)
         column = find_column(batch.gadget, name)
         return [""] * len(batch) if column is None else shown(batch, column)
 

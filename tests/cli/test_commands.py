@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import __version__, catalogue, demo
-from kubectl_gadget.cli import demo as demo_command
 from kubectl_gadget.cli import main
 from kubectl_gadget.cluster import deploy, status
 from kubectl_gadget.cluster.api import Api
@@ -225,21 +224,20 @@ def test_the_demo_runs_trace_open_on_its_pods_for_ten_seconds(
     assert "kubectl gadget trace open --help" in output.err
 
 
-@pytest.mark.parametrize("words", ["top file", "top_file", "file"])
-def test_the_demo_runs_the_gadget_that_was_named(runs: Runs, pods: list[str], words: str) -> None:
-    assert main.run(["demo", *words.split(), "--timeout", "1m", "-o", "json"]) == 0
-    assert runs[0].gadgets[0].gadget.name == "top_file"
-    assert (runs[0].timeout, runs[0].output.format) == (60.0, "json")
+def test_the_demo_runs_the_gadget_that_was_named_with_its_own_flags(runs: Runs, pods: list[str]) -> None:
+    assert main.run(["demo", "-o", "json", "trace", "open", "--failed", "--timeout", "1m"]) == 0
+    (options,) = runs
+    assert (options.gadgets[0].gadget.name, options.gadgets[0].parameters) == ("trace_open", {"failed": True})
+    assert (options.local, options.timeout, options.output.format) == (True, 60.0, "json")
+    assert pods == ["started before run 1", "removed after run 1"]
 
 
 def test_the_demo_tells_the_story_of_its_pods(
-    runs: Runs, pods: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, ...]] = []
-    find = demo_command.find_gadget
-    monkeypatch.setattr(demo_command, "find_gadget", lambda words: asked.append(words) or find(("trace", "open")))
-    assert main.run(["demo", "observe"]) == 0
-    assert asked == [("trace", "process")]
+    find = catalogue.load_gadget
+    monkeypatch.setattr(catalogue, "load_gadget", lambda name: find("trace_open"))
+    assert main.run(["demo", "observe", "--tree"]) == 0
     assert runs[0].story is not None
     assert runs[0].make_sink is not None
     assert "kubectl gadget observe --help" in capsys.readouterr().err
@@ -247,8 +245,9 @@ def test_the_demo_tells_the_story_of_its_pods(
 
 @pytest.mark.usefixtures("runs")
 def test_the_demo_starts_no_pod_when_a_flag_is_wrong(pods: list[str]) -> None:
-    for line in ("demo nope", "demo -o nope", "demo --node a", "demo -l app=x", "demo --local=false"):
+    for line in ("demo nope", "demo -o nope", "demo trace open --pid x", "demo trace open --local=false"):
         assert main.run(line.split()) == 2
+    assert main.run(["demo", "top"]) == 0
     assert pods == []
 
 

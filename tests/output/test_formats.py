@@ -92,15 +92,15 @@ def test_custom_columns_have_their_own_titles() -> None:
 
 
 def test_several_gadgets_say_which_event_a_row_is() -> None:
-    other = replace(OPEN, name="trace_exec", columns=OPEN.columns[:5])
+    other = replace(OPEN, name="trace_exec", command=("trace", "exec"), columns=OPEN.columns[:5])
     both = (OPEN, other)
     made = [rows(record()), rows(record(), gadget=other)]
     assert printed("table", *made, gadgets=both).splitlines()[0].split()[0] == "EVENT"
     assert [line.split()[0] for line in printed("table", *made, gadgets=both).splitlines()[1:]] == [
-        "trace_open", "trace_exec",
+        "open", "exec",
     ]  # fmt: skip
     assert [json.loads(line)["event"] for line in printed("json", *made, gadgets=both).splitlines()] == [
-        "trace_open", "trace_exec",
+        "open", "exec",
     ]  # fmt: skip
     assert printed("csv", *made, gadgets=both).startswith("event,timestamp,")
 

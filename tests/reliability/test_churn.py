@@ -44,8 +44,8 @@ def seen(run: LocalRun, mark: str) -> dict[tuple[str, str, str], Counter[str]]:
     found: dict[tuple[str, str, str], Counter[str]] = {}
     for line in run.out.read_text().splitlines():
         row: dict[str, Any] = json.loads(line)
-        did = row.get("path") if row["event"] == "trace_open" else row["args"][0] if mark in row["args"] else None
-        if did and (mark in did or row["event"] == "trace_exec"):
+        did = row.get("path") if row["event"] == "open" else row["args"][0] if mark in row["args"] else None
+        if did and (mark in did or row["event"] == "exec"):
             key = (row["namespace"], row["pod"], row["container"])
             found.setdefault(key, Counter())[did] += 1
     return found

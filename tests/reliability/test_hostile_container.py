@@ -135,7 +135,7 @@ def test_huge_arguments_and_new_names_break_no_line(pods: DemoPods, tmp_path: Pa
         pods.run_short("bad", "name", ["/bin/sh", "-c", script])
         run.stop()
     found = [row for row in rows(run) if row["pod"] == "name"]
-    big = [row for row in found if row["event"] == "trace_exec" and row["args"] and row["args"][0] == "/bin/true"]
+    big = [row for row in found if row["event"] == "exec" and row["args"] and row["args"][0] == "/bin/true"]
     assert len(big) == execs
     assert all(row["args_cut"] for row in big)
     assert any("\x1b]0;x" in row["parent_comm"] for row in big)

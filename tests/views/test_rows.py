@@ -78,8 +78,8 @@ def test_columns_limit_the_members() -> None:
 
 def test_the_gadgets_name_comes_first_when_there_are_several() -> None:
     rows = Rows([batch(record())])
-    assert MemberRows(("pid",), event=True).lines(rows) == ['{"event":"trace_open","pid":1}']
-    assert MemberRows(("pid",), event=True).records(rows) == [{"event": "trace_open", "pid": 1}]
+    assert MemberRows(("pid",), event=True).lines(rows) == ['{"event":"open","pid":1}']
+    assert MemberRows(("pid",), event=True).records(rows) == [{"event": "open", "pid": 1}]
 
 
 def test_rows_of_several_batches_keep_their_order() -> None:
@@ -102,4 +102,4 @@ def test_a_column_that_the_gadget_has_not_is_empty() -> None:
     other = replace(OPEN, columns=OPEN.columns[:2])
     made = decode(other, "node-1", ring(record()))
     assert cells(Rows([made]), "path") == [""]
-    assert cells(Rows([made]), "event") == ["trace_open"]
+    assert cells(Rows([made]), "event") == ["open"]
