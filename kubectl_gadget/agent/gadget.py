@@ -129,6 +129,9 @@ class Gadget:
     def react(self) -> None:
         """Gadgets only tell."""
 
+    def finish(self) -> None:
+        """Nothing was begun about events."""
+
     def detach(self) -> None:
         """No event comes after this; what the ring holds can still be read."""
         if self.answer:

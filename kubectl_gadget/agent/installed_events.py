@@ -131,6 +131,9 @@ class InstalledEvents:
     def react(self) -> None:
         """Who has them in force does."""
 
+    def finish(self) -> None:
+        """Nothing was begun about events."""
+
     def detach(self) -> None:
         """Policies stay in force."""
 

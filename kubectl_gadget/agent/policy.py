@@ -18,11 +18,14 @@ from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.followed_files import MAPS as FOLLOWED_MAPS
 from kubectl_gadget.agent.followed_files import FollowedFiles
+from kubectl_gadget.agent.fresh_records import FreshRecords
 from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.mapping_events import MappingEvents
 from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.outgoing import Outgoing
+from kubectl_gadget.agent.outgoing import read as requests_of
 from kubectl_gadget.agent.probes import Probes
 from kubectl_gadget.agent.reaction import Reaction
 from kubectl_gadget.agent.real_files import RealFiles
@@ -273,9 +276,11 @@ class Policies:
         self.shares = Numbers()
         """the session's own, to name who lost events"""
         self._losses: Losses
-        self.reaction: Reaction | None = None
+        self._fresh = FreshRecords()
+        self._reactions: list[Reaction | Outgoing] = []
+        """what this agent does itself about events"""
         if kill := spec.get("kill"):
-            self.reaction = Reaction({int(hook): int(selectors, 16) for hook, selectors in kill.items()})
+            self._reactions.append(Reaction({int(hook): int(selectors, 16) for hook, selectors in kill.items()}))
         self._spec = spec
         self._elf = elf
         self._node = node
@@ -320,6 +325,8 @@ class Policies:
                     self.without.update(policy for policy in hook.policies if policy >= 0)
             if not self.hooks:
                 raise AgentError("none of the policies' hooks exists on this node")
+            if requests := self._spec.get("requests"):
+                self._reactions.append(Outgoing(requests_of(requests)))
             if self._followed:
                 self._followed.after()
             self._remember(self.hooks[0].object)
@@ -406,22 +413,27 @@ class Policies:
             "cut_strings": cpus.total(counters.CUT_STRINGS),
             "lost_by": self._losses.told(self.shares) if lost["ring_full"] else [],
             "hooks": hooks,
-            **({"killed": self.reaction.killed, "gone": self.reaction.gone} if self.reaction else {}),
-        }
+        } | {name: count for reaction in self._reactions for name, count in reaction.stats().items()}
 
     def turn(self) -> list[str]:
         """Sets probes in files that are new. What could not be put in force since the last call."""
         self._look_for_files()
         warnings, self._warnings = self._warnings, []
-        if self.reaction:
-            warnings += self.reaction.warnings
-            self.reaction.warnings = []
+        for reaction in self._reactions:
+            said, reaction.warnings = reaction.warnings, []
+            warnings += said
         return warnings
 
     def react(self) -> None:
         """Acts on events up to the settled position, at once."""
-        if self.reaction:
-            self.reaction.turn(self.ring)
+        for record in self._fresh.of(self.ring) if self._reactions else ():
+            for reaction in self._reactions:
+                reaction.react(record)
+
+    def finish(self) -> None:
+        """After the last event: what was begun about events may end."""
+        for reaction in self._reactions:
+            reaction.finish()
 
     def detach(self) -> None:
         self._next_look = float("inf")
@@ -510,7 +522,7 @@ class Policies:
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
         # A killer is woken by each event, everybody else when there is something to ship.
-        node = self._node | {"gadget_ring_wake_bytes": 1 if self.reaction else size // 4}
+        node = self._node | {"gadget_ring_wake_bytes": 1 if self._spec.get("kill") else size // 4}
         for name, value in (self._spec.get("parameters", {}) | node).items():
             object.set_constant(name, value)
         _map(object, "gadget_events").resize(size)

@@ -10,8 +10,6 @@ import signal
 from collections.abc import Mapping
 
 from kubectl_gadget.agent import procfs
-from kubectl_gadget.agent.policy_log import records
-from kubectl_gadget.agent.ring import Ring
 from kubectl_gadget.policy_events.record import read_head
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -22,31 +20,25 @@ class Reaction:
 
     def __init__(self, masks: Mapping[int, int]) -> None:
         self._masks = masks
-        self._seen = 0
         self._said: set[str] = set()
         self.killed = 0
         self.gone = 0
         """events whose process had ended already"""
         self.warnings: list[str] = []
 
-    def turn(self, ring: Ring) -> None:
-        """Looks at what lies before the settled position and has not been looked at. Gives nothing back to the ring."""
-        start = ring.position
-        batch = ring.batch()
-        try:
-            fresh = batch[max(0, self._seen - start) :]
-            self._seen = start + len(batch)
-            for record in records(fresh):
-                self._react(record)
-            fresh.release()
-        finally:
-            batch.release()
-
-    def _react(self, record: bytes) -> None:
+    def react(self, record: bytes) -> None:
+        """To an event, as its policy says."""
         found = read_head(record)
         mask = self._masks.get(found.hook, 0)
         if any(mask >> bit & 1 for bit in found.selectors):
             self._kill(found.exec.pid, found.exec.started)
+
+    def stats(self) -> dict[str, int]:
+        """For STATS."""
+        return {"killed": self.killed, "gone": self.gone}
+
+    def finish(self) -> None:
+        """Nothing waits."""
 
     def _kill(self, pid: int, started: int) -> None:
         try:

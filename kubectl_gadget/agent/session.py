@@ -278,6 +278,8 @@ class Session:
             if self._shipper.empty():
                 break
             select.select([], [self._output], [], 0.01)
+        for gadget in self._gadgets:
+            gadget.finish()
         end: dict[str, Any] = {"reason": reason}
         if error is not None:
             end["error"] = probe.problem(str(error), "", error.remedy)

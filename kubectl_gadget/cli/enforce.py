@@ -117,6 +117,7 @@ def enforce(
         enforce=not how.dry_run and action == _KERNEL,
         allow_weaker=bool(how.allow_weaker),
         reaction="kill" if action == _KILL else "tell" if action == _DELETE_POD else "",
+        calls_out=not how.dry_run,
     )
     if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):
         raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")

@@ -64,6 +64,7 @@ def engine_of(
     enforce: bool = False,
     allow_weaker: bool = False,
     reaction: Literal["", "kill", "tell"] = "",
+    calls_out: bool = True,
 ) -> "Engine":
     """What the agents are to do for these policies. Raises UsageError for what is wrong or cannot be done."""
     from kubectl_gadget.policies.engine.hooks import Engine, Options
@@ -77,7 +78,7 @@ def engine_of(
 
         for gap in (gap for policy in policies for gap in gaps(policy)):
             say(f"warning: {gap.place} {gap.text}")
-    return Engine(policies, Options(enforce, allow_weaker, reaction))
+    return Engine(policies, Options(enforce, allow_weaker, reaction, calls_out=calls_out))
 
 
 def policy_run(engine: "Engine") -> GadgetRun:

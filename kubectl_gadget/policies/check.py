@@ -130,7 +130,8 @@ def check_policy(policy: Policy) -> Report:
     """What a policy takes, and what its writer should know."""
     warnings = [*policy.notes]
     for hook in policy.hooks:
-        warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_dead_selectors(hook)]
+        warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_requests(hook)]
+        warnings += _dead_selectors(hook)
     warnings += gaps(policy)
     return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)), _unsupported(policy))
 
@@ -226,6 +227,16 @@ def _no_hashes(hook: Hook) -> Iterable[Note]:
     if hook.target == "file_open" and any(action.file_hash for one in hook.selectors for action in one.actions):
         text = "a file that is just being opened cannot be read, so imaHash has no hash here: hook file_post_open"
         yield Note(hook.place, text)
+
+
+def _requests(hook: Hook) -> Iterable[Note]:
+    """What has agents use the network, which they need for nothing else."""
+    for action in (action for one in hook.selectors for action in (*one.actions, *one.return_actions)):
+        if action.kind in ("GetUrl", "DnsLookup"):
+            what = f"asks for {action.url}" if action.url else f"looks up {action.domain_name}"
+            tls = ", and https takes TLS, which the default image does not have" if action.url[:6] == "https:" else ""
+            often = "whoever makes the event sets that off; it is done 10 times a second at most"
+            yield Note(action.place, f"the agent {what}: its pod needs egress to there{tls}; {often}")
 
 
 def _dead_selectors(hook: Hook) -> Iterable[Note]:

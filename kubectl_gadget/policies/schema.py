@@ -177,7 +177,7 @@ _ACTION = (
     ),
     Field("argError", "number", "Override, NotifyEnforcer: what the call returns: -1 is -EPERM. Names are allowed."),
     Field("argSig", "number", "Signal, NotifyEnforcer: the signal, 9 or SIGKILL."),
-    Field("argUrl", "text", "GetUrl: the agent asks for this URL afterwards, to ring a bell elsewhere."),
+    Field("argUrl", "text", "GetUrl: the agent asks for this http or https URL afterwards, to ring a bell elsewhere."),
     Field("argFqdn", "text", "DnsLookup: the agent looks this name up afterwards."),
     Field("argSock", "number", "TrackSock, UntrackSock: the parameter with the socket."),
     Field(

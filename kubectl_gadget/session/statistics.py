@@ -48,6 +48,15 @@ def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
     return total
 
 
+def requests(connections: Iterable[Stats]) -> Counter[str]:
+    """What agents asked for outside, as policies say: how much was answered, failed, and was left out."""
+    total: Counter[str] = Counter()
+    for stats in connections:
+        for gadget in stats.get("gadgets", ()):
+            total.update({name.replace("_", " "): int(count) for name, count in gadget.get("requests", {}).items()})
+    return total
+
+
 def events(connections: Iterable[Stats]) -> int:
     """How many events were sent."""
     return sum(int(gadget.get("events", 0)) for stats in connections for gadget in stats.get("gadgets", ()))
@@ -56,7 +65,7 @@ def events(connections: Iterable[Stats]) -> int:
 def checked(stats: Any) -> dict[str, Any]:
     """Raises FrameError when these are none that the functions above can read."""
     try:
-        lost([stats]), losers([stats]), events([stats]), held_up([stats])
+        lost([stats]), losers([stats]), events([stats]), held_up([stats]), requests([stats])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise FrameError(f"STATS are not as the protocol says: {error!r}") from None
     return dict(stats)

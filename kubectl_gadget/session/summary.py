@@ -66,6 +66,8 @@ def lines(
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
     for hook, deeds in sorted(_held_up(states).items()):
         yield f"  {hook}: " + ", ".join(f"{count:,} {deed}" for deed, count in deeds.items() if count)
+    if requests := _requests(states):
+        yield "  requests of policies: " + ", ".join(f"{count:,} {name}" for name, count in requests.items())
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
@@ -93,6 +95,10 @@ def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
 def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
     """Over all nodes and their connections."""
     return statistics.held_up(stats for state in states.values() for stats in (*state.past_stats, state.stats))
+
+
+def _requests(states: Mapping[str, NodeState]) -> Counter[str]:
+    return +statistics.requests(stats for state in states.values() for stats in (*state.past_stats, state.stats))
 
 
 def _missing(causes: Mapping[str, Any]) -> int:

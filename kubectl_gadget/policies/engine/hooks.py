@@ -52,7 +52,8 @@ _MASKS = (
     *("follow", "unfollow", "kernel_stack", "user_stack", "hash"),
 )
 """enum policy_mask."""
-_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", *following.KINDS)
+_REQUESTS = ("GetUrl", "DnsLookup")
+_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", *_REQUESTS, *following.KINDS)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Options:
     """each record says which program it was, for readers who do not follow processes"""
     follows: bool = False
     """some policy follows files, which the engine finds out"""
+    calls_out: bool = True
+    """agents make the requests of GetUrl and DnsLookup"""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,16 @@ class CompiledHook:
     def reacting(self) -> int:
         """The selectors whose events user space does something about."""
         return sum(1 << bit for bit, place in enumerate(self.bits) if place and place.reacts and _deeds(place))
+
+    @property
+    def requests(self) -> dict[str, list[tuple[str, str]]]:
+        """By the selector's bit, what agents are to ask for outside when it has matched."""
+        found = {
+            str(bit): [_request(action) for action in _all_actions(place) if action.kind in _REQUESTS]
+            for bit, place in enumerate(self.bits)
+            if place is not None and self._posts(place) and place.policy.options.mode != "monitor"
+        }
+        return {bit: requests for bit, requests in found.items() if requests}
 
     @property
     def denies(self) -> bool:
@@ -460,7 +473,13 @@ class Engine:
             "hooks": [hook.spec() for hook in self.hooks],
             **self._processes(),
             **self._kill(),
+            **self._requests(),
         }
+
+    def _requests(self) -> dict[str, Any]:
+        """What agents are to ask for outside."""
+        found = {str(hook.number): hook.requests for hook in self.hooks if hook.requests}
+        return {"requests": found} if found and self._options.calls_out else {}
 
     def _kill(self) -> dict[str, Any]:
         """The selectors whose events are to end a process."""
@@ -512,8 +531,9 @@ class Engine:
 def _check_stays(place: Place) -> None:
     """Refuses what ends with the agent that began it."""
     for action in _all_actions(place):
-        if action.kind in following.KINDS or action.kernel_stack or action.user_stack or action.file_hash:
-            what = str(action.kind) if action.kind in following.KINDS else "a stack or hash"
+        named = action.kind in (*following.KINDS, *_REQUESTS)
+        if named or action.kernel_stack or action.user_stack or action.file_hash:
+            what = str(action.kind) if named else "a stack or hash"
             raise UsageError(
                 f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
             )
@@ -604,6 +624,9 @@ def _places(member: Member, options: Options) -> list[Place]:
                 raise UsageError(f"{action.place}: {what} never have, and a kernel that is not locked down")
             if is_refused(action.kind):
                 refuse(action.place, action.kind)
+            if action.kind in _REQUESTS and any(other.kind == "NoPost" for other in _all_actions(place)):
+                what = f"{action.kind} beside NoPost: agents learn by the event that there is something to ask for"
+                raise UsageError(f"{action.place}: {what}", "leave NoPost out")
             if action.kind not in _KINDS:
                 raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
             if action.file_hash and _hashed(hook) is None:
@@ -646,6 +669,10 @@ def _signal(place: Place) -> int:
         if action.kind in ("Sigkill", "Signal"):
             return _SIGKILL if action.kind == "Sigkill" else action.signal
     return 0
+
+
+def _request(action: Action) -> tuple[str, str]:
+    return ("url", action.url) if action.kind == "GetUrl" else ("name", action.domain_name)
 
 
 def _limit(place: Place) -> Action | None:

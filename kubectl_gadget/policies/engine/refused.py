@@ -4,15 +4,11 @@ from typing import NoReturn
 
 from kubectl_gadget.errors import UsageError
 
-_NO_NETWORK = (
-    "agents have no network to use, so that nobody can have one of them call out; and a request that an event sets "
-    "off, anybody sets off who makes the event"
-)
 _NO_TABLE = (
     "it credits what a socket does later to the process that made it, by a table that forgets, and a socket that is "
     "handed on deceives it; events here have the process that acts, and connections their own"
 )
-_REFUSED = {"GetUrl": _NO_NETWORK, "DnsLookup": _NO_NETWORK, "TrackSock": _NO_TABLE, "UntrackSock": _NO_TABLE}
+_REFUSED = {"TrackSock": _NO_TABLE, "UntrackSock": _NO_TABLE}
 _INSTEAD = "leave it out; observe -o json gives events to a program of yours, and observe --flows tells connections"
 
 

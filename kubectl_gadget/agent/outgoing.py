@@ -1,0 +1,145 @@
+"""GetUrl and DnsLookup: what a policy has the agent ask for, outside, when one of its selectors has matched.
+
+It is done by threads of its own after the event, and nothing waits for it. The trap: whoever makes the event sets the
+request off, as often as he likes; so requests wait in a queue that is short, few are begun in a second, and what has no
+room is counted and not made.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, Any, Literal
+
+from kubectl_gadget import __version__
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.policy_events.record import read_head
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
+
+SECONDS = 5.0
+"""How long each step of a request (to connect, to be answered) may take."""
+MOST_WAITING = 64
+MOST_IN_A_SECOND = 10
+_THREADS = 2
+_MOST_WARNINGS = 16
+_FAREWELL = 2.0
+"""Seconds that what waits may still take at the end."""
+
+Request = tuple[Literal["url", "name"], str]
+
+
+class Outgoing:
+    """`requests` are those of each selector, by hook and bit. Raises AgentError for those that cannot be made here."""
+
+    def __init__(self, requests: Mapping[int, Mapping[int, Sequence[Request]]]) -> None:
+        self._requests = requests
+        urls = {text for bits in requests.values() for each in bits.values() for kind, text in each if kind == "url"}
+        self._opener = _opener(urls) if urls else None
+        self._queue: Queue[Request] = Queue(MOST_WAITING)
+        self._lock = threading.Lock()
+        self._counts = {"answered": 0, "failed": 0, "left_out": 0}
+        self._said: set[str] = set()
+        self.warnings: list[str] = []
+        self._over = threading.Event()
+        self._begun: list[float] = []
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)]
+        for thread in self._threads:
+            thread.start()
+
+    def react(self, record: bytes) -> None:
+        """To an event: its requests get in line."""
+        found = read_head(record)
+        of_hook = self._requests.get(found.hook)
+        if not of_hook:
+            return
+        for bit in found.selectors:
+            for request in of_hook.get(bit, ()):
+                try:
+                    self._queue.put_nowait(request)
+                except Full:
+                    self._count("left_out")
+
+    def stats(self) -> dict[str, Any]:
+        """For STATS: `requests`, how many were answered, failed, and were left out."""
+        with self._lock:
+            return {"requests": dict(self._counts)}
+
+    def finish(self) -> None:
+        """No more will come: gives what waits a moment. What is under way then is left to itself."""
+        deadline = time.monotonic() + _FAREWELL
+        self._over.set()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while True:
+            try:
+                request = self._queue.get(timeout=0.2)
+            except Empty:
+                if self._over.is_set():
+                    return
+                continue
+            if not self._may_begin():
+                self._count("left_out")
+                continue
+            try:
+                self._make(request)
+            except Exception as error:  # whatever the other side does, the next request is made
+                self._fail(request, error)
+            else:
+                self._count("answered")
+
+    def _may_begin(self) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            self._begun = [begun for begun in self._begun if now - begun < 1]
+            if len(self._begun) >= MOST_IN_A_SECOND:
+                return False
+            self._begun.append(now)
+            return True
+
+    def _make(self, request: Request) -> None:
+        kind, text = request
+        if kind == "name":
+            socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)
+            return
+        assert self._opener is not None
+        # Any answer will do; its body is not read, and it leads nowhere else.
+        self._opener.open(text, timeout=SECONDS).close()
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        self._count("failed")
+        text = f"{request[1]} could not be {'asked for' if request[0] == 'url' else 'looked up'}: {error}"
+        with self._lock:
+            if text not in self._said and len(self._said) < _MOST_WARNINGS:
+                self._said.add(text)
+                self.warnings.append(text)
+
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
+
+
+def read(value: Mapping[str, Any]) -> dict[int, dict[int, list[Request]]]:
+    """RUN's `requests`: docs/protocol.md, "Policies"."""
+    return {
+        int(hook): {int(bit): [(kind, str(text)) for kind, text in each] for bit, each in bits.items()}
+        for hook, bits in value.items()
+    }
+
+
+def _opener(urls: set[str]) -> "OpenerDirector":
+    """Of http, and https where there is TLS; without redirects and proxies. Raises AgentError."""
+    from urllib import request
+
+    opener = request.OpenerDirector()
+    opener.addheaders = [("User-Agent", f"kubectl-gadget/{__version__}")]
+    opener.add_handler(request.HTTPHandler())
+    if any(url.startswith("https:") for url in urls):
+        if not hasattr(request, "HTTPSHandler"):
+            raise AgentError("GetUrl: this agent's image has no TLS for https", "a URL with http, or DnsLookup")
+        opener.add_handler(request.HTTPSHandler())
+    return opener
