@@ -109,7 +109,8 @@ def _printing_sink(
                 names = [heading.name for heading in fit]
                 return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in names]
 
-            return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=not options.no_headers)
+            header, wraps = not options.no_headers, live_table is None
+            return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=header, wraps=wraps)
 
         def table(stream: TextIO) -> Sink:
             if not gadgets[0].histogram:

@@ -23,7 +23,8 @@ _POD_COLUMNS = frozenset({"pod", "container"})
 
 
 class TableSink(Sink):
-    """A table. `read` gives the cells; None reads the columns that the headings name."""
+    """A table. `read` gives the cells; None reads the columns that the headings name. On a terminal that is too narrow
+    its lines wrap, where they may (see fit())."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class TableSink(Sink):
         terminal: Terminal | None = None,
         color: bool = False,
         header: bool = True,
+        wraps: bool = True,
     ) -> None:
         self._stream = stream
         self._headings = list(headings)
@@ -41,6 +43,7 @@ class TableSink(Sink):
         self._terminal = terminal
         self._color = color
         self._header = header
+        self._wraps = wraps
         self._seen = [0] * len(self._headings)
         self._terminal_width = 0
         self._begun = False
@@ -87,7 +90,7 @@ class TableSink(Sink):
 
     def _widths(self) -> list[int]:
         if self._terminal is not None:
-            return fit(self._headings, self._seen, self._terminal.width())
+            return fit(self._headings, self._seen, self._terminal.width(), wraps=self._wraps)
         titles = [text_width(heading.title) if self._header else 0 for heading in self._headings]
         return [
             max(heading.width, title, seen)

@@ -51,11 +51,12 @@ def pad(text: str, width: int, align: str) -> str:
     return blanks + text if align == "right" else text + blanks
 
 
-def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> list[int]:
+def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wraps: bool = False) -> list[int]:
     """Widths for a terminal of `available` columns. `seen` has the widest cell of each column so far.
 
     What is taken away first: what columns that stretch have beyond their width, then blanks, then columns that stretch
-    down to a few cells, then all others down to their titles.
+    down to a few cells, then all others down to their titles. With `wraps`, no number is cut, and a name only as far
+    as it can still be told: rather the line goes on in the next one, as in kubectl's tables.
     """
     room = available - len(GAP) * (len(headings) - 1)
     widths = [max(heading.width, text_width(heading.title)) for heading in headings]
@@ -66,8 +67,14 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int) -> lis
         others = [n for n, h in enumerate(headings) if not h.stretch]
         excess = _shrink(widths, others, list(map(max, least, seen)), excess)
         excess = _shrink(widths, [n for n, h in enumerate(headings) if h.stretch], floors, excess)
+        if wraps:
+            least = [
+                max(low, width if heading.align == "right" else min(width, _TEXT_LEAST))
+                for low, width, heading in zip(least, seen, headings, strict=True)
+            ]
         excess = _shrink(widths, others, least, excess)
-        _shrink(widths, list(range(len(widths))), [1] * len(widths), excess)
+        if not wraps:
+            _shrink(widths, list(range(len(widths))), [1] * len(widths), excess)
         return widths
     for number, heading in enumerate(headings):
         if not heading.stretch:
