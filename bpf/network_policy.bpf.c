@@ -15,6 +15,7 @@
  * it.
  */
 #include <gadget/packet.h>
+#include <gadget/refused.h>
 #include <gadget/string.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -40,8 +41,6 @@ struct sock___bound {
 #define SOCK_BINDPORT_LOCK 8
 
 /* As tables.py has them. */
-#define POLICIES_BYTES 248
-#define RULE_BYTES 128
 #define NAME_BYTES 160
 /* For what rules allow to everybody. */
 #define ANYONE (~0U)
@@ -62,8 +61,8 @@ enum peer_kind {
 };
 
 enum {
-	EGRESS = 1,
-	INGRESS = 2,
+	EGRESS = GADGET_REFUSED_EGRESS,
+	INGRESS = GADGET_REFUSED_INGRESS,
 };
 
 typedef __u32 gadget_flow_direction;
@@ -104,8 +103,8 @@ struct policy_pod {
 struct policy_subject {
 	/* A bit for each direction in which only what a policy allows is allowed. */
 	__u64 isolated;
-	char egress[POLICIES_BYTES];
-	char ingress[POLICIES_BYTES];
+	char egress[GADGET_POLICIES_BYTES];
+	char ingress[GADGET_POLICIES_BYTES];
 };
 
 struct address_key {
@@ -135,7 +134,7 @@ struct rule_key {
 };
 
 struct policy_rule {
-	char name[RULE_BYTES];
+	char name[GADGET_RULE_BYTES];
 };
 
 struct flow_key {
@@ -201,7 +200,7 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-#define BYTES GADGET_ROOM(sizeof(struct network_policy) + POLICIES_BYTES + RULE_BYTES + NAME_BYTES + 16)
+#define BYTES GADGET_ROOM(sizeof(struct network_policy) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + NAME_BYTES + 16)
 
 /* What refusals have to have in common to be told as one: all but the port that the caller's system chose. */
 struct refusal_key {
@@ -237,8 +236,21 @@ struct {
 	__type(value, struct refusal);
 } gadget_walked SEC(".maps");
 
-/* The event is the last member, so that what helps to write it comes behind. */
-GADGET_SLOTS(slots, sizeof(struct refusal));
+/* For other agents, which see the effect. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, GADGET_REFUSED);
+	__type(key, struct gadget_refused_key);
+	__type(value, struct gadget_refused);
+} gadget_refused SEC(".maps");
+
+struct workspace {
+	struct gadget_refused refused;
+	/* Its event is the last member, so that what helps to write it comes behind. */
+	struct refusal refusal;
+};
+
+GADGET_SLOTS(slots, sizeof(struct workspace));
 
 /* What is to be judged. */
 struct attempt {
@@ -435,17 +447,48 @@ static __always_inline bool count_with_others(const struct refusal_key *key)
 	return refusal && !(__sync_fetch_and_add(&refusal->more, 1) & REFUSAL_OVER);
 }
 
-/* Tells of a refusal; the record's head, its addresses and its operation are set. */
-static __always_inline void tell(struct refusal *refusal, const struct attempt *attempt)
+/* Why it is refused; noted for others, too. */
+static __always_inline void find_reason(struct gadget_refused *refused, const struct attempt *attempt, struct sock *sk)
 {
-	struct network_policy *event = (void *)refusal->event;
-	struct refusal_key own;
 	struct rule_key key = {.subject = attempt->subject, .direction = attempt->direction};
 	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
 	const struct policy_peer *peer = peer_at(attempt->remote);
 	const struct policy_rule *rule;
+	struct gadget_refused_key noted = {
+		.network_namespace = gadget_network_namespace(sk),
+		.port = attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port,
+		.protocol = attempt->protocol,
+		.direction = attempt->direction,
+	};
+
+	key.peer = peer ? peer->peer : 0;
+	rule = bpf_map_lookup_elem(&gadget_table_rules, &key);
+	if (!rule && !(peer && peer->kind == PEER_SERVICE)) {
+		key.peer = ANYONE;
+		rule = bpf_map_lookup_elem(&gadget_table_rules, &key);
+	}
+	refused->policy[0] = refused->rule[0] = 0;
+	if (subject && attempt->direction == EGRESS)
+		__builtin_memcpy(refused->policy, subject->egress, sizeof(refused->policy));
+	else if (subject)
+		__builtin_memcpy(refused->policy, subject->ingress, sizeof(refused->policy));
+	if (rule)
+		__builtin_memcpy(refused->rule, rule->name, sizeof(refused->rule));
+	if (dry_run)
+		return;
+	refused->at = bpf_ktime_get_boot_ns();
+	__builtin_memcpy(noted.remote, attempt->remote, sizeof(noted.remote));
+	bpf_map_update_elem(&gadget_refused, &noted, refused, BPF_ANY);
+}
+
+/* Tells of a refusal; the record's head, its addresses and its operation are set. */
+static __always_inline void tell(struct refusal *refusal, const struct gadget_refused *why,
+				 const struct attempt *attempt)
+{
+	struct network_policy *event = (void *)refusal->event;
+	const struct policy_peer *peer;
+	struct refusal_key own;
 	struct gadget_writer writer;
-	const char *policies = NULL;
 
 	key_of_refusal(&own, event, attempt);
 	if (count_with_others(&own))
@@ -459,17 +502,10 @@ static __always_inline void tell(struct refusal *refusal, const struct attempt *
 	event->unused_16 = 0;
 	event->unused_32 = 0;
 	__builtin_memcpy(event->remote, attempt->remote, sizeof(event->remote));
-	key.peer = peer ? peer->peer : 0;
-	rule = bpf_map_lookup_elem(&gadget_table_rules, &key);
-	if (!rule && !(peer && peer->kind == PEER_SERVICE)) {
-		key.peer = ANYONE;
-		rule = bpf_map_lookup_elem(&gadget_table_rules, &key);
-	}
-	if (subject)
-		policies = attempt->direction == EGRESS ? subject->egress : subject->ingress;
+	peer = peer_at(attempt->remote);
 	writer = gadget_write(event, sizeof(*event), BYTES);
-	append(&writer, &event->policy, policies, POLICIES_BYTES);
-	append(&writer, &event->rule, rule ? rule->name : NULL, RULE_BYTES);
+	append(&writer, &event->policy, why->policy, GADGET_POLICIES_BYTES);
+	append(&writer, &event->rule, why->rule, GADGET_RULE_BYTES);
 	append(&writer, &event->peer, peer ? peer->name : NULL, NAME_BYTES);
 	gadget_send(&writer);
 	refusal->more = 0;
@@ -486,7 +522,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *rem
 	struct attempt attempt = {.direction = EGRESS};
 	const struct policy_pod *pod;
 	struct network_policy *event;
-	struct refusal *refusal;
+	struct workspace *work;
 	struct sock *sk;
 
 	if (!ctx->sk)
@@ -506,10 +542,11 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *rem
 	/* Raw sockets have no ports yet, and their packets are judged. */
 	if (ctx->type == SOCK_RAW || passes(&attempt, pod))
 		return GADGET_ALLOW;
-	refusal = gadget_take_slot(&slots);
-	if (!refusal)
+	work = gadget_take_slot(&slots);
+	if (!work)
 		goto decided;
-	event = (void *)refusal->event;
+	find_reason(&work->refused, &attempt, sk);
+	event = (void *)work->refusal.event;
 	/* Not gadget_begin(): older kernels do not have its helpers for these programs. */
 	if (gadget_begin_for_task(&event->record, gadget_task())) {
 		gadget_local_ip(event->local, sk);
@@ -517,9 +554,9 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *rem
 			gadget_no_ip(event->local);
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, operation, 8);
-		tell(refusal, &attempt);
+		tell(&work->refusal, &work->refused, &attempt);
 	}
-	gadget_give_back(refusal);
+	gadget_give_back(work);
 decided:
 	return dry_run ? GADGET_ALLOW : REFUSE;
 }
@@ -601,7 +638,7 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 {
 	struct attempt attempt = {.direction = direction};
 	struct network_policy *event;
-	struct refusal *refusal;
+	struct workspace *work;
 	struct gadget_packet packet;
 	const struct policy_pod *pod;
 	struct sock *sk;
@@ -622,17 +659,18 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 			remember(&attempt, direction);
 		return GADGET_PASS;
 	}
-	refusal = gadget_take_slot(&slots);
-	if (!refusal)
+	work = gadget_take_slot(&slots);
+	if (!work)
 		goto decided;
-	event = (void *)refusal->event;
+	find_reason(&work->refused, &attempt, sk);
+	event = (void *)work->refusal.event;
 	if (gadget_begin_for_socket(&event->record, sk, gadget_owner_of(sk))) {
 		__builtin_memcpy(event->local, packet.local, sizeof(event->local));
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, "packet", 6);
-		tell(refusal, &attempt);
+		tell(&work->refusal, &work->refused, &attempt);
 	}
-	gadget_give_back(refusal);
+	gadget_give_back(work);
 decided:
 	return dry_run ? GADGET_PASS : REFUSE;
 }

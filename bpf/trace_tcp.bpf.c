@@ -16,6 +16,7 @@
 #include <gadget/ends.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/refused.h>
 #include <gadget/result.h>
 #include <gadget/socket_owner.h>
 #include <gadget/syscall.h>
@@ -101,9 +102,18 @@ struct trace_tcp {
 	gadget_comm user_comm;
 	/* Of connect and accept: of the SYN that asked for the connection. 0: unknown. */
 	gadget_tcp_sequence initial_sequence;
+	/* Of `enforce --network-policy`, which refused a connect. */
+	gadget_string policy;
+	gadget_string rule;
 };
 
 GADGET_RECORD(trace_tcp);
+
+#define REFUSED_BYTES GADGET_ROOM(sizeof(struct trace_tcp) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
+
+GADGET_SCRATCH(refused_scratch, REFUSED_BYTES);
+
+GADGET_REFUSALS;
 
 /* If any of them is set, only those. */
 const volatile bool filter_connect = false;
@@ -155,6 +165,8 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	tcp->user_pid = 0;
 	__builtin_memset(tcp->user_comm, 0, sizeof(tcp->user_comm));
 	gadget_exec_of_owner(&tcp->exec_id, NULL);
+	gadget_no_text(&tcp->policy);
+	gadget_no_text(&tcp->rule);
 }
 
 static __always_inline void set_processes(struct trace_tcp *tcp, const struct gadget_owner *owner)
@@ -166,15 +178,40 @@ static __always_inline void set_processes(struct trace_tcp *tcp, const struct ga
 	}
 }
 
-static __always_inline void send(struct trace_tcp *tcp)
+static __always_inline bool passes_filters(const struct trace_tcp *tcp)
 {
 	if (!gadget_wanted_result(-tcp->errno) || !wanted(tcp->operation))
-		return;
+		return false;
 	if (!gadget_wanted_addresses(tcp->local, tcp->remote))
+		return false;
+	return !filter_port || tcp->local_port == filter_port || tcp->remote_port == filter_port;
+}
+
+static __always_inline void send(struct trace_tcp *tcp)
+{
+	if (passes_filters(tcp))
+		gadget_emit(&tcp->record, sizeof(*tcp), 0);
+}
+
+/* As send(), for a connect that a network policy may have refused. */
+static __always_inline void send_refused(const struct trace_tcp *tcp, struct sock *sk)
+{
+	struct gadget_refused_key key = {
+		.network_namespace = gadget_network_namespace(sk),
+		.port = tcp->remote_port,
+		.protocol = IPPROTO_TCP,
+		.direction = GADGET_REFUSED_EGRESS,
+	};
+	struct trace_tcp *copy = gadget_scratch(&refused_scratch);
+	struct gadget_writer writer;
+
+	if (!copy || !passes_filters(tcp))
 		return;
-	if (filter_port && tcp->local_port != filter_port && tcp->remote_port != filter_port)
-		return;
-	gadget_emit(&tcp->record, sizeof(*tcp), 0);
+	*copy = *tcp;
+	__builtin_memcpy(key.remote, tcp->remote, sizeof(key.remote));
+	writer = gadget_write(copy, sizeof(*copy), REFUSED_BYTES);
+	gadget_append_refused(&writer, gadget_refused_by(&gadget_refusals, &key), &copy->policy, &copy->rule);
+	gadget_send(&writer);
 }
 
 /* The system call that the current task is in; kernel threads and what io_uring does by itself have none of these. */
@@ -500,7 +537,10 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 		gadget_no_ip(tcp.remote);
 		tcp.remote_port = 0;
 	}
-	send(&tcp);
+	if (result == -EPERM)
+		send_refused(&tcp, sk);
+	else
+		send(&tcp);
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include <gadget/ends.h>
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
+#include <gadget/refused.h>
 #include <kernel/sk_buff.h>
 
 #define ETH_P_IP 0x0800
@@ -30,14 +31,6 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct ns_common {
-	__u32 inum;
-};
-
-struct net___numbered {
-	struct ns_common ns;
-};
-
 struct nsproxy {
 	struct net *net_ns;
 };
@@ -52,6 +45,9 @@ struct task_struct___net {
 enum skb_drop_reason {
 	SKB_CONSUMED = 1,
 };
+
+/* 0: no policy refused it. */
+typedef __u32 gadget_flow_direction;
 
 struct trace_tcpdrop {
 	struct gadget_record record;
@@ -76,14 +72,21 @@ struct trace_tcpdrop {
 	/* Where in the kernel it was dropped. */
 	gadget_string location;
 	gadget_strings stack;
-	__u32 unused_end;
+	/* Of `enforce --network-policy`. */
+	gadget_string policy;
+	gadget_string rule;
+	gadget_flow_direction policy_direction;
 };
 
 GADGET_RECORD(trace_tcpdrop);
 
-#define RECORD_BYTES GADGET_ROOM(sizeof(struct trace_tcpdrop) + REASON_BYTES + LOCATION_BYTES + GADGET_STACK_BYTES)
+#define RECORD_BYTES                                                                                                   \
+	GADGET_ROOM(sizeof(struct trace_tcpdrop) + REASON_BYTES + LOCATION_BYTES + GADGET_STACK_BYTES +                \
+		    GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
 
 GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
+
+GADGET_REFUSALS;
 
 /* Of either end. 0: any. */
 const volatile __u16 filter_port = 0;
@@ -274,6 +277,28 @@ static __always_inline bool is_consumed(__u32 reason)
 	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) ? reason <= SKB_CONSUMED : !reason;
 }
 
+/* Which policy, if it was one: of the pod that sent the packet, or of the one that it was for. */
+static __always_inline void append_policy(struct gadget_writer *writer, struct trace_tcpdrop *drop)
+{
+	struct gadget_refused_key key = {
+		.network_namespace = drop->network_namespace,
+		.port = drop->destination_port,
+		.protocol = drop->protocol,
+		.direction = GADGET_REFUSED_INGRESS,
+	};
+	const struct gadget_refused *refused;
+
+	__builtin_memcpy(key.remote, drop->source, sizeof(key.remote));
+	refused = gadget_refused_by(&gadget_refusals, &key);
+	if (!refused) {
+		key.direction = GADGET_REFUSED_EGRESS;
+		__builtin_memcpy(key.remote, drop->destination, sizeof(key.remote));
+		refused = gadget_refused_by(&gadget_refusals, &key);
+	}
+	drop->policy_direction = refused ? key.direction : 0;
+	gadget_append_refused(writer, refused, &drop->policy, &drop->rule);
+}
+
 SEC("tp_btf/kfree_skb")
 int dropped(__u64 *ctx)
 {
@@ -305,12 +330,13 @@ int dropped(__u64 *ctx)
 	} else if (!begin_without_socket(&drop->record, (__u64)net)) {
 		return 0;
 	}
-	drop->network_namespace = BPF_CORE_READ((struct net___numbered *)net, ns.inum);
+	drop->network_namespace = BPF_CORE_READ((struct net___refused *)net, ns.inum);
 	drop->reason_number = reason;
-	drop->unused_8 = drop->unused_16 = drop->unused_end = 0;
+	drop->unused_8 = drop->unused_16 = 0;
 	writer = gadget_write(drop, sizeof(*drop), RECORD_BYTES);
 	append_reason(&writer, drop, reason);
 	append_location(&writer, &drop->location, ctx[1]);
+	append_policy(&writer, drop);
 	gadget_no_text(&drop->stack);
 	if (collect_stack)
 		gadget_append_kernel_stack(&writer, &drop->stack, ctx);

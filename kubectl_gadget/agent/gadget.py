@@ -17,6 +17,7 @@ from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.map_walks import MapWalks
 from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject, variable_bytes
 from kubectl_gadget.agent.recorder import Recorder
+from kubectl_gadget.agent.refusals import MAP as REFUSALS
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.shares import Losses
@@ -82,6 +83,8 @@ class Gadget:
         self.symbols = Symbols()
         """shared by the gadgets of a session"""
         self.stacks: Stacks | None = None
+        self.refusals: Callable[[], int | None] = lambda: None
+        """gives the session's map of what other agents refuse; None where there is none"""
         self.containers: Containers | None = None
         """for gadgets with a sampler, and to name who lost events"""
         self._losses: Losses
@@ -247,6 +250,8 @@ class Gadget:
             object.resize_hashes(entries)
         if containers := object.map("gadget_containers"):
             containers.reuse(self._containers_fd)
+        if (refusals := object.map(REFUSALS)) and (fd := self.refusals()) is not None:
+            refusals.reuse(fd)
 
     def _set_variables(self, object: BpfObject) -> None:
         variables: dict[str, dict[str, int]] = self._spec.get("globals") or {}

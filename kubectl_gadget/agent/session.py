@@ -21,6 +21,7 @@ from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.refusals import Refusals
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE
@@ -61,6 +62,7 @@ class Session:
         self._containers: Containers | None = None
         self._symbols = Symbols()
         self._unable: AgentError | None = None
+        self._refusals: Refusals | None = None
         self._shipper: Shipper | None = None
         self._epoll = select.epoll()
         self._output_watched = False
@@ -148,6 +150,7 @@ class Session:
                 for warning in gadget.turn():
                     self._warn(warning)
             now = time.monotonic()
+            self._look_for_refusals(now)
             self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), self._shipper.due)
             if now >= self._next_stats:
                 self._next_stats = now + _STATS_EVERY
@@ -225,6 +228,7 @@ class Session:
                 one.wanted_cgroup = containers.wants
                 one.symbols = self._symbols
                 one.containers = containers
+                one.refusals = self._refusals_fd
                 one.start()
                 self._gadgets.append(one)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -255,6 +259,23 @@ class Session:
         if not gadgets:
             raise FrameError(f"UPDATE is for gadget {index!r}, which does not run")
         gadgets[0].update(value)
+
+    def _refusals_fd(self) -> int | None:
+        """Of gadgets that tell which policy refused something."""
+        if self._refusals is None:
+            try:
+                self._refusals = Refusals()
+            except AgentError as error:
+                self._pipe.put(encode_json(FrameType.WARNING, {"message": str(error)}))
+                return None
+            self._refusals.turn(time.monotonic())
+        return self._refusals.fd
+
+    def _look_for_refusals(self, now: float) -> None:
+        if self._refusals:
+            self._refusals.turn(now)
+            while self._refusals.warnings:
+                self._warn(self._refusals.warnings.pop(0))
 
     def _stats(self) -> dict[str, Any]:
         return {"gadgets": [gadget.stats() for gadget in self._gadgets], "agent": node.usage(), **node.clocks()}
@@ -294,6 +315,8 @@ class Session:
         for gadget in self._gadgets:
             gadget.close()
         self._symbols.close()
+        if self._refusals:
+            self._refusals.close()
         if self._containers:
             self._containers.close()
 

@@ -6,6 +6,7 @@ rows of a process. The trap: a number that is not known is -1 here, since compar
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from errno import EPERM
 from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -62,6 +63,8 @@ class End(NamedTuple):
     retransmits: int = 0
     sequence: int = 0
     """of the SYN; 0: not known"""
+    denied: tuple[str, str] | None = None
+    """network policies that refused a connect, and their rule"""
 
     @property
     def protocol(self) -> str:
@@ -129,6 +132,7 @@ class EndReader:
             number("received_packets", "received_segments"),
             number("retransmits"),
             number("initial_sequence"),
+            _denials(batch) if "policy" in has else repeat(None),
         ]
         return list(map(_make_end, zip(*columns, strict=False)))
 
@@ -188,6 +192,7 @@ class EndReader:
             received_packets=row.get("received_packets") or row.get("received_segments") or 0,
             retransmits=row.get("retransmits") or 0,
             sequence=row.get("initial_sequence") or 0,
+            denied=(row["policy"], row.get("rule") or "") if row.get("policy") else None,
         )
 
     def who(self, row: Mapping[str, Any]) -> Who:
@@ -276,3 +281,12 @@ class EndReader:
             user_comm=user_comm if user_pid else "",
             scope=f"{node}/{owner.pod_uid or owner.pod}",
         )
+
+
+def _denials(batch: Batch) -> Iterable[tuple[str, str] | None]:
+    """Policies and rule of each row that failed by them. Hardly any did, so that is asked first."""
+    if not (batch.raw("errno") == EPERM).any():
+        return repeat(None)
+    members = filter_members(batch.gadget)
+    policies, rules = (members[name].read(batch).values() for name in ("policy", "rule"))
+    return [(policy, rule or "") if policy else None for policy, rule in zip(policies, rules, strict=True)]

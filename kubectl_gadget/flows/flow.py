@@ -252,6 +252,27 @@ class Flow:
         return self.ended_ns != 0
 
 
+POLICY_DENIED = "POLICY_DENIED"
+"""As drop reason; Hubble calls it so, too."""
+
+
+class Denial(NamedTuple):
+    """What `enforce --network-policy` refused by."""
+
+    policies: tuple[str, ...]
+    """by name; in the namespace of the pod that they apply to"""
+    namespace: str
+    direction: str
+    """egress or ingress, of that pod"""
+    rule: str = ""
+    """the first one that is about the other end, and allows it other ports"""
+
+    def text(self) -> str:
+        """`policy deny-all/ingress`, and the rule."""
+        words = f"policy {', '.join(self.policies)}/{self.direction}"
+        return f"{words} (rule {self.rule} allows other ports)" if self.rule else words
+
+
 class Traffic(NamedTuple):
     """A summary that is spelt when somebody reads it: how much went each way until then."""
 
@@ -286,6 +307,8 @@ class FlowEvent(NamedTuple):
     duration_ns: int | None = None
     tcp_flags: tuple[str, ...] = ()
     l7: dict[str, Any] | None = None
+    denial: Denial | None = None
+    """by network policies of ours"""
 
     @property
     def timestamp(self) -> str:

@@ -57,7 +57,7 @@ def compact(event: FlowEvent, *, with_node: bool = False) -> str:
     if event.kind in ("dns", "http") and not event.is_reply:
         kind = f"{event.kind}-request"
     if event.verdict == DROPPED:
-        kind = event.drop_reason or "dropped"
+        kind = "Policy denied" if event.denial else event.drop_reason or "dropped"
     ends = [f"{party.place} ({_identity(party)})" for party in (flow.client, flow.backend or flow.server)]
     return escape(f"{clock}{node}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})")
 

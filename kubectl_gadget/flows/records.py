@@ -9,7 +9,7 @@ import json
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-from kubectl_gadget.flows.flow import DROPPED, FlowEvent, Party
+from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.policy_events.body import rfc3339
 
@@ -17,7 +17,7 @@ MEMBERS = frozenset(
     (
         *("timestamp", "node", "kind", "verdict", "protocol", "direction", "is_reply", "source", "destination"),
         *("backend", "summary", "error", "drop_reason", "duration", "rtt", "sent", "received", "sent_packets"),
-        *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7"),
+        *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7", "denied_by"),
     )
 )
 """What a record has."""
@@ -51,12 +51,21 @@ def record(event: FlowEvent) -> dict[str, Any]:
         "flow_began": rfc3339(flow.first_ns),
         "seen_by": sorted(flow.seen_by),
         "l7": event.l7,
+        "denied_by": _denied_by(event.denial) if event.denial else None,
     }
 
 
 def direction(event: FlowEvent) -> str:
     """EGRESS or INGRESS, of the end that saw it."""
     return "EGRESS" if event.observer == "client" else "INGRESS"
+
+
+def _denied_by(denial: Denial) -> dict[str, Any]:
+    return {
+        "policies": [{"namespace": denial.namespace, "name": name} for name in denial.policies],
+        "direction": denial.direction,
+        "rule": denial.rule or None,
+    }
 
 
 def _party(party: Party) -> dict[str, Any]:
@@ -109,6 +118,7 @@ def line(event: FlowEvent) -> str:
         rfc3339(flow.first_ns),
         _SEEN_BY[flow.by_client, flow.by_server],
         json.dumps(event.l7, ensure_ascii=False) if event.l7 else "null",
+        json.dumps(_denied_by(event.denial), ensure_ascii=False) if event.denial else "null",
     )
     # What is not printable is rare, and then all of the line is escaped.
     return text if text.isprintable() else json_line(record(event))
@@ -118,7 +128,7 @@ _LINE = (
     '{"timestamp": "%s", "node": %s, "kind": "%s", "verdict": "%s", "protocol": "%s", "direction": "%s", '
     '"is_reply": %s, "source": %s, "destination": %s, "backend": %s, "summary": %s, "error": %s, "drop_reason": %s, '
     '"duration": %s, "rtt": %s, "sent": %d, "received": %d, "sent_packets": %d, "received_packets": %d, '
-    '"retransmits": %d, "flow_id": "%s", "flow_began": "%s", "seen_by": %s, "l7": %s}'
+    '"retransmits": %d, "flow_id": "%s", "flow_began": "%s", "seen_by": %s, "l7": %s, "denied_by": %s}'
 )
 _SEEN_BY = {
     (False, False): "[]",
@@ -170,6 +180,11 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
     if event.verdict == DROPPED:
         found["drop_reason_desc"] = event.drop_reason
+    if event.denial:
+        found[f"{event.denial.direction}_denied_by"] = [
+            {"name": name, "namespace": event.denial.namespace, "kind": "NetworkPolicy"}
+            for name in event.denial.policies
+        ]
     if event.l7:
         found["l7"] = _l7(event)
     return {"flow": found, "node_name": event.node, "time": event.timestamp}

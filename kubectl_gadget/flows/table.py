@@ -18,6 +18,8 @@ from kubectl_gadget.flows.flow import (
     DROPPED,
     ERROR,
     FORWARDED,
+    POLICY_DENIED,
+    Denial,
     Flow,
     FlowEvent,
     Party,
@@ -35,7 +37,7 @@ COLUMNS = (
     *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "stack", "source", "source_port"),
     *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
-    *("status", "grpc_status", "grpc_status_raw", "reset"),
+    *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction"),
 )
 """Of all gadgets but those that EndReader reads, those that are looked at: to read a column costs time for each row."""
 
@@ -152,6 +154,11 @@ class FlowTable:
         if failed:
             self._end(flow, time_ns)
             took = duration if duration >= 0 else None
+            if row.denied:
+                denial = Denial(_names(row.denied[0]), who.pod.namespace if who.pod else "", "egress", row.denied[1])
+                words = f"{denial.text()}, {failed}"
+                more = {"errno": failed, "duration_ns": took, "drop_reason": POLICY_DENIED, "denial": denial}
+                return self._event(row, flow, "drop", DROPPED, words, side, **more)
             words, reason = (f"{failed}, {flow.refusal}", _NOBODY_LISTENS) if flow.refusal else (failed, "")
             more = {"errno": failed, "duration_ns": took, "drop_reason": reason}
             return self._event(row, flow, "error", ERROR, words, side, **more)
@@ -162,7 +169,7 @@ class FlowTable:
         elif is_new:
             words, flags = _BEGINNINGS[operation]
             return make_event(
-                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None)
+                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None, None)
             )
         return None
 
@@ -176,7 +183,7 @@ class FlowTable:
         said = make_traffic((flow.sent, flow.received, how, duration))
         time_ns, node = row.time_ns, row.who.node
         return make_event(
-            (time_ns, node, "close", flow, FORWARDED, said, False, side, row.error, "", duration, flags, None)
+            (time_ns, node, "close", flow, FORWARDED, said, False, side, row.error, "", duration, flags, None, None)
         )
 
     def _count(self, row: End, flow: Flow, side: str) -> None:
@@ -244,6 +251,13 @@ class FlowTable:
             self._name_others(flow)
         flags = tuple(filter(None, str(row.get("flags") or "").split("|")))
         said = " ".join([row["reason"], *_netfilter_hook(row), *([f"({', '.join(flags)})"] if flags else [])])
+        denial, reason = _denial(row), row["reason"]
+        if denial:
+            said, reason = denial.text(), POLICY_DENIED
+            # Whose policies they are, its row it is.
+            owner = (flow.client, flow.server)[(denial.direction == "ingress") == (outgoing is flow)]
+            if owner.told is None:
+                self._own(owner, who)
         if outgoing and flow.by_client and row["reason"] == _NOBODY_LISTENS and flags == ("SYN",):
             flow.refusal = said
             return None  # the process that connects is about to be told
@@ -255,8 +269,9 @@ class FlowTable:
             said,
             "server",
             is_reply=outgoing is None,
-            drop_reason=row["reason"],
+            drop_reason=reason,
             tcp_flags=flags,
+            denial=denial,
         )
 
     def _is_own(self, ip: str, row: Row) -> bool:
@@ -464,6 +479,16 @@ def _key(who: Who, protocol: str, client: Place, server: Place) -> Key:
 
 def _scope(who: Who, ip: str) -> str:
     return who.scope if is_shared(ip) else ""
+
+
+def _denial(row: Row) -> Denial | None:
+    if not row.get("policy"):
+        return None
+    return Denial(_names(row["policy"]), row.get("namespace") or "", row["policy_direction"], row.get("rule") or "")
+
+
+def _names(policies: str) -> tuple[str, ...]:
+    return tuple(policies.split(", "))
 
 
 def _netfilter_hook(row: Row) -> list[str]:

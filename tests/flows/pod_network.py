@@ -87,6 +87,7 @@ class PodNetwork:
         self._router = f"/run/netns/{self.name}"
         self.cgroups = [f"{self.name}-{number}" for number in (1, 2)]
         self.addresses: dict[str, str] = {}
+        self.pods: dict[str, DemoPod] = {}
         self.cables: dict[str, str] = {}
         """the router's ends of the pods' cables"""
         self._count = 0
@@ -123,6 +124,7 @@ class PodNetwork:
     def pod(self, node: int, namespace: str, name: str) -> DemoPod:
         """Starts a pod on node 1 or 2. Its namespace is nobody else's; flows() gives it as it is said here."""
         pod = self.nodes[node - 1].start_pod(f"{namespace}-{self.name}", name, {"main": _SLEEP})
+        self.pods[name] = pod
         self._count += 1
         address = self.addresses[name] = f"10.97.{node}.{9 + self._count}"
         cable = self.cables[name] = f"cable{self._count}"

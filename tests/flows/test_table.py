@@ -1,10 +1,12 @@
 """Rows of two ends and of several gadgets become flows: each once, with both processes."""
 
+import json
 import random
 from typing import Any
 
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
+from kubectl_gadget.flows.records import hubble, line, record
 from kubectl_gadget.flows.table import FlowTable
 from tests.flows.rows import (
     CLIENT,
@@ -329,3 +331,24 @@ def test_the_oldest_flows_are_forgotten_when_there_are_too_many() -> None:
     table = FlowTable(AddressBook(), most=10)
     tell(*(tcp("syn", 1, local=(CLIENT[0], 1000 + port)) for port in range(17)), table=table)
     assert table.forgotten == 7
+
+
+def test_a_packet_that_a_policy_dropped_names_it_and_whose_it_is() -> None:
+    policy = {"policy": "deny-all, web", "rule": "web ingress[0]", "policy_direction": "ingress"}
+    table = FlowTable(AddressBook())
+    table.add(tcp("syn", 1))
+    (event,) = table.add(drop(1.1, "SOCKET_FILTER") | policy)
+    assert event.summary == "policy deny-all, web/ingress (rule web ingress[0] allows other ports)"
+    assert (event.verdict, event.drop_reason) == ("DROPPED", "POLICY_DENIED")
+    assert (event.flow.client.comm, event.flow.server.name) == ("curl", "empire/deathstar")
+    (name,) = {one["kind"] for one in hubble(event)["flow"]["ingress_denied_by"]}
+    assert name == "NetworkPolicy"
+    assert [one["name"] for one in record(event)["denied_by"]["policies"]] == ["deny-all", "web"]
+    assert json.loads(line(event)) == record(event)
+
+
+def test_a_connect_that_a_policy_refused_is_dropped_and_no_error() -> None:
+    failed = tcp("connect", 1, errno=1, error="EPERM", policy="no-way-out", rule=None)
+    (event,) = FlowTable(AddressBook()).add(failed)
+    assert (event.verdict, event.summary) == ("DROPPED", "policy no-way-out/egress, EPERM")
+    assert hubble(event)["flow"]["egress_denied_by"][0]["namespace"] == "default"

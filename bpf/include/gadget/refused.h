@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What network policies refused, for agents that see the packet dropped or the call fail and have to say why.
+ *
+ * Whoever refuses keeps a map `gadget_refused`; whoever wants to know has one of these maps, `gadget_refusals`, which
+ * its agent fills with the maps of all that refuse at the time (kubectl_gadget/agent/refusals.py). A refusal is noted
+ * before it takes effect, so it is there when its effect is seen. The trap: what is noted is the last refusal of its
+ * kind, which says nothing of what is dropped for another reason later; so only a fresh one counts.
+ */
+#pragma once
+
+#include <gadget/address.h>
+#include <gadget/string.h>
+#include <kernel/net_device.h>
+
+/* Those that lie back the longest are forgotten. */
+#define GADGET_REFUSED 4096
+/* Agents that refuse at the same time. */
+#define GADGET_REFUSERS 8
+/* What is refused takes effect at once; interrupts may come between. */
+#define GADGET_REFUSED_FRESH_NS 100000000ULL
+
+#define GADGET_POLICIES_BYTES 248
+#define GADGET_RULE_BYTES 128
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common___refused {
+	__u32 inum;
+};
+
+struct net___refused {
+	struct ns_common___refused ns;
+};
+
+#pragma clang attribute pop
+
+enum gadget_refused_direction {
+	GADGET_REFUSED_EGRESS = 1,
+	GADGET_REFUSED_INGRESS = 2,
+};
+
+struct gadget_refused_key {
+	gadget_ip remote;
+	/* The network namespace's inode number: policies are about pods, and their containers share one. */
+	__u32 network_namespace;
+	/* The called one's. */
+	__u16 port;
+	__u8 protocol;
+	__u8 direction;
+};
+
+struct gadget_refused {
+	/* By boot time. */
+	__u64 at;
+	char policy[GADGET_POLICIES_BYTES];
+	char rule[GADGET_RULE_BYTES];
+};
+
+static __always_inline __u32 gadget_network_namespace(struct sock *sk)
+{
+	struct net___refused *net = (void *)BPF_CORE_READ((struct sock_common___net *)sk, skc_net.net);
+
+	return BPF_CORE_READ(net, ns.inum);
+}
+
+/* For those who ask. */
+#define GADGET_REFUSALS                                                                                                \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                                                              \
+		__uint(max_entries, GADGET_REFUSERS);                                                                  \
+		__type(key, __u32);                                                                                    \
+		__array(                                                                                               \
+			values, struct {                                                                               \
+				__uint(type, BPF_MAP_TYPE_LRU_HASH);                                                   \
+				__uint(max_entries, GADGET_REFUSED);                                                   \
+				__uint(key_size, sizeof(struct gadget_refused_key));                                   \
+				__uint(value_size, sizeof(struct gadget_refused));                                     \
+			});                                                                                            \
+	} gadget_refusals SEC(".maps")
+
+/* NULL: no policy refused this just now. */
+static __always_inline const struct gadget_refused *gadget_refused_by(void *refusals,
+								      const struct gadget_refused_key *key)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	for (__u32 i = 0; i < GADGET_REFUSERS; i++) {
+		__u32 place = i;
+		void *refused = bpf_map_lookup_elem(refusals, &place);
+		const struct gadget_refused *found = refused ? bpf_map_lookup_elem(refused, key) : NULL;
+
+		if (found && now - found->at < GADGET_REFUSED_FRESH_NS)
+			return found;
+	}
+	return NULL;
+}
+
+/* The names of the policies, and of the rule that came nearest; NULL: none refused it. */
+static __always_inline void gadget_append_refused(struct gadget_writer *writer, const struct gadget_refused *refused,
+						  struct gadget_text *policy, struct gadget_text *rule)
+{
+	gadget_no_text(policy);
+	gadget_no_text(rule);
+	if (!refused)
+		return;
+	gadget_append_kernel_string(writer, policy, refused->policy, GADGET_POLICIES_BYTES);
+	if (refused->rule[0])
+		gadget_append_kernel_string(writer, rule, refused->rule, GADGET_RULE_BYTES);
+}

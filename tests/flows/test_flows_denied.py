@@ -1,0 +1,172 @@
+"""What `enforce --network-policy` refuses is told by `flows`, another command, with the policy and the rule."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import why_no_containers
+from tests.flows.pod_network import PodNetwork
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers())),
+]
+Event = dict[str, Any]
+PORT = 8080
+NOTICED = 1.0
+"""Seconds in which an agent that runs already notices policies, on a busy machine."""
+
+
+def policy(name: str, app: str, **spec: Any) -> dict[str, Any]:
+    """Of one application's pods; its types are those that it has rules of."""
+    types = [word.capitalize() for word in spec]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {"podSelector": {"matchLabels": {"app": app}}, "policyTypes": types, **spec},
+    }
+
+
+def connects(_: Connection, host: str, port: int) -> str:
+    """Ends with the name of what the process saw."""
+    import errno
+    import socket
+
+    with socket.socket() as one:
+        one.settimeout(1.5)
+        try:
+            one.connect((host, port))
+        except TimeoutError:
+            return "timeout"
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+    return ""
+
+
+def listens(pipe: Connection, port: int) -> None:
+    """Until it is ended."""
+    import socket
+
+    with socket.create_server(("0.0.0.0", port)):
+        pipe.send(port)
+        pipe.recv()
+
+
+@pytest.fixture(scope="module", name="net")
+def a_network(tmp_path_factory: pytest.TempPathFactory, catalogue_built: Path) -> Iterator[PodNetwork]:
+    with PodNetwork(Path("/run")) as found:
+        for node, name in ((1, "client"), (2, "server")):
+            found.pod(node, name, name)
+        found.start(found.pods["server"], listens, PORT).heard()
+        yield found
+
+
+@contextmanager
+def enforce(net: PodNetwork, folder: Path, *policies: dict[str, Any], end: int = signal.SIGINT) -> Iterator[None]:
+    """While the block runs, the policies of the namespace are in force."""
+    items = []
+    for name, address in net.addresses.items():
+        metadata = {"name": name, "namespace": f"{name}-{net.name}", "labels": {"app": name}}
+        items.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"podIP": address}})
+    (folder / "objects.yaml").write_text(yaml.safe_dump({"kind": "List", "items": items}))
+    for one in policies:
+        app = one["spec"]["podSelector"]["matchLabels"]["app"]
+        one["metadata"]["namespace"] = f"{app}-{net.name}"
+    (folder / "policies.yaml").write_text(yaml.safe_dump_all(policies))
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A"]
+    files = ["--network-policy", str(folder / "policies.yaml"), "--objects", str(folder / "objects.yaml")]
+    with subprocess.Popen([*command, *files], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "Ctrl-C ends" in line:
+                break
+        assert said, "it ended at once"
+        assert "Ctrl-C ends" in said[-1], "".join(said)
+        time.sleep(NOTICED)
+        try:
+            yield
+        finally:
+            process.send_signal(end)
+            process.communicate(timeout=60)
+
+
+def call(net: PodNetwork) -> str:
+    """The client calls the server."""
+    found: str = net.start(net.pods["client"], connects, net.addresses["server"], PORT).heard()
+    return found
+
+
+def drops(events: list[Event]) -> list[Event]:
+    return [event for event in events if event["verdict"] == "DROPPED"]
+
+
+def denied(direction: str, pod: str, name: str, rule: str | None = None) -> Event:
+    return {"policies": [{"namespace": pod, "name": name}], "direction": direction, "rule": rule}
+
+
+OTHER_PORT = {"ingress": [{"from": [{"podSelector": {}, "namespaceSelector": {}}], "ports": [{"port": 9}]}]}
+
+
+def test_packets_that_a_policy_drops_name_it_and_the_rule_that_came_nearest(net: PodNetwork, tmp_path: Path) -> None:
+    with enforce(net, tmp_path, policy("web", "server", **OTHER_PORT)), net.flows() as events:
+        assert call(net) == "timeout"
+    found = drops(events)
+    assert found
+    for event in found:
+        assert event["denied_by"] == denied("ingress", "server", "web", "web ingress[0]")
+        assert event["drop_reason"] == "POLICY_DENIED"
+        assert event["summary"] == "policy web/ingress (rule web ingress[0] allows other ports)"
+        assert (event["source"]["pod"], event["destination"]["pod"]) == ("client", "server")
+        assert event["source"]["comm"] == "connects"
+
+
+def test_refused_connects_name_the_policy_also_when_it_comes_and_goes_during_the_run(
+    net: PodNetwork, tmp_path: Path
+) -> None:
+    with net.flows() as events:
+        assert call(net) == ""
+        with enforce(net, tmp_path, policy("no-way-out", "client", egress=[])):
+            assert call(net) == "EPERM"
+        assert call(net) == ""
+    (event,) = drops(events)
+    assert event["denied_by"] == denied("egress", "client", "no-way-out")
+    assert (event["summary"], event["error"]) == ("policy no-way-out/egress, EPERM", "EPERM")
+    assert (event["source"]["pod"], event["destination"]["ip"]) == ("client", net.addresses["server"])
+    assert event["source"]["comm"] == "connects"
+
+
+def test_several_at_once_and_one_that_is_killed(net: PodNetwork, tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    with net.flows() as events, enforce(net, folders[0], policy("nobody", "server", ingress=[])):
+        with enforce(net, folders[1], policy("no-way-out", "client", egress=[]), end=signal.SIGKILL):
+            assert call(net) == "EPERM"
+        wait_for(lambda: call(net) == "timeout")
+    assert {event["summary"] for event in drops(events)} == {"policy no-way-out/egress, EPERM", "policy nobody/ingress"}
+    wait_for(lambda: maps_of_refusals() == [])
+
+
+def maps_of_refusals() -> list[int]:
+    """Numbers of what is left in the kernel."""
+    found = subprocess.run(["bpftool", "-j", "map"], capture_output=True, text=True, check=True)
+    return [map["id"] for map in json.loads(found.stdout) if map.get("name") == "gadget_refused"]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
