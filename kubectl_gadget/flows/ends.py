@@ -42,7 +42,8 @@ Place = tuple[str, int]
 class End(NamedTuple):
     """What one end saw. -1: not known."""
 
-    gadget: str
+    event: str
+    """tcp, udp, icmp"""
     time_ns: int
     """wall time"""
     who: Who
@@ -119,7 +120,7 @@ class EndReader:
         sides = batch.raw("initiator") if "initiator" in has else np.zeros(count, np.uint32)
         protocols = word("protocol") if "protocol" in filter_members(batch.gadget) else repeat("TCP")
         columns: list[Iterable[Any]] = [
-            repeat(batch.gadget.name),
+            repeat(batch.gadget.event),
             batch.wall_ns().tolist(),
             owners,
             word("operation"),
@@ -169,14 +170,14 @@ class EndReader:
             value = row.get(name)
             return -1 if value is None else value
 
-        ping = row["event"] == "trace_icmp"
+        ping = row["event"] == "icmp"
         who, side = self.who(row), _SIDES.get(row.get("initiator") or 0, "")
         local = row.get("local") or "", row["id"] if ping else row.get("local_port", 0)
         remote = row.get("remote") or "", 0 if ping else row.get("remote_port", 0)
         client, server = (remote, local) if side == "server" else (local, remote)
         scope = who.scope if is_shared(client[0]) else ""
         return End(
-            gadget=row["event"],
+            event=row["event"],
             time_ns=nanoseconds(row["timestamp"]),
             who=who,
             operation=row.get("operation", ""),

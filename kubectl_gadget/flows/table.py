@@ -108,7 +108,7 @@ class FlowTable:
         told = []
         for row in rows:
             if isinstance(row, End):
-                event = self._tcp(row) if row.gadget == "trace_tcp" else self._packets(row)
+                event = self._tcp(row) if row.event == "tcp" else self._packets(row)
             else:
                 event = self._other(row)
             if event is not None:
@@ -117,15 +117,15 @@ class FlowTable:
 
     def _other(self, row: Row) -> FlowEvent | None:
         match row["event"]:
-            case "trace_tcp":
+            case "tcp":
                 return self._tcp(self.ends.of(row))
-            case "trace_udp" | "trace_icmp":
+            case "udp" | "icmp":
                 return self._packets(self.ends.of(row))
-            case "trace_tcpdrop":
+            case "tcpdrop":
                 return self._drop(row)
-            case "trace_dns":
+            case "dns":
                 return self._dns(row)
-            case "trace_http":
+            case "http":
                 return self._http(row)
             case "tcpdump":
                 return self._packet(row)
@@ -201,7 +201,7 @@ class FlowTable:
     # --- UDP and pings
 
     def _packets(self, row: End) -> FlowEvent | None:
-        protocol, is_ping = row.protocol, row.gadget == "trace_icmp"
+        protocol, is_ping = row.protocol, row.event == "icmp"
         began = row.operation == "first"
         side, key = self._oriented(row, "server", "client" if row.sent_packets and began else "")
         flow, is_new = self._meet(row, key, side, fresh=began)

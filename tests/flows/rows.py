@@ -25,7 +25,7 @@ def tcp(
 ) -> dict[str, Any]:
     """A row of trace tcp; the client's unless `who` and the ends say otherwise."""
     initiator = {"syn": "this end", "connect": "this end", "accept": "other end"}.get(operation, "")
-    row = {"event": "trace_tcp", "timestamp": stamp(second), **who, "operation": operation, "errno": 0, "error": ""}
+    row = {"event": "tcp", "timestamp": stamp(second), **who, "operation": operation, "errno": 0, "error": ""}
     ends = {"local": local[0], "local_port": local[1], "remote": remote[0], "remote_port": remote[1]}
     return row | ends | {"initiator": initiator, "end": "", "rtt": None, "duration": None} | more
 
@@ -41,7 +41,7 @@ def udp(
     """A row of trace udp, of packets of 10 bytes."""
     ends = {"local": CLIENT[0], "local_port": CLIENT[1], "remote": SERVER[0], "remote_port": SERVER[1]}
     row = {
-        "event": "trace_udp",
+        "event": "udp",
         "timestamp": stamp(second),
         **who,
         "operation": operation,
@@ -57,14 +57,14 @@ def dns(second: float, name: str, addresses: list[str], rcode: str = "NOERROR", 
     ends = {"client": CLIENT[0], "client_port": 5353, "server": "10.96.0.10", "server_port": 53}
     answer = {"name": name, "type": "A", "rcode": rcode, "addresses": addresses, "latency": 1000, "role": "client"}
     sides = {"local": CLIENT[0], "local_port": 5353, "remote": "10.96.0.10", "remote_port": 53}
-    return {"event": "trace_dns", "timestamp": stamp(second), **XWING, "protocol": "UDP"} | ends | answer | sides | more
+    return {"event": "dns", "timestamp": stamp(second), **XWING, "protocol": "UDP"} | ends | answer | sides | more
 
 
 def http(second: float, target: str, status: int, **more: Any) -> dict[str, Any]:
     """A row of trace http, of who asks."""
     ends = {"local": CLIENT[0], "local_port": CLIENT[1], "remote": SERVER[0], "remote_port": SERVER[1]}
     said = {"role": "client", "method": "GET", "host": "deathstar", "target": target, "status": status, "latency": 2000}
-    return {"event": "trace_http", "timestamp": stamp(second), **XWING, "protocol": "HTTP/1.1"} | ends | said | more
+    return {"event": "http", "timestamp": stamp(second), **XWING, "protocol": "HTTP/1.1"} | ends | said | more
 
 
 def drop(
@@ -73,7 +73,7 @@ def drop(
     """A row of trace tcpdrop, told by the server's node."""
     ends = {"source": source[0], "source_port": source[1], "destination": target[0], "destination_port": target[1]}
     return {
-        "event": "trace_tcpdrop",
+        "event": "tcpdrop",
         "timestamp": stamp(second),
         **DEATHSTAR,
         "reason": reason,
@@ -90,7 +90,7 @@ def stamp(second: float) -> str:
 def icmp(operation: str, second: float, sent: int = 1, received: int = 0) -> dict[str, Any]:
     """A row of trace icmp."""
     row = udp(operation, second, sent=sent, received=received) | {
-        "event": "trace_icmp",
+        "event": "icmp",
         "id": 77,
         "protocol": "ICMP",
         "type": "echo request",
