@@ -79,7 +79,8 @@ struct network_policy {
 	__u16 unused_16;
 	gadget_flow_direction direction;
 	gadget_refusal action;
-	/* Refusals that this event stands for; all but the first of its kind came since the one before. */
+	/* Refusals that this event stands for, a connection once however often it is tried; all but the first of its
+	 * kind came since the one before. */
 	gadget_number count;
 	/* connect, send or packet. */
 	gadget_operation operation;
@@ -243,6 +244,22 @@ struct {
 	__type(key, struct gadget_refused_key);
 	__type(value, struct gadget_refused);
 } gadget_refused SEC(".maps");
+
+/* Connections whose first packet was dropped. It is sent again and again, and is no other attempt. */
+struct dropped_key {
+	__u64 cgroup;
+	gadget_ip remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 sequence;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct dropped_key);
+	__type(value, __u32);
+} dropped SEC(".maps");
 
 struct workspace {
 	struct gadget_refused refused;
@@ -608,6 +625,7 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_pac
 	__u32 offset;
 
 	packet->flags = 0;
+	packet->sequence = 0;
 	packet->local_port = 0;
 	packet->remote_port = 0;
 	packet->protocol = 0;
@@ -632,6 +650,23 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_pac
 	attempt->local_port = packet->local_port;
 	attempt->remote_port = packet->remote_port;
 	attempt->protocol = offset ? packet->protocol : 0;
+}
+
+/* Whether the first packet of this connection was dropped before. */
+static __always_inline bool is_sent_again(const struct attempt *attempt, __u32 sequence)
+{
+	struct dropped_key key = {
+		.cgroup = attempt->cgroup,
+		.local_port = attempt->local_port,
+		.remote_port = attempt->remote_port,
+		.sequence = sequence,
+	};
+	const __u32 one = 1;
+
+	if (attempt->protocol != IPPROTO_TCP)
+		return false;
+	__builtin_memcpy(key.remote, attempt->remote, sizeof(key.remote));
+	return bpf_map_update_elem(&dropped, &key, &one, BPF_NOEXIST) == -EEXIST;
 }
 
 static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
@@ -664,7 +699,8 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 		goto decided;
 	find_reason(&work->refused, &attempt, sk);
 	event = (void *)work->refusal.event;
-	if (gadget_begin_for_socket(&event->record, sk, gadget_owner_of(sk))) {
+	if (!is_sent_again(&attempt, packet.sequence) &&
+	    gadget_begin_for_socket(&event->record, sk, gadget_owner_of(sk))) {
 		__builtin_memcpy(event->local, packet.local, sizeof(event->local));
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, "packet", 6);

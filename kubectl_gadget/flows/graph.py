@@ -3,6 +3,7 @@
 The trap: names are hostile text, and DOT and Mermaid each have their own quotes.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -45,6 +46,8 @@ class Place(NamedTuple):
 
 
 _Ends: TypeAlias = tuple[Place, Place]
+_WORLD = "World"
+"""The kind of what is in no cluster, as far as is known."""
 
 
 @dataclass(slots=True)
@@ -70,6 +73,8 @@ class FlowGraph:
         self.left_out = 0
         """events between places that would have been too many"""
         self._most = most
+        self._nameless: OrderedDict[int, Flow] = OrderedDict()
+        """flows with an end that is known by its address alone, which the other node may still name"""
 
     def add(self, event: FlowEvent) -> tuple[_Ends, _Ends | None]:
         """Counts an event: new flows, and bytes since the last one of the same flow.
@@ -106,6 +111,19 @@ class FlowGraph:
         for event in events:
             self.add(event)
 
+    def settle(self) -> list[tuple[_Ends, _Ends | None]]:
+        """Puts flows where they belong by what is known now: whose an end is may have been told by a row that is no
+        event. Returns the edges that they belong to, and those that vanished, as add() does."""
+        moved = []
+        for number, flow in list(self._nameless.items()):
+            shown: _Shown | None = flow.on_map
+            ends = place(flow.client), place(flow.backend or flow.server)
+            if shown is not None and shown.ends != ends:
+                moved.append((ends, self._show(flow, ends)[1]))
+            if flow.closed or not _is_nameless(ends):
+                self._nameless.pop(number, None)
+        return moved
+
     def _show(self, flow: Flow, ends: _Ends) -> "tuple[_Shown | None, _Ends | None]":
         """Puts a flow on its edge, or, when its ends have other names now, on another one. None: there are too many.
         And the edge that vanished."""
@@ -127,6 +145,10 @@ class FlowGraph:
             edge.ports.add(f"{front.port}/{flow.protocol}" if front.port else flow.protocol)
         counted = (shown.sent, shown.received) if shown else (0, 0)
         flow.on_map = _Shown(edge, ends, *counted, flow.client.who, front, server, server.who)
+        if _is_nameless(ends):
+            self._nameless[id(flow)] = flow
+            if len(self._nameless) > self._most:
+                self._nameless.popitem(last=False)
         return flow.on_map, vanished
 
     def _move(self, flow: Flow, shown: "_Shown", ends: _Ends) -> _Ends | None:
@@ -139,6 +161,10 @@ class FlowGraph:
         del self.edges[shown.ends]
         self.edges.setdefault(ends, Edge()).take(old)
         return shown.ends
+
+
+def _is_nameless(ends: _Ends) -> bool:
+    return ends[0].kind == _WORLD or ends[1].kind == _WORLD
 
 
 def place(party: Party) -> Place:
@@ -163,7 +189,7 @@ def _place(party: Party) -> Place:
         return Place(namespace, name, "Service")
     if party.entity == "node":
         return Place("", party.node or party.ip, "Node")
-    return Place("", party.name, "World")
+    return Place("", party.name, _WORLD)
 
 
 def text_map(graph: FlowGraph, color: bool = False) -> str:

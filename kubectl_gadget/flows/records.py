@@ -21,10 +21,12 @@ MEMBERS = frozenset(
     )
 )
 """What a record has."""
+DENIED_BY = ("policies", "direction", "rule")
+"""What its `denied_by` has."""
 
 
 def record(event: FlowEvent) -> dict[str, Any]:
-    """One event as -o json has it. Numbers are sums since the flow began."""
+    """One event as -o json has it. Numbers are sums since the flow began, as far as they are known when it is made."""
     flow = event.flow
     return {
         "timestamp": event.timestamp,

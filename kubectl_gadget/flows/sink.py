@@ -17,7 +17,7 @@ from kubectl_gadget.flows import graph, lines
 from kubectl_gadget.flows.ends import GADGETS, End
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
+from kubectl_gadget.flows.records import DENIED_BY, MEMBERS, hubble, line, record
 from kubectl_gadget.flows.table import COLUMNS, FlowTable, Row
 from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
@@ -86,13 +86,17 @@ class FlowSink(Sink):
     def flush(self) -> None:
         if self._draw is not None and self._every and time.monotonic() >= self._due:
             self._due = time.monotonic() + self._every
-            self._stream.write(self._draw(self._graph) + "\n")
+            self._stream.write(self._drawn(self._draw) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
         if self._draw is not None:
-            self._stream.write(self._draw(self._graph))
+            self._stream.write(self._drawn(self._draw))
         self._stream.flush()
+
+    def _drawn(self, draw: Draw) -> str:
+        self._graph.settle()
+        return draw(self._graph)
 
 
 @contextmanager
@@ -203,7 +207,7 @@ def _yaml() -> Callable[[FlowEvent], str]:
 
 
 def _csv(stream: TextIO, header: bool, escaped: bool) -> Write:
-    """The members of JSON; those of an end are `source.pod` and so on."""
+    """The members of JSON; those of an end are `source.pod` and so on, and empty where there is none."""
     writer = csv.writer(stream, lineterminator="\n")
     begun = not header
 
@@ -221,9 +225,11 @@ def _csv(stream: TextIO, header: bool, escaped: bool) -> Write:
 
 def _flat(found: dict[str, Any], escaped: bool) -> dict[str, Any]:
     flat: dict[str, Any] = {}
+    inner = {"source": (), "destination": (), "backend": found["source"], "denied_by": DENIED_BY}
     for name, value in found.items():
-        if name in ("source", "destination"):
-            flat |= {f"{name}.{inner}": csv_cell(part, escaped) for inner, part in value.items()}
+        if name in inner:
+            parts = value or dict.fromkeys(inner[name])
+            flat |= {f"{name}.{part}": csv_cell(text, escaped) for part, text in parts.items()}
         else:
             flat[name] = csv_cell(value, escaped)
     return flat

@@ -89,7 +89,11 @@ class LivePage:
     def news(self) -> str | None:
         """The message with what changed since the last call; None when nothing did."""
         with self._lock:
-            if not self._new:
+            for edge, vanished in self._graph.settle():
+                self._changed.add(edge)
+                if vanished is not None:
+                    self._vanished.append(vanished)
+            if not self._new and not self._changed:
                 return None
             edges = [_edge(key, self._graph.edges[key]) for key in self._changed if key in self._graph.edges]
             message = self._message(edges, self._new)

@@ -171,3 +171,20 @@ def test_dot_and_mermaid_quote_what_they_are_given() -> None:
     assert "evil" in drawn
     assert '"]; ' not in drawn.replace('"]\n', "")
     assert "<b>" not in drawn
+
+
+def test_the_map_knows_a_server_that_its_own_node_names_after_the_last_event() -> None:
+    table, found = FlowTable(AddressBook()), graph.FlowGraph()
+    for row in (tcp("syn", 1), accepted("accept", 1.1, initiator="other end")):
+        found.add_all(table.add(row))
+    assert [(server.kind, server.name) for _, server in found.edges] == [("World", SERVER[0])]
+    found.settle()
+    assert [(server.group, server.name) for _, server in found.edges] == [("empire", "deathstar")]
+    assert [edge.flows for edge in found.edges.values()] == [1]
+    assert found.settle() == []
+
+
+def test_csv_has_a_column_for_each_member_of_each_end() -> None:
+    row = next(csv.DictReader(io.StringIO(printed("csv"))))
+    wanted = {"source.pod": "xwing", "destination.port": str(SERVER[1]), "backend.pod": "", "denied_by.rule": ""}
+    assert {name: row[name] for name in wanted} == wanted
