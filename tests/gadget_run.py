@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -25,7 +25,13 @@ class GadgetRun:
     patience = 60.0
     """Seconds after which a test fails instead of waiting on."""
 
-    def __init__(self, folder: Path, *words: str, stdout: IO[Any] | int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        stdout: IO[Any] | int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.out, self.err = folder / "out", folder / "err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -33,7 +39,7 @@ class GadgetRun:
                 cwd=PROJECT,
                 stdout=out if stdout is None else stdout,
                 stderr=err,
-                env=os.environ | {"PYTHONUNBUFFERED": ""},
+                env=os.environ | {"PYTHONUNBUFFERED": ""} | (environment or {}),
             )
 
     def __enter__(self) -> Self:

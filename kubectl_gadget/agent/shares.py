@@ -18,6 +18,8 @@ _WORDS, _LOST = 4, 2
 """u64 of struct gadget_share, and which of them counts what was lost."""
 _TOLD = 20
 """How many of those that lost most are told by name."""
+_MOST_LOSERS = 2 * MOST
+"""That are kept; of more, the half that lost least is forgotten."""
 
 Loser = tuple[tuple[str, Any], ...]
 """Whom STATS names, as the items of a JSON object."""
@@ -75,6 +77,8 @@ class Losses:
                 if now > before:
                     self._lost[numbers.loser(number)] += now - before
             self._counts = counts
+            if len(self._lost) > _MOST_LOSERS:
+                self._lost = Counter(dict(self._lost.most_common(MOST)))
         named = [(loser, lost) for loser, lost in self._lost.most_common() if loser][:_TOLD]
         return [{**dict(loser), "lost": lost} for loser, lost in named]
 

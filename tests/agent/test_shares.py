@@ -1,6 +1,7 @@
 """Who loses events is counted by container, whatever number of cgroups that has."""
 
 import os
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,25 @@ def test_a_number_is_used_again_as_late_as_can_be_and_then_there_is_none_left() 
     assert len(set(given)) == MOST - 2
     assert numbers.of(1 << 40, POD) == 0
     assert not numbers.loser(0)
+
+
+def test_names_take_no_more_memory_once_all_numbers_were_given() -> None:
+    def come_and_go(count: int) -> int:
+        for cgroup in range(count):
+            names = [f"{kind}-{cgroup:08}" for kind in ("namespace", "pod", "container")]
+            numbers.of(cgroup + 2, POD._replace(namespace=names[0], pod=names[1], container=names[2]))
+            numbers.give_back(cgroup + 2)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        numbers = Numbers()
+        before = come_and_go(0)
+        full = come_and_go(2 * MOST)
+        assert full - before < 600 * MOST
+        assert come_and_go(8 * MOST) < full + 50_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.bpf

@@ -1,6 +1,7 @@
 """A run of the command line on this machine, with the real agent as its child, for tests that do harm to either."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -16,8 +17,14 @@ class LocalRun(GadgetRun):
 
     patience = PATIENCE
 
-    def __init__(self, folder: Path, *words: str, stdout: IO[Any] | int | None = None) -> None:
-        super().__init__(folder, *words, "--local", stdout=stdout)
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        stdout: IO[Any] | int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(folder, *words, "--local", stdout=stdout, environment=environment)
         self.held: Held = frozenset()
         self.agent = 0
 
