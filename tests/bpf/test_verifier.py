@@ -1,12 +1,18 @@
 """How much work the verifier has with each program: it is what a user waits for, and the kernel refuses a million."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.object import BpfObject, own_elf, program_info
 from kubectl_gadget.catalogue.load import load_index
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.ready import ready_policies
+from tests.bpf.policy_engine import in_force
 from tests.vm.check import attached, instructions
 
 pytestmark = pytest.mark.bpf
@@ -18,6 +24,13 @@ TOGETHER = 300_000
 """Of all programs of a gadget."""
 MORE_TOGETHER = {"trace_fileuse": 700_000, "trace_fdpass": 450_000, "trace_lsm": 650_000}
 """A walk to the root in each of many programs; trace_lsm loads only those of the hooks that are asked for."""
+POLICY_CEILING = 300_000
+"""Of a policy's program, which asks all tests of all policies at its hook."""
+ENGINE = "policy"
+OBJECTS = Path(__file__).parents[2] / "kubectl_gadget" / "built" / "objects" / os.uname().machine
+WITHOUT_GADGET = {path.name.removesuffix(".bpf.o") for path in OBJECTS.glob("*.bpf.o")} - {
+    entry.name for entry in load_index()
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +50,88 @@ def test_no_program_takes_the_verifier_long(name: str, containers: Containers) -
         pytest.skip("the kernel tells only since Linux 5.16")
     assert max(found.values(), default=0) <= HIGHER.get(name, CEILING), found
     assert sum(found.values()) <= MORE_TOGETHER.get(name, TOGETHER), found
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Instructions of each program that is loaded meanwhile, the most of each."""
+    found: dict[str, int] = {}
+    load = BpfObject.load
+
+    def loading(object: BpfObject) -> None:
+        load(object)
+        for program in object.chosen:
+            count = program_info(object.program_fd(program)).verified_insns
+            found[program] = max(count, found.get(program, 0))
+
+    monkeypatch.setattr(BpfObject, "load", loading)
+    return found
+
+
+def check(found: dict[str, int], ceiling: int) -> None:
+    if found and not any(found.values()):
+        pytest.skip("the kernel tells only since Linux 5.16")
+    assert found
+    assert max(found.values()) <= ceiling, found
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_GADGET - {ENGINE}))
+def test_no_program_of_an_object_without_a_gadget_takes_it_long(name: str, verified: dict[str, int]) -> None:
+    loaded = False
+    for program in BpfObject(own_elf(name), name, []).program_names:
+        object = BpfObject(own_elf(name), name, [program])
+        try:
+            object.load()
+            loaded = True
+        except Failure:
+            continue  # a kind that this kernel has not, or without a function that it is for
+        finally:
+            object.close()
+    assert loaded
+    check(verified, CEILING)
+
+
+@pytest.mark.parametrize("name", [ready.name for ready in ready_policies()])
+def test_no_program_of_a_ready_policy_takes_it_long(name: str, verified: dict[str, int]) -> None:
+    (policy,) = (ready.policy for ready in ready_policies() if ready.name == name)
+    with in_force(policy):
+        check(verified, POLICY_CEILING)
+
+
+def test_no_program_of_all_ready_policies_at_once_takes_it_long(verified: dict[str, int]) -> None:
+    with in_force(*(ready.policy for ready in ready_policies())):
+        check(verified, POLICY_CEILING)
+
+
+DEMANDING = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: demanding}
+spec:
+  kprobes:
+  - call: HOOK
+    syscall: IS_SYSCALL
+    args: [{index: INDEX, type: TYPE}]
+    selectors:
+    - matchArgs: [{index: INDEX, operator: Prefix, values: [/etc/, /root/.ssh/]}]
+      matchNamespaces: [{namespace: Uts, operator: In, values: [host_ns, "1"]}]
+      matchNamespaceChanges: [{operator: In, values: [Net, Mnt]}]
+    - matchArgs: [{index: INDEX, operator: Postfix, values: [.key, .pem]}]
+      matchNamespaces: [{namespace: Net, operator: NotIn, values: [host_ns]}]
+      matchBinaries: [{operator: In, values: [/bin/cat, /bin/less], followChildren: true}]
+    - matchArgs: [{index: INDEX, operator: Glob, values: ["/proc/*/environ"]}]
+      matchPIDs: [{operator: NotIn, followForks: true, isNamespacePID: true, values: [1]}]
+      matchCapabilities: [{type: Effective, operator: In, values: [CAP_SYS_ADMIN]}]
+    - matchArgs: [{index: INDEX, operator: SubString, values: [secret]}]
+      matchCapabilityChanges: [{type: Permitted, operator: In, values: [CAP_SYS_ADMIN]}]
+"""
+
+
+@pytest.mark.parametrize(("hook", "place", "type"), [("sys_openat", 1, "string"), ("security_file_open", 0, "file")])
+def test_a_demanding_policy_does_not_take_it_long(hook: str, place: int, type: str, verified: dict[str, int]) -> None:
+    words = {"HOOK": hook, "IS_SYSCALL": str(hook.startswith("sys_")).lower(), "INDEX": str(place), "TYPE": type}
+    text = DEMANDING
+    for word, value in words.items():
+        text = text.replace(word, value)
+    with in_force(*parse_policies([("policy.yaml", text)], "default")):
+        check(verified, POLICY_CEILING)
