@@ -155,13 +155,15 @@ static __always_inline void gadget_file_closes(struct file *file, const struct g
 		send_use(gadget_scratch(&scratch), file, followed, fd, UNKNOWN, ~0U, CLOSE);
 }
 
-static __always_inline int opened(long result)
+/* What all programs at exits of calls that open files end in, so that the verifier looks at it once. */
+GADGET_AFTER_EXIT(open_told)
 {
 	struct trace_fileuse *use = gadget_scratch(&scratch);
+	long result = gadget_result(ctx);
 	struct gadget_writer writer;
 	struct file *file;
 
-	if (result < 0 || !use || !gadget_begin(&use->record))
+	if (!use || !gadget_begin(&use->record))
 		return 0;
 	file = gadget_file_of(result);
 	if (!file)
@@ -179,62 +181,151 @@ static __always_inline int opened(long result)
 	return 0;
 }
 
+GADGET_TAIL(after_open, open_told);
+
+static __always_inline int opened(struct trace_event_raw_sys_exit *ctx, long result)
+{
+	if (result >= 0)
+		bpf_tail_call(ctx, &after_open, 0);
+	return 0;
+}
+
 GADGET_ON_EXIT(open)
 {
-	return opened(result);
+	return opened(ctx, result);
 }
 
 GADGET_ON_EXIT(creat)
 {
-	return opened(result);
+	return opened(ctx, result);
 }
 
 GADGET_ON_EXIT(openat)
 {
-	return opened(result);
+	return opened(ctx, result);
 }
 
 GADGET_ON_EXIT(openat2)
 {
-	return opened(result);
+	return opened(ctx, result);
 }
 
 GADGET_ON_EXIT(open_by_handle_at)
 {
-	return opened(result);
+	return opened(ctx, result);
 }
 
-static __always_inline void used(long fd, __u64 bytes, __u32 protection, const gadget_operation operation)
-{
-	const struct gadget_followed *followed;
-	struct file *file;
+/* What a call has done with the file of a descriptor. */
+struct used {
+	gadget_operation operation;
+	__u64 bytes;
+	/* -1: the file is not followed. */
+	__s32 fd;
+	__u32 protection;
+};
 
-	if (!gadget_follows_any())
-		return;
-	file = gadget_file_of((int)fd);
+/* The same of a call that has done something with two. */
+struct uses {
+	struct used first;
+	struct used second;
+	bool is_first_told;
+};
+
+GADGET_SCRATCH(uses_scratch, sizeof(struct uses));
+
+int use_told(struct trace_event_raw_sys_exit *ctx);
+GADGET_TAIL(after_use, use_told);
+
+/* What all programs below end in, for the same reason; once for each file. */
+GADGET_AFTER_EXIT(use_told)
+{
+	struct uses *uses = gadget_scratch(&uses_scratch);
+	const struct gadget_followed *followed;
+	const struct used *used;
+	struct file *file;
+	bool is_second;
+
+	if (!uses)
+		return 0;
+	is_second = uses->is_first_told;
+	used = is_second ? &uses->second : &uses->first;
+	file = gadget_file_of(used->fd);
 	followed = gadget_followed_of(file);
 	if (followed)
-		send_use(gadget_scratch(&scratch), file, followed, (int)fd, bytes, protection, operation);
+		send_use(gadget_scratch(&scratch), file, followed, used->fd, used->bytes, used->protection,
+			 used->operation);
+	uses->is_first_told = true;
+	if (!is_second && uses->second.fd >= 0)
+		bpf_tail_call(ctx, &after_use, 0);
+	return 0;
+}
+
+/* NULL: no file is followed. */
+static __always_inline struct uses *begin(void)
+{
+	struct uses *uses = gadget_follows_any() ? gadget_scratch(&uses_scratch) : NULL;
+
+	if (!uses)
+		return NULL;
+	uses->first.fd = uses->second.fd = -1;
+	uses->is_first_told = false;
+	return uses;
+}
+
+static __always_inline void set(struct used *used, long fd, __u64 bytes, __u32 protection,
+				const gadget_operation operation)
+{
+	if (!gadget_followed_of(gadget_file_of((int)fd)))
+		return;
+	__builtin_memcpy(used->operation, operation, sizeof(gadget_operation));
+	used->bytes = bytes;
+	used->fd = fd;
+	used->protection = protection;
+}
+
+static __always_inline int end(struct trace_event_raw_sys_exit *ctx, const struct uses *uses)
+{
+	if (uses->first.fd >= 0 || uses->second.fd >= 0)
+		bpf_tail_call(ctx, &after_use, 0);
+	return 0;
+}
+
+static __always_inline int used_one(struct trace_event_raw_sys_exit *ctx, long fd, __u64 bytes, __u32 protection,
+				    const gadget_operation operation)
+{
+	struct uses *uses = begin();
+
+	if (!uses)
+		return 0;
+	set(&uses->first, fd, bytes, protection, operation);
+	return end(ctx, uses);
+}
+
+static __always_inline int copied(struct trace_event_raw_sys_exit *ctx, long from, long to, long bytes)
+{
+	struct uses *uses = bytes > 0 ? begin() : NULL;
+
+	if (!uses)
+		return 0;
+	set(&uses->first, from, bytes, ~0U, READ);
+	set(&uses->second, to, bytes, ~0U, WRITE);
+	return end(ctx, uses);
 }
 
 /* At the end of a file, read returns 0: nothing was read then. */
 #define ON_TRANSFER(CALL, OPERATION)                                                                                   \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
-		if (result > 0)                                                                                        \
-			used(gadget_argument(registers, 0), result, ~0U, OPERATION);                                   \
-		return 0;                                                                                              \
+		if (result <= 0)                                                                                       \
+			return 0;                                                                                      \
+		return used_one(ctx, gadget_argument(registers, 0), result, ~0U, OPERATION);                           \
 	}
 
 /* From one file to another. */
 #define ON_COPY(CALL, FROM, TO)                                                                                        \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
-		if (result > 0) {                                                                                      \
-			used(gadget_argument(registers, FROM), result, ~0U, READ);                                     \
-			used(gadget_argument(registers, TO), result, ~0U, WRITE);                                      \
-		}                                                                                                      \
-		return 0;                                                                                              \
+		return copied(ctx, gadget_argument(registers, FROM), gadget_argument(registers, TO), result);          \
 	}
 
 ON_TRANSFER(read, READ)
@@ -253,9 +344,9 @@ ON_COPY(splice, 0, 2)
 
 GADGET_ON_EXIT(ftruncate)
 {
-	if (!result)
-		used(gadget_argument(registers, 0), gadget_argument(registers, 1), ~0U, TRUNCATE);
-	return 0;
+	if (result)
+		return 0;
+	return used_one(ctx, gadget_argument(registers, 0), gadget_argument(registers, 1), ~0U, TRUNCATE);
 }
 
 GADGET_ON_EXIT(mmap)
@@ -263,8 +354,8 @@ GADGET_ON_EXIT(mmap)
 	/* An address near the end of memory is an error. */
 	if ((unsigned long)result >= -4095UL || gadget_argument(registers, 3) & MAP_ANONYMOUS)
 		return 0;
-	used(gadget_argument(registers, 4), gadget_argument(registers, 1), gadget_argument(registers, 2), MMAP);
-	return 0;
+	return used_one(ctx, gadget_argument(registers, 4), gadget_argument(registers, 1),
+			gadget_argument(registers, 2), MMAP);
 }
 
 /* Files that were open before are followed, too; each is told once, since its descriptors share it. */
