@@ -105,12 +105,15 @@ struct message {
 	__s32 fd;
 	__s32 errno;
 	__u32 phase;
+	/* The first of the call's messages in the program's memory, and how many. */
+	__u64 header;
+	__u32 count;
 };
 
 GADGET_SCRATCH(message_scratch, sizeof(struct message));
 GADGET_SCRATCH(fdpass_scratch, FDPASS_BYTES);
 
-static __always_inline void note_sender(const struct message *message, struct file *file)
+static __always_inline void note_sender(const struct message *message, __s32 fd, struct file *file)
 {
 	struct unix_sock *socket = (void *)message->socket;
 	struct task_struct *task = gadget_task();
@@ -123,7 +126,7 @@ static __always_inline void note_sender(const struct message *message, struct fi
 	sender.is_wanted = gadget_wanted_cgroup(&marks, sender.cgroup);
 	sender.pid = gadget_node_pid(task);
 	sender.uid = bpf_get_current_uid_gid();
-	sender.fd = message->fd;
+	sender.fd = fd;
 	gadget_comm_of(task, sender.comm);
 	if (bpf_map_update_elem(&senders, &key, &sender, BPF_ANY))
 		gadget_count_map_full();
@@ -204,8 +207,20 @@ static __always_inline void describe_file(struct gadget_writer *writer, struct t
 					    NAME_BYTES);
 }
 
-/* One descriptor of a message. A global function: the verifier looks at it once, not once for each descriptor. */
-__noinline int pass_descriptor(__u32 unused)
+/* One descriptor of a message that is about to be sent. A global function: the verifier looks at it once, not once for
+ * each descriptor. So are those that follow. */
+__noinline int note_descriptor(__s32 fd)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+	struct file *file = gadget_file_of(fd);
+
+	if (message && file)
+		note_sender(message, fd, file);
+	return 0;
+}
+
+/* One descriptor of a message that was sent or received. */
+__noinline int tell_descriptor(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 	const struct sender *sender = NULL;
@@ -217,12 +232,7 @@ __noinline int pass_descriptor(__u32 unused)
 
 	if (!message)
 		return 0;
-	file = gadget_file_of(message->fd);
-	if (message->phase == SENDING) {
-		if (file)
-			note_sender(message, file);
-		return 0;
-	}
+	file = gadget_file_of(fd);
 	pass = gadget_scratch(&fdpass_scratch);
 	if (!pass)
 		return 0;
@@ -244,7 +254,7 @@ __noinline int pass_descriptor(__u32 unused)
 		set_sender(pass, sender);
 	else
 		set_peer_by_credentials(pass, peer);
-	pass->fd = message->fd;
+	pass->fd = fd;
 	pass->socket_fd = message->socket_fd;
 	pass->socket_inode = BPF_CORE_READ(socket_file, f_inode, i_ino);
 	pass->errno = message->errno;
@@ -256,25 +266,34 @@ __noinline int pass_descriptor(__u32 unused)
 	return 0;
 }
 
-/* Global for the same reason. */
-__noinline int pass_descriptors(__u64 from, __u64 bytes)
+static __always_inline bool read_descriptor(struct message *message, __u64 from, __u64 bytes, __u32 place)
+{
+	__u64 at = place * sizeof(message->fd);
+
+	return at + sizeof(message->fd) <= bytes &&
+	       !bpf_probe_read_user(&message->fd, sizeof(message->fd), (void *)(from + at));
+}
+
+__noinline int note_descriptors(__u64 from, __u64 bytes)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 
-	for (__u32 i = 0; i < SCM_MAX_FD; i++) {
-		__s32 fd;
-
-		if (!message || (i + 1) * sizeof(fd) > bytes ||
-		    bpf_probe_read_user(&fd, sizeof(fd), (void *)(from + i * sizeof(fd))))
-			break;
-		message->fd = fd;
-		pass_descriptor(0);
-	}
+	for (__u32 i = 0; i < SCM_MAX_FD && message && read_descriptor(message, from, bytes, i); i++)
+		note_descriptor(message->fd);
 	return 0;
 }
 
-/* Looks for descriptors in a message of the program's memory. Global for the same reason. */
-__noinline int pass_message(__u64 header)
+__noinline int tell_descriptors(__u64 from, __u64 bytes)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+
+	for (__u32 i = 0; i < SCM_MAX_FD && message && read_descriptor(message, from, bytes, i); i++)
+		tell_descriptor(message->fd);
+	return 0;
+}
+
+/* Looks for descriptors in a message of the program's memory. */
+static __always_inline int pass_message(__u64 header, bool is_noted)
 {
 	struct gadget_cmsghdr control;
 	struct gadget_msghdr msg;
@@ -288,11 +307,27 @@ __noinline int pass_message(__u64 header)
 		if (at + sizeof(control) > end || bpf_probe_read_user(&control, sizeof(control), (void *)at) ||
 		    control.bytes < sizeof(control) || control.bytes > end - at)
 			return 0;
-		if (control.level == SOL_SOCKET && control.type == SCM_RIGHTS)
-			pass_descriptors(at + sizeof(control), control.bytes - sizeof(control));
+		if (control.level == SOL_SOCKET && control.type == SCM_RIGHTS) {
+			__u64 from = at + sizeof(control), bytes = control.bytes - sizeof(control);
+
+			if (is_noted)
+				note_descriptors(from, bytes);
+			else
+				tell_descriptors(from, bytes);
+		}
 		at += (control.bytes + 7) & ~7ULL;
 	}
 	return 0;
+}
+
+__noinline int note_message(__u64 header)
+{
+	return pass_message(header, true);
+}
+
+__noinline int tell_message(__u64 header)
+{
+	return pass_message(header, false);
 }
 
 /* NULL: the call cannot pass descriptors. */
@@ -320,35 +355,47 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 	return message;
 }
 
-static __always_inline int one_message(enum phase phase, struct pt_regs *registers, long result)
+/* What all programs at exits end in, so that the verifier looks at it once. A call that failed did so at the first
+ * message. */
+GADGET_AFTER_EXIT(messages_told)
 {
-	struct message *message = begin_message(phase, gadget_argument(registers, 0), result);
+	struct message *message = gadget_scratch(&message_scratch);
 
-	if (message)
-		pass_message(gadget_argument(registers, 1));
+	for (int i = 0; i < MESSAGES && message && i < message->count; i++)
+		tell_message(message->header + i * GADGET_MMSGHDR_BYTES);
 	return 0;
 }
 
-/* `count` of them; a call that failed did so at the first one. */
-static __always_inline int messages(enum phase phase, struct pt_regs *registers, long result, __u64 count)
+GADGET_TAIL(after_messages, messages_told);
+
+static __always_inline int ends(struct trace_event_raw_sys_exit *ctx, enum phase phase, struct pt_regs *registers,
+				long result, __u32 count)
 {
 	struct message *message = begin_message(phase, gadget_argument(registers, 0), result);
-	__u64 from = gadget_argument(registers, 1);
 
 	if (!message)
 		return 0;
-	for (int i = 0; i < MESSAGES; i++) {
-		if (i >= count)
-			break;
-		pass_message(from + i * GADGET_MMSGHDR_BYTES);
-	}
+	message->header = gadget_argument(registers, 1);
+	message->count = count;
+	bpf_tail_call(ctx, &after_messages, 0);
+	return 0;
+}
+
+static __always_inline int starts(struct pt_regs *registers, __u64 count)
+{
+	__u64 header = gadget_argument(registers, 1);
+
+	if (!begin_message(SENDING, gadget_argument(registers, 0), 0))
+		return 0;
+	for (int i = 0; i < MESSAGES && i < count; i++)
+		note_message(header + i * GADGET_MMSGHDR_BYTES);
 	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_enter_sendmsg")
 int sendmsg_starts(void *ctx)
 {
-	return one_message(SENDING, gadget_registers(gadget_task()), 0);
+	return starts(gadget_registers(gadget_task()), 1);
 }
 
 SEC("tracepoint/syscalls/sys_enter_sendmmsg")
@@ -356,27 +403,27 @@ int sendmmsg_starts(void *ctx)
 {
 	struct pt_regs *registers = gadget_registers(gadget_task());
 
-	return messages(SENDING, registers, 0, gadget_argument(registers, 2));
+	return starts(registers, gadget_argument(registers, 2));
 }
 
 GADGET_ON_EXIT(sendmsg)
 {
-	return one_message(SENT, registers, result);
+	return ends(ctx, SENT, registers, result, 1);
 }
 
 GADGET_ON_EXIT(sendmmsg)
 {
-	return messages(SENT, registers, result, result < 0 ? 1 : result);
+	return ends(ctx, SENT, registers, result, result < 0 ? 1 : result);
 }
 
 GADGET_ON_EXIT(recvmsg)
 {
-	return one_message(RECEIVED, registers, result);
+	return ends(ctx, RECEIVED, registers, result, 1);
 }
 
 GADGET_ON_EXIT(recvmmsg)
 {
-	return messages(RECEIVED, registers, result, result);
+	return ends(ctx, RECEIVED, registers, result, result);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -22,8 +22,8 @@ HIGHER = {"trace_deadlock": 200_000}
 """It searches the graph of locks."""
 TOGETHER = 300_000
 """Of all programs of a gadget."""
-MORE_TOGETHER = {"trace_fileuse": 700_000, "trace_fdpass": 450_000, "trace_lsm": 650_000}
-"""A walk to the root in each of many programs; trace_lsm loads only those of the hooks that are asked for."""
+MORE_TOGETHER = {"trace_lsm": 650_000}
+"""A walk to the root in each of many programs, of which only those of the hooks that are asked for are loaded."""
 POLICY_CEILING = 300_000
 """Of a policy's program, which asks all tests of all policies at its hook."""
 ENGINE = "policy"
