@@ -28,6 +28,9 @@ NOTHING = "nothing traced"
 _ATTACH_SECONDS = 600.0
 """bcc compiles, and in the virtual machine every instruction is emulated."""
 _QUIET_SECONDS = 1.0
+_EMULATED_SHARE = 40
+"""In the virtual machine only one in so many is done: an instruction takes that much longer, and attaching is most of
+the time anyway."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def main(doc: str | None, loads: dict[str, tuple[Load, Sequence[Tracer]]], round
     parser.add_argument("--count", type=int, help="how often the loop goes round (default: by load)")
     parser.add_argument("--only", action="append", metavar="TEXT", help="only tracers whose name has this text")
     parser.add_argument("--vm", action="store_true", help="in a virtual machine with Debian's kernel and its headers")
+    parser.add_argument("--emulated", action="store_true", help="a fortieth of the loop's rounds, as --vm does")
     options = parser.parse_args()
     if options.vm:
         from bench.vm import again
@@ -119,7 +123,7 @@ def _chosen(tracers: Sequence[Tracer], options: Namespace) -> list[Tracer]:
 
 
 def _measure(title: str, load: Load, tracers: Sequence[Tracer], options: Namespace) -> dict[str, list[Result]]:
-    count = options.count or load.count
+    count = options.count or load.count // (_EMULATED_SHARE if options.emulated else 1)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         loop = _Loop(load, count, directory)

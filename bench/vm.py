@@ -21,7 +21,9 @@ _JSON = "JSON: "
 
 def again(options: Namespace) -> None:
     """Runs this process's command once more in there, prints what it printed, and writes its JSON."""
-    words = [word for word in sys.orig_argv[1:] if word != "--vm"]
+    words = ["--emulated" if word == "--vm" else word for word in sys.orig_argv[1:]]
+    if not any(word.startswith("--rounds") for word in words):
+        words += ["--rounds", "1"]
     if options.json is not None:
         place = next(place for place, word in enumerate(words) if word.startswith("--json"))
         del words[place : place + (1 if "=" in words[place] else 2)]

@@ -91,14 +91,7 @@ def test_no_program_of_an_object_without_a_gadget_takes_it_long(name: str, verif
     check(verified, CEILING)
 
 
-@pytest.mark.parametrize("name", [ready.name for ready in ready_policies()])
-def test_no_program_of_a_ready_policy_takes_it_long(name: str, verified: dict[str, int]) -> None:
-    (policy,) = (ready.policy for ready in ready_policies() if ready.name == name)
-    with in_force(policy):
-        check(verified, POLICY_CEILING)
-
-
-def test_no_program_of_all_ready_policies_at_once_takes_it_long(verified: dict[str, int]) -> None:
+def test_no_program_of_the_ready_policies_takes_it_long(verified: dict[str, int]) -> None:
     with in_force(*(ready.policy for ready in ready_policies())):
         check(verified, POLICY_CEILING)
 

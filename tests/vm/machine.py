@@ -62,8 +62,8 @@ def kernel() -> Path:
 
 def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
     """Boots Debian's kernel, or the other one, runs `script` with sh as root, and powers off. Raises NoMachineError
-    when qemu or virtiofsd is missing, and TimeoutError with the console's last lines when that takes longer than
-    `seconds`."""
+    when qemu or virtiofsd is missing, and TimeoutError with the last lines of the console and of the result when that
+    takes longer than `seconds`."""
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None or not VIRTIOFSD.exists():
         raise NoMachineError("qemu-system-x86 or virtiofsd is not installed")
@@ -76,7 +76,9 @@ def run(script: str, seconds: float, other: Kernel | None = None) -> MachineRun:
             command = _qemu(qemu, booted, folder)
             subprocess.run(command, stdin=subprocess.DEVNULL, timeout=seconds, check=True, capture_output=True)
         except subprocess.TimeoutExpired:
-            lines = "\n".join(_text(folder / "console").splitlines()[-20:])
+            lines = "\n".join(
+                line for name in ("console", "result") for line in _text(folder / name).splitlines()[-20:]
+            )
             raise TimeoutError(f"the virtual machine did not end within {seconds:.0f} s:\n{lines}") from None
         finally:
             share.terminate()
