@@ -32,6 +32,13 @@ def dns_rcode_name(number: int) -> str:
     return rcode.to_text(rcode.Rcode(number)) if 0 <= number < 4096 else str(number)
 
 
+def dns_rcode(name: str) -> int:
+    """The number of a name that dns_rcode_name() gave; 0 for those that are our own."""
+    from dns import rcode
+
+    return 0 if name in _OWN_RCODES.values() else int(rcode.from_text(name))
+
+
 def dns_flag_names(flags: int) -> str:
     """`qr rd ra`, as dig shows them; in front, what is asked for if that is no query."""
     opcode = flags >> 11 & 15

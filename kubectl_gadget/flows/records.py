@@ -1,7 +1,7 @@
 """A flow's event as JSON, with the field names of this project, and as Hubble's Flow message.
 
 Sources: Hubble's flow.proto as `hubble observe -o jsonpb` prints it. What Hubble has no field for (process, container,
-bytes) stands in `extensions` there, so that its readers pass over it.
+bytes) stands in `extensions` there. The trap: its readers refuse a line with a field or a word that they do not know.
 """
 
 import hashlib
@@ -9,7 +9,8 @@ import json
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
+from kubectl_gadget.events.dns_names import dns_rcode
+from kubectl_gadget.flows.flow import DROPPED, POLICY_DENIED, Denial, FlowEvent, Party
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.policy_events.body import rfc3339
 
@@ -172,7 +173,11 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         "is_reply": event.is_reply,
         "traffic_direction": direction(event),
         "Summary": event.summary,
-        "extensions": {"kubectl-gadget": {key: own[key] for key in _OWN}},
+        "event_type": _event_type(event),
+        "extensions": {
+            "@type": "type.googleapis.com/google.protobuf.Struct",
+            "value": {"kubectl-gadget": {key: own[key] for key in _OWN}},
+        },
     }
     for name, party in (("source_names", source), ("destination_names", destination)):
         if party.names:
@@ -181,7 +186,10 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         namespace, _, name = flow.server.service.partition("/")
         found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
     if event.verdict == DROPPED:
-        found["drop_reason_desc"] = event.drop_reason
+        # Of a closed set there; the kernel's own word is in the extension.
+        found["drop_reason_desc"] = POLICY_DENIED if event.denial else "DROP_REASON_UNKNOWN"
+    elif not event.l7:
+        found["trace_observation_point"] = "TO_NETWORK"
     if event.denial:
         found[f"{event.denial.direction}_denied_by"] = [
             {"name": name, "namespace": event.denial.namespace, "kind": "NetworkPolicy"}
@@ -203,8 +211,17 @@ _OWN = (
     "rtt",
     "duration",
     "error",
+    "drop_reason",
+    "denied_by",
     "flow_id",
 )
+
+
+def _event_type(event: FlowEvent) -> dict[str, int]:
+    """By the numbers of Cilium's monitor: a drop, the log of a proxy, or a trace on the way to the network."""
+    if event.verdict == DROPPED:
+        return {"type": 1, "sub_type": 133 if event.denial else 0}
+    return {"type": 129} if event.l7 else {"type": 4, "sub_type": 11}
 
 
 def _uuid(event: FlowEvent) -> str:
@@ -257,7 +274,7 @@ def _l7(event: FlowEvent) -> dict[str, Any]:
     if l7["type"] == "dns":
         found["dns"] = {"query": f"{str(l7['name']).rstrip('.')}.", "qtypes": [l7["type_name"]]}
         if event.is_reply:
-            found["dns"] |= {"ips": l7.get("addresses") or [], "rcode_name": l7["rcode"]}
+            found["dns"] |= {"ips": l7.get("addresses") or [], "rcode": dns_rcode(l7["rcode"])}
     else:
         # gRPC is HTTP/2 there, and what it says itself is a header.
         protocol, status = l7.get("protocol"), l7.get("grpc_status_raw")

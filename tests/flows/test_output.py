@@ -21,7 +21,7 @@ from kubectl_gadget.output.options import OutputOptions
 from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
 
 
-def events() -> list[FlowEvent]:
+def made() -> list[FlowEvent]:
     book = AddressBook()
     facts = PodFacts("empire", "deathstar", ("org=empire",), Workload("empire", "Deployment", "deathstar"))
     book.cluster = Addresses(pods={SERVER[0]: facts}, by_name={("empire", "deathstar"): facts})
@@ -53,10 +53,11 @@ def test_jsonpb_has_grpc_as_http_2_with_its_status_as_a_header() -> None:
     }
 
 
-def printed(format: str, color: bool = False) -> str:
+def printed(format: str, color: bool = False, events: list[FlowEvent] | None = None) -> str:
+    """Events in a format; those of made() if there are no others."""
     name, _, template = format.partition("=")
     stream = io.StringIO()
-    _writer(name, template, OutputOptions(format=format), stream, None, color)(events())
+    _writer(name, template, OutputOptions(format=format), stream, None, color)(made() if events is None else events)
     return stream.getvalue()
 
 
@@ -72,14 +73,14 @@ def test_the_table_has_both_ends_with_their_processes() -> None:
 
 def test_json_has_one_object_a_line_with_the_members_that_are_promised() -> None:
     rows = [json.loads(line) for line in printed("json").splitlines()]
-    assert len(rows) == len(events())
+    assert len(rows) == len(made())
     assert all(row.keys() == MEMBERS for row in rows)
     assert rows[0]["destination"]["workload"] == {"kind": "Deployment", "name": "deathstar"}
 
 
 def test_lines_of_json_are_what_a_record_is() -> None:
     for hostile in ("curl", "\x1b[31m\nx", 'quo"te\\', "naïve \u202e"):
-        found = [*events(), *FlowTable(AddressBook()).add(tcp("syn", 1, comm=hostile, pod=hostile))]
+        found = [*made(), *FlowTable(AddressBook()).add(tcp("syn", 1, comm=hostile, pod=hostile))]
         found += FlowTable(AddressBook()).add(tcp("connect", 1, errno=111, error="ECONNREFUSED", rtt=5, duration=7))
         found += FlowTable(AddressBook()).add(tcp("syn", 1, local=("fe80::1", 5), remote=("::1", 6), pod=""))
         for event in found:
@@ -95,22 +96,23 @@ def test_jsonpb_has_hubbles_names() -> None:
     assert first["destination"]["pod_name"] == "deathstar"
     assert first["destination"]["labels"] == ["k8s:io.kubernetes.pod.namespace=empire", "k8s:org=empire"]
     assert first["destination"]["workloads"] == [{"name": "deathstar", "kind": "Deployment"}]
-    assert first["extensions"]["kubectl-gadget"]["source"]["comm"] == "curl"
+    assert first["extensions"]["value"]["kubectl-gadget"]["source"]["comm"] == "curl"
     assert (request["l7"]["type"], request["l7"]["http"]["code"]) == ("RESPONSE", 200)
     assert request["source"]["pod_name"] == "deathstar"
     assert answer["l7"]["dns"]["query"] == "deathstar.empire."
-    assert dropped["drop_reason_desc"] == "NETFILTER_DROP"
+    assert dropped["drop_reason_desc"] == "DROP_REASON_UNKNOWN"
+    assert dropped["extensions"]["value"]["kubectl-gadget"]["drop_reason"] == "NETFILTER_DROP"
     assert last["l4"]["TCP"]["flags"] == {"FIN": True}
 
 
 def test_compact_lines_have_hubbles_shape() -> None:
-    found = list(map(compact, events()))
+    found = list(map(compact, made()))
     assert found[0] == (
         "01-01 00:00:01.000: default/xwing:40000 (pod) -> empire/deathstar:8080 (pod) to-network FORWARDED (SYN)"
     )
     assert "<- empire/deathstar:8080 (pod) http-response FORWARDED" in found[1]
     assert "<> empire/deathstar:8080 (pod) NETFILTER_DROP DROPPED" in found[3]
-    assert dictionary(events()[0]).splitlines()[0] == "   TIMESTAMP: 2026-01-01T00:00:01.000000000Z"
+    assert dictionary(made()[0]).splitlines()[0] == "   TIMESTAMP: 2026-01-01T00:00:01.000000000Z"
 
 
 def test_yaml_and_csv_have_what_json_has() -> None:
@@ -143,7 +145,7 @@ def test_hostile_names_reach_no_terminal() -> None:
     assert not any("\x1b" in text for text in shown)
     assert len(shown[0].splitlines()) == 2
     assert json.loads(json.dumps(record(event)))["source"]["comm"] == "\x1b[31m\nx"
-    assert hubble(event)["flow"]["extensions"]["kubectl-gadget"]["source"]["comm"] == "\x1b[31m\nx"
+    assert hubble(event)["flow"]["extensions"]["value"]["kubectl-gadget"]["source"]["comm"] == "\x1b[31m\nx"
 
 
 def of(found: list[FlowEvent]) -> graph.FlowGraph:
@@ -154,7 +156,7 @@ def of(found: list[FlowEvent]) -> graph.FlowGraph:
 
 
 def test_the_map_adds_flows_up_by_workload() -> None:
-    found = of(events())
+    found = of(made())
     client, server = next(iter(found.edges))
     assert (client.name, client.kind) == ("xwing", "Pod")
     assert (server.group, server.name, server.kind) == ("empire", "deathstar", "Deployment")

@@ -1,0 +1,107 @@
+"""-o jsonpb is read by a strict reader of Hubble's messages: no field and no word that it does not know."""
+
+from typing import Any
+
+import pytest
+from google.protobuf import (
+    any_pb2,
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
+from google.protobuf.json_format import Parse
+
+from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.table import FlowTable
+from tests.flows.rows import dns, drop, http, icmp, tcp, udp
+from tests.flows.test_output import printed
+
+_KINDS = {"string": 9, "uint32": 13, "int32": 5, "uint64": 4, "bool": 8}
+_ENUMS = {
+    "Verdict": "VERDICT_UNKNOWN FORWARDED DROPPED ERROR",
+    "FlowType": "UNKNOWN_TYPE L3_L4 L7 SOCK",
+    "DropReason": "DROP_REASON_UNKNOWN POLICY_DENIED",
+    "Direction": "TRAFFIC_DIRECTION_UNKNOWN INGRESS EGRESS",
+    "Point": "UNKNOWN_POINT TO_NETWORK",
+    "IPVersion": "IP_NOT_USED IPv4 IPv6",
+    "L7Type": "UNKNOWN_L7_TYPE REQUEST RESPONSE SAMPLE",
+}
+_MESSAGES = {
+    "Response": "flow:Flow node_name:string time:google.protobuf.Timestamp",
+    "Flow": "time:google.protobuf.Timestamp uuid:string verdict:Verdict drop_reason:uint32 IP:IP l4:Layer4"
+    " source:Endpoint destination:Endpoint Type:FlowType node_name:string source_names:string*"
+    " destination_names:string* l7:Layer7 event_type:EventType source_service:Service destination_service:Service"
+    " traffic_direction:Direction trace_observation_point:Point drop_reason_desc:DropReason"
+    " is_reply:google.protobuf.BoolValue extensions:google.protobuf.Any ingress_denied_by:Policy*"
+    " egress_denied_by:Policy* Summary:string",
+    "IP": "source:string destination:string ipVersion:IPVersion encrypted:bool",
+    "Layer4": "TCP:TCP UDP:Ports SCTP:Ports ICMPv4:ICMP ICMPv6:ICMP",
+    "TCP": "source_port:uint32 destination_port:uint32 flags:Flags",
+    "Flags": "FIN:bool SYN:bool RST:bool PSH:bool ACK:bool URG:bool ECE:bool CWR:bool NS:bool",
+    "Ports": "source_port:uint32 destination_port:uint32",
+    "ICMP": "type:uint32 code:uint32",
+    "Endpoint": "ID:uint32 identity:uint32 namespace:string labels:string* pod_name:string workloads:Workload*",
+    "Workload": "name:string kind:string",
+    "Service": "name:string namespace:string",
+    "EventType": "type:int32 sub_type:int32",
+    "Policy": "name:string namespace:string labels:string* revision:uint64 kind:string",
+    "Layer7": "type:L7Type latency_ns:uint64 dns:DNS http:HTTP",
+    "DNS": "query:string ips:string* ttl:uint32 cnames:string* rcode:uint32 qtypes:string* rrtypes:string*",
+    "HTTP": "code:uint32 method:string url:string protocol:string headers:Header*",
+    "Header": "key:string value:string",
+}
+"""The fields of Hubble's messages that are used here, with their types; * for lists."""
+
+
+@pytest.fixture(scope="module", name="response")
+def a_reader() -> Any:
+    file = descriptor_pb2.FileDescriptorProto(name="hubble.proto", package="hubble", syntax="proto3")
+    pool = descriptor_pool.DescriptorPool()
+    for known in (any_pb2, struct_pb2, timestamp_pb2, wrappers_pb2):
+        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
+        file.dependency.append(known.DESCRIPTOR.name)
+    for name, words in _ENUMS.items():
+        enum = file.enum_type.add(name=name)
+        for number, word in enumerate(words.split()):
+            enum.value.add(name=word, number=number)
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, text in enumerate(fields.split(), 1):
+            member, _, kind = text.rstrip("*").partition(":")
+            field = message.field.add(name=member, number=number, label=3 if text.endswith("*") else 1)
+            if kind in _KINDS:
+                field.type = _KINDS[kind]
+            else:
+                field.type_name = f".{kind}" if "." in kind else f".hubble.{kind}"
+    pool.Add(file)
+    return pool, message_factory.GetMessageClass(pool.FindMessageTypeByName("hubble.Response"))
+
+
+def test_each_kind_of_event_is_read_by_a_strict_reader(response: Any) -> None:
+    denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
+    rows = [
+        tcp("syn", 1),
+        tcp("connect", 1, errno=111, error="ECONNREFUSED"),
+        drop(1.4, "NETFILTER_DROP"),
+        drop(1.5, "SOCKET_FILTER") | denied,
+        tcp("connect", 1.6, errno=1, error="EPERM", policy="no-way-out", rule=None),
+        udp("first", 2),
+        icmp("first", 2),
+        dns(3, "deathstar.empire.", [], rcode="NXDOMAIN"),
+        dns(3, "deathstar.empire.", [], rcode="NOANSWER"),
+        http(4, "/attack", 200),
+        http(4, "/attack", 0),
+    ]
+    events = [event for row in rows for event in FlowTable(AddressBook()).add(row)]
+    events += FlowTable(AddressBook(), tells_dns=False).add(udp("first", 2))
+    pool, message = response
+    found = [
+        Parse(line, message(), descriptor_pool=pool).flow for line in printed("jsonpb", events=events).splitlines()
+    ]
+    assert len(found) == len(events)
+    denials = [list(flow.ingress_denied_by) + list(flow.egress_denied_by) for flow in found]
+    assert [policy.name for policies in denials for policy in policies] == ["deny-all", "no-way-out"]
+    assert [flow.l7.dns.rcode for flow in found if flow.l7.dns.query] == [3, 0]
