@@ -3,6 +3,7 @@
 The trap: columns are checked against the gadget in session.run, before anything is started, as those of --columns are.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from kubectl_gadget.cli import values
@@ -21,8 +22,8 @@ _WHOLE_STACKS = ("folded", "speedscope", "pprof")
 """Formats that are made of whole call stacks."""
 _NEVER_SECONDS = 1e9
 """In the place of that, where parts cannot be added up."""
-_SORT, _ROWS, _BY, _INTERVAL, _TREE, _BARS, _FLAMES, _DIFF = (
-    f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "tree", "bars", "flame_graph", "diff")
+_SORT, _ROWS, _BY, _INTERVAL, _ONCE, _TREE, _BARS, _FLAMES, _DIFF = (
+    f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "once", "tree", "bars", "flame_graph", "diff")
 )
 
 
@@ -47,6 +48,9 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
             flag(PANEL, "--interval", metavar="TIME", help=f"A table for each such time (default: {each})"),
             values.duration_above_zero,
         ]
+    if gadget.kind == "top":
+        once = "One table, of one interval or of --timeout"
+        found[_ONCE] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once), lambda value: value]
     if gadget.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
         found[_BARS] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
@@ -67,11 +71,17 @@ def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
     return found
 
 
-def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
-    """What was given of them."""
+def arranged(options: RunOptions, extras: dict[str, Any]) -> RunOptions:
+    """The run with what was given of them."""
+    found = _arrangement(options, extras)
+    timeout = options.timeout or (found.interval if extras.get(_ONCE) else None)
+    return replace(options, arrangement=found, timeout=timeout)
+
+
+def _arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
     defaults = Arrangement()
     gadget = options.gadgets[0].gadget
-    at_end = gadget.kind == "profile" and _INTERVAL not in extras
+    at_end = bool(extras.get(_ONCE)) or (gadget.kind == "profile" and _INTERVAL not in extras)
     format = options.output.format
     if extras.get(_BY) and (format in _WHOLE_STACKS or _FLAMES in extras):
         what = "--flame-graph" if _FLAMES in extras else f"-o {format}"
@@ -85,7 +95,7 @@ def arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
         tree=bool(extras.get(_TREE)),
         lines=format in ("table", "wide"),
         interval=(_NEVER_SECONDS if gadget.gauge else _SEND_SECONDS)
-        if at_end
+        if at_end and gadget.kind == "profile"
         else extras.get(_INTERVAL, defaults.interval),
         at_end=at_end,
         bars=int(extras.get(_BARS, defaults.bars)),

@@ -19,6 +19,7 @@ from typing import Any
 
 from kubectl_gadget.cli import observe
 from kubectl_gadget.cli.advise import advise_group
+from kubectl_gadget.cli.arrangement_flags import PANEL
 from kubectl_gadget.cli.command import make_command
 from kubectl_gadget.cli.flags import SHOW
 from kubectl_gadget.cli.gadget_index import index
@@ -181,7 +182,7 @@ def _outcome(found: dict[str, Any] | None) -> str:
 def _gadget_page(gadget: Gadget) -> str:
     command = " ".join(gadget.command)
     panels = _by_panel(gadget_command(gadget, gadget.command[-1]).params)
-    own = [flag for title, flags in panels.items() if title.startswith("Flags of") for flag in flags]
+    own = [flag for title, flags in panels.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.examples)
     parts = [f"# kubectl gadget {command}", f"{gadget.summary}.", gadget.description.strip()]
     if examples:

@@ -6,14 +6,13 @@ every built-in gadget.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.arrangement_flags import arrangement, arrangement_flags
+from kubectl_gadget.cli.arrangement_flags import arranged, arrangement_flags
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_command, make_group
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.cli.gadget_index import index
@@ -97,7 +96,7 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
         )
         options = run_options(runs, pods, flags)
         if gadgets[0].kind in TABLES:
-            options = replace(options, arrangement=arrangement(options, extras))
+            options = arranged(options, extras)
         return run_session(options, sys.stdout, sys.stderr)
 
     extras: dict[str, Any] = arrangement_flags(gadgets[0])

@@ -1,5 +1,6 @@
 """Two gadgets as the catalogue would hand them out, for tests of the command line that need no build."""
 
+from dataclasses import replace
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.events.schema import (
     Column,
@@ -56,7 +57,7 @@ TRACE_OPEN = _gadget(
         Parameter("max-depth", "int", "how deep", "gadget_max_depth", 8),
     ),
 )
-TOP_FILE = _gadget("top", "file", (Column("bytes", "BYTES", "bytes", "read and written"),), ())
+TOP_FILE = replace(_gadget("top", "file", (Column("bytes", "BYTES", "bytes", "read and written"),), ()), kind="top")
 
 
 GADGETS = {gadget.name: gadget for gadget in (TRACE_OPEN, TOP_FILE)}

@@ -262,3 +262,10 @@ def test_the_demo_removes_its_pods_when_the_run_fails(runs: Runs, pods: list[str
     runs.outcome = ClusterError("no")
     assert main.run(["demo"]) == 1
     assert pods[-1] == "removed after run 1"
+
+
+def test_one_table_is_of_one_interval_or_of_the_timeout(runs: Runs) -> None:
+    for line in ("top file --once", "top file --once --interval 3s", "top file --once --timeout 5s"):
+        assert main.run(line.split()) == 0
+    assert [run.timeout for run in runs] == [1.0, 3.0, 5.0]
+    assert all(run.arrangement.at_end for run in runs)

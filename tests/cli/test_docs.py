@@ -49,6 +49,12 @@ def test_a_gadgets_page_has_every_flag_column_member_and_example(folder: Path) -
         assert example.command in text
 
 
+def test_a_page_of_tables_has_their_flags(folder: Path) -> None:
+    text = (folder / "gadgets" / "top_file.md").read_text()
+    for flag in ("--sort NAMES", "--interval TIME", "--once"):
+        assert text.count(f"| `{flag}` | ") == 1
+
+
 def test_the_page_of_flags_explains_each_once(folder: Path) -> None:
     text = (folder / "flags.md").read_text()
     for flag in ("-n, --namespace NAME", "--fail-on EXPR", "--ring-size SIZE", "--as-group GROUP", "-q, --quiet"):
