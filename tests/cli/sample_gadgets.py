@@ -1,6 +1,7 @@
 """Two gadgets as the catalogue would hand them out, for tests of the command line that need no build."""
 
 from dataclasses import replace
+
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.events.schema import (
     Column,
