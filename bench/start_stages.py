@@ -73,10 +73,10 @@ def frames(function: Any) -> Any:
     """NodeSession._handle: the frames that an agent answers with."""
 
     @functools.wraps(function)
-    async def handle(session: Any, stream: Any, frame: Any, lost_at: Any) -> Any:
+    async def handle(session: Any, stream: Any, frame: Any, *more: Any) -> Any:
         if stage := {1: "HELLO", 2: "STARTED"}.get(int(frame.type)):
             over(stage)
-        return await function(session, stream, frame, lost_at)
+        return await function(session, stream, frame, *more)
 
     return handle
 
