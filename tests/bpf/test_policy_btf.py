@@ -1,6 +1,12 @@
 """`resolve` by other types than the kernel's own: a program's, by btfPath, and a kernel module's, by btfTypeModule."""
 
+import ctypes
+import fcntl
+import lzma
+import os
+import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +15,8 @@ from kubectl_gadget.errors import AgentError, UsageError
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read import parse_policies
-from tests.bpf.policy_engine import Enforcer
+from tests.bpf.policy_engine import Enforcer, in_force
+from tests.vm.machine import CACHE
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -107,3 +114,54 @@ def test_what_the_file_does_not_say_is_refused_with_the_reason(program: Path, ty
 def test_without_a_file_there_is_nothing_to_go_by(program: Path) -> None:
     with pytest.raises(UsageError, match="says nothing of programs"):
         Engine([policy(program, "")], Options())
+
+
+OF_MODULE = """apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: types}
+spec:
+  kprobes:
+  - call: tun_get_user
+    syscall: false
+    args: [{index: 0, type: uint32, btfType: tun_struct, btfTypeModule: MODULE, resolve: flags}]
+"""
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
+
+
+@pytest.fixture
+def tun() -> None:
+    """The kernel's module of that name, with its types; the test is skipped where there is none."""
+    if not Path("/sys/kernel/btf/tun").exists():
+        for file in CACHE.glob(f"root/**/lib/modules/{os.uname().release}/kernel/drivers/net/tun.ko*"):
+            load_module(file)
+    if not Path("/sys/kernel/btf/tun").exists():
+        pytest.skip("the kernel has no module tun with BTF")
+
+
+def load_module(file: Path) -> None:
+    data = file.read_bytes()
+    data = lzma.decompress(data) if file.suffix == ".xz" else data
+    number = 175 if os.uname().machine == "x86_64" else 105
+    assert ctypes.CDLL(None, use_errno=True).syscall(number, data, len(data), b"") == 0, os.strerror(ctypes.get_errno())
+
+
+def test_a_kernel_modules_structures_are_read_by_its_own_types(tun: None) -> None:
+    (found,) = parse_policies([("policy.yaml", OF_MODULE.replace("MODULE", "tun"))], "default")
+    with in_force(found) as enforcer, open("/dev/net/tun", "r+b", buffering=0) as device:
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", b"tests0", IFF_TAP | IFF_NO_PI))
+        with suppress(OSError):  # it is not up
+            device.write(bytes(60))
+        (match,) = enforcer.matches()
+    (flags,) = match.values
+    assert flags
+    assert flags.numbers[0] & 0xFFFF & (IFF_TAP | IFF_NO_PI | 1) == IFF_TAP | IFF_NO_PI
+
+
+def test_a_module_that_is_not_there_is_named() -> None:
+    hook = OF_MODULE.replace("MODULE", "nothing").replace("kprobes", "tracepoints")
+    hook = hook.replace(
+        "call: tun_get_user\n    syscall: false", "subsystem: sched\n    event: sched_switch\n    raw: true"
+    )
+    (found,) = parse_policies([("policy.yaml", hook)], "default")
+    with pytest.raises(AgentError, match="the BTF of the kernel module nothing cannot be read"), Enforcer(found):
+        pass
