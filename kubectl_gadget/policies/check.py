@@ -144,7 +144,7 @@ def _unsupported(policy: Policy) -> tuple[str, ...]:
         try:
             Engine([replace(policy, hooks=hooks)], Options())
         except UsageError as error:
-            found.append(str(error))
+            found.append(f"{error}{f' (try: {error.remedy})' if error.remedy else ''}")
     return tuple(dict.fromkeys(found))
 
 
