@@ -2,8 +2,7 @@
 that nothing stays when it ends, however it does.
 
 The trap: denying takes BPF among the security modules, or fmod_ret, which not every kernel has; such tests are skipped
-there. They are not among those for the virtual machine: emulated on a busy machine, a session is silent for longer than
-its client waits (20 s), so they wait for what has to come, also by a second connection, and count nothing.
+there. The virtual machine has the first of them: emulated, each takes half a minute, so they wait for what has to come.
 """
 
 import os

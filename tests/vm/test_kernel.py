@@ -17,6 +17,7 @@ SECONDS = 3000
 TESTS = (
     "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
     " tests/agent/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
+    " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
 )
 
 SAME_ANYWHERE = (
