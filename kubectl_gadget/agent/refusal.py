@@ -29,10 +29,23 @@ _NEWER_HELPERS = {
     "bpf_ktime_get_boot_ns": "5.8",
     "bpf_d_path": "5.10",
     "bpf_get_current_task_btf": "5.11",
+    "bpf_get_attach_cookie": "5.15",
     "bpf_task_pt_regs": "5.15",
     "bpf_loop": "5.17",
 }
+_NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", "181": "bpf_loop"}
+"""Those that an older kernel calls `unknown` (include/uapi/linux/bpf.h)."""
 _UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)")
+_LIMITS = (
+    # Since 981f94c3e921 "bpf: Add bitwise atomic instructions" and the commits before it.
+    ("BPF_STX uses reserved fields", "the kernel's BPF has no atomic instructions but addition", "5.12"),
+    # Since 69c087ba6225 "bpf: Add bpf_for_each_map_elem() helper".
+    ("doesn't match number of subprogs", "the kernel's BPF has no functions that helpers call back", "5.13"),
+    # Since 720e6a435194 "bpf: Allow struct argument in trampoline based programs".
+    ("type STRUCT is unsupported", "the kernel lets no BPF program at functions that take a struct", "6.1"),
+)
+"""What the verifier says, what that means, and since when kernels have it."""
+_FEWER_ARGUMENTS = re.compile(r"func '(\w+)' doesn't have (\d+)-th argument")
 _FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)")
 _TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
 _BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
@@ -104,16 +117,23 @@ def reason(failure: Failure) -> tuple[str, str | None]:
             "a newer kernel, or one with more tracing options (CONFIG_FTRACE_SYSCALLS, …)",
         )
     if found := _UNKNOWN_HELPER.search(text):
-        helper = found[1].split("#")[0]
+        helper, _, number = found[1].partition("#")
+        if helper == "unknown":
+            helper = _NUMBERED_HELPERS.get(number, f"number {number}")
         since = _NEWER_HELPERS.get(helper)
         return f"the kernel has no helper {helper}", f"Linux {since} or newer" if since else "a newer kernel"
     if _OTHER_CONTEXT in text:
         why = "it reads the context of a tracepoint, and on this node system calls are followed without tracepoints"
         return why, "gadget_result(ctx) of gadget/syscall.h, or set the node's sysctl kernel.perf_event_paranoid=2"
+    for said, why, since in _LIMITS:
+        if said in text:
+            return why, f"Linux {since} or newer"
+    if found := _FEWER_ARGUMENTS.search(text):
+        return f"the kernel's {found[1]} has no argument {found[2]}", "a newer kernel"
     if found := _NO_CALL.search(text):
         return f"this architecture has no system call {found[1]}", None
     if found := _MAP.search(text):
-        return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.10 or newer"
+        return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.11 or newer"
     return "\n".join([os.strerror(failure.errno), *telling_lines(failure.log)]), None
 
 

@@ -44,6 +44,25 @@ def test_a_missing_helper_names_the_kernel_that_has_it() -> None:
     assert remedy == "Linux 5.15 or newer"
 
 
+@pytest.mark.parametrize(
+    ("line", "cause", "since"),
+    [
+        ("BPF_STX uses reserved fields", "atomic instructions", "Linux 5.12 or newer"),
+        ("number of funcs in func_info doesn't match number of subprogs", "call back", "Linux 5.13 or newer"),
+        ("The function bpf_lsm_path_chown arg1 type STRUCT is unsupported.", "take a struct", "Linux 6.1 or newer"),
+        ("func 'kfree_skb' doesn't have 3-th argument", "kfree_skb has no argument 3", "a newer kernel"),
+        ("invalid func unknown#174", "bpf_get_attach_cookie", "Linux 5.15 or newer"),
+        ("invalid func unknown#9999", "helper number 9999", "a newer kernel"),
+    ],
+)
+def test_what_an_old_kernels_verifier_does_not_know_is_told_with_the_kernel_that_does(
+    line: str, cause: str, since: str
+) -> None:
+    why, remedy = reason(errno.EINVAL, "-- BEGIN PROG LOAD LOG --", "func#0 @0", line, "-- END PROG LOAD LOG --")
+    assert cause in why
+    assert remedy == since
+
+
 def test_a_missing_tracepoint_is_named() -> None:
     line = "libbpf: failed to determine tracepoint 'block/nowhere' perf event ID: No such file or directory"
     why, remedy = reason(errno.ENOENT, line)
@@ -67,7 +86,7 @@ def test_a_missing_raw_tracepoint_is_named() -> None:
 def test_a_map_that_is_refused_is_named() -> None:
     why, remedy = reason(errno.EINVAL, "libbpf: map 'gadget_events': failed to create: Invalid argument(-22)")
     assert "gadget_events" in why
-    assert remedy == "Linux 5.10 or newer"
+    assert remedy == "Linux 5.11 or newer"
 
 
 def test_missing_capabilities_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
