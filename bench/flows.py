@@ -3,6 +3,7 @@
     sudo .venv/bin/python bench/flows.py [--rounds 5] [--rate 10000]      connections between two network namespaces
     .venv/bin/python bench/flows.py --client [--nodes 1000] [--flows 100]   rows of many nodes, made once, on one core
     sudo .venv/bin/python bench/flows.py --open 100000                     memory with that many open flows
+    sudo .venv/bin/python bench/flows.py --http2 [--megabytes 1000]        a large body over HTTP/2 in the clear
 
 The variants take turns, so that a drift of the machine hits all of them. The trap: the rate is what is asked for; a
 machine with few cores may not reach it, so what was reached is printed, too.
@@ -247,14 +248,14 @@ def connect(name: str, port: int, count: int, rate: int) -> tuple[float, float]:
     return each, reached
 
 
-def stream(name: str, port: int, megabytes: int) -> float:
-    """One connection with that much. ns for each KiB."""
+def stream(name: str, port: int, megabytes: int, begins: bytes = b"", data: bytes = bytes(1 << 20)) -> float:
+    """One connection with that much, as pieces of a mebibyte after what it begins with. ns for each KiB."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         enter(name)
-        data = bytes(1 << 20)
         with socket.create_connection((ADDRESSES[1], port)) as client:
+            client.sendall(begins)
             begun = time.perf_counter()
             for _ in range(megabytes):
                 client.sendall(data)
@@ -296,6 +297,43 @@ def node(rounds: int, rate: int, count: int, megabytes: int) -> None:
         )
 
 
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Of HTTP/2: RFC 9113, section 4.1."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def http2(rounds: int, megabytes: int) -> None:
+    """A request of HTTP/2 in the clear with a large body, in turns without and with us; CPU is of all our processes."""
+    # :method POST, :scheme http, :path /: of the static table (RFC 7541, appendix A).
+    begins = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, b"\x83\x86\x84")
+    data = frame(0, 0, 1, bytes((1 << 14) - 9)) * 64
+    variants = {"nothing": None, "flows": OURS, "flows --http-rows": [*OURS, "--http-rows"]}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    with namespaces() as (here, there):
+        pid, port = serve(there)
+        try:
+            for _ in range(rounds):
+                for name, command in variants.items():
+                    with tracer(command) as process:
+                        ours = descendants(process.pid) if process else []
+                        before = sum(map(cpu_seconds, ours))
+                        each = stream(here, port, megabytes, begins, data)
+                        time.sleep(1)
+                        found[name].append((each, sum(map(cpu_seconds, ours)) - before))
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    sys.stdout.write(f"{megabytes} MiB over HTTP/2    ns/KiB   our CPU, s   (medians of {rounds})\n")
+    for name, results in found.items():
+        each, busy = (statistics.median(column) for column in zip(*results, strict=True))
+        sys.stdout.write(f"{name:22} {each:9.0f} {busy:12.2f}\n")
+
+
+def cpu_seconds(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(pid: int) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
@@ -334,6 +372,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--flows", type=int, default=100)
     parser.add_argument("--open", type=int, default=0)
+    parser.add_argument("--http2", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--connections", type=int, default=20_000)
@@ -347,6 +386,8 @@ def main() -> None:
         write_json(options.json, machine, clients(options.rounds, options.nodes, options.flows))
     elif options.open:
         open_flows(options.open)
+    elif options.http2:
+        http2(options.rounds, options.megabytes)
     else:
         node(options.rounds, options.rate, options.connections, options.megabytes)
 
