@@ -5,8 +5,8 @@
  * `struct trace_http` for each request: kubectl_gadget/views/http.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: what is inside of TLS. Bodies of HTTP/1 do not leave the node, but
- * for what is in the same packet as a head, and the first bytes of others. Of HTTP/2 all does, since nothing but the
- * frames themselves tells where in a packet the next headers begin.
+ * for what is in the same packet as a head, and the first bytes of others. Of HTTP/2 all does, up to a megabyte a
+ * second of each socket, since nothing but the frames themselves tells where in a packet the next headers begin.
  */
 #include <gadget/packet.h>
 #include <gadget/ends.h>
@@ -61,12 +61,27 @@ enum talk {
 	HTTP_2,
 };
 
-/* Sockets on which HTTP was seen, and which. The ones that are used least are pushed out. */
+/*
+ * Of HTTP/2, large packets are sent whole up to so many bytes a second of each socket. A body that takes more would
+ * fill the ring with what nobody reads; what comes of it is only counted then, until a packet begins with headers.
+ */
+#define BODY_BYTES (1 << 20)
+#define BODY_NS 1000000000ULL
+
+struct talker {
+	/* Since when `bytes` of large packets were sent. */
+	__u64 since;
+	__u32 bytes;
+	/* enum talk */
+	__u32 talk;
+};
+
+/* Sockets on which HTTP was seen. The ones that are used least are pushed out. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
-	__type(value, __u8);
+	__type(value, struct talker);
 } talkers SEC(".maps");
 
 GADGET_PACKET_SLOTS(slots);
@@ -117,33 +132,54 @@ static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 off
 	return NO_HTTP;
 }
 
+/* Whether a packet of HTTP/2 is to be sent whole. Packets of one socket may meet here; it is no exact number. */
+static __always_inline bool is_within_budget(struct __sk_buff *skb, struct talker *talker,
+					     const struct gadget_packet *packet, __u32 offset)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (packet->payload_bytes <= SMALL_PACKET || begins_headers(skb, offset))
+		return true;
+	if (now - talker->since > BODY_NS) {
+		talker->since = now;
+		talker->bytes = 0;
+	}
+	if (talker->bytes > BODY_BYTES)
+		return false;
+	talker->bytes += packet->payload_bytes;
+	return true;
+}
+
 /* How many bytes of the payload are to be sent; -1: nothing at all. */
 static __always_inline int wanted_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	__u64 socket;
-	__u8 *known;
-	__u8 before, talk;
+	struct talker *known;
+	__u32 before, talk;
 
 	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
 		return -1;
 	socket = bpf_get_socket_cookie(skb);
 	known = bpf_map_lookup_elem(&talkers, &socket);
-	before = talk = known ? *known : NO_HTTP;
+	before = talk = known ? known->talk : NO_HTTP;
 	if (packet->payload_bytes && before != HTTP_2) {
-		__u8 begins = begins_message(skb, offset);
+		__u32 begins = begins_message(skb, offset);
 
 		if (begins)
 			talk = begins;
 		else if (before == NO_HTTP && begins_headers(skb, offset))
 			talk = HTTP_2;
-		if (talk != before)
-			bpf_map_update_elem(&talkers, &socket, &talk, BPF_ANY);
+		if (talk != before) {
+			struct talker talker = {.talk = talk};
+
+			bpf_map_update_elem(&talkers, &socket, &talker, BPF_ANY);
+		}
 		if (begins == HTTP_1)
 			return HEAD_BYTES;
 	}
 	switch (talk) {
 	case HTTP_2:
-		return MOST_BYTES;
+		return !known || is_within_budget(skb, known, packet, offset) ? MOST_BYTES : 0;
 	case HTTP_1:
 		return packet->payload_bytes > SMALL_PACKET ? BEGINNING : SMALL_PACKET;
 	default:

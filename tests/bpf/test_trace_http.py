@@ -16,6 +16,7 @@ from tests.bpf.viewed import Viewed
 pytestmark = pytest.mark.bpf
 TIMES = 31
 BODY = 200_003
+MEBIBYTES = 24
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -205,3 +206,47 @@ def test_what_is_no_http_and_other_ports_are_no_rows() -> None:
     with Viewed("trace_http") as tracer:
         pid, _ = in_namespace(deed)
         assert {row["target"] for row in of(pid, tracer.rows() + tracer.rest())} == {"/"}
+
+
+def test_a_large_body_of_http_2_fills_no_ring_and_the_request_behind_it_is_seen() -> None:
+    post, get, status = b"\x83\x86\x84", b"\x82\x86\x84", b"\x88"  # RFC 7541, appendix A
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, post)
+    data = frame(0, 0, 1, bytes(16384)) * 64
+    last, second = frame(0, 1, 1, b""), frame(1, 5, 3, get)
+
+    def answer(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.sendall(frame(4, 0, 0, b""))
+            left = len(head) + MEBIBYTES * len(data) + len(last)
+            while left:
+                left -= len(sock.recv(min(left, 1 << 20)))
+            sock.sendall(frame(1, 5, 1, status))
+            sock.recv(len(second), socket.MSG_WAITALL)
+            sock.sendall(frame(1, 5, 3, status))
+            sock.recv(1)
+
+    def deed() -> None:
+        with network.listener(network.V4) as listener:
+            thread = threading.Thread(target=answer, args=(listener,))
+            thread.start()
+            with socket.create_connection(listener.getsockname()) as sock:
+                sock.sendall(head)
+                for _ in range(MEBIBYTES):
+                    sock.sendall(data)
+                sock.sendall(last)
+                answered = len(frame(4, 0, 0, b"") + frame(1, 5, 1, status))
+                assert len(sock.recv(answered, socket.MSG_WAITALL)) == answered
+                sock.sendall(second)
+                sock.recv(len(frame(1, 5, 3, status)), socket.MSG_WAITALL)
+            thread.join()
+
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = of(pid, tracer.rows() + tracer.rest(), "client")
+        assert tracer.lost == 0
+    assert [(row["method"], row["status"]) for row in rows] == [("POST", 200), ("GET", 200)]
