@@ -21,6 +21,7 @@ from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from tests.bpf.cables import ip, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET
 from tests.flows.command import flows
+from tests.vm import modules
 
 _FORK = multiprocessing.get_context("fork")
 _SLEEP = ["/bin/sleep", "100003"]
@@ -95,6 +96,7 @@ class PodNetwork:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        modules.load("bridge", "veth", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_reject_inet", "nft_ct")
         for node in self.nodes:
             self._stack.enter_context(node)
         ip("netns", "add", self.name)
