@@ -10,10 +10,7 @@
 #include <policy/match.h>
 #include <policy/registers.h>
 #include <policy/remember.h>
-#include <policy/set_argument.h>
-#include <policy/sockets.h>
 #include <policy/values.h>
-#include <policy/whole.h>
 
 /* For a cgroup that the agent has not told of: the profile of the nearest container above it; 0: of what is unknown. */
 static __always_inline __u32 policy_inherited_profile(void)
@@ -36,14 +33,13 @@ static __always_inline __u32 policy_inherited_profile(void)
 	return on_this_node ? nearest : ~0U;
 }
 
-/* Which policies apply to a cgroup: the current one, or that of a socket's owner. */
-static __always_inline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
+/* The selectors of the policies that apply to the current cgroup. */
+static __always_inline const __u64 *policy_applicable(__u64 cgroup)
 {
 	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
+	__u32 profile = known ? *known & ~POLICY_INHERITED : policy_inherited_profile();
 
-	if (known)
-		return *known & ~POLICY_INHERITED;
-	return owner ? owner->profile : policy_inherited_profile();
+	return bpf_map_lookup_elem(&policy_profiles, &profile);
 }
 
 /* Reads what the hook has to read and asks all tests. False: no selector is left. */
@@ -57,7 +53,7 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 		policy_read(memory, context, slot);
 		if (memory->value.lacks & POLICY_REPEATED)
 			return false;
-		if (policy_follows_files || policy_tracks_sockets)
+		if (policy_follows_files)
 			memory->files[i] = memory->value.file;
 		if (slot->type == POLICY_NUMBER) {
 			memory->slot_numbers[i] = memory->value.numbers[0];
@@ -79,13 +75,10 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 /* Carries out what the policies say. What the call is to return. */
 static __always_inline __s32 policy_run(struct policy_context *context)
 {
-	const struct policy_owner *owner = policy_tracks_sockets ? policy_owner_of(context) : NULL;
-	__u64 cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
-	__u32 profile = policy_profile_of(cgroup, owner);
-	const __u64 *selectors = bpf_map_lookup_elem(&policy_profiles, &profile);
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	const __u64 *selectors = policy_applicable(cgroup);
 	struct policy_memory *memory;
 	struct policy_event *event;
-	__u64 forgotten = 0;
 	__u32 signal = 0;
 	__s32 verdict = 0;
 
@@ -105,7 +98,6 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	memory->cuts = 0;
 	memory->file_id = 0;
 	memory->unknown = 0;
-	memory->texts = 0;
 	if (policy_ask(memory, context)) {
 		policy_choose(memory);
 		if (policy_follows_files)
@@ -116,20 +108,8 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 		}
 		if (policy_signals)
 			signal = policy_signal(memory);
-		if (policy_sets && context->is_usdt)
-			policy_set_argument(memory, context->ctx);
-		if (policy_tracks_sockets) {
-			policy_track(memory, context, owner, profile);
-			forgotten = policy_named_socket(memory, POLICY_MASK_UNTRACK);
-		}
-		/* Whom the user wants to see; what was done above does not depend on it. */
-		if (policy_posts(memory) && policy_describe(event, cgroup, owner ? &owner->head : NULL)) {
-			policy_complete(memory, context->ctx, verdict, signal);
-			if (!policy_rooms_count || !policy_emit_whole(memory, context))
-				policy_emit(memory);
-		}
-		if (forgotten)
-			bpf_map_delete_elem(&policy_sockets, &forgotten);
+		if (policy_posts(memory))
+			policy_post(memory, context->ctx, cgroup, verdict, signal);
 	}
 	gadget_give_back(memory);
 	/* The kernel's range of errors, which the verifier asks of a security module's program (6.12). */

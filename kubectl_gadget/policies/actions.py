@@ -32,8 +32,8 @@ _PARAMETERS: Mapping[ActionKind, tuple[str, ...]] = {
 _HOOKS: Mapping[ActionKind, tuple[str, ...]] = {
     "Override": ("kprobe", "fentry", "lsm", "uprobe"),
     "Set": ("usdt",),
-    "TrackSock": ("kprobe", "fentry", "lsm", "raw_tracepoint"),
-    "UntrackSock": ("kprobe", "fentry", "lsm", "raw_tracepoint"),
+    "TrackSock": ("kprobe", "fentry"),
+    "UntrackSock": ("kprobe", "fentry"),
 }
 _ONLY_UPROBE = ("argRegs", "argNewSymbol", "argNewAddr", "argNewOffset")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}

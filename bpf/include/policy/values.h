@@ -199,8 +199,6 @@ struct policy_context {
 	__u32 result_at;
 	/* Set by policy_run(): whose verdict it is. */
 	__u64 selector;
-	/* Of the socket whose owner was found. */
-	__u64 owned;
 };
 
 /* Where the result of a system call lies in the context of its tracepoint: behind the common fields and the call's
@@ -237,15 +235,6 @@ static __always_inline __u64 policy_load(const void *from)
 	__u64 value = 0;
 
 	bpf_probe_read_kernel(&value, sizeof(value), from);
-	return value;
-}
-
-/* From the caller's memory. */
-static __always_inline __u64 policy_load_user(const void *from)
-{
-	__u64 value = 0;
-
-	bpf_probe_read_user(&value, sizeof(value), from);
 	return value;
 }
 
@@ -320,9 +309,8 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 		if (i >= slot->steps)
 			break;
 		value += slot->step[i];
-		if (i + 1 == slot->steps && slot->flags & POLICY_EMBEDDED)
-			break;
-		value = slot->flags & POLICY_USER ? policy_load_user((void *)value) : policy_load((void *)value);
+		if (i + 1 < slot->steps || !(slot->flags & POLICY_EMBEDDED))
+			value = policy_load((void *)value);
 	}
 	return value;
 }
@@ -416,7 +404,6 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 		value->lacks = POLICY_UNREADABLE;
 		return;
 	}
-	value->file = (__u64)sk;
 	value->numbers[3] = family;
 	value->numbers[2] = BPF_CORE_READ(described, sk_protocol);
 	value->numbers[4] = BPF_CORE_READ(sk, __sk_common.skc_state);
