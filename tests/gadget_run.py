@@ -84,3 +84,15 @@ class GadgetRun:
         """Ends it in order. The exit code."""
         self.process.send_signal(number)
         return self.process.wait(self.patience)
+
+
+def until_under_way(process: subprocess.Popen[str]) -> None:
+    """Reads what a run says on its pipe of standard error until it says that it runs. It fails when it ends before."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "Ctrl-C ends" in line:
+            break
+    assert said, "it ended at once"
+    assert "Ctrl-C ends" in said[-1], "".join(said)

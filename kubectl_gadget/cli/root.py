@@ -94,10 +94,9 @@ def root() -> Any:
     fixed["policy"] = Entry("Check, explain, generate and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
-        if name == "list":
-            fixed["demo"] = Entry(
-                "Run any of these on three small pods on this machine; needs no cluster", section, _load_demo
-            )
+    fixed["demo"] = Entry(
+        "Run any of these on three small pods on this machine; needs no cluster", "Gadgets", _load_demo
+    )
     return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
 
 

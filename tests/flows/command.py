@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.gadget_run import until_under_way
+
 COMMAND = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows"]
 
 
@@ -17,14 +19,7 @@ def flows(*arguments: str) -> Iterator[list[dict[str, Any]]]:
     command = [*COMMAND, "-o", "json", *arguments]
     found: list[dict[str, Any]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "Ctrl-C ends" in line:
-                break
-        assert said, "it ended at once"
-        assert "Ctrl-C ends" in said[-1], "".join(said)
+        until_under_way(process)
         try:
             yield found
         finally:

@@ -16,6 +16,7 @@ import yaml
 
 from tests.conftest import why_no_containers
 from tests.flows.pod_network import PodNetwork
+from tests.gadget_run import until_under_way
 
 pytestmark = [
     pytest.mark.bpf,
@@ -87,14 +88,7 @@ def enforce(net: PodNetwork, folder: Path, *policies: dict[str, Any], end: int =
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A"]
     files = ["--network-policy", str(folder / "policies.yaml"), "--objects", str(folder / "objects.yaml")]
     with subprocess.Popen([*command, *files], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "Ctrl-C ends" in line:
-                break
-        assert said, "it ended at once"
-        assert "Ctrl-C ends" in said[-1], "".join(said)
+        until_under_way(process)
         time.sleep(NOTICED)
         try:
             yield

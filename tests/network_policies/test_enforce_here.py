@@ -15,6 +15,7 @@ import yaml
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_containers
+from tests.gadget_run import until_under_way
 
 pytestmark = [
     pytest.mark.bpf,
@@ -57,14 +58,7 @@ def enforce(*arguments: str, end: signal.Signals = signal.SIGINT) -> Iterator[li
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "-o", "json", *arguments]
     found: list[dict[str, Any]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "Ctrl-C ends" in line:
-                break
-        assert said, "it ended at once"
-        assert "Ctrl-C ends" in said[-1], "".join(said)
+        until_under_way(process)
         yield found
         process.send_signal(end)
         out, _ = process.communicate(timeout=SECONDS)
