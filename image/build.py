@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 REPOSITORY = "ghcr.io/kubectl-gadget/agent"
 SITE = "usr/lib/python3/dist-packages"
 AGENT = ["__init__.py", "errors.py", "agent", "policy_events", "wire"]
-OWN_OBJECTS = ["attach_probe", "containers", "mapped_file", "refusals", "symbols", "syscalls"]
+OWN_OBJECTS = ["attach_probe", "containers", "mapped_file", "policy_refusals", "symbols", "syscalls"]
 """What the agent loads by itself (own_elf); without one of them it fails on some nodes only."""
 OBJECTS = {"amd64": "x86_64", "arm64": "aarch64"}
 

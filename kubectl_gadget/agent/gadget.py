@@ -16,8 +16,8 @@ from kubectl_gadget.agent.iterators import Snapshot
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.map_walks import MapWalks
 from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject, variable_bytes
+from kubectl_gadget.agent.policy_refusals import MAP as REFUSALS
 from kubectl_gadget.agent.recorder import Recorder
-from kubectl_gadget.agent.refusals import MAP as REFUSALS
 from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.shares import Losses

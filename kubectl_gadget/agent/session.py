@@ -21,7 +21,7 @@ from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.refusals import Refusals
+from kubectl_gadget.agent.policy_refusals import Refusals
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE

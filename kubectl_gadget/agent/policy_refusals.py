@@ -31,7 +31,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self._object = BpfObject(own_elf("refusals"), "refusals")
+        self._object = BpfObject(own_elf("policy_refusals"), "policy_refusals")
         try:
             self._object.load()
             self._object.attach(_PROGRAM)
