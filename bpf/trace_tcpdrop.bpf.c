@@ -6,7 +6,11 @@
  * Hook: the tracepoint kfree_skb, which runs in interrupts mostly. So who owns the packet's socket is remembered before
  * (gadget/packet_owner.h); and for a packet without a socket, which container used the network namespace last. Reasons
  * are spelt by the kernel itself, since their numbers differ from version to version.
+ *
+ * Datagrams that `enforce --network-policy` refuses when they are sent are no packets yet: they are told when the call
+ * returns EPERM.
  */
+#include <linux/errno.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
@@ -16,12 +20,17 @@
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
 #include <gadget/refused.h>
+#include <gadget/result.h>
+#include <gadget/socket_file.h>
+#include <gadget/syscall.h>
 #include <kernel/sk_buff.h>
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 
 #define REASON_BYTES 64
+/* Of what has no packet. */
+#define REFUSED_CALL "EPERM"
 #define LOCATION_BYTES 96
 /* In front of each reason's name. */
 #define PREFIX "SKB_DROP_REASON_"
@@ -85,6 +94,8 @@ GADGET_RECORD(trace_tcpdrop);
 		    GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
 
 GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
+/* Packets are dropped in interrupts, too. */
+GADGET_SCRATCH(call_scratch, RECORD_BYTES);
 
 GADGET_REFUSALS;
 
@@ -342,6 +353,82 @@ int dropped(__u64 *ctx)
 		gadget_append_kernel_stack(&writer, &drop->stack, ctx);
 	gadget_send(&writer);
 	return 0;
+}
+
+/* A call that a policy refused, and that was to send a datagram to `address`. */
+static __always_inline int refused_call(long result, struct pt_regs *registers, const void *address)
+{
+	struct gadget_refused_key key = {.protocol = IPPROTO_UDP, .direction = GADGET_REFUSED_EGRESS};
+	const struct gadget_refused *refused;
+	struct trace_tcpdrop *drop;
+	struct gadget_writer writer;
+	struct sock *sk;
+	__u64 start;
+
+	if (result != -EPERM)
+		return 0;
+	sk = gadget_socket_of_fd((int)gadget_argument(registers, 0));
+	drop = gadget_scratch(&call_scratch);
+	if (!sk || !drop || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_UDP)
+		return 0;
+	if (!address || !gadget_user_address(key.remote, &key.port, address))
+		return 0;
+	key.network_namespace = gadget_network_namespace(sk);
+	refused = gadget_refused_by(&gadget_refusals, &key);
+	if (!refused || !gadget_begin(&drop->record))
+		return 0;
+	gadget_local_ip(drop->source, sk);
+	drop->source_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	__builtin_memcpy(drop->destination, key.remote, sizeof(drop->destination));
+	drop->destination_port = key.port;
+	if (!gadget_wanted_addresses(drop->source, drop->destination) ||
+	    (filter_port && drop->source_port != filter_port && drop->destination_port != filter_port))
+		return 0;
+	drop->flags = drop->state = drop->reason_number = drop->length = 0;
+	drop->protocol = IPPROTO_UDP;
+	drop->network_namespace = key.network_namespace;
+	drop->unused_8 = drop->unused_16 = 0;
+	writer = gadget_write(drop, sizeof(*drop), RECORD_BYTES);
+	start = writer.progress->length;
+	if (start > writer.room - REASON_BYTES)
+		return 0;
+	__builtin_memcpy(writer.record + start, REFUSED_CALL, sizeof(REFUSED_CALL));
+	gadget_wrote(&writer, &drop->reason, start, sizeof(REFUSED_CALL) - 1, false);
+	gadget_no_text(&drop->location);
+	gadget_no_text(&drop->stack);
+	drop->policy_direction = key.direction;
+	gadget_append_refused(&writer, refused, &drop->policy, &drop->rule);
+	gadget_send(&writer);
+	return 0;
+}
+
+/* Of a `struct msghdr`, or of the first one of a `struct mmsghdr`: both begin with the address. */
+static __always_inline const void *address_of_message(struct pt_regs *registers)
+{
+	const void *address = NULL;
+
+	bpf_probe_read_user(&address, sizeof(address), (const void *)gadget_argument(registers, 1));
+	return address;
+}
+
+GADGET_ON_EXIT(connect)
+{
+	return refused_call(result, registers, (const void *)gadget_argument(registers, 1));
+}
+
+GADGET_ON_EXIT(sendto)
+{
+	return refused_call(result, registers, (const void *)gadget_argument(registers, 4));
+}
+
+GADGET_ON_EXIT(sendmsg)
+{
+	return result == -EPERM ? refused_call(result, registers, address_of_message(registers)) : 0;
+}
+
+GADGET_ON_EXIT(sendmmsg)
+{
+	return result == -EPERM ? refused_call(result, registers, address_of_message(registers)) : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

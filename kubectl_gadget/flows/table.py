@@ -49,6 +49,8 @@ _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that say that a socket is closed, and not that something went wrong."""
 _NO_REASON = "NOT_SPECIFIED"
 _NOBODY_LISTENS = "NO_SOCKET"
+_REFUSED_CALL = "EPERM"
+"""The reason of what a network policy refused before there was a packet."""
 _HOOKS = {
     "ip_rcv": "prerouting",
     "ipv6_rcv": "prerouting",
@@ -236,6 +238,8 @@ class FlowTable:
         """A packet that the kernel dropped; it may belong to a flow or to none."""
         source, target, protocol = _end(row, "source"), _end(row, "destination"), row["protocol"]
         who = self.ends.who(row)
+        if row["reason"] == _REFUSED_CALL:
+            return self._refused(row, who, _key(who, protocol, source, target))
         scope = _scope(who, source[0])
         outgoing = self._flows.get((scope, protocol, *source, *target))
         flow = outgoing or self._flows.get((scope, protocol, *target, *source))
@@ -273,6 +277,12 @@ class FlowTable:
             tcp_flags=flags,
             denial=denial,
         )
+
+    def _refused(self, row: Row, who: Who, key: Key) -> FlowEvent | None:
+        """A datagram that a policy refused when it was sent, or its socket's connect."""
+        denied = row["policy"], row.get("rule") or ""
+        time_ns = nanoseconds(row["timestamp"])
+        return self._tcp(End("udp", time_ns, who, "connect", _REFUSED_CALL, "client", key, denied=denied))
 
     def _is_own(self, ip: str, row: Row) -> bool:
         pod = self._book.find(ip, "").pod

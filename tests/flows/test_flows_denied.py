@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import why_no_containers
 from tests.flows.pod_network import PodNetwork
-from tests.gadget_run import until_under_way
+from tests.network_policies.enforcing import enforcing, known_pod
 
 pytestmark = [
     pytest.mark.bpf,
@@ -24,8 +22,6 @@ pytestmark = [
 ]
 Event = dict[str, Any]
 PORT = 8080
-NOTICED = 1.0
-"""Seconds in which an agent that runs already notices policies, on a busy machine."""
 
 
 def policy(name: str, app: str, **spec: Any) -> dict[str, Any]:
@@ -55,6 +51,30 @@ def connects(_: Connection, host: str, port: int) -> str:
     return ""
 
 
+def sends(_: Connection, host: str, port: int) -> dict[str, str]:
+    """What becomes of a datagram by each call that may send the first one of a socket."""
+    import errno
+    import socket
+
+    def by_connect(one: socket.socket) -> None:
+        one.connect((host, port))
+
+    def by_sendto(one: socket.socket) -> None:
+        one.sendto(b"x", (host, port))
+
+    def by_sendmsg(one: socket.socket) -> None:
+        one.sendmsg([b"x"], [], 0, (host, port))
+
+    found = {}
+    for call in (by_connect, by_sendto, by_sendmsg):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            try:
+                call(one)
+            except OSError as error:
+                found[call.__name__] = errno.errorcode[error.errno or 0]
+    return found
+
+
 def listens(pipe: Connection, port: int) -> None:
     """Until it is ended."""
     import socket
@@ -74,27 +94,20 @@ def a_network(tmp_path_factory: pytest.TempPathFactory, catalogue_built: Path) -
 
 
 @contextmanager
-def enforce(net: PodNetwork, folder: Path, *policies: dict[str, Any], end: int = signal.SIGINT) -> Iterator[None]:
-    """While the block runs, the policies of the namespace are in force."""
-    items = []
-    for name, address in net.addresses.items():
-        metadata = {"name": name, "namespace": f"{name}-{net.name}", "labels": {"app": name}}
-        items.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"podIP": address}})
-    (folder / "objects.yaml").write_text(yaml.safe_dump({"kind": "List", "items": items}))
+def enforce(
+    net: PodNetwork, folder: Path, *policies: dict[str, Any], end: signal.Signals = signal.SIGINT
+) -> Iterator[list[Event]]:
+    """While the block runs, the policies of the namespaces are in force, and flows that run already know of them. Its
+    own rows are in the list afterwards."""
+    others = maps_of_refusals()
+    known = [known_pod(f"{name}-{net.name}", name, name, address) for name, address in net.addresses.items()]
     for one in policies:
         app = one["spec"]["podSelector"]["matchLabels"]["app"]
         one["metadata"]["namespace"] = f"{app}-{net.name}"
-    (folder / "policies.yaml").write_text(yaml.safe_dump_all(policies))
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A"]
-    files = ["--network-policy", str(folder / "policies.yaml"), "--objects", str(folder / "objects.yaml")]
-    with subprocess.Popen([*command, *files], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        until_under_way(process)
-        time.sleep(NOTICED)
-        try:
-            yield
-        finally:
-            process.send_signal(end)
-            process.communicate(timeout=60)
+    with enforcing(folder, policies, known, end=end) as rows:
+        own = maps_of_refusals() - others
+        wait_for(lambda: not (there := maps_that_flows_look_at()) or any(own <= found for found in there))
+        yield rows
 
 
 def call(net: PodNetwork) -> str:
@@ -142,6 +155,20 @@ def test_refused_connects_name_the_policy_also_when_it_comes_and_goes_during_the
     assert event["source"]["comm"] == "connects"
 
 
+def test_datagrams_that_are_refused_before_they_are_packets_name_the_policy(net: PodNetwork, tmp_path: Path) -> None:
+    refused = {call: "EPERM" for call in ("by_connect", "by_sendto", "by_sendmsg")}
+    with net.flows() as events, enforce(net, tmp_path, policy("quiet", "client", egress=[])) as rows:
+        assert net.start(net.pods["client"], sends, net.addresses["server"], PORT).heard() == refused
+    found = drops(events)
+    assert len(found) == len(refused)
+    for event in found:
+        assert event["denied_by"] == denied("egress", "client", "quiet")
+        assert (event["summary"], event["protocol"]) == ("policy quiet/egress, EPERM", "UDP")
+        assert (event["source"]["pod"], event["source"]["comm"]) == ("client", "sends")
+        assert (event["destination"]["ip"], event["destination"]["port"]) == (net.addresses["server"], PORT)
+    assert sum(row["count"] for row in rows) == len(refused)
+
+
 def test_several_at_once_and_one_that_is_killed(net: PodNetwork, tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder in folders:
@@ -151,13 +178,28 @@ def test_several_at_once_and_one_that_is_killed(net: PodNetwork, tmp_path: Path)
             assert call(net) == "EPERM"
         wait_for(lambda: call(net) == "timeout")
     assert {event["summary"] for event in drops(events)} == {"policy no-way-out/egress, EPERM", "policy nobody/ingress"}
-    wait_for(lambda: maps_of_refusals() == [])
+    wait_for(lambda: not maps_of_refusals())
 
 
-def maps_of_refusals() -> list[int]:
-    """Numbers of what is left in the kernel."""
-    found = subprocess.run(["bpftool", "-j", "map"], capture_output=True, text=True, check=True)
-    return [map["id"] for map in json.loads(found.stdout) if map.get("name") == "gadget_refused"]
+def bpf_maps(*words: str) -> list[dict[str, Any]]:
+    """As `bpftool map WORDS` tells them."""
+    done = subprocess.run(["bpftool", "-j", "map", *words], capture_output=True, text=True, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+    return found
+
+
+def maps_of_refusals() -> set[int]:
+    """Numbers of what is in the kernel; each belongs to a run of enforce."""
+    return {map["id"] for map in bpf_maps() if map.get("name") == "gadget_refused"}
+
+
+def maps_that_flows_look_at() -> list[set[int]]:
+    """For each run of flows."""
+    runs = [map["id"] for map in bpf_maps() if map.get("name") == "gadget_refusals"]
+    return [
+        {inner["inner_map_id"] for inner in bpf_maps("dump", "id", str(run)) if inner.get("inner_map_id")}
+        for run in runs
+    ]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
