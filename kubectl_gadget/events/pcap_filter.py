@@ -6,6 +6,7 @@ names of hosts and ports are looked up here, on the client's machine.
 
 import ctypes
 import ctypes.util
+from functools import cache
 
 from kubectl_gadget.errors import UsageError
 
@@ -59,6 +60,7 @@ def _compile(library: ctypes.CDLL, expression: str) -> bytes:
     return code
 
 
+@cache
 def _libpcap() -> ctypes.CDLL:
     name = ctypes.util.find_library("pcap") or "libpcap.so.0.8"
     try:
