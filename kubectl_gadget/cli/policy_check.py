@@ -11,10 +11,22 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli import values
+from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags import (
+    CLUSTER,
+    SHOW,
+    WHERE,
+    ClusterFlags,
+    ImageFlags,
+    ScopeFlags,
+    StartFlags,
+    flag,
+)
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cli.run_options import agent_options
+from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
@@ -65,6 +77,8 @@ Local = Annotated[bool | None, flag(_NODES, "--local/--no-local", help="This mac
 def check(
     scope: ScopeFlags,
     cluster: ClusterFlags,
+    image: ImageFlags,
+    start: StartFlags,
     files: Files = None,
     ready: Ready = None,
     output: Format = None,
@@ -83,9 +97,12 @@ def check(
         raise UsageError("no policy was named", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
     if sum(map(bool, (nodes, all_nodes, local))) > 1:
         raise UsageError("--node, --all-nodes and --local exclude each other")
+    if not nodes and not all_nodes:
+        _refuse_agents_flags(image, start)
     policies = read_policies([*(files or ()), *ready_files(ready or ())], scope.namespace or _DEFAULT_NAMESPACE)
     reports = [check_policy(policy) for policy in policies]
-    answers = _ask(cluster, reports, nodes or (), bool(local)) if nodes or all_nodes or local else []
+    agents = agent_options(image, start)
+    answers = _ask(cluster, agents, reports, nodes or (), bool(local)) if nodes or all_nodes or local else []
     if output == "json":
         sys.stdout.write(json.dumps([_as_json(report, answers) for report in reports], indent=2) + "\n")
     else:
@@ -95,21 +112,30 @@ def check(
     return int(missing or bool(strict and any(report.warnings for report in reports)))
 
 
-def _ask(cluster: ClusterFlags, reports: "Sequence[Report]", nodes: Sequence[str], local: bool) -> "list[NodeHooks]":
+def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
+    for given in flags:
+        for name, value in vars(given).items():
+            if value is not None:
+                raise UsageError(f"{spelling(type(given), name)} is for agents on nodes", "--node NAME, or --all-nodes")
+
+
+def _ask(
+    cluster: ClusterFlags, agents: AgentOptions, reports: "Sequence[Report]", nodes: Sequence[str], local: bool
+) -> "list[NodeHooks]":
     from kubectl_gadget.policies.nodes import question
     from kubectl_gadget.session.hooks import ask_cluster, ask_local
 
     asked = question(report.policy for report in reports)
     if local:
         return wait_for(ask_local(asked))
-    return wait_for(ask_cluster(connect(cluster), asked, nodes, lambda node, text: say(f"{node}: {text}")))
+    return wait_for(ask_cluster(connect(cluster), asked, nodes, lambda node, text: say(f"{node}: {text}"), agents))
 
 
 def _print(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", headers: bool) -> None:
-    titles = ("POLICY", "HOOK", "FILTERED BY", "RUNS", "TABLES", *(answer.node.upper() for answer in answers))
+    titles = ("POLICY", "HOOK", "FILTERED BY", "RUNS", "COST", "TABLES", *(answer.node.upper() for answer in answers))
     rows = [
         (
-            *(report.policy.name, _name(hook), hook.filtered_by or "-", hook.rate, str(hook.tables)),
+            *(report.policy.name, _name(hook), hook.filtered_by or "-", hook.rate, hook.cost, str(hook.tables)),
             *(_cell(report, hook, answer) for answer in answers),
         )
         for report in reports
@@ -182,6 +208,7 @@ def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, Any]
                 "line": hook.hook.place.line,
                 "filtered_by": hook.filtered_by,
                 "runs": hook.rate,
+                "cost": hook.cost,
                 "tables": hook.tables,
                 "nodes": [
                     {"node": answer.node, **(asdict(_judge(hook, answer)) if not answer.problem else {})}

@@ -4,6 +4,7 @@ Knowledge about Linux, not about one node; what a node has, `policies.nodes` jud
 call's argument looks at memory that the program can still change, whatever the filter is.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.gaps import gaps
-from kubectl_gadget.policies.linux_names import lsm_function
+from kubectl_gadget.policies.linux_names import lsm_function, system_calls
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
@@ -19,6 +20,8 @@ Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
 _POINTERS = ("string", "char_buf", "char_iovec", "sockaddr", "sockaddr_un", "iov_iter", "bpf_attr")
 """Types that, as an argument of a system call, lie in the program's memory."""
 _READ_BEFORE = "sys_enter_"
+_BEFORE_COPYING = re.compile(r"(?:__do_sys_|__se_sys_|__sys_|ksys_|do_sys_)(\w+)")
+"""Functions in which a system call's arguments still lie there."""
 
 _SAFE: Mapping[str, tuple[str, ...]] = {
     "file_open": ("open", "openat", "openat2", "creat", "open_by_handle_at"),
@@ -70,6 +73,7 @@ _HOT: Mapping[Often, tuple[str, ...]] = {
         *("mmap_file", "security_file_alloc", "__fput", "security_inode_getattr", "inode_getattr", "sys_newfstatat"),
         *("sk_alloc", "__sk_free", "tcp_set_state", "skb/kfree_skb", "skb/consume_skb", "security_file_free"),
         *("file_free_security", "file_alloc_security", "security_task_alloc", "filp_close", "do_filp_open"),
+        *("do_sys_openat2", "do_sys_open", "sys_open", "sys_openat2", "sys_statx"),
     ),
     "now and then": (
         *("security_bprm_check", "bprm_check_security", "sys_execve", "sched/sched_process_exec", "tcp_connect"),
@@ -78,6 +82,7 @@ _HOT: Mapping[Often, tuple[str, ...]] = {
         *("security_path_truncate", "path_truncate", "security_path_rename", "path_rename", "commit_creds"),
         *("security_socket_create", "socket_create", "security_socket_bind", "socket_bind", "security_path_chmod"),
         *("security_task_kill", "task_kill", "security_socket_accept", "socket_accept", "sys_setuid"),
+        *("sys_connect", "sys_accept", "sys_accept4", "sys_bind", "sys_unlinkat", "sys_renameat2", "sys_fchmodat"),
     ),
     "seldom": (
         *("security_capset", "capset", "create_user_ns", "userns_create", "security_sb_mount", "sb_mount", "bpf_check"),
@@ -96,6 +101,15 @@ _PER_SECOND: Mapping[Often, str] = {
     "seldom": "hardly ever",
     "unknown": "not known",
 }
+_COST: Mapping[Often, str] = {
+    "all the time": "1 to 10% CPU",
+    "often": "0.1 to 1% CPU",
+    "now and then": "< 0.1% CPU",
+    "seldom": "hardly any",
+    "unknown": "not known",
+}
+"""That often a microsecond, which a call that matches nothing takes, however many policies there are:
+bench/policies.py."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,11 @@ class HookReport:
     def rate(self) -> str:
         """About how often the hook runs on a busy node, in words."""
         return _PER_SECOND[self.often]
+
+    @property
+    def cost(self) -> str:
+        """About how much of one CPU it takes there, without the events that are sent."""
+        return _COST[self.often]
 
 
 @dataclass(frozen=True)
@@ -155,9 +174,13 @@ def hook_name(hook: Hook) -> str:
 
 
 def system_call_of(hook: Hook) -> str | None:
-    """The system call whose entry a hook stands at, without `sys_`; empty for those of raw_syscalls; else None."""
+    """The system call, without `sys_`, whose entry a hook stands at, or a function that is handed its arguments; empty
+    for the tracepoints of all; else None."""
     if hook.syscall:
         return hook.target.removeprefix("sys_")
+    if hook.kind in ("kprobe", "fentry"):
+        match = _BEFORE_COPYING.fullmatch(hook.target)
+        return match[1] if match and match[1] in system_calls() else None
     if hook.kind in ("tracepoint", "raw_tracepoint"):
         group, _, event = hook.target.partition("/")
         if group == "syscalls" and event.startswith(_READ_BEFORE):
@@ -192,7 +215,7 @@ def _races(hook: Hook) -> Iterable[Note]:
         return
     safe = SAFE_HOOKS.get(call)
     remedy = f"; safe: lsmhooks {safe}, or {lsm_function(safe)}" if safe else "; use an LSM hook"
-    what = f"sys_{call}" if call else "a system call"
+    what = hook.target if hook.kind in ("kprobe", "fentry") else f"sys_{call}" if call else "a system call"
     for argument in hook.arguments:
         if argument.type == "fd":
             text = (

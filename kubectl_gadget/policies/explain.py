@@ -38,11 +38,22 @@ def find_field(path: str) -> tuple[Field, str]:
         name = step.split("[")[0].lower()
         if name not in by_name:
             where = ".".join(found) or "a policy"
+            deeper = _first_below(field, name, where if found else "")
             known = [inner.name for inner in field.fields]
-            raise UsageError(f"{where} has no field {step!r}{nearest(step, known) if known else ''}")
+            instead = f"; there is {deeper}" if deeper else nearest(step, known) if known else ""
+            raise UsageError(f"{where} has no field {step!r}{instead}")
         field = by_name[name]
         found.append(field.name)
     return field, ".".join(found)
+
+
+def _first_below(field: Field, name: str, path: str) -> str:
+    """The path of the first field below that has this name, in lower case; empty when none has."""
+    for inner in field.fields:
+        where = f"{path}.{inner.name}".lstrip(".")
+        if found := where if inner.name.lower() == name else _first_below(inner, name, where):
+            return found
+    return ""
 
 
 def explain_field(path: str, width: int = 100, deep: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Asks nodes which hooks they have: HELLO, LOOK_UP, HOOKS, and the end of the session. Nothing is loaded.
+"""Asks nodes which hooks they have: HELLO, LOOK_UP, HOOKS, and the end of the session.
 
 The trap: one node that does not answer must not hide the others, so each has its own time limit and its own error.
 """
@@ -19,6 +19,7 @@ from kubectl_gadget.session.stream import NodeStream, Open
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode_json
 
 _SECONDS = 30.0
+"""For an answer, once the agent runs."""
 _PARALLEL = 16
 
 
@@ -42,10 +43,14 @@ async def ask_local(asked: Mapping[str, Any]) -> list[NodeHooks]:
 
 
 async def ask_cluster(
-    api: Api, asked: Mapping[str, Any], names: Sequence[str], tell: Callable[[str, str], None]
+    api: Api,
+    asked: Mapping[str, Any],
+    names: Sequence[str],
+    tell: Callable[[str, str], None],
+    options: AgentOptions,
 ) -> list[NodeHooks]:
     """The answers of the nodes `names`, or of all; agents are started where none is resident, and removed again."""
-    agents = Agents(api, AgentOptions(), tell)
+    agents = Agents(api, options, tell)
     await agents.require([Access("list", NODES.plural)])
     nodes = (await api.find(NODES)).items
     labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in nodes}
@@ -53,14 +58,15 @@ async def ask_cluster(
         if name not in labels:
             raise UsageError(f"there is no node {name!r}", f"one of {', '.join(sorted(labels))}")
     slots = asyncio.Semaphore(_PARALLEL)
+    seconds = options.start_timeout + _SECONDS
 
     async def one(node: str) -> NodeHooks:
         async with slots:
             try:
-                async with asyncio.timeout(_SECONDS):
+                async with asyncio.timeout(seconds):
                     hello, hooks = await _ask(lambda: agents.open(node), asked)
             except TimeoutError:
-                return NodeHooks(node, labels=labels[node], problem=f"no answer within {_SECONDS:.0f} s")
+                return NodeHooks(node, labels=labels[node], problem=f"no answer within {seconds:.0f} s")
             except GadgetError as error:
                 return NodeHooks(node, labels=labels[node], problem=str(error))
             return NodeHooks(node, hello, hooks, labels[node])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.cli import main
+from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.policies.read import parse_policies
 from kubectl_gadget.session import hooks
 from kubectl_gadget.session.hooks import NodeHooks
@@ -80,17 +81,25 @@ def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
         NodeHooks("node-2", {"can": {}}, missing, {"zone": "b"}),
     ]
 
-    async def answer(api: Any, asked: Any, names: Any, tell: Any) -> list[NodeHooks]:
+    async def answer(api: Any, asked: Any, names: Any, tell: Any, options: AgentOptions) -> list[NodeHooks]:
         assert asked["functions"] == ["sys_openat"]
+        assert (options.image, options.image_pull_policy) == ("mine", None if names else "Never")
         return [each for each in answers if each.node in (names or ("node-1", "node-2"))]
 
     monkeypatch.setattr(hooks, "ask_cluster", answer)
-    kubeconfig = ["--kubeconfig", str(config)]
-    assert main.run(["policy", "check", "-f", policy, "--all-nodes", *kubeconfig]) == 1
+    cluster = ["--kubeconfig", str(config), "--image", "mine"]
+    never = ["--image-pull-policy", "Never"]
+    assert main.run(["policy", "check", "-f", policy, "--all-nodes", *cluster, *never]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[1].endswith("missing  not selected")
     assert "node-1: the kernel has no function sys_openat; lsmhooks file_open is there on all: kprobe/sys_openat" in err
-    assert main.run(["policy", "check", "-f", policy, "--node", "node-2", *kubeconfig]) == 0
+    assert main.run(["policy", "check", "-f", policy, "--node", "node-2", *cluster]) == 0
+
+
+def test_flags_for_agents_are_refused_where_none_is_asked(policy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for where in ([], ["--local"]):
+        assert main.run(["policy", "check", "-f", policy, "--image", "mine", *where]) == 2
+        assert "--image is for agents on nodes\ntry: --node NAME, or --all-nodes" in capsys.readouterr().err
 
 
 def test_a_field_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

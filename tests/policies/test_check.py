@@ -32,6 +32,8 @@ def warnings_of(spec: str) -> list[str]:
         ("kprobes: [{call: sys_openat, args: [{index: 1, type: string}]}]", "file_open"),
         ("kprobes: [{call: sys_connect, args: [{index: 1, type: sockaddr}]}]", "socket_connect"),
         ("kprobes: [{call: sys_write, args: [{index: 0, type: fd}]}]", "file_permission"),
+        ("kprobes: [{call: do_sys_openat2, syscall: false, args: [{index: 1, type: string}]}]", "file_open"),
+        ("kprobes: [{call: __sys_connect, syscall: false, args: [{index: 1, type: sockaddr}]}]", "socket_connect"),
         (
             "tracepoints: [{subsystem: syscalls, event: sys_enter_execve, args: [{index: 5, type: string}]}]",
             "bprm_check_security, or security_bprm_check",
@@ -48,6 +50,7 @@ def test_arguments_that_a_thread_can_change_are_named_with_the_safe_hook(hook: s
     [
         "kprobes: [{call: sys_openat, args: [{index: 2, type: int}]}]",
         "kprobes: [{call: security_file_open, syscall: false, args: [{index: 0, type: file}]}]",
+        "kprobes: [{call: __sys_connect_file, syscall: false, args: [{index: 1, type: sockaddr}]}]",
         "kprobes: [{call: sys_read, args: [{index: 1, type: char_buf, returnCopy: true}], return: true, "
         "returnArg: {type: int}, selectors: [{matchArgs: [{index: 1, operator: Equal, values: [a]}]}]}]",
     ],

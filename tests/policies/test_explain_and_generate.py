@@ -39,6 +39,15 @@ def test_a_field_that_does_not_exist_is_named_with_the_nearest() -> None:
         find_field("kprobes.selector")
 
 
+def test_a_field_that_is_elsewhere_is_named_with_where_it_is() -> None:
+    with pytest.raises(
+        UsageError, match=r"spec has no field 'matchArgs'; there is spec\.kprobes\.selectors\.matchArgs"
+    ):
+        find_field("matchArgs")
+    with pytest.raises(UsageError, match=r"kprobes has no field 'argsig'; .*selectors\.matchActions\.argSig"):
+        find_field("kprobes.argsig")
+
+
 def test_a_type_is_explained_with_its_operators() -> None:
     text = explain_field("kprobes.args.type", 200)
     assert "sockaddr\n" in text
