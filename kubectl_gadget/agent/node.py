@@ -3,10 +3,14 @@
 The trap: a pod's host name is the pod's, so the node's name comes from $NODE_NAME there.
 """
 
+import ipaddress
 import os
+import re
 import time
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+_OWN_V4 = re.compile(r"\|-- (\S+)\n\s*/32 host LOCAL")
+"""In /proc/net/fib_trie."""
 
 
 def name() -> str:
@@ -27,6 +31,22 @@ def host() -> str:
 def pins() -> str:
     """Where installed policies are pinned on this node, as this process sees it."""
     return os.environ.get("KUBECTL_GADGET_PINS") or f"{host()}/sys/fs/bpf/kubectl-gadget"
+
+
+def addresses() -> list[str]:
+    """The node's own addresses, without loopback and those of a link alone: kubelet's probes come from one of them,
+    which may be none that the API server knows. They are read where our parent is, the runtime, since a pod has a
+    network of its own. Empty when they cannot be read."""
+    network = f"/proc/{os.getppid()}/net"
+    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    try:
+        with open(f"{network}/fib_trie") as file:
+            found |= set(map(ipaddress.IPv4Address, _OWN_V4.findall(file.read())))
+        with open(f"{network}/if_inet6") as file:
+            found |= {ipaddress.IPv6Address(int(line.split()[0], 16)) for line in file}
+    except (OSError, ValueError):
+        pass  # no IPv6, or no such network
+    return sorted(str(address) for address in found if not (address.is_loopback or address.is_link_local))
 
 
 def clocks() -> dict[str, int]:

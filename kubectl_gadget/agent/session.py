@@ -356,6 +356,7 @@ def hello() -> dict[str, Any]:
         "protocol": 1,
         "agent": __version__,
         "node": node.name(),
+        "addresses": node.addresses(),
         "architecture": system.machine,
         "kernel": system.release,
         "kinds": KINDS,

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from kubectl_gadget.advise.evaluate import Evaluation, Policy
-from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
+from kubectl_gadget.advise.inventory import Inventory, Pod, Service
 from kubectl_gadget.advise.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
 from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
@@ -99,19 +99,18 @@ class Compiled:
         isolated = self._add_subjects()
         self._add_services(isolated)
 
-    def for_node(self, name: str) -> Tables:
-        """With the node's own addresses."""
+    def for_node(self, name: str, told: Sequence[str] = ()) -> Tables:
+        """With the node's own addresses, also those that it `told` itself."""
         tables = Tables(**{key: dict(value) for key, value in vars(self.tables).items()})
-        for node in self._inventory.nodes:
-            if node.name == name:
-                self._add_node(tables, node)
-        return tables
-
-    def _add_node(self, tables: Tables, node: Node) -> None:
-        for address in map(normal, own_addresses(node)):
+        known = (address for node in self._inventory.nodes if node.name == name for address in own_addresses(node))
+        # What relays services may have taken all of their addresses for the node's own.
+        services = {normal(address) for service in self._inventory.services for address in service.addresses}
+        others = set(map(normal, told)) - services
+        for address in {*map(normal, known), *others}:
             # A plugin may give the first address of the node's block to a pod.
             if self._services.pod_at(address) is None:
-                tables.add_peer(block(address), NOBODY, PEER_NODE, f"node {node.name}")
+                tables.add_peer(block(address), NOBODY, PEER_NODE, f"node {name}")
+        return tables
 
     def _rules_of(self, policy: Policy, direction: int) -> Iterator[_Rule]:
         word, peers_word = _WORDS[direction]

@@ -65,12 +65,12 @@ class PolicyTables:
             return  # most changes of objects, such as those of a node's health, change no table
         self._state = state
         compiled = self._compiler.compile(*state)
-        self.tables.replace(cache(lambda node: contents(compiled, node)))
+        self.tables.replace(cache(lambda node, addresses: contents(compiled, node, addresses)))
 
 
-def contents(compiled: Compiled, node: str) -> Contents:
-    """What the tables of a node hold."""
-    tables = compiled.for_node(node)
+def contents(compiled: Compiled, node: str, addresses: tuple[str, ...] = ()) -> Contents:
+    """What the tables of a node hold, which has these addresses beside those that the API server knows."""
+    tables = compiled.for_node(node, addresses)
     maps = {name: getattr(tables, name) for name in ("subjects", "ports", "rules", "peers")}
     return Contents(maps, _EMPTY.containers, tables.pods, tables.namespaces, _EMPTY.other, _EMPTY.host)
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import __version__
@@ -108,6 +109,8 @@ class NodeSession:
         self._silent_for = 0.0
         self._asked = asyncio.Event()
         """RUN was sent on this connection"""
+        self._addresses: tuple[str, ...] = ()
+        """the node's own, as its agent tells them"""
 
     async def set_filter(self, agent_filter: dict[str, Any]) -> None:
         """Replaces the filter, now and for later connections."""
@@ -295,6 +298,7 @@ class NodeSession:
     async def _greet(self, stream: NodeStream, frame: Frame) -> None:
         hello = frame.json()
         self.state.hello = hello
+        self._addresses = tuple(str(ip_address(text)) for text in hello.get("addresses") or ())
         self._check_kinds(hello)
         if (version := hello.get("agent")) != __version__:
             what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
@@ -326,7 +330,7 @@ class NodeSession:
         try:
             await self._asked.wait()
             while True:
-                now = tables.of(self.state.name)
+                now = tables.of(self.state.name, self._addresses)
                 for update in updates(index, before, now):
                     await stream.send(encode_json(FrameType.UPDATE, update))
                 before = now

@@ -57,7 +57,7 @@ class PolicyLabels:
             return
         self._pods, self._nodes = pods, nodes
         self._judged = {uid: frozenset(scopes) for by_uid in pods.values() for uid, scopes in by_uid.items()}
-        self.tables.replace(lambda node: self._contents(pods, nodes, node))
+        self.tables.replace(lambda node, addresses: self._contents(pods, nodes, node))
 
     def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
         """Whether a pod, by its uid or NAMESPACE/NAME, has the labels for all of these scopes. None: not known yet."""

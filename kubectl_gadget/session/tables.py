@@ -37,20 +37,20 @@ class LiveTables:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._contents: Callable[[str], Contents] = lambda node: Contents()
+        self._contents: Callable[[str, tuple[str, ...]], Contents] = lambda node, addresses: Contents()
         self._listeners: list[Callable[[], None]] = []
 
-    def replace(self, contents: Callable[[str], Contents]) -> None:
-        """`contents` gives those of a node."""
+    def replace(self, contents: Callable[[str, tuple[str, ...]], Contents]) -> None:
+        """`contents` gives those of a node, by its name and the addresses that its agent tells."""
         with self._lock:
             self._contents = contents
             listeners = list(self._listeners)
         for listener in listeners:
             listener()
 
-    def of(self, node: str) -> Contents:
+    def of(self, node: str, addresses: tuple[str, ...] = ()) -> Contents:
         """Those of a node."""
-        return self._contents(node)
+        return self._contents(node, addresses)
 
     def listen(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Has `changed` called after each change, until what this returns is called."""

@@ -76,6 +76,16 @@ def test_a_node_may_always_and_only_on_itself() -> None:
         assert not by_tables(compiled.for_node("n2"), pod, attempt, INGRESS)
 
 
+def test_what_a_node_tells_is_its_own_unless_it_is_a_pods_or_a_services() -> None:
+    pods = [Pod("shop", "web", addresses=("10.0.0.2",))]
+    service = Service("shop", "db", ("10.96.0.9",), (), {})
+    compiled = Compiler().compile([], Inventory(pods, [service], [some.NODE], {}))
+    told = ("10.244.1.1", "fd00:1::1", "10.0.0.2", "10.96.0.9", "::ffff:10.96.0.9")
+    node = {address for address in told if compiled.for_node("n2", told).peer_at(address)[1] == PEER_NODE}
+    assert node == {"10.244.1.1", "fd00:1::1"}
+    assert compiled.for_node("n2").peer_at("10.244.1.1")[1] != PEER_NODE
+
+
 def test_a_service_is_allowed_what_all_of_its_backends_are() -> None:
     backends = [
         Pod(

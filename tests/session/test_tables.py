@@ -81,8 +81,9 @@ def test_many_entries_are_several_frames() -> None:
 def test_who_listens_is_told_of_each_change_until_it_ends() -> None:
     tables, told = LiveTables(), []
     end = tables.listen(lambda: told.append(1))
-    tables.replace(lambda node: Contents({node: {}}))
+    tables.replace(lambda node, addresses: Contents({node: {}, **{address: {} for address in addresses}}))
     assert tables.of("n1") == Contents({"n1": {}})
+    assert tables.of("n1", ("10.0.0.1",)) == Contents({"n1": {}, "10.0.0.1": {}})
     end()
-    tables.replace(lambda node: Contents())
+    tables.replace(lambda node, addresses: Contents())
     assert told == [1]
