@@ -10,34 +10,15 @@
 #include <policy/match.h>
 #include <policy/registers.h>
 #include <policy/remember.h>
+#include <policy/set_argument.h>
+#include <policy/sockets.h>
 #include <policy/values.h>
+#include <policy/whole.h>
 
-/* For a cgroup that the agent has not told of: the profile of the nearest container above it; 0: of what is unknown. */
-static __always_inline __u32 policy_inherited_profile(void)
+/* The selectors of the policies that apply to a cgroup: the current one, or that of a socket's owner. */
+static __noinline const __u64 *policy_applicable(__u64 cgroup, const struct policy_owner *owner)
 {
-	bool on_this_node = !gadget_node_cgroup;
-	__u32 nearest = 0;
-
-	for (int level = 0; level < GADGET_CGROUP_LEVELS; level++) {
-		__u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
-		const __u32 *profile;
-
-		if (!ancestor)
-			break;
-		on_this_node |= ancestor == gadget_node_cgroup;
-		profile = bpf_map_lookup_elem(&policy_containers, &ancestor);
-		if (profile && *profile & POLICY_INHERITED)
-			nearest = *profile & ~POLICY_INHERITED;
-	}
-	/* No profile has this number. */
-	return on_this_node ? nearest : ~0U;
-}
-
-/* The selectors of the policies that apply to the current cgroup. */
-static __always_inline const __u64 *policy_applicable(__u64 cgroup)
-{
-	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
-	__u32 profile = known ? *known & ~POLICY_INHERITED : policy_inherited_profile();
+	__u32 profile = policy_profile_of(cgroup, owner);
 
 	return bpf_map_lookup_elem(&policy_profiles, &profile);
 }
@@ -53,7 +34,7 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 		policy_read(memory, context, slot);
 		if (memory->value.lacks & POLICY_REPEATED)
 			return false;
-		if (policy_follows_files)
+		if (policy_follows_files || policy_tracks_sockets)
 			memory->files[i] = memory->value.file;
 		if (slot->type == POLICY_NUMBER) {
 			memory->slot_numbers[i] = memory->value.numbers[0];
@@ -75,8 +56,9 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 /* Carries out what the policies say. What the call is to return. */
 static __always_inline __s32 policy_run(struct policy_context *context)
 {
-	__u64 cgroup = bpf_get_current_cgroup_id();
-	const __u64 *selectors = policy_applicable(cgroup);
+	const struct policy_owner *owner = policy_tracks_sockets ? policy_owner_of(context) : NULL;
+	__u64 cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
+	const __u64 *selectors = policy_applicable(cgroup, owner);
 	struct policy_memory *memory;
 	struct policy_event *event;
 	__u32 signal = 0;
@@ -98,6 +80,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	memory->cuts = 0;
 	memory->file_id = 0;
 	memory->unknown = 0;
+	memory->texts = 0;
 	if (policy_ask(memory, context)) {
 		policy_choose(memory);
 		if (policy_follows_files)
@@ -108,8 +91,18 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 		}
 		if (policy_signals)
 			signal = policy_signal(memory);
-		if (policy_posts(memory))
-			policy_post(memory, context->ctx, cgroup, verdict, signal);
+		if (policy_sets && context->is_usdt)
+			policy_set_argument(memory, context->ctx);
+		if (policy_tracks_sockets)
+			policy_track(memory, owner);
+		/* Whom the user wants to see; what was done above does not depend on it. */
+		if (policy_posts(memory) && policy_describe(event, cgroup, owner ? &owner->head : NULL)) {
+			policy_complete(memory, context->ctx, verdict, signal);
+			if (!policy_rooms_count || !policy_emit_whole(memory, context))
+				policy_emit(memory);
+		}
+		if (policy_tracks_sockets)
+			policy_forget(memory);
 	}
 	gadget_give_back(memory);
 	/* The kernel's range of errors, which the verifier asks of a security module's program (6.12). */

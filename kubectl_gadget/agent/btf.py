@@ -4,10 +4,12 @@ The trap: BTF knows functions that nobody can hook, and a kernel may have severa
 """
 
 import ctypes
+import os
 from functools import cache
 from typing import NamedTuple
 
-from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent import libbpf, node
+from kubectl_gadget.agent.roots import open_inside
 from kubectl_gadget.errors import AgentError
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _TYPEDEF, _FUNC, _DATASEC = 1, 2, 3, 4, 5, 8, 12, 15
@@ -54,11 +56,12 @@ class Shape(NamedTuple):
 
 
 class Btf:
-    """`pointer` is libbpf's struct btf."""
+    """`pointer` is libbpf's struct btf; `whose` it is, for people."""
 
-    def __init__(self, pointer: int) -> None:
+    def __init__(self, pointer: int, whose: str = "the kernel") -> None:
         self._lib = libbpf.load()
-        self._btf = pointer
+        self.pointer = pointer
+        self.whose = whose
 
     def variables(self, section: str) -> dict[str, tuple[int, int]]:
         """Offset and size of each variable in a section of an object."""
@@ -129,7 +132,7 @@ class Btf:
             else:
                 found = self._member(id, step)
                 if found is None:
-                    raise AgentError(f"the kernel's {self._name(type.name) or 'struct'} has no member {step}")
+                    raise AgentError(f"{self.whose}'s {self._name(type.name) or 'struct'} has no member {step}")
                 id, offset = found
             offsets[-1] += offset
             id, _ = self._plain(id)
@@ -175,15 +178,15 @@ class Btf:
         return id, type.kind
 
     def _find(self, name: str, kind: int) -> int | None:
-        id = int(self._lib.raw("btf__find_by_name_kind", self._btf, name.encode(), kind))
+        id = int(self._lib.raw("btf__find_by_name_kind", self.pointer, name.encode(), kind))
         return id if id > 0 else None
 
     def _type(self, id: int) -> tuple[int, _Type]:
-        at = int(self._lib.call("btf__type_by_id", self._btf, id))
+        at = int(self._lib.call("btf__type_by_id", self.pointer, id))
         return at, _Type.from_address(at)
 
     def _name(self, offset: int) -> str:
-        name: bytes = self._lib.raw("btf__name_by_offset", self._btf, offset)
+        name: bytes = self._lib.raw("btf__name_by_offset", self.pointer, offset)
         return name.decode(errors="replace")
 
 
@@ -195,3 +198,29 @@ def kernel() -> Btf:
     except libbpf.Failure as failure:
         what = f"the kernel's BTF cannot be read: {failure}"
         raise AgentError(what, "a kernel built with CONFIG_DEBUG_INFO_BTF=y") from None
+
+
+@cache
+def module(name: str) -> Btf:
+    """Of a kernel module, with the kernel's. Raises AgentError when it is not loaded, or has none."""
+    base = kernel()
+    try:
+        return Btf(libbpf.load().call("btf__load_module_btf", name.encode(), base.pointer), f"the module {name}")
+    except libbpf.Failure as failure:
+        what = f"the BTF of the kernel module {name} cannot be read: {failure}"
+        raise AgentError(what, f"modprobe {name}, and see /sys/kernel/btf/{name}") from None
+
+
+def in_file(path: str) -> Btf:
+    """Of a file of the node, an ELF file with a section .BTF or BTF alone. Raises AgentError."""
+    try:
+        file = open_inside("/proc/1/root" if node.host() else "/", path)
+    except OSError as error:
+        raise AgentError(f"btfPath {path} cannot be read on the node: {error.strerror}") from None
+    try:
+        return Btf(libbpf.load().call("btf__parse", f"/proc/self/fd/{file}".encode(), None), path)
+    except libbpf.Failure as failure:
+        what = f"btfPath {path} has no BTF that can be read: {failure}"
+        raise AgentError(what, "pahole --btf_encode_detached=FILE PROGRAM, of a program built with -g") from None
+    finally:
+        os.close(file)

@@ -94,6 +94,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
     "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
     "btf__load_vmlinux_btf": (c_void_p, []),
+    "btf__load_module_btf": (c_void_p, [c_char_p, c_void_p]),
+    "btf__parse": (c_void_p, [c_char_p, c_void_p]),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
     "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),

@@ -39,9 +39,9 @@ from kubectl_gadget.errors import AgentError, FrameError
 
 SHARED = (
     *("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes"),
-    *("gadget_stacks", *FOLLOWED_MAPS),
+    *("gadget_stacks", "policy_sockets", *FOLLOWED_MAPS),
 )
-COUNTS = ("runs", "overridden", "signalled", "limited", "unasked")
+COUNTS = ("runs", "overridden", "signalled", "limited", "unasked", "set", "unset")
 """enum policy_count."""
 _REMEMBERING = ("on_exec", "on_fork")
 _AT_START = ("on_running", "on_descendant")
@@ -53,6 +53,10 @@ _SETS |= {"policy_prefixes": 1, "policy_files": 1}
 _LOOK_EVERY = 0.1
 """Seconds between two looks for files that probes are meant for."""
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
+_MOST_ROOMS, _WORD = 16, 8
+"""Of events with whole buffers (POLICY_MOST_ROOMS), and bytes where there are none such."""
+_SOCKETS = 16384
+"""Whose owner is remembered."""
 _CALLS = 8192
 """Of functions with a probe at their return that are under way at one time."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
@@ -202,6 +206,13 @@ class PolicyHook:
             _map(object, "policy_posted").resize(entries)
         if "on_uretprobe" in object.chosen:
             _map(object, "policy_calls").resize(_CALLS)
+        rooms = _map(object, "policy_rooms")
+        if self._spec.get("whole"):
+            count = min(_MOST_ROOMS, libbpf.load().call("libbpf_num_possible_cpus"))
+            rooms.resize(count)
+            object.set_constant("policy_rooms_count", count)
+        else:
+            rooms.resize_values(_WORD)
         if "on_usdt" not in object.chosen:
             for name in _USDT_MAPS:
                 _map(object, name).resize(1)
@@ -249,9 +260,9 @@ class PolicyHook:
         return {number: int.from_bytes(value, "little") for number, value in found.items() if value is not None}
 
     def counts(self) -> dict[str, int]:
-        """Since the start, by COUNTS."""
+        """Since the start, by COUNTS; hooks of an earlier version, which were taken over, have fewer."""
         map = self.map("policy_counts")
-        return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS)}
+        return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS[: map.entries])}
 
 
 class Policies:
@@ -532,6 +543,8 @@ class Policies:
             _map(object, "gadget_stacks").resize(1)
         if not self._spec.get("follows"):
             _map(object, "gadget_followed").resize(1)
+        if self._spec.get("tracks"):
+            _map(object, "policy_sockets").resize(_SOCKETS)
 
     def _open_ring(self) -> None:
         events, cpus = self.hooks[0].map("gadget_events"), self.hooks[0].map("gadget_cpus")

@@ -27,9 +27,9 @@ _WITHOUT_TEXT = (9, 10, 12, 14, 19)
 
 def resolve(slots: bytes, entries: list[dict[str, Any]], way: dict[str, Any]) -> bytes:
     """The slots with all that was left open. Raises AgentError."""
-    kernel = btf.kernel()
     found = bytearray(slots)
     for entry in entries:
+        kernel = _types(entry)
         start = _start(kernel, entry, way)
         steps, end = kernel.follow(start, entry["path"]) if entry["path"] else ([], start)
         if len(steps) > MOST_STEPS:
@@ -45,13 +45,22 @@ def resolve(slots: bytes, entries: list[dict[str, Any]], way: dict[str, Any]) ->
     return bytes(found)
 
 
+def _types(entry: dict[str, Any]) -> Btf:
+    """Where the types are: of the kernel, one of its modules, or in a file. Raises AgentError."""
+    if module := entry.get("module"):
+        return btf.module(module)
+    if path := entry.get("btf"):
+        return btf.in_file(path)
+    return btf.kernel()
+
+
 def _start(kernel: Btf, entry: dict[str, Any], way: dict[str, Any]) -> int:
     """The type that `path` begins at."""
     named = {"task": "task_struct", "registers": "pt_regs"}.get(entry["source"], entry.get("struct"))
     if named:
         id = kernel.struct(named)
         if id is None:
-            raise AgentError(f"the kernel has no struct {named}")
+            raise AgentError(f"{kernel.whose} has no struct {named}")
         return id
     name = way["target"]
     if way["kind"] == "raw_tracepoint":

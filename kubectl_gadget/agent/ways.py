@@ -16,6 +16,7 @@ from kubectl_gadget.errors import AgentError
 
 SLEEPABLE = "on_lsm_sleepable"
 _OVERRIDING = "on_uprobe_override"
+_WRITING = "bpf_probe_write_user"
 _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
@@ -47,6 +48,8 @@ def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
     reason = probe.lacking(way["kind"]) or refusal.reason(error)[0]
     if way["program"] == _OVERRIDING:
         return f"this kernel lets no program change another one's registers (Debian's 7.3 does): {reason}"
+    if _WRITING in reason:
+        return f"Set takes CAP_SYS_ADMIN (--privileged), and a kernel that lets programs be written to: {reason}"
     if way["program"] == SLEEPABLE and probe.bpf_lsm() is True:
         return f"imaHash takes a program that may sleep, which this kernel does not take: {reason}"
     return reason

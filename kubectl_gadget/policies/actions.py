@@ -32,8 +32,8 @@ _PARAMETERS: Mapping[ActionKind, tuple[str, ...]] = {
 _HOOKS: Mapping[ActionKind, tuple[str, ...]] = {
     "Override": ("kprobe", "fentry", "lsm", "uprobe"),
     "Set": ("usdt",),
-    "TrackSock": ("kprobe", "fentry"),
-    "UntrackSock": ("kprobe", "fentry"),
+    "TrackSock": ("kprobe", "fentry", "lsm", "raw_tracepoint"),
+    "UntrackSock": ("kprobe", "fentry", "lsm", "raw_tracepoint"),
 }
 _ONLY_UPROBE = ("argRegs", "argNewSymbol", "argNewAddr", "argNewOffset")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}

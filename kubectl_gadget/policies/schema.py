@@ -97,7 +97,7 @@ _ARGUMENT = (
     Field(
         "maxData",
         "flag",
-        "For char_buf: up to 327,360 bytes and not just 4,095. It is read and explained; the engine refuses it yet.",
+        "For char_buf and const_buf: up to 327,360 bytes and not just 4,095, of which filters see the first 4,095.",
         default="false",
     ),
     Field(
@@ -111,7 +111,7 @@ _ARGUMENT = (
         "For `data`: the current task's task_struct, or the registers at the probe.",
         choices=("current_task", "pt_regs"),
     ),
-    Field("btfType", "text", "The structure to start `resolve` from, when the parameter's own type is too general."),
+    Field("btfType", "text", "The structure to start `resolve` from: the argument is a pointer to it."),
     Field("btfTypeModule", "text", "The kernel module whose BTF has `btfType`."),
 )
 
@@ -179,14 +179,18 @@ _ACTION = (
     Field("argSig", "number", "Signal, NotifyEnforcer: the signal, 9 or SIGKILL."),
     Field("argUrl", "text", "GetUrl: the agent asks for this http or https URL afterwards, to ring a bell elsewhere."),
     Field("argFqdn", "text", "DnsLookup: the agent looks this name up afterwards."),
-    Field("argSock", "number", "TrackSock, UntrackSock: the parameter with the socket."),
+    Field(
+        "argSock",
+        "number",
+        "TrackSock: events about the socket are its owner's from now on; UntrackSock: no more. The parameter with it.",
+    ),
     Field(
         "argFd", "number", "FollowFD, UnfollowFD, CopyFD: the parameter with the file descriptor; CopyFD: the old one."
     ),
     Field(
         "argName", "number", "FollowFD, UnfollowFD: the parameter with the file. CopyFD: that with the new descriptor."
     ),
-    Field("argIndex", "number", "Set: the parameter of a USDT probe that is overwritten."),
+    Field("argIndex", "number", "Set: the parameter of a USDT probe that is overwritten, if it lies in memory."),
     Field("argValue", "number", "Set: with what."),
     Field("argRegs", "texts", "Override of a uprobe: registers and their new values, `rax=0`."),
     Field("argNewSymbol", "text", "Override of a uprobe: the function that runs in its place."),
@@ -338,7 +342,7 @@ _TRACEPOINT = (
 
 _PROBE_FILE = (
     Field("path", "text", "The program or library.", required=True),
-    Field("btfPath", "text", "A file with its BTF, for `resolve`."),
+    Field("btfPath", "text", "A file of the node with its BTF, for `resolve`, which needs `btfType`."),
 )
 
 _UPROBE = (

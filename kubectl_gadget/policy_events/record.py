@@ -6,7 +6,7 @@ mean: bpf/include/policy/values.h, at the type's reader.
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
@@ -203,7 +203,7 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | No
     while left:
         bits.append((left & -left).bit_length() - 1)
         left &= left - 1
-    values = {}
+    values: dict[int, Value] = {}
     offset = HEAD + 8 * words
     known = forms(hook) if forms and count else ()
     hash = ""
@@ -212,6 +212,8 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | No
         offset += _VALUE.size
         if number == _HASH_SLOT:
             hash = _hash(bytes(record[offset : offset + length]))
+        elif number in values:
+            values[number] = _longer(values[number], bytes(record[offset : offset + length]))
         else:
             values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)
         offset += length
@@ -247,6 +249,12 @@ def _value(form: Form, data: bytes, lacks: int) -> Value:
         addresses = (_address(data[place : place + 16]), _address(data[place + 16 : place + 32]))
         place += 32
     return Value(form, numbers, addresses, data[place:], bool(lacks & _UNREADABLE), bool(lacks & _CUT))
+
+
+def _longer(value: Value, piece: bytes) -> Value:
+    """A buffer and what follows of it. It is whole when it has as many bytes as its number says."""
+    text = value.text + piece
+    return replace(value, text=text, cut=len(text) < value.numbers[0])
 
 
 def _address(data: bytes) -> IPv4Address | IPv6Address | None:

@@ -11,7 +11,7 @@ from kubectl_gadget.errors import FrameError
 
 HOST = "the host"
 Stats = Mapping[str, Any]
-_DEEDS = {"denied": "overridden", "signalled": "signalled"}
+_DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
 """What is told of the counts of a policy's hook."""
 
 

@@ -80,15 +80,15 @@ def test_what_would_not_be_the_same_is_refused(changes: dict[str, str], why: str
 
 
 @pytest.mark.parametrize(
-    ("action", "why"),
+    ("actions", "why"),
     [
-        ("TrackSock, argSock: 0", "the process that acts"),
-        ("UntrackSock, argSock: 0", "the process that acts"),
+        ("{action: TrackSock, argSock: 1}", "argSock 1 names no argument that is a sock"),
+        ("{action: GetUrl, argUrl: 'http://canary'}, {action: NoPost}", "GetUrl beside NoPost"),
     ],
 )
-def test_what_the_engine_does_not_do_is_refused_with_the_reason(action: str, why: str) -> None:
+def test_what_the_engine_does_not_do_is_refused_with_the_reason(actions: str, why: str) -> None:
     hook = "call: tcp_connect, syscall: false, args: [{index: 0, type: sock}]"
-    text = f"kprobes: [{{{hook}, selectors: [{{matchActions: [{{action: {action}}}]}}]}}]"
+    text = f"kprobes: [{{{hook}, selectors: [{{matchActions: [{actions}]}}]}}]"
     head = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: canary}\nspec:\n  "
     with pytest.raises(UsageError, match=why):
         Engine(parse_policies([("canary.yaml", head + text)], "default"), Options())

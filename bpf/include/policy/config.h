@@ -91,6 +91,10 @@ enum policy_flag {
 	POLICY_RETURNED_SIZE = 16,
 	/* Of a system call's number: bit 31 says that a 32-bit program makes it. */
 	POLICY_OF_CALL = 32,
+	/* Of a buffer: what does not fit into the event's memory is sent as well (policy/whole.h). */
+	POLICY_WHOLE = 64,
+	/* A socket that the hook makes: it is not asked for its owner. */
+	POLICY_NEW_SOCKET = 128,
 };
 
 struct policy_slot {
@@ -169,6 +173,12 @@ const volatile bool policy_limits = false;
 /* Files are followed, by this hook or another. */
 const volatile bool policy_follows_files = false;
 const volatile bool policy_stacks = false;
+/* Programs' memory is written to. */
+const volatile bool policy_sets = false;
+/* Sockets are whose who made them: the policies at this hook have an action that says so. */
+const volatile bool policy_tracks_sockets = false;
+/* Of events with whole buffers that may be under way; 0: there are none such. */
+const volatile __u32 policy_rooms_count = 0;
 /* Which argument of a security hook is the file whose hash is sent; -1: none. And whether that is a linux_binprm. */
 const volatile __s32 policy_hash_index = -1;
 const volatile bool policy_hash_program = false;

@@ -265,25 +265,38 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	((struct policy_event *)memory->event)->values++;
 }
 
-static __always_inline void policy_post(struct policy_memory *memory, void *ctx, __u64 cgroup, __s32 verdict,
-					__u32 signal)
+/* Who it was: the process that runs, or `other`. False: nobody whom the user wants to see. */
+static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup, const struct policy_event *other)
 {
-	struct policy_event *event = (void *)memory->event;
 	struct task_struct *task = gadget_task();
-	__u64 length;
 
-	/* Whom the user wants to see; what was done above does not depend on it. */
+	if (other) {
+		event->record = other->record;
+		event->exec = other->exec;
+		event->parent = other->parent;
+		event->credentials = other->credentials;
+		event->namespaces = other->namespaces;
+		return gadget_verdict_on(cgroup) == GADGET_UNKNOWN || gadget_is_wanted(gadget_verdict_on(cgroup));
+	}
 	if (!gadget_wanted_cgroup(&event->record, cgroup) || !gadget_wanted_task(task))
-		return;
+		return false;
 	gadget_describe(&event->record, task, cgroup);
-	event->hook = policy_hook;
-	event->verdict = verdict;
-	event->signal = signal;
-	event->words = policy_words;
 	gadget_exec_of(&event->exec, task);
 	gadget_exec_of_parent(&event->parent, task);
 	gadget_describe_credentials(&event->credentials, task);
 	gadget_describe_namespaces(&event->namespaces, task);
+	return true;
+}
+
+/* Fills in the event, but for what `policy_describe()` has. */
+static __always_inline void policy_complete(struct policy_memory *memory, void *ctx, __s32 verdict, __u32 signal)
+{
+	struct policy_event *event = (void *)memory->event;
+
+	event->hook = policy_hook;
+	event->verdict = verdict;
+	event->signal = signal;
+	event->words = policy_words;
 	event->file_id = policy_follows_files ? memory->file_id : 0;
 	event->kernel_stack = event->user_stack = GADGET_NO_STACK;
 	if (policy_stacks && policy_is_any(memory, POLICY_MASK_KERNEL_STACK))
@@ -294,7 +307,12 @@ static __always_inline void policy_post(struct policy_memory *memory, void *ctx,
 		*(__u64 *)&memory->event[sizeof(*event) + i * 8] = memory->chosen[i];
 	if (policy_hash_index >= 0 && policy_is_any(memory, POLICY_MASK_HASH))
 		policy_append_hash(memory, ctx);
-	length = memory->length;
+}
+
+static __always_inline void policy_emit(struct policy_memory *memory)
+{
+	__u64 length = memory->length;
+
 	if (length <= POLICY_EVENT_BYTES)
-		gadget_emit(&event->record, length, memory->cuts);
+		gadget_emit((void *)memory->event, length, memory->cuts);
 }

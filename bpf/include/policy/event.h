@@ -133,8 +133,10 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 		return;
 	/* Or the compiler makes one comparison of the two, which the verifier does not understand. */
 	asm volatile("" : "+r"(text));
-	if (text)
+	if (text) {
 		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);
+		memory->texts |= 1ULL << (slot & 63);
+	}
 	head->length = fixed + text;
 	if (head->lacks & POLICY_CUT)
 		memory->cuts++;

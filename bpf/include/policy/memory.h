@@ -33,7 +33,7 @@ struct policy_value {
 	__u64 start;
 	/* Why there is no value, or not all of it: enum policy_lack. */
 	__u64 lacks;
-	/* The file that was read; 0: none. */
+	/* The file or the socket that was read; 0: none. */
 	__u64 file;
 };
 
@@ -71,6 +71,10 @@ struct policy_memory {
 	__u64 file_id;
 	/* Of each slot. */
 	__u64 files[POLICY_SLOTS];
+	/* The socket that has no owner any more after this event; 0: none. */
+	__u64 forgotten;
+	/* Slots whose text is in the event, as bits. */
+	__u64 texts;
 	/* Of slots that are numbers, and those of them that are not known, as bits. */
 	__u64 slot_numbers[POLICY_SLOTS];
 	__u64 unknown;
@@ -141,6 +145,9 @@ enum policy_mask {
 	POLICY_MASK_KERNEL_STACK,
 	POLICY_MASK_USER_STACK,
 	POLICY_MASK_HASH,
+	POLICY_MASK_TRACK,
+	POLICY_MASK_UNTRACK,
+	POLICY_MASK_SET,
 };
 
 struct policy_number_key {
@@ -268,6 +275,11 @@ struct policy_action {
 	__u32 scope;
 	/* The slot of the file to follow or to forget. */
 	__u32 file;
+	/* The slot of the socket to remember or to forget. */
+	__u32 socket;
+	/* Of a static probe: the argument that is written to, and what. */
+	__u32 argument;
+	__u64 value;
 };
 
 struct {
@@ -299,6 +311,9 @@ enum policy_count {
 	POLICY_COUNT_LIMITED,
 	/* No memory was free, so no policy was asked. */
 	POLICY_COUNT_UNASKED,
+	/* Arguments of static probes that were written to, and that could not be. */
+	POLICY_COUNT_SET,
+	POLICY_COUNT_UNSET,
 	POLICY_COUNTS,
 };
 

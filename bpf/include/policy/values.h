@@ -238,6 +238,18 @@ static __always_inline __u64 policy_load(const void *from)
 	return value;
 }
 
+/* From the kernel's memory or the caller's, through one place on the stack. */
+static __always_inline __u64 policy_load_from(const void *from, bool user)
+{
+	__u64 value = 0;
+
+	if (user)
+		bpf_probe_read_user(&value, sizeof(value), from);
+	else
+		bpf_probe_read_kernel(&value, sizeof(value), from);
+	return value;
+}
+
 /* A function's, or a raw tracepoint's, argument as it is. */
 static __always_inline __u64 policy_argument(const struct policy_context *context, __u32 index)
 {
@@ -309,8 +321,9 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 		if (i >= slot->steps)
 			break;
 		value += slot->step[i];
-		if (i + 1 < slot->steps || !(slot->flags & POLICY_EMBEDDED))
-			value = policy_load((void *)value);
+		if (i + 1 == slot->steps && slot->flags & POLICY_EMBEDDED)
+			break;
+		value = policy_load_from((void *)value, slot->flags & POLICY_USER);
 	}
 	return value;
 }
@@ -404,6 +417,7 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 		value->lacks = POLICY_UNREADABLE;
 		return;
 	}
+	value->file = (__u64)sk;
 	value->numbers[3] = family;
 	value->numbers[2] = BPF_CORE_READ(described, sk_protocol);
 	value->numbers[4] = BPF_CORE_READ(sk, __sk_common.skc_state);

@@ -17,12 +17,20 @@ from typing import Any, Literal
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.enforcers import without_notices
-from kubectl_gadget.policies.engine import following
+from kubectl_gadget.policies.engine import following, tracking
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
-from kubectl_gadget.policies.engine.refused import is_refused, refuse
 from kubectl_gadget.policies.engine.registers import register_tables
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
-from kubectl_gadget.policies.engine.slots import MOST_SLOTS, REMEMBERED, START, Slot, Source, argument_slot, task_slot
+from kubectl_gadget.policies.engine.slots import (
+    MOST_SLOTS,
+    REMEMBERED,
+    START,
+    Flag,
+    Slot,
+    Source,
+    argument_slot,
+    task_slot,
+)
 from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
 from kubectl_gadget.policies.engine.ways import COMPAT_PREFIXES, OF_SYSCALLS, Way, field_offset, record_offset, ways
 from kubectl_gadget.policies.model import Action, Argument, Filter, Generated, Hook, Policy, Scope, Selector
@@ -35,7 +43,7 @@ _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto
 """Types that are no numbers and yet something in a program's own memory."""
 _SIGKILL = 9
 _LIMITED_ENTRIES = 32768
-_ACTION = struct.Struct("<iIQII")
+_ACTION = struct.Struct("<iIQIIIIQ")
 _WEAKER = "--allow-weaker, which lets such nodes send signals or just watch; or a policy with lsmhooks"
 _RESOLVED_FROM = {
     Source.ARGUMENT: "parameter",
@@ -49,11 +57,12 @@ _LAST_HASHED = 2
 _SCOPES = {"global": 0, "process": 1, "thread": 2}
 _MASKS = (
     *("guard", "start", "post", "override", "signal", "limit", "none"),
-    *("follow", "unfollow", "kernel_stack", "user_stack", "hash"),
+    *("follow", "unfollow", "kernel_stack", "user_stack", "hash", "track", "untrack", "set"),
 )
 """enum policy_mask."""
+_DEEDS = ("Sigkill", "Signal", "Override")
 _REQUESTS = ("GetUrl", "DnsLookup")
-_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", *_REQUESTS, *following.KINDS)
+_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", "Set", *_REQUESTS, *following.KINDS, *tracking.KINDS)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class CompiledHook:
         self._followed = followed
         self._at_return = members[0].hook.returns and not members[0].at_call
         self._follows = options.follows
+        self._tracks = tracking.tracks(members[0].policy)
         self.bits: list[Place | None] = []
         self._starts = 0
         for member in members:
@@ -136,7 +146,7 @@ class CompiledHook:
 
     @property
     def enforces(self) -> bool:
-        return any(place is not None and place.enforced and _deeds(place) for place in self.bits)
+        return any(place is not None and place.enforced and (_deeds(place) or _written(place)) for place in self.bits)
 
     @property
     def _overriding(self) -> dict[int, Action]:
@@ -223,6 +233,13 @@ class CompiledHook:
                 returned = replace(hook.return_argument, index=0)
                 result = argument_slot(returned, Source.RETURN, user, hook.place)
             data = [argument_slot(one, self._source, user, hook.place, self._at_return) for one in hook.data]
+            made = tracking.made_by(hook, self._at_return)
+            arguments = [
+                replace(slot, flags=slot.flags | Flag.NEW_SOCKET) if slot and place in made else slot
+                for place, slot in enumerate(arguments)
+            ]
+            if result is not None and tracking.RETURNED in made:
+                result = replace(result, flags=result.flags | Flag.NEW_SOCKET)
             read[id(hook)] = (arguments, data, result)
         for bit, place in enumerate(self.bits):
             if place is not None:
@@ -299,12 +316,16 @@ class CompiledHook:
                 for name, wanted in _masks_of(action):
                     if wanted:
                         sets[name] |= one
+            if place.enforced and _written(place):
+                sets["set"] |= one
+            if self._at_return and place.hook.return_argument_action in tracking.KINDS:
+                sets[tracking.MASKS[place.hook.return_argument_action]] |= one
         return sets
 
     def _posts(self, place: Place) -> bool:
         if any(member.hook is place.hook and member.at_call for member in self._members):
             return False
-        if not place.enforced and _deeds(place):
+        if not place.enforced and (_deeds(place) or _written(place)):
             return True  # what would have been done is told
         return all(action.kind != "NoPost" for action in _all_actions(place))
 
@@ -327,6 +348,8 @@ class CompiledHook:
             "policy_limits": bool(sets["limit"]),
             "policy_follows_files": self._follows,
             "policy_stacks": bool(sets["kernel_stack"] | sets["user_stack"]),
+            "policy_sets": bool(sets["set"]),
+            "policy_tracks_sockets": self._tracks,
             **self._hash(),
         }
         return {
@@ -337,6 +360,7 @@ class CompiledHook:
             "selectors": [-1 if place is None else place.scope for place in self.bits],
             **self._workloads(),
             **self._files(),
+            **({"whole": True} if any(slot.flags & Flag.WHOLE for slot in self.slots) else {}),
             **({"mappings": True} if self._members[0].hook.kind == "loader" else {}),
             **({"functions": self._generated.pattern} if self._generated else {}),
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
@@ -376,7 +400,18 @@ class CompiledHook:
         for action in _all_actions(place):
             if action.kind in ("FollowFD", "UnfollowFD"):
                 file = self.arguments[id(place.hook)][following.file_position(place.hook, action)] or 0
-        return _ACTION.pack(_error(place), _signal(place), interval, scope, file)
+        written = _written(place)
+        argument, value = (written.argument, written.value) if written else (0, 0)
+        return _ACTION.pack(_error(place), _signal(place), interval, scope, file, self._socket(place), argument, value)
+
+    def _socket(self, place: Place) -> int:
+        """The slot of what is tracked or not any more; 0 also when there is nothing."""
+        if self._at_return and place.hook.return_argument_action in tracking.KINDS:
+            return self.results[id(place.hook)] or 0
+        for action in _all_actions(place):
+            if action.kind in tracking.KINDS:
+                return self.arguments[id(place.hook)][tracking.socket_position(place.hook, action)] or 0
+        return 0
 
     def _way(self, way: Way) -> dict[str, Any]:
         slots = b"".join(
@@ -393,6 +428,8 @@ class CompiledHook:
             return "kills from user space, after the deed,"
         if not self.enforces:
             return "observes"
+        if self._mask_sets["set"]:
+            return "overwrites arguments"
         if not self.denies:
             return "sends signals"
         return "denies" if way.denies else "only sends signals" if self._mask_sets["signal"] else "only observes"
@@ -425,7 +462,10 @@ class CompiledHook:
             path = list(slot.resolve)
             entry: dict[str, Any] = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
             if slot.resolve[:1] == START:
-                entry["struct"], path = path[1], path[2:]
+                entry["struct"], path = path[1], path[3:]
+                module = slot.resolve[2]
+                probe = self._members[0].hook.probe
+                entry |= {"module": module} if module else {"btf": probe.btf_path} if probe else {}
             if slot.type is Type.AUTO:
                 entry |= {"auto": True, "compared": self._compared(slot)}
             entries.append(entry | {"path": path})
@@ -470,6 +510,7 @@ class Engine:
             "scopes": [scope_spec(scope) for scope in self.scopes],
             "follows": self._options.follows,
             "stacks": any(hook.takes_stacks for hook in self.hooks),
+            "tracks": any(map(tracking.tracks, self.policies)),
             "hooks": [hook.spec() for hook in self.hooks],
             **self._processes(),
             **self._kill(),
@@ -531,12 +572,15 @@ class Engine:
 def _check_stays(place: Place) -> None:
     """Refuses what ends with the agent that began it."""
     for action in _all_actions(place):
-        named = action.kind in (*following.KINDS, *_REQUESTS)
+        named = action.kind in (*following.KINDS, *tracking.KINDS, *_REQUESTS)
         if named or action.kernel_stack or action.user_stack or action.file_hash:
             what = str(action.kind) if named else "a stack or hash"
             raise UsageError(
                 f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
             )
+    if any(argument.max_data for argument in place.hook.arguments):
+        what = "maxData cannot be installed: no log has lines of that length"
+        raise UsageError(f"{place.hook.place}: {what}", _WHILE_IT_RUNS)
     if place.hook.kind == "loader":
         raise UsageError(
             f"{place.hook.place}: loader cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
@@ -569,20 +613,22 @@ def _check_override(place: Place) -> None:
 
 def _check_program(hook: Hook) -> None:
     """Refuses what a program does not have."""
-    if hook.probe and hook.probe.btf_path:
-        raise UsageError(f"{hook.place}: btfPath: `resolve` by a program's own BTF is not supported")
     for argument in (*hook.arguments, *([hook.return_argument] if hook.return_argument else [])):
         if argument.type not in _PROGRAMS_TYPES and ARGUMENT_TYPES[argument.type].group != "number":
             raise UsageError(f"{hook.place}: a {argument.type} is the kernel's, and programs have none")
-        if argument.resolve:
-            raise UsageError(f"{hook.place}: `resolve` goes by the kernel's BTF, which says nothing of programs")
+        if argument.resolve and not (argument.btf_type and hook.probe and hook.probe.btf_path):
+            what = "`resolve` goes by the kernel's BTF, which says nothing of programs"
+            raise UsageError(f"{hook.place}: {what}", "btfPath, a file with theirs, and btfType, where it begins")
+        if argument.btf_module:
+            raise UsageError(f"{hook.place}: btfTypeModule is the kernel's, and this is a program")
 
 
 def _group(member: Member) -> tuple[Any, ...]:
     hook = member.hook
     kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
+    tracks = tracking.tracks(member.policy)
     list = (hook.generated.kind, hook.generated.pattern) if hook.generated else None
-    return kind, target_name(hook), hook.returns and not member.at_call, hook.probe, list
+    return kind, target_name(hook), hook.returns and not member.at_call, hook.probe, list, tracks
 
 
 def target_name(hook: Hook) -> str:
@@ -605,8 +651,7 @@ def _places(member: Member, options: Options) -> list[Place]:
     enforced = _enforced(policy, options)
     numbered: list[tuple[int | None, Selector]] = [*enumerate(hook.selectors)] or [(None, Selector(place=hook.place))]
     places = []
-    if is_refused(hook.return_argument_action):
-        refuse(hook.place, hook.return_argument_action)
+    tracking.check(hook)
     for number, selector in numbered:
         workloads = tuple(member.scopes.index(scope) for scope in workloads_of(selector))
         followed = tuple(following.followed_only(policy, hook))
@@ -617,13 +662,6 @@ def _places(member: Member, options: Options) -> list[Place]:
         if hook.probe:
             _check_override(place)
         for action in _all_actions(place):
-            if action.kind == "Set":
-                what = (
-                    "Set overwrites a program's memory, which needs bpf_probe_write_user(): CAP_SYS_ADMIN, which agents"
-                )
-                raise UsageError(f"{action.place}: {what} never have, and a kernel that is not locked down")
-            if is_refused(action.kind):
-                refuse(action.place, action.kind)
             if action.kind in _REQUESTS and any(other.kind == "NoPost" for other in _all_actions(place)):
                 what = f"{action.kind} beside NoPost: agents learn by the event that there is something to ask for"
                 raise UsageError(f"{action.place}: {what}", "leave NoPost out")
@@ -647,11 +685,16 @@ def _all_actions(place: Place) -> tuple[Action, ...]:
 
 
 def _has_deeds(selector: Selector) -> bool:
-    return any(action.kind in ("Sigkill", "Signal", "Override") for action in selector.actions)
+    return any(action.kind in _DEEDS for action in selector.actions)
 
 
 def _deeds(place: Place) -> bool:
-    return any(action.kind in ("Sigkill", "Signal", "Override") for action in _all_actions(place))
+    return any(action.kind in _DEEDS for action in _all_actions(place))
+
+
+def _written(place: Place) -> Action | None:
+    """What writes to an argument of a static probe."""
+    return next((action for action in place.selector.actions if action.kind == "Set"), None)
 
 
 def _error(place: Place) -> int:
@@ -685,6 +728,8 @@ def _masks_of(action: Action) -> Iterable[tuple[str, bool]]:
     yield "kernel_stack", action.kernel_stack
     yield "user_stack", action.user_stack
     yield "hash", action.file_hash
+    yield "track", action.kind == "TrackSock"
+    yield "untrack", action.kind == "UntrackSock"
 
 
 def _hashed(hook: Hook) -> Argument | None:

@@ -36,6 +36,8 @@ class Flag(IntFlag):
     UNSENT = 8
     RETURNED_SIZE = 16
     OF_CALL = 32
+    WHOLE = 64
+    NEW_SOCKET = 128
 
 
 NO_FLAG = Flag(0)
@@ -67,11 +69,15 @@ _TYPES = {
 }
 
 
+_WHOLE = ("char_buf", "const_buf")
+"""Types whose bytes may all be sent."""
 _OF_CALLERS = (Type.STRING, Type.BUFFER, Type.SOCKADDR, Type.IOVEC, Type.BPF_ATTR)
 """Types that, as something a system call is given, lie in its caller's memory."""
 _SOURCES = {"current_task": Source.TASK, "registers": Source.REGISTERS}
 START = ("btfType",)
-"""Before the name of a struct: `resolve` begins with a pointer to that."""
+"""Before the name of a struct and that of its kernel module, or none: `resolve` begins with a pointer to that."""
+SOCKETS = (Type.SOCK, Type.SOCKET, Type.SKB)
+"""Types that lead to a socket."""
 
 
 @dataclass(frozen=True, order=True)
@@ -119,18 +125,18 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place, 
         return None
     if argument.source != "parameter":
         source, index, user = _SOURCES[argument.source], 0, False
-    if argument.max_data:
-        raise UsageError(f"{place}: `maxData` is not supported yet; texts are read up to 4,095 bytes")
-    if argument.btf_module:
-        raise UsageError(f"{place}: `btfTypeModule` is not supported yet: only the kernel's own BTF is read")
+    if argument.max_data and name not in _WHOLE:
+        raise UsageError(f"{place}: `maxData` is for {' and '.join(_WHOLE)}; of a {name} up to 4,095 bytes are read")
     resolve = argument.resolve
     if argument.btf_type:
-        resolve = (*START, argument.btf_type, *resolve)
+        resolve = (*START, argument.btf_type, argument.btf_module, *resolve)
     if resolve and name == "filename":
         raise UsageError(f"{place}: `resolve` of a filename is not supported: it is read as a text")
     if name in _INTEGERS:
         size, signed = _INTEGERS[name]
         flags = Flag.OF_CALL if name == "syscall64" else Flag.SIGNED if signed else NO_FLAG
+        # Steps lead through the caller's memory then.
+        flags |= Flag.USER if user and resolve else NO_FLAG
         return Slot(Type.NUMBER, source, flags, size, index, resolve=resolve)
     type = _TYPES.get(name)
     if type is None:
@@ -139,6 +145,8 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place, 
     flags = Flag.USER if user and type in _OF_CALLERS else Flag(0)
     # `struct filename` begins with a pointer to the name, which is in the kernel's memory.
     steps = (0,) if name == "filename" else ()
+    if argument.max_data:
+        flags |= Flag.WHOLE
     if type in (Type.BUFFER, Type.IOVEC):
         if argument.return_copy and type is Type.BUFFER:
             return Slot(type, source, flags | Flag.RETURNED_SIZE, 8, index, resolve=resolve)

@@ -10,7 +10,7 @@
 /* What <sys/sdt.h> would make of it, which few machines have. */
 __attribute__((section(".probes"))) volatile unsigned short probed_semaphore;
 
-#define PROBE(NUMBER, TEXT)                                                                                            \
+#define PROBE(NAME, NUMBER_AS, NUMBER, TEXT)                                                                           \
 	__asm__ volatile("990: nop\n"                                                                                  \
 			 ".pushsection .note.stapsdt,\"\",\"note\"\n"                                                  \
 			 ".balign 4\n"                                                                                 \
@@ -19,7 +19,7 @@ __attribute__((section(".probes"))) volatile unsigned short probed_semaphore;
 			 "992: .balign 4\n"                                                                            \
 			 "993: .8byte 990b, _.stapsdt.base, probed_semaphore\n"                                        \
 			 ".asciz \"tests\"\n"                                                                          \
-			 ".asciz \"deed\"\n"                                                                           \
+			 ".asciz \"" NAME "\"\n"                                                                       \
 			 ".asciz \"-4@%0 8@%1\"\n"                                                                     \
 			 "994: .balign 4\n"                                                                            \
 			 ".popsection\n"                                                                               \
@@ -28,7 +28,7 @@ __attribute__((section(".probes"))) volatile unsigned short probed_semaphore;
 			 ".weak _.stapsdt.base\n"                                                                      \
 			 "_.stapsdt.base: .space 1\n"                                                                  \
 			 ".popsection\n"                                                                               \
-			 ".endif\n" ::"r"(NUMBER),                                                                     \
+			 ".endif\n" ::NUMBER_AS(NUMBER),                                                               \
 			 "r"(TEXT))
 
 __attribute__((noinline)) int deed(int number, const char *text, char *answer)
@@ -43,14 +43,21 @@ int main(int count, char **arguments)
 	/* In memory that was used before: what was not paged in yet cannot be read by who only looks. */
 	volatile char text[] = "a text", other[] = "another text";
 	char answer[16] = {};
-	int sum = 0;
+	volatile int allowed;
+	int sum = 0, denied = 0;
 
 	if (count > 2 && read(0, answer, 1) != 1)
 		return 1;
 	for (int i = 0; i < times; i++) {
 		sum += deed(i, (const char *)text, answer);
 		if (probed_semaphore)
-			PROBE(-i, other);
+			PROBE("deed", "r", -i, other);
+		/* Its number lies in memory, and is looked at again behind the probe. */
+		allowed = 1;
+		if (probed_semaphore)
+			PROBE("asked", "m", allowed, other);
+		denied += !allowed;
 	}
+	printf("%d\n", denied);
 	return sum > 0;
 }

@@ -161,7 +161,7 @@ class Reader:
         key = _KEY_SIZES.get(name, 4)
         value = {"policy_planes": 2 * self._size, "policy_patterns": 272 + self._size, "policy_bounds": 8}
         value |= {"policy_automata": 259 * 32, "policy_expressions": 1032 + self._size}
-        step = key + {**value, "policy_actions": 24}.get(name, self._size)
+        step = key + {**value, "policy_actions": 40}.get(name, self._size)
         entries = {data[at : at + key]: data[at + key : at + step] for at in range(0, len(data), step)}
         assert len(entries) * step == len(data), f"{name} has a key twice, or half an entry"
         return entries

@@ -236,10 +236,11 @@ def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
     assert Reader(compiled).chosen([Value(value.form, (0,)) for value in values]) == []
 
 
-def test_a_type_of_a_kernel_module_is_refused_and_not_read_as_the_kernels() -> None:
+def test_where_types_are_is_left_to_the_node() -> None:
     argument = Argument(0, "auto", btf_type="nf_conn", btf_module="nf_conntrack", resolve=("status",))
-    with pytest.raises(UsageError, match="btfTypeModule"):
-        Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,), selectors=(Selector(),)),))], Options())
+    (hook,) = Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,)),))], Options()).hooks
+    (entry,) = hook.spec()["resolve"]
+    assert (entry["struct"], entry["module"], entry["path"]) == ("nf_conn", "nf_conntrack", ["status"])
 
 
 def test_names_of_calls_are_each_architectures_own_numbers() -> None:

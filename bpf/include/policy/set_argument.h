@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Set: writes to an argument of a static probe, in the program's memory.
+ *
+ * The trap: only an argument that lies in memory can be written to; where the compiler has put it into a register, or
+ * it is a constant, there is nothing that the program would look at again.
+ */
+#pragma once
+
+#include <policy/decide.h>
+
+static __always_inline long policy_write_argument(void *ctx, const struct policy_action *action)
+{
+	int number = __bpf_usdt_spec_id(ctx);
+	struct __bpf_usdt_spec *spec = bpf_map_lookup_elem(&__bpf_usdt_specs, &number);
+	__u32 index = action->argument;
+	struct __bpf_usdt_arg_spec *place;
+	__u64 value = action->value;
+	void *address;
+
+	if (!spec || index >= BPF_USDT_MAX_ARG_CNT)
+		return -ENOENT;
+	barrier_var(index);
+	if (index >= spec->arg_cnt)
+		return -ENOENT;
+	place = &spec->args[index];
+	if (place->arg_type != BPF_USDT_ARG_REG_DEREF)
+		return -EINVAL;
+	address = (void *)(policy_load(ctx + place->reg_off) + place->val_off);
+	switch (place->arg_bitshift) {
+	case 56:
+		return bpf_probe_write_user(address, &value, 1);
+	case 48:
+		return bpf_probe_write_user(address, &value, 2);
+	case 32:
+		return bpf_probe_write_user(address, &value, 4);
+	case 0:
+		return bpf_probe_write_user(address, &value, 8);
+	}
+	return -EINVAL;
+}
+
+static __noinline void policy_set_argument(struct policy_memory *memory, void *ctx)
+{
+	const struct policy_action *action = policy_first_of(memory, POLICY_MASK_SET);
+
+	if (action)
+		policy_count(policy_write_argument(ctx, action) ? POLICY_COUNT_UNSET : POLICY_COUNT_SET);
+}

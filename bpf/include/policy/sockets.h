@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * TrackSock: whose a socket is, for what happens to it later, maybe in another process's time, as in a softirq.
+ *
+ * The owner is kept as the head of an event of its own, from when the socket was tracked. The trap: the table forgets
+ * what was not used for long; then an event has the process that runs, as without it.
+ */
+#pragma once
+
+#include <policy/decide.h>
+
+struct policy_owner {
+	struct policy_event head;
+	__u64 socket;
+	/* The policies that apply to it, when its cgroup is one that the agent has not told of. */
+	__u64 profile;
+};
+
+/* By the kernel's address of the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, struct policy_owner);
+} policy_sockets SEC(".maps");
+
+/* The socket that a slot is about; 0: none. */
+static __always_inline __u64 policy_socket(const struct policy_context *context,
+					   const volatile struct policy_slot *slot)
+{
+	__u64 raw = policy_raw(context, slot, slot->index);
+
+	if (slot->type == POLICY_SOCKET)
+		return (__u64)BPF_CORE_READ((struct socket *)raw, sk);
+	if (slot->type == POLICY_SKB)
+		return (__u64)BPF_CORE_READ((struct sk_buff___policy *)raw, sk);
+	return raw;
+}
+
+/* The owner of the first socket that has one. NULL: there is none. */
+static __noinline const struct policy_owner *policy_owner_of(const struct policy_context *context)
+{
+	for (__u32 i = 0; i < POLICY_SLOTS; i++) {
+		const volatile struct policy_slot *slot = &policy_slots[i];
+		const struct policy_owner *owner;
+		__u64 socket;
+
+		if (i >= policy_slot_count)
+			break;
+		if ((slot->type != POLICY_SOCK && slot->type != POLICY_SOCKET && slot->type != POLICY_SKB) ||
+		    slot->flags & POLICY_NEW_SOCKET)
+			continue;
+		socket = policy_socket(context, slot);
+		owner = bpf_map_lookup_elem(&policy_sockets, &socket);
+		if (owner)
+			return owner;
+	}
+	return NULL;
+}
+
+/* For a cgroup that the agent has not told of: the profile of the nearest container above it; 0: of what is unknown. */
+static __always_inline __u32 policy_inherited_profile(void)
+{
+	bool on_this_node = !gadget_node_cgroup;
+	__u32 nearest = 0;
+
+	for (int level = 0; level < GADGET_CGROUP_LEVELS; level++) {
+		__u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
+		const __u32 *profile;
+
+		if (!ancestor)
+			break;
+		on_this_node |= ancestor == gadget_node_cgroup;
+		profile = bpf_map_lookup_elem(&policy_containers, &ancestor);
+		if (profile && *profile & POLICY_INHERITED)
+			nearest = *profile & ~POLICY_INHERITED;
+	}
+	/* No profile has this number. */
+	return on_this_node ? nearest : ~0U;
+}
+
+/* Which policies apply to a cgroup: the current one, or that of a socket's owner. */
+static __always_inline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
+{
+	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
+
+	if (known)
+		return *known & ~POLICY_INHERITED;
+	return owner ? owner->profile : policy_inherited_profile();
+}
+
+/* What the first chosen selector in a mask names; 0: nothing. */
+static __always_inline __u64 policy_named_socket(struct policy_memory *memory, __u32 which)
+{
+	const struct policy_action *action = policy_first_of(memory, which);
+
+	return action && action->socket < POLICY_SLOTS ? memory->files[action->socket] : 0;
+}
+
+/* Remembers whose the named socket is: the process that runs, or the owner of another socket of this call. One that had
+ * an owner is somebody else's now, or a new one at the same address. Notes which is to be forgotten after the event. */
+static __noinline void policy_track(struct policy_memory *memory, const struct policy_owner *owner)
+{
+	__u64 socket = policy_named_socket(memory, POLICY_MASK_TRACK);
+	struct policy_owner *new = (void *)memory->event;
+	__u64 cgroup;
+
+	memory->forgotten = policy_named_socket(memory, POLICY_MASK_UNTRACK);
+	if (!socket)
+		return;
+	if (owner && owner->socket == socket)
+		owner = NULL;
+	cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
+	/* Behind the head is the set of selectors, which comes last of all. */
+	if (!policy_describe(&new->head, cgroup, owner ? &owner->head : NULL))
+		return;
+	new->socket = socket;
+	new->profile = policy_profile_of(cgroup, owner);
+	if (bpf_map_update_elem(&policy_sockets, &socket, new, BPF_ANY))
+		gadget_count_map_full();
+}
+
+static __always_inline void policy_forget(struct policy_memory *memory)
+{
+	if (memory->forgotten)
+		bpf_map_delete_elem(&policy_sockets, &memory->forgotten);
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * maxData: buffers that are sent as a whole, up to POLICY_WHOLE_BYTES. Such an event is put together in a room that is
+ * shared by all CPUs, since memory of a CPU's own has less than 32 KiB; behind the event follow pieces, values of the
+ * same slot without numbers.
+ *
+ * The trap: a piece is read after the tests, which have seen the first 4,095 bytes.
+ */
+#pragma once
+
+#include <policy/decide.h>
+
+/* What the field's other engine reads. */
+#define POLICY_WHOLE_BYTES 327360
+/* The length of a value has 16 bits. */
+#define POLICY_PIECE_BYTES 32768
+#define POLICY_MOST_PIECES 16
+#define POLICY_MOST_ROOMS 16
+/* Room for what is not text of all pieces. */
+#define POLICY_ROOM_BYTES (POLICY_EVENT_BYTES + POLICY_WHOLE_BYTES + 256)
+
+struct policy_room {
+	__u64 taken;
+	/* Of the event so far. */
+	__u64 length;
+	/* Of the buffer: where its next piece is, and how many bytes are left. */
+	__u64 from;
+	__u64 left;
+	char memory[POLICY_ROOM_BYTES];
+};
+
+/* Values are as large as a room only where some policy wants it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__uint(value_size, sizeof(struct policy_room));
+} policy_rooms SEC(".maps");
+
+/* As gadget_take_slot(). NULL: none is free. */
+static __always_inline struct policy_room *policy_take_room(void)
+{
+	__u32 first = bpf_get_smp_processor_id();
+
+	for (__u32 i = 0; i < POLICY_MOST_ROOMS; i++) {
+		__u32 key = policy_rooms_count ? (first + i) % policy_rooms_count : 0;
+		struct policy_room *room;
+
+		if (i >= policy_rooms_count)
+			break;
+		room = bpf_map_lookup_elem(&policy_rooms, &key);
+		if (!room)
+			continue;
+		gadget_count(&room->taken, 1);
+		if (*(volatile __u64 *)&room->taken == 1)
+			return room;
+		gadget_count(&room->taken, -1);
+	}
+	return NULL;
+}
+
+struct policy_pieces {
+	struct policy_room *room;
+	__u32 slot;
+	bool user;
+};
+
+/* What goes on from piece to piece is in the room, of whose contents the verifier knows nothing, so that it looks at
+ * one piece and not at all of them. */
+static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
+{
+	struct policy_room *room = pieces->room;
+	__u64 at = room->length, bytes = room->left;
+	const void *from = (void *)room->from;
+	struct policy_value_head *head;
+	char *to;
+
+	if (bytes > POLICY_PIECE_BYTES)
+		bytes = POLICY_PIECE_BYTES;
+	asm volatile("" : "+r"(at), "+r"(bytes));
+	if (!bytes || bytes > POLICY_PIECE_BYTES || at > POLICY_ROOM_BYTES - POLICY_PIECE_BYTES - sizeof(*head))
+		return 1;
+	head = (void *)&room->memory[at];
+	to = &room->memory[at + sizeof(*head)];
+	if (pieces->user ? bpf_probe_read_user(to, bytes, from) : bpf_probe_read_kernel(to, bytes, from))
+		return 1;
+	head->slot = pieces->slot;
+	head->lacks = POLICY_BUFFER << POLICY_TYPE_SHIFT;
+	head->length = bytes;
+	room->from += bytes;
+	room->left -= bytes;
+	room->length = at + sizeof(*head) + bytes;
+	((struct policy_event *)room->memory)->values++;
+	return 0;
+}
+
+/* Adds what the event lacks of a buffer. */
+static __always_inline void policy_add_rest(struct policy_memory *memory, const struct policy_context *context,
+					    __u32 number, struct policy_room *room)
+{
+	const volatile struct policy_slot *slot = &policy_slots[number];
+	__u64 size = policy_size(context, slot), sent = 0;
+	struct policy_pieces pieces = {.room = room, .slot = number, .user = slot->flags & POLICY_USER};
+
+	if (memory->texts & 1ULL << (number & 63))
+		sent = size < POLICY_TEXT_END - 1 ? size : POLICY_TEXT_END - 1;
+	if (size <= sent)
+		return;
+	room->from = policy_raw(context, slot, slot->index) + sent;
+	room->left = (size < POLICY_WHOLE_BYTES ? size : POLICY_WHOLE_BYTES) - sent;
+	bpf_loop(POLICY_MOST_PIECES, policy_add_piece, &pieces, 0);
+	/* It was counted as cut. */
+	if (!room->left && size <= POLICY_WHOLE_BYTES && memory->cuts)
+		memory->cuts--;
+}
+
+/* Sends the event that is in `memory`, with all of its buffers. False: there is no room. */
+static __noinline bool policy_emit_whole(struct policy_memory *memory, const struct policy_context *context)
+{
+	struct policy_room *room = policy_take_room();
+	__u64 length = memory->length;
+
+	if (!room)
+		return false;
+	asm volatile("" : "+r"(length));
+	if (length > POLICY_EVENT_BYTES || bpf_probe_read_kernel(room->memory, length, memory->event)) {
+		gadget_count(&room->taken, -1);
+		return false;
+	}
+	room->length = length;
+	for (__u32 i = 0; i < POLICY_SLOTS; i++) {
+		if (i >= policy_slot_count)
+			break;
+		if (policy_slots[i].flags & POLICY_WHOLE && !(policy_slots[i].flags & POLICY_UNSENT))
+			policy_add_rest(memory, context, i, room);
+	}
+	length = room->length;
+	asm volatile("" : "+r"(length));
+	if (length <= POLICY_ROOM_BYTES)
+		gadget_emit((void *)room->memory, length, memory->cuts);
+	gadget_count(&room->taken, -1);
+	return true;
+}

@@ -1,0 +1,65 @@
+"""TrackSock and UntrackSock: which socket is meant, and where events are credited to a socket's owner.
+
+A policy that tracks sockets has programs of its own at all its hooks, since there an event is the owner's, for whom the
+policy has to be, and not that of the process that runs. The trap: a socket that a hook tracks in any case is not asked
+for an owner, who might be that of an earlier socket at the same address.
+"""
+
+from collections.abc import Iterable
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.model import Action, Hook, Policy, Selector
+
+MASKS = {"TrackSock": "track", "UntrackSock": "untrack"}
+KINDS = tuple(MASKS)
+RETURNED = -1
+"""In the place of an argument: what the function returns."""
+
+
+def tracks(policy: Policy) -> bool:
+    """Whether it tracks sockets at all."""
+    return any(kind == "TrackSock" for hook in policy.hooks for kind in _kinds(hook))
+
+
+def socket_position(hook: Hook, action: Action) -> int:
+    """The place among the hook's arguments of the socket that an action is about. Raises UsageError."""
+    for place, argument in enumerate(hook.arguments):
+        if argument.index == action.socket and ARGUMENT_TYPES[argument.type].group == "socket":
+            return place
+    what = f"argSock {action.socket} names no argument that is a sock, a socket or an skb"
+    raise UsageError(f"{action.place}: {action.kind}: {what}")
+
+
+def made_by(hook: Hook, at_return: bool) -> set[int]:
+    """The places of sockets that the hook tracks whatever selector matches, RETURNED among them."""
+    found = {RETURNED} if at_return and hook.return_argument_action == "TrackSock" else set()
+    each = [_tracked(hook, selector) for selector in hook.selectors]
+    return found | (set.intersection(*each) if each else set())
+
+
+def check(hook: Hook) -> None:
+    """Raises UsageError when an action names no socket."""
+    for action in _actions(hook):
+        if action.kind in KINDS:
+            socket_position(hook, action)
+    returned = hook.return_argument
+    if hook.return_argument_action in KINDS and (returned is None or ARGUMENT_TYPES[returned.type].group != "socket"):
+        what = "needs a returnArg that is a sock, a socket or an skb"
+        raise UsageError(f"{hook.place}: returnArgAction {hook.return_argument_action} {what}")
+
+
+def _tracked(hook: Hook, selector: Selector) -> set[int]:
+    actions = (*selector.actions, *selector.return_actions)
+    return {socket_position(hook, action) for action in actions if action.kind == "TrackSock"}
+
+
+def _kinds(hook: Hook) -> Iterable[str]:
+    yield hook.return_argument_action
+    yield from (action.kind for action in _actions(hook))
+
+
+def _actions(hook: Hook) -> Iterable[Action]:
+    for selector in hook.selectors:
+        yield from selector.actions
+        yield from selector.return_actions

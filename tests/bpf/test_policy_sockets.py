@@ -1,0 +1,102 @@
+"""TrackSock: what happens to a socket is told of the process that it is from, whoever acts, until UntrackSock."""
+
+import socket
+import sys
+from subprocess import Popen
+
+import pytest
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.decode import matches
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
+from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policy_events.record import Value
+from tests.bpf.policy_engine import Enforcer, pid_of
+
+pytestmark = pytest.mark.bpf
+SYN_SENT, CLOSE = 2, 7
+POLICY = """apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: sockets}
+spec:
+  tracepoints:
+  - subsystem: sock
+    event: inet_sock_set_state
+    raw: true
+    args: [{index: 0, type: sock}, {index: 1, type: int}, {index: 2, type: int}]
+    selectors:
+    - matchArgs:
+      - {index: 2, operator: Equal, values: ["2"]}
+      - {index: 0, operator: DPort, values: ["%d"]}
+      matchActions: [{action: %s, argSock: 0}]
+    - matchArgs:
+      - {index: 2, operator: Equal, values: ["7"]}
+      - {index: 0, operator: DPort, values: ["%d"]}
+      matchActions: [{action: %s, argSock: 0}]
+    - matchArgs: [{index: 0, operator: DPort, values: ["%d"]}]
+"""
+HANDED_ON = """
+import _socket as socket, os, sys
+connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+connection.connect(("127.0.0.1", int(sys.argv[1])))
+if os.fork():
+    connection.close()
+    os.waitpid(-1, 0)
+else:
+    connection.shutdown(socket.SHUT_RDWR)
+"""
+
+
+def sockets(port: int, first: str, last: str) -> Policy:
+    (policy,) = parse_policies([("policy.yaml", POLICY % (port, first, port, last, port))], "default")
+    return policy
+
+
+def told(first: str, last: str) -> tuple[int, list[tuple[int, int]]]:
+    """The process that made the connection; of each event whose it was, and the state that the socket came to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with Enforcer(sockets(port, first, last), pid=0) as enforcer:
+            with Popen([sys.executable, "-S", "-c", HANDED_ON, str(port)]) as maker:
+                accepted, _ = server.accept()
+                accepted.recv(1)
+                accepted.close()
+            records = enforcer.records()
+            events = [match for record in records for match in matches(record, enforcer.engine.hooks)]
+            assert [pid_of(record) for record in records] == [event.exec.pid for event in events]
+            return maker.pid, [(event.exec.pid, number(event.values[2])) for event in events]
+
+
+def number(value: Value | None) -> int:
+    assert value
+    return value.numbers[0]
+
+
+def test_a_connection_that_was_handed_on_stays_its_makers_until_it_is_untracked() -> None:
+    maker, events = told("TrackSock", "UntrackSock")
+    assert events[0][1] == SYN_SENT
+    assert events[-1][1] == CLOSE
+    assert len(events) >= 4
+    assert {pid for pid, _ in events} == {maker}
+
+
+def test_without_it_who_acts_is_told() -> None:
+    maker, events = told("Post", "Post")
+    assert {pid for pid, _ in events} - {maker}
+
+
+def test_an_action_that_names_no_socket_is_refused() -> None:
+    with pytest.raises(UsageError, match="argSock 0 names no argument that is a sock"):
+        Engine([Policy("p", hooks=(connect("int", "TrackSock"),))], Options())
+
+
+def connect(type: str, action: ActionKind) -> Hook:
+    selector = Selector(actions=(Action(action, socket=0),))
+    return Hook("kprobe", "tcp_connect", arguments=(Argument(0, type),), selectors=(selector,))
+
+
+def test_policies_that_track_have_programs_of_their_own() -> None:
+    tracking, other = (Policy(action, hooks=(connect("sock", action),)) for action in ("TrackSock", "Post"))
+    hooks = Engine([tracking, other], Options()).hooks
+    assert [hook.spec()["variables"]["policy_tracks_sockets"] for hook in hooks] == [True, False]
