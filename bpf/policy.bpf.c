@@ -91,12 +91,13 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 		}
 		if (policy_signals)
 			signal = policy_signal(memory);
-		if (policy_sets && context->is_usdt)
+		if (policy_sets && context->kind == POLICY_OF_USDT)
 			policy_set_argument(memory, context->ctx);
 		if (policy_tracks_sockets)
 			policy_track(memory, owner);
 		/* Whom the user wants to see; what was done above does not depend on it. */
-		if (policy_posts(memory) && policy_describe(event, cgroup, owner ? &owner->head : NULL)) {
+		if (policy_posts(memory) &&
+		    (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
 			policy_complete(memory, context->ctx, verdict, signal);
 			if (!policy_rooms_count || !policy_emit_whole(memory, context))
 				policy_emit(memory);
@@ -114,7 +115,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 SEC("?lsm")
 int on_lsm(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_TRAMPOLINE};
 
 	return policy_run(&context);
 }
@@ -123,7 +124,7 @@ int on_lsm(void *ctx)
 SEC("?lsm.s")
 int on_lsm_sleepable(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_TRAMPOLINE};
 
 	return policy_run(&context);
 }
@@ -131,7 +132,7 @@ int on_lsm_sleepable(void *ctx)
 SEC("?fmod_ret")
 int on_fmod_ret(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_TRAMPOLINE};
 
 	return policy_run(&context);
 }
@@ -139,7 +140,7 @@ int on_fmod_ret(void *ctx)
 SEC("?fentry")
 int on_fentry(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_TRAMPOLINE};
 
 	policy_run(&context);
 	return 0;
@@ -148,7 +149,7 @@ int on_fentry(void *ctx)
 SEC("?fexit")
 int on_fexit(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_trampoline = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_TRAMPOLINE};
 
 	policy_run(&context);
 	return 0;
@@ -157,7 +158,7 @@ int on_fexit(void *ctx)
 SEC("?kprobe")
 int on_kprobe(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 
 	policy_run(&context);
 	return 0;
@@ -167,7 +168,7 @@ int on_kprobe(void *ctx)
 SEC("?kprobe")
 int on_kprobe_override(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 	__s32 verdict = policy_run(&context);
 
 	if (verdict)
@@ -235,7 +236,7 @@ int on_sys_exit(void *ctx)
 SEC("?kprobe.multi")
 int on_kprobe_multi(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 
 	policy_run(&context);
 	return 0;
@@ -244,7 +245,7 @@ int on_kprobe_multi(void *ctx)
 SEC("?uprobe")
 int on_uprobe(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 
 	policy_run(&context);
 	return 0;
@@ -254,7 +255,7 @@ int on_uprobe(void *ctx)
 SEC("?uprobe")
 int on_uprobe_override(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_probe = true, .selector = POLICY_NO_SELECTOR};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE, .selector = POLICY_NO_SELECTOR};
 
 	policy_run(&context);
 	if (context.selector != POLICY_NO_SELECTOR)
@@ -277,7 +278,7 @@ static __always_inline struct policy_call_key policy_key_of_call(struct pt_regs 
 SEC("?uprobe")
 int on_uprobe_entry(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 	struct policy_call_key key = policy_key_of_call(ctx, true);
 	struct policy_call call = {};
 
@@ -292,7 +293,7 @@ int on_uretprobe(void *ctx)
 {
 	struct policy_call_key key = policy_key_of_call(ctx, false);
 	const struct policy_call *call = bpf_map_lookup_elem(&policy_calls, &key);
-	struct policy_context context = {.ctx = ctx, .is_probe = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 
 	/* It was called before this was attached. */
 	if (!call)
@@ -306,7 +307,7 @@ int on_uretprobe(void *ctx)
 SEC("?usdt")
 int on_usdt(void *ctx)
 {
-	struct policy_context context = {.ctx = ctx, .is_usdt = true};
+	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_USDT};
 
 	policy_run(&context);
 	return 0;

@@ -1,5 +1,6 @@
 """TrackSock: what happens to a socket is told of the process that it is from, whoever acts, until UntrackSock."""
 
+import os
 import socket
 import sys
 from subprocess import Popen
@@ -53,11 +54,12 @@ def sockets(port: int, first: str, last: str) -> Policy:
     return policy
 
 
-def told(first: str, last: str) -> tuple[int, list[tuple[int, int]]]:
-    """The process that made the connection; of each event whose it was, and the state that the socket came to."""
+def told(first: str, last: str, pid: int = 0) -> tuple[int, list[tuple[int, int]]]:
+    """The process that made the connection; of each event whose it was, and the state that the socket came to. `pid`:
+    the user wants to see no other process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with Enforcer(sockets(port, first, last), pid=0) as enforcer:
+        with Enforcer(sockets(port, first, last), pid=pid) as enforcer:
             with Popen([sys.executable, "-S", "-c", HANDED_ON, str(port)]) as maker:
                 accepted, _ = server.accept()
                 accepted.recv(1)
@@ -84,6 +86,11 @@ def test_a_connection_that_was_handed_on_stays_its_makers_until_it_is_untracked(
 def test_without_it_who_acts_is_told() -> None:
     maker, events = told("Post", "Post")
     assert {pid for pid, _ in events} - {maker}
+
+
+def test_who_acts_on_a_socket_of_somebody_whom_nobody_wants_to_see_is_not_told() -> None:
+    assert told("Post", "Post", pid=os.getpid())[1]
+    assert not told("TrackSock", "UntrackSock", pid=os.getpid())[1]
 
 
 def test_an_action_that_names_no_socket_is_refused() -> None:

@@ -265,27 +265,21 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	((struct policy_event *)memory->event)->values++;
 }
 
-/* Who it was: the process that runs, or `other`. False: nobody whom the user wants to see. */
-static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup, const struct policy_event *other)
+/* Who it was: the process that runs. False: nobody whom the user wants to see. */
+static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup)
 {
 	struct task_struct *task = gadget_task();
+	bool wanted = gadget_wanted_cgroup(&event->record, cgroup) && gadget_wanted_task(task);
 
-	if (other) {
-		event->record = other->record;
-		event->exec = other->exec;
-		event->parent = other->parent;
-		event->credentials = other->credentials;
-		event->namespaces = other->namespaces;
-		return gadget_verdict_on(cgroup) == GADGET_UNKNOWN || gadget_is_wanted(gadget_verdict_on(cgroup));
-	}
-	if (!gadget_wanted_cgroup(&event->record, cgroup) || !gadget_wanted_task(task))
+	/* Of a socket it is kept who is not wanted, too. */
+	if (!wanted && !policy_tracks_sockets)
 		return false;
 	gadget_describe(&event->record, task, cgroup);
 	gadget_exec_of(&event->exec, task);
 	gadget_exec_of_parent(&event->parent, task);
 	gadget_describe_credentials(&event->credentials, task);
 	gadget_describe_namespaces(&event->namespaces, task);
-	return true;
+	return wanted;
 }
 
 /* Fills in the event, but for what `policy_describe()` has. */

@@ -255,7 +255,7 @@ static __always_inline const __u64 *policy_in_namespace(struct policy_memory *me
 }
 
 /* Asks one test of the value just read. */
-static __always_inline void policy_test(struct policy_memory *memory, __u32 number_of_test)
+static __noinline void policy_test(struct policy_memory *memory, __u32 number_of_test)
 {
 	const volatile struct policy_test *test = &policy_tests[number_of_test];
 	const __u64 *bits = NULL;

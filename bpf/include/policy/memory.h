@@ -16,6 +16,7 @@
 #define POLICY_TEXT_END 4096
 #define POLICY_KEY_BYTES 255
 #define POLICY_EVENT_BYTES 12288
+#define POLICY_OWNER_BYTES 512
 #define POLICY_NUMBERS 12
 #define POLICY_PATTERN_BYTES 256
 #define POLICY_STACK 16
@@ -73,6 +74,8 @@ struct policy_memory {
 	__u64 files[POLICY_SLOTS];
 	/* The socket that has no owner any more after this event; 0: none. */
 	__u64 forgotten;
+	/* A struct policy_owner (sockets.h): of a socket that is tracked from now on. */
+	__u64 owner[POLICY_OWNER_BYTES / 8];
 	/* Slots whose text is in the event, as bits. */
 	__u64 texts;
 	/* Of slots that are numbers, and those of them that are not known, as bits. */

@@ -13,8 +13,12 @@ struct policy_owner {
 	struct policy_event head;
 	__u64 socket;
 	/* The policies that apply to it, when its cgroup is one that the agent has not told of. */
-	__u64 profile;
+	__u32 profile;
+	/* The user wants to see it. */
+	__u32 wanted;
 };
+
+_Static_assert(sizeof(struct policy_owner) <= POLICY_OWNER_BYTES, "memory has room for an owner");
 
 /* By the kernel's address of the socket. */
 struct {
@@ -97,12 +101,23 @@ static __always_inline __u64 policy_named_socket(struct policy_memory *memory, _
 	return action && action->socket < POLICY_SLOTS ? memory->files[action->socket] : 0;
 }
 
+/* As policy_describe(), of a socket's owner. */
+static __noinline bool policy_describe_owner(struct policy_event *event, const struct policy_owner *owner)
+{
+	event->record = owner->head.record;
+	event->exec = owner->head.exec;
+	event->parent = owner->head.parent;
+	event->credentials = owner->head.credentials;
+	event->namespaces = owner->head.namespaces;
+	return owner->wanted;
+}
+
 /* Remembers whose the named socket is: the process that runs, or the owner of another socket of this call. One that had
  * an owner is somebody else's now, or a new one at the same address. Notes which is to be forgotten after the event. */
 static __noinline void policy_track(struct policy_memory *memory, const struct policy_owner *owner)
 {
 	__u64 socket = policy_named_socket(memory, POLICY_MASK_TRACK);
-	struct policy_owner *new = (void *)memory->event;
+	struct policy_owner *new = (void *)memory->owner;
 	__u64 cgroup;
 
 	memory->forgotten = policy_named_socket(memory, POLICY_MASK_UNTRACK);
@@ -111,9 +126,7 @@ static __noinline void policy_track(struct policy_memory *memory, const struct p
 	if (owner && owner->socket == socket)
 		owner = NULL;
 	cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
-	/* Behind the head is the set of selectors, which comes last of all. */
-	if (!policy_describe(&new->head, cgroup, owner ? &owner->head : NULL))
-		return;
+	new->wanted = owner ? policy_describe_owner(&new->head, owner) : policy_describe(&new->head, cgroup);
 	new->socket = socket;
 	new->profile = policy_profile_of(cgroup, owner);
 	if (bpf_map_update_elem(&policy_sockets, &socket, new, BPF_ANY))

@@ -183,20 +183,29 @@ struct policy_bpf_attr {
 /* Those that registers hold. */
 #define POLICY_PARAMETERS 6
 
-/* What a hook's program is given. */
+/* What `ctx` is. */
+enum policy_kind {
+	/* The numbers themselves, one behind the other: a tracepoint's. */
+	POLICY_OF_TRACEPOINT,
+	/* Arguments come from the trampoline's helpers. */
+	POLICY_OF_TRAMPOLINE,
+	/* A pt_regs: of a kprobe, a uprobe. */
+	POLICY_OF_PROBE,
+	/* That of a static probe, whose arguments are where its note says. */
+	POLICY_OF_USDT,
+};
+
+/* What a hook's program is given. All as wide as a register: what is narrower the verifier forgets once it lies on the
+ * stack, and then it asks whether a helper of one kind is allowed in programs of the others. */
 struct policy_context {
 	void *ctx;
-	/* Arguments come from the trampoline's helpers. */
-	bool is_trampoline;
-	/* `ctx` is a pt_regs: a kprobe, a uprobe. */
-	bool is_probe;
-	/* At a static probe, whose arguments are where its note says. */
-	bool is_usdt;
+	/* enum policy_kind */
+	__u64 kind;
 	/* At a return: what the parameters were at the call. */
 	const __u64 *parameters;
 	/* A system call that returns by a tracepoint: where its result lies in the context. The caller's registers are
 	 * still there. */
-	__u32 result_at;
+	__u64 result_at;
 	/* Set by policy_run(): whose verdict it is. */
 	__u64 selector;
 };
@@ -255,13 +264,13 @@ static __always_inline __u64 policy_argument(const struct policy_context *contex
 {
 	__u64 value = 0;
 
-	if (context->is_usdt)
+	if (context->kind == POLICY_OF_USDT)
 		bpf_usdt_arg(context->ctx, index, (long *)&value);
 	else if (context->parameters)
 		value = index < POLICY_PARAMETERS ? context->parameters[index] : 0;
-	else if (context->is_trampoline)
+	else if (context->kind == POLICY_OF_TRAMPOLINE)
 		bpf_get_func_arg(context->ctx, index, &value);
-	else if (!context->is_probe)
+	else if (context->kind != POLICY_OF_PROBE)
 		value = policy_load(context->ctx + index * 8);
 	else if (index < 6)
 		value = policy_load(context->ctx + policy_parameters[index]);
@@ -272,9 +281,9 @@ static __always_inline __u64 policy_result(const struct policy_context *context)
 {
 	__u64 value = 0;
 
-	if (context->is_trampoline)
+	if (context->kind == POLICY_OF_TRAMPOLINE)
 		bpf_get_func_ret(context->ctx, &value);
-	else if (context->is_probe)
+	else if (context->kind == POLICY_OF_PROBE)
 		value = policy_load(context->ctx + POLICY_RESULT);
 	else if (context->result_at)
 		value = policy_load(context->ctx + context->result_at);
@@ -584,8 +593,8 @@ static __always_inline bool policy_in_user_namespace(void)
 /* Number: which of many functions. Its name is the text, where there is one. */
 static __always_inline void policy_read_function(struct policy_memory *memory, const struct policy_context *context)
 {
-	__u32 key = context->is_probe ? bpf_get_attach_cookie(context->ctx)
-				      : gadget_syscall_number(gadget_registers(gadget_task()));
+	__u32 key = context->kind == POLICY_OF_PROBE ? bpf_get_attach_cookie(context->ctx)
+						     : gadget_syscall_number(gadget_registers(gadget_task()));
 	const char *name = bpf_map_lookup_elem(&policy_functions, &key);
 
 	memory->value.numbers[0] = key;
@@ -593,9 +602,9 @@ static __always_inline void policy_read_function(struct policy_memory *memory, c
 		policy_read_string(memory, name, false);
 }
 
-/* Fills memory->value. */
-static __always_inline void policy_read(struct policy_memory *memory, const struct policy_context *context,
-					const volatile struct policy_slot *slot)
+/* Fills memory->value. A frame of its own: the stack of a program and all that it calls is 512 bytes. */
+static __noinline void policy_read(struct policy_memory *memory, const struct policy_context *context,
+				   const volatile struct policy_slot *slot)
 {
 	struct policy_value *value = &memory->value;
 	struct task_struct *task = (void *)bpf_get_current_task();
