@@ -43,6 +43,8 @@ struct trace_privilege {
 GADGET_RECORD(trace_privilege);
 
 const volatile bool filter_changed = false;
+/* Calls of prctl() that take capabilities out of a set that limits others, by the dozen for each container. */
+const volatile bool with_given_up = false;
 
 /* What a thread has. */
 struct rights {
@@ -253,8 +255,10 @@ static __always_inline bool is_of_interest(__u32 option)
 GADGET_ON_EXIT(prctl)
 {
 	__u32 option = FIRST;
+	bool gives_up = option == PR_CAPBSET_DROP ||
+			(option == PR_CAP_AMBIENT && gadget_argument(registers, 1) != PR_CAP_AMBIENT_RAISE);
 
-	if (!is_of_interest(option))
+	if (!is_of_interest(option) || (gives_up && !result && !with_given_up))
 		return 0;
 	BEGIN("prctl");
 	privilege->option = option;

@@ -23,6 +23,7 @@
 #define PR_SET_SECUREBITS 28
 #define PR_SET_NO_NEW_PRIVS 38
 #define PR_CAP_AMBIENT 47
+#define PR_CAP_AMBIENT_RAISE 2
 #define PR_SET_PTRACER 0x59616d61
 
 /* include/linux/security.h */
