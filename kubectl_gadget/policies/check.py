@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.gaps import gaps
-from kubectl_gadget.policies.linux_names import lsm_function, system_calls
+from kubectl_gadget.policies.linux_names import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
@@ -152,7 +153,16 @@ def check_policy(policy: Policy) -> Report:
         warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_requests(hook)]
         warnings += _dead_selectors(hook)
     warnings += gaps(policy)
-    return Report(policy, tuple(map(_report, policy.hooks)), tuple(dict.fromkeys(warnings)), _unsupported(policy))
+    reports = tuple(map(_report, _taken(policy)))
+    return Report(policy, reports, tuple(dict.fromkeys(warnings)), _unsupported(policy))
+
+
+def _taken(policy: Policy) -> tuple[Hook, ...]:
+    """The hooks that programs go to: NotifyEnforcer is done at the calls themselves."""
+    try:
+        return without_notices(policy).hooks
+    except UsageError:
+        return policy.hooks
 
 
 def _unsupported(policy: Policy) -> tuple[str, ...]:
@@ -239,11 +249,14 @@ def _floods(hook: Hook) -> Iterable[Note]:
 def _late_kills(hook: Hook) -> Iterable[Note]:
     for selector in hook.selectors:
         kinds = {action.kind for action in selector.actions}
-        if kinds & {"Sigkill", "Signal"} and not kinds & {"Override", "NotifyEnforcer"}:
-            text = (
-                "a signal does not undo the call, which may be done before the process ends: add Override, argError -1"
-            )
-            yield Note(selector.place, text)
+        if not kinds & {"Sigkill", "Signal"} or kinds & {"Override", "NotifyEnforcer"}:
+            continue
+        is_asked = hook.kind == "lsm" or (not hook.returns and lsm_hook(hook.target) is not None)
+        if is_asked and "Signal" not in kinds:
+            continue  # who is to be killed is denied first
+        remedy = "add Override, argError -1" if is_asked else "few kernels can hold this hook up; safe: lsmhooks"
+        text = f"a signal does not undo the call, which may be done before the process ends: {remedy}"
+        yield Note(selector.place, text)
 
 
 def _no_hashes(hook: Hook) -> Iterable[Note]:

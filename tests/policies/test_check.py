@@ -76,9 +76,29 @@ def test_a_hot_hook_without_a_filter_is_warned_of() -> None:
 
 
 def test_a_signal_alone_is_no_prevention() -> None:
-    lone = "lsmhooks: [{hook: path_mkdir, selectors: [{matchActions: [{action: Sigkill}%s]}]}]"
-    assert "does not undo the call" in warnings_of(lone % "")[0]
+    lone = "lsmhooks: [{hook: path_mkdir, selectors: [{matchActions: [{action: Signal, argSig: SIGTERM}%s]}]}]"
+    assert warnings_of(lone % "")[0].endswith("before the process ends: add Override, argError -1")
     assert warnings_of(lone % ", {action: Override, argError: -1}") == []
+
+
+def test_who_is_to_be_killed_is_denied_first_where_the_hook_can() -> None:
+    killing = "selectors: [{matchActions: [{action: Sigkill}]}]"
+    assert warnings_of(f"lsmhooks: [{{hook: path_mkdir, {killing}}}]") == []
+    (warning,) = warnings_of(f"kprobes: [{{call: tcp_connect, syscall: false, {killing}}}]")
+    assert warning.endswith("few kernels can hold this hook up; safe: lsmhooks")
+
+
+def test_notices_are_checked_where_they_are_carried_out() -> None:
+    spec = """
+enforcers: [{calls: [sys_dup, sys_dup3]}]
+tracepoints:
+- {subsystem: raw_syscalls, event: sys_enter, args: [{index: 4, type: syscall64}],
+   selectors: [{matchActions: [{action: NotifyEnforcer, argError: -1}]}]}
+"""
+    assert [hook_name(hook.hook) for hook in check_policy(policy_of(spec)).hooks] == [
+        "kprobe/sys_dup",
+        "kprobe/sys_dup3",
+    ]
 
 
 def test_what_the_engine_cannot_do_is_named_for_each_hook(monkeypatch: pytest.MonkeyPatch) -> None:
