@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from kubectl_gadget.demo.pods import DemoPods
+from tests.vm.results import TOLD
 
 # How long an example takes says something about the machine, not about us.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,6 +37,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class MachinesBeside(LoadScopeScheduling):
+    """With -n, each virtual machine beside all other tests. Those stay one after another in one process, since many of
+    them use what a machine has once, such as its cgroups, tracefs and ports."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/vm/") else "tests"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return MachinesBeside(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {"bpf": why_no_bpf(), "cluster": why_no_cluster(config.getoption("--cluster"))}
     for item in items:
@@ -42,6 +57,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
     # The virtual machine is slow: what fails sooner shall fail first.
     items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    properties = [item for report in reports if report.when == "call" for item in report.user_properties]
+    told = [text for name, text in properties if name == TOLD]
+    if told:
+        terminalreporter.section("in virtual machines")
+    for text in told:
+        terminalreporter.write_line(text)
 
 
 def why_no_bpf() -> str | None:

@@ -4,11 +4,12 @@ The trap: the kernel refuses by a sysctl that is Debian's own; where it had anot
 """
 
 import sys
-from xml.etree import ElementTree
+from collections.abc import Callable
 
 import pytest
 
 from tests.vm import machine
+from tests.vm.results import results
 
 SECONDS = 900
 POD = "-all,+bpf,+perfmon,+sys_ptrace"
@@ -26,7 +27,9 @@ cat /tmp/results.xml >/dev/ttyS1
 
 @pytest.mark.vm
 @pytest.mark.timeout(0)
-def test_gadgets_follow_system_calls_with_the_capabilities_of_a_pod(capsys: pytest.CaptureFixture[str]) -> None:
+def test_gadgets_follow_system_calls_with_the_capabilities_of_a_pod(
+    record_property: Callable[[str, object], None],
+) -> None:
     try:
         run = machine.run(SCRIPT, SECONDS)
     except machine.NoMachineError as reason:
@@ -37,10 +40,6 @@ def test_gadgets_follow_system_calls_with_the_capabilities_of_a_pod(capsys: pyte
     assert '"syscalls": "tp_btf"' in hello, hello
     assert '"problems": []' in hello, hello
     assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
-    suite = ElementTree.fromstring("<?xml" + xml).find("testsuite")
-    assert suite is not None, run.console
-    count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
-    with capsys.disabled():
-        sys.stdout.write(f"[in the virtual machine: {count}] ")
+    count = results("<?xml" + xml, "with a pod's capabilities", record_property)
     assert count["failures"] == count["errors"] == 0, run.console
     assert count["tests"] - count["skipped"] >= 10, run.console

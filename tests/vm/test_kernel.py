@@ -5,11 +5,12 @@ the same on any kernel, is not among them.
 """
 
 import sys
-from xml.etree import ElementTree
+from collections.abc import Callable
 
 import pytest
 
 from tests.vm import machine
+from tests.vm.results import results
 
 SECONDS = 3000
 """Far more than it takes, for a slow machine."""
@@ -46,7 +47,7 @@ cat /tmp/results.xml >/dev/ttyS1
 @pytest.mark.vm
 @pytest.mark.flaky(reruns=0)
 @pytest.mark.timeout(0)
-def test_the_bpf_tests_pass_on_debians_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bpf_tests_pass_on_debians_kernel(record_property: Callable[[str, object], None]) -> None:
     try:
         run = machine.run(SCRIPT, SECONDS)
     except machine.NoMachineError as reason:
@@ -54,13 +55,6 @@ def test_the_bpf_tests_pass_on_debians_kernel(capsys: pytest.CaptureFixture[str]
     release, _, xml = run.result.partition("\n")
     assert release.startswith("6.12."), run.console
     assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
-    suite = ElementTree.fromstring(xml).find("testsuite")
-    assert suite is not None, run.console
-    count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
-    with capsys.disabled():
-        sys.stdout.write(f"[in the virtual machine, Linux {release}: {count}] ")
-    for case in suite.iter("testcase"):
-        for skipped in case.iter("skipped"):
-            sys.stdout.write(f"skipped there: {case.get('name')}: {skipped.get('message')}\n")
+    count = results(xml, f"Linux {release}", record_property)
     assert count["failures"] == count["errors"] == 0, run.console
     assert count["tests"] > count["skipped"], "no test ran in the virtual machine:\n" + run.console

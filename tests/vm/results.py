@@ -1,0 +1,21 @@
+"""The results of pytest in a virtual machine, as JUnit's XML tells them, and how they get to the end of pytest's output
+here."""
+
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+TOLD = "told at the end"
+"""A property of a test whose value tests/conftest.py prints below the summary."""
+
+
+def results(xml: str, where: str, record_property: Callable[[str, object], None]) -> dict[str, int]:
+    """How many "tests" there were, "failures", "errors" and "skipped", which are told at the end of pytest's output
+    with the reason of each skip. Raises ParseError."""
+    suite = ElementTree.fromstring(xml).find("testsuite")
+    assert suite is not None, xml
+    count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+    lines = [f"{where}: " + ", ".join(f"{number} {name}" for name, number in count.items())]
+    for case in suite.iter("testcase"):
+        lines += [f"SKIPPED {case.get('name')}: {skipped.get('message')}" for skipped in case.iter("skipped")]
+    record_property(TOLD, "\n".join(lines))
+    return count
