@@ -49,7 +49,7 @@ demo: setup
 
 test: setup packages-TEST
 	@# What fails once and then not is told at the end, and is no failure: load on the machine is not ours.
-	$(BIN)/pytest -n 2 --reruns 1 $(PYTEST)
+	$(BIN)/pytest -n 3 --reruns 1 $(PYTEST)
 
 kernels: setup packages-TEST
 	$(BIN)/python -m tests.vm.table $(KERNEL)

@@ -56,8 +56,13 @@ def headers() -> Path:
     """
     release = machine.kernel().name.removeprefix("vmlinuz-")
     folder = machine.CACHE / f"headers-{release}"
-    if folder.is_dir():
-        return folder
+    with machine.one_downloads():
+        if not folder.is_dir():
+            _download(release, folder)
+    return folder
+
+
+def _download(release: str, folder: Path) -> None:
     common = re.sub(r"-cloud-amd64$", "-common", release)
     try:
         with tempfile.TemporaryDirectory(dir=machine.CACHE) as name:
@@ -72,7 +77,6 @@ def headers() -> Path:
             merged.rename(folder)
     except subprocess.CalledProcessError as error:
         raise machine.NoMachineError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
-    return folder
 
 
 def _run(*command: str, cwd: str) -> None:

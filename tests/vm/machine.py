@@ -6,10 +6,13 @@ built in, so it boots in seconds without KVM, which a machine may show and yet n
 writes in there is gone at the end, so results come out through the second serial port.
 """
 
+import fcntl
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +44,25 @@ class Kernel:
     initramfs: Path | None = None
 
 
+@contextmanager
+def one_downloads() -> Iterator[None]:
+    """Others that would download into CACHE wait meanwhile: tests of several machines begin at the same time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def kernel() -> Path:
     """Debian's kernel image, downloaded once. Raises NoMachineError when it cannot be had."""
-    found = sorted(CACHE.glob("root/boot/vmlinuz-*"))
-    if found:
-        return found[-1]
+    with one_downloads():
+        found = sorted(CACHE.glob("root/boot/vmlinuz-*"))
+        return found[-1] if found else _download()
+
+
+def _download() -> Path:
     if not shutil.which("apt-get"):
         raise NoMachineError("the kernel comes from Debian's packages, and there is no apt-get here")
-    CACHE.mkdir(parents=True, exist_ok=True)
     try:
         package = _kernel_package()
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:

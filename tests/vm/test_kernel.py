@@ -15,11 +15,14 @@ from tests.vm.results import results
 SECONDS = 3000
 """Far more than it takes, for a slow machine."""
 
-TESTS = (
-    "tests/bpf tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py"
+PARTS = {
+    "policies": "tests/bpf/test_policy*.py tests/bpf/test_ready_policies.py"
     " tests/agent/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
-    " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
-)
+    " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it",
+    "all else": "tests/bpf --ignore-glob='tests/bpf/test_policy*' --ignore=tests/bpf/test_ready_policies.py"
+    " tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py",
+}
+"""About as long as each other: a virtual machine has little use for a second processor, so there are two of them."""
 
 SAME_ANYWHERE = (
     *("follow.py::test_a_file_that_is_opened_again", "follow.py::test_a_descriptor", "follow.py::test_what_is_not"),
@@ -37,9 +40,11 @@ SAME_ANYWHERE = (
 """Beginnings of tests in tests/bpf/test_policy_…, that are the same on any kernel that takes the others."""
 WITHOUT = " ".join(f"--deselect=tests/bpf/test_policy_{name}" for name in SAME_ANYWHERE)
 
-SCRIPT = f"""
+
+def script(tests: str) -> str:
+    return f"""
 uname -r >/dev/ttyS1
-{sys.executable} -m pytest -q -m bpf --reruns 1 -p no:cacheprovider --junitxml=/tmp/results.xml {WITHOUT} {TESTS}
+{sys.executable} -m pytest -q -m bpf --reruns 1 -p no:cacheprovider --junitxml=/tmp/results.xml {WITHOUT} {tests}
 cat /tmp/results.xml >/dev/ttyS1
 """
 
@@ -47,14 +52,15 @@ cat /tmp/results.xml >/dev/ttyS1
 @pytest.mark.vm
 @pytest.mark.flaky(reruns=0)
 @pytest.mark.timeout(0)
-def test_the_bpf_tests_pass_on_debians_kernel(record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_the_bpf_tests_pass_on_debians_kernel(part: str, record_property: Callable[[str, object], None]) -> None:
     try:
-        run = machine.run(SCRIPT, SECONDS)
+        run = machine.run(script(PARTS[part]), SECONDS)
     except machine.NoMachineError as reason:
         pytest.skip(str(reason))
     release, _, xml = run.result.partition("\n")
     assert release.startswith("6.12."), run.console
     assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
-    count = results(xml, f"Linux {release}", record_property)
+    count = results(xml, f"Linux {release}, {part}", record_property)
     assert count["failures"] == count["errors"] == 0, run.console
     assert count["tests"] > count["skipped"], "no test ran in the virtual machine:\n" + run.console
