@@ -202,6 +202,8 @@ class PolicyHook:
         for name, data in tables.items():
             map = _map(object, name)
             map.resize(max(1, len(data) // (map.key_size + map.value_size)))
+        if not self._spec.get("files"):
+            _map(object, "policy_files").resize(1)
         if entries := int(self._spec.get("limited", 0)):
             _map(object, "policy_posted").resize(entries)
         if "on_uretprobe" in object.chosen:
