@@ -35,7 +35,10 @@ def read_policies(names: Sequence[str], namespace: str, stdin: TextIO | None = N
 
     Raises UsageError with everything that is wrong in any of them.
     """
-    return parse_policies(sources(names, stdin), namespace)
+    policies = parse_policies(sources(names, stdin), namespace)
+    if not policies:
+        raise UsageError(f"no policy was found in {', '.join(names)}", "kubectl gadget policy generate empty")
+    return policies
 
 
 def parse_policies(texts: Iterable[tuple[str, str]], namespace: str) -> list[Policy]:

@@ -136,6 +136,13 @@ def test_what_does_nothing_is_noted() -> None:
     ]
 
 
+def test_files_without_any_policy_are_named(tmp_path: Path) -> None:
+    for name, text in (("a.yaml", ""), ("b.yaml", "---\n# nothing\n")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=rf"no policy was found in {tmp_path}"):
+        read_policies([str(tmp_path)], "default")
+
+
 def test_several_documents_and_lists_of_objects_are_read(tmp_path: Path) -> None:
     text = f"{HEAD}spec: {{loader: true}}\n"
     whole = {"apiVersion": "v1", "kind": "List", "items": [yaml.safe_load(text.replace("name: p", "name: q"))]}
