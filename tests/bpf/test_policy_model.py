@@ -1,20 +1,24 @@
 """Random policies and random calls: the engine in the kernel decides as the model does (policies.evaluate).
 
-The calls are real ones that do nothing: of lseek on no file, and of faccessat from no directory.
+The calls are real ones that do nothing: of lseek on no file, and of faccessat from no directory; and opens of files, by
+each way to a security hook in turn, where what the call returns is compared as well.
 """
 
 import ctypes
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent import ways
-from kubectl_gadget.policies.evaluate import Call, Process, decide
-from kubectl_gadget.policies.model import Argument, Hook, Policy
-from tests.bpf.policy_engine import Enforcer
+from kubectl_gadget.policies.evaluate import Call, File, Process, decide, verdict
+from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
+from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
 
 pytestmark = pytest.mark.bpf
@@ -92,3 +96,82 @@ def test_numbers_match_as_in_the_model(policies: list[Policy], calls: list[tuple
 def test_texts_match_as_in_the_model(policies: list[Policy], calls: list[tuple[int | str, ...]]) -> None:
     raw = [tuple(value.encode() if isinstance(value, str) else value for value in call) for call in calls]
     assert in_kernel(policies, FACCESSAT, raw) == in_model(policies, TEXTS, calls)
+
+
+FILES = Hook("kprobe", "security_file_open", arguments=(Argument(0, "file"),))
+NAMES = ("a", "A", "b", "aé", "abA", "Ab", "bbbbb/a", "bbbbb/ab")
+BINARY = os.path.realpath(sys.executable)
+ERRORS = st.sampled_from([1, 2, 13]).map(lambda error: (Action("Override", error=-error),))
+NEVER = Selector(
+    filters=(Filter(Subject("argument", 0), "equal", ("/nowhere",)),), actions=(Action("Override", error=-1),)
+)
+WAYS = {"lsm": True, "fmod_ret": True, "fentry": False, "kprobe": False}
+"""Whether it denies."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    for name in NAMES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    os.link(folder / "a", folder / "linked")
+    return folder
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_files_are_told_and_denied_as_in_the_model(way: str, folder: Path) -> None:
+    denies = WAYS[way]
+    below = Filter(Subject("argument", 0), "prefix", (f"{folder}/",))
+    filters = st.one_of(
+        some.file_filters(0, str(folder), (*NAMES, "linked")), some.process_filters(os.getpid(), BINARY)
+    )
+    actions = st.one_of(some.NO_ACTIONS, ERRORS) if denies else some.NO_ACTIONS
+
+    @settings(SETTINGS, max_examples=3)
+    @given(some.policies(FILES, filters, actions, least=6))
+    def compare(policies: list[Policy]) -> None:
+        # What else this process opens meanwhile is not meant, and has to work.
+        policies = [limited(policy, below) for policy in policies]
+        if denies:  # which the ways to a policy that denies do
+            policies.append(Policy("denies", hooks=(replace(FILES, selectors=(NEVER,)),)))
+        decided = [in_model_open(policies, folder, name) for name in (*NAMES, "linked")]
+        with in_force(*policies, enforce=denies, kinds=(way,)) as enforcer:
+            assert enforcer.hooks[0].partition("/")[0] == way
+            assert [opened(enforcer, folder / name) for name in (*NAMES, "linked")] == decided
+
+    compare()
+
+
+def limited(policy: Policy, only: Filter) -> Policy:
+    (hook,) = policy.hooks
+    selectors = [replace(one, filters=(only, *one.filters)) for one in hook.selectors or (Selector(),)]
+    return replace(policy, hooks=(replace(hook, selectors=tuple(selectors)),))
+
+
+def opened(enforcer: Enforcer, path: Path) -> tuple[object, int]:
+    """The policies and selectors that matched an open, and the error that it ended with; 0: none."""
+    error = 0
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as denied:
+        error = denied.errno or -1
+    found = [(match.place.policy.name, match.place.number) for match in enforcer.matches()]
+    assert enforcer.lost == {}
+    return found, error
+
+
+def in_model_open(policies: Sequence[Policy], folder: Path, name: str) -> tuple[object, int]:
+    """The same by the model."""
+    identities = {str(path): identity(path) for path in folder.rglob("*")}
+    path = str(folder / name)
+    call = Call(
+        Process(os.getpid(), binary=BINARY), {FILES.arguments[0]: File(path, 0o100000, identities[path])}, identities
+    )
+    decisions = decide(policies, lambda policy: policy.hooks, call)
+    return [(one.policy, one.selector) for one in decisions], -(verdict(decisions).error or 0)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from kubectl_gadget.policies.model import Filter, Hook, Policy, Range, Selector, Subject, Test, Value
+from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Range, Selector, Subject, Test, Value
 
 TEXTS = st.text(alphabet="abA/é", max_size=5)
 PATTERNS = st.text(alphabet="abA/", min_size=1, max_size=3)
@@ -19,6 +19,7 @@ V4 = st.builds(IPv4Address, st.sampled_from([0, 1, 0x0A000001, 0x0A000002, 0x0AF
 V6 = st.builds(IPv6Address, st.sampled_from(["::", "::1", "::ffff:10.0.0.1", "fe80::1", "fe80::2", "ffff::"]))
 ADDRESSES = st.one_of(st.none(), V4, V6)
 PORTS = st.integers(0, 6)
+NO_ACTIONS: st.SearchStrategy[tuple[Action, ...]] = st.just(())
 
 
 def numbers(lowest: int, highest: int) -> st.SearchStrategy[int]:
@@ -75,6 +76,30 @@ def expression_filters(draw: st.DrawFn, *positions: int) -> Filter:
 
 
 @st.composite
+def file_filters(draw: st.DrawFn, position: int, folder: str, names: tuple[str, ...]) -> Filter:
+    """Over files of these names in a folder, by their paths and by what they are."""
+    paths, patterns = st.sampled_from([f"{folder}/{name}" for name in names]), PATTERNS
+    values: dict[Test, st.SearchStrategy[str]] = {
+        "equal": paths,
+        "same_file": paths,
+        "prefix": patterns.map(f"{folder}/{{}}".format) | paths,
+        "postfix": patterns,
+        "substring": patterns,
+        "glob": GLOBS.map("**/{}".format),
+    }
+    test = draw(st.sampled_from(sorted(values)))
+    return _filter(draw, Subject("argument", position), test, values[test])
+
+
+@st.composite
+def process_filters(draw: st.DrawFn, pid: int, binary: str) -> Filter:
+    """Over this process and others."""
+    if draw(st.booleans()):
+        return _filter(draw, Subject("pid"), "equal", st.sampled_from([pid, 1, 2]))
+    return _filter(draw, Subject("binary"), "equal", st.sampled_from([binary, "/bin/true", "/"]))
+
+
+@st.composite
 def socket_filters(draw: st.DrawFn, position: int) -> Filter:
     tests = ("source_address", "destination_address", "source_port", "destination_port", "protocol", "family")
     test: Test = draw(st.sampled_from(tests))
@@ -88,12 +113,17 @@ def _filter(draw: st.DrawFn, subject: Subject, test: Test, values: st.SearchStra
     return Filter(subject, test, tuple(chosen), draw(st.booleans()))
 
 
-def policies(hook: Hook, filters: st.SearchStrategy[Filter]) -> st.SearchStrategy[list[Policy]]:
-    """Some for the same hook, with up to eight selectors of up to four filters each."""
-    selector = st.lists(filters, max_size=4).map(lambda found: Selector(filters=tuple(found)))
+def policies(
+    hook: Hook,
+    filters: st.SearchStrategy[Filter],
+    actions: st.SearchStrategy[tuple[Action, ...]] = NO_ACTIONS,
+    least: int = 1,
+) -> st.SearchStrategy[list[Policy]]:
+    """At least so many for the same hook, with up to eight selectors of up to four filters each."""
+    selector = st.builds(Selector, filters=st.lists(filters, max_size=4).map(tuple), actions=actions)
     selectors = st.lists(selector, max_size=8)
 
     def made(all: list[list[Selector]]) -> list[Policy]:
         return [Policy(str(number), hooks=(replace(hook, selectors=tuple(each)),)) for number, each in enumerate(all)]
 
-    return st.lists(selectors, min_size=1, max_size=12).map(made)
+    return st.lists(selectors, min_size=least, max_size=12).map(made)
