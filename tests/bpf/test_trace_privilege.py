@@ -4,7 +4,8 @@ import ctypes
 import os
 import shutil
 import struct
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +169,17 @@ def test_prctl_is_seen_where_it_is_about_privileges() -> None:
     ] * TIMES
 
 
-def test_a_setuid_program_is_seen_and_an_ordinary_one_is_not(tmp_path: Path) -> None:
-    program = tmp_path / "true"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user may enter, as the folders above `tmp_path` are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_setuid_program_is_seen_and_an_ordinary_one_is_not(open_folder: Path) -> None:
+    program = open_folder / "true"
     shutil.copy("/bin/true", program)
-    tmp_path.chmod(0o755)
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
 
     def deed() -> None:
         os.setgid(NOBODY)
