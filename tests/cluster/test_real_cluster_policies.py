@@ -1,0 +1,136 @@
+"""Policies on a real cluster, as far as any kernel has what they take (pytest --cluster)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.real_cluster import (
+    AGENT_FLAGS,
+    ClusterRun,
+    container,
+    gadget,
+    kubectl,
+    listed,
+    pod,
+    run_pods,
+    until,
+    until_ready,
+)
+
+pytestmark = pytest.mark.cluster
+TIMES = 31
+FORBIDDEN = "/tmp/forbidden"
+WAITS = "until [ -e /tmp/go ]; do sleep 0.2; done"
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> str:
+    """A file with one that kills who opens a file, by the tracepoint that every kernel has."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"""
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {{name: forbidden}}
+spec:
+  kprobes:
+  - call: sys_openat
+    args: [{{index: 1, type: string}}]
+    selectors:
+    - matchArgs: [{{index: 1, operator: Equal, values: ["{FORBIDDEN}"]}}]
+      matchActions: [{{action: Sigkill}}]
+""")
+    return str(path)
+
+
+def nodes() -> list[str]:
+    return sorted(node["metadata"]["name"] for node in listed("nodes"))
+
+
+def one_on_each_node(namespace: str, script: str) -> dict[str, str]:
+    """Pods that are ready, each with its node."""
+    where = {f"on-{node}": node for node in nodes()}
+    run_pods(namespace, *(pod(name, container(script), nodeName=node) for name, node in where.items()))
+    until_ready(namespace, *where)
+    return where
+
+
+def go(namespace: str, name: str) -> None:
+    kubectl("exec", "-n", namespace, name, "--", "touch", "/tmp/go")
+
+
+def phase(namespace: str, name: str) -> str:
+    return kubectl("get", "pod", "-n", namespace, name, "-o", "jsonpath={.status.phase}")
+
+
+def test_each_node_says_which_way_it_takes_to_a_hook(policy: str) -> None:
+    result = gadget("policy", "check", "-f", policy, "--all-nodes", "-o", "json", *AGENT_FLAGS)
+    assert result.returncode == 0, result.stderr
+    (report,) = json.loads(result.stdout)
+    (hook,) = report["hooks"]
+    assert [(one["node"], one["works"]) for one in hook["nodes"]] == [(node, True) for node in nodes()]
+    assert {one["way"] for one in hook["nodes"]} <= {"fentry", "kprobe", "tracepoint"}
+
+
+def test_what_a_policy_is_about_is_told_from_every_node(namespace: str, policy: str, tmp_path: Path) -> None:
+    opens = f"{WAITS}; for i in $(seq {TIMES}); do cat {FORBIDDEN}; done; sleep 1000"
+    where = one_on_each_node(namespace, opens)
+    with ClusterRun(tmp_path, "observe", "-f", policy, "-n", namespace, "-o", "json") as run:
+        for name in where:
+            go(namespace, name)
+
+        def told() -> list[dict[str, Any]]:
+            return [row for row in run.rows() if "process_kprobe" in row]
+
+        until(lambda: len(told()) >= TIMES * len(where))
+        assert run.stop() == 130
+        found = told()
+    pods = [row["process_kprobe"]["process"]["pod"]["name"] for row in found]
+    assert {name: pods.count(name) for name in where} == dict.fromkeys(where, TIMES)
+    assert {(row["process_kprobe"]["policy_name"], row["node_name"]) for row in found} == {
+        ("forbidden", node) for node in where.values()
+    }
+
+
+def test_the_agent_kills_who_did_it_and_nobody_else(namespace: str, policy: str, tmp_path: Path) -> None:
+    script = f"{WAITS}; read x < {FORBIDDEN}; sleep 1000"
+    guilty, *others = one_on_each_node(namespace, script)
+    with ClusterRun(tmp_path, "enforce", "-f", policy, "-n", namespace, "--action", "kill") as run:
+        go(namespace, guilty)
+        until(lambda: phase(namespace, guilty) == "Failed")
+        assert run.stop() == 130
+    assert [phase(namespace, name) for name in others] == ["Running"] * len(others)
+
+
+def test_the_client_deletes_the_pod_that_did_it_and_no_other(namespace: str, policy: str, tmp_path: Path) -> None:
+    script = f"{WAITS}; while :; do cat {FORBIDDEN}; sleep 0.2; done"
+    guilty, *others = one_on_each_node(namespace, script)
+    words = ("enforce", "-f", policy, "-n", namespace, "--action", "delete-pod", "--yes")
+    with ClusterRun(tmp_path, *words) as run:
+        go(namespace, guilty)
+        until(lambda: guilty not in {item["metadata"]["name"] for item in listed("pods", "-n", namespace)})
+        assert run.stop() == 130
+    assert [phase(namespace, name) for name in others] == ["Running"] * len(others)
+
+
+def test_a_network_policy_refuses_connections_between_pods(namespace: str, tmp_path: Path) -> None:
+    server = pod("server", container("httpd -f -p 8080 -h /etc"))
+    run_pods(namespace, server, pod("client", container("sleep 1000")))
+    until_ready(namespace, "server", "client")
+    address = kubectl("get", "pod", "-n", namespace, "server", "-o", "jsonpath={.status.podIP}")
+    ask = f"wget -q -T 5 -O /dev/null http://{address}:8080/hostname && echo yes || echo no"
+
+    def answered() -> str:
+        return kubectl("exec", "-n", namespace, "client", "--", "sh", "-c", ask).strip()
+
+    until(lambda: answered() == "yes")
+    spec = {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"]}
+    file = tmp_path / "np.yaml"
+    head = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "closed"}}
+    file.write_text(json.dumps({**head, "spec": spec}))
+    with ClusterRun(tmp_path, "enforce", "--network-policy", str(file), "-n", namespace, "-o", "json") as run:
+        until(lambda: answered() == "no")
+        until(lambda: any("closed" in json.dumps(row) for row in run.rows()))
+        assert run.stop() == 130
+    until(lambda: answered() == "yes")
