@@ -24,6 +24,8 @@ from tests.vm.results import TOLD
 # How long an example takes says something about the machine, not about us.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+settings.register_profile("virtual machine", max_examples=5)
+"""For tests whose examples load programs, since verifying takes so long in there."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 BTF = Path("/sys/kernel/btf/vmlinux")

@@ -27,7 +27,9 @@ NUMBERS = Hook("kprobe", "sys_lseek", True, arguments=(Argument(0, "int"), Argum
 TEXTS = Hook("kprobe", "sys_faccessat", True, arguments=(Argument(0, "int"), Argument(1, "string")))
 INTS, LONGS, UINTS = ((-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1), (0, (1 << 32) - 1))
 SETTINGS = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    deadline=None,
+    max_examples=min(25, settings.default.max_examples),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 """Each example loads programs, which takes longer than all that hypothesis does."""
 _syscall = ctypes.CDLL(None, use_errno=True).syscall

@@ -4,6 +4,7 @@ The trap: a test takes a second in there, of which most is the verifier's, so wh
 the same on any kernel, is not among them.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -40,11 +41,14 @@ SAME_ANYWHERE = (
 """Beginnings of tests in tests/bpf/test_policy_…, that are the same on any kernel that takes the others."""
 WITHOUT = " ".join(f"--deselect=tests/bpf/test_policy_{name}" for name in SAME_ANYWHERE)
 
+OPTIONS = "-q -m bpf --reruns 1 -p no:cacheprovider --hypothesis-profile='virtual machine' --junitxml=/tmp/results.xml"
+
 
 def script(tests: str) -> str:
     return f"""
 uname -r >/dev/ttyS1
-{sys.executable} -m pytest -q -m bpf --reruns 1 -p no:cacheprovider --junitxml=/tmp/results.xml {WITHOUT} {tests}
+{"export CI=true" if os.environ.get("CI") else ""}
+{sys.executable} -m pytest {OPTIONS} {WITHOUT} {tests}
 cat /tmp/results.xml >/dev/ttyS1
 """
 
