@@ -60,6 +60,7 @@ sed 's/^/c: /' /tmp/c | head -5 >/dev/ttyS1
 
 
 @pytest.mark.vm
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.timeout(0)
 def test_a_stock_tool_counts_and_own_programs_run_where_the_headers_are() -> None:
     if importlib.util.find_spec("bcc") is None or not Path("/usr/sbin/execsnoop-bpfcc").exists():

@@ -26,6 +26,7 @@ cat /tmp/results.xml >/dev/ttyS1
 
 
 @pytest.mark.vm
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.timeout(0)
 def test_gadgets_follow_system_calls_with_the_capabilities_of_a_pod(
     record_property: Callable[[str, object], None],

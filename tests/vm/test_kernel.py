@@ -54,6 +54,7 @@ cat /tmp/results.xml >/dev/ttyS1
 
 
 @pytest.mark.vm
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.flaky(reruns=0)
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("part", PARTS)
