@@ -1,23 +1,20 @@
 """What policies cost: kernel memory, and time for each call of a hook, at 1, 10, 100 and 500 policies.
 
-Run it as root: `sudo .venv/bin/python bench/policies.py [CALLS]`. Each policy has five selectors, of which one has a
-prefix and four have three whole paths, all on one hook, the system call openat, whose tracepoint every kernel has; the
-loop's calls match none, as most calls do. The time is the median of rounds, less that of the same without policies.
+Run it as root. Each policy has five selectors, of which one has a prefix and four have three whole paths, all on one
+hook, the system call openat, whose tracepoint every kernel has; the loop's calls match none, as most calls do.
 """
 
 import os
-import statistics
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer
 
 COUNTS = (1, 10, 100, 500)
-SELECTORS, ROUNDS = 5, 5
+SELECTORS = 5
 PATH = "/dev/null"
 
 
@@ -60,36 +57,52 @@ def kernel_bytes() -> int:
     return total
 
 
-def seconds(calls: int) -> float:
-    """For that many calls."""
+def held(count: int) -> tuple[int, float]:
+    """Bytes of kernel memory with that many policies, and the seconds that loading them took."""
+    before, begin = kernel_bytes(), time.perf_counter()
+    with Enforcer(*policies(count), pid=0):
+        loaded = time.perf_counter() - begin
+        return kernel_bytes() - before, loaded
+
+
+def per_call(count: int, calls: int) -> float:
+    """Seconds for one call with that many policies."""
+    if not count:
+        return _opens(calls)
+    with Enforcer(*policies(count), pid=0):
+        return _opens(calls)
+
+
+def _opens(calls: int) -> float:
     begin = time.perf_counter()
     for _ in range(calls):
         os.close(os.open(PATH, os.O_RDONLY))
-    return time.perf_counter() - begin
+    return (time.perf_counter() - begin) / calls
 
 
 def main() -> None:
-    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
-    print(f"{'policies':>8} {'selectors':>9} {'kernel memory':>14} {'loaded in':>10} {'per call':>9}")
-    for count in COUNTS:
-        added, before = [], kernel_bytes()
-        begin = time.perf_counter()
-        enforcer = Enforcer(*policies(count), pid=0)
-        with enforcer:
-            loaded = time.perf_counter() - begin
-            held = kernel_bytes() - before
-        for _ in range(ROUNDS):
-            idle = seconds(calls)
-            with Enforcer(*policies(count), pid=0):
-                added.append(seconds(calls) - idle)
-        per_call = statistics.median(added) / calls * 1e9
-        print(
-            f"{count:>8} {count * SELECTORS:>9} {held / 1024:>11.0f} KiB {loaded:>8.2f} s {per_call:>6.0f} ns",
-            flush=True,
+    parser = arguments(__doc__, 5)
+    parser.add_argument("--calls", type=int, default=200_000)
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("loading programs needs root. try: sudo …")
+    machine = describe_machine()
+    print_machine()
+    memory = {count: held(count) for count in COUNTS}
+    variants = {str(count): partial(per_call, count, options.calls) for count in (0, *COUNTS)}
+    times = alternate(variants, options.rounds)
+    without = spread(times["0"]).median
+    rows = [
+        (
+            *(count, count * SELECTORS, f"{bytes / 2**20:.1f}", f"{loaded:.1f}"),
+            f"{(spread(times[str(count)]).median - without) * 1e9:.0f}",
         )
+        for count, (bytes, loaded) in memory.items()
+    ]
+    titles = ("policies", "selectors", "MiB of the kernel without the ring", "loaded in s", "added ns per openat")
+    print_table("Policies that no call matches", titles, rows)
+    write_json(options.json, machine, {"memory": memory, "times": times})
 
 
 if __name__ == "__main__":
-    if os.geteuid():
-        sys.exit("run it as root: BPF programs are loaded")
     main()
