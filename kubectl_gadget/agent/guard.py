@@ -96,7 +96,12 @@ class Guard:
 
     def wait(self) -> None:
         """Until something happens, for a moment at most."""
-        self._epoll.poll(_TURN)
+        self._epoll.poll(0 if self._has_rest else _TURN)
+
+    @property
+    def _has_rest(self) -> bool:
+        """Whether there are events to be told at once."""
+        return any(one.has_rest for one in self._sets)
 
     def _look(self) -> None:
         if os.path.exists(presence.RELEASE):
@@ -129,7 +134,7 @@ class Guard:
                 new.not_pinned = self._not_pinned
             self._sets.append(new)
         for old in before:
-            self._tell(old.end(self._containers, self._pins))
+            old.end(self._containers, self._pins)
         if self._pins is not None:
             for name in self._pins.names():
                 if not any(one.pinned == name for one in self._sets):
@@ -138,7 +143,10 @@ class Guard:
             self._describe(one)
         if not self._sets:
             self._say("no policies are in force")
-        self._next_state = 0.0
+        # Before what is left to tell, which may take long.
+        self._write_state()
+        for old in before:
+            self._tell(old.close())
 
     def _drain(self) -> int | None:
         """Tells what has happened; until when that is complete."""
@@ -150,6 +158,8 @@ class Guard:
             for warning in one.warnings():
                 self._say(warning)
             self._tell_losses(one)
+        if self._has_rest:
+            return None
         for cgroup in self._removed:
             self._names.pop(cgroup, None)
         self._removed = self._containers.take_removed()

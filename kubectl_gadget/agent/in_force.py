@@ -17,13 +17,15 @@ from kubectl_gadget.agent.installed import InstalledSet
 from kubectl_gadget.agent.object import BpfMap, OpenMap
 from kubectl_gadget.agent.pins import Pins
 from kubectl_gadget.agent.policy import SHARED, Policies, PolicyHook
-from kubectl_gadget.agent.policy_log import LoggedEvent, events, records
+from kubectl_gadget.agent.policy_log import LoggedEvent, events, records, whole_records
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policy_events.record import FORMAT
 from kubectl_gadget.policy_events.told import ToldHook
 
 _OWN = ("policy_profiles", "policy_counts")
+_MOST_BYTES = 1 << 17
+"""That are told at a time: a flood of events must not hold up a change of policies."""
 """Maps of each hook that are needed after it was loaded."""
 Key = tuple[str, str]
 """Namespace and name of a policy."""
@@ -69,6 +71,8 @@ class InForce:
         self.since = 0
         self.counts = [0] * len(chosen.policies)
         """events told, by policy"""
+        self.has_rest = False
+        """whether take() has left some before the settled position"""
         self._engine = policies
         self._spec = chosen.spec
         self._before: set[Key] = set()
@@ -93,15 +97,16 @@ class InForce:
             one.until, one._after = self.since, self.keys()
 
     def settle(self) -> bool:
-        """As ring.settle()."""
-        return self._engine is None or self._engine.ring.settle()
+        """As ring.settle(), once there is no rest."""
+        return self.has_rest or self._engine is None or self._engine.ring.settle()
 
     def take(self) -> Iterator[LoggedEvent]:
-        """The events up to the settled position."""
+        """The next events up to the settled position, so many that who asks is not kept long."""
         if self._engine is None:
             return
         batch = self._engine.ring.batch()
-        data = bytes(batch)
+        data = bytes(batch[: whole_records(batch, _MOST_BYTES)])
+        self.has_rest = len(data) < len(batch)
         batch.release()
         self._engine.ring.advance(len(data))
         told = {number: one for number, one in enumerate(self._told) if one is not None}
@@ -140,7 +145,7 @@ class InForce:
         if engine is None:
             return {**found, "state": "load_error", "error": self.error, "hooks": [], "events": 0}
         failed = [
-            str(engine.failed[hook["name"]])
+            _with_remedy(engine.failed[hook["name"]])
             for hook in self._spec["hooks"]
             if hook["name"] in engine.failed and number in hook["policies"]
         ]
@@ -185,17 +190,25 @@ class InForce:
         if self._engine is not None:
             containers.follow(self._engine)
 
-    def end(self, containers: Containers, pins: Pins | None) -> Iterator[LoggedEvent]:
-        """Takes it out of force; gives what it has not told yet."""
+    def end(self, containers: Containers, pins: Pins | None) -> None:
+        """Takes it out of force."""
         if pins is not None and self.pinned:
             pins.remove(self.pinned)
+        if self._engine is not None:
+            containers.unfollow(self._engine)
+            self._engine.detach()
+
+    def close(self) -> Iterator[LoggedEvent]:
+        """After end(): gives what it has not told yet."""
         if self._engine is None:
             return
-        containers.unfollow(self._engine)
-        self._engine.detach()
+        while self.has_rest:
+            yield from self.take()
         while not self.settle():
             time.sleep(0.001)
         yield from self.take()
+        while self.has_rest:
+            yield from self.take()
         self._engine.close()
         self._engine = None
 
@@ -207,8 +220,7 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
     try:
         engine.start(tolerant=True)
     except AgentError as error:
-        reasons = [str(reason) for reason in engine.failed.values()]
-        return InForce(chosen, None, "\n".join(reasons or [str(error)]))
+        return InForce(chosen, None, "\n".join(map(_with_remedy, engine.failed.values() or [error])))
     except (KeyError, TypeError, ValueError) as error:
         return InForce(chosen, None, f"the installed policies are not as docs/protocol.md says: {error!r}")
     try:
@@ -217,6 +229,10 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
         engine.detach()
         engine.close()
         return InForce(chosen, None, f"what the policies tell is not as this agent reads it: {error!r}")
+
+
+def _with_remedy(error: AgentError) -> str:
+    return f"{error}\ntry: {error.remedy}" if error.remedy else str(error)
 
 
 def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, dict[str, int]]:

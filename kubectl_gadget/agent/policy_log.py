@@ -66,6 +66,18 @@ def records(ring: bytes | memoryview) -> Iterator[bytes]:
         offset = start + (size + 7) // 8 * 8
 
 
+def whole_records(ring: bytes | memoryview, most: int) -> int:
+    """How many bytes the first records take that have no more than `most` together; or the first one alone."""
+    offset = 0
+    while offset < len(ring):
+        length, _ = _RING.unpack_from(ring, offset)
+        end = offset + _RING.size + ((length & (_DISCARDED - 1)) + 7) // 8 * 8
+        if offset and end > most:
+            break
+        offset = end
+    return offset
+
+
 def events(record: bytes, hooks: Mapping[int, ToldHook]) -> Iterator[LoggedEvent]:
     """Of one record; `hooks` by their number."""
     head = Head(*_HEAD.unpack_from(record))

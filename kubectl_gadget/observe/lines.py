@@ -95,10 +95,11 @@ def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
 
 def _blocked(told: Told, options: LineOptions) -> str:
     happening = told.happening
-    if not isinstance(happening, PolicyEvent) or not (happening.blocked or happening.verdict):
+    if not isinstance(happening, PolicyEvent) or not (happening.blocked or happening.verdict or happening.would_be):
         return ""
     # A signal alone blocks nothing.
-    text = f" {'BLOCKED' if happening.blocked else 'SENT'} {happening.verdict}".rstrip()
+    done = "BLOCKED" if happening.blocked else "SENT"
+    text = f" WOULD BE {happening.would_be}" if happening.would_be else f" {done} {happening.verdict}".rstrip()
     return paint(text, RED) if options.color else text
 
 

@@ -37,7 +37,7 @@ _FIELDS = (
     ("blocked", "bool", 1),
     *((name, "gadget_string", 4) for name in ("event", "operation", "binary", "arguments", "detail", "file", "cwd")),
     *((name, "gadget_string", 4) for name in ("exec_id", "parent_exec_id", "parent", "file_id", "flow_id", "flags")),
-    *((name, "gadget_string", 4) for name in ("policy", "action", "message", "tags")),
+    *((name, "gadget_string", 4) for name in ("policy", "action", "would_be", "message", "tags")),
 )
 
 _NUMBERS = frozenset({"pid", "tid", "ppid", "uid", "status", "bytes"})
@@ -84,6 +84,7 @@ _COLUMNS = (
     _column("blocked", "whether it was kept from happening", "wide", 7),
     _column("policy", "the policy that asked for it", "wide", 16),
     _column("action", "what the policy did about it", "wide", 8),
+    _column("would_be", "what the policy asks for, where it is not carried out", "json", 16, title="WOULD BE"),
     _column("event", "its type in JSON of events: process_exec, process_kprobe, …", "json", 14),
     _column("file", "the file", "json", 30),
     _column("file_id", "the same from open to the last close of a file", "json", 20, title="FILE ID"),
@@ -187,7 +188,7 @@ def _values(told: "Told") -> dict[str, Value]:
         "operation": operation(told),
         "binary": process.binary,
         "arguments": process.arguments,
-        "detail": detail(told),
+        "detail": detail(told) or None,
         "cwd": process.cwd or None,
         "exec_id": process.id.text(told.node),
         "parent_exec_id": process.parent_id and process.parent_id.text(told.node),
@@ -210,6 +211,7 @@ def _values(told: "Told") -> dict[str, Value]:
             "blocked": happening.blocked,
             "policy": happening.policy or None,
             "action": happening.action,
+            "would_be": happening.would_be or None,
             "message": happening.message or None,
             "tags": ",".join(happening.tags) or None,
             "file": next((argument.text for argument in happening.args if argument.kind in ("file", "path")), None),

@@ -60,7 +60,8 @@ class Told:
 
 class Story:
     """`decoders` read the batches of gadgets, by the gadget's name. `needs_columns`: something reads the flat columns
-    of the rows, and not only `Told`. `on_told` gets each thing that is told, and must not take long."""
+    of the rows, and not only `Told`. `on_told` gets each thing that happened, also what the
+    choice leaves out, and must not take long."""
 
     gadget: Gadget = GADGET
     """of the rows that come out"""
@@ -92,10 +93,11 @@ class Story:
 
     def rows(self, rows: Rows) -> Rows:
         """What is to be told of these rows, in the same order."""
-        told = [item for item in self._tell(rows) if self._choice.wants(item)]
+        happened = list(self._tell(rows))
         if self._on_told is not None:
-            for item in told:
+            for item in happened:
                 self._on_told(item)
+        told = [item for item in happened if self._choice.wants(item)]
         if not told:
             return Rows([])
         return Rows([row_batch(told, self._needs_columns)])

@@ -32,6 +32,7 @@ def policy_body(event: PolicyEvent) -> Object:
     body |= {"ima_hash": event.ima_hash, "file_id": event.file_id}
     if event.blocked:
         body |= {"blocked": True, "verdict": event.verdict}
+    body["would_be"] = event.would_be
     return known(body)
 
 

@@ -34,6 +34,8 @@ class Description:
     """of a uprobe and a USDT probe: their file"""
     offset: int = 0
     reference_counter: int = 0
+    would_be: str = ""
+    """what the policy asks for and is not carried out, as PolicyEvent has it"""
 
     def spec(self) -> dict[str, Any]:
         """As JSON."""
@@ -114,6 +116,7 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         return_action=description.return_action,
         blocked=matched.verdict not in (0, OVERRIDDEN),
         verdict=verdict,
+        would_be=description.would_be,
         credentials=matched.caller.credentials,
         namespaces=matched.caller.namespaces,
         host_namespaces=matched.caller.host_namespaces,

@@ -89,6 +89,8 @@ class PolicyEvent:
     """what was attempted did not happen"""
     verdict: str = ""
     """what blocked it, for people: EPERM, SIGKILL"""
+    would_be: str = ""
+    """what the policy asks for where actions are not carried out, for people: BLOCKED EPERM, SENT SIGKILL"""
     kernel_stack: tuple[StackFrame, ...] = ()
     user_stack: tuple[StackFrame, ...] = ()
     credentials: Credentials | None = None

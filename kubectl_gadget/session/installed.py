@@ -92,6 +92,8 @@ async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Cha
     gone = [key for key in wanted.remove if by_key.pop(key, None)]
     by_key |= {one.key: one for one in wanted.add}
     allow_weaker = before.allow_weaker if wanted.allow_weaker is None else wanted.allow_weaker
+    # It is said again with the first policy that comes, or nobody would remember.
+    allow_weaker = allow_weaker and bool(by_key)
     policies = [by_key[key] for key in sorted(by_key)]
     objects = {architecture: catalogue.object_bytes("policy", architecture) for architecture in ARCHITECTURES}
     digest, file = installed_file(policies, allow_weaker, objects)

@@ -13,6 +13,8 @@ HOST = "the host"
 Stats = Mapping[str, Any]
 _DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
 """What is told of the counts of a policy's hook."""
+_REACTIONS = {"killed": "killed", "gone": "had ended already"}
+"""The same of what an agent does by itself."""
 
 
 def lost(connections: Iterable[Stats]) -> Counter[str]:
@@ -48,6 +50,15 @@ def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
     return total
 
 
+def reactions(connections: Iterable[Stats]) -> Counter[str]:
+    """What agents did about events from user space: processes that were killed, and those that had ended already."""
+    total: Counter[str] = Counter()
+    for stats in connections:
+        for gadget in stats.get("gadgets", ()):
+            total.update({told: int(gadget.get(name, 0)) for name, told in _REACTIONS.items()})
+    return total
+
+
 def requests(connections: Iterable[Stats]) -> Counter[str]:
     """What agents asked for outside, as policies say: how much was answered, failed, and was left out."""
     total: Counter[str] = Counter()
@@ -65,7 +76,7 @@ def events(connections: Iterable[Stats]) -> int:
 def checked(stats: Any) -> dict[str, Any]:
     """Raises FrameError when these are none that the functions above can read."""
     try:
-        lost([stats]), losers([stats]), events([stats]), held_up([stats]), requests([stats])
+        lost([stats]), losers([stats]), events([stats]), held_up([stats]), requests([stats]), reactions([stats])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise FrameError(f"STATS are not as the protocol says: {error!r}") from None
     return dict(stats)

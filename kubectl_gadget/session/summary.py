@@ -68,6 +68,8 @@ def lines(
         yield f"  {hook}: " + ", ".join(f"{count:,} {deed}" for deed, count in deeds.items() if count)
     if requests := _requests(states):
         yield "  requests of policies: " + ", ".join(f"{count:,} {name}" for name, count in requests.items())
+    if reactions := _reactions(states):
+        yield "  by agents: " + ", ".join(f"{count:,} {name}" for name, count in reactions.items())
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
@@ -99,6 +101,10 @@ def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
 
 def _requests(states: Mapping[str, NodeState]) -> Counter[str]:
     return +statistics.requests(stats for state in states.values() for stats in (*state.past_stats, state.stats))
+
+
+def _reactions(states: Mapping[str, NodeState]) -> Counter[str]:
+    return +statistics.reactions(stats for state in states.values() for stats in (*state.past_stats, state.stats))
 
 
 def _missing(causes: Mapping[str, Any]) -> int:

@@ -163,7 +163,8 @@ def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) 
 
 def test_a_dry_run_denies_nothing_and_tells_what_it_would(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret, "--dry-run")) as enforcing:
-        assert "BLOCKED" not in wait_for_line(enforcing, secret, lambda: is_open(secret))
+        told = wait_for_line(enforcing, secret, lambda: is_open(secret))
+        assert told.endswith(" WOULD BE BLOCKED EACCES")
         enforcing.end(signal.SIGINT)
 
 
@@ -197,6 +198,8 @@ def test_the_agent_kills_who_did_it_afterwards_and_nobody_else(secret: Path, tmp
             assert doer.wait(SECONDS) == -signal.SIGKILL
         assert subprocess.run(["cat", tmp_path / "policy.yaml"], capture_output=True, check=False).returncode == 0
         assert "BLOCKED" not in wait_for_line(enforcing, secret), "it was done before"
+        _, said = enforcing.end(signal.SIGINT)
+        assert "by agents: 1 killed" in said
 
 
 def refused(folder: Path, *flags: str) -> str:

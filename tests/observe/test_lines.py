@@ -111,6 +111,11 @@ def test_what_was_blocked_says_so() -> None:
     assert blocked == "📝 write   default/xwing /usr/bin/vi /etc/passwd BLOCKED EPERM"
 
 
+def test_what_is_not_carried_out_says_what_it_would_have_been() -> None:
+    told = done("security_file_permission", FILE, Argument("int", 2), would_be="BLOCKED EPERM")
+    assert told == "📝 write   default/xwing /usr/bin/vi /etc/passwd WOULD BE BLOCKED EPERM"
+
+
 def test_stacks_follow_the_line() -> None:
     text = done(
         "x", kernel_stack=(StackFrame(0xFF, "f", 16), StackFrame(0xAB)), user_stack=(StackFrame(1, "g", 0, "m"),)

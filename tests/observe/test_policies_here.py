@@ -140,6 +140,7 @@ def test_a_dry_run_tells_and_kills_nobody(pods: DemoPods, tmp_path: Path) -> Non
     with running("enforce", "--local", "-A", "--dry-run", "-e", "kprobe", "-f", killing) as lines:
         assert run(pods, "default", "spared", READS) == 0
     assert len(lines) == TIMES + 1
+    assert {line.partition("/tmp/secret ")[2] for line in lines} == {"WOULD BE SENT SIGKILL"}
 
 
 def test_a_tracepoints_fields_are_counted_as_its_format_lists_them(pods: DemoPods, tmp_path: Path) -> None:

@@ -72,6 +72,18 @@ async def test_the_pod_that_did_it_is_deleted_once_and_no_other(
     assert cluster.server.requests.count(("delete", "pods")) == 1
 
 
+async def test_what_is_not_shown_is_deleted_as_well(cluster: FakeCluster, pods: DemoPods, tmp_path: Path) -> None:
+    add(cluster, await asyncio.to_thread(pods.start_pod, "default", "unseen", {"main": READS}))
+    process = await enforce(cluster, tmp_path, "-n", "default", "--yes", "-e", "exit")
+    async with asyncio.timeout(SECONDS):
+        while cluster.store.get("pods", "default", "unseen") is not None:
+            assert process.returncode is None, (await process.communicate())[1].decode()
+            await asyncio.sleep(0.05)
+    process.send_signal(2)
+    told, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert "/no/such/secret" not in told.decode()
+
+
 async def test_without_an_answer_nothing_is_begun(cluster: FakeCluster, tmp_path: Path) -> None:
     process = await enforce(cluster, tmp_path)
     _, said = await asyncio.wait_for(process.communicate(), SECONDS)

@@ -162,6 +162,16 @@ async def test_a_node_that_cannot_carry_a_policy_out_says_why(site: Site, runnin
     assert "node-2: policy nowhere: load_error: no way to there_is_no_such_function" in said
 
 
+async def test_a_weaker_way_is_allowed_for_as_long_as_something_is_installed(site: Site) -> None:
+    kills = policies(KILLS)
+    assert (await change(site.api, OPTIONS, Change(kills.add, allow_weaker=True))).allow_weaker
+    assert (await change(site.api, OPTIONS, policies(TELLS))).allow_weaker
+    assert not (
+        await change(site.api, OPTIONS, Change(remove=[one.key for one in policies(KILLS, TELLS).add]))
+    ).allow_weaker
+    assert not (await change(site.api, OPTIONS, kills)).allow_weaker
+
+
 async def test_a_file_of_what_the_cluster_has_is_refused(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(KILLS)

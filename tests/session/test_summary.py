@@ -53,6 +53,15 @@ def test_what_policies_held_up_is_told_by_hook_over_all_nodes() -> None:
     assert not any("sys_open" in line for line in lines)
 
 
+def test_what_agents_did_from_user_space_is_told_over_all_nodes() -> None:
+    def killing(name: str, killed: int, gone: int) -> NodeState:
+        return NodeState(name, stats={"gadgets": [{"events": 1, "lost": {}, "killed": killed, "gone": gone}]})
+
+    states = {"n1": killing("n1", 1_000, 0), "n2": killing("n2", 3, 2)}
+    assert list(summary.lines(states, Counter(), 0, {}, 1))[1] == "  by agents: 1,003 killed, 2 had ended already"
+    assert not any("agents" in line for line in summary.lines({"n3": killing("n3", 0, 0)}, Counter(), 0, {}, 1))
+
+
 def test_what_the_kernel_left_out_is_lost() -> None:
     node = state("n1", recursion={"all": 3})
     assert "lost: 3 (a program already running 3)" in next(summary.lines({"n1": node}, Counter(), 0, {}, 1))

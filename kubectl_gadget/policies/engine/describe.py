@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from kubectl_gadget.events.linux import errno_name
+from kubectl_gadget.events.linux_process import signal_name
 from kubectl_gadget.policies.engine.hooks import CompiledHook, Place, target_name
-from kubectl_gadget.policies.model import Hook, Policy, UserProbe
+from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description
 from kubectl_gadget.policy_events.event import Hook as Kind
 
@@ -34,7 +36,25 @@ def describe(place: Place) -> Description:
         arguments=tuple((argument.type, argument.label) for argument in hook.arguments),
         data=tuple((argument.type, argument.label) for argument in hook.data),
         returned=None if returned is None else (returned.type, returned.label),
+        would_be="" if carried_out else _wanted(place),
     )
+
+
+def _wanted(place: Place) -> str:
+    """What the policy asks for: `BLOCKED EPERM SIGKILL`, `SENT SIGKILL`, or nothing."""
+    actions = (*place.selector.actions, *place.selector.return_actions)
+    errors = [_error_text(action) for action in actions if action.kind == "Override"]
+    signals = [
+        "SIGKILL" if action.kind == "Sigkill" else signal_name(action.signal)
+        for action in actions
+        if action.kind in ("Sigkill", "Signal")
+    ]
+    return " ".join([*(["BLOCKED"] if errors else ["SENT"] if signals else []), *errors, *signals])
+
+
+def _error_text(action: Action) -> str:
+    """What an Override returns, or sets."""
+    return "registers" if action.registers else errno_name(-action.error) if action.error < 0 else str(action.error)
 
 
 def _function(hook: Hook, probe: UserProbe) -> str:

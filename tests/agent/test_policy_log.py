@@ -1,0 +1,26 @@
+"""Records in a ring as the log of installed policies takes them: so many at a time, and never a part of one."""
+
+import struct
+
+from kubectl_gadget.agent.policy_log import records, whole_records
+
+_DISCARDED = 1 << 30
+
+
+def ring(*texts: bytes, discarded: bytes = b"") -> bytes:
+    found = b"".join(struct.pack("<II", len(text), 0) + text.ljust((len(text) + 7) // 8 * 8, b"\0") for text in texts)
+    return found + (struct.pack("<II", len(discarded) | _DISCARDED, 0) + discarded if discarded else b"")
+
+
+def test_so_many_whole_records_are_taken_as_have_room() -> None:
+    data = ring(b"a" * 16, b"b" * 3, b"c" * 8, discarded=b"d" * 8)
+    # They take 24, 16, 16 and 16 bytes.
+    sizes = [whole_records(data, most) for most in (24, 39, 40, 56, 71, 72, 1000)]
+    assert sizes == [24, 24, 40, 56, 56, 72, 72]
+    assert list(records(data[:40])) == [b"a" * 16, b"b" * 3]
+    assert list(records(data[40:])) == [b"c" * 8]
+
+
+def test_one_that_is_larger_is_taken_alone_and_of_nothing_nothing() -> None:
+    assert whole_records(ring(b"a" * 100, b"b"), 10) == 112
+    assert whole_records(b"", 10) == 0
