@@ -49,8 +49,9 @@ demo: setup
 	$(BIN)/kubectl-gadget demo --timeout 10s
 
 test: setup packages-TEST
-	@# What fails once and then not is told at the end, and is no failure: load on the machine is not ours.
-	$(BIN)/pytest -n 3 --reruns 1 $(PYTEST)
+	@# What fails once and then not is told at the end, and is no failure: load on the machine is not ours. What hangs is not
+	@# tried again, since a second time it would have no time limit.
+	$(BIN)/pytest -n 3 --reruns 1 --rerun-except pytest-timeout $(PYTEST)
 
 kernels: setup packages-TEST
 	$(BIN)/python -m tests.vm.table $(KERNEL)

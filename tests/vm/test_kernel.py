@@ -41,7 +41,10 @@ SAME_ANYWHERE = (
 """Beginnings of tests in tests/bpf/test_policy_…, that are the same on any kernel that takes the others."""
 WITHOUT = " ".join(f"--deselect=tests/bpf/test_policy_{name}" for name in SAME_ANYWHERE)
 
-OPTIONS = "-q -m bpf --reruns 1 -p no:cacheprovider --hypothesis-profile='virtual machine' --junitxml=/tmp/results.xml"
+OPTIONS = (
+    "-q -m bpf --reruns 1 --rerun-except pytest-timeout -p no:cacheprovider --junitxml=/tmp/results.xml"
+    " --hypothesis-profile='virtual machine'"
+)
 
 
 def script(tests: str) -> str:
