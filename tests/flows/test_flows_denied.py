@@ -65,9 +65,13 @@ def sends(_: Connection, host: str, port: int) -> dict[str, str]:
     def by_sendmsg(one: socket.socket) -> None:
         one.sendmsg([b"x"], [], 0, (host, port))
 
+    def by_ipv6(one: socket.socket) -> None:
+        one.sendto(b"x", (f"::ffff:{host}", port))
+
     found = {}
-    for call in (by_connect, by_sendto, by_sendmsg):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    for call in (by_connect, by_sendto, by_sendmsg, by_ipv6):
+        family = socket.AF_INET6 if call is by_ipv6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
             try:
                 call(one)
             except OSError as error:
@@ -156,7 +160,7 @@ def test_refused_connects_name_the_policy_also_when_it_comes_and_goes_during_the
 
 
 def test_datagrams_that_are_refused_before_they_are_packets_name_the_policy(net: PodNetwork, tmp_path: Path) -> None:
-    refused = {call: "EPERM" for call in ("by_connect", "by_sendto", "by_sendmsg")}
+    refused = {call: "EPERM" for call in ("by_connect", "by_sendto", "by_sendmsg", "by_ipv6")}
     with net.flows() as events, enforce(net, tmp_path, policy("quiet", "client", egress=[])) as rows:
         assert net.start(net.pods["client"], sends, net.addresses["server"], PORT).heard() == refused
     found = drops(events)
