@@ -22,6 +22,7 @@ TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 def can() -> dict[str, bool | None]:
     """Features by name: True, False, or None for "could not tell"."""
+    fentry = _fentry()
     return {
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
         "ring_buffer": _ring_buffer(),
@@ -29,8 +30,9 @@ def can() -> dict[str, bool | None]:
         "syscall_tracepoint": syscall_tracepoints(),
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
-        "fentry": _fentry(),
-        "lsm": bpf_lsm(),
+        "fentry": fentry,
+        # Its programs hang on trampolines as well.
+        "lsm": False if fentry is False else bpf_lsm(),
     }
 
 

@@ -31,6 +31,15 @@ def test_this_kernel_can_what_gadgets_need() -> None:
     assert probe.problems(can) == []
 
 
+@pytest.mark.parametrize(("fentry", "lsm"), [(False, False), (True, True), (None, True)])
+def test_no_program_is_a_security_module_without_trampolines(
+    monkeypatch: pytest.MonkeyPatch, fentry: bool | None, lsm: bool
+) -> None:
+    monkeypatch.setattr(probe, "_fentry", lambda: fentry)
+    monkeypatch.setattr(probe, "bpf_lsm", lambda: True)
+    assert probe.can()["lsm"] is lsm
+
+
 def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "missing_capabilities", lambda: ["BPF"])
     monkeypatch.setattr(probe, "lockdown", lambda: "confidentiality")
