@@ -694,6 +694,10 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 			remember(&attempt, direction);
 		return GADGET_PASS;
 	}
+	/* Its call was told, and would not have come to this. */
+	if (dry_run && !raw && direction == EGRESS &&
+	    (attempt.protocol == IPPROTO_TCP || attempt.protocol == IPPROTO_UDP))
+		return GADGET_PASS;
 	work = gadget_take_slot(&slots);
 	if (!work)
 		goto decided;

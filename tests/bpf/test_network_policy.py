@@ -293,13 +293,17 @@ def test_a_dry_run_refuses_nothing_and_tells_it(pods: list[Pod]) -> None:
     web, db, _ = pods
     with Policies(pods, DENY_EGRESS, dry_run=True) as policies:
         db.run(listen, "udp", DATAGRAMS, 53)
+        db.run(listen, "tcp", STREAM, 80)
         for _ in range(TIMES):
             assert web.run(send_to, db.v4, 53, b"x") == "sent"
             assert db.run(receive, "udp")[0] == b"x"
-        db.run(close, "udp")
+            assert web.run(connect, db.v4, 80) == "connected"
+            assert db.run(accept, "tcp") == web.v4
+        for name in ("udp", "tcp"):
+            db.run(close, name)
         refusals = policies.refusals()
     assert {record["action"] for record in refusals} == {DRY_RUN}
-    assert [record["operation"] for record in refusals].count("send") == TIMES
+    assert sorted(record["operation"] for record in refusals) == ["connect"] * TIMES + ["send"] * TIMES
 
 
 def test_policies_change_while_it_runs(pods: list[Pod]) -> None:
