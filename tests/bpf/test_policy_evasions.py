@@ -1,8 +1,8 @@
 """Other ways to a file, to a program: which of them a policy still holds up, by path and by the file itself.
 
-Each is tried by a process against two files and two programs, of which one pair is guarded by its path and the other by
-device and inode. docs/policies.md has the same table, and a test compares them. The trap: a way that fails for another
-reason would look held, so each is tried on a file that nobody guards first.
+Each is tried by a process against a file, a program and a script, of which one set is guarded by path and another one
+by device and inode. docs/policies.md has the same table, and a test compares them. The trap: a way that fails for
+another reason would look held, so each is tried on a file that nobody guards first.
 """
 
 import ctypes
@@ -33,6 +33,7 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWCGROUP = 0x20000, 0x10000000,
 MS_BIND, MS_PRIVATE, MS_REC = 4096, 1 << 18, 16384
 RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 4, 8
 O_PATH = 0o10000000
+SCRIPT = "script"
 DOCS = Path(__file__).parents[2] / "docs" / "policies.md"
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -161,6 +162,14 @@ def through_the_loader(path: Path) -> None:
         raise OSError(EACCES if b"failed to map" in done.stderr else 255, done.stderr)
 
 
+def as_a_script(path: Path) -> None:
+    run([str(path.parent / SCRIPT)])
+
+
+def as_its_interpreters_argument(path: Path) -> None:
+    run(["/bin/sh", str(path.parent / SCRIPT)])
+
+
 def as_a_copy(path: Path) -> None:
     copy = path.parent.parent / f"{path.parent.name}-copy"
     shutil.copy(path, copy)
@@ -203,6 +212,8 @@ RUNS = (
     Way("`fexecve()`", by_its_descriptor),
     Way("a script's interpreter", as_an_interpreter),
     Way("the dynamic loader as the program", through_the_loader),
+    Way("a script, executed", as_a_script),
+    Way("a script as its interpreter's argument", as_its_interpreters_argument, by_path=False, by_file=False),
     Way("a copy with another name", as_a_copy, by_path=False, by_file=False),
     Way("a memfd with a copy", from_memory_alone, by_path=False, by_file=False),
 )
@@ -236,6 +247,7 @@ def guard(file: Path, program: Path, by_path: bool) -> Policy:
         hooks=(
             hook("file_open", "file", (), file, by_path),
             hook("bprm_check_security", "linux_binprm", ("file",), program, by_path),
+            hook("bprm_check_security", "linux_binprm", ("file",), program.parent / SCRIPT, by_path),
             hook("mmap_file", "file", (), program, by_path),
         ),
     )
@@ -250,6 +262,8 @@ def folders() -> Iterator[dict[str, Path]]:
             folder.mkdir()
             (folder / "secret").write_text("secret")
             shutil.copy("/bin/true", folder / "tool")
+            (folder / SCRIPT).write_text("#!/bin/sh\n:\n")
+            (folder / SCRIPT).chmod(0o755)
         guards = (
             guard(found[kind] / "secret", found[kind] / "tool", kind == "by path") for kind in ("by path", "by file")
         )

@@ -36,6 +36,8 @@ MS_PRIVATE, MS_REC = 1 << 18, 16384
 PTRACE_SEIZE = 0x4206
 X86 = deeds.X86
 BPF, SETNS, INIT_MODULE, FINIT_MODULE = (321, 308, 175, 313) if X86 else (280, 268, 105, 273)
+MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT = 429, 430, 431, 432
+AT_FDCWD, CONFIG_CREATE, MOVE_FROM_FD = -100, 6, 4
 PUBLIC = "192.88.99.1"
 OWN = Path("/usr/local/bin")
 """A folder of programs that this container alone has, so that it may write there."""
@@ -43,7 +45,12 @@ TMP = Path("/opt")
 CAPABILITY_VERSION_3 = 0x20080522
 WAYS_OUT = (2, 12, 16, 17, 19, 21, 39)
 """CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_RAWIO, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_BPF"""
+PROT_READ, PROT_WRITE, MAP_SHARED = 1, 2, 1
+FILE_CAPABILITIES = bytes([1, 0, 0, 2, *[0xFF] * 4, *[0] * 12])
+"""struct vfs_cap_data, of revision 2"""
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
 
 
 class Host(NamedTuple):
@@ -82,6 +89,7 @@ def prepare() -> None:
     (TMP / "id_rsa").write_text("no key")
     (TMP / "nr_hugepages").write_text("0")
     (TMP / "core_pattern").write_text("core")
+    (TMP / "group-folder").mkdir()
     subprocess.run(["ip", "route", "add", "default", "dev", "lo"], check=True)
 
 
@@ -148,6 +156,14 @@ def mount() -> None:
     _libc.mount(b"none", b"/mnt", b"tmpfs", ctypes.c_ulong(0), None)
 
 
+def mount_by_descriptor() -> None:
+    """As mount(8) does it."""
+    context = deeds.syscall(FSOPEN, b"tmpfs", 0)
+    deeds.syscall(FSCONFIG, context, CONFIG_CREATE, None, None, 0)
+    mounted = deeds.syscall(FSMOUNT, context, 0, 0)
+    deeds.syscall(MOVE_MOUNT, mounted, b"", AT_FDCWD, b"/mnt", MOVE_FROM_FD)
+
+
 def trace_the_first_process() -> None:
     _libc.ptrace(PTRACE_SEIZE, 1, None, None)
 
@@ -161,6 +177,17 @@ def map_for_writing() -> None:
 
     with (OWN / "program").open("r+b") as file:
         mmap.mmap(file.fileno(), 4096)
+
+
+def make_writable_in_memory() -> None:
+    with (OWN / "program").open("r+b") as file:
+        address = _libc.mmap(None, 4096, PROT_READ, MAP_SHARED, file.fileno(), 0)
+        _libc.mprotect(ctypes.c_void_p(address), 4096, PROT_READ | PROT_WRITE)
+
+
+def create_with_setuid() -> None:
+    os.umask(0)
+    os.open(TMP / "created", os.O_CREAT | os.O_WRONLY, 0o4755)
 
 
 def become_root_again() -> None:
@@ -211,9 +238,13 @@ ESCAPE, CREDENTIALS, MINER, FILES = "container-escape", "credential-access", "cr
 GAIN, SHELL = "privilege-gain", "shell-in-container"
 WAY = "A container opens a way to the node"
 MODULE = "A container loads a kernel module or a kernel"
+PERMISSIONS = "A file that belongs to the image gets other permissions"
+SETUID = "A file gets the setuid or setgid bit"
 GAINED = "Capabilities are gained with which a container can be left"
 DEEDS: tuple[tuple[str, str, Callable[[], object]], ...] = (
     (ESCAPE, "A container mounts something", mount),
+    (ESCAPE, "A container mounts something", mount_by_descriptor),
+    (ESCAPE, "A container makes a mount namespace", functools.partial(_libc.unshare, CLONE_NEWNS)),
     (ESCAPE, MODULE, load_module_from_a_file),
     (ESCAPE, MODULE, load_module_from_memory),
     (ESCAPE, "A container loads a BPF program", load_program),
@@ -233,6 +264,11 @@ DEEDS: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ),
     (FILES, "A file that belongs to the image is written", functools.partial(write, OWN / "program")),
     (FILES, "A file that belongs to the image is mapped for writing", map_for_writing),
+    (FILES, "A file that belongs to the image is mapped for writing", make_writable_in_memory),
+    (FILES, PERMISSIONS, functools.partial(os.chmod, OWN / "program", 0o700)),
+    (FILES, "A file that belongs to the image gets another owner", functools.partial(os.chown, OWN / "program", 1, 1)),
+    (FILES, "A link is put among the files of the image", functools.partial(os.symlink, "/opt/x", OWN / "symbolic")),
+    (FILES, "A link is put among the files of the image", functools.partial(os.link, OWN / "program", OWN / "hard")),
     (FILES, "A file that belongs to the image is cut", functools.partial(os.truncate, OWN / "program", 5)),
     (FILES, "A file that belongs to the image is cut", functools.partial(write, OWN / "program", os.O_TRUNC)),
     (FILES, "A file that belongs to the image is removed", (OWN / "other").unlink),
@@ -246,7 +282,13 @@ DEEDS: tuple[tuple[str, str, Callable[[], object]], ...] = (
     (GAIN, "A process that was not root becomes root", become_root_again),
     (GAIN, "A user namespace is made, in which its maker has all capabilities", make_user_namespace),
     (GAIN, "A program with the setuid or setgid bit is run", functools.partial(run, str(TMP / "setuid"))),
-    (GAIN, "A file gets the setuid or setgid bit", functools.partial(os.chmod, TMP / "tool", 0o4755)),
+    (GAIN, SETUID, functools.partial(os.chmod, TMP / "tool", 0o4755)),
+    (GAIN, SETUID, create_with_setuid),
+    (
+        GAIN,
+        "A file gets capabilities",
+        functools.partial(os.setxattr, TMP / "tool", "security.capability", FILE_CAPABILITIES),
+    ),
     (SHELL, "A shell is run", functools.partial(run, "/bin/sh", "-c", ":")),
     (SHELL, "A shell is run", shell_by_busybox),
     ("dropped-program", "A program is run that does not come from the image", from_memory),
@@ -320,6 +362,7 @@ def work() -> None:
     (TMP / "renamed-token").read_text()
     (TMP / "renamed-token").chmod(0o600)
     (TMP / "renamed-token").unlink()
+    (TMP / "group-folder").chmod(0o2755)
     for program in ("/bin/true", "/bin/cat", str(TMP / "busybox")):
         tried(functools.partial(run, program, "/etc/hosts"))
     tried(lambda: os.setresuid(1000, 1000, 1000))

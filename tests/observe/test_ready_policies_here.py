@@ -1,0 +1,52 @@
+"""`kubectl gadget observe --policy` with all that come with the program, while the runtime makes containers.
+
+The trap: they take hooks that not every kernel has; the virtual machine's has.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent import probe
+from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.policies.ready import ready_policies
+from tests.conftest import why_no_bpf, why_no_containers
+from tests.gadget_run import GadgetRun
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("catalogue_built", "tracefs"),
+    pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
+]
+ALL = ",".join(ready.name for ready in ready_policies())
+STATE = Path(f"/run/kubectl-gadget-ready-{os.getpid()}")
+
+
+class PatientRun(GadgetRun):
+    """Emulated, programs take half a minute to load."""
+
+    patience = 300.0
+
+
+@pytest.fixture(name="pods")
+def some_pods() -> Iterator[DemoPods]:
+    can = {} if why_no_bpf() else probe.describe()["can"]
+    if not (can.get("kprobe") or can.get("fentry")):
+        pytest.skip("this kernel has no hook that ready policies take")
+    with DemoPods(STATE) as found:
+        yield found
+
+
+def test_pods_that_start_are_not_told_and_who_comes_from_outside_is(pods: DemoPods, tmp_path: Path) -> None:
+    words = ("observe", "--local", "-A", "-o", "json", "-e", "process_kprobe,process_lsm", "--policy", ALL)
+    with PatientRun(tmp_path, *words) as run:
+        pods.run_short("default", "short", ["/bin/true"])
+        idle = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}).containers["main"]
+        subprocess.run(["runc", "--root", f"{STATE}/runc/k8s.io", "exec", idle.id, "/bin/true"], check=True)
+        assert run.stop() == 130
+    events = [next(iter(row.values())) for row in run.rows()]
+    told = [(event["policy_name"], event["function_name"], event["process"]["pod"]["name"]) for event in events]
+    assert [(policy, pod) for policy, _, pod in told] == [("kubectl-exec", "idle")], told
