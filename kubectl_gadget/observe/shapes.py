@@ -6,6 +6,7 @@ The trap: which arguments there are is up to the policy, so each shape looks for
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kubectl_gadget.events.linux_process import namespace_names
 from kubectl_gadget.events.linux_syscalls import syscall_name
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent
@@ -20,7 +21,6 @@ _PLAIN = {
     "pivot_root": ("💾", "pivot_root"),
     "setuid": ("🔑", "setuid"),
     "clock_settime": ("⏰", "clock_settime"),
-    "setns": ("🔧", "setns"),
     "proc_exec_connector": ("🔧", "proc_exec_connector"),
     "open": ("📬", "open"),
     "openat": ("📬", "openat"),
@@ -37,6 +37,9 @@ _PLAIN = {
 _WITHOUT_NUMBERS = frozenset(
     {"fd_install", "close", "open", "openat", "security_path_truncate", "security_file_truncate"}
 )
+
+
+_NUMBERS = frozenset({"int", "uint", "size", "long"})
 
 
 def shape(event: PolicyEvent) -> Shape:
@@ -58,7 +61,7 @@ def _kprobe(event: PolicyEvent) -> Shape:
         kinds = ("int", "uint", "size") if name in _WITHOUT_NUMBERS else ()
         return (*_PLAIN[name], [_argument(item) for item in event.args if item.kind not in kinds])
     kind = "syscall" if name != event.function else "call"
-    return "❓", kind, [quoted(event.function), *map(_argument, event.args)]
+    return "❓", kind, [quoted(event.function), *map(_labelled, event.args)]
 
 
 def function_name(function: str) -> str:
@@ -90,6 +93,11 @@ def _mmap(event: PolicyEvent) -> Shape:
     protection = next((item.value for item in event.args if item.kind in ("int", "uint", "long")), 0)
     letters = "".join(letter for bit, letter in ((1, "r"), (2, "w"), (4, "x")) if protection & bit)
     return "📝", f"mmap-{letters}" if letters else "mmap", [_file(event)]
+
+
+def _setns(event: PolicyEvent) -> Shape:
+    kinds = [item.value for item in event.args if item.kind in _NUMBERS]
+    return "🔧", "setns", [namespace_names(kinds[-1]) or "any" if kinds else ""]
 
 
 def _sendmsg(event: PolicyEvent) -> Shape:
@@ -135,6 +143,7 @@ _SPECIAL: dict[str, Callable[[PolicyEvent], Shape]] = {
     "security_file_permission": _permission,
     "security_mmap_file": _mmap,
     "tcp_sendmsg": _sendmsg,
+    "setns": _setns,
     "bpf_check": _bpf_check,
     "security_bpf_map_alloc": _bpf_map,
     "security_bpf_map_create": _bpf_map,
@@ -169,7 +178,7 @@ def _usdt(event: PolicyEvent) -> Shape:
 
 
 def _lsm(event: PolicyEvent) -> Shape:
-    return "🔒", "LSM", [event.function, *map(_argument, event.args), event.ima_hash]
+    return "🔒", "LSM", [event.function, *map(_labelled, event.args), event.ima_hash]
 
 
 def _loader(event: PolicyEvent) -> Shape:
@@ -195,6 +204,14 @@ def _argument(argument: Argument) -> str:
     if argument.kind in ("sock", "socket", "skb", "sockaddr") and isinstance(argument.value, dict):
         return _connection(argument.value)
     return quoted(argument.text)
+
+
+def _labelled(argument: Argument) -> str:
+    """Numbers with the label that the policy gives them; modes in octal, as everybody writes them."""
+    if not argument.label or argument.kind not in _NUMBERS:
+        return _argument(argument)
+    number = f"0{argument.value:o}" if argument.label == "mode" else argument.text
+    return quoted(f"{argument.label}={number}")
 
 
 def _connection(sock: dict[str, Any]) -> str:

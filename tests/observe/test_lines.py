@@ -84,6 +84,13 @@ def test_a_process_of_the_host_has_the_name_of_the_node() -> None:
             "📤 sendmsg default/xwing /usr/bin/vi tcp 10.0.0.1:4321 -> 10.0.0.2:80 bytes 7",
         ),
         ("sys_nanosleep", (Argument("int", 7),), "❓ syscall default/xwing /usr/bin/vi sys_nanosleep 7"),
+        ("sys_setns", (Argument("int", 0x20000),), "🔧 setns   default/xwing /usr/bin/vi CLONE_NEWNS"),
+        ("sys_setns", (Argument("int", 3), Argument("int", 0)), "🔧 setns   default/xwing /usr/bin/vi any"),
+        (
+            "security_path_chmod",
+            (FILE, Argument("uint", 0o4755, "mode"), Argument("int", 7, "count")),
+            "❓ call    default/xwing /usr/bin/vi security_path_chmod /etc/passwd mode=04755 count=7",
+        ),
         (
             "do_init_module",
             (Argument("module", {"name": "m"}),),
