@@ -50,6 +50,8 @@ enum pod_kind {
 	POD = 1,
 	/* Of the host. */
 	HOST,
+	/* As POD, of one that nothing may come from or get to, not even on connections that were there before. */
+	CUT_OFF,
 };
 
 enum peer_kind {
@@ -291,13 +293,13 @@ static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __
 	*id = BPF_CORE_READ(cgroup, kn, id);
 	pod = bpf_map_lookup_elem(&gadget_table_pods, id);
 	if (pod)
-		return pod->kind == POD ? pod : NULL;
+		return pod->kind != HOST ? pod : NULL;
 	/* Made a moment ago: the nearest container above it has it. */
 	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 		above = BPF_CORE_READ(cgroup, kn, id);
 		pod = bpf_map_lookup_elem(&gadget_table_pods, &above);
-		if (pod && pod->kind == POD)
+		if (pod && pod->kind != HOST)
 			return pod;
 	}
 	return NULL;
@@ -420,9 +422,12 @@ static __always_inline bool is_allowed(const struct attempt *attempt)
 
 static __always_inline bool passes(const struct attempt *attempt, const struct policy_pod *pod)
 {
+	if (is_own(attempt->remote, pod))
+		return true;
+	if (pod->kind == CUT_OFF)
+		return false;
 	/* ICMP belongs to the working of networks, and policies have no word for it. */
-	if (attempt->goes_on || attempt->protocol == IPPROTO_ICMP || attempt->protocol == IPPROTO_ICMPV6 ||
-	    is_own(attempt->remote, pod))
+	if (attempt->goes_on || attempt->protocol == IPPROTO_ICMP || attempt->protocol == IPPROTO_ICMPV6)
 		return true;
 	if (has_flows(attempt->protocol) && is_answer(attempt))
 		return true;

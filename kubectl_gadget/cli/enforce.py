@@ -30,11 +30,14 @@ from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.session.options import GadgetRun
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubectl_gadget.events.identity import Container
     from kubectl_gadget.observe.story import Told
     from kubectl_gadget.policies.engine.hooks import Engine
-    from kubectl_gadget.session.delete_pods import PodDeleter
 
 PAGE = Page(
     "Carry policies out in the kernel: deny with an error, kill, signal. For as long as this runs, and not longer.",
@@ -46,12 +49,13 @@ PAGE = Page(
     ),
     usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
     more="A node that cannot deny before anything happens is refused, unless --allow-weaker takes a signal, which may "
-    "come too late, as --action kill and delete-pod always do (docs/performance.md). Flags of observe work here, too.",
+    "come too late, as all other actions than the kernel's do (docs/performance.md). Flags of observe work here, too.",
     silent=(CHOICE,),
 )
 
 
-_KERNEL, _KILL, _DELETE_POD = _ACTIONS = ("kernel", "kill", "delete-pod")
+_KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")
+_OF_PODS = (_DELETE_POD, _ISOLATE_POD)
 _DEEDS = ("Sigkill", "Signal", "Override")
 
 
@@ -72,12 +76,12 @@ class EnforceFlags:
             SHOW,
             "--action",
             metavar="WHO",
-            help="Who acts: kernel (default), kill (agents), delete-pod",
+            help="What is done: kernel (default), kill (by agents), delete-pod, isolate-pod",
             choices=_ACTIONS,
         ),
         values.one_of(*_ACTIONS),
     ] = None
-    yes: Annotated[bool | None, flag(SHOW, "--yes/--no-yes", help="Delete pods without asking first")] = None
+    yes: Annotated[bool | None, flag(SHOW, "--yes/--no-yes", help="Delete or isolate pods without asking first")] = None
 
 
 def enforce(
@@ -109,40 +113,66 @@ def enforce(
         raise UsageError(
             "--dry-run and --allow-weaker are about what the kernel does", "without them, or without --action"
         )
-    if how.yes and action != _DELETE_POD:
-        raise UsageError("--yes answers what --action delete-pod asks")
+    if how.yes and action not in _OF_PODS:
+        raise UsageError("--yes answers what --action delete-pod and isolate-pod ask")
+    if action == _DELETE_POD and target.local:
+        raise UsageError("--action delete-pod is for a cluster: --local has no pods that could be deleted")
     compiled = engine_of(
         policies,
         scope.namespace,
         enforce=not how.dry_run and action == _KERNEL,
         allow_weaker=bool(how.allow_weaker),
-        reaction="kill" if action == _KILL else "tell" if action == _DELETE_POD else "",
+        reaction="kill" if action == _KILL else "tell" if action in _OF_PODS else "",
         calls_out=not how.dry_run,
     )
     if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):
         raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")
+    if action in _OF_PODS and not how.yes:
+        _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off the network")
     if action == _DELETE_POD:
-        return _delete_pods(compiled, pods, story, flags, bool(how.yes))
+        return _delete_pods(compiled, pods, story, flags)
+    if action == _ISOLATE_POD:
+        return _isolate_pods(compiled, pods, story, flags, policies.objects)
     return tell(compiled, pods, story, flags, policies.objects)
 
 
-def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags, yes: bool) -> int:
+def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
     from kubectl_gadget.session.delete_pods import deleting_pods
 
-    if flags.target.local:
-        raise UsageError("--action delete-pod is for a cluster: --local has no pods that could be deleted")
-    namespace = (
-        None if flags.scope.all_namespaces else flags.scope.namespace or connect(flags.cluster).cluster.namespace
-    )
-    if not yes:
-        _ask("all namespaces" if namespace is None else f"the namespace {namespace}")
-    with deleting_pods(flags.cluster.options(), namespace, say) as deleter:
-        return tell(compiled, pods, story, flags, on_told=partial(_react, deleter))
+    with deleting_pods(flags.cluster.options(), _namespace(flags), say) as deleter:
+
+        def delete(container: "Container", policy: str) -> None:
+            deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {policy}")
+
+        return tell(compiled, pods, story, flags, on_told=partial(_react, delete))
 
 
-def _ask(where: str) -> None:
+def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None) -> int:
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.network_policies.isolate import PodIsolation
+
+    isolation = PodIsolation(say)
+    silent = GadgetRun(load_gadget("network_policy"), tables=isolation.tables)
+
+    def isolate(container: "Container", policy: str) -> None:
+        isolation.isolate(container.namespace, container.pod, container.pod_uid, policy)
+
+    return tell(compiled, pods, story, flags, objects, partial(_react, isolate), silent)
+
+
+def _namespace(flags: RunFlags) -> str | None:
+    """None: all of them, as without a cluster where none is named."""
+    if flags.scope.all_namespaces or (flags.target.local and not flags.scope.namespace):
+        return None
+    return flags.scope.namespace or connect(flags.cluster).cluster.namespace
+
+
+def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:
     """Raises UsageError unless the user agrees."""
-    what = f"each pod in {where} that does what these policies deny is deleted, for as long as this runs"
+    namespace = _namespace(flags)
+    where = "all namespaces" if namespace is None else f"the namespace {namespace}"
+    which = f"of {', '.join(pods)} in {where}" if pods else f"in {where}"
+    what = f"each pod {which} that does what these policies deny is {deed}, for as long as this runs"
     if not sys.stdin.isatty():
         raise UsageError(f"{what}, and there is nobody to ask", "--yes")
     sys.stderr.write(f"{what}. Go on? [y/N] ")
@@ -151,7 +181,7 @@ def _ask(where: str) -> None:
         raise UsageError("nothing was begun")
 
 
-def _react(deleter: "PodDeleter", told: "Told") -> None:
+def _react(deed: "Callable[[Container, str], None]", told: "Told") -> None:
     event, container = told.happening, told.container
     if isinstance(event, PolicyEvent) and event.action in _DEEDS and container.pod:
-        deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {event.policy}")
+        deed(container, event.policy)

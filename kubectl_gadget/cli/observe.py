@@ -187,8 +187,10 @@ def tell(
     flags: RunFlags,
     objects: str | None = None,
     on_told: "Callable[[Told], None] | None" = None,
+    silent: GadgetRun | None = None,
 ) -> int:
-    """The story of processes, with what policies saw. `objects` is a file with pods and nodes."""
+    """The story of processes, with what policies saw. `objects` is a file with pods and nodes; `silent` runs along, and
+    nothing is told of it."""
     from kubectl_gadget.session.run import run
 
     output = flags.output
@@ -201,11 +203,13 @@ def tell(
         with _details(options, output, objects) as details:
             return run(told(options, output, story, details=details), sys.stdout, sys.stderr)
     run_of_policies = policy_run(compiled)
-    options = run_options((*_runs(story), run_of_policies), pods, flags)
+    runs = (*_runs(story), *([silent] if silent else ()), run_of_policies)
+    options = run_options(runs, pods, flags)
     with labels_of(compiled, options, objects, sys.stderr) as labels, _details(options, output, objects) as details:
         with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
         options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
-        return run(told(options, output, story, compiled, labels, on_told, details), sys.stdout, sys.stderr)
+        shown = told(options, output, story, compiled, labels, on_told, details, silent)
+        return run(shown, sys.stdout, sys.stderr)
 
 
 @contextmanager
@@ -235,11 +239,14 @@ def told(
     labels: "PolicyLabels | None" = None,
     on_told: "Callable[[Told], None] | None" = None,
     details: "PodDetails | None" = None,
+    silent: GadgetRun | None = None,
 ) -> RunOptions:
     """The run with its rows told as a story."""
     from kubectl_gadget.observe.story import Story
 
     decoders: dict[str, Decoder] = {}
+    if silent:
+        decoders[silent.gadget.name] = lambda batch: [()] * len(batch)
     if flags.installed:
         from kubectl_gadget.observe.policies import INSTALLED, installed_events
 

@@ -13,7 +13,7 @@ from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, Block, block
 EGRESS, INGRESS = 1, 2
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 PEER, PEER_NODE, PEER_SERVICE = 0, 1, 2
-_POD, _HOST = 1, 2
+_POD, _HOST, _CUT_OFF = 1, 2, 3
 _POLICIES, _RULE, _NAME = 248, 128, 160
 _ANY_PROTOCOL, _ANY_PORT = 72, 80
 _ALLOWED = struct.pack("<I", 1)
@@ -96,6 +96,11 @@ def pod_entry(subject: int, addresses: tuple[str, ...] = ()) -> bytes:
     own = [block(address).packed for address in addresses[:2]]
     own += [bytes(16)] * (2 - len(own))
     return struct.pack("<II", subject, _POD) + b"".join(own)
+
+
+def cut_off_entry(subject: int) -> bytes:
+    """The same for a pod that nothing may come from or get to; only loopback is left to it. `subject` is not 0."""
+    return struct.pack("<II", subject, _CUT_OFF) + bytes(32)
 
 
 HOST_ENTRY = struct.pack("<II", 0, _HOST) + bytes(32)

@@ -269,12 +269,12 @@ class Run:
     def _doing(self) -> str:
         """As "tracing trace open", for the line that says that all has begun."""
         gadgets = self._options.gadgets
-        if any(run.tables and not run.policies for run in gadgets):
-            dry = any(run.parameters.get("dry-run") for run in gadgets)
-            return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
         if self._options.story is not None:
             enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)
             return f"{'enforcing policies and ' if enforces else ''}tracing processes"
+        if any(run.tables and not run.policies for run in gadgets):
+            dry = any(run.parameters.get("dry-run") for run in gadgets)
+            return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
         names = ", ".join(" ".join(run.gadget.command) for run in gadgets)
         return f"{'recording for' if self.records else 'tracing'} {names}"
 

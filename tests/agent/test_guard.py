@@ -5,7 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -272,20 +276,46 @@ spec:
 
 
 def test_what_is_denied_stays_denied_while_no_agent_runs(running: RunningGuard) -> None:
-    """Through security modules, which this machine may not have."""
-    digest = running.install(DENIES.format(secret=running.secret))
+    """Through security modules, which this machine may not have. It is tried all the time, also while an agent ends,
+    while another one takes over, and while a policy is replaced."""
+    denies = DENIES.format(secret=running.secret)
+    digest = running.install(denies)
     running.start()
     state = running.wait_for(digest)["denies"]
     if state["state"] != "enabled":
         pytest.skip(" ".join(state["error"].split()))
     assert state["hooks"][0]["method"] == "denies"
-    for _ in range(2):
-        with pytest.raises(PermissionError):
-            running.open_secret(1)
+    with tried_all_the_time(running.secret) as outcomes:
         running.kill()
-        with pytest.raises(PermissionError):
-            running.open_secret(1)
+        before = outcomes["denied"]
+        running.wait_until(lambda: outcomes["denied"] > before)
         running.start()
-        running.wait_until(lambda: sum("is taken over" in line.get("message", "") for line in running.lines()) > 0)
+        running.wait_until(lambda: any("taken over" in line.get("message", "") for line in running.lines()))
+        running.wait_for(running.install(denies.replace("-1", "-13")))
+    assert not outcomes["done"]
     assert running.release() == 1
     running.open_secret(1)
+
+
+@contextmanager
+def tried_all_the_time(secret: Path) -> Iterator[Counter[str]]:
+    """How often opening the file was `denied`, and how often `done`, which a thread does until the block ends."""
+    outcomes: Counter[str] = Counter()
+    ended = threading.Event()
+
+    def hammer() -> None:
+        while not ended.is_set():
+            try:
+                secret.read_text()
+                outcomes["done"] += 1
+            except PermissionError:
+                outcomes["denied"] += 1
+                time.sleep(0.002)  # each is a line of the log
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    try:
+        yield outcomes
+    finally:
+        ended.set()
+        thread.join()

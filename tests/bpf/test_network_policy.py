@@ -15,6 +15,7 @@ from kubectl_gadget.advise.peers import Endpoint, Peers
 from kubectl_gadget.agent.map_walks import MapWalks
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.follow import contents
+from kubectl_gadget.network_policies.isolate import PodIsolation
 from kubectl_gadget.network_policies.read import check
 from kubectl_gadget.session.tables import Contents, updates
 from tests.bpf import network_pods
@@ -112,8 +113,9 @@ class Policies(Tracer):
         self.policies = self._read(specs)
         self.fill()
 
-    def fill(self) -> None:
-        now = contents(self._compiler.compile(self.policies, self.inventory), "here")
+    def fill(self, now: Contents | None = None) -> None:
+        """With what the policies say, or with these."""
+        now = now or contents(self._compiler.compile(self.policies, self.inventory), "here")
         for update in updates(0, self._before, now):
             for table, entries in update.get("set", {}).items():
                 for key, value in entries.items():
@@ -176,6 +178,36 @@ def test_an_ipv4_address_in_ipv6_is_judged_as_ipv4(pods: list[Pod]) -> None:
         db.run(close, "a")
         refusals = policies.refusals()
     assert [address(record["remote"]) for record in refusals] == [db.v4] * TIMES
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_a_pod_that_is_cut_off_loses_the_connections_that_it_has(pods: list[Pod], version: str) -> None:
+    web, db, other = pods
+    host = getattr(db, version)
+    isolation = PodIsolation(lambda _: None)
+    with Policies(pods) as policies:
+        for pod in (web, db):
+            pod.run(listen, "server", STREAM, 5432)
+        assert web.run(connect, host, 5432, 5.0, "kept") == "connected"
+        db.run(accept, "server", "taken")
+        assert web.run(send, "kept", b"before") == "sent"
+        assert db.run(receive, "taken")[0] == b"before"
+        isolation.isolate("shop", "web", "uid", "broken")
+        policies.fill(isolation.tables.of("here"))
+        web.run(send, "kept", b"after")
+        db.run(send, "taken", b"answer")
+        assert db.run(receive, "taken", 0.5) is None
+        assert web.run(receive, "kept", 0.5) is None
+        assert web.run(connect, host, 5432) == "PermissionError"
+        assert other.run(connect, getattr(web, version), 5432, 0.5) == "timeout"
+        assert web.run(connect, "127.0.0.1", 5432) in ("connected", "ConnectionRefusedError")
+        assert other.run(connect, host, 5432) == "connected"
+        refusals = policies.rows()
+        for pod, names in ((web, ("kept", "server")), (db, ("taken", "server"))):
+            for name in names:
+                pod.run(close, name)
+    assert {(row["cgroup"], row["policy"]) for row in refusals} == {(web.cgroup_id, "broken")}
+    assert {row["direction"] for row in refusals} == {EGRESS, INGRESS}
 
 
 @pytest.mark.parametrize("version", ["v4", "v6"])
