@@ -1,11 +1,13 @@
 """Random policies and random calls: the engine in the kernel decides as the model does (policies.evaluate).
 
-The calls are real ones that do nothing: of lseek on no file, and of faccessat from no directory; and opens of files, by
-each way to a security hook in turn, where what the call returns is compared as well.
+The calls are real ones: of lseek on no file, and of faccessat from no directory; connections on loopback; and opens of
+files, by each way to a security hook in turn, where what the call returns is compared as well.
 """
 
 import ctypes
 import os
+import socket
+import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent import ways
-from kubectl_gadget.policies.evaluate import Call, File, Process, decide, verdict
+from kubectl_gadget.policies.engine.decode import Match, matches
+from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, File, Process, decide, verdict
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
@@ -98,6 +101,66 @@ def test_numbers_match_as_in_the_model(policies: list[Policy], calls: list[tuple
 def test_texts_match_as_in_the_model(policies: list[Policy], calls: list[tuple[int | str, ...]]) -> None:
     raw = [tuple(value.encode() if isinstance(value, str) else value for value in call) for call in calls]
     assert in_kernel(policies, FACCESSAT, raw) == in_model(policies, TEXTS, calls)
+
+
+STATES = Hook(
+    "raw_tracepoint",
+    "sock/inet_sock_set_state",
+    arguments=(Argument(0, "sock"), Argument(1, "int"), Argument(2, "int")),
+)
+LOOPBACK = ("127.0.0.1", "::1") if Path("/proc/net/if_inet6").exists() else ("127.0.0.1",)
+PORTS = st.permutations(range(1, 7)).map(lambda ports: ports[:2])
+"""Two that are not the same, as few as the filters have (some.PORTS)."""
+
+
+@settings(SETTINGS, max_examples=min(10, SETTINGS.max_examples))
+@given(
+    some.policies(
+        STATES, st.one_of(some.socket_filters(0), some.number_filters(1, *INTS), some.number_filters(2, *INTS))
+    ),
+    st.lists(st.tuples(st.sampled_from(LOOPBACK), PORTS), min_size=1, max_size=8),
+)
+def test_connections_match_as_in_the_model(
+    policies: list[Policy], connections: list[tuple[str, tuple[int, int]]]
+) -> None:
+    # The last one has no selectors, so each change of a socket's state is a record.
+    with Enforcer(*policies, Policy("all", hooks=(STATES,))) as enforcer:
+        for address, ports in connections:
+            connect(address, *ports)
+        records = [list(matches(record, enforcer.engine.hooks)) for record in enforcer.records()]
+        assert enforcer.lost == {}
+    assert len(records) >= 2 * len(connections)
+    for found in records:
+        call = Call(Process(), as_read(found[-1]))
+        decisions = decide(policies, lambda policy: policy.hooks, call)
+        assert [(one.place.policy.name, one.place.number) for one in found[:-1]] == [
+            (one.policy, one.selector) for one in decisions
+        ]
+
+
+def connect(address: str, port: int, source: int) -> None:
+    """A connection that leaves neither port in use."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as server, socket.socket(family) as client:
+        for each, number in ((server, port), (client, source)):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.bind((address, number))
+        server.listen()
+        client.connect((address, port))
+        server.accept()[0].close()
+
+
+def as_read(match: Match) -> dict[Argument, ArgumentValue]:
+    """What the kernel read, as the model takes it."""
+    read, before, now = match.values
+    assert read is not None
+    assert before is not None
+    assert now is not None
+    source_port, destination_port, protocol, family, state = read.numbers[:5]
+    source, destination = read.addresses
+    connection = Connection(family, protocol, state, source, destination, source_port, destination_port)
+    return dict(zip(STATES.arguments, (connection, before.numbers[0], now.numbers[0]), strict=True))
 
 
 FILES = Hook("kprobe", "security_file_open", arguments=(Argument(0, "file"),))

@@ -38,6 +38,7 @@ SAME_ANYWHERE = (
     *("probes.py::test_only_the_file", "types.py::test_members", "types.py::test_filters_ask", "types.py::test_data"),
     *("calls.py::test_names", "calls.py::test_lists_of_calls", "calls.py::test_what_a_call"),
     *("types.py::test_an_argument", "types.py::test_several", "types.py::test_what_bpf_is"),
+    "model.py::test_connections",
 )
 """Beginnings of tests in tests/bpf/test_policy_…, that are the same on any kernel that takes the others."""
 WITHOUT = " ".join(f"--deselect=tests/bpf/test_policy_{name}" for name in SAME_ANYWHERE)
