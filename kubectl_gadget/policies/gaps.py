@@ -7,7 +7,7 @@ policy at a time, so what another policy holds up beside it is still called a ga
 from collections.abc import Iterator, Mapping
 
 from kubectl_gadget.policies.linux_names import lsm_hook
-from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector
+from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector, Test
 
 _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
@@ -31,6 +31,9 @@ _NEVER: Mapping[str, str] = {
 }
 """What no hook holds up, and what helps."""
 _OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
+_OTHER_NAMES_BELOW = (
+    "the same files by other names, such as hard links or bind mounts (single files: compare by SameFile)"
+)
 
 
 def gaps(policy: Policy) -> Iterator[Note]:
@@ -47,16 +50,20 @@ def gaps(policy: Policy) -> Iterator[Note]:
                 found.append(f"{what} (add {' and '.join(missing)})")
         if name in _NEVER:
             found.append(_NEVER[name])
-        if any(map(_goes_by_name, hook.selectors)):
+        if any(_goes_by_name(selector, "equal") for selector in hook.selectors):
             found.append(_OTHER_NAMES)
+        elif any(_goes_by_name(selector, "prefix", "glob") for selector in hook.selectors):
+            found.append(_OTHER_NAMES_BELOW)
         if found:
             yield Note(hook.place, f"{name} does not hold up {', '.join(found)}")
 
 
-def _goes_by_name(selector: Selector) -> bool:
-    """Whether it denies single files by their paths, and not by what they are as well."""
-    tests = {filter.test for filter in selector.filters if filter.subject.kind == "argument" and _is_path(filter)}
-    return _has_deed(selector) and "equal" in tests and "same_file" not in tests
+def _goes_by_name(selector: Selector, *how: Test) -> bool:
+    """Whether it denies files by their paths, in one of these ways, and not by what they are as well."""
+    filters = [one for one in selector.filters if one.subject.kind == "argument" and _is_path(one)]
+    # NotPrefix denies what is elsewhere, under whatever name.
+    tests = {one.test for one in filters if not (one.negated and one.test != "equal")}
+    return _has_deed(selector) and not tests.isdisjoint(how) and "same_file" not in tests
 
 
 def _is_path(filter: Filter) -> bool:

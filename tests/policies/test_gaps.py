@@ -57,7 +57,10 @@ def test_a_function_that_asks_a_security_hook_is_that_hook() -> None:
     assert note.text.startswith("bprm_check_security does not hold up")
 
 
-@pytest.mark.parametrize(("operator", "is_gap"), [("Equal", True), ("SameFile", False), ("Prefix", False)])
+@pytest.mark.parametrize(
+    ("operator", "is_gap"),
+    [("Equal", True), ("SameFile", False), ("Prefix", True), ("Glob", True), ("NotPrefix", False)],
+)
 def test_a_file_that_is_denied_by_its_path_has_other_names(operator: str, is_gap: bool) -> None:
     selectors = [{"matchArgs": [{"index": 0, "operator": operator, "values": ["/etc/shadow"]}], **DENY[0]}]
     hook = {"hook": "path_chmod", "args": [{"index": 0, "type": "path"}], "selectors": selectors}
