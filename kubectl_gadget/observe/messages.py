@@ -83,15 +83,14 @@ def _process(told: Told) -> Object:
     event, process = told.described, told.process
     found = _program(process, told.happening.tid)
     found["refcnt"] = told.references
-    credentials = told.credentials
-    if event is None or credentials is None:
-        return found
-    found["uid"] = credentials.uid
-    found["auid"] = _ALL_BITS if event.auid is None else event.auid
-    found["cap"] = _capabilities(credentials)
-    found["ns"] = _namespaces(*told.namespaces)
-    found["process_credentials"] = _credentials(credentials, *told.namespaces)
-    found["binary_properties"] = _properties(event, process)
+    if credentials := told.credentials:
+        found["uid"] = credentials.uid
+        found["cap"] = _capabilities(credentials)
+        found["ns"] = _namespaces(*told.namespaces)
+        found["process_credentials"] = _credentials(credentials, *told.namespaces)
+    if event is not None:
+        found["auid"] = _ALL_BITS if event.auid is None else event.auid
+        found["binary_properties"] = _properties(event, process)
     return known(found)
 
 

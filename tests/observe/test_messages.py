@@ -9,9 +9,10 @@ from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import message
+from kubectl_gadget.observe.process import Process
 from kubectl_gadget.policy_events.event import Argument, Credentials, PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.exec_id import ExecId
-from tests.observe.lives import ROOT, SHELL, Life, event, executed, vi
+from tests.observe.lives import ROOT, SHELL, XWING, Life, event, executed, vi
 
 ENVELOPE = {"node_name", "time", "aggregation_info", "cluster_name", "node_labels"}
 PROCESS = {
@@ -87,6 +88,17 @@ def test_credentials_and_namespaces_of_a_policys_event_are_its_own() -> None:
         kind: {"inum": number, **({"is_host": True} if kind == "uts" else {})}
         for kind, number in zip(NAMESPACE_KINDS, numbers, strict=True)
     }
+
+
+def test_credentials_of_an_event_are_told_also_where_the_program_is_not_known() -> None:
+    credentials = Credentials(7, 7, 7, 7, 7, 7, 7, 7, 0, 0, 1, 0)
+    seen = PolicyEvent("kprobe", ExecId(99, 5), 99, "f", credentials=credentials, namespaces=(5,) * 10)
+    unknown = Process("node-1", seen.process, XWING)
+    body = json.loads(message(Life().told(seen, unknown)))["process_kprobe"]
+    process = body["process"]
+    assert "binary" not in process
+    assert (process["uid"], process["process_credentials"]["fsuid"], process["ns"]["pid"]["inum"]) == (7, 7, 5)
+    assert process["cap"]["effective"] == ["CAP_CHOWN"]
 
 
 def test_capabilities_and_namespaces_have_their_names() -> None:
