@@ -228,7 +228,8 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
     except (KeyError, TypeError, ValueError) as error:
         engine.detach()
         engine.close()
-        return InForce(chosen, None, f"what the policies tell is not as this agent reads it: {error!r}")
+        what = f"what the policies tell is not as this agent reads it: {error!r}"
+        return InForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
 
 
 def _with_remedy(error: AgentError) -> str:

@@ -38,8 +38,11 @@ class Description:
     """what the policy asks for and is not carried out, as PolicyEvent has it"""
 
     def spec(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """As JSON. What came later is left out where it says nothing, since older agents refuse what they do not know."""
+        found = asdict(self)
+        if not self.would_be:
+            del found["would_be"]
+        return found
 
 
 def read_description(value: dict[str, Any]) -> Description:

@@ -4,6 +4,7 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.installed import installed_file, keep
+from kubectl_gadget.policy_events.description import Description, read_description
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1
@@ -26,3 +27,11 @@ OF_A_NAMESPACE = "'k8s:io.kubernetes.pod.namespace'"
 def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         installed_file(keep([("p.yaml", POLICY % (label, hook))], "default"), False, {})
+
+
+@pytest.mark.parametrize("would_be", ["", "SENT SIGKILL"])
+def test_a_description_is_read_as_it_was_and_names_what_is_new_only_where_it_says_something(would_be: str) -> None:
+    """Agents from before know no would_be."""
+    described = Description("kprobe", "f", "", "p", "Post", tags=("t",), returned=("int", "r"), would_be=would_be)
+    assert ("would_be" in described.spec()) == bool(would_be)
+    assert read_description(described.spec()) == described
