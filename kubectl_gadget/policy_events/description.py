@@ -38,7 +38,7 @@ class Description:
     """what the policy asks for and is not carried out, as PolicyEvent has it"""
 
     def spec(self) -> dict[str, Any]:
-        """As JSON. What came later is left out where it says nothing, since older agents refuse what they do not know."""
+        """As JSON. What came later is left out where it says nothing: older agents refuse what they do not know."""
         found = asdict(self)
         if not self.would_be:
             del found["would_be"]
