@@ -76,7 +76,7 @@ class EnforceFlags:
             SHOW,
             "--action",
             metavar="WHO",
-            help="What is done: kernel (default), kill (by agents), delete-pod, isolate-pod",
+            help="kernel (default), kill (agents), delete-pod, isolate-pod",
             choices=_ACTIONS,
         ),
         values.one_of(*_ACTIONS),
