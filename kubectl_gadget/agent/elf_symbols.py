@@ -46,6 +46,19 @@ def address_offset(path: str, address: int) -> int | None:
         return None
 
 
+def offset_address(path: str, offset: int) -> int | None:
+    """The address, as its symbol table counts them, of what lies there in the file; None: none. Raises OSError."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        for kind, _, start, address, _, in_file, _, _ in _tables(data)[0]:
+            if kind == _LOAD and start <= offset < start + in_file:
+                return address + offset - start
+    except (struct.error, IndexError, ValueError, OverflowError):
+        pass
+    return None
+
+
 def matching_functions(path: str, pattern: str) -> dict[str, int]:
     """Offsets of the functions whose names match a shell's pattern, by name. Raises OSError."""
     found: dict[str, int] = {}

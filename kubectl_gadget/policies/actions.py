@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from kubectl_gadget.policies.document import Part, Problems, WrongPolicy, nearest, one_of
 from kubectl_gadget.policies.linux_names import SIGNALS
-from kubectl_gadget.policies.model import Action, ActionKind, Assignment, Note, RateLimit, RateScope
+from kubectl_gadget.policies.model import Action, ActionKind, Assignment, NewFunction, Note, RateLimit, RateScope
 from kubectl_gadget.policies.registers import MOST, assignment
 from kubectl_gadget.policies.values import error_number, need_number
 
@@ -35,7 +35,8 @@ _HOOKS: Mapping[ActionKind, tuple[str, ...]] = {
     "TrackSock": ("kprobe", "fentry", "lsm", "raw_tracepoint"),
     "UntrackSock": ("kprobe", "fentry", "lsm", "raw_tracepoint"),
 }
-_ONLY_UPROBE = ("argRegs", "argNewSymbol", "argNewAddr", "argNewOffset")
+_NEW_FUNCTION = ("argNewSymbol", "argNewAddr", "argNewOffset")
+_ONLY_UPROBE = ("argRegs", *_NEW_FUNCTION)
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SCOPES: tuple[RateScope, ...] = ("thread", "process", "global")
 _LONGEST = (1 << 32) - 1
@@ -76,9 +77,7 @@ def _action(part: Part, hook_kind: str, notes: list[Note]) -> Action:
         argument=_index(part, "argIndex"),
         value=need_number(part.scalar("argValue"), 0, (1 << 32) - 1) if "argValue" in part else 0,
         registers=_registers(part),
-        new_symbol=part.text("argNewSymbol"),
-        new_address=need_number(part.scalar("argNewAddr"), 0, (1 << 64) - 1) if "argNewAddr" in part else 0,
-        new_offset=need_number(part.scalar("argNewOffset"), 0, (1 << 63) - 1) if "argNewOffset" in part else 0,
+        instead=_instead(part),
         rate_limit=_rate_limit(part) if kind == "Post" else None,
         kernel_stack=part.flag("kernelStackTrace"),
         user_stack=part.flag("userStackTrace"),
@@ -103,6 +102,8 @@ def _error(part: Part, kind: ActionKind, hook_kind: str, notes: list[Note]) -> i
         part.fail(special[0], f"is only for uprobes, not for a {hook_kind.replace('_', ' ')}")
     if len([key for key in special if key != "argRegs"]) > 1:
         part.fail(special[-1], "only one of argNewSymbol, argNewAddr and argNewOffset can be given")
+    if any(key in part for key in _NEW_FUNCTION) and "argError" in part:
+        notes.append(Note(part.at("argError"), "does nothing: what the other function returns is returned"))
     if "argError" not in part:
         if kind == "Override" and not special:
             notes.append(Note(part.place, "argError is not given, so the call seems to succeed, with 0"))
@@ -121,6 +122,15 @@ def _registers(part: Part) -> tuple[Assignment, ...]:
     if len(found) > MOST:
         part.fail("argRegs", f"has {len(found)} registers, of {MOST} that are possible")
     return found
+
+
+def _instead(part: Part) -> NewFunction | None:
+    """The function of argNewSymbol, argNewAddr or argNewOffset."""
+    if not any(name in part for name in _NEW_FUNCTION):
+        return None
+    address = need_number(part.scalar("argNewAddr"), 1, (1 << 64) - 1) if "argNewAddr" in part else 0
+    offset = need_number(part.scalar("argNewOffset"), 1, (1 << 63) - 1) if "argNewOffset" in part else 0
+    return NewFunction(_need_text(part, "argNewSymbol", "argNewSymbol" in part), address, offset)
 
 
 def _signal(part: Part, kind: ActionKind) -> int:

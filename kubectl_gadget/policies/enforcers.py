@@ -45,9 +45,8 @@ def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
     if policy.enforcer_generated:
         raise UsageError(f"{hook.place}: enforcers with lists that a node makes are not supported", "name the calls")
     for call in policy.enforcer_calls:
-        if not isinstance(call, SystemCall) or call.abi:
-            name = call if isinstance(call, str) else f"{call.abi}/{call.name}"
-            what = f"the enforcer of {name} cannot be notified: {ENTRY} is about the node's own system calls"
+        if not isinstance(call, SystemCall):
+            what = f"the enforcer of {call} cannot be notified: {ENTRY} is about system calls"
             raise UsageError(f"{hook.place}: {what}", "Override on a hook of its own (lsmhooks)")
     enforced = [call for call in policy.enforcer_calls if isinstance(call, SystemCall)]
     split = [_split(selector, hook) for selector in hook.selectors]
@@ -58,10 +57,8 @@ def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
             _selector(selector, call in enforced) for selector, calls in split if calls is None or call in calls
         ]
         if selectors:
-            target = f"sys_{call.name}"
-            found.append(
-                replace(hook, kind="kprobe", target=target, syscall=True, arguments=(), selectors=tuple(selectors))
-            )
+            on_call = replace(hook, kind="kprobe", target=f"sys_{call.name}", syscall=True, abi=call.abi, arguments=())
+            found.append(replace(on_call, selectors=tuple(selectors)))
     return found
 
 
@@ -79,7 +76,7 @@ def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] |
             )
             raise UsageError(f"{filter.place}: {what}", "a hook on the call itself, which has its arguments")
         values = [value for value in filter.values if isinstance(value, SystemCall)]
-        if len(values) < len(filter.values) or any(value.abi for value in values):
+        if len(values) < len(filter.values):
             raise UsageError(f"{filter.place}: numbers of system calls differ between machines", "their names: a list")
         calls = values if calls is None else [call for call in calls if call in values]
     return replace(selector, filters=tuple(others)), calls

@@ -232,12 +232,22 @@ class Register:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A register's new value: the number, its sum with another register, or what lies in memory at that sum."""
+    """A register's new value: the number, its sum with another register, what lies in memory at that sum, or where the
+    function with that number is."""
 
     to: Register
-    kind: Literal["number", "sum", "memory"]
+    kind: Literal["number", "sum", "memory", "function"]
     number: int = 0
     source: Register | None = None
+
+
+@dataclass(frozen=True)
+class NewFunction:
+    """A function of a program's file, by one of the three."""
+
+    symbol: str = ""
+    address: int = 0
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,9 +273,8 @@ class Action:
     """Set"""
     registers: tuple[Assignment, ...] = ()
     """Override of a uprobe; none: the function returns `error`"""
-    new_symbol: str = ""
-    new_address: int = 0
-    new_offset: int = 0
+    instead: NewFunction | None = None
+    """Override of a uprobe: the function that runs in the place of its own"""
     rate_limit: RateLimit | None = None
     kernel_stack: bool = False
     user_stack: bool = False

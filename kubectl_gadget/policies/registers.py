@@ -44,6 +44,8 @@ def _registers() -> Mapping[str, Register]:
 REGISTERS = _registers()
 RETURNS: Mapping[str, str] = {"x86_64": "rip=(%rsp) rsp=8%rsp rax", "aarch64": "pc=%x30 x0"}
 """What makes a function return at its beginning, before the register that has its result."""
+_NEXT: Mapping[str, str] = {"x86_64": "rip", "aarch64": "pc"}
+"""Where the program goes on."""
 
 
 def assignment(scalar: Scalar) -> Assignment:
@@ -65,6 +67,12 @@ def returning(machine: str, result: int) -> tuple[Assignment, ...]:
     """What makes a function return that value at its beginning, on that machine."""
     written = f"{RETURNS[machine]}={result}".split()
     return tuple(assignment(Scalar(each, NOWHERE)) for each in written)
+
+
+def going_on(machine: str, function: int) -> Assignment:
+    """What makes a function go on as another one, which has that number at the hook."""
+    register = REGISTERS[_NEXT[machine]]
+    return Assignment(register, "function", function, register)
 
 
 def _register(name: str, scalar: Scalar) -> Register:

@@ -25,6 +25,8 @@ def argument(type: str, label: str, value: Value, machine: str) -> Argument:
 def _shown(name: str, value: Value) -> tuple[str, Any]:
     type, numbers = value.form.type, value.numbers
     text = value.text.decode("utf-8", "backslashreplace")
+    if type is Type.NUMBER and value.unreadable:
+        return "error", {"message": "cannot be read"}
     if type is Type.NUMBER:
         return _number(name, numbers[0], value.form.size)
     if type in _FILES:

@@ -46,6 +46,8 @@ class Argument:
         if self.kind in ("bytes", "truncated_bytes"):
             data = value["bytes_arg"] if isinstance(value, dict) else value
             return base64.b64decode(data).decode("utf-8", "backslashreplace")
+        if self.kind == "error":
+            return "-"
         if isinstance(value, dict):
             return str(value.get("path") or value.get("addr") or " ".join(str(part) for part in value.values()))
         return str(value)

@@ -22,6 +22,9 @@ HEAD = 256
 RECORD = 80
 OVERRIDDEN = (1 << 31) - 1
 """The verdict where a program's registers got other values, and nothing else is known of what it returned."""
+REPLACED = OVERRIDDEN - 1
+"""The verdict where another function of the program ran in the place of the one that was called."""
+_WORDS = {OVERRIDDEN: "registers", REPLACED: "function"}
 _EVENT = struct.Struct("<IiIHHQIIQII")
 _IDS_AT = 28
 """Where struct gadget_record has uid and gid."""
@@ -145,8 +148,8 @@ class Value:
 
 def verdict_text(verdict: int, error_name: Callable[[int], str]) -> str:
     """What a call returned instead of being done, for people."""
-    if verdict == OVERRIDDEN:
-        return "registers"
+    if verdict in _WORDS:
+        return _WORDS[verdict]
     return error_name(-verdict) if verdict < 0 else str(verdict)
 
 

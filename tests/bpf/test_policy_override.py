@@ -1,4 +1,4 @@
-"""Override at a program's function, in this kernel: what it returns and what it is given are others.
+"""Override at a program's function, in this kernel: what it returns, what it is given, or which runs, are others.
 
 Not every 6.18 lets that happen; Debian's 7.3 does (tests/vm/kernels.py, trixie-backports).
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.policies.engine.hooks import Engine, Options
@@ -96,7 +97,29 @@ def test_a_function_whose_return_is_looked_at_is_not_overridden(program: Path) -
         Engine([policy], Options(enforce=True))
 
 
-def test_another_function_in_its_place_is_refused(program: Path) -> None:
-    (policy,) = parse_policies([("policy.yaml", POLICY % (program, "argNewSymbol: main", ""))], "default")
-    with pytest.raises(UsageError, match="argNewSymbol, argNewAddr and argNewOffset"):
-        Engine([policy], Options(enforce=True))
+@pytest.fixture(params=["argNewSymbol", "argNewAddr", "argNewOffset"])
+def other_deed(request: pytest.FixtureRequest, program: Path) -> str:
+    offset = function_offsets(str(program), ["other_deed"])["other_deed"]
+    address = offset_address(str(program), offset)
+    values = {"argNewSymbol": "other_deed", "argNewAddr": hex(address or 0), "argNewOffset": str(offset)}
+    return f"{request.param}: {values[request.param]}"
+
+
+def test_another_function_runs_in_its_place(program: Path, other_deed: str) -> None:
+    with overriding(program, other_deed) as enforcer:
+        assert result_of(program) == 1
+        (match,) = enforcer.matches()
+    assert (event(match, 0).blocked, event(match, 0).verdict) == (True, "function")
+    assert result_of(program) == 0
+
+
+def test_where_the_other_function_is_not_there_nothing_is_overridden(program: Path) -> None:
+    with overriding(program, "argNewSymbol: no_deed") as enforcer:
+        assert result_of(program) == 0
+        warnings = enforcer.policies.turn()
+    assert any("no such function (symbol no_deed), so no probe is set in it" in text for text in warnings)
+
+
+def test_an_override_names_one_function(program: Path) -> None:
+    with pytest.raises(UsageError, match="only one of argNewSymbol, argNewAddr and argNewOffset"):
+        parse_policies([("policy.yaml", POLICY % (program, "argNewSymbol: a, argNewAddr: 8", ""))], "default")

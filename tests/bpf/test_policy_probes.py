@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.build_ids import build_id
+from kubectl_gadget.observe.policies import event
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, UserProbe
 from tests.bpf.policy_engine import Enforcer
 
@@ -24,6 +25,12 @@ pytestmark = pytest.mark.bpf
 TIMES = 31
 SOURCE = Path(__file__).parent / "programs" / "probed.c"
 ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may be slow; that nothing was found yet is told in tests of its own."""
+    monkeypatch.setattr("kubectl_gadget.agent.probes._PATIENCE", 3600.0)
 
 
 @pytest.fixture
@@ -120,6 +127,21 @@ def test_a_static_probes_arguments_are_filtered(program: Path) -> None:
     with watching(usdt(program, selector)) as enforcer:
         run(program)
         assert [number for number, _ in seen(enforcer)] == [0, -1, -2]
+
+
+def test_an_argument_that_a_static_probe_has_not_got_matches_nothing(program: Path) -> None:
+    hook = usdt(program)
+    fifth = (Argument(5, "int"),)
+    for test in ("equal", "greater"):
+        selector = Selector(filters=(Filter(Subject("argument", 0), test, (0 if test == "equal" else -1,)),))
+        with watching(replace(hook, arguments=fifth, selectors=(selector,))) as enforcer:
+            run(program)
+            assert not enforcer.matches()
+    with watching(replace(hook, arguments=fifth)) as enforcer:
+        run(program, 1)
+        (match,) = enforcer.matches()
+    (told,) = event(match, 0).args
+    assert (told.kind, told.value, told.text) == ("error", {"message": "cannot be read"}, "-")
 
 
 def test_who_calls_what_is_forbidden_is_killed(program: Path) -> None:

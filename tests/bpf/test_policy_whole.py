@@ -8,7 +8,7 @@ import pytest
 from kubectl_gadget.policies.engine.decode import Match
 from kubectl_gadget.policies.model import Argument, Filter, Policy, Selector, Subject
 from kubectl_gadget.policies.model import Hook as PolicyHook
-from tests.bpf.policy_engine import Enforcer
+from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf
 MOST = 327_360
@@ -64,3 +64,20 @@ def test_filters_look_at_its_beginning(sink: int) -> None:
             os.write(sink, b"needle" + data(size))
             os.write(sink, data(size) + b"needle")
         assert [len(text(match)[0]) for match in enforcer.matches()] == [7, 5006, 200_006]
+
+
+def test_what_lies_in_several_buffers_is_sent_as_one() -> None:
+    hook = PolicyHook("kprobe", "shmem_file_write_iter", arguments=(Argument(1, "iov_iter", max_data=True),))
+    file = os.memfd_create("sink")
+    sizes = (1, 4095, 4096, 32768, 32769, 100_003, MOST)
+    with in_force(Policy("policy", hooks=(hook,))) as enforcer:
+        for size in sizes:
+            whole = data(size)
+            os.write(file, whole)
+            os.writev(file, [b"", whole[:5], whole[5:5000], b"", whole[5000:90_000], whole[90_000:]])
+            # As many buffers as the kernel takes.
+            step = -(-size // 1000)
+            os.writev(file, [whole[place : place + step] for place in range(0, size, step)])
+        found = [text(match) for match in enforcer.matches()]
+    os.close(file)
+    assert found == [(data(size), False, size) for size in sizes for _ in range(3)]

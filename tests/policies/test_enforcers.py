@@ -56,6 +56,18 @@ def test_the_engine_denies_there_and_nowhere_else() -> None:
     ]
 
 
+def test_calls_of_32_bit_programs_are_denied_at_their_own_functions() -> None:
+    killer = policy(sys_dup2="__ia32_sys_dup")
+    engine = Engine([killer], Options(enforce=True, allow_weaker=True))
+    assert [hook.name for hook in engine.hooks] == ["sys_dup", "__ia32_sys_dup", "sys_dup3"]
+    specs = [hook.spec()["ways"] for hook in engine.hooks]
+    assert [[(way["program"], way["target"], way.get("machine")) for way in ways] for ways in specs][1] == [
+        ("on_fmod_ret", "__ia32_sys_dup", "x86_64"),
+        ("on_kprobe_override", "__ia32_sys_dup", "x86_64"),
+        ("on_sys_enter", "sys_enter", "x86_64"),
+    ]
+
+
 def test_what_cleans_up_has_nothing_to_do() -> None:
     assert not without_notices(policy("CleanupEnforcerNotification", "sys_exit")).hooks
 

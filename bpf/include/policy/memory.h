@@ -23,7 +23,7 @@
 #define POLICY_OPERATIONS 64
 #define POLICY_GLOB_WORDS 4
 #define POLICY_FUNCTION_BYTES 128
-#define POLICY_ASSIGNMENTS 8
+#define POLICY_ASSIGNMENTS 9
 
 /* What a slot has been read to. */
 struct policy_value {
@@ -76,8 +76,9 @@ struct policy_memory {
 	__u64 forgotten;
 	/* A struct policy_owner (sockets.h): of a socket that is tracked from now on. */
 	__u64 owner[POLICY_OWNER_BYTES / 8];
-	/* Slots whose text is in the event, as bits. */
+	/* Slots whose text is in the event, as bits, and how many bytes of it. */
 	__u64 texts;
+	__u64 sent[POLICY_SLOTS];
 	/* Of slots that are numbers, and those of them that are not known, as bits. */
 	__u64 slot_numbers[POLICY_SLOTS];
 	__u64 unknown;

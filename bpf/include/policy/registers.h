@@ -27,21 +27,45 @@ enum policy_assignment_kind {
 	POLICY_ASSIGN_SUM,
 	/* What lies in memory at that sum. */
 	POLICY_ASSIGN_MEMORY,
+	/* A register, and how far from the probe the function is that the number stands for. */
+	POLICY_ASSIGN_FUNCTION,
 };
+
+/* By the file that the probe is in, which is the probe's cookie, and the function's number at the hook. */
+struct policy_move_key {
+	__u32 file;
+	__u32 function;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct policy_move_key);
+	__type(value, __s64);
+} policy_moves SEC(".maps");
 
 static __always_inline __u64 policy_cut_to(__u64 value, __u32 bytes)
 {
 	return bytes < 8 ? value & ((1ULL << bytes * 8) - 1) : value;
 }
 
-/* What is assigned. A negative result: memory that cannot be read. */
+/* What is assigned. A negative result: memory that cannot be read, or a function that is not there. */
 static __always_inline long policy_assigned(void *ctx, const struct policy_assignment *one, __u64 *value)
 {
 	*value = one->number;
+	if (one->kind == POLICY_ASSIGN_FUNCTION) {
+		struct policy_move_key key = {.file = bpf_get_attach_cookie(ctx), .function = one->number};
+		const __s64 *move = bpf_map_lookup_elem(&policy_moves, &key);
+
+		if (!move)
+			return -ENOENT;
+		*value = *move;
+	}
 	if (one->kind == POLICY_ASSIGN_NUMBER)
 		return 0;
 	*value += policy_cut_to(policy_load(ctx + (one->from % 64) * 8), one->from_bytes);
-	if (one->kind == POLICY_ASSIGN_SUM)
+	if (one->kind != POLICY_ASSIGN_MEMORY)
 		return 0;
 	return bpf_probe_read_user(value, sizeof(*value), (void *)*value);
 }

@@ -277,6 +277,14 @@ static __always_inline __u64 policy_argument(const struct policy_context *contex
 	return value;
 }
 
+/* Of a static probe: it may have fewer, or one in memory that is not there. */
+static __always_inline bool policy_has_argument(const struct policy_context *context, __u32 index)
+{
+	long unused;
+
+	return !bpf_usdt_arg(context->ctx, index, &unused);
+}
+
 static __always_inline __u64 policy_result(const struct policy_context *context)
 {
 	__u64 value = 0;
@@ -540,27 +548,60 @@ static __always_inline void policy_read_packet(struct policy_value *value, const
 	value->numbers[1] = bpf_ntohs(ports[1]);
 }
 
-static __always_inline void policy_read_iov_iter(struct policy_memory *memory, const struct iov_iter *iter)
+/* Where the bytes of an iov_iter lie. */
+struct policy_spread {
+	/* One buffer; NULL: several. */
+	const void *buffer;
+	const struct policy_iovec *buffers;
+	/* Of them. */
+	__u64 count;
+	/* To pass over in the first one. */
+	__u64 skip;
+	/* In all. */
+	__u64 bytes;
+	__u64 user;
+};
+
+/* False: they are pages, which nothing here can read. */
+static __always_inline bool policy_spread_of(struct policy_spread *spread, const struct iov_iter *iter)
 {
-	struct policy_gather gather = {.memory = memory, .skip = BPF_CORE_READ(iter, iov_offset)};
 	const struct iov_iter___old *old = (const void *)iter;
-	__u64 count = BPF_CORE_READ(iter, count);
 	__u8 type = BPF_CORE_READ(iter, iter_type);
 
+	spread->skip = BPF_CORE_READ(iter, iov_offset);
+	spread->bytes = BPF_CORE_READ(iter, count);
+	spread->buffer = NULL;
+	spread->user = true;
 	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
 	    type == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
-		policy_read_bytes(memory, BPF_CORE_READ(iter, ubuf) + gather.skip, count, true);
-		return;
+		spread->buffer = BPF_CORE_READ(iter, ubuf) + spread->skip;
+		return true;
 	}
-	gather.user = type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
-	if (!gather.user && type != bpf_core_enum_value(enum iter_type, ITER_KVEC)) {
-		/* Pages, which nothing here can read. */
-		memory->value.numbers[0] = count;
+	spread->user = type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
+	spread->count = BPF_CORE_READ(iter, nr_segs);
+	spread->buffers = bpf_core_field_exists(iter->__iov) ? BPF_CORE_READ(iter, __iov) : BPF_CORE_READ(old, iov);
+	return spread->user || type == bpf_core_enum_value(enum iter_type, ITER_KVEC);
+}
+
+static __always_inline void policy_read_iov_iter(struct policy_memory *memory, const struct iov_iter *iter)
+{
+	struct policy_gather gather = {.memory = memory};
+	struct policy_spread spread = {};
+
+	if (!policy_spread_of(&spread, iter)) {
+		memory->value.numbers[0] = spread.bytes;
 		memory->value.lacks = POLICY_UNREADABLE;
 		return;
 	}
-	gather.buffers = bpf_core_field_exists(iter->__iov) ? BPF_CORE_READ(iter, __iov) : BPF_CORE_READ(old, iov);
-	policy_read_buffers(&gather, BPF_CORE_READ(iter, nr_segs));
+	if (spread.buffer) {
+		policy_read_bytes(memory, spread.buffer, spread.bytes, true);
+		return;
+	}
+	gather.buffers = spread.buffers;
+	gather.skip = spread.skip;
+	gather.user = spread.user;
+	policy_read_buffers(&gather, spread.count);
+	memory->value.numbers[0] = spread.bytes;
 }
 
 /* Without the NUL at its end. */
@@ -624,6 +665,8 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 	switch (slot->type) {
 	case POLICY_NUMBER:
 		policy_read_number(value, slot, raw);
+		if (context->kind == POLICY_OF_USDT && !policy_has_argument(context, slot->index))
+			value->lacks = POLICY_UNREADABLE;
 		break;
 	case POLICY_STRING:
 		policy_read_string(memory, (void *)raw, user);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * maxData: buffers that are sent as a whole, up to POLICY_WHOLE_BYTES. Such an event is put together in a room that is
- * shared by all CPUs, since memory of a CPU's own has less than 32 KiB; behind the event follow pieces, values of the
- * same slot without numbers.
+ * maxData: buffers, and what lies in several of them, that are sent as a whole, up to POLICY_WHOLE_BYTES. Such an event
+ * is put together in a room that is shared by all CPUs, since memory of a CPU's own has less than 32 KiB; behind the
+ * event follow pieces, values of the same slot without numbers.
  *
  * The trap: a piece is read after the tests, which have seen the first 4,095 bytes.
  */
@@ -14,10 +14,12 @@
 #define POLICY_WHOLE_BYTES 327360
 /* The length of a value has 16 bits. */
 #define POLICY_PIECE_BYTES 32768
-#define POLICY_MOST_PIECES 16
+/* Pieces, and buffers that are looked at for them: as many as the kernel takes (UIO_MAXIOV). */
+#define POLICY_MOST_STEPS (2 * 1024 + 16)
 #define POLICY_MOST_ROOMS 16
-/* Room for what is not text of all pieces. */
-#define POLICY_ROOM_BYTES (POLICY_EVENT_BYTES + POLICY_WHOLE_BYTES + 256)
+/* Room for all pieces, and for their heads. */
+#define POLICY_ROOM_BYTES                                                                                              \
+	(POLICY_EVENT_BYTES + POLICY_WHOLE_BYTES + POLICY_MOST_STEPS * sizeof(struct policy_value_head))
 
 struct policy_room {
 	__u64 taken;
@@ -26,7 +28,14 @@ struct policy_room {
 	/* Of the buffer: where its next piece is, and how many bytes are left. */
 	__u64 from;
 	__u64 left;
-	char memory[POLICY_ROOM_BYTES];
+	/* Of the value: how many bytes are to be sent yet, from this buffer and those that follow. */
+	__u64 wanted;
+	/* Those that follow, and how many bytes of them were sent before. */
+	const struct policy_iovec *buffers;
+	__u64 count;
+	__u64 sent;
+	/* Wherever a piece begins, the verifier sees room for the longest. */
+	char memory[POLICY_ROOM_BYTES + POLICY_PIECE_BYTES];
 };
 
 /* Values are as large as a room only where some policy wants it. */
@@ -65,6 +74,24 @@ struct policy_pieces {
 	bool user;
 };
 
+/* Goes on to the next one of several buffers, which may be empty. False: there is none. */
+static __always_inline bool policy_next_buffer(struct policy_room *room)
+{
+	struct policy_iovec buffer = {};
+	__u64 sent = room->sent;
+
+	if (!room->count || bpf_probe_read_kernel(&buffer, sizeof(buffer), room->buffers))
+		return false;
+	room->count--;
+	room->buffers++;
+	if (sent > buffer.length)
+		sent = buffer.length;
+	room->sent -= sent;
+	room->from = (__u64)buffer.base + sent;
+	room->left = buffer.length - sent;
+	return true;
+}
+
 /* What goes on from piece to piece is in the room, of whose contents the verifier knows nothing, so that it looks at
  * one piece and not at all of them. */
 static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
@@ -75,10 +102,16 @@ static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
 	struct policy_value_head *head;
 	char *to;
 
+	if (!room->wanted)
+		return 1;
+	if (!bytes)
+		return !policy_next_buffer(room);
+	if (bytes > room->wanted)
+		bytes = room->wanted;
 	if (bytes > POLICY_PIECE_BYTES)
 		bytes = POLICY_PIECE_BYTES;
 	asm volatile("" : "+r"(at), "+r"(bytes));
-	if (!bytes || bytes > POLICY_PIECE_BYTES || at > POLICY_ROOM_BYTES - POLICY_PIECE_BYTES - sizeof(*head))
+	if (!bytes || bytes > POLICY_PIECE_BYTES || at > POLICY_ROOM_BYTES - sizeof(*head))
 		return 1;
 	head = (void *)&room->memory[at];
 	to = &room->memory[at + sizeof(*head)];
@@ -89,28 +122,42 @@ static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
 	head->length = bytes;
 	room->from += bytes;
 	room->left -= bytes;
+	room->wanted -= bytes;
 	room->length = at + sizeof(*head) + bytes;
 	((struct policy_event *)room->memory)->values++;
 	return 0;
 }
 
-/* Adds what the event lacks of a buffer. */
+/* Adds what the event lacks of a buffer, or of several. */
 static __always_inline void policy_add_rest(struct policy_memory *memory, const struct policy_context *context,
 					    __u32 number, struct policy_room *room)
 {
 	const volatile struct policy_slot *slot = &policy_slots[number];
-	__u64 size = policy_size(context, slot), sent = 0;
 	struct policy_pieces pieces = {.room = room, .slot = number, .user = slot->flags & POLICY_USER};
+	__u64 raw = policy_raw(context, slot, slot->index), sent = 0;
+	struct policy_spread spread = {};
 
-	if (memory->texts & 1ULL << (number & 63))
-		sent = size < POLICY_TEXT_END - 1 ? size : POLICY_TEXT_END - 1;
-	if (size <= sent)
+	if (slot->type != POLICY_IOV_ITER) {
+		spread.buffer = (void *)raw;
+		spread.bytes = policy_size(context, slot);
+	} else if (policy_spread_of(&spread, (void *)raw)) {
+		pieces.user = spread.user;
+	} else {
 		return;
-	room->from = policy_raw(context, slot, slot->index) + sent;
-	room->left = (size < POLICY_WHOLE_BYTES ? size : POLICY_WHOLE_BYTES) - sent;
-	bpf_loop(POLICY_MOST_PIECES, policy_add_piece, &pieces, 0);
+	}
+	if (memory->texts & 1ULL << (number & 63))
+		sent = memory->sent[number];
+	if (spread.bytes <= sent)
+		return;
+	room->wanted = (spread.bytes < POLICY_WHOLE_BYTES ? spread.bytes : POLICY_WHOLE_BYTES) - sent;
+	room->from = (__u64)spread.buffer + sent;
+	room->left = spread.buffer ? spread.bytes - sent : 0;
+	room->buffers = spread.buffers;
+	room->count = spread.buffer ? 0 : spread.count;
+	room->sent = spread.skip + sent;
+	bpf_loop(POLICY_MOST_STEPS, policy_add_piece, &pieces, 0);
 	/* It was counted as cut. */
-	if (!room->left && size <= POLICY_WHOLE_BYTES && memory->cuts)
+	if (!room->wanted && spread.bytes <= POLICY_WHOLE_BYTES && memory->cuts)
 		memory->cuts--;
 }
 

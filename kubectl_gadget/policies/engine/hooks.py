@@ -10,7 +10,7 @@ import base64
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine import following, tracking
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
-from kubectl_gadget.policies.engine.registers import register_tables
+from kubectl_gadget.policies.engine.registers import new_functions, register_tables
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import (
     MOST_SLOTS,
@@ -33,8 +33,18 @@ from kubectl_gadget.policies.engine.slots import (
 )
 from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass, prefix_key
 from kubectl_gadget.policies.engine.ways import COMPAT_PREFIXES, OF_SYSCALLS, Way, field_offset, record_offset, ways
-from kubectl_gadget.policies.model import Action, Argument, Filter, Generated, Hook, Policy, Scope, Selector
-from kubectl_gadget.policy_events.record import OVERRIDDEN, Form, Type
+from kubectl_gadget.policies.model import (
+    Action,
+    Argument,
+    Filter,
+    Generated,
+    Hook,
+    NewFunction,
+    Policy,
+    Scope,
+    Selector,
+)
+from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED, Form, Type
 
 EPERM = 1
 _IN_PROGRAMS = ("uprobe", "usdt")
@@ -420,7 +430,11 @@ class CompiledHook:
         )
         overrides = way.denies and bool(self._mask_sets["override"])
         variables = {"policy_slots": {"hex": slots.hex()}, "policy_overrides": overrides}
-        return way.spec(variables, self._method(way))
+        spec = way.spec(variables, self._method(way))
+        functions = new_functions(self._overriding) if overrides else []
+        if functions:
+            spec["place"]["instead"] = [_said(function) for function in functions]
+        return spec
 
     def _method(self, way: Way) -> str:
         """What is in force that way, for people."""
@@ -603,9 +617,6 @@ def _check_returns(groups: Iterable[Sequence[Member]]) -> None:
 def _check_override(place: Place) -> None:
     """Refuses what cannot be done with a program's function."""
     for action in place.selector.actions:
-        if action.new_symbol or action.new_address or action.new_offset:
-            what = "another function in the place of one is not supported: argNewSymbol, argNewAddr and argNewOffset"
-            raise UsageError(f"{action.place}: {what}", "argError, or argRegs with the registers of the machine")
         if action.kind == "Override" and place.hook.returns:
             what = "Override at a function whose return is looked at would corrupt the program's stack"
             raise UsageError(f"{action.place}: {what}", "a hook of its own, without `return`")
@@ -697,13 +708,20 @@ def _written(place: Place) -> Action | None:
     return next((action for action in place.selector.actions if action.kind == "Set"), None)
 
 
+def _said(function: NewFunction) -> dict[str, Any]:
+    """As in RUN, without what was not said."""
+    return {name: value for name, value in asdict(function).items() if value}
+
+
 def _error(place: Place) -> int:
     """What calls return: what Override says, and -EPERM where a process is to be killed: verdict first, kill second."""
-    overrides = [action.error for action in place.selector.actions if action.kind == "Override"]
+    overriding = [action for action in place.selector.actions if action.kind == "Override"]
+    override = overriding[0].error if overriding else 0
     if place.hook.probe:
         # There a signal comes alone, and a function may return 0 by its registers as well.
-        return (overrides[0] or OVERRIDDEN) if overrides else 0
-    override = overrides[0] if overrides else 0
+        if overriding and overriding[0].instead:
+            return REPLACED
+        return (override or OVERRIDDEN) if overriding else 0
     return override or (-EPERM if _signal(place) == _SIGKILL else 0)
 
 

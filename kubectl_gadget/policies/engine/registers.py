@@ -6,16 +6,21 @@ none for the other.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kubectl_gadget.policies.linux_names import MACHINES
-from kubectl_gadget.policies.model import Action, Assignment
-from kubectl_gadget.policies.registers import MOST, returning
+from kubectl_gadget.policies.model import Action, Assignment, NewFunction
+from kubectl_gadget.policies.registers import MOST, going_on, returning
 
-_KINDS = ("number", "sum", "memory")
+_KINDS = ("number", "sum", "memory", "function")
 """enum policy_assignment_kind."""
 _ASSIGNMENT = struct.Struct("<5B3xQ")
 _WORD = (1 << 64) - 1
+
+
+def new_functions(overriding: Mapping[int, Action]) -> list[NewFunction]:
+    """Those that run in the place of the hook's own, in the order of their numbers."""
+    return list(dict.fromkeys(action.instead for action in overriding.values() if action.instead))
 
 
 def register_tables(overriding: Mapping[int, Action]) -> dict[str, bytes]:
@@ -23,24 +28,29 @@ def register_tables(overriding: Mapping[int, Action]) -> dict[str, bytes]:
     if not overriding:
         return {}
     found = {}
+    functions = new_functions(overriding)
     for machine in MACHINES:
-        each = {bit: _assignments(action, machine) for bit, action in overriding.items()}
+        each = {bit: _assignments(action, machine, functions) for bit, action in overriding.items()}
         if all(each.values()):
             entries = (struct.pack("<I", bit) + _encode(assignments) for bit, assignments in each.items())
             found[f"policy_assignments@{machine}"] = b"".join(entries)
     return found
 
 
-def _assignments(action: Action, machine: str) -> tuple[Assignment, ...]:
+def _assignments(action: Action, machine: str, functions: Sequence[NewFunction]) -> tuple[Assignment, ...]:
     """None where the action names another machine's registers."""
+    named = tuple(one for one in action.registers if one.to.machine == machine)
+    if action.instead and len(named) == len(action.registers):
+        return (*named, going_on(machine, functions.index(action.instead)))
     if action.registers:
-        return tuple(one for one in action.registers if one.to.machine == machine)
+        return named
     return returning(machine, action.error)
 
 
 def _encode(assignments: tuple[Assignment, ...]) -> bytes:
     """`struct policy_assignments`."""
-    return struct.pack("<Q", len(assignments)) + b"".join(map(_one, assignments)).ljust(MOST * _ASSIGNMENT.size, b"\0")
+    room = (MOST + 1) * _ASSIGNMENT.size
+    return struct.pack("<Q", len(assignments)) + b"".join(map(_one, assignments)).ljust(room, b"\0")
 
 
 def _one(one: Assignment) -> bytes:

@@ -69,8 +69,6 @@ _TYPES = {
 }
 
 
-_WHOLE = ("char_buf", "const_buf")
-"""Types whose bytes may all be sent."""
 _OF_CALLERS = (Type.STRING, Type.BUFFER, Type.SOCKADDR, Type.IOVEC, Type.BPF_ATTR)
 """Types that, as something a system call is given, lie in its caller's memory."""
 _SOURCES = {"current_task": Source.TASK, "registers": Source.REGISTERS}
@@ -125,8 +123,6 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place, 
         return None
     if argument.source != "parameter":
         source, index, user = _SOURCES[argument.source], 0, False
-    if argument.max_data and name not in _WHOLE:
-        raise UsageError(f"{place}: `maxData` is for {' and '.join(_WHOLE)}; of a {name} up to 4,095 bytes are read")
     resolve = argument.resolve
     if argument.btf_type:
         resolve = (*START, argument.btf_type, argument.btf_module, *resolve)

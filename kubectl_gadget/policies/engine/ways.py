@@ -70,7 +70,7 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     if hook.generated is not None:
         return _made_by_node(hook, at_return)
     if hook.abi:
-        return _other_abi(hook, at_return)
+        return _other_abi(hook, at_return, denying)
     match hook.kind:
         case "lsm":
             return _lsm(hook.target, denying)
@@ -97,7 +97,11 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
 
 def _made_by_node(hook: Hook, at_return: bool) -> list[Way]:
     """One program for all of a list: no call can be held up there."""
-    _refuse_override(hook, "the functions of a list that a node makes")
+    for selector in hook.selectors:
+        for action in selector.actions:
+            if action.kind == "Override":
+                what = "the functions of a list that a node makes cannot be overridden"
+                raise UsageError(f"{action.place}: {what}", "lsmhooks, a security module's hook")
     if hook.syscall:
         return [_every_call(at_return)]
     if at_return:
@@ -106,23 +110,21 @@ def _made_by_node(hook: Hook, at_return: bool) -> list[Way]:
     return [Way("on_kprobe_multi", "kprobe.multi", hook.generated.name)]
 
 
-def _other_abi(hook: Hook, at_return: bool) -> list[Way]:
+def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     """Calls of 32-bit programs, which have no tracepoints of their own."""
-    _refuse_override(hook, "calls of 32-bit programs")
     call = SystemCall(hook.target.removeprefix("sys_"), hook.abi)
     (machine,) = machines_of(call)
     number = number_on(call, machine)
     if number is None:
         raise UsageError(f"{hook.place}: there is no system call {hook.abi}/{hook.target}")
-    constants = (("policy_syscall", number & ~COMPAT_CALL), ("policy_compat", True))
-    return [replace(_every_call(at_return), constants=constants, machine=machine)]
-
-
-def _refuse_override(hook: Hook, what: str) -> None:
-    for selector in hook.selectors:
-        for action in selector.actions:
-            if action.kind == "Override":
-                raise UsageError(f"{action.place}: {what} cannot be overridden", "lsmhooks, a security module's hook")
+    of_32_bits = ("policy_compat", True)
+    constants = (("policy_syscall", number & ~COMPAT_CALL), of_32_bits)
+    see = replace(_every_call(at_return), constants=constants, machine=machine)
+    if at_return or not denying:
+        return [see]
+    function = f"{COMPAT_PREFIXES[hook.abi]}{hook.target}"
+    able = _injected(function, False)
+    return [*(replace(way, arguments="syscall", constants=(of_32_bits,), machine=machine) for way in able), see]
 
 
 def _every_call(at_return: bool) -> Way:

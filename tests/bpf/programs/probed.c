@@ -37,6 +37,12 @@ __attribute__((noinline)) int deed(int number, const char *text, char *answer)
 	return -number - (int)strlen(text);
 }
 
+/* What may run in the place of the deed. Nobody calls it. */
+int other_deed(void)
+{
+	return 15;
+}
+
 int main(int count, char **arguments)
 {
 	int times = atoi(arguments[1]);
