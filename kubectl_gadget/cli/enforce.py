@@ -49,7 +49,7 @@ PAGE = Page(
     ),
     usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
     more="A node that cannot deny before anything happens is refused, unless --allow-weaker takes a signal, which may "
-    "come too late, as all other actions than the kernel's do (docs/performance.md). Flags of observe work here, too.",
+    "come too late, as what --action does may (docs/performance.md). Flags of observe work here, too.",
     silent=(CHOICE,),
 )
 
