@@ -80,10 +80,11 @@ def _pods(ctx: Any, command: str) -> Iterator[None]:
 
 def _next(command: str) -> str:
     other = "observe" if command == " ".join(_DEFAULT) else "trace open"
+    asked = f"{command} -f policy.yaml" if command == "enforce" else command
     return (
         "the pods are gone again; next, try\n"
         f"  sudo kubectl gadget demo {other}\n"
-        f"  kubectl gadget {command} -A        in your cluster, on all nodes\n"
+        f"  kubectl gadget {asked} -A        in your cluster, on all nodes\n"
         f"  kubectl gadget {command} --help    flags, filters and output formats"
     )
 
