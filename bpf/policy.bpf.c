@@ -53,15 +53,45 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 	return true;
 }
 
-/* Carries out what the policies say. What the call is to return. */
+/* Carries out what the selectors that are left say. What the call is to return. */
+static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct policy_context *context,
+					 const struct policy_owner *owner, __u64 cgroup)
+{
+	struct policy_event *event = (void *)memory->event;
+	__u32 signal = 0;
+	__s32 verdict = 0;
+
+	policy_choose(memory);
+	if (policy_follows_files)
+		policy_follow(memory);
+	if (policy_overrides) {
+		verdict = policy_verdict(memory);
+		context->selector = memory->low;
+	}
+	if (policy_signals)
+		signal = policy_signal(memory);
+	if (policy_sets && context->kind == POLICY_OF_USDT)
+		policy_set_argument(memory, context->ctx);
+	if (policy_tracks_sockets)
+		policy_track(memory, owner);
+	/* Whom the user wants to see; what was done above does not depend on it. */
+	if (policy_posts(memory) && (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
+		policy_complete(memory, context->ctx, verdict, signal);
+		if (!policy_rooms_count || !policy_emit_whole(memory, context))
+			policy_emit(memory);
+	}
+	if (policy_tracks_sockets)
+		policy_forget(memory);
+	return verdict;
+}
+
+/* What all programs do. What the call is to return. */
 static __always_inline __s32 policy_run(struct policy_context *context)
 {
 	const struct policy_owner *owner = policy_tracks_sockets ? policy_owner_of(context) : NULL;
 	__u64 cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
 	const __u64 *selectors = policy_applicable(cgroup, owner);
 	struct policy_memory *memory;
-	struct policy_event *event;
-	__u32 signal = 0;
 	__s32 verdict = 0;
 
 	if (!selectors)
@@ -72,39 +102,16 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 		policy_count(POLICY_COUNT_UNASKED);
 		return 0;
 	}
-	event = (void *)memory->event;
-	event->values = 0;
+	((struct policy_event *)memory->event)->values = 0;
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
 		memory->alive[i] = selectors[i];
-	memory->length = sizeof(*event) + policy_words * 8;
+	memory->length = sizeof(struct policy_event) + policy_words * 8;
 	memory->cuts = 0;
 	memory->file_id = 0;
 	memory->unknown = 0;
 	memory->texts = 0;
-	if (policy_ask(memory, context)) {
-		policy_choose(memory);
-		if (policy_follows_files)
-			policy_follow(memory);
-		if (policy_overrides) {
-			verdict = policy_verdict(memory);
-			context->selector = memory->low;
-		}
-		if (policy_signals)
-			signal = policy_signal(memory);
-		if (policy_sets && context->kind == POLICY_OF_USDT)
-			policy_set_argument(memory, context->ctx);
-		if (policy_tracks_sockets)
-			policy_track(memory, owner);
-		/* Whom the user wants to see; what was done above does not depend on it. */
-		if (policy_posts(memory) &&
-		    (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
-			policy_complete(memory, context->ctx, verdict, signal);
-			if (!policy_rooms_count || !policy_emit_whole(memory, context))
-				policy_emit(memory);
-		}
-		if (policy_tracks_sockets)
-			policy_forget(memory);
-	}
+	if (policy_ask(memory, context))
+		verdict = policy_carry_out(memory, context, owner, cgroup);
 	gadget_give_back(memory);
 	/* The kernel's range of errors, which the verifier asks of a security module's program (6.12). */
 	if (verdict < -4095 || verdict > 0)

@@ -5,6 +5,7 @@ The trap: that a hook's name is in the kernel says little; kernels refuse whole 
 attaching one tells.
 """
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from kubectl_gadget.errors import AgentError
 SLEEPABLE = "on_lsm_sleepable"
 _OVERRIDING = "on_uprobe_override"
 _WRITING = "bpf_probe_write_user"
+_FUNCTIONS = ("fentry", "fexit", "fmod_ret", "kprobe")
+_MISSING = (errno.ESRCH, errno.ENOENT)
 _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
@@ -45,7 +48,11 @@ def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
     """Why this kernel does not take a program there."""
     if isinstance(error, AgentError):
         return str(error)
-    reason = probe.lacking(way["kind"]) or refusal.reason(error)[0]
+    lacking = probe.lacking(way["kind"])
+    is_function = way["kind"] in _FUNCTIONS and error.errno in _MISSING
+    if is_function and not lacking and btf.kernel().prototype(_target(way)) is None:
+        return f"the kernel has no function {_target(way)}; it may be inlined, or have another name"
+    reason = lacking or refusal.reason(error)[0]
     if way["program"] == _OVERRIDING:
         return f"this kernel lets no program change another one's registers (Debian's 7.3 does): {reason}"
     if _WRITING in reason:

@@ -324,8 +324,9 @@ class Run:
         noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
         for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds, noun):
             self._progress.say(line)
-        if self._options.local and not self.watched and not pipeline.shown.total():
-            self._progress.say(_why_nothing(self._options.selection))
+        selection = self._options.selection
+        if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():
+            self._progress.say(_why_nothing(selection))
         story = self._options.story
         if story is not None and story.forgotten:
             self._progress.warn(f"{story.forgotten:,} running processes were forgotten: what they do has no program")
@@ -360,4 +361,4 @@ def _why_nothing(selection: Selection) -> str:
     """Without a cluster nobody else has said that what was chosen is not there."""
     if selection.namespace or selection.pods or selection.containers:
         return "none of this machine's containers is what was chosen (try: kubectl gadget snapshot process -A --local)"
-    return "this machine has no containers" + ("" if selection.host else " (try: --host, for its own processes)")
+    return "this machine has no containers (try: --host, for its own processes)"

@@ -32,7 +32,7 @@ INTS, LONGS, UINTS = ((-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1), 
 SETTINGS = settings(
     deadline=None,
     max_examples=min(25, settings.default.max_examples),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 """Each example loads programs, which takes longer than all that hypothesis does."""
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
