@@ -114,7 +114,9 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	/* What the type is, is the node's to say where the policy leaves it open. */
 	head->lacks = memory->value.lacks | type << POLICY_TYPE_SHIFT;
 	length += sizeof(*head);
-	for (__u32 i = 0; i < POLICY_NUMBERS && i < fixed / 8; i++)
+	/* Unrolled, since the compiler would lay the loop out as Linux 6.1 takes none. */
+#pragma unroll
+	for (__u32 i = 0; i < POLICY_NUMBERS; i++)
 		if (i < policy_numbers_of(type))
 			*(__u64 *)&memory->event[length + i * 8] = memory->value.numbers[i];
 	length += policy_numbers_of(type) * 8;
