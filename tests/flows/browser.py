@@ -7,7 +7,9 @@ expected one.
 import base64
 import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -82,12 +84,13 @@ class Page:
 @contextmanager
 def opened(url: str, size: tuple[int, int] = (1400, 900), dark: bool = False) -> Iterator[Page]:
     """The page while the block runs."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         scheme = f"preferredColorScheme={0 if dark else 1}"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"]
         own = [f"--user-data-dir={folder}", f"--blink-settings={scheme}", f"--window-size={size[0]},{size[1]}"]
         command = [str(CHROMIUM), *options, *own, "about:blank"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        # Debian's command is a shell script that waits for the browser, so both have to be ended.
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
             try:
                 assert process.stderr is not None
                 said = []
@@ -111,5 +114,5 @@ def opened(url: str, size: tuple[int, int] = (1400, 900), dark: bool = False) ->
                     page.wait("location.protocol !== 'about:' && document.readyState === 'complete'")
                     yield page
             finally:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
