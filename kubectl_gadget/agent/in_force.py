@@ -24,9 +24,9 @@ from kubectl_gadget.policy_events.record import FORMAT
 from kubectl_gadget.policy_events.told import ToldHook
 
 _OWN = ("policy_profiles", "policy_counts")
+"""Maps of each hook that are needed after it was loaded."""
 _MOST_BYTES = 1 << 17
 """That are told at a time: a flood of events must not hold up a change of policies."""
-"""Maps of each hook that are needed after it was loaded."""
 Key = tuple[str, str]
 """Namespace and name of a policy."""
 

@@ -60,8 +60,8 @@ class Told:
 
 class Story:
     """`decoders` read the batches of gadgets, by the gadget's name. `needs_columns`: something reads the flat columns
-    of the rows, and not only `Told`. `on_told` gets each thing that happened, also what the
-    choice leaves out, and must not take long."""
+    of the rows, and not only `Told`. `on_told` gets each thing that happened, also what the choice
+    leaves out, and must not take long."""
 
     gadget: Gadget = GADGET
     """of the rows that come out"""

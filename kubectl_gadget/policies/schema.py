@@ -97,7 +97,7 @@ _ARGUMENT = (
     Field(
         "maxData",
         "flag",
-        "For char_buf and const_buf: up to 327,360 bytes and not just 4,095, of which filters see the first 4,095.",
+        "For char_buf, const_buf and iov_iter: up to 327,360 bytes and not just 4,095, which are all that filters see.",
         default="false",
     ),
     Field(
