@@ -20,7 +20,6 @@
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
 #include <gadget/refused.h>
-#include <gadget/result.h>
 #include <gadget/socket_file.h>
 #include <gadget/syscall.h>
 #include <kernel/sk_buff.h>
