@@ -9,6 +9,7 @@ from kubectl_gadget.policies.engine.hooks import CompiledHook, Place, target_nam
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description
 from kubectl_gadget.policy_events.event import Hook as Kind
+from kubectl_gadget.policy_events.record import REPLACED, verdict_text
 
 _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
@@ -54,6 +55,8 @@ def _wanted(place: Place) -> str:
 
 def _error_text(action: Action) -> str:
     """What an Override returns, or sets."""
+    if action.instead:
+        return verdict_text(REPLACED, errno_name)
     return "registers" if action.registers else errno_name(-action.error) if action.error < 0 else str(action.error)
 
 

@@ -1,0 +1,24 @@
+"""What is told of policies that are not carried out."""
+
+import pytest
+
+from kubectl_gadget.policies.engine.describe import describe
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.model import Action, Hook, NewFunction, Policy, Selector, UserProbe
+
+
+@pytest.mark.parametrize(
+    ("action", "would_be"),
+    [
+        (Action("Override", error=-13), "BLOCKED EACCES"),
+        (Action("Override", instead=NewFunction("other")), "BLOCKED function"),
+        (Action("Sigkill"), "SENT SIGKILL"),
+        (Action("Post"), ""),
+    ],
+)
+def test_what_would_be_done_is_in_words(action: Action, would_be: str) -> None:
+    probe = UserProbe("/bin/true", symbol="main")
+    hook = Hook("uprobe", "/bin/true:main", probe=probe, selectors=(Selector(actions=(action,)),))
+    (compiled,) = Engine([Policy("p", hooks=(hook,))], Options()).hooks
+    (place,) = [place for place in compiled.bits if place]
+    assert describe(place).would_be == would_be
