@@ -9,7 +9,6 @@ import re
 
 from kubectl_gadget.agent.elf_symbols import is_go, matching_functions
 from kubectl_gadget.agent.object import BpfObject
-from kubectl_gadget.errors import AgentError
 
 Libraries = list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
 
@@ -78,9 +77,7 @@ class AskedFunctions:
     def _number(self, name: str) -> int | None:
         if name in self._numbers:
             return self._numbers[name]
-        names = self._object.map("gadget_functions")
-        if names is None:
-            raise AgentError("the object has no map gadget_functions")
+        names = self._object.required_map("gadget_functions")
         if len(self._numbers) >= names.entries:
             self._warn(f"more than {names.entries} functions match, and the rest is left out")
             return None

@@ -211,6 +211,7 @@ def module(name: str) -> Btf:
         raise AgentError(what, f"modprobe {name}, and see /sys/kernel/btf/{name}") from None
 
 
+@cache
 def in_file(path: str) -> Btf:
     """Of a file of the node, an ELF file with a section .BTF or BTF alone. Raises AgentError."""
     try:

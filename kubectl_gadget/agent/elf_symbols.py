@@ -38,25 +38,25 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
 
 def address_offset(path: str, address: int) -> int | None:
     """Where in the file an address lies, as its symbol table counts them; None: nowhere. Raises OSError."""
-    with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES)
-    try:
-        return _file_offset(_tables(data)[0], address)
-    except (struct.error, IndexError, ValueError, OverflowError):
-        return None
+    return _file_offset(_segments(path), address)
 
 
 def offset_address(path: str, offset: int) -> int | None:
     """The address, as its symbol table counts them, of what lies there in the file; None: none. Raises OSError."""
+    for kind, _, start, address, _, in_file, _, _ in _segments(path):
+        if kind == _LOAD and start <= offset < start + in_file:
+            return address + offset - start
+    return None
+
+
+def _segments(path: str) -> list[tuple[int, ...]]:
+    """Empty where it is no ELF file."""
     with open(path, "rb") as file:
         data = file.read(_MOST_BYTES)
     try:
-        for kind, _, start, address, _, in_file, _, _ in _tables(data)[0]:
-            if kind == _LOAD and start <= offset < start + in_file:
-                return address + offset - start
+        return _tables(data)[0]
     except (struct.error, IndexError, ValueError, OverflowError):
-        pass
-    return None
+        return []
 
 
 def matching_functions(path: str, pattern: str) -> dict[str, int]:

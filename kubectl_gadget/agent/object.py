@@ -215,6 +215,13 @@ class BpfObject:
         pointer = self._lib.raw("bpf_object__find_map_by_name", self._pointer, name.encode())
         return BpfMap(self._lib, pointer) if pointer else None
 
+    def required_map(self, name: str) -> BpfMap:
+        """Raises AgentError when the object, which comes from the client, has no such map."""
+        found = self.map(name)
+        if found is None:
+            raise AgentError(f"the client's object has no map {name}", "update the client or the agents")
+        return found
+
     def resize_hashes(self, entries: int) -> None:
         """Sets max_entries of the hashes in which programs keep what they need later, before the object is loaded."""
         for pointer in self._each("map"):

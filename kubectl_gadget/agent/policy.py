@@ -96,7 +96,7 @@ class PolicyHook:
 
     def map(self, name: str) -> BpfMap:
         """A map of this hook."""
-        return _map(self.object, name)
+        return self.object.required_map(name)
 
     def link_fd(self) -> int:
         """What holds its program in place."""
@@ -155,7 +155,7 @@ class PolicyHook:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
             if functions:
-                _map(object, function_lists.MAP).resize(len(functions))
+                object.required_map(function_lists.MAP).resize(len(functions))
             ways.aim(object, way)
             if "place" in way:
                 probes = Probes(object, programs, way["place"], self._real_files())
@@ -164,7 +164,7 @@ class PolicyHook:
             for name, entries in tables.items():
                 self._fill(object, name, entries)
             if functions:
-                function_lists.fill(_map(object, function_lists.MAP), functions)
+                function_lists.fill(object.required_map(function_lists.MAP), functions)
             if "place" not in way:  # else to files that are looked for (probes.py)
                 ways.attach(object, way, functions)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -180,7 +180,7 @@ class PolicyHook:
                 object.close()
                 raise
         if files := self._spec.get("files"):
-            self.files = SameFiles(_map(object, "policy_files"), files)
+            self.files = SameFiles(object.required_map("policy_files"), files)
         self._object = object
         self.probes = probes
 
@@ -196,19 +196,19 @@ class PolicyHook:
 
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
         for name, sets in _SETS.items():
-            _map(object, name).resize_values(8 * sets * self.words)
+            object.required_map(name).resize_values(8 * sets * self.words)
         for name, bytes in _BEFORE_SETS.items():
-            _map(object, name).resize_values(bytes + 8 * self.words)
+            object.required_map(name).resize_values(bytes + 8 * self.words)
         for name, data in tables.items():
-            map = _map(object, name)
+            map = object.required_map(name)
             map.resize(max(1, len(data) // (map.key_size + map.value_size)))
         if not self._spec.get("files"):
-            _map(object, "policy_files").resize(1)
+            object.required_map("policy_files").resize(1)
         if entries := int(self._spec.get("limited", 0)):
-            _map(object, "policy_posted").resize(entries)
+            object.required_map("policy_posted").resize(entries)
         if "on_uretprobe" in object.chosen:
-            _map(object, "policy_calls").resize(_CALLS)
-        rooms = _map(object, "policy_rooms")
+            object.required_map("policy_calls").resize(_CALLS)
+        rooms = object.required_map("policy_rooms")
         if self._spec.get("whole"):
             count = min(_MOST_ROOMS, libbpf.load().call("libbpf_num_possible_cpus"))
             rooms.resize(count)
@@ -217,12 +217,12 @@ class PolicyHook:
             rooms.resize_values(_WORD)
         if "on_usdt" not in object.chosen:
             for name in _USDT_MAPS:
-                _map(object, name).resize(1)
+                object.required_map(name).resize(1)
 
     def _try_lengths(self, object: BpfObject, prefixes: bytes) -> dict[str, bytes]:
         """Has prefixes looked up in a hash, length by length. The table of their lengths."""
         object.set_constant("policy_tries_lengths", True)
-        map = _map(object, "policy_prefixes")
+        map = object.required_map("policy_prefixes")
         map.make_hash()
         step = map.key_size + 8 * self.words
         lengths = {struct.unpack_from("<I", prefixes, at)[0] for at in range(0, len(prefixes), step)}
@@ -230,7 +230,7 @@ class PolicyHook:
         return {"policy_lengths": b"".join(entries)}
 
     def _fill(self, object: BpfObject, name: str, entries: bytes) -> None:
-        map = _map(object, name)
+        map = object.required_map(name)
         size = map.key_size + map.value_size
         if len(entries) % size:
             raise AgentError(f"{self.name}: the table {name} has {len(entries)} bytes, no multiple of {size}")
@@ -475,7 +475,7 @@ class Policies:
         try:
             self._prepare(object)
             _share(object, first)
-            table = _map(object, "policy_prefixes")
+            table = object.required_map("policy_prefixes")
             table.resize(max(1, len(followed) // (table.key_size + table.value_size)))
             object.set_constant("policy_follows", bool(followed))
             object.load()
@@ -538,15 +538,15 @@ class Policies:
         node = self._node | {"gadget_ring_wake_bytes": 1 if self._spec.get("kill") else size // 4}
         for name, value in (self._spec.get("parameters", {}) | node).items():
             object.set_constant(name, value)
-        _map(object, "gadget_events").resize(size)
-        _map(object, "gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
-        _map(object, "gadget_containers").reuse(self._containers_fd)
+        object.required_map("gadget_events").resize(size)
+        object.required_map("gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
+        object.required_map("gadget_containers").reuse(self._containers_fd)
         if not self._spec.get("stacks"):
-            _map(object, "gadget_stacks").resize(1)
+            object.required_map("gadget_stacks").resize(1)
         if not self._spec.get("follows"):
-            _map(object, "gadget_followed").resize(1)
+            object.required_map("gadget_followed").resize(1)
         if self._spec.get("tracks"):
-            _map(object, "policy_sockets").resize(_SOCKETS)
+            object.required_map("policy_sockets").resize(_SOCKETS)
 
     def _open_ring(self) -> None:
         events, cpus = self.hooks[0].map("gadget_events"), self.hooks[0].map("gadget_cpus")
@@ -590,7 +590,7 @@ def _tables(given: dict[str, str]) -> dict[str, bytes]:
 def _share(object: BpfObject, first: BpfObject) -> None:
     """The maps of the first object, before the other one is loaded."""
     for name in SHARED:
-        _map(object, name).reuse(_map(first, name).fd)
+        object.required_map(name).reuse(first.required_map(name).fd)
 
 
 def _put_all(map: BpfMap, entries: bytes) -> None:
@@ -599,10 +599,3 @@ def _put_all(map: BpfMap, entries: bytes) -> None:
     for start in range(0, len(entries), size):
         middle = start + map.key_size
         map.put(entries[start:middle], entries[middle : start + size])
-
-
-def _map(object: BpfObject, name: str) -> BpfMap:
-    map = object.map(name)
-    if map is None:
-        raise AgentError(f"the policies' object has no map {name}", "update the client or the agents")
-    return map

@@ -151,10 +151,7 @@ class Probes:
 
     @property
     def _moves(self) -> BpfMap:
-        found = self._object.map(_MOVES)
-        if found is None:
-            raise AgentError(f"the policies' object has no map {_MOVES}", "update the client or the agents")
-        return found
+        return self._object.required_map(_MOVES)
 
     @property
     def _name(self) -> str:
