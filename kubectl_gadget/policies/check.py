@@ -109,8 +109,8 @@ _COST: Mapping[Often, str] = {
     "seldom": "hardly any",
     "unknown": "not known",
 }
-"""That often a microsecond, which a call that matches nothing takes, however many policies there are:
-bench/policies.py."""
+"""That often a microsecond, which is more than a call that matches nothing takes on a quiet machine, however many
+policies there are: bench/policies.py."""
 
 
 @dataclass(frozen=True)
