@@ -3,17 +3,23 @@
 mmdebstrap's variant `extract` unpacks packages and runs none of their scripts, so this works for a foreign
 architecture too and takes seconds. What the agent cannot use is left out. The trap: the agent's root is read-only, so
 Python could never keep what it compiles; every module is compiled here, and the Python that compiles must be the
-image's.
+image's. Another one: mmdebstrap that cannot write its archive to the end hangs up its whole process group, which may
+be that of make and all tests.
 """
 
 import fnmatch
 import importlib.util
 import marshal
+import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from archive import Layer
 
@@ -31,13 +37,8 @@ def root_layer(architecture: str, variant: str, date: int) -> bytes:
     """The layer as an uncompressed tar. Raises SystemExit with one line when mmdebstrap is missing or fails."""
     command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={architecture}"]
     command += [f"--include={','.join(PACKAGES[variant])}", SUITE, "-"]
-    try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    except FileNotFoundError:
-        sys.exit("image: mmdebstrap is missing. try: apt-get install mmdebstrap")
     layer = Layer(date)
-    assert process.stdout is not None
-    with process.stdout as pipe, tarfile.open(fileobj=pipe, mode="r|") as tar:
+    with _output(command) as pipe, tarfile.open(fileobj=pipe, mode="r|") as tar:
         for member in tar:
             path = member.name = member.name.removeprefix("./").rstrip("/")
             if path in {"", "."} or member.isdev() or _left_out.match(path):
@@ -47,9 +48,33 @@ def root_layer(architecture: str, variant: str, date: int) -> bytes:
             layer.add(member, data)
             if path.endswith(".py") and path.startswith("usr/lib/python3"):
                 add_compiled(layer, path, data)
-    if process.wait():
-        sys.exit(f"image: mmdebstrap ended with {process.returncode}")
     return layer.finish()
+
+
+@contextmanager
+def _output(command: list[str]) -> Iterator[IO[bytes]]:
+    """What mmdebstrap writes. Raises SystemExit when it fails, whatever became of its output."""
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0)
+    except FileNotFoundError:
+        sys.exit("image: mmdebstrap is missing. try: apt-get install mmdebstrap")
+    assert process.stdout is not None
+    try:
+        try:
+            yield process.stdout
+        except tarfile.ReadError:
+            if process.wait() == 0:
+                raise
+        # An archive ends before its file does.
+        while process.stdout.read(1 << 16):
+            pass
+        if process.wait():
+            sys.exit(f"image: mmdebstrap ended with {process.returncode}")
+    finally:
+        process.stdout.close()
+        if process.poll() is None:  # we were interrupted, which its group was not told
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
 
 
 def add_compiled(layer: Layer, path: str, source: bytes) -> None:
