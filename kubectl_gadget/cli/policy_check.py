@@ -100,15 +100,18 @@ def check(
     if not nodes and not all_nodes:
         _refuse_agents_flags(image, start)
     policies = read_policies([*(files or ()), *ready_files(ready or ())], scope.namespace or _DEFAULT_NAMESPACE)
-    reports = [check_policy(policy) for policy in policies]
+    asked = bool(nodes or all_nodes or local)
+    reports = [check_policy(policy, asked) for policy in policies]
     agents = agent_options(image, start)
-    answers = _ask(cluster, agents, reports, nodes or (), bool(local)) if nodes or all_nodes or local else []
+    answers = _ask(cluster, agents, reports, nodes or (), bool(local)) if asked else []
     if output == "json":
         sys.stdout.write(json.dumps([_as_json(report, answers) for report in reports], indent=2) + "\n")
     else:
         _print(reports, answers, not no_headers)
     sys.stdout.flush()
     missing = _explain(reports, answers)
+    if not asked:
+        say("no node was asked whether its kernel has these hooks (try: --all-nodes, --node NAME, or --local)")
     return int(missing or bool(strict and any(report.warnings for report in reports)))
 
 

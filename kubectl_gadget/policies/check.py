@@ -15,6 +15,7 @@ from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.gaps import gaps
 from kubectl_gadget.policies.linux_names import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
+from kubectl_gadget.policies.unknown_names import unknown_names
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
 
@@ -146,12 +147,12 @@ class Report:
     """what it asks for and the engine cannot do, each with its place"""
 
 
-def check_policy(policy: Policy) -> Report:
-    """What a policy takes, and what its writer should know."""
+def check_policy(policy: Policy, asked: bool = False) -> Report:
+    """What a policy takes, and what its writer should know. `asked`: nodes say whether they have the hooks."""
     warnings = [*policy.notes]
     for hook in policy.hooks:
         warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_requests(hook)]
-        warnings += _dead_selectors(hook)
+        warnings += [*_dead_selectors(hook), *(() if asked else unknown_names(hook))]
     warnings += gaps(policy)
     reports = tuple(map(_report, _taken(policy)))
     return Report(policy, reports, tuple(dict.fromkeys(warnings)), _unsupported(policy))

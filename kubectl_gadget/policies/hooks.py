@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES, BUFFERS
-from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, one_of
-from kubectl_gadget.policies.linux_names import is_known, system_call
+from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, nearest, one_of
+from kubectl_gadget.policies.linux_names import is_known, system_call, system_calls
 from kubectl_gadget.policies.lists import Lists, need_system_call
 from kubectl_gadget.policies.model import Argument, Hook, HookKind, Note, ReturnAction, Source, UserProbe
 from kubectl_gadget.policies.selectors import Surroundings, read_selectors
@@ -166,7 +166,8 @@ def _function(hook: Hook, call: Scalar, syscall: bool, said: bool) -> Hook:
     if syscall:
         if found is None or not is_known(found):
             if not said:
-                text = f"{call.text} is no system call, which is what `call` is by default: add `syscall: false`"
+                close = nearest(found.name, system_calls(found.abi)) if found else ""
+                text = f"{call.text} is no system call, which is what `call` is by default: add `syscall: false`{close}"
                 raise WrongPolicy(call.place, text)
             found = need_system_call(call)
         return replace(hook, target=f"sys_{found.name}", syscall=True, abi=found.abi)

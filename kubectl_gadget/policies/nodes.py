@@ -13,6 +13,7 @@ from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
 from kubectl_gadget.policies.engine.ways import ways
 from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
+from kubectl_gadget.policies.unknown_names import nearest_lsm_hook
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,15 @@ def _ways(hook: Hook) -> list[dict[str, Any]]:
     return [way.spec({}, "") for way in able]
 
 
-def _tried(answer: Mapping[str, Any]) -> Judgement:
+def _tried(answer: Mapping[str, Any], hook: Hook) -> Judgement:
     """What came of loading and attaching."""
     if answer["way"]:
         return Judgement(True, str(answer["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
     by_why: dict[str, list[str]] = {}
     for way, why in answer["refused"].items():
         by_why.setdefault(str(why).partition("\n")[0], []).append(way.partition("/")[0])
-    return Judgement(False, "refused", "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items()))
+    whys = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items())
+    return Judgement(False, "refused", whys + (nearest_lsm_hook(hook.target) if hook.kind == "lsm" else ""))
 
 
 def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
@@ -86,7 +88,7 @@ def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Ju
     if hook.generated and tried is None:
         return _generated(hook, can, answer)
     if tried is not None and not (hook.ignore_missing and not tried["way"]):
-        return _tried(tried)
+        return _tried(tried, hook)
     match hook.kind:
         case "lsm":
             return _lsm(hook, can, answer)

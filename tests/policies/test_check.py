@@ -46,6 +46,30 @@ def test_arguments_that_a_thread_can_change_are_named_with_the_safe_hook(hook: s
 
 
 @pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        ("lsmhooks: [{hook: file_opne}]", ["no Linux up to 6.18 has the LSM hook file_opne; did you mean file_open?"]),
+        ("lsmhooks: [{hook: file_open}, {hook: sb_add_mnt_opt}, {hook: uring_allowed}]", []),
+        (
+            "tracepoints: [{subsystem: syscalls, event: sys_exit_opnat}]",
+            ["no Linux up to 6.18 has the system call opnat; did you mean openat or openat2?"],
+        ),
+        ("tracepoints: [{subsystem: syscalls, event: sys_enter_newfstat}, {subsystem: sched, event: any}]", []),
+    ],
+)
+def test_hooks_that_no_known_kernel_has_are_told_where_no_node_is_asked(hook: str, said: list[str]) -> None:
+    assert warnings_of(hook) == said
+    assert check_policy(policy_of(hook), asked=True).warnings == ()
+
+
+def test_a_node_that_lacks_a_hook_says_which_one_looks_like_it() -> None:
+    (hook,) = policy_of("lsmhooks: [{hook: file_opne}]").hooks
+    refused = {"lsm/file_opne": "the kernel has no bpf_lsm_file_opne"}
+    answer = {"ways": {"lsm file_opne": {"way": "", "refused": refused}}}
+    assert judge(hook, {"can": ALL}, answer).why == "lsm: the kernel has no bpf_lsm_file_opne; did you mean file_open?"
+
+
+@pytest.mark.parametrize(
     "hook",
     [
         "kprobes: [{call: sys_openat, args: [{index: 2, type: int}]}]",

@@ -173,6 +173,7 @@ WRONG = [
     ("kprobes: [{call: sys_dup, call: sys_dup2}]", "spec.kprobes[0].call is there twice"),
     ("kprobes: [{call: no}]", "spec.kprobes[0].call has to be a text, not no: in quotes, 'no', it is one"),
     ("kprobes: []", "p.yaml:5: spec has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader"),
+    ("kprobes: [{call: sys_wrte}]", "by default: add `syscall: false`; did you mean write"),
     ("kprobes: [{call: sys_wrte, syscall: true}]", "there is no system call sys_wrte; did you mean write"),
     ("kprobes: [{call: sys_write, syscall: false}]", "sys_write is a system call: `syscall` has to be true"),
     ("kprobes: [{call: 'list:a'}]", "spec.kprobes[0].call there is no list 'a' in spec.lists"),
