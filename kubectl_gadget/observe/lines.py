@@ -21,6 +21,7 @@ from kubectl_gadget.output.terminal import RED, paint, pod_color
 from kubectl_gadget.output.widths import text_width
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame
+from kubectl_gadget.policy_events.record import done_text
 
 _WORD_WIDTH = 7
 _ADMIN_COLUMN = 120
@@ -97,9 +98,8 @@ def _blocked(told: Told, options: LineOptions) -> str:
     happening = told.happening
     if not isinstance(happening, PolicyEvent) or not (happening.blocked or happening.verdict or happening.would_be):
         return ""
-    # A signal alone blocks nothing.
-    done = "BLOCKED" if happening.blocked else "SENT"
-    text = f" WOULD BE {happening.would_be}" if happening.would_be else f" {done} {happening.verdict}".rstrip()
+    done = done_text(happening.blocked, happening.verdict)
+    text = f" WOULD BE {happening.would_be}" if happening.would_be else f" {done}"
     return paint(text, RED) if options.color else text
 
 

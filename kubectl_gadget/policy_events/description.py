@@ -11,7 +11,7 @@ from kubectl_gadget.policy_events.arguments import argument
 from kubectl_gadget.policy_events.event import Argument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loader import loaded_file
-from kubectl_gadget.policy_events.record import OVERRIDDEN, Caller, Value
+from kubectl_gadget.policy_events.record import Caller, Value, blocks
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         tags=description.tags,
         action=description.action,
         return_action=description.return_action,
-        blocked=matched.verdict not in (0, OVERRIDDEN),
+        blocked=blocks(matched.verdict),
         verdict=verdict,
         would_be=description.would_be,
         credentials=matched.caller.credentials,

@@ -153,6 +153,17 @@ def verdict_text(verdict: int, error_name: Callable[[int], str]) -> str:
     return error_name(-verdict) if verdict < 0 else str(verdict)
 
 
+def blocks(verdict: int) -> bool:
+    """Whether what was attempted did not happen, as far as it is known."""
+    return verdict not in (0, OVERRIDDEN)
+
+
+def done_text(blocked: bool, verdict: str) -> str:
+    """`BLOCKED EPERM SIGKILL`, `SET registers`; a signal alone blocks nothing: `SENT SIGKILL`."""
+    done = "BLOCKED" if blocked else "SET" if verdict.startswith(_WORDS[OVERRIDDEN]) else "SENT"
+    return f"{done} {verdict}".rstrip()
+
+
 def function_called(value: Value | None) -> str:
     """The name that a slot of the type FUNCTION has been read to; empty: it is none."""
     if value is None:

@@ -9,7 +9,7 @@ from kubectl_gadget.policies.engine.hooks import CompiledHook, Place, target_nam
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description
 from kubectl_gadget.policy_events.event import Hook as Kind
-from kubectl_gadget.policy_events.record import REPLACED, verdict_text
+from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED, blocks, done_text, verdict_text
 
 _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
@@ -42,22 +42,23 @@ def describe(place: Place) -> Description:
 
 
 def _wanted(place: Place) -> str:
-    """What the policy asks for: `BLOCKED EPERM SIGKILL`, `SENT SIGKILL`, or nothing."""
+    """What the policy asks for: `BLOCKED EPERM SIGKILL`, `SET registers`, `SENT SIGKILL`, or nothing."""
     actions = (*place.selector.actions, *place.selector.return_actions)
-    errors = [_error_text(action) for action in actions if action.kind == "Override"]
+    verdicts = [_verdict(action, place) for action in actions if action.kind == "Override"]
     signals = [
         "SIGKILL" if action.kind == "Sigkill" else signal_name(action.signal)
         for action in actions
         if action.kind in ("Sigkill", "Signal")
     ]
-    return " ".join([*(["BLOCKED"] if errors else ["SENT"] if signals else []), *errors, *signals])
+    texts = [*(verdict_text(verdict, errno_name) for verdict in verdicts), *signals]
+    return done_text(any(map(blocks, verdicts)), " ".join(texts)) if texts else ""
 
 
-def _error_text(action: Action) -> str:
-    """What an Override returns, or sets."""
+def _verdict(action: Action, place: Place) -> int:
+    """That of the engine: at programs' functions 0 comes from registers, too."""
     if action.instead:
-        return verdict_text(REPLACED, errno_name)
-    return "registers" if action.registers else errno_name(-action.error) if action.error < 0 else str(action.error)
+        return REPLACED
+    return action.error or (OVERRIDDEN if place.hook.probe else 0)
 
 
 def _function(hook: Hook, probe: UserProbe) -> str:

@@ -2,9 +2,13 @@
 
 import pytest
 
+from kubectl_gadget.policies.document import Scalar
 from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.hooks import Engine, Options
-from kubectl_gadget.policies.model import Action, Hook, NewFunction, Policy, Selector, UserProbe
+from kubectl_gadget.policies.model import Action, Hook, NewFunction, Place, Policy, Selector, UserProbe
+from kubectl_gadget.policies.registers import assignment
+
+RAX = assignment(Scalar("rax=0", Place("p.yaml", 1, "")))
 
 
 @pytest.mark.parametrize(
@@ -12,6 +16,8 @@ from kubectl_gadget.policies.model import Action, Hook, NewFunction, Policy, Sel
     [
         (Action("Override", error=-13), "BLOCKED EACCES"),
         (Action("Override", instead=NewFunction("other")), "BLOCKED function"),
+        (Action("Override", registers=(RAX,)), "SET registers"),
+        (Action("Override"), "SET registers"),
         (Action("Sigkill"), "SENT SIGKILL"),
         (Action("Post"), ""),
     ],
