@@ -131,7 +131,11 @@ def _ask(
     asked = question(report.policy for report in reports)
     if local:
         return wait_for(ask_local(asked))
-    return wait_for(ask_cluster(connect(cluster), asked, nodes, lambda node, text: say(f"{node}: {text}"), agents))
+
+    def tell(node: str, text: str) -> None:
+        say(f"{node}: {text}" if node else text)
+
+    return wait_for(ask_cluster(connect(cluster), asked, nodes, tell, agents))
 
 
 def _print(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", headers: bool) -> None:

@@ -6,7 +6,7 @@ The trap: a thousand nodes ask at the same moment, so what is asked of the API s
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
@@ -30,11 +30,19 @@ class Agents:
     """The agents of one run. `close` must be awaited at the end; it removes what this run started, and only that."""
 
     def __init__(
-        self, api: Api, options: AgentOptions, say: Say = lambda _node, _text: None, run: str | None = None
+        self,
+        api: Api,
+        options: AgentOptions,
+        say: Say = lambda _node, _text: None,
+        run: str | None = None,
+        note: Callable[[str], object] = lambda _text: None,
     ) -> None:
+        """`say` gets how agents start, `note` what users should know of those that run."""
         self._api = api
         self._options = options
         self._say = say
+        self._note = note
+        self._is_noted = False
         self.run = run or secrets.token_hex(4)
         self._on_demand = OnDemandAgents(api, options, self.run, say)
         self._pods: dict[str, str] = {}
@@ -100,6 +108,7 @@ class Agents:
 
     async def _find_or_start(self, node: str) -> str:
         resident = await self._find_resident(node)
+        self._note_unchanged(resident)
         if resident is None:
             pod = await self._on_demand.start(node)
         elif is_running(resident):
@@ -111,6 +120,19 @@ class Agents:
             )
         self._pods[node] = pod["metadata"]["name"]
         return self._pods[node]
+
+    def _note_unchanged(self, resident: Object | None) -> None:
+        """Says, once, which flags for agents do nothing since this one runs already."""
+        if resident is None or self._is_noted:
+            return
+        container = resident["spec"]["containers"][0]
+        flags = ["--image"] if self._options.image not in (None, container["image"]) else []
+        if self._options.privileged and not (container.get("securityContext") or {}).get("privileged"):
+            flags.append("--privileged")
+        if flags:
+            self._is_noted = True
+            text = f"resident agents answer, which {' and '.join(flags)} cannot change"
+            self._note(f"warning: {text} (try: kubectl gadget deploy {flags[0]} …)")
 
     async def _find_resident(self, node: str) -> Object | None:
         until = time.monotonic() + _RETURN_SECONDS

@@ -46,7 +46,7 @@ class ClusterNodes:
     async def watch(self) -> AsyncIterator[NodeChange]:
         """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
         api = Api(self._cluster, self._progress.say)
-        self._agents = agents = Agents(api, self._options.agent, self._tell)
+        self._agents = agents = Agents(api, self._options.agent, self._tell, note=self._progress.say)
         self._targets = Targets(api, self._options.selection, self._progress.say, require=agents.require)
 
         def opener(node: str) -> Open:

@@ -6,6 +6,7 @@ The trap: one node that does not answer must not hide the others, so each has it
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kubectl_gadget.cluster.agents import Agents
@@ -49,8 +50,11 @@ async def ask_cluster(
     tell: Callable[[str, str], None],
     options: AgentOptions,
 ) -> list[NodeHooks]:
-    """The answers of the nodes `names`, or of all; agents are started where none is resident, and removed again."""
-    agents = Agents(api, options, tell)
+    """The answers of the nodes `names`, or of all; agents are started where none is resident, and removed again.
+
+    `tell` gets a node, empty for all, and a text about its agent.
+    """
+    agents = Agents(api, options, tell, note=partial(tell, ""))
     await agents.require([Access("list", NODES.plural)])
     nodes = (await api.find(NODES)).items
     labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in nodes}

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,20 @@ async def test_a_resident_agent_is_used_and_stays(cluster: FakeCluster, api: Api
     assert await agents.close() == []
     assert {pod["metadata"]["name"] for pod in cluster.pods(NAMESPACE)} == pods
     assert ("create", "jobs") not in cluster.server.requests
+
+
+async def test_flags_that_cannot_change_resident_agents_are_told_once(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    await deploy(api, agent_options, lambda _: None)
+    notes: list[str] = []
+    for options in (agent_options, replace(agent_options, image="another", privileged=True)):
+        agents = Agents(api, options, note=notes.append)
+        for stream in await asyncio.gather(*map(agents.open, cluster.nodes)):
+            await stream.close()
+        await agents.close()
+    (note,) = notes
+    assert "--image and --privileged cannot change (try: kubectl gadget deploy --image" in note
 
 
 async def test_the_resident_agents_are_listed_once_for_all_nodes(api: Api, agent_options: AgentOptions) -> None:
