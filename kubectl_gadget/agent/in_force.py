@@ -16,7 +16,8 @@ from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.installed import InstalledSet
 from kubectl_gadget.agent.object import BpfMap, OpenMap
 from kubectl_gadget.agent.pins import Pins
-from kubectl_gadget.agent.policy import SHARED, Policies, PolicyHook
+from kubectl_gadget.agent.policy import Policies
+from kubectl_gadget.agent.policy_hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policy_log import LoggedEvent, events, records, whole_records
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
@@ -163,7 +164,7 @@ class InForce:
         if engine is None:
             return
         pieces = {name: engine.hooks[0].map(name).fd for name in SHARED}
-        pieces |= {f"remember_{number}": fd for number, fd in enumerate(engine.remembering)}
+        pieces |= {f"remember_{number}": fd for number, fd in enumerate(engine.processes.links)}
         hooks = []
         for number, hook in enumerate(engine.hooks):
             pieces[f"{number}_link"] = hook.link_fd()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.policy import PolicyHook
+from kubectl_gadget.agent.policy_hook import PolicyHook
 from kubectl_gadget.agent.scopes import Applicable
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.globs import automata
