@@ -98,7 +98,7 @@ def line(logged: LoggedEvent, container: dict[str, Any] | None, node: str, boot_
 
 def _process(logged: LoggedEvent, container: dict[str, Any] | None, node: str) -> Object:
     head, found = logged.head, logged.found
-    binary = _path(logged.hook.of_process(found, Type.BINARY)) or _text(head.comm)
+    binary = _path(logged.hook.of_process(found, Type.BINARY)) or found.caller.comm
     arguments, directory = _from_proc(head.pid, binary)
     process: Object = {
         "exec_id": found.exec.text(node),

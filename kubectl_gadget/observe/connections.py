@@ -25,10 +25,11 @@ def connection_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
         zip(*(values(batch, name) for name in _ENDS), strict=True),
         values(batch, "error"),
         *(map(_known, numbers(batch, name)) for name in ("sent", "received", "duration")),
+        values(batch, "comm"),
         strict=True,
     )
     found: list[Sequence[ConnectionEvent]] = []
-    for operation, process, tid, initiator, ends, error, sent, received, duration in rows:
+    for operation, process, tid, initiator, ends, error, sent, received, duration, comm in rows:
         identity, local, remote = read_exec_id(process), ends[:2], ends[2:]
         if identity is None or not remote[1]:
             found.append([])
@@ -46,6 +47,7 @@ def connection_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
             sent=sent,
             received=received,
             duration=duration,
+            comm=comm,
         )
         found.append([event])
     return found
@@ -59,11 +61,11 @@ def dns_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
         numbers(batch, "tid"),
         zip(*(values(batch, name) for name in ends), strict=True),
         map(_known, numbers(batch, "latency")),
-        *(values(batch, name) for name in ("role", "protocol", "name", "type", "rcode", "addresses")),
+        *(values(batch, name) for name in ("role", "protocol", "name", "type", "rcode", "addresses", "comm")),
         strict=True,
     )
     found: list[Sequence[ConnectionEvent]] = []
-    for process, tid, addresses, latency, role, protocol, name, type, rcode, answers in rows:
+    for process, tid, addresses, latency, role, protocol, name, type, rcode, answers, comm in rows:
         identity, source, target = read_exec_id(process), addresses[:2], addresses[2:]
         if identity is None or role != "client":
             found.append([])
@@ -81,6 +83,7 @@ def dns_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
             type=type,
             rcode=rcode,
             answers=tuple(answers or ()),
+            comm=comm,
         )
         found.append([event])
     return found

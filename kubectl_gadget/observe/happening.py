@@ -92,10 +92,12 @@ class ConnectionEvent:
     duration: int | None = None
     """in ns"""
     name: str = ""
-    """of dns, as are all that follow"""
+    """of dns, as are those up to the answers"""
     type: str = ""
     rcode: str = ""
     answers: tuple[str, ...] = ()
+    comm: str = ""
+    """the thread's name"""
 
     @property
     def what(self) -> str:

@@ -20,7 +20,7 @@ from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.hooks import CompiledHook
 from kubectl_gadget.policy_events.description import make_event
 from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
-from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, verdict_text
+from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
 
 NAME = "policy"
 _FIELDS = (
@@ -85,7 +85,7 @@ def decoder(
 
 def installed_events(batch: Batch) -> Sequence[PolicyEvent]:
     """The one of each record."""
-    return [read_event(json.loads(record[RECORD:])) for record in _records(batch)]
+    return [read_event(json.loads(record[RECORD:]), comm_of(record)) for record in _records(batch)]
 
 
 def _records(batch: Batch) -> Iterator[bytes]:

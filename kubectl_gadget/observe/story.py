@@ -132,8 +132,8 @@ def _joined(table: ProcessTable, container: Container, time: int, happening: Hap
         process = table.apply(happening, container, time)
         described = happening
     else:
-        comm = happening.comm if isinstance(happening, FileEvent) else ""
-        process = table.find(happening.process) or Process(table.node, happening.process, container, comm=comm)
+        identity = happening.process
+        process = table.find(identity) or Process(table.node, identity, container, comm=happening.comm)
         described = process.event
     parent = process.parent
     return Told(

@@ -123,6 +123,7 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         credentials=matched.caller.credentials,
         namespaces=matched.caller.namespaces,
         host_namespaces=matched.caller.host_namespaces,
+        comm=matched.caller.comm,
         ima_hash=matched.hash,
         file_id=f"{matched.file_id:x}" if matched.file_id else "",
     )

@@ -101,21 +101,26 @@ class PolicyEvent:
     """at this time: inode numbers; none: as they were when it began"""
     host_namespaces: int = _UNKNOWN
     """a bit for each that is the node's own; all ones: not known"""
+    comm: str = ""
+    """the thread's name"""
     ima_hash: str = ""
     file_id: str = ""
     """of a followed file: the same from open to the last close"""
 
 
 def event_spec(event: PolicyEvent) -> dict[str, Any]:
-    """As JSON, from which read_event() makes it again."""
-    return asdict(event)
+    """As JSON, from which read_event() makes it again, but for `comm`, which the head of its record has."""
+    found = asdict(event)
+    del found["comm"]
+    return found
 
 
-def read_event(value: dict[str, Any]) -> PolicyEvent:
+def read_event(value: dict[str, Any], comm: str) -> PolicyEvent:
     """From JSON. Raises KeyError or TypeError."""
     lists: dict[str, Any] = {
         "process": ExecId(*value["process"]),
         "tags": tuple(value["tags"]),
+        "namespaces": tuple(value["namespaces"]),
         "returned": Argument(**value["returned"]) if value["returned"] else None,
         "credentials": Credentials(**value["credentials"]) if value["credentials"] else None,
     }
@@ -123,4 +128,4 @@ def read_event(value: dict[str, Any]) -> PolicyEvent:
         lists[name] = tuple(Argument(**one) for one in value[name])
     for name in ("kernel_stack", "user_stack"):
         lists[name] = tuple(StackFrame(**one) for one in value[name])
-    return PolicyEvent(**(value | lists))
+    return PolicyEvent(**(value | lists), comm=comm)

@@ -29,6 +29,7 @@ _EVENT = struct.Struct("<IiIHHQIIQII")
 _IDS_AT = 28
 """Where struct gadget_record has uid and gid."""
 _IDS = struct.Struct("<II")
+_COMM_AT, _COMM_BYTES = 40, 16
 _CREDENTIALS_AT = RECORD + _EVENT.size
 _CREDENTIALS = struct.Struct("<QQQ8I")
 _NAMESPACES_AT = _CREDENTIALS_AT + _CREDENTIALS.size
@@ -180,6 +181,8 @@ class Caller:
     """inode numbers, in the order of struct gadget_namespaces"""
     host_namespaces: int
     """a bit for each that is the node's own; all ones: not known"""
+    comm: str
+    """the thread's name"""
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,12 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | No
     return Found(hook, verdict, signal, tuple(bits), values, process, parent, _caller(record), file_id, hash)
 
 
+def comm_of(record: bytes | memoryview) -> str:
+    """The thread's name, of any record that begins with struct gadget_record."""
+    comm = bytes(record[_COMM_AT : _COMM_AT + _COMM_BYTES])
+    return comm.partition(b"\0")[0].decode("utf-8", "replace")
+
+
 def _hash(data: bytes) -> str:
     """`data` is a number of the kernel's enum hash_algo, and a hash that zeros may follow."""
     name, size = _HASHES.get(data[0], (f"algorithm-{data[0]}", len(data)))
@@ -250,7 +259,7 @@ def _caller(record: bytes | memoryview) -> Caller:
     ids = (uid, gid, euid, egid, suid, sgid, fsuid, fsgid)
     *namespaces, host = _NAMESPACES.unpack_from(record, _NAMESPACES_AT)
     credentials = Credentials(*ids, securebits, permitted, effective, inheritable)
-    return Caller(credentials, tuple(namespaces), host)
+    return Caller(credentials, tuple(namespaces), host, comm_of(record))
 
 
 def _value(form: Form, data: bytes, lacks: int) -> Value:

@@ -455,13 +455,14 @@ def test_what_enforcers_are_notified_of_is_done_at_the_calls_themselves() -> Non
         assert in_child(lambda: os.dup(0)) == 0
 
 
-def test_credentials_and_namespaces_are_those_of_this_moment(tmp_path: Path) -> None:
+def test_name_credentials_and_namespaces_are_those_of_this_moment(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     tmp_path.chmod(0o777)
     uid, gid = 54321, 54322
 
     def deed() -> None:
         os.close(os.open(tmp_path / "file", os.O_RDONLY))
+        Path("/proc/self/comm").write_text("renamed")
         os.unshare(os.CLONE_NEWUTS)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
@@ -472,6 +473,7 @@ def test_credentials_and_namespaces_are_those_of_this_moment(tmp_path: Path) -> 
     with in_force(policy(openat(selector)), pid=0) as enforcer:
         assert os.waitstatus_to_exitcode(in_child(deed)) == 0
         before, after = (match.caller for match in enforcer.matches())
+    assert (before.comm, after.comm) == (Path("/proc/self/comm").read_text().strip(), "renamed")
     assert (before.credentials.uid, before.credentials.gid, before.credentials.fsuid) == (0, 0, 0)
     assert (after.credentials.uid, after.credentials.gid, after.credentials.fsuid) == (uid, gid, uid)
     assert before.credentials.effective

@@ -13,7 +13,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.choice import Choice
-from kubectl_gadget.observe.happening import FileEvent, Happening
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
 from kubectl_gadget.observe.row import GADGET, told_of
 from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.formats import make_sink
@@ -114,13 +114,18 @@ def test_events_of_others_are_joined_by_the_identity_of_the_process() -> None:
     assert told[-1].process.command == "/usr/bin/vi /etc/passwd"
 
 
-def test_of_a_process_that_nobody_told_of_the_threads_name_is_known() -> None:
-    def files(batch: Batch) -> list[Happening]:
-        return [FileEvent("open", ExecId(7, 7), 7, "/x", 1, 2, 3, comm="git") for _ in range(len(batch))]
-
+@pytest.mark.parametrize(
+    "happening",
+    [
+        FileEvent("open", ExecId(7, 7), 7, "/x", 1, 2, 3, comm="git"),
+        PolicyEvent("kprobe", ExecId(7, 7), comm="git"),
+        ConnectionEvent("connect", ExecId(7, 7), 7, "TCP", ("::1", 1), ("::1", 2), "", comm="git"),
+    ],
+)
+def test_of_a_process_that_nobody_told_of_the_threads_name_is_known(happening: Happening) -> None:
     other = batch(LIFE[:1])
     other.gadget = GADGET
-    (told,) = Story({"observe": files}).rows(Rows([other])).collect(told_of)
+    (told,) = Story({"observe": lambda batch: [happening] * len(batch)}).rows(Rows([other])).collect(told_of)
     assert (told.process.name, told.process.binary, told.process.parent) == ("(git)", None, None)
 
 
