@@ -240,6 +240,8 @@ def _check(node: yaml.Node, field: Field, place: Place, problems: Problems) -> N
         case "values":
             for inner, item in [(place, node)] if isinstance(node, yaml.ScalarNode) else _each(node, place, problems):
                 _check_scalar(item, (), "", inner, problems)
+        case "unsupported":
+            problems.add(place, f"is not supported: {field.description}")
         case "flag":
             _check_scalar(node, (_FLAG,), "true or false", place, problems)
         case "number":

@@ -20,6 +20,7 @@ _TYPES = {
     "text map": "map[string]string",
     "object map": "map[string]Object",
     "anything": "any",
+    "unsupported": "not supported",
 }
 _INDENT = "    "
 

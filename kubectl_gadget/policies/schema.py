@@ -11,8 +11,21 @@ from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NAMESPACES
 from kubectl_gadget.policies.operators import ARGUMENT_OPERATORS, BINARY_OPERATORS, SET_OPERATORS
 
-Kind = Literal["text", "flag", "number", "values", "texts", "object", "objects", "text map", "object map", "anything"]
-"""`values` are scalars whose meaning another field settles; the maps have free keys; `anything` is not looked into."""
+Kind = Literal[
+    "text",
+    "flag",
+    "number",
+    "values",
+    "texts",
+    "object",
+    "objects",
+    "text map",
+    "object map",
+    "anything",
+    "unsupported",
+]
+"""`values` are scalars whose meaning another field settles; the maps have free keys; `anything` is not looked into;
+`unsupported` is refused, for the reason that the description gives."""
 
 API_VERSION = "cilium.io/v1alpha1"
 POLICY_KINDS = ("TracingPolicy", "TracingPolicyNamespaced")
@@ -196,6 +209,11 @@ _ACTION = (
     Field("argNewSymbol", "text", "Override of a uprobe: the function that runs in its place."),
     Field("argNewAddr", "number", "The same by its address in the binary."),
     Field("argNewOffset", "number", "The same by its offset in the file."),
+    Field(
+        "sopath",
+        "unsupported",
+        "It would load a library into programs. What argNew… name has to be in the hooked file.",
+    ),
     Field(
         "rateLimit",
         "text",

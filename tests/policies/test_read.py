@@ -234,6 +234,10 @@ ACTIONS = [
     ("{action: Signal, argSig: SIGTRM}", "'SIGTRM' is no number and no name of one; did you mean SIGTERM"),
     ("{action: Override, argError: EPRM}", "'EPRM' is no number and no name of one; did you mean EPERM"),
     ("{action: Override, argRegs: ['rax=0']}", "argRegs is only for uprobes"),
+    (
+        "{action: Override, argNewSymbol: f, sopath: /f.so}",
+        "matchActions[0].sopath is not supported: It would load a library",
+    ),
     ("{action: Set}", "Set is for usdt, not for a lsm"),
     ("{action: Post, rateLimit: 1x}", "'1x' is no time"),
     ("{action: Post, rateLimitScope: global}", "needs a rateLimit"),
