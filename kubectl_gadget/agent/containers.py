@@ -10,11 +10,11 @@ import time
 from typing import Any, Protocol
 
 from kubectl_gadget.agent import cgroups, identity
+from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.bundles import Bundles
 from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.node import pod_uid
-from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.agent.shares import Numbers
 from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
 from kubectl_gadget.agent.watcher import Watcher

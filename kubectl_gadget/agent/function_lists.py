@@ -8,8 +8,9 @@ kernel takes none of them then.
 from collections import Counter
 
 from kubectl_gadget.agent import syscalls
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.hooks import matching, traceable_names
-from kubectl_gadget.agent.object import BpfMap, BpfObject, own_elf
+from kubectl_gadget.agent.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
 MAP = "policy_functions"

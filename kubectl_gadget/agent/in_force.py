@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_gadget.agent import counters
+from kubectl_gadget.agent.bpf_maps import BpfMap, OpenMap
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.installed import InstalledSet
-from kubectl_gadget.agent.object import BpfMap, OpenMap
 from kubectl_gadget.agent.pins import Pins
 from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.agent.policy_hook import SHARED, PolicyHook

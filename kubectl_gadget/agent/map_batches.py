@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfMap
 
 _BATCH = 1024
 _ENOENT, _ENOSPC = 2, 28

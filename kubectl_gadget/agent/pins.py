@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.bpf_maps import OpenMap
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import OpenMap
 from kubectl_gadget.errors import AgentError
 
 _ARRAY = 2

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from kubectl_gadget.agent import function_lists, libbpf, slot_types, tracepoint_format, ways
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.followed_files import MAPS as FOLLOWED_MAPS
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.mapping_events import MappingEvents
-from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.probes import Probes
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.same_files import SameFiles

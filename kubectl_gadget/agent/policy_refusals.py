@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kubectl_gadget.agent import procfs
+from kubectl_gadget.agent.bpf_maps import OpenMap
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject, OpenMap, own_elf
+from kubectl_gadget.agent.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
 MAP = "gadget_refusals"

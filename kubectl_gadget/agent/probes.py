@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_gadget.agent import build_ids, libbpf
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.elf_symbols import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.real_files import RealFiles
 from kubectl_gadget.agent.roots import RootId, open_inside
 from kubectl_gadget.agent.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi

@@ -17,8 +17,9 @@ from typing import Any
 
 from kubectl_gadget.agent import libbpf
 from kubectl_gadget.agent.answer import Answer, Piece
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import Ring
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import LAST, PART

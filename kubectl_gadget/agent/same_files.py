@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfMap
 from kubectl_gadget.agent.roots import RootId, open_inside
 
 _AGAIN = 5.0

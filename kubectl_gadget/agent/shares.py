@@ -8,8 +8,8 @@ import mmap
 from collections import Counter, deque
 from typing import Any
 
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.identity import Container
-from kubectl_gadget.agent.object import BpfMap
 
 MOST = 2048
 """GADGET_SHARES."""

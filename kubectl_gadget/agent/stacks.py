@@ -9,9 +9,9 @@ import struct
 import time
 from typing import Any
 
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.kernel_symbols import KernelSymbols
 from kubectl_gadget.agent.map_batches import take_all
-from kubectl_gadget.agent.object import BpfMap
 from kubectl_gadget.agent.user_symbols import Frame, UserSymbols
 
 _HEAD = struct.Struct("<IIQ")

@@ -8,8 +8,9 @@ the call returned, so a program must use gadget_result() (bpf/include/gadget/sys
 import errno
 from collections.abc import Iterable
 
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import AFTER_EXIT, BpfMap, BpfObject, own_elf
+from kubectl_gadget.agent.object import AFTER_EXIT, BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
 VARIABLE = "gadget_node_raw_syscalls"

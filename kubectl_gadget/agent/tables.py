@@ -8,10 +8,11 @@ containers that may use it, and all that is removed after them, or a moment's re
 import struct
 from typing import Any
 
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import TABLE_PREFIX, BpfMap, BpfObject
+from kubectl_gadget.agent.object import TABLE_PREFIX, BpfObject
 from kubectl_gadget.errors import AgentError, FrameError
 
 

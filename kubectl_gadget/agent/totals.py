@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from kubectl_gadget.agent import libbpf
 from kubectl_gadget.agent.answer import Answer
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.map_batches import take_all
-from kubectl_gadget.agent.object import MAP_ITERATOR, BpfMap, BpfObject
+from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.errors import AgentError
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_gadget.agent import counters, libbpf
+from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.counters import CpuCounters
-from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import CopiedRing, MappedRing, Ring
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records

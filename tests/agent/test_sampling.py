@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent import sampling
+from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.gadget import Gadget
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.catalogue import load_gadget, object_bytes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session.options import GadgetRun

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_gadget.agent import counters
+from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.counters import CpuCounters
 from kubectl_gadget.agent.identity import Container
-from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.ring import open_ring
 from kubectl_gadget.agent.shares import MOST, Losses, Numbers
 from tests.agent.conftest import Compiled, Opener

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfMap, BpfObject
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.tables import Tables
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError, FrameError

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.identity import Container
-from kubectl_gadget.agent.object import HashMap
 from kubectl_gadget.agent.policy import Policies
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_FULL, CpuCounters
 from kubectl_gadget.agent.gadget import variable_bytes
 from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject, HashMap
+from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.probe import syscall_tracepoints
 from kubectl_gadget.agent.refusal import failed_program
 from kubectl_gadget.agent.ring import open_ring
