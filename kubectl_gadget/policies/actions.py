@@ -105,7 +105,7 @@ def _error(part: Part, kind: ActionKind, hook_kind: str, notes: list[Note]) -> i
     if any(key in part for key in _NEW_FUNCTION) and "argError" in part:
         notes.append(Note(part.at("argError"), "does nothing: what the other function returns is returned"))
     if "argError" not in part:
-        if kind == "Override" and not special:
+        if kind == "Override" and hook_kind == "uprobe" and not special:
             notes.append(Note(part.place, "argError is not given, so the call seems to succeed, with 0"))
         return 0
     error = error_number(part.scalar("argError"))

@@ -112,6 +112,14 @@ def test_who_is_to_be_killed_is_denied_first_where_the_hook_can() -> None:
     assert warning.endswith("few kernels can hold this hook up; safe: lsmhooks")
 
 
+def test_a_denial_without_an_error_is_refused() -> None:
+    spec = "lsmhooks: [{hook: file_open, selectors: [{matchActions: [{action: Override%s}]}]}]"
+    for nothing in ("", ", argError: 0"):
+        (text,) = check_policy(policy_of(spec % nothing)).unsupported
+        assert "Override with an argError of 0 is not supported" in text
+    assert not check_policy(policy_of(spec % ", argError: -1")).unsupported
+
+
 def test_notices_are_checked_where_they_are_carried_out() -> None:
     spec = """
 enforcers: [{calls: [sys_dup, sys_dup3]}]

@@ -615,9 +615,14 @@ def _check_returns(groups: Iterable[Sequence[Member]]) -> None:
 
 
 def _check_override(place: Place) -> None:
-    """Refuses what cannot be done with a program's function."""
+    """Refuses what cannot be done: with a program's function, and to a call of the kernel's, whose 0 means to go on."""
     for action in place.selector.actions:
-        if action.kind == "Override" and place.hook.returns:
+        if action.kind != "Override":
+            continue
+        if not place.hook.probe and not action.error:
+            what = "Override with an argError of 0 is not supported, since hooks let a call through with 0"
+            raise UsageError(f"{action.place}: {what}", "an error, argError: -1")
+        if place.hook.probe and place.hook.returns:
             what = "Override at a function whose return is looked at would corrupt the program's stack"
             raise UsageError(f"{action.place}: {what}", "a hook of its own, without `return`")
 
@@ -670,8 +675,7 @@ def _places(member: Member, options: Options) -> list[Place]:
         place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed, reacts)
         if options.tells_process:
             _check_stays(place)
-        if hook.probe:
-            _check_override(place)
+        _check_override(place)
         for action in _all_actions(place):
             if action.kind in _REQUESTS and any(other.kind == "NoPost" for other in _all_actions(place)):
                 what = f"{action.kind} beside NoPost: agents learn by the event that there is something to ask for"
