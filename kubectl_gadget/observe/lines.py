@@ -3,8 +3,8 @@
     🚀 process default/xwing /usr/bin/vi /etc/passwd
 
 An emoji, a word padded to 7, whose it is, the program, and what it was done with. What those shapes hide can be asked
-for (options.py) and stands at the end. The trap: names of files and arguments come from whoever is observed, so what
-is not printable is escaped and stands in quotes.
+for (options.py) and stands at the end. The trap: names of files and arguments come from whoever is observed, so each is
+one word, in quotes where it has to be: none can look like the line's other words.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,7 +64,11 @@ def action(told: Told) -> str:
 
 def command_text(process: Process) -> str:
     """Binary and arguments, safe to print."""
-    return f"{quoted(process.name)} {escape(process.arguments)}".rstrip()
+    return f"{quoted(process.name)} {_arguments(process)}".rstrip()
+
+
+def _arguments(process: Process) -> str:
+    return " ".join(quoted(arg) or '""' for arg in process.args) + ("…" if process.args_cut else "")
 
 
 def source_of(told: Told) -> str:
@@ -77,7 +81,7 @@ def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
     """Emoji, word, what follows the binary, and the lines that follow."""
     happening = told.happening
     if isinstance(happening, ProcessEvent):
-        arguments = escape(told.process.arguments)
+        arguments = _arguments(told.process)
         if happening.operation == "exit":
             return "💥", "exit", (arguments, ending(happening)), ""
         return "🚀", "process", (arguments,), ""
@@ -119,7 +123,7 @@ def _policy_extra(told: Told) -> str:
     if not isinstance(happening, PolicyEvent):
         return ""
     texts = (("policy", happening.policy), ("action", happening.action), ("message", happening.message))
-    return " ".join(f"{name}={_word(text)}" for name, text in texts if text)
+    return " ".join(f"{name}={quoted(text)}" for name, text in texts if text)
 
 
 def _file_extra(told: Told) -> str:
@@ -132,8 +136,8 @@ def _file_extra(told: Told) -> str:
 _EXTRAS: dict[str, Callable[[Told], str]] = {
     "pid": lambda told: f"pid={told.process.id.pid}",
     "parent": lambda told: f"parent={told.process.parent_id.pid if told.process.parent_id else '-'}",
-    "node": lambda told: f"node={_word(told.node)}",
-    "container": lambda told: f"container={_word(told.container.container) or '-'}",
+    "node": lambda told: f"node={quoted(told.node)}",
+    "container": lambda told: f"container={quoted(told.container.container) or '-'}",
     "uid": lambda told: f"uid={told.credentials.uid}" if told.credentials else "",
     "policy": _policy_extra,
     "exec-id": lambda told: f"exec-id={told.process.id.text(told.node)}",
@@ -157,8 +161,3 @@ def _frame(frame: StackFrame) -> str:
         return escape(frame.module or "-")
     name = f"{frame.symbol}+0x{frame.offset:x}" if frame.symbol else f"0x{frame.address:x}"
     return escape(f"{name} ({frame.module})" if frame.module else name)
-
-
-def _word(text: str) -> str:
-    safe = escape(text)
-    return f'"{safe}"' if " " in safe else safe

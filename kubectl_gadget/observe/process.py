@@ -27,7 +27,10 @@ class Process:
     """who forked it, as it was then; None: not known, or outside of what is observed"""
     parent_id: ExecId | None = None
     binary: str | None = None
-    arguments: str = ""
+    args: tuple[str, ...] = ()
+    """without the program's name where that is its path"""
+    args_cut: bool = False
+    """there were more"""
     cwd: str = ""
     flags: tuple[str, ...] = ()
     start: int = 0
@@ -62,6 +65,11 @@ class Process:
         return self.children + (not self.has_ended)
 
     @property
+    def arguments(self) -> str:
+        """As one text, as JSON has it: not exact where an argument has quotes or is in want of an escape."""
+        return join_arguments(self.args) + ("…" if self.args_cut else "")
+
+    @property
     def command(self) -> str:
         """Binary and arguments, for people."""
         return " ".join(part for part in (self.name, self.arguments) if part)
@@ -73,18 +81,17 @@ class Process:
         return self.binary or (f"({comm})" if comm else "-")
 
 
-def program_of(event: ProcessEvent) -> tuple[str | None, str]:
-    """The program's path, and its arguments as one text.
+def program_of(event: ProcessEvent) -> tuple[str | None, tuple[str, ...]]:
+    """The program's path, and its arguments.
 
     The path is that by which it was called, since one file may be many programs (busybox), where that names a file for
     certain; of a script that of its interpreter; else that of the file which the kernel executes. Then the arguments
     begin with the program's own name where that says more: `/bin/busybox sh -c …`.
     """
     args, called = event.args or (), _called(event)
-    ending = "…" if event.args_cut else ""
     if called is None and args and basename(args[0]) != basename(event.exe or ""):
-        return event.exe, join_arguments(args) + ending
-    return called or event.exe, join_arguments(args[1:]) + ending
+        return event.exe, args
+    return called or event.exe, args[1:]
 
 
 def _called(event: ProcessEvent) -> str | None:

@@ -48,9 +48,12 @@ def shape(event: PolicyEvent) -> Shape:
 
 
 def quoted(text: object) -> str:
-    """Safe to print; in quotes when something had to be escaped."""
+    """Safe to print, and one word: in quotes where it has spaces or quotes, or something had to be escaped. There a
+    backslash is doubled; elsewhere it is what it looks like."""
     plain = "" if text is None else str(text)
-    return plain if plain.isprintable() else f'"{escape(plain)}"'
+    if plain.isprintable() and " " not in plain and '"' not in plain:
+        return plain
+    return '"' + escape(plain.replace("\\", r"\\").replace('"', r"\"")) + '"'
 
 
 def _kprobe(event: PolicyEvent) -> Shape:
@@ -220,7 +223,7 @@ def _connection(sock: dict[str, Any]) -> str:
     ends = [_end(sock.get(address), sock.get(port)) for address, port in (("saddr", "sport"), ("daddr", "dport"))]
     if "addr" in sock:
         return quoted(_end(sock.get("addr"), sock.get("port")))
-    return quoted(f"{protocol} {ends[0]} -> {ends[1]}".strip())
+    return escape(f"{protocol} {ends[0]} -> {ends[1]}".strip())
 
 
 def _end(address: Any, port: Any) -> str:

@@ -59,11 +59,12 @@ class ProcessTable:
         if before is not None:
             process.parent, process.parent_id = before.parent, before.parent_id
         if event.operation == "fork" and process.parent is not None:
-            process.binary, process.arguments = process.parent.binary, process.parent.arguments
-            process.exe = process.parent.exe
+            process.binary, process.exe = process.parent.binary, process.parent.exe
+            process.args, process.args_cut = process.parent.args, process.parent.args_cut
         if event.operation != "fork" or process.binary is None:
             process.exe = event.exe
-            process.binary, process.arguments = program_of(event)
+            process.binary, process.args = program_of(event)
+            process.args_cut = event.args_cut
         process.cwd = event.cwd or ""
         process.flags = flags_of(event, event.operation == "fork" or bool(before and "clone" in before.flags))
         if before is not None:

@@ -132,7 +132,15 @@ def test_stacks_follow_the_line() -> None:
 
 def test_nothing_that_is_observed_reaches_the_terminal_as_it_is() -> None:
     told = Life().told(executed(SHELL, "/bin/\x1b[2J", "a\nb", "\udcff"))
-    assert line(told) == '🚀 process default/xwing "/bin/\\x1b[2J" "a\\nb" \\xff'
+    assert line(told) == '🚀 process default/xwing "/bin/\\x1b[2J" "a\\nb" "\\xff"'
+
+
+def test_no_argument_looks_like_anything_else() -> None:
+    shell = Life().told(executed(SHELL, "/bin/sh", "-c", 'echo "a b"', "", "x\\n", 'a" BLOCKED EPERM "b'))
+    assert line(shell) == r'''🚀 process default/xwing /bin/sh -c "echo \"a b\"" "" x\n "a\" BLOCKED EPERM \"b"'''
+    assert shell.process.arguments == '-c "echo "a b"" "" x\\n "a" BLOCKED EPERM "b"'
+    named = done("security_file_permission", Argument("file", {"path": "/tmp/x BLOCKED EPERM"}), Argument("int", 2))
+    assert named.endswith('/vi "/tmp/x BLOCKED EPERM"')
 
 
 def test_of_a_program_that_nobody_knows_the_threads_name_is_told() -> None:
