@@ -56,7 +56,8 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wra
 
     What is taken away first: what columns that stretch have beyond their width, then blanks, then columns that stretch
     down to a few cells, then all others down to their titles. With `wraps`, no number is cut, and a name only as far
-    as it can still be told: rather the line goes on in the next one, as in kubectl's tables.
+    as it can still be told: rather the line goes on in the next one, as in kubectl's tables, and fills it before
+    anything is cut.
     """
     room = available - len(GAP) * (len(headings) - 1)
     widths = [max(heading.width, text_width(heading.title)) for heading in headings]
@@ -75,7 +76,9 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wra
         excess = _shrink(widths, others, least, excess)
         if not wraps:
             _shrink(widths, list(range(len(widths))), [1] * len(widths), excess)
-        return widths
+        if not wraps or excess == 0:
+            return widths
+        excess = -(-excess % available)
     for number, heading in enumerate(headings):
         if not heading.stretch:
             wider = min(max(seen[number] - widths[number], 0), -excess)

@@ -69,6 +69,11 @@ def test_a_table_that_wraps_cuts_no_number_and_leaves_names_that_can_be_told(wid
         assert pid + pod + path + 2 * len(GAP) <= width
 
 
+def test_a_line_that_wraps_anyway_fills_the_next_one_before_anything_is_cut() -> None:
+    assert fit(HEADINGS, [7, 20, 30], 40, wraps=True) == [7, 10, 19]
+    assert fit(HEADINGS, [7, 20, 30], 32, wraps=True) == [7, 20, 64 - 27 - 2 * len(GAP)]
+
+
 def names(found: Sequence[Heading]) -> list[str]:
     return [heading.name for heading in found]
 
