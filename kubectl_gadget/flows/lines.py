@@ -13,8 +13,8 @@ from kubectl_gadget.views.columns import Heading
 
 HEADINGS = (
     Heading("time", "TIME", 12),
-    Heading("source", "SOURCE", 30),
-    Heading("destination", "DESTINATION", 33),
+    Heading("source", "SOURCE", 30, whole=True),
+    Heading("destination", "DESTINATION", 33, whole=True),
     Heading("protocol", "PROTO", 5),
     Heading("verdict", "VERDICT", 9),
     Heading("summary", "SUMMARY", 20, stretch=True),

@@ -56,8 +56,8 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wra
 
     What is taken away first: what columns that stretch have beyond their width, then blanks, then columns that stretch
     down to a few cells, then all others down to their titles. With `wraps`, no number is cut, and a name only as far
-    as it can still be told: rather the line goes on in the next one, as in kubectl's tables, and fills it before
-    anything is cut.
+    as it can still be told, or not at all when it is to be whole: rather the line goes on in the next one, as in
+    kubectl's tables, and fills it before anything is cut.
     """
     room = available - len(GAP) * (len(headings) - 1)
     widths = [max(heading.width, text_width(heading.title)) for heading in headings]
@@ -70,7 +70,7 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wra
         excess = _shrink(widths, [n for n, h in enumerate(headings) if h.stretch], floors, excess)
         if wraps:
             least = [
-                max(low, width if heading.align == "right" else min(width, _TEXT_LEAST))
+                max(low, width if heading.whole or heading.align == "right" else min(width, _TEXT_LEAST))
                 for low, width, heading in zip(least, seen, headings, strict=True)
             ]
         excess = _shrink(widths, others, least, excess)

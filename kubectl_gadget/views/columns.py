@@ -35,6 +35,8 @@ class Heading:
     stretch: bool = False
     alarm: bool = False
     """a cell other than 0 is an error"""
+    whole: bool = False
+    """where lines may wrap, they do so before this is cut"""
 
 
 def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Level) -> list[str]:

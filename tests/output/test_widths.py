@@ -1,6 +1,7 @@
 """Widths of texts and of columns."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +73,13 @@ def test_a_table_that_wraps_cuts_no_number_and_leaves_names_that_can_be_told(wid
 def test_a_line_that_wraps_anyway_fills_the_next_one_before_anything_is_cut() -> None:
     assert fit(HEADINGS, [7, 20, 30], 40, wraps=True) == [7, 10, 19]
     assert fit(HEADINGS, [7, 20, 30], 32, wraps=True) == [7, 20, 64 - 27 - 2 * len(GAP)]
+
+
+def test_what_is_to_be_whole_makes_a_line_wrap_before_it_is_cut() -> None:
+    wide = [HEADINGS[0], replace(HEADINGS[1], width=20), HEADINGS[2]]
+    whole = [wide[0], replace(wide[1], whole=True), wide[2]]
+    assert fit(wide, [7, 20, 30], 35, wraps=True) == [7, 12, 12]
+    assert fit(whole, [7, 20, 30], 35, wraps=True) == [7, 20, 70 - 27 - 2 * len(GAP)]
 
 
 def names(found: Sequence[Heading]) -> list[str]:
