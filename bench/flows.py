@@ -36,7 +36,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.flows.book import AddressBook
-from kubectl_gadget.flows.filter import FlowFilter, leaves_home
+from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.sink import make_flow_sink
 from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.flows.web import LivePage
@@ -109,7 +109,7 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
     table = FlowTable(AddressBook())
     listeners = [LivePage().add_all] if format == "web" else []
     options = OutputOptions(format="mermaid" if listeners else format)
-    sink = make_flow_sink(options, table, Discard(), None, FlowFilter([leaves_home]), listeners=listeners)
+    sink = make_flow_sink(options, table, Discard(), None, FlowFilter(internal=False), listeners=listeners)
     taken, rows = 0.0, 0
     for second in range(seconds):
         of_nodes = [rows_of(node, second, flows) for node in range(nodes)]

@@ -211,7 +211,10 @@ def flows(
             say(f"open {stack.enter_context(served(page, flow.web_port or 0))}")
         if not options.local:
             stack.enter_context(following(options.kube, book, sys.stderr, options.quiet))
-        return run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
+        code = run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
+    if flow_filter.hidden and not options.quiet:
+        say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")
+    return code
 
 
 def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
@@ -225,7 +228,7 @@ def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
 def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "FlowFilter":
     from kubectl_gadget.flows import filter
 
-    tests: list[filter.Test] = [] if loopback else [filter.leaves_home]
+    tests: list[filter.Test] = []
     if expression:
         tests.append(filter.expression(expression))
     for variable, texts in extras.items():
@@ -237,7 +240,7 @@ def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "
             tests.append(filter.ends(end, filter.PARTY_TESTS[rest](texts)))
         else:
             tests.append(filter.ends("", filter.PARTY_TESTS[name](texts)))
-    return filter.FlowFilter(tests)
+    return filter.FlowFilter(tests, internal=loopback)
 
 
 def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:

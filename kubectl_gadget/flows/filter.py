@@ -20,21 +20,23 @@ _PartyTest = Callable[[Party], bool]
 
 
 class FlowFilter:
-    """Which events are shown: those for which every test holds."""
+    """Which events are shown: those for which every test holds. Without `internal`, none of flows that stay in one pod
+    or host; `hidden` counts them."""
 
-    def __init__(self, tests: Sequence[Test] = ()) -> None:
+    def __init__(self, tests: Sequence[Test] = (), internal: bool = True) -> None:
         self._tests = tuple(tests)
+        self._internal = internal
+        self.hidden = 0
 
     def those(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
         for test in self._tests:
             events = list(filter(test, events))
+        if not self._internal:
+            wanted = len(events)
+            events = [event for event in events if not event.flow.is_internal]
+            self.hidden += wanted - len(events)
         return events
-
-
-def leaves_home(event: FlowEvent) -> bool:
-    """Whether it goes from one pod, or host, to another: not over loopback or to itself."""
-    return not event.flow.is_internal
 
 
 def ends(of: str, test: _PartyTest) -> Test:

@@ -1,6 +1,7 @@
 """Which events are shown: every condition, of either end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,17 @@ def test_conditions_must_all_hold(event: FlowEvent) -> None:
     tests = [filter.protocol(["tcp"]), filter.verdict(["forwarded"]), filter.traffic_direction(["egress"])]
     assert FlowFilter(tests).those([event]) == [event]
     assert not FlowFilter([*tests, filter.verdict(["DROPPED"])]).those([event])
+
+
+def test_what_stays_within_one_pod_is_counted_when_it_would_have_been_shown(event: FlowEvent) -> None:
+    event.flow.server = replace(event.flow.server, ip=event.flow.client.ip)
+    assert FlowFilter().those([event]) == [event]
+    hiding = FlowFilter([filter.protocol(["tcp"])], internal=False)
+    assert not hiding.those([event, event])
+    assert hiding.hidden == 2
+    other = FlowFilter([filter.protocol(["udp"])], internal=False)
+    assert not other.those([event])
+    assert other.hidden == 0
 
 
 def test_conditions_on_what_is_said() -> None:

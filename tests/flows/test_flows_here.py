@@ -1,13 +1,18 @@
 """`kubectl gadget flows` with real sockets on this machine, counted exactly."""
 
+import re
+import signal
 import socket
+import subprocess
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.bpf import network
-from tests.flows.command import flows
+from tests.flows.command import COMMAND, flows
+from tests.gadget_run import until_under_way
 
 pytestmark = pytest.mark.bpf
 HERE = ("--local", "--host", "--loopback")
@@ -55,15 +60,16 @@ def test_each_connection_is_one_flow_with_both_processes_and_exact_bytes(host: s
 def test_each_udp_flow_is_one() -> None:
     def deed() -> list[int]:
         ports = []
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        with ExitStack() as open_together:  # so that no two have the same port
+            server = open_together.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             server.bind((network.V4, 0))
             for _ in range(TIMES):
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                    client.sendto(bytes(100), server.getsockname())
-                    _, address = server.recvfrom(1000)
-                    server.sendto(bytes(37), address)
-                    client.recv(1000)
-                    ports.append(client.getsockname()[1])
+                client = open_together.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                client.sendto(bytes(100), server.getsockname())
+                _, address = server.recvfrom(1000)
+                server.sendto(bytes(37), address)
+                client.recv(1000)
+                ports.append(client.getsockname()[1])
         return ports
 
     with flows(*HERE) as events:
@@ -87,3 +93,16 @@ def test_a_refused_connection_is_an_error_of_the_process() -> None:
     (event,) = [event for event in events if event["source"]["pid"] == pid]
     assert (event["error"], event["destination"]["port"]) == ("ECONNREFUSED", port)
     assert event["source"]["comm"] == Path("/proc/self/comm").read_text().strip()
+
+
+def test_what_stays_on_this_machine_is_counted_where_it_is_not_shown() -> None:
+    command = [*COMMAND, "--local", "--host", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until_under_way(process)
+        pid, _ = network.in_namespace(lambda: talk(network.V4))
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=120)
+    assert f'"pid": {pid},' not in out
+    found = re.search(r"^not shown: ([\d,]+) events of flows within one pod or host\. try: --loopback$", errors, re.M)
+    assert found, errors
+    assert int(found[1].replace(",", "")) >= 2 * TIMES
