@@ -44,6 +44,8 @@ struct sock___bound {
 #define NAME_BYTES 160
 /* For what rules allow to everybody. */
 #define ANYONE (~0U)
+/* What nodes relay has a peer of its own, at 100::NUMBER, which nobody has (RFC 6666). */
+#define RELAYED 0x01000000
 
 enum pod_kind {
 	/* The cgroup of a container, inherited below it. */
@@ -178,7 +180,8 @@ struct {
 	__type(value, struct policy_peer);
 } gadget_table_peers SEC(".maps");
 
-/* What is allowed. A shorter prefix leaves the port, or protocol and port, open. */
+/* What is allowed. A shorter prefix leaves the port, or protocol and port, open. Of subject 0: what the node relays, by
+ * version of IP (as `peer`), protocol and port; the value is its number. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -381,26 +384,47 @@ static __always_inline void remember(const struct attempt *attempt, __u64 began)
 		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
 }
 
+static __always_inline void key_of_ports(struct port_key *key, const struct attempt *attempt, __u32 subject, __u32 peer)
+{
+	key->prefix = 96;
+	key->subject = subject;
+	key->peer = peer;
+	key->direction = attempt->direction;
+	/* UDP-Lite has no name in policies, so it is what it comes nearest to. */
+	key->protocol = attempt->protocol == IPPROTO_UDPLITE ? IPPROTO_UDP : attempt->protocol;
+	key->port = bpf_htons(attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port);
+}
+
 static __always_inline bool has_port(const struct attempt *attempt, __u32 peer)
 {
-	struct port_key key = {
-		.prefix = 96,
-		.subject = attempt->subject,
-		.peer = peer,
-		.direction = attempt->direction,
-		/* UDP-Lite has no name in policies, so it is what it comes nearest to. */
-		.protocol = attempt->protocol == IPPROTO_UDPLITE ? IPPROTO_UDP : attempt->protocol,
-		.port = bpf_htons(attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port),
-	};
+	struct port_key key;
 
+	key_of_ports(&key, attempt, attempt->subject, peer);
 	return bpf_map_lookup_elem(&gadget_table_ports, &key) != NULL;
 }
 
-static __always_inline const struct policy_peer *peer_at(const __u8 *address)
+/* Who is at the other end. Behind a port that the node relays (of services, and of pods on it) that is no node. */
+static __always_inline const struct policy_peer *peer_of(const struct attempt *attempt)
 {
 	struct address_key key = {.prefix = 128};
+	__u32 *words = (__u32 *)key.address;
+	const struct policy_peer *peer;
+	const __u32 *relayed;
+	struct port_key port;
+	bool is_v4;
 
-	__builtin_memcpy(key.address, address, sizeof(key.address));
+	__builtin_memcpy(key.address, attempt->remote, sizeof(key.address));
+	peer = bpf_map_lookup_elem(&gadget_table_peers, &key);
+	if (!peer || peer->kind != PEER_NODE || attempt->direction != EGRESS)
+		return peer;
+	is_v4 = !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
+	key_of_ports(&port, attempt, 0, is_v4 ? 4 : 6);
+	relayed = bpf_map_lookup_elem(&gadget_table_ports, &port);
+	if (!relayed)
+		return peer;
+	words[0] = bpf_htonl(RELAYED);
+	words[1] = words[2] = 0;
+	words[3] = bpf_htonl(*relayed);
 	return bpf_map_lookup_elem(&gadget_table_peers, &key);
 }
 
@@ -412,7 +436,7 @@ static __always_inline bool is_allowed(const struct attempt *attempt)
 
 	if (subject && !(subject->isolated & attempt->direction))
 		return true;
-	peer = peer_at(attempt->remote);
+	peer = peer_of(attempt);
 	if (peer && peer->kind == PEER_NODE)
 		return true;
 	if (has_port(attempt, peer ? peer->peer : 0))
@@ -474,7 +498,7 @@ static __always_inline void find_reason(struct gadget_refused *refused, const st
 {
 	struct rule_key key = {.subject = attempt->subject, .direction = attempt->direction};
 	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
-	const struct policy_peer *peer = peer_at(attempt->remote);
+	const struct policy_peer *peer = peer_of(attempt);
 	const struct policy_rule *rule;
 	struct gadget_refused_key noted = {
 		.network_namespace = gadget_network_namespace(sk),
@@ -524,7 +548,7 @@ static __always_inline void tell(struct refusal *refusal, const struct gadget_re
 	event->unused_16 = 0;
 	event->unused_32 = 0;
 	__builtin_memcpy(event->remote, attempt->remote, sizeof(event->remote));
-	peer = peer_at(attempt->remote);
+	peer = peer_of(attempt);
 	writer = gadget_write(event, sizeof(*event), BYTES);
 	append(&writer, &event->policy, why->policy, GADGET_POLICIES_BYTES);
 	append(&writer, &event->rule, why->rule, GADGET_RULE_BYTES);

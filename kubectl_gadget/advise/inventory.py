@@ -57,6 +57,8 @@ class Port:
     protocol: str
     port: int
     target: int | str = 0
+    on_node: int = 0
+    """nodePort or hostPort: the one of the node's that leads here"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Pod:
     """it will not run again, and its address may have gone to another one"""
     static_uid: str = ""
     """of a static pod: kubelet's own, which its cgroups bear"""
+    node: str = ""
 
     @property
     def uids(self) -> tuple[str, ...]:
@@ -109,11 +112,17 @@ class Pod:
             static_uid=(metadata.get("annotations") or {}).get("kubernetes.io/config.hash", ""),
             labels=dict(metadata.get("labels") or {}),
             addresses=tuple(address for address in addresses if address),
+            node=spec.get("nodeName", ""),
             host_network=bool(spec.get("hostNetwork")),
             owner_kind=owner.get("kind", ""),
             owner_name=owner.get("name", ""),
             ports=tuple(
-                Port(port.get("name", ""), port.get("protocol", "TCP"), port["containerPort"])
+                Port(
+                    port.get("name", ""),
+                    port.get("protocol", "TCP"),
+                    port["containerPort"],
+                    on_node=port.get("hostPort") or 0,
+                )
                 for container in containers
                 for port in container.get("ports") or ()
             ),
@@ -184,7 +193,13 @@ class Service:
             name=metadata["name"],
             addresses=tuple(address for address in addresses if address and address != "None"),
             ports=tuple(
-                Port(port.get("name", ""), port.get("protocol", "TCP"), port["port"], port.get("targetPort") or 0)
+                Port(
+                    port.get("name", ""),
+                    port.get("protocol", "TCP"),
+                    port["port"],
+                    port.get("targetPort") or 0,
+                    port.get("nodePort") or 0,
+                )
                 for port in spec.get("ports") or ()
             ),
             selector=selector,

@@ -2,22 +2,22 @@
 
 Pods to which the same policies apply are one subject; addresses that the same rules are about are one peer. What an
 address is to the rules says the longest block that holds it, so each block and each `except` is one entry. The traps:
-named ports are the called pod's, so pods with other ports are other subjects and other peers; and a service's address
-is translated after we judge, so it is allowed what all of its backends are.
+named ports are the called pod's, so pods with other ports are other subjects and other peers; and what is translated
+after we judge (translated.py) needs the rules of all others first.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from kubectl_gadget.advise.evaluate import Evaluation, Policy
-from kubectl_gadget.advise.inventory import Inventory, Pod, Service
+from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.advise.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
 from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
-from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER, PEER_NODE, PEER_SERVICE, Tables, pod_entry
+from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER, PEER_NODE, Tables, pod_entry
+from kubectl_gadget.network_policies.translated import EACH_NODE, add_translated
 
 _WORDS = {EGRESS: ("egress", "to"), INGRESS: ("ingress", "from")}
 _NOT_KNOWN = "(the pod's labels are not known yet)"
@@ -97,7 +97,7 @@ class Compiled:
         self.tables = Tables()
         self._add_peers()
         isolated = self._add_subjects()
-        self._add_services(isolated)
+        self._relays = add_translated(self.tables, numbers.peers, inventory, self._services, isolated)
 
     def for_node(self, name: str, told: Sequence[str] = ()) -> Tables:
         """With the node's own addresses, also those that it `told` itself."""
@@ -110,6 +110,8 @@ class Compiled:
             # A plugin may give the first address of the node's block to a pod.
             if self._services.pod_at(address) is None:
                 tables.add_peer(block(address), NOBODY, PEER_NODE, f"node {name}")
+        for relay in (*self._relays.get(EACH_NODE, ()), *self._relays.get(name, ())):
+            tables.relay(*relay)
         return tables
 
     def _rules_of(self, policy: Policy, direction: int) -> Iterator[_Rule]:
@@ -261,29 +263,3 @@ class Compiled:
                 for known, of_protocol, number in ports:
                     if (known, of_protocol) == (name, protocol):
                         self.tables.allow_port(subject, direction, target, protocol, number, 16)
-
-    def _add_services(self, subjects: Sequence[int]) -> None:
-        allows = cache(self.tables.allows_peer)
-        for service in self._inventory.services:
-            peer = self._numbers.peers.of(("service", service.namespace, service.name))
-            ends = list(self._ends(service)) if service.addresses else []
-            allowed = [
-                (subject, protocol, port)
-                for protocol, port, backends in ends
-                for subject in subjects
-                if backends and all(allows(subject, EGRESS, *end) for end in backends)
-            ]
-            for address in map(block, service.addresses):
-                self.tables.add_peer(address, peer, PEER_SERVICE, f"service {service.namespace}/{service.name}")
-            for subject, protocol, port in allowed:
-                self.tables.allow_port(subject, EGRESS, peer, protocol, port, 16)
-
-    def _ends(self, service: Service) -> Iterator[tuple[str, int, list[tuple[tuple[int, int], str, int]]]]:
-        """Protocol, port, and the backends: peer, protocol, port."""
-        own = normal(service.addresses[0])
-        for port in service.ports:
-            ends = self._services.endpoints({"remote": own, "protocol": port.protocol, "port": port.port})
-            backends = [
-                (self.tables.peer_at(end.address), port.protocol, end.port) for end in ends if end.address != own
-            ]
-            yield port.protocol, port.port, backends

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY
-from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, Block, block
+from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, PORT_BITS, Block, block
 
 EGRESS, INGRESS = 1, 2
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
@@ -17,6 +17,8 @@ _POD, _HOST, _CUT_OFF = 1, 2, 3
 _POLICIES, _RULE, _NAME = 248, 128, 160
 _ANY_PROTOCOL, _ANY_PORT = 72, 80
 _ALLOWED = struct.pack("<I", 1)
+_RELAYED = 0x100 << 112
+"""100::/64, which nobody has (RFC 6666): peers by the number of what a node relays"""
 
 
 @dataclass
@@ -52,6 +54,14 @@ class Tables:
         key = _port_key(_ANY_PORT + bits, subject, peer, direction, PROTOCOLS[protocol], port)
         self.ports[key] = _ALLOWED
 
+    def add_relayed(self, number: int, name: str) -> None:
+        """Who is behind ports that nodes relay; allow_port() says who may call it, by the node's port."""
+        self.add_peer(Block(_RELAYED | number, ADDRESS_BITS, False), number, PEER_SERVICE, name)
+
+    def relay(self, number: int, is_v4: bool, protocol: str, port: int) -> None:
+        """A port of this node's that leads there."""
+        self.ports[_relay_key(is_v4, protocol, port)] = struct.pack("<I", number)
+
     def add_rule(self, subject: int, direction: int, peer: int, name: str) -> None:
         """The first rule that is about a peer."""
         self.rules.setdefault(struct.pack("<III", subject, peer, direction), _text(name, _RULE))
@@ -61,7 +71,11 @@ class Tables:
         value = self.subjects.get(struct.pack("<I", subject))
         if value and not value[0] & direction:
             return True
-        return self.allows_peer(subject, direction, self.peer_at(address), protocol, port)
+        found = self.peer_at(address)
+        relay = self.ports.get(_relay_key(block(address).is_v4, protocol, port))
+        if found[1] == PEER_NODE and direction == EGRESS and relay:
+            found = struct.unpack("<I", relay)[0], PEER_SERVICE
+        return self.allows_peer(subject, direction, found, protocol, port)
 
     def allows_peer(self, subject: int, direction: int, found: tuple[int, int], protocol: str, port: int) -> bool:
         """The same for a subject that is isolated, and a peer as peer_at() gives it."""
@@ -109,6 +123,10 @@ HOST_ENTRY = struct.pack("<II", 0, _HOST) + bytes(32)
 
 def _port_key(bits: int, subject: int, peer: int, direction: int, protocol: int = 0, port: int = 0) -> bytes:
     return struct.pack("<IIIBB", bits, subject, peer, direction, protocol) + struct.pack(">H", port)
+
+
+def _relay_key(is_v4: bool, protocol: str, port: int) -> bytes:
+    return _port_key(_ANY_PORT + PORT_BITS, 0, 4 if is_v4 else 6, EGRESS, PROTOCOLS[protocol], port)
 
 
 def _text(text: str, size: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise.evaluate import Evaluation, read_policies
-from kubectl_gadget.advise.inventory import Inventory, Node, Port
+from kubectl_gadget.advise.inventory import Inventory, Node, Port, Service
 from kubectl_gadget.advise.inventory import Pod as KnownPod
 from kubectl_gadget.advise.peers import Endpoint, Peers
 from kubectl_gadget.agent.map_walks import MapWalks
@@ -305,6 +305,24 @@ def test_loopback_the_pods_own_address_and_the_node_are_always_allowed(pods: lis
             assert web.run(connect, host, 8080) == "connected"
         web.run(close, "a")
         assert web.run(connect, network_pods.NODE_V4, 1) == "ConnectionRefusedError"
+        assert policies.refusals() == []
+
+
+def test_a_port_that_the_node_relays_is_no_way_around(pods: list[Pod]) -> None:
+    web = pods[0]
+    with Policies(pods) as policies:
+        ports = Port("", "TCP", 80, 5432, 30080), Port("", "UDP", 53, 0, 30053)
+        policies.inventory.services.append(Service("shop", "db", ("10.96.0.9",), ports, {"app": "db"}))
+        policies.change(DENY_EGRESS)
+        for host in (network_pods.NODE_V4, f"::ffff:{network_pods.NODE_V4}"):
+            assert web.run(connect, host, 30080) == "PermissionError"
+            assert web.run(send_to, host, 30053, b"x") == "PermissionError"
+        assert {(address(row["remote"]), row["peer"]) for row in policies.refusals()} == {
+            (network_pods.NODE_V4, "service shop/db")
+        }
+        policies.change(WEB_TO_DB)
+        assert web.run(connect, network_pods.NODE_V4, 30080) == "ConnectionRefusedError"
+        assert web.run(send_to, network_pods.NODE_V4, 30053, b"x") == "sent"
         assert policies.refusals() == []
 
 

@@ -1,12 +1,14 @@
 """Compiled tables decide as the rules of the API do, for random policies, pods and attempts."""
 
+from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise.evaluate import Evaluation
-from kubectl_gadget.advise.inventory import Inventory, Pod, Port, Service
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Port, Service
 from kubectl_gadget.advise.peers import Endpoint, Peers
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.prefixes import block, port_prefixes
@@ -112,6 +114,47 @@ def test_a_service_is_allowed_what_all_of_its_backends_are() -> None:
     assert not allowed({"app": "db"}, 80)
     assert not allowed({"n": "1"}, 5432)
     assert not allowed({"app": "db"}, 5432, called=5432)
+
+
+def test_a_service_needs_the_backends_of_its_own_version_of_ip_alone() -> None:
+    web = Pod("shop", "web", addresses=("10.0.0.1", "fd00::1"))
+    db = Pod("shop", "db", labels={"app": "db"}, addresses=("10.0.1.1", "fd00:1::1"))
+    service = Service("shop", "db", ("10.96.0.9", "fd00:96::9"), (Port("", "TCP", 80),), {"app": "db"})
+    spec = {"policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": "10.0.1.0/24"}}]}]}
+    policies = [{"metadata": {"name": "p", "namespace": "shop"}, "spec": spec}]
+    tables = Compiler().compile(policies, Inventory([web, db], [service])).tables
+    assert by_tables(tables, web, ("10.96.0.9", "TCP", 80), EGRESS)
+    assert not by_tables(tables, web, ("fd00:96::9", "TCP", 80), EGRESS)
+
+
+@pytest.mark.parametrize("node", ["172.30.0.11", "fd00:30::11"])
+def test_a_port_that_a_node_relays_is_allowed_what_is_behind_it(node: str) -> None:
+    pod = partial(Pod, "shop", addresses=("10.0.1.1", "fd00:1::1"), node="n1")
+    web = pod("web", labels={"app": "web"}, addresses=("10.0.0.1",))
+    db = pod("db", labels={"app": "db"}, ports=(Port("", "TCP", 53, on_node=8053),))
+    ports = Port("", "TCP", 80, 5432, 30080), Port("", "UDP", 53, on_node=30053)
+    service = Service("shop", "db", ("10.96.0.9", "fd00:96::9", "172.30.0.11", "fd00:30::11"), ports, {"app": "db"})
+    nodes = [Node(name, addresses) for name, addresses in (("n1", ("172.30.0.11", "fd00:30::11")), ("n2", (node,)))]
+    inventory = Inventory([web, db], [service], nodes)
+
+    def allowed(ports: list[Any], protocol: str, called: int, at: str = "n1") -> bool:
+        rule = {"to": [{"podSelector": {"matchLabels": {"app": "db"}}}], "ports": ports}
+        spec = {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"], "egress": [rule]}
+        compiled = Compiler().compile([{"metadata": {"name": "p", "namespace": "shop"}, "spec": spec}], inventory)
+        return by_tables(compiled.for_node(at), web, (node, protocol, called), EGRESS)
+
+    sql, dns = [{"port": 5432}], [{"port": 53, "protocol": "UDP"}]
+    for called in (80, 30080):
+        assert allowed(sql, "TCP", called)
+        assert not allowed(dns, "TCP", called)
+    assert allowed(dns, "UDP", 30053)
+    assert not allowed(sql, "UDP", 30053)
+    assert allowed([{"port": 53}], "TCP", 8053)
+    assert not allowed(sql, "TCP", 8053)
+    # What leads nowhere else is the node itself.
+    assert allowed(sql, "TCP", 22)
+    assert allowed(sql, "UDP", 30080)
+    assert allowed(sql, "TCP", 8053, at="n2")
 
 
 def test_a_pod_that_is_not_known_yet_may_nothing_where_there_are_policies() -> None:

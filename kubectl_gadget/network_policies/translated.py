@@ -1,0 +1,90 @@
+"""Addresses and ports that are translated after we judge: those of services, and of nodes that relay to pods.
+
+Each is allowed what all that it leads to is. The trap: to policies a node may always be called, so its ports that lead
+elsewhere (nodePort, hostPort, and those of a service that has a node's address) have to be told apart from the node.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from kubectl_gadget.advise.inventory import Inventory, Pod, Port, Service
+from kubectl_gadget.advise.peers import Peers, normal, own_addresses
+from kubectl_gadget.network_policies.numbers import Numbers
+from kubectl_gadget.network_policies.prefixes import block
+from kubectl_gadget.network_policies.tables import EGRESS, PEER_SERVICE, Tables
+
+EACH_NODE = ""
+Relays = dict[str, list[tuple[int, bool, str, int]]]
+"""By node: what Tables.relay() takes."""
+_Backend = tuple[tuple[int, int], str, int]
+"""Peer, protocol, port."""
+
+
+def add_translated(
+    tables: Tables, numbers: Numbers, inventory: Inventory, peers: Peers, subjects: Sequence[int]
+) -> Relays:
+    """`subjects` are those that are isolated for egress. `tables` must have all rules."""
+    relays: Relays = {}
+    allows = cache(tables.allows_peer)
+
+    def allow(peer: int, protocol: str, port: int, backends: Sequence[_Backend]) -> None:
+        for subject in subjects:
+            if backends and all(allows(subject, EGRESS, *end) for end in backends):
+                tables.allow_port(subject, EGRESS, peer, protocol, port, 16)
+
+    def relay(node: str, is_v4: bool, protocol: str, port: int, name: str, backends: Sequence[_Backend]) -> None:
+        number = numbers.of(("relayed", node, is_v4, protocol, port))
+        tables.add_relayed(number, name)
+        relays.setdefault(node, []).append((number, is_v4, protocol, port))
+        allow(number, protocol, port, backends)
+
+    for service in inventory.services:
+        name = f"service {service.namespace}/{service.name}"
+        for is_v4, addresses in _by_version(service.addresses):
+            peer = numbers.of(("service", service.namespace, service.name, is_v4))
+            for address in addresses:
+                tables.add_peer(block(address), peer, PEER_SERVICE, name)
+            nodes = list(_nodes_at(inventory, addresses))
+            for port, backends in _backends(tables, peers, service, addresses[0]):
+                allow(peer, port.protocol, port.port, backends)
+                if port.on_node:
+                    relay(EACH_NODE, is_v4, port.protocol, port.on_node, name, backends)
+                for node in nodes:
+                    relay(node, is_v4, port.protocol, port.port, name, backends)
+    for pod in inventory.pods:
+        for port, is_v4, address in _on_node(pod):
+            backend = tables.peer_at(address), port.protocol, port.port
+            relay(pod.node, is_v4, port.protocol, port.on_node, f"pod {pod.namespace}/{pod.name}", [backend])
+    return relays
+
+
+def _backends(tables: Tables, peers: Peers, service: Service, address: str) -> Iterator[tuple[Port, list[_Backend]]]:
+    """Of each port, those of the address's version of IP."""
+    own, is_v4 = normal(address), block(address).is_v4
+    for port in service.ports:
+        ends = peers.endpoints({"remote": own, "protocol": port.protocol, "port": port.port})
+        ends = [end for end in ends if end.address != own and block(end.address).is_v4 == is_v4]
+        yield port, [(tables.peer_at(end.address), port.protocol, end.port) for end in ends]
+
+
+def _nodes_at(inventory: Inventory, addresses: Sequence[str]) -> Iterator[str]:
+    """Nodes of which a service has an address, as an external one."""
+    wanted = set(map(normal, addresses))
+    for node in inventory.nodes:
+        if wanted.intersection(map(normal, own_addresses(node))):
+            yield node.name
+
+
+def _on_node(pod: Pod) -> Iterator[tuple[Port, bool, str]]:
+    """Its ports that its node relays, with its address. Pods on the node's network have them themselves."""
+    if not pod.host_network:
+        for port in pod.ports:
+            for is_v4, addresses in _by_version(pod.addresses) if port.on_node else ():
+                yield port, is_v4, addresses[0]
+
+
+def _by_version(addresses: Sequence[str]) -> Iterator[tuple[bool, list[str]]]:
+    """Those of IPv4 (True) and of IPv6, if there are any."""
+    for is_v4 in (True, False):
+        if found := [address for address in addresses if block(address).is_v4 is is_v4]:
+            yield is_v4, found
