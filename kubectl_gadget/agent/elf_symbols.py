@@ -88,7 +88,7 @@ def is_go(path: str) -> bool:
         return file.read(_MOST_BYTES).find(b"\xff Go buildinf:") >= 0
 
 
-def _tables(data: bytes) -> tuple[list[tuple[int, ...]], list[tuple[int, int, int, int]]]:
+def _tables(data: bytes | mmap.mmap) -> tuple[list[tuple[int, ...]], list[tuple[int, int, int, int]]]:
     """Segments; and of each section its kind, start, size and link."""
     _, _, _, _, segments, sections, _, _, segment_size, segment_count, section_size, section_count, _ = (
         _HEADER.unpack_from(data)
@@ -99,17 +99,12 @@ def _tables(data: bytes) -> tuple[list[tuple[int, ...]], list[tuple[int, int, in
 
 
 def _offsets(data: mmap.mmap, wanted: dict[bytes, str]) -> dict[str, int]:
-    _, _, _, _, segments, sections, _, _, segment_size, segment_count, section_size, section_count, _ = (
-        _HEADER.unpack_from(data)
-    )
-    tables = [_SECTION.unpack_from(data, sections + index * section_size) for index in range(section_count)]
-    loads = [_SEGMENT.unpack_from(data, segments + index * segment_size) for index in range(segment_count)]
+    loads, tables = _tables(data)
     found: dict[str, int] = {}
-    for _, kind, _, _, start, size, link, _, _, _ in tables:
+    for kind, start, size, link in tables:
         if kind not in (_SYMTAB, _DYNSYM) or link >= len(tables):
             continue
-        text_start, text_size = tables[link][4:6]
-        for name, address in _functions(data, (start, size), (text_start, text_size), wanted):
+        for name, address in _functions(data, (start, size), tables[link][1:3], wanted):
             offset = _file_offset(loads, address)
             if offset is not None:
                 found.setdefault(name, offset)
