@@ -174,8 +174,9 @@ def datagrams(pipe: Connection) -> None:
 def questions(_: Connection, host: str, port: int) -> list[int]:
     """Sends datagrams, each from another port."""
     ports = []
-    for _ in range(TIMES):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with contextlib.ExitStack() as open_together:  # so that no two have the same port
+        for _ in range(TIMES):
+            sock = open_together.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             sock.sendto(bytes(100), (host, port))
             sock.recv(1000)
             ports.append(sock.getsockname()[1])
