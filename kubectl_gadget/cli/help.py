@@ -4,6 +4,7 @@ Made by hand, since typer's own draws boxes with rich. The trap: flags that few 
 `kubectl gadget options` explains them, or no gadget's help would fit.
 """
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,12 @@ class Page:
     """a last paragraph"""
     passes_on: bool = False
     """all that follows the first word is for another program"""
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """A list of names ends a line after a comma, and not within a name."""
+
+    wordsep_simple_re = re.compile(r"(\s+)|(?<=,)(?=\S)")
 
 
 def command_help(command: Any, path: str) -> str:
@@ -142,7 +149,7 @@ def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
     left = min(max((len(name) for name, _ in rows), default=0), _WIDEST_NAME) + 2
     lines = []
     for name, text in rows:
-        first, *rest = textwrap.wrap(text, width - left - 2) or [""]
+        first, *rest = _Wrapper(width - left - 2, break_on_hyphens=False).wrap(text) or [""]
         lines.append(f"  {name:<{left}}{first}".rstrip() if len(name) < left else f"  {name}  {first}".rstrip())
         lines += [" " * (left + 2) + line for line in rest]
     return lines
@@ -151,9 +158,8 @@ def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
 def _wrap(text: str, width: int, indent: str = "") -> list[str]:
     lines: list[str] = []
     for paragraph in text.strip().splitlines():
-        lines += textwrap.wrap(
-            paragraph, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-        ) or [""]
+        wrapper = _Wrapper(width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        lines += wrapper.wrap(paragraph) or [""]
     return lines
 
 

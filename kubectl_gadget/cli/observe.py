@@ -47,17 +47,17 @@ _COMPACT, _JSON = "compact", "json"
 _FORMATS = (_COMPACT, _JSON, "table", "wide", "yaml", "csv", "name")
 
 PAGE = Page(
-    "Show the life of workloads: the programs that run, what they did, and how they ended, one line for each.",
+    "Show the life of workloads: programs, what they did, how they ended.",
     (
         Example("kubectl gadget observe", "what runs in the pods of this namespace, from now on"),
+        Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
         Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
         Example("kubectl gadget observe --files /etc", "with what they do with files below /etc"),
         Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
-        Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
         Example("kubectl gadget observe -A --installed", "and what policy install has put in force"),
     ),
     usage="[POD...] [flags]",
-    more="-o json is one object a line, in the schema that security tools read. All other formats show flat columns.",
+    more="-o json has the schema that security tools read; the others flat columns.",
 )
 
 
@@ -139,17 +139,17 @@ class StoryFlags:
             CHOICE,
             "--files",
             metavar="PATHS",
-            help="And what is done with these files and folders: /etc,/root",
+            help="And what is done with these files or folders: /etc",
         ),
         values.paths,
     ] = None
     flows: Annotated[
         bool | None,
-        flag(CHOICE, "--flows/--no-flows", help="And the connections they make and accept, and the names they ask for"),
+        flag(CHOICE, "--flows/--no-flows", help="And their connections, and the names they ask for"),
     ] = None
     installed: Annotated[
         bool | None,
-        flag(CHOICE, "--installed/--no-installed", help="And events of installed policies: see policy installed"),
+        flag(CHOICE, "--installed/--no-installed", help="And events of policies that are installed"),
     ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
@@ -158,7 +158,7 @@ class StoryFlags:
     ] = None
     running: Annotated[
         bool | None,
-        flag(CHOICE, "--running/--no-running", help="Tell of processes and open files that are there already"),
+        flag(CHOICE, "--running/--no-running", help="And processes and open files that are there already"),
     ] = None
 
 

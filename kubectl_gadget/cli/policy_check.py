@@ -139,10 +139,10 @@ def _ask(
 
 
 def _print(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", headers: bool) -> None:
-    titles = ("POLICY", "HOOK", "FILTERED BY", "RUNS", "COST", "TABLES", *(answer.node.upper() for answer in answers))
+    titles = ("POLICY", "HOOK", "FILTERED BY", "RUNS", "COST", *(answer.node.upper() for answer in answers))
     rows = [
         (
-            *(report.policy.name, _name(hook), hook.filtered_by or "-", hook.rate, hook.cost, str(hook.tables)),
+            *(report.policy.name, _name(hook), hook.filtered_by or "-", hook.rate, hook.cost),
             *(_cell(report, hook, answer) for answer in answers),
         )
         for report in reports

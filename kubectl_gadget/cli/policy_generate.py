@@ -14,14 +14,14 @@ from kubectl_gadget.events.schema import Example
 
 _KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
 PAGE = Page(
-    "Write a policy to begin with, to standard output.",
+    "Write a policy to begin with, to standard output: empty, all-syscalls, ftrace-list, uprobes or usdts.",
     (
         Example("kubectl gadget policy generate empty", "one hook with a little of everything"),
         Example("kubectl gadget policy generate all-syscalls --match-binary /usr/bin/curl", "every call of a program"),
         Example("kubectl gadget policy generate uprobes --binary /usr/bin/app", "the functions of a program"),
         Example("kubectl gadget policy generate ftrace-list --regex '^vfs_'", "functions of the kernel"),
     ),
-    usage="empty|all-syscalls|ftrace-list|uprobes|usdts [flags]",
+    usage="KIND [flags]",
     silent=(WHERE, CLUSTER),
 )
 Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND"), tuple]
