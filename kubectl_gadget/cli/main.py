@@ -19,6 +19,7 @@ INTERRUPTED = 130
 
 def main() -> NoReturn:
     """`kubectl-gadget`: runs the process's command line and exits."""
+    _open_closed()
     code = run(sys.argv[1:])
     sys.exit(code)
 
@@ -46,6 +47,13 @@ def run(words: Sequence[str]) -> int:
         return 1
     except Exception as error:
         return _unexpected(error)
+
+
+def _open_closed() -> None:
+    """Standard streams that are closed lead nowhere, in order: no other file is to have their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def say_error(message: str, remedy: str | None = None) -> None:

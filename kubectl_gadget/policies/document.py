@@ -18,6 +18,9 @@ from kubectl_gadget.policies.schema import Field
 Choice = TypeVar("Choice", bound=str)
 
 _SHOWN = 20
+_LONGEST = 500
+"""Of what is said of one thing, which may quote it, in characters."""
+_MERGE = "<<"
 _MAPPING, _LIST, _SCALAR = "a mapping", "a list", "a single value"
 _NULL, _FLAG, _NUMBER, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "str"))
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -31,7 +34,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.place} {self.text}" if self.place.path else f"{self.place.file}:{self.place.line}: {self.text}"
+        text = self.text if len(self.text) <= _LONGEST else f"{self.text[:_LONGEST]}…"
+        return f"{self.place} {text}" if self.place.path else f"{self.place.file}:{self.place.line}: {text}"
 
 
 class WrongPolicy(Exception):
@@ -170,8 +174,10 @@ def documents(file: str, text: str) -> list[yaml.Node]:
             if node.tag != _NULL:
                 found.append(node)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{file}:{line}: is no YAML: {error.problem or error.context}") from None
+        mark, why = error.problem_mark, error.problem or error.context
+        if mark and "".join(text.splitlines()[mark.line : mark.line + 1])[: mark.column + 1].endswith("\t"):
+            why = "a tab, with which YAML is not indented: write spaces"
+        raise UsageError(f"{file}:{mark.line + 1 if mark else 1}: is no YAML: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{file} is no YAML: {error}") from None
     except RecursionError:
@@ -264,6 +270,8 @@ def _check_object(node: yaml.Node, fields: Sequence[Field], place: Place, proble
         inner = _inside(place, name, key)
         if name in seen:
             problems.add(inner, "is there twice")
+        elif name == _MERGE:
+            problems.add(inner, "merges another mapping, which is not supported: write its fields here")
         elif name not in known:
             problems.add(inner, f"is not known{nearest(name, known)}")
         elif value.tag != _NULL:

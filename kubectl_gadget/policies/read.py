@@ -37,7 +37,8 @@ def read_policies(names: Sequence[str], namespace: str, stdin: TextIO | None = N
     """
     policies = parse_policies(sources(names, stdin), namespace)
     if not policies:
-        raise UsageError(f"no policy was found in {', '.join(names)}", "kubectl gadget policy generate empty")
+        files = ", ".join("standard input" if name == _STDIN else name for name in names)
+        raise UsageError(f"no policy was found in {files}", "kubectl gadget policy generate empty")
     return policies
 
 
@@ -50,7 +51,9 @@ def parse_policies(texts: Iterable[tuple[str, str]], namespace: str) -> list[Pol
         others = [_other(node, place) for place, node in objects]
         left_out = tuple(note for note in others if note)
         if left_out and len(left_out) == len(objects):
-            problems.add(left_out[0].place, f"is {left_out[0].text}; policies are of kind {' or '.join(POLICY_KINDS)}")
+            kind = left_out[0].text
+            other = ", and enforce --network-policy takes this one" if kind == "a NetworkPolicy" else ""
+            problems.add(left_out[0].place, f"is {kind}; policies are of kind {' or '.join(POLICY_KINDS)}{other}")
             continue
         for (place, node), other in zip(objects, others, strict=True):
             policy = None if other else _policy(node, place, namespace, problems)
@@ -71,11 +74,13 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
     stdin = stdin or sys.stdin
     for name in names:
         if name == _STDIN:
-            yield (
-                "standard input",
-                _read(io.TextIOWrapper(stdin.buffer, "utf-8") if hasattr(stdin, "buffer") else stdin),
-            )
+            stream = io.TextIOWrapper(stdin.buffer, "utf-8") if hasattr(stdin, "buffer") else stdin
+            yield _text("standard input", stream)
             continue
+        if "://" in name:
+            raise UsageError(f"{name} is not fetched", f"curl -sSfL {name} | kubectl gadget policy check -f -")
+        if not name:
+            raise UsageError("a file without a name was given", "-f policy.yaml")
         path = Path(name)
         files = sorted(file for file in path.glob("*") if file.suffix in _SUFFIXES) if path.is_dir() else [path]
         if not files:
@@ -83,18 +88,20 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
         for file in files:
             try:
                 with file.open(encoding="utf-8") as stream:
-                    yield str(file), _read(stream)
-            except UnicodeDecodeError:
-                raise UsageError(f"{file} is no YAML: it is not UTF-8") from None
+                    yield _text(str(file), stream)
             except OSError as error:
                 raise UsageError(f"{file}: {error.strerror}") from None
 
 
-def _read(stream: TextIO) -> str:
-    text = stream.read(_LARGEST + 1)
+def _text(name: str, stream: TextIO) -> tuple[str, str]:
+    """The name, and what there is to read."""
+    try:
+        text = stream.read(_LARGEST + 1)
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is no YAML: it is not UTF-8") from None
     if len(text) > _LARGEST:
-        raise UsageError(f"{getattr(stream, 'name', 'the input')} has more than {_LARGEST >> 20} MiB")
-    return text
+        raise UsageError(f"{name} has more than {_LARGEST >> 20} MiB")
+    return name, text
 
 
 def _where(place: Place) -> str:

@@ -1,5 +1,6 @@
 """Exit codes, and what is said when something went wrong."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,12 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
     shell = f"set -o pipefail; {command} | true; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+def test_streams_that_are_closed_lead_nowhere() -> None:
+    command = f"{shlex.join([*PROGRAM, 'policy', 'check', '-f', '-'])} <&- >&-"
+    ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr.split("\n")[0]) == (2, "error: no policy was found in standard input")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Policies from YAML: what is taken, what it becomes, and what is said about what is wrong."""
 
+import io
 import textwrap
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
@@ -271,7 +272,11 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
     ("text", "message"),
     [
         ("a: [", "p.yaml:2: is no YAML"),
+        ("kind: x\n\ta: b\n", "p.yaml:2: is no YAML: a tab, with which YAML is not indented"),
+        ("kind: x\x85\ta: b: c\n", "p.yaml"),
         ("kind: Pod\n", "p.yaml:1: is a Pod; policies are of kind"),
+        ("kind: NetworkPolicy\n", "enforce --network-policy takes this one"),
+        (f"{HEAD}spec: {{<<: {{loader: true}}}}\n", "spec.<< merges another mapping, which is not supported"),
         ("- 1\n", "p.yaml:1: has to be a mapping, not a list"),
         (HEAD.replace("v1alpha1", "v2"), "has apiVersion cilium.io/v2; the one that is known is cilium.io/v1alpha1"),
         (HEAD, "p.yaml:1: lacks spec"),
@@ -281,6 +286,21 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
 )
 def test_a_file_that_is_no_policy_is_named(text: str, message: str) -> None:
     assert message in error_of(text)
+
+
+def test_what_is_quoted_is_not_of_any_length() -> None:
+    assert len(error_of("x" * 100_000)) < 1000
+
+
+@pytest.mark.parametrize("name", ["", "https://example.com/policy.yaml"])
+def test_what_is_no_file_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"without a name|is not fetched"):
+        read_policies([name], "default")
+
+
+def test_bytes_that_are_no_text_are_refused_on_standard_input() -> None:
+    with pytest.raises(UsageError, match="standard input is no YAML: it is not UTF-8"):
+        read_policies(["-"], "default", io.TextIOWrapper(io.BytesIO(b"\xff")))
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
