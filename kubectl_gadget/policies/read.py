@@ -52,8 +52,8 @@ def parse_policies(texts: Iterable[tuple[str, str]], namespace: str) -> list[Pol
         left_out = tuple(note for note in others if note)
         if left_out and len(left_out) == len(objects):
             kind = left_out[0].text
-            other = ", and enforce --network-policy takes this one" if kind == "a NetworkPolicy" else ""
-            problems.add(left_out[0].place, f"is {kind}; policies are of kind {' or '.join(POLICY_KINDS)}{other}")
+            elsewhere = ", and enforce --network-policy takes this one" if kind == "a NetworkPolicy" else ""
+            problems.add(left_out[0].place, f"is {kind}; policies are of kind {' or '.join(POLICY_KINDS)}{elsewhere}")
             continue
         for (place, node), other in zip(objects, others, strict=True):
             policy = None if other else _policy(node, place, namespace, problems)
