@@ -17,6 +17,12 @@ from kubectl_gadget.cli.arguments import Parsed, Spelling
 from kubectl_gadget.cli.binding import flattened, level_key
 from kubectl_gadget.errors import UsageError
 
+_ELSEWHERE = {
+    **{"getevents": "observe", "tracingpolicy": "policy", "tp": "policy"},
+    **{"add": "install", "apply": "install", "delete": "uninstall", "remove": "uninstall"},
+}
+"""What commands of other tools are called here."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -123,7 +129,8 @@ class GadgetGroup(TyperGroup):
 
     def unknown(self, name: str, path: str) -> UsageError:
         """The error for a sub-command of `path` that does not exist, with the nearest names."""
-        near = arguments.nearest(name, self.entries)
+        meant = _ELSEWHERE.get(name)
+        near = meant if meant in self.entries else arguments.nearest(name, self.entries)
         return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -21,10 +21,11 @@ from kubectl_gadget.cli import observe
 from kubectl_gadget.cli.advise import advise_group
 from kubectl_gadget.cli.arrangement_flags import PANEL
 from kubectl_gadget.cli.command import make_command
-from kubectl_gadget.cli.flags import SHOW
+from kubectl_gadget.cli.flags import ENGINE, SHOW
 from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.gadgets import gadget_command
 from kubectl_gadget.cli.help import Page, flag_text
+from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.events.members import column_members, row_members
 from kubectl_gadget.events.schema import Gadget
@@ -116,10 +117,12 @@ def _observe_page() -> str:
     from kubectl_gadget.observe.row import GADGET
 
     panels = _by_panel(make_command(observe.observe, "observe", observe.PAGE).params)
+    panels[POLICIES] += [flag for flag in panels[ENGINE] if "--objects" in flag.opts]
+    shown = (SHOW, observe.CHOICE, POLICIES)
     parts = [
         "# Flags and columns of observe",
         "[observe.md](observe.md) tells what it does. Besides these, it takes [the flags of all gadgets](flags.md).",
-        *(part for title in (SHOW, observe.CHOICE) for part in (f"## {title}", _flag_table(panels[title]))),
+        *(part for title in shown for part in (f"## {title}", _flag_table(panels[title]))),
         *_column_parts(GADGET),
     ]
     return _page(parts)

@@ -13,7 +13,6 @@ from kubectl_gadget.cli import values
 from kubectl_gadget.cli.connect import connect, say
 from kubectl_gadget.cli.enforce_network import NetworkPolicyFlags, enforce_network, refuse
 from kubectl_gadget.cli.flags import (
-    SHOW,
     ClusterFlags,
     EngineFlags,
     ImageFlags,
@@ -25,7 +24,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
-from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of
+from kubectl_gadget.cli.policy_flags import POLICIES, PolicyFlags, engine_of
 from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -65,15 +64,17 @@ class EnforceFlags:
 
     allow_weaker: Annotated[
         bool | None,
-        flag(SHOW, "--allow-weaker/--no-allow-weaker", help="Also on nodes that can send signals only, or just watch"),
+        flag(
+            POLICIES, "--allow-weaker/--no-allow-weaker", help="Also on nodes that can send signals only, or just watch"
+        ),
     ] = None
     dry_run: Annotated[
-        bool | None, flag(SHOW, "--dry-run/--no-dry-run", help="Deny and kill nothing; tell what would have been")
+        bool | None, flag(POLICIES, "--dry-run/--no-dry-run", help="Deny and kill nothing; tell what would have been")
     ] = None
     action: Annotated[
         str | None,
         flag(
-            SHOW,
+            POLICIES,
             "--action",
             metavar="WHO",
             help="kernel (default), kill (agents), delete-pod, isolate-pod",
@@ -81,7 +82,9 @@ class EnforceFlags:
         ),
         values.one_of(*_ACTIONS),
     ] = None
-    yes: Annotated[bool | None, flag(SHOW, "--yes/--no-yes", help="Delete or isolate pods without asking first")] = None
+    yes: Annotated[
+        bool | None, flag(POLICIES, "--yes/--no-yes", help="Delete or isolate pods without asking first")
+    ] = None
 
 
 def enforce(

@@ -25,6 +25,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.run_options import agent_options
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -53,12 +54,14 @@ _DEFAULT_NAMESPACE = "default"
 
 Files = Annotated[
     tuple[str, ...] | None,
-    flag(SHOW, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; may be repeated"),
+    flag(
+        POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; may be repeated"
+    ),
     tuple,
 ]
 Ready = Annotated[
     tuple[str, ...] | None,
-    flag(SHOW, "--policy", metavar="NAME", help="One that comes with this program: see policy list"),
+    flag(POLICIES, "--policy", metavar="NAME", help="One that comes with this program: see policy list"),
     values.commas,
 ]
 Format = Annotated[

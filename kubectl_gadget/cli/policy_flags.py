@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags import SHOW, flag
+from kubectl_gadget.cli.flags import ENGINE, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.policy_labels import PolicyLabels
 
 _DEFAULT_NAMESPACE = "default"
+POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
 
 
@@ -28,18 +29,18 @@ class PolicyFlags:
     files: Annotated[
         tuple[str, ...] | None,
         flag(
-            SHOW,
+            POLICIES,
             "--filename",
             "-f",
             metavar="FILE",
-            help="Policies: a file, a folder, or - for standard input",
+            help="A file, a folder, or - for standard input",
         ),
         tuple,
     ] = None
     objects: Annotated[
         str | None,
         flag(
-            SHOW,
+            ENGINE,
             "--objects",
             metavar="FILE",
             help="With --local, for labels: kubectl get pods,ns -o yaml",
@@ -48,7 +49,7 @@ class PolicyFlags:
     ] = None
     ready: Annotated[
         tuple[str, ...] | None,
-        flag(SHOW, "--policy", metavar="NAMES", help="Policies that come with this program: see policy list"),
+        flag(POLICIES, "--policy", metavar="NAMES", help="Those that come with this program: see policy list"),
         values.commas,
     ] = None
 

@@ -42,7 +42,8 @@ def find_field(path: str) -> tuple[Field, str]:
             deeper = _first_below(field, name, where if found else "")
             known = [inner.name for inner in field.fields]
             instead = f"; there is {deeper}" if deeper else nearest(step, known) if known else ""
-            raise UsageError(f"{where} has no field {step!r}{instead}")
+            remedy = f"kubectl gadget policy explain {deeper}" if deeper else None
+            raise UsageError(f"{where} has no field {step!r}{instead}", remedy)
         field = by_name[name]
         found.append(field.name)
     return field, ".".join(found)

@@ -88,6 +88,8 @@ def test_streams_that_are_closed_lead_nowhere() -> None:
         ("trac", "unknown command 'trac'", "kubectl gadget trace"),
         ("open", "unknown command 'open'", "kubectl gadget trace open"),
         ("trace_open", "unknown command 'trace_open'", "kubectl gadget trace open"),
+        ("getevents -o compact", "unknown command 'getevents'", "kubectl gadget observe"),
+        ("policy add p.yaml", "unknown command 'add'", "kubectl gadget policy install"),
         ("zzz", "unknown command 'zzz'", "kubectl gadget --help"),
         ("trace opne", "unknown gadget 'opne'", "kubectl gadget trace open"),
         ("trace open+opne", "unknown gadget 'opne'", "kubectl gadget trace open"),
