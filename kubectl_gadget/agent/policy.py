@@ -275,7 +275,7 @@ class Policies:
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
         # A killer is woken by each event, everybody else when there is something to ship.
-        node = self._node | {"gadget_ring_wake_bytes": 1 if self._spec.get("kill") else size // 4}
+        node = self._node | {"gadget_ring_wake_bytes": size // 4, "gadget_wake_each": bool(self._spec.get("kill"))}
         for name, value in (self._spec.get("parameters", {}) | node).items():
             object.set_constant(name, value)
         object.required_map("gadget_events").resize(size)

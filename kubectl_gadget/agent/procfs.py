@@ -6,6 +6,9 @@ CAP_SYS_PTRACE, and numbers are those of the PID namespace that /proc was mounte
 
 import os
 
+_PF_EXITING = 4
+"""include/linux/sched.h; set from the first moment of a thread's end until somebody has waited for it"""
+
 
 def command_line(pid: int) -> list[str]:
     """A process's arguments; [] when it is gone."""
@@ -27,10 +30,12 @@ def parent(pid: int) -> int:
 
 
 def start_ticks(pid: int) -> int:
-    """When a process was forked, in clock ticks since the boot; 0 when it is gone."""
+    """When a process was forked, in clock ticks since the boot; 0 when it is gone, or about to end with all threads."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        is_ending = int(fields[6]) & _PF_EXITING and int(fields[17]) <= 1
+        return 0 if is_ending else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0
 

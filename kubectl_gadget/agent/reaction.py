@@ -47,7 +47,9 @@ class Reaction:
             self.gone += 1
             return
         try:
-            if abs(procfs.start_ticks(pid) - started // _TICK) > 1:
+            # What is about to end takes signals as well, and ends as it would have.
+            ticks = procfs.start_ticks(pid)
+            if not ticks or abs(ticks - started // _TICK) > 1:
                 self.gone += 1
                 return
             signal.pidfd_send_signal(held, signal.SIGKILL)

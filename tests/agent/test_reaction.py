@@ -73,6 +73,17 @@ def test_neither_of_other_selectors_nor_one_that_has_the_number_now(
     assert sleeper.poll() is None
 
 
+def test_who_has_ended_and_was_not_waited_for_is_gone() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        ring = Bytes()
+        ring.put(process.pid, started(process.pid), 0b10)
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        found = react(ring)
+    assert (found.killed, found.gone) == (0, 1)
+
+
 def test_who_is_gone_is_counted() -> None:
     with subprocess.Popen(["true"]) as process:
         ring = Bytes()

@@ -48,6 +48,19 @@ spec:
     - matchArgs: [{index: 1, operator: Equal, values: ["%s"]}]
       matchActions: [{action: Sigkill}]
 """
+MANY = 50
+AT_ONCE = """
+import os, sys, time
+begin, end = os.pipe()
+for _ in range(int(sys.argv[2])):
+    if not os.fork():
+        os.close(end)
+        os.read(begin, 1)
+        os.open(sys.argv[1], os.O_RDONLY)
+        time.sleep(200)
+os.close(end)
+sys.exit(any(os.wait()[1] != 9 for _ in range(int(sys.argv[2]))))
+"""
 
 
 @pytest.fixture
@@ -200,6 +213,14 @@ def test_the_agent_kills_who_did_it_afterwards_and_nobody_else(secret: Path, tmp
         assert "BLOCKED" not in wait_for_line(enforcing, secret), "it was done before"
         _, said = enforcing.end(signal.SIGINT)
         assert "by agents: 1 killed" in said
+
+
+def test_the_agent_kills_each_of_many_who_do_it_at_once(secret: Path, tmp_path: Path) -> None:
+    with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
+        done = subprocess.run([sys.executable, "-c", AT_ONCE, secret, str(MANY)], check=False, timeout=SECONDS)
+        assert done.returncode == 0
+        _, said = enforcing.end(signal.SIGINT)
+        assert f"by agents: {MANY} killed" in said
 
 
 def refused(folder: Path, *flags: str) -> str:

@@ -39,7 +39,8 @@ static __always_inline void *gadget_scratch(void *map)
 /*
  * Sends `length` bytes that begin with a gadget_record, and sets its time. The time is taken while the record counts as
  * in flight, so what the agent does not see in flight at some moment bears a later time. The reader is woken once for
- * each share of the ring that fills up, never for each event: a wake-up costs more than all the rest. `cuts` is the
+ * each share of the ring that fills up, and not for each event, unless it acts on them: a wake-up costs more than all
+ * the rest. `cuts` is the
  * number of texts in the record that were cut.
  */
 static __always_inline void gadget_emit(struct gadget_record *record, __u64 length, __u32 cuts)
@@ -56,7 +57,7 @@ static __always_inline void gadget_emit(struct gadget_record *record, __u64 leng
 		gadget_count_ring_full(record->cgroup);
 		return;
 	}
-	if ((unread ^ (unread + length)) & -gadget_ring_wake_bytes)
+	if (gadget_wake_each || ((unread ^ (unread + length)) & -gadget_ring_wake_bytes))
 		flags = BPF_RB_FORCE_WAKEUP;
 
 	gadget_count(&cpu->in_flight, 1);

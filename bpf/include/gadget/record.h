@@ -143,3 +143,5 @@ const volatile __u32 gadget_node_page_bytes = 4096;
 /* A quarter of the ring: the reader is woken each time that this many unread bytes more lie in it, and from twice as
  * many on it is shared out (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;
+/* Whether the reader is woken by each event instead. */
+const volatile bool gadget_wake_each = false;
