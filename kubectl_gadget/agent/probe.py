@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from kubectl_gadget.agent import cgroups, libbpf
-from kubectl_gadget.agent.refusal import lockdown, missing_capabilities, perf_is_closed
+from kubectl_gadget.agent.refusal import lockdown, missing_capabilities, perf_is_closed, security_file
 from kubectl_gadget.errors import AgentError
 
 _RINGBUF = 27
@@ -112,14 +112,11 @@ def _perf_unit(name: str) -> bool:
 
 def bpf_lsm() -> bool | None:
     """Whether BPF is an active security module. If not, the kernel loads and attaches its programs, and never runs
-    them."""
+    them. None: could not tell."""
     if (modules := _active_modules()) is not None:
         return _BPF_MODULE in modules
-    try:
-        with open("/sys/kernel/security/lsm") as file:
-            return "bpf" in file.read().split(",")
-    except OSError:
-        return None
+    names = security_file("lsm").strip()
+    return "bpf" in names.split(",") if names else None
 
 
 def _active_modules() -> list[int] | None:

@@ -7,12 +7,15 @@ four causes (capabilities, lockdown, memory limit, seccomp) that the kernel does
 import errno
 import os
 import re
+from contextlib import suppress
 
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.errors import AgentError
 
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 """Bits in CapEff."""
+SECURITYFS = ("/sys/kernel/security", "/proc/1/root/sys/kernel/security")
+"""Where it is mounted here, and on the node."""
 
 PERF_IS_CLOSED = (
     "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep perf events for CAP_SYS_ADMIN",
@@ -71,13 +74,17 @@ def missing_capabilities() -> list[str]:
     return [] if "SYS_ADMIN" in have else sorted({"BPF", "PERFMON"} - have)
 
 
+def security_file(name: str) -> str:
+    """What a file of securityfs says; "" when it cannot be read. A pod has none at its place, but its node has."""
+    for folder in SECURITYFS:
+        with suppress(OSError), open(f"{folder}/{name}") as file:
+            return file.read()
+    return ""
+
+
 def lockdown() -> str:
     """The kernel's lockdown mode: "none", "integrity", "confidentiality", or "" when it cannot be read."""
-    try:
-        with open("/sys/kernel/security/lockdown") as file:
-            found = re.search(r"\[(\w+)\]", file.read())
-    except OSError:
-        return ""
+    found = re.search(r"\[(\w+)\]", security_file("lockdown"))
     return found[1] if found else ""
 
 

@@ -32,7 +32,9 @@ def check(way: Mapping[str, Any]) -> None:
     """Raises AgentError for what the kernel would not refuse and yet not do, or do with other arguments."""
     if way.get("machine", os.uname().machine) != os.uname().machine:
         raise AgentError(f"this node is no {way['machine']}, whose programs make such calls")
-    if way["kind"] == "lsm" and probe.bpf_lsm() is not True:
+    if way["kind"] == "lsm" and not (active := probe.bpf_lsm()):
+        if active is None:
+            raise AgentError("whether BPF is an active security module cannot be told (mount /sys/kernel/security)")
         raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
     names = way.get("same")
     if names is None:
@@ -49,6 +51,8 @@ def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
     if isinstance(error, AgentError):
         return str(error)
     lacking = probe.lacking(way["kind"])
+    if way["kind"] == "lsm" and not lacking and btf.kernel().prototype(f"bpf_lsm_{way['target']}") is None:
+        return f"the kernel has no security hook {way['target']}; it may be newer"
     is_function = way["kind"] in _FUNCTIONS and error.errno in _MISSING
     if is_function and not lacking and btf.kernel().prototype(_target(way)) is None:
         return f"the kernel has no function {_target(way)}; it may be inlined, or have another name"

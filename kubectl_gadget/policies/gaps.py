@@ -16,7 +16,7 @@ _MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file 
 _BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "file_permission": (_MAPPINGS, (("file_truncate",), "truncation")),
     "file_open": ((("file_permission",), "what is done with a file that is open already"),),
-    "path_truncate": ((("file_truncate",), "ftruncate() and O_TRUNC"),),
+    "path_truncate": ((("file_truncate",), "ftruncate() and O_TRUNC since Linux 6.2"),),
     "path_unlink": ((("path_rename",), "renaming"),),
     "socket_connect": ((("socket_sendmsg",), "datagrams, and connections that sendto() begins with MSG_FASTOPEN"),),
     "bprm_check_security": (

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent import libbpf, probe
+from kubectl_gadget.agent import libbpf, probe, refusal
 from kubectl_gadget.errors import AgentError
 from tests.agent.client import PROJECT
 
@@ -38,6 +39,18 @@ def test_no_program_is_a_security_module_without_trampolines(
     monkeypatch.setattr(probe, "_fentry", lambda: fentry)
     monkeypatch.setattr(probe, "bpf_lsm", lambda: True)
     assert probe.can()["lsm"] is lsm
+
+
+@pytest.mark.parametrize(("names", "active"), [("capability,bpf\n", True), ("capability,yama", False), (None, None)])
+def test_in_a_pod_of_an_old_kernel_the_nodes_own_files_tell_the_security_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: str | None, active: bool | None
+) -> None:
+    if names is not None:
+        (tmp_path / "lsm").write_text(names)
+    # Linux 6.8 brought the call.
+    monkeypatch.setattr(probe, "_active_modules", lambda: None)
+    monkeypatch.setattr(refusal, "SECURITYFS", (tmp_path / "not mounted", tmp_path))
+    assert probe.bpf_lsm() is active
 
 
 def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
+from kubectl_gadget.agent import btf
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Range, Selector, Subject, Test, Value
 from tests.bpf.deeds import AT_FDCWD, syscall
 from tests.bpf.policy_engine import Enforcer, in_force
@@ -52,6 +53,8 @@ def protecting(folder: Path) -> Policy:
     # Of what is named by an entry of a folder, the folder is given as a path and the entry by its name.
     parent = at(0, "equal", str(folder))
     names = (path, Argument(1, "dentry"))
+    # Since 3350607dc637 "security: Create file_truncate hook from path_truncate hook" (6.2).
+    truncating = [denying("file_truncate", (file,), inside)] if btf.kernel().prototype("bpf_lsm_file_truncate") else []
     return Policy(
         "protect",
         hooks=(
@@ -63,7 +66,7 @@ def protecting(folder: Path) -> Policy:
                 inside,
                 at(1, "mask", mmap.PROT_WRITE),
             ),
-            denying("file_truncate", (file,), inside),
+            *truncating,
             denying("path_truncate", (path,), inside),
             denying("path_unlink", names, parent),
             Hook(

@@ -39,7 +39,7 @@ def test_with_all_hooks_only_mappings_from_before_are_left() -> None:
     ("hook", "words"),
     [
         ("file_open", "add file_permission"),
-        ("path_truncate", "ftruncate() and O_TRUNC (add file_truncate)"),
+        ("path_truncate", "ftruncate() and O_TRUNC since Linux 6.2 (add file_truncate)"),
         ("path_unlink", "renaming (add path_rename)"),
         ("socket_connect", "MSG_FASTOPEN (add socket_sendmsg)"),
         ("bprm_check_security", "the dynamic loader, and not the kernel, is told to load (add mmap_file)"),
