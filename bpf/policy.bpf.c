@@ -109,7 +109,8 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	memory->cuts = 0;
 	memory->file_id = 0;
 	memory->unknown = 0;
-	memory->texts = 0;
+	if (policy_rooms_count)
+		__builtin_memset(memory->sent, 0, sizeof(memory->sent));
 	if (policy_ask(memory, context))
 		verdict = policy_carry_out(memory, context, owner, cgroup);
 	gadget_give_back(memory);

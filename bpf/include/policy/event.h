@@ -137,7 +137,6 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	asm volatile("" : "+r"(text));
 	if (text) {
 		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);
-		memory->texts |= 1ULL << (slot & 63);
 		if (policy_rooms_count && slot < POLICY_SLOTS)
 			memory->sent[slot] = text;
 	}

@@ -76,8 +76,7 @@ struct policy_memory {
 	__u64 forgotten;
 	/* A struct policy_owner (sockets.h): of a socket that is tracked from now on. */
 	__u64 owner[POLICY_OWNER_BYTES / 8];
-	/* Slots whose text is in the event, as bits, and how many bytes of it. */
-	__u64 texts;
+	/* How many bytes of each slot's text are in the event. */
 	__u64 sent[POLICY_SLOTS];
 	/* Of slots that are numbers, and those of them that are not known, as bits. */
 	__u64 slot_numbers[POLICY_SLOTS];

@@ -134,7 +134,7 @@ static __always_inline void policy_add_rest(struct policy_memory *memory, const 
 {
 	const volatile struct policy_slot *slot = &policy_slots[number];
 	struct policy_pieces pieces = {.room = room, .slot = number, .user = slot->flags & POLICY_USER};
-	__u64 raw = policy_raw(context, slot, slot->index), sent = 0;
+	__u64 raw = policy_raw(context, slot, slot->index), sent = memory->sent[number];
 	struct policy_spread spread = {};
 
 	if (slot->type != POLICY_IOV_ITER) {
@@ -145,8 +145,6 @@ static __always_inline void policy_add_rest(struct policy_memory *memory, const 
 	} else {
 		return;
 	}
-	if (memory->texts & 1ULL << (number & 63))
-		sent = memory->sent[number];
 	if (spread.bytes <= sent)
 		return;
 	room->wanted = (spread.bytes < POLICY_WHOLE_BYTES ? spread.bytes : POLICY_WHOLE_BYTES) - sent;
