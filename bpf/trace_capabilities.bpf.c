@@ -8,6 +8,7 @@
 #include <gadget/kernel_stack.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/privilege.h>
@@ -195,7 +196,7 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	if ((filter_denied && !result) || (filter_capability != ~0U && capability != filter_capability))
 		return 0;
 	check = gadget_scratch(&check_scratch);
-	if (!check || !gadget_begin(&check->record))
+	if (!check || !gadget_begin(&check->record) || gadget_is_runtime())
 		return 0;
 	if (audited == AUDIT_UNKNOWN)
 		audited = audited_by_name(ctx);

@@ -10,6 +10,7 @@
 #include <gadget/path.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/io_uring.h>
@@ -146,7 +147,7 @@ static __always_inline struct trace_open *begin_syscall(long result)
 	if (!gadget_wanted_result(result))
 		return NULL;
 	open = gadget_scratch(&syscall_scratch);
-	if (!open || !gadget_begin(&open->record))
+	if (!open || !gadget_begin(&open->record) || gadget_is_runtime())
 		return NULL;
 	set_result(open, result);
 	return open;

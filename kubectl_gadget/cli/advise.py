@@ -198,7 +198,7 @@ def filesystem(pods: Pods, flags: AdviseFlags) -> int:
     """Patches from what is written."""
     from kubectl_gadget.advise import filesystem as advisor
 
-    sources: Sources = (("trace_open", {"write": True, "resolve": True}), ("trace_file", {}))
+    sources: Sources = (("trace_open", {"write": True, "resolve": True, "runtime": True}), ("trace_file", {}))
     recording, code = _watch(Advisor("filesystem", advisor.KIND, advisor.facts_of, sources), pods, flags)
     _print(advisor.advise(recording), recording, flags)
     return code

@@ -197,7 +197,7 @@ async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say
         found = await nodes(api, options)
         asked = [one for one in found if one.has_agent]
         there = sum(one.state.get("digest", "") == digest for one in asked)
-        text = f"{there}/{len(asked)} nodes have it"
+        text = f"{there}/{len(asked)} nodes know of it"
         if text != told:
             told = text
             say(text)

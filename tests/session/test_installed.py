@@ -112,7 +112,7 @@ async def test_from_install_to_uninstall_and_undeploy(site: Site, running: Runni
     code, _, said = await site.run("policy", "install", "-f", str(file))
     assert code == 0, said
     assert "installed secrets" in said
-    assert "2/2 nodes have it" in said
+    assert "2/2 nodes know of it" in said
     words = ("-A", "--host", "--installed", "-o", "json", "--policy-names", "secrets", "--max-events", str(2 * 13))
     observer = await site.start("observe", *words)
     assert observer.stderr is not None

@@ -1,0 +1,54 @@
+"""What the container runtime does in a container before its program begins: left out, and only that."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.demo.pods import DemoPods
+from tests.conftest import why_no_containers
+from tests.gadget_run import GadgetRun
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.usefixtures("catalogue_built", "tracefs"),
+    pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
+]
+STATE = Path(f"/run/kubectl-gadget-runtime-{os.getpid()}")
+RUNTIME = "runc:[2:INIT]"
+SCRIPT = f"""
+printf '#!/bin/sh\\nread x < /etc/passwd; (read x < /etc/group); ((read x < /etc/hosts) &)' > '/tmp/{RUNTIME}'
+chmod +x '/tmp/{RUNTIME}'
+'/tmp/{RUNTIME}'
+sleep 0.5
+"""
+"""Bears the runtime's name, and opens a file itself, in a child that executes nothing, and in one whose parent ends."""
+
+
+@pytest.fixture(name="pods")
+def some_pods() -> Iterator[DemoPods]:
+    with DemoPods(STATE) as found:
+        yield found
+
+
+def opened(pods: DemoPods, folder: Path, *flags: str) -> Counter[str]:
+    """What threads with the runtime's name opened, in a new pod."""
+    folder.mkdir()
+    with GadgetRun(folder, "trace", "open", "--local", "-A", "-o", "json", *flags) as run:
+        pods.run_short("default", f"pod{len(flags)}", ["/bin/sh", "-c", SCRIPT])
+        assert run.stop() == 130
+    return Counter(row["path"] for row in run.rows() if row["comm"] == RUNTIME)
+
+
+def test_the_runtime_is_left_out_unless_it_is_asked_for_and_nobody_who_takes_its_name(
+    pods: DemoPods, tmp_path: Path
+) -> None:
+    own = Counter(("/etc/passwd", "/etc/group", "/etc/hosts"))
+    left = opened(pods, tmp_path / "left")
+    assert {path: left[path] for path in own} == own
+    assert not {path for path in left if path.startswith("/proc/")}, left
+    all_of_it = opened(pods, tmp_path / "all", "--runtime")
+    assert all_of_it > left
+    assert {path for path in all_of_it if path.startswith("/proc/")}
