@@ -1,23 +1,23 @@
-"""How late each way to stop a process is: a signal from the kernel, the agent's pidfd, the client that deletes a pod.
+"""How late each way to stop a process is: a signal from the kernel, the agent's pidfd, the client that deletes a pod or
+has it isolated.
 
 Run it as root: `sudo .venv/bin/python bench/reaction.py [--rounds N]`. A process opens a file that a policy kills for,
 and then writes 64 bytes at a time. What it has written, and when it is gone, tells how late that was; of the client,
-when its request to delete the pod comes to the API server, a double, by the event's own time. All by the system call's
-tracepoint, which every kernel has. The trap: the kernel's way kills before the first write, so its time is that of the
-process's end alone, which the agent's contains as well.
+when its request to delete the pod comes to the API server, a double; and of a pod that is cut off, when its first call
+fails, through the same double. In that pod nothing else happens. All by the system call's tracepoint, which every
+kernel has. The trap: the kernel's way kills before the first write, so its time is that of the process's end alone,
+which the agent's contains as well.
 """
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,26 @@ except OSError:
 for _ in range(int(sys.argv[3]) // 64):
     os.write(out, b"x" * 64)
 time.sleep(1000)
+"""
+CALLER = """
+import os, socket, sys, time
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+begin = time.monotonic_ns()
+print(begin, flush=True)
+try:
+    os.open(sys.argv[2], os.O_RDONLY)
+except OSError:
+    pass
+while True:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))
+        except PermissionError:
+            break
+        except OSError:
+            pass
+    time.sleep(0.0005)
+print(time.monotonic_ns() - begin)
 """
 
 
@@ -92,28 +112,56 @@ def stopped(folder: Path, policy: Path, *flags: str) -> Late:
             return Late((end - int(doer.stdout.read())) / 1e6, out.stat().st_size)
 
 
-async def deleted(folder: Path, policy: Path) -> Late:
-    """By the client: from the event to its request."""
-    with DemoPods(folder / f"pods-{os.getpid()}") as pods:
+@asynccontextmanager
+async def reacting(
+    folder: Path, policy: Path, action: str
+) -> AsyncIterator[tuple[FakeCluster, asyncio.subprocess.Process, int]]:
+    """The double of a cluster with a pod, a process in it that has just done it, and when, by the monotonic clock."""
+    pipe = subprocess.PIPE
+    with DemoPods(folder / f"pods-{time.monotonic_ns()}") as pods:
         async with FakeCluster(1) as cluster:
-            loop = f"while :; do read x < {folder / 'trigger'}; sleep 0.2; done"
-            pod = await asyncio.to_thread(pods.start_pod, "default", "doer", {"main": ["/bin/sh", "-c", loop]})
+            sleep = {"main": ["/bin/sleep", "1000"]}
+            pod = await asyncio.to_thread(pods.start_pod, "default", "doer", sleep)
             status: dict[str, Any] = {"phase": "Running", "containerStatuses": []}
             spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "busybox"}]}
             metadata = {"name": pod.name, "uid": pod.uid, "labels": {}}
             cluster.store.add("pods", "default", {"metadata": metadata, "spec": spec, "status": status})
             kubeconfig = cluster.write_kubeconfig(folder / "kubeconfig")
-            words = ["enforce", "-f", str(policy), "--action", "delete-pod", "--yes", "-o", "json", "-e", "kprobe"]
-            command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--kubeconfig", str(kubeconfig)]
-            pipe = subprocess.PIPE
-            process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=subprocess.DEVNULL)
-            while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.001)
-            end = time.time()
-            process.send_signal(signal.SIGINT)
-            out, _ = await process.communicate()
-    first = json.loads(out.splitlines()[0])["time"]
-    return Late((end - datetime.fromisoformat(first).timestamp()) * 1e3, None)
+            words = ["enforce", "-f", str(policy), "--action", action, "--yes", "--kubeconfig", str(kubeconfig)]
+            words = ["-m", "kubectl_gadget.cli.main", *words]
+            client = await asyncio.create_subprocess_exec(
+                sys.executable, *words, stdout=subprocess.DEVNULL, stderr=pipe
+            )
+            assert client.stderr is not None
+            while b"Ctrl-C ends" not in (line := await client.stderr.readline()):
+                assert line, "enforce ended"
+            words = ["-c", CALLER, str(pod.containers["main"].cgroup), str(folder / "trigger")]
+            doer = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=pipe)
+            assert doer.stdout is not None
+            begin = int(await doer.stdout.readline())
+            try:
+                yield cluster, doer, begin
+            finally:
+                if doer.returncode is None:
+                    doer.kill()
+                await doer.wait()
+                client.send_signal(signal.SIGINT)
+                await client.communicate()
+
+
+async def deleted(folder: Path, policy: Path) -> Late:
+    """By the client: until its request."""
+    async with reacting(folder, policy, "delete-pod") as (cluster, _, begin):
+        while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+        return Late((time.monotonic_ns() - begin) / 1e6, None)
+
+
+async def isolated(folder: Path, policy: Path) -> Late:
+    """By the client and the pod's node: until a call fails."""
+    async with reacting(folder, policy, "isolate-pod") as (_, doer, _):
+        rest, _ = await asyncio.wait_for(doer.communicate(), SECONDS)
+        return Late(int(rest) / 1e6, None)
 
 
 def main() -> None:
@@ -127,6 +175,7 @@ def main() -> None:
             "a signal from the kernel": lambda: stopped(folder, policy, "--allow-weaker"),
             "the agent, --action kill": lambda: stopped(folder, policy, "--action", "kill"),
             "the client, --action delete-pod": lambda: asyncio.run(deleted(folder, policy)),
+            "the client and the node, --action isolate-pod": lambda: asyncio.run(isolated(folder, policy)),
         }
         results = alternate(ways, given.rounds)
     first = spread([late.milliseconds for late in next(iter(results.values()))]).median
