@@ -55,14 +55,19 @@ def instructions(gadget: Gadget) -> dict[str, int]:
     return {program: count for program, count in found.items() if count}
 
 
+def left_out(gadget: Gadget) -> list[str]:
+    """Programs that it could do without, and of which this kernel took no alternative."""
+    programs = gadget.started()["programs"]
+    return [skip["program"] for entry in programs for skip in entry["skipped"] if not entry["chosen"]]
+
+
 def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
     """What became of one gadget."""
     try:
         with attached(name, containers) as gadget:
-            programs = gadget.started()["programs"]
             found = {
-                "hooks": sorted({hook for entry in programs for hook in entry["hooks"]}),
-                "without": [skip["program"] for entry in programs for skip in entry["skipped"] if not entry["chosen"]],
+                "hooks": sorted({hook for entry in gadget.started()["programs"] for hook in entry["hooks"]}),
+                "without": left_out(gadget),
                 "instructions": instructions(gadget),
             }
     except (GadgetError, Failure) as error:

@@ -40,7 +40,7 @@ def kernel(suite: str) -> Kernel:
         # /boot/vmlinuz-RELEASE, or /usr/lib/modules/RELEASE/vmlinuz.
         release = image.name.removeprefix("vmlinuz").lstrip("-") or image.parent.name
         return Kernel(image, _initramfs(folder, release))
-    except (subprocess.CalledProcessError, StopIteration) as error:
+    except (subprocess.CalledProcessError, OSError, StopIteration) as error:
         raise NoMachineError(f"the kernel of {suite} cannot be had: {getattr(error, 'stderr', error)}") from error
 
 

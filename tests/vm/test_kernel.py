@@ -1,4 +1,5 @@
-"""Debian's kernel 6.12, whatever kernel this machine runs: the tests whose outcome is the kernel's, once more in there.
+"""Debian's kernel 6.12, whatever kernel this machine runs: the tests whose outcome is the kernel's, once more in there;
+and Debian 12's kernel 6.1: whether its verifier takes every program.
 
 The trap: a test takes a second in there, of which most is the verifier's, so what tests sessions and containers, and is
 the same on any kernel, is not among them.
@@ -7,10 +8,11 @@ the same on any kernel, is not among them.
 import os
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 
-from tests.vm import machine
+from tests.vm import kernels, machine
 from tests.vm.results import results
 
 SECONDS = 3000
@@ -26,6 +28,23 @@ PARTS = {
     " tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py",
 }
 """About as long as each other: a virtual machine has little use for a second processor, so there are two of them."""
+
+PROGRAMS = " ".join(
+    f"tests/bpf/test_{name}"
+    for name in (
+        *("verifier.py", "policy.py", "policy_hash.py", "policy_loader.py", "policy_types.py", "policy_whole.py"),
+        "policy_calls.py::test_what_a_call_of_32_bit_programs_returned_is_told",
+        "policy_calls.py::test_a_hook_at_a_call_of_32_bit_programs_reads_its_arguments",
+        "policy_follow.py::test_one_id_from_open_to_the_last_close_in_all_processes",
+        "policy_probes.py::test_each_call_of_a_function_is_seen_with_its_arguments",
+        "policy_probes.py::test_a_return_is_seen_with_its_value_and_what_the_call_was_given",
+        "policy_probes.py::test_a_static_probe_is_switched_on_and_its_arguments_are_those_of_its_note",
+        "policy_set.py::test_an_argument_in_memory_is_overwritten_before_the_program_looks_at_it_again",
+        "policy_sockets.py::test_a_connection_that_was_handed_on_stays_its_makers_until_it_is_untracked",
+    )
+)
+"""All programs once, and of the engine of policies each of the ways to a hook and of the features that change its
+program."""
 
 SAME_ANYWHERE = (
     *("follow.py::test_a_file_that_is_opened_again", "follow.py::test_a_descriptor", "follow.py::test_what_is_not"),
@@ -50,11 +69,24 @@ OPTIONS = (
 )
 
 
+class Machine(NamedTuple):
+    """Of the tests that run in it."""
+
+    tests: str
+    suite: str = "trixie"
+    release: str = "6.12."
+
+
+MACHINES = {name: Machine(f"{WITHOUT} {tests}") for name, tests in PARTS.items()}
+MACHINES["programs"] = Machine(PROGRAMS, "bookworm", "6.1.")
+"""The last one, since it is the shortest: it begins when one of the others has ended."""
+
+
 def script(tests: str) -> str:
     return f"""
 uname -r >/dev/ttyS1
 {"export CI=true" if os.environ.get("CI") else ""}
-{sys.executable} -m pytest {OPTIONS} {WITHOUT} {tests}
+{sys.executable} -m pytest {OPTIONS} {tests}
 cat /tmp/results.xml >/dev/ttyS1
 """
 
@@ -63,14 +95,15 @@ cat /tmp/results.xml >/dev/ttyS1
 @pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.flaky(reruns=0)
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", MACHINES)
 def test_the_bpf_tests_pass_on_debians_kernel(part: str, record_property: Callable[[str, object], None]) -> None:
+    wanted = MACHINES[part]
     try:
-        run = machine.run(script(PARTS[part]), SECONDS)
+        run = machine.run(script(wanted.tests), SECONDS, kernels.kernel(wanted.suite))
     except machine.NoMachineError as reason:
         pytest.skip(str(reason))
     release, _, xml = run.result.partition("\n")
-    assert release.startswith("6.12."), run.console
+    assert release.startswith(wanted.release), run.console
     assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
     count = results(xml, f"Linux {release}, {part}", record_property)
     assert count["failures"] == count["errors"] == 0, run.console
