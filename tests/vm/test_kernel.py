@@ -22,7 +22,7 @@ PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_ready_policies.py tests/bpf/test_verifier.py"
     " tests/agent/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
-    " tests/observe/test_ready_policies_here.py",
+    " tests/observe/test_ready_policies_here.py tests/observe/test_evasions_here.py",
     "all else": "tests/bpf --ignore-glob='tests/bpf/test_policy*' --ignore=tests/bpf/test_ready_policies.py"
     " --ignore=tests/bpf/test_verifier.py"
     " tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py",
