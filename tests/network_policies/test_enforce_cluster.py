@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
@@ -13,6 +14,7 @@ from tests.session.test_cluster_runs import Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 SECONDS = 60.0
+ELSEWHERE = {"namespace": "other"}
 
 
 @pytest.fixture
@@ -52,6 +54,21 @@ async def test_pods_labels_and_policies_are_followed(cluster: FakeCluster, runne
     await until_refused(pods, "web", False)
     outcome = await runner.finish()
     assert {(row["node"], row["pod"], row["policy"]) for row in outcome.rows} == {("node-1", "web", "no-way-out")}
+
+
+async def test_a_file_without_a_namespace_is_for_the_runs_own(
+    cluster: FakeCluster, tmp_path: Path, pods: DemoPods
+) -> None:
+    cluster.add_pod("web", "node-1", "shop", {"app": "web"})
+    elsewhere, here = ({**POLICY, "metadata": {"name": name, **other}} for name, other in (("a", ELSEWHERE), ("b", {})))
+    (tmp_path / "policies.yaml").write_text(yaml.safe_dump_all([elsewhere, here]))
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig", namespace="shop"))
+    await runner.start("enforce", "--network-policy", str(tmp_path / "policies.yaml"), "-o", "json")
+    await runner.until_said("enforcing network policies on 1/1 nodes")
+    assert await is_refused(pods, "web")
+    outcome = await runner.finish()
+    assert {row["policy"] for row in outcome.rows} == {"b"}
+    assert "policies of namespace other do nothing here: the run is about pods of shop" in outcome.errors
 
 
 async def test_a_cluster_whose_pods_may_not_be_listed_is_refused(cluster: FakeCluster, runner: Runner) -> None:
