@@ -1,6 +1,8 @@
 """What the container runtime does in a container before its program begins: left out, and only that."""
 
 import os
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.demo.runc import cgroup2_mount
 from tests.conftest import why_no_containers
 from tests.gadget_run import GadgetRun
 
@@ -52,3 +55,25 @@ def test_the_runtime_is_left_out_unless_it_is_asked_for_and_nobody_who_takes_its
     all_of_it = opened(pods, tmp_path / "all", "--runtime")
     assert all_of_it > left
     assert {path for path in all_of_it if path.startswith("/proc/")}
+
+
+def execute(container: str, program: str) -> None:
+    """As kubectl exec, where runc finds cgroup v2 (demo/runc.py)."""
+    script = '[ "$1" = /sys/fs/cgroup ] || mount --bind "$1" /sys/fs/cgroup; shift; exec runc "$@"'
+    words = [str(cgroup2_mount()), "--root", f"{STATE}/runc/k8s.io", "exec", container, program]
+    subprocess.run(["unshare", "--mount", "sh", "-ec", script, "sh", *words], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no C compiler")
+def test_threads_and_siblings_of_what_the_runtime_started_are_the_containers(pods: DemoPods, tmp_path: Path) -> None:
+    source = Path(__file__).parent / "programs" / "siblings.c"
+    program = pods.image_root / "bin" / "siblings"
+    subprocess.run(["gcc", "-static", "-pthread", "-O2", "-o", program, source], check=True)
+    idle = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}).containers["main"]
+    with GadgetRun(tmp_path, "trace", "open", "--local", "-A", "-o", "json", "--path", "/own-") as run:
+        pods.run_short("default", "first", ["/bin/siblings"])
+        execute(idle.id, "/bin/siblings")
+        assert run.stop() == 130
+    seen = Counter((row["pod"], row["path"]) for row in run.rows())
+    names = {"first": ("/own-thread", "/own-child"), "idle": ("/own-thread", "/own-sibling")}
+    assert seen == Counter((pod, path) for pod, paths in names.items() for path in paths)

@@ -41,6 +41,7 @@ struct cgroup_namespace {
 };
 
 struct user_namespace___numbered {
+	int level;
 	struct ns_common ns;
 };
 
@@ -62,6 +63,12 @@ struct task_struct___namespaces {
 /* CONFIG_AUDIT */
 struct task_struct___login {
 	kuid_t loginuid;
+};
+
+struct cred___whole;
+
+struct file___opened {
+	const struct cred___whole *f_cred;
 };
 
 struct cred___whole {
