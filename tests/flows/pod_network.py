@@ -87,6 +87,8 @@ class PodNetwork:
         self.nodes = [DemoPods(run / f"{self.name}-{number}") for number in (1, 2)]
         self._router = f"/run/netns/{self.name}"
         self.cgroups = [f"{self.name}-{number}" for number in (1, 2)]
+        self.block = f"10.{100 + uuid.uuid4().int % 100}"
+        """how its addresses begin; ends of flows find each other by addresses, so another run here has others"""
         self.addresses: dict[str, str] = {}
         self.pods: dict[str, DemoPod] = {}
         self.cables: dict[str, str] = {}
@@ -105,7 +107,7 @@ class PodNetwork:
             ["ip", "netns", "exec", self.name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"], check=True
         )
         for number in (1, 2):
-            make_bridge(f"br{number}", f"10.97.{number}.1/24", self._router)
+            make_bridge(f"br{number}", f"{self.block}.{number}.1/24", self._router)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -128,10 +130,10 @@ class PodNetwork:
         pod = self.nodes[node - 1].start_pod(f"{namespace}-{self.name}", name, {"main": _SLEEP})
         self.pods[name] = pod
         self._count += 1
-        address = self.addresses[name] = f"10.97.{node}.{9 + self._count}"
+        address = self.addresses[name] = f"{self.block}.{node}.{9 + self._count}"
         cable = self.cables[name] = f"cable{self._count}"
         lay_cable(pod.sandbox.pid, cable, f"br{node}", [f"{address}/24"], self._router)
-        ip("route", "add", "default", "via", f"10.97.{node}.1", within=namespace_of(pod.sandbox.pid))
+        ip("route", "add", "default", "via", f"{self.block}.{node}.1", within=namespace_of(pod.sandbox.pid))
         return pod
 
     @contextmanager

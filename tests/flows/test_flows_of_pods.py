@@ -210,11 +210,11 @@ def test_pings_are_one_flow_with_all_requests_and_replies(net: PodNetwork, xwing
     assert (ended["source"]["name"], ended["destination"]["ip"]) == ("alliance/xwing", net.addresses["deathstar"])
 
 
-def nameserver(pipe: Connection) -> None:
+def nameserver(pipe: Connection, address: str) -> None:
     # It ends with this process, however that ends: one that stayed would answer in the next one's place.
     ends = ["setpriv", "--pdeathsig", "TERM"]
     program = ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--user=root"]
-    names = ["--address=/deathstar.example/10.97.2.77", "--local=/nowhere.example/", "--pid-file="]
+    names = [f"--address=/deathstar.example/{address}", "--local=/nowhere.example/", "--pid-file="]
     with subprocess.Popen([*ends, *program, *names, "--log-facility=/dev/null"]) as process:
         # A question before it listens is lost. 35 is port 53.
         while ":0035 " not in Path("/proc/net/udp").read_text():
@@ -241,11 +241,12 @@ def resolver(_: Connection, host: str) -> list[str]:
 def test_questions_to_dnsmasq_are_told_with_answers_and_name_what_is_connected_to(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod
 ) -> None:
+    nobody = f"{net.block}.2.77"
     with net.flows() as events:
-        serving = net.start(deathstar, nameserver)
+        serving = net.start(deathstar, nameserver, nobody)
         server_pid = serving.heard()
         answers = net.start(xwing, resolver, net.addresses["deathstar"]).heard()
-        refused = net.start(xwing, refused_by, "10.97.2.77", 81)
+        refused = net.start(xwing, refused_by, nobody, 81)
         refused.heard()
         serving.say("end")
     told = [event for event in events if event["kind"] == "dns" and event["is_reply"]]
@@ -256,7 +257,7 @@ def test_questions_to_dnsmasq_are_told_with_answers_and_name_what_is_connected_t
     }
     assert {ends(event) for event in told} == {("alliance/xwing", "empire/deathstar")}
     assert {event["destination"]["pid"] for event in told} <= {server_pid, None}
-    failed = [event for event in events if event["destination"]["ip"] == "10.97.2.77"]
+    failed = [event for event in events if event["destination"]["ip"] == nobody]
     assert {name for event in failed for name in event["destination"]["names"]} == {"deathstar.example"}
 
 
