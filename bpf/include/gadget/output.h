@@ -40,8 +40,7 @@ static __always_inline void *gadget_scratch(void *map)
  * Sends `length` bytes that begin with a gadget_record, and sets its time. The time is taken while the record counts as
  * in flight, so what the agent does not see in flight at some moment bears a later time. The reader is woken once for
  * each share of the ring that fills up, and not for each event, unless it acts on them: a wake-up costs more than all
- * the rest. `cuts` is the
- * number of texts in the record that were cut.
+ * the rest. `cuts` is the number of texts in the record that were cut.
  */
 static __always_inline void gadget_emit(struct gadget_record *record, __u64 length, __u32 cuts)
 {
