@@ -253,17 +253,22 @@ def guard(file: Path, program: Path, by_path: bool) -> Policy:
     )
 
 
+def fill(folder: Path) -> None:
+    """Makes the folder, with the file and the programs that the ways lead to."""
+    folder.mkdir()
+    (folder / "secret").write_text("secret")
+    shutil.copy("/bin/true", folder / "tool")
+    (folder / SCRIPT).write_text("#!/bin/sh\n:\n")
+    (folder / SCRIPT).chmod(0o755)
+
+
 @pytest.fixture(scope="module")
 def folders() -> Iterator[dict[str, Path]]:
     """One whose files are guarded by path, one whose files are by inode, and one that nobody guards."""
     with tempfile.TemporaryDirectory() as name:
         found = {kind: Path(name) / kind.replace(" ", "-") for kind in ("by path", "by file", "free")}
         for folder in found.values():
-            folder.mkdir()
-            (folder / "secret").write_text("secret")
-            shutil.copy("/bin/true", folder / "tool")
-            (folder / SCRIPT).write_text("#!/bin/sh\n:\n")
-            (folder / SCRIPT).chmod(0o755)
+            fill(folder)
         guards = (
             guard(found[kind] / "secret", found[kind] / "tool", kind == "by path") for kind in ("by path", "by file")
         )

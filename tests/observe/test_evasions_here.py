@@ -6,14 +6,13 @@ The trap: a way that does not work at all would look held, so each is tried firs
 
 import functools
 import os
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from tests.bpf.test_policy import in_child
-from tests.bpf.test_policy_evasions import READS, RUNS, SCRIPT, Way
+from tests.bpf.test_policy_evasions import READS, RUNS, Way, fill
 from tests.observe.test_enforce_here import ended, start
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
@@ -51,11 +50,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     """One for each policy."""
     found = {kind: tmp_path / kind for kind in KINDS}
     for folder in found.values():
-        folder.mkdir()
-        (folder / "secret").write_text("secret")
-        shutil.copy("/bin/true", folder / "tool")
-        (folder / SCRIPT).write_text("#!/bin/sh\n:\n")
-        (folder / SCRIPT).chmod(0o755)
+        fill(folder)
     return found
 
 
