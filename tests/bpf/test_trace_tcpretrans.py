@@ -36,7 +36,7 @@ def wait_until_sent_again(*socks: socket.socket) -> dict[int, int]:
 
 def talk_to_the_deaf(host: str) -> tuple[int, dict[int, int]]:
     """Sends to a server that takes nothing. Returns its port, and by the clients' ports the kernel's count."""
-    with network.listener(host) as server:
+    with network.alone_on_cpu(), network.listener(host) as server:
         clients, accepted = [], []
         for _ in range(CONNECTIONS):
             clients.append(socket.create_connection(server.getsockname()[:2]))
@@ -73,7 +73,7 @@ def test_each_segment_sent_again_is_seen_as_often_as_the_kernel_counts(host: str
 
 def test_a_connection_without_an_answer_is_asked_for_again() -> None:
     def deed() -> dict[int, int]:
-        with network.listener(network.V4) as server:
+        with network.alone_on_cpu(), network.listener(network.V4) as server:
             server.listen(0)
             with socket.create_connection(server.getsockname()), socket.socket() as sock:
                 sock.setblocking(False)
@@ -89,7 +89,7 @@ def test_a_connection_without_an_answer_is_asked_for_again() -> None:
 
 def test_an_answer_sent_again_belongs_to_who_listens() -> None:
     def deed() -> tuple[int, int]:
-        with network.listener(network.V4) as server, socket.socket() as sock:
+        with network.alone_on_cpu(), network.listener(network.V4) as server, socket.socket() as sock:
             network.drop_all(sock)
             sock.setblocking(False)
             sock.connect_ex(server.getsockname())

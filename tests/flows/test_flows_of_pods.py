@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPod
-from tests.bpf.network import sent_again
+from tests.bpf.network import alone_on_cpu, sent_again
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.flows.pod_network import PodNetwork
 from tests.vm import modules
@@ -447,7 +447,7 @@ TCP_CLOSE = 7
 
 def talks(pipe: Connection, host: str, port: int, patience_ms: int = 0) -> int:
     """Connects; then sends when it is told to, and says how many segments were sent again once told that again."""
-    with socket.create_connection((host, port)) as sock:
+    with alone_on_cpu(), socket.create_connection((host, port)) as sock:
         if patience_ms:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
         pipe.send("connected")
@@ -514,7 +514,7 @@ def test_a_connection_whose_other_end_is_silent_ends_by_timeout(net: PodNetwork,
 
 def sends_much(_: Connection, host: str, port: int) -> tuple[int, int]:
     """Sends and waits for the end. Returns how many segments were sent again, and the path's MTU."""
-    with socket.create_connection((host, port)) as sock:
+    with alone_on_cpu(), socket.create_connection((host, port)) as sock:
         sock.sendall(bytes(MUCH))
         sock.shutdown(socket.SHUT_WR)
         sock.recv(1)
