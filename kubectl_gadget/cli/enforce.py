@@ -56,6 +56,8 @@ PAGE = Page(
 _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")
 _OF_PODS = (_DELETE_POD, _ISOLATE_POD)
 _DEEDS = ("Sigkill", "Signal", "Override")
+_SORT_WAIT_OF_PODS = 0.02
+"""Seconds, unless --sort-wait says otherwise: the client acts on rows as it tells them, and here that is late already."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def enforce(
         raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")
     if action in _OF_PODS and not how.yes:
         _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off the network")
+    if action in _OF_PODS and flags.engine.sort_wait is None:
+        flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
     if action == _DELETE_POD:
         return _delete_pods(compiled, pods, story, flags)
     if action == _ISOLATE_POD:

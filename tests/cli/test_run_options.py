@@ -76,6 +76,24 @@ def test_every_flag_of_a_run_arrives(asked: Ask) -> None:
     )
 
 
+@pytest.mark.usefixtures("built_in")
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [("", 0.2), ("--action kill", 0.2), ("--action isolate-pod --yes", 0.02)]
+    + [("--action isolate-pod --yes --sort-wait 1s", 1.0)],
+)
+def test_who_acts_on_rows_does_not_wait_long_for_earlier_ones(
+    asked: Ask, tmp_path: Path, flags: str, seconds: float
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: kills}\n"
+        "spec: {tracepoints: [{subsystem: syscalls, event: sys_enter_ptrace, "
+        "selectors: [{matchActions: [{action: Sigkill}]}]}]}\n"
+    )
+    assert asked(f"enforce -f {policy} {flags}").sort_wait == seconds
+
+
 def test_a_kubeconfig_makes_it_a_run_on_a_cluster_unless_local_is_asked_for(asked: Ask, tmp_path: Path) -> None:
     (tmp_path / "config").touch()
     assert asked(f"trace open --kubeconfig {tmp_path}/config").local is False
