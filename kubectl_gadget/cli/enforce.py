@@ -57,7 +57,7 @@ _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delet
 _OF_PODS = (_DELETE_POD, _ISOLATE_POD)
 _DEEDS = ("Sigkill", "Signal", "Override")
 _SORT_WAIT_OF_PODS = 0.02
-"""Seconds, unless --sort-wait says otherwise: the client acts on rows as it tells them, and here that is late already."""
+"""Seconds, unless --sort-wait says otherwise: the client acts on rows as it tells them, so late enough."""
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,12 @@ def test_every_flag_of_a_run_arrives(asked: Ask) -> None:
 @pytest.mark.usefixtures("built_in")
 @pytest.mark.parametrize(
     ("flags", "seconds"),
-    [("", 0.2), ("--action kill", 0.2), ("--action isolate-pod --yes", 0.02)]
-    + [("--action isolate-pod --yes --sort-wait 1s", 1.0)],
+    [
+        ("", 0.2),
+        ("--action kill", 0.2),
+        ("--action isolate-pod --yes", 0.02),
+        ("--action isolate-pod --yes --sort-wait 1s", 1.0),
+    ],
 )
 def test_who_acts_on_rows_does_not_wait_long_for_earlier_ones(
     asked: Ask, tmp_path: Path, flags: str, seconds: float
