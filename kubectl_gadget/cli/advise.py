@@ -28,6 +28,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.own_namespace import own_namespace
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Example
@@ -238,7 +239,10 @@ def networkpolicy(pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, c
 
     if format is not None and check is not None:
         raise UsageError("--format says how to advise, and --check not to")
-    policies = read_policies(_read(check), check, flags.scope.namespace or "default") if check else None
+    policies = None
+    if check:
+        offline = flags.target.local or bool(flags.watch.recordings)
+        policies = read_policies(_read(check), check, own_namespace(flags.scope, flags.cluster, offline))
     watched = Advisor("networkpolicy", advisor.KIND, advisor.facts_of, (("top_flow", {}),), whole_cluster=True)
     recording, code = _watch(watched, pods, flags)
     if policies is not None:

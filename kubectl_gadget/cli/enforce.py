@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.connect import connect, say
+from kubectl_gadget.cli.connect import say
 from kubectl_gadget.cli.enforce_network import NetworkPolicyFlags, enforce_network, refuse
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
@@ -24,6 +24,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
+from kubectl_gadget.cli.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.policy_flags import POLICIES, PolicyFlags, engine_of
 from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.errors import UsageError
@@ -124,7 +125,7 @@ def enforce(
         raise UsageError("--action delete-pod is for a cluster: --local has no pods that could be deleted")
     compiled = engine_of(
         policies,
-        scope.namespace,
+        partial(own_namespace, scope, cluster, target.local),
         enforce=not how.dry_run and action == _KERNEL,
         allow_weaker=bool(how.allow_weaker),
         reaction="kill" if action == _KILL else "tell" if action in _OF_PODS else "",
@@ -169,9 +170,7 @@ def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunF
 
 def _namespace(flags: RunFlags) -> str | None:
     """None: all of them, as without a cluster where none is named."""
-    if flags.scope.all_namespaces or (flags.target.local and not flags.scope.namespace):
-        return None
-    return flags.scope.namespace or connect(flags.cluster).cluster.namespace
+    return None if flags.scope.all_namespaces else chosen_namespace(flags.scope, flags.cluster, flags.target.local)
 
 
 def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:

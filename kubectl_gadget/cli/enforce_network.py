@@ -10,21 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.binding import spelling
-from kubectl_gadget.cli.connect import connect, say
 from kubectl_gadget.cli.flags import flag
+from kubectl_gadget.cli.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from kubectl_gadget.advise.evaluate import Policy
     from kubectl_gadget.cluster.resources import Object, Resource
 
 _SECTION = "Network policies"
-_DEFAULT_NAMESPACE = "default"
 
 
 @dataclass(frozen=True)
@@ -65,12 +61,12 @@ def enforce_network(
         raise UsageError("-o compact is for processes; refusals of network policies are rows", "-o table, or json")
     gadget = GadgetRun(load_gadget("network_policy"), {"dry-run": dry_run})
     options = run_options((gadget,), pods, flags)
-    chosen = flags.scope.namespace or (None if options.local else connect(flags.cluster).cluster.namespace)
-    given = read_files(policies.network_policies or (), chosen or _DEFAULT_NAMESPACE)
+    where = flags.scope, flags.cluster, options.local
+    given = read_files(policies.network_policies or (), own_namespace(*where))
     made = PolicyTables(given)
     options = replace(options, gadgets=(replace(gadget, tables=made.tables),))
-    if chosen and not options.selection.all_namespaces:
-        _warn_of_others(given, chosen)
+    if not options.selection.all_namespaces and (chosen := chosen_namespace(*where)):
+        warn_of_others("network policies", {policy["metadata"]["namespace"] for policy in given}, chosen)
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
     if options.local and not objects:
@@ -93,14 +89,6 @@ def refuse(given: object) -> None:
     for name, value in vars(given).items():
         if value is not None:
             raise UsageError(f"{spelling(type(given), name)} is not for network policies")
-
-
-def _warn_of_others(given: "Sequence[Policy]", chosen: str) -> None:
-    others = {policy["metadata"]["namespace"] for policy in given} - {chosen}
-    for namespace in sorted(others):
-        say(f"warning: network policies of namespace {namespace} do nothing here: the run is about pods of {chosen}")
-    if others:
-        say("try: -A, or -n with the namespace")
 
 
 def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli import values
@@ -25,6 +26,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, policy_run
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
@@ -175,7 +177,8 @@ def observe(
     cluster: ClusterFlags,
 ) -> int:
     """Traces processes, joins them with what they do, and tells it."""
-    compiled = engine_of(policies, scope.namespace) if policies.named else None
+    own = partial(own_namespace, scope, cluster, target.local)
+    compiled = engine_of(policies, own) if policies.named else None
     flags = RunFlags(scope, target, output, engine, image, start, cluster)
     return tell(compiled, pods, story, flags, policies.objects)
 
@@ -205,6 +208,10 @@ def tell(
     run_of_policies = policy_run(compiled)
     runs = (*_runs(story), *([silent] if silent else ()), run_of_policies)
     options = run_options(runs, pods, flags)
+    if options.selection.all_namespaces:
+        say_own(compiled.policies)
+    elif chosen := chosen_namespace(flags.scope, flags.cluster, options.local):
+        warn_of_others("policies", {policy.namespace for policy in compiled.policies}, chosen)
     with labels_of(compiled, options, objects, sys.stderr) as labels, _details(options, output, objects) as details:
         with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
         options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))

@@ -1,13 +1,14 @@
 """`kubectl gadget policy check -f`: what is wrong, what is hooked, and whether nodes have it.
 
-Standard output has the hooks, standard error what to think about. The trap: without nodes it asks nobody, not even for
-the context's namespace, so that it works in CI.
+Standard output has the hooks, standard error what to think about. The trap: without nodes it asks nobody, so that it
+works in CI.
 """
 
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli import values
@@ -25,6 +26,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cli.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.run_options import agent_options
 from kubectl_gadget.cluster.options import AgentOptions
@@ -50,7 +52,6 @@ PAGE = Page(
     more="Exit codes: 1 when a policy cannot be run, or a node lacks a hook (with --strict, for any warning), 2 when "
     "the YAML is wrong.",
 )
-_DEFAULT_NAMESPACE = "default"
 
 Files = Annotated[
     tuple[str, ...] | None,
@@ -102,7 +103,9 @@ def check(
         raise UsageError("--node, --all-nodes and --local exclude each other")
     if not nodes and not all_nodes:
         _refuse_agents_flags(image, start)
-    policies = read_policies([*(files or ()), *ready_files(ready or ())], scope.namespace or _DEFAULT_NAMESPACE)
+    own = partial(own_namespace, scope, cluster, local)
+    policies = read_policies([*(files or ()), *ready_files(ready or ())], own)
+    refuse_others(policies, scope.namespace)
     asked = bool(nodes or all_nodes or local)
     reports = [check_policy(policy, asked) for policy in policies]
     agents = agent_options(image, start)
@@ -183,6 +186,7 @@ def _is_for(report: "Report", answer: "NodeHooks") -> bool:
 
 def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> bool:
     """Says what to think about; whether one cannot be run, or a node lacks a hook or gave no answer."""
+    say_own(report.policy for report in reports)
     for report in reports:
         for warning in report.warnings:
             say(f"warning: {warning.place} {warning.text}")

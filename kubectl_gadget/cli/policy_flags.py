@@ -3,7 +3,7 @@
 The trap: reading YAML and compiling policies takes time, so nothing of it is imported before it is asked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.policies.engine.hooks import Engine
     from kubectl_gadget.session.policy_labels import PolicyLabels
 
-_DEFAULT_NAMESPACE = "default"
 POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
 
@@ -61,18 +60,19 @@ class PolicyFlags:
 
 def engine_of(
     flags: PolicyFlags,
-    namespace: str | None,
+    namespace: Callable[[], str],
     enforce: bool = False,
     allow_weaker: bool = False,
     reaction: Literal["", "kill", "tell"] = "",
     calls_out: bool = True,
 ) -> "Engine":
-    """What the agents are to do for these policies. Raises UsageError for what is wrong or cannot be done."""
+    """What the agents are to do for these policies; `namespace` is asked for that of those that name none. Raises
+    UsageError for what is wrong or cannot be done."""
     from kubectl_gadget.policies.engine.hooks import Engine, Options
     from kubectl_gadget.policies.read import read_policies
     from kubectl_gadget.policies.ready import ready_files
 
-    policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace or _DEFAULT_NAMESPACE)
+    policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
     if enforce:
         from kubectl_gadget.cli.connect import say
         from kubectl_gadget.policies.gaps import gaps

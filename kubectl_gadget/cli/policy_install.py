@@ -15,6 +15,7 @@ from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cli.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -103,7 +104,8 @@ def install(
         raise UsageError(OBJECTS_ARE_LOCAL)
     names = [*(policies.files or ()), *ready_files(policies.ready or ())]
     api = connect(cluster)
-    found = keep(sources(names), scope.namespace or api.cluster.namespace or "default")
+    found = keep(sources(names), own_namespace(scope, cluster))
+    refuse_others((one.policy for one in found), scope.namespace)
     if not enforce:
         refuse_enforcing(found)
     wanted = Change(found, allow_weaker=allow_weaker)

@@ -374,6 +374,8 @@ class Policy:
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Note, ...] = field(default=(), compare=False)
     place: Place = field(default=NOWHERE, compare=False)
+    names_no_namespace: bool = field(default=False, compare=False)
+    """its namespace is that of who read it"""
 
     @property
     def namespace(self) -> str | None:

@@ -6,7 +6,7 @@ trap: a folder is not searched in depth, as kubectl's `-f` does not.
 
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TextIO
@@ -28,9 +28,11 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 _LARGEST = 4 << 20
 _TRUE = ("1", "t", "true")
 _FALSE = ("0", "f", "false")
+_Namespace = str | Callable[[], str]
+"""One, or who is asked for it when some policy names none."""
 
 
-def read_policies(names: Sequence[str], namespace: str, stdin: TextIO | None = None) -> list[Policy]:
+def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | None = None) -> list[Policy]:
     """The policies of files, of folders, and of `-`, standard input; `namespace` is for those that name none.
 
     Raises UsageError with everything that is wrong in any of them.
@@ -42,7 +44,7 @@ def read_policies(names: Sequence[str], namespace: str, stdin: TextIO | None = N
     return policies
 
 
-def parse_policies(texts: Iterable[tuple[str, str]], namespace: str) -> list[Policy]:
+def parse_policies(texts: Iterable[tuple[str, str]], namespace: _Namespace) -> list[Policy]:
     """The same for pairs of a file's name and its text."""
     problems = Problems()
     policies: dict[tuple[str | None, str], Policy] = {}
@@ -114,7 +116,7 @@ def _other(node: yaml.Node, place: Place) -> Note | None:
     return Note(place, f"a {kind}") if kind and kind not in POLICY_KINDS else None
 
 
-def _policy(node: yaml.Node, place: Place, namespace: str, problems: Problems) -> Policy | None:
+def _policy(node: yaml.Node, place: Place, namespace: _Namespace, problems: Problems) -> Policy | None:
     """One object; None when it is wrong, which is added to `problems`."""
     version = peek(node, "apiVersion")
     if version and version != API_VERSION:
@@ -128,13 +130,17 @@ def _policy(node: yaml.Node, place: Place, namespace: str, problems: Problems) -
     return policy if len(problems.found) == before else None
 
 
-def _resolve(whole: Part, namespace: str, problems: Problems) -> Policy | None:
+def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy | None:
     metadata, spec = whole.part("metadata"), whole.part("spec")
     if metadata is None or spec is None:
         return None
-    own_namespace = metadata.text("namespace") or namespace if whole.text("kind") == POLICY_KINDS[1] else None
+    own_namespace = metadata.text("namespace") or None
+    names_none = whole.text("kind") == POLICY_KINDS[1] and own_namespace is None
+    if names_none:
+        own_namespace = namespace if isinstance(namespace, str) else namespace()
     notes: list[Note] = []
-    if "namespace" in metadata and own_namespace is None:
+    if whole.text("kind") == POLICY_KINDS[0] and own_namespace is not None:
+        own_namespace = None
         notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
     lists = read_lists(spec, problems)
     hooks = HookReader(spec, lists, problems, notes).read()
@@ -158,6 +164,7 @@ def _resolve(whole: Part, namespace: str, problems: Problems) -> Policy | None:
         annotations=metadata.text_map("annotations"),
         notes=tuple(notes),
         place=whole.place,
+        names_no_namespace=names_none,
     )
 
 
