@@ -124,7 +124,7 @@ def test_a_namespace_that_is_not_the_policys_is_refused_as_kubectl_does(
     file = policy(tmp_path, "web")
     assert main.run(["policy", command, "-f", file, "-n", "other"]) == 2
     said = capsys.readouterr().err
-    assert f"error: {file}: opens is of namespace web, and -n says other\ntry: without -n" in said
+    assert f"error: {file}: the policy opens is of namespace web, and -n says other\ntry: without -n" in said
 
 
 def test_network_policies_are_checked_for_the_same_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
