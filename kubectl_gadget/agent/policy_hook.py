@@ -110,7 +110,13 @@ class PolicyHook:
         if self._spec.get("optional"):
             return False
         tried = "\n".join(f"  {skip['program']}: {skip['why']}" for skip in self.skipped)
-        raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._spec.get("remedy"))
+        raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._remedy())
+
+    def _remedy(self) -> str | None:
+        """What helps here: what needs no way, or one that this kernel takes."""
+        remedies = self._spec.get("remedies", ())
+        helping = (one["text"] for one in remedies if not one["ways"] or ways.try_all(one["ways"])["way"])
+        return "; or ".join(helping) or None
 
     def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
         programs = [way["program"], *way.get("also", [])]

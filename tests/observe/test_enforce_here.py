@@ -191,8 +191,18 @@ def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Pat
         pytest.skip("this kernel has error injection, so system calls can be overridden here")
     assert done.returncode == 1, done.stderr
     assert "no way to sys_openat on this node" in done.stderr
-    assert "--allow-weaker" in done.stderr
+    assert "--allow-weaker, which lets such nodes only send signals" in done.stderr
     assert is_open(secret)
+
+
+def test_a_node_that_lacks_the_hook_is_not_told_to_take_something_weaker_there(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text((OVER_LSM % "/secret").replace("file_open", "no_such_hook"))
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
+    done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "no way to no_such_hook on this node" in done.stderr
+    assert "--allow-weaker" not in done.stderr
 
 
 def test_where_it_is_allowed_a_signal_is_sent_and_the_node_says_so(secret: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine import following, tracking
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.registers import new_functions, register_tables
+from kubectl_gadget.policies.engine.remedies import remedies
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import (
     MOST_SLOTS,
@@ -54,7 +55,6 @@ _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto
 _SIGKILL = 9
 _LIMITED_ENTRIES = 32768
 _ACTION = struct.Struct("<iIQIIIIQ")
-_WEAKER = "--allow-weaker, which lets such nodes send signals or just watch; or a policy with lsmhooks"
 _RESOLVED_FROM = {
     Source.ARGUMENT: "parameter",
     Source.RETURN: "return",
@@ -210,6 +210,14 @@ class CompiledHook:
                     "a hook of a security module (lsmhooks)",
                 )
         return found
+
+    def _remedies(self) -> list[dict[str, Any]]:
+        """For nodes without a way."""
+        if not self.denies or self._options.allow_weaker:
+            return []
+        hook = self._members[0].hook
+        weaker = [way for way in ways(hook, self._at_return, True) if not way.denies]
+        return remedies(hook, weaker, bool(self._mask_sets["signal"]))
 
     def _by_method(self, found: list[Way]) -> list[Way]:
         """Those that the policies' override-method leaves."""
@@ -375,7 +383,7 @@ class CompiledHook:
             **({"functions": self._generated.pattern} if self._generated else {}),
             "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
             "limited": _LIMITED_ENTRIES if sets["limit"] else 1,
-            "remedy": _WEAKER if self.denies and not self._options.allow_weaker else None,
+            "remedies": self._remedies(),
             "optional": all(member.hook.ignore_missing for member in self._members),
             **self._resolved,
         }

@@ -1,0 +1,31 @@
+"""What helps where a node takes no program that could hold a call up: REMEDY of docs/protocol.md.
+
+Which of it does, only the node knows: it tries the ways of each. The trap: a hook that is not there at all is there for
+signals no more than for denials.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kubectl_gadget.policies.engine.ways import Way, ways
+from kubectl_gadget.policies.linux_names import lsm_hook
+from kubectl_gadget.policies.model import Hook
+
+_ANY_LSM_HOOK = Hook("lsm", "file_open")
+
+
+def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str, Any]]:
+    """`weaker` are the ways to this hook that only see the call; `signals`: some policy sends one there."""
+    found = []
+    if weaker:
+        what = "send signals, which may come too late" if signals else "watch"
+        found.append(_remedy(f"--allow-weaker, which lets such nodes only {what}", weaker))
+    if not hook.probe and hook.kind != "lsm" and lsm_hook(hook.target) is None:
+        able = [way for way in ways(_ANY_LSM_HOOK, False, True) if way.denies]
+        found.append(_remedy("a policy with lsmhooks, where such nodes can deny", able))
+    return found
+
+
+def _remedy(text: str, ways: Sequence[Way]) -> dict[str, Any]:
+    """Those in programs cannot be tried without a file."""
+    return {"text": text, "ways": [way.spec({}, "") for way in ways if not way.probe]}

@@ -1,0 +1,49 @@
+"""What a node that cannot hold a call up is to try, with the ways that tell it whether that helps."""
+
+import pytest
+
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.read import parse_policies
+
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: p}
+spec:
+  %s
+    selectors: [{matchActions: [{action: %s}]}]
+"""
+CALL = "kprobes:\n  - call: sys_unlink"
+LSM = "lsmhooks:\n  - hook: path_unlink"
+UPROBE = "uprobes:\n  - path: /bin/sh\n    symbols: [main]"
+DENY = "Override, argError: -1"
+
+
+def remedies_of(hook: str, action: str, allow_weaker: bool = False) -> list[tuple[str, list[str]]]:
+    """Text and kinds of ways."""
+    policies = parse_policies([("p", POLICY % (hook, action))], "default")
+    (spec,) = Engine(policies, Options(enforce=True, allow_weaker=allow_weaker)).spec()["hooks"]
+    return [(one["text"], [way["kind"] for way in one["ways"]]) for one in spec["remedies"]]
+
+
+@pytest.mark.parametrize(
+    ("action", "what"), [(DENY, "only watch"), ("Sigkill", "only send signals, which may come too late")]
+)
+def test_weaker_ways_and_security_hooks_help_at_a_call(action: str, what: str) -> None:
+    assert remedies_of(CALL, action) == [
+        (f"--allow-weaker, which lets such nodes {what}", ["fentry", "kprobe", "tracepoint"]),
+        ("a policy with lsmhooks, where such nodes can deny", ["lsm", "fmod_ret"]),
+    ]
+
+
+def test_at_a_security_hook_no_other_one_helps() -> None:
+    assert remedies_of(LSM, DENY) == [("--allow-weaker, which lets such nodes only watch", ["fentry", "kprobe"])]
+
+
+def test_what_cannot_be_tried_is_said_always() -> None:
+    assert remedies_of(UPROBE, DENY) == [("--allow-weaker, which lets such nodes only watch", [])]
+
+
+def test_there_are_none_where_nothing_is_held_up_or_all_is_allowed() -> None:
+    assert remedies_of(CALL, "Post") == []
+    assert remedies_of(CALL, DENY, allow_weaker=True) == []
