@@ -35,6 +35,7 @@ from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.check import HookReport, Report
+    from kubectl_gadget.policies.model import Policy
     from kubectl_gadget.policies.nodes import Judgement
     from kubectl_gadget.session.hooks import NodeHooks
 
@@ -94,6 +95,7 @@ def check(
 ) -> int:
     """Reads, checks, asks."""
     from kubectl_gadget.policies.check import check_policy
+    from kubectl_gadget.policies.nodes import have_new
     from kubectl_gadget.policies.read import read_policies
     from kubectl_gadget.policies.ready import ready_files
 
@@ -107,9 +109,10 @@ def check(
     policies = read_policies([*(files or ()), *ready_files(ready or ())], own)
     refuse_others(policies, scope.namespace)
     asked = bool(nodes or all_nodes or local)
-    reports = [check_policy(policy, asked) for policy in policies]
     agents = agent_options(image, start)
-    answers = _ask(cluster, agents, reports, nodes or (), bool(local)) if asked else []
+    answers = _ask(cluster, agents, policies, nodes or (), bool(local)) if asked else []
+    has_new = have_new(answer.hooks for answer in answers if not answer.problem)
+    reports = [check_policy(policy, asked, has_new) for policy in policies]
     if output == "json":
         sys.stdout.write(json.dumps([_as_json(report, answers) for report in reports], indent=2) + "\n")
     else:
@@ -129,12 +132,12 @@ def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
 
 
 def _ask(
-    cluster: ClusterFlags, agents: AgentOptions, reports: "Sequence[Report]", nodes: Sequence[str], local: bool
+    cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
     from kubectl_gadget.policies.nodes import question
     from kubectl_gadget.session.hooks import ask_cluster, ask_local
 
-    asked = question(report.policy for report in reports)
+    asked = question(policies)
     if local:
         return wait_for(ask_local(asked))
 

@@ -147,13 +147,14 @@ class Report:
     """what it asks for and the engine cannot do, each with its place"""
 
 
-def check_policy(policy: Policy, asked: bool = False) -> Report:
-    """What a policy takes, and what its writer should know. `asked`: nodes say whether they have the hooks."""
+def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = None) -> Report:
+    """What a policy takes, and what its writer should know. `asked`: nodes say whether they have the hooks; `has_new`
+    is that of gaps()."""
     warnings = [*policy.notes]
     for hook in policy.hooks:
         warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_requests(hook)]
         warnings += [*_dead_selectors(hook), *(() if asked else unknown_names(hook))]
-    warnings += gaps(policy)
+    warnings += gaps(policy, has_new)
     reports = tuple(map(_report, _taken(policy)))
     return Report(policy, reports, tuple(dict.fromkeys(warnings)), _unsupported(policy))
 

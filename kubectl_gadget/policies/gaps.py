@@ -4,7 +4,7 @@ Knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.p
 policy at a time, so what another policy holds up beside it is still called a gap.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from kubectl_gadget.policies.linux_names import lsm_hook
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector, Test
@@ -12,11 +12,14 @@ from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector, 
 _DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
 _MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file is mapped to")
+NEW_HOOK = "file_truncate"
+"""Of Linux 6.2; before, path_truncate is asked for all of truncation."""
 
 _BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
-    "file_permission": (_MAPPINGS, (("file_truncate",), "truncation")),
+    "file_permission": (_MAPPINGS, (("path_truncate", NEW_HOOK), "truncation")),
     "file_open": ((("file_permission",), "what is done with a file that is open already"),),
-    "path_truncate": ((("file_truncate",), "ftruncate() and O_TRUNC since Linux 6.2"),),
+    "path_truncate": (((NEW_HOOK,), "ftruncate() and O_TRUNC"),),
+    NEW_HOOK: ((("path_truncate",), "truncate()"),),
     "path_unlink": ((("path_rename",), "renaming"),),
     "socket_connect": ((("socket_sendmsg",), "datagrams, and connections that sendto() begins with MSG_FASTOPEN"),),
     "bprm_check_security": (
@@ -36,8 +39,9 @@ _OTHER_NAMES_BELOW = (
 )
 
 
-def gaps(policy: Policy) -> Iterator[Note]:
-    """One for each hook that denies something and not all ways to it."""
+def gaps(policy: Policy, has_new: bool | None = None) -> Iterator[Note]:
+    """One for each hook that denies something and not all ways to it. `has_new`: whether the kernels in question have
+    NEW_HOOK; None: that is not known, or not the same of all."""
     if policy.options.mode == "monitor":
         return
     denying = [(name, hook) for hook in policy.hooks if _denies(hook) and (name := _name(hook))]
@@ -45,9 +49,9 @@ def gaps(policy: Policy) -> Iterator[Note]:
     for name, hook in denying:
         found = []
         for needed, what in _BESIDE.get(name, ()):
-            missing = [one for one in needed if one not in there]
+            missing = [one for one in needed if one not in there and (one != NEW_HOOK or has_new is not False)]
             if missing:
-                found.append(f"{what} (add {' and '.join(missing)})")
+                found.append(f"{what} (add {_listed(missing, has_new)})")
         if name in _NEVER:
             found.append(_NEVER[name])
         if any(_goes_by_name(selector, "equal") for selector in hook.selectors):
@@ -56,6 +60,10 @@ def gaps(policy: Policy) -> Iterator[Note]:
             found.append(_OTHER_NAMES_BELOW)
         if found:
             yield Note(hook.place, f"{name} does not hold up {', '.join(found)}")
+
+
+def _listed(hooks: Sequence[str], has_new: bool | None) -> str:
+    return " and ".join(f"from Linux 6.2 on {one}" if one == NEW_HOOK and not has_new else one for one in hooks)
 
 
 def _goes_by_name(selector: Selector, *how: Test) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
 from kubectl_gadget.policies.engine.ways import ways
+from kubectl_gadget.policies.gaps import NEW_HOOK, gaps
 from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.unknown_names import nearest_lsm_hook
@@ -31,6 +32,8 @@ def question(policies: Iterable[Policy]) -> dict[str, Any]:
     """What LOOK_UP asks for these policies."""
     policies = list(policies)
     functions: set[str] = set()
+    if any(NEW_HOOK in gap.text for policy in policies for gap in gaps(policy)):
+        functions.add(lsm_function(NEW_HOOK))
     tracepoints: set[str] = set()
     lsm: set[str] = set()
     patterns: set[str] = set()
@@ -49,6 +52,13 @@ def question(policies: Iterable[Policy]) -> dict[str, Any]:
     return asked | {
         "ways": {_key(hook): specs for policy in policies for hook in policy.hooks if (specs := _ways(hook))}
     }
+
+
+def have_new(answers: Iterable[Mapping[str, Any]]) -> bool | None:
+    """Whether nodes that answered so have the hook that gaps() asks for; None: they differ, or do not tell."""
+    function = lsm_function(NEW_HOOK)
+    found = {((answer.get("functions") or {}).get(function) or {}).get("exists") for answer in answers}
+    return found.pop() if len(found) == 1 else None
 
 
 def _key(hook: Hook) -> str:

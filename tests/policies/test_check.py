@@ -9,7 +9,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies import check
 from kubectl_gadget.policies.check import check_policy, hook_name
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.nodes import judge, question
+from kubectl_gadget.policies.nodes import have_new, judge, question
 from kubectl_gadget.policies.read import parse_policies
 from kubectl_gadget.policies.ready import ready_files, ready_policies
 from tests.policies.shapes import SHAPES
@@ -291,3 +291,15 @@ def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
     deny = "{hook: file_open, selectors: [{matchActions: [{action: Override, argError: -1}]}]}"
     (ways,) = question([policy_of(f"lsmhooks: [{deny}]")])["ways"].values()
     assert [way["kind"] for way in ways] == ["lsm", "fmod_ret"]
+
+
+@pytest.mark.parametrize(
+    ("there", "has_new"), [([True], True), ([False, False], False), ([True, False], None), ([None], None), ([], None)]
+)
+def test_nodes_tell_whether_they_have_a_hook_that_a_gap_takes(there: list[bool | None], has_new: bool | None) -> None:
+    policy = policy_of(
+        "lsmhooks: [{hook: path_truncate, selectors: [{matchActions: [{action: Override, argError: -1}]}]}]"
+    )
+    assert "security_file_truncate" in question([policy])["functions"]
+    answers = [{"functions": {"security_file_truncate": {"exists": exists}}} for exists in there]
+    assert have_new(answers) is has_new
