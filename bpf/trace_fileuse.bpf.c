@@ -15,6 +15,7 @@
 #include <gadget/path.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/inode.h>
@@ -163,7 +164,7 @@ GADGET_AFTER_EXIT(open_told)
 	struct gadget_writer writer;
 	struct file *file;
 
-	if (!use || !gadget_begin(&use->record))
+	if (!use || !gadget_begin(&use->record) || gadget_is_runtime())
 		return 0;
 	file = gadget_file_of(result);
 	if (!file)

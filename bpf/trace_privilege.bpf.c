@@ -11,6 +11,7 @@
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/privilege.h>
@@ -102,7 +103,7 @@ static __always_inline struct trace_privilege *begin(long result, const gadget_o
 	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return NULL;
 	privilege = gadget_scratch(&privilege_scratch);
-	if (!privilege || !gadget_begin(&privilege->record))
+	if (!privilege || !gadget_begin(&privilege->record) || gadget_is_runtime())
 		return NULL;
 	__builtin_memcpy(privilege->operation, operation, sizeof(gadget_operation));
 	privilege->old_capabilities = before.capabilities;

@@ -36,25 +36,47 @@ def some_pods() -> Iterator[DemoPods]:
         yield found
 
 
-def opened(pods: DemoPods, folder: Path, *flags: str) -> Counter[str]:
+def opened(pods: DemoPods, folder: Path, gadget: str, *flags: str) -> Counter[str]:
     """What threads with the runtime's name opened, in a new pod."""
     folder.mkdir()
-    with GadgetRun(folder, "trace", "open", "--local", "-A", "-o", "json", *flags) as run:
-        pods.run_short("default", f"pod{len(flags)}", ["/bin/sh", "-c", SCRIPT])
+    with GadgetRun(folder, "trace", gadget, "--local", "-A", "-o", "json", *flags) as run:
+        pods.run_short("default", f"pod-{gadget}{len(flags)}", ["/bin/sh", "-c", SCRIPT])
         assert run.stop() == 130
-    return Counter(row["path"] for row in run.rows() if row["comm"] == RUNTIME)
+    rows = [row for row in run.rows() if row["comm"] == RUNTIME]
+    return Counter(row["path"] for row in rows if row.get("operation", "open") == "open")
 
 
+@pytest.mark.parametrize("gadget", ["open", "fileuse"])
 def test_the_runtime_is_left_out_unless_it_is_asked_for_and_nobody_who_takes_its_name(
-    pods: DemoPods, tmp_path: Path
+    pods: DemoPods, tmp_path: Path, gadget: str
 ) -> None:
     own = Counter(("/etc/passwd", "/etc/group", "/etc/hosts"))
-    left = opened(pods, tmp_path / "left")
+    left = opened(pods, tmp_path / "left", gadget)
     assert {path: left[path] for path in own} == own
     assert not {path for path in left if path.startswith("/proc/")}, left
-    all_of_it = opened(pods, tmp_path / "all", "--runtime")
+    all_of_it = opened(pods, tmp_path / "all", gadget, "--runtime")
     assert all_of_it > left
     assert {path for path in all_of_it if path.startswith("/proc/")}
+
+
+def test_what_the_runtime_gives_up_is_left_out_unless_it_is_asked_for_and_not_what_the_program_tries(
+    pods: DemoPods, tmp_path: Path
+) -> None:
+    """From where it is in the container's PID namespace on; before, it has another name."""
+
+    def calls(*flags: str) -> Counter[tuple[str, str]]:
+        folder = tmp_path / f"flags{len(flags)}"
+        folder.mkdir()
+        with GadgetRun(folder, "trace", "privilege", "--local", "-A", "-o", "json", *flags) as run:
+            pods.run_short("default", f"pod-privilege{len(flags)}", ["/bin/sh", "-c", "chroot / true; sleep 0.5"])
+            assert run.stop() == 130
+        return Counter((row["comm"], row["operation"]) for row in run.rows() if row["comm"] in (RUNTIME, "chroot"))
+
+    own = Counter({("chroot", "chroot"): 1})
+    assert calls() == own
+    all_of_it = calls("--runtime")
+    assert all_of_it > own
+    assert {comm for comm, _ in all_of_it - own} == {RUNTIME}
 
 
 def execute(container: str, program: str) -> None:
