@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_gadget.advise.evaluate import Evaluation, Policy
-from kubectl_gadget.advise.inventory import Inventory, Pod
+from kubectl_gadget.advise.inventory import Inventory, Node, Pod
 from kubectl_gadget.advise.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
 from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
@@ -133,10 +133,12 @@ class Compiled:
         return self._terms[key]
 
     def _add_peers(self) -> None:
-        found: dict[Block, Pod | None] = dict.fromkeys(ALL)
+        found: dict[Block, Pod | Node | None] = dict.fromkeys(ALL)
         for term in self._all_terms:
             if term.blocks:
                 found |= dict.fromkeys((term.blocks[0], *term.blocks[1]))
+        for node in self._inventory.nodes:
+            found |= dict.fromkeys(map(block, node.addresses), node)
         for pod in self._inventory.pods:
             if not pod.host_network:
                 found |= dict.fromkeys(map(block, pod.addresses), pod)
@@ -151,14 +153,16 @@ class Compiled:
             numbers = (number for cidr in around for number in about.get(cidr, ()))
             terms = frozenset(number for number in numbers if not self._all_terms[number].leaves_out(place))
             ports: NamedPorts = ()
-            if owner is not None:
+            name = f"node {owner.name}" if isinstance(owner, Node) else ""
+            if isinstance(owner, Pod):
+                name = f"pod {owner.namespace}/{owner.name}"
                 kind = _kind(owner)
                 if kind not in selecting:
                     selecting[kind] = self._terms_of(owner)
                 terms |= selecting[kind]
                 ports = self._named_ports(owner)
             peer = self._peer(terms, ports)
-            self.tables.add_peer(place, peer, PEER, f"pod {owner.namespace}/{owner.name}" if owner else "")
+            self.tables.add_peer(place, peer, PEER, name)
 
     def _terms_of(self, pod: Pod) -> Terms:
         end = Endpoint(normal(pod.addresses[0]), pod, 0)

@@ -1,5 +1,6 @@
 """Compiled tables decide as the rules of the API do, for random policies, pods and attempts."""
 
+import struct
 from functools import partial
 from typing import Any
 
@@ -86,6 +87,21 @@ def test_what_a_node_tells_is_its_own_unless_it_is_a_pods_or_a_services() -> Non
     node = {address for address in told if compiled.for_node("n2", told).peer_at(address)[1] == PEER_NODE}
     assert node == {"10.244.1.1", "fd00:1::1"}
     assert compiled.for_node("n2").peer_at("10.244.1.1")[1] != PEER_NODE
+
+
+def test_addresses_of_pods_and_of_all_nodes_are_named() -> None:
+    inventory = Inventory([Pod("shop", "web", addresses=("10.0.0.2",))], [], [some.NODE], {})
+    policy = {
+        "metadata": {"name": "p", "namespace": "shop"},
+        "spec": {"policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": "172.30.0.0/24"}}]}]},
+    }
+    compiled = Compiler().compile([policy], inventory)
+    for node in ("n1", "n2"):
+        tables = compiled.for_node(node)
+        for address, name in (("10.0.0.2", "pod shop/web"), ("172.30.0.11", "node n1")):
+            found = block(address)
+            assert tables.peers[struct.pack("<I", found.bits) + found.packed][8:].rstrip(b"\0").decode() == name
+            assert by_tables(tables, inventory.pods[0], (address, "TCP", 80), EGRESS) is address.startswith("172.")
 
 
 def test_a_service_is_allowed_what_all_of_its_backends_are() -> None:
