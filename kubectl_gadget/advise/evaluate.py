@@ -17,6 +17,7 @@ from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Pe
 from kubectl_gadget.advise.policy_shape import check_shape
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.no_yaml import no_yaml
 
 Policy = Mapping[str, Any]
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
@@ -45,7 +46,7 @@ def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
     except RecursionError:
         raise UsageError(f"{name} is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{name} is no YAML: {error}") from None
+        raise no_yaml(name, text, error) from None
     found: list[Policy] = []
     for item in _flattened(documents, name):
         if item.get("kind") != "NetworkPolicy" or item.get("apiVersion") != "networking.k8s.io/v1":

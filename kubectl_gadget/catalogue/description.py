@@ -23,6 +23,7 @@ from kubectl_gadget.events.schema import (
     Quotient,
     Show,
 )
+from kubectl_gadget.no_yaml import no_yaml
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 HISTOGRAM = Path(__file__).parent / "histogram.yaml"
@@ -217,13 +218,17 @@ def shared_parameters() -> tuple[Parameter, ...]:
 
 def _load(path: Path) -> object:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
+    except UnicodeError:
+        raise UsageError(f"{path} is no YAML: it is not UTF-8") from None
+    try:
+        return yaml.safe_load(text)
     except RecursionError:
         raise UsageError(f"{path} is nested too deeply") from None
-    except (yaml.YAMLError, UnicodeError, ValueError) as error:
-        raise UsageError(f"{path} is no YAML: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise no_yaml(str(path), text, error) from None
 
 
 def _every_gadget() -> Part:

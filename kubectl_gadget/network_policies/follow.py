@@ -30,6 +30,7 @@ from kubectl_gadget.errors import ClusterError, UsageError
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.read import check
 from kubectl_gadget.network_policies.tables import HOST_ENTRY, pod_entry
+from kubectl_gadget.no_yaml import no_yaml
 from kubectl_gadget.session.tables import Contents, LiveTables
 
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
@@ -97,9 +98,17 @@ def inventory(found: Objects) -> Inventory:
 def read_objects(name: str) -> dict[Resource, list[Object]]:
     """Of a file with what `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml` prints."""
     try:
-        documents = list(yaml.safe_load_all(Path(name).read_text(encoding="utf-8")))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{name} cannot be read: {error}") from None
+        text = Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from None
+    except UnicodeError:
+        raise UsageError(f"{name} is no YAML: it is not UTF-8") from None
+    try:
+        documents = list(yaml.safe_load_all(text))
+    except RecursionError:
+        raise UsageError(f"{name} is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise no_yaml(name, text, error) from None
     kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES)}
     found: dict[Resource, list[Object]] = {kind: [] for kind in kinds.values()}
     for item in _flattened(documents, name):

@@ -3,9 +3,7 @@
 What the API server would refuse is refused here, by name, since a policy that is half understood protects by half.
 """
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.advise.evaluate import Policy, read_policies
@@ -13,26 +11,27 @@ from kubectl_gadget.advise.policy_shape import refuse_others
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.prefixes import block
 from kubectl_gadget.network_policies.tables import PROTOCOLS
+from kubectl_gadget.policies.read import sources
 
 _SPEC = {"podSelector", "policyTypes", "ingress", "egress"}
-_SUFFIXES = (".yaml", ".yml", ".json")
 _TYPES = {"Ingress", "Egress"}
 
 
 def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
     """Of files, folders (their .yaml, .yml and .json) or - for standard input. Raises UsageError."""
     found: list[Policy] = []
-    for name, text in _texts(names):
-        found += read_policies(text, name, namespace)
-    for policy in found:
-        check(policy)
+    for name, text in sources(names):
+        of_file = read_policies(text, name, namespace)
+        for policy in of_file:
+            check(policy, f"{name}: ")
+        found += of_file
     return found
 
 
-def check(policy: Policy) -> None:
-    """Raises UsageError with the place of what is not as the API has it."""
+def check(policy: Policy, file: str = "") -> None:
+    """Raises UsageError with the place of what is not as the API has it, after `file`."""
     metadata, spec = policy["metadata"], policy["spec"]
-    where = f"network policy {metadata.get('namespace')}/{metadata.get('name')}"
+    where = f"{file}network policy {metadata.get('namespace')}/{metadata.get('name')}"
     refuse_others(spec, _SPEC, f"{where}: spec")
     if others := set(spec.get("policyTypes") or ()) - _TYPES:
         raise UsageError(f"{where}: policyTypes holds {', '.join(map(repr, others))}", "Ingress, Egress")
@@ -44,22 +43,6 @@ def check(policy: Policy) -> None:
                 _check_port(port, place)
             for peer in rule.get(peers) or ():
                 _check_peer(peer, place)
-
-
-def _texts(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name in names:
-        if name == "-":
-            yield "standard input", sys.stdin.read()
-            continue
-        path = Path(name)
-        files = [path]
-        if path.is_dir():
-            files = sorted(item for item in path.iterdir() if item.suffix in _SUFFIXES)
-        for file in files:
-            try:
-                yield str(file), file.read_text(encoding="utf-8")
-            except (OSError, UnicodeError) as error:
-                raise UsageError(f"{file} cannot be read: {error}") from None
 
 
 def _check_port(port: Mapping[str, Any], place: str) -> None:

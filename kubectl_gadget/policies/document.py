@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 import yaml
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.no_yaml import no_yaml
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.schema import Field
 
@@ -173,13 +174,8 @@ def documents(file: str, text: str) -> list[yaml.Node]:
             node = loader.get_node()
             if node.tag != _NULL:
                 found.append(node)
-    except yaml.MarkedYAMLError as error:
-        mark, why = error.problem_mark, error.problem or error.context
-        if mark and "".join(text.splitlines()[mark.line : mark.line + 1])[: mark.column + 1].endswith("\t"):
-            why = "a tab, with which YAML is not indented: write spaces"
-        raise UsageError(f"{file}:{mark.line + 1 if mark else 1}: is no YAML: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{file} is no YAML: {error}") from None
+        raise no_yaml(file, text, error) from None
     except RecursionError:
         raise UsageError(f"{file} is nested too deeply") from None
     finally:

@@ -80,9 +80,9 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
             yield _text("standard input", stream)
             continue
         if "://" in name:
-            raise UsageError(f"{name} is not fetched", f"curl -sSfL {name} | kubectl gadget policy check -f -")
+            raise UsageError(f"{name} is not fetched", f"curl -sSfL {name} | kubectl gadget …, with - for the file")
         if not name:
-            raise UsageError("a file without a name was given", "-f policy.yaml")
+            raise UsageError("a file without a name was given", "policy.yaml, or - for standard input")
         path = Path(name)
         files = sorted(file for file in path.glob("*") if file.suffix in _SUFFIXES) if path.is_dir() else [path]
         if not files:

@@ -112,7 +112,8 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "is no YAML"),
+        ("a: [", "file:1:5: is no YAML"),
+        ("a:\n  b: 1\n c: 2\n", "file:3:2: is no YAML: this does not go on with what is above"),
         ("", "holds no policy"),
         ("- 1", "no Kubernetes object"),
         ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "only networking.k8s.io/v1 NetworkPolicy"),

@@ -271,8 +271,8 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "p.yaml:2: is no YAML"),
-        ("kind: x\n\ta: b\n", "p.yaml:2: is no YAML: a tab, with which YAML is not indented"),
+        ("a: [", "p.yaml:2:1: is no YAML"),
+        ("kind: x\n\ta: b\n", "p.yaml:2:1: is no YAML: a tab, with which YAML is not indented"),
         ("kind: x\x85\ta: b: c\n", "p.yaml"),
         ("kind: Pod\n", "p.yaml:1: is a Pod; policies are of kind"),
         ("kind: NetworkPolicy\n", "enforce --network-policy takes this one"),

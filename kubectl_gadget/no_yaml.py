@@ -1,0 +1,47 @@
+"""What is wrong with a file that is no YAML, in one line: where, and what, in words of who wrote it.
+
+The trap: the parser stops where it can go on no more, which is often the line after the mistake.
+"""
+
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.errors import UsageError
+
+if TYPE_CHECKING:
+    import yaml
+
+_WORDS = (
+    ("mapping values are not allowed", "a `:` too many: this line or the one before lacks quotes, a `:`, or its place"),
+    ("did not find expected key", "this does not go on with what is above: look at how it is indented"),
+    ("expected <block end>", "this does not go on with what is above: look at how it is indented"),
+    ("did not find expected '-' indicator", "a list goes on with `-`, as far left as those above"),
+    ("could not find expected ':'", "a `:` is missing"),
+    ("found unexpected end of stream", "the file ends before a quote does"),
+)
+"""What PyYAML and libyaml say, and what that means."""
+
+
+def no_yaml(file: str, text: str, error: "yaml.YAMLError | ValueError") -> UsageError:
+    """The error to raise for the parser's."""
+    mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
+    if mark is not None:
+        line, column, why = mark.line + 1, mark.column + 1, _why(text, error)
+    elif position is not None:
+        before = text[:position].split("\n")
+        line, column = len(before), len(before[-1]) + 1
+        why = f"{getattr(error, 'reason', error)}: is it a file of text?"
+    else:
+        return UsageError(f"{file} is no YAML: {' '.join(str(error).split())}")
+    return UsageError(f"{file}:{line}:{column}: is no YAML: {why}")
+
+
+def _why(text: str, error: "yaml.YAMLError | ValueError") -> str:
+    mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    said = getattr(error, "problem", None) or getattr(error, "context", None) or "the parser does not say why"
+    rest = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark else ""
+    if mark and rest[: mark.column + 1].endswith("\t"):
+        return "a tab, with which YAML is not indented: write spaces"
+    if mark and "cannot start any token" in said:
+        return f"nothing begins with {rest[mark.column : mark.column + 1]!r} unless it is in quotes"
+    why = next((words for words_of, words in _WORDS if words_of in said), said)
+    return f"{why} (it began in line {begun.line + 1})" if begun and mark and begun.line != mark.line else why
