@@ -5,10 +5,11 @@ The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; 
 and without tracefs the answer is None, "could not tell".
 """
 
+import difflib
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from kubectl_gadget.agent import ways
@@ -27,7 +28,10 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
     lsm = [str(name) for name in asked.get("lsm", ())]
     patterns = [str(pattern) for pattern in asked.get("patterns", ())]
     wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in lsm)}
-    present = _kernel_symbols(wanted)
+    symbols = _kernel_symbols()
+    present = wanted & symbols
+    tracepoints = {str(name): _tracepoint(str(name)) for name in asked.get("tracepoints", ())}
+    missing = {name for name, symbol in functions.items() if name == symbol and symbol not in present}
     traceable = traceable_names()
     hookable = None if traceable is None else set(traceable)
     injected = _lines("error_injection/list", ("/sys/kernel/debug",))
@@ -41,9 +45,11 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
             }
             for name, symbol in functions.items()
         },
-        "tracepoints": {str(name): _tracepoint(str(name)) for name in asked.get("tracepoints", ())},
+        "tracepoints": tracepoints,
         "lsm": {name: f"bpf_lsm_{name}" in present for name in lsm},
         "generated": {pattern: _matching(pattern, traceable) for pattern in patterns},
+        "near": _near(missing, symbols)
+        | _near({name for name in tracepoints if tracepoints[name] is False}, _tracepoints()),
         "ways": {str(name): ways.try_all(found) for name, found in (asked.get("ways") or {}).items()},
     }
 
@@ -56,17 +62,17 @@ def _symbol(name: str) -> str:
     return _PREFIX.get(platform.machine(), "") + name if name.startswith("sys_") else name
 
 
-def _kernel_symbols(wanted: set[str]) -> set[str]:
-    found = set()
+def _kernel_symbols() -> set[str]:
     try:
         with open(_KALLSYMS, encoding="ascii", errors="replace") as file:
-            for line in file:
-                name = line.split(maxsplit=3)[2]
-                if name in wanted:
-                    found.add(name)
+            return {line.split(maxsplit=3)[2] for line in file}
     except OSError as error:
         raise AgentError(f"{_KALLSYMS} cannot be read: {error.strerror}") from None
-    return found
+
+
+def _near(missing: Iterable[str], known: Collection[str]) -> dict[str, list[str]]:
+    """For each name that is missing, at most two that look like it."""
+    return {name: found for name in missing if (found := difflib.get_close_matches(name, known, 2, 0.7))}
 
 
 def traceable_names() -> list[str] | None:
@@ -93,6 +99,19 @@ def _tracepoint(name: str) -> bool | None:
     if not mounted:
         return None
     return any(os.path.isdir(f"{folder}/events/{group}/{event}") for folder in mounted)
+
+
+def _tracepoints() -> set[str]:
+    """All of them, GROUP/EVENT, where tracefs can be read."""
+    folders = [folder for folder in TRACING if os.path.isdir(f"{folder}/events")]
+    return {
+        f"{group.name}/{event.name}"
+        for folder in folders[:1]
+        for group in os.scandir(f"{folder}/events")
+        if group.is_dir()
+        for event in os.scandir(group.path)
+        if event.is_dir()
+    }
 
 
 def _matching(pattern: str, traceable: list[str] | None) -> dict[str, Any] | None:

@@ -96,6 +96,7 @@ def check(
     """Reads, checks, asks."""
     from kubectl_gadget.policies.check import check_policy
     from kubectl_gadget.policies.nodes import have_new
+    from kubectl_gadget.policies.own_kernel import misspelt
     from kubectl_gadget.policies.read import read_policies
     from kubectl_gadget.policies.ready import ready_files
 
@@ -120,6 +121,8 @@ def check(
     sys.stdout.flush()
     missing = _explain(reports, answers)
     if not asked:
+        for hint in (hint for policy in policies for hint in misspelt(policy)):
+            say(f"{hint.place} {hint.text}")
         say("no node was asked whether its kernel has these hooks (try: --all-nodes, --node NAME, or --local)")
     return int(missing or bool(strict and any(report.warnings for report in reports)))
 
@@ -210,7 +213,7 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
                 if judgement.why:
                     hooks_of.setdefault(judgement.why, []).append(_name(hook))
         for why, hooks in hooks_of.items():
-            say(f"{answer.node}: {why}: {', '.join(dict.fromkeys(hooks))}")
+            say(f"{answer.node}: {', '.join(dict.fromkeys(hooks))}: {why}")
     return failed
 
 

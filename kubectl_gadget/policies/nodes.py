@@ -10,11 +10,14 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.check import SAFE_HOOKS, system_call_of
+from kubectl_gadget.policies.document import nearest
 from kubectl_gadget.policies.engine.ways import ways
 from kubectl_gadget.policies.gaps import NEW_HOOK, gaps
 from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.unknown_names import nearest_lsm_hook
+
+_OTHER_NAME = "; it may be inlined, or have another name"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Judgement:
 
     works: bool | None
     way: str = ""
-    """lsm, fentry, kprobe, tracepoint, uprobe …; refused: it is there, and the kernel does not take programs on it"""
+    """lsm, fentry, kprobe, tracepoint, uprobe …; missing; refused: the kernel does not take programs on it"""
     why: str = ""
     """when it does not, or when it could not be told"""
 
@@ -80,15 +83,31 @@ def _ways(hook: Hook) -> list[dict[str, Any]]:
     return [way.spec({}, "") for way in able]
 
 
-def _tried(answer: Mapping[str, Any], hook: Hook) -> Judgement:
+def _tried(tried: Mapping[str, Any], hook: Hook, answer: Mapping[str, Any]) -> Judgement:
     """What came of loading and attaching."""
-    if answer["way"]:
-        return Judgement(True, str(answer["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
+    if tried["way"]:
+        return Judgement(True, str(tried["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
     by_why: dict[str, list[str]] = {}
-    for way, why in answer["refused"].items():
+    for way, why in tried["refused"].items():
         by_why.setdefault(str(why).partition("\n")[0], []).append(way.partition("/")[0])
-    whys = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items())
-    return Judgement(False, "refused", whys + (nearest_lsm_hook(hook.target) if hook.kind == "lsm" else ""))
+    if _is_missing(hook, answer):
+        whys = [f"the kernel has no function {hook.target}{_nearest(hook, answer) or _OTHER_NAME}"]
+        whys += [f"{', '.join(names)}: {why}" for why, names in by_why.items() if "no function" not in why]
+        return Judgement(False, "missing", "; ".join(whys))
+    whys = [f"{', '.join(names)}: {why}" for why, names in by_why.items()]
+    return Judgement(False, "refused", "; ".join(whys) + _nearest(hook, answer))
+
+
+def _is_missing(hook: Hook, answer: Mapping[str, Any]) -> bool:
+    found = (answer.get("functions") or {}).get(_function(hook)) or {}
+    return hook.kind in ("kprobe", "fentry", "loader") and found.get("exists") is False
+
+
+def _nearest(hook: Hook, answer: Mapping[str, Any]) -> str:
+    """`; did you mean …?`, of a name that the node has not got; else empty."""
+    if hook.kind == "lsm":
+        return nearest_lsm_hook(hook.target)
+    return nearest(hook.target, (answer.get("near") or {}).get(hook.target, ()))
 
 
 def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
@@ -98,7 +117,7 @@ def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Ju
     if hook.generated and tried is None:
         return _generated(hook, can, answer)
     if tried is not None and not (hook.ignore_missing and not tried["way"]):
-        return _tried(tried, hook)
+        return _tried(tried, hook, answer)
     match hook.kind:
         case "lsm":
             return _lsm(hook, can, answer)
@@ -143,7 +162,7 @@ def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) 
 def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
     there = (answer.get("tracepoints") or {}).get(hook.target)
     if there is False:
-        return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}")
+        return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}{_nearest(hook, answer)}")
     if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
         # perf_event_open() is closed there; the argument's places in a raw tracepoint are other ones.
         why = "the kernel keeps perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
@@ -156,7 +175,7 @@ def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Mapp
     if found.get("exists") is False:
         if hook.ignore_missing:
             return Judgement(True, "left out", "the kernel does not have it, and ignore.callNotFound says that is fine")
-        return Judgement(False, "", f"the kernel has no function {hook.target}{_instead(hook)}")
+        return Judgement(False, "", f"the kernel has no function {hook.target}{_nearest(hook, answer)}{_instead(hook)}")
     if found.get("traceable") is False:
         return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
     if found.get("exists") is None:

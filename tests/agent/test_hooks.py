@@ -27,6 +27,18 @@ def test_tracepoints_are_found_where_tracefs_is() -> None:
     assert found["../etc"] is False
 
 
+def test_what_looks_like_a_missing_name_is_told() -> None:
+    names = (
+        ["sched/sched_process_exce"]
+        if look_up({"tracepoints": ["sched/no"]})["tracepoints"]["sched/no"] is False
+        else []
+    )
+    near = look_up({"functions": ["vfs_raed", "sys_raed", "do_exit", "x"], "tracepoints": names})["near"]
+    assert set(near) == {"vfs_raed", *names}
+    assert "vfs_read" in near["vfs_raed"]
+    assert all("sched/sched_process_exec" in near[name] for name in names)
+
+
 def test_lsm_hooks_are_found_by_name() -> None:
     assert look_up({"lsm": ["no_such_hook"]})["lsm"] == {"no_such_hook": False}
 

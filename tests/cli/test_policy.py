@@ -59,6 +59,30 @@ def test_what_is_wrong_is_an_error_of_usage(tmp_path: Path, capsys: pytest.Captu
     assert "did you mean shell-in-container" in capsys.readouterr().err
 
 
+MISSPELT = POLICY.replace("call: sys_openat", "call: %s\n    syscall: false")
+
+
+def test_a_misspelt_function_is_told_with_what_this_machine_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "opens.yaml"
+    for function, says in (("do_exi", True), ("do_exit", False), ("a_function_of_another_kernel", False)):
+        path.write_text(MISSPELT % function)
+        assert main.run(["policy", "check", "-f", str(path), "--strict"]) == 0
+        said = f"{path}:8: spec.kprobes[0] this machine's kernel has no function {function}; did you mean"
+        assert (said in capsys.readouterr().err) == says
+
+
+def test_a_node_names_what_looks_like_a_misspelt_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "opens.yaml"
+    path.write_text(MISSPELT % "vfs_raed")
+    assert main.run(["policy", "check", "-f", str(path), "--local"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].endswith("missing")
+    assert "kprobe/vfs_raed: the kernel has no function vfs_raed; did you mean vfs_read" in err
+    assert "this machine's kernel" not in err
+
+
 def test_this_machines_agent_is_asked(policy: str, capsys: pytest.CaptureFixture[str]) -> None:
     main.run(["policy", "check", "-f", policy, "--local", "-o", "json"])
     (report,) = json.loads(capsys.readouterr().out)
@@ -92,7 +116,7 @@ def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
     assert main.run(["policy", "check", "-f", policy, "--all-nodes", *cluster, *never]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[1].endswith("missing  not selected")
-    assert "node-1: the kernel has no function sys_openat; lsmhooks file_open is there on all: kprobe/sys_openat" in err
+    assert "node-1: kprobe/sys_openat: the kernel has no function sys_openat; lsmhooks file_open is there on all" in err
     assert main.run(["policy", "check", "-f", policy, "--node", "node-2", *cluster]) == 0
 
 
