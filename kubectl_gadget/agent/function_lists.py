@@ -9,7 +9,7 @@ from collections import Counter
 
 from kubectl_gadget.agent import syscalls
 from kubectl_gadget.agent.bpf_maps import BpfMap
-from kubectl_gadget.agent.hooks import matching, traceable_names
+from kubectl_gadget.agent.hooks import matching, traceable_names, why_untold
 from kubectl_gadget.agent.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 
@@ -29,7 +29,7 @@ def functions(pattern: str) -> dict[int, str]:
             object.close()
     names = traceable_names()
     if names is None:
-        raise AgentError("tracefs, which lists the functions that can be hooked, cannot be read")
+        raise AgentError(why_untold())
     found = sorted(name for name, times in Counter(matching(pattern, names)).items() if times == 1)
     if not found:
         raise AgentError(f"no function that can be hooked matches {pattern!r}")

@@ -47,6 +47,7 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
         },
         "tracepoints": tracepoints,
         "lsm": {name: f"bpf_lsm_{name}" in present for name in lsm},
+        **({"untold": why_untold()} if traceable is None else {}),
         "generated": {pattern: _matching(pattern, traceable) for pattern in patterns},
         "near": _near(missing, symbols)
         | _near({name for name in tracepoints if tracepoints[name] is False}, _tracepoints()),
@@ -78,6 +79,18 @@ def _near(missing: Iterable[str], known: Collection[str]) -> dict[str, list[str]
 def traceable_names() -> list[str] | None:
     """The functions that can be hooked, each as often as there are some of that name; None: could not tell."""
     return _lines("available_filter_functions", TRACING)
+
+
+def why_untold() -> str:
+    """Why traceable_names() is None, and what helps."""
+    folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
+    if folder is None:
+        where = "mount -t tracefs tracefs /sys/kernel/tracing; in a pod: as a hostPath"
+        return f"tracefs, which lists the functions that can be hooked, is not mounted ({where})"
+    if not os.path.exists(f"{folder}/available_filter_functions"):
+        return "this kernel lists no functions that can be hooked (CONFIG_DYNAMIC_FTRACE)"
+    file = f"{folder}/available_filter_functions"
+    return f"{file}, which lists the functions that can be hooked, cannot be read (rights, or the kernel's lockdown)"
 
 
 def _lines(path: str, folders: Iterable[str]) -> list[str] | None:

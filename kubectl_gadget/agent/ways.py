@@ -20,6 +20,7 @@ _OVERRIDING = "on_uprobe_override"
 _WRITING = "bpf_probe_write_user"
 _FUNCTIONS = ("fentry", "fexit", "fmod_ret", "kprobe")
 _MISSING = (errno.ESRCH, errno.ENOENT)
+_NOT_TAKEN = (errno.EINVAL, errno.EOPNOTSUPP)
 _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
@@ -56,6 +57,8 @@ def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
     is_function = way["kind"] in _FUNCTIONS and error.errno in _MISSING
     if is_function and not lacking and btf.kernel().prototype(_target(way)) is None:
         return f"the kernel has no function {_target(way)}; it may be inlined, or have another name"
+    if way["kind"] == "kprobe.multi" and error.errno in _NOT_TAKEN and "attach" in error.call:
+        return "this kernel attaches no program to many functions at once (Linux 5.18 with CONFIG_FPROBE does)"
     reason = lacking or refusal.reason(error)[0]
     if way["program"] == _OVERRIDING:
         return f"this kernel lets no program change another one's registers (Debian's 7.3 does): {reason}"

@@ -4,6 +4,7 @@ What is asked of the agent is LOOK_UP of docs/protocol.md, the answer HOOKS; `ca
 "could not tell" and never "no".
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from kubectl_gadget.policies.linux_names import lsm_function
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.unknown_names import nearest_lsm_hook
 
+_MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
 _OTHER_NAME = "; it may be inlined, or have another name"
 
 
@@ -115,7 +117,7 @@ def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Ju
     can: Mapping[str, bool | None] = hello.get("can") or {}
     tried = (answer.get("ways") or {}).get(_key(hook))
     if hook.generated and tried is None:
-        return _generated(hook, can, answer)
+        return _generated(hook, hello, answer)
     if tried is not None and not (hook.ignore_missing and not tried["way"]):
         return _tried(tried, hook, answer)
     match hook.kind:
@@ -133,15 +135,21 @@ def _function(hook: Hook) -> str:
     return f"{hook.abi}/{hook.target}" if hook.abi else hook.target
 
 
-def _generated(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+def _generated(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
+    """Functions that match; only attaching a program to them all would tell whether the kernel does that."""
     assert hook.generated is not None
     found = (answer.get("generated") or {}).get(hook.generated.pattern)
+    release = re.match(r"(\d+)\.(\d+)", str(hello.get("kernel", "")))
     if found is None:
-        return Judgement(None, "kprobe", "tracefs, which lists the functions, cannot be read there")
+        return Judgement(False, "", answer.get("untold") or "the functions that can be hooked cannot be listed there")
     if not found["count"]:
-        return Judgement(False, "kprobe", f"no function matches {hook.generated.pattern!r}")
-    way = _trampoline_or_kprobe(can)
-    return Judgement(way.works, f"{way.way} ×{found['count']}", way.why)
+        return Judgement(False, "", f"no function matches {hook.generated.pattern!r}")
+    way = f"{_MANY} ×{found['count']}"
+    if release and tuple(map(int, release.groups())) < _MANY_SINCE:
+        return Judgement(
+            False, way, "programs at many functions at once take Linux 5.18; a list with `values` does not"
+        )
+    return Judgement(None, way, "whether it attaches a program to many functions (CONFIG_FPROBE), only a run tells")
 
 
 def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:

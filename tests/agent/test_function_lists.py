@@ -1,6 +1,7 @@
 """Lists of functions that a node makes."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_name_that_several_functions_bear_is_left_out(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("names", "pattern", "why"),
     [
-        (None, "^ksys_", "tracefs, which lists the functions"),
+        (None, "^ksys_", r"is not mounted \(mount -t tracefs"),
         (["other"], "^ksys_", "no function that can be hooked matches"),
         ([f"f{number}" for number in range(20_001)], "f", "20001 functions match"),
         ([], "(", "no regular expression"),
@@ -33,5 +34,15 @@ def test_why_there_is_no_list_is_said(
     names: list[str] | None, pattern: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.function_lists.traceable_names", lambda: names)
+    monkeypatch.setattr("kubectl_gadget.agent.hooks.TRACING", ())
     with pytest.raises(AgentError, match=why):
         functions(pattern)
+
+
+def test_a_kernel_that_lists_no_functions_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_gadget.agent.hooks.TRACING", (str(tmp_path),))
+    (tmp_path / "events").mkdir()
+    with pytest.raises(
+        AgentError, match=r"this kernel lists no functions that can be hooked \(CONFIG_DYNAMIC_FTRACE\)"
+    ):
+        functions("^ksys_")

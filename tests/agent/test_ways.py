@@ -20,6 +20,14 @@ def test_a_function_that_the_kernel_has_not_got_is_named(kind: str, monkeypatch:
     assert "no function" not in why("vfs_read")
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_kernel_that_attaches_nothing_to_many_functions_is_told(number: int) -> None:
+    way = {"program": "on_kprobe_multi", "kind": "kprobe.multi", "target": "k"}
+    assert ways.why(way, Failure("bpf_program__attach_kprobe_multi_opts", number, [])) == (
+        "this kernel attaches no program to many functions at once (Linux 5.18 with CONFIG_FPROBE does)"
+    )
+
+
 def test_a_security_hook_that_the_kernel_has_not_got_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "lacking", lambda kind: None)
     way = {"program": ways.SLEEPABLE, "kind": "lsm", "target": "no_such_hook"}

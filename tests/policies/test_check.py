@@ -232,8 +232,8 @@ DENY, DENY_CALL = FUNCTION.replace("}]", OVERRIDE), SYSCALL.replace("}]", OVERRI
             "lists: [{name: k, type: generated_ftrace, pattern: ^k}]\nkprobes: [{call: 'list:k'}]",
             {},
             {"generated": {"^k": {"count": 7, "functions": []}}},
-            True,
-            "fentry ×7",
+            None,
+            "kprobe.multi ×7",
         ),
         ("uprobes: [{path: /b, symbols: [a]}]", {"uprobe": False}, {}, False, "uprobe"),
     ],
@@ -242,6 +242,22 @@ def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any]
     found = judge(policy_of(spec).hooks[0], {"can": {**ALL, **can}}, answer)
     assert (found.works, found.way) == (works, way)
     assert bool(found.why) is (works is not True or way == "left out")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "found", "works", "why"),
+    [
+        ("6.12.1", {"count": 7}, None, "only a run tells"),
+        ("5.15.0-1-amd64", {"count": 7}, False, "take Linux 5.18"),
+        ("6.12.1", {"count": 0}, False, "no function matches '^k'"),
+        ("6.12.1", None, False, "cannot be listed there"),
+    ],
+)
+def test_a_list_of_functions_on_a_node(kernel: str, found: object, works: bool | None, why: str) -> None:
+    (hook,) = policy_of("lists: [{name: k, type: generated_ftrace, pattern: ^k}]\nkprobes: [{call: 'list:k'}]").hooks
+    judgement = judge(hook, {"can": ALL, "kernel": kernel}, {"generated": {"^k": found}})
+    assert judgement.works is works
+    assert why in judgement.why
 
 
 def test_ready_policies_are_right_and_tell_what_they_show() -> None:

@@ -20,7 +20,7 @@ from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine import following, tracking
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.registers import new_functions, register_tables
-from kubectl_gadget.policies.engine.remedies import remedies
+from kubectl_gadget.policies.engine.remedies import of_a_list, remedies
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.slots import (
     MOST_SLOTS,
@@ -213,9 +213,11 @@ class CompiledHook:
 
     def _remedies(self) -> list[dict[str, Any]]:
         """For nodes without a way."""
+        hook = self._members[0].hook
+        if hook.generated and not hook.syscall:
+            return [of_a_list()]
         if not self.denies or self._options.allow_weaker:
             return []
-        hook = self._members[0].hook
         weaker = [way for way in ways(hook, self._at_return, True) if not way.denies]
         return remedies(hook, weaker, bool(self._mask_sets["signal"]))
 

@@ -11,7 +11,7 @@ from kubectl_gadget.policies.engine.ways import Way, ways
 from kubectl_gadget.policies.linux_names import lsm_hook
 from kubectl_gadget.policies.model import Hook
 
-_ANY_LSM_HOOK = Hook("lsm", "file_open")
+_ANY_LSM_HOOK, _ANY_FUNCTION = Hook("lsm", "file_open"), Hook("kprobe", "vfs_read")
 
 
 def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str, Any]]:
@@ -24,6 +24,13 @@ def remedies(hook: Hook, weaker: Sequence[Way], signals: bool) -> list[dict[str,
         able = [way for way in ways(_ANY_LSM_HOOK, False, True) if way.denies]
         found.append(_remedy("a policy with lsmhooks, where such nodes can deny", able))
     return found
+
+
+def of_a_list() -> dict[str, Any]:
+    """Where a program cannot be at many functions."""
+    return _remedy(
+        "a list with `values`, the functions' names, which have a program each", ways(_ANY_FUNCTION, False, False)
+    )
 
 
 def _remedy(text: str, ways: Sequence[Way]) -> dict[str, Any]:

@@ -44,6 +44,14 @@ def test_what_cannot_be_tried_is_said_always() -> None:
     assert remedies_of(UPROBE, DENY) == [("--allow-weaker, which lets such nodes only watch", [])]
 
 
+def test_a_list_that_a_node_makes_can_be_written_out() -> None:
+    of_node = "lists:\n  - {name: k, type: generated_ftrace, pattern: ^vfs_}"
+    hook = f"{of_node}\n  kprobes:\n  - call: list:k\n    syscall: false"
+    ((text, kinds),) = remedies_of(hook, "Post")
+    assert text.startswith("a list with `values`")
+    assert kinds == ["fentry", "kprobe"]
+
+
 def test_there_are_none_where_nothing_is_held_up_or_all_is_allowed() -> None:
     assert remedies_of(CALL, "Post") == []
     assert remedies_of(CALL, DENY, allow_weaker=True) == []
