@@ -16,6 +16,7 @@ _WORDS = (
     ("expected <block end>", "this does not go on with what is above: look at how it is indented"),
     ("did not find expected '-' indicator", "a list goes on with `-`, as far left as those above"),
     ("could not find expected ':'", "a `:` is missing"),
+    ("node content", "a value is missing"),
     ("found unexpected end of stream", "the file ends before a quote does"),
 )
 """What PyYAML and libyaml say, and what that means."""

@@ -73,12 +73,12 @@ def engine_of(
     from kubectl_gadget.policies.ready import ready_files
 
     policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
-    if enforce:
-        from kubectl_gadget.cli.connect import say
-        from kubectl_gadget.policies.gaps import gaps
+    from kubectl_gadget.cli.connect import say
+    from kubectl_gadget.policies.gaps import gaps
 
-        for gap in (gap for policy in policies for gap in gaps(policy)):
-            say(f"warning: {gap.place} {gap.text}")
+    for policy in policies:
+        for note in (*policy.notes, *(gaps(policy) if enforce else ())):
+            say(f"warning: {note.place} {note.text}")
     return Engine(policies, Options(enforce, allow_weaker, reaction, calls_out=calls_out))
 
 

@@ -54,9 +54,8 @@ def generate(
     from kubectl_gadget.policies import generate as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:
-        raise UsageError(
-            f"what is to be made? one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}"
-        )
+        what = f"there is no {' '.join(kinds)!r} to be made;" if kinds else "what is to be made?"
+        raise UsageError(f"{what} one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}")
     (kind,) = kinds
     makers: Mapping[str, Callable[[], dict[str, Any]]] = {
         "empty": make.empty,

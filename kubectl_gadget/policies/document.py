@@ -5,6 +5,7 @@ something else, and `1:30` into 90; so scalars stay the text that was written, a
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
@@ -14,7 +15,7 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.no_yaml import no_yaml
 from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.schema import Field
+from kubectl_gadget.policies.schema import POLICY, Field
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -36,7 +37,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = self.text if len(self.text) <= _LONGEST else f"{self.text[:_LONGEST]}…"
-        return f"{self.place} {text}" if self.place.path else f"{self.place.file}:{self.place.line}: {text}"
+        return f"{self.place} {text}"
 
 
 class WrongPolicy(Exception):
@@ -61,10 +62,12 @@ class Problems:
         """Raises UsageError with all that was found, in the order of the lines."""
         if not self.found:
             return
-        lines = [str(problem) for problem in sorted(set(self.found), key=lambda one: (one.place.file, one.place.line))]
+        found = sorted(dict.fromkeys(self.found), key=lambda one: (one.place.file, one.place.line))
+        lines = [str(problem) for problem in found]
         if len(lines) > _SHOWN:
             lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more"]
-        raise UsageError("\n       ".join(lines), "kubectl gadget policy explain FIELD, for what a field takes")
+        field = next(filter(None, (_known(problem.place.path) for problem in found)), "")
+        raise UsageError("\n       ".join(lines), f"kubectl gadget policy explain {field}".rstrip())
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,18 @@ def _entries(node: yaml.Node) -> dict[str, yaml.Node]:
     if not isinstance(node, yaml.MappingNode):
         return {}
     return {str(key.value): value for key, value in node.value if value.tag != _NULL}
+
+
+def _known(path: str) -> str:
+    """The field of the schema that is named by most of a path, `items[0].spec.kprobes[1].calll`."""
+    field, names = POLICY, list[str]()
+    for step in re.sub(r"^items\[\d+\]\.?|\[\d+\]", "", path).split("."):
+        inner = next((inner for inner in field.fields if inner.name == step), None)
+        if inner is None:
+            break
+        field = inner
+        names.append(step)
+    return ".".join(names)
 
 
 def _inside(place: Place, key: str | int, node: yaml.Node) -> Place:

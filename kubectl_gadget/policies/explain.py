@@ -39,9 +39,13 @@ def find_field(path: str) -> tuple[Field, str]:
         name = step.split("[")[0].lower()
         if name not in by_name:
             where = ".".join(found) or "a policy"
-            deeper = _first_below(field, name, where if found else "")
+            path = where if found else ""
+            deeper, of_value = _first_below(field, name, path), _of_value(field, step, path)
             known = [inner.name for inner in field.fields]
-            instead = f"; there is {deeper}" if deeper else nearest(step, known) if known else ""
+            instead = nearest(step, known) if known else ""
+            if deeper or of_value:
+                instead = f"; there is {deeper}" if deeper else f"; it is a value of {of_value}"
+                deeper = deeper or of_value
             remedy = f"kubectl gadget policy explain {deeper}" if deeper else None
             raise UsageError(f"{where} has no field {step!r}{instead}", remedy)
         field = by_name[name]
@@ -54,6 +58,15 @@ def _first_below(field: Field, name: str, path: str) -> str:
     for inner in field.fields:
         where = f"{path}.{inner.name}".lstrip(".")
         if found := where if inner.name.lower() == name else _first_below(inner, name, where):
+            return found
+    return ""
+
+
+def _of_value(field: Field, value: str, path: str) -> str:
+    """The path of the first field below that can have this value; empty when none can."""
+    for inner in field.fields:
+        where = f"{path}.{inner.name}".lstrip(".")
+        if found := where if value in inner.choices else _of_value(inner, value, where):
             return found
     return ""
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES, BUFFERS
-from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, nearest, one_of
-from kubectl_gadget.policies.linux_names import is_known, system_call, system_calls
-from kubectl_gadget.policies.lists import Lists, need_system_call
+from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, one_of
+from kubectl_gadget.policies.linux_names import is_known, system_call
+from kubectl_gadget.policies.lists import Lists, need_system_call, no_system_call
 from kubectl_gadget.policies.model import Argument, Hook, HookKind, Note, ReturnAction, Source, UserProbe
 from kubectl_gadget.policies.selectors import Surroundings, read_selectors
 from kubectl_gadget.policies.values import need_number
@@ -165,9 +165,11 @@ def _function(hook: Hook, call: Scalar, syscall: bool, said: bool) -> Hook:
     found = system_call(call.text)
     if syscall:
         if found is None or not is_known(found):
+            if not said and found:
+                hint = ", and a function of this name takes `syscall: false`"
+                raise WrongPolicy(call.place, no_system_call(call, found, hint))
             if not said:
-                close = nearest(found.name, system_calls(found.abi)) if found else ""
-                text = f"{call.text} is no system call, which is what `call` is by default: add `syscall: false`{close}"
+                text = f"{call.text} is no system call, which is what `call` is by default: add `syscall: false`"
                 raise WrongPolicy(call.place, text)
             found = need_system_call(call)
         return replace(hook, target=f"sys_{found.name}", syscall=True, abi=found.abi)

@@ -8,6 +8,7 @@ anew, also those that an older client has installed.
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ _WHOLE_CLUSTER = "_cluster"
 """Where a namespace stands in a key; none may be called so."""
 _SUFFIX = ".yaml"
 _NAMESPACE = "namespace"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""As Kubernetes has names of objects, and so of a policy that is one."""
 _Sources = Iterable[tuple[str, str]]
 
 
@@ -57,7 +60,12 @@ def keep(sources: _Sources, namespace: str) -> list[Kept]:
     """The policies of files' names and texts; `namespace` is for those that name none. Raises UsageError with all that
     is wrong."""
     texts = list(sources)
-    parse_policies(texts, namespace)
+    for policy in parse_policies(texts, namespace):
+        if not _NAME.fullmatch(policy.name):
+            where = f"{policy.place.file}:{policy.place.line}: metadata.name"
+            raise UsageError(
+                f"{where} {policy.name!r} is no name for Kubernetes", "lower-case letters, digits, - and ."
+            )
     found = []
     for file, text in texts:
         for document in documents(file, text):

@@ -76,9 +76,15 @@ def need_system_call(scalar: Scalar) -> SystemCall:
         hint = f"; is it sys_{scalar.text}?" if scalar.text in system_calls() else ", which begins with sys_"
         raise WrongPolicy(scalar.place, f"{scalar.text!r} is no name of a system call{hint}")
     if not is_known(call):
-        close = nearest(call.name, system_calls(call.abi))
-        raise WrongPolicy(scalar.place, f"there is no system call {scalar.text}{close}")
+        raise WrongPolicy(scalar.place, no_system_call(scalar, call))
     return call
+
+
+def no_system_call(scalar: Scalar, call: SystemCall, hint: str = "") -> str:
+    """That there is none of that name, with names that look alike, as they are written, after the hint."""
+    abi = f"{call.abi}/" if call.abi else ""
+    near = nearest(f"{abi}sys_{call.name}", [f"{abi}sys_{name}" for name in system_calls(call.abi)])
+    return f"there is no system call {scalar.text}{hint}{near}"
 
 
 def _list(part: Part, name: str) -> ListOf:

@@ -102,7 +102,7 @@ class Place:
     """spec.kprobes[0].selectors[1]"""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.path}"
+        return f"{self.file}:{self.line}: {self.path}".rstrip()
 
 
 NOWHERE = Place("-", 0, "")

@@ -14,7 +14,17 @@ from typing import Literal, TextIO
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy, check, documents, items_of, peek
+from kubectl_gadget.policies.document import (
+    Part,
+    Problems,
+    Scalar,
+    WrongPolicy,
+    check,
+    documents,
+    items_of,
+    nearest,
+    peek,
+)
 from kubectl_gadget.policies.hooks import HookReader
 from kubectl_gadget.policies.lists import Lists, need_system_call, read_lists
 from kubectl_gadget.policies.loader import loader_hook
@@ -83,16 +93,26 @@ def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple
             raise UsageError(f"{name} is not fetched", f"curl -sSfL {name} | kubectl gadget …, with - for the file")
         if not name:
             raise UsageError("a file without a name was given", "policy.yaml, or - for standard input")
-        path = Path(name)
-        files = sorted(file for file in path.glob("*") if file.suffix in _SUFFIXES) if path.is_dir() else [path]
-        if not files:
-            raise UsageError(f"{name}: has no file that ends with {', '.join(_SUFFIXES)}")
-        for file in files:
+        for file in _files(name):
             try:
                 with file.open(encoding="utf-8") as stream:
                     yield _text(str(file), stream)
             except OSError as error:
                 raise UsageError(f"{file}: {error.strerror}") from None
+
+
+def _files(name: str) -> Sequence[Path]:
+    """Itself, or those of a folder."""
+    path = Path(name)
+    if not path.is_dir():
+        return [path]
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from None
+    if not files:
+        raise UsageError(f"{name}: has no file that ends with {', '.join(_SUFFIXES)}")
+    return files
 
 
 def _text(name: str, stream: TextIO) -> tuple[str, str]:
@@ -111,9 +131,10 @@ def _where(place: Place) -> str:
 
 
 def _other(node: yaml.Node, place: Place) -> Note | None:
-    """What an object of another kind is; None for a policy, and for what is not even an object."""
+    """What an object of another kind is; None for a policy, misspelt or not, and for what is not even an object."""
     kind = peek(node, "kind")
-    return Note(place, f"a {kind}") if kind and kind not in POLICY_KINDS else None
+    is_other = kind and kind not in POLICY_KINDS and "did you mean" not in nearest(kind, POLICY_KINDS)
+    return Note(place, f"a {kind}") if is_other else None
 
 
 def _policy(node: yaml.Node, place: Place, namespace: _Namespace, problems: Problems) -> Policy | None:

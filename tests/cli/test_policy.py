@@ -11,6 +11,7 @@ from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.policies.read import parse_policies
 from kubectl_gadget.session import hooks
 from kubectl_gadget.session.hooks import NodeHooks
+from tests.cli.conftest import Runs
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1
@@ -124,6 +125,15 @@ def test_flags_for_agents_are_refused_where_none_is_asked(policy: str, capsys: p
     for where in ([], ["--local"]):
         assert main.run(["policy", "check", "-f", policy, "--image", "mine", *where]) == 2
         assert "--image is for agents on nodes\ntry: --node NAME, or --all-nodes" in capsys.readouterr().err
+
+
+def test_a_run_says_what_of_a_file_does_nothing(
+    policy: str, runs: Runs, built_in: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(policy).write_text(POLICY.replace("nodeSelector", "podSelector: {} #") + "---\nkind: NetworkPolicy\n")
+    for command in (["observe"], ["enforce", "--dry-run"]):
+        assert main.run([*command, "--local", "-f", policy]) == 0
+        assert f"warning: {policy}:11: is a NetworkPolicy, which is left out" in capsys.readouterr().err
 
 
 def test_a_field_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,11 @@ def test_a_field_that_is_elsewhere_is_named_with_where_it_is() -> None:
         find_field("kprobes.argsig")
 
 
+def test_a_value_is_found_where_it_can_stand() -> None:
+    with pytest.raises(UsageError, match=r"'Sigkill'; it is a value of spec\.kprobes\.selectors\.matchActions\.action"):
+        find_field("Sigkill")
+
+
 def test_a_type_is_explained_with_its_operators() -> None:
     text = explain_field("kprobes.args.type", 200)
     assert "sockaddr\n" in text

@@ -29,6 +29,13 @@ def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str
         installed_file(keep([("p.yaml", POLICY % (label, hook))], "default"), False, {})
 
 
+@pytest.mark.parametrize("name", ["a b", "Up", "-a", "a/b"])
+def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
+    text = (POLICY % ("app", "kprobes: [{call: sys_openat}]")).replace("name: p", f"name: '{name}'")
+    with pytest.raises(UsageError, match=rf"p\.yaml:2: metadata\.name '{name}' is no name for Kubernetes"):
+        keep([("p.yaml", text)], "default")
+
+
 @pytest.mark.parametrize("would_be", ["", "SENT SIGKILL"])
 def test_a_description_is_read_as_it_was_and_names_what_is_new_only_where_it_says_something(would_be: str) -> None:
     """Agents from before know no would_be."""

@@ -1,6 +1,8 @@
 """Policies from YAML: what is taken, what it becomes, and what is said about what is wrong."""
 
+import errno
 import io
+import os
 import textwrap
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
@@ -153,6 +155,34 @@ def test_several_documents_and_lists_of_objects_are_read(tmp_path: Path) -> None
     assert [policy.name for policy in read_policies([str(tmp_path)], "default")] == ["p", "r", "q"]
 
 
+def test_a_misspelt_policy_beside_others_is_not_left_out() -> None:
+    text = f"{HEAD.replace('TracingPolicy', 'TracingPolcy')}spec: {{loader: true}}\n---\n{HEAD}spec: {{loader: true}}\n"
+    assert "kind 'TracingPolcy' is not known; did you mean TracingPolicy?" in error_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (f"{HEAD}spec: {{kprobes: [{{cal: sys_dup}}]}}", "spec.kprobes"),
+        (f"{HEAD}spec: {{kprobes: [{{call: sys_dup, args: [{{index: 0, type: strng}}]}}]}}", "spec.kprobes.args.type"),
+        (f"kind: List\nitems: [{{{', '.join(HEAD.split(chr(10))[:3])}, spec: {{loader: x}}}}]", "spec.loader"),
+    ],
+)
+def test_the_way_out_names_the_field_that_is_wrong(text: str, field: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_policies([("p.yaml", text)], "default")
+    assert caught.value.remedy == f"kubectl gadget policy explain {field}"
+
+
+def test_a_folder_that_cannot_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UsageError, match="Permission denied"):
+        read_policies([str(tmp_path)], "default")
+
+
 def test_other_objects_beside_a_policy_are_left_out_and_noted() -> None:
     text = f"kind: Pod\napiVersion: v1\n---\n{HEAD}spec: {{loader: true}}\n"
     (policy,) = parse_policies([("p.yaml", text)], "default")
@@ -174,8 +204,8 @@ WRONG = [
     ("kprobes: [{call: sys_dup, call: sys_dup2}]", "spec.kprobes[0].call is there twice"),
     ("kprobes: [{call: no}]", "spec.kprobes[0].call has to be a text, not no: in quotes, 'no', it is one"),
     ("kprobes: []", "p.yaml:5: spec has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader"),
-    ("kprobes: [{call: sys_wrte}]", "by default: add `syscall: false`; did you mean write"),
-    ("kprobes: [{call: sys_wrte, syscall: true}]", "there is no system call sys_wrte; did you mean write"),
+    ("kprobes: [{call: sys_wrte}]", "sys_wrte, and a function of this name takes `syscall: false`; did you mean sys_w"),
+    ("kprobes: [{call: sys_wrte, syscall: true}]", "there is no system call sys_wrte; did you mean sys_write"),
     ("kprobes: [{call: sys_write, syscall: false}]", "sys_write is a system call: `syscall` has to be true"),
     ("kprobes: [{call: 'list:a'}]", "spec.kprobes[0].call there is no list 'a' in spec.lists"),
     ("kprobes: [{call: sys_dup, return: true}]", "spec.kprobes[0].return needs `returnArg`"),
@@ -197,7 +227,7 @@ WRONG = [
     ("loader: true\nlists: [{name: a, type: generated_ftrace}]", "spec.lists[0].pattern is missing"),
     ("loader: true\nlists: [{name: a, type: generated_ftrace, pattern: '('}]", "'(' is no regular expression"),
     ("loader: true\nlists: [{name: a, type: syscalls, values: [dup]}]", "'dup' is no name of a system call; is it"),
-    ("loader: true\nenforcers: [{calls: [sys_dupp]}]", "there is no system call sys_dupp; did you mean dup"),
+    ("loader: true\nenforcers: [{calls: [sys_dupp]}]", "there is no system call sys_dupp; did you mean sys_dup"),
     ("loader: true\nselectorsMacros: {a: {matchActions: []}}", "is not for the macro 'a', which has filters only"),
 ]  # fmt: skip
 FILTERS = [
@@ -275,6 +305,7 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
         ("kind: x\n\ta: b\n", "p.yaml:2:1: is no YAML: a tab, with which YAML is not indented"),
         ("kind: x\x85\ta: b: c\n", "p.yaml"),
         ("kind: Pod\n", "p.yaml:1: is a Pod; policies are of kind"),
+        (HEAD.replace("icy\n", "ciy\n"), "p.yaml:2: kind 'TracingPolciy' is not known; did you mean TracingPolicy"),
         ("kind: NetworkPolicy\n", "enforce --network-policy takes this one"),
         (f"{HEAD}spec: {{<<: {{loader: true}}}}\n", "spec.<< merges another mapping, which is not supported"),
         ("- 1\n", "p.yaml:1: has to be a mapping, not a list"),
