@@ -92,6 +92,12 @@ def of_protocol(events: list[Event], protocol: str, kind: str) -> list[Event]:
     return [event for event in events if (event["protocol"], event["kind"]) == (protocol, kind)]
 
 
+def the_only(events: list[Event], protocol: str, kind: str) -> Event:
+    found = of_protocol(events, protocol, kind)
+    assert len(found) == 1, found
+    return found[0]
+
+
 def ends(event: Event) -> tuple[str, str]:
     return event["source"]["name"], (event["backend"] or event["destination"])["name"]
 
@@ -205,7 +211,7 @@ def ping(_: Connection, host: str) -> int:
 def test_pings_are_one_flow_with_all_requests_and_replies(net: PodNetwork, xwing: DemoPod, deathstar: DemoPod) -> None:
     with net.flows() as events:
         assert net.start(xwing, ping, net.addresses["deathstar"]).heard() == 0
-    (ended,) = of_protocol(events, "ICMP", "close")
+    ended = the_only(events, "ICMP", "close")
     assert (ended["sent_packets"], ended["received_packets"]) == (7, 7)
     assert (ended["source"]["name"], ended["destination"]["ip"]) == ("alliance/xwing", net.addresses["deathstar"])
 
@@ -447,7 +453,7 @@ TCP_CLOSE = 7
 
 def talks(pipe: Connection, host: str, port: int, patience_ms: int = 0) -> int:
     """Connects; then sends when it is told to, and says how many segments were sent again once told that again."""
-    with alone_on_cpu(), socket.create_connection((host, port)) as sock:
+    with contextlib.nullcontext() if patience_ms else alone_on_cpu(), socket.create_connection((host, port)) as sock:
         if patience_ms:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience_ms)
         pipe.send("connected")
@@ -482,7 +488,7 @@ def test_segments_that_are_sent_again_are_counted(net: PodNetwork, xwing: DemoPo
         asking.say("end")
         again = asking.heard()
         asked.heard()
-    (ended,) = of_protocol(events, "TCP", "close")
+    ended = the_only(events, "TCP", "close")
     assert ended["retransmits"] == again > 0
     assert ended["sent"] == SENT
 
@@ -506,7 +512,7 @@ def test_a_connection_whose_other_end_is_silent_ends_by_timeout(net: PodNetwork,
         assert asking.heard() == "sent again"
         asking.say("wait")
         asking.heard()
-    (ended,) = of_protocol(events, "TCP", "close")
+    ended = the_only(events, "TCP", "close")
     # When the router has found out first, what it says is the error.
     assert (ended["summary"].partition(",")[0], ended["error"] in ("ETIMEDOUT", "EHOSTUNREACH")) == ("timeout", True)
     assert (ended["source"]["pid"], ended["destination"]["pid"]) == (asking.pid, asked.pid)
@@ -533,7 +539,7 @@ def test_a_flow_goes_on_with_exact_bytes_when_the_path_takes_smaller_packets(
         finally:
             net.router("link", "set", "br2", "mtu", "1500")
         asked.heard()
-    (ended,) = of_protocol(events, "TCP", "close")
+    ended = the_only(events, "TCP", "close")
     assert mtu == 1000
     assert (ended["sent"], ended["received"]) == (MUCH, 0)
     assert ended["retransmits"] == again > 0
@@ -555,7 +561,7 @@ def test_segments_that_a_bad_line_loses_are_counted(net: PodNetwork, xwing: Demo
             asked.heard()
     finally:
         subprocess.run(["tc", "-n", net.name, "qdisc", "del", "dev", net.cables["deathstar"], "root"], check=True)
-    (ended,) = of_protocol(events, "TCP", "close")
+    ended = the_only(events, "TCP", "close")
     assert ended["sent"] == MUCH
     assert ended["retransmits"] == again > 0
 
@@ -649,7 +655,7 @@ def test_a_socket_that_another_process_uses_is_shown_with_both(
         asked = net.start(deathstar, passes_on, how)
         assert net.start(xwing, hears, net.addresses["deathstar"], asked.heard()).heard() == RECEIVED
         heir = asked.heard()
-    (ended,) = of_protocol(events, "TCP", "close")
+    ended = the_only(events, "TCP", "close")
     server_end = ended["destination"]
     assert (server_end["pid"], server_end["comm"]) == (asked.pid, "passes_on")
     assert (server_end["user_pid"], server_end["user_comm"]) == (heir, "heir")
