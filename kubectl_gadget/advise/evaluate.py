@@ -14,13 +14,16 @@ import yaml
 
 from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, is_own, normal
-from kubectl_gadget.advise.policy_shape import check_shape
+from kubectl_gadget.advise.policy_shape import check_shape, refuse_others
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.no_yaml import no_yaml
+from kubectl_gadget.policies.schema import POLICY_KINDS
 
 Policy = Mapping[str, Any]
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
+_VERSION = "networking.k8s.io/v1"
+_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,18 @@ class Blocked:
 def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
     """The NetworkPolicies in YAML or JSON; `namespace` is of those that name none. Raises UsageError."""
     try:
-        documents = [item for item in yaml.safe_load_all(text) if item is not None]
+        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]
     except RecursionError:
         raise UsageError(f"{name} is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise no_yaml(name, text, error) from None
     found: list[Policy] = []
     for item in _flattened(documents, name):
-        if item.get("kind") != "NetworkPolicy" or item.get("apiVersion") != "networking.k8s.io/v1":
-            what = f"{item.get('apiVersion')} {item.get('kind')}"
-            raise UsageError(f"{name} holds a {what}; only networking.k8s.io/v1 NetworkPolicy can be checked")
+        if item.get("kind") != "NetworkPolicy" or item.get("apiVersion") != _VERSION:
+            what = f"{item.get('apiVersion') or 'an object without apiVersion, a'} {item.get('kind')}"
+            remedy = "kubectl gadget enforce -f, which takes it" if item.get("kind") in POLICY_KINDS else None
+            raise UsageError(f"{name} holds {what}; what is read is {_VERSION} NetworkPolicy", remedy)
+        refuse_others(item, _FIELDS, name)
         check_shape(item, name)
         metadata = {"namespace": namespace, **(item.get("metadata") or {})}
         found.append({**item, "metadata": metadata, "spec": item.get("spec") or {}})
@@ -60,6 +65,18 @@ def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
     for policy in found:
         _check_selectors(policy["spec"], f"{name}, {policy['metadata'].get('name')}")
     return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that is there twice, of which the API server would take none."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def blocked(recording: Recording, policies: Sequence[Policy]) -> list[Blocked]:

@@ -20,10 +20,15 @@ _TYPES = {"Ingress", "Egress"}
 def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
     """Of files, folders (their .yaml, .yml and .json) or - for standard input. Raises UsageError."""
     found: list[Policy] = []
+    files: dict[str, str] = {}
     for name, text in sources(names):
         of_file = read_policies(text, name, namespace)
         for policy in of_file:
             check(policy, f"{name}: ")
+            title = f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
+            if title in files:
+                raise UsageError(f"{name}: network policy {title} is also in {files[title]}")
+            files[title] = name
         found += of_file
     return found
 
@@ -32,6 +37,8 @@ def check(policy: Policy, file: str = "") -> None:
     """Raises UsageError with the place of what is not as the API has it, after `file`."""
     metadata, spec = policy["metadata"], policy["spec"]
     where = f"{file}network policy {metadata.get('namespace')}/{metadata.get('name')}"
+    if not metadata.get("name"):
+        raise UsageError(f"{file}a network policy has no metadata.name")
     refuse_others(spec, _SPEC, f"{where}: spec")
     if others := set(spec.get("policyTypes") or ()) - _TYPES:
         raise UsageError(f"{where}: policyTypes holds {', '.join(map(repr, others))}", "Ingress, Egress")
@@ -65,7 +72,9 @@ def _check_peer(peer: Mapping[str, Any], place: str) -> None:
     if len(peer) > 1:
         raise UsageError(f"{place}: ipBlock goes with no selector")
     try:
-        for cidr in (peer["ipBlock"]["cidr"], *(peer["ipBlock"].get("except") or ())):
-            block(cidr)
+        whole = block(peer["ipBlock"]["cidr"])
+        for cidr in peer["ipBlock"].get("except") or ():
+            if block(cidr) == whole or not whole.holds(block(cidr)):
+                raise ValueError(f"except {cidr} is no smaller part of {peer['ipBlock']['cidr']}")
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{place}: ipBlock is not right: {error}") from None

@@ -116,7 +116,7 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
         ("a:\n  b: 1\n c: 2\n", "file:3:2: is no YAML: this does not go on with what is above"),
         ("", "holds no policy"),
         ("- 1", "no Kubernetes object"),
-        ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "only networking.k8s.io/v1 NetworkPolicy"),
+        ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "what is read is networking.k8s.io/v1 NetworkPolicy"),
         (
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, "
             "spec: {podSelector: {matchExpressions: [{key: a, operator: Is}]}}}",

@@ -39,6 +39,8 @@ def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
         ({"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]}, "ipBlock: cidr: .* is no block of addresses"),
         ({"egress": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]}, "ipBlock goes with no selector"),
         ({"egress": [{"to": [{"fqdn": "x"}]}]}, "unknown field fqdn"),
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/9"]}}]}]}, "no smaller part of"),
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]}, "no smaller part of"),
     ],
 )
 def test_a_policy_that_is_not_as_the_api_has_it_is_refused(tmp_path: Path, spec: Any, message: str) -> None:
@@ -48,9 +50,33 @@ def test_a_policy_that_is_not_as_the_api_has_it_is_refused(tmp_path: Path, spec:
 
 def test_all_yaml_of_a_folder_is_read(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yml"):
-        written(tmp_path, {}, name)
+        path = Path(written(tmp_path, {}, name))
+        path.write_text(path.read_text().replace("name: p", f"name: {path.stem}"))
     (tmp_path / "notes.txt").write_text("no policy")
     assert len(read_files([str(tmp_path)], "default")) == 2
+
+
+HEAD = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEAD}metadata: {{name: p}}\nspc: {{}}\n", r"p\.yaml: unknown field spc"),
+        (f"{HEAD}metadata: {{}}\nspec: {{}}\n", r"p\.yaml: a network policy has no metadata\.name"),
+        (
+            f"{HEAD}metadata: {{name: p}}\nspec: {{podSelector: {{}}, podSelector: {{}}}}\n",
+            r"p\.yaml:4:25: .* is there twice",
+        ),
+        (f"{HEAD}metadata: {{name: p}}\n---\n{HEAD}metadata: {{name: p}}\n", r"default/p is also in .*p\.yaml"),
+        ("kind: NetworkPolicy\nmetadata: {name: p}\n", "holds an object without apiVersion, a NetworkPolicy"),
+        ("apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\n", "holds cilium.io/v1alpha1 TracingPolicy; what is"),
+    ],
+)
+def test_what_would_be_half_understood_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_files([str(tmp_path / "p.yaml")], "default")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
