@@ -14,16 +14,15 @@ import yaml
 
 from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, is_own, normal
-from kubectl_gadget.advise.policy_shape import check_shape, refuse_others
+from kubectl_gadget.advise.policy_shape import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.no_yaml import no_yaml
+from kubectl_gadget.policies.document import Problems, check, documents, inside, items_of, nearest, peek
+from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.schema import POLICY_KINDS
 
 Policy = Mapping[str, Any]
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
-_VERSION = "networking.k8s.io/v1"
-_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 @dataclass(frozen=True)
@@ -44,39 +43,35 @@ class Blocked:
 
 def read_policies(text: str, name: str, namespace: str) -> list[Policy]:
     """The NetworkPolicies in YAML or JSON; `namespace` is of those that name none. Raises UsageError."""
-    try:
-        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]
-    except RecursionError:
-        raise UsageError(f"{name} is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise no_yaml(name, text, error) from None
-    found: list[Policy] = []
-    for item in _flattened(documents, name):
-        if item.get("kind") != "NetworkPolicy" or item.get("apiVersion") != _VERSION:
-            what = f"{item.get('apiVersion') or 'an object without apiVersion, a'} {item.get('kind')}"
-            remedy = "kubectl gadget enforce -f, which takes it" if item.get("kind") in POLICY_KINDS else None
-            raise UsageError(f"{name} holds {what}; what is read is {_VERSION} NetworkPolicy", remedy)
-        refuse_others(item, _FIELDS, name)
-        check_shape(item, name)
-        metadata = {"namespace": namespace, **(item.get("metadata") or {})}
-        found.append({**item, "metadata": metadata, "spec": item.get("spec") or {}})
+    return [policy for _, policy in placed_policies(text, name, namespace)]
+
+
+def placed_policies(text: str, name: str, namespace: str) -> list[tuple[Place, Policy]]:
+    """The same with their places. Raises UsageError with all that is wrong."""
+    problems = Problems(NETWORK_POLICY, EXPLAINED_BY)
+    found: list[tuple[Place, Policy]] = []
+    for place, node in (each for document in documents(name, text) for each in items_of(name, document)):
+        _check_kind(place, node)
+        if whole := check(node, NETWORK_POLICY, place, problems):
+            for spec in whole.nodes("spec"):
+                _check_values(spec, whole.at("spec"), problems)
+            item = yaml.SafeLoader("").construct_document(node)
+            metadata = {**item["metadata"], "namespace": item["metadata"].get("namespace") or namespace}
+            found.append((place, {**item, "metadata": metadata, "spec": item.get("spec") or {}}))
+    problems.raise_if_any()
     if not found:
         raise UsageError(f"{name} holds no policy")
-    for policy in found:
-        _check_selectors(policy["spec"], f"{name}, {policy['metadata'].get('name')}")
     return found
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a field that is there twice, of which the API server would take none."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+def _check_kind(place: Place, node: yaml.Node) -> None:
+    version, kind = peek(node, "apiVersion"), peek(node, "kind")
+    if not kind:
+        raise UsageError(f"{place} is no Kubernetes object")
+    if (version, kind) != (VERSION, "NetworkPolicy"):
+        what = f"{version} {kind}" if version else f"{kind} without apiVersion"
+        remedy = "kubectl gadget enforce -f, which takes it" if kind in POLICY_KINDS else None
+        raise UsageError(f"{place} is a {what}; what is read is {VERSION} NetworkPolicy", remedy)
 
 
 def blocked(recording: Recording, policies: Sequence[Policy]) -> list[Blocked]:
@@ -84,29 +79,32 @@ def blocked(recording: Recording, policies: Sequence[Policy]) -> list[Blocked]:
     return list(Evaluation(recording.inventory, policies).blocked(recording.facts))
 
 
-def _flattened(documents: Iterable[Any], name: str) -> Iterator[Policy]:
-    for item in documents:
-        if not isinstance(item, dict):
-            raise UsageError(f"{name} holds something that is no Kubernetes object")
-        if item.get("kind") in ("List", "NetworkPolicyList"):
-            items = item.get("items") or ()
-            if not isinstance(items, list | tuple):
-                raise UsageError(f"{name} holds a {item['kind']} whose items are no list")
-            yield from _flattened(items, name)
-        else:
-            yield item
+def _check_values(node: yaml.Node, place: Place, problems: Problems) -> None:
+    """Of a spec that fits the schema."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _check_values(item, inside(place, index, item), problems)
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        at = inside(place, key.value, value)
+        match key.value:
+            case "operator" if value.value not in _OPERATORS:
+                problems.add(at, f"{value.value!r} is not known{nearest(value.value, _OPERATORS)}")
+            case "cidr":
+                _check_block(value, at, problems)
+            case "except" if isinstance(value, yaml.SequenceNode):
+                for index, item in enumerate(value.value):
+                    _check_block(item, inside(at, index, item), problems)
+            case "matchLabels":
+                pass  # whose keys are free
+            case _:
+                _check_values(value, at, problems)
 
 
-def _check_selectors(value: Any, where: str) -> None:
-    if isinstance(value, dict):
-        for term in value.get("matchExpressions") or ():
-            if term.get("operator") not in _OPERATORS:
-                raise UsageError(f"{where}: operator {term.get('operator')!r} is none of {', '.join(_OPERATORS)}")
-        for inner in value.values():
-            _check_selectors(inner, where)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_selectors(inner, where)
+def _check_block(node: yaml.Node, place: Place, problems: Problems) -> None:
+    try:
+        ipaddress.ip_network(node.value, strict=False)
+    except ValueError:
+        problems.add(place, f"{node.value!r} is no block of addresses, such as 10.0.0.0/8")
 
 
 class Evaluation:

@@ -3,14 +3,14 @@
 What the API server would refuse is refused here, by name, since a policy that is half understood protects by half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.advise.evaluate import Policy, read_policies
-from kubectl_gadget.advise.policy_shape import refuse_others
+from kubectl_gadget.advise.evaluate import Policy, placed_policies
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.prefixes import block
 from kubectl_gadget.network_policies.tables import PROTOCOLS
+from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.read import sources
 
 _SPEC = {"podSelector", "policyTypes", "ingress", "egress"}
@@ -20,40 +20,46 @@ _TYPES = {"Ingress", "Egress"}
 def read_files(names: Sequence[str], namespace: str) -> list[Policy]:
     """Of files, folders (their .yaml, .yml and .json) or - for standard input. Raises UsageError."""
     found: list[Policy] = []
-    files: dict[str, str] = {}
+    places: dict[str, Place] = {}
     for name, text in sources(names):
-        of_file = read_policies(text, name, namespace)
-        for policy in of_file:
-            check(policy, f"{name}: ")
+        for place, policy in placed_policies(text, name, namespace):
+            check(policy, f"{place} ")
             title = f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
-            if title in files:
-                raise UsageError(f"{name}: network policy {title} is also in {files[title]}")
-            files[title] = name
-        found += of_file
+            if title in places:
+                raise UsageError(f"{place} network policy {title} is also in {places[title].file}:{places[title].line}")
+            places[title] = place
+            found.append(policy)
     return found
 
 
-def check(policy: Policy, file: str = "") -> None:
-    """Raises UsageError with the place of what is not as the API has it, after `file`."""
+def check(policy: Policy, begin: str = "") -> None:
+    """Raises UsageError, which begins so, with the place of what is not as the API has it."""
     metadata, spec = policy["metadata"], policy["spec"]
-    where = f"{file}network policy {metadata.get('namespace')}/{metadata.get('name')}"
-    if not metadata.get("name"):
-        raise UsageError(f"{file}a network policy has no metadata.name")
-    refuse_others(spec, _SPEC, f"{where}: spec")
+    where = f"{begin}network policy {metadata.get('namespace')}/{metadata.get('name')}"
+    _refuse_others(spec, _SPEC, f"{where}: spec")
     if others := set(spec.get("policyTypes") or ()) - _TYPES:
         raise UsageError(f"{where}: policyTypes holds {', '.join(map(repr, others))}", "Ingress, Egress")
     for word, peers in (("ingress", "from"), ("egress", "to")):
         for number, rule in enumerate(spec.get(word) or ()):
             place = f"{where}: {word}[{number}]"
-            refuse_others(rule, {peers, "ports"}, place)
+            _refuse_others(rule, {peers, "ports"}, place)
             for port in rule.get("ports") or ():
                 _check_port(port, place)
             for peer in rule.get(peers) or ():
                 _check_peer(peer, place)
 
 
+def _refuse_others(value: Any, known: Collection[str], place: str) -> None:
+    """What a policy of the cluster has that is newer than this."""
+    if not isinstance(value, dict):
+        raise UsageError(f"{place} is no object")
+    if others := value.keys() - known:
+        names = ", ".join(sorted(map(str, others)))
+        raise UsageError(f"{place}: unknown field {names}", f"one of {', '.join(sorted(known))}")
+
+
 def _check_port(port: Mapping[str, Any], place: str) -> None:
-    refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
+    _refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
     protocol, number, last = port.get("protocol", "TCP"), port.get("port"), port.get("endPort")
     if protocol not in PROTOCOLS:
         raise UsageError(f"{place}: protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
@@ -64,7 +70,7 @@ def _check_port(port: Mapping[str, Any], place: str) -> None:
 
 
 def _check_peer(peer: Mapping[str, Any], place: str) -> None:
-    refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
+    _refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
     if "ipBlock" not in peer:
         if not peer:
             raise UsageError(f"{place}: a peer is empty", "leave out the list for everybody")

@@ -49,10 +49,11 @@ class WrongPolicy(Exception):
 
 
 class Problems:
-    """What is wrong so far."""
+    """What is wrong so far, with objects of a schema that a command explains."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Field = POLICY, explained_by: str = "kubectl gadget policy explain ") -> None:
         self.found: list[Problem] = []
+        self._schema, self._explained_by = schema, explained_by
 
     def add(self, place: Place, text: str) -> None:
         """Remembers one."""
@@ -66,8 +67,8 @@ class Problems:
         lines = [str(problem) for problem in found]
         if len(lines) > _SHOWN:
             lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more"]
-        field = next(filter(None, (_known(problem.place.path) for problem in found)), "")
-        raise UsageError("\n       ".join(lines), f"kubectl gadget policy explain {field}".rstrip())
+        field = next(filter(None, (_known(problem.place.path, self._schema) for problem in found)), "")
+        raise UsageError("\n       ".join(lines), f"{self._explained_by}{field}".rstrip(" ."))
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class Part:
         """The fields that are there."""
         return iter(self._values)
 
+    def nodes(self, key: str) -> list[yaml.Node]:
+        """The field as it was parsed, if it is there."""
+        return [self._values[key]] if key in self._values else []
+
     def text(self, key: str, default: str = "") -> str:
         """A text, as it was written."""
         return str(self._values[key].value) if key in self._values else default
@@ -136,7 +141,7 @@ class Part:
         place = self.at(key)
         if isinstance(node, yaml.ScalarNode):
             return [Scalar(node.value, place)]
-        return [Scalar(item.value, _inside(place, index, item)) for index, item in enumerate(node.value)]
+        return [Scalar(item.value, inside(place, index, item)) for index, item in enumerate(node.value)]
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts."""
@@ -153,7 +158,7 @@ class Part:
         if node is None:
             return []
         place = self.at(key)
-        return [Part(_inside(place, index, item), _entries(item)) for index, item in enumerate(node.value)]
+        return [Part(inside(place, index, item), _entries(item)) for index, item in enumerate(node.value)]
 
     def named_parts(self, key: str) -> dict[str, "Part"]:
         """A mapping with free keys, of mappings."""
@@ -218,9 +223,9 @@ def _entries(node: yaml.Node) -> dict[str, yaml.Node]:
     return {str(key.value): value for key, value in node.value if value.tag != _NULL}
 
 
-def _known(path: str) -> str:
+def _known(path: str, schema: Field) -> str:
     """The field of the schema that is named by most of a path, `items[0].spec.kprobes[1].calll`."""
-    field, names = POLICY, list[str]()
+    field, names = schema, list[str]()
     for step in re.sub(r"^items\[\d+\]\.?|\[\d+\]", "", path).split("."):
         inner = next((inner for inner in field.fields if inner.name == step), None)
         if inner is None:
@@ -230,7 +235,8 @@ def _known(path: str) -> str:
     return ".".join(names)
 
 
-def _inside(place: Place, key: str | int, node: yaml.Node) -> Place:
+def inside(place: Place, key: str | int, node: yaml.Node) -> Place:
+    """Of an entry, or an item, of what is at a place."""
     return Place(place.file, node.start_mark.line + 1, _path(place, key))
 
 
@@ -278,7 +284,7 @@ def _check_object(node: yaml.Node, fields: Sequence[Field], place: Place, proble
     seen: set[str] = set()
     for key, value in node.value:
         name = str(key.value) if isinstance(key, yaml.ScalarNode) else _kind_of(key)
-        inner = _inside(place, name, key)
+        inner = inside(place, name, key)
         if name in seen:
             problems.add(inner, "is there twice")
         elif name == _MERGE:
@@ -286,7 +292,7 @@ def _check_object(node: yaml.Node, fields: Sequence[Field], place: Place, proble
         elif name not in known:
             problems.add(inner, f"is not known{nearest(name, known)}")
         elif value.tag != _NULL:
-            _check(value, known[name], _inside(place, name, value), problems)
+            _check(value, known[name], inside(place, name, value), problems)
         seen.add(name)
     present = _entries(node)
     for field in fields:
@@ -318,7 +324,7 @@ def _each(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[P
         problems.add(place, f"has to be {_LIST}, not {_kind_of(node)}")
         return
     for index, item in enumerate(node.value):
-        yield _inside(place, index, item), item
+        yield inside(place, index, item), item
 
 
 def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[Place, yaml.Node]]:
@@ -327,7 +333,7 @@ def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[t
         return
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):
-            yield _inside(place, key.value, value), value
+            yield inside(place, key.value, value), value
         else:
             problems.add(place, f"a key is {_kind_of(key)}")
 

@@ -471,7 +471,7 @@ SPEC = (
     Field("selectorsMacros", "object map", "Named parts of selectors, see `macros`.", SELECTOR),
 )
 
-_METADATA = (
+METADATA = (
     Field("name", "text", "The policy's name, which events carry.", required=True),
     Field(
         "namespace", "text", "Of a TracingPolicyNamespaced: the pods of this namespace. Default: that of the context."
@@ -494,7 +494,7 @@ POLICY = Field(
     (
         Field("apiVersion", "text", "The version of these fields.", required=True, choices=(API_VERSION,)),
         Field("kind", "text", "Whom it is for.", required=True, choices=POLICY_KINDS),
-        Field("metadata", "object", "The policy's name and namespace.", _METADATA, required=True),
+        Field("metadata", "object", "The policy's name and namespace.", METADATA, required=True),
         Field("spec", "object", "What is hooked, for whom, and what follows.", SPEC, required=True),
     ),
 )

@@ -27,18 +27,21 @@ def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"ingres": []}, "p.yaml: network policy default/p: spec: unknown field ingres"),
+        ({"ingres": []}, r"p\.yaml:6: spec\.ingres is not known; did you mean ingress\?"),
         ({"policyTypes": ["Both"]}, "policyTypes holds 'Both'"),
-        ({"ingress": [{"to": []}]}, r"ingress\[0\]: unknown field to"),
+        ({"ingress": [{"to": []}]}, r"ingress\[0\]\.to is not known; it is one of from, ports"),
         ({"egress": [{"ports": [{"port": 0}]}]}, "0 is no port"),
         ({"egress": [{"ports": [{"protocol": "ICMP"}]}]}, "protocol 'ICMP' is none of"),
         ({"egress": [{"ports": [{"port": "web", "endPort": 9}]}]}, "endPort 9 needs a port"),
         ({"egress": [{"ports": [{"port": 9, "endPort": 8}]}]}, "endPort 8 needs a port"),
         ({"egress": [{"to": [{}]}]}, "a peer is empty"),
         ({"egress": [{"to": [{"ipBlock": None}]}]}, "ipBlock is not right"),
-        ({"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]}, "ipBlock: cidr: .* is no block of addresses"),
+        (
+            {"egress": [{"to": [{"ipBlock": {"cidr": "1.2.3.4/33"}}]}]},
+            r"to\[0\]\.ipBlock\.cidr '1.2.3.4/33' is no block",
+        ),
         ({"egress": [{"to": [{"ipBlock": {"cidr": "::/0"}, "podSelector": {}}]}]}, "ipBlock goes with no selector"),
-        ({"egress": [{"to": [{"fqdn": "x"}]}]}, "unknown field fqdn"),
+        ({"egress": [{"to": [{"fqdn": "x"}]}]}, r"egress\[0\]\.to\[0\]\.fqdn is not known"),
         ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/9"]}}]}]}, "no smaller part of"),
         ({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]}, "no smaller part of"),
     ],
@@ -62,15 +65,15 @@ HEAD = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{HEAD}metadata: {{name: p}}\nspc: {{}}\n", r"p\.yaml: unknown field spc"),
-        (f"{HEAD}metadata: {{}}\nspec: {{}}\n", r"p\.yaml: a network policy has no metadata\.name"),
+        (f"{HEAD}metadata: {{name: p}}\nspc: {{}}\n", r"p\.yaml:4: spc is not known; did you mean spec"),
+        (f"{HEAD}metadata: {{}}\nspec: {{}}\n", r"p\.yaml:3: metadata lacks name"),
         (
             f"{HEAD}metadata: {{name: p}}\nspec: {{podSelector: {{}}, podSelector: {{}}}}\n",
-            r"p\.yaml:4:25: .* is there twice",
+            r"p\.yaml:4: spec\.podSelector is there twice",
         ),
         (f"{HEAD}metadata: {{name: p}}\n---\n{HEAD}metadata: {{name: p}}\n", r"default/p is also in .*p\.yaml"),
-        ("kind: NetworkPolicy\nmetadata: {name: p}\n", "holds an object without apiVersion, a NetworkPolicy"),
-        ("apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\n", "holds cilium.io/v1alpha1 TracingPolicy; what is"),
+        ("kind: NetworkPolicy\nmetadata: {name: p}\n", "is a NetworkPolicy without apiVersion"),
+        ("apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\n", "is a cilium.io/v1alpha1 TracingPolicy; what is"),
     ],
 )
 def test_what_would_be_half_understood_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -139,7 +142,7 @@ def test_objects_that_are_none_are_refused(tmp_path: Path, text: str, message: s
 
 def test_a_selector_with_a_field_that_is_not_understood_is_refused() -> None:
     text = yaml.safe_dump({**WHOLE, "spec": {"podSelector": {"matchLabel": {"app": "a"}}}})
-    with pytest.raises(UsageError, match="podSelector: unknown field matchLabel"):
+    with pytest.raises(UsageError, match=r"podSelector\.matchLabel is not known"):
         read_policies(text, "p.yaml", "default")
 
 
