@@ -205,6 +205,8 @@ def tell(
         options = run_options(_runs(story), pods, flags)
         with _details(options, output, objects) as details:
             return run(told(options, output, story, details=details), sys.stdout, sys.stderr)
+    if not story.installed:
+        _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
     run_of_policies = policy_run(compiled)
     runs = (*_runs(story), *([silent] if silent else ()), run_of_policies)
     options = run_options(runs, pods, flags)
@@ -296,6 +298,14 @@ def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
         raise UsageError("--ancestors is for -o json")
     if output.columns and format in (_COMPACT, _JSON):
         raise UsageError(f"--columns is not for -o {format}", "-o table, wide, csv or yaml")
+
+
+def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
+    from kubectl_gadget.policies.document import nearest
+
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--policy-names: there is no policy {name!r} in these files{nearest(name, known)}")
 
 
 def _choice(flags: StoryFlags) -> "Choice":

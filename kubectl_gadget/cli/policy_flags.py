@@ -98,6 +98,10 @@ def labels_of(
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
     if not engine.by_labels:
+        if objects:
+            from kubectl_gadget.network_policies.follow import read_objects
+
+            read_objects(objects)  # what is wrong with it is said all the same
         yield None
         return
     from kubectl_gadget.session.policy_labels import PolicyLabels, following

@@ -84,6 +84,9 @@ def _modern() -> frozenset[str]:
 
 
 def _binaries(binaries: Sequence[str]) -> dict[str, Any]:
+    for binary in binaries:
+        if not binary.startswith("/"):
+            raise UsageError(f"{binary!r} is no absolute path, and binaries are compared by path")
     return {"matchBinaries": [{"operator": "In", "values": list(binaries)}]} if binaries else {}
 
 

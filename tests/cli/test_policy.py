@@ -154,3 +154,16 @@ def test_generated_and_listed_policies_are_policies(capsys: pytest.CaptureFixtur
     assert main.run(["policy", "generate", "uprobes"]) == 2
     assert "--binary is missing" in capsys.readouterr().err
     assert main.run(["policy", "generate", "nothing"]) == 2
+    assert main.run(["policy", "generate", "all-syscalls", "--match-binary", "ls"]) == 2
+    assert "'ls' is no absolute path" in capsys.readouterr().err
+
+
+def test_a_run_refuses_names_of_policies_and_files_of_objects_that_are_not_there(
+    policy: str, runs: Runs, built_in: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(policy).write_text(POLICY.replace("nodeSelector", "podSelector: {} #"))
+    assert main.run(["observe", "--local", "-f", policy, "--policy-names", "open"]) == 2
+    assert "--policy-names: there is no policy 'open' in these files; did you mean opens?" in capsys.readouterr().err
+    assert main.run(["observe", "--local", "-f", policy, "--objects", f"{policy}.no"]) == 2
+    assert "opens.yaml.no: No such file or directory" in capsys.readouterr().err
+    assert main.run(["observe", "--local", "-f", policy, "--policy-names", "opens"]) == 0
