@@ -26,7 +26,7 @@ PAGE = Page(
 )
 Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND"), tuple]
 Name = Annotated[
-    str | None, flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"), values.some_text
+    str | None, flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"), values.object_name
 ]
 Binary = Annotated[
     str | None, flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"), values.some_text

@@ -259,6 +259,13 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
     return each(lambda text: _resource_name(text, ("pod", "pods", "po"), "pod", _SUBDOMAIN), texts)
 
 
+def object_name(text: str) -> str:
+    """As Kubernetes has names of objects."""
+    if not _SUBDOMAIN.fullmatch(text):
+        raise ValueError("is no name for Kubernetes: lower-case letters, digits, - and .")
+    return text
+
+
 def functions(text: str) -> str:
     """FILE:SYMBOL, several with commas, as they were given."""
     for target in text.split(","):

@@ -153,6 +153,8 @@ def test_generated_and_listed_policies_are_policies(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.split() == [policy.name for policy in listed]
     assert main.run(["policy", "generate", "uprobes"]) == 2
     assert "--binary is missing" in capsys.readouterr().err
+    assert main.run(["policy", "generate", "empty", "--name", "My policy"]) == 2
+    assert "--name 'My policy': is no name for Kubernetes" in capsys.readouterr().err
     assert main.run(["policy", "generate", "nothing"]) == 2
     assert main.run(["policy", "generate", "all-syscalls", "--match-binary", "ls"]) == 2
     assert "'ls' is no absolute path" in capsys.readouterr().err
