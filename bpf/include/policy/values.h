@@ -493,22 +493,24 @@ static __always_inline void policy_read_cred(struct policy_value *value, const s
 
 /* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then the bits of those
  * that are the node's own. */
-static __always_inline void policy_read_namespaces(struct policy_value *value)
+static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 {
-	struct gadget_namespaces namespaces;
+	/* Where strings are read to, since the stack has no room. */
+	struct gadget_namespaces *now = (void *)&memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
+	struct policy_value *value = &memory->value;
 
-	gadget_describe_namespaces(&namespaces, (struct task_struct *)bpf_get_current_task());
-	value->numbers[0] = namespaces.ns_uts;
-	value->numbers[1] = namespaces.ns_ipc;
-	value->numbers[2] = namespaces.ns_mnt;
-	value->numbers[3] = namespaces.ns_pid;
-	value->numbers[4] = namespaces.ns_pid_for_children;
-	value->numbers[5] = namespaces.ns_net;
-	value->numbers[6] = namespaces.ns_time;
-	value->numbers[7] = namespaces.ns_time_for_children;
-	value->numbers[8] = namespaces.ns_cgroup;
-	value->numbers[9] = namespaces.ns_user;
-	value->numbers[10] = namespaces.ns_host == ~0U ? 0 : namespaces.ns_host;
+	gadget_describe_namespaces(now, (struct task_struct *)bpf_get_current_task());
+	value->numbers[0] = now->ns_uts;
+	value->numbers[1] = now->ns_ipc;
+	value->numbers[2] = now->ns_mnt;
+	value->numbers[3] = now->ns_pid;
+	value->numbers[4] = now->ns_pid_for_children;
+	value->numbers[5] = now->ns_net;
+	value->numbers[6] = now->ns_time;
+	value->numbers[7] = now->ns_time_for_children;
+	value->numbers[8] = now->ns_cgroup;
+	value->numbers[9] = now->ns_user;
+	value->numbers[10] = now->ns_host == ~0U ? 0 : now->ns_host;
 }
 
 /* A packet of IPv4 or IPv6, as a socket's numbers. */
@@ -825,7 +827,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		policy_read_binary(memory, BPF_CORE_READ(task, real_parent));
 		break;
 	case POLICY_NAMESPACES:
-		policy_read_namespaces(value);
+		policy_read_namespaces(memory);
 		break;
 	case POLICY_CAPABILITIES:
 		policy_read_cred(value, BPF_CORE_READ((struct task_struct___policy *)task, cred));
