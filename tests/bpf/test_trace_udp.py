@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -75,14 +76,13 @@ def test_a_flow_has_a_first_and_a_last_row_at_both_ends(host: str, connect: bool
 
 def test_each_client_of_a_server_is_a_flow_of_its_own() -> None:
     def deed() -> tuple[int, list[int]]:
-        ports = []
-        with bound(network.V4) as server:
-            for _ in range(CLIENTS):
-                with bound(network.V4) as client:
-                    client.sendto(b"x", server.getsockname())
-                    server.recv(1)
-                    ports.append(client.getsockname()[1])
-            return server.getsockname()[1], ports
+        # All open at once, or two of them may get the same port, one after the other.
+        with ExitStack() as stack, bound(network.V4) as server:
+            clients = [stack.enter_context(bound(network.V4)) for _ in range(CLIENTS)]
+            for client in clients:
+                client.sendto(b"x", server.getsockname())
+                server.recv(1)
+            return server.getsockname()[1], [client.getsockname()[1] for client in clients]
 
     with Tracer("trace_udp") as tracer:
         pid, (server, clients) = in_namespace(deed)
