@@ -8,6 +8,7 @@ backends would have been, since nobody knows which one it was.
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
@@ -20,6 +21,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.document import Problems, check, documents, inside, items_of, nearest, peek
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.schema import POLICY_KINDS
+from kubectl_gadget.yaml_files import parse_yaml
 
 Policy = Mapping[str, Any]
 _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
@@ -55,7 +57,7 @@ def placed_policies(text: str, name: str, namespace: str) -> list[tuple[Place, P
         if whole := check(node, NETWORK_POLICY, place, problems):
             for spec in whole.nodes("spec"):
                 _check_values(spec, whole.at("spec"), problems)
-            item = yaml.SafeLoader("").construct_document(node)
+            item = parse_yaml(name, text, partial(yaml.SafeLoader("").construct_document, node))
             metadata = {**item["metadata"], "namespace": item["metadata"].get("namespace") or namespace}
             found.append((place, {**item, "metadata": metadata, "spec": item.get("spec") or {}}))
     problems.raise_if_any()

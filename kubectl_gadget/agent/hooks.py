@@ -8,7 +8,7 @@ and without tracefs the answer is None, "could not tell".
 import os
 import platform
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from kubectl_gadget.agent import ways
@@ -27,10 +27,10 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
     lsm = [str(name) for name in asked.get("lsm", ())]
     patterns = [str(pattern) for pattern in asked.get("patterns", ())]
     wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in lsm)}
-    symbols = _kernel_symbols()
-    present = wanted & symbols
+    present = wanted.intersection(_kernel_symbols())
     tracepoints = {str(name): _tracepoint(str(name)) for name in asked.get("tracepoints", ())}
     missing = {name for name, symbol in functions.items() if name == symbol and symbol not in present}
+    not_there = {name for name, there in tracepoints.items() if there is False}
     traceable = traceable_names()
     hookable = None if traceable is None else set(traceable)
     injected = _lines("error_injection/list", ("/sys/kernel/debug",))
@@ -48,8 +48,7 @@ def look_up(asked: dict[str, Any]) -> dict[str, Any]:
         "lsm": {name: f"bpf_lsm_{name}" in present for name in lsm},
         **({"untold": why_untold()} if traceable is None else {}),
         "generated": {pattern: _matching(pattern, traceable) for pattern in patterns},
-        "near": _near(missing, symbols)
-        | _near({name for name in tracepoints if tracepoints[name] is False}, _tracepoints()),
+        "near": _near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
         "ways": {str(name): ways.try_all(found) for name, found in (asked.get("ways") or {}).items()},
     }
 
@@ -62,19 +61,21 @@ def _symbol(name: str) -> str:
     return _PREFIX.get(platform.machine(), "") + name if name.startswith("sys_") else name
 
 
-def _kernel_symbols() -> set[str]:
+def _kernel_symbols() -> Iterator[str]:
     try:
         with open(_KALLSYMS, encoding="ascii", errors="replace") as file:
-            return {line.split(maxsplit=3)[2] for line in file}
+            for line in file:
+                yield line.split(maxsplit=3)[2]
     except OSError as error:
         raise AgentError(f"{_KALLSYMS} cannot be read: {error.strerror}") from None
 
 
-def _near(missing: Iterable[str], known: Collection[str]) -> dict[str, list[str]]:
-    """For each name that is missing, at most two that look like it."""
+def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, list[str]]:
+    """For each name that is missing, at most two that look like it. `known` is not read without any."""
     import difflib  # 3 ms of each agent's start
 
-    return {name: found for name in missing if (found := difflib.get_close_matches(name, known, 2, 0.7))}
+    names = set(known()) if missing else set()
+    return {name: found for name in missing if (found := difflib.get_close_matches(name, names, 2, 0.7))}
 
 
 def traceable_names() -> list[str] | None:
@@ -115,17 +116,12 @@ def _tracepoint(name: str) -> bool | None:
     return any(os.path.isdir(f"{folder}/events/{group}/{event}") for folder in mounted)
 
 
-def _tracepoints() -> set[str]:
+def _tracepoints() -> Iterator[str]:
     """All of them, GROUP/EVENT, where tracefs can be read."""
-    folders = [folder for folder in TRACING if os.path.isdir(f"{folder}/events")]
-    return {
-        f"{group.name}/{event.name}"
-        for folder in folders[:1]
-        for group in os.scandir(f"{folder}/events")
-        if group.is_dir()
-        for event in os.scandir(group.path)
-        if event.is_dir()
-    }
+    folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
+    for group in os.scandir(f"{folder}/events") if folder else ():
+        if group.is_dir():
+            yield from (f"{group.name}/{event.name}" for event in os.scandir(group.path) if event.is_dir())
 
 
 def _matching(pattern: str, traceable: list[str] | None) -> dict[str, Any] | None:

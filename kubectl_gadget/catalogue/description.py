@@ -23,7 +23,7 @@ from kubectl_gadget.events.schema import (
     Quotient,
     Show,
 )
-from kubectl_gadget.no_yaml import no_yaml
+from kubectl_gadget.yaml_files import read_yaml
 
 EVERY_GADGET = Path(__file__).parent / "every_gadget.yaml"
 HISTOGRAM = Path(__file__).parent / "histogram.yaml"
@@ -150,7 +150,7 @@ class Part:
 
 def read_description(path: Path) -> Description:
     """The gadget that `path` describes; its name is the file's. Raises UsageError."""
-    top = Part(path, "", _load(path), _GADGET_KEYS)
+    top = Part(path, "", read_yaml(path, yaml.safe_load), _GADGET_KEYS)
     examples = tuple(
         Example(item.need("command", str), item.need("description", str))
         for item in top.parts("examples", ("command", "description"))
@@ -216,27 +216,12 @@ def shared_parameters() -> tuple[Parameter, ...]:
     return tuple(_parameter(item) for item in _every_gadget().parts("parameters", _PARAMETER_KEYS))
 
 
-def _load(path: Path) -> object:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    except UnicodeError:
-        raise UsageError(f"{path} is no YAML: it is not UTF-8") from None
-    try:
-        return yaml.safe_load(text)
-    except RecursionError:
-        raise UsageError(f"{path} is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise no_yaml(str(path), text, error) from None
-
-
 def _every_gadget() -> Part:
-    return Part(EVERY_GADGET, "", _load(EVERY_GADGET), ("columns", "parameters"))
+    return Part(EVERY_GADGET, "", read_yaml(EVERY_GADGET, yaml.safe_load), ("columns", "parameters"))
 
 
 def _histogram_columns() -> list[Column]:
-    top = Part(HISTOGRAM, "", _load(HISTOGRAM), ("columns",))
+    top = Part(HISTOGRAM, "", read_yaml(HISTOGRAM, yaml.safe_load), ("columns",))
     return [_column(item) for item in top.parts("columns", _COLUMN_KEYS)]
 
 

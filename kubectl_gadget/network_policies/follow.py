@@ -30,8 +30,8 @@ from kubectl_gadget.errors import ClusterError, UsageError
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.read import check
 from kubectl_gadget.network_policies.tables import HOST_ENTRY, pod_entry
-from kubectl_gadget.no_yaml import no_yaml
 from kubectl_gadget.session.tables import Contents, LiveTables
+from kubectl_gadget.yaml_files import read_yaml
 
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
 _NEEDED = (PODS, NAMESPACES, NETWORK_POLICIES)
@@ -97,18 +97,7 @@ def inventory(found: Objects) -> Inventory:
 
 def read_objects(name: str) -> dict[Resource, list[Object]]:
     """Of a file with what `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml` prints."""
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}") from None
-    except UnicodeError:
-        raise UsageError(f"{name} is no YAML: it is not UTF-8") from None
-    try:
-        documents = list(yaml.safe_load_all(text))
-    except RecursionError:
-        raise UsageError(f"{name} is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise no_yaml(name, text, error) from None
+    documents = read_yaml(Path(name), lambda text: list(yaml.safe_load_all(text)))
     kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES)}
     found: dict[Resource, list[Object]] = {kind: [] for kind in kinds.values()}
     for item in _flattened(documents, name):

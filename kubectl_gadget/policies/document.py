@@ -13,9 +13,9 @@ from typing import NoReturn, TypeVar
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.no_yaml import no_yaml
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.schema import POLICY, Field
+from kubectl_gadget.yaml_files import parse_yaml
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -175,17 +175,15 @@ class Part:
 
 def documents(file: str, text: str) -> list[yaml.Node]:
     """The YAML documents of a file; empty ones are left out. Raises UsageError when it is no YAML."""
+    return [node for node in parse_yaml(file, text, lambda: _composed(text)) if node.tag != _NULL]
+
+
+def _composed(text: str) -> list[yaml.Node]:
     loader = _LOADER(text)
     found = []
     try:
         while loader.check_node():
-            node = loader.get_node()
-            if node.tag != _NULL:
-                found.append(node)
-    except (yaml.YAMLError, ValueError) as error:
-        raise no_yaml(file, text, error) from None
-    except RecursionError:
-        raise UsageError(f"{file} is nested too deeply") from None
+            found.append(loader.get_node())
     finally:
         loader.dispose()
     return found

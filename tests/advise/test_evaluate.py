@@ -122,6 +122,14 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
             "spec: {podSelector: {matchExpressions: [{key: a, operator: Is}]}}}",
             r"matchExpressions\[0\]\.operator 'Is' is not known; it is one of In",
         ),
+        (
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, status: 2026-99-99}",
+            "file is no YAML: month must be in",
+        ),
+        (
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x},\n status: {[a]: b}}",
+            "file:2:11: is no YAML: found unhashable key",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_judged_is_refused(text: str, message: str) -> None:

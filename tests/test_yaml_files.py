@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from kubectl_gadget.no_yaml import no_yaml
+from kubectl_gadget.yaml_files import no_yaml
 
 
 @pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])

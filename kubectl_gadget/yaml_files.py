@@ -1,14 +1,18 @@
-"""What is wrong with a file that is no YAML, in one line: where, and what, in words of who wrote it.
+"""Files of YAML, and what is wrong with one that is none, in one line: where, and what, in words of who wrote it.
 
 The trap: the parser stops where it can go on no more, which is often the line after the mistake.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
     import yaml
+
+Parsed = TypeVar("Parsed")
 
 _WORDS = (
     ("mapping values are not allowed", "a `:` too many: this line or the one before lacks quotes, a `:`, or its place"),
@@ -20,6 +24,29 @@ _WORDS = (
     ("found unexpected end of stream", "the file ends before a quote does"),
 )
 """What PyYAML and libyaml say, and what that means."""
+
+
+def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
+    """What `parse` makes of a file's text. Raises UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except UnicodeError:
+        raise UsageError(f"{path} is no YAML: it is not UTF-8") from None
+    return parse_yaml(str(path), text, lambda: parse(text))
+
+
+def parse_yaml(file: str, text: str, parse: Callable[[], Parsed]) -> Parsed:
+    """What `parse` makes of a text that was read from there. Raises UsageError."""
+    import yaml
+
+    try:
+        return parse()
+    except RecursionError:
+        raise UsageError(f"{file} is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise no_yaml(file, text, error) from None
 
 
 def no_yaml(file: str, text: str, error: "yaml.YAMLError | ValueError") -> UsageError:
