@@ -4,12 +4,18 @@
     ├── UsageError              the command line, a filter or a gadget description is wrong (exit code 2)
     ├── FrameError              a node's byte stream is not what the protocol allows
     ├── AgentError              a node cannot run the gadget (no BTF, verifier, not root, …)
+    ├── InternalError           a fault of kubectl-gadget itself; its traceback is kept in a file
     └── ClusterError            the API server refused, or could not be reached
         ├── ForbiddenError      RBAC: verb, resource and namespace are named, and nothing is retried
         └── DeployError         an agent pod did not come up
 
 The trap: an error that is caught and not shown helps nobody, so only `cli.main` turns these into text.
 """
+
+import os
+
+DEBUG = "KUBECTL_GADGET_DEBUG"
+"""Environment variable: when set, an unexpected error shows where it came from."""
 
 
 class GadgetError(Exception):
@@ -37,6 +43,37 @@ class FrameError(GadgetError):
 
 class AgentError(GadgetError):
     """A node cannot do what was asked of it."""
+
+
+class InternalError(GadgetError):
+    """A fault of kubectl-gadget. It must not be blamed on whoever sent the data in which it showed."""
+
+
+def internal_error(error: BaseException) -> InternalError:
+    """An unexpected exception as one line. Its traceback goes to a file, since it may be long until it comes again."""
+    import traceback
+
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    what = str(error).partition("\n")[0]
+    message = f"this should not have happened: {type(error).__name__}: {what}"
+    return InternalError(message, _kept("".join(traceback.format_exception(error))))
+
+
+def _kept(details: str) -> str:
+    """Keeps a traceback, or prints it where that was asked for; what to do with it."""
+    import sys
+    import tempfile
+
+    if os.environ.get(DEBUG):
+        sys.stderr.write(details)
+        return "report it with the traceback above"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="kubectl-gadget-", suffix=".txt", delete=False) as file:
+            file.write(details)
+    except OSError:
+        return f"again with {DEBUG}=1 in the environment, and report what it prints"
+    return f"report it with {file.name}, which says where it happened"
 
 
 class ClusterError(GadgetError):

@@ -10,10 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.errors import GadgetError, internal_error
 
-DEBUG = "KUBECTL_GADGET_DEBUG"
-"""Environment variable: when set, an unexpected error shows where it came from."""
 INTERRUPTED = 130
 
 
@@ -88,29 +86,9 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _unexpected(error: BaseException) -> int:
-    import traceback
-
-    details = "".join(traceback.format_exception(error))
-    if os.environ.get(DEBUG):
-        sys.stderr.write(details)
-        remedy = None
-    else:
-        remedy = _kept(details)
-    what = str(error).partition("\n")[0]
-    say_error(f"this should not have happened: {type(error).__name__}: {what}", remedy)
+    shown = internal_error(error)
+    say_error(str(shown), shown.remedy)
     return 1
-
-
-def _kept(details: str) -> str:
-    """Writes the traceback to a file, since it may be long until the error comes again; what to do with it."""
-    import tempfile
-
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix="kubectl-gadget-", suffix=".txt", delete=False) as file:
-            file.write(details)
-    except OSError:
-        return f"again with {DEBUG}=1 in the environment, and report what it prints"
-    return f"report it with {file.name}, which says where it happened"
 
 
 def _settle_stdout() -> None:

@@ -127,7 +127,7 @@ class FixedTexts(Texts):
 
     def _has_tail(self) -> bool:
         """Whether something follows a text's NUL: numpy compares whole arrays, less the NULs at the end."""
-        block = self.array.view(np.uint8).reshape(len(self.array), -1)
+        block = self.array.view(np.uint8).reshape(len(self.array), self.array.itemsize)  # -1 fails for no rows
         empty = block == 0
         return bool((empty[:, :-1] & ~empty[:, 1:]).any())
 

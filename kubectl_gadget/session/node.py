@@ -20,7 +20,7 @@ from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.statistics import checked
 from kubectl_gadget.session.stream import NodeStream, Open
 from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
-from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json
+from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json, reading
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
@@ -264,11 +264,8 @@ class NodeSession:
                 if frame.type == FrameType.EVENTS:
                     await self._backlog.put(Item(self.state.name, frame))
                     continue
-                try:
-                    if await self._handle(stream, frame):
-                        return
-                except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-                    raise FrameError(f"a frame of type {frame.type} is not as it says: {error!r}") from None
+                if await self._handle(stream, frame):
+                    return
 
     def _died(self, stream: NodeStream) -> AgentError:
         """The last line that the agent said tells why, also when it is the end of a traceback."""
@@ -291,15 +288,16 @@ class NodeSession:
             case FrameType.END:
                 return self._end(frame)
             case FrameType.WARNING:
-                self._progress.note(self.state.name, str(frame.json().get("message", "")))
+                with reading(frame):
+                    self._progress.note(self.state.name, str(frame.json().get("message", "")))
         await self._backlog.put(Item(self.state.name, frame))
         return False
 
     async def _greet(self, stream: NodeStream, frame: Frame) -> None:
-        hello = frame.json()
-        self.state.hello = hello
-        self._addresses = tuple(str(ip_address(text)) for text in hello.get("addresses") or ())
-        self._check_kinds(hello)
+        with reading(frame):
+            hello = self.state.hello = frame.json()
+            self._addresses = tuple(str(ip_address(text)) for text in hello.get("addresses") or ())
+            self._check_kinds(hello)
         if (version := hello.get("agent")) != __version__:
             what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
             self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
@@ -351,21 +349,25 @@ class NodeSession:
                 raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
 
     def _start(self, frame: Frame) -> None:
-        self.state.started = frame.json()
+        with reading(frame):
+            started = frame.json()
+            hooks, methods = list(_hooks(started)), list(_methods(started))
+        self.state.started = started
         self.state.attached = self.state.ever_attached = True
         self.state.error = None
         if (gap := self._end_gap()) is not None:
             self._progress.node(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
-        for line in _hooks(self.state.started):
+        for line in hooks:
             self._progress.detail(self.state.name, line)
-        for line in _methods(self.state.started):
+        for line in methods:
             self._progress.node(self.state.name, line)
         self._on_change()
 
     def _timed(self, frame: Frame) -> Frame:
         """A PONG with the client's own times of sending and receiving added, for the clock estimate."""
         value = frame.json()
-        sent = self._sent.pop(int(value.get("id", -1)), None)
+        with reading(frame):
+            sent = self._sent.pop(int(value.get("id", -1)), None)
         if sent is not None:
             value |= {"client_sent_ns": sent, "client_received_ns": time.time_ns()}
         return Frame(frame.type, json.dumps(value).encode())
@@ -377,7 +379,8 @@ class NodeSession:
         error = end.get("error")
         if isinstance(error, dict):
             message = ": ".join(str(error[key]) for key in ("what", "why") if error.get(key))
-            raise AgentError(message or "its agent failed", error.get("try"))
+            remedy = error.get("try")
+            raise AgentError(message or "its agent failed", None if remedy is None else str(remedy))
         if end.get("reason") != "stop":
             raise AgentError(f"its agent ended by itself ({end.get('reason')})")
         return True

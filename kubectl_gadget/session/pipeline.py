@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.clock import NodeClock
 from kubectl_gadget.events.filter import Filter
@@ -31,7 +31,7 @@ from kubectl_gadget.views.arrange import Block, fill_in_quotients
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage
-from kubectl_gadget.wire import LAST, REST, FrameType, split_events
+from kubectl_gadget.wire import LAST, REST, FrameType, reading, split_events
 
 if TYPE_CHECKING:  # takes 10 ms, and only `observe` has one
     from kubectl_gadget.observe.story import Story
@@ -201,9 +201,14 @@ class Pipeline:
     def _take(self, item: Item) -> None:
         try:
             self._handle(item)
-        except (FrameError, AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-            # Whatever a node sends ends that node only.
-            self._break(item.node, error if isinstance(error, FrameError) else FrameError(f"a frame lacks {error}"))
+        except FrameError as error:
+            self._break(item.node, error)
+        except (GadgetError, OSError):
+            # Of the output, which is the same for all nodes.
+            raise
+        except Exception as error:
+            # What one node sends ends that node only, also where it meets a fault of ours.
+            self._break(item.node, internal_error(error))
 
     def _handle(self, item: Item) -> None:
         node = self._nodes.setdefault(item.node, _Node(Identity(item.node), name=item.node))
@@ -212,15 +217,18 @@ class Pipeline:
             case FrameType.EVENTS:
                 self._add(node, frame.payload)
             case FrameType.CONTAINERS:
-                node.identity.apply(frame.json(), time.monotonic())
+                with reading(frame):
+                    node.identity.apply(frame.json(), time.monotonic())
             case FrameType.STACKS:
-                told = frame.json()
-                node.stacks[int(told["gadget"])].apply(told)
+                with reading(frame):
+                    told = frame.json()
+                    node.stacks[int(told["gadget"])].apply(told)
             case FrameType.HELLO:
-                hello = frame.json()
                 node.stacks.clear()
-                node.architecture = str(hello.get("architecture", node.architecture))
-                _observe(node.clock, hello)
+                with reading(frame):
+                    hello = frame.json()
+                    node.architecture = str(hello.get("architecture", node.architecture))
+                    _observe(node.clock, hello)
             case FrameType.STARTED:
                 node.stages = self._make_stages()
                 if not self._started:
@@ -228,11 +236,14 @@ class Pipeline:
                     self._sink.start()
                 for index in range(len(self._gadgets)):
                     self._merge.join((item.node, index))
-                _observe(node.clock, frame.json())
+                with reading(frame):
+                    _observe(node.clock, frame.json())
             case FrameType.STATS:
-                _observe(node.clock, frame.json())
+                with reading(frame):
+                    _observe(node.clock, frame.json())
             case FrameType.PONG:
-                _round_trip(node.clock, frame.json())
+                with reading(frame):
+                    _round_trip(node.clock, frame.json())
             case DETACHED.type:
                 self._finish_stages(node)
                 for index in range(len(self._gadgets)):

@@ -13,6 +13,7 @@ from kubectl_gadget.wire.frames import (
     encode,
     encode_json,
     header,
+    reading,
     split_events,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "encode",
     "encode_json",
     "header",
+    "reading",
     "split_events",
 ]

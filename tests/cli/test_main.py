@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
-from kubectl_gadget.errors import AgentError, ClusterError
+from kubectl_gadget.errors import DEBUG, AgentError, ClusterError
 from tests.cli.conftest import Runs
 
 PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
@@ -56,7 +56,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_goes_to_a_file(
 def test_an_unexpected_error_shows_its_traceback_when_that_is_asked_for(
     runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(main.DEBUG, "1")
+    monkeypatch.setenv(DEBUG, "1")
     runs.outcome = KeyError("surprise")
     assert main.run(["trace", "open"]) == 1
     assert "Traceback" in capsys.readouterr().err

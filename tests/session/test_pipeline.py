@@ -2,11 +2,12 @@ import errno
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.errors import FrameError, GadgetError, InternalError
 from kubectl_gadget.events.filter import Filter, compile_filter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.output.formats import make_sink
@@ -218,6 +219,25 @@ async def test_a_node_that_sends_nonsense_breaks_alone() -> None:
     assert [row["node"] for row in bench.finish()] == ["n2"]
     assert [node for node, _ in bench.broke] == ["n1", "n1", "n1"]
     assert all(isinstance(error, FrameError) for _, error in bench.broke)
+
+
+async def test_a_fault_of_ours_is_not_blamed_on_the_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    chosen = compiled("fd == 3")
+    bench = Bench(Conditions(filter=chosen))
+    await bench.attach("n1")
+    await bench.attach("n2")
+    await bench.feed("n1", events(record(cgroup=11)))
+    monkeypatch.setattr(chosen, "select", lambda batch: int("no number"))
+    for item in bench.backlog.take(0) or []:
+        bench.pipeline._take(item)
+    monkeypatch.undo()
+    await bench.feed("n2", events(record(cgroup=11)))
+    assert [row["node"] for row in bench.finish()] == ["n2"]
+    ((node, error),) = bench.broke
+    assert (node, type(error)) == ("n1", InternalError)
+    assert str(error).startswith("this should not have happened: ValueError: invalid literal for int()")
+    assert str(tmp_path) in str(error.remedy)
 
 
 async def test_a_detached_node_is_not_waited_for() -> None:
