@@ -32,6 +32,28 @@ async def test_what_does_not_exist_is_none(api: Api) -> None:
     assert await api.delete(NAMESPACES, "nothing") is False
 
 
+async def test_the_double_refuses_an_owner_without_a_uid_as_the_server_does(cluster: FakeCluster, api: Api) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web"}
+    pod = {"metadata": {"name": "p", "ownerReferences": [owner]}, "spec": {"containers": []}}
+    with pytest.raises(StatusError, match=r"ownerReferences\[0\].uid: Required value") as error:
+        await api.create(PODS, pod, "default")
+    assert error.value.code == 422
+    cluster.add_pod("p", "node-1")
+    with pytest.raises(StatusError, match="Required value"):
+        await api.patch(PODS, "p", {"metadata": {"ownerReferences": [owner]}}, "default")
+    assert "ownerReferences" not in cluster.pods("default")[0]["metadata"]
+
+
+async def test_in_the_double_an_object_goes_with_the_last_of_its_owners(cluster: FakeCluster, api: Api) -> None:
+    owners = [cluster.add_pod(name, "node-1")["metadata"] for name in ("first", "second")]
+    references = [{"apiVersion": "v1", "kind": "Pod", "name": one["name"], "uid": one["uid"]} for one in owners]
+    cluster.store.add("pods", "default", {"metadata": {"name": "owned", "ownerReferences": references}})
+    cluster.delete_pod("first")
+    assert await api.get(PODS, "owned", "default") is not None
+    cluster.delete_pod("second")
+    assert await api.get(PODS, "owned", "default") is None
+
+
 async def test_forbidden_says_verb_resource_namespace_and_the_command_to_check(cluster: FakeCluster, api: Api) -> None:
     cluster.faults.forbidden.add(("list", "pods"))
     with pytest.raises(

@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.fake_cluster.exec import ServeExec
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import POD_SECURITY, Kubelet
-from tests.fake_cluster.store import Object, Store, matcher
+from tests.fake_cluster.store import InvalidObject, Object, Store, matcher
 
 RESOURCES = {
     "pods": ("Pod", True),
@@ -84,6 +84,10 @@ class Server:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
             response = await self._dispatch(request)
+        except InvalidObject as error:
+            plural, name = request.match_info["plural"], request.match_info.get("name", "")
+            text = f'{RESOURCES[plural][0]} "{name}" is invalid: {error}'
+            response = web.json_response(Refused(422, "Invalid", text).body, status=422)
         except Refused as refused:
             response = web.json_response(refused.body, status=refused.code)
             if refused.code == 429:

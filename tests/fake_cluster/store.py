@@ -18,6 +18,13 @@ Key = tuple[str, str, str]
 """plural, namespace ("" when there is none), name"""
 
 
+_OWNER_FIELDS = ("apiVersion", "kind", "name", "uid")
+
+
+class InvalidObject(ValueError):
+    """What the real API server answers with 422; the text is the server's."""
+
+
 class Store:
     """All objects, in one order of changes."""
 
@@ -40,9 +47,10 @@ class Store:
         ]
 
     def add(self, plural: str, namespace: str, found: Object) -> Object:
-        """Adds an object, filling in what the server fills in. Raises KeyError when it is there."""
+        """Adds an object, filling in what the server fills in. Raises KeyError when it is there, InvalidObject."""
         found = copy.deepcopy(found)
         metadata = found.setdefault("metadata", {})
+        check_owners(metadata)
         if "name" not in metadata:
             metadata["name"] = f"{metadata['generateName']}{next(self._names):05d}"
         if namespace:
@@ -58,12 +66,16 @@ class Store:
         return found
 
     def change(self, plural: str, namespace: str, name: str, change: Callable[[Object], None]) -> Object | None:
-        """Lets `change` edit the object, if it is still there."""
+        """Lets `change` edit the object, if it is still there. Raises InvalidObject, and then nothing is changed."""
         found = self.get(plural, namespace, name)
-        if found is not None:
-            change(found)
-            self._tell("MODIFIED", plural, namespace, found)
-        return found
+        if found is None:
+            return None
+        changed = copy.deepcopy(found)
+        change(changed)
+        check_owners(changed["metadata"])
+        self.objects[plural, namespace, name] = changed
+        self._tell("MODIFIED", plural, namespace, changed)
+        return changed
 
     def remove(self, plural: str, namespace: str, name: str) -> None:
         """Removes the object, what it owns, and for a namespace what is in it."""
@@ -72,9 +84,12 @@ class Store:
             return
         self._tell("DELETED", plural, namespace, found)
         uid = found["metadata"]["uid"]
+        left = {other["metadata"]["uid"] for other in self.objects.values()}
         for key, other in list(self.objects.items()):
-            owners = other["metadata"].get("ownerReferences") or []
-            if any(owner["uid"] == uid for owner in owners) or (plural == "namespaces" and key[1] == name):
+            owners = {owner["uid"] for owner in other["metadata"].get("ownerReferences") or []}
+            # As the garbage collector does it: an object goes with the last of its owners.
+            orphaned = uid in owners and left.isdisjoint(owners)
+            if orphaned or (plural == "namespaces" and key[1] == name):
                 self.remove(*key)
 
     async def follow(
@@ -104,6 +119,15 @@ class Store:
         self._log.append((self.version, kind, plural, namespace, copy.deepcopy(found)))
         self._news.set()
         self._news = asyncio.Event()
+
+
+def check_owners(metadata: Object) -> None:
+    """Raises InvalidObject for an owner without all that names it."""
+    for number, owner in enumerate(metadata.get("ownerReferences") or []):
+        for field in _OWNER_FIELDS:
+            if not owner.get(field):
+                where = f"metadata.ownerReferences[{number}].{field}"
+                raise InvalidObject(f"{where}: Required value: {field} must not be empty")
 
 
 def matcher(labels: str, fields: str) -> Callable[[Object], bool]:

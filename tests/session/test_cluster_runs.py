@@ -270,7 +270,7 @@ async def until_exists(path: Path) -> None:
 async def test_advice_joins_replicas_of_both_nodes_and_names_their_workload(
     cluster: FakeCluster, runner: Runner, pods: DemoPods
 ) -> None:
-    owner = {"kind": "ReplicaSet", "name": "web-7d9f", "controller": True}
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7d9f", "uid": "u", "controller": True}
     calls = {"web-7d9f-a": "mkdir /tmp/folder", "web-7d9f-b": "chmod 700 /tmp"}
     folders = []
     for name, deed in calls.items():
