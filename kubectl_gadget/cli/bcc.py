@@ -118,9 +118,11 @@ def _request(words: tuple[str, ...]) -> dict[str, Any]:
 
 def _run(options: "RunOptions", request: dict[str, Any]) -> int:
     from kubectl_gadget.output import terminal
+    from kubectl_gadget.output.standard_streams import require_writable
     from kubectl_gadget.session import bcc as session
     from kubectl_gadget.session.progress import Progress
 
+    require_writable(sys.stdout)
     progress = Progress(sys.stderr, options.quiet, options.verbose)
     colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
 

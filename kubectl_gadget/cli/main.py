@@ -4,20 +4,20 @@
 The trap: nothing else in this project may print a traceback or call sys.exit.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kubectl_gadget.errors import GadgetError, internal_error
+from kubectl_gadget.output.standard_streams import OutputError, discard, prepare_standard_streams
 
 INTERRUPTED = 130
 
 
 def main() -> NoReturn:
     """`kubectl-gadget`: runs the process's command line and exits."""
-    _open_closed()
+    prepare_standard_streams()
     code = run(sys.argv[1:])
     sys.exit(code)
 
@@ -35,23 +35,10 @@ def run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _discard_stdout()
+        discard(sys.stdout)
         return 0
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _unexpected(error)
-        _discard_stdout()
-        say_error(f"cannot write the output: {error.strerror}")
-        return 1
     except Exception as error:
         return _unexpected(error)
-
-
-def _open_closed() -> None:
-    """Standard streams that are closed lead nowhere, in order: no other file is to have their numbers."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))
 
 
 def say_error(message: str, remedy: str | None = None) -> None:
@@ -59,12 +46,8 @@ def say_error(message: str, remedy: str | None = None) -> None:
     from kubectl_gadget.output.escape import escape
 
     text = f"error: {message}" + (f"\ntry: {remedy}" if remedy else "")
-    try:
-        sys.stderr.write("".join(escape(line) + "\n" for line in text.split("\n")))
-        sys.stderr.flush()
-    except OSError:
-        # standard error is closed or full; the exit code says it all the same
-        return
+    sys.stderr.write("".join(escape(line) + "\n" for line in text.split("\n")))
+    sys.stderr.flush()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -92,16 +75,11 @@ def _unexpected(error: BaseException) -> int:
 
 
 def _settle_stdout() -> None:
-    """What cannot be written any more is dropped: at exit Python would try again, and end with 120."""
+    """What cannot be written any more is dropped."""
     try:
         sys.stdout.flush()
-    except OSError:
-        _discard_stdout()
-
-
-def _discard_stdout() -> None:
-    """Nobody reads our output any more; without this, Python complains about it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, OutputError):
+        discard(sys.stdout)
 
 
 if __name__ == "__main__":

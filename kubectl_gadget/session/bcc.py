@@ -14,6 +14,7 @@ from typing import Any, Protocol, TextIO
 
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.local import open_local
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
@@ -120,7 +121,7 @@ class BccRun:
         self._nodes = nodes
         self._show = show
         self._progress = progress
-        self._signal = 0
+        self._interrupts = Interrupts()
         self._stopped = asyncio.Event()
 
     async def run(self, seconds: float | None) -> int:
@@ -139,8 +140,8 @@ class BccRun:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-        if self._signal:
-            return 128 + self._signal
+        if self._interrupts.signal is not None:
+            return 128 + self._interrupts.signal
         return 0 if all(task.result() for task in work) else 1
 
     async def _follow(self, node: BccNode) -> bool:
@@ -178,9 +179,8 @@ class BccRun:
             await node.stream.close()
 
     def _interrupt(self, number: int) -> None:
-        if self._signal:
+        if self._interrupts.take(number):
             raise KeyboardInterrupt
-        self._signal = number
         self._stopped.set()
 
 

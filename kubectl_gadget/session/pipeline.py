@@ -172,7 +172,7 @@ class Pipeline:
         except BrokenPipeError:
             self.output_closed = True
         except OSError as error:
-            raise GadgetError(f"the output cannot be written: {error.strerror}", "free some space there") from None
+            raise GadgetError(f"the output cannot be written: {error.strerror}") from None
         finally:
             self._over = True
             self._stop("output ended")

@@ -1,6 +1,6 @@
 """One run from beginning to end: check, find nodes, stream, show, stop, clean up, sum up, exit code.
 
-The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), the second leaves at once, and
+The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), the next leaves at once, and
 whoever waits for something here must not outlive the first one for long.
 """
 
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, TextIO
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.keys import Keys, can_read_keys
+from kubectl_gadget.output.standard_streams import reader_is_gone, require_writable
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.backlog import Backlog
+from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.memory import give_back_what_is_freed
 from kubectl_gadget.session.node import NodeSession, NodeState
 from kubectl_gadget.session.nodes import NodeChange, Nodes, choose_nodes
@@ -31,6 +33,8 @@ if TYPE_CHECKING:  # what needs numpy
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 8.0
 """After this, nodes that still have not ended are left as they are."""
+_READER_SECONDS = 0.5
+"""Between two looks whether somebody still reads the output."""
 _ANSWER_SECONDS = 30.0
 """What a node has for a snapshot, unless --timeout says otherwise."""
 
@@ -41,6 +45,7 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     Everything that the user typed is checked before any agent is asked for anything. Raises GadgetError.
     """
     give_back_what_is_freed()
+    require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
     return asyncio.run(_run(options, choose_nodes(options, progress), stdout, progress))
 
@@ -55,7 +60,7 @@ async def _run(options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Prog
     except BaseException:
         await nodes.close()
         raise
-    run = Run(options, nodes, preparation, progress)
+    run = Run(options, nodes, preparation, progress, stdout)
     descriptor = can_read_keys(sys.stdin)
     pressed = run.key if run.records else None
     if isinstance(preparation.sink, LiveTable):
@@ -76,8 +81,11 @@ class Run:
         nodes: Nodes,
         preparation: "Preparation",
         progress: Progress,
+        stdout: TextIO | None = None,
     ) -> None:
+        """`stdout`: whose reader's end is the run's, also when there is nothing to write."""
         self._options = options
+        self._stdout = stdout
         self._nodes = nodes
         self._preparation = preparation
         self._progress = progress
@@ -85,7 +93,7 @@ class Run:
         self._sessions: dict[str, NodeSession] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
-        self._signal: int | None = None
+        self._interrupts = Interrupts()
         self._watch_error: GadgetError | None = None
         self._watching = True
         self._began = time.monotonic()
@@ -157,8 +165,10 @@ class Run:
         async with asyncio.TaskGroup() as self._tasks:
             tasks = self._tasks
             watcher = tasks.create_task(self._watch(tasks, backlog, pipeline), name="nodes of the run")
+            reading = tasks.create_task(self._watch_reader(), name="reader of the output")
             await self._stopped.wait()
             watcher.cancel()
+            reading.cancel()
             for session in self._sessions.values():
                 session.stop()
             if self._running:
@@ -176,6 +186,12 @@ class Run:
             self._watch_error = error
         self._watching = False
         self._check()
+
+    async def _watch_reader(self) -> None:
+        while self._stdout is not None:
+            if reader_is_gone(self._stdout):
+                self._stop("output ended")
+            await asyncio.sleep(_READER_SECONDS)
 
     async def _apply(self, change: NodeChange, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
         for name in change.remove:
@@ -307,10 +323,9 @@ class Run:
             self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 
     def _interrupt(self, number: int) -> None:
-        if self._signal is not None:
+        if self._interrupts.take(number):
             self._progress.warn("left at once; agents that were started end by themselves, and remove their programs")
             os._exit(128 + number)
-        self._signal = number
         self._stop("signal")
 
     def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
@@ -319,7 +334,7 @@ class Run:
         self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
         if self._watch_error is not None:
             raise self._watch_error
-        if states and not any(state.ever_attached for state in states.values()) and self._signal is None:
+        if states and not any(state.ever_attached for state in states.values()) and self._interrupts.signal is None:
             raise self._none_ran()
         noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
         for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds, noun):
@@ -333,8 +348,8 @@ class Run:
         if pipeline.failed_on or pipeline.expectation_missed:
             self._progress.warn(pipeline.verdict)
             return EXPECTATION_FAILED
-        if self._signal is not None:
-            return 128 + self._signal
+        if self._interrupts.signal is not None:
+            return 128 + self._interrupts.signal
         if any(state.error is not None for state in states.values()):
             return 1
         if self._options.strict and not summary.is_complete(states, pipeline.unattributed):

@@ -62,11 +62,55 @@ def test_an_unexpected_error_shows_its_traceback_when_that_is_asked_for(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_an_error_with_its_reason() -> None:
-    with open("/dev/full", "w") as full:
-        command = [*PROGRAM, "version", "--client"]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (result.returncode, result.stderr) == (1, "error: cannot write the output: No space left on device\n")
+WRITING = [
+    "version --client",
+    "list",
+    "list -o json",
+    "--help",
+    "trace open --help",
+    "options",
+    "policy list",
+    "policy explain",
+    "deploy --dry-run=client",
+]
+
+
+def in_shell(words: str, redirections: str) -> tuple[int, str, str]:
+    """Exit code and both outputs of a command line."""
+    command = ["/bin/sh", "-c", f"{shlex.join(PROGRAM)} {words} {redirections}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("words", WRITING)
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">&-", "standard output is closed"), (">/dev/full", "No space left on device"), ("1</dev/null", "is closed")],
+)
+def test_what_cannot_be_written_is_an_error_with_its_reason(words: str, redirection: str, why: str) -> None:
+    code, _, said = in_shell(words, redirection)
+    assert code == 1
+    assert said.startswith("error: the output cannot be written: ")
+    assert why in said.splitlines()[0]
+    assert "this should not have happened" not in said
+
+
+@pytest.mark.parametrize("words", ["trace open --local", "observe --local", "flows --local", "top file --local"])
+def test_a_run_with_closed_output_begins_nothing(words: str) -> None:
+    code, _, said = in_shell(words, ">&-")
+    assert (code, said.splitlines()[0]) == (1, "error: the output cannot be written: standard output is closed")
+    assert "tracing" not in said
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
+@pytest.mark.parametrize("unbuffered", ["", "PYTHONUNBUFFERED=1"])
+def test_without_standard_error_or_input_a_command_does_the_same(redirection: str, unbuffered: str) -> None:
+    code, out, _ = in_shell("list -o name", redirection)
+    assert (code, out) == (0, in_shell("list -o name", "")[1])
+    assert out
+    assert in_shell("trace opne", redirection)[:2] == (2, "")
+    command = f"{unbuffered} {shlex.join(PROGRAM)} trace opne {redirection}"
+    assert subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False).returncode == 2
 
 
 def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
@@ -76,7 +120,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
     assert (result.stdout, result.stderr) == ("0\n", "")
 
 
-def test_streams_that_are_closed_lead_nowhere() -> None:
+def test_standard_input_that_is_closed_is_empty() -> None:
     command = f"{shlex.join([*PROGRAM, 'policy', 'check', '-f', '-'])} <&- >&-"
     ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
     assert (ended.returncode, ended.stderr.split("\n")[0]) == (2, "error: no policy was found in standard input")

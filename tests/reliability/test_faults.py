@@ -78,6 +78,27 @@ def test_a_reader_that_has_enough_ends_the_run_in_silence(tmp_path: Path) -> Non
     assert "error" not in run.said().lower()
 
 
+def test_a_reader_that_goes_away_ends_a_run_that_has_nothing_to_write(tmp_path: Path) -> None:
+    with LocalRun(tmp_path, *TRACE, "--path", f"/{uuid.uuid4().hex}", stdout=subprocess.PIPE) as run:
+        assert run.process.stdout
+        run.process.stdout.close()
+        assert run.process.wait(PATIENCE) == 0
+    assert "error" not in run.said().lower()
+
+
+def test_two_signals_at_once_as_timeout_sends_them_end_a_run_in_order(tmp_path: Path) -> None:
+    file = f"/{uuid.uuid4().hex}"
+    with LocalRun(tmp_path, *TRACE, "--path", file) as run:
+        for _ in range(97):
+            _open(file)
+        for _ in range(3):
+            run.process.send_signal(signal.SIGTERM)
+            run.process.send_signal(signal.SIGHUP)
+        assert run.process.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+    assert run.out.read_text().count(file) == 97
+    assert "left at once" not in run.said()
+
+
 def test_many_sessions_at_once_on_one_node_each_see_everything(tmp_path: Path, is_long: bool) -> None:
     opens, file = 97, f"/{uuid.uuid4().hex}"
     runs = []
