@@ -1,8 +1,8 @@
 """The process's standard streams: closed ones are opened, and what cannot be written is an error with its reason.
 
-Standard output that is closed refuses every write, so that no command can succeed without showing what it found. Standard
-error that cannot be written loses its lines, since there is no other place to say so. The trap: an error of a write must
-not be confused with an error of another file, so it is turned into an OutputError where it happens.
+Standard output that is closed refuses every write, so that no command can succeed without showing what it found.
+Standard error that cannot be written loses its lines, since there is no other place to say so. The trap: an error of a
+write must not be confused with an error of another file, so it is turned into an OutputError where it happens.
 """
 
 import contextlib
