@@ -4,7 +4,6 @@
 The trap: nothing else in this project may print a traceback or call sys.exit.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
