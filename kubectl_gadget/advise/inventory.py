@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kubectl_gadget.cluster.pod_identity import mirror_hash
+
 Object = Mapping[str, Any]
 Labels = Mapping[str, str]
 
@@ -92,11 +94,6 @@ class Pod:
     """of a static pod: kubelet's own, which its cgroups bear"""
     node: str = ""
 
-    @property
-    def uids(self) -> tuple[str, ...]:
-        """All that its cgroups may bear."""
-        return tuple(uid for uid in (self.uid, self.static_uid) if uid)
-
     @classmethod
     def from_object(cls, found: Object) -> "Pod":
         """From the API's pod."""
@@ -109,7 +106,7 @@ class Pod:
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
-            static_uid=(metadata.get("annotations") or {}).get("kubernetes.io/config.hash", ""),
+            static_uid=mirror_hash(found),
             labels=dict(metadata.get("labels") or {}),
             addresses=tuple(address for address in addresses if address),
             node=spec.get("nodeName", ""),
@@ -260,6 +257,16 @@ class Inventory:
             self._by_name[pod.namespace, pod.name] = pod
         self._indexed = len(self.pods)
         return self._by_name.get((namespace, name))
+
+    def static_pods(self) -> dict[str, Pod]:
+        """By the UID that their containers have, without one that another pod has or claims, too."""
+        claims: dict[str, dict[tuple[str, str], Pod]] = {}
+        for pod in self.pods:
+            if pod.static_uid:
+                claims.setdefault(pod.static_uid, {})[pod.namespace, pod.name] = pod
+        uids = {pod.uid for pod in self.pods}
+        single = {uid: next(iter(found.values())) for uid, found in claims.items() if len(found) == 1}
+        return {uid: pod for uid, pod in single.items() if uid not in uids}
 
     def workload(self, namespace: str, pod: str) -> Workload:
         """What a pod is a replica of; itself, when it is not known."""

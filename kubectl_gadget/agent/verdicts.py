@@ -46,9 +46,14 @@ class Filter:
             and (self._namespaces is None or container.namespace in self._namespaces)
             and (self._pods is None or container.pod in self._pods)
             and (self._containers is None or container.container in self._containers)
-            and (not container.pod_uid or container.pod_uid not in self._exclude)
+            and not self._excludes(container)
         )
         return WANTED if wanted else UNWANTED
+
+    def _excludes(self, container: Container) -> bool:
+        """Pods are excluded by UID; static ones, whose containers have another UID than the API, by NAMESPACE/NAME."""
+        name = f"{container.namespace}/{container.pod}" if container.pod else ""
+        return any(key in self._exclude for key in (container.pod_uid, name) if key)
 
 
 def _names(value: dict[str, Any], member: str) -> frozenset[str] | None:

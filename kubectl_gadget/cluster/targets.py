@@ -16,6 +16,7 @@ from kubectl_gadget.cluster import selectors
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import Selection
+from kubectl_gadget.cluster.pod_identity import PodValues, container_key
 from kubectl_gadget.cluster.resources import NAMESPACES, NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.startup import not_ready
 from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
@@ -32,6 +33,9 @@ _SETTLE_SECONDS = 0.1
 _LINGER_SECONDS = 60.0
 """A node that hosts no selected pod any more is kept this long: a restarted pod mostly comes back to it."""
 
+_KEEP_SECONDS = 600.0
+"""A pod that is gone is known this long."""
+
 
 @dataclass(frozen=True)
 class TargetChange:
@@ -44,8 +48,8 @@ class TargetChange:
 
 @dataclass(frozen=True)
 class _Pod:
-    uids: tuple[str, ...]
-    """the API's, and for a static pod also the one that the kubelet gave it, which is what its containers bear"""
+    key: str
+    """what agents find its containers by"""
     name: str
     node: str
     matches: bool
@@ -76,7 +80,11 @@ class Targets:
         self._by_pod = not self._by_node or self._labels is not None
         self._pods: dict[str, dict[str, _Pod]] = {}
         """by node, then by uid"""
-        self._judged: dict[str, bool] = {}
+        self._judged = PodValues[bool]()
+        self._listed: set[str] = set()
+        """uids of the pods that are there"""
+        self._gone: dict[str, float] = {}
+        """uids of pods that are gone, and since when (monotonic seconds): their last events may still be coming"""
         self._nodes: set[str] = set()
         self._seen_nodes: set[str] = set()
         self._leaving: dict[str, float] = {}
@@ -84,9 +92,10 @@ class Targets:
         self._complained: set[str] = set()
         self._current: dict[str, Filter] = {}
 
-    def wants(self, pod_uid: str) -> bool | None:
-        """Whether the label selector wants this pod; None: not known yet. May be called from any thread."""
-        return True if self._labels is None else self._judged.get(pod_uid)
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
+        """Whether the label selector wants this pod, by its UID and NAMESPACE/NAME as its containers have them; None:
+        not known yet. May be called from any thread."""
+        return True if self._labels is None else self._judged.of(pod_uid, pod_name)
 
     async def watch(self) -> AsyncGenerator[TargetChange, None]:
         """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError.
@@ -158,25 +167,33 @@ class Targets:
 
     def _see_pods(self, change: Synced | Changed) -> None:
         if isinstance(change, Synced):
+            there = {found["metadata"]["uid"] for found in change.items}
+            self._gone |= dict.fromkeys(self._listed - there, time.monotonic())
+            self._listed.clear()
             self._pods.clear()
-            self._judged.clear()
             for found in change.items:
                 self._see_pod(found, deleted=False)
         else:
             self._see_pod(change.object, change.deleted)
+        self._forget_gone()
 
     def _see_pod(self, found: Object, deleted: bool) -> None:
-        pod = self._judge(found)
-        for uid in pod.uids:
-            self._judged[uid] = pod.matches
-        if not pod.node:
-            return
-        pods = self._pods.setdefault(pod.node, {})
+        pod, uid = self._judge(found), found["metadata"]["uid"]
+        self._judged.put(found, pod.matches)
+        pods = self._pods.setdefault(pod.node, {}) if pod.node else {}
         if deleted:
-            # What was judged stays judged: its last events may still be on their way.
-            pods.pop(pod.uids[0], None)
+            pods.pop(uid, None)
+            self._listed.discard(uid)
+            self._gone[uid] = time.monotonic()
         else:
-            pods[pod.uids[0]] = pod
+            pods[uid] = pod
+            self._listed.add(uid)
+
+    def _forget_gone(self) -> None:
+        limit = time.monotonic() - _KEEP_SECONDS
+        while self._gone and (oldest := next(iter(self._gone.items())))[1] < limit:
+            del self._gone[oldest[0]]
+            self._judged.forget(oldest[0])
 
     def _judge(self, found: Object) -> _Pod:
         metadata, spec = found["metadata"], found.get("spec", {})
@@ -187,9 +204,8 @@ class Targets:
         selected = (not chosen.pods or metadata["name"] in chosen.pods) and (
             not chosen.containers or not containers.isdisjoint(chosen.containers)
         )
-        static = (metadata.get("annotations") or {}).get("kubernetes.io/config.hash")
         return _Pod(
-            uids=(metadata["uid"], static) if static else (metadata["uid"],),
+            key=container_key(found),
             name=metadata["name"],
             node=spec.get("nodeName") or "",
             matches=matches,
@@ -237,7 +253,7 @@ class Targets:
         excluded: list[str] = []
         if self._labels is not None:
             pods = self._pods.get(node, {}).values()
-            excluded = sorted(uid for pod in pods if not pod.matches for uid in pod.uids)
+            excluded = sorted(pod.key for pod in pods if not pod.matches)
         return {
             "namespaces": None if self.namespace is None else [self.namespace],
             "pods": list(self._selection.pods) or None,

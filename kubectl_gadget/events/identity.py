@@ -37,6 +37,11 @@ class Container:
     earlier: bool = False
     """it was there when its node was first watched"""
 
+    @property
+    def pod_name(self) -> str:
+        """NAMESPACE/NAME of its pod; "" when that has no name."""
+        return f"{self.namespace}/{self.pod}" if self.pod else ""
+
 
 UNKNOWN = Container()
 HOST = Container("host")
@@ -70,7 +75,7 @@ class ContainerFilter:
         """The agent's rule, for what it let through. A cgroup without a name is wanted when nothing is restricted."""
         if container.kind == "host":
             return self.host
-        if container.kind == "sandbox" or container.pod_uid in self.exclude_pods:
+        if container.kind == "sandbox" or {container.pod_uid, container.pod_name} & self.exclude_pods:
             return False
         if container.kind == "unknown":
             return self.namespaces is None and self.pods is None and self.containers is None

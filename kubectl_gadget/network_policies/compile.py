@@ -200,8 +200,11 @@ class Compiled:
                     subjects[key] = self._subject(pod, concerned[pod.namespace], isolated)
                 subject = 0 if pod.host_network else subjects[key]
                 entry = pod_entry(subject, pod.addresses)
-                # By its UIDs, too, for containers whose names the agent cannot read.
-                self.tables.pods |= dict.fromkeys((f"{pod.namespace}/{pod.name}", *pod.uids), entry)
+                # By its UID, too, for containers whose names the agent cannot read.
+                self.tables.pods |= dict.fromkeys(filter(None, (f"{pod.namespace}/{pod.name}", pod.uid)), entry)
+        for hash, pod in self._inventory.static_pods().items():
+            if (found := self.tables.pods.get(f"{pod.namespace}/{pod.name}")) is not None:
+                self.tables.pods[hash] = found
         return [subject for subject, egress in isolated.items() if egress]
 
     def _subject(self, pod: Pod, policies: Sequence[int], isolated: dict[int, bool]) -> int:

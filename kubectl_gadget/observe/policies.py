@@ -100,7 +100,7 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
     if not container.pod or match.verdict or match.signal:
         return True
     scopes = (match.place.scope, *match.place.workloads)
-    return is_for(scopes, container.pod_uid, f"{container.namespace}/{container.pod}") is not False
+    return is_for(scopes, container.pod_uid, container.pod_name) is not False
 
 
 def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:

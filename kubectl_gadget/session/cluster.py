@@ -35,9 +35,9 @@ class ClusterNodes:
     async def begin(self) -> None:
         """Nothing: what the user typed is checked first."""
 
-    def wants(self, pod_uid: str) -> bool | None:
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """What the label selector says of this pod."""
-        return None if self._targets is None else self._targets.wants(pod_uid)
+        return None if self._targets is None else self._targets.wants(pod_uid, pod_name)
 
     def where(self, attached: int, known: int) -> str:
         """As "2/3 nodes"."""

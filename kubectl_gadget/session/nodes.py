@@ -38,7 +38,7 @@ class Nodes(Protocol):
     async def begin(self) -> None:
         """Starts what takes time and may be in vain. Nothing is traced and nothing made in a cluster before `watch`."""
 
-    def wants(self, pod_uid: str) -> bool | None:
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether rows of this pod are wanted, where no agent can tell; None: not known yet. From any thread."""
 
     def where(self, attached: int, known: int) -> str:
@@ -77,7 +77,7 @@ class LocalNodes:
         """Starts the agent, which waits for its orders."""
         self._stream = await open_local()
 
-    def wants(self, pod_uid: str) -> bool | None:
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """The agent's filter says it all."""
         return True
 

@@ -94,7 +94,7 @@ class Pipeline:
         merge: TimeMerge | Intervals | Recordings,
         sink: Sink,
         events: PipelineEvents,
-        wants: Callable[[str], bool | None],
+        wants: Callable[[str, str], bool | None],
         stages: Callable[[], Sequence[Stage | None]] = tuple,
         story: "Story | None" = None,
     ) -> None:
@@ -147,7 +147,7 @@ class Pipeline:
             for container in node.identity.containers()
             if container.kind == "container"
             and self._selections.get(name, ContainerFilter()).wanted(container)
-            and self._wants(container.pod_uid)
+            and self._wants(container.pod_uid, container.pod_name)
         ]
 
     def select(self, node: str, selection: Mapping[str, Any]) -> None:
@@ -316,7 +316,7 @@ class Pipeline:
         """An event of two parties is wanted when the selection and the labels agree on one of them."""
         if not selection.wanted(container):
             return _UNWANTED
-        verdict = self._wants(container.pod_uid)
+        verdict = self._wants(container.pod_uid, container.pod_name)
         return _UNJUDGED if verdict is None else _WANTED if verdict else _UNWANTED
 
     def _decide_late(self, at_end: bool = False) -> None:

@@ -12,6 +12,7 @@ from kubectl_gadget.advise.inventory import Pod
 from kubectl_gadget.cluster import objects
 from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.pod_identity import PodValues
 from kubectl_gadget.cluster.resources import PODS, Object, Resource
 from kubectl_gadget.errors import ClusterError
 from kubectl_gadget.events.identity import Container
@@ -22,26 +23,21 @@ _KEEP_SECONDS = 600.0
 
 
 class PodDetails:
-    """By the uids that containers bear, and by name."""
+    """By what containers say of their pods."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Object] = {}
+        self._known = PodValues[Object]()
 
     def take(self, found: Objects) -> None:
         """The pods as they are now. From any thread."""
-        known: dict[str, Object] = {}
-        for object in found.get(PODS, ()):
-            details = _details(object)
-            metadata = object["metadata"]
-            static = (metadata.get("annotations") or {}).get("kubernetes.io/config.hash")
-            for key in filter(None, (metadata["uid"], static, f"{metadata['namespace']}/{metadata['name']}")):
-                known[key] = details
+        known = PodValues[Object]()
+        for pod in found.get(PODS, ()):
+            known.put(pod, _details(pod))
         self._known = known
 
     def of(self, container: Container) -> dict[str, Any]:
         """pod_labels, workload and workload_kind of its pod; nothing when the pod is not known."""
-        known = self._known
-        return known.get(container.pod_uid) or known.get(f"{container.namespace}/{container.pod}") or {}
+        return self._known.of(container.pod_uid, container.pod_name) or {}
 
 
 def _details(found: Object) -> Object:

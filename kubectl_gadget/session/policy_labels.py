@@ -12,6 +12,7 @@ from typing import TextIO
 from kubectl_gadget.cluster import objects
 from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.pod_identity import PodValues, container_key
 from kubectl_gadget.cluster.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.errors import ClusterError
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node
@@ -22,8 +23,6 @@ from kubectl_gadget.session.tables import Contents, LiveTables
 _FIRST_SECONDS = 60.0
 _KEEP_SECONDS = 600.0
 """Pods that are gone are known for a while, since what they did comes later."""
-_STATIC = "kubernetes.io/config.hash"
-"""Annotation of a static pod: the uid that its containers bear."""
 
 
 class PolicyLabels:
@@ -36,7 +35,7 @@ class PolicyLabels:
         self._by_labels = {number: scope for number, scope in enumerate(scopes) if by_labels(scope)}
         self._by_node = {number: scope for number, scope in enumerate(scopes) if by_node(scope)}
         self._pods: dict[str, dict[str, tuple[int, ...]]] = {}
-        self._judged: dict[str, frozenset[int]] = {}
+        self._judged = PodValues[frozenset[int]]()
         self._nodes: dict[str, tuple[int, ...]] = {}
 
     @property
@@ -47,25 +46,25 @@ class PolicyLabels:
     def take(self, found: Objects) -> None:
         """The objects as they are now. From any thread."""
         pods: dict[str, dict[str, tuple[int, ...]]] = {}
+        judged = PodValues[frozenset[int]]()
         for pod in found.get(PODS, ()):
             node = "" if self._one_node else pod.get("spec", {}).get("nodeName") or ""
             scopes = self._of_pod(pod)
-            for uid in _uids(pod):
-                pods.setdefault(node, {})[uid] = scopes
+            pods.setdefault(node, {})[container_key(pod)] = scopes
+            judged.put(pod, frozenset(scopes))
+        self._judged = judged
         nodes = {node["metadata"]["name"]: self._of_node(node) for node in found.get(NODES, ())}
         if (pods, nodes) == (self._pods, self._nodes):
             return
         self._pods, self._nodes = pods, nodes
-        self._judged = {uid: frozenset(scopes) for by_uid in pods.values() for uid, scopes in by_uid.items()}
         self.tables.replace(lambda node, addresses: self._contents(pods, nodes, node))
 
     def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
-        """Whether a pod, by its uid or NAMESPACE/NAME, has the labels for all of these scopes. None: not known yet."""
+        """Whether a pod, by its uid and NAMESPACE/NAME, has the labels for all of these scopes. None: not known yet."""
         asked = [number for number in scopes if number in self._by_labels]
         if not asked:
             return True
-        judged = self._judged
-        known = judged.get(pod_uid, judged.get(name))
+        known = self._judged.of(pod_uid, name)
         return None if known is None else known.issuperset(asked)
 
     def _contents(
@@ -83,11 +82,6 @@ class PolicyLabels:
     def _of_node(self, node: Object) -> tuple[int, ...]:
         labels = node["metadata"].get("labels") or {}
         return tuple(number for number, scope in self._by_node.items() if is_for_node(scope, labels))
-
-
-def _uids(pod: Object) -> list[str]:
-    static = (pod["metadata"].get("annotations") or {}).get(_STATIC)
-    return [pod["metadata"]["uid"], *([static] if static else [])]
 
 
 @contextmanager

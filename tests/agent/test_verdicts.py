@@ -24,6 +24,8 @@ def test_each_list_has_to_hold_the_name(member: str) -> None:
 
 def test_a_pod_can_be_excluded_by_its_uid() -> None:
     assert Filter({"exclude_pods": ["uid-1"]}).verdict(SHIP) == UNWANTED
+    assert Filter({"exclude_pods": [f"{SHIP.namespace}/{SHIP.pod}"]}).verdict(SHIP) == UNWANTED
+    assert Filter({"exclude_pods": [f"another/{SHIP.pod}", "/"]}).verdict(SHIP) == WANTED
     assert Filter({"exclude_pods": [""]}).verdict(SHIP._replace(pod_uid="")) == WANTED
 
 

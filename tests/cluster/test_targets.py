@@ -80,17 +80,46 @@ async def test_pods_that_the_label_selector_does_not_want_are_excluded(cluster: 
     new = cluster.add_pod("d", "node-1", labels={"app": "z"})["metadata"]["uid"]
     excluded = sorted([other, new])
     assert await change() == TargetChange(update={"node-1": everything(namespaces=["default"], exclude_pods=excluded)})
-    assert targets.wants(new) is False
-    assert targets.wants("never-seen") is None
+    assert targets.wants(new, "default/d") is False
+    assert targets.wants("never-seen", "default/e") is None
 
 
-async def test_a_static_pod_is_excluded_by_the_uid_that_the_kubelet_gave_it(cluster: FakeCluster, begin: Begin) -> None:
+def mirror_of(hash: str, node: str = "node-1") -> dict[str, Any]:
+    """Arguments of add_pod that make a pod look as a kubelet makes mirror pods, which any user can write, too."""
+    annotations = {"kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash}
+    owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": "node-uid", "controller": True}
+    return {"annotations": annotations, "owners": [owner]}
+
+
+async def test_a_static_pod_is_excluded_by_the_name_that_its_containers_have(
+    cluster: FakeCluster, begin: Begin
+) -> None:
     cluster.add_pod("a", "node-1", labels={"app": "x"})
-    static = cluster.add_pod("s", "node-1", annotations={"kubernetes.io/config.hash": "from-the-kubelet"})
+    cluster.add_pod("s", "node-1", **mirror_of("from-the-kubelet"))
     targets, change = await begin(selector="app")
-    excluded = (await change()).add["node-1"]["exclude_pods"]
-    assert excluded == sorted([static["metadata"]["uid"], "from-the-kubelet"])
-    assert targets.wants("from-the-kubelet") is False
+    assert (await change()).add["node-1"]["exclude_pods"] == ["default/s"]
+    assert targets.wants("from-the-kubelet", "default/s") is False
+    assert targets.wants("from-the-kubelet", "") is False
+
+
+@pytest.mark.parametrize("phase", ["Running", "Pending"])
+@pytest.mark.parametrize("perfect", [False, True])
+async def test_a_pod_does_not_vanish_because_another_claims_its_uid(
+    cluster: FakeCluster, begin: Begin, phase: str, perfect: bool
+) -> None:
+    victim = cluster.add_pod("victim", "node-1", labels={"app": "x"})["metadata"]["uid"]
+    cluster.add_namespace("evil")
+    targets, change = await begin(selector="app=x", all_namespaces=True)
+    await change()
+    more = mirror_of(victim) if perfect else {"annotations": {"kubernetes.io/config.hash": victim}}
+    decoy = cluster.add_pod("decoy", "node-1", "evil", phase=phase, **more)["metadata"]["uid"]
+    excluded = (await change()).update["node-1"]["exclude_pods"]
+    assert excluded == (["evil/decoy"] if perfect else [decoy])
+    assert targets.wants(victim, "default/victim") is True
+    assert targets.wants(victim, "") is True
+    cluster.delete_pod("decoy", "evil")
+    assert (await change()).update["node-1"]["exclude_pods"] == []
+    assert targets.wants(victim, "default/victim") is True
 
 
 async def test_nodes_follow_the_pods(cluster: FakeCluster, begin: Begin) -> None:

@@ -92,6 +92,7 @@ def test_a_containers_name_may_come_after_its_cgroup() -> None:
         (ContainerFilter(pods=frozenset({"other"})), [False, False, False, False, False]),
         (ContainerFilter(containers=frozenset({"ship"})), [True, False, False, False, False]),
         (ContainerFilter(exclude_pods=frozenset({"u1"})), [False, True, False, False, True]),
+        (ContainerFilter(exclude_pods=frozenset({"default/xwing"})), [False, True, False, False, True]),
     ],
 )
 def test_the_late_decision_is_the_agents_rule(filter: ContainerFilter, wanted: list[bool]) -> None:

@@ -95,9 +95,13 @@ class FakeCluster:
         containers: Sequence[str] = ("main",),
         phase: str = "Running",
         annotations: Mapping[str, str] | None = None,
+        owners: Sequence[Object] = (),
+        uid: str | None = None,
     ) -> Object:
-        """A pod of the user, which runs already."""
-        metadata = {"name": name, "labels": dict(labels or {}), "annotations": dict(annotations or {})}
+        """A pod of the user, which runs already. `uid`: as a container that is there already has it."""
+        metadata: dict[str, Any] = {"name": name, "labels": dict(labels or {}), "annotations": dict(annotations or {})}
+        metadata |= {"ownerReferences": list(owners)} if owners else {}
+        metadata |= {"uid": uid} if uid else {}
         spec: dict[str, Any] = {"containers": [{"name": container, "image": "busybox"} for container in containers]}
         if node:
             spec["nodeName"] = node

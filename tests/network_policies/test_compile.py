@@ -79,6 +79,19 @@ def test_a_node_may_always_and_only_on_itself() -> None:
         assert not by_tables(compiled.for_node("n2"), pod, attempt, INGRESS)
 
 
+def test_a_pod_that_claims_the_uid_of_another_does_not_change_its_policies() -> None:
+    policies = [{"metadata": {"name": "p", "namespace": "shop"}, "spec": {"policyTypes": ["Ingress", "Egress"]}}]
+    web, other = Pod("shop", "web", "uid-1"), Pod("other", "plain", "uid-2")
+    static = Pod("shop", "static", "uid-3", static_uid="hash")
+    compiler = Compiler()
+    alone = compiler.compile(policies, Inventory([web, other, static])).tables.pods
+    assert alone["hash"] == alone["shop/static"] == alone["uid-1"] != b""
+    decoys = [Pod("other", f"decoy-{uid}", f"decoy-{uid}", static_uid=uid) for uid in ("uid-1", "hash")]
+    with_decoys = compiler.compile(policies, Inventory([web, other, static, *decoys])).tables.pods
+    assert with_decoys["uid-1"] == alone["uid-1"]
+    assert "hash" not in with_decoys
+
+
 def test_what_a_node_tells_is_its_own_unless_it_is_a_pods_or_a_services() -> None:
     pods = [Pod("shop", "web", addresses=("10.0.0.2",))]
     service = Service("shop", "db", ("10.96.0.9",), (), {})

@@ -60,10 +60,8 @@ async def test_whoever_has_the_label_is_guarded_and_whoever_is_not_known(
         cluster.store.change("pods", NAMESPACE, "web", lambda pod: pod["metadata"].update(labels={"app": app}))
 
     web, stranger = (pods.start_pod(NAMESPACE, name, {}) for name in ("web", "stranger"))
-    # The uid that its containers bear, as that of a static pod.
     cluster.add_namespace(NAMESPACE)
-    annotations = {"kubernetes.io/config.hash": web.uid}
-    cluster.add_pod("web", "node-1", NAMESPACE, labels={"app": "db"}, annotations=annotations)
+    cluster.add_pod("web", "node-1", NAMESPACE, labels={"app": "db"}, uid=web.uid)
     runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
     scope, actions = "podSelector: {matchLabels: {app: web}}", "matchActions: [{action: Sigkill}]"
     file = policy(tmp_path, scope, actions, "/tmp/guarded")

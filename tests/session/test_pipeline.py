@@ -54,7 +54,7 @@ class Bench:
         self,
         conditions: Conditions | None = None,
         stream: io.StringIO | None = None,
-        wants: Callable[[str], bool | None] = lambda _: True,
+        wants: Callable[[str, str], bool | None] = lambda uid, name: True,
     ) -> None:
         self.stream = stream or io.StringIO()
         self.stopped: list[str] = []
@@ -152,7 +152,7 @@ async def test_events_of_a_cgroup_that_nobody_named_are_counted() -> None:
 
 async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
     known: dict[str, bool] = {}
-    bench = Bench(wants=known.get)
+    bench = Bench(wants=lambda uid, name: known.get(uid))
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, path=b"/x"), record(cgroup=12)))
     pipeline = bench.pipeline
@@ -164,7 +164,7 @@ async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
 
 
 async def test_rows_of_a_pod_that_nobody_has_judged_at_the_end_are_counted() -> None:
-    bench = Bench(wants=lambda _: None)
+    bench = Bench(wants=lambda uid, name: None)
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11), record(cgroup=12)))
     assert bench.finish() == []

@@ -17,12 +17,18 @@ OWNED = pod(
     labels={"app": "web", "pod-template-hash": "5d4f"},
     ownerReferences=[{"kind": "ReplicaSet", "name": "web-5d4f", "controller": True}],
 )
-STATIC = pod("etcd-node", "uid-2", annotations={"kubernetes.io/config.hash": "hash-2"})
+STATIC = pod(
+    "etcd-node",
+    "uid-2",
+    annotations={"kubernetes.io/config.hash": "hash-2", "kubernetes.io/config.mirror": "hash-2"},
+    ownerReferences=[{"apiVersion": "v1", "kind": "Node", "name": "node", "uid": "uid-0", "controller": True}],
+) | {"spec": {"nodeName": "node"}}
+DECOY = pod("decoy", "uid-3", labels={"app": "none"}, annotations={"kubernetes.io/config.hash": "uid-1"})
 
 
 def test_a_pod_is_known_by_its_uid_with_labels_and_what_it_is_a_replica_of() -> None:
     details = PodDetails()
-    details.take({PODS: [OWNED]})
+    details.take({PODS: [OWNED, DECOY]})
     assert details.of(Container(pod_uid="uid-1")) == {
         "pod_labels": {"app": "web", "pod-template-hash": "5d4f"},
         "workload": "web",

@@ -99,10 +99,29 @@ def test_a_pod_whose_labels_change_is_judged_anew() -> None:
     assert found == [(0,), (), (0,)]
 
 
-def test_a_static_pod_is_known_by_the_uid_that_its_containers_bear() -> None:
+def mirror(labels: dict[str, str], hash: str, **more: Any) -> dict[str, Any]:
+    annotations = {"kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash}
+    owners = [{"apiVersion": "v1", "kind": "Node", "name": NODE, "uid": "node-uid", "controller": True}]
+    return pod(labels, annotations=annotations, ownerReferences=owners, **more)
+
+
+def test_a_static_pod_is_known_by_the_name_that_its_containers_have() -> None:
     labels = PolicyLabels([APP])
-    labels.take({PODS: [pod({"app": "web"}, annotations={"kubernetes.io/config.hash": "static"})]})
-    assert labels.tables.of(NODE).labels == {"uid": (0,), "static": (0,)}
+    labels.take({PODS: [mirror({"app": "web"}, "static")]})
+    assert labels.tables.of(NODE).labels == {"a/pod": (0,)}
+    assert labels.is_for((0,), "static", "a/pod") is True
+    assert labels.is_for((0,), "static", "") is True
+
+
+def test_a_pod_that_claims_the_uid_of_another_takes_it_out_of_no_policy() -> None:
+    labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
+    there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
+    simple = pod({}, "evil", name="decoy", uid="decoy", annotations={"kubernetes.io/config.hash": "uid"})
+    perfect = mirror({}, "uid", namespace="evil", name="perfect", uid="perfect")
+    labels.take({PODS: [pod({"app": "web"}), simple, perfect]})
+    tell(scopes, labels)
+    assert scopes.of(there) == Applicable((0,), ())
+    assert labels.is_for((0,), "uid", "a/pod") is True
 
 
 def test_a_node_is_told_of_its_own_pods_alone() -> None:
