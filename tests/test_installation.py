@@ -1,0 +1,105 @@
+"""The package as pip installs it: on every Python that it is promised for, with every package that it imports.
+
+A Python that this machine does not have is skipped, and then only its dependencies are checked: that each has a wheel.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+_CLASSIFIER = "Programming Language :: Python :: "
+VERSIONS = [name.removeprefix(_CLASSIFIER) for name in METADATA["classifiers"] if name.startswith(_CLASSIFIER)]
+_NO_REGISTRY = re.compile(
+    r"NewConnectionError|Name or service not known|Temporary failure in name resolution|ReadTimeout"
+)
+_IMPORT_ALL = """
+import importlib, pkgutil, kubectl_gadget
+for module in pkgutil.walk_packages(kubectl_gadget.__path__, "kubectl_gadget."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from kubectl_gadget.events.stacks import demangle
+assert demangle("_ZN3foo3barIiEEvT_") == "void foo::bar<int>(int)", demangle("_ZN3foo3barIiEEvT_")
+assert demangle("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE") == "core::fmt::Formatter::pad"
+assert demangle("_RNvCs1234_7mycrate3foo") == "mycrate::foo"
+"""
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        if _NO_REGISTRY.search(done.stderr):
+            pytest.skip("no package registry can be reached")
+        raise AssertionError(f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=PROJECT)
+    (archive,) = folder.glob("*.whl")
+    return archive
+
+
+def interpreters(version: str) -> Iterator[str]:
+    """Every one of this version on PATH and of pyenv, whose own commands may refuse to start."""
+    for path in [shutil.which(f"python{version}", path="/usr/bin:/usr/local/bin"), shutil.which(f"python{version}")]:
+        if path:
+            yield path
+    yield from map(str, sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")))
+
+
+def interpreter(version: str) -> str | None:
+    """One that can make a virtual environment."""
+    question = "import ensurepip, venv"
+    for path in interpreters(version):
+        if not subprocess.run([path, "-c", question], capture_output=True, check=False).returncode:
+            return path
+    return None
+
+
+def test_every_python_that_is_promised_is_named() -> None:
+    lowest = re.fullmatch(r">=3\.(\d+)", METADATA["requires-python"])
+    assert lowest
+    assert VERSIONS[0] == f"3.{lowest[1]}"
+    assert [int(version.partition(".")[2]) for version in VERSIONS] == list(
+        range(int(lowest[1]), int(lowest[1]) + len(VERSIONS))
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_dependencies_have_wheels(version: str, tmp_path: Path) -> None:
+    platforms = [f"--platform={name}_x86_64" for name in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    options = ["--quiet", "--dry-run", "--ignore-installed", "--only-binary=:all:", "--target", str(tmp_path)]
+    run(
+        sys.executable,
+        *("-m", "pip", "install", *options, *platforms, f"--python-version={version}", "--implementation=cp"),
+        *METADATA["dependencies"],
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_installs_and_runs(version: str, wheel: Path, tmp_path: Path) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"this machine has no Python {version} that can make virtual environments")
+    run(python, "-m", "venv", tmp_path / "venv")
+    programs = tmp_path / "venv" / "bin"
+    run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    run(programs / "python", "-m", "pip", "check")
+    run(programs / "python", "-c", _IMPORT_ALL, cwd=tmp_path)
+    assert "trace open" in run(programs / "kubectl-gadget", "list")
+    assert "Usage" in run(programs / "kubectl-gadget", "trace", "open", "--help")
+    assert "trace\t" in run(programs / "kubectl_complete-gadget", "tr")
+
+
+def test_every_import_of_another_package_is_declared() -> None:
+    run(Path(sys.executable).parent / "deptry", "kubectl_gadget", cwd=PROJECT)
