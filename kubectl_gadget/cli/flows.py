@@ -214,6 +214,8 @@ def flows(
         code = run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
     if flow_filter.hidden and not options.quiet:
         say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")
+    for reason in flow_filter.undecided():
+        say(reason)
     return code
 
 
@@ -230,7 +232,7 @@ def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "
 
     tests: list[filter.Test] = []
     if expression:
-        tests.append(filter.expression(expression))
+        tests.append(filter.Expression(expression))
     for variable, texts in extras.items():
         name = variable.removeprefix("flow_")
         end, _, rest = name.partition("_")

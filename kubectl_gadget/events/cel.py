@@ -4,8 +4,7 @@ The grammar, the tree and the meaning of literals are cel-python's. Its tree has
 most nodes only wrap another one. The trap: importing cel-python takes 0.1 s, so it happens when a filter is compiled.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from kubectl_gadget.errors import UsageError
@@ -40,14 +39,31 @@ def parse(text: str) -> Tree:
     """The tree of an expression. Raises UsageError that shows where it does not parse."""
     from celpy.celparser import CELParseError, CELParser
 
+    from kubectl_gadget.events.cel_advice import unparsed
+
     try:
         return CELParser().parse(text)
     except CELParseError as error:
         token = getattr(error.__context__, "token", None)
         if token is None or token.type != "$END":
-            raise at(text, error.line or 1, error.column or 1, "this was not expected here") from None
+            line, column = error.line or 1, error.column or 1
+            offset = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
+            why, remedy = unparsed(text, offset)
+            failure = at(text, line, column, why)
+            failure.remedy = remedy
+            raise failure from None
         lines = text.rstrip().splitlines() or [""]
         raise at(text, len(lines), len(lines[-1]) + 1, "the expression ends too early") from None
+
+
+def parsed(text: str) -> Tree | None:
+    """The tree, or None where it does not parse."""
+    from celpy.celparser import CELParseError, CELParser
+
+    try:
+        return CELParser().parse(text)
+    except CELParseError:
+        return None
 
 
 def at(text: str, line: int, column: int, why: str) -> UsageError:
@@ -68,6 +84,14 @@ def unwrap(tree: Tree) -> Tree:
     while getattr(tree, "data", None) in _WRAPPERS and len(tree.children) == 1:
         tree = tree.children[0]
     return tree
+
+
+def evaluable(tree: Tree) -> Tree:
+    """A part as cel-python can evaluate it alone: some of its rules are only known below `primary`."""
+    from lark import Tree as Node
+
+    is_primary = tree.data in ("literal", "ident", "dot_ident", "ident_arg", "dot_ident_arg", "list_lit", "map_lit")
+    return Node("primary", [tree], tree.meta) if is_primary else tree
 
 
 def conjuncts(tree: Tree) -> list[Tree]:
@@ -104,17 +128,16 @@ def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tre
         yield from identifiers(child, bound)
 
 
-def check_names(text: str, tree: Tree, known: Iterable[str]) -> None:
-    """Raises UsageError, with the nearest names, when the expression names a column that does not exist."""
-    names = sorted(known)
-    for token in identifiers(tree):
-        name = token.value
-        if name in names or name in TYPE_NAMES:
-            continue
-        error = at(text, token.line, token.column, f"there is no column {name!r}")
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        error.remedy = f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"
-        raise error
+def compile_pattern(pattern: str) -> Any:
+    """RE2, as CEL demands: its time is linear, whatever the pattern. Raises ValueError that says why it does not."""
+    import re2  # type: ignore[import-untyped]
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)) from None
 
 
 def literal(tree: Tree) -> Any:

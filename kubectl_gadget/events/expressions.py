@@ -1,9 +1,10 @@
 """CEL expressions over whole columns, for the part of CEL that filters mostly use.
 
 `compile_condition` turns a part of a syntax tree into a function from a batch to a Truth. It gives the same answers
-as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it. The trap:
-CEL knows a third answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a
-Truth says where it is true and where it is false, and an error is neither.
+as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it. Names and
+types were checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL knows a third
+answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a Truth says where it
+is true and where it is false, and an error is neither.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import cel
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.kinds import Member
 from kubectl_gadget.events.texts import Texts
 from kubectl_gadget.events.truth import (
-    LIMIT,
     Integers,
     Truth,
     any_equal,
@@ -36,18 +35,6 @@ from kubectl_gadget.events.truth import (
 from kubectl_gadget.events.vectors import Mask, Numbers, Truths
 
 ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
-_NAMES: dict[str, str] = {
-    "int": "a number",
-    "text": "a text",
-    "texts": "a list of texts",
-    "bool": "true or false",
-    "buckets": "a list of buckets",
-    "null": "null",
-    "list": "a list",
-    "double": "a number with a fraction",
-    "uint": "an unsigned number",
-    "bytes": "bytes",
-}
 _OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
 _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
@@ -72,21 +59,19 @@ class Value:
 
 
 def compile_condition(
-    text: str, tree: cel.Tree, members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+    tree: cel.Tree, members: Mapping[str, Member], elsewhere: Mapping[str, Member]
 ) -> Callable[[Batch], Truth]:
     """What decides `tree` for batches of one gadget, whose members are `members`.
 
-    `elsewhere` has those of the run's other gadgets. Raises UsageError when types do not fit, NotVectorised when CEL
-    allows more than this module knows.
+    `elsewhere` has those of the run's other gadgets. Raises NotVectorised when CEL allows more than this module knows.
     """
-    value = _Compiler(text, members, elsewhere).condition(tree)
+    value = _Compiler(members, elsewhere).condition(tree)
     read: Callable[[Batch], Truth] = value.read
     return read
 
 
 class _Compiler:
-    def __init__(self, text: str, members: Mapping[str, Member], elsewhere: Mapping[str, Member]) -> None:
-        self.text = text
+    def __init__(self, members: Mapping[str, Member], elsewhere: Mapping[str, Member]) -> None:
         self.members = members
         self.elsewhere = elsewhere
 
@@ -96,7 +81,7 @@ class _Compiler:
         except MissingColumn:
             return Value("bool", error, tree)
         if value.type != "bool":
-            raise cel.at_tree(self.text, tree, f"this is {_NAMES[value.type]}, not a condition")
+            raise NotVectorised(value.type)
         return value
 
     def value(self, tree: cel.Tree) -> Value:
@@ -116,21 +101,15 @@ class _Compiler:
         if isinstance(value, bool):
             return Value("bool", lambda batch: Truth(np.full(len(batch), value)), tree, True, value)
         if isinstance(value, int):
-            if not -LIMIT <= value < LIMIT:
-                raise cel.at_tree(self.text, tree, "this number has more than 64 bits")
             return Value("int", lambda batch: Integers(np.full(len(batch), value, np.int64)), tree, True, value)
         kind: ValueType = "null" if value is None else "text"
         return Value(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
 
     def _list_lit(self, tree: cel.Tree) -> Value:
         items = [self.value(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
-        if not all(item.is_literal for item in items) or any(
-            item.type not in ("int", "text", "bool") for item in items
-        ):
+        types = {item.type for item in items}
+        if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
             raise NotVectorised("list of expressions")
-        for item in items[1:]:
-            if item.type != items[0].type:
-                raise self._mismatch(items[0], item)
         return Value("list", _no_value, tree, True, [item.literal for item in items])
 
     def _ident(self, tree: cel.Tree) -> Value:
@@ -198,7 +177,7 @@ class _Compiler:
     def _number(self, tree: cel.Tree) -> Value:
         value = self.value(tree)
         if value.type != "int":
-            raise cel.at_tree(self.text, tree, f"this is {_NAMES[value.type]}, not a number")
+            raise NotVectorised(value.type)
         return value
 
     def _relation(self, tree: cel.Tree) -> Value:
@@ -216,10 +195,8 @@ class _Compiler:
             if name not in ("eq", "ne") or right.type != "null":
                 raise NotVectorised("null")
             return lambda batch: negated(name, is_null(left.read(batch)))
-        if {left.type, right.type} == {"texts", "list"}:
-            raise NotVectorised("lists")
         if left.type != right.type:
-            raise self._mismatch(left, right)
+            raise NotVectorised(name)
         if left.type == "int":
             return lambda batch: compare_integers(name, left.read(batch), right.read(batch))
         if left.is_literal and right.is_literal:
@@ -234,19 +211,14 @@ class _Compiler:
 
     def _membership(self, left: Value, right: Value) -> Callable[[Batch], Truth]:
         if right.type == "texts":
-            if left.type != "text":
-                raise self._mismatch(left, right)
-            if not left.is_literal:
+            if left.type != "text" or not left.is_literal:
                 raise NotVectorised("in")
             return lambda batch: contained(left.literal, right.read(batch).values())
         if right.type != "list":
-            raise cel.at_tree(self.text, right.tree, f"this is {_NAMES[right.type]}, not a list")
+            raise NotVectorised("in")
         wanted = right.literal
         if wanted and (left.type, type(wanted[0])) not in (("int", int), ("text", str)):
-            kind = "int" if isinstance(wanted[0], int) else "text"
-            raise cel.at_tree(
-                self.text, left.tree, f"this is {_NAMES[left.type]}, and the list has {_NAMES[kind]}: never equal"
-            )
+            raise NotVectorised("in")
         if left.type == "int":
             return lambda batch: truth(np.isin((value := left.read(batch)).array, wanted), value.valid)
         if left.type == "text":
@@ -258,35 +230,16 @@ class _Compiler:
         items = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
         if method == "size" and not items:
             return self._size(tree, receiver)
-        if method not in _METHODS:
+        if method not in _METHODS or len(items) != 1:
             raise NotVectorised(method)
-        text = self.value(receiver)
-        if text.type != "text":
-            raise cel.at_tree(self.text, receiver, f"this is {_NAMES[text.type]}; {method}() needs a text")
-        if len(items) != 1:
-            raise cel.at_tree(self.text, tree.children[1], f"{method}() takes one text")
-        argument = self.value(items[0])
-        if argument.type != "text":
-            raise cel.at_tree(self.text, items[0], f"this is {_NAMES[argument.type]}; {method}() takes a text")
-        if not argument.is_literal:
+        text, argument = self.value(receiver), self.value(items[0])
+        if text.type != "text" or argument.type != "text" or not argument.is_literal:
             raise NotVectorised(method)
         if method == "matches":
-            return Value("bool", _test(text, self._pattern(argument)), tree)
+            search = cel.compile_pattern(argument.literal).search
+            return Value("bool", _test(text, lambda value: search(value) is not None), tree)
         match = _METHODS[method]
         return Value("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
-
-    def _pattern(self, argument: Value) -> Callable[[str], bool]:
-        """RE2, as CEL demands: its time is linear, whatever the pattern."""
-        import re2  # type: ignore[import-untyped]
-
-        options = re2.Options()
-        options.log_errors = False
-        try:
-            search = re2.compile(argument.literal, options).search
-        except re2.error as error:
-            why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-            raise cel.at_tree(self.text, argument.tree, f"this pattern does not compile: {why}") from None
-        return lambda value: search(value) is not None
 
     def _ident_arg(self, tree: cel.Tree) -> Value:
         items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
@@ -297,12 +250,8 @@ class _Compiler:
     def _size(self, tree: cel.Tree, of: cel.Tree) -> Value:
         value = self.value(of)
         if value.type not in ("text", "texts"):
-            raise cel.at_tree(self.text, of, f"this is {_NAMES[value.type]}, which has no size")
+            raise NotVectorised(value.type)
         return Value("int", lambda batch: sizes(value.read(batch)), tree)
-
-    def _mismatch(self, left: Value, right: Value) -> UsageError:
-        why = f"this is {_NAMES[left.type]} and cannot be compared with {_NAMES[right.type]}"
-        return cel.at_tree(self.text, left.tree, why)
 
 
 _ZERO = Integers(np.zeros(1, np.int64))

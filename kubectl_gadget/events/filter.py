@@ -14,6 +14,7 @@ import numpy as np
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import cel
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.cel_check import check, column_shapes
 from kubectl_gadget.events.expressions import NotVectorised, compile_condition
 from kubectl_gadget.events.kinds import Member
 from kubectl_gadget.events.members import filter_members
@@ -23,6 +24,9 @@ from kubectl_gadget.events.truth import Truth
 from kubectl_gadget.events.vectors import Mask
 
 __all__ = ["Filter", "compile_filter", "kernel_parameters"]
+
+_LONGEST_REASON = 200
+"""Characters of what cel-python says of an error: it likes to print all that it knows."""
 
 
 def cel_functions() -> dict[str, Any]:
@@ -37,29 +41,23 @@ def cel_functions() -> dict[str, Any]:
     return {"size": size}
 
 
-class _RowByRow:
-    """A part that cel-python evaluates. `errors` counts rows that ended in one; `first_error` says what it was."""
+class RowProgram:
+    """An expression that cel-python evaluates row by row. `errors` counts the `rows` that ended in one, which do not
+    match; `first_error` says what it was."""
 
-    def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
+    def __init__(self, tree: cel.Tree) -> None:
         import celpy
         from celpy.adapter import json_to_cel
 
-        self.errors = 0
+        self.rows = self.errors = 0
         self.first_error: str | None = None
-        names = {token.value for token in cel.identifiers(tree)}
-        self._members = [member for name, member in members.items() if name in names]
         environment = celpy.Environment()
         self._convert = json_to_cel
-        self._program = environment.program(tree, functions=cel_functions())
+        self._program = environment.program(cel.evaluable(tree), functions=cel_functions())
 
-    def mask(self, batch: Batch) -> Mask:
-        """Where the part is true."""
-        names = [member.name for member in self._members]
-        columns = [batch.vector(member.name, member.read).values() for member in self._members]
-        rows = zip(*columns, strict=True) if columns else iter([()] * len(batch))
-        return np.fromiter((self._matches(dict(zip(names, row, strict=True))) for row in rows), np.bool_, len(batch))
-
-    def _matches(self, row: dict[str, Any]) -> bool:
+    def matches(self, row: Mapping[str, Any]) -> bool:
+        """Whether it is true of a row's members, as JSON has them."""
+        self.rows += 1
         try:
             result = self._program.evaluate({name: self._convert(value) for name, value in row.items()})
         except Exception as error:
@@ -74,20 +72,38 @@ class _RowByRow:
     def _count(self, why: str) -> None:
         self.errors += 1
         if self.first_error is None:
-            self.first_error = why
+            line = why.partition("\n")[0]
+            self.first_error = line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}…"
+
+
+class _RowByRow:
+    """A part of a filter of columns that cel-python evaluates."""
+
+    def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
+        self.program = RowProgram(tree)
+        names = {token.value for token in cel.identifiers(tree)}
+        self._members = [member for name, member in members.items() if name in names]
+
+    def mask(self, batch: Batch) -> Mask:
+        """Where the part is true."""
+        names = [member.name for member in self._members]
+        columns = [batch.vector(member.name, member.read).values() for member in self._members]
+        rows = zip(*columns, strict=True) if columns else iter([()] * len(batch))
+        matches = self.program.matches
+        return np.fromiter((matches(dict(zip(names, row, strict=True))) for row in rows), np.bool_, len(batch))
 
 
 class _Compiled:
     """The parts of a filter for one gadget."""
 
     def __init__(
-        self, text: str, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+        self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member]
     ) -> None:
         self.columns: list[Callable[[Batch], Truth]] = []
         self.rows: list[_RowByRow] = []
         for part in parts:
             try:
-                self.columns.append(compile_condition(text, part, members, elsewhere))
+                self.columns.append(compile_condition(part, members, elsewhere))
             except NotVectorised:
                 self.rows.append(_RowByRow(part, members))
 
@@ -113,9 +129,10 @@ class Filter:
         self._gadgets = gadgets
         members = {gadget.name: filter_members(gadget) for gadget in gadgets}
         everything = {name: member for known in members.values() for name, member in known.items()}
-        cel.check_names(text, tree, everything)
+        for known in members.values():
+            check(text, tree, column_shapes({name: member.type for name, member in known.items()}, everything))
         chosen = cel.conjuncts(tree) if parts is None else parts
-        self._compiled = {name: _Compiled(text, chosen, known, everything) for name, known in members.items()}
+        self._compiled = {name: _Compiled(chosen, known, everything) for name, known in members.items()}
 
     def divided(self, names: Collection[str]) -> "tuple[Filter | None, Filter | None]":
         """Those parts that name none of `names`, and those that do; None where there are no such parts."""
@@ -135,12 +152,12 @@ class Filter:
     @property
     def errors(self) -> int:
         """Rows that cel-python could not decide; they did not match."""
-        return sum(part.errors for compiled in self._compiled.values() for part in compiled.rows)
+        return sum(part.program.errors for compiled in self._compiled.values() for part in compiled.rows)
 
     @property
     def first_error(self) -> str | None:
         """What the first of them was."""
-        found = [part.first_error for compiled in self._compiled.values() for part in compiled.rows]
+        found = [part.program.first_error for compiled in self._compiled.values() for part in compiled.rows]
         return next((error for error in found if error is not None), None)
 
     def mask(self, batch: Batch) -> Mask:
@@ -157,7 +174,7 @@ def compile_filter(expression: str, gadgets: Sequence[Gadget]) -> Filter:
     """A filter for rows of these gadgets.
 
     Raises UsageError, with the place in the expression, when it does not parse, when it names a column that no gadget
-    has, and when types do not fit as far as that can be known before there are rows.
+    has, and when functions, arguments or types do not fit as far as that can be known before there are rows.
     """
     try:
         return Filter(expression, cel.parse(expression), gadgets)

@@ -28,6 +28,15 @@ class FlowFilter:
         self._internal = internal
         self.hidden = 0
 
+    def undecided(self) -> list[str]:
+        """What is wrong with expressions that could be decided for no event, for people."""
+        expressions = [test for test in self._tests if isinstance(test, Expression)]
+        return [
+            f"{test.text!r} could not be decided for any event: {test.undecided}"
+            for test in expressions
+            if test.undecided
+        ]
+
     def those(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
         for test in self._tests:
@@ -199,25 +208,28 @@ EVENT_TESTS: dict[str, Callable[[Sequence[str]], Test]] = {
 """Conditions on the event itself."""
 
 
-def expression(text: str) -> Test:
+class Expression:
     """A CEL expression over the members of -o json. An error in it makes the event not match. Raises UsageError."""
-    import celpy
-    from celpy.adapter import json_to_cel
-    from celpy.evaluation import CELEvalError
 
-    from kubectl_gadget.events import cel
+    def __init__(self, text: str) -> None:
+        from kubectl_gadget.events import cel
+        from kubectl_gadget.events.cel_check import check
+        from kubectl_gadget.events.filter import RowProgram
+        from kubectl_gadget.flows.shapes import FLOW
 
-    environment = celpy.Environment()
-    program = environment.program(cel.parse(text))
+        self.text = text
+        tree = cel.parse(text)
+        check(text, tree, FLOW)
+        self._program = RowProgram(tree)
 
-    def test(event: FlowEvent) -> bool:
-        try:
-            context: Any = {name: json_to_cel(value) for name, value in record(event).items()}
-            return bool(program.evaluate(context))
-        except CELEvalError:
-            return False
+    def __call__(self, event: FlowEvent) -> bool:
+        return self._program.matches(record(event))
 
-    return test
+    @property
+    def undecided(self) -> str | None:
+        """Why it could be decided for no event; None when it could be for one, or there was none."""
+        program = self._program
+        return program.first_error if program.rows == program.errors else None
 
 
 def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:

@@ -110,7 +110,8 @@ class LiveTable(Sink):
             try:
                 self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None
             except UsageError as error:
-                self._trouble = str(error).partition("\n")[0]
+                why = str(error).partition("\n")[0].removeprefix("filter: ")
+                self._trouble = f"{why}. try: {error.remedy}" if error.remedy else why
                 return
             self._typed, self._trouble = None, ""
         elif key == _ESCAPE:

@@ -8,6 +8,7 @@ Values have 64 bits, wrap, and are compared as signed ones; a condition is 0 or 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Literal, NoReturn
 
@@ -65,7 +66,8 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
     try:
         expression = parse_expression(scalar.text)
     except UsageError as error:
-        raise WrongPolicy(scalar.place, str(error).removeprefix("filter: ")) from None
+        meant = f"\n  try: {error.remedy}" if error.remedy else ""
+        raise WrongPolicy(scalar.place, str(error).removeprefix("filter: ") + meant) from None
     if not _is_condition(expression):
         raise WrongPolicy(scalar.place, f"{scalar.text!r} is a number, not a condition")
     for position in _positions(expression):
@@ -211,7 +213,9 @@ class _Reader:
         items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
         operation, count = _FUNCTIONS.get(name, (None, 0))
         if operation is None:
-            self._fail(tree, f"{name}() is not known in policies; {', '.join(_FUNCTIONS)} are")
+            near = get_close_matches(name.lower(), _FUNCTIONS, 1)
+            meant = f"{near[0]}()?" if near else f"{', '.join(_FUNCTIONS)} are"
+            self._fail(tree, f"{name}() is not known in policies; {meant}")
         if len(items) != count:
             self._fail(tree, f"{name}() takes {count} value{'s' if count > 1 else ''}")
         return Computed(operation, tuple(self.read(item) for item in items))

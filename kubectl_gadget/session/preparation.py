@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TextIO
 
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES
@@ -59,12 +60,19 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     gadgets = [run.gadget for run in options.gadgets]
     shown = [options.story.gadget] if options.story else gadgets
 
-    def compiled(text: str | None) -> Filter | None:
-        return None if text is None else compile_filter(text, shown)
+    def compiled(text: str | None, flag: str) -> Filter | None:
+        if text is None:
+            return None
+        try:
+            return compile_filter(text, shown)
+        except UsageError as error:
+            raise UsageError(f"{flag}: {str(error).removeprefix('filter: ')}", error.remedy) from None
 
-    filter = compiled(options.filter)
+    filter = compiled(options.filter, "--filter")
     first, of_sums = filter.divided(added_up_members(shown[0])) if filter else (None, None)
-    conditions = Conditions(first, of_sums, compiled(options.fail_on), compiled(options.expect), options.max_events)
+    conditions = Conditions(
+        first, of_sums, compiled(options.fail_on, "--fail-on"), compiled(options.expect, "--expect"), options.max_events
+    )
     check(options.arrangement, gadgets)
     terminal = find_terminal(stdout, os.environ)
     if options.make_sink is not None:

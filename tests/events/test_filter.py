@@ -120,6 +120,11 @@ def test_the_rest_of_cel_works_row_by_row() -> None:
     assert matches('fd > 2 ? args[0] == "sh" : true', *rows) == [True, False, True]
 
 
+def test_a_function_alone_is_a_condition() -> None:
+    assert matches("has(path) && bool(fd)", record(fd=0), record(fd=1)) == [False, True]
+    assert matches("dyn(true)", record()) == [True]
+
+
 def test_row_by_row_sees_only_what_the_columns_let_through() -> None:
     compiled = compile_filter('args[5] == "x" && fd == 9', [OPEN])
     assert compiled.mask(batch_of(record(fd=1, args=[b"a"]), record(fd=9, args=[b"a"]))).tolist() == [False, False]
@@ -190,7 +195,7 @@ def test_a_wrong_filter_is_shown_with_the_place(expression: str, why: str, place
 
 def test_an_expression_without_end_is_refused() -> None:
     with pytest.raises(UsageError, match="nested too deeply"):
-        compile_filter("(" * 20000 + "fd == 1" + ")" * 20000, [OPEN])
+        compile_filter("!(" * 20000 + "fd == 1" + ")" * 20000, [OPEN])
 
 
 def test_the_nearest_column_is_offered() -> None:

@@ -1,15 +1,19 @@
 """Which events are shown: every condition, of either end."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.cel_types import ANY, Shape
 from kubectl_gadget.flows import filter
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter, ends
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.records import record
+from kubectl_gadget.flows.shapes import FLOW
 from kubectl_gadget.flows.table import FlowTable
 from tests.flows.rows import SERVER, dns, drop, http, tcp
 
@@ -84,9 +88,70 @@ def test_conditions_on_what_is_said() -> None:
 
 
 def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
-    assert filter.expression('source.pod == "xwing" && destination.port == 8080')(event)
-    assert not filter.expression('destination.pod == "xwing"')(event)
-    assert not filter.expression("l7.status == 200")(event)
+    assert filter.Expression('source.pod == "xwing" && destination.port == 8080')(event)
+    assert not filter.Expression('destination.pod == "xwing"')(event)
+    assert not filter.Expression("l7.status == 200")(event)
+
+
+@pytest.mark.parametrize(
+    ("text", "why", "remedy"),
+    [
+        ('source.podd == "xwing"', "there is no member 'podd'", "pod"),
+        ('source["podd"] == "xwing"', "there is no member 'podd'", "pod"),
+        ('sorce.pod == "xwing"', "there is no column 'sorce'", "source?"),
+        ('source.pod.startswith("x")', "there is no method startswith()", "startsWith"),
+        ('destination.port == "80"', "this is a number and cannot be compared with a text", "'destination.port == 80'"),
+        ("has(l7.statuss)", "there is no member 'statuss'", "status"),
+        ("source.labels == 'app=x'", "cannot be compared", "'app=x' in source.labels"),
+        ("source.pod", "this is a text, not a condition", None),
+        ("source.pod = 'x'", "CEL writes == for equal", "source.pod == "),
+    ],
+)
+def test_an_expression_that_never_matches_is_refused(text: str, why: str, remedy: str | None) -> None:
+    with pytest.raises(UsageError, match=re.escape(why)) as caught:
+        filter.Expression(text)
+    assert remedy is None or remedy in str(caught.value.remedy).replace("'\"'\"'", "'")
+
+
+def test_an_expression_that_could_be_decided_for_no_event_says_so(event: FlowEvent) -> None:
+    chosen = FlowFilter([filter.Expression("l7.status == 200")])
+    assert chosen.undecided() == []
+    assert chosen.those([event]) == []
+    (said,) = chosen.undecided()
+    assert said.startswith("'l7.status == 200' could not be decided for any event: ")
+    assert len(said) < 300
+
+
+def fits(shape: Shape, value: object) -> bool:
+    """Whether a value of JSON is of this shape, with no members that it does not know."""
+    if value is None or shape.name == "dyn":
+        return True
+    if isinstance(value, dict):
+        known = shape.members
+        return known is not None and all(name in known and fits(known[name], item) for name, item in value.items())
+    if isinstance(value, list):
+        return shape.name == "list" and all(fits(shape.item or ANY, item) for item in value)
+    return shape.name == {str: "text", int: "int", bool: "bool"}[type(value)]
+
+
+def test_the_shapes_of_flows_are_those_of_their_json(event: FlowEvent) -> None:
+    table = FlowTable(AddressBook())
+    events = [
+        event,
+        *(
+            found
+            for row in (dns(2, "a.b.", ["10.0.0.1"]), http(3, "/x", 200), drop(4, "NO_SOCKET"))
+            for found in table.add(row)
+        ),
+    ]
+    assert {(found.l7 or {}).get("type") for found in events} == {None, "dns", "http"}
+    for found in events:
+        told = record(found)
+        assert set(told) == set(FLOW)
+        for name, value in told.items():
+            assert fits(FLOW[name], value), (name, value)
+        for name in ("source", "destination"):
+            assert set(told[name]) == set(FLOW[name].members or ())
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,8 @@ FILTERS = [
     ("int", "{operator: CelExpr, values: ['arg1 == 1']}", "there is no arg1: the hook has 1 `args`"),
     ("int", "{operator: CelExpr, values: ['arg0 == ']}", "the expression ends too early"),
     ("int", "{operator: CelExpr, values: ['arg0 * 2 == 1']}", "this is not known in policies"),
+    ("int", "{operator: CelExpr, values: ['arg0 = 1']}", "try: 'arg0 == 1'"),
+    ("int", "{operator: CelExpr, values: ['Int32(arg0) == 1']}", "int32()?"),
     ("cap_effective", "{args: [0], operator: CapabilitiesGained}", "has to name one argument; only CapabilitiesGained"),
     ("kernel_cap_t", "{operator: Equal, values: [CAP_KIL]}", "'CAP_KIL' is no capability; did you mean CAP_KILL"),
 ]  # fmt: skip

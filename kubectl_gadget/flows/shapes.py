@@ -1,0 +1,40 @@
+"""The types of a flow's members in JSON (records.record), for CEL expressions about flows.
+
+The trap: `l7` has other members for DNS than for HTTP, and is null without either, so has(l7.method) may be needed.
+"""
+
+from collections.abc import Mapping
+
+from kubectl_gadget.events.cel_types import ANY, BOOL, INT, TEXT, TEXTS, Shape
+
+_PARTY = Shape(
+    "map",
+    members={
+        **dict.fromkeys(("ip", "entity", "name", "namespace", "pod", "container", "service", "node"), TEXT),
+        **dict.fromkeys(("comm", "exec_id", "user_comm"), TEXT),
+        **dict.fromkeys(("port", "pid", "user_pid"), INT),
+        **dict.fromkeys(("names", "labels"), TEXTS),
+        "workload": Shape("map", members={"kind": TEXT, "name": TEXT}),
+    },
+)
+_L7 = Shape(
+    "map",
+    members={
+        **dict.fromkeys(("type", "type_name", "name", "rcode", "method", "host", "target", "protocol"), TEXT),
+        **dict.fromkeys(("status", "latency", "grpc_status_raw"), INT),
+        "grpc_status": TEXT,
+        "addresses": ANY,
+        "reset": ANY,
+    },
+)
+_POLICY = Shape("map", members={"namespace": TEXT, "name": TEXT})
+FLOW: Mapping[str, Shape] = {
+    **dict.fromkeys(("timestamp", "node", "kind", "verdict", "protocol", "direction", "summary", "error"), TEXT),
+    **dict.fromkeys(("drop_reason", "flow_id", "flow_began"), TEXT),
+    **dict.fromkeys(("duration", "rtt", "sent", "received", "sent_packets", "received_packets", "retransmits"), INT),
+    **dict.fromkeys(("source", "destination", "backend"), _PARTY),
+    "is_reply": BOOL,
+    "seen_by": TEXTS,
+    "l7": _L7,
+    "denied_by": Shape("map", members={"policies": Shape("list", _POLICY), "direction": TEXT, "rule": TEXT}),
+}
