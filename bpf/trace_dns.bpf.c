@@ -56,7 +56,7 @@ static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet 
 		return;
 	if (!packet->payload_bytes && !(packet->flags & GADGET_TCP_SYN))
 		return;
-	if (gadget_begin_packet(skb, packet))
+	if (gadget_begin_viewed_packet(skb, packet))
 		gadget_send_packet(skb, packet, offset, packet->protocol == IPPROTO_UDP ? GADGET_PIECE_BYTES : ~0U);
 }
 

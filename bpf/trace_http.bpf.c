@@ -197,7 +197,7 @@ static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet 
 	    !gadget_wanted_addresses(packet->local, packet->remote))
 		return;
 	bytes = wanted_bytes(skb, packet, offset);
-	if (bytes >= 0 && gadget_begin_packet(skb, packet))
+	if (bytes >= 0 && gadget_begin_viewed_packet(skb, packet))
 		gadget_send_packet(skb, packet, offset, bytes);
 }
 

@@ -128,7 +128,7 @@ static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet 
 		wanted = opens_quic(skb, packet, offset) ? GADGET_PIECE_BYTES : 0;
 	else
 		wanted = hello_in(skb, packet, offset);
-	if (wanted && gadget_begin_packet(skb, packet))
+	if (wanted && gadget_begin_viewed_packet(skb, packet))
 		gadget_send_packet(skb, packet, offset, wanted);
 }
 

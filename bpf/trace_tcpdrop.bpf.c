@@ -340,7 +340,7 @@ int dropped(__u64 *ctx)
 	} else if (!begin_without_socket(&drop->record, (__u64)net)) {
 		return 0;
 	}
-	drop->network_namespace = BPF_CORE_READ((struct net___refused *)net, ns.inum);
+	drop->network_namespace = BPF_CORE_READ((struct net___numbered *)net, ns.inum);
 	drop->reason_number = reason;
 	drop->unused_8 = drop->unused_16 = 0;
 	writer = gadget_write(drop, sizeof(*drop), RECORD_BYTES);

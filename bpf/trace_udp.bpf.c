@@ -47,7 +47,7 @@ static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct ga
 
 	packet->flags = 0;
 	packet->sequence = 0;
-	packet->unused_32 = 0;
+	packet->network_namespace = 0;
 	offset = gadget_read_ip(skb, packet, outgoing);
 	if (!offset)
 		return false;

@@ -5,15 +5,15 @@ to several servers at once, and on its way an address may be translated, so an a
 its sender, and only of a client to the single one that is open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.dns_message import MALFORMED, NOANSWER, Message, read_message
-from kubectl_gadget.views.packets import UDP, Packet, has_process, packets
-from kubectl_gadget.views.row_writer import RowWriter, Value
-from kubectl_gadget.views.tcp import Connections, Stream
+from kubectl_gadget.views.packets import UDP, Packet, packets
+from kubectl_gadget.views.row_writer import RowWriter, Value, asks_for_process, has_process
+from kubectl_gadget.views.tcp import Connections, Stream, ends_of
 from kubectl_gadget.views.waiting import Waiting
 
 _UNKNOWN = (1 << 64) - 1
@@ -55,10 +55,10 @@ class _Connection:
 class Dns:
     """A stage (stage.py). `wait_ns` is how long a question may wait for its answer."""
 
-    def __init__(self, gadget: Gadget, wait_ns: int) -> None:
-        self._writer = RowWriter(gadget.record)
+    def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
+        self._writer = RowWriter(gadget.record, of_processes)
         self._wait_ns = wait_ns
-        self._open: dict[tuple[int, int], list[_Query]] = {}
+        self._open: dict[tuple[Hashable, int], list[_Query]] = {}
         self._waiting: Waiting[_Query] = Waiting()
         self._connections = Connections(_Connection)
         self._now = 0
@@ -90,7 +90,7 @@ class Dns:
             self._ask(packet, message)
 
     def _ask(self, packet: Packet, message: Message) -> None:
-        waiting = self._open.setdefault((packet.socket, message.id), [])
+        waiting = self._open.setdefault((_conversation(packet), message.id), [])
         for query in waiting:
             if _remote(query.packet) == _remote(packet):
                 if query.message.question == message.question:
@@ -99,12 +99,12 @@ class Dns:
                 self._give_up(query, packet.time)
                 break
         query = _Query(packet, message)
-        self._open.setdefault((packet.socket, message.id), []).append(query)
+        self._open.setdefault((_conversation(packet), message.id), []).append(query)
         self._waiting.add(query, packet.time)
 
     def _answer(self, packet: Packet, message: Message) -> None:
         role = _SERVER if packet.outgoing else _CLIENT
-        waiting = self._open.get((packet.socket, message.id), [])
+        waiting = self._open.get((_conversation(packet), message.id), [])
         query = next((query for query in waiting if _remote(query.packet) == _remote(packet)), None)
         if query is None and role == _CLIENT and len(waiting) == 1:
             query = waiting[0]
@@ -119,7 +119,7 @@ class Dns:
 
     def _close(self, query: _Query) -> None:
         self._waiting.done(query)
-        key = query.packet.socket, query.message.id
+        key = _conversation(query.packet), query.message.id
         self._open[key].remove(query)
         if not self._open[key]:
             del self._open[key]
@@ -153,10 +153,15 @@ class Dns:
         self._writer.add(known.head, time, values)
 
 
+def _conversation(packet: Packet) -> Hashable:
+    """What a question and its answer share. Of TCP not the socket: the listening one has the first packets."""
+    return packet.socket if packet.protocol == UDP else ends_of(packet)
+
+
 def _remote(packet: Packet) -> tuple[bytes, int]:
     return packet.remote, packet.remote_port
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Dns:
     """A stage with the gadget's parameters."""
-    return Dns(gadget, int(parameters["wait"]) * 1_000_000_000)
+    return Dns(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

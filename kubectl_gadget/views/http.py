@@ -13,6 +13,7 @@ from kubectl_gadget.views.http2 import Http2
 from kubectl_gadget.views.http2_frames import PREFACE, looks_like_frames
 from kubectl_gadget.views.http_rows import HttpRows
 from kubectl_gadget.views.packets import FIN, RST, Packet, packets
+from kubectl_gadget.views.row_writer import asks_for_process
 from kubectl_gadget.views.tcp import Connections, Stream
 
 
@@ -36,8 +37,8 @@ class _Connection:
 class Http:
     """A stage (stage.py). `wait_ns` is how long a request may wait for its answer."""
 
-    def __init__(self, gadget: Gadget, wait_ns: int) -> None:
-        self._rows = HttpRows(gadget)
+    def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
+        self._rows = HttpRows(gadget, of_processes)
         self._wait_ns = wait_ns
         self._connections = Connections(lambda: _Connection(self._rows))
         self._now = 0
@@ -72,4 +73,4 @@ class Http:
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Http:
     """A stage with the gadget's parameters."""
-    return Http(gadget, int(parameters["wait"]) * 1_000_000_000)
+    return Http(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

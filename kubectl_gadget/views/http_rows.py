@@ -8,8 +8,8 @@ from typing import Protocol
 
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.http_message import Head
-from kubectl_gadget.views.packets import Packet, has_process
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.views.packets import Packet
+from kubectl_gadget.views.row_writer import RowWriter, Value, has_process
 from kubectl_gadget.views.waiting import Waiting
 
 _UNKNOWN = (1 << 64) - 1
@@ -52,8 +52,8 @@ class Exchange:
 class HttpRows:
     """Exchanges that wait, and rows of those that do not."""
 
-    def __init__(self, gadget: Gadget) -> None:
-        self._writer = RowWriter(gadget.record)
+    def __init__(self, gadget: Gadget, of_processes: bool) -> None:
+        self._writer = RowWriter(gadget.record, of_processes)
         self.waiting: Waiting[Exchange] = Waiting()
         """without an answer so far"""
         self.answering: Waiting[Exchange] = Waiting()

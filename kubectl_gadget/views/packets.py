@@ -34,6 +34,8 @@ class Packet(NamedTuple):
     sequence: int
     payload: bytes
     missing: int
+    network_namespace: int = 0
+    """the inode number; 0: unknown"""
 
 
 _NUMBERS = ("timestamp", "socket", "local_port", "remote_port", "protocol", "outgoing", "flags", "sequence")
@@ -47,7 +49,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
     end, after = record.field("exec_id").offset, record.field("socket").offset
     spans = batch.spans(record.field("payload"))
     memory = batch.buffer.bytes.tobytes()
-    columns = {name: batch.raw(name).tolist() for name in _NUMBERS}
+    columns = {name: batch.raw(name).tolist() for name in (*_NUMBERS, "network_namespace")}
     # numpy takes NULs off the end of byte strings.
     addresses = [[value.ljust(16, b"\0") for value in batch.raw(name).tolist()] for name in ("local", "remote")]
     places = zip(
@@ -60,7 +62,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
     for start, payload, length, whole, local, remote, numbers in zip(
         *zip(*places, strict=True), *addresses, zip(*columns.values(), strict=True), strict=True
     ):
-        time, socket, local_port, remote_port, protocol, outgoing, flags, sequence = numbers
+        time, socket, local_port, remote_port, protocol, outgoing, flags, sequence, netns = numbers
         yield Packet(
             time,
             memory[start : start + end],
@@ -76,9 +78,5 @@ def packets(batch: Batch) -> Iterator[Packet]:
             sequence,
             memory[payload : payload + length],
             max(0, whole - length),
+            netns,
         )
-
-
-def has_process(head: bytes) -> bool:
-    """Whether it is known which process the socket is used by."""
-    return head[16:20] != b"\0\0\0\0"

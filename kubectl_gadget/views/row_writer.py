@@ -4,7 +4,7 @@ The trap: a text's place has 16 bits and its length 15, so what does not fit is 
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kubectl_gadget.events.batch import STRING_TYPES
@@ -25,9 +25,10 @@ Value = int | bytes | str | list[str] | None
 
 
 class RowWriter:
-    """Rows of one record layout. `add` rows, then `take` them."""
+    """Rows of one record layout. `add` rows, then `take` them. `of_processes`: rows without a process are left out."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, of_processes: bool = False) -> None:
+        self._of_processes = of_processes
         self._size = record.size
         self._fields = {field.name: field for field in record.fields}
         self._texts = [field for field in record.fields if field.type in STRING_TYPES]
@@ -36,6 +37,8 @@ class RowWriter:
     def add(self, head: bytes, timestamp: int, values: dict[str, Value]) -> None:
         """A row. `head` is struct gadget_record of a record that the row is about; fields not named are 0, and texts
         absent. None means the same."""
+        if self._of_processes and not has_process(head):
+            return
         row = bytearray(self._size)
         row[: len(head)] = head
         struct.pack_into("<Q", row, self._fields["timestamp"].offset, timestamp)
@@ -65,6 +68,17 @@ class RowWriter:
             row[field.offset : field.offset + field.size] = value[: field.size].ljust(field.size, b"\0")
         else:
             raise TypeError(f"{name} cannot be {value!r}")
+
+
+def has_process(head: bytes) -> bool:
+    """Whether a record's head (struct gadget_record) names a process; a packet's names that of its socket."""
+    return head[16:20] != b"\0\0\0\0"
+
+
+def asks_for_process(parameters: Mapping[str, Any]) -> bool:
+    """Whether the user wants rows of certain processes only. The kernel lets packets of connections through that no
+    process has accepted yet; a row that never gets a process is of another one."""
+    return bool(parameters.get("pid") or parameters.get("comm"))
 
 
 def _encode(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.client_hello import MOST_BYTES, BrokenHello, ClientHello, from_handshake, from_records
 from kubectl_gadget.views.packets import UDP, Packet, packets
-from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.views.row_writer import RowWriter, asks_for_process
 from kubectl_gadget.views.tcp import Connections, Stream
 
 _CLIENT, _SERVER = 1, 2
@@ -69,8 +69,8 @@ class _Quic:
 class Sni:
     """A stage (stage.py)."""
 
-    def __init__(self, gadget: Gadget) -> None:
-        self._writer = RowWriter(gadget.record)
+    def __init__(self, gadget: Gadget, of_processes: bool = False) -> None:
+        self._writer = RowWriter(gadget.record, of_processes)
         self._tls = Connections(_Tls)
         self._quic = Connections(_Quic)
 
@@ -106,5 +106,5 @@ class Sni:
 
 
 def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Sni:
-    """A stage; it has no parameters."""
-    return Sni(gadget)
+    """A stage; it has no parameters of its own."""
+    return Sni(gadget, asks_for_process(parameters))

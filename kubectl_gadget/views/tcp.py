@@ -78,8 +78,9 @@ class Connections(Generic[T]):
     """What a view keeps per connection: made by `make`, the least recently used forgotten when there are more than
     `most`.
 
-    A connection is known by its container and its ends, not by its socket, since the listening socket has the first
-    packets of what it accepts. A new SYN begins a new connection between the same ends.
+    A connection is known by its network namespace and its ends, not by its socket or its container: the listening
+    socket has the first packets of what it accepts, and may have been made in another cgroup. A new SYN begins a new
+    connection between the same ends.
     """
 
     def __init__(self, make: Callable[[], T], most: int = 4096) -> None:
@@ -89,7 +90,7 @@ class Connections(Generic[T]):
 
     def of(self, packet: Packet) -> T:
         """The connection that the packet is of."""
-        key = _ends(packet)
+        key = ends_of(packet)
         first, found = self._known.get(key, (-1, None))
         opens = packet.flags & (SYN | ACK) == SYN
         if found is None or (opens and first != packet.sequence):
@@ -102,9 +103,9 @@ class Connections(Generic[T]):
 
     def forget(self, packet: Packet) -> None:
         """The connection has ended; the next packet between these ends is of another one."""
-        self._known.pop(_ends(packet), None)
+        self._known.pop(ends_of(packet), None)
 
 
-def _ends(packet: Packet) -> Hashable:
-    cgroup = packet.head[8:16]
-    return cgroup, packet.local, packet.local_port, packet.remote, packet.remote_port
+def ends_of(packet: Packet) -> Hashable:
+    """What tells a connection from all others of its node at the time."""
+    return packet.network_namespace, packet.local, packet.local_port, packet.remote, packet.remote_port

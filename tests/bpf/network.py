@@ -91,6 +91,26 @@ def listener(host: str) -> socket.socket:
     return sock
 
 
+def accept_late(host: str, request: bytes, answer: bytes, comm: str) -> tuple[str, int]:
+    """A client's request has arrived before the server, a process called `comm`, accepts the connection. Returns the
+    client's address and port."""
+    with listener(host) as server, socket.create_connection(server.getsockname()) as client:
+        client.sendall(request)
+        # What a socket sends over loopback is in the other one's queue when sendall() returns.
+        child = os.fork()
+        if child == 0:
+            with open("/proc/self/comm", "w") as name:
+                name.write(comm)
+            accepted, _ = server.accept()
+            accepted.recv(len(request), socket.MSG_WAITALL)
+            accepted.sendall(answer)
+            os._exit(0)
+        client.recv(len(answer), socket.MSG_WAITALL)
+        os.waitpid(child, 0)
+        name, port, *_ = client.getsockname()
+        return name, port
+
+
 def unused_port(host: str) -> int:
     """A port of `host` that nobody listens on: in the namespace, nobody but the test could."""
     with listener(host) as sock:

@@ -85,3 +85,28 @@ def test_what_was_there_before_the_run_has_its_process() -> None:
             send_and_receive(accepted, 0, 7919)
             records = top.take()
     assert sorted((record["sent"], record["received"]) for record in records) == [(0, 7919), (7919, 0)]
+
+
+@pytest.mark.parametrize("options", [{}, {"comm": "late"}], ids=["every process", "the server only"])
+def test_what_came_before_accept_counts_for_the_process_that_accepts(options: dict[str, str]) -> None:
+    with Answers("top_tcp", **options) as top:
+        _, (_, port) = in_namespace(lambda: network.accept_late(network.V4, bytes(7919), bytes(13), "late"))
+        rows = [record for record in top.take() if record["remote_port"] == port and record["sent"]]
+        assert top.lost == 0
+    assert [(row["comm"], row["received"], row["sent"]) for row in rows] == [("late", 7919, 13)]
+
+
+def test_sums_of_two_intervals_agree_when_accept_comes_in_the_second() -> None:
+    with (
+        Answers("top_tcp") as top,
+        network.listener(network.V4) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        client.sendall(bytes(7919))
+        port = client.getsockname()[1]
+        before = [record for record in top.take() if record["remote_port"] == port]
+        accepted, _ = server.accept()
+        with accepted:
+            after = [record for record in top.take() if record["remote_port"] == port]
+    assert [record["received"] for record in before] == []
+    assert [(record["pid"], record["received"]) for record in after] == [(os.getpid(), 7919)]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.bpf import network
 from tests.bpf.network import in_namespace
+from tests.bpf.test_filters import Tree, tree  # noqa: F401
 from tests.bpf.viewed import Viewed
 
 pytestmark = pytest.mark.bpf
@@ -250,3 +251,40 @@ def test_a_large_body_of_http_2_fills_no_ring_and_the_request_behind_it_is_seen(
         rows = of(pid, tracer.rows() + tracer.rest(), "client")
         assert tracer.lost == 0
     assert [(row["method"], row["status"]) for row in rows] == [("POST", 200), ("GET", 200)]
+
+
+def test_a_request_that_came_before_accept_is_of_the_process_that_accepts() -> None:
+    request, answer = b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    def deed() -> None:
+        network.accept_late(network.V4, request, answer, "late")
+        network.accept_late(network.V4, request.replace(b"late", b"other"), answer, "other")
+
+    with Viewed("trace_http", comm="late") as tracer:
+        in_namespace(deed)
+        rows = tracer.rows() + tracer.rest()
+    assert [(row["comm"], row["method"], row["host"], row["target"], row["status"]) for row in rows] == [
+        ("late", "GET", "h", "/late", 200)
+    ]
+    assert rows[0]["latency"] is not None
+
+
+def test_a_connection_is_one_also_when_the_server_has_moved_to_another_cgroup(tree: Tree) -> None:  # noqa: F811
+    with Viewed("trace_http") as tracer:
+
+        def deed() -> None:
+            with (
+                network.listener(network.V4) as server,
+                socket.create_connection(server.getsockname()) as client,
+            ):
+                client.sendall(b"GET /moved HTTP/1.1\r\nHost: h\r\n\r\n")
+                (tree.container / "cgroup.procs").write_text("0")
+                accepted, _ = server.accept()
+                with accepted:
+                    accepted.recv(1000)
+                    accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    client.recv(1000)
+
+        in_namespace(deed)
+        rows = [row for row in tracer.rows() if row["role"] == "server"]
+    assert [(row["method"], row["target"], row["status"]) for row in rows] == [("GET", "/moved", 200)]

@@ -15,8 +15,7 @@ class Viewed(Tracer):
 
     def __init__(self, name: str, **parameters: Any) -> None:
         super().__init__(name, **parameters)
-        values = {key: value for key, value in parameters.items() if self._is_of_view(name, key)}
-        stage = make_stage(self.gadget, values)
+        stage = make_stage(self.gadget, {key: value for key, value in parameters.items() if self._has(key)})
         assert stage is not None
         self._stage = stage
 
@@ -37,9 +36,5 @@ class Viewed(Tracer):
     def _read(self, data: bytes) -> list[dict[str, Any]]:
         return MemberRows().records(Rows([decode(self.gadget, "node", data)]))
 
-    @staticmethod
-    def _is_of_view(name: str, key: str) -> bool:
-        from kubectl_gadget.catalogue.load import load_gadget
-
-        parameters = {parameter.name: parameter for parameter in load_gadget(name).parameters}
-        return key in parameters and not parameters[key].variable
+    def _has(self, parameter: str) -> bool:
+        return any(parameter == known.name for known in self.gadget.parameters)

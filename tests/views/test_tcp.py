@@ -94,7 +94,8 @@ def test_a_connection_is_found_by_its_ends_and_a_new_syn_begins_another() -> Non
     assert connections.of(packet(5, flags=SYN)) is first
     assert connections.of(packet(6, b"x", socket=2)) is first
     assert connections.of(packet(6, local_port=3)) is not first
-    assert connections.of(packet(6, head=b"\1" * 80)) is not first
+    assert connections.of(packet(6, head=b"\1" * 80)) is first
+    assert connections.of(packet(6, network_namespace=7)) is not first
     assert connections.of(packet(77, flags=SYN)) is not first
 
 

@@ -3,10 +3,19 @@
  * What each connection moves, summed up: for gadgets that include this, name a protocol and have both programs for
  * packets (bpf/top_tcp.bpf.c).
  *
- * The trap: packets of a handshake belong to the listening socket, and so to whoever listens. Without payload they
- * would make a row for a connection that another process may get; such packets are not counted.
+ * The traps: packets of a handshake belong to the listening socket, and so to whoever listens. Without payload they
+ * would make a row for a connection that another process may get; such packets are not counted. And what a connection
+ * receives before a process accepts it would count for no process: it is added when accept() returns, from the socket's
+ * own counters, so what was sent again by then counts once.
  */
 #pragma once
+
+#include <gadget/record.h>
+
+/* Before packet.h, whose programs call it when accept() returns. */
+struct sock;
+static __always_inline void gadget_count_received_before(struct sock *sk);
+#define GADGET_ACCEPTED(SOCKET) gadget_count_received_before(SOCKET)
 
 #include <gadget/packet.h>
 #include <gadget/ends.h>
@@ -67,6 +76,49 @@ static __always_inline bool gadget_is_of(struct __sk_buff *skb, __u32 protocol, 
 	return true;
 }
 
+/* The row of a connection, with the process if it is known. NULL: there is no room. */
+static __always_inline struct connection_value *gadget_connection(const struct connection_key *key,
+								  const struct gadget_record *record)
+{
+	struct connection_value *value = gadget_total(key);
+
+	if (value && (record->pid || !value->pid)) {
+		__builtin_memcpy(value->comm, record->comm, sizeof(value->comm));
+		value->uid = record->uid;
+		value->pid = record->pid;
+		value->container_pid = record->container_pid;
+	}
+	return value;
+}
+
+static __always_inline void gadget_count_received_before(struct sock *sk)
+{
+	const struct gadget_owner *owner = gadget_owner_of(sk);
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+	struct connection_value *value;
+	struct connection_key key = {};
+	__u64 received;
+
+	if (!owner || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return;
+	received = BPF_CORE_READ(tcp, bytes_received);
+	if (!received)
+		return;
+	key.cgroup = owner->record.cgroup;
+	key.local_port = gadget_local_port(sk);
+	key.remote_port = gadget_remote_port(sk);
+	gadget_local_ip(key.local, sk);
+	gadget_remote_ip(key.remote, sk);
+	if ((filter_port && key.local_port != filter_port && key.remote_port != filter_port) ||
+	    !gadget_wanted_addresses(key.local, key.remote))
+		return;
+	value = gadget_connection(&key, &owner->record);
+	if (!value)
+		return;
+	gadget_add(value->received, received);
+	gadget_add(value->received_packets, BPF_CORE_READ(tcp, data_segs_in));
+}
+
 static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struct gadget_packet *packet)
 {
 	/* A packet that the network card cuts or has put together counts as its pieces. */
@@ -80,15 +132,9 @@ static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struc
 
 	__builtin_memcpy(key.local, packet->local, sizeof(key.local));
 	__builtin_memcpy(key.remote, packet->remote, sizeof(key.remote));
-	value = gadget_total(&key);
+	value = gadget_connection(&key, &packet->record);
 	if (!value)
 		return;
-	if (packet->record.pid || !value->pid) {
-		__builtin_memcpy(value->comm, packet->record.comm, sizeof(value->comm));
-		value->uid = packet->record.uid;
-		value->pid = packet->record.pid;
-		value->container_pid = packet->record.container_pid;
-	}
 	if (packet->outgoing) {
 		gadget_add(value->sent, packet->payload_bytes);
 		gadget_add(value->sent_packets, packets);
@@ -96,6 +142,14 @@ static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struc
 		gadget_add(value->received, packet->payload_bytes);
 		gadget_add(value->received_packets, packets);
 	}
+}
+
+/* Whether the packet's connection is counted when it is accepted. */
+static __always_inline bool gadget_is_unaccepted(struct __sk_buff *skb, struct gadget_packet *packet)
+{
+	struct sock *sk = gadget_socket_of_packet(skb, packet);
+
+	return sk && gadget_awaits_accept(sk) && !gadget_owner_of(sk);
 }
 
 static __always_inline void gadget_look_at_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 protocol,
@@ -109,6 +163,8 @@ static __always_inline void gadget_look_at_packet(struct __sk_buff *skb, struct 
 	    !gadget_has_port(packet, filter_port) || !gadget_wanted_addresses(packet->local, packet->remote))
 		return;
 	if (listens && !packet->payload_bytes)
+		return;
+	if (protocol == IPPROTO_TCP && !listens && gadget_is_unaccepted(skb, packet))
 		return;
 	if (gadget_begin_packet(skb, packet))
 		gadget_add_packet(skb, packet);

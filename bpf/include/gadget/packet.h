@@ -17,6 +17,7 @@
 #include <linux/udp.h>
 
 #include <gadget/address.h>
+#include <gadget/network_namespace.h>
 #include <gadget/output.h>
 #include <gadget/packet_owner.h>
 #include <gadget/slots.h>
@@ -62,7 +63,8 @@ struct gadget_packet {
 	__u32 payload_bytes;
 	/* As much of it as this record has. */
 	gadget_string payload;
-	__u32 unused_32;
+	/* The inode number of the socket's network namespace; 0: unknown. */
+	__u32 network_namespace;
 };
 
 /* Where programs build their records. */
@@ -159,7 +161,6 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 
 	packet->flags = 0;
 	packet->sequence = 0;
-	packet->unused_32 = 0;
 	offset = gadget_read_ip(skb, packet, outgoing);
 	if (offset)
 		offset = gadget_read_ports(skb, packet, offset);
@@ -184,16 +185,21 @@ static __always_inline bool gadget_has_port(const struct gadget_packet *packet, 
 	return !port || packet->local_port == port || packet->remote_port == port;
 }
 
+/* By way of memory, since the verifier would let nothing be read of what it takes for a struct bpf_sock. */
+static __always_inline struct sock *gadget_socket_of_packet(struct __sk_buff *skb, struct gadget_packet *packet)
+{
+	volatile __u64 *address = &packet->socket;
+
+	*address = (__u64)skb->sk;
+	return (struct sock *)*address;
+}
+
 /* Fills in the record's head. False: the packet is not wanted. */
 static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
-	volatile __u64 *address = &packet->socket;
+	struct sock *sk = gadget_socket_of_packet(skb, packet);
 	const struct gadget_owner *owner;
-	struct sock *sk;
 
-	/* By way of memory, since the verifier would let nothing be read of what it takes for a struct bpf_sock. */
-	*address = (__u64)skb->sk;
-	sk = (struct sock *)*address;
 	if (!sk)
 		return false;
 	owner = gadget_owner_of(sk);
@@ -201,6 +207,28 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 		return false;
 	gadget_exec_of_owner(&packet->exec_id, owner);
 	packet->socket = bpf_get_socket_cookie(skb);
+	return true;
+}
+
+/*
+ * The same for packets of which the client makes rows. Where events of one process are wanted, so are packets of
+ * connections that no process has accepted yet: it may be that one. The view joins them with the packets that follow,
+ * and leaves out rows that never get a process.
+ */
+static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, struct gadget_packet *packet)
+{
+	struct sock *sk = gadget_socket_of_packet(skb, packet);
+	const struct gadget_owner *owner;
+
+	if (!sk)
+		return false;
+	owner = gadget_owner_of(sk);
+	if (!gadget_begin_for_socket(&packet->record, sk, owner) &&
+	    (owner || !gadget_awaits_accept(sk) || !gadget_begin_without_owner(&packet->record, sk)))
+		return false;
+	gadget_exec_of_owner(&packet->exec_id, owner);
+	packet->socket = bpf_get_socket_cookie(skb);
+	packet->network_namespace = gadget_network_namespace(sk);
 	return true;
 }
 

@@ -85,13 +85,20 @@ int sending_v6(struct bpf_sock_addr *ctx)
 	return gadget_own_used(ctx);
 }
 
+/* What a gadget does with a connection that has just got its owner. It may define this before it includes the file. */
+#ifndef GADGET_ACCEPTED
+#define GADGET_ACCEPTED(SOCKET)
+#endif
+
 static __always_inline int gadget_own_accepted(long result)
 {
 	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
 	__u16 protocol = sk ? BPF_CORE_READ(sk, sk_protocol) : 0;
 
-	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP)
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP) {
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
+		GADGET_ACCEPTED(sk);
+	}
 	return 0;
 }
 

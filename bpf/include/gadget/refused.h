@@ -10,8 +10,8 @@
 #pragma once
 
 #include <gadget/address.h>
+#include <gadget/network_namespace.h>
 #include <gadget/string.h>
-#include <kernel/net_device.h>
 
 /* Those that lie back the longest are forgotten. */
 #define GADGET_REFUSED 4096
@@ -22,18 +22,6 @@
 
 #define GADGET_POLICIES_BYTES 248
 #define GADGET_RULE_BYTES 128
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct ns_common___refused {
-	__u32 inum;
-};
-
-struct net___refused {
-	struct ns_common___refused ns;
-};
-
-#pragma clang attribute pop
 
 enum gadget_refused_direction {
 	GADGET_REFUSED_EGRESS = 1,
@@ -56,13 +44,6 @@ struct gadget_refused {
 	char policy[GADGET_POLICIES_BYTES];
 	char rule[GADGET_RULE_BYTES];
 };
-
-static __always_inline __u32 gadget_network_namespace(struct sock *sk)
-{
-	struct net___refused *net = (void *)BPF_CORE_READ((struct sock_common___net *)sk, skc_net.net);
-
-	return BPF_CORE_READ(net, ns.inum);
-}
 
 /* For those who ask. */
 #define GADGET_REFUSALS                                                                                                \

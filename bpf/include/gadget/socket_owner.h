@@ -99,6 +99,31 @@ static __always_inline bool gadget_asks_for_process(void)
 }
 
 /*
+ * Whether a TCP connection is made and no process has accepted it yet. Its owner is decided by accept(); what it
+ * receives until then is in no process's name. A closed socket has no file either, but is never in these states.
+ */
+static __always_inline bool gadget_awaits_accept(struct sock *sk)
+{
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+	return (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && !BPF_CORE_READ(sk, sk_socket);
+}
+
+/* Fills in the head of a record from what the socket itself knows. False: it is not wanted. */
+static __always_inline bool gadget_begin_without_owner(struct gadget_record *record, struct sock *sk)
+{
+	__builtin_memset(record, 0, sizeof(*record));
+	record->uid = BPF_CORE_READ(sk, sk_uid.val);
+	record->gid = ~0U;
+	if (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid)
+		return false;
+	if (!gadget_wanted_other_cgroup(record, gadget_cgroup_of_socket(sk)))
+		return false;
+	record->unused = 0;
+	return true;
+}
+
+/*
  * Fills in the head of the record of something that happened to a socket, whoever is current. `owner` is what is known
  * of it, or NULL. False: it is not wanted.
  */
@@ -107,15 +132,7 @@ static __always_inline bool gadget_begin_for_socket(struct gadget_record *record
 {
 	if (owner && owner->record.pid) {
 		*record = owner->record;
-	} else {
-		__builtin_memset(record, 0, sizeof(*record));
-		record->uid = BPF_CORE_READ(sk, sk_uid.val);
-		record->gid = ~0U;
-		if (gadget_asks_for_process() || (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid))
-			return false;
-		if (!gadget_wanted_other_cgroup(record, gadget_cgroup_of_socket(sk)))
-			return false;
-		record->unused = 0;
+		return true;
 	}
-	return true;
+	return !gadget_asks_for_process() && gadget_begin_without_owner(record, sk);
 }

@@ -95,6 +95,7 @@ struct tcp_sock {
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u64 bytes_received;
+	__u32 data_segs_in;
 	__u32 total_retrans;
 	__u32 segs_in;
 	__u32 segs_out;
