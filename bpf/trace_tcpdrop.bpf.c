@@ -4,8 +4,9 @@
  * kernel drops, with its reason.
  *
  * Hook: the tracepoint kfree_skb, which runs in interrupts mostly. So who owns the packet's socket is remembered before
- * (gadget/packet_owner.h); and for a packet without a socket, which container used the network namespace last. Reasons
- * are spelt by the kernel itself, since their numbers differ from version to version.
+ * (gadget/packet_owner.h); and for a packet without a socket, which container used the network namespace last. One that
+ * no process is known to use is the node's, such as one that a network plugin or `ip netns add` has made. Reasons are
+ * spelt by the kernel itself, since their numbers differ from version to version.
  *
  * Datagrams that `enforce --network-policy` refuses when they are sent are no packets yet: they are told when the call
  * returns EPERM.
@@ -107,9 +108,12 @@ const volatile bool with_datagrams = false;
 struct user {
 	__u64 cgroup;
 	__u32 marks;
-	__u32 is_node;
+	__u16 is_node;
+	/* Of another node on the same kernel. */
+	__u16 is_foreign;
 };
 
+/* By the address of a struct net. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, NAMESPACES);
@@ -130,8 +134,12 @@ static __always_inline void note_user(struct task_struct *task)
 	if (known && known->is_node)
 		return;
 	user.is_node = gadget_node_pid(task) == 1;
-	if (!gadget_wanted_other_cgroup(&record, gadget_cgroup_of(task)) && !user.is_node)
-		return;
+	if (!gadget_wanted_other_cgroup(&record, gadget_cgroup_of(task)) && !user.is_node) {
+		/* Without an entry it would look like one that no process uses. */
+		if (known)
+			return;
+		user.is_foreign = gadget_verdict_on(record.cgroup) == GADGET_UNKNOWN;
+	}
 	user.cgroup = record.cgroup;
 	user.marks = record.marks;
 	bpf_map_update_elem(&users, &net, &user, BPF_ANY);
@@ -142,6 +150,14 @@ int namespace_used(struct bpf_sock *ctx)
 {
 	note_user(gadget_task());
 	return GADGET_ALLOW;
+}
+
+/* A process need not make a socket: that of a pod's sandbox never does. */
+SEC("tp_btf/sched_process_exec")
+int namespace_entered(__u64 *ctx)
+{
+	note_user((struct task_struct *)ctx[0]);
+	return 0;
 }
 
 SEC("iter/task")
@@ -162,10 +178,10 @@ static __always_inline bool begin_without_socket(struct gadget_record *record, _
 
 	__builtin_memset(record, 0, sizeof(*record));
 	record->uid = record->gid = ~0U;
-	if (!user || gadget_asks_for_process() || gadget_filter_uid != ~0U)
+	if ((user && user->is_foreign) || gadget_asks_for_process() || gadget_filter_uid != ~0U)
 		return false;
-	record->cgroup = user->cgroup;
-	record->marks = user->marks;
+	record->cgroup = user ? user->cgroup : gadget_node_cgroup;
+	record->marks = user ? user->marks : 0;
 	verdict = gadget_verdict_on(record->cgroup);
 	return verdict == GADGET_UNKNOWN || gadget_is_wanted(verdict);
 }

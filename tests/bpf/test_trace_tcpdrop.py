@@ -1,12 +1,18 @@
 """trace tcpdrop: packets to sockets that take none and to ports without a socket, counted exactly."""
 
+import errno
 import os
 import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.bpf import network
+from tests.bpf.cables import ip, namespace_of
 from tests.bpf.network import address, in_namespace
 from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf
 from tests.bpf.tracer import Tracer
@@ -66,6 +72,39 @@ def test_each_packet_for_a_port_without_a_socket_is_seen_with_the_container_of_i
         pid, _ = in_namespace(lambda: refused(host))
         own = {record["cgroup"] for record in tracer.records() if record["pid"] == pid}
     assert {record["cgroup"] for record in records} == own
+
+
+@contextmanager
+def namespace_without_a_process() -> Iterator[tuple[str, int]]:
+    """A network namespace that this machine has a cable to. Gives its address there, and its number."""
+    name, here, there = f"kg{uuid.uuid4().hex[:8]}", "10.213.7.1/30", "10.213.7.2/30"
+    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdin
+    assert holder.stdout
+    holder.stdin.write(b"x")
+    holder.stdin.flush()
+    assert holder.stdout.read(1) == b"x"  # it has another namespace by now
+    inside = namespace_of(holder.pid)
+    with open(inside) as kept:
+        ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+        ip("address", "add", here, "dev", name)
+        ip("link", "set", name, "up")
+        ip("address", "add", there, "dev", "eth0", within=inside)
+        ip("link", "set", "eth0", "up", within=inside)
+        holder.communicate()
+        try:
+            yield there.partition("/")[0], os.fstat(kept.fileno()).st_ino
+        finally:
+            ip("link", "delete", name)
+
+
+def test_packets_in_a_network_namespace_without_a_process_are_the_nodes() -> None:
+    with namespace_without_a_process() as (there, namespace), Tracer("trace_tcpdrop") as tracer:
+        with socket.socket() as sock:
+            assert sock.connect_ex((there, 9)) == errno.ECONNREFUSED
+        records = [record for record in of("NO_SOCKET", tracer) if record["network_namespace"] == namespace]
+    assert [ends(record)[2:] for record in records] == [(there, 9)]
+    assert {(record["pid"], record["state"]) for record in records} == {(0, 0)}
 
 
 def test_the_place_is_a_function_of_the_kernel() -> None:
