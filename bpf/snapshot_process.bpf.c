@@ -14,8 +14,6 @@
 
 #define ARGUMENT_BYTES 4096
 #define PROCESS_BYTES GADGET_ROOM(sizeof(struct snapshot_process) + ARGUMENT_BYTES)
-/* The static priority of niceness 0. */
-#define DEFAULT_PRIORITY 120
 
 /* TASK_… and EXIT_… of include/linux/sched.h. */
 typedef __u32 gadget_task_state;
@@ -39,7 +37,6 @@ GADGET_SCRATCH(scratch, PROCESS_BYTES);
 
 static __always_inline struct snapshot_process *describe(struct task_struct *task)
 {
-	struct task_struct___state *scheduled = (void *)task;
 	struct snapshot_process *row;
 
 	if (!task || (!show_threads && task->pid != task->tgid))
@@ -51,7 +48,7 @@ static __always_inline struct snapshot_process *describe(struct task_struct *tas
 	row->memory = gadget_memory_of(task);
 	row->state = gadget_state_of(task);
 	row->threads = gadget_threads_of(task);
-	row->nice = BPF_CORE_READ(scheduled, static_prio) - DEFAULT_PRIORITY;
+	row->nice = gadget_nice_of(task);
 	gadget_no_text(&row->args);
 	return row;
 }

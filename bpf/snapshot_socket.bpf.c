@@ -147,11 +147,6 @@ static __always_inline void set_ends(struct snapshot_socket *row, struct sock_co
 		row->state = state;
 	else
 		row->state = state == TCP_ESTABLISHED ? GADGET_SOCKET_CONNECTED : GADGET_SOCKET_UNCONNECTED;
-	/* There is no other end. */
-	if (row->state == TCP_LISTEN || row->state == GADGET_SOCKET_UNCONNECTED) {
-		gadget_no_ip(row->remote);
-		row->remote_port = 0;
-	}
 }
 
 static __always_inline struct sock *internet_socket_of(struct file *file)

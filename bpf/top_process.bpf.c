@@ -35,6 +35,9 @@ struct process_value {
 	__u32 threads;
 	/* Of the thread that ran last. */
 	gadget_task_state state;
+	/* Of the first thread. */
+	__s32 nice;
+	__s32 priority;
 	__u32 unused;
 };
 
@@ -61,6 +64,8 @@ static __always_inline void describe(struct process_value *value, const struct g
 	value->container_pid = record->container_pid;
 	value->uid = record->uid;
 	value->threads = gadget_threads_of(task);
+	value->nice = gadget_nice_of(gadget_read(task, group_leader));
+	value->priority = gadget_priority_of(gadget_read(task, group_leader));
 }
 
 SEC("tp_btf/sched_stat_runtime")

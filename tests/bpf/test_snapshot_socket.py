@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from tests.bpf.answers import Answers
+from tests.bpf.network import address
 
 pytestmark = pytest.mark.bpf
 TIMES = 17
@@ -35,7 +36,10 @@ def test_each_socket_is_there_once_with_its_process_and_state() -> None:
     assert sorted(record["state"] for record in ours) == [ESTABLISHED] * 2 * TIMES + [LISTEN]
     assert len([record for record in ours if record["local_port"] == port]) == TIMES + 1
     others = [record for record in mine if record["state"] == UNCONNECTED and record["family"] == socket.AF_INET6]
-    assert len([record for record in others if record["protocol"] == socket.IPPROTO_UDP]) == 1
+    (datagrams,) = [record for record in others if record["protocol"] == socket.IPPROTO_UDP]
+    assert (address(datagrams["remote"]), datagrams["remote_port"]) == ("::", 0)
+    (listens,) = [record for record in ours if record["state"] == LISTEN]
+    assert (address(listens["remote"]), listens["remote_port"]) == ("0.0.0.0", 0)
 
 
 def test_connections_without_a_process_are_there() -> None:

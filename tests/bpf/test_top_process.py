@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -49,3 +50,26 @@ def test_a_process_that_never_sleeps_is_in_each_interval() -> None:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert all(sums)
+
+
+def test_nice_and_priority_are_those_of_proc() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os.nice(7)
+        while True:
+            pass
+    try:
+        with Answers("top_process", pid=pid) as top:
+            deadline = time.monotonic() + 60
+            while os.getpriority(os.PRIO_PROCESS, pid) != 7:
+                assert time.monotonic() < deadline
+            top.take()
+            records: list[dict[str, Any]] = []
+            while not records:
+                assert time.monotonic() < deadline
+                records = top.take()
+            fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert (records[0]["nice"], records[0]["priority"]) == (7, int(fields[15])) == (7, 27)

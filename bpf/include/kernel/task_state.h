@@ -16,6 +16,7 @@
 struct task_struct___state {
 	unsigned int __state;
 	int exit_state;
+	int prio;
 	int static_prio;
 };
 
@@ -53,6 +54,21 @@ static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 		return ~0ULL;
 	return (gadget_pages(mm, MM_FILEPAGES) + gadget_pages(mm, MM_ANONPAGES) + gadget_pages(mm, MM_SHMEMPAGES)) *
 	       gadget_node_page_bytes;
+}
+
+/* The static priority of niceness 0, and how many numbers below 0 there are for real-time priorities. */
+#define GADGET_DEFAULT_PRIORITY 120
+#define GADGET_REALTIME_PRIORITIES 100
+
+static __always_inline __s32 gadget_nice_of(struct task_struct *task)
+{
+	return BPF_CORE_READ((struct task_struct___state *)task, static_prio) - GADGET_DEFAULT_PRIORITY;
+}
+
+/* As in /proc/PID/stat: 0 to 39 for nice -20 to 19, -2 to -100 for the real-time priorities 1 to 99, -101: deadline. */
+static __always_inline __s32 gadget_priority_of(struct task_struct *task)
+{
+	return BPF_CORE_READ((struct task_struct___state *)task, prio) - GADGET_REALTIME_PRIORITIES;
 }
 
 static __always_inline __u32 gadget_threads_of(struct task_struct *task)
