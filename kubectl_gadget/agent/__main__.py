@@ -1,4 +1,4 @@
-"""`python -I -m kubectl_gadget.agent session | idle … | policies FOLDER [PINS] | release [PINS] | probe | bcc`.
+"""`python -I -m kubectl_gadget.agent COMMAND`: session, idle, policies, release, probe or bcc, as _USAGE says.
 
 The trap: `idle` stays in memory on every node, so it must not import what the others need.
 """
@@ -6,7 +6,7 @@ The trap: `idle` stays in memory on every node, so it must not import what the o
 import sys
 
 _USAGE = (
-    "usage: python -I -m kubectl_gadget.agent session | idle [--policies FOLDER] [--idle-timeout SECONDS]"
+    "usage: python -I -m kubectl_gadget.agent session [--local] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
     " | policies FOLDER [PINS] | release [PINS] | probe | bcc"
 )
 
@@ -14,10 +14,10 @@ _USAGE = (
 def main(arguments: list[str]) -> int:
     """The exit code."""
     match arguments:
-        case ["session"]:
+        case ["session"] | ["session", "--local"]:
             from kubectl_gadget.agent import session
 
-            return session.run()
+            return session.run(local=len(arguments) > 1)
         case ["bcc"]:
             from kubectl_gadget.agent import bcc
 

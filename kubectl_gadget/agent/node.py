@@ -33,6 +33,15 @@ def pins() -> str:
     return os.environ.get("KUBECTL_GADGET_PINS") or f"{host()}/sys/fs/bpf/kubectl-gadget"
 
 
+def boot_id() -> str:
+    """Which start of the machine this is, since boot time begins anew with each; empty when that cannot be read."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def addresses() -> list[str]:
     """The node's own addresses, without loopback and those of a link alone: kubelet's probes come from one of them,
     which may be none that the API server knows. They are read where our parent is, the runtime, since a pod has a

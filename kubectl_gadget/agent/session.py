@@ -6,6 +6,7 @@ edge-triggered; level-triggered, a ring that is never quite empty would keep the
 """
 
 import fcntl
+import math
 import os
 import select
 import signal
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.agent.policy import Policies
 
 HEARTBEAT_LIMIT = 30.0
-"""Seconds without any frame from the client after which it counts as gone."""
+"""Seconds without any frame from a remote client after which it counts as gone."""
 _BUSY_TURN, _IDLE_TURN = 0.02, 0.05
 """Seconds between two looks at the rings when nothing wakes us."""
 _STATS_EVERY = 1.0
@@ -50,9 +51,11 @@ class _Over(Exception):
 
 
 class Session:
-    """Speaks over `input` and `output`, which it makes non-blocking."""
+    """Speaks over `input` and `output`, which it makes non-blocking. `patience`: seconds without any frame from the
+    client after which it counts as gone."""
 
-    def __init__(self, input: int, output: int) -> None:
+    def __init__(self, input: int, output: int, patience: float | None = None) -> None:
+        self._patience = HEARTBEAT_LIMIT if patience is None else patience
         self._input = input
         self._output = output
         self._decoder = FrameDecoder()
@@ -116,7 +119,7 @@ class Session:
             self._epoll.register(self._containers.fd, select.EPOLLIN | select.EPOLLET)
 
     def _wait(self) -> None:
-        timeout = max(0.0, self._heard + HEARTBEAT_LIMIT - time.monotonic())
+        timeout = max(0.0, min(self._heard + self._patience - time.monotonic(), HEARTBEAT_LIMIT))
         if self._shipper:
             timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
         if self._pipe.blocked != self._output_watched:
@@ -138,7 +141,7 @@ class Session:
             raise _Over("signal")
         self._receive()
         now = time.monotonic()
-        if now > self._heard + HEARTBEAT_LIMIT:
+        if now > self._heard + self._patience:
             raise _Over("heartbeat")
         if self._shipper is None:
             if self._containers:
@@ -360,16 +363,18 @@ def hello() -> dict[str, Any]:
         "architecture": system.machine,
         "kernel": system.release,
         "kinds": KINDS,
+        "boot_id": node.boot_id(),
         **node.clocks(),
         **probe.describe(),
         "policies": installed_state.state(),
     }
 
 
-def run() -> int:
-    """A session over standard input and output. Whatever else is printed goes to standard error."""
+def run(local: bool = False) -> int:
+    """A session over standard input and output. Whatever else is printed goes to standard error. `local`: the client is
+    on this machine, so its end is seen at once, and a client that was stopped (Ctrl-Z) may go on later."""
     presence.announce()
     output = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return Session(0, output).run()
+    return Session(0, output, math.inf if local else None).run()

@@ -18,8 +18,8 @@ from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
 
 _EVENTS_HEAD = 24
-_SAY_COMPLETE_NS = 1_000_000_000
-"""An idle gadget says this often until when it is complete."""
+_SAY_COMPLETE_NS = 400_000_000
+"""An idle gadget says this often until when it is complete: a span that is missing is known no better than that."""
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.policy import Policies

@@ -325,7 +325,7 @@ def _sink_maker(
 ) -> "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink]":
     def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
         from kubectl_gadget.observe.lines import line
-        from kubectl_gadget.observe.messages import message
+        from kubectl_gadget.observe.messages import gap_message, message
         from kubectl_gadget.observe.sinks import TextSink, TreeSink
         from kubectl_gadget.output.terminal import wants_color
 
@@ -333,7 +333,7 @@ def _sink_maker(
             return TreeSink(stream)
         if format == _JSON:
             of_pod = details.of if details else None
-            return TextSink(stream, lambda told: message(told, bool(flags.ancestors), of_pod))
+            return TextSink(stream, lambda told: message(told, bool(flags.ancestors), of_pod), gap_message)
         color = wants_color(output.color or "auto", terminal)
         options = LineOptions(bool(flags.timestamps), frozenset(flags.shown or ()), color=color)
         return TextSink(stream, lambda told: line(told, options))

@@ -81,7 +81,8 @@ class Batch:
     `join` makes one batch of several nodes' batches; it then has `origins`, and `node` is empty. `owners` and
     `clock_offset_ns` are set by whoever knows them: the containers of the rows (identity.Identity.lookup), and what
     makes wall time from boot time (clock.NodeClock.offset_ns). `parties` are the owners of further gadget_cgroup
-    fields, by the field's name: the receiver of a signal.
+    fields, by the field's name: the receiver of a signal. `late` marks the rows that came after a younger one had left
+    (merge.TimeMerge); None: no row.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Batch:
         clock_offset_ns: int = 0,
         origins: Origins | None = None,
         given: Mapping[str, npt.NDArray[Any]] | None = None,
+        late: Mask | None = None,
     ) -> None:
         self.gadget = gadget
         self.node = node
@@ -108,6 +110,7 @@ class Batch:
         self.parties: dict[str, Owners] = dict(parties or {})
         self.clock_offset_ns = clock_offset_ns
         self.origins = origins
+        self.late = late
         self._given = dict(given or {})
         self._raw: dict[str, npt.NDArray[Any]] = dict(self._given)
         self._vectors: dict[str, Vector] = {}
@@ -133,6 +136,7 @@ class Batch:
             clock_offset_ns=self.clock_offset_ns,
             origins=None if self.origins is None else self.origins.select(rows),
             given={name: values[rows] for name, values in self._given.items()},
+            late=None if self.late is None else self.late[rows],
         )
 
     def give(self, field: str, values: npt.NDArray[Any]) -> None:
@@ -166,6 +170,7 @@ class Batch:
             clock_offset_ns=self.clock_offset_ns,
             origins=self.origins,
             given=self._given,
+            late=self.late,
         )
 
     def raw(self, field: str | Field) -> npt.NDArray[Any]:
@@ -303,7 +308,14 @@ def join(batches: Sequence[Batch]) -> Batch:
         },
         origins=_join_origins(small),
         given={name: np.concatenate([batch.raw(name) for batch in small]) for name in first._given},
+        late=_join_late(small),
     )
+
+
+def _join_late(batches: Sequence[Batch]) -> Mask | None:
+    if all(batch.late is None for batch in batches):
+        return None
+    return np.concatenate([np.zeros(len(batch), np.bool_) if batch.late is None else batch.late for batch in batches])
 
 
 def _join_origins(batches: Sequence[Batch]) -> Origins:

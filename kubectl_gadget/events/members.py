@@ -17,6 +17,8 @@ from kubectl_gadget.events.texts import CodedTexts
 from kubectl_gadget.events.vectors import Vector
 
 _TIMESTAMP = "gadget_timestamp"
+LATE_MARK = "*"
+"""Beside the time of a row that came after a younger one had been written."""
 
 
 def row_members(gadget: Gadget) -> tuple[Member, ...]:
@@ -50,7 +52,10 @@ def shown(batch: Batch, column: Column) -> list[str]:
         vector = owner_texts(batch, column.field)
         return CodedTexts(vector.codes, [word or "-" for word in vector.words]).values()
     field = batch.gadget.record.field(column.field)
-    return kind_of(field).show(batch, field)
+    texts = kind_of(field).show(batch, field)
+    if batch.late is not None and field.type == _TIMESTAMP:
+        texts = [f"{text}{LATE_MARK}" if late else text for text, late in zip(texts, batch.late.tolist(), strict=True)]
+    return texts
 
 
 def owner_texts(batch: Batch, source: str) -> CodedTexts:

@@ -1,9 +1,10 @@
 """Rows of many nodes in the order of their wall time, within a bounded wait.
 
 A row may leave when every source (one gadget on one node) has said that it is complete past the row's time, and at the
-latest `wait_ns` after its batch came in, whatever its clock says. Times of arrival are passed in and only compared with
-each other. The trap: a node whose clock is ahead must not hold its own rows back, so the wait counts from arrival and
-not from the row's time.
+latest `wait_ns` after its batch came in, whatever its clock says. What comes after a younger row has left is marked as
+late. Times of arrival are passed in and only compared with each other. The trap: a node whose clock is ahead must not
+hold its own rows back, so the wait counts from arrival and not from the row's time. And a source has to be joined
+before it is asked for anything: rows of others that leave before that are older than all that it will send.
 """
 
 from collections.abc import Hashable
@@ -44,7 +45,7 @@ _FOREVER = 1 << 62
 class TimeMerge:
     """Takes batches, gives rows in order. `sort=False` gives them as they came.
 
-    `late` counts rows that came after a younger one had left already: their order is wrong, by more than the wait.
+    `late` counts the rows that are marked so.
     """
 
     def __init__(self, wait_ns: int, sort: bool = True) -> None:
@@ -63,9 +64,9 @@ class TimeMerge:
         """Memory that waiting batches hold, about."""
         return sum(entry.batch.nbytes for entry in self._waiting)
 
-    def join(self, source: Hashable) -> None:
-        """From now on rows wait for this source, such as (node, gadget number)."""
-        self._complete.setdefault(source, -_FOREVER)
+    def join(self, source: Hashable, wall_ns: int = -_FOREVER) -> None:
+        """From now on rows that are younger than `wall_ns` wait for this source, such as (node, gadget number)."""
+        self._complete.setdefault(source, wall_ns)
 
     def leave(self, source: Hashable) -> None:
         """Nothing more will come from this source; it is not waited for."""
@@ -89,7 +90,9 @@ class TimeMerge:
         if (times[1:] < times[:-1]).any():
             order = np.argsort(times, kind="stable")
             times = times[order]
-        self.late += int(np.searchsorted(times, self._released, side="left"))
+        if late := int(np.searchsorted(times, self._released, side="left")):
+            self.late += late
+            batch.late = (np.arange(len(times)) if order is None else np.argsort(order)) < late
         self._waiting.append(_Waiting(batch, times, order, now_ns))
 
     def release(self, now_ns: int) -> Rows:
@@ -105,7 +108,7 @@ class TimeMerge:
         return min(entry.arrived_ns for entry in self._waiting) + self.wait_ns if self._waiting else None
 
     def _limit(self, now_ns: int) -> int:
-        if not self.sort or len(self._complete) <= 1:
+        if not self.sort or not self._complete:
             return _FOREVER
         limit = min(self._complete.values()) - 1
         for entry in self._waiting:

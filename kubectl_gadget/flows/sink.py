@@ -20,6 +20,7 @@ from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.records import DENIED_BY, MEMBERS, hubble, line, record
 from kubectl_gadget.flows.table import COLUMNS, FlowTable, Row
 from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.options import OutputOptions
@@ -52,7 +53,9 @@ class FlowSink(Sink):
         draw_every: float | None = None,
         listeners: Sequence[Listener] = (),
         row_listeners: Sequence[Callable[[Rows], object]] = (),
+        tells_gaps: bool = False,
     ) -> None:
+        self._tells_gaps = tells_gaps
         self._table = table
         self._write = write
         self._stream = stream
@@ -79,6 +82,10 @@ class FlowSink(Sink):
             for listener in self._listeners:
                 listener(events)
             del events
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        if self._tells_gaps:
+            self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
 
     def _read(self, batch: Batch) -> Sequence[End | Row]:
         return self._table.ends.read(batch) if batch.gadget.name in GADGETS else self._members.records_of(batch)
@@ -132,7 +139,9 @@ def make_flow_sink(
     else:
         draw = (lambda found: graph.text_map(found, color)) if with_map else None
     write = None if draw else _writer(name, template, options, stream, terminal, color)
-    return FlowSink(table, write, stream, flow_filter, draw, map_every if draw else None, listeners, row_listeners)
+    every = map_every if draw else None
+    in_json = name == "json" and draw is None
+    return FlowSink(table, write, stream, flow_filter, draw, every, listeners, row_listeners, in_json)
 
 
 def check_format(text: str) -> str:

@@ -41,6 +41,11 @@ Details = Callable[[Container], Object]
 """What else is known of a container's pod: members of `pod`."""
 
 
+def gap_message(node: str, seconds: float, until_ns: int) -> str:
+    """The line for a span of which a node's events are missing."""
+    return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
+
+
 def message(told: Told, ancestors: bool = False, details: Details | None = None) -> str:
     """The object as one line, without its end. `ancestors`: with all that are known above the parent."""
     happening = told.happening

@@ -14,14 +14,24 @@ from kubectl_gadget.output.sink import Sink
 
 
 class TextSink(Sink):
-    """`tell` makes the text of each, without its end."""
+    """`tell` makes the text of each, without its end, and `tell_gap` that of a span that is missing."""
 
-    def __init__(self, stream: TextIO, tell: Callable[[Told], str]) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        tell: Callable[[Told], str],
+        tell_gap: Callable[[str, float, int], str] | None = None,
+    ) -> None:
         self._stream = stream
         self._tell = tell
+        self._tell_gap = tell_gap
 
     def write_chunk(self, rows: Rows) -> None:
         self._stream.write("".join(f"{self._tell(told)}\n" for told in rows.collect(told_of)))
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        if self._tell_gap is not None:
+            self._stream.write(self._tell_gap(node, seconds, until_ns) + "\n")
 
     def flush(self) -> None:
         self._stream.flush()

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape, is_printable, json_line
+from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.columns import EVENT, member_names
 from kubectl_gadget.views.rows import MemberRows
@@ -25,6 +26,9 @@ class JsonSink(Sink):
 
     def write_chunk(self, rows: Rows) -> None:
         self._stream.write("\n".join(self._members.lines(rows)) + "\n")
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
 
     def flush(self) -> None:
         self._stream.flush()
@@ -44,18 +48,24 @@ class YamlSink(Sink):
         self._dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
     def write_chunk(self, rows: Rows) -> None:
+        for record in self._members.records(rows):
+            self._write(record)
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        self._write(gap_record(node, seconds, until_ns))
+
+    def _write(self, record: dict[str, Any]) -> None:
         import yaml
 
-        for record in self._members.records(rows):
-            text: str = yaml.dump(
-                record,
-                Dumper=self._dumper,
-                sort_keys=False,
-                allow_unicode=is_printable(record),
-                width=1 << 30,
-                default_flow_style=False,
-            )
-            self._stream.write("---\n" + text)
+        text: str = yaml.dump(
+            record,
+            Dumper=self._dumper,
+            sort_keys=False,
+            allow_unicode=is_printable(record),
+            width=1 << 30,
+            default_flow_style=False,
+        )
+        self._stream.write("---\n" + text)
 
     def flush(self) -> None:
         self._stream.flush()

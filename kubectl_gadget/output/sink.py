@@ -28,6 +28,10 @@ class Sink(ABC):
         """Prints the rows of one interval, of which there may be none. Raises OSError as `write` does."""
         self.write(rows)
 
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:  # noqa: B027
+        """A node's rows of so many seconds are missing here, until this wall time. For machines; people are told on
+        standard error. Raises OSError as `write` does."""
+
     @abstractmethod
     def write_chunk(self, rows: Rows) -> None:
         """Prints some rows, at least one. Raises OSError as `write` does."""

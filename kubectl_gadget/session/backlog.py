@@ -49,9 +49,13 @@ class Backlog:
         while self._bytes and self._bytes + size > self._limit:
             self._room.clear()
             await self._room.wait()
+        self.add(item)
+
+    def add(self, item: Item) -> None:
+        """Adds a small frame of the client's own, also where there is no room."""
         with self._condition:
             self._items.append(item)
-            self._bytes += size
+            self._bytes += len(item.frame.payload)
             self._condition.notify()
 
     def take(self, timeout: float) -> list[Item] | None:

@@ -71,6 +71,7 @@ async def open_local(what: str = "session") -> LocalStream:
         "-m",
         "kubectl_gadget.agent",
         what,
+        *(("--local",) if what == "session" else ()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -8,19 +8,20 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError
 from kubectl_gadget.session.backlog import Backlog, Item
+from kubectl_gadget.session.coverage import Coverage, Gap
+from kubectl_gadget.session.node_state import DETACHED, GAP, NodeState, RunRequest, hook_lines, method_lines
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.statistics import checked
 from kubectl_gadget.session.stream import NodeStream, Open
 from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
-from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode, encode_json, reading
+from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, encode_json, reading, split_events
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
@@ -31,42 +32,6 @@ _END_SECONDS = 5.0
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENT_TRIES = 3
 """After so many in vain it is told why."""
-
-DETACHED = Frame(255, b"")
-"""What the client itself puts behind a connection's last frame, so that the pipeline waits no longer for that node."""
-
-
-@dataclass
-class NodeState:
-    """What is known of one node. Written by the event loop, read by the summary."""
-
-    name: str
-    attached: bool = False
-    ever_attached: bool = False
-    error: GadgetError | None = None
-    """why it does not run now; None while it does, or before it began"""
-    given_up: bool = False
-    """it will not be tried again"""
-    gaps: int = 0
-    gap_seconds: float = 0.0
-    hello: dict[str, Any] = field(default_factory=dict)
-    started: dict[str, Any] = field(default_factory=dict)
-    stats: dict[str, Any] = field(default_factory=dict)
-    """of the connection that is open now"""
-    past_stats: list[dict[str, Any]] = field(default_factory=list)
-    """last statistics of connections that were lost"""
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What is asked of every node's agent."""
-
-    gadgets: list[dict[str, Any]]
-    """the entries of RUN's `gadgets`"""
-    object_bytes: Callable[[int, str], bytes]
-    """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""
-    tables: Mapping[int, LiveTables] = field(default_factory=dict)
-    """by the gadget's index, what is to be kept up to date in its tables"""
 
 
 class NodeSession:
@@ -101,9 +66,7 @@ class NodeSession:
         self._sent: dict[int, int] = {}
         self._beats = 0
         self._failure: GadgetError | None = None
-        self._heard = 0.0
-        self._lost_at: float | None = None
-        """both in monotonic seconds"""
+        self._coverage = Coverage()
         self._waiting_since = math.inf
         """since when nothing has come; monotonic seconds"""
         self._silent_for = 0.0
@@ -144,8 +107,14 @@ class NodeSession:
         """Connects, and connects again when the connection is lost. Never raises GadgetError; cancelling detaches."""
         try:
             await self._run()
+        except asyncio.CancelledError:
+            if self.state.attached:
+                self.state.attached = False
+                self.state.error = AgentError("its agent had not ended when the run did")
+                self._begin_gap()
+            raise
         finally:
-            self._end_gap()
+            self._end_gap(self._coverage.end())
 
     async def _run(self) -> None:
         attempt = 0
@@ -157,6 +126,8 @@ class NodeSession:
             except GadgetError as error:
                 was_attached = self.state.attached
                 await self._detached(error)
+                if was_attached:
+                    self._begin_gap()
                 # A node that joined a run may itself be new, and not have all that an agent needs.
                 worth_trying = self._reconnect and (self.state.ever_attached or self._late)
                 if isinstance(error, ForbiddenError) or not worth_trying:
@@ -165,8 +136,6 @@ class NodeSession:
                     return
                 if was_attached:
                     attempt = 0
-                    self.state.gaps += 1
-                    self._lost_at = self._heard
                     if not self._stop.is_set():
                         self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
                 elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
@@ -174,13 +143,15 @@ class NodeSession:
             await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
 
-    def _end_gap(self) -> float | None:
-        """How long it was; None when there is none. What came after the last frame that was heard is missing."""
-        if self._lost_at is None:
-            return None
-        gap, self._lost_at = time.monotonic() - self._lost_at, None
-        self.state.gap_seconds += gap
-        return gap
+    def _begin_gap(self) -> None:
+        self.state.gaps += 1
+        self._coverage.lost()
+
+    def _end_gap(self, gap: Gap | None) -> None:
+        if gap is not None:
+            self.state.gap_seconds += gap.seconds
+            value = {"seconds": round(gap.seconds, 3), "until_ns": gap.until_ns}
+            self._backlog.add(Item(self.state.name, Frame(GAP, json.dumps(value).encode())))
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -257,11 +228,12 @@ class NodeSession:
                     if not self.state.attached:
                         return
                     raise self._failure or AgentError("its agent did not answer at the end")
-                decoder.close()
                 raise self._died(stream)
-            self._heard = time.monotonic()
             for frame in decoder.feed(data):
                 if frame.type == FrameType.EVENTS:
+                    head, _ = split_events(frame.payload)
+                    if not head.flags or head.flags & LAST:
+                        self._coverage.complete(head.gadget, head.complete_until)
                     await self._backlog.put(Item(self.state.name, frame))
                     continue
                 if await self._handle(stream, frame):
@@ -278,11 +250,16 @@ class NodeSession:
         """Acts on one frame; True when it was the last one."""
         match frame.type:
             case FrameType.HELLO:
+                # Before RUN is sent: what this node sends is younger than all that others' frames before this one hold.
+                await self._backlog.put(Item(self.state.name, frame))
                 await self._greet(stream, frame)
+                return False
             case FrameType.STARTED:
                 self._start(frame)
             case FrameType.STATS:
                 self.state.stats = checked(frame.json())
+                with reading(frame):
+                    self._coverage.clocks(self.state.stats)
             case FrameType.PONG:
                 frame = self._timed(frame)
             case FrameType.END:
@@ -298,6 +275,7 @@ class NodeSession:
             hello = self.state.hello = frame.json()
             self._addresses = tuple(str(ip_address(text)) for text in hello.get("addresses") or ())
             self._check_kinds(hello)
+            self._coverage.greeted(hello)
         if (version := hello.get("agent")) != __version__:
             what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
             self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
@@ -351,12 +329,14 @@ class NodeSession:
     def _start(self, frame: Frame) -> None:
         with reading(frame):
             started = frame.json()
-            hooks, methods = list(_hooks(started)), list(_methods(started))
+            hooks, methods = list(hook_lines(started)), list(method_lines(started))
+            gap = self._coverage.attached(len(self._request.gadgets), started)
         self.state.started = started
         self.state.attached = self.state.ever_attached = True
         self.state.error = None
-        if (gap := self._end_gap()) is not None:
-            self._progress.node(self.state.name, f"connected again; what happened in {gap:.1f} s is missing")
+        if gap is not None:
+            self._progress.node(self.state.name, f"connected again; what happened in {gap.seconds:.1f} s is missing")
+            self._end_gap(gap)
         for line in hooks:
             self._progress.detail(self.state.name, line)
         for line in methods:
@@ -367,6 +347,7 @@ class NodeSession:
         """A PONG with the client's own times of sending and receiving added, for the clock estimate."""
         value = frame.json()
         with reading(frame):
+            self._coverage.clocks(value)
             sent = self._sent.pop(int(value.get("id", -1)), None)
         if sent is not None:
             value |= {"client_sent_ns": sent, "client_received_ns": time.time_ns()}
@@ -418,21 +399,3 @@ class NodeSession:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
         await stream.send(encode_json(FrameType.HEARTBEAT, {"id": self._beats}))
-
-
-def _hooks(started: dict[str, Any]) -> Iterator[str]:
-    """Which hooks of each gadget this node's kernel has loaded, and which it refused."""
-    for gadget in started.get("gadgets", ()):
-        programs = gadget.get("programs", ())
-        hooks = [str(hook) for program in programs for hook in program.get("hooks", ())]
-        yield f"{gadget.get('name')} hooks {', '.join(hooks)}"
-        for skipped in (entry for program in programs for entry in program.get("skipped", ())):
-            yield f"{gadget.get('name')} did without {skipped.get('program')}: {skipped.get('why')}"
-
-
-def _methods(started: dict[str, Any]) -> Iterator[str]:
-    """What is in force at each hook of policies, where it is more than watching."""
-    for program in (program for gadget in started.get("gadgets", ()) for program in gadget.get("programs", ())):
-        method = program.get("method", "observes")
-        if method != "observes":
-            yield f"{method} at {', '.join(map(str, program.get('hooks', ())))}"

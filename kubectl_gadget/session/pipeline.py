@@ -24,9 +24,11 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.stack_columns import STACK
 from kubectl_gadget.events.stacks import NodeStacks
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.session import node_state as own_frames
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.coalesce import coalesced
-from kubectl_gadget.session.node import DETACHED
+from kubectl_gadget.session.node_state import DETACHED
+from kubectl_gadget.session.running_time import RunningTime
 from kubectl_gadget.views.arrange import Block, fill_in_quotients
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.recordings import Recordings
@@ -124,12 +126,18 @@ class Pipeline:
         self._reported: set[int] = set()
         self._over = False
         self._started = False
+        self._now = RunningTime()
 
     @property
     def skew_ns(self) -> dict[str, int]:
         """How far each node's clock is ahead of ours, where that is certain."""
         skews = {name: node.clock.skew for name, node in self._nodes.items()}
         return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
+
+    @property
+    def late(self) -> int:
+        """Rows that came after a younger one had been shown."""
+        return self._merge.late if isinstance(self._merge, TimeMerge) else 0
 
     @property
     def verdict(self) -> str:
@@ -184,7 +192,7 @@ class Pipeline:
             for item in coalesced(items):
                 self._take(item)
             self._decide_late()
-            self._emit_all(lambda: self._merge.release(time.monotonic_ns()))
+            self._emit_all(lambda: self._merge.release(self._now()))
             if not items:
                 self._report_filter_errors()
         self._decide_late(at_end=True)
@@ -196,7 +204,7 @@ class Pipeline:
         due = self._merge.next_release_ns()
         if due is None:
             return _IDLE_SECONDS
-        return min(_IDLE_SECONDS, max(0.0, (due - time.monotonic_ns()) / 1e9))
+        return min(_IDLE_SECONDS, max(0.0, (due - self._now()) / 1e9))
 
     def _take(self, item: Item) -> None:
         try:
@@ -229,6 +237,10 @@ class Pipeline:
                     hello = frame.json()
                     node.architecture = str(hello.get("architecture", node.architecture))
                     _observe(node.clock, hello)
+                if isinstance(self._merge, TimeMerge):
+                    since = int(hello.get("boot_ns", 0)) + node.clock.offset_ns
+                    for index in range(len(self._gadgets)):
+                        self._merge.join((item.node, index), since)
             case FrameType.STARTED:
                 node.stages = self._make_stages()
                 if not self._started:
@@ -244,6 +256,11 @@ class Pipeline:
             case FrameType.PONG:
                 with reading(frame):
                     _round_trip(node.clock, frame.json())
+            case own_frames.GAP:
+                gap = frame.json()
+                self._emit_all(lambda: self._merge.release(self._now()))
+                if self._started and not self._over:
+                    self._sink.gap(item.node, gap["seconds"], gap["until_ns"])
             case DETACHED.type:
                 self._finish_stages(node)
                 for index in range(len(self._gadgets)):
@@ -264,7 +281,7 @@ class Pipeline:
             self._choose(node, batch)
         self._merge.complete((node.name, head.gadget), head.complete_until + batch.clock_offset_ns)
         if head.flags & LAST and isinstance(self._merge, Intervals):
-            self._merge.end((node.name, head.gadget), time.monotonic_ns(), bool(head.flags & REST))
+            self._merge.end((node.name, head.gadget), self._now(), bool(head.flags & REST))
             node.answered.add(head.gadget)
             if len(node.answered) == len(self._gadgets):
                 self._answered(node.name)
@@ -303,7 +320,7 @@ class Pipeline:
             return
         judgements = batch.judged(partial(self._judge, self._selections.get(batch.node, ContainerFilter())))
         wanted = judgements == _WANTED
-        self._merge.add(batch if wanted.all() else batch.select(wanted), time.monotonic_ns())
+        self._merge.add(batch if wanted.all() else batch.select(wanted), self._now())
         unjudged = batch.select(judgements == _UNJUDGED)
         if not len(unjudged):
             return

@@ -17,7 +17,7 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.session.backlog import Backlog
-from kubectl_gadget.session.node import RunRequest
+from kubectl_gadget.session.node_state import RunRequest
 from kubectl_gadget.session.nodes import Nodes
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents

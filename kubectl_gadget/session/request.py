@@ -14,7 +14,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import path_tails, pcap_filter, syscall_table
 from kubectl_gadget.events.batch import STRING_TYPES
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
-from kubectl_gadget.session.node import RunRequest
+from kubectl_gadget.session.node_state import RunRequest
 from kubectl_gadget.session.options import GadgetRun
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}

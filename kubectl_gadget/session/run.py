@@ -20,7 +20,8 @@ from kubectl_gadget.session import summary
 from kubectl_gadget.session.backlog import Backlog
 from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.memory import give_back_what_is_freed
-from kubectl_gadget.session.node import NodeSession, NodeState
+from kubectl_gadget.session.node import NodeSession
+from kubectl_gadget.session.node_state import NodeState
 from kubectl_gadget.session.nodes import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
@@ -337,7 +338,8 @@ class Run:
         if states and not any(state.ever_attached for state in states.values()) and self._interrupts.signal is None:
             raise self._none_ran()
         noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
-        for line in summary.lines(states, pipeline.shown, pipeline.unattributed, pipeline.skew_ns, seconds, noun):
+        unattributed, skew_ns, late = pipeline.unattributed, pipeline.skew_ns, pipeline.late
+        for line in summary.lines(states, pipeline.shown, unattributed, skew_ns, seconds, noun, late):
             self._progress.say(line)
         selection = self._options.selection
         if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_gadget.session import statistics
-from kubectl_gadget.session.node import NodeState
+from kubectl_gadget.session.node_state import NodeState
 
 CAUSES = {
     "ring_full": "ring buffer full",
@@ -52,9 +52,11 @@ def lines(
     skew_ns: Mapping[str, int],
     seconds: float,
     noun: str = "event",
+    late: int = 0,
 ) -> Iterator[str]:
     """The summary, a line each. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of ours.
-    What are no events may be rows of several nodes that were added up, so they are not counted for each node."""
+    What are no events may be rows of several nodes that were added up, so they are not counted for each node. `late`
+    rows came after a younger one had been shown."""
     total: Counter[str] = Counter(unattributed=unattributed)
     for state in states.values():
         total += lost(state)
@@ -62,6 +64,8 @@ def lines(
         f"{_count(sum(shown.values()), noun)} in {seconds:.1f} s from {_count(len(states), 'node')}; "
         f"lost: {_causes(total)}"
     )
+    if late:
+        yield f"  {_count(late, noun)} came too late for the order of time (a longer --sort-wait waits for them)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
     for hook, deeds in sorted(_held_up(states).items()):

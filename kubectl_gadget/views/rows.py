@@ -16,6 +16,9 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.vectors import json_texts
 from kubectl_gadget.views.columns import EVENT, details, find_column, member_names
 
+LATE = "late"
+"""The member of rows that came after a younger one had been written."""
+
 
 class MemberRows:
     """Makes JSON of rows. `columns` limits it to the members of these columns; `event` adds the gadget's name."""
@@ -57,6 +60,9 @@ class MemberRows:
                 continue
             template += f'{"," if template else ""}"{member.name}":{piece}'
             lists.extend(values)
+        if batch.late is not None:
+            lists.append([f',"{LATE}":true' if late else "" for late in batch.late.tolist()])
+            template += "%s"
         template = "{" + template + "}"
         if not lists:
             return [template % ()] * len(batch)
@@ -75,6 +81,9 @@ class MemberRows:
                 for record in found:
                     if record[member.name] in (None, False):
                         del record[member.name]
+        if batch.late is not None:
+            for record, late in zip(found, batch.late.tolist(), strict=True):
+                record.update({LATE: True} if late else {})
         return found
 
 

@@ -33,11 +33,57 @@ def two_nodes(sort: bool = True) -> TimeMerge:
     return merge
 
 
-def test_one_node_waits_for_nothing() -> None:
+def test_rows_of_one_node_leave_when_it_is_complete_past_them() -> None:
     merge = TimeMerge(WAIT)
     merge.join("a")
     merge.add(batch(3, 1, 2), 0)
-    assert times(merge.release(0)) == [1, 2, 3]
+    merge.complete("a", 3)
+    assert times(merge.release(0)) == [1, 2]
+    merge.add(batch(4, 3), 1)
+    merge.complete("a", 5)
+    assert times(merge.release(1)) == [3, 3, 4]
+    assert merge.late == 0
+
+
+def late(rows: Rows) -> list[bool]:
+    """Which rows are marked as late, in their order."""
+    return rows.collect(lambda part: [False] * len(part) if part.late is None else part.late.tolist())
+
+
+def test_a_source_that_is_joined_before_it_is_asked_for_anything_keeps_the_order() -> None:
+    merge = TimeMerge(WAIT)
+    merge.join("a")
+    merge.add(batch(10), 0)
+    merge.complete("a", 11)
+    assert times(merge.release(0)) == [10]
+    merge.join("b", 11)
+    merge.add(batch(12, 15), 1)
+    merge.complete("a", 20)
+    assert times(merge.release(1)) == []
+    merge.add(batch(13, node="b"), 2)
+    merge.complete("b", 14)
+    assert times(merge.release(2)) == [12, 13]
+    assert merge.late == 0
+
+
+def test_at_the_end_rows_wait_for_nodes_that_have_not_ended_yet() -> None:
+    merge = two_nodes()
+    merge.add(batch(20), 0)
+    merge.leave("a")
+    assert times(merge.release(0)) == []
+    merge.add(batch(15, node="b"), 1)
+    merge.leave("b")
+    assert times(merge.release(1)) == [15, 20]
+
+
+def test_rows_that_come_after_a_younger_one_has_left_are_marked_and_counted() -> None:
+    merge = two_nodes()
+    merge.add(batch(20), 0)
+    assert times(merge.release(WAIT)) == [20]
+    merge.add(batch(30, 15, 20, 10, node="b"), WAIT)
+    found = merge.flush()
+    assert (times(found), late(found)) == ([10, 15, 20, 30], [True, True, False, False])
+    assert merge.late == 2
 
 
 def test_rows_wait_until_every_node_is_complete_past_them() -> None:
@@ -78,6 +124,7 @@ def test_a_clock_that_is_ahead_holds_nothing_up() -> None:
 def test_a_node_that_left_is_not_waited_for() -> None:
     merge = two_nodes()
     merge.add(batch(10), 0)
+    merge.complete("a", 11)
     merge.leave("b")
     assert times(merge.release(0)) == [10]
 

@@ -29,8 +29,12 @@ async def serve_exec(
     request: web.Request, node: str, faults: Faults, agent: tuple[str, ...], environment: dict[str, str]
 ) -> web.WebSocketResponse:
     """One exec on `node`, until process or client end. `agent` is run when the session's command is asked for."""
+    await _until_thawed(faults, node)
     websocket = web.WebSocketResponse(protocols=faults.subprotocols, max_msg_size=0, compress=False)
-    await websocket.prepare(request)
+    try:
+        await websocket.prepare(request)
+    except ConnectionError:
+        return websocket  # the client did not wait for it
     command = tuple(request.query.getall("command"))
     if node in faults.silent_exec:
         await websocket.receive()
@@ -103,6 +107,7 @@ class _Exec:
         async for message in self._websocket:
             if message.type is not WSMsgType.BINARY or not message.data:
                 continue
+            await _until_thawed(self._faults, self._node)
             channel, data = message.data[0], message.data[1:]
             if channel == _CLOSE and data == bytes([_STDIN]):
                 stdin.close()
@@ -117,6 +122,7 @@ class _Exec:
     async def _write(self, pipe: asyncio.StreamReader | None, channel: int) -> None:
         assert pipe is not None
         while data := await pipe.read(self._faults.piece or _PIECE):
+            await _until_thawed(self._faults, self._node)
             if channel == _STDOUT and self._cuts(len(data)):
                 assert self._request.transport is not None
                 self._request.transport.abort()
@@ -136,6 +142,11 @@ class _Exec:
             return False
         del self._faults.cut_after[self._node]
         return True
+
+
+async def _until_thawed(faults: Faults, node: str) -> None:
+    while node in faults.frozen:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 async def _say(websocket: web.WebSocketResponse, channel: int, data: bytes) -> bool:

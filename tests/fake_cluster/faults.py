@@ -31,6 +31,8 @@ class Faults:
     """seconds of pause after each message of output"""
     silent_exec: set[str] = field(default_factory=set)
     """nodes whose exec is accepted, and then says nothing"""
+    frozen: set[str] = field(default_factory=set)
+    """nodes whose exec connections pass nothing on in either way, as when a cable was pulled"""
     waiting: dict[str, tuple[str, str]] = field(default_factory=dict)
     """node → (reason, message) with which new pods wait for ever, as ErrImagePull"""
     crash: dict[str, tuple[int, str]] = field(default_factory=dict)

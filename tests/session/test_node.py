@@ -8,7 +8,8 @@ import pytest
 from kubectl_gadget.errors import AgentError, ForbiddenError, GadgetError
 from kubectl_gadget.session import node as node_module
 from kubectl_gadget.session.backlog import Backlog
-from kubectl_gadget.session.node import NodeSession, NodeState, RunRequest
+from kubectl_gadget.session.node import NodeSession
+from kubectl_gadget.session.node_state import DETACHED, NodeState, RunRequest
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.stream import NodeStream
 from kubectl_gadget.wire import Frame, FrameType
@@ -194,7 +195,7 @@ async def test_frames_reach_the_backlog_in_order_and_a_detached_mark_ends_them()
     bench.session.stop()
     await task
     types = [frame.type for frame in bench.frames() if frame.type != FrameType.PONG]
-    assert types == [FrameType.HELLO, FrameType.STARTED, FrameType.CONTAINERS, node_module.DETACHED.type]
+    assert types == [FrameType.HELLO, FrameType.STARTED, FrameType.CONTAINERS, DETACHED.type]
 
 
 async def test_a_pong_gets_the_times_at_which_the_client_sent_and_received() -> None:

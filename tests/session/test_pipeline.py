@@ -13,7 +13,7 @@ from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.backlog import Backlog, Item
-from kubectl_gadget.session.node import DETACHED
+from kubectl_gadget.session.node_state import DETACHED, GAP
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.wire import EventsHeader, Frame, FrameType
 from tests.events.records import OPEN, record, ring
@@ -245,10 +245,47 @@ async def test_a_detached_node_is_not_waited_for() -> None:
     await bench.attach("n1")
     await bench.attach("n2")
     await bench.feed("n2", DETACHED)
-    await bench.feed("n1", events(record(cgroup=11, timestamp=5)))
+    await bench.feed("n1", events(record(cgroup=11, timestamp=5), complete_until=6))
     for item in bench.backlog.take(0) or []:
         bench.pipeline._take(item)
     assert len(bench.pipeline._merge.release(0)) == 1
+
+
+async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_on() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.feed("n2", frame(FrameType.HELLO, {"architecture": "x86_64", "boot_ns": 10, "realtime_ns": 10}))
+    await bench.feed("n1", events(record(cgroup=11, timestamp=9), record(cgroup=11, timestamp=20), complete_until=30))
+    for item in bench.backlog.take(0) or []:
+        bench.pipeline._take(item)
+    assert len(bench.pipeline._merge.release(0)) == 1
+    started = {"boot_ns": 15, "realtime_ns": 15}
+    await bench.feed("n2", frame(FrameType.STARTED, started), frame(FrameType.CONTAINERS, CONTAINERS))
+    await bench.feed("n2", events(record(cgroup=11, timestamp=16), complete_until=30))
+    rows = bench.finish()
+    assert [row["timestamp"][-3:-1] for row in rows] == ["16", "20"]
+    assert not any("late" in row for row in rows)
+    assert bench.pipeline.late == 0
+
+
+async def test_a_row_that_came_too_late_for_the_order_says_so_and_is_counted() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11, timestamp=20), complete_until=30))
+    for item in bench.backlog.take(0) or []:
+        bench.pipeline._take(item)
+    bench.pipeline._emit_all(lambda: bench.pipeline._merge.release(0))
+    await bench.feed("n1", events(record(cgroup=11, timestamp=5), record(cgroup=11, timestamp=21), complete_until=40))
+    rows = bench.finish()
+    assert [row.get("late") for row in rows] == [None, True, None]
+    assert bench.pipeline.late == 1
+
+
+async def test_a_span_that_is_missing_is_a_line_of_json_of_its_own() -> None:
+    bench = Bench()
+    await bench.attach("n1")
+    await bench.feed("n1", frame(GAP, {"seconds": 25.103, "until_ns": 1_000_000_007}))
+    assert bench.finish() == [{"timestamp": "1970-01-01T00:00:01.000000007Z", "node": "n1", "gap_seconds": 25.103}]
 
 
 async def test_a_closed_pipe_ends_the_run_quietly() -> None:

@@ -2,7 +2,7 @@ from collections import Counter
 
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.node import NodeState
+from kubectl_gadget.session.node_state import NodeState
 
 
 def state(name: str, **lost: dict[str, int]) -> NodeState:
@@ -92,6 +92,11 @@ def test_a_gap_a_failure_and_unknown_containers_make_a_trace_incomplete() -> Non
     assert "failed: n2: gone" in lines
     assert "  try: look" in lines
     assert any("connection was lost once" in line for line in lines)
+
+
+def test_rows_that_came_too_late_are_counted() -> None:
+    lines = list(summary.lines({"n1": state("n1")}, Counter(n1=9), 0, {}, 1, late=3))
+    assert lines[1] == "  3 events came too late for the order of time (a longer --sort-wait waits for them)"
 
 
 def test_a_clock_that_is_off_is_said() -> None:

@@ -1,14 +1,16 @@
 /* Opens FOLDER/CPU/NUMBER, which does not exist, N times on each CPU that it may use, as fast as it can: the number
- * counts from 0, so that whoever lists the paths knows which are missing. Usage: numbered_opens FOLDER N */
+ * counts from 0, so that whoever lists the paths knows which are missing. With MICROSECONDS it sleeps so long after
+ * each. Usage: numbered_opens FOLDER N [MICROSECONDS] */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char *folder;
-static long times;
+static long times, pause_us;
 
 static void *work(void *argument)
 {
@@ -23,6 +25,8 @@ static void *work(void *argument)
 	for (long number = 0; number < times; number++) {
 		snprintf(path, sizeof(path), "%s/%ld/%ld", folder, cpu, number);
 		open(path, O_RDONLY);
+		if (pause_us)
+			usleep(pause_us);
 	}
 	return NULL;
 }
@@ -33,10 +37,11 @@ int main(int count, char **words)
 	cpu_set_t set;
 	int started = 0;
 
-	if (count != 3 || sched_getaffinity(0, sizeof(set), &set))
+	if (count < 3 || count > 4 || sched_getaffinity(0, sizeof(set), &set))
 		return 2;
 	folder = words[1];
 	times = atol(words[2]);
+	pause_us = count == 4 ? atol(words[3]) : 0;
 	for (long cpu = 0; cpu < CPU_SETSIZE; cpu++)
 		if (CPU_ISSET(cpu, &set) && pthread_create(&threads[started++], NULL, work, (void *)cpu))
 			return 1;
