@@ -1,7 +1,7 @@
-"""A clock that stands still while this process does: stopped with Ctrl-Z, asleep with its machine, or blocked in a write.
+"""A clock that stands still while this process does: stopped (Ctrl-Z), asleep, or blocked in a write.
 
-Rows wait for those of other nodes for a bounded time. The trap: after a stop that time would be over for all of them at
-once, before anything that came meanwhile was read. So whoever looks seldom sees that little time has passed.
+Rows wait for those of other nodes for a bounded time. The trap: after a stop that time would be over for all of them
+at once, before anything that came meanwhile was read. So whoever looks seldom sees that little time has passed.
 """
 
 import time
