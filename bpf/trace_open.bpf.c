@@ -3,17 +3,20 @@
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
  * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and of io_uring the submission and the
- * completion of an open. Not seen: system calls of 32-bit programs, and what io_uring opens with IOSQE_CQE_SKIP_SUCCESS
- * set, since the kernel has no tracepoint for either.
+ * completion of an open (gadget/uring.h). Not seen: system calls of 32-bit programs, since the kernel has no tracepoint
+ * for them. The trap: path and openat2's flags lie in memory that the program may have rewritten by then, so filters
+ * also ask the file that is open, where --resolve looks at it.
  */
+#include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
+#include <gadget/path_prefix.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
 #include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <kernel/io_uring.h>
+#include <kernel/inode.h>
 #include <kernel/mount.h>
 #include <kernel/tracepoint.h>
 
@@ -21,6 +24,7 @@
 #define O_WRONLY 00000001
 #define O_ACCMODE 00000003
 #define O_TRUNC 00001000
+#define O_PATH 010000000
 /* Without O_DIRECTORY, whose value differs between architectures. */
 #define O_TMPFILE_BIT 020000000
 
@@ -31,10 +35,14 @@
 #define O_LARGEFILE 00400000
 #endif
 
+/* What was done otherwise than the program's memory says: DIFFERS_…. The client adds the path, which it compares. */
+typedef __u32 gadget_open_differs;
+#define DIFFERS_FLAGS 1
+
 struct trace_open {
 	struct gadget_record record;
 	gadget_fd fd;
-	gadget_errno errno;
+	gadget_known_errno errno;
 	gadget_open_flags flags;
 	/* 0 unless the flags ask for a new file; the kernel does not look at it otherwise. */
 	gadget_mode mode;
@@ -45,6 +53,9 @@ struct trace_open {
 	/* Where the file system that it lies on is mounted, and of which type that is. */
 	gadget_path mount;
 	gadget_string fstype;
+	/* As the file is open. */
+	gadget_known_open_flags opened_flags;
+	gadget_open_differs differs;
 };
 
 GADGET_RECORD(trace_open);
@@ -54,37 +65,44 @@ GADGET_RECORD(trace_open);
 #define PATH_BYTES GADGET_ROOM(sizeof(struct trace_open) + GADGET_PATH_BYTES)
 #define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 3 * GADGET_PATH_BYTES + FSTYPE_BYTES)
 
-/* Opens of io_uring that may be under way at the same time. */
-#define PENDING 4096
-
 /* Beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
 const volatile bool filter_write = false;
 const volatile bool resolve_path = false;
 
-/* An open that io_uring has taken and not completed. */
-struct pending {
-	__u32 length;
-	__u32 cuts;
-	char record[PATH_BYTES];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, PENDING);
-	__type(key, __u64);
-	__type(value, struct pending);
-} pending SEC(".maps");
-
 GADGET_SCRATCH(syscall_scratch, OPEN_BYTES);
-GADGET_SCRATCH(submit_scratch, sizeof(struct pending));
-GADGET_SCRATCH(complete_scratch, OPEN_BYTES);
+
+/* Opens of io_uring that are kept until their results are known. */
+#define GADGET_URING_KEPT 4096
+#define GADGET_URING_BYTES PATH_BYTES
+#define GADGET_URING_SENT_BYTES OPEN_BYTES
+#include <gadget/uring.h>
 
 static __always_inline void set_result(struct trace_open *open, long result)
 {
 	open->fd = result < 0 ? -1 : result;
 	open->errno = result < 0 ? -result : 0;
+}
+
+static __always_inline struct file *opened_file(const struct trace_open *open)
+{
+	return resolve_path && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
+}
+
+/* How the file is open, if it is known. */
+static __always_inline void set_opened(struct trace_open *open, struct file *file)
+{
+	struct file___inode *opened = (void *)file;
+	__u32 asked = open->flags;
+
+	open->opened_flags = ~0U;
+	open->differs = 0;
+	if (!file)
+		return;
+	open->opened_flags = BPF_CORE_READ(opened, f_flags) & ~O_LARGEFILE;
+	/* The kernel drops the access mode of what is only to be a path. */
+	if (((asked ^ open->opened_flags) & O_PATH) || (!(asked & O_PATH) && (asked ^ open->opened_flags) & O_ACCMODE))
+		open->differs = DIFFERS_FLAGS;
 }
 
 static __always_inline void set_flags(struct trace_open *open, __u32 flags, __u32 mode)
@@ -93,17 +111,20 @@ static __always_inline void set_flags(struct trace_open *open, __u32 flags, __u3
 	open->mode = flags & (O_CREAT | O_TMPFILE_BIT) ? mode : 0;
 }
 
+/* A program may rewrite the flags of openat2 while it waits; how the file is open in fact counts as well. */
 static __always_inline bool wanted_flags(const struct trace_open *open)
 {
-	return !filter_write || open->flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE_BIT);
+	return !filter_write || open->flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE_BIT) ||
+	       (open->opened_flags != ~0U && open->opened_flags & O_ACCMODE);
 }
 
 static __always_inline bool wanted_path(const struct trace_open *open, const char *text)
 {
 	if (!filter_path[0])
 		return true;
+	/* The kernel could read it and we cannot: the program has taken the memory away. */
 	if (!open->path.offset)
-		return false;
+		return !open->path.length && !open->errno;
 	/* The text ends with a NUL here, which differs from all of the prefix. */
 	for (int i = 0; i < sizeof(filter_path) && filter_path[i]; i++)
 		if (text[i] != filter_path[i])
@@ -119,24 +140,33 @@ static __always_inline void append_mount(struct gadget_writer *writer, struct tr
 	gadget_append_kernel_string(writer, &open->fstype, BPF_CORE_READ(mounted, mnt_sb, s_type, name), FSTYPE_BYTES);
 }
 
-static __always_inline void append_resolved(struct gadget_writer *writer, struct trace_open *open)
+/* Whether a path that begins like this was asked for, or opened. Of a file that cannot be found it is not known. */
+static __always_inline bool wanted_resolved(struct gadget_writer *writer, struct trace_open *open, struct file *file)
 {
-	struct file **files;
-	struct file *file = NULL;
+	if (wanted_path(open, (const char *)(open + 1)))
+		return true;
+	if (!file)
+		return !open->errno || open->errno == -1;
+	return gadget_path_begins_with(writer, &open->resolved, filter_path);
+}
 
+/* `file`: NULL unless the resolved path is asked for. */
+static __always_inline void send(struct gadget_writer *writer, struct trace_open *open, struct file *file)
+{
+	set_opened(open, file);
+	if (!wanted_flags(open))
+		return;
 	gadget_no_text(&open->resolved);
 	gadget_no_text(&open->mount);
 	gadget_no_text(&open->fstype);
-	if (!resolve_path || open->fd < 0)
-		return;
-	files = gadget_read(gadget_task(), files, fdt, fd);
-	bpf_probe_read_kernel(&file, sizeof(file), &files[open->fd]);
-	if (!file) {
+	if (file) {
+		gadget_append_path(writer, &open->resolved, &file->f_path);
+		append_mount(writer, open, BPF_CORE_READ(file, f_path.mnt));
+	} else if (resolve_path && !open->errno) {
 		gadget_unread(&open->resolved);
-		return;
 	}
-	gadget_append_path(writer, &open->resolved, &file->f_path);
-	append_mount(writer, open, BPF_CORE_READ(file, f_path.mnt));
+	if (!resolve_path || !filter_path[0] || wanted_resolved(writer, open, file))
+		gadget_send(writer);
 }
 
 /* NULL: not wanted. */
@@ -158,16 +188,18 @@ static __always_inline void finish_syscall(struct trace_open *open, const void *
 {
 	struct gadget_writer writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
 
-	if (!wanted_flags(open))
-		return;
+	if (!resolve_path) {
+		set_opened(open, NULL);
+		if (!wanted_flags(open))
+			return;
+	}
 	if (has_path)
 		gadget_append_user_string(&writer, &open->path, path, GADGET_PATH_BYTES);
 	else
 		gadget_no_text(&open->path);
-	if (!wanted_path(open, (const char *)(open + 1)))
+	if (!resolve_path && !wanted_path(open, (const char *)(open + 1)))
 		return;
-	append_resolved(&writer, open);
-	gadget_send(&writer);
+	send(&writer, open, opened_file(open));
 }
 
 /* arm64 has neither this one nor creat. */
@@ -239,95 +271,53 @@ int open_by_handle_at_exit(struct trace_event_raw_sys_exit *ctx)
 	return 0;
 }
 
-/* Who, which path and which flags are known when io_uring takes the request, and its name is in the kernel's memory. */
-static __always_inline int submitted(struct io_kiocb *request)
+static __always_inline bool gadget_uring_follows(__u8 opcode)
 {
-	__u8 opcode = request->opcode;
-	__u64 key = (__u64)request;
-	struct gadget_writer writer;
-	struct trace_open *open;
-	struct pending *new;
-	struct io_open *how;
+	return opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2;
+}
 
-	if (opcode != IORING_OP_OPENAT && opcode != IORING_OP_OPENAT2)
-		return 0;
-	new = gadget_scratch(&submit_scratch);
-	if (!new)
-		return 0;
-	open = (struct trace_open *)new->record;
+/* The name and the flags are in the kernel's memory by then, where no program can rewrite them. */
+static __always_inline bool gadget_uring_describe(struct gadget_uring_request *new, struct io_kiocb *request,
+						  __u8 opcode)
+{
+	struct trace_open *open = (struct trace_open *)new->record;
+	struct io_open *how = (struct io_open *)request;
+	struct gadget_writer writer;
+
 	if (!gadget_begin(&open->record))
-		return 0;
-	how = (struct io_open *)request;
+		return false;
 	set_flags(open, BPF_CORE_READ(how, how.flags) & ~O_LARGEFILE, BPF_CORE_READ(how, how.mode));
+	set_opened(open, NULL);
 	if (!wanted_flags(open))
-		return 0;
-	gadget_no_text(&open->resolved);
-	gadget_no_text(&open->mount);
-	gadget_no_text(&open->fstype);
-	writer = gadget_write(open, sizeof(*open), sizeof(new->record));
-	gadget_append_kernel_string(&writer, &open->path, BPF_CORE_READ(how, filename, name), GADGET_PATH_BYTES);
-	if (!wanted_path(open, (const char *)(open + 1)))
-		return 0;
-	new->length = writer.progress->length;
-	new->cuts = writer.progress->cuts;
-	if (bpf_map_update_elem(&pending, &key, new, BPF_ANY))
-		gadget_count_map_full();
-	return 0;
+		return false;
+	/* A direct descriptor is none of the process's. */
+	open->fd = BPF_CORE_READ(how, file_slot) ? -1 : 0;
+	writer = gadget_write(open, sizeof(*open), GADGET_URING_BYTES);
+	gadget_append_kernel_string(&writer, &open->path, gadget_uring_name(request, io_open, filename),
+				    GADGET_PATH_BYTES);
+	gadget_uring_wrote(new, &writer);
+	return resolve_path || wanted_path(open, (const char *)(open + 1));
 }
 
-static __always_inline int completed(struct io_kiocb *request, __s32 result)
+static __always_inline void gadget_uring_send(const struct gadget_uring_request *request, long result, void *scratch)
 {
-	__u8 opcode = BPF_CORE_READ(request, opcode);
-	__u64 key = (__u64)request;
 	struct gadget_writer writer;
 	struct trace_open *open;
-	struct pending *done;
-	__u32 length;
+	struct file *file = NULL;
+	bool is_direct;
 
-	if (opcode != IORING_OP_OPENAT && opcode != IORING_OP_OPENAT2)
-		return 0;
-	done = bpf_map_lookup_elem(&pending, &key);
-	if (!done)
-		return 0;
-	open = gadget_scratch(&complete_scratch);
-	length = done->length;
-	if (!open || length > sizeof(done->record) || (!gadget_wanted_result(result)))
-		goto forget;
-	bpf_probe_read_kernel(open, length, done->record);
-	writer = gadget_write(open, length, OPEN_BYTES);
-	writer.progress->cuts = done->cuts;
+	if (!gadget_wanted_result(result) || !gadget_uring_take(&writer, request, scratch))
+		return;
+	open = scratch;
+	is_direct = open->fd < 0;
 	set_result(open, result);
-	append_resolved(&writer, open);
-	gadget_send(&writer);
-forget:
-	bpf_map_delete_elem(&pending, &key);
-	return 0;
-}
-
-SEC("tp_btf/io_uring_submit_req")
-int BPF_PROG(uring_submit, struct io_kiocb *request)
-{
-	return submitted(request);
-}
-
-/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
-SEC("tp_btf/io_uring_submit_sqe")
-int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
-{
-	return submitted(request);
-}
-
-/* What Linux 6.18 hands to the tracepoint; on 6.12 the completion comes in parts. */
-typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
-
-SEC("tp_btf/io_uring_complete")
-int uring_complete(__u64 *ctx)
-{
-	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
-
-	if (bpf_core_type_exists(btf_trace_io_uring_complete___whole))
-		return completed(request, ((struct io_uring_cqe *)ctx[2])->res);
-	return completed(request, ctx[3]);
+	if (result == GADGET_RESULT_UNKNOWN)
+		open->errno = -1;
+	if (is_direct || result == GADGET_RESULT_UNKNOWN)
+		open->fd = -1;
+	else
+		file = opened_file(open);
+	send(&writer, open, file);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

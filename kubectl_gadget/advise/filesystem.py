@@ -43,9 +43,9 @@ _MOST_EXAMPLES = 3
 
 
 def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
-    """From a row of trace open --write --resolve, or of trace file."""
+    """From a row of trace open --write --resolve, or of trace file. What may have succeeded counts."""
     comm, errno = row["comm"] or "", row["error"]
-    if not row.get("container") or comm.startswith(_RUNTIME) or errno not in ("", _READ_ONLY_ERROR):
+    if not row.get("container") or comm.startswith(_RUNTIME) or errno not in ("", None, _READ_ONLY_ERROR):
         return
     opened = "operation" not in row
     paths = [row["resolved"] or row["path"]] if opened else [row["path"], _new_name(row)]

@@ -50,6 +50,7 @@ from kubectl_gadget.events.linux_state import (
 )
 from kubectl_gadget.events.linux_syscalls import syscall_name
 from kubectl_gadget.events.nobody import comms, ids, pids
+from kubectl_gadget.events.open_differences import open_differences
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.stack_columns import STACK, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.events.syscall_columns import (
@@ -62,7 +63,7 @@ from kubectl_gadget.events.syscall_columns import (
 from kubectl_gadget.events.syscall_text import KILLED
 from kubectl_gadget.events.texts import CodedTexts, FixedTexts, Nulls, SpanTexts, TextLists, Texts
 from kubectl_gadget.events.tls_names import tls_version_name
-from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, SomeNumbers, Truths, Type, Vector
+from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Mask, Numbers, SomeNumbers, Truths, Type, Vector
 from kubectl_gadget.events.wall_time import Timestamps
 
 UNREAD = "-"
@@ -70,6 +71,8 @@ UNREAD = "-"
 _MARKED = {"": '""', UNREAD: '"-"'}
 """Real texts that would be taken for something else in a table."""
 CUT = "…"
+NO_OPEN_FLAGS = 0xFFFFFFFF
+"""How the file is open was not looked at, or could not be."""
 
 Show = Callable[[Batch, Field], list[str]]
 Read = Callable[[Batch], Vector]
@@ -137,6 +140,39 @@ def _errors(batch: Batch, field: Field) -> CodedTexts:
 
 def _show_errno(batch: Batch, field: Field) -> list[str]:
     return [name or "0" for name in _text(_errors(batch, field))]
+
+
+def _some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Texts:
+    """Coded texts, but null where they are not known; as fast as before where all or none are."""
+    if known.all():
+        return spell()
+    if not known.any():
+        return Nulls(len(batch))
+    return Texts(lambda: [text if ok else None for text, ok in zip(spell().texts(), known, strict=True)], len(batch))
+
+
+def _known_errors(batch: Batch, field: Field) -> Texts:
+    """Of io_uring the kernel does not tell each result: -1, which is null."""
+    return _some_texts(batch.raw(field) >= 0, batch, lambda: _errors(batch, field))
+
+
+def _known_open_flags(batch: Batch, field: Field) -> Texts:
+    return _some_texts(batch.raw(field) != NO_OPEN_FLAGS, batch, lambda: _open_flags(batch, field))
+
+
+def _open_differs(batch: Batch, field: Field) -> Texts:
+    """Of rows that show how the file is open: what of it the program's memory does not say (any more)."""
+    opened = batch.raw("opened_flags") != NO_OPEN_FLAGS
+    if not opened.any():
+        return Nulls(len(batch))
+
+    def spell() -> list[str | None]:
+        written = _span(batch, batch.gadget.record.field("path")).texts()
+        resolved = _path(batch, batch.gadget.record.field("resolved")).texts()
+        rows = zip(batch.raw(field).tolist(), written, resolved, opened.tolist(), strict=True)
+        return [open_differences(flags, path, found) if known else None for flags, path, found, known in rows]
+
+    return Texts(spell, len(batch))
 
 
 def _open_flags(batch: Batch, field: Field) -> CodedTexts:
@@ -543,7 +579,30 @@ KINDS: dict[str, Kind] = {
         _show_errno,
         alarm=True,
     ),
+    "gadget_known_errno": Kind(
+        lambda column, field: (
+            Member(column, "int", lambda batch: SomeNumbers(batch.raw(field), batch.raw(field) >= 0)),
+            Member(
+                "error" if column == "errno" else f"{column}_name", "text", lambda batch: _known_errors(batch, field)
+            ),
+        ),
+        lambda batch, field: ["?" if text is None else text or "0" for text in _text(_known_errors(batch, field))],
+        alarm=True,
+    ),
     "gadget_open_flags": _with_raw(_open_flags),
+    "gadget_known_open_flags": Kind(
+        lambda column, field: (
+            Member(column, "text", lambda batch: _known_open_flags(batch, field)),
+            Member(
+                f"{column}_raw", "int", lambda batch: SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
+            ),
+        ),
+        lambda batch, field: [text or UNREAD for text in _text(_known_open_flags(batch, field))],
+    ),
+    "gadget_open_differs": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _open_differs(batch, field)),),
+        lambda batch, field: [text or UNREAD for text in _text(_open_differs(batch, field))],
+    ),
     "gadget_mode": _with_raw(_mode),
     "gadget_new_mode": Kind(
         lambda column, field: (

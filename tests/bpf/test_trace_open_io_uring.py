@@ -10,11 +10,19 @@ import pytest
 
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
-from tests.bpf.uring import Request, Uring
+from tests.bpf.uring import SQPOLL, Request, Uring
 
 PENDING = 4096
 """Opens that trace_open.bpf.c holds at most."""
 TIMES = 101
+UNKNOWN = -1
+
+
+def is_open_at(fd: int, path: bytes) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == os.fsdecode(path)
+    except OSError:
+        return False
 
 
 def why_no_uring() -> str | None:
@@ -83,15 +91,66 @@ def test_path_is_filtered_in_the_kernel(path: bytes) -> None:
         assert [record["path"] for record in tracer.records()] == [os.fsdecode(path)] * 2
 
 
-def test_more_opens_at_once_than_the_kernel_may_hold_are_counted() -> None:
+def test_more_opens_at_once_than_the_kernel_may_hold_have_an_unknown_result() -> None:
     missing = f"/{uuid.uuid4().hex}".encode()
-    many = PENDING + TIMES
-    with Tracer("trace_open", pid=os.getpid()) as tracer, Uring(8192) as uring:
+    many = 2 * PENDING
+    with Tracer("trace_open", pid=os.getpid(), ring_bytes=16 << 20) as tracer, Uring(many) as uring:
         # All of one submission are complete only at its end.
         results = uring.open([Request(missing)] * many)
-        seen = len(of(missing, tracer))
+        seen = [record["errno"] for record in of(missing, tracer)]
         assert results == [-errno.ENOENT] * many
-        assert seen + tracer.lost == many
+        assert (len(seen), tracer.lost) == (many, 0)
+        assert set(seen) == {errno.ENOENT, UNKNOWN}
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_what_is_not_reported_is_seen_without_its_result(path: bytes, in_worker: bool) -> None:
+    requests = [Request(path, os.O_WRONLY, in_worker=in_worker, is_silent=True)] * TIMES
+    before = set(os.listdir("/proc/self/fd"))
+    with Tracer("trace_open", path=os.fsdecode(path), write=True) as tracer, Uring(128) as uring:
+        assert uring.open_silently(requests) == {}
+        close([int(fd) for fd in set(os.listdir("/proc/self/fd")) - before if is_open_at(int(fd), path)])
+        records = tracer.records()
+    assert {(record["pid"], record["errno"], record["fd"]) for record in records} == {(os.getpid(), UNKNOWN, -1)}
+    assert len(records) == TIMES
+
+
+def test_what_is_not_reported_and_fails_is_seen_with_its_error_too() -> None:
+    missing = f"/{uuid.uuid4().hex}".encode()
+    with Tracer("trace_open", pid=os.getpid()) as tracer, Uring() as uring:
+        assert uring.open_silently([Request(missing, is_silent=True)]) == {0: -errno.ENOENT}
+        assert [record["errno"] for record in of(missing, tracer)] == [UNKNOWN, errno.ENOENT]
+    with Tracer("trace_open", pid=os.getpid(), failed=True) as tracer, Uring() as uring:
+        uring.open_silently([Request(missing, is_silent=True)])
+        assert [record["errno"] for record in of(missing, tracer)] == [errno.ENOENT]
+
+
+def test_what_finds_the_queue_of_completions_full_is_seen_without_its_result(path: bytes) -> None:
+    with Tracer("trace_open", pid=os.getpid()) as tracer, Uring(1) as uring:
+        for _ in range(TIMES):
+            uring.open_unreaped([Request(path)])
+        seen = [record["errno"] for record in of(path, tracer)]
+    # The queue holds two.
+    assert seen == [0, 0] + [UNKNOWN] * (TIMES - 2)
+
+
+def test_a_direct_descriptor_is_none_of_the_process(path: bytes) -> None:
+    with Tracer("trace_open", path="/elsewhere/", resolve=True) as tracer, Uring() as uring:
+        uring.register_slots(4)
+        assert uring.open([Request(path, slot=2), Request(b"/dev/null")])[0] == 0
+        records = tracer.records()
+    # Its file cannot be found, so the filter does not leave it out; /dev/null is elsewhere for sure.
+    assert [(record["path"], record["fd"], record["errno"], record["resolved"]) for record in records] == [
+        (os.fsdecode(path), -1, 0, None)
+    ]
+
+
+def test_what_a_thread_of_the_kernel_submits_belongs_to_its_process(path: bytes) -> None:
+    with Tracer("trace_open", path=os.fsdecode(path)) as tracer, Uring(4, SQPOLL) as uring:
+        close(uring.open([Request(path)]))
+        (record,) = tracer.records()
+    assert (record["pid"], record["errno"]) == (os.getpid(), 0)
+    assert record["tid"] != os.getpid()
 
 
 def test_a_worker_of_another_process_is_told_apart(path: bytes) -> None:

@@ -7,17 +7,26 @@ import ctypes
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tests.bpf.deeds import AT_FDCWD, syscall
 
 SETUP, ENTER = 425, 426
+SQPOLL = 1 << 1
+"""Of a ring: a thread of the kernel submits what lies in it."""
+WAKE_UP = 1 << 1
 OP_NOP, OP_ACCEPT, OP_CONNECT, OP_OPENAT, OP_WRITE, OP_OPENAT2, OP_BIND = 0, 13, 16, 18, 23, 28, 56
-IOSQE_ASYNC = 1 << 4
+IOSQE_IO_LINK, IOSQE_IO_HARDLINK, IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS = 1 << 2, 1 << 3, 1 << 4, 1 << 6
 GETEVENTS = 1
 _SQES = 0x10000000
-_SQE = struct.Struct("<BBHiQQIIQ24x")
+_SQE = struct.Struct("<BBHiQQIIQHHI16x")
+REGISTER, REGISTER_FILES2 = 427, 13
+_DONE = 1 << 32
+"""What a request is called that ends a submission, of which nothing else may be reported."""
+Entry = tuple[int, int, int, int, int, int]
+"""Operation, IOSQE_…, address, offset, length, flags of the operation."""
 
 
 class Request(NamedTuple):
@@ -29,18 +38,27 @@ class Request(NamedTuple):
     openat2: bool = False
     in_worker: bool = False
     """by a worker thread of io_uring, not at once"""
+    is_silent: bool = False
+    """it is not to be reported when it succeeds"""
+    slot: int = 0
+    """of direct descriptors, from 1; 0: a descriptor of the process"""
+
+    def sqe_flags(self) -> int:
+        """IOSQE_…"""
+        return (IOSQE_ASYNC if self.in_worker else 0) | (IOSQE_CQE_SKIP_SUCCESS if self.is_silent else 0)
 
 
 class Uring:
     """A ring of `entries` requests. Use as a context manager."""
 
-    def __init__(self, entries: int = 64) -> None:
-        parameters = ctypes.create_string_buffer(120)
+    def __init__(self, entries: int = 64, flags: int = 0) -> None:
+        parameters = ctypes.create_string_buffer(struct.pack("<III", 0, 0, flags), 120)
         self._fd = syscall(SETUP, entries, parameters)
         if self._fd < 0:
             raise OSError(-self._fd, f"io_uring_setup: {os.strerror(-self._fd)}")
         words = struct.unpack("<30I", parameters.raw)
         self._entries = words[0]
+        self._is_polled = bool(flags & SQPOLL)
         self._sq, self._cq = words[10:20], words[20:30]
         size = max(self._sq[6] + self._entries * 4, self._cq[5] + words[1] * 16)
         self._rings = mmap.mmap(self._fd, size)
@@ -60,18 +78,26 @@ class Uring:
 
     def open(self, requests: Sequence[Request]) -> list[int]:
         """Submits all at once; file descriptors, or negative errnos. They stay open."""
-        kept: list[object] = []
-        entries = []
-        for request in requests:
-            path = ctypes.create_string_buffer(request.path)
-            how = ctypes.create_string_buffer(struct.pack("<QQQ", request.flags, request.mode, 0), 24)
-            kept += [path, how]
-            flags = IOSQE_ASYNC if request.in_worker else 0
-            if request.openat2:
-                entries.append((OP_OPENAT2, flags, ctypes.addressof(path), ctypes.addressof(how), 24, 0))
-            else:
-                entries.append((OP_OPENAT, flags, ctypes.addressof(path), 0, request.mode, request.flags))
-        return self._run(entries)
+        with _opens(requests) as entries:
+            return self._run(entries, slots=[request.slot for request in requests])
+
+    def open_silently(self, requests: Sequence[Request]) -> dict[int, int]:
+        """The same; results of those that are reported, by their number. Returns when all are done."""
+        with _opens(requests) as entries:
+            return self.run_silently(entries, slots=[request.slot for request in requests])
+
+    def open_unreaped(self, requests: Sequence[Request]) -> None:
+        """Submits them and takes nothing out of the queue of completions. Each is done at once."""
+        with _opens(requests) as entries:
+            self._fill(entries, AT_FDCWD, [0] * len(entries), range(len(entries)))
+            assert syscall(ENTER, self._fd, len(entries), 0, 0, None, 0) == len(entries)
+
+    def register_slots(self, count: int) -> None:
+        """Room for so many direct descriptors."""
+        none = ctypes.create_string_buffer(struct.pack(f"<{count}i", *[-1] * count), 4 * count)
+        what = ctypes.create_string_buffer(struct.pack("<IIQQQ", count, 0, 0, ctypes.addressof(none), 0), 32)
+        done = syscall(REGISTER, self._fd, REGISTER_FILES2, what, 32)
+        assert done == 0, os.strerror(-done)
 
     def bind(self, fd: int, address: bytes) -> int:
         """The result of binding a socket to a struct sockaddr (Linux 6.11)."""
@@ -93,23 +119,43 @@ class Uring:
         """The new file descriptor."""
         return self._run([(OP_ACCEPT, 0, 0, 0, 0, 0)], fd)[0]
 
-    def _run(self, entries: Sequence[tuple[int, int, int, int, int, int]], fd: int = AT_FDCWD) -> list[int]:
-        tail = self._word(self._sq[1])
-        mask = self._word(self._sq[2])
-        for number, (opcode, flags, address, offset, length, open_flags) in enumerate(entries):
-            slot = (tail + number) & mask
-            sqe = _SQE.pack(opcode, flags, 0, fd, offset, address, length, open_flags, number)
-            self._sqes[slot * 64 : slot * 64 + 64] = sqe
-            struct.pack_into("<I", self._rings, self._sq[6] + slot * 4, slot)
-        struct.pack_into("<I", self._rings, self._sq[1], tail + len(entries))
+    def run_silently(self, entries: Sequence[Entry], fd: int = AT_FDCWD, slots: Sequence[int] = ()) -> dict[int, int]:
+        """Results of the entries that are reported, by their number. One is done after the other."""
+        linked = [(entry[0], entry[1] | IOSQE_IO_HARDLINK, *entry[2:]) for entry in entries]
+        self._fill(linked, fd, slots or [0] * len(entries), range(len(entries)))
+        self._fill([(OP_NOP, 0, 0, 0, 0, 0)], fd, [0], [_DONE])
+        results: dict[int, int] = {}
+        submit = len(entries) + 1
+        while _DONE not in results:
+            done = syscall(ENTER, self._fd, submit, 1, GETEVENTS, None, 0)
+            assert done >= 0, os.strerror(-done)
+            submit -= done
+            results |= self._reap()
+        del results[_DONE]
+        return results
+
+    def _run(self, entries: Sequence[Entry], fd: int = AT_FDCWD, slots: Sequence[int] = ()) -> list[int]:
+        self._fill(entries, fd, slots or [0] * len(entries), range(len(entries)))
         results: dict[int, int] = {}
         submit = len(entries)
         while len(results) < len(entries):
-            done = syscall(ENTER, self._fd, submit, len(entries) - len(results), GETEVENTS, None, 0)
+            flags = GETEVENTS | (WAKE_UP if self._is_polled else 0)
+            done = syscall(ENTER, self._fd, submit, len(entries) - len(results), flags, None, 0)
             assert done >= 0, os.strerror(-done)
             submit -= done
             results |= self._reap()
         return [results[number] for number in range(len(entries))]
+
+    def _fill(self, entries: Sequence[Entry], fd: int, slots: Sequence[int], names: Sequence[int]) -> None:
+        tail = self._word(self._sq[1])
+        mask = self._word(self._sq[2])
+        rows = zip(names, entries, slots, strict=True)
+        for place, (name, (opcode, flags, address, offset, length, open_flags), file_slot) in enumerate(rows):
+            slot = (tail + place) & mask
+            sqe = _SQE.pack(opcode, flags, 0, fd, offset, address, length, open_flags, name, 0, 0, file_slot)
+            self._sqes[slot * 64 : slot * 64 + 64] = sqe
+            struct.pack_into("<I", self._rings, self._sq[6] + slot * 4, slot)
+        struct.pack_into("<I", self._rings, self._sq[1], tail + len(entries))
 
     def _reap(self) -> dict[int, int]:
         head, tail = self._word(self._cq[0]), self._word(self._cq[1])
@@ -124,3 +170,20 @@ class Uring:
     def _word(self, offset: int) -> int:
         word: int = struct.unpack_from("<I", self._rings, offset)[0]
         return word
+
+
+@contextmanager
+def _opens(requests: Sequence[Request]) -> Iterator[list[Entry]]:
+    """What lies behind the addresses in the entries lives as long as the context."""
+    kept: list[object] = []
+    entries = []
+    for request in requests:
+        path = ctypes.create_string_buffer(request.path)
+        how = ctypes.create_string_buffer(struct.pack("<QQQ", request.flags, request.mode, 0), 24)
+        kept += [path, how]
+        flags = request.sqe_flags()
+        if request.openat2:
+            entries.append((OP_OPENAT2, flags, ctypes.addressof(path), ctypes.addressof(how), 24, 0))
+        else:
+            entries.append((OP_OPENAT, flags, ctypes.addressof(path), 0, request.mode, request.flags))
+    yield entries

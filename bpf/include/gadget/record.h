@@ -30,10 +30,14 @@ typedef __u32 gadget_uid;
 typedef __u32 gadget_gid;
 /* 0, or a positive Linux errno. */
 typedef __s32 gadget_errno;
+/* The same, or -1: unknown. */
+typedef __s32 gadget_known_errno;
 /* -1: none. */
 typedef __s32 gadget_fd;
 /* O_… of the architecture. */
 typedef __u32 gadget_open_flags;
+/* The same, or ~0: unknown. */
+typedef __u32 gadget_known_open_flags;
 typedef __u32 gadget_mode;
 /* A mode, a user or a group that something gets. ~0: it gets none. */
 typedef __u64 gadget_new_mode;

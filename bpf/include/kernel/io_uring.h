@@ -7,10 +7,26 @@
 #pragma once
 
 #include <linux/types.h>
+
+#include <bpf/bpf_core_read.h>
+
 #include <kernel/fs.h>
 
 #define IORING_OP_OPENAT 18
 #define IORING_OP_OPENAT2 28
+#define IORING_OP_RENAMEAT 35
+#define IORING_OP_UNLINKAT 36
+#define IORING_OP_MKDIRAT 37
+#define IORING_OP_SYMLINKAT 38
+#define IORING_OP_LINKAT 39
+#define IORING_OP_FSETXATTR 41
+#define IORING_OP_SETXATTR 42
+#define IORING_OP_FTRUNCATE 55
+
+/* Flags of a request. The kernel's own begin with those of the submission, bit by bit (IOSQE_…), so these never change.
+ */
+#define GADGET_URING_FIXED_FILE (1 << 0)
+#define GADGET_URING_SKIPS_SUCCESS (1 << 6)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -19,14 +35,71 @@ struct io_ring_ctx {
 	unsigned int flags;
 };
 
+struct io_cqe {
+	__u64 user_data;
+	__s32 res;
+	/* Until the request completes: the descriptor that it was submitted with. */
+	int fd;
+};
+
 struct io_kiocb {
+	struct file *file;
 	__u8 opcode;
+	/* 64 bits wide since Linux 6.8. */
+	__u32 flags;
+	struct io_cqe cqe;
+	struct io_ring_ctx *ctx;
 };
 
 struct io_open {
+	int dfd;
 	__u32 file_slot;
 	struct filename *filename;
 	struct open_how how;
+};
+
+struct io_rename {
+	int old_dfd;
+	int new_dfd;
+	struct filename *oldpath;
+	struct filename *newpath;
+};
+
+struct io_unlink {
+	int dfd;
+	int flags;
+	struct filename *filename;
+};
+
+struct io_mkdir {
+	int dfd;
+	__u16 mode;
+	struct filename *filename;
+};
+
+/* Of symbolic links as well. */
+struct io_link {
+	int old_dfd;
+	int new_dfd;
+	struct filename *oldpath;
+	struct filename *newpath;
+};
+
+struct xattr_name {
+	char name[256];
+};
+
+struct kernel_xattr_ctx {
+	struct xattr_name *kname;
+};
+
+struct io_xattr {
+	struct kernel_xattr_ctx ctx;
+	struct filename *filename;
+};
+
+struct io_ftrunc {
+	__s64 len;
 };
 
 struct io_uring_cqe {
@@ -34,4 +107,41 @@ struct io_uring_cqe {
 	__s32 res;
 };
 
+/* Since Linux 7.0 the names of requests are wrapped in a struct of their own. */
+struct delayed_filename {
+	struct filename *__incomplete_filename;
+};
+
+struct io_open___delayed {
+	struct delayed_filename filename;
+};
+
+struct io_rename___delayed {
+	struct delayed_filename oldpath;
+	struct delayed_filename newpath;
+};
+
+struct io_unlink___delayed {
+	struct delayed_filename filename;
+};
+
+struct io_mkdir___delayed {
+	struct delayed_filename filename;
+};
+
+struct io_link___delayed {
+	struct delayed_filename oldpath;
+	struct delayed_filename newpath;
+};
+
+struct io_xattr___delayed {
+	struct delayed_filename filename;
+};
+
 #pragma clang attribute pop
+
+/* The text of a name in the kernel's memory: gadget_uring_name(request, io_open, filename). */
+#define gadget_uring_name(REQUEST, TYPE, MEMBER)                                                                       \
+	(bpf_core_type_exists(struct delayed_filename)                                                                 \
+		 ? BPF_CORE_READ((struct TYPE##___delayed *)(REQUEST), MEMBER.__incomplete_filename, name)             \
+		 : BPF_CORE_READ((struct TYPE *)(REQUEST), MEMBER, name))

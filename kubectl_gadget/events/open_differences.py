@@ -1,0 +1,32 @@
+"""Where a file that was opened is not what the row's path and flags say.
+
+Path and flags are read from the program's memory after the call, when a hostile program may have rewritten them. The
+trap: a symbolic link, a bind mount or /proc/self makes a path differ, too, so a difference proves no rewriting.
+"""
+
+import posixpath
+
+_FLAGS = 1
+"""DIFFERS_FLAGS of bpf/trace_open.bpf.c: another access mode."""
+
+
+def open_differences(bits: int, written: str | None, resolved: str | None) -> str:
+    """What differs: nothing, "path", "flags" or "path|flags". A path that could not be read does not differ."""
+    names = []
+    if written is not None and resolved is not None and not _same(written, resolved):
+        names.append("path")
+    if bits & _FLAGS:
+        names.append("flags")
+    return "|".join(names)
+
+
+def _same(written: str, resolved: str) -> bool:
+    """Whether `resolved` is what `written` means without links. Of a relative path its last names count."""
+    if resolved.startswith("…"):
+        # The upper part is missing.
+        return posixpath.basename(posixpath.normpath(written)) in ("", ".", "..", posixpath.basename(resolved))
+    if written.startswith("/"):
+        # normpath keeps two slashes at the beginning.
+        return posixpath.normpath(written).replace("//", "/") == resolved
+    names = [name for name in posixpath.normpath(written).split("/") if name not in (".", "..")]
+    return not names or f"{resolved}/".endswith("/" + "/".join(names) + "/")
