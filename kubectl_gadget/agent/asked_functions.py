@@ -6,8 +6,9 @@ crashes a program written in Go, which moves its stacks, so such files are refus
 
 import os
 import re
+from collections.abc import Collection
 
-from kubectl_gadget.agent.elf_symbols import is_go, matching_functions
+from kubectl_gadget.agent.elf_symbols import is_chosen, is_go, matching_functions, nearest_functions
 from kubectl_gadget.agent.object import BpfObject
 
 Libraries = list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
@@ -22,7 +23,7 @@ class AskedFunctions:
         self._object = object
         self._numbers: dict[str, int] = {}
         self._at: dict[tuple[str, int], int] = {}
-        self._full = False
+        self._met: set[str] = set()
         self._warnings: list[str] = []
         self._told: set[str] = set()
 
@@ -40,6 +41,7 @@ class AskedFunctions:
             for file in files:
                 if not (seen == file if "/" in file else self.may_be(file, seen.rpartition("/")[2])):
                     continue
+                self._met.add(file)
                 if is_go(path):
                     self._warn(f"{seen} is written in Go, which a probe on a return would crash, so it is left out")
                     return {}
@@ -51,6 +53,10 @@ class AskedFunctions:
         """The numbers of the functions that `places` found there."""
         return [self._at[path, offset] for offset in offsets]
 
+    def not_met(self, files: Collection[str]) -> list[str]:
+        """Those of the files that no process has shown yet."""
+        return [file for file in files if file not in self._met]
+
     def take_warnings(self) -> list[str]:
         warnings, self._warnings = self._warnings, []
         return warnings
@@ -61,8 +67,14 @@ class AskedFunctions:
             at = {symbol: offset} if offset < os.stat(path).st_size else {}
         else:
             at = matching_functions(path, symbol)
+        seen = "/" + path.partition("/root/")[2]
         if not at:
-            self._warn(f"{'/' + path.partition('/root/')[2]} has no function {symbol}")
+            near = "" if _OFFSET.fullmatch(symbol) else nearest_functions(path, symbol)
+            self._warn(f"{seen} has no function {symbol}{near and f'; {near}?'}")
+        if is_chosen(path, symbol):
+            self._warn(
+                f"{seen} has several {symbol}, one of which is chosen for the processor; its calls cannot be seen"
+            )
         taken = {offset for offsets in found.values() for offset in offsets}
         # Two names of one place are one function, which goes by the shorter one.
         for name, offset in sorted(at.items(), key=lambda item: (len(item[0]), item[0])):

@@ -17,10 +17,12 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _MAGIC = b"\x7fELF\x02\x01"
 _SYMTAB, _DYNSYM = 2, 11
-_FUNCTION = 2
+_FUNCTION, _CHOSEN = 2, 10
+"""STT_FUNC, and STT_GNU_IFUNC."""
 _LOAD = 1
 _MOST_BYTES = 1 << 30
 _MOST_SYMBOLS = 2_000_000
+_MOST_COMPARED = 5_000
 
 
 def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
@@ -66,20 +68,62 @@ def matching_functions(path: str, pattern: str) -> dict[str, int]:
     with open(path, "rb") as file:
         data = file.read(_MOST_BYTES)
     try:
-        loads, tables = _tables(data)
-        for kind, start, size, link in tables:
-            if kind in (_SYMTAB, _DYNSYM) and link < len(tables):
-                texts = tables[link][1]
-                block = data[start : start + size // _SYMBOL.size * _SYMBOL.size]
-                for text, info, _, section, address, _ in _SYMBOL.iter_unpack(block):
-                    if section and info & 15 == _FUNCTION:
-                        name = data[texts + text : data.find(b"\0", texts + text)]
-                        offset = _file_offset(loads, address) if matches(name) else None
-                        if offset is not None:
-                            found.setdefault(name.decode(errors="replace"), offset)
+        loads, _ = _tables(data)
+        for name, kind, address in _defined(data):
+            offset = _file_offset(loads, address) if kind == _FUNCTION and matches(name) else None
+            if offset is not None:
+                found.setdefault(name.decode(errors="replace"), offset)
     except (struct.error, IndexError, ValueError, OverflowError):
         return {}
     return found
+
+
+def is_chosen(path: str, symbol: str) -> bool:
+    """Whether the file has several functions of that name, and one is chosen when a program starts (an IFUNC, such
+    as libc's memcpy). Raises OSError."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES)
+    try:
+        return any(kind == _CHOSEN and name == symbol.encode() for name, kind, _ in _defined(data))
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return False
+
+
+def nearest_functions(path: str, symbol: str) -> str:
+    """The functions of the file whose names are most like it, joined by "or"; empty without any. Raises OSError."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES)
+    wanted = symbol.strip("*?").encode()
+    near: set[bytes] = set()
+    try:
+        for name, kind, _ in _defined(data):
+            # Names of a large program are many, and to compare them takes time.
+            if kind == _FUNCTION and len(near) < _MOST_COMPARED and _may_be_near(name.lower(), wanted.lower()):
+                near.add(name)
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return ""
+    from difflib import get_close_matches  # 3 ms of each agent's start
+
+    names = [name.decode(errors="replace") for name in near]
+    return " or ".join(get_close_matches(wanted.decode(errors="replace"), names, 3, 0.5))
+
+
+def _may_be_near(name: bytes, wanted: bytes) -> bool:
+    if abs(len(name) - len(wanted)) > max(4, len(wanted)):
+        return False
+    return wanted in name or name[:2] == wanted[:2] or name[-3:] == wanted[-3:] or name.lstrip(b"_")[:2] == wanted[:2]
+
+
+def _defined(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Names, types and addresses of all symbols that the file defines."""
+    _, tables = _tables(data)
+    for kind, start, size, link in tables:
+        if kind in (_SYMTAB, _DYNSYM) and link < len(tables):
+            texts = tables[link][1]
+            block = data[start : start + size // _SYMBOL.size * _SYMBOL.size]
+            for text, info, _, section, address, _ in _SYMBOL.iter_unpack(block):
+                if section:
+                    yield data[texts + text : data.find(b"\0", texts + text)], info & 15, address
 
 
 def is_go(path: str) -> bool:

@@ -141,6 +141,7 @@ class Gadget:
             self.answer.ending()
         if self._uprobes:
             self._uprobes.close()
+            self.warnings += self._uprobes.warnings
         if self.answer:
             self._object.detach()
             self.answer.end()

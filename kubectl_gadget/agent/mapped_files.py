@@ -14,6 +14,7 @@ from kubectl_gadget.agent import procfs
 
 _AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two looks at one process; the last one for ever."""
+_MOST_NAMES = 1000
 _MAPPING = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n")
 _DELETED = b" (deleted)"
 
@@ -42,6 +43,16 @@ class MappedFiles:
         self._wanted_cgroup = wanted_cgroup
         self._wanted_name = wanted_name
         self._processes: dict[int, _Process] = {}
+        self._others: set[str] = set()
+        """names of libraries and paths of programs that are not wanted"""
+
+    def nearest_names(self, name: str) -> str:
+        """What is mapped by the chosen processes and is called nearly so; empty where nothing is."""
+        from difflib import get_close_matches
+
+        # A library goes by its name without its version, a program by its path.
+        known = {other if "/" in name else other.partition(".so")[0] for other in self._others}
+        return " or ".join(get_close_matches(name, known, 2, 0.6))
 
     def look(self) -> dict[tuple[int, int], MappedFile]:
         """All such files that are mapped now, as far as is known."""
@@ -77,8 +88,12 @@ class MappedFiles:
             if raw.endswith(_DELETED):
                 continue
             path = os.fsdecode(raw)
-            if path != program and not self._wanted_name(path.rpartition("/")[2]):
-                continue
+            name = path.rpartition("/")[2]
+            if not self._wanted_name(name):
+                if len(self._others) < _MOST_NAMES:
+                    self._others.add(path if path == program else name)
+                if path != program:
+                    continue
             here = f"/proc/{pid}/root{path}"
             try:
                 status = os.stat(here)

@@ -242,8 +242,9 @@ class Session:
     def _say_started(self, containers: Containers) -> None:
         started = {"gadgets": [gadget.started() for gadget in self._gadgets], **node.clocks()}
         self._pipe.put(encode_json(FrameType.STARTED, started))
-        for warning in containers.warnings + [warning for gadget in self._gadgets for warning in gadget.warnings]:
+        for warning in containers.warnings:
             self._warn(warning)
+        self._say_warnings()
         self._shipper = Shipper(self._gadgets, containers, self._pipe)
         for gadget in self._gadgets:
             self._epoll.register(gadget.ring_fd, select.EPOLLIN | select.EPOLLET)
@@ -292,10 +293,18 @@ class Session:
         if self._pipe.waiting < _MOST_WAITING:
             self._pipe.put(encode_json(FrameType.WARNING, {"message": message}))
 
+    def _say_warnings(self) -> None:
+        """Those of when gadgets begin and end."""
+        for gadget in self._gadgets:
+            warnings, gadget.warnings = gadget.warnings, []
+            for warning in warnings:
+                self._warn(warning)
+
     def _close(self, reason: str, error: GadgetError | None) -> None:
         """Detaches, sends what the rings still hold and END as far as the client takes it in time, frees all."""
         for gadget in self._gadgets:
             gadget.detach()
+        self._say_warnings()
         deadline = time.monotonic() + _FAREWELL[reason]
         while self._shipper and not self._pipe.closed and time.monotonic() < deadline:
             self._shipper.turn()

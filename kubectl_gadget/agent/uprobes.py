@@ -103,22 +103,31 @@ class Uprobes:
         for key, file in files.items():
             if key not in self._links:
                 self._attach(key, file)
-        if self._silent_until is not None and self.attached:
-            self._silent_until = None
-        elif self._silent_until is not None and now >= self._silent_until:
-            self._silent_until = None
-            wanted = ", ".join(sorted({name for files, _ in self._libraries for name in files}))
-            if not self._links:
-                self.warnings.append(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
-            elif not self._functions:  # which have said themselves what is missing where
-                self.warnings.append(
-                    f"{wanted}: none of the functions that are followed is there, so nothing can be seen"
-                )
+        if self._silent_until is not None and now >= self._silent_until:
+            self._say_what_is_missing()
 
     def close(self) -> None:
+        if self._silent_until is not None:
+            self._say_what_is_missing()
         for key in list(self._links):
             self._let_go(key)
         self._next = float("inf")
+
+    def _say_what_is_missing(self) -> None:
+        """Once: after a while, or at the end of a run that was shorter."""
+        self._silent_until = None
+        names = sorted({name for files, _ in self._libraries for name in files})
+        if self._functions:  # which say themselves what is missing in a file
+            for name in self._functions.not_met(names):
+                near = self._files.nearest_names(name)
+                what = f"no process of the chosen containers uses {name} yet, so nothing of it can be seen"
+                self.warnings.append(f"{what}; {near}?" if near else what)
+        elif not self._links:
+            wanted = ", ".join(names)
+            self.warnings.append(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
+        elif not self.attached:
+            wanted = ", ".join(names)
+            self.warnings.append(f"{wanted}: none of the functions that are followed is there, so nothing can be seen")
 
     @property
     def attached(self) -> int:

@@ -79,18 +79,22 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
     def run(pods: Pods, flags: RunFlags, extras: dict[str, Any] = {}) -> int:  # noqa: B006
         from kubectl_gadget.session.run import run as run_session
 
-        values = {
+        given_values = {
             spelling.removeprefix(_PREFIX).replace("_", "-"): value
             for spelling, value in extras.items()
             if spelling.startswith(_PREFIX)
         }
         if given := _of_functions(gadgets[0]):
             targets = [word for word in pods if ":" in word]
-            values[given.name] = ",".join([*targets, *filter(None, [values.get(given.name)])])
+            given_values[given.name] = ",".join([*targets, *filter(None, [given_values.get(given.name)])])
+            if not given_values[given.name] and pods:
+                raise values.function_without_file(pods[0])
             pods = tuple(word for word in pods if ":" not in word)
         runs = tuple(
             GadgetRun(
-                gadget, {item.name: values[item.name] for item in gadget.parameters if item.name in values}, directory
+                gadget,
+                {item.name: given_values[item.name] for item in gadget.parameters if item.name in given_values},
+                directory,
             )
             for gadget in gadgets
         )

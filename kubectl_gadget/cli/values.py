@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from kubectl_gadget.cli.arguments import nearest
+from kubectl_gadget.errors import UsageError
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
@@ -15,6 +16,7 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|k|K|M|G|)B?", re.ASCII)
 _BYTES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
 
 LONGEST_SECONDS = 366 * 86400.0
@@ -93,7 +95,6 @@ def duration_text(value: int, unit: str) -> str:
 
 def syscalls(text: str) -> str:
     """A list of system calls and classes of them: openat,read,%network."""
-    from kubectl_gadget.errors import UsageError
     from kubectl_gadget.events.syscall_table import select
 
     try:
@@ -105,7 +106,6 @@ def syscalls(text: str) -> str:
 
 def pcap(text: str) -> str:
     """An expression as tcpdump has them."""
-    from kubectl_gadget.errors import UsageError
     from kubectl_gadget.events.pcap_filter import compile_filter
 
     try:
@@ -278,7 +278,29 @@ def functions(text: str) -> str:
 def functions_and_pods(texts: Sequence[str]) -> tuple[str, ...]:
     """Functions, which have a colon, as they were given, and then pods."""
     of_functions = [functions(text) for text in texts if ":" in text]
-    return (*of_functions, *pod_names([text for text in texts if ":" not in text]))
+    pods = [text for text in texts if ":" not in text]
+    try:
+        return (*of_functions, *pod_names(pods))
+    except ValueError:
+        for text in pods:
+            if _IDENTIFIER.fullmatch(text):
+                raise function_without_file(text) from None
+        raise
+
+
+def function_without_file(symbol: str) -> UsageError:
+    """For a function that stands where a pod may stand, as its file is not named."""
+    import ctypes
+
+    if not _IDENTIFIER.fullmatch(symbol):
+        return UsageError("no function is named", f"name some as FILE:SYMBOL, such as libc:getaddrinfo {symbol}")
+    try:
+        is_of_libc = hasattr(ctypes.CDLL(None), symbol)
+    except (OSError, TypeError):  # Windows
+        is_of_libc = False
+    others = f"/path/in/the/container:{symbol}, or libNAME:{symbol} for a function of a library"
+    what = f"{symbol!r} names no file: a function is written FILE:SYMBOL"
+    return UsageError(what, f"libc:{symbol}" if is_of_libc else others)
 
 
 def namespace(text: str) -> str:

@@ -101,7 +101,7 @@ def _asked_for(text: str, programs: Sequence[str]) -> list[dict[str, Any]]:
         file, _, symbol = target.rpartition(":")
         found.append({"files": [file.removesuffix(":")], "functions": {symbol: list(programs)}})
     if not found:
-        raise UsageError("which functions?", "name some as FILE:SYMBOL, such as libc:getaddrinfo")
+        raise UsageError("no function is named", "name some as FILE:SYMBOL, such as libc:getaddrinfo")
     return found
 
 

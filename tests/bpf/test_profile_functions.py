@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.asked_functions import AskedFunctions
-from kubectl_gadget.agent.elf_symbols import function_offsets, matching_functions
+from kubectl_gadget.agent.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.uprobes import Uprobes
 from tests.bpf.answers import Answers
@@ -114,11 +114,32 @@ def test_a_function_may_be_named_by_its_place_in_the_file(program: Path, process
 
 
 def test_what_is_not_there_is_told(program: Path, process: subprocess.Popen[bytes]) -> None:
-    with Followed((str(program), "hist_nothing")) as profile:
+    with Followed((str(program), "hist_laef")) as profile:
         profile.look()
         process.communicate(b"\n")
         assert profile.take() == []
-        assert profile.uprobes.warnings == [f"{program} has no function hist_nothing"]
+        (warning,) = profile.uprobes.warnings
+    assert warning.startswith(f"{program} has no function hist_laef; hist_leaf")
+
+
+def test_the_nearest_function_is_offered_without_looking_at_all(program: Path) -> None:
+    assert nearest_functions(str(program), "hist_laef").startswith("hist_leaf")
+    assert nearest_functions(str(program), "zzz") == ""
+
+
+def test_a_file_that_no_process_uses_is_named_at_the_end_of_a_short_run_too() -> None:
+    with Followed(("libnowhere.so", "x"), ("libcc", "malloc")) as profile:
+        profile.look()
+        profile.uprobes.close()
+        first, second = profile.uprobes.warnings
+    assert first.startswith("no process of the chosen containers uses libcc yet, so nothing of it can be seen")
+    assert second.startswith("no process of the chosen containers uses libnowhere.so yet")
+
+
+def test_functions_that_are_chosen_for_the_processor_are_told() -> None:
+    (path,) = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so.6" in line}
+    assert is_chosen(path, "memcpy")
+    assert not is_chosen(path, "malloc")
 
 
 def test_programs_of_go_are_refused(program: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from kubectl_gadget.cli.values import (
     whole_number,
     words_of,
 )
+from kubectl_gadget.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -286,3 +287,28 @@ def test_an_address_is_one_of_ipv4_or_ipv6() -> None:
     assert [values.ip(text) for text in ("10.0.0.7", "2001:DB8::1")] == ["10.0.0.7", "2001:db8::1"]
     with pytest.raises(ValueError, match=r"10\.0\.0"):
         values.ip("10.0.0")
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "remedy"),
+    [
+        (
+            ["libc:malloc", "SSL_read"],
+            "'SSL_read' names no file: a function is written FILE:SYMBOL",
+            "libNAME:SSL_read",
+        ),
+        (["free_Hugepages"], "'free_Hugepages' names no file", "/path/in/the/container:free_Hugepages"),
+        (["get_Nprocs", "xwing"], "names no file", ":get_Nprocs"),
+    ],
+)
+def test_a_function_without_its_file_says_how_to_name_it(words: list[str], what: str, remedy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        values.functions_and_pods(words)
+    assert what in str(caught.value)
+    assert remedy in str(caught.value.remedy)
+
+
+def test_a_function_of_libc_is_found_there() -> None:
+    assert values.function_without_file("getaddrinfo").remedy == "libc:getaddrinfo"
+    assert values.function_without_file("web-1").remedy == "name some as FILE:SYMBOL, such as libc:getaddrinfo web-1"
+    assert values.functions_and_pods(["libc:getaddrinfo", "web-1"]) == ("libc:getaddrinfo", "web-1")
