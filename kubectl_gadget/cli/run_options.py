@@ -45,10 +45,10 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     if local:
         _check_local(flags)
     output, engine = flags.output, flags.engine
-    defaults = RunOptions(gadgets)
+    defaults, selection = RunOptions(gadgets), _selection(gadgets, pods, flags)
     return RunOptions(
         gadgets=gadgets,
-        selection=_selection(gadgets, pods, flags),
+        selection=selection,
         kube=kube,
         agent=agent_options(flags.image, flags.start),
         output=OutputOptions(
@@ -56,6 +56,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
             no_headers=bool(output.no_headers),
             color=output.color or "auto",
             columns=output.columns or (),
+            selection=selection.described(local),
         ),
         local=local,
         local_by_default=by_default,

@@ -39,6 +39,22 @@ class Selection:
     host: bool = False
     """host processes too"""
 
+    def described(self, local: bool = False) -> str:
+        """In words, for people: `namespace shop, pods app=cart, nodes n1`."""
+        parts = ["this machine"] if local else []
+        if self.namespace is not None:
+            parts.append(f"namespace {self.namespace}")
+        elif not local:
+            parts.append("all namespaces" if self.all_namespaces else "the current namespace")
+        if self.selector:
+            parts.append(f"pods {self.selector}")
+        for name, chosen in (("pods", self.pods), ("containers", self.containers), ("nodes", self.nodes)):
+            if chosen:
+                parts.append(f"{name} {' '.join(chosen)}")
+        if self.host:
+            parts.append("with processes of the host")
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True)
 class AgentOptions:

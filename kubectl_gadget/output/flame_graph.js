@@ -4,7 +4,7 @@
 "use strict";
 (function () {
 	const NS = "http://www.w3.org/2000/svg", XHTML = "http://www.w3.org/1999/xhtml";
-	const ROW = 18, TOP = 48, FOOT = 24, CHARACTER = 7.25, LEAST = 0.4;
+	const ROW = 18, TOP = 68, FOOT = 24, CHARACTER = 7.25, LEAST = 0.4;
 	const graph = document.getElementById("graph");
 	const data = JSON.parse(document.getElementById("data").textContent);
 	const HUES = { user: [10, 45], kernel: [195, 225], unknown: [0, 0], place: [90, 140] };
@@ -98,8 +98,7 @@
 		return sum;
 	}
 
-	graph.appendChild(make("text", { x: 10, y: 20, class: "title" }, data.title));
-	const controls = make("foreignObject", { x: 10, y: 25, width: 560, height: 24 });
+	const controls = make("foreignObject", { x: 10, y: 42, width: 640, height: 26 });
 	const box = document.createElementNS(XHTML, "div");
 	const search = document.createElementNS(XHTML, "input");
 	search.setAttribute("id", "search");
@@ -109,17 +108,29 @@
 	const reset = document.createElementNS(XHTML, "button");
 	reset.setAttribute("id", "reset");
 	reset.textContent = "reset zoom";
-	box.append(search, " ", reset);
+	const theme = document.createElementNS(XHTML, "button");
+	theme.setAttribute("id", "theme");
+	box.append(search, " ", reset, " ", theme);
 	controls.appendChild(box);
 	graph.appendChild(controls);
-	const status = make("text", { id: "status", y: 42, x: 330 }, "");
+	const status = make("text", { id: "status", y: 59, x: 410 }, "");
 	graph.appendChild(status);
-	const frames = make("g", { id: "frames" });
-	graph.appendChild(frames);
+	const frames = document.getElementById("frames");
 	const detail = make("text", { id: "detail", x: 10 }, "");
 	graph.appendChild(detail);
 
+	// As the system has it, until the button is pressed.
+	const system = window.matchMedia("(prefers-color-scheme: dark)");
+	let chosen = "";
+	function paint() {
+		const dark = chosen ? chosen === "dark" : system.matches;
+		if (chosen) graph.setAttribute("data-theme", chosen);
+		theme.textContent = dark ? "light" : "dark";
+		theme.setAttribute("aria-label", dark ? "use light colours" : "use dark colours");
+	}
+
 	function draw() {
+		graph.setAttribute("width", "100%");
 		const width = Math.max(graph.getBoundingClientRect().width || 1200, 300) - 20;
 		const height = TOP + (depth + 1) * ROW + FOOT;
 		graph.setAttribute("height", height);
@@ -159,6 +170,7 @@
 		const parts = [];
 		if (path.length) parts.push("zoom=" + path.join("."));
 		if (wanted) parts.push("search=" + encodeURIComponent(wanted));
+		if (chosen) parts.push("theme=" + chosen);
 		try {
 			history.replaceState(null, "", "#" + parts.join("&"));
 		} catch (error) {
@@ -170,6 +182,8 @@
 		const given = new URLSearchParams(location.hash.slice(1));
 		wanted = given.get("search") || "";
 		search.value = wanted;
+		chosen = ["dark", "light"].includes(given.get("theme")) ? given.get("theme") : "";
+		paint();
 		zoomed = root;
 		for (const index of (given.get("zoom") || "").split(".").filter((part) => part !== ""))
 			zoomed = zoomed.children[Number(index)] || zoomed;
@@ -187,6 +201,12 @@
 		remember();
 		draw();
 	});
+	theme.addEventListener("click", () => {
+		chosen = theme.textContent;
+		remember();
+		paint();
+	});
+	system.addEventListener("change", paint);
 	reset.addEventListener("click", () => zoom(root));
 	window.addEventListener("keydown", (event) => {
 		if (event.key !== "Escape") return;

@@ -1,20 +1,25 @@
 """A flame graph as one file that opens in a browser, as HTML or SVG, without a network.
 
-The file holds the paths as JSON and a script that draws them (flame_graph.js), so that one can zoom and search. The
-trap: titles are names that containers choose, so none may get into the file as anything but JSON text, in which
-nothing that HTML or XML knows remains.
+The file holds the graph as shapes (flame_drawing.py), for viewers that run no script, and the paths as JSON with a
+script that draws them (flame_graph.js), so that one can zoom and search. The trap: titles are names that containers
+choose, so they get into the file as escaped text alone, and as JSON in which nothing that HTML or XML knows remains.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.kinds import bytes_text, duration_text
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output import flame_drawing
 from kubectl_gadget.output.profile import Paths, ProfileSink, read_folded, step
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.call_paths import Call, unit_of
@@ -24,11 +29,30 @@ _SPECIAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 SUFFIXES = (".html", ".svg")
 
 
-class FlameGraphSink(ProfileSink):
-    """Writes the file at the end, beside what `other` writes. Raises UsageError for a file that cannot be made."""
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, path: str, gadgets: Sequence[Gadget], other: Sink, diff: str = "") -> None:
+
+class FlameGraphSink(ProfileSink):
+    """Writes the file at the end, beside what `other` writes. Raises UsageError for a file that cannot be made.
+
+    `selection` says in words which containers were looked at. `clock` gives seconds, `now` the time of day.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        gadgets: Sequence[Gadget],
+        other: Sink,
+        diff: str = "",
+        selection: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
         super().__init__(gadgets, "--flame-graph")
+        self._selection = selection
+        self._clock, self._now = clock, now
+        self._started: float | None = None
         self._before = _read(diff) if diff else None
         if not path.endswith(SUFFIXES):
             raise UsageError(f"--flame-graph {path}: HTML or SVG?", "a file whose name ends in .html or .svg")
@@ -39,6 +63,7 @@ class FlameGraphSink(ProfileSink):
         self._other = other
 
     def start(self) -> None:
+        self._started = self._clock()
         self._other.start()
 
     def write_block(self, rows: Rows) -> None:
@@ -56,7 +81,20 @@ class FlameGraphSink(ProfileSink):
         with open(self._path, "w", encoding="utf-8") as file:
             title = f"kubectl gadget {' '.join(self.gadget.command)}"
             root = tree(self.paths, self._before)
-            write(file, root, title, unit_of(self.gadget, self.gadget.weight), self._path.endswith(".svg"))
+            unit = unit_of(self.gadget, self.gadget.weight)
+            write(file, root, title, self._subtitle(root[2], unit), unit, self._path.endswith(".svg"))
+
+    def _subtitle(self, whole: int, unit: str) -> str:
+        """`30.0s, 2970 samples (29.7s), pods app=cart, 2026-08-01 12:00 UTC`: duration, amount, selection, time."""
+        parts = [] if self._started is None else [duration_text(round((self._clock() - self._started) * 1e9))]
+        amount = _amount(whole, unit)
+        counted = [name for name in self.gadget.sums if unit_of(self.gadget, name) == "count"]
+        if counted and unit != "count":
+            place = self.gadget.sums.index(counted[0])
+            amount = f"{sum(sample.values[place] for sample in self.samples)} {counted[0]} ({amount})"
+        elif counted:
+            amount += f" {counted[0]}"
+        return ", ".join([*parts, amount, *filter(None, [self._selection]), f"{self._now():%Y-%m-%d %H:%M} UTC"])
 
 
 def tree(paths: Paths, before: Mapping[str, int] | None = None) -> list[Any]:
@@ -104,17 +142,23 @@ def _listed(root: list[Any]) -> list[Any]:
     return root
 
 
-def write(stream: TextIO, root: list[Any], title: str, unit: str, svg: bool) -> None:
+def write(stream: TextIO, root: list[Any], title: str, subtitle: str, unit: str, svg: bool) -> None:
     """The whole file."""
-    data = json.dumps({"title": title, "unit": unit, "root": root}, ensure_ascii=False, separators=(",", ":"))
+    content = {"title": title, "subtitle": subtitle, "unit": unit, "root": root}
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     for character, text in _SPECIAL.items():
         data = data.replace(character, text)
     # Lone surrogates are no characters, and no file may hold them.
     data = data.encode("utf-8", "replace").decode()
+    wide, high = flame_drawing.WIDTH, flame_drawing.height(root)
     graph = (
-        '<svg xmlns="http://www.w3.org/2000/svg" id="graph" width="100%" height="100%" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="graph" width="{wide}" height="{high}" role="img"'
+        ' font-family="monospace" font-size="12">'
         f"<title>{escape(title)}</title>"
         f"<style>{_part('flame_graph.css')}</style>"
+        '<rect class="back" width="100%" height="100%" fill="#fff"/>'
+        f'<g id="headings">{flame_drawing.headings(title, subtitle)}</g>'
+        f'<g id="frames">{flame_drawing.frames(root, partial(_describe, root[2], unit))}</g>'
         f'<script type="application/json" id="data">{data}</script>'
         f"<script><![CDATA[\n{_part('flame_graph.js')}]]></script></svg>\n"
     )
@@ -125,6 +169,18 @@ def write(stream: TextIO, root: list[Any], title: str, unit: str, svg: bool) -> 
     stream.write(
         f'<meta name="color-scheme" content="light dark"></head>\n<body style="margin:0">\n{graph}</body>\n</html>\n'
     )
+
+
+def _describe(whole: int, unit: str, node: list[Any]) -> str:
+    """As the script describes a call: `heavy (/bin/work): 300.00ms, 60.0 %`."""
+    title, weight, file = node[0], node[2], node[4]
+    name = f"{title} ({file})" if file else title
+    share = f"{100 * weight / whole:.1f} %" if whole else "0 %"
+    return f"{name}: {_amount(weight, unit)}, {share}"
+
+
+def _amount(weight: int, unit: str) -> str:
+    return {"nanoseconds": duration_text, "bytes": bytes_text}.get(unit, str)(weight)
 
 
 def _read(path: str) -> dict[str, int]:

@@ -66,7 +66,9 @@ def make_sink(
     exist or does not parse.
     """
     sink = _printing_sink(options, gadgets, stream, terminal)
-    return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff) if options.flame_graph else sink
+    if not options.flame_graph:
+        return sink
+    return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff, options.selection)
 
 
 def _printing_sink(

@@ -24,5 +24,7 @@ class OutputOptions:
     """its rows; None: as many as the terminal has room for"""
     flame_graph: str = ""
     """a file, for a gadget that has call stacks, besides all else"""
+    selection: str = ""
+    """in words: which containers are looked at; for what is looked at later, away from the command"""
     diff: str = ""
     """a file of -o folded that the flame graph is compared with"""

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ from kubectl_gadget.views.call_paths import Call
 from tests.views.profiles import PROFILE, batch, profile, stack, written
 from tests.views.test_arrange import TOP
 
+SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>document.title='pwned'</script>]]>&amp;"
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (apt-get install chromium-headless-shell)")
@@ -121,6 +123,80 @@ def test_clicking_zooms_and_escape_zooms_out_again(tmp_path: Path) -> None:
     assert "heavy (/bin/work)" not in result["inside"]
     assert "heavy (/bin/work)" in result["after"]
     assert (result["status"], result["left"]) == ("20.0 % found", "")
+
+
+def test_the_heading_says_how_long_how_much_of_what_and_when(tmp_path: Path) -> None:
+    path, seconds = tmp_path / "graph.svg", iter((100.0, 130.0))
+    sink = FlameGraphSink(
+        str(path),
+        [PROFILE],
+        make_sink(OutputOptions("json"), [PROFILE], io.StringIO()),
+        selection="namespace shop, pods app=<cart>",
+        clock=lambda: next(seconds),
+        now=lambda: datetime(2026, 8, 1, 12, 30, tzinfo=UTC),
+    )
+    sink.start()
+    sink.write_block(profile(batch("n1", "web", ("work", stack("spin"), 0, 30))))
+    sink.close()
+    heading = "30.0s, 30 samples (300ms), namespace shop, pods app=<cart>, 2026-08-01 12:30 UTC"
+    assert [text for text in shapes(path) if "samples" in text] == [heading]
+    if BROWSER:
+        assert html.escape(heading, quote=False) in drawn(path)
+
+
+def shapes(path: Path) -> list[str]:
+    """The texts of the shapes that are in the file itself, which a viewer without scripts shows."""
+    root = ElementTree.fromstring(path.read_text())
+    return [element.text or "" for element in root.iter(f"{SVG}text")]
+
+
+def test_viewers_that_run_no_script_show_the_graph(tmp_path: Path) -> None:
+    path = make(tmp_path / "graph.svg")
+    assert {"all", "n1", "default/web/main", "work", "heavy", "light", "spin"} <= set(shapes(path))
+    root = ElementTree.fromstring(path.read_text())
+    boxes = {
+        call.findtext(f"{SVG}title", "").rpartition(": ")[0]: float(call.find(f"{SVG}rect").attrib["width"])  # type: ignore[union-attr]
+        for call in root.iter(f"{SVG}g")
+        if call.get("class") == "call"
+    }
+    assert boxes["heavy (/bin/work)"] == pytest.approx(boxes["all"] * 0.6, rel=0.001)
+    assert f"{EVIL} (/bin/work)" in boxes
+    # Lengths in pixels: as a share of a page they would be nothing in a viewer that has no page.
+    assert int(root.attrib["width"]) > 0 < int(root.attrib["height"])
+
+
+@needs_browser
+def test_the_script_draws_what_was_drawn_before_it(tmp_path: Path) -> None:
+    path = make(tmp_path / "graph.svg")
+    root = ElementTree.fromstring(path.read_text())
+    before = {
+        call.findtext(f"{SVG}title", "").rpartition(": ")[0]: call.find(f"{SVG}rect").attrib["y"]  # type: ignore[union-attr]
+        for call in root.iter(f"{SVG}g")
+        if call.get("class") == "call"
+    }
+    pattern = r'<g class="[^"]+"[^>]*><title>([^<]*)</title><rect[^>]* y="([\d.]+)"'
+    after = {html.unescape(title).rpartition(": ")[0]: y for title, y in re.findall(pattern, drawn(path))}
+    assert before == after
+
+
+@needs_browser
+def test_a_button_changes_light_and_dark_and_the_address_keeps_it(tmp_path: Path) -> None:
+    path = make(tmp_path / "graph.html")
+    steps = """<script>
+    const graph = document.getElementById("graph"), colour = () => getComputedStyle(graph).backgroundColor;
+    const seen = [colour()];
+    document.getElementById("theme").click();
+    seen.push(colour(), location.hash);
+    const shown = Object.assign(document.createElement("pre"), {id: "result", textContent: JSON.stringify(seen)});
+    document.body.append(shown);
+    </script></body>"""
+    path.write_text(path.read_text().replace("</body>", steps))
+    found = re.search(r'<pre id="result">(.*)</pre>', drawn(path, "", "--blink-settings=preferredColorScheme=1"))
+    assert found
+    assert json.loads(html.unescape(found[1])) == ["rgb(255, 255, 255)", "rgb(24, 26, 27)", "#theme=dark"]
+    again = re.search(r'<pre id="result">(.*)</pre>', drawn(path, "#theme=dark"))
+    assert again
+    assert json.loads(html.unescape(again[1]))[0] == "rgb(24, 26, 27)"
 
 
 @needs_browser
