@@ -14,6 +14,20 @@ from kubectl_gadget.output.escape import escape
 
 
 @dataclass(slots=True)
+class PortCounts:
+    """What one port of an edge had."""
+
+    flows: int = 0
+    dropped: int = 0
+    failed: int = 0
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether anything was dropped or failed."""
+        return self.dropped + self.failed > 0
+
+
+@dataclass(slots=True)
 class Edge:
     """What went from one node of the map to another."""
 
@@ -23,8 +37,8 @@ class Edge:
     requests: int = 0
     sent: int = 0
     received: int = 0
-    ports: set[str] = field(default_factory=set)
-    """80/TCP"""
+    ports: dict[str, PortCounts] = field(default_factory=dict)
+    """by 80/TCP"""
     processes: set[str] = field(default_factory=set)
     """of the client"""
 
@@ -34,6 +48,20 @@ class Edge:
         self.failed += other.failed
         self.requests += other.requests
         self.processes |= other.processes
+        for name, counts in other.ports.items():
+            own = self.ports.setdefault(name, PortCounts())
+            own.dropped += counts.dropped
+            own.failed += counts.failed
+
+    @property
+    def trouble(self) -> str:
+        """`all` when each port had some, `some` when others had none, else empty."""
+        having = sum(counts.has_trouble for counts in self.ports.values())
+        return "" if not having else "all" if having == len(self.ports) else "some"
+
+    def sorted_ports(self) -> list[tuple[str, PortCounts]]:
+        """Those with trouble first, then those with most flows."""
+        return sorted(self.ports.items(), key=lambda item: (not item[1].has_trouble, -item[1].flows, item[0]))
 
 
 class Place(NamedTuple):
@@ -55,6 +83,7 @@ class _Shown:
     """Where the map has counted a flow, and how much; it stays so while its ends are these."""
 
     edge: Edge
+    port: PortCounts
     ends: _Ends
     sent: int
     received: int
@@ -101,8 +130,9 @@ class FlowGraph:
             edge.received += flow.received - shown.received
             shown.sent, shown.received = flow.sent, flow.received
         if event.verdict != FORWARDED:
-            edge.dropped += event.verdict == DROPPED
-            edge.failed += event.verdict == ERROR
+            for counts in (edge, shown.port):
+                counts.dropped += event.verdict == DROPPED
+                counts.failed += event.verdict == ERROR
         edge.requests += event.l7 is not None
         return shown.ends, vanished
 
@@ -142,9 +172,15 @@ class FlowGraph:
             edge.processes.add(flow.client.who.comm)
         front, server = flow.server, flow.backend or flow.server
         if shown is None or shown.front is not front:
-            edge.ports.add(f"{front.port}/{flow.protocol}" if front.port else flow.protocol)
+            if shown is not None:
+                _leave_port(shown)
+            name = f"{front.port}/{flow.protocol}" if front.port else flow.protocol
+            port = edge.ports.setdefault(name, PortCounts())
+            port.flows += 1
+        else:
+            port = shown.port
         counted = (shown.sent, shown.received) if shown else (0, 0)
-        flow.on_map = _Shown(edge, ends, *counted, flow.client.who, front, server, server.who)
+        flow.on_map = _Shown(edge, port, ends, *counted, flow.client.who, front, server, server.who)
         if _is_nameless(ends):
             self._nameless[id(flow)] = flow
             if len(self._nameless) > self._most:
@@ -154,6 +190,7 @@ class FlowGraph:
     def _move(self, flow: Flow, shown: "_Shown", ends: _Ends) -> _Ends | None:
         """Takes a flow from its edge to another one. Returns the edge, if it vanished."""
         flow.on_map = None
+        _leave_port(shown)
         old = shown.edge
         old.flows, old.sent, old.received = old.flows - 1, old.sent - shown.sent, old.received - shown.received
         if old.flows > 0:
@@ -161,6 +198,15 @@ class FlowGraph:
         del self.edges[shown.ends]
         self.edges.setdefault(ends, Edge()).take(old)
         return shown.ends
+
+
+def _leave_port(shown: "_Shown") -> None:
+    """A flow is counted with another port from now on. What had no flow but this one, and no trouble, goes."""
+    shown.port.flows -= 1
+    if shown.port.flows <= 0 and not shown.port.has_trouble:
+        ports = shown.edge.ports
+        for name in [name for name, counts in ports.items() if counts is shown.port]:
+            del ports[name]
 
 
 def _is_nameless(ends: _Ends) -> bool:
@@ -192,6 +238,11 @@ def _place(party: Party) -> Place:
     return Place("", party.name, _WORLD)
 
 
+_TERMINAL_COLORS = {"all": 31, "some": 33}
+_COLORS = {"all": "red", "some": "orange"}
+"""Of edges: all ports had trouble, or some."""
+
+
 def text_map(graph: FlowGraph, color: bool = False) -> str:
     """One block per client, one line per server: what a terminal shows at the end."""
     lines: list[str] = []
@@ -205,8 +256,8 @@ def text_map(graph: FlowGraph, color: bool = False) -> str:
         for number, (server, edge) in enumerate(found):
             branch = "└─▶" if number == len(found) - 1 else "├─▶"
             text = f"  {branch} {escape(_title(server)).ljust(width)}  {_label(edge)}"
-            if color and (edge.dropped or edge.failed):
-                text = f"\x1b[31m{text}\x1b[0m"
+            if color and edge.trouble:
+                text = f"\x1b[{_TERMINAL_COLORS[edge.trouble]}m{text}\x1b[0m"
             lines.append(text)
     return "\n".join(lines) + "\n" if lines else "no flows\n"
 
@@ -224,7 +275,7 @@ def dot(graph: FlowGraph) -> str:
         if group:
             lines.append("  }")
     for (client, server), edge in graph.edges.items():
-        color = ", color=red" if edge.dropped or edge.failed else ""
+        color = f", color={_COLORS[edge.trouble]}" if edge.trouble else ""
         lines.append(f"  n{numbers[client]} -> n{numbers[server]} [label={_dot_text(_label(edge))}{color}];")
     return "\n".join([*lines, "}"]) + "\n"
 
@@ -241,8 +292,8 @@ def mermaid(graph: FlowGraph) -> str:
             lines.append("  end")
     for number, ((client, server), edge) in enumerate(graph.edges.items()):
         lines.append(f"  n{numbers[client]} -->|{_mermaid_text(_label(edge))}| n{numbers[server]}")
-        if edge.dropped or edge.failed:
-            lines.append(f"  linkStyle {number} stroke:red")
+        if edge.trouble:
+            lines.append(f"  linkStyle {number} stroke:{_COLORS[edge.trouble]}")
     return "\n".join(lines) + "\n"
 
 
@@ -266,15 +317,19 @@ def _label_of(found: Place) -> str:
 
 
 def _label(edge: Edge) -> str:
-    parts = [", ".join(sorted(edge.ports)[:3]) + (", …" if len(edge.ports) > 3 else ""), f"{edge.flows} flows"]
+    ports, several = edge.sorted_ports(), len(edge.ports) > 1
+    shown = [f"{name} ({_trouble(counts)})" if several and counts.has_trouble else name for name, counts in ports[:3]]
+    parts = [", ".join(shown) + (", …" if len(ports) > 3 else ""), f"{edge.flows} flows"]
     if edge.requests:
         parts.append(f"{edge.requests} requests")
     parts.append(f"{bytes_text(edge.sent)} out, {bytes_text(edge.received)} in")
-    if edge.dropped:
-        parts.append(f"{edge.dropped} dropped")
-    if edge.failed:
-        parts.append(f"{edge.failed} failed")
-    return "  ".join(parts)
+    return "  ".join([*parts, *filter(None, [_trouble(edge)])])
+
+
+def _trouble(counts: Edge | PortCounts) -> str:
+    """`2 dropped, 1 failed`"""
+    numbers = ((counts.dropped, "dropped"), (counts.failed, "failed"))
+    return ", ".join(f"{number} {what}" for number, what in numbers if number)
 
 
 def _dot_text(text: str) -> str:

@@ -35,6 +35,7 @@ _LAST_EVENTS = 1000
 _EVENTS_A_TICK = 500
 """More than that nobody reads; the map has them all the same."""
 _MOST_PROCESSES = 50
+_MOST_PORTS = 20
 
 
 class LivePage:
@@ -173,7 +174,11 @@ def _edge(key: tuple[Place, Place], edge: Edge) -> dict[str, Any]:
         "failed": edge.failed,
         "sent": edge.sent,
         "received": edge.received,
-        "ports": sorted(edge.ports)[:20],
+        "ports": [
+            {"name": name, "flows": counts.flows, "dropped": counts.dropped, "failed": counts.failed}
+            for name, counts in edge.sorted_ports()[:_MOST_PORTS]
+        ],
+        "more_ports": max(0, len(edge.ports) - _MOST_PORTS),
         "processes": sorted(edge.processes)[:20],
     }
 

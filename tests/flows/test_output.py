@@ -165,6 +165,22 @@ def test_the_map_adds_flows_up_by_workload() -> None:
     assert graph.text_map(found).splitlines()[0] == "default/xwing"
 
 
+def test_an_edge_is_red_only_when_each_of_its_ports_had_trouble() -> None:
+    table, found = FlowTable(AddressBook()), graph.FlowGraph()
+    for row in (tcp("syn", 1), drop(1.2, "NETFILTER_DROP")):
+        found.add_all(table.add(row))
+    (edge,) = found.edges.values()
+    assert edge.trouble == "all"
+    assert "color=red" in graph.dot(found)
+    assert "stroke:red" in graph.mermaid(found)
+    found.add_all(table.add(tcp("syn", 2, local=("10.1.0.2", 42000), remote=(SERVER[0], 9090))))
+    assert edge.trouble == "some"
+    assert "color=orange" in graph.dot(found)
+    assert "stroke:orange" in graph.mermaid(found)
+    assert "8080/TCP (1 dropped), 9090/TCP" in graph.text_map(found)
+    assert "\x1b[33m" in graph.text_map(found, color=True)
+
+
 def test_dot_and_mermaid_quote_what_they_are_given() -> None:
     (event,) = FlowTable(AddressBook()).add(tcp("syn", 1, pod='x"]; evil', namespace="n<b>|"))
     found = of([event])

@@ -17,7 +17,7 @@ from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.flows.web import LivePage, served
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.flows.browser import CHROMIUM, opened
-from tests.flows.rows import DEATHSTAR, accepted, drop, tcp
+from tests.flows.rows import DEATHSTAR, SERVER, accepted, drop, tcp
 from tests.flows.rows import XWING as XWING_ROW
 from tests.observe.lives import NOON, SHELL, XWING, executed
 
@@ -94,7 +94,8 @@ def test_a_page_gets_all_that_there_was_and_then_what_is_new(page: LivePage, url
         assert first["places"]["Pod/empire/deathstar"] == {"group": "empire", "name": "deathstar", "kind": "Pod"}
         (edge,) = first["edges"]
         assert (edge["from"], edge["to"]) == ("Pod/default/xwing", "Pod/empire/deathstar")
-        assert (edge["flows"], edge["dropped"], edge["ports"]) == (1, 1, ["8080/TCP"])
+        assert (edge["flows"], edge["dropped"], edge["more_ports"]) == (1, 1, 0)
+        assert edge["ports"] == [{"name": "8080/TCP", "flows": 1, "dropped": 1, "failed": 0}]
         assert first["processes"]["Pod/default/xwing"] == [{"pod": "default/xwing", "comm": "curl", "flows": 2}]
         page.add_all(FlowTable(AddressBook()).add(tcp("syn", 5, DEATHSTAR, ("10.2.0.3", 41000), ("10.1.0.2", 22))))
         news: list[int] = []
@@ -237,3 +238,60 @@ def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url:
                 return
             tab.script("new Promise(done => setTimeout(done, 100))")
     raise AssertionError("no edge has a rate")
+
+
+def with_two_ports() -> LivePage:
+    """xwing talks to two ports of deathstar, of which one is dropped."""
+    page, table = LivePage(), FlowTable(AddressBook())
+    tell(page, table, 1)
+    client, server = ("10.1.0.2", 42000), (SERVER[0], 9090)
+    for row in (
+        tcp("syn", 2, local=client, remote=server, comm="wget"),
+        tcp("accept", 2.1, DEATHSTAR, server, client),
+    ):
+        page.add_all(table.add(row))
+    return page
+
+
+@in_browser
+def test_an_edge_names_its_ports_and_is_mixed_where_only_one_has_trouble() -> None:
+    with served(with_two_ports()) as url, opened(url) as tab:
+        tab.wait("document.querySelector('.edge')")
+        tab.wait(
+            "[...document.querySelector('.rate').children].map(t => t.textContent).join('|') === '8080, 9090|1 dropped'"
+        )
+        assert tab.script("document.querySelector('.edge').getAttribute('class')") == "edge mixed"
+        assert tab.script("document.querySelector('.edge title').textContent").splitlines() == [
+            "8080/TCP: 1 flows, 1 dropped",
+            "9090/TCP: 1 flows",
+            "2 flows, 0B out, 0B in",
+            "1 dropped",
+        ]
+
+
+@in_browser
+def test_each_word_of_the_filter_has_to_fit_and_the_list_follows() -> None:
+    rows, text = (
+        "[...document.querySelectorAll('#log tbody tr')]",
+        "row.cells[1].textContent + row.cells[4].textContent",
+    )
+    shown = f"{rows}.map(row => {text})"
+    with served(with_two_ports()) as url, opened(url) as tab:
+        tab.wait("document.querySelectorAll('#log tbody tr').length === 3")
+
+        def type_in(text: str) -> None:
+            tab.press("Escape")
+            tab.press("/")
+            tab.script(f"document.execCommand('insertText', false, {json.dumps(text)})")
+
+        type_in("xwing 9090 wget")
+        tab.wait(f"({shown}).every(text => text.includes('wget')) && ({shown}).length === 1")
+        assert not tab.script("document.querySelector('.edge.off')")
+        type_in("xwing 9091")
+        tab.wait(f"({shown}).length === 0 && document.querySelector('.edge.off')")
+        type_in("deathstar dropped")
+        tab.wait(f"({shown}).length === 1 && ({shown})[0].includes('DROPPED')")
+        tab.press("Escape")
+        tab.wait(f"({shown}).length === 3")
+        tab.press("t")
+        tab.wait(f"({shown}).length === 1")
