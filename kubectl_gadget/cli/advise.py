@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli import connect, values
-from kubectl_gadget.cli.command import Entry, GroupParts, lazily, make_group
+from kubectl_gadget.cli.command import Entry, GroupParts, OneAtATime, lazily, make_group
 from kubectl_gadget.cli.flags import (
     ENGINE,
     SHOW,
@@ -288,7 +288,7 @@ def advise_group() -> Any:
         usage="ADVISOR [POD...] [flags]",
         more="kubectl gadget advise ADVISOR --help explains an advisor.",
     )
-    return make_group(_flags, "advise", GroupParts(page, entries, noun="advisor"))
+    return make_group(_flags, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))
 
 
 def _flags(flags: AdviseFlags) -> int:

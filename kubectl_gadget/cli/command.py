@@ -3,7 +3,7 @@
 The trap: everything here runs for `--help` and completion too, so it must stay cheap.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -50,6 +50,8 @@ class GadgetCommand(TyperCommand):
         takes_words = [item for item in self.params if item.param_type_name == "argument"]
         if parsed.positionals and not takes_words:
             raise _with_hint(UsageError(f"{ctx.command_path} takes no argument {parsed.positionals[0]!r}"), ctx)
+        if ctx.parent is not None and (wrong := ctx.parent.command.misplaced(ctx, parsed.positionals)) is not None:
+            raise wrong
         ctx.params = {item.name: None for item in self.params}
         for item in takes_words:
             ctx.params[item.name] = parsed.positionals
@@ -133,9 +135,33 @@ class GadgetGroup(TyperGroup):
         near = meant if meant in self.entries else arguments.nearest(name, self.entries)
         return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
 
+    def misplaced(self, below: Any, words: Sequence[str]) -> UsageError | None:
+        """The error where one of the `words` of a sub-command is the name of another one, and not of a pod; None where
+        names of sub-commands and of pods are not mixed up. A pod of such a name is pod/NAME."""
+        return None
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Plain text, examples first, sub-commands by section."""
         formatter.write(help.group_help(self, ctx.command_path))
+
+
+class OneAtATime(GadgetGroup):
+    """A group whose sub-commands are about pods, and are not run together."""
+
+    def misplaced(self, below: Any, words: Sequence[str]) -> UsageError | None:
+        """`advise seccomp capabilities`: the second one is no pod."""
+        word = next((word for word in words if word in self.entries), None)
+        if word is None:
+            return None
+        return named_like_command(self.noun, word, f"{below.parent.command_path} {word}, in a run of its own")
+
+
+def named_like_command(noun: str, word: str, meant: str) -> UsageError:
+    """For a word that stands where pods do."""
+    article = "an" if noun[0] in "aeiou" else "a"
+    return UsageError(
+        f"{word!r} is {article} {noun}, and here is the place of pods", f"{meant}; a pod of this name is pod/{word}"
+    )
 
 
 def make_command(

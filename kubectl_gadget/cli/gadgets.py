@@ -13,7 +13,7 @@ import typer
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.arrangement_flags import arranged, arrangement_flags
-from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_command, make_group
+from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_command, make_group, named_like_command
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
@@ -57,6 +57,20 @@ class VerbGroup(GadgetGroup):
             if name not in known:
                 raise self.unknown(name, ctx.command_path)
         return several_command([load_gadget(known[name]) for name in dict.fromkeys(names)], cmd_name)
+
+    def misplaced(self, below: Any, words: Sequence[str]) -> UsageError | None:
+        """`trace tcp udp` was meant to be `trace tcp+udp`."""
+        from kubectl_gadget.catalogue import load_gadget
+
+        known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
+        first = [name for name in below.info_name.split("+") if name in known]
+        others = [word for word in words if word in known]
+        if not others:
+            return None
+        path, all_names = below.parent.command_path, list(dict.fromkeys([*first, *others]))
+        if all(load_gadget(known[name]).kind == "stream" for name in all_names):
+            return named_like_command("gadget", others[0], f"{path} {'+'.join(all_names)}")
+        return named_like_command("gadget", others[0], f"{path} {others[0]}, in a run of its own")
 
 
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> Any:

@@ -1,0 +1,60 @@
+"""What people type first, who know kubectl, bcc and other tools: each gets an answer that leads on."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.catalogue import GadgetSummary
+from kubectl_gadget.cli import main
+from tests.cli.conftest import Runs
+
+ROOT = Path(__file__).parents[2]
+
+
+def answer(capsys: pytest.CaptureFixture[str], line: str, code: int = 2) -> list[str]:
+    """The lines on standard error."""
+    assert main.run(shlex.split(line)) == code
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "meant"),
+    [
+        ("trace tcp udp icmp", "'udp' is a gadget", "kubectl gadget trace tcp+udp+icmp; a pod of this name is pod/udp"),
+        ("trace tcp+udp icmp -A", "'icmp' is a gadget", "kubectl gadget trace tcp+udp+icmp; a pod of this name"),
+        ("trace exec exec", "'exec' is a gadget", "kubectl gadget trace exec; a pod of this name is pod/exec"),
+        ("top tcp udp", "'udp' is a gadget", "kubectl gadget top udp, in a run of its own; a pod of this name"),
+        ("profile cpu offcpu", "'offcpu' is a gadget", "kubectl gadget profile offcpu, in a run of its own"),
+        ("demo trace tcp udp", "'udp' is a gadget", "kubectl gadget demo trace tcp+udp"),
+        ("advise seccomp capabilities", "'capabilities' is an advisor", "kubectl gadget advise capabilities, in a run"),
+    ],
+)
+def test_a_gadget_in_the_place_of_a_pod_is_not_taken_for_one(
+    built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
+) -> None:
+    error, remedy = answer(capsys, line)
+    assert error.startswith(f"error: {what}, and here is the place of pods")
+    assert remedy.startswith(f"try: {meant}")
+    assert runs == []
+
+
+def test_a_pod_with_the_name_of_a_gadget_can_be_chosen(built_in: list[GadgetSummary], runs: Runs) -> None:
+    assert main.run(["trace", "tcp", "pod/udp", "web-1"]) == 0
+    assert runs[-1].selection.pods == ("udp", "web-1")
+
+
+def test_what_the_documents_print_as_a_command_is_one(built_in: list[GadgetSummary], runs: Runs) -> None:
+    verbs = {entry.command[0] for entry in built_in}
+    found = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = re.sub("```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall("`([^`\n]*)`", text):
+            words = code.removeprefix("kubectl gadget ").split()
+            if len(words) < 2 or words[0] not in verbs or not re.fullmatch("[a-z +]+", " ".join(words)):
+                continue
+            found += 1
+            assert main.run(words) == 0, (page, code)
+            assert runs[-1].selection.pods == (), (page, code)
+    assert found > 20
