@@ -123,11 +123,16 @@ def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
     others = [column.name for column in columns if column.show == "wide"]
     where = [column.title for column in shown if column.field in _WHERE]
     if explain:
-        rows = [(column.title, column.description) for column in shown if column.field not in _WHERE]
+        rows = [(_titled(column), column.description) for column in shown if column.field not in _WHERE]
         lines = [f"  {' '.join(where)}"] * bool(where) + _table(rows, width)
     else:
-        lines = _wrap(" ".join(column.title for column in shown), width, "  ")
+        lines = _wrap(" ".join(_titled(column).replace(" ", "") for column in shown), width, "  ")
     return lines + (_wrap(f"-o wide adds: {', '.join(others)}", width, "  ") if others else [])
+
+
+def _titled(column: Column) -> str:
+    """`ERR (errno)`: the heading, and the name in flags, filters and JSON where that is another one."""
+    return column.title if column.title.lower() == column.name else f"{column.title} ({column.name})"
 
 
 def _further(command: Any, width: int) -> list[str]:

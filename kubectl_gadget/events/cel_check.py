@@ -38,9 +38,12 @@ _LITERALS = {"FLOAT_LIT": DOUBLE, "UINT_LIT": UINT, "BYTES_LIT": BYTES}
 _PREDICATES = ("exists", "all", "exists_one", "filter")
 
 
-def check(text: str, tree: cel.Tree, columns: Mapping[str, Shape]) -> None:
-    """Raises UsageError, with the place and what was probably meant, when the expression is certainly wrong."""
-    checker = _Checker(text, columns)
+def check(text: str, tree: cel.Tree, columns: Mapping[str, Shape], headings: Mapping[str, str] | None = None) -> None:
+    """Raises UsageError, with the place and what was probably meant, when the expression is certainly wrong.
+
+    `headings` are those of tables in lower case, with the names of their columns.
+    """
+    checker = _Checker(text, columns, headings or {})
     checker.condition(tree, {}, "")
 
 
@@ -53,9 +56,10 @@ def column_shapes(types: Mapping[str, str], elsewhere: Mapping[str, Any]) -> dic
 class _Checker:
     """`bound` are the variables of macros around a part."""
 
-    def __init__(self, text: str, columns: Mapping[str, Shape]) -> None:
+    def __init__(self, text: str, columns: Mapping[str, Shape], headings: Mapping[str, str]) -> None:
         self.text = text
         self.columns = columns
+        self.headings = headings
 
     def condition(self, tree: cel.Tree, bound: Mapping[str, Shape], method: str) -> Shape:
         """A part that has to be true or false; `method`: the macro whose condition it is."""
@@ -96,7 +100,8 @@ class _Checker:
         if token.value in cel.TYPE_NAMES:
             return ANY if token.value == "google" else TYPE
         error = cel.at(self.text, token.line, token.column, f"there is no column {token.value!r}")
-        error.remedy = cel_advice.nearest_names(token.value, [*self.columns, *bound])
+        meant = self.headings.get(token.value.lower())
+        error.remedy = f"{meant}?" if meant else cel_advice.nearest_names(token.value, [*self.columns, *bound])
         raise error
 
     _dot_ident = _ident

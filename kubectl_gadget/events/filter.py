@@ -129,8 +129,10 @@ class Filter:
         self._gadgets = gadgets
         members = {gadget.name: filter_members(gadget) for gadget in gadgets}
         everything = {name: member for known in members.values() for name, member in known.items()}
+        headings = {column.title.lower(): column.name for gadget in gadgets for column in gadget.columns}
         for known in members.values():
-            check(text, tree, column_shapes({name: member.type for name, member in known.items()}, everything))
+            shapes = column_shapes({name: member.type for name, member in known.items()}, everything)
+            check(text, tree, shapes, headings)
         chosen = cel.conjuncts(tree) if parts is None else parts
         self._compiled = {name: _Compiled(chosen, known, everything) for name, known in members.items()}
 

@@ -27,7 +27,7 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.views.columns import nearest
+from kubectl_gadget.views.columns import names_of, nearest
 from kubectl_gadget.views.rows import MemberRows
 
 FORMATS = ("table", "wide", "json", "jsonpb", "compact", "dict", "yaml", "csv", "name", "dot", "mermaid")
@@ -187,9 +187,10 @@ def _writer(
 
 def _table(name: str, options: OutputOptions, stream: TextIO, terminal: Terminal | None, color: bool) -> Write:
     known = {heading.name: heading for heading in (*lines.WIDE_HEADINGS, *lines.HEADINGS)}
-    if unknown := [column for column in options.columns if column not in known]:
+    columns = names_of(options.columns, [(heading.title, heading.name) for heading in known.values()])
+    if unknown := [column for column in columns if column not in known]:
         raise UsageError(f"flows have no column {unknown[0]!r}", nearest(unknown[0], known))
-    headings = [known[column] for column in options.columns]
+    headings = [known[column] for column in columns]
     headings = headings or list(lines.WIDE_HEADINGS if name == "wide" else lines.HEADINGS)
     sink = TableSink(stream, headings, terminal=terminal, color=color, header=not options.no_headers)
     place = next((number for number, heading in enumerate(headings) if heading.name == "verdict"), None)

@@ -5,13 +5,14 @@ started first and comes here while it does.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.events.schema import TABLES
+from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
@@ -23,6 +24,7 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
 from kubectl_gadget.views.arrange import added_up_members, check, order_of, shown_columns
+from kubectl_gadget.views.columns import column_names
 from kubectl_gadget.views.intervals import Intervals
 from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage, make_stage
@@ -73,6 +75,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     conditions = Conditions(
         first, of_sums, compiled(options.fail_on, "--fail-on"), compiled(options.expect, "--expect"), options.max_events
     )
+    options = _with_names(options, shown)
     check(options.arrangement, gadgets)
     terminal = find_terminal(stdout, os.environ)
     if options.make_sink is not None:
@@ -82,6 +85,15 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     pushed = [kernel_parameters(filter, gadget) if filter and not options.story else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval, options.map_entries)
     return Preparation(options, request, conditions, sink)
+
+
+def _with_names(options: RunOptions, gadgets: Sequence[Gadget]) -> RunOptions:
+    """With the names of columns where their headings were typed."""
+    arrangement, output = options.arrangement, options.output
+    if options.make_sink is None:
+        output = replace(output, columns=column_names(gadgets, output.columns))
+    by, order = column_names(gadgets, arrangement.by), column_names(gadgets, arrangement.sort)
+    return replace(options, output=output, arrangement=replace(arrangement, by=by, sort=order))
 
 
 def _is_once(options: RunOptions) -> bool:

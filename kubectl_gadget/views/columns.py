@@ -62,6 +62,29 @@ def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Leve
     return found
 
 
+def column_names(gadgets: Sequence[Gadget], typed: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns for what was typed: names and headings in any case, with a + or - before them. What is neither
+    stays as it is. Raises UsageError for a heading of several columns."""
+    titles = [(column.title, column.name) for gadget in gadgets for column in gadget.columns]
+    return names_of(typed, [*titles, *((name.upper(), name) for name in IDENTITY_COLUMNS)])
+
+
+def names_of(typed: Sequence[str], titles: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The same for any table. `titles` are pairs of headings and names."""
+    by_title: dict[str, set[str]] = {}
+    for title, name in titles:
+        by_title.setdefault(title.lower(), set()).add(name)
+    known = {name for names in by_title.values() for name in names}
+    found = []
+    for text in typed:
+        sign, name = (text[:1], text[1:]) if text[:1] in ("+", "-") else ("", text)
+        names = {name} if name in known else {name.lower()} & known or by_title.get(name.lower(), {name})
+        if len(names) > 1:
+            raise UsageError(f"{name} is the heading of several columns", f"{' or '.join(sorted(names))}")
+        found.append(sign + next(iter(names)))
+    return tuple(found)
+
+
 def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
     """What a table needs to know about these columns; EVENT comes first when there are several gadgets."""
     found = [Heading(EVENT, "EVENT", max(len(gadget.event) for gadget in gadgets))] if len(gadgets) > 1 else []

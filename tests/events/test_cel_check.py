@@ -63,6 +63,7 @@ ROOT = Path(__file__).parents[2]
         ("errno == -ENOENT", "there is no column 'ENOENT'", 10, """'error == "ENOENT"'"""),
         ('errno == "ENOENT"', "this is a number and cannot be compared with a text", 0, """'error == "ENOENT"'"""),
         ('flags_raw == "O_RDONLY"', "cannot be compared with a text", 0, """'flags == "O_RDONLY"'"""),
+        ("ERR == 2", "there is no column 'ERR'", 0, "errno?"),
         ("uid == root", "there is no column 'root'", 7, "what is compared with it is a number"),
         ("COMM == comm", "there is no column 'COMM'", 0, "comm? or"),
         ('args.exists(a, a.startswith("x"))', "there is no method startswith()", 17, "startsWith"),

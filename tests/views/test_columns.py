@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.views.columns import choose_columns, details, headings, member_names
+from kubectl_gadget.views.columns import choose_columns, column_names, details, headings, member_names
 from tests.events.records import OPEN, column
 
 EXEC = replace(OPEN, name="trace_exec", columns=(column("node"), column("pid"), column("ppid"), column("args")))
@@ -48,3 +48,19 @@ def test_several_gadgets_share_one_table_with_an_event_column() -> None:
 
 def test_a_chosen_column_brings_its_members() -> None:
     assert member_names(OPEN, ["errno", "path"]) == ["errno", "error", "path", "path_cut", "path_bytes"]
+
+
+def test_headings_are_taken_in_any_case() -> None:
+    assert column_names([OPEN], ("PID", "Pod", "err", "path", "+UID", "-NODE")) == (
+        "pid", "pod", "errno", "path", "+uid", "-node",
+    )  # fmt: skip
+    assert column_names([OPEN], ("RUNTIME", "nope", "-Errno")) == ("runtime", "nope", "-errno")
+
+
+def test_a_heading_of_two_columns_names_both() -> None:
+    ends = (column("local_port", "PORT"), column("remote_port", "PORT"), column("port_range", "PORTS"))
+    gadget = replace(OPEN, columns=ends)
+    assert column_names([gadget], ("local_port", "PORTS")) == ("local_port", "port_range")
+    with pytest.raises(UsageError, match="port is the heading of several columns") as caught:
+        column_names([gadget], ("port",))
+    assert caught.value.remedy == "local_port or remote_port"
