@@ -10,7 +10,8 @@ from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from kubectl_gadget.events.dns_names import dns_rcode
-from kubectl_gadget.flows.flow import DROPPED, POLICY_DENIED, Denial, FlowEvent, Party
+from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
+from kubectl_gadget.flows.hubble_drops import hubble_drop
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.policy_events.body import rfc3339
 
@@ -187,7 +188,8 @@ def hubble(event: FlowEvent) -> dict[str, Any]:
         found["source_service" if event.is_reply else "destination_service"] = {"name": name, "namespace": namespace}
     if event.verdict == DROPPED:
         # Of a closed set there; the kernel's own word is in the extension.
-        found["drop_reason_desc"] = POLICY_DENIED if event.denial else "DROP_REASON_UNKNOWN"
+        drop = hubble_drop(event.drop_reason, event.denial is not None)
+        found |= {"drop_reason": drop.sub_type, "drop_reason_desc": drop.name}
     elif not event.l7:
         found["trace_observation_point"] = "TO_NETWORK"
     if event.denial:
@@ -220,7 +222,7 @@ _OWN = (
 def _event_type(event: FlowEvent) -> dict[str, int]:
     """By the numbers of Cilium's monitor: a drop, the log of a proxy, or a trace on the way to the network."""
     if event.verdict == DROPPED:
-        return {"type": 1, "sub_type": 133 if event.denial else 0}
+        return {"type": 1, "sub_type": hubble_drop(event.drop_reason, event.denial is not None).sub_type}
     return {"type": 129} if event.l7 else {"type": 4, "sub_type": 11}
 
 

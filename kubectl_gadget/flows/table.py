@@ -248,7 +248,7 @@ class FlowTable:
         if flow is not None and flow.closed:
             return None  # what is left of a connection that has ended
         if flow is None:
-            flow = Flow(protocol, Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
+            flow = outgoing = Flow(protocol, Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
             # Whose the row is, is whose the packet's socket is: the destination's as a rule.
             owner = flow.client if self._is_own(source[0], row) else flow.server
             self._own(owner, who)

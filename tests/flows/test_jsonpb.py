@@ -1,5 +1,6 @@
 """-o jsonpb is read by a strict reader of Hubble's messages: no field and no word that it does not know."""
 
+import json
 from typing import Any
 
 import pytest
@@ -15,17 +16,23 @@ from google.protobuf import (
 from google.protobuf.json_format import Parse
 
 from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.hubble_drops import REASONS
 from kubectl_gadget.flows.table import FlowTable
-from tests.flows.rows import dns, drop, http, icmp, tcp, udp
+from tests.flows.rows import CLIENT, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_output import printed
 
 _KINDS = {"string": 9, "uint32": 13, "int32": 5, "uint64": 4, "bool": 8}
 _ENUMS = {
     "Verdict": "VERDICT_UNKNOWN FORWARDED DROPPED ERROR",
     "FlowType": "UNKNOWN_TYPE L3_L4 L7 SOCK",
-    "DropReason": "DROP_REASON_UNKNOWN POLICY_DENIED",
+    "DropReason": "DROP_REASON_UNKNOWN INVALID_SOURCE_MAC=130 INVALID_DESTINATION_MAC INVALID_SOURCE_IP POLICY_DENIED"
+    " INVALID_PACKET_DROPPED UNSUPPORTED_L3_PROTOCOL=139 UNKNOWN_L4_PROTOCOL=142 UNKNOWN_L3_TARGET_ADDRESS=150"
+    " STALE_OR_UNROUTABLE_IP ERROR_WHILE_CORRECTING_L3_CHECKSUM=153 ERROR_WHILE_CORRECTING_L4_CHECKSUM"
+    " INVALID_IPV6_EXTENSION_HEADER=156 IP_FRAGMENTATION_NOT_SUPPORTED FIB_LOOKUP_FAILED=169"
+    " FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND=175 FORBIDDEN_ICMPV6_MESSAGE SOCKET_LOOKUP_FAILED=178 POLICY_DENY=181"
+    " INVALID_VNI=183 TTL_EXCEEDED=196",
     "Direction": "TRAFFIC_DIRECTION_UNKNOWN INGRESS EGRESS",
-    "Point": "UNKNOWN_POINT TO_NETWORK",
+    "Point": "UNKNOWN_POINT TO_NETWORK=11",
     "IPVersion": "IP_NOT_USED IPv4 IPv6",
     "L7Type": "UNKNOWN_L7_TYPE REQUEST RESPONSE SAMPLE",
 }
@@ -54,6 +61,9 @@ _MESSAGES = {
     "Header": "key:string value:string",
 }
 """The fields of Hubble's messages that are used here, with their types; * for lists."""
+_CLIENT_PRINTS_SUCCESS = 0
+"""for an event that is a drop and has this sub type"""
+_DROP, _POLICY_DENIED, _POLICY_DENY = 1, 133, 181
 
 
 @pytest.fixture(scope="module", name="response")
@@ -65,8 +75,11 @@ def a_reader() -> Any:
         file.dependency.append(known.DESCRIPTOR.name)
     for name, words in _ENUMS.items():
         enum = file.enum_type.add(name=name)
-        for number, word in enumerate(words.split()):
-            enum.value.add(name=word, number=number)
+        number = -1
+        for word in words.split():
+            member, _, given = word.partition("=")
+            number = int(given) if given else number + 1
+            enum.value.add(name=member, number=number)
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for number, text in enumerate(fields.split(), 1):
@@ -105,3 +118,40 @@ def test_each_kind_of_event_is_read_by_a_strict_reader(response: Any) -> None:
     denials = [list(flow.ingress_denied_by) + list(flow.egress_denied_by) for flow in found]
     assert [policy.name for policies in denials for policy in policies] == ["deny-all", "no-way-out"]
     assert [flow.l7.dns.rcode for flow in found if flow.l7.dns.query] == [3, 0]
+
+
+@pytest.mark.parametrize("reason", (*REASONS, "A_REASON_OF_LATER_KERNELS"))
+def test_a_drop_has_hubbles_number_for_the_kernels_reason(response: Any, reason: str) -> None:
+    (event,) = FlowTable(AddressBook()).add(drop(1, reason))
+    pool, message = response
+    flow = Parse(printed("jsonpb", events=[event]), message(), descriptor_pool=pool).flow
+    assert flow.event_type.type == _DROP
+    assert flow.event_type.sub_type != _CLIENT_PRINTS_SUCCESS
+    assert flow.drop_reason == flow.event_type.sub_type
+    assert flow.drop_reason_desc in (flow.event_type.sub_type, 0)
+    assert reason in flow.Summary
+
+
+def test_what_a_rule_or_a_policy_refuses_is_denied_in_hubbles_words(response: Any) -> None:
+    denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
+    rows = [
+        drop(1, "SOCKET_FILTER") | denied,
+        tcp("connect", 2, errno=1, error="EPERM", policy="no-way-out", rule=None),
+        drop(3, "NETFILTER_DROP"),
+    ]
+    events = [event for row in rows for event in FlowTable(AddressBook()).add(row)]
+    pool, message = response
+    found = [
+        Parse(line, message(), descriptor_pool=pool).flow for line in printed("jsonpb", events=events).splitlines()
+    ]
+    assert [flow.event_type.sub_type for flow in found] == [_POLICY_DENIED, _POLICY_DENIED, _POLICY_DENY]
+
+
+def test_a_dropped_packet_of_no_known_flow_comes_from_who_sent_it() -> None:
+    denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
+    (event,) = FlowTable(AddressBook()).add(drop(1, "SOCKET_FILTER") | denied)
+    flow = json.loads(printed("jsonpb", events=[event]))["flow"]
+    assert flow["IP"]["source"] == CLIENT[0]
+    assert flow["is_reply"] is False
+    assert "pod_name" not in flow["source"]
+    assert flow["destination"]["pod_name"] == "deathstar"

@@ -100,7 +100,7 @@ def test_jsonpb_has_hubbles_names() -> None:
     assert (request["l7"]["type"], request["l7"]["http"]["code"]) == ("RESPONSE", 200)
     assert request["source"]["pod_name"] == "deathstar"
     assert answer["l7"]["dns"]["query"] == "deathstar.empire."
-    assert dropped["drop_reason_desc"] == "DROP_REASON_UNKNOWN"
+    assert dropped["drop_reason_desc"] == "POLICY_DENY"
     assert dropped["extensions"]["value"]["kubectl-gadget"]["drop_reason"] == "NETFILTER_DROP"
     assert last["l4"]["TCP"]["flags"] == {"FIN": True}
 
