@@ -48,7 +48,7 @@ static __always_inline bool policy_ask(struct policy_memory *memory, const struc
 		if (slot->tests && !policy_any_alive(memory))
 			return false;
 		if (!(slot->flags & POLICY_UNSENT))
-			policy_append(memory, i, slot->type);
+			policy_append(memory, i, slot->type, policy_sent_type(slot));
 	}
 	return true;
 }

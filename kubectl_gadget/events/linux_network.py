@@ -5,14 +5,12 @@ The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as 
 
 import socket
 
+from kubectl_gadget.policy_events.kernel_enums import TCP_STATES
+
 _FAMILIES = {1: "unix", 2: "IPv4", 10: "IPv6", 16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
 _PROTOCOLS = {
     0: "IP", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", 51: "AH",
     58: "ICMPv6", 132: "SCTP", 136: "UDPLITE", 255: "RAW", 262: "MPTCP",
-}  # fmt: skip
-_TCP_STATES = {
-    1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT", 7: "CLOSE",
-    8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV",
 }  # fmt: skip
 _ICMP_TYPES = {8: "echo request", 128: "echo request v6"}
 _TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
@@ -37,7 +35,9 @@ def icmp_type_name(number: int) -> str:
 
 def tcp_state_name(number: int) -> str:
     """`ESTABLISHED` for TCP_ESTABLISHED (include/net/tcp_states.h); empty for 0, which is none."""
-    return _TCP_STATES.get(number, str(number)) if number else ""
+    if not number:
+        return ""
+    return TCP_STATES[number] if number < len(TCP_STATES) else str(number)
 
 
 def tcp_flag_names(flags: int) -> str:

@@ -6,6 +6,7 @@ The same on x86-64 and arm64. The trap: a signal's positive codes mean something
 from collections.abc import Mapping, Sequence
 
 from kubectl_gadget.events.vectors import UNKNOWN
+from kubectl_gadget.policy_events.kernel_enums import CAPABILITIES
 
 _SIGNALS = (
     "", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
@@ -32,14 +33,6 @@ _CODES_OF_SIGNAL: Mapping[str, Sequence[str]] = {
     "SIGIO": ("POLL_IN", "POLL_OUT", "POLL_MSG", "POLL_ERR", "POLL_PRI", "POLL_HUP"),
     "SIGSYS": ("SYS_SECCOMP", "SYS_USER_DISPATCH"),
 }  # fmt: skip
-_CAPABILITIES = (
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
-    "CHECKPOINT_RESTORE",
-)  # fmt: skip
 _NAMESPACES = (
     (0x00000080, "CLONE_NEWTIME"),
     (0x00020000, "CLONE_NEWNS"),
@@ -79,7 +72,7 @@ def signal_code_name(signal: int, code: int) -> str:
 
 def capability_name(number: int) -> str:
     """`CAP_SYS_ADMIN` for 21, and the number itself when it has no name here."""
-    return f"CAP_{_CAPABILITIES[number]}" if 0 <= number < len(_CAPABILITIES) else str(number)
+    return f"CAP_{CAPABILITIES[number]}" if 0 <= number < len(CAPABILITIES) else str(number)
 
 
 def capability_names(bits: int) -> str:
@@ -89,7 +82,7 @@ def capability_names(bits: int) -> str:
         return ""
     if bits == 0:
         return "none"
-    if bits == (1 << len(_CAPABILITIES)) - 1:
+    if bits == (1 << len(CAPABILITIES)) - 1:
         return "all"
     return "|".join(capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1)
 

@@ -1,8 +1,8 @@
-"""The kernel's reasons for dropping a packet as Hubble's: what its client prints before DROPPED, and what it filters by.
+"""The kernel's reasons for dropping a packet as Hubble's: what its client prints before DROPPED and filters by.
 
 Source of the numbers: `enum DropReason` of Hubble's flow.proto, which are Cilium's own. The trap: a sub type of 0 is
-printed as `Success`, and a name that a reader's version lacks refuses the line; so only names that have been there since
-Cilium 1.14 are used, and what fits none has a number that Cilium does not use. The kernel's word stands in the summary.
+printed as `Success`, and a reader whose version lacks a name refuses the line. So names of Cilium 1.14 are used, and
+what fits none has a number that Cilium does not use. The kernel's word stands in the summary.
 """
 
 from typing import NamedTuple

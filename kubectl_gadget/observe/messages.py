@@ -1,19 +1,18 @@
 """One JSON object per thing that happened, in the schema that readers of security events know: process_exec, …
 
 Members that say nothing are left out, as they are there: empty texts and lists, and zeros other than a status. What is
-of our own kind (process_file, blocked, file_id) stands beside the known names. The trap: texts may hold bytes that are
-not UTF-8; they come as U+FFFD.
+of our own kind (process_file, blocked, file_id) stands beside the known names, and is left out of the strict form
+(strict_body.py). The trap: texts may hold bytes that are not UTF-8; they come as U+FFFD.
 """
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.linux import open_flag_names
-from kubectl_gadget.events.linux_process import NAMESPACE_KINDS, capability_name, signal_name
+from kubectl_gadget.events.linux_process import NAMESPACE_KINDS, signal_name
 from kubectl_gadget.events.linux_state import device_number_text
 from kubectl_gadget.events.vectors import exact
 from kubectl_gadget.observe.choice import event_type
@@ -24,6 +23,8 @@ from kubectl_gadget.observe.happening import (
 )
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import Told
+from kubectl_gadget.observe.strict_body import strict_body
+from kubectl_gadget.policy_events import strict_names
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import Credentials
 
@@ -46,8 +47,9 @@ def gap_message(node: str, seconds: float, until_ns: int) -> str:
     return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
 
 
-def message(told: Told, ancestors: bool = False, details: Details | None = None) -> str:
-    """The object as one line, without its end. `ancestors`: with all that are known above the parent."""
+def message(told: Told, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
+    """The object as one line, without its end. `ancestors`: with all that are known above the parent. `strict`: with
+    nothing of ours, of a kind that the schema has."""
     happening = told.happening
     body: Object = {"process": _process(told), "parent": _parent(told)}
     if ancestors:
@@ -63,7 +65,10 @@ def message(told: Told, ancestors: bool = False, details: Details | None = None)
         body |= _connection(happening)
     else:
         body |= policy_body(happening)
-    envelope = {event_type(happening): body, "node_name": told.node, "time": rfc3339(told.time)}
+    kind = event_type(happening)
+    if strict:
+        body = strict_body(kind, body)
+    envelope = {kind: body, "node_name": told.node, "time": rfc3339(told.time)}
     text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
     # What is not printable is escaped, so that a terminal is safe from it.
     return text if text.isprintable() else json.dumps(_exact(envelope), separators=(",", ":"))
@@ -134,22 +139,15 @@ def _pod(container: Container, event: ProcessEvent | None) -> Object | None:
 
 
 def _capabilities(credentials: Credentials) -> Object:
-    sets = (("permitted", credentials.permitted), ("effective", credentials.effective))
-    return {name: _capability_names(bits) for name, bits in (*sets, ("inheritable", credentials.inheritable)) if bits}
-
-
-@lru_cache(maxsize=1024)
-def _capability_names(bits: int) -> list[str]:
-    return [capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1]
+    sets: Object = strict_names.capability_sets(credentials.permitted, credentials.effective, credentials.inheritable)
+    return sets
 
 
 def _namespaces(numbers: dict[str, int], host: int | None) -> Object:
     found: Object = {}
     for bit, kind in enumerate(NAMESPACE_KINDS):
         if number := numbers.get(kind):
-            found[kind] = {"inum": number}
-            if host is not None and host >> bit & 1:
-                found[kind]["is_host"] = True
+            found[kind] = strict_names.namespace(number, host is not None and bool(host >> bit & 1))
     return found
 
 
@@ -157,11 +155,11 @@ def _credentials(credentials: Credentials, namespaces: dict[str, int], host: int
     names = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
     found: Object = {name: getattr(credentials, name) for name in names}
     if credentials.securebits:
-        found["securebits"] = [f"0x{credentials.securebits:x}"]
+        found["securebits"] = strict_names.secure_bits(credentials.securebits)
     found["caps"] = _capabilities(credentials)
     if user := namespaces.get("user"):
         is_host = host is not None and bool(host >> NAMESPACE_KINDS.index("user") & 1)
-        found["user_ns"] = {"ns": {"inum": user, **({"is_host": True} if is_host else {})}}
+        found["user_ns"] = {"ns": strict_names.namespace(user, is_host)}
     return found
 
 

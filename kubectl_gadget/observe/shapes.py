@@ -200,12 +200,12 @@ _POLICY: dict[str, Callable[[PolicyEvent], Shape]] = {
 
 def _file(event: PolicyEvent) -> str:
     """The first argument that is a file."""
-    return next((_argument(item) for item in event.args if item.kind in ("file", "path", "string")), "-")
+    return next((_argument(item) for item in event.args if item.kind in ("file", "path", "string", "error")), "-")
 
 
 def _argument(argument: Argument) -> str:
-    if argument.kind in ("sock", "socket", "skb", "sockaddr") and isinstance(argument.value, dict):
-        return _connection(argument.value)
+    if argument.kind in ("sock", "skb"):
+        return escape(argument.text)
     return quoted(argument.text)
 
 
@@ -215,17 +215,3 @@ def _labelled(argument: Argument) -> str:
         return _argument(argument)
     number = f"0{argument.value:o}" if argument.label == "mode" else argument.text
     return quoted(f"{argument.label}={number}")
-
-
-def _connection(sock: dict[str, Any]) -> str:
-    """`tcp 10.0.0.1:40000 -> 10.0.0.2:80`; IPv6 addresses stand in brackets."""
-    protocol = str(sock.get("protocol", "")).removeprefix("IPPROTO_").lower()
-    ends = [_end(sock.get(address), sock.get(port)) for address, port in (("saddr", "sport"), ("daddr", "dport"))]
-    if "addr" in sock:
-        return quoted(_end(sock.get("addr"), sock.get("port")))
-    return escape(f"{protocol} {ends[0]} -> {ends[1]}".strip())
-
-
-def _end(address: Any, port: Any) -> str:
-    text = str(address or "")
-    return f"[{text}]:{port or 0}" if ":" in text else f"{text}:{port or 0}"

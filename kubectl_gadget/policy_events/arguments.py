@@ -1,18 +1,32 @@
-"""Arguments of hooks as they are told: from what the engine read to the member of the JSON of events."""
+"""Arguments of hooks as they are told: from what the engine read to the member of the JSON of events.
+
+The trap: readers of that JSON are strict, so each kind has the members of their schema only, of their types. What
+could not be read is an error in words, whatever its type, and never an empty text or a 0.
+"""
 
 import base64
+import hashlib
+import os
 import stat
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from kubectl_gadget.policy_events import strict_names
 from kubectl_gadget.policy_events.event import Argument
 from kubectl_gadget.policy_events.record import Type, Value
 
-_FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}
-_PROTOCOLS = {1: "IPPROTO_ICMP", 6: "IPPROTO_TCP", 17: "IPPROTO_UDP", 58: "IPPROTO_ICMPV6", 132: "IPPROTO_SCTP"}
 _UNKNOWN = (1 << 64) - 1
+_LOW = (1 << 32) - 1
 _COMPAT_CALL = 1 << 31
+_GREATEST_LEVEL = (1 << 31) - 1
 _FILES = (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB)
+_FILE_KINDS = {"path": "path", "linux_binprm": "linux_binprm"}
+_IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
+_OWN_KEY = os.urandom(16)
+"""Sockets are told apart by where they lie in the kernel's memory, which is nobody's business."""
+Shown = tuple[str, Any]
+"""Kind and value of an Argument."""
 
 
 def argument(type: str, label: str, value: Value, machine: str) -> Argument:
@@ -22,99 +36,179 @@ def argument(type: str, label: str, value: Value, machine: str) -> Argument:
     return Argument(kind, shown, label)
 
 
-def _shown(name: str, value: Value) -> tuple[str, Any]:
-    type, numbers = value.form.type, value.numbers
-    text = value.text.decode("utf-8", "backslashreplace")
-    if type is Type.NUMBER and value.unreadable:
-        return "error", {"message": "cannot be read"}
+def _shown(name: str, value: Value) -> Shown:
+    type = value.form.type
     if type is Type.NUMBER:
-        return _number(name, numbers[0], value.form.size)
+        return _unread(name) if value.unreadable else _number(name, value)
     if type in _FILES:
-        kind = {"path": "path", "linux_binprm": "linux_binprm"}.get(name, "file")
-        return kind, {"path": text, "permission": _permissions(numbers[0])} if not value.unreadable else {"path": "-"}
-    if type in (Type.SOCK, Type.SOCKET, Type.SKB):
-        return ("skb" if type is Type.SKB else "sock"), _connection(value)
-    if type is Type.SOCKADDR:
-        return "sockaddr", {
-            "family": _FAMILIES.get(numbers[3], str(numbers[3])),
-            "addr": _address(value.addresses[1]) or text,
-            "port": numbers[1],
-        }
-    if type is Type.CRED:
-        names = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
-        shown: dict[str, Any] = dict(zip(names, numbers, strict=False))
-        sets = ("permitted", "effective", "inheritable")
-        caps = {name: f"{bits:#x}" for name, bits in zip(sets, numbers[8:11], strict=True)}
-        return "process_credentials", shown | {"caps": caps}
-    if type is Type.USER_NAMESPACE:
-        return "user_ns", dict(zip(("level", "uid", "gid", "ns"), numbers, strict=True))
-    if type is Type.CAPABILITY_SET:
-        return (name if name.startswith("cap_") else "kernel_cap_t"), f"{numbers[0]:016x}"
-    if type is Type.BPF_MAP:
-        members = ("MapType", "KeySize", "ValueSize", "MaxEntries")
-        return "bpf_map", dict(zip(members, numbers, strict=True)) | {"MapName": text}
-    if type in (Type.BUFFER, Type.IOVEC, Type.IOV_ITER):
-        return _bytes(value)
-    if type is Type.BPF_ATTR:
-        return "bpf_attr", {"ProgType": numbers[0], "InsnCnt": numbers[1], "ProgName": text}
-    if type is Type.PERF_EVENT:
-        event = {"Type": numbers[0], "Config": numbers[1], "ProbeOffset": numbers[2]}
-        return "perf_event", {"KprobeFunc": text} | event
-    if type in (Type.MODULE, Type.LOAD_INFO):
-        signed = {} if numbers[0] == _UNKNOWN else {"signature_ok": bool(numbers[0])}
-        tainted = {"tainted": numbers[1]} if type is Type.MODULE and numbers[1] else {}
-        return "module", {"name": text} | signed | tainted
-    if type is Type.BPF_PROGRAM:
-        return "bpf_prog", {"ProgType": numbers[0], "InsnCnt": numbers[1], "ProgName": text}
-    if type is Type.NET_DEVICE:
-        return "net_dev", {"name": text}
+        return _file(name, value)
+    if value.unreadable and not (type is Type.SKB and any(value.numbers)):
+        return _unread(name, value.numbers[0] if type in _BUFFERS else None)
+    read = _READERS.get(type)
+    return ("string", _text(value)) if read is None else read(name, value)
+
+
+def _text(value: Value) -> str:
+    return value.text.decode("utf-8", "backslashreplace")
+
+
+def _unread(name: str, size: int | None = None) -> Shown:
+    """`the char_buf of 7 bytes cannot be read`."""
+    return "error", {"Message": f"the {name}{'' if size is None else f' of {size} bytes'} cannot be read"}
+
+
+def _file(name: str, value: Value) -> Shown:
+    path, mode = _text(value), value.numbers[0]
+    found = {"path": path, "permission": stat.filemode(mode) if mode else ""}
     if value.unreadable:
-        return "string", "-"
-    return "string", text
+        # Its upper part lacks, or all of it.
+        if not path.strip("/"):
+            return _unread(name)
+        found["flags"] = "unresolvedPathComponents"
+    return _FILE_KINDS.get(name, "file"), found
 
 
-def _call(number: int, machine: str) -> tuple[str, Any]:
+def _call(number: int, machine: str) -> Shown:
     """A system call's number is another one for 64-bit and 32-bit programs, and on each architecture."""
     own, compat = ("arm64", "arm32") if machine == "aarch64" else ("x64", "i386")
-    return "syscall_id", {"id": number & ~_COMPAT_CALL, "abi": compat if number & _COMPAT_CALL else own}
+    return "syscall_id", {"id": number & (_COMPAT_CALL - 1), "abi": compat if number & _COMPAT_CALL else own}
 
 
-def _bytes(value: Value) -> tuple[str, Any]:
+def _bytes(_: str, value: Value) -> Shown:
     """What was read of them, and how many there were when that is not all."""
-    if value.unreadable:
-        return "bytes", ""
     shown = base64.b64encode(value.text).decode()
     if value.cut:
         return "truncated_bytes", {"bytes_arg": shown, "orig_size": value.numbers[0]}
     return "bytes", shown
 
 
-def _number(name: str, number: int, size: int) -> tuple[str, Any]:
+def _number(name: str, value: Value) -> Shown:
+    number, size = value.numbers[0], value.form.size
     if name == "capability":
-        return "capability", {"value": number}
+        return "capability", {"value": number, "name": str(strict_names.capability(number))}
     if name == "bpf_cmd":
-        return "bpf_cmd", number
-    if name in ("size_t", "ulong", "uint64"):
-        return "size", number
-    if name.startswith("uint"):
-        return "uint", number
-    return ("long" if size == 8 else "int"), number
+        return "bpf_cmd", strict_names.bpf_command(number)
+    if value.form.signed:
+        return ("long" if size == 8 else "int"), number
+    return ("size" if size == 8 else "uint"), number
 
 
-def _permissions(mode: int) -> str:
-    return stat.filemode(mode) if mode else ""
+def _socket(_: str, value: Value) -> Shown:
+    numbers = value.numbers
+    place = numbers[6] >> 32 | numbers[7] >> 32 << 32
+    return "sock", _connection(value) | {
+        "type": strict_names.socket_type(numbers[5]),
+        "mark": numbers[6] & _LOW,
+        "priority": numbers[7] & _LOW,
+        "cookie": str(_cookie(place)),
+        "state": strict_names.tcp_state(numbers[4]),
+    }
+
+
+def _packet(_: str, value: Value) -> Shown:
+    numbers = value.numbers
+    return "skb", _connection(value) | {
+        "hash": numbers[7] >> 32,
+        "len": numbers[6] >> 32,
+        "mark": numbers[6] & _LOW,
+        "priority": numbers[7] & _LOW,
+        "proto": numbers[2],
+    }
 
 
 def _connection(value: Value) -> dict[str, Any]:
     numbers = value.numbers
     return {
-        "family": _FAMILIES.get(numbers[3], str(numbers[3])),
-        "protocol": _PROTOCOLS.get(numbers[2], str(numbers[2])),
+        "family": strict_names.family(numbers[3]),
+        "protocol": strict_names.protocol(numbers[2]),
         "saddr": _address(value.addresses[0]),
         "daddr": _address(value.addresses[1]),
         "sport": numbers[0],
         "dport": numbers[1],
     }
+
+
+def _cookie(place: int) -> int:
+    """The same for the same socket while this program runs, and no address."""
+    if not place:
+        return 0
+    return int.from_bytes(hashlib.blake2b(place.to_bytes(8, "big"), digest_size=8, key=_OWN_KEY).digest(), "big")
+
+
+def _socket_address(name: str, value: Value) -> Shown:
+    family = strict_names.family(value.numbers[3])
+    if name == "sockaddr_un":
+        return "sockaddrun", {"family": family, "path": _text(value)}
+    return "sockaddr", {
+        "family": family,
+        "addr": _address(value.addresses[1]) or _text(value),
+        "port": value.numbers[1],
+    }
+
+
+def _credentials(_: str, value: Value) -> Shown:
+    """The upper halves of the first numbers are of the secure bits and of the user namespace."""
+    numbers = value.numbers
+    found: dict[str, Any] = {name: number & _LOW for name, number in zip(_IDS, numbers, strict=False)}
+    bits, level, uid, gid = (number >> 32 for number in numbers[:4])
+    if bits:
+        found["securebits"] = strict_names.secure_bits(bits)
+    found["caps"] = strict_names.capability_sets(*numbers[8:11])
+    return "process_credentials", found | {"user_ns": _namespace(level, uid, gid, numbers[11])}
+
+
+def _namespace(level: int, uid: int, gid: int, inode: int) -> dict[str, Any]:
+    return {"level": level & _GREATEST_LEVEL, "uid": uid, "gid": gid, "ns": strict_names.namespace(inode, level == 0)}
+
+
+def _capability_set(name: str, value: Value) -> Shown:
+    return (name if name.startswith("cap_") else "kernel_cap_t"), f"{value.numbers[0]:016x}"
+
+
+def _map(_: str, value: Value) -> Shown:
+    type, *sizes = value.numbers
+    found = dict(zip(("KeySize", "ValueSize", "MaxEntries"), sizes, strict=True))
+    return "bpf_map", {"MapType": strict_names.bpf_map_type(type)} | found | {"MapName": _text(value)}
+
+
+def _program(kind: str) -> Callable[[str, Value], Shown]:
+    def read(_: str, value: Value) -> Shown:
+        type, count = value.numbers
+        return kind, {"ProgType": strict_names.bpf_program_type(type), "InsnCnt": count, "ProgName": _text(value)}
+
+    return read
+
+
+def _perf_event(_: str, value: Value) -> Shown:
+    type, config, offset = value.numbers
+    members = {"Type": strict_names.perf_type(type), "Config": str(config), "ProbeOffset": str(offset)}
+    return "perf_event", {"KprobeFunc": _text(value)} | members
+
+
+def _module(_: str, value: Value) -> Shown:
+    signed = {} if value.numbers[0] == _UNKNOWN else {"signature_ok": bool(value.numbers[0])}
+    tainted = strict_names.taints(value.numbers[1]) if value.form.type is Type.MODULE else []
+    return "module", {"name": _text(value)} | signed | ({"tainted": tainted} if tainted else {})
+
+
+_BUFFERS = (Type.BUFFER, Type.IOVEC, Type.IOV_ITER)
+_READERS: Mapping[Type, Callable[[str, Value], Shown]] = {
+    **dict.fromkeys(_BUFFERS, _bytes),
+    Type.SOCK: _socket,
+    Type.SOCKET: _socket,
+    Type.SKB: _packet,
+    Type.SOCKADDR: _socket_address,
+    Type.CRED: _credentials,
+    Type.USER_NAMESPACE: lambda _, value: ("user_ns", _namespace(*value.numbers)),
+    Type.CAPABILITY_SET: _capability_set,
+    Type.BPF_MAP: _map,
+    Type.BPF_ATTR: _program("bpf_attr"),
+    Type.BPF_PROGRAM: _program("bpf_prog"),
+    Type.PERF_EVENT: _perf_event,
+    Type.MODULE: _module,
+    Type.LOAD_INFO: _module,
+    Type.NET_DEVICE: lambda _, value: ("net_dev", {"name": _text(value)}),
+}
 
 
 def _address(address: IPv4Address | IPv6Address | None) -> str:

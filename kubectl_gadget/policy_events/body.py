@@ -48,7 +48,7 @@ def _place(event: PolicyEvent) -> Object:
             return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(build_id(event.args))).decode()}
         case "usdt":
             return {"path": event.path, "provider": event.subsystem, "name": event.function}
-    return {"function_name": event.function}
+    return {"function_name": event.symbol or event.function}
 
 
 def _argument(argument: Argument) -> Object:

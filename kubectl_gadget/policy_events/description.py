@@ -12,6 +12,7 @@ from kubectl_gadget.policy_events.event import Argument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.loader import loaded_file
 from kubectl_gadget.policy_events.record import Caller, Value, blocks
+from kubectl_gadget.policy_events.strict_names import system_call
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,14 @@ class Description:
     """of a uprobe and a USDT probe: their file"""
     offset: int = 0
     reference_counter: int = 0
+    system_call: bool = False
+    """`function` is the name of one, which the kernel has by another name on each architecture"""
     would_be: str = ""
     """what the policy asks for and is not carried out, as PolicyEvent has it"""
 
     def spec(self) -> dict[str, Any]:
-        """As JSON. What came later is left out where it says nothing: older agents refuse what they do not know."""
-        found = asdict(self)
-        if not self.would_be:
-            del found["would_be"]
-        return found
+        """As JSON."""
+        return asdict(self)
 
 
 def read_description(value: dict[str, Any]) -> Description:
@@ -105,6 +105,7 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         process=matched.exec,
         tid=tid,
         function=matched.called or description.function,
+        symbol=system_call(matched.called or description.function, machine) if description.system_call else "",
         subsystem=description.subsystem,
         path=path,
         offset=description.offset,

@@ -1,6 +1,7 @@
 """An event of a policy: a hook was hit, and one of the policy's selectors matched."""
 
 import base64
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -48,9 +49,31 @@ class Argument:
             return base64.b64decode(data).decode("utf-8", "backslashreplace")
         if self.kind == "error":
             return "-"
+        if self.kind in ("sock", "skb"):
+            ends = [_end(value.get(address), value.get(port)) for address, port in _ENDS]
+            return f"{str(value.get('protocol', '')).removeprefix('IPPROTO_').lower()} {' -> '.join(ends)}".strip()
+        if self.kind == "sockaddr" and value.get("family") != "AF_UNIX":
+            return _end(value.get("addr"), value.get("port"))
         if isinstance(value, dict):
-            return str(value.get("path") or value.get("addr") or " ".join(str(part) for part in value.values()))
+            return str(value.get("path") or value.get("addr") or value.get("name") or " ".join(_words(value)))
         return str(value)
+
+
+_ENDS = (("saddr", "sport"), ("daddr", "dport"))
+
+
+def _end(address: Any, port: Any) -> str:
+    text = str(address or "")
+    return f"[{text}]:{port or 0}" if ":" in text else f"{text}:{port or 0}"
+
+
+def _words(value: dict[str, Any]) -> Iterator[str]:
+    """What its members have, those of members of members too."""
+    for part in value.values():
+        if isinstance(part, dict):
+            yield from _words(part)
+        else:
+            yield ",".join(map(str, part)) if isinstance(part, list) else str(part)
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,8 @@ class PolicyEvent:
     tid: int = 0
     function: str = ""
     """of kprobe and lsm; the symbol of uprobe, the name of usdt, the event of a tracepoint"""
+    symbol: str = ""
+    """the same as the kernel has it: `__x64_sys_read` for sys_read; empty: no other name"""
     subsystem: str = ""
     """of a tracepoint; the provider of usdt"""
     path: str = ""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
-FORMAT = 3
+FORMAT = 4
 """Of records and of what is told about them (told.py). Whoever changes either counts on: installed policies outlive the
 agents and clients that know them."""
 HEAD = 256
@@ -89,6 +89,8 @@ class Type(IntEnum):
     CAPABILITIES_GAINED = 35
     EXPRESSION = 36
     FUNCTION = 37
+    NUMBER_FORMS = 40
+    """a number, in a record alone: how wide it is and whether it has a sign, in the three bits above this"""
 
 
 NUMBERS = {
@@ -263,7 +265,7 @@ def _caller(record: bytes | memoryview) -> Caller:
 
 
 def _value(form: Form, data: bytes, lacks: int) -> Value:
-    form = form._replace(type=Type(lacks >> _TYPE_SHIFT))
+    form = _form(form, lacks >> _TYPE_SHIFT)
     count = NUMBERS.get(form.type, 0)
     numbers = struct.unpack_from(f"<{count}{'q' if form.signed else 'Q'}", data)
     place = 8 * count
@@ -272,6 +274,14 @@ def _value(form: Form, data: bytes, lacks: int) -> Value:
         addresses = (_address(data[place : place + 16]), _address(data[place + 16 : place + 32]))
         place += 32
     return Value(form, numbers, addresses, data[place:], bool(lacks & _UNREADABLE), bool(lacks & _CUT))
+
+
+def _form(form: Form, type: int) -> Form:
+    """As the record has it: what an argument is may be the node's to say."""
+    if type < Type.NUMBER_FORMS:
+        return form._replace(type=Type(type))
+    bits = type - Type.NUMBER_FORMS
+    return Form(Type.NUMBER, 1 << (bits >> 1), bool(bits & 1))
 
 
 def _longer(value: Value, piece: bytes) -> Value:

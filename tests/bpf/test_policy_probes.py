@@ -141,7 +141,7 @@ def test_an_argument_that_a_static_probe_has_not_got_matches_nothing(program: Pa
         run(program, 1)
         (match,) = enforcer.matches()
     (told,) = event(match, 0).args
-    assert (told.kind, told.value, told.text) == ("error", {"message": "cannot be read"}, "-")
+    assert (told.kind, told.value, told.text) == ("error", {"Message": "the int cannot be read"}, "-")
 
 
 def test_who_calls_what_is_forbidden_is_killed(program: Path) -> None:

@@ -167,8 +167,8 @@ def test_what_bpf_is_asked_for_is_read_from_its_caller() -> None:
         for _ in range(TIMES):
             ctypes.CDLL(None).syscall(number, 5, attributes, len(attributes))
         matches = enforcer.matches()
-    attr = {"ProgType": 1, "InsnCnt": 3, "ProgName": "asked_name"}
-    assert [shown(match) for match in matches] == [[("bpf_cmd", 5), ("bpf_attr", attr)]] * TIMES
+    attr = {"ProgType": "BPF_PROG_TYPE_SOCKET_FILTER", "InsnCnt": 3, "ProgName": "asked_name"}
+    assert [shown(match) for match in matches] == [[("bpf_cmd", "BPF_PROG_LOAD"), ("bpf_attr", attr)]] * TIMES
 
 
 @pytest.mark.parametrize("hook", ["kprobes: [{call: sys_write, syscall: true, args: [{index: 1, resolve: comm}]}]"])

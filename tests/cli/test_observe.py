@@ -22,7 +22,9 @@ def test_it_follows_processes_and_on_request_files(runs: Runs) -> None:
     }
 
 
-@pytest.mark.parametrize(("format", "is_own"), [("compact", True), ("json", True), ("table", False), ("csv", False)])
+@pytest.mark.parametrize(
+    ("format", "is_own"), [("compact", True), ("json", True), ("jsonpb", True), ("table", False), ("csv", False)]
+)
 def test_lines_and_json_have_sinks_of_their_own(runs: Runs, format: str, is_own: bool) -> None:
     assert main.run(["observe", "--local", "-o", format]) == 0
     assert (runs[0].make_sink is not None) == is_own
@@ -39,6 +41,11 @@ def test_lines_and_json_have_sinks_of_their_own(runs: Runs, format: str, is_own:
         "--show pid --tree",
         "--show nope",
         "--ancestors",
+        "--tree -o jsonpb",
+        "-o jsonpb --files /etc",
+        "-o jsonpb --flows",
+        "-o jsonpb -e exec,connect",
+        "-o jsonpb --columns pid",
         "--columns pid",
         "--process (",
         "--pod [",

@@ -1,27 +1,18 @@
 """-o jsonpb is read by a strict reader of Hubble's messages: no field and no word that it does not know."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.protobuf import (
-    any_pb2,
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    struct_pb2,
-    timestamp_pb2,
-    wrappers_pb2,
-)
-from google.protobuf.json_format import Parse
 
 from kubectl_gadget.flows.book import AddressBook
 from kubectl_gadget.flows.hubble_drops import REASONS
 from kubectl_gadget.flows.table import FlowTable
 from tests.flows.rows import CLIENT, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_output import printed
+from tests.strict_reader import strict_reader
 
-_KINDS = {"string": 9, "uint32": 13, "int32": 5, "uint64": 4, "bool": 8}
 _ENUMS = {
     "Verdict": "VERDICT_UNKNOWN FORWARDED DROPPED ERROR",
     "FlowType": "UNKNOWN_TYPE L3_L4 L7 SOCK",
@@ -67,33 +58,11 @@ _DROP, _POLICY_DENIED, _POLICY_DENY = 1, 133, 181
 
 
 @pytest.fixture(scope="module", name="response")
-def a_reader() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(name="hubble.proto", package="hubble", syntax="proto3")
-    pool = descriptor_pool.DescriptorPool()
-    for known in (any_pb2, struct_pb2, timestamp_pb2, wrappers_pb2):
-        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
-        file.dependency.append(known.DESCRIPTOR.name)
-    for name, words in _ENUMS.items():
-        enum = file.enum_type.add(name=name)
-        number = -1
-        for word in words.split():
-            member, _, given = word.partition("=")
-            number = int(given) if given else number + 1
-            enum.value.add(name=member, number=number)
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, text in enumerate(fields.split(), 1):
-            member, _, kind = text.rstrip("*").partition(":")
-            field = message.field.add(name=member, number=number, label=3 if text.endswith("*") else 1)
-            if kind in _KINDS:
-                field.type = _KINDS[kind]
-            else:
-                field.type_name = f".{kind}" if "." in kind else f".hubble.{kind}"
-    pool.Add(file)
-    return pool, message_factory.GetMessageClass(pool.FindMessageTypeByName("hubble.Response"))
+def a_reader() -> Callable[[str], Any]:
+    return strict_reader(_ENUMS, _MESSAGES, "Response")
 
 
-def test_each_kind_of_event_is_read_by_a_strict_reader(response: Any) -> None:
+def test_each_kind_of_event_is_read_by_a_strict_reader(response: Callable[[str], Any]) -> None:
     denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
     rows = [
         tcp("syn", 1),
@@ -110,21 +79,17 @@ def test_each_kind_of_event_is_read_by_a_strict_reader(response: Any) -> None:
     ]
     events = [event for row in rows for event in FlowTable(AddressBook()).add(row)]
     events += FlowTable(AddressBook(), tells_dns=False).add(udp("first", 2))
-    pool, message = response
-    found = [
-        Parse(line, message(), descriptor_pool=pool).flow for line in printed("jsonpb", events=events).splitlines()
-    ]
+    found = [response(line).flow for line in printed("jsonpb", events=events).splitlines()]
     assert len(found) == len(events)
     denials = [list(flow.ingress_denied_by) + list(flow.egress_denied_by) for flow in found]
     assert [policy.name for policies in denials for policy in policies] == ["deny-all", "no-way-out"]
     assert [flow.l7.dns.rcode for flow in found if flow.l7.dns.query] == [3, 0]
 
 
-@pytest.mark.parametrize("reason", (*REASONS, "A_REASON_OF_LATER_KERNELS"))
-def test_a_drop_has_hubbles_number_for_the_kernels_reason(response: Any, reason: str) -> None:
+@pytest.mark.parametrize("reason", [*REASONS, "A_REASON_OF_LATER_KERNELS"])
+def test_a_drop_has_hubbles_number_for_the_kernels_reason(response: Callable[[str], Any], reason: str) -> None:
     (event,) = FlowTable(AddressBook()).add(drop(1, reason))
-    pool, message = response
-    flow = Parse(printed("jsonpb", events=[event]), message(), descriptor_pool=pool).flow
+    flow = response(printed("jsonpb", events=[event])).flow
     assert flow.event_type.type == _DROP
     assert flow.event_type.sub_type != _CLIENT_PRINTS_SUCCESS
     assert flow.drop_reason == flow.event_type.sub_type
@@ -132,7 +97,7 @@ def test_a_drop_has_hubbles_number_for_the_kernels_reason(response: Any, reason:
     assert reason in flow.Summary
 
 
-def test_what_a_rule_or_a_policy_refuses_is_denied_in_hubbles_words(response: Any) -> None:
+def test_what_a_rule_or_a_policy_refuses_is_denied_in_hubbles_words(response: Callable[[str], Any]) -> None:
     denied = {"policy": "deny-all", "rule": None, "policy_direction": "ingress"}
     rows = [
         drop(1, "SOCKET_FILTER") | denied,
@@ -140,10 +105,7 @@ def test_what_a_rule_or_a_policy_refuses_is_denied_in_hubbles_words(response: An
         drop(3, "NETFILTER_DROP"),
     ]
     events = [event for row in rows for event in FlowTable(AddressBook()).add(row)]
-    pool, message = response
-    found = [
-        Parse(line, message(), descriptor_pool=pool).flow for line in printed("jsonpb", events=events).splitlines()
-    ]
+    found = [response(line).flow for line in printed("jsonpb", events=events).splitlines()]
     assert [flow.event_type.sub_type for flow in found] == [_POLICY_DENIED, _POLICY_DENIED, _POLICY_DENY]
 
 

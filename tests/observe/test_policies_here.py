@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.observe.containers import FIRST_ACTS, first_act
+from tests.observe.strict_schema import ENUMS, MESSAGES
+from tests.strict_reader import strict_reader
 
 pytestmark = [
     pytest.mark.bpf,
@@ -102,6 +105,18 @@ def test_what_a_policy_matches_is_told_with_the_pod_and_the_process(pods: DemoPo
     assert {event["process"]["pod"]["name"] for event in events} == {"reader"}
     assert {event["args"][1]["string_arg"] for event in events} == {"/tmp/secret"}
     assert {(event["policy_name"], event["message"]) for event in events} == {("secrets", "a secret was read")}
+
+
+def test_each_line_of_jsonpb_is_read_by_a_strict_reader(pods: DemoPods, tmp_path: Path) -> None:
+    read = strict_reader(ENUMS, MESSAGES, "Response")
+    with running("observe", "--local", "-A", "-o", "jsonpb", "--ancestors", "-f", policy(tmp_path)) as lines:
+        run(pods, "default", "reader", READS)
+    kinds = Counter(read(line).WhichOneof("one") for line in lines)
+    assert kinds["process_kprobe"] == TIMES + 1
+    assert kinds["process_exec"]
+    assert kinds["process_exit"]
+    (name,) = {read(line).process_kprobe.function_name for line in lines if "process_kprobe" in line}
+    assert name == f"__{'arm64' if os.uname().machine == 'aarch64' else 'x64'}_sys_openat"
 
 
 def test_a_policy_is_for_the_namespaces_that_it_selects(pods: DemoPods, tmp_path: Path) -> None:

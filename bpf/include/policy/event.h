@@ -44,6 +44,18 @@ struct policy_value_head {
 
 /* In `lacks`. */
 #define POLICY_TYPE_SHIFT 2
+/* Stands for a number's type, and says above it how wide it is and whether it has a sign. */
+#define POLICY_NUMBER_FORMS 40
+
+/* A type as records have it. */
+static __always_inline __u32 policy_sent_type(const volatile struct policy_slot *slot)
+{
+	__u32 width = slot->size == 8 ? 3 : slot->size == 4 ? 2 : slot->size == 2 ? 1 : 0;
+
+	if (slot->type != POLICY_NUMBER)
+		return slot->type;
+	return POLICY_NUMBER_FORMS + 2 * width + (slot->flags & POLICY_SIGNED ? 1 : 0);
+}
 
 /* How many numbers a type has. */
 static __always_inline __u32 policy_numbers_of(__u32 type)
@@ -98,7 +110,7 @@ static __always_inline bool policy_has_addresses(__u32 type)
 }
 
 /* Appends what was just read. What has no room is marked as cut. */
-static __always_inline void policy_append(struct policy_memory *memory, __u32 slot, __u32 type)
+static __always_inline void policy_append(struct policy_memory *memory, __u32 slot, __u32 type, __u32 sent_type)
 {
 	struct policy_value_head *head;
 	__u32 fixed = policy_numbers_of(type) * 8 + (policy_has_addresses(type) ? 32 : 0);
@@ -112,7 +124,7 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	head = (void *)&memory->event[length];
 	head->slot = slot;
 	/* What the type is, is the node's to say where the policy leaves it open. */
-	head->lacks = memory->value.lacks | type << POLICY_TYPE_SHIFT;
+	head->lacks = memory->value.lacks | sent_type << POLICY_TYPE_SHIFT;
 	length += sizeof(*head);
 	/* Unrolled, since the compiler would lay the loop out as Linux 6.1 takes none. */
 #pragma unroll

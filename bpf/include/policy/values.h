@@ -161,6 +161,9 @@ struct bpf_prog___policy {
 struct sk_buff___policy {
 	struct sock *sk;
 	unsigned int len;
+	__u32 hash;
+	__u32 mark;
+	__u32 priority;
 	__u16 network_header;
 	__u16 transport_header;
 	unsigned char *head;
@@ -248,14 +251,16 @@ static __always_inline __u64 policy_load(const void *from)
 }
 
 /* From the kernel's memory or the caller's, through one place on the stack. */
-static __always_inline __u64 policy_load_from(const void *from, bool user)
+static __always_inline __u64 policy_load_from(const void *from, bool user, bool *failed)
 {
 	__u64 value = 0;
+	long error;
 
 	if (user)
-		bpf_probe_read_user(&value, sizeof(value), from);
+		error = bpf_probe_read_user(&value, sizeof(value), from);
 	else
-		bpf_probe_read_kernel(&value, sizeof(value), from);
+		error = bpf_probe_read_kernel(&value, sizeof(value), from);
+	*failed |= error != 0;
 	return value;
 }
 
@@ -298,9 +303,9 @@ static __always_inline __u64 policy_result(const struct policy_context *context)
 	return value;
 }
 
-/* As the slot says, along its steps; not yet cut to its size. */
-static __always_inline __u64 policy_raw(const struct policy_context *context, const volatile struct policy_slot *slot,
-					__u32 index)
+/* As the slot says, along its steps; not yet cut to its size. `failed` becomes true where a step led nowhere. */
+static __always_inline __u64 policy_raw_or(const struct policy_context *context,
+					   const volatile struct policy_slot *slot, __u32 index, bool *failed)
 {
 	__u64 value = 0;
 	void *registers;
@@ -340,9 +345,17 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 		value += slot->step[i];
 		if (i + 1 == slot->steps && slot->flags & POLICY_EMBEDDED)
 			break;
-		value = policy_load_from((void *)value, slot->flags & POLICY_USER);
+		value = policy_load_from((void *)value, slot->flags & POLICY_USER, failed);
 	}
 	return value;
+}
+
+static __always_inline __u64 policy_raw(const struct policy_context *context, const volatile struct policy_slot *slot,
+					__u32 index)
+{
+	bool failed = false;
+
+	return policy_raw_or(context, slot, index, &failed);
 }
 
 /* Of a buffer. A function that failed has filled none. */
@@ -424,13 +437,14 @@ static __always_inline void policy_read_file(struct policy_memory *memory, struc
 	policy_read_path(memory, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry));
 }
 
-/* Numbers: source port, destination port, protocol, family, state, type, mark, priority. Addresses: both. */
+/* Numbers: source port, destination port, protocol, family, state, type, mark, priority; the upper halves of the last
+ * two are where it lies in memory, by which a socket is known again. Addresses: both. */
 static __always_inline void policy_read_sock(struct policy_value *value, struct sock *sk)
 {
 	struct sock___policy *described = (void *)sk;
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 family;
 
-	if (!sk) {
+	if (bpf_core_read(&family, sizeof(family), &sk->__sk_common.skc_family)) {
 		value->lacks = POLICY_UNREADABLE;
 		return;
 	}
@@ -439,8 +453,8 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 	value->numbers[2] = BPF_CORE_READ(described, sk_protocol);
 	value->numbers[4] = BPF_CORE_READ(sk, __sk_common.skc_state);
 	value->numbers[5] = BPF_CORE_READ(described, sk_type);
-	value->numbers[6] = BPF_CORE_READ(described, sk_mark);
-	value->numbers[7] = BPF_CORE_READ(described, sk_priority);
+	value->numbers[6] = BPF_CORE_READ(described, sk_mark) | (__u64)sk << 32;
+	value->numbers[7] = BPF_CORE_READ(described, sk_priority) | (__u64)sk >> 32 << 32;
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	value->numbers[0] = BPF_CORE_READ(sk, __sk_common.skc_num);
@@ -470,17 +484,22 @@ static __always_inline void policy_read_sockaddr(struct policy_memory *memory, c
 		value->numbers[1] = port;
 }
 
-/* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. */
+/* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. In
+ * the upper halves of the first four: secure bits, the user namespace's level, and whose it is. */
 static __always_inline void policy_read_cred(struct policy_value *value, const struct cred___all *cred)
 {
-	if (!cred) {
+	const struct user_namespace___described *namespace;
+	__u32 uid;
+
+	if (bpf_core_read(&uid, sizeof(uid), &cred->uid.val)) {
 		value->lacks = POLICY_UNREADABLE;
 		return;
 	}
-	value->numbers[0] = BPF_CORE_READ(cred, uid.val);
-	value->numbers[1] = BPF_CORE_READ(cred, gid.val);
-	value->numbers[2] = BPF_CORE_READ(cred, suid.val);
-	value->numbers[3] = BPF_CORE_READ(cred, sgid.val);
+	namespace = BPF_CORE_READ(cred, user_ns);
+	value->numbers[0] = uid | (__u64)BPF_CORE_READ(cred, securebits) << 32;
+	value->numbers[1] = BPF_CORE_READ(cred, gid.val) | (__u64)(__u32)BPF_CORE_READ(namespace, level) << 32;
+	value->numbers[2] = BPF_CORE_READ(cred, suid.val) | (__u64)BPF_CORE_READ(namespace, owner.val) << 32;
+	value->numbers[3] = BPF_CORE_READ(cred, sgid.val) | (__u64)BPF_CORE_READ(namespace, group.val) << 32;
 	value->numbers[4] = BPF_CORE_READ(cred, euid.val);
 	value->numbers[5] = BPF_CORE_READ(cred, egid.val);
 	value->numbers[6] = BPF_CORE_READ(cred, fsuid.val);
@@ -488,7 +507,7 @@ static __always_inline void policy_read_cred(struct policy_value *value, const s
 	value->numbers[8] = policy_load(&cred->cap_permitted);
 	value->numbers[9] = policy_load(&cred->cap_effective);
 	value->numbers[10] = policy_load(&cred->cap_inheritable);
-	value->numbers[11] = BPF_CORE_READ(cred, user_ns, ns.inum);
+	value->numbers[11] = BPF_CORE_READ(namespace, ns.inum);
 }
 
 /* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then the bits of those
@@ -513,7 +532,7 @@ static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 	value->numbers[10] = now->ns_host == ~0U ? 0 : now->ns_host;
 }
 
-/* A packet of IPv4 or IPv6, as a socket's numbers. */
+/* A packet of IPv4 or IPv6, as a socket's numbers; the upper halves of the last two are its length and its hash. */
 static __always_inline void policy_read_packet(struct policy_value *value, const struct sk_buff___policy *skb)
 {
 	const __u8 *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
@@ -521,6 +540,8 @@ static __always_inline void policy_read_packet(struct policy_value *value, const
 	__u8 version = 0;
 	__be16 ports[2] = {};
 
+	value->numbers[6] = BPF_CORE_READ(skb, mark) | (__u64)BPF_CORE_READ(skb, len) << 32;
+	value->numbers[7] = BPF_CORE_READ(skb, priority) | (__u64)BPF_CORE_READ(skb, hash) << 32;
 	bpf_probe_read_kernel(&version, 1, network);
 	version >>= 4;
 	if (version == 4) {
@@ -651,9 +672,10 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 {
 	struct policy_value *value = &memory->value;
 	struct task_struct *task = (void *)bpf_get_current_task();
+	bool failed = false;
 	/* Data of the task come along steps, the process's own types do not. */
 	__u64 raw = slot->type < POLICY_PID || slot->type == POLICY_CAPABILITIES_GAINED
-			    ? policy_raw(context, slot, slot->index)
+			    ? policy_raw_or(context, slot, slot->index, &failed)
 			    : 0;
 	bool user = slot->flags & POLICY_USER;
 
@@ -667,6 +689,8 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 	switch (slot->type) {
 	case POLICY_NUMBER:
 		policy_read_number(value, slot, raw);
+		if (failed)
+			value->lacks = POLICY_UNREADABLE;
 		if (context->kind == POLICY_OF_USDT && !policy_has_argument(context, slot->index))
 			value->lacks = POLICY_UNREADABLE;
 		break;
@@ -718,8 +742,11 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		break;
 	case POLICY_USER_NAMESPACE: {
 		struct user_namespace___described *namespace = (void *)raw;
+		__s32 level = 0;
 
-		value->numbers[0] = BPF_CORE_READ(namespace, level);
+		if (bpf_core_read(&level, sizeof(level), &namespace->level))
+			value->lacks = POLICY_UNREADABLE;
+		value->numbers[0] = level;
 		value->numbers[1] = BPF_CORE_READ(namespace, owner.val);
 		value->numbers[2] = BPF_CORE_READ(namespace, group.val);
 		value->numbers[3] = BPF_CORE_READ(namespace, ns.inum);

@@ -29,6 +29,7 @@ def describe(place: Place) -> Description:
         path=probe.path if probe else "",
         offset=(probe.offset if probe else None) or 0,
         reference_counter=(probe.reference_counter if probe else None) or 0,
+        system_call=hook.syscall,
         policy=place.policy.name,
         action=action,
         return_action=next((action.kind for action in place.selector.return_actions), ""),
