@@ -18,6 +18,7 @@ from kubectl_gadget.output.histogram import TableWithBars, key_columns
 from kubectl_gadget.output.histogram_diff import DiffTable, Recording
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
 from kubectl_gadget.output.live import LiveTable
+from kubectl_gadget.output.live_columns import LiveColumns
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.pcapng import PcapNgSink
@@ -27,7 +28,6 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.speedscope import SpeedscopeSink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.output.widths import fitting
 from kubectl_gadget.views.columns import DETAILS, EVENT, Heading, choose_columns, headings, nearest
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
 
@@ -97,12 +97,13 @@ def _printing_sink(
         recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
 
         live_table: LiveTable | None = None
+        live_columns = LiveColumns(titles, keys, gadgets[0].narrow, cells)
 
         def fit_titles() -> list[Heading]:
             """The columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
             if live_table is None or terminal is None or options.columns:
                 return titles
-            return fitting(titles, terminal.width(), gadgets[0].narrow, live_table.sorted_by)
+            return live_columns.fitting(terminal.width(), live_table.sorted_by)
 
         def plain(stream: TextIO) -> TableSink:
             fit = fit_titles()
@@ -123,6 +124,7 @@ def _printing_sink(
 
         if live and terminal:
             live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+            live_table.look = live_columns.look
             live_table.hidden = lambda: len(titles) - len(fit_titles())
             return live_table
         return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)

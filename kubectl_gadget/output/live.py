@@ -55,6 +55,8 @@ class LiveTable(Sink):
         self._trouble = ""
         self.quit: Callable[[], object] = lambda: None
         """called when the user has had enough"""
+        self.look: Callable[[Rows], object] = lambda _: None
+        """called with the rows that are drawn, before they are"""
         self.hidden: Callable[[], int] = lambda: 0
         """how many columns the terminal has no room for"""
 
@@ -136,6 +138,7 @@ class LiveTable(Sink):
         status = self._status()
         room = max(1, self._terminal.height() - _LINES_AROUND - len(status))
         rows = rows.head(min(room, self._max_rows or room))
+        self.look(rows)
         # Histograms have bars below the table, as far as there is room.
         lines = [*table_text(self._make_table, rows).splitlines()[: room + 1], *status]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""

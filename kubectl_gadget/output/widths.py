@@ -5,7 +5,7 @@ In a pipe nothing is cut, and a column only grows. The trap: text of East Asian 
 and combining marks none; asking for each cell's width is slow, so plain ASCII is decided by length alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from wcwidth import wcswidth, wcwidth
 
@@ -92,14 +92,24 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wra
     return widths
 
 
-def fitting(headings: Sequence[Heading], available: int, narrow: Sequence[str] = (), keep: str = "") -> list[Heading]:
+def fitting(
+    headings: Sequence[Heading],
+    available: int,
+    narrow: Sequence[str] = (),
+    keep: str = "",
+    *,
+    empty: Collection[str] = (),
+    telling: Collection[str] = (),
+) -> list[Heading]:
     """The columns for a terminal of `available` columns, at least one.
 
-    Those of `narrow` are left out first, in this order, and then the last ones; the column `keep` never is.
+    First the `empty` ones are left out, then those of `narrow`, in this order, and then the last ones; those that are
+    `telling` rows from each other come after all others, and the column `keep` is never left out.
     """
     found = list(headings)
-    droppable = [*narrow, *(heading.name for heading in reversed(headings) if heading.name not in narrow)]
-    for name in droppable:
+    order = [*narrow, *(heading.name for heading in reversed(headings) if heading.name not in narrow)]
+    order.sort(key=lambda name: 0 if name in empty else 2 if name in telling else 1)
+    for name in order:
         if sum(map(_least, found)) + len(GAP) * (len(found) - 1) <= available or len(found) == 1:
             break
         found = [heading for heading in found if heading.name != name or name == keep]

@@ -4,20 +4,24 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TextIO
 
+import numpy as np
 import pytest
 
 from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.live import LiveTable
+from kubectl_gadget.output.live_columns import LiveColumns
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.output.widths import fitting
 from kubectl_gadget.views.arrange import arrange
 from kubectl_gadget.views.arrangement import Arrangement
-from kubectl_gadget.views.columns import choose_columns, headings
+from kubectl_gadget.views.columns import Heading, choose_columns, headings
+from tests.events.test_no_rows import rows_of
 from tests.views.test_arrange import TOP, part
 
 ABOUT = {
@@ -169,6 +173,62 @@ def test_the_keys_have_a_line_of_their_own_where_one_has_no_room_for_all() -> No
     assert "sort: -count" in lines[-2]
     assert all(len(line.removesuffix("\x1b[K")) < 50 for line in lines)
     assert len(lines) == 8, "the last of nine is where the cursor is"
+
+
+def columns_of(width: int, *moments: dict[str, Sequence[str]]) -> list[str]:
+    """What a table of these columns shows on that many cells after those moments. Each takes about 10 cells."""
+    named = [Heading(name, name.upper(), 10, "right") for name in moments[0]]
+    keys, narrow = ("node", "pod", "container"), ("sent", "container", "node")
+    shown = LiveColumns(named, keys, narrow, lambda _, name: moment[name])
+    for moment in moments:
+        shown.look(block(list(range(1, 1 + len(moment["pod"])))))
+    return [heading.name for heading in shown.fitting(width, "cpu")]
+
+
+POD = {"node": ["n1", "n1"], "pod": ["a", "b"], "container": ["x", "x"], "cpu": ["1", "2"], "stalls": ["-", "-"]}
+
+
+def test_empty_columns_go_first() -> None:
+    full = POD | {"sent": ["1", "1"]}
+    assert columns_of(60, full) == ["node", "pod", "container", "cpu", "sent"]
+    assert columns_of(46, full) == ["node", "pod", "container", "cpu"]
+    assert columns_of(35, full) == ["node", "pod", "cpu"]
+
+
+def test_what_tells_rows_from_each_other_goes_last() -> None:
+    full = POD | {"stalls": ["3", "3"], "sent": ["1", "1"]}
+    assert columns_of(46, full) == ["node", "pod", "cpu", "stalls"]
+    assert columns_of(24, full) == ["pod", "cpu"]
+    containers = full | {"pod": ["a", "a"], "container": ["x", "y"]}
+    assert columns_of(46, containers) == ["pod", "container", "cpu", "stalls"]
+    assert columns_of(24, containers) == ["container", "cpu"]
+    nodes = full | {"pod": ["-", "-"], "container": ["-", "-"], "node": ["n1", "n2"]}
+    assert columns_of(24, nodes) == ["node", "cpu"]
+
+
+def test_columns_do_not_come_and_go_with_the_rows() -> None:
+    full = POD | {"stalls": ["3", "3"], "sent": ["1", "1"]}
+    containers = full | {"pod": ["a", "a"], "container": ["x", "y"]}
+    assert columns_of(46, containers, full, full | {"stalls": ["-", "-"]}) == ["pod", "container", "cpu", "stalls"]
+
+
+def test_at_80_columns_top_pod_names_the_container_and_shows_no_dashes() -> None:
+    gadget = load_gadget("top_pod")
+    stream = StringIO()
+    terminal = Terminal(lambda: 80, False, lambda: 24)
+    sink = make_sink(OutputOptions(order=("-cpu",)), [gadget], stream, terminal=terminal)
+    batch = rows_of(gadget, [b"\x01"])
+    identity = Identity("node-1")
+    container = {"id": "c", "namespace": "default", "pod": "xwing", "container": "ship", "kind": "container"}
+    identity.apply({"containers": [container], "cgroups": {str(batch.cgroups()[0]): "c"}}, 0.0)
+    batch.name_owners(identity.lookup)
+    for column in ("throttled", "cpu_stalled", "memory_stalled", "io_stalled", "major_faults", "processes"):
+        batch.give(column, np.array([2**64 - 1], np.uint64))
+    sink.write_block(Rows([batch]))
+    header = stream.getvalue().replace("\x1b[K", "").replace("\r", "").splitlines()[0]
+    assert {"POD", "CONTAINER", "CPU", "MEM"} <= set(header.split())
+    assert len(header) <= 80
+    assert "THROTTLED" not in header
 
 
 @pytest.mark.parametrize("command", ["file", "tcp", "udp", "blockio", "process", "syscalls", "pod", "bpf", "flow"])
