@@ -7,6 +7,7 @@
  * unless `count_begun` has calls count when they begin.
  */
 #include <gadget/compat.h>
+#include <gadget/runtime.h>
 #include <gadget/syscall_table.h>
 #include <gadget/totals.h>
 #include <kernel/ptrace.h>
@@ -70,25 +71,12 @@ static __always_inline struct syscall_value *counters_of(struct pt_regs *registe
 	return gadget_total(&key);
 }
 
-/* runc bears this name while it makes the container, before the container's program begins. What it does then, by the
- * rights that it gives up, is not the container's. */
-static __always_inline bool is_runtime(void)
-{
-	static const char name[] = "runc:[";
-	gadget_comm comm;
-
-	bpf_get_current_comm(comm, sizeof(comm));
-	for (int i = 0; i < sizeof(name) - 1; i++)
-		if (comm[i] != name[i])
-			return false;
-	return true;
-}
-
+/* What the runtime does while it makes the container, by the rights that it gives up, is not the container's. */
 static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct syscall_value *value;
 
-	if (is_runtime())
+	if (gadget_is_runtime())
 		return;
 	value = counters_of((struct pt_regs *)ctx->args[0], ctx->args[1]);
 	if (value)

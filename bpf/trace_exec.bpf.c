@@ -9,6 +9,7 @@
 #include <gadget/path.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/tracepoint.h>
@@ -51,7 +52,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	if (filter_failed || filter_errno)
 		return 0;
 	exec = gadget_scratch(&exec_scratch);
-	if (!exec || !gadget_begin(&exec->record))
+	if (!exec || !gadget_begin(&exec->record) || gadget_is_runtime_executed())
 		return 0;
 	memory = task->mm;
 	file = memory->exe_file;
@@ -126,7 +127,7 @@ static __always_inline int failed(long result, const char *path, const char *con
 	struct gadget_writer writer;
 
 	exec = gadget_scratch(&failed_scratch);
-	if (!exec || !gadget_begin(&exec->record))
+	if (!exec || !gadget_begin(&exec->record) || gadget_is_runtime())
 		return 0;
 	exec->errno = -result;
 	exec->unused = 0;

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.advise.inventory import Inventory, Workload
 from kubectl_gadget.advise.recording import Fact, Recording, Watched
+from kubectl_gadget.events.identity import SANDBOX
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ def by_container(
     for namespace, name, container in watched:
         found.setdefault(_container_of(inventory, namespace, name, container), [])
     for fact in facts:
+        if fact["container"] == SANDBOX:
+            continue  # nothing in a pod's template says what its sandbox may do
         item = _container_of(inventory, fact["namespace"], fact["pod"], fact["container"])
         found.setdefault(item, []).append(fact)
     return dict(sorted(found.items(), key=lambda item: str(item[0])))

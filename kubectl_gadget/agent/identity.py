@@ -7,6 +7,9 @@ here trusts a type or a length. The trap: conmon has a cgroup of its own that al
 import re
 from typing import Any, NamedTuple
 
+SANDBOX = "POD"
+"""The container name of a pod's sandbox: what kubelet, CRI-O and cAdvisor call it. No container of a pod can have it,
+since their names have no capitals."""
 _LONGEST = 1024
 """Characters of a name that are kept. Kubernetes names have at most 253."""
 
@@ -22,6 +25,7 @@ _RUNTIMES = {
 }
 _COMMANDS = {"runc", "crun", "youki", "runsc", "crun-wasm"}
 _VERBS = {"create", "run", "restore"}
+_CONTAINERD_SANDBOX_IMAGE = "io.kubernetes.cri.podsandbox.image-name"
 
 
 class Container(NamedTuple):
@@ -92,19 +96,21 @@ def named_by_config(unnamed: Container, config: object) -> Container:
     """Adds what an OCI config.json says: annotations of containerd, CRI-O and nerdctl."""
     notes = _member(config, "annotations")
     if _member(notes, "io.kubernetes.cri.container-type") is not None:
+        kind = _kind(_member(notes, "io.kubernetes.cri.container-type"))
+        image = _member(notes, "io.kubernetes.cri.image-name") or _member(notes, _CONTAINERD_SANDBOX_IMAGE)
         return unnamed._replace(
             namespace=_text(_member(notes, "io.kubernetes.cri.sandbox-namespace")),
             pod=_text(_member(notes, "io.kubernetes.cri.sandbox-name")),
             pod_uid=_text(_member(notes, "io.kubernetes.cri.sandbox-uid")) or unnamed.pod_uid,
-            container=_text(_member(notes, "io.kubernetes.cri.container-name")),
-            image=_text(_member(notes, "io.kubernetes.cri.image-name")),
+            container=_text(_member(notes, "io.kubernetes.cri.container-name")) if kind == "container" else SANDBOX,
+            image=_text(image),
             runtime="containerd",
-            kind=_kind(_member(notes, "io.kubernetes.cri.container-type")),
+            kind=kind,
         )
     if _member(notes, "io.kubernetes.cri-o.ContainerType") is not None:
         image = _member(notes, "io.kubernetes.cri-o.ImageName") or _member(notes, "io.kubernetes.cri-o.Image")
         kind = _kind(_member(notes, "io.kubernetes.cri-o.ContainerType"))
-        return _kubernetes_labels(unnamed, notes)._replace(image=_text(image), runtime="cri-o", kind=kind)
+        return _kubernetes_labels(unnamed, notes, kind)._replace(image=_text(image), runtime="cri-o")
     if _member(notes, "io.kubernetes.pod.name") is not None:
         return _kubernetes_labels(unnamed, notes)
     if name := _text(_member(notes, "nerdctl/name")):
@@ -120,7 +126,7 @@ def named_by_docker(unnamed: Container, state: object) -> Container:
     container = unnamed._replace(image=_text(_member(settings, "Image")), runtime="docker")
     if _member(labels, "io.kubernetes.pod.name") is not None:
         kind = "sandbox" if _member(labels, "io.kubernetes.docker.type") == "podsandbox" else "container"
-        return _kubernetes_labels(container, labels)._replace(kind=kind)
+        return _kubernetes_labels(container, labels, kind)
     return container._replace(container=name or container.container)
 
 
@@ -134,12 +140,14 @@ def named_by_storage(unnamed: Container, containers: object) -> Container:
     return unnamed
 
 
-def _kubernetes_labels(container: Container, labels: object) -> Container:
+def _kubernetes_labels(container: Container, labels: object, kind: str = "container") -> Container:
+    name = _text(_member(labels, "io.kubernetes.container.name")) or container.container
     return container._replace(
         namespace=_text(_member(labels, "io.kubernetes.pod.namespace")),
         pod=_text(_member(labels, "io.kubernetes.pod.name")),
         pod_uid=_text(_member(labels, "io.kubernetes.pod.uid")) or container.pod_uid,
-        container=_text(_member(labels, "io.kubernetes.container.name")) or container.container,
+        container=SANDBOX if kind == "sandbox" else name,
+        kind=kind,
     )
 
 

@@ -34,7 +34,7 @@ from kubectl_gadget.agent.shares import Losses, Numbers
 from kubectl_gadget.agent.stacks import Stacks, Symbols
 from kubectl_gadget.errors import AgentError, FrameError
 
-_INHERITED = 1 << 31
+_INHERITED, _SANDBOX = 1 << 31, 1 << 30
 _LOOK_EVERY = 0.1
 """Seconds between two looks for files that probes are meant for."""
 _SOCKETS = 16384
@@ -160,6 +160,8 @@ class Policies:
     def _judge(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         profile = self._profile(self._scopes.of(container) if wanted else NOTHING)
         value = profile | (_INHERITED if container else 0)
+        if container and container.kind == "sandbox":
+            value |= _SANDBOX
         key = struct.pack("<Q", cgroup)
         try:
             self.hooks[0].map("policy_containers").put(key, struct.pack("<I", value))

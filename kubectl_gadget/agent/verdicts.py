@@ -42,8 +42,7 @@ class Filter:
     def verdict(self, container: Container) -> int:
         """The verdict on a container whose names are known."""
         wanted = (
-            container.kind != "sandbox"
-            and (self._namespaces is None or container.namespace in self._namespaces)
+            (self._namespaces is None or container.namespace in self._namespaces)
             and (self._pods is None or container.pod in self._pods)
             and (self._containers is None or container.container in self._containers)
             and not self._excludes(container)

@@ -24,8 +24,17 @@ _CAPABILITIES = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ]
+_EVERY_CAPABILITY = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
+).split()
+"""As the kernel numbers them, but for those that came after Linux 3.16."""
 _MASKED = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/proc/timer_list", "/sys/firmware"]
 _READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_CGROUPS = {"destination": "/sys/fs/cgroup", "type": "bind", "source": "/sys/fs/cgroup", "options": ["rbind", "rw"]}
+"""Where runc finds version 2 (demo/runc.py)."""
 _FILES = {
     "etc/passwd": (0o644, "root:x:0:0:root:/root:/bin/sh\npilot:x:1000:1000:pilot:/tmp:/bin/sh\n"),
     "etc/group": (0o644, "root:x:0:\npilot:x:1000:\n"),
@@ -50,6 +59,10 @@ class BundleSpec:
     uid: int
     cgroups_path: str
     sandbox_pid: int | None
+    privileged: bool = False
+    """with every capability, and the node's whole tree of cgroups"""
+    shares_processes: bool = False
+    """whether it sees the sandbox's processes, as with shareProcessNamespace"""
 
     def annotations(self) -> dict[str, str]:
         """What containerd writes for the runtime, by which the agent names the container."""
@@ -67,8 +80,10 @@ class BundleSpec:
 
     def config(self) -> dict[str, Any]:
         """The whole config.json."""
-        shared = ["network", "ipc", "uts"]
-        namespaces: list[dict[str, str]] = [{"type": kind} for kind in ("pid", "mount")]
+        own = ["mount"] if self.shares_processes and self.sandbox_pid else ["pid", "mount"]
+        shared = ["network", "ipc", "uts", *(["pid"] if "pid" not in own else [])]
+        namespaces: list[dict[str, str]] = [{"type": kind} for kind in own]
+        capabilities = _own_capabilities() if self.privileged else _CAPABILITIES
         for kind in shared:
             namespace = {"type": kind}
             if self.sandbox_pid is not None:
@@ -81,17 +96,17 @@ class BundleSpec:
                 "args": self.command,
                 "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", f"HOSTNAME={self.pod}"],
                 "cwd": "/",
-                "capabilities": {kind: _CAPABILITIES for kind in ("bounding", "effective", "permitted")},
-                "noNewPrivileges": True,
+                "capabilities": {kind: capabilities for kind in ("bounding", "effective", "permitted")},
+                "noNewPrivileges": not self.privileged,
             },
             "root": {"path": "rootfs"},
-            "mounts": _mounts(),
+            "mounts": _mounts() + ([_CGROUPS] if self.privileged else []),
             "annotations": self.annotations(),
             "linux": {
                 "cgroupsPath": self.cgroups_path,
                 "namespaces": namespaces,
-                "maskedPaths": _MASKED,
-                "readonlyPaths": _READ_ONLY,
+                "maskedPaths": [] if self.privileged else _MASKED,
+                "readonlyPaths": [] if self.privileged else _READ_ONLY,
             },
         }
         if self.sandbox_pid is None:
@@ -123,6 +138,13 @@ def write_image_root(root: Path, busybox: str) -> None:
     for path, (mode, text) in _FILES.items():
         (root / path).write_text(text)
         (root / path).chmod(mode)
+
+
+def _own_capabilities() -> list[str]:
+    """What this machine may give a container: what this process itself may have."""
+    status = Path("/proc/self/status").read_text()
+    bounding = int(status.partition("CapBnd:")[2].split()[0], 16)
+    return [f"CAP_{name}" for number, name in enumerate(_EVERY_CAPABILITY) if bounding >> number & 1]
 
 
 def _mounts() -> list[dict[str, Any]]:

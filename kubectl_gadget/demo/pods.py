@@ -13,7 +13,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -96,13 +96,23 @@ class DemoPods:
             raise GadgetError(f"the demo's pods could not be removed from {self._state} and {self._cgroup_root}")
 
     def start_pod(
-        self, namespace: str, name: str, containers: Mapping[str, Sequence[str]], image: str = IMAGE, uid: int = 0
+        self,
+        namespace: str,
+        name: str,
+        containers: Mapping[str, Sequence[str]],
+        image: str = IMAGE,
+        uid: int = 0,
+        *,
+        privileged: bool = False,
+        shares_processes: bool = False,
     ) -> DemoPod:
         """Starts a pod with its sandbox and `containers` (name → command), which are left running. `image` is but a
-        name in the bundle; all have busybox. `uid` is the user of the containers' processes."""
-        pod = self._start_sandbox(namespace, name)
+        name in the bundle; all have busybox. `uid` is the user of the containers' processes. Privileged ones have every
+        capability and the node's cgroups; `shares_processes` is shareProcessNamespace."""
+        pod = self._start_sandbox(namespace, name, uid)
         for container, command in containers.items():
             spec = self._spec(pod, container, list(command), image, uid)
+            spec = replace(spec, privileged=privileged, shares_processes=shares_processes)
             pod.containers[container] = self._start(spec, detach=True)
         return pod
 
@@ -116,7 +126,7 @@ class DemoPods:
         uid: int = 0,
     ) -> DemoPod:
         """Runs a pod with one container to that container's end, and gives back its exit code; the sandbox stays."""
-        pod = self._start_sandbox(namespace, name)
+        pod = self._start_sandbox(namespace, name, uid)
         self.run_container(pod, command, container, image, uid)
         return pod
 
@@ -169,9 +179,9 @@ class DemoPods:
             except (BrokenPipeError, ValueError) as error:
                 raise GadgetError("the process that runs the demo's containers has ended") from error
 
-    def _start_sandbox(self, namespace: str, name: str) -> DemoPod:
+    def _start_sandbox(self, namespace: str, name: str, uid: int) -> DemoPod:
         identity = DemoPod(namespace, name, str(uuid.uuid4()), DemoContainer("", None, 0, Path(), Path()))
-        sandbox = self._start(self._spec(identity, None, _PAUSE, "registry.k8s.io/pause:3.10", 0), detach=True)
+        sandbox = self._start(self._spec(identity, None, _PAUSE, "registry.k8s.io/pause:3.10", uid), detach=True)
         return DemoPod(namespace, name, identity.uid, sandbox)
 
     def _spec(self, pod: DemoPod, container: str | None, command: list[str], image: str, uid: int) -> BundleSpec:

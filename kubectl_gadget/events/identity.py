@@ -36,12 +36,24 @@ class Container:
     runtime: str = ""
     earlier: bool = False
     """it was there when its node was first watched"""
+    moved: bool = False
+    """a process that this container began, in a cgroup that is not the container's"""
 
     @property
     def pod_name(self) -> str:
         """NAMESPACE/NAME of its pod; "" when that has no name."""
         return f"{self.namespace}/{self.pod}" if self.pod else ""
 
+    @property
+    def container_mark(self) -> str | None:
+        """What the container's name alone does not say."""
+        if self.moved:
+            return "moved"
+        return "sandbox" if self.kind == "sandbox" else None
+
+
+SANDBOX = "POD"
+"""The container name of every sandbox, as the agent gives it (agent/identity.py)."""
 
 UNKNOWN = Container()
 HOST = Container("host")
@@ -75,7 +87,7 @@ class ContainerFilter:
         """The agent's rule, for what it let through. A cgroup without a name is wanted when nothing is restricted."""
         if container.kind == "host":
             return self.host
-        if container.kind == "sandbox" or {container.pod_uid, container.pod_name} & self.exclude_pods:
+        if {container.pod_uid, container.pod_name} & self.exclude_pods:
             return False
         if container.kind == "unknown":
             return self.namespaces is None and self.pods is None and self.containers is None

@@ -10,10 +10,10 @@ from functools import lru_cache
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.identity import UNKNOWN
+from kubectl_gadget.events.identity import UNKNOWN, Owners
 from kubectl_gadget.events.kinds import Kind, Member, kind_of
 from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget, owner_source
-from kubectl_gadget.events.texts import CodedTexts
+from kubectl_gadget.events.texts import CodedMarks, CodedTexts
 from kubectl_gadget.events.vectors import Vector
 
 _TIMESTAMP = "gadget_timestamp"
@@ -28,8 +28,9 @@ def row_members(gadget: Gadget) -> tuple[Member, ...]:
 
 def column_members(gadget: Gadget, column: Column) -> tuple[Member, ...]:
     """The members that one column becomes."""
-    if owner_source(column.field):
-        return (_identity_member(column.name, column.field),)
+    if source := owner_source(column.field):
+        named = _identity_member(column.name, column.field)
+        return (named, _mark_member(column.name, source[0])) if source[1] == "container" else (named,)
     field = gadget.record.field(column.field)
     return kind_of(field).members(column.name, field)
 
@@ -42,15 +43,19 @@ def column_kind(gadget: Gadget, column: Column) -> Kind | None:
 def filter_members(gadget: Gadget) -> dict[str, Member]:
     """What a filter may name, by name: the row's members, and all identity columns."""
     found = {name: _identity_member(name, name) for name in IDENTITY_COLUMNS}
+    found["container_mark"] = _mark_member("container", "cgroup")
     found.update((member.name, member) for member in row_members(gadget))
     return found
 
 
 def shown(batch: Batch, column: Column) -> list[str]:
     """A column as people see it, one text per row, not escaped yet. Names that do not exist are "-"."""
-    if owner_source(column.field):
+    if source := owner_source(column.field):
         vector = owner_texts(batch, column.field)
-        return CodedTexts(vector.codes, [word or "-" for word in vector.words]).values()
+        words = [word or "-" for word in vector.words]
+        if source[1] == "container" and (owners := _owners(batch, source[0])) is not None:
+            words = [f"{word}(moved)" if owner.moved else word for word, owner in zip(words, owners.containers, strict=True)]
+        return CodedTexts(vector.codes, words).values()
     field = batch.gadget.record.field(column.field)
     texts = kind_of(field).show(batch, field)
     if batch.late is not None and field.type == _TIMESTAMP:
@@ -65,10 +70,26 @@ def owner_texts(batch: Batch, source: str) -> CodedTexts:
         if batch.origins is not None:
             return CodedTexts(batch.origins.codes, batch.origins.nodes)
         return CodedTexts(np.zeros(len(batch), np.intp), [batch.node])
-    owners = batch.owners if party == "cgroup" else batch.parties.get(party)
+    owners = _owners(batch, party)
     if owners is None:
         return CodedTexts(np.zeros(len(batch), np.intp), [getattr(UNKNOWN, name)])
     return CodedTexts(owners.codes, [getattr(container, name) for container in owners.containers])
+
+
+def _owners(batch: Batch, party: str) -> Owners | None:
+    return batch.owners if party == "cgroup" else batch.parties.get(party)
+
+
+def _mark_member(column: str, party: str) -> Member:
+    """Whether it is a sandbox, or a process that has left its container's cgroup; null for what is as usual."""
+
+    def read(batch: Batch) -> Vector:
+        owners = _owners(batch, party)
+        if owners is None:
+            return CodedMarks(np.zeros(len(batch), np.intp), [None])
+        return CodedMarks(owners.codes, [container.container_mark for container in owners.containers])
+
+    return Member(f"{column}_mark", "text", read, optional=True)
 
 
 def _identity_member(name: str, source: str) -> Member:

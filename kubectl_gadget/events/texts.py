@@ -101,6 +101,17 @@ class CodedTexts(Texts):
         return pick(self.words, self.codes)
 
 
+class CodedMarks(Texts):
+    """As CodedTexts, where most words are null: `words[codes[row]]`."""
+
+    def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
+        super().__init__(lambda: pick(words, codes), len(codes))
+        self._absent = not any(words)
+
+    def absent(self) -> bool:
+        return self._absent
+
+
 class FixedTexts(Texts):
     """Texts in an array of chars, which end at the first NUL. Where `known` is false they are null."""
 

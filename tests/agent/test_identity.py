@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent import identity
 from kubectl_gadget.agent.identity import Command, Container
+from kubectl_gadget.events.identity import SANDBOX
 
 ID = "0123456789abcdef" * 4
 UID = "f5870ef2-8ba0-45d3-8342-39407b32a322"
@@ -82,8 +83,29 @@ def test_containerds_annotations_name_a_container() -> None:
     assert named == Container(
         ID, 4711, "default", "xwing", UID, "spaceship", "docker.io/library/busybox:1.37", "containerd", "container"
     )
-    notes["io.kubernetes.cri.container-type"] = "sandbox"
-    assert identity.named_by_config(UNNAMED, {"annotations": notes}).kind == "sandbox"
+
+
+def test_a_sandbox_has_a_name_that_no_container_can_have() -> None:
+    prefix = "io.kubernetes.cri."
+    containerd = {
+        prefix + "container-type": "sandbox",
+        prefix + "sandbox-namespace": "default",
+        prefix + "sandbox-name": "xwing",
+        prefix + "sandbox-uid": UID,
+        prefix + "podsandbox.image-name": "registry.k8s.io/pause:3.10",
+    }
+    crio = {
+        "io.kubernetes.cri-o.ContainerType": "sandbox",
+        "io.kubernetes.cri-o.Image": "registry.k8s.io/pause:3.10",
+        "io.kubernetes.pod.namespace": "default",
+        "io.kubernetes.pod.name": "xwing",
+        "io.kubernetes.pod.uid": UID,
+    }
+    for notes, runtime in ((containerd, "containerd"), (crio, "cri-o")):
+        assert identity.named_by_config(UNNAMED, {"annotations": notes}) == Container(
+            ID, 4711, "default", "xwing", UID, "POD", "registry.k8s.io/pause:3.10", runtime, "sandbox"
+        )
+    assert identity.SANDBOX == SANDBOX
 
 
 def test_crios_annotations_name_a_container() -> None:

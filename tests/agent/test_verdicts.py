@@ -37,8 +37,11 @@ def test_the_agents_own_pod_is_wanted_only_where_its_namespace_is_named() -> Non
     assert Filter({}).verdict(SHIP._replace(pod_uid="")) == WANTED
 
 
-def test_a_sandbox_is_never_wanted() -> None:
-    assert Filter({}).verdict(SHIP._replace(kind="sandbox")) == UNWANTED
+def test_a_sandbox_is_chosen_as_any_container_of_its_pod() -> None:
+    sandbox = SHIP._replace(kind="sandbox", container="POD")
+    assert Filter({}).verdict(sandbox) == WANTED
+    assert Filter({"containers": ["POD"]}).verdict(sandbox) == WANTED
+    assert Filter({"containers": ["spaceship"]}).verdict(sandbox) == UNWANTED
 
 
 def test_the_host_is_wanted_when_asked_for() -> None:

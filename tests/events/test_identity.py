@@ -86,9 +86,9 @@ def test_a_containers_name_may_come_after_its_cgroup() -> None:
 @pytest.mark.parametrize(
     ("filter", "wanted"),
     [
-        (ContainerFilter(), [True, True, False, False, True]),
-        (ContainerFilter(host=True), [True, True, True, False, True]),
-        (ContainerFilter(namespaces=frozenset({"default"})), [True, False, False, False, False]),
+        (ContainerFilter(), [True, True, False, True, True]),
+        (ContainerFilter(host=True), [True, True, True, True, True]),
+        (ContainerFilter(namespaces=frozenset({"default"})), [True, False, False, True, False]),
         (ContainerFilter(pods=frozenset({"other"})), [False, False, False, False, False]),
         (ContainerFilter(containers=frozenset({"ship"})), [True, False, False, False, False]),
         (ContainerFilter(exclude_pods=frozenset({"u1"})), [False, True, False, False, True]),
@@ -100,7 +100,7 @@ def test_the_late_decision_is_the_agents_rule(filter: ContainerFilter, wanted: l
         Container("container", "default", "xwing", "ship", pod_uid="u1"),
         Container("container", "", "", "my-docker"),
         HOST,
-        Container("sandbox", "default", "xwing", pod_uid="u1"),
+        Container("sandbox", "default", "xwing", "POD", pod_uid="u1"),
         UNKNOWN,
     ]
     assert [filter.wanted(container) for container in containers] == wanted
@@ -113,7 +113,7 @@ def test_a_filter_is_sent_as_the_protocol_says() -> None:
 
 def test_many_rows_are_decided_at_once() -> None:
     owners = known().lookup(np.array([7, 9, 10, 7], np.uint64))
-    assert owners.judged(ContainerFilter().wanted).tolist() == [1, 0, 0, 1]
+    assert owners.judged(ContainerFilter().wanted).tolist() == [1, 1, 0, 1]
 
 
 def test_a_container_that_was_seen_to_begin_stays_that_when_the_connection_is_made_again() -> None:

@@ -79,6 +79,22 @@ def test_what_the_runtime_gives_up_is_left_out_unless_it_is_asked_for_and_not_wh
     assert {comm for comm, _ in all_of_it - own} == {RUNTIME}
 
 
+def test_what_the_runtime_executes_of_itself_is_left_out_unless_it_is_asked_for(pods: DemoPods, tmp_path: Path) -> None:
+    def programs(*flags: str) -> set[str]:
+        folder = tmp_path / f"flags{len(flags)}"
+        folder.mkdir()
+        with GadgetRun(folder, "trace", "exec", "--local", "-n", "default", "-o", "json", *flags) as run:
+            # Whether runc executes itself once more before it is moved to the container is chance.
+            for number in range(10):
+                pods.run_short("default", f"pod-exec{len(flags)}-{number}", ["/bin/true"])
+            assert run.stop() == 130
+        return {" ".join(row["args"][:2]) for row in run.rows()}
+
+    assert programs() == {"/bin/true", "/bin/sleep 2147483647"}
+    all_of_it = programs("--runtime")
+    print(all_of_it)
+
+
 def execute(container: str, program: str) -> None:
     """As kubectl exec, where runc finds cgroup v2 (demo/runc.py)."""
     script = '[ "$1" = /sys/fs/cgroup ] || mount --bind "$1" /sys/fs/cgroup; shift; exec runc "$@"'
@@ -87,11 +103,15 @@ def execute(container: str, program: str) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="there is no C compiler")
-def test_threads_and_siblings_of_what_the_runtime_started_are_the_containers(pods: DemoPods, tmp_path: Path) -> None:
+@pytest.mark.parametrize("privileged", [False, True])
+def test_threads_and_siblings_of_what_the_runtime_started_are_the_containers(
+    pods: DemoPods, tmp_path: Path, privileged: bool
+) -> None:
     source = Path(__file__).parent / "programs" / "siblings.c"
     program = pods.image_root / "bin" / "siblings"
     subprocess.run(["gcc", "-static", "-pthread", "-O2", "-o", program, source], check=True)
-    idle = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}).containers["main"]
+    pod = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}, privileged=privileged)
+    idle = pod.containers["main"]
     with GadgetRun(tmp_path, "trace", "open", "--local", "-A", "-o", "json", "--path", "/own-") as run:
         pods.run_short("default", "first", ["/bin/siblings"])
         execute(idle.id, "/bin/siblings")

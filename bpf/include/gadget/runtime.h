@@ -2,14 +2,16 @@
 /*
  * What the container runtime does in a container before it executes the container's program, as for each kubectl exec.
  *
- * It is told apart by what nobody in the container can be, and not by its name, which anybody may take. It has executed
- * nothing since it was forked; its parent is a process of the host, in a PID namespace above; and its program was
- * executed with CAP_SYS_ADMIN of the node's own users, which making a container takes. What the container's processes
- * fork has its parent in the container, and whose parent ends there gets the container's first process. The traps:
- * threads and, with CLONE_PARENT, siblings of a program that the runtime started have a parent of the host, too, and
- * have executed nothing; a thread is told by its process, and a sibling by the program. So only a container that has
- * CAP_SYS_ADMIN itself could hide in here. In doubt it is none, as where the pod has the node's PID namespace, or the
- * agent does not know the parent's cgroup.
+ * It is told apart by what nobody in the container can be, and not by its name there, which anybody may take. It has
+ * executed nothing since it was forked; its parent is the process of the host that began it; and it runs what that one
+ * runs: either its very copy (crun, youki), or runc, which executes itself, once (from 1.2) or twice, with CAP_SYS_ADMIN
+ * of the node's own users. The kernel counts the execs of each line of processes, and never back: what the container
+ * executes, and all that it forks, has one more than that, whatever it does with CLONE_PARENT, threads, subreapers or
+ * interpreters of binfmt_misc. And the counts fit no longer when the parent has ended and another one took over.
+ *
+ * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it is
+ * none, as where the agent does not know the parent's cgroup. Left is who takes hold of the runtime itself while it is in
+ * the container, by ptrace() or process_vm_writev(), which takes CAP_SYS_PTRACE of the node's own users.
  */
 #pragma once
 
@@ -17,35 +19,86 @@
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>
+#include <kernel/inode.h>
 
 /* include/linux/sched.h: forked, and executed nothing since. */
 #define PF_FORKNOEXEC 0x40
 
 #define CAP_SYS_ADMIN 21
 
+/* include/linux/fs.h: a file system that nobody has mounted, such as that of memfd_create(). */
+#define SB_KERNMOUNT (1 << 22)
+
+struct task_struct___line {
+	__u64 parent_exec_id;
+	__u64 self_exec_id;
+} __attribute__((preserve_access_index));
+
 /* Set by --runtime: such events are wanted. */
 const volatile bool gadget_show_runtime = false;
+
+/* Whether this process of the host executes itself to make containers. */
+static __always_inline bool gadget_is_runc(struct task_struct *task)
+{
+	char name[4];
+
+	bpf_core_read(name, sizeof(name), &task->comm);
+	return name[0] == 'r' && name[1] == 'u' && name[2] == 'n' && name[3] == 'c';
+}
+
+/* Whether `task` runs what its parent runs, as many execs later as runc takes to execute itself. */
+static __always_inline bool gadget_runs_itself(struct task_struct *task, struct task_struct *parent)
+{
+	struct file___inode *program = (void *)BPF_CORE_READ(task, mm, exe_file);
+	struct file___inode *above = (void *)BPF_CORE_READ(parent, mm, exe_file);
+	struct task_struct___line *line = (void *)task, *before = (void *)parent;
+	/* 32 bits before 5.7 (d1e7fd6462ca "exec: Always set cap_ambient in cap_bprm_set_creds" and its kin). */
+	__u64 own = BPF_CORE_READ(line, self_exec_id), parents = BPF_CORE_READ(before, self_exec_id);
+	const struct cred___whole *opener = BPF_CORE_READ((struct file___opened *)program, f_cred);
+	__u64 capabilities = 0;
+
+	if (program == above)
+		return program && own == parents;
+	if (BPF_CORE_READ(line, parent_exec_id) != parents || !gadget_is_runc(parent))
+		return false;
+	bpf_core_read(&capabilities, sizeof(capabilities), &opener->cap_effective);
+	if (!(capabilities & 1ULL << CAP_SYS_ADMIN) || BPF_CORE_READ(opener, user_ns, level))
+		return false;
+	if (BPF_CORE_READ(program, f_inode, i_size) != BPF_CORE_READ(above, f_inode, i_size))
+		return false;
+	/* From 1.2 on of a copy, in memory or by an overlay; before, once more, by a mount that is gone or in memory. */
+	return own == parents + 1 || (own == parents + 2 && (BPF_CORE_READ(program, f_inode, i_sb, s_flags) & SB_KERNMOUNT ||
+							      BPF_CORE_READ(program, f_inode) == BPF_CORE_READ(above, f_inode)));
+}
+
+/* Whether the current process is in a container, its parent is the host's, and both run the same. */
+static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
+{
+	struct task_struct *parent = BPF_CORE_READ(process, real_parent);
+	enum gadget_verdict here = gadget_verdict_on(bpf_get_current_cgroup_id()), verdict;
+
+	if (here == GADGET_WANTED_HOST || here == GADGET_UNWANTED_HOST || !gadget_runs_itself(process, parent))
+		return false;
+	/* A cgroup that the agent has not told of yet may be the host's, whose processes fork copies of themselves, too. */
+	if (here == GADGET_UNKNOWN && BPF_CORE_READ(process, mm, exe_file) == BPF_CORE_READ(parent, mm, exe_file) &&
+	    BPF_CORE_READ(process, thread_pid, level) <= BPF_CORE_READ(parent, thread_pid, level))
+		return false;
+	verdict = gadget_verdict_on(BPF_CORE_READ(parent, cgroups, dfl_cgrp, kn, id));
+	return verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST;
+}
 
 /* Whether events of the current task are left out for it. */
 static __always_inline bool gadget_is_runtime(void)
 {
-	struct task_struct *task = gadget_task();
-	const struct cred___whole *opener;
-	struct file___opened *program;
-	struct task_struct *parent;
-	enum gadget_verdict verdict;
-	__u64 capabilities = 0;
+	struct task_struct *process = gadget_read(gadget_task(), group_leader);
 
-	if (gadget_show_runtime || !(gadget_read(task, group_leader, flags) & PF_FORKNOEXEC))
+	if (gadget_show_runtime || !(gadget_read(process, flags) & PF_FORKNOEXEC))
 		return false;
-	parent = BPF_CORE_READ(task, real_parent);
-	if (BPF_CORE_READ(parent, thread_pid, level) >= BPF_CORE_READ(task, thread_pid, level))
-		return false;
-	program = (void *)BPF_CORE_READ(task, mm, exe_file);
-	opener = BPF_CORE_READ(program, f_cred);
-	bpf_core_read(&capabilities, sizeof(capabilities), &opener->cap_effective);
-	if (!(capabilities & 1ULL << CAP_SYS_ADMIN) || BPF_CORE_READ(opener, user_ns, level))
-		return false;
-	verdict = gadget_verdict_on(BPF_CORE_READ(parent, cgroups, dfl_cgrp, kn, id));
-	return verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST;
+	return gadget_is_of_runtime(process);
+}
+
+/* The same at the end of an exec: whether the runtime has just executed itself. */
+static __always_inline bool gadget_is_runtime_executed(void)
+{
+	return !gadget_show_runtime && gadget_is_of_runtime(gadget_task());
 }

@@ -9,6 +9,7 @@
 struct super_block___device {
 	/* 12 bits of major, 20 of minor number. */
 	__u32 s_dev;
+	unsigned long s_flags;
 };
 
 struct inode___file {

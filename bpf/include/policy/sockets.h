@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <gadget/runtime.h>
 #include <policy/decide.h>
 
 struct policy_owner {
@@ -77,7 +78,7 @@ static __always_inline __u32 policy_inherited_profile(void)
 		on_this_node |= ancestor == gadget_node_cgroup;
 		profile = bpf_map_lookup_elem(&policy_containers, &ancestor);
 		if (profile && *profile & POLICY_INHERITED)
-			nearest = *profile & ~POLICY_INHERITED;
+			nearest = *profile & POLICY_PROFILE;
 	}
 	/* No profile has this number. */
 	return on_this_node ? nearest : ~0U;
@@ -88,8 +89,11 @@ static __always_inline __u32 policy_profile_of(__u64 cgroup, const struct policy
 {
 	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
 
+	/* A pod's author writes no sandbox, so a policy that lets only certain programs run may not keep pods from starting. */
+	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime())
+		return ~0U;
 	if (known)
-		return *known & ~POLICY_INHERITED;
+		return *known & POLICY_PROFILE;
 	return owner ? owner->profile : policy_inherited_profile();
 }
 
