@@ -29,7 +29,7 @@ _EVERY_CAPABILITY = (
     "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
     "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
-).split()
+)
 """As the kernel numbers them, but for those that came after Linux 3.16."""
 _MASKED = ["/proc/kcore", "/proc/keys", "/proc/sched_debug", "/proc/timer_list", "/sys/firmware"]
 _READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
@@ -144,7 +144,7 @@ def _own_capabilities() -> list[str]:
     """What this machine may give a container: what this process itself may have."""
     status = Path("/proc/self/status").read_text()
     bounding = int(status.partition("CapBnd:")[2].split()[0], 16)
-    return [f"CAP_{name}" for number, name in enumerate(_EVERY_CAPABILITY) if bounding >> number & 1]
+    return [f"CAP_{name}" for number, name in enumerate(_EVERY_CAPABILITY.split()) if bounding >> number & 1]
 
 
 def _mounts() -> list[dict[str, Any]]:

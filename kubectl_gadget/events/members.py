@@ -54,7 +54,8 @@ def shown(batch: Batch, column: Column) -> list[str]:
         vector = owner_texts(batch, column.field)
         words = [word or "-" for word in vector.words]
         if source[1] == "container" and (owners := _owners(batch, source[0])) is not None:
-            words = [f"{word}(moved)" if owner.moved else word for word, owner in zip(words, owners.containers, strict=True)]
+            moved = [container.moved for container in owners.containers]
+            words = [f"{word}(moved)" if is_moved else word for word, is_moved in zip(words, moved, strict=True)]
         return CodedTexts(vector.codes, words).values()
     field = batch.gadget.record.field(column.field)
     texts = kind_of(field).show(batch, field)

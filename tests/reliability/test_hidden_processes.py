@@ -75,6 +75,11 @@ def names(row: dict[str, Any]) -> tuple[str, str, str, str | None]:
     return row["namespace"], row["pod"], row["container"], row.get("container_mark")
 
 
+def run_here(*words: str) -> str:
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--local", "-n", "bad", "-o", "json"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def in_pause(state: Path, pod: DemoPod, call: int, text: str, *numbers: int) -> int:
     """Has the pod's first process, that of its sandbox, do a system call. What it returned."""
     words = ["/bin/inject", "1", str(call), text, *map(str, numbers)]
@@ -114,17 +119,14 @@ def test_sandboxes_are_chosen_as_containers_are(
 
 def test_snapshots_show_the_pause_process(pods: DemoPods) -> None:
     pods.start_pod("bad", "hidden", IDLE)
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "snapshot", "process", "--local", "-n", "bad", "-o", "json"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    out = run_here("snapshot", "process")
     found = Counter(names(row) for row in map(json.loads, out.splitlines()))
     assert found == Counter([("bad", "hidden", "POD", "sandbox"), ("bad", "hidden", "main", None)])
 
 
 def test_top_pod_has_a_row_for_the_sandbox(pods: DemoPods) -> None:
     pods.start_pod("bad", "hidden", IDLE)
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "top", "pod", "--local", "-n", "bad", "-o", "json"]
-    options = ["--interval", "1s", "--timeout", "1s"]
-    out = subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
+    out = run_here("top", "pod", "--interval", "1s", "--timeout", "1s")
     found = {names(row) for row in map(json.loads, out.splitlines())}
     assert found == {("bad", "hidden", "POD", "sandbox"), ("bad", "hidden", "main", None)}
 

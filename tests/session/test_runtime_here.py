@@ -90,9 +90,9 @@ def test_what_the_runtime_executes_of_itself_is_left_out_unless_it_is_asked_for(
             assert run.stop() == 130
         return {" ".join(row["args"][:2]) for row in run.rows()}
 
-    assert programs() == {"/bin/true", "/bin/sleep 2147483647"}
-    all_of_it = programs("--runtime")
-    print(all_of_it)
+    own = {"/bin/true", "/bin/sleep 2147483647"}
+    assert programs() == own
+    assert programs("--runtime") >= own
 
 
 def execute(container: str, program: str) -> None:

@@ -4,14 +4,15 @@
  *
  * It is told apart by what nobody in the container can be, and not by its name there, which anybody may take. It has
  * executed nothing since it was forked; its parent is the process of the host that began it; and it runs what that one
- * runs: either its very copy (crun, youki), or runc, which executes itself, once (from 1.2) or twice, with CAP_SYS_ADMIN
- * of the node's own users. The kernel counts the execs of each line of processes, and never back: what the container
- * executes, and all that it forks, has one more than that, whatever it does with CLONE_PARENT, threads, subreapers or
- * interpreters of binfmt_misc. And the counts fit no longer when the parent has ended and another one took over.
+ * runs: either its very copy (crun, youki), or runc, which executes itself, once (from 1.2) or twice, with
+ * CAP_SYS_ADMIN of the node's own users. The kernel counts the execs of each line of processes, and never back: what
+ * the container executes, and all that it forks, has one more than that, whatever it does with CLONE_PARENT, threads,
+ * subreapers or interpreters of binfmt_misc. And the counts fit no longer when the parent has ended and another one
+ * took over.
  *
- * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it is
- * none, as where the agent does not know the parent's cgroup. Left is who takes hold of the runtime itself while it is in
- * the container, by ptrace() or process_vm_writev(), which takes CAP_SYS_PTRACE of the node's own users.
+ * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it
+ * is none, as where the agent does not know the parent's cgroup. Left is who takes hold of the runtime itself while it
+ * is in the container, by ptrace() or process_vm_writev(), which takes CAP_SYS_PTRACE of the node's own users.
  */
 #pragma once
 
@@ -66,9 +67,11 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 		return false;
 	if (BPF_CORE_READ(program, f_inode, i_size) != BPF_CORE_READ(above, f_inode, i_size))
 		return false;
-	/* From 1.2 on of a copy, in memory or by an overlay; before, once more, by a mount that is gone or in memory. */
-	return own == parents + 1 || (own == parents + 2 && (BPF_CORE_READ(program, f_inode, i_sb, s_flags) & SB_KERNMOUNT ||
-							      BPF_CORE_READ(program, f_inode) == BPF_CORE_READ(above, f_inode)));
+	/* From 1.2 on of a copy, in memory or by an overlay; before, once more, by a mount that is gone or in memory.
+	 */
+	return own == parents + 1 ||
+	       (own == parents + 2 && (BPF_CORE_READ(program, f_inode, i_sb, s_flags) & SB_KERNMOUNT ||
+				       BPF_CORE_READ(program, f_inode) == BPF_CORE_READ(above, f_inode)));
 }
 
 /* Whether the current process is in a container, its parent is the host's, and both run the same. */
@@ -79,7 +82,8 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 
 	if (here == GADGET_WANTED_HOST || here == GADGET_UNWANTED_HOST || !gadget_runs_itself(process, parent))
 		return false;
-	/* A cgroup that the agent has not told of yet may be the host's, whose processes fork copies of themselves, too. */
+	/* A cgroup that the agent has not told of yet may be the host's, whose processes fork copies of themselves,
+	 * too. */
 	if (here == GADGET_UNKNOWN && BPF_CORE_READ(process, mm, exe_file) == BPF_CORE_READ(parent, mm, exe_file) &&
 	    BPF_CORE_READ(process, thread_pid, level) <= BPF_CORE_READ(parent, thread_pid, level))
 		return false;

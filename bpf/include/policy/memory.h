@@ -97,8 +97,8 @@ struct policy_memory {
 
 GADGET_SLOTS(policy_memory, sizeof(struct policy_memory));
 
-/* A cgroup's profile: which policies apply there. Bit 31: a container's, which cgroups below it inherit. Bit 30: a pod's
- * sandbox, in which the runtime's own start is left alone. */
+/* A cgroup's profile: which policies apply there. Bit 31: a container's, which cgroups below it inherit. Bit 30: a
+ * pod's sandbox, in which the runtime's own start is left alone. */
 #define POLICY_INHERITED 0x80000000
 #define POLICY_SANDBOX 0x40000000
 #define POLICY_PROFILE (~(POLICY_INHERITED | POLICY_SANDBOX))

@@ -89,7 +89,8 @@ static __always_inline __u32 policy_profile_of(__u64 cgroup, const struct policy
 {
 	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
 
-	/* A pod's author writes no sandbox, so a policy that lets only certain programs run may not keep pods from starting. */
+	/* A pod's author writes no sandbox, so a policy that lets only certain programs run may not keep pods from
+	 * starting. */
 	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime())
 		return ~0U;
 	if (known)
