@@ -3,7 +3,9 @@
  * trace file: emits one `struct trace_file` for each call that makes, removes, renames, links or changes a file, with
  * its result. What it reads and writes is not shown, and opening is for trace open.
  *
- * Hooks: the exits of the system calls below. Not seen: calls of 32-bit programs and of io_uring.
+ * Hooks: the exits of the system calls below, and of io_uring what it submits and completes (gadget/uring.h). Not seen:
+ * calls of 32-bit programs. The trap: the paths of calls lie in memory that the program may have rewritten; those of
+ * io_uring do not.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -26,7 +28,7 @@ struct trace_file {
 	/* Of chown; ~0 leaves it as it is. */
 	gadget_new_owner owner;
 	gadget_new_owner group;
-	gadget_errno errno;
+	gadget_known_errno errno;
 	gadget_path_at path;
 	gadget_path path_base;
 	/* The new name, or what a link points to. */
@@ -44,6 +46,12 @@ GADGET_RECORD(trace_file);
 const volatile char filter_path[256] = "";
 
 GADGET_SCRATCH(file_scratch, FILE_BYTES);
+
+/* Requests of io_uring that are kept until their results are known. */
+#define GADGET_URING_KEPT 512
+#define GADGET_URING_BYTES FILE_BYTES
+#define GADGET_URING_SENT_BYTES FILE_BYTES
+#include <gadget/uring.h>
 
 /* What a call was asked to do. */
 struct change {
@@ -291,6 +299,166 @@ GADGET_ON_EXIT(symlinkat)
 	set_path(change, ARGUMENT(1), POINTER(2));
 	set_content(change, POINTER(0));
 	return end(ctx);
+}
+
+static __always_inline bool gadget_uring_follows(__u8 opcode)
+{
+	return (opcode >= IORING_OP_RENAMEAT && opcode <= IORING_OP_LINKAT) || opcode == IORING_OP_FSETXATTR ||
+	       opcode == IORING_OP_SETXATTR || opcode == IORING_OP_FTRUNCATE;
+}
+
+/* A path in the kernel's memory, and where it starts; NULL: the open file itself. */
+static __always_inline void append_name(struct gadget_writer *writer, struct gadget_text *path,
+					struct gadget_text *base, __s32 from, const char *name)
+{
+	const char *text;
+
+	if (name)
+		gadget_append_kernel_string(writer, path, name, GADGET_PATH_BYTES);
+	else
+		gadget_wrote(writer, path, writer->progress->length, 0, false);
+	text = name ? gadget_written(writer, path) : NULL;
+	gadget_no_text(base);
+	if (!text || *text != '/')
+		gadget_append_base(writer, base, from);
+}
+
+/* What a request is about. A name that is NULL stands for the open file `path_from`. In memory, so that the verifier
+ * does not look at what follows for each kind of request. */
+struct named {
+	const char *path;
+	const char *to;
+	__s32 path_from;
+	__s32 to_from;
+	bool to_is_content;
+	bool has_attribute;
+};
+
+GADGET_SCRATCH(named_scratch, sizeof(struct named));
+
+static __always_inline void name_links(struct named *named, struct io_kiocb *request)
+{
+	struct io_link *link = (struct io_link *)request;
+
+	named->path = gadget_uring_name(request, io_link, newpath);
+	named->to = gadget_uring_name(request, io_link, oldpath);
+	named->path_from = BPF_CORE_READ(link, new_dfd);
+	named->to_from = BPF_CORE_READ(link, old_dfd);
+}
+
+static __always_inline void name_rename(struct named *named, struct io_kiocb *request)
+{
+	struct io_rename *rename = (struct io_rename *)request;
+
+	named->path = gadget_uring_name(request, io_rename, oldpath);
+	named->to = gadget_uring_name(request, io_rename, newpath);
+	named->path_from = BPF_CORE_READ(rename, old_dfd);
+	named->to_from = BPF_CORE_READ(rename, new_dfd);
+}
+
+/* Fills in what only some requests have, and says what the paths are. */
+static __always_inline void describe_request(struct trace_file *file, struct named *named, struct io_kiocb *request,
+					     __u8 opcode)
+{
+	struct io_unlink *unlink = (struct io_unlink *)request;
+	struct io_mkdir *mkdir = (struct io_mkdir *)request;
+	struct io_ftrunc *truncate = (struct io_ftrunc *)request;
+
+	switch (opcode) {
+	case IORING_OP_RENAMEAT:
+		GADGET_SET_OPERATION(file->operation, "rename");
+		name_rename(named, request);
+		break;
+	case IORING_OP_UNLINKAT:
+		if (BPF_CORE_READ(unlink, flags) & AT_REMOVEDIR)
+			GADGET_SET_OPERATION(file->operation, "rmdir");
+		else
+			GADGET_SET_OPERATION(file->operation, "unlink");
+		named->path = gadget_uring_name(request, io_unlink, filename);
+		named->path_from = BPF_CORE_READ(unlink, dfd);
+		break;
+	case IORING_OP_MKDIRAT:
+		GADGET_SET_OPERATION(file->operation, "mkdir");
+		named->path = gadget_uring_name(request, io_mkdir, filename);
+		named->path_from = BPF_CORE_READ(mkdir, dfd);
+		file->mode = BPF_CORE_READ(mkdir, mode);
+		break;
+	case IORING_OP_SYMLINKAT:
+		GADGET_SET_OPERATION(file->operation, "symlink");
+		name_links(named, request);
+		named->to_is_content = true;
+		break;
+	case IORING_OP_LINKAT:
+		GADGET_SET_OPERATION(file->operation, "link");
+		name_links(named, request);
+		break;
+	case IORING_OP_FTRUNCATE:
+		GADGET_SET_OPERATION(file->operation, "truncate");
+		file->size = BPF_CORE_READ(truncate, len);
+		break;
+	case IORING_OP_SETXATTR:
+		named->has_attribute = true;
+		named->path = gadget_uring_name(request, io_xattr, filename);
+		named->path_from = AT_FDCWD;
+		GADGET_SET_OPERATION(file->operation, "setxattr");
+		break;
+	default:
+		named->has_attribute = true;
+		GADGET_SET_OPERATION(file->operation, "setxattr");
+	}
+}
+
+static __always_inline void append_request(struct gadget_writer *writer, struct trace_file *file,
+					   const struct named *named, struct io_kiocb *request)
+{
+	struct io_xattr *attribute = (struct io_xattr *)request;
+
+	append_name(writer, &file->path, &file->path_base, named->path_from, named->path);
+	gadget_no_text(&file->to);
+	gadget_no_text(&file->to_base);
+	if (named->to_is_content)
+		gadget_append_kernel_string(writer, &file->to, named->to, GADGET_PATH_BYTES);
+	else if (named->to)
+		append_name(writer, &file->to, &file->to_base, named->to_from, named->to);
+	gadget_no_text(&file->attribute);
+	if (named->has_attribute)
+		gadget_append_kernel_string(writer, &file->attribute, BPF_CORE_READ(attribute, ctx.kname),
+					    ATTRIBUTE_BYTES);
+}
+
+static __always_inline bool gadget_uring_describe(struct gadget_uring_request *new, struct io_kiocb *request,
+						  __u8 opcode)
+{
+	struct trace_file *file = (struct trace_file *)new->record;
+	struct named *named = gadget_scratch(&named_scratch);
+	struct gadget_writer writer;
+
+	if (!named || !gadget_begin(&file->record))
+		return false;
+	__builtin_memset(named, 0, sizeof(*named));
+	file->size = file->mode = file->owner = file->group = ~0ULL;
+	file->errno = 0;
+	/* A direct descriptor is none of the process's: its file is not known yet. */
+	named->path_from =
+		BPF_CORE_READ(request, flags) & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);
+	describe_request(file, named, request, opcode);
+	if (!gadget_wanted_operation(file->operation))
+		return false;
+	writer = gadget_write(file, sizeof(*file), GADGET_URING_BYTES);
+	append_request(&writer, file, named, request);
+	gadget_uring_wrote(new, &writer);
+	return gadget_begins_with(&writer, &file->path, filter_path, sizeof(filter_path));
+}
+
+static __always_inline void gadget_uring_send(const struct gadget_uring_request *request, long result, void *scratch)
+{
+	struct trace_file *file = scratch;
+	struct gadget_writer writer;
+
+	if (!gadget_uring_wanted(result) || !gadget_uring_take(&writer, request, scratch))
+		return;
+	file->errno = result == GADGET_RESULT_UNKNOWN ? -1 : result < 0 ? -result : 0;
+	gadget_send(&writer);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -306,7 +306,7 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 	struct file *file = NULL;
 	bool is_direct;
 
-	if (!gadget_wanted_result(result) || !gadget_uring_take(&writer, request, scratch))
+	if (!gadget_uring_wanted(result) || !gadget_uring_take(&writer, request, scratch))
 		return;
 	open = scratch;
 	is_direct = open->fd < 0;

@@ -122,7 +122,8 @@ def test_what_is_not_reported_and_fails_is_seen_with_its_error_too() -> None:
         assert [record["errno"] for record in of(missing, tracer)] == [UNKNOWN, errno.ENOENT]
     with Tracer("trace_open", pid=os.getpid(), failed=True) as tracer, Uring() as uring:
         uring.open_silently([Request(missing, is_silent=True)])
-        assert [record["errno"] for record in of(missing, tracer)] == [errno.ENOENT]
+        # It may have failed.
+        assert [record["errno"] for record in of(missing, tracer)] == [UNKNOWN, errno.ENOENT]
 
 
 def test_what_finds_the_queue_of_completions_full_is_seen_without_its_result(path: bytes) -> None:

@@ -20,6 +20,7 @@ WAKE_UP = 1 << 1
 OP_NOP, OP_ACCEPT, OP_CONNECT, OP_OPENAT, OP_WRITE, OP_OPENAT2, OP_BIND = 0, 13, 16, 18, 23, 28, 56
 IOSQE_IO_LINK, IOSQE_IO_HARDLINK, IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS = 1 << 2, 1 << 3, 1 << 4, 1 << 6
 GETEVENTS = 1
+RENAMEAT, UNLINKAT, MKDIRAT, SYMLINKAT, LINKAT, FSETXATTR, SETXATTR, FTRUNCATE = 35, 36, 37, 38, 39, 41, 42, 55
 _SQES = 0x10000000
 _SQE = struct.Struct("<BBHiQQIIQHHI16x")
 REGISTER, REGISTER_FILES2 = 427, 13
@@ -74,12 +75,12 @@ class Uring:
 
     def nop(self) -> int:
         """The result of a request that opens nothing."""
-        return self._run([(OP_NOP, 0, 0, 0, 0, 0)])[0]
+        return self.run([(OP_NOP, 0, 0, 0, 0, 0)])[0]
 
     def open(self, requests: Sequence[Request]) -> list[int]:
         """Submits all at once; file descriptors, or negative errnos. They stay open."""
         with _opens(requests) as entries:
-            return self._run(entries, slots=[request.slot for request in requests])
+            return self.run(entries, slots=[request.slot for request in requests])
 
     def open_silently(self, requests: Sequence[Request]) -> dict[int, int]:
         """The same; results of those that are reported, by their number. Returns when all are done."""
@@ -102,22 +103,22 @@ class Uring:
     def bind(self, fd: int, address: bytes) -> int:
         """The result of binding a socket to a struct sockaddr (Linux 6.11)."""
         kept = ctypes.create_string_buffer(address, len(address))
-        return self._run([(OP_BIND, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
+        return self.run([(OP_BIND, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
 
     def connect(self, fd: int, address: bytes) -> int:
         """The result of connecting a socket to a struct sockaddr."""
         kept = ctypes.create_string_buffer(address, len(address))
-        return self._run([(OP_CONNECT, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
+        return self.run([(OP_CONNECT, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
 
     def write(self, fd: int, data: bytes, in_worker: bool = False) -> int:
         """The result of a write at the file's beginning."""
         kept = ctypes.create_string_buffer(data, len(data))
         flags = IOSQE_ASYNC if in_worker else 0
-        return self._run([(OP_WRITE, flags, ctypes.addressof(kept), 0, len(data), 0)], fd)[0]
+        return self.run([(OP_WRITE, flags, ctypes.addressof(kept), 0, len(data), 0)], fd)[0]
 
     def accept(self, fd: int) -> int:
         """The new file descriptor."""
-        return self._run([(OP_ACCEPT, 0, 0, 0, 0, 0)], fd)[0]
+        return self.run([(OP_ACCEPT, 0, 0, 0, 0, 0)], fd)[0]
 
     def run_silently(self, entries: Sequence[Entry], fd: int = AT_FDCWD, slots: Sequence[int] = ()) -> dict[int, int]:
         """Results of the entries that are reported, by their number. One is done after the other."""
@@ -134,7 +135,8 @@ class Uring:
         del results[_DONE]
         return results
 
-    def _run(self, entries: Sequence[Entry], fd: int = AT_FDCWD, slots: Sequence[int] = ()) -> list[int]:
+    def run(self, entries: Sequence[Entry], fd: int = AT_FDCWD, slots: Sequence[int] = ()) -> list[int]:
+        """Submits all at once, and returns their results."""
         self._fill(entries, fd, slots or [0] * len(entries), range(len(entries)))
         results: dict[int, int] = {}
         submit = len(entries)

@@ -7,10 +7,11 @@
  * is (gadget_uring_describe) and sends it in the end (gadget_uring_send).
  *
  * The trap: not every request completes where it can be seen. One with IOSQE_CQE_SKIP_SUCCESS says nothing when it
- * succeeds, and where the completion queue is full the tracepoint does not name the request. So a record goes out with
- * GADGET_RESULT_UNKNOWN at once in the first case (and once more with the error, if it fails), in the second when the
- * queue is found full, and in all others when the kernel uses the request's memory again or no more records can be
- * kept. Nothing is left out because a program fills or never empties its queues.
+ * succeeds (unlinkat and others not even when they fail), and where the completion queue is full the tracepoint does
+ * not name the request. So a record goes out with GADGET_RESULT_UNKNOWN at once in the first case (and once more with
+ * the error, if that is reported), in the second when the queue is found full, and in all others when the kernel uses
+ * the request's memory again or no more records can be kept. Nothing is left out because a program fills or never
+ * empties its queues.
  */
 #pragma once
 
@@ -70,6 +71,12 @@ static __always_inline void gadget_uring_wrote(struct gadget_uring_request *new,
 {
 	new->length = writer->progress->length;
 	new->cuts = writer->progress->cuts;
+}
+
+/* For gadget_uring_send(): what may have failed counts as failed, and may have failed with any error. */
+static __always_inline bool gadget_uring_wanted(long result)
+{
+	return result == GADGET_RESULT_UNKNOWN || gadget_wanted_result(result);
 }
 
 /* For gadget_uring_send(): copies the record to `scratch`, where more can be appended. False never happens. */

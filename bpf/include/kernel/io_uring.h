@@ -85,11 +85,10 @@ struct io_link {
 	struct filename *newpath;
 };
 
-struct xattr_name {
-	char name[256];
-};
+struct xattr_name;
 
 struct kernel_xattr_ctx {
+	/* The text, in an array of that struct's own. */
 	struct xattr_name *kname;
 };
 
