@@ -29,7 +29,7 @@ struct trace_signal {
 	gadget_signal_result result;
 	gadget_errno errno;
 	/* What the call that failed was given: a process, a thread, a group (negative), or a file descriptor. */
-	__s32 target;
+	gadget_signal_target target;
 	/* For all threads of the process. */
 	bool group;
 	__u8 unused[3];
@@ -86,7 +86,7 @@ int BPF_PROG(generated, int number, struct kernel_siginfo *info, struct task_str
 	signal->code = code;
 	signal->result = GADGET_SIGNAL_DELIVERED + result;
 	signal->errno = 0;
-	signal->target = 0;
+	signal->target = GADGET_NO_SIGNAL_TARGET;
 	signal->group = group;
 	__builtin_memset(signal->unused, 0, sizeof(signal->unused));
 	gadget_emit(&signal->record, sizeof(*signal), 0);

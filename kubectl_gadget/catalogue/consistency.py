@@ -112,7 +112,10 @@ def _check_parameters(gadget: Gadget, source: str) -> None:
     for choice in gadget.programs:
         if choice.when and choice.when[0] not in parameters:
             raise UsageError(f"{source}: programs have a `when` of {choice.when[0]}, which is no parameter")
+    columns = {column.name for column in gadget.columns}
     for parameter in gadget.parameters:
+        if wrong := [name for name in parameter.shows if name not in columns]:
+            raise UsageError(f"{source}: parameter {parameter.name} shows {wrong[0]}, which is no column")
         if parameter.variable and not gadget.globals.keys() >= set(parameter.variables):
             raise UsageError(
                 f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",

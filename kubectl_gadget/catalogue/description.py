@@ -60,7 +60,7 @@ _GADGET_KEYS = (
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = (
     *("name", "type", "description", "variable", "default", "column", "test"),
-    *("words", "choices", "names", "unit"),
+    *("words", "choices", "names", "unit", "shows"),
 )
 _MANY_EXAMPLES = 1
 
@@ -291,6 +291,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
         choices=_names(item, "choices"),
         names=item.one_of("names", ("signal", "capability", "errno")) or "",
         unit=unit,
+        shows=_names(item, "shows"),
     )
 
 

@@ -4,7 +4,8 @@ removed at the end.
 The trap: the pods are started only after every flag was read, so that what was typed wrong costs nothing.
 """
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ from kubectl_gadget.cli import connect
 from kubectl_gadget.cli.arguments import Given
 from kubectl_gadget.cli.binding import level_key, levels_of
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.enforce_network import check_objects
 from kubectl_gadget.cli.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.run_options import RunFlags
@@ -20,6 +22,7 @@ from kubectl_gadget.events.schema import Example
 
 TIMEOUT = "10s"
 _DEFAULT = ("trace", "open")
+_OF_THE_DEMO = ("timeout", "local", "namespace", "all_namespaces", "objects", "quiet")
 _NOT_HERE = ("demo", "list", "bcc", "policy")
 PAGE = Page(
     "Run a gadget on three small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
@@ -56,7 +59,7 @@ class DemoGroup(GadgetGroup):
                 last = stack.enter_context(last.command.below(last))
             if not isinstance(last.command, GadgetGroup):
                 last.command.check(last)
-                stack.enter_context(_pods(last, " ".join(words)))
+                stack.enter_context(_pods(last, words))
             return last.command.invoke(last)
 
     def unknown(self, name: str, path: str) -> UsageError:
@@ -65,26 +68,38 @@ class DemoGroup(GadgetGroup):
 
 
 @contextmanager
-def _pods(ctx: Any, command: str) -> Iterator[None]:
+def _pods(ctx: Any, words: Sequence[str]) -> Iterator[None]:
     from kubectl_gadget.demo import demo_pods
 
     given = {item.name: item.value for level in levels_of(ctx) for item in level}
     if given["local"] is False:
         raise UsageError("the demo runs on this machine; --local=false makes no sense with it")
     tell = _silent if given.get("quiet") else connect.say
-    tell("starting three pods on this machine: default/xwing, default/tiefighter and empire/deathstar")
-    with demo_pods():
+    if words[0] == "enforce" and (given.get("network_policies") or given.get("from_cluster")):
+        check_objects(str(given.get("objects") or ""))
+    names = "default/xwing, default/tiefighter and empire/deathstar"
+    with demo_pods(begin=lambda: tell(f"starting three pods on this machine: {names}")):
         yield
-    tell(_next(command))
+    tell(_next(words, _typed(ctx)))
 
 
-def _next(command: str) -> str:
+def _typed(ctx: Any) -> list[str]:
+    """What was typed behind the command, less what is about the demo alone."""
+    own = levels_of(ctx.find_root())
+    items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]
+    pods = [word for found in ctx.params.values() for word in found or ()]
+    values = ["" if item.value is True else f" {shlex.quote(str(item.value))}" for item in items]
+    flags = [f"{item.spelling}{value}" for item, value in zip(items, values, strict=True)]
+    return [*map(shlex.quote, pods), *flags]
+
+
+def _next(words: Sequence[str], typed: Sequence[str]) -> str:
+    command = " ".join(words)
     other = "observe" if command == " ".join(_DEFAULT) else "trace open"
-    asked = f"{command} -f policy.yaml" if command == "enforce" else command
     return (
         "the pods are gone again; next, try\n"
         f"  sudo kubectl gadget demo {other}\n"
-        f"  kubectl gadget {asked} -A        in your cluster, on all nodes\n"
+        f"  kubectl gadget {' '.join([command, *typed, '-A'])}        in your cluster, on all nodes\n"
         f"  kubectl gadget {command} --help    flags, filters and output formats"
     )
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.policies.engine.hooks import Engine
 
 PAGE = Page(
-    "Carry policies out in the kernel: deny with an error, kill, signal. For as long as this runs, and not longer.",
+    "Carry policies out in the kernel while this runs: deny, kill, signal.",
     (
         Example("kubectl gadget enforce -f policy.yaml", "in the pods of this namespace"),
         Example("kubectl gadget enforce --network-policy np.yaml", "a NetworkPolicy, on any network plugin"),

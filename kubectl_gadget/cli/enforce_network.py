@@ -69,11 +69,8 @@ def enforce_network(
         warn_of_others("network policies", {policy["metadata"]["namespace"] for policy in given}, chosen)
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
-    if options.local and not objects:
-        raise UsageError(
-            "without a cluster, nobody tells the labels and addresses of pods",
-            "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
-        )
+    if options.local:
+        check_objects(objects)
     with ExitStack() as stack:
         if objects:
             made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
@@ -82,6 +79,15 @@ def enforce_network(
         if not made.count and not options.quiet:
             sys.stderr.write("there is no NetworkPolicy; nothing is refused until there is one\n")
         return run(options, sys.stdout, sys.stderr)
+
+
+def check_objects(objects: str | None) -> None:
+    """Raises UsageError where a run without a cluster has no file with what a cluster has."""
+    if not objects:
+        raise UsageError(
+            "without a cluster, the labels and addresses of pods are not known",
+            "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
+        )
 
 
 def refuse(given: object) -> None:

@@ -5,7 +5,8 @@ every built-in gadget.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,14 +105,7 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
             if not given_values[given.name] and pods:
                 raise values.function_without_file(pods[0])
             pods = tuple(word for word in pods if ":" not in word)
-        runs = tuple(
-            GadgetRun(
-                gadget,
-                {item.name: given_values[item.name] for item in gadget.parameters if item.name in given_values},
-                directory,
-            )
-            for gadget in gadgets
-        )
+        runs = tuple(_run_of(gadget, given_values, directory) for gadget in gadgets)
         options = run_options(runs, pods, flags)
         if gadgets[0].kind in TABLES:
             options = arranged(options, extras)
@@ -127,6 +121,14 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
     command = make_command(run, name, page, extras)
     _refuse_collisions(gadgets, command)
     return command
+
+
+def _run_of(gadget: Gadget, given: Mapping[str, Any], directory: Path | None) -> GadgetRun:
+    """The gadget with its parameters' values, and with the columns that these fill."""
+    chosen = {item.name: given[item.name] for item in gadget.parameters if item.name in given}
+    filled = {name for item in gadget.parameters if chosen.get(item.name) is True for name in item.shows}
+    columns = tuple(replace(item, show="default") if item.name in filled else item for item in gadget.columns)
+    return GadgetRun(replace(gadget, columns=columns) if filled else gadget, chosen, directory)
 
 
 _PREFIX = "parameter_"

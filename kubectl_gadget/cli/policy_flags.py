@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags import ENGINE, flag
+from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 
@@ -39,10 +39,10 @@ class PolicyFlags:
     objects: Annotated[
         str | None,
         flag(
-            ENGINE,
+            POLICIES,
             "--objects",
             metavar="FILE",
-            help="With --local, for labels: kubectl get pods,ns -o yaml",
+            help="With --local: kubectl get pods,ns,svc,no -A -o yaml",
         ),
         str,
     ] = None

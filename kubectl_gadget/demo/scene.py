@@ -4,7 +4,7 @@ The trap: a shell's `sleep` is one more program to execute, and would be every s
 wait in a built-in instead, on a pipe that nobody writes to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,11 +36,14 @@ done"""
 
 
 @contextmanager
-def demo_pods(state: Path = Path("/run/kubectl-gadget-demo")) -> Iterator[DemoPods]:
+def demo_pods(
+    state: Path = Path("/run/kubectl-gadget-demo"), begin: Callable[[], object] = lambda: None
+) -> Iterator[DemoPods]:
     """`default/xwing` with container `spaceship`, `default/tiefighter` with `engine` and `laser`, and
-    `empire/deathstar` with `reactor`, whose user may not read all it tries to; gone after the block. Raises
-    GadgetError as DemoPods does."""
+    `empire/deathstar` with `reactor`, whose user may not read all it tries to; gone after the block. `begin` is
+    called before the first one, when nothing is known that is against it. Raises GadgetError as DemoPods does."""
     with DemoPods(state) as pods:
+        begin()
         pods.start_pod("default", "xwing", {"spaceship": _shell(_SPACESHIP)})
         pods.start_pod("default", "tiefighter", {"engine": _shell(_ENGINE), "laser": _shell(_LASER)})
         pods.start_pod("empire", "deathstar", {"reactor": _shell(_DEATHSTAR)}, uid=1000)

@@ -33,6 +33,7 @@ from kubectl_gadget.events.linux_network import (
 from kubectl_gadget.events.linux_process import (
     capability_name,
     capability_names,
+    capability_summary,
     gained_names,
     namespace_kind_names,
     namespace_names,
@@ -623,6 +624,7 @@ KINDS: dict[str, Kind] = {
     "gadget_exit_code": Kind(lambda column, field: (_number(column, field),), _show_fd),
     "gadget_signal": _spelt_with_raw(signal_name, none="-"),
     "gadget_signal_code": _with_raw(_signal_codes),
+    "gadget_signal_target": _maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != -(1 << 31))),
     "gadget_signal_result": _words("delivered", "ignored", "pending", "queue full", "lost info", "failed"),
     "gadget_capability": _spelt_with_raw(capability_name),
     "gadget_capabilities": Kind(
@@ -630,7 +632,7 @@ KINDS: dict[str, Kind] = {
             _spelt(column, field, _capabilities),
             Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
         ),
-        lambda batch, field: [text or UNREAD for text in _text(_capabilities(batch, field))],
+        lambda batch, field: [text or UNREAD for text in _text(_coded(batch, field, capability_summary))],
     ),
     "gadget_recorded_because": _words("crash", "kill", "exit", "end", "asked"),
     "gadget_in_syscall": _with_raw(_in_syscall, none=UNREAD),

@@ -75,6 +75,10 @@ def capability_name(number: int) -> str:
     return f"CAP_{CAPABILITIES[number]}" if 0 <= number < len(CAPABILITIES) else str(number)
 
 
+_ALL_CAPABILITIES = (1 << len(CAPABILITIES)) - 1
+_FEW = 8
+
+
 def capability_names(bits: int) -> str:
     """`CAP_KILL|CAP_SETUID` for a set of capabilities; `all` for all that have a name, `none` for none; empty when
     the set is not known."""
@@ -82,9 +86,18 @@ def capability_names(bits: int) -> str:
         return ""
     if bits == 0:
         return "none"
-    if bits == (1 << len(CAPABILITIES)) - 1:
+    if bits == _ALL_CAPABILITIES:
         return "all"
     return "|".join(capability_name(number) for number in range(bits.bit_length()) if bits >> number & 1)
+
+
+def capability_summary(bits: int) -> str:
+    """The same for people: `all but CAP_SYS_TIME` where few are missing. Not for filters: such a text contains what is
+    missing."""
+    missing = ~bits & _ALL_CAPABILITIES
+    if bits & ~_ALL_CAPABILITIES or not 0 < missing.bit_count() <= _FEW:
+        return capability_names(bits)
+    return f"all but {capability_names(missing)}"
 
 
 def flag_names(flags: int, names: Sequence[tuple[int, str]]) -> str:

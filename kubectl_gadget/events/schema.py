@@ -125,6 +125,9 @@ class Parameter:
     unit: str = ""
     """of a duration: one of NANOSECONDS, which a number without a unit counts, too"""
 
+    shows: tuple[str, ...] = ()
+    """of a bool: columns that tables show when it is true, as it is what fills them"""
+
     @property
     def variables(self) -> tuple[str, ...]:
         """The variables of the BPF object that it sets."""

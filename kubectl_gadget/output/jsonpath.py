@@ -1,9 +1,9 @@
 """kubectl's JSONPath templates, and its custom-columns, over JSON rows.
 
 A template is text with expressions in braces: `{.pod} {.path}{"\\n"}`, and `{range .args[*]}{@}{" "}{end}`. The
-expressions themselves are python-jsonpath's work; kubectl leaves out the `$` in front. As with kubectl, nothing is
-put between rows that the template does not say. The trap: the values are hostile text and are escaped, the template's
-own text is not.
+expressions themselves are python-jsonpath's work; kubectl leaves out the `$` in front. A row whose text does not end a
+line gets a newline, as rows come one by one. The trap: the values are hostile text and are escaped, the template's own
+text is not.
 """
 
 import json
@@ -46,7 +46,7 @@ class TemplateSink(Sink):
 
 
 def compile_template(template: str, known: frozenset[str]) -> Render:
-    """What a template makes of one JSON row. `known` are the members that rows can have.
+    """What a template makes of one JSON row, with a newline at its end. `known` are the members that rows can have.
 
     Raises UsageError when it does not parse or names a member that no row has.
     """
@@ -61,7 +61,13 @@ def compile_template(template: str, known: frozenset[str]) -> Render:
     renders, rest = _compile(template, pieces, known, inside=False)
     if rest:
         raise UsageError(f"jsonpath: {{end}} without {{range}} in {template!r}")
-    return _join(renders)
+    render = _join(renders)
+
+    def ended(row: Any) -> str:
+        text = render(row)
+        return text if text.endswith("\n") else f"{text}\n"
+
+    return ended
 
 
 def custom_columns(spec: str, known: frozenset[str]) -> tuple[list[Heading], list[Find]]:

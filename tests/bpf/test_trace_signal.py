@@ -65,7 +65,7 @@ def test_each_signal_is_seen_once_with_sender_and_receiver(receiver: int) -> Non
     first = records[0]
     assert (first["receiver_tid"], first["receiver_uid"], first["group"]) == (receiver, os.getuid(), 1)
     assert first["receiver_comm"] == first["comm"]
-    assert (first["code"], first["errno"], first["target"]) == (SI_USER, 0, 0)
+    assert (first["code"], first["errno"], first["target"]) == (SI_USER, 0, -(1 << 31))
     assert first["receiver"] == first["cgroup"]
 
 

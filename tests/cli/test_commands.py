@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from kubectl_gadget.cluster import deploy, status
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.options import AgentOptions, Selection
 from kubectl_gadget.cluster.status import NodeStatus
-from kubectl_gadget.errors import ClusterError, UsageError
+from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN
 
@@ -200,7 +200,8 @@ def pods(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     happened: list[str] = []
 
     @contextmanager
-    def demo_pods() -> Iterator[None]:
+    def demo_pods(begin: Callable[[], object]) -> Iterator[None]:
+        begin()
         happened.append(f"started before run {len(runs) + 1}")
         try:
             yield
@@ -249,6 +250,41 @@ def test_the_demo_starts_no_pod_when_a_flag_is_wrong(pods: list[str]) -> None:
         assert main.run(line.split()) == 2
     assert main.run(["demo", "top"]) == 0
     assert pods == []
+
+
+def test_the_demo_asks_for_what_network_policies_need_before_its_pods_start(
+    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["demo", "enforce", "--network-policy", "np.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: without a cluster, the labels and addresses of pods are not known",
+        "try: --objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
+    ]
+    assert pods == []
+    assert main.run(["demo", "enforce", "--help"]) == 0
+    assert "--objects FILE" in capsys.readouterr().out
+
+
+def test_the_hint_at_the_end_of_the_demo_is_the_command_that_was_run(
+    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["demo", "-o", "json", "trace", "open", "xwing", "--failed", "--filter", 'comm == "cat"', "--timeout", "2s"]
+    assert main.run(line) == 0
+    said = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    (hint,) = [line for line in said if line.endswith("in your cluster, on all nodes")]
+    assert hint.startswith("""kubectl gadget trace open xwing -o json --failed --filter 'comm == "cat"' -A """)
+
+
+@pytest.mark.parametrize("why", ["which needs root", "another demo is running"])
+def test_what_is_against_the_demo_is_said_before_that_its_pods_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
+) -> None:
+    def refuse(_: object) -> None:
+        raise GadgetError(why)
+
+    monkeypatch.setattr("kubectl_gadget.demo.pods.DemoPods.__enter__", refuse)
+    assert main.run(["demo"]) == 1
+    assert capsys.readouterr().err == f"error: {why}\n"
 
 
 def test_the_demo_says_nothing_when_asked_to_be_quiet(

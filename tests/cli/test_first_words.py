@@ -58,3 +58,17 @@ def test_what_the_documents_print_as_a_command_is_one(built_in: list[GadgetSumma
             assert main.run(words) == 0, (page, code)
             assert runs[-1].selection.pods == (), (page, code)
     assert found > 20
+
+
+def test_a_flag_that_fills_columns_shows_them(built_in: list[GadgetSummary], runs: Runs) -> None:
+    for command, flag, names in (
+        ("open", "--resolve", ("resolved", "differs")),
+        ("capabilities", "--stack", ("stack",)),
+        ("tcpdrop", "--stack", ("stack",)),
+        ("tcpretrans", "--stack", ("stack",)),
+    ):
+        assert main.run(["trace", command, flag]) == 0
+        assert main.run(["trace", command, f"{flag}=false"]) == 0
+        with_it, without = (run.gadgets[0].gadget for run in runs[-2:])
+        assert [with_it.column(name).show for name in names] == ["default"] * len(names)
+        assert [without.column(name).show for name in names] == ["wide"] * len(names)

@@ -7,6 +7,7 @@ import pytest
 from kubectl_gadget.events.linux_process import (
     capability_name,
     capability_names,
+    capability_summary,
     gained_names,
     namespace_kind_names,
     namespace_names,
@@ -56,6 +57,17 @@ def test_namespaces() -> None:
 
 def test_an_unknown_set_of_capabilities_has_no_name() -> None:
     assert capability_names((1 << 64) - 1) == ""
+
+
+def test_people_see_what_is_missing_where_that_is_little() -> None:
+    everything = (1 << 41) - 1
+    assert capability_summary(everything) == "all"
+    assert capability_summary(everything & ~(1 << 25)) == "all but CAP_SYS_TIME"
+    assert capability_summary(everything & ~(1 << 25 | 1 << 5)) == "all but CAP_KILL|CAP_SYS_TIME"
+    assert capability_summary(1 << 5 | 1 << 7) == "CAP_KILL|CAP_SETUID"
+    assert capability_summary(everything ^ 1 << 25 | 1 << 63).endswith("|63")
+    assert (capability_summary(0), capability_summary((1 << 64) - 1)) == ("none", "")
+    assert "CAP_SYS_TIME" not in capability_names(everything & ~(1 << 25))
 
 
 def test_requests_and_options() -> None:

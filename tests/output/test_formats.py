@@ -76,8 +76,8 @@ def test_names_are_kubectls_and_come_once() -> None:
 def test_jsonpath_is_kubectls_template() -> None:
     made = rows(record(cgroup=7, args=[b"ls", b"-l"]), record(path=None, args=[]))
     assert printed('jsonpath={.pod} {.pid}:{.path}{"\\n"}', made) == "xwing 1:/etc/passwd\n 1:\n"
-    assert printed('jsonpath={range .args[*]}<{@}>{end}{"\\t"}{.args[0]};', made) == "<ls><-l>\tls;\t;"
-    assert printed("jsonpath={.args}", made) == '["ls", "-l"][]'
+    assert printed('jsonpath={range .args[*]}<{@}>{end}{"\\t"}{.args[0]};', made) == "<ls><-l>\tls;\n\t;\n"
+    assert printed("jsonpath={.args}", made) == '["ls", "-l"]\n[]\n'
 
 
 def test_jsonpath_escapes_values_but_not_the_template() -> None:

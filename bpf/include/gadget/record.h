@@ -52,6 +52,8 @@ typedef __s32 gadget_exit_code;
 typedef __u32 gadget_signal;
 /* Why it came, si_code. The record's field `signal` says which one it belongs to. */
 typedef __s32 gadget_signal_code;
+/* Whom a call was to signal: a process, a thread, a group (negative); the lowest number where it found somebody. */
+typedef __s32 gadget_signal_target;
 /* enum gadget_signal_results (gadget/signal.h). */
 typedef __u32 gadget_signal_result;
 typedef __u32 gadget_capability;

@@ -9,6 +9,8 @@
 #define SIGVTALRM 26
 #define SIGPROF 27
 
+#define GADGET_NO_SIGNAL_TARGET (-2147483647 - 1)
+
 /* Why a signal came: by kill(), by the kernel, by a timer (include/uapi/asm-generic/siginfo.h). */
 #define SI_USER 0
 #define SI_KERNEL 0x80
