@@ -171,6 +171,8 @@ class Gadget:
     def close(self) -> None:
         self._close_rings()
         self._object.close()
+        if self._uprobes:
+            self._uprobes.free()
 
     def _close_rings(self) -> None:
         if self.answer:

@@ -47,10 +47,11 @@ class _TakenOver(PolicyHook):
     def link_fd(self) -> int:
         return self._link
 
-    def detach(self) -> None:
+    def release(self) -> bool:
         if self._link >= 0:
             os.close(self._link)
         self._link = -1
+        return False
 
     def close(self) -> None:
         for map in self._maps.values():

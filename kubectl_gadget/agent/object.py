@@ -16,6 +16,7 @@ from kubectl_gadget.agent import cgroups, libbpf, sampling
 from kubectl_gadget.agent.bpf_maps import HASH, BpfMap
 from kubectl_gadget.agent.btf import Btf
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.links import Links, wait_for_programs
 from kubectl_gadget.errors import AgentError
 
 _HASHES = (HASH, 9)
@@ -63,6 +64,7 @@ class BpfObject:
         self._lib = libbpf.load()
         self._elf = elf  # libbpf points into it until load
         self._links: dict[str, list[int]] = {}
+        self._released = Links()
         self.frequency = 0
         """of programs for perf events, per second"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
@@ -248,13 +250,19 @@ class BpfObject:
 
     def detach(self) -> None:
         """Detaches all programs. They stop running before this returns; their maps stay readable."""
-        while self._links:
-            for link in self._links.popitem()[1]:
-                self._lib.raw("bpf_link__destroy", link)
+        if self.release():
+            wait_for_programs()
+
+    def release(self) -> bool:
+        """Detaches all programs. True: some may still be under way, so wait_for_programs() has to be called."""
+        links = [link for of_program in self._links.values() for link in of_program]
+        self._links.clear()
+        return self._released.release(links)
 
     def close(self) -> None:
-        """Detaches, and frees maps and programs. May be called twice."""
-        self.detach()
+        """Detaches, and frees maps and programs. May be called twice, and may take long."""
+        self.release()
+        self._released.free()
         pointer, self._pointer = self._pointer, None
         if pointer:
             self._lib.raw("bpf_object__close", pointer)

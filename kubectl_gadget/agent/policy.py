@@ -18,6 +18,7 @@ from kubectl_gadget.agent.fresh_records import FreshRecords
 from kubectl_gadget.agent.gadget import DEFAULT_RING_BYTES, ring_bytes
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.links import wait_for_programs
 from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.outgoing import Outgoing
 from kubectl_gadget.agent.outgoing import read as requests_of
@@ -219,8 +220,8 @@ class Policies:
 
     def detach(self) -> None:
         self._next_look = float("inf")
-        for hook in self.hooks:
-            hook.detach()
+        if any([hook.release() for hook in self.hooks]):
+            wait_for_programs()
         self.processes.detach()
         if self._followed:
             self._followed.detach()

@@ -14,6 +14,7 @@ from kubectl_gadget.agent import function_lists, libbpf, slot_types, tracepoint_
 from kubectl_gadget.agent.bpf_maps import BpfMap
 from kubectl_gadget.agent.followed_files import MAPS as FOLLOWED_MAPS
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.links import wait_for_programs
 from kubectl_gadget.agent.mapping_events import MappingEvents
 from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.probes import Probes
@@ -81,9 +82,14 @@ class PolicyHook:
 
     def detach(self) -> None:
         """Its program runs no more, unless its link is pinned."""
+        if self.release():
+            wait_for_programs()
+
+    def release(self) -> bool:
+        """As BpfObject.release(), unless its link is pinned."""
         if self.probes:
             self.probes.close()
-        self.object.detach()
+        return self.object.release()
 
     def close(self) -> None:
         """Frees it, after detach()."""

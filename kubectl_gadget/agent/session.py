@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.agent import installed_state, loading, node, presence, probe
+from kubectl_gadget.agent import installed_state, links, loading, node, presence, probe
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.gadget import KINDS, Gadget
 from kubectl_gadget.agent.hooks import look_up
@@ -52,9 +52,10 @@ class _Over(Exception):
 
 class Session:
     """Speaks over `input` and `output`, which it makes non-blocking. `patience`: seconds without any frame from the
-    client after which it counts as gone."""
+    client after which it counts as gone. `ends_process`: the process ends with it, and its end must not take long."""
 
-    def __init__(self, input: int, output: int, patience: float | None = None) -> None:
+    def __init__(self, input: int, output: int, patience: float | None = None, *, ends_process: bool = False) -> None:
+        self._ends_process = ends_process
         self._patience = HEARTBEAT_LIMIT if patience is None else patience
         self._input = input
         self._output = output
@@ -324,6 +325,8 @@ class Session:
             select.select([], [self._output], [], max(0.0, deadline - time.monotonic()))
             self._pipe.flush()
         self._pipe.discard()
+        if self._ends_process and links.leave_to_child((self._input, self._output)):
+            return
         for gadget in self._gadgets:
             gadget.close()
         self._symbols.close()
@@ -386,4 +389,4 @@ def run(local: bool = False) -> int:
     output = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return Session(0, output, math.inf if local else None).run()
+    return Session(0, output, math.inf if local else None, ends_process=True).run()

@@ -67,11 +67,10 @@ class RawSyscallObject(BpfObject):
         if not caller.attached(f"at_{side}"):
             caller.attach(f"at_{side}")
 
-    def detach(self) -> None:
-        """As BpfObject.detach()."""
-        if self._caller:
-            self._caller.detach()
-        super().detach()
+    def release(self) -> bool:
+        """As BpfObject.release()."""
+        of_caller = self._caller.release() if self._caller else False
+        return super().release() or of_caller
 
     def close(self) -> None:
         """As BpfObject.close()."""

@@ -17,6 +17,7 @@ from kubectl_gadget.agent import libbpf
 from kubectl_gadget.agent.asked_functions import AskedFunctions
 from kubectl_gadget.agent.elf_symbols import function_offsets
 from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.links import Links, wait_for_programs
 from kubectl_gadget.agent.mapped_files import MappedFile, MappedFiles
 from kubectl_gadget.agent.object import BpfObject
 
@@ -78,6 +79,7 @@ class Uprobes:
         self._multi = has_multi(os.uname().release)
         self._files = MappedFiles(wanted_cgroup, self._is_wanted)
         self._links: dict[tuple[int, int], list[int]] = {}
+        self._released = Links()
         self._next = 0.0
         self._full = False
         self._silent_until: float | None = time.monotonic() + _PATIENCE
@@ -99,7 +101,8 @@ class Uprobes:
         self._next = now + _EVERY
         files = self._files.look()
         for key in self._links.keys() - files.keys():
-            self._let_go(key)
+            self._released.release(self._links.pop(key))
+        self._released.free()
         for key, file in files.items():
             if key not in self._links:
                 self._attach(key, file)
@@ -107,11 +110,18 @@ class Uprobes:
             self._say_what_is_missing()
 
     def close(self) -> None:
+        """The programs run no more after this."""
         if self._silent_until is not None:
             self._say_what_is_missing()
-        for key in list(self._links):
-            self._let_go(key)
+        links = [link for of_file in self._links.values() for link in of_file]
+        self._links.clear()
+        if self._released.release(links):
+            wait_for_programs()
         self._next = float("inf")
+
+    def free(self) -> None:
+        """Frees what close() left. May take long."""
+        self._released.free()
 
     def _say_what_is_missing(self) -> None:
         """Once: after a while, or at the end of a run that was shorter."""
@@ -190,7 +200,3 @@ class Uprobes:
             place = (pointer, -1, os.fsencode(path), offset, ctypes.byref(single))
             links.append(self._lib.call("bpf_program__attach_uprobe_opts", *place))
         return links
-
-    def _let_go(self, key: tuple[int, int]) -> None:
-        for link in self._links.pop(key):
-            self._lib.raw("bpf_link__destroy", link)
