@@ -5,6 +5,7 @@ The trap: nothing else in this project may print a traceback or call sys.exit.
 """
 
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ INTERRUPTED = 130
 def main() -> NoReturn:
     """`kubectl-gadget`: runs the process's command line and exits."""
     prepare_standard_streams()
+    threading.excepthook = _thread_failed
     code = run(sys.argv[1:])
     sys.exit(code)
 
@@ -71,6 +73,12 @@ def _unexpected(error: BaseException) -> int:
     shown = internal_error(error)
     say_error(str(shown), shown.remedy)
     return 1
+
+
+def _thread_failed(caught: threading.ExceptHookArgs) -> None:
+    """The last resort: whoever owns a thread tells what it ended with."""
+    if caught.exc_value is not None:
+        _unexpected(caught.exc_value)
 
 
 def _settle_stdout() -> None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from kubectl_gadget.background_tasks import Failed
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.exec import ExecStream, open_exec
@@ -36,15 +37,17 @@ class Agents:
         say: Say = lambda _node, _text: None,
         run: str | None = None,
         note: Callable[[str], object] = lambda _text: None,
+        failed: Failed = lambda _error: None,
     ) -> None:
-        """`say` gets how agents start, `note` what users should know of those that run."""
+        """`say` gets how agents start, `note` what users should know of those that run, and `failed` an error after
+        which those that were started will not stay."""
         self._api = api
         self._options = options
         self._say = say
         self._note = note
         self._is_noted = False
         self.run = run or secrets.token_hex(4)
-        self._on_demand = OnDemandAgents(api, options, self.run, say)
+        self._on_demand = OnDemandAgents(api, options, self.run, say, failed)
         self._pods: dict[str, str] = {}
         self._residents: dict[str, Object] = {}
         self._had_residents: set[str] = set()

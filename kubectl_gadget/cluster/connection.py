@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
+_PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 PARALLEL = 32
 """Requests that are under way at once."""
 
@@ -176,4 +177,15 @@ def _proxy(server: str, configuration: "Configuration") -> str | None:
     proxy = configuration.proxy
     if not proxy or should_bypass_proxies(server, configuration.no_proxy or ""):
         return None
-    return str(proxy) if "://" in proxy else f"http://{proxy}"
+    proxy = str(proxy) if "://" in proxy else f"http://{proxy}"
+    try:
+        url = urlsplit(proxy)
+        usable = url.scheme in _PROXIES and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ClusterError(
+            f"the proxy {proxy!r} cannot be used",
+            "proxy-url: http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT",
+        )
+    return proxy

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
+from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.cluster import kubeconfig
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import Object, Resource
 from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
-from kubectl_gadget.errors import ClusterError
+from kubectl_gadget.errors import ClusterError, GadgetError
 
 Objects = Mapping[Resource, list[Object]]
 _SETTLE_SECONDS = 0.1
@@ -31,7 +32,7 @@ def following(
     kube: KubeOptions,
     kinds: Sequence[Resource],
     changed: Callable[[Objects], None],
-    failed: Callable[[Resource | None, ClusterError], None],
+    failed: Callable[[Resource | None, GadgetError], None],
     say: Callable[[str], None],
     *,
     first_seconds: float,
@@ -51,8 +52,8 @@ def following(
             asyncio.run(main())
         except asyncio.CancelledError:
             pass
-        except ClusterError as error:
-            failed(None, error)
+        except Exception as error:
+            failed(None, as_gadget_error(error))
         finally:
             known.set()
 
@@ -72,7 +73,7 @@ class _Followed:
         self,
         kinds: Sequence[Resource],
         changed: Callable[[Objects], None],
-        failed: Callable[[Resource | None, ClusterError], None],
+        failed: Callable[[Resource | None, GadgetError], None],
         known: threading.Event,
         keep_seconds: float,
     ) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
+from kubectl_gadget import background_tasks
 from kubectl_gadget.cluster import manifests, reaper, removal
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.failure import Access, StatusError
@@ -34,7 +35,9 @@ _SIGN_SECONDS = 5.0
 class OnDemandAgents:
     """All pods that one run started. `close` must be awaited at the end."""
 
-    def __init__(self, api: Api, options: AgentOptions, run: str, say: Say) -> None:
+    def __init__(self, api: Api, options: AgentOptions, run: str, say: Say, failed: background_tasks.Failed) -> None:
+        """`failed` gets the error with which what keeps the agents alive ends."""
+        self._failed = failed
         self._api = api
         self._options = options
         self._run = run
@@ -67,8 +70,7 @@ class OnDemandAgents:
     async def close(self) -> list[str]:
         """Removes all that was created; returns the names of what may remain. Never raises ClusterError."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            await background_tasks.end(self._keeper)
         async with self._lock:
             if not self._begun:
                 return []
@@ -98,7 +100,8 @@ class OnDemandAgents:
                     raise _refusal(error, self._options.namespace, None) from None
                 self._anchored_at = time.monotonic()
                 if self._keeper is None:
-                    self._keeper = asyncio.create_task(self._keep(), name="anchor of the on-demand agents")
+                    name = "anchor of the on-demand agents"
+                    self._keeper = background_tasks.start(self._keep(), name, self._failed)
             return self._anchor
 
     async def _begin(self) -> None:

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_gadget import background_tasks
 from kubectl_gadget.cluster import selectors
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.failure import Access
@@ -20,7 +21,7 @@ from kubectl_gadget.cluster.pod_identity import PodValues, container_key
 from kubectl_gadget.cluster.resources import NAMESPACES, NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.startup import not_ready
 from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
-from kubectl_gadget.errors import ClusterError, ForbiddenError
+from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
 
 Filter = dict[str, Any]
 """FILTER of docs/protocol.md."""
@@ -91,6 +92,7 @@ class Targets:
         """when (monotonic seconds) nodes without selected pods are left"""
         self._complained: set[str] = set()
         self._current: dict[str, Filter] = {}
+        self._queue: asyncio.Queue[tuple[Resource | None, Synced | Changed | GadgetError]] = asyncio.Queue()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether the label selector wants this pod, by its UID and NAMESPACE/NAME as its containers have them; None:
@@ -102,10 +104,12 @@ class Targets:
 
         Close it (contextlib.aclosing) when leaving early.
         """
-        queue: asyncio.Queue[tuple[Resource, Synced | Changed | BaseException]] = asyncio.Queue()
+        queue = self._queue
         wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
-        tasks = [asyncio.create_task(self._feed(kind, queue), name=f"watch of {kind.plural}") for kind in wanted]
-        # Asked for while the lists are on their way, so that it takes no time of its own.
+        tasks = [
+            background_tasks.start(self._feed(kind, queue), f"watch of {kind.plural}", self.fail) for kind in wanted
+        ]
+        # Asked for while the lists are on their way, so that it takes no time of its own. Awaited below.
         rights = asyncio.create_task(self._require(self._accesses(wanted)), name="rights")
         tasks.append(rights)
         try:
@@ -125,9 +129,11 @@ class Targets:
                 if change != TargetChange():
                     yield change
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await background_tasks.end(*tasks)
+
+    def fail(self, error: GadgetError) -> None:
+        """Ends `watch` with an error that its owner found elsewhere."""
+        self._queue.put_nowait((None, error))
 
     def _accesses(self, wanted: Sequence[Resource]) -> list[Access]:
         return [
@@ -138,12 +144,9 @@ class Targets:
 
     async def _feed(self, kind: Resource, queue: "asyncio.Queue[Any]") -> None:
         scope = Scope(kind, self.namespace if kind is PODS else None)
-        try:
-            async with aclosing(follow(self._api, scope)) as changes:
-                async for change in changes:
-                    queue.put_nowait((kind, change))
-        except ClusterError as error:
-            queue.put_nowait((kind, error))
+        async with aclosing(follow(self._api, scope)) as changes:
+            async for change in changes:
+                queue.put_nowait((kind, change))
 
     async def _settle(self, queue: "asyncio.Queue[Any]") -> None:
         """Waits for changes, or for the time at which a node is left."""
@@ -158,10 +161,11 @@ class Targets:
             await self._take(queue)
 
     async def _take(self, queue: "asyncio.Queue[Any]") -> Resource:
-        kind: Resource
+        kind: Resource | None
         kind, change = await queue.get()
-        if isinstance(change, BaseException):
+        if isinstance(change, GadgetError):
             raise change
+        assert kind is not None
         (self._see_pods if kind is PODS else self._see_nodes)(change)
         return kind
 

@@ -107,6 +107,22 @@ async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Chang
         await _pause(failures)
 
 
+def _read(text: str | bytes, resource: Resource, api: Api) -> tuple[str, Object]:
+    """A message of a watch. Raises UnreachableError when it is none, as after any other broken connection."""
+    try:
+        message = json.loads(text)
+        kind, found = str(message["type"]), message["object"]
+        if kind != "ERROR":
+            str(found["metadata"]["resourceVersion"])
+        elif not isinstance(found, dict):
+            raise TypeError
+    except (ValueError, LookupError, TypeError, AttributeError):
+        shown = repr(text[:80])
+        why = f"the watch of {resource.plural} brought something that is not a message of a watch: {shown}"
+        raise UnreachableError(f"{api.cluster.server}: {why}", "is a proxy between?") from None
+    return kind, found
+
+
 async def _one_watch(api: Api, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object], None]:
     """The messages of one connection, until it ends. Raises StatusError for what the server calls an error."""
     query = selectors(scope.labels, scope.fields)
@@ -116,10 +132,10 @@ async def _one_watch(api: Api, scope: Scope, version: str) -> AsyncGenerator[tup
     try:
         while True:
             try:
-                message = json.loads(await websocket.recv())
+                text = await websocket.recv()
             except ConnectionClosed:
                 return
-            kind, found = message["type"], message["object"]
+            kind, found = _read(text, scope.resource, api)
             if kind == "ERROR":
                 code = int(found.get("code") or 500)
                 raise from_status(code, json.dumps(found).encode(), api.cluster.server, access)

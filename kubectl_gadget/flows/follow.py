@@ -12,7 +12,7 @@ from kubectl_gadget.cluster import objects
 from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
-from kubectl_gadget.errors import ClusterError
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import PodFacts
 
@@ -32,7 +32,7 @@ def following(kube: KubeOptions, book: AddressBook, stderr: TextIO, quiet: bool 
     def changed(found: Objects) -> None:
         book.cluster = addresses(*(found[kind] for kind in _KINDS))
 
-    def failed(kind: Resource | None, error: ClusterError) -> None:
+    def failed(kind: Resource | None, error: GadgetError) -> None:
         say(f"names of {kind.plural if kind else 'addresses'} are not known: {error}")
 
     # Last packets of what is gone may still be on their way. Whoever gets its address comes later in the order.

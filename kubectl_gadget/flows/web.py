@@ -21,7 +21,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent, Party
 from kubectl_gadget.flows.graph import Edge, FlowGraph, Place, place
@@ -222,9 +222,19 @@ def served(page: LivePage, port: int = 0) -> Iterator[str]:
                     if news := page.news():
                         broadcast(server.connections, news)
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), name="web page", daemon=True)
+    def work() -> None:
+        try:
+            asyncio.run(main())
+        except Exception as error:
+            outcome["failure"] = internal_error(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=work, name="web page", daemon=True)
     thread.start()
     ready.wait()
+    if "failure" in outcome:
+        raise outcome["failure"]
     if "error" in outcome:
         raise GadgetError(
             f"the page cannot be served on port {port}: {outcome['error'].strerror}", "another --web-port"
@@ -232,8 +242,11 @@ def served(page: LivePage, port: int = 0) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{outcome['port']}/?token={token}"
     finally:
-        outcome["loop"].call_soon_threadsafe(outcome["stop"].set)
+        if not outcome["loop"].is_closed():
+            outcome["loop"].call_soon_threadsafe(outcome["stop"].set)
         thread.join(5)
+    if "failure" in outcome:
+        raise outcome["failure"]
 
 
 async def _follow(connection: ServerConnection, page: LivePage) -> None:

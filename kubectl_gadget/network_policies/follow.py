@@ -26,7 +26,7 @@ from kubectl_gadget.cluster.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.errors import ClusterError, UsageError
+from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.read import check
 from kubectl_gadget.network_policies.tables import HOST_ENTRY, pod_entry
@@ -128,7 +128,7 @@ def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
 @contextmanager
 def following(kube: KubeOptions, made: PolicyTables, from_cluster: bool, stderr: TextIO, quiet: bool) -> Iterator[None]:
     """Keeps the tables up to date inside the block. Raises ClusterError, also when what is needed cannot be listed."""
-    errors: list[ClusterError | UsageError] = []
+    errors: list[GadgetError] = []
     kinds = (*_KINDS, *((NETWORK_POLICIES,) if from_cluster else ()))
 
     def say(text: str) -> None:
@@ -142,7 +142,7 @@ def following(kube: KubeOptions, made: PolicyTables, from_cluster: bool, stderr:
             errors.append(error)
             say(f"the tables stay as they were: {error}")
 
-    def failed(kind: Resource | None, error: ClusterError) -> None:
+    def failed(kind: Resource | None, error: GadgetError) -> None:
         if kind is None or kind in _NEEDED:
             errors.append(error)
         else:

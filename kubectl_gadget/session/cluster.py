@@ -11,6 +11,7 @@ from kubectl_gadget.cluster import kubeconfig
 from kubectl_gadget.cluster.agents import Agents
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.targets import Targets
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.nodes import NodeChange
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
@@ -46,8 +47,9 @@ class ClusterNodes:
     async def watch(self) -> AsyncIterator[NodeChange]:
         """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
         api = Api(self._cluster, self._progress.say)
-        self._agents = agents = Agents(api, self._options.agent, self._tell, note=self._progress.say)
-        self._targets = Targets(api, self._options.selection, self._progress.say, require=agents.require)
+        say = self._progress.say
+        self._agents = agents = Agents(api, self._options.agent, self._tell, note=say, failed=self._fail)
+        self._targets = Targets(api, self._options.selection, say, require=agents.require)
 
         def opener(node: str) -> Open:
             async def open_stream() -> NodeStream:
@@ -62,6 +64,10 @@ class ClusterNodes:
                     remove=change.remove,
                     filters={**change.add, **change.update},
                 )
+
+    def _fail(self, error: GadgetError) -> None:
+        if self._targets is not None:
+            self._targets.fail(error)
 
     def _tell(self, node: str, message: str) -> None:
         """Progress of an agent that is started: one line for all nodes, and more only where it takes long."""

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.cluster import kubeconfig
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import PODS
-from kubectl_gadget.errors import GadgetError
 
 _END_SECONDS = 30.0
 Say = Callable[[str], None]
@@ -24,7 +24,8 @@ Say = Callable[[str], None]
 class PodDeleter:
     """`delete` may be called from any thread."""
 
-    def __init__(self, api: Api, loop: asyncio.AbstractEventLoop, say: Say) -> None:
+    def __init__(self, api: Api, loop: asyncio.AbstractEventLoop, say: Say, end_seconds: float = _END_SECONDS) -> None:
+        self._end_seconds = end_seconds
         self._api = api
         self._loop = loop
         self._say = say
@@ -45,14 +46,19 @@ class PodDeleter:
     async def _delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
         try:
             gone = await self._api.delete(PODS, pod, namespace, uid=uid, grace_seconds=0)
-        except GadgetError as error:
-            self._say(f"{namespace}/{pod} is not deleted: {error}")
+        except Exception as error:
+            self._say(f"{namespace}/{pod} is not deleted: {as_gadget_error(error)}")
         else:
             self._say(f"{namespace}/{pod} {'deleted' if gone else 'was gone already'}: {why}")
 
     async def finish(self) -> None:
-        """Waits for what was begun."""
-        await asyncio.gather(*self._tasks)
+        """Waits for what was begun, but not for ever for an API server that does not answer."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._end_seconds)
+            for task in late:
+                what = task.get_name().removeprefix("deleting ")
+                self._say(f"{what} may not be deleted: the API server did not answer in {self._end_seconds:.0f} s")
+                task.cancel()
 
 
 @contextmanager
@@ -61,13 +67,13 @@ def deleting_pods(kube: KubeOptions, namespace: str | None, say: Say) -> Iterato
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="deleting pods", daemon=True)
     thread.start()
-    api = Api(kubeconfig.load(kube), say)
     try:
+        api = Api(kubeconfig.load(kube), say)
         wanted = [Access("delete", PODS.plural, namespace)]
         asyncio.run_coroutine_threadsafe(api.require(wanted, "delete pods"), loop).result()
         deleter = PodDeleter(api, loop, say)
         yield deleter
-        asyncio.run_coroutine_threadsafe(deleter.finish(), loop).result(_END_SECONDS)
+        asyncio.run_coroutine_threadsafe(deleter.finish(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(_END_SECONDS)

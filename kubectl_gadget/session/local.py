@@ -8,7 +8,8 @@ import asyncio
 import os
 import sys
 
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget import background_tasks
+from kubectl_gadget.errors import AgentError, GadgetError
 
 _PIECE = 1 << 20
 _END_SECONDS = 3.0
@@ -20,7 +21,7 @@ class LocalStream:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._stderr = bytearray()
-        self._stderr_task = asyncio.create_task(self._collect_stderr(), name="stderr of the local agent")
+        self._collector = background_tasks.start(self._collect_stderr(), "stderr of the local agent", self._unheard)
 
     @property
     def stderr_tail(self) -> str:
@@ -46,7 +47,10 @@ class LocalStream:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-        await self._stderr_task
+        await self._collector
+
+    def _unheard(self, error: GadgetError) -> None:
+        self._stderr += f"\nwhat it said cannot be read: {error}".encode()
 
     async def _collect_stderr(self) -> None:
         assert self._process.stderr is not None

@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError
+from kubectl_gadget.background_tasks import as_gadget_error
+from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
 from kubectl_gadget.session.backlog import Backlog, Item
 from kubectl_gadget.session.coverage import Coverage, Gap
 from kubectl_gadget.session.node_state import DETACHED, GAP, NodeState, RunRequest, hook_lines, method_lines
@@ -123,14 +124,16 @@ class NodeSession:
                 if await self._connect():
                     await self._detached(self._failure)
                 return
-            except GadgetError as error:
+            except Exception as caught:
+                # A node must not end the run, not even by a fault of ours.
+                error = as_gadget_error(caught)
                 was_attached = self.state.attached
                 await self._detached(error)
                 if was_attached:
                     self._begin_gap()
                 # A node that joined a run may itself be new, and not have all that an agent needs.
                 worth_trying = self._reconnect and (self.state.ever_attached or self._late)
-                if isinstance(error, ForbiddenError) or not worth_trying:
+                if isinstance(error, ForbiddenError | InternalError) or not worth_trying:
                     self.state.given_up = True
                     self._on_change()
                     return

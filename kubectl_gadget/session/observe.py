@@ -4,7 +4,6 @@ The trap: the first Ctrl-C ends the watching, and what was seen until then is st
 """
 
 import asyncio
-import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from kubectl_gadget import background_tasks
 from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.advise.recording import Run as RecordedRun
@@ -120,14 +120,12 @@ async def _beside_inventory(options: RunOptions, order: Order, run: Run, progres
     if order.whole_cluster:
         keep |= {SERVICES: _as_it_is, ENDPOINT_SLICES: _as_it_is, NODES: Node.from_object, NAMESPACES: _labels}
     inventory = InventoryWatch(Api(cluster, progress.say), keep, namespace, progress.warn, order.whole_cluster)
-    watching = asyncio.create_task(inventory.watch(), name="inventory")
+    watching = background_tasks.start(inventory.watch(), "inventory", run.fail)
     try:
         await inventory.listed()
         code = await run.main()
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        await background_tasks.end(watching)
         _add(order.recording.inventory, inventory, order.whole_cluster)
     return code
 

@@ -14,7 +14,7 @@ from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.pod_identity import PodValues
 from kubectl_gadget.cluster.resources import PODS, Object, Resource
-from kubectl_gadget.errors import ClusterError
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.identity import Container
 
 _FIRST_SECONDS = 20.0
@@ -55,7 +55,7 @@ def following(kube: KubeOptions, details: PodDetails, stderr: TextIO, quiet: boo
         if not quiet:
             print(text, file=stderr, flush=True)
 
-    def failed(kind: Resource | None, error: ClusterError) -> None:
+    def failed(kind: Resource | None, error: GadgetError) -> None:
         if not said:
             said.append(str(error))
             say(f"warning: events have no labels and workloads of pods: {error}")

@@ -14,7 +14,7 @@ from kubectl_gadget.cluster.objects import Objects
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.pod_identity import PodValues, container_key
 from kubectl_gadget.cluster.resources import NODES, PODS, Object, Resource
-from kubectl_gadget.errors import ClusterError
+from kubectl_gadget.errors import ClusterError, GadgetError
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.workloads import is_for_labels, is_for_node
@@ -87,13 +87,13 @@ class PolicyLabels:
 @contextmanager
 def following(kube: KubeOptions, labels: PolicyLabels, stderr: TextIO, quiet: bool) -> Iterator[None]:
     """Keeps them up to date inside the block. Raises ClusterError, also when pods or nodes cannot be listed."""
-    errors: list[ClusterError] = []
+    errors: list[GadgetError] = []
 
     def say(text: str) -> None:
         if not quiet:
             print(text, file=stderr, flush=True)
 
-    def failed(kind: Resource | None, error: ClusterError) -> None:
+    def failed(kind: Resource | None, error: GadgetError) -> None:
         errors.append(error)
 
     with objects.following(

@@ -139,6 +139,11 @@ class Run:
         if self._running:
             self._loop.call_soon_threadsafe(self._stop, "quit")
 
+    def fail(self, error: GadgetError) -> None:
+        """Ends the run with an error of what runs beside it."""
+        self._watch_error = self._watch_error or error
+        self._stop("what runs beside it failed")
+
     def key(self, key: str) -> None:
         """What a key does while it records. From any thread."""
         if key in ("s", "\n", "\r"):

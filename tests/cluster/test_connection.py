@@ -1,6 +1,8 @@
 """Proxies and TLS."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,31 @@ def test_the_proxy_of_the_kubeconfig_comes_first(tmp_path: Path, monkeypatch: py
     path = tmp_path / "k"
     path.write_text(yaml.safe_dump(content))
     assert Connection(load(KubeOptions(kubeconfig=str(path)))).way().proxy == "http://p:1"
+
+
+@pytest.mark.parametrize("proxy", ["ftp://p:1", "http://", "http://p:x", "http://p:0", "file:///etc/passwd"])
+def test_a_proxy_that_cannot_be_used_is_refused(tmp_path: Path, proxy: str) -> None:
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": "https://x.test", "proxy-url": proxy}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ClusterError, match=r"the proxy .* cannot be used"):
+        Connection(load(KubeOptions(kubeconfig=str(path)))).way()
+
+
+@pytest.mark.parametrize(
+    "words", ["trace open -A", "flows -A", "observe -A", "status", "top pod", "advise seccomp", "deploy", "undeploy"]
+)
+def test_every_command_ends_with_words_when_the_proxy_cannot_be_used(tmp_path: Path, words: str) -> None:
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": "https://x.test", "proxy-url": "ftp://p:1"}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words.split(), "--kubeconfig", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert "error: the proxy 'ftp://p:1' cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 async def test_requests_and_exec_work_over_tls_with_the_clusters_own_authority(tmp_path: Path) -> None:

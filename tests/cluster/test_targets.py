@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.cluster import targets as targets_module
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.targets import TargetChange, Targets
-from kubectl_gadget.errors import ClusterError, ForbiddenError
+from kubectl_gadget.errors import ClusterError, ForbiddenError, InternalError
 from tests.fake_cluster import FakeCluster
 
 Next = Callable[[], Any]
@@ -28,6 +29,28 @@ async def begin(api: Api, warnings: list[str]) -> AsyncIterator[Begin]:
             return targets, lambda: asyncio.wait_for(anext(changes), 10)
 
         yield start
+
+
+async def test_a_watch_that_dies_of_a_fault_of_ours_ends_the_targets_with_its_reason(
+    cluster: FakeCluster, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> AsyncIterator[Any]:
+        raise LookupError("a fault")
+        yield
+
+    monkeypatch.setattr(targets_module, "follow", broken)
+    _, change = await begin()
+    with pytest.raises(InternalError, match="LookupError: a fault"):
+        await change()
+
+
+async def test_an_error_found_elsewhere_ends_the_targets(cluster: FakeCluster, begin: Begin) -> None:
+    cluster.add_pod("a", "node-1")
+    targets, change = await begin()
+    await change()
+    targets.fail(ClusterError("the agents will not stay"))
+    with pytest.raises(ClusterError, match="will not stay"):
+        await change()
 
 
 def everything(**filter: Any) -> dict[str, Any]:

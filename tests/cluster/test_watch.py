@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from kubectl_gadget.cluster import watch as watch_module
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.resources import PODS
 from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
@@ -35,6 +36,18 @@ async def test_it_begins_with_what_is_there_and_goes_on_with_changes(cluster: Fa
         assert told(await following(changes)) == (False, "b")
         cluster.delete_pod("a")
         assert told(await following(changes)) == (True, "a")
+
+
+async def test_what_is_no_message_of_a_watch_breaks_it_as_a_cut_does_and_is_said(
+    cluster: FakeCluster, api: Api, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "_RETRY_SECONDS", (0.0,))
+    cluster.faults.babbling_watches = 4
+    async with aclosing(follow(api, SCOPE)) as changes:
+        await following(changes)
+        cluster.add_pod("a", "node-1")
+        assert told(await following(changes)) == (False, "a")
+    assert any('not a message of a watch: "<html>the proxy\'s own page"' in text for text in warnings)
 
 
 async def test_a_pod_that_comes_between_list_and_watch_is_not_missed(cluster: FakeCluster, api: Api) -> None:

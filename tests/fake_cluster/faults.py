@@ -43,5 +43,7 @@ class Faults:
     """watches from an earlier version are answered with 410"""
     broken_watches: int = 0
     """so many watches are cut as soon as they begin"""
+    babbling_watches: int = 0
+    """so many watches begin with something that is no message of a watch"""
     slow_namespaces: float = 0.0
     """seconds that a deleted namespace stays in Terminating"""

@@ -247,6 +247,10 @@ class Server:
             request.transport.abort()
             return websocket
 
+        if self._faults.babbling_watches:
+            self._faults.babbling_watches -= 1
+            await websocket.send_str("<html>the proxy's own page")
+
         async def send() -> None:
             async with contextlib.aclosing(changes):
                 async for kind, found in changes:

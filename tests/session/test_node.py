@@ -177,6 +177,17 @@ async def test_forbidden_is_never_retried_even_after_it_was_attached() -> None:
     assert isinstance(bench.state.error, ForbiddenError)
 
 
+async def test_a_fault_of_ours_ends_its_node_only_and_is_not_tried_again() -> None:
+    def fails(index: int, architecture: str) -> bytes:
+        raise LookupError("a fault")
+
+    bench = Bench(obedient, request=RunRequest([{"name": "trace_open", "object": 0}], fails))
+    await bench.session.run()
+    assert "this should not have happened: LookupError" in str(bench.state.error)
+    assert bench.state.given_up
+    assert bench.streams[0].closed
+
+
 async def test_a_broken_stream_is_an_error_of_that_node() -> None:
     def babble(stream: ScriptedStream, frame: Frame) -> None:
         stream.say_bytes(b"Traceback (most recent call last)")
