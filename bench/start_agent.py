@@ -50,7 +50,7 @@ def main() -> None:
     stage("opened", "__init__")
     stage("loaded", "load")
     stage("attached", "attach")
-    gadget = Gadget(0, spec, elf, containers.variables(), containers.verdicts_fd)
+    gadget = Gadget(0, spec, elf, containers.variables(), containers.shared)
     gadget.start()
     sys.stdout.write(json.dumps(seen))
     gadget.detach()

@@ -89,7 +89,7 @@ static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct po
 static __always_inline __s32 policy_run(struct policy_context *context)
 {
 	const struct policy_owner *owner = policy_tracks_sockets ? policy_owner_of(context) : NULL;
-	__u64 cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
+	__u64 cgroup = owner ? owner->head.record.cgroup : gadget_current_cgroup();
 	const __u64 *selectors = policy_applicable(cgroup, owner);
 	struct policy_memory *memory;
 	__s32 verdict = 0;

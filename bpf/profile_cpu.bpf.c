@@ -76,7 +76,7 @@ static __always_inline int sample(void *context, __u64 period, enum gadget_stack
 	/* 0: the CPU has nothing to do. */
 	if (!gadget_node_pid(gadget_task()) || !gadget_counts())
 		return 0;
-	key.cgroup = bpf_get_current_cgroup_id();
+	key.cgroup = gadget_current_cgroup();
 	key.pid = gadget_node_pid(gadget_task());
 	bpf_get_current_comm(key.comm, sizeof(key.comm));
 	if (!kernel_only)

@@ -132,7 +132,7 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 	kind = BPF_CORE_READ(opened, f_inode, i_mode) & FILE_TYPE;
 	if (kind != REGULAR && kind != DIRECTORY)
 		return 0;
-	key.cgroup = bpf_get_current_cgroup_id();
+	key.cgroup = gadget_current_cgroup();
 	set_operation(&key, operation);
 	on = (struct super_block___type *)BPF_CORE_READ(opened, f_inode, i_sb);
 	bpf_probe_read_kernel_str(key.file_system, sizeof(key.file_system), BPF_CORE_READ(on, s_type, name));

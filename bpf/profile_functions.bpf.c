@@ -108,7 +108,7 @@ int returned(struct pt_regs___stack *ctx)
 	name = bpf_map_lookup_elem(&gadget_functions, &call.function);
 	if (!name)
 		return 0;
-	key.cgroup = bpf_get_current_cgroup_id();
+	key.cgroup = gadget_current_cgroup();
 	__builtin_memcpy(key.function, name->text, sizeof(key.function));
 	value = gadget_total(&key);
 	if (value)

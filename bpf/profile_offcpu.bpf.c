@@ -114,7 +114,7 @@ static __always_inline void goes(void *context, struct task_struct *task, bool p
 	__builtin_memcpy(off->key.state, words[state > STOPPED ? STOPPED : state], sizeof(off->key.state));
 	if (!gadget_wanted_operation(off->key.state))
 		return;
-	off->key.cgroup = bpf_get_current_cgroup_id();
+	off->key.cgroup = gadget_current_cgroup();
 	off->key.pid = gadget_node_pid(task);
 	off->key.unused = 0;
 	bpf_get_current_comm(off->key.comm, sizeof(off->key.comm));

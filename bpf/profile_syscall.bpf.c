@@ -54,7 +54,7 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!gadget_end_call(&key.syscall, &duration))
 		return 0;
-	key.cgroup = bpf_get_current_cgroup_id();
+	key.cgroup = gadget_current_cgroup();
 	value = gadget_total(&key);
 	if (value)
 		gadget_observe(&value->histogram, duration);

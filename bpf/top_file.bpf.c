@@ -98,7 +98,7 @@ static __always_inline void count(__s32 fd, __u64 bytes, bool write)
 	mode = BPF_CORE_READ(inode, i_mode);
 	if (!show_all && (mode & FILE_TYPE) != REGULAR)
 		return;
-	key.cgroup = bpf_get_current_cgroup_id();
+	key.cgroup = gadget_current_cgroup();
 	key.inode = BPF_CORE_READ(inode, i_ino);
 	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
 	key.pid = gadget_node_pid(gadget_task());

@@ -60,7 +60,7 @@ GADGET_TOTALS(pod_key, pod_value, CGROUPS);
 
 static __always_inline struct pod_value *of_current(void)
 {
-	struct pod_key key = {.cgroup = bpf_get_current_cgroup_id()};
+	struct pod_key key = {.cgroup = gadget_current_cgroup()};
 
 	return gadget_counts() ? gadget_total(&key) : NULL;
 }

@@ -64,7 +64,7 @@ static __always_inline struct syscall_value *counters_of(struct pt_regs *registe
 
 	if (number < 0 || !gadget_wants_syscall(number))
 		return NULL;
-	key.cgroup = bpf_get_current_cgroup_id();
+	key.cgroup = gadget_current_cgroup();
 	key.syscall = number;
 	if (gadget_is_compat_call(gadget_task(), registers))
 		key.syscall |= COMPAT;

@@ -146,7 +146,7 @@ static __always_inline struct thread *this_thread(void)
 	struct thread *thread = bpf_map_lookup_elem(&threads, &id);
 	__u32 pid;
 
-	if (!gadget_wanted_cgroup(&marks, bpf_get_current_cgroup_id()) || !gadget_wanted_task(gadget_task()))
+	if (!gadget_wanted_cgroup(&marks, gadget_current_cgroup()) || !gadget_wanted_task(gadget_task()))
 		return NULL;
 	pid = gadget_node_pid(gadget_task());
 	/* Another process, or program, than when something was kept of this thread's number. */

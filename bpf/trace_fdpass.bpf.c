@@ -122,7 +122,7 @@ static __always_inline void note_sender(const struct message *message, __s32 fd,
 	struct gadget_record marks;
 
 	key.receiver = BPF_CORE_READ(socket, peer);
-	sender.cgroup = bpf_get_current_cgroup_id();
+	sender.cgroup = gadget_current_cgroup();
 	sender.is_wanted = gadget_wanted_cgroup(&marks, sender.cgroup);
 	sender.pid = gadget_node_pid(task);
 	sender.uid = bpf_get_current_uid_gid();
@@ -161,7 +161,7 @@ static __always_inline void set_peer_by_credentials(struct trace_fdpass *pass, s
 	pass->peer_pid = gadget_pid_at_level(pid, gadget_node_pid_level);
 	if (!task)
 		return;
-	pass->peer = BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
+	pass->peer = gadget_cgroup_id_of(task);
 	pass->peer_uid = BPF_CORE_READ(task, cred, uid.val);
 	BPF_CORE_READ_INTO(&pass->peer_comm, task, comm);
 }
@@ -179,7 +179,7 @@ static __always_inline void set_sender(struct trace_fdpass *pass, const struct s
 /* As gadget_begin(), and true as well when the sender is wanted. */
 static __always_inline bool begin_received(struct gadget_record *record, const struct sender *sender)
 {
-	__u64 cgroup = bpf_get_current_cgroup_id();
+	__u64 cgroup = gadget_current_cgroup();
 
 	if (!gadget_wanted_cgroup(record, cgroup)) {
 		if (!sender->is_wanted)

@@ -150,7 +150,7 @@ static __always_inline __u64 note_watcher(struct file___notify *file, enum api a
 	if (api == NEITHER)
 		return 0;
 	group = (__u64)BPF_CORE_READ(file, private_data);
-	gadget_describe(&record, gadget_task(), bpf_get_current_cgroup_id());
+	gadget_describe(&record, gadget_task(), gadget_current_cgroup());
 	bpf_map_update_elem(&watchers, &group, &record, BPF_ANY);
 	return group;
 }
@@ -368,7 +368,7 @@ int fanotify_events_are_read(struct trace_event_raw_sys_exit *ctx)
 static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const struct gadget_record *watcher)
 {
 	struct gadget_record *record = &row->record;
-	bool causer_is_wanted = gadget_wanted_cgroup(record, bpf_get_current_cgroup_id());
+	bool causer_is_wanted = gadget_wanted_cgroup(record, gadget_current_cgroup());
 	__u32 marks = causer_is_wanted ? record->marks : 0;
 	enum gadget_verdict verdict;
 
@@ -412,7 +412,7 @@ int BPF_PROG(inotify_event_happens, struct fsnotify_mark *mark, __u32 events, vo
 		row->mask = events;
 		row->cookie = cookie;
 		row->watch = BPF_CORE_READ(inotify, wd);
-		row->causer = bpf_get_current_cgroup_id();
+		row->causer = gadget_current_cgroup();
 		row->causer_pid = gadget_node_pid(gadget_task());
 		gadget_comm_of(gadget_task(), row->causer_comm);
 		writer = gadget_write(row, sizeof(*row), ROW_BYTES);

@@ -79,7 +79,7 @@ static __always_inline bool ask(struct question *question, const char hook[24], 
 	__builtin_memcpy(lsm->hook, hook, sizeof(lsm->hook));
 	lsm->verdict = verdict < 0 ? -verdict : 0;
 	if (target) {
-		lsm->target = BPF_CORE_READ(gadget_cgroup_of(target), kn, id);
+		lsm->target = gadget_cgroup_id_of(target);
 		lsm->target_pid = gadget_node_pid(target);
 		BPF_CORE_READ_INTO(&lsm->target_comm, target, comm);
 	}

@@ -90,7 +90,7 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 	struct block block = {
 		.size = call->size,
 		.since = bpf_ktime_get_boot_ns(),
-		.cgroup = bpf_get_current_cgroup_id(),
+		.cgroup = gadget_current_cgroup(),
 		.user_stack = call->user_stack,
 	};
 

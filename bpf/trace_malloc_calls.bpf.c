@@ -30,7 +30,7 @@ static __always_inline bool gadget_follows_allocations(void)
 {
 	struct gadget_record marks;
 
-	return gadget_wanted_cgroup(&marks, bpf_get_current_cgroup_id()) && gadget_wanted_task(gadget_task());
+	return gadget_wanted_cgroup(&marks, gadget_current_cgroup()) && gadget_wanted_task(gadget_task());
 }
 
 static __always_inline void emit(const char *word, __u64 address, __u64 bytes, __u64 duration, gadget_stack user_stack)

@@ -92,7 +92,7 @@ static __always_inline void find_limit(struct gadget_writer *writer, struct trac
 static __always_inline int killed(struct task_struct *victim)
 {
 	struct task_struct *trigger = gadget_task();
-	__u64 trigger_cgroup = bpf_get_current_cgroup_id();
+	__u64 trigger_cgroup = gadget_current_cgroup();
 	struct mm_struct *memory = BPF_CORE_READ(victim, mm);
 	struct signal_struct___oom *signal = (void *)BPF_CORE_READ(victim, signal);
 	struct mm_struct___size *size = (void *)memory;

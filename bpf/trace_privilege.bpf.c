@@ -2,10 +2,10 @@
 /*
  * trace privilege: emits one `struct trace_privilege` for each call that changes users, groups, capabilities or
  * namespaces, or takes hold of another process, with what the process had before and has after it; and for each program
- * that is executed with more rights than its caller has.
+ * that is executed with more rights than its caller has; and for each process that leaves its container's cgroup.
  *
- * Hooks: entry and exit of the system calls below, and the tracepoint sched_process_exec. Not seen: calls of 32-bit
- * programs. The trap: most calls of clone and prctl are harmless and must cost next to nothing.
+ * Hooks: entry and exit of the system calls below, and the tracepoints sched_process_exec and cgroup_attach_task. Not
+ * seen: calls of 32-bit programs. The trap: most calls of clone and prctl are harmless and must cost next to nothing.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -282,6 +282,19 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	privilege->old_euid = privilege->old_uid;
 	privilege->old_egid = privilege->record.gid;
 	privilege->old_capabilities = ~0ULL;
+	return end(privilege);
+}
+
+/* bpf/moved.bpf.c has seen it before. Whoever does it need not be the one that is moved, which is `target`. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
+{
+	long result = 0;
+
+	if (BPF_CORE_READ(cgroup, root, hierarchy_id) || !gadget_any_moved() || !gadget_origin_of(task->tgid))
+		return 0;
+	BEGIN("leave_cgroup");
+	privilege->target = gadget_node_pid(task);
 	return end(privilege);
 }
 

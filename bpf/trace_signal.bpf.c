@@ -76,7 +76,7 @@ int BPF_PROG(generated, int number, struct kernel_siginfo *info, struct task_str
 	if (is_of_timer(number, code) ? !gadget_begin_for_task(&signal->record, receiver)
 				      : !gadget_begin_with(&signal->record, receiver))
 		return 0;
-	signal->receiver = BPF_CORE_READ(gadget_cgroup_of(receiver), kn, id);
+	signal->receiver = gadget_cgroup_id_of(receiver);
 	signal->receiver_pid = gadget_node_pid(receiver);
 	signal->receiver_tid = gadget_node_tid(receiver);
 	signal->receiver_container_pid = gadget_own_pid(receiver, signal->receiver_pid);

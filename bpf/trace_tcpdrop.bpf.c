@@ -134,7 +134,7 @@ static __always_inline void note_user(struct task_struct *task)
 	if (known && known->is_node)
 		return;
 	user.is_node = gadget_node_pid(task) == 1;
-	if (!gadget_wanted_other_cgroup(&record, gadget_cgroup_of(task)) && !user.is_node) {
+	if (!gadget_wanted_other_task(&record, task) && !user.is_node) {
 		/* Without an entry it would look like one that no process uses. */
 		if (known)
 			return;

@@ -14,6 +14,7 @@ from kubectl_gadget.agent.bpf_maps import HashMap
 from kubectl_gadget.agent.bundles import Bundles
 from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.moved import Moved
 from kubectl_gadget.agent.node import pod_uid
 from kubectl_gadget.agent.shares import Numbers
 from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
@@ -25,6 +26,8 @@ _SHARE_SHIFT = 8
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
 """Containers make as many as they like, and a client that is stopped takes none."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks for processes of a container that is gone."""
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait before each new attempt to name a container."""
 
@@ -72,9 +75,11 @@ class Containers:
         self.fd = self._watcher.fd
         """Readable when cgroups were made or removed."""
         self._verdicts = HashMap("gadget_verdicts", _VERDICTS)
-        self.verdicts_fd = self._verdicts.fd
         self.shares = Numbers()
-        self.warnings: list[str] = []
+        self._moved = Moved(self._verdicts.fd, self._watcher.pid_level)
+        self.shared = {"gadget_containers": self._verdicts.fd, **self._moved.maps}
+        """maps that all gadgets have together, by name"""
+        self.warnings = self._moved.warnings
         self._lost = 0
         self._filter = Filter({"host": True})
         self._nodes: dict[int, _Node] = {}
@@ -87,7 +92,9 @@ class Containers:
         self._removed: list[int] = []
         self._top = 0
         self._followers: list[Follower] = []
+        self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to look again, by cgroup
         self._walk(earlier=True)
+        self._look_for_processes()
 
     def variables(self) -> dict[str, int]:
         """Values of the variables that gadgets have for the node."""
@@ -133,6 +140,7 @@ class Containers:
             self._lost = self._watcher.lost
             self._walk()
         self._retry()
+        self._let_go()
         return settled
 
     def take_changes(self) -> dict[str, Any] | None:
@@ -178,6 +186,7 @@ class Containers:
 
     def close(self) -> None:
         self._watcher.close()
+        self._moved.close()
         self._verdicts.close()
 
     def _walk(self, earlier: bool = False) -> None:
@@ -244,6 +253,22 @@ class Containers:
         for member in self._members[id]:
             self._publish(member)
 
+    def _look_for_processes(self) -> None:
+        self._moved.look(os.stat("/proc/1/ns/mnt").st_ino if os.path.exists("/proc/1/ns/mnt") else 0)
+
+    def _let_go(self) -> None:
+        """Forgets containers that were kept for their processes elsewhere, once those have ended."""
+        now = time.monotonic()
+        if not self._kept or now < min(self._kept.values()):
+            return
+        origins = self._moved.origins()
+        for id in list(self._kept):
+            if id in origins:
+                self._kept[id] = now + _LOOK_EVERY
+            else:
+                del self._kept[id]
+                self._gone(id)
+
     def _retry(self) -> None:
         if not self._unnamed:
             return
@@ -289,6 +314,9 @@ class Containers:
             return
         if id in self._unnamed and not self._name(id):
             self._give_up(id)
+        if node.owner == id and id not in self._kept and id in self._moved.origins():
+            self._kept[id] = time.monotonic() + _LOOK_EVERY
+            return
         del self._nodes[id]
         self._members[node.owner].discard(id)
         if node.owner == id:

@@ -61,7 +61,9 @@ class Entry:
 class Gadget:
     """`spec` is one of RUN's `gadgets`; `node` the values of variables that begin with gadget_node_."""
 
-    def __init__(self, index: int, spec: dict[str, Any], elf: bytes, node: dict[str, int], containers_fd: int) -> None:
+    def __init__(
+        self, index: int, spec: dict[str, Any], elf: bytes, node: dict[str, int], shared: dict[str, int]
+    ) -> None:
         self.index = index
         self.name: str = spec["name"]
         self.sequence = 0
@@ -71,7 +73,7 @@ class Gadget:
         self._spec = spec
         self._elf = elf
         self._node = node
-        self._containers_fd = containers_fd
+        self._shared = shared
         self._entries = [Entry(value) for value in spec.get("programs") or []]
         self._object: BpfObject
         self._walks: MapWalks
@@ -251,8 +253,7 @@ class Gadget:
             self._recorded_bytes = recorder.prepare(object, self._spec["recorder"])
         if entries := self._spec.get("map_entries"):
             object.resize_hashes(entries)
-        if containers := object.map("gadget_containers"):
-            containers.reuse(self._containers_fd)
+        object.reuse(self._shared)
         if (refusals := object.map(REFUSALS)) and (fd := self.refusals()) is not None:
             refusals.reuse(fd)
 

@@ -20,6 +20,7 @@ from kubectl_gadget.agent.feed import Feed
 from kubectl_gadget.agent.in_force import InForce
 from kubectl_gadget.agent.installed import NOTHING, InstalledSet, read_installed, stamp
 from kubectl_gadget.agent.installed_state import lock_state, write_state
+from kubectl_gadget.agent.moved import ELSEWHERE
 from kubectl_gadget.agent.pins import Pins, PinsTakenError
 from kubectl_gadget.agent.policy_log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError
@@ -185,7 +186,7 @@ class Guard:
         self._out.flush()
 
     def _container(self, logged: LoggedEvent) -> dict[str, Any] | None:
-        id = self._names.get(logged.head.cgroup)
+        id = self._names.get(logged.head.cgroup & ~ELSEWHERE)
         return self._described.get(id) if id else None
 
     def _tell_losses(self, one: InForce) -> None:

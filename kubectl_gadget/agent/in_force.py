@@ -217,7 +217,7 @@ class InForce:
 
 def load(chosen: InstalledSet, containers: Containers) -> InForce:
     """Loads and attaches a set. It is in force where this node has its hooks, once it follows containers."""
-    engine = Policies(0, chosen.spec, chosen.elf, containers.variables(), containers.verdicts_fd)
+    engine = Policies(0, chosen.spec, chosen.elf, containers.variables(), containers.shared)
     engine.filter_is_open = True
     try:
         engine.start(tolerant=True)
@@ -256,7 +256,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, d
         spec = {**specs[attached["name"]], "way": attached["way"]}
         hooks.append(_TakenOver(spec, maps, pieces.pop(f"{number}_link")))
     chosen = InstalledSet(state["digest"], state["policies"], state["spec"], b"")
-    engine = Policies(0, chosen.spec, b"", state["node"], containers.verdicts_fd)
+    engine = Policies(0, chosen.spec, b"", state["node"], containers.shared)
     engine.filter_is_open = True
     engine.failed = {name: AgentError(text, remedy) for name, (text, remedy) in state["failed"].items()}
     engine.adopt(hooks, state["without"], list(pieces.values()))

@@ -22,7 +22,7 @@ from kubectl_gadget.errors import AgentError
 _HASHES = (HASH, 9)
 """And those that forget what was used longest ago."""
 _OTHER_HASHES = frozenset(
-    {"gadget_containers", "gadget_totals_a", "gadget_totals_b", "gadget_recorders", "gadget_stacks"}
+    {"gadget_containers", "gadget_moved", "gadget_totals_a", "gadget_totals_b", "gadget_recorders", "gadget_stacks"}
 )
 """What is in them is not for programs alone."""
 TABLE_PREFIX = "gadget_table_"
@@ -99,6 +99,12 @@ class BpfObject:
         if found is None:
             raise AgentError(f"the client's object has no map {name}", "update the client or the agents")
         return found
+
+    def reuse(self, shared: Mapping[str, int]) -> None:
+        """Uses these maps, by name, where the object has such, before it is loaded."""
+        for name, fd in shared.items():
+            if found := self.map(name):
+                found.reuse(fd)
 
     def resize_hashes(self, entries: int) -> None:
         """Sets max_entries of the hashes in which programs keep what they need later, before the object is loaded."""

@@ -45,7 +45,9 @@ _SOCKETS = 16384
 class Policies:
     """All hooks of a session. `spec` is RUN's gadget of the kind `policy`."""
 
-    def __init__(self, index: int, spec: dict[str, Any], elf: bytes, node: dict[str, int], containers_fd: int) -> None:
+    def __init__(
+        self, index: int, spec: dict[str, Any], elf: bytes, node: dict[str, int], shared: dict[str, int]
+    ) -> None:
         self.index = index
         self.name: str = spec["name"]
         self.sequence = 0
@@ -72,7 +74,7 @@ class Policies:
         self._spec = spec
         self._elf = elf
         self._node = node
-        self._containers_fd = containers_fd
+        self._shared = shared
         self.hooks: list[PolicyHook] = []
         self.failed: dict[str, AgentError] = {}
         """hooks that this node does not have, with `tolerant`; their policies are not in force at all"""
@@ -283,7 +285,7 @@ class Policies:
             object.set_constant(name, value)
         object.required_map("gadget_events").resize(size)
         object.required_map("gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
-        object.required_map("gadget_containers").reuse(self._containers_fd)
+        object.reuse(self._shared)
         if not self._spec.get("stacks"):
             object.required_map("gadget_stacks").resize(1)
         if not self._spec.get("follows"):

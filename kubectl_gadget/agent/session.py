@@ -228,7 +228,7 @@ class Session:
                 if spec.get("kind") == "installed":
                     self._gadgets.append(InstalledEvents(index, spec))
                     continue
-                one = Gadget(index, spec, elf, variables, containers.verdicts_fd)
+                one = Gadget(index, spec, elf, variables, containers.shared)
                 one.wanted_cgroup = containers.wants
                 one.symbols = self._symbols
                 one.containers = containers
@@ -347,7 +347,7 @@ def _policies(
     # Its modules take memory that no other session needs.
     from kubectl_gadget.agent.policy import Policies
 
-    policies = Policies(index, spec, elf, variables, containers.verdicts_fd)
+    policies = Policies(index, spec, elf, variables, containers.shared)
     policies.filter_is_open = containers.is_open
     policies.wanted_cgroup = containers.wants
     policies.shares = containers.shares

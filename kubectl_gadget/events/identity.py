@@ -7,7 +7,7 @@ some minutes, since events that name it may still be on their way.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ KEEP_SECONDS = 300.0
 _MOST_REMOVED = 65_536
 """Removed cgroups that are kept, however short ago they were removed."""
 _MOST_INDEXED = 4096
+_ELSEWHERE = 1 << 63
+"""GADGET_ELSEWHERE (bpf/include/gadget/moved.h): set in the cgroup of a container's process that is not in there."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class Identity:
 
     def _disown(self, cgroup: int) -> str | None:
         """The container that had it."""
-        if cgroup in self._codes:
+        if cgroup in self._codes or cgroup | _ELSEWHERE in self._codes:
             self._forget_index()
         id = self._owners.pop(cgroup, None)
         if id is not None:
@@ -232,10 +234,12 @@ class Identity:
         before = len(self._codes)
         numbers = {container: number for number, container in enumerate(self._indexed_containers)}
         for cgroup in np.unique(ids).tolist():
-            if cgroup not in self._owners:
+            if cgroup & ~_ELSEWHERE not in self._owners:
                 continue
-            id = self._owners[cgroup]
+            id = self._owners[cgroup & ~_ELSEWHERE]
             container = HOST if id is None else self._containers.get(id, UNKNOWN)
+            if cgroup & _ELSEWHERE and container.container_id:
+                container = replace(container, moved=True)
             if container not in numbers:
                 numbers[container] = len(self._indexed_containers)
                 self._indexed_containers.append(container)

@@ -168,7 +168,7 @@ def test_the_end_of_input_ends_the_session_and_leaves_no_program(
 ) -> None:
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
-    assert len(programs) == 4
+    assert len(programs) == 9
     client.input.close()
     assert client.finish()["reason"] == "eof"
     wait_until_unloaded(programs)
@@ -177,7 +177,7 @@ def test_the_end_of_input_ends_the_session_and_leaves_no_program(
 def test_a_killed_agent_leaves_no_program(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
-    assert len(programs) == 4
+    assert len(programs) == 9
     client.process.kill()
     client.process.wait()
     wait_until_unloaded(programs)

@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -50,10 +52,20 @@ def a_folder() -> Path:
 @pytest.fixture(name="pods")
 def some_pods(state: Path) -> Iterator[DemoPods]:
     with DemoPods(state) as pods:
-        subprocess.run(
-            ["gcc", "-static", "-O2", "-o", pods.image_root / "bin" / "inject", PROGRAMS / "inject.c"], check=True
-        )
+        for name in ("inject", "into_cgroup") if platform.machine() == "x86_64" else ("into_cgroup",):
+            target = pods.image_root / "bin" / name
+            subprocess.run(["gcc", "-static", "-O2", "-o", target, PROGRAMS / f"{name}.c"], check=True)
         yield pods
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A cgroup of the node, and its folder."""
+    folder = cgroup2_mount() / f"elsewhere-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    until_empty(folder)
+    folder.rmdir()
 
 
 def execute(state: Path, container: DemoContainer, *words: str) -> str:
@@ -69,6 +81,22 @@ def execute(state: Path, container: DemoContainer, *words: str) -> str:
 def rows(run: LocalRun) -> list[dict[str, Any]]:
     """Others may run pods on this machine."""
     return [row for row in run.rows() if row["namespace"] == "bad"]
+
+
+def until_empty(folder: Path) -> None:
+    """Until the processes of a cgroup have ended, which the kernel tells by its file."""
+    with (folder / "cgroup.events").open() as events:
+        told = select.poll()
+        told.register(events, select.POLLPRI)
+        while "populated 0" not in events.read():
+            assert told.poll(60_000), f"processes are left in {folder}"
+            events.seek(0)
+
+
+def leave(cgroup: Path, script: str) -> list[str]:
+    """A command that moves to a cgroup, as a container sees it, and then runs the script."""
+    inside = Path("/sys/fs/cgroup") / cgroup.relative_to(cgroup2_mount())
+    return ["/bin/sh", "-c", f"echo $$ >{inside}/cgroup.procs; {script}"]
 
 
 def names(row: dict[str, Any]) -> tuple[str, str, str, str | None]:
@@ -146,3 +174,124 @@ def test_a_policy_holds_in_sandboxes_and_lets_pods_start(pods: DemoPods, tmp_pat
     pods_of = [row["process_tracepoint"]["process"]["pod"] for row in run.rows() if "process_tracepoint" in row]
     assert [(one["name"], one["container"]["name"]) for one in pods_of] == [("hidden", "POD")]
     assert not Path(f"/proc/{pod.sandbox.pid}/exe").exists()
+
+
+OPENS = "read x </etc/passwd; (read x </etc/group); cat /etc/hosts"
+OPENED = ["/etc/passwd", "/etc/group", "/etc/hosts"]
+LEFT = ("bad", "leaver", "main", "moved")
+
+
+def opened(run: LocalRun, mark: str | None = "moved") -> Counter[tuple[tuple[str, str, str, str | None], str]]:
+    return Counter((names(row), row["path"]) for row in rows(run) if row.get("container_mark") == mark)
+
+
+def test_a_process_that_leaves_its_containers_cgroup_stays_the_containers(
+    pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path
+) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    made = elsewhere / "made"
+    with LocalRun(tmp_path, "trace", "open", "-A", "-o", "json", "--path", "/etc") as run:
+        execute(state, main, *leave(elsewhere, OPENS))
+        # A cgroup that the agent has not heard of.
+        execute(state, main, "/bin/sh", "-c", f"mkdir /sys/fs/cgroup/{made.relative_to(cgroup2_mount())}")
+        execute(state, main, *leave(made, OPENS))
+        run.stop()
+    until_empty(made)
+    made.rmdir()
+    found = opened(run)
+    assert {key: found[key] for key in found if key[1] in OPENED} == {(LEFT, path): 2 for path in OPENED}
+
+
+def test_tables_show_the_mark(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    with LocalRun(tmp_path, "trace", "open", "-n", "bad", "--path", "/etc/group", "-o", "wide") as run:
+        execute(state, main, *leave(elsewhere, OPENS))
+        run.stop()
+    (line,) = run.out.read_text().splitlines()[1:]
+    assert "main(moved)" in line.split()
+
+
+def test_filters_choose_by_the_container_and_by_the_mark(
+    pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path
+) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    flags = ("-A", "-c", "main", "--filter", 'container_mark == "moved"', "-o", "json", "--path", "/etc/passwd")
+    with LocalRun(tmp_path, "trace", "open", *flags) as run:
+        execute(state, main, "/bin/sh", "-c", "read x </etc/passwd")
+        execute(state, main, *leave(elsewhere, "read x </etc/passwd"))
+        run.stop()
+    assert [names(row) for row in rows(run)] == [LEFT]
+
+
+def test_one_that_comes_back_is_as_before(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    home = Path("/sys/fs/cgroup") / main.cgroup.relative_to(cgroup2_mount())
+    back = f"echo $$ >{home}/cgroup.procs; read x </etc/passwd; cat /etc/group"
+    with LocalRun(tmp_path, "trace", "open", "-A", "-o", "json", "--path", "/etc") as run:
+        execute(state, main, *leave(elsewhere, back))
+        run.stop()
+    assert not [row for row in rows(run) if row["path"] in OPENED and "container_mark" in row]
+    assert {row["path"] for row in rows(run)} >= {"/etc/passwd", "/etc/group"}
+
+
+def test_one_that_moves_to_another_pod_is_not_taken_for_that_pods(pods: DemoPods, state: Path, tmp_path: Path) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    other = pods.start_pod("bad", "framed", IDLE)
+    with LocalRun(tmp_path, "trace", "open", "-A", "-o", "json", "--path", "/etc/passwd") as run:
+        execute(state, main, *leave(other.containers["main"].cgroup, "read x </etc/passwd"))
+        # Beside the containers, in the other pod's own cgroup.
+        beside = other.sandbox.cgroup.parent / "beside"
+        beside.mkdir()
+        execute(state, main, *leave(beside, "read x </etc/passwd"))
+        run.stop()
+    assert [names(row) for row in rows(run)] == [LEFT, LEFT]
+
+
+def test_one_that_is_born_elsewhere_is_the_containers(
+    pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path
+) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    inside = f"/sys/fs/cgroup/{elsewhere.name}"
+    with LocalRun(tmp_path, "trace", "open", "-A", "-o", "json", "--path", "/etc/passwd") as run:
+        execute(state, main, "/bin/into_cgroup", inside, "/etc/passwd")
+        run.stop()
+    assert [names(row) for row in rows(run)] == [LEFT]
+
+
+def test_one_that_had_left_before_is_found(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    execute(state, main, *leave(elsewhere, "sleep 100007 </dev/null >/dev/null 2>&1 &"))
+    found = Counter(names(row) for row in map(json.loads, run_here("snapshot", "process").splitlines()))
+    assert found == Counter([("bad", "leaver", "POD", "sandbox"), ("bad", "leaver", "main", None), LEFT])
+    # Its children, too.
+    (pid,) = (elsewhere / "cgroup.procs").read_text().split()
+    os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_move_out_of_a_container_is_an_event(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    with LocalRun(tmp_path, "trace", "privilege", "-A", "-o", "json", "--operation", "leave_cgroup") as run:
+        execute(state, main, *leave(elsewhere, "true"))
+        run.stop()
+    (row,) = rows(run)
+    assert (names(row), row["target"]) == (LEFT, row["pid"])
+
+
+def test_a_policy_holds_for_one_that_has_left(pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        KILL.replace(
+            "    selectors:\n    -",
+            """    selectors:
+    - matchArgs: [{index: 5, operator: Postfix, values: [/forbidden]}]
+     """,
+        )
+    )
+    shutil.copy(pods.image_root / "bin" / "busybox", pods.image_root / "bin" / "forbidden")
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    script = "/bin/forbidden true; echo $?"
+    with LocalRun(tmp_path, "enforce", "-n", "bad", "--allow-weaker", "-f", str(policy), "-o", "json") as run:
+        assert execute(state, main, *leave(elsewhere, script)).strip() == "137"
+        run.stop()
+    told = [row["process_tracepoint"]["process"]["pod"] for row in run.rows() if "process_tracepoint" in row]
+    assert [(one["name"], one["container"]["name"]) for one in told] == [("leaver", "main")]

@@ -39,7 +39,7 @@ def attached(name: str, containers: Containers) -> Iterator[Gadget]:
     """The gadget as an agent runs it. Raises GadgetError when nothing that is needed can be loaded."""
     (spec,) = build((GadgetRun(load_gadget(name), _NEEDED.get(name, {})),), ({},), 1 << 20).gadgets
     variables = containers.variables() | {VARIABLE: int(not probe.syscall_tracepoints())}
-    gadget = Gadget(0, spec, object_bytes(name, MACHINE), variables, containers.verdicts_fd)
+    gadget = Gadget(0, spec, object_bytes(name, MACHINE), variables, containers.shared)
     gadget.containers = containers
     gadget.start()
     try:

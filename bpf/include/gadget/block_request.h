@@ -62,11 +62,15 @@ static __always_inline void gadget_remember_request(struct request *request, __u
 {
 	__u64 now = bpf_ktime_get_boot_ns(), key = (__u64)request;
 	struct gadget_block_request pending = {.started = now, .issued = issued ? now : 0};
+	struct cgroup *cgroup = gadget_cgroup_of_request(request);
 	struct task_struct *task = gadget_task();
 	struct gadget_record record;
 
-	pending.wanted =
-		gadget_wanted_other_cgroup(&record, gadget_cgroup_of_request(request)) && gadget_wanted_task(task);
+	if (cgroup == gadget_cgroup_of(task))
+		pending.wanted = gadget_wanted_other_task(&record, task);
+	else
+		pending.wanted = gadget_wanted_other_cgroup(&record, cgroup);
+	pending.wanted = pending.wanted && gadget_wanted_task(task);
 	pending.cgroup = record.cgroup;
 	pending.pid = gadget_node_pid(task);
 	pending.uid = (__u32)bpf_get_current_uid_gid();

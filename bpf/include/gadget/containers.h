@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <gadget/moved.h>
 #include <gadget/record.h>
 
 enum gadget_verdict {
@@ -35,8 +36,10 @@ struct {
 /* GADGET_UNKNOWN when the agent has not told of it. */
 static __always_inline enum gadget_verdict gadget_verdict_on(__u64 cgroup)
 {
-	const __u32 *found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
+	const __u32 *found;
 
+	cgroup &= ~GADGET_ELSEWHERE;
+	found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
 	return found ? *found & GADGET_VERDICT_MASK : GADGET_UNKNOWN;
 }
 

@@ -282,7 +282,7 @@ static __always_inline bool wanted_caller(struct task_struct *task)
 {
 	struct gadget_record record;
 
-	return gadget_wanted_cgroup(&record, bpf_get_current_cgroup_id()) && gadget_wanted_task(task);
+	return gadget_wanted_cgroup(&record, gadget_current_cgroup()) && gadget_wanted_task(task);
 }
 
 SEC("raw_tp/sys_enter")

@@ -38,9 +38,12 @@ struct {
 
 static __always_inline struct gadget_share *gadget_share_of(__u64 cgroup)
 {
-	const __u32 *found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
-	__u32 number = found ? *found >> GADGET_SHARE_SHIFT : 0;
+	const __u32 *found;
+	__u32 number;
 
+	cgroup &= ~GADGET_ELSEWHERE;
+	found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
+	number = found ? *found >> GADGET_SHARE_SHIFT : 0;
 	return bpf_map_lookup_elem(&gadget_shares, &number);
 }
 

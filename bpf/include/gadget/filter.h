@@ -59,11 +59,25 @@ static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
 }
 
-/* Whether events of this cgroup are wanted. Sets the record's marks. */
+/* The cgroup that a task's events belong to, which may have left its container's. */
+static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
+{
+	__u64 origin = 0;
+
+	if (gadget_any_moved())
+		origin = gadget_origin_of(BPF_CORE_READ(task, tgid));
+	return origin ? origin : BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
+}
+
+/* Whether events of this cgroup, which is the current task's, are wanted. Sets the record's marks. */
 static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, __u64 cgroup)
 {
 	enum gadget_verdict verdict = gadget_verdict_on(cgroup);
 
+	if (verdict == GADGET_UNKNOWN && cgroup & GADGET_ELSEWHERE) {
+		record->marks = GADGET_MARK_UNKNOWN_CGROUP;
+		return true;
+	}
 	if (verdict == GADGET_UNKNOWN)
 		return gadget_wanted_by_ancestor(record, gadget_cgroup_of(gadget_task()));
 	record->marks = 0;

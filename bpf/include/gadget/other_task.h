@@ -25,6 +25,19 @@ static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *rec
 	return gadget_is_wanted(verdict);
 }
 
+/* The same for a task, which may have left its container's cgroup. */
+static __always_inline bool gadget_wanted_other_task(struct gadget_record *record, struct task_struct *task)
+{
+	__u64 origin = 0;
+
+	if (gadget_any_moved())
+		origin = gadget_origin_of(BPF_CORE_READ(task, tgid));
+	if (!origin)
+		return gadget_wanted_other_cgroup(record, gadget_cgroup_of(task));
+	record->cgroup = origin;
+	return gadget_wanted_cgroup(record, origin);
+}
+
 static __always_inline bool gadget_has_wanted_comm(const struct gadget_record *record)
 {
 	const volatile __u64 *wanted = (const volatile __u64 *)gadget_filter_comm;
@@ -46,7 +59,7 @@ static __always_inline bool gadget_begin_for_task_or(struct gadget_record *recor
 	if ((gadget_filter_pid && record->pid != gadget_filter_pid) ||
 	    (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid) || !gadget_has_wanted_comm(record))
 		return false;
-	if (!gadget_wanted_other_cgroup(record, gadget_read(task, cgroups, dfl_cgrp))) {
+	if (!gadget_wanted_other_task(record, task)) {
 		if (!other_is_wanted)
 			return false;
 		record->marks = 0;
@@ -68,9 +81,9 @@ static __always_inline bool gadget_begin_for_task(struct gadget_record *record, 
 /* As gadget_begin(), and true as well when the other party is wanted, which may be NULL. */
 static __always_inline bool gadget_begin_with(struct gadget_record *record, struct task_struct *other)
 {
-	__u64 cgroup = bpf_get_current_cgroup_id();
+	__u64 cgroup = gadget_current_cgroup();
 	struct task_struct *task = gadget_task();
-	bool other_is_wanted = other && gadget_wanted_other_cgroup(record, gadget_cgroup_of(other));
+	bool other_is_wanted = other && gadget_wanted_other_task(record, other);
 
 	if (!gadget_wanted_cgroup(record, cgroup)) {
 		if (!other_is_wanted)

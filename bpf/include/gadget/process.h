@@ -34,7 +34,7 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 /* False: not wanted, and the record's contents mean nothing. */
 static __always_inline bool gadget_begin(struct gadget_record *record)
 {
-	__u64 cgroup = bpf_get_current_cgroup_id();
+	__u64 cgroup = gadget_current_cgroup();
 	struct task_struct *task;
 
 	if (!gadget_wanted_cgroup(record, cgroup))

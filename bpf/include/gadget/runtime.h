@@ -16,7 +16,7 @@
  */
 #pragma once
 
-#include <gadget/containers.h>
+#include <gadget/filter.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>
@@ -87,7 +87,7 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 	if (here == GADGET_UNKNOWN && BPF_CORE_READ(process, mm, exe_file) == BPF_CORE_READ(parent, mm, exe_file) &&
 	    BPF_CORE_READ(process, thread_pid, level) <= BPF_CORE_READ(parent, thread_pid, level))
 		return false;
-	verdict = gadget_verdict_on(BPF_CORE_READ(parent, cgroups, dfl_cgrp, kn, id));
+	verdict = gadget_verdict_on(gadget_cgroup_id_of(parent));
 	return verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST;
 }
 

@@ -84,5 +84,5 @@ static __always_inline bool gadget_counts(void)
 {
 	struct gadget_record marks;
 
-	return gadget_wanted_cgroup(&marks, bpf_get_current_cgroup_id()) && gadget_wanted_task(gadget_task());
+	return gadget_wanted_cgroup(&marks, gadget_current_cgroup()) && gadget_wanted_task(gadget_task());
 }

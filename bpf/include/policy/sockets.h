@@ -87,8 +87,11 @@ static __always_inline __u32 policy_inherited_profile(void)
 /* Which policies apply to a cgroup: the current one, or that of a socket's owner. */
 static __always_inline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
 {
-	const __u32 *known = bpf_map_lookup_elem(&policy_containers, &cgroup);
+	const __u32 *known;
 
+	/* Policies of the container that it came from hold for a process that has left it. */
+	cgroup &= ~GADGET_ELSEWHERE;
+	known = bpf_map_lookup_elem(&policy_containers, &cgroup);
 	/* A pod's author writes no sandbox, so a policy that lets only certain programs run may not keep pods from
 	 * starting. */
 	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime())
@@ -130,7 +133,7 @@ static __noinline void policy_track(struct policy_memory *memory, const struct p
 		return;
 	if (owner && owner->socket == socket)
 		owner = NULL;
-	cgroup = owner ? owner->head.record.cgroup : bpf_get_current_cgroup_id();
+	cgroup = owner ? owner->head.record.cgroup : gadget_current_cgroup();
 	new->wanted = owner ? policy_describe_owner(&new->head, owner) : policy_describe(&new->head, cgroup);
 	new->socket = socket;
 	new->profile = policy_profile_of(cgroup, owner);

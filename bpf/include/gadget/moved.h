@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Processes that a container began and that are in a cgroup that is not the container's, since they, or who made them,
+ * moved there. bpf/moved.bpf.c keeps them; in records they have the container's cgroup with the bit GADGET_ELSEWHERE.
+ *
+ * There are nearly always none, and then asking costs one look at a counter. The trap: a cgroup's number with that bit
+ * is no cgroup's, so whoever looks it up has to take the bit away.
+ */
+#pragma once
+
+#include <gadget/record.h>
+
+#define GADGET_ELSEWHERE (1ULL << 63)
+
+struct gadget_moved_process {
+	/* The container's own, with GADGET_ELSEWHERE. */
+	__u64 cgroup;
+	/* When the process was forked: numbers of processes come again. */
+	__u64 started;
+};
+
+struct gadget_moved_counts {
+	__u64 processes;
+	/* There was no room for them. */
+	__u64 lost;
+};
+
+/* By the number of the process in the initial PID namespace. Shared by all objects, as gadget_containers is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct gadget_moved_process);
+} gadget_moved SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gadget_moved_counts);
+} gadget_moved_counts SEC(".maps");
+
+static __always_inline bool gadget_any_moved(void)
+{
+	__u32 zero = 0;
+	const struct gadget_moved_counts *counts = bpf_map_lookup_elem(&gadget_moved_counts, &zero);
+
+	return counts && counts->processes;
+}
+
+/* Where a process came from, with GADGET_ELSEWHERE; 0: it is where it belongs. A function of its own, not static: the
+ * verifier looks at it once. */
+__noinline __u64 gadget_origin_of(__u32 tgid)
+{
+	const struct gadget_moved_process *moved = bpf_map_lookup_elem(&gadget_moved, &tgid);
+
+	return moved ? moved->cgroup : 0;
+}
+
+/* The cgroup that events of the current task belong to. */
+static __always_inline __u64 gadget_current_cgroup(void)
+{
+	__u64 origin = 0;
+
+	if (gadget_any_moved())
+		origin = gadget_origin_of(bpf_get_current_pid_tgid() >> 32);
+	return origin ? origin : bpf_get_current_cgroup_id();
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Remembers which container each process came from, and keeps the list of those that are elsewhere (gadget/moved.h).
+ *
+ * Hooks: the raw tracepoints cgroup_attach_task, sched_process_fork and sched_process_free, and an iterator over all
+ * tasks for those that are there already; `adopt` is only ever run by hand, for what the agent finds. Emits, from the
+ * iterator, a struct process_found for each process, for the agent alone. The trap: cgroup_attach_task comes after the
+ * move, when the cgroup that was left is not to be had any more. So each thread carries its container in the kernel's
+ * storage of it (Linux 5.11), which cannot be full and ends with the thread.
+ */
+#include <gadget/containers.h>
+#include <gadget/task.h>
+#include <kernel/cgroup.h>
+#include <kernel/credentials.h>
+#include <kernel/iterator.h>
+
+/* As in gadget/filter.h. */
+#define LEVELS 24
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* The container's own cgroup, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} origins SEC(".maps");
+
+/* Read by kubectl_gadget/agent/moved.py. */
+struct process_found {
+	__u64 started;
+	/* 0: of no container. */
+	__u64 container;
+	__u32 tgid;
+	/* How deep its PID namespace lies, and the numbers of this and of its mount namespace. */
+	__u32 level;
+	__u32 pid_namespace;
+	__u32 mount_namespace;
+};
+
+/* The process that `adopt` is about. */
+struct adopted {
+	__u64 started;
+	__u64 container;
+	__u32 tgid;
+	__u32 unused;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct adopted);
+} adopted SEC(".maps");
+
+static __always_inline bool is_container(enum gadget_verdict verdict)
+{
+	return verdict == GADGET_WANTED || verdict == GADGET_UNWANTED;
+}
+
+/* The cgroup of the nearest container: the highest one of its share. 0: none. */
+static __noinline __u64 container_of_cgroup(struct cgroup *cgroup)
+{
+	__u64 found = 0;
+	__u32 share = 0;
+
+	for (int level = 0; level < LEVELS && cgroup; level++) {
+		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+		const __u32 *value = bpf_map_lookup_elem(&gadget_containers, &id);
+		bool is = value && is_container(*value & GADGET_VERDICT_MASK);
+
+		if (found && (!is || *value >> GADGET_SHARE_SHIFT != share))
+			break;
+		if (is) {
+			found = id;
+			share = *value >> GADGET_SHARE_SHIFT;
+		}
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	return found;
+}
+
+static __noinline bool is_within(struct cgroup *cgroup, __u64 container)
+{
+	for (int level = 0; level < LEVELS && cgroup; level++) {
+		if (BPF_CORE_READ(cgroup, kn, id) == container)
+			return true;
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	return false;
+}
+
+static __always_inline void count(__s64 processes, __s64 lost)
+{
+	__u32 zero = 0;
+	struct gadget_moved_counts *counts = bpf_map_lookup_elem(&gadget_moved_counts, &zero);
+
+	if (!counts)
+		return;
+	__sync_fetch_and_add(&counts->processes, processes);
+	__sync_fetch_and_add(&counts->lost, lost);
+}
+
+static __always_inline void keep(__u32 tgid, __u64 started, __u64 container)
+{
+	struct gadget_moved_process moved = {.cgroup = container | GADGET_ELSEWHERE, .started = started};
+
+	if (!bpf_map_update_elem(&gadget_moved, &tgid, &moved, BPF_NOEXIST))
+		count(1, 0);
+	else if (!bpf_map_lookup_elem(&gadget_moved, &tgid))
+		count(0, 1);
+}
+
+static __always_inline void forget(__u32 tgid)
+{
+	if (!bpf_map_delete_elem(&gadget_moved, &tgid))
+		count(-1, 0);
+}
+
+/* What the agent found at its start is in no storage. */
+static __always_inline __u64 listed(__u32 tgid)
+{
+	return gadget_any_moved() ? gadget_origin_of(tgid) & ~GADGET_ELSEWHERE : 0;
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
+{
+	__u64 container, *origin = bpf_task_storage_get(&origins, task, NULL, 0);
+	__u32 tgid = task->tgid;
+	__u64 from;
+
+	/* 0 is the default hierarchy, which is cgroup v2. */
+	if (BPF_CORE_READ(cgroup, root, hierarchy_id))
+		return 0;
+	from = origin ? *origin : listed(tgid);
+	if (from && !is_within(cgroup, from)) {
+		keep(tgid, task->start_boottime, from);
+		return 0;
+	}
+	if (from && gadget_any_moved())
+		forget(tgid);
+	/* The runtime puts it there, or it goes to a container inside its own. */
+	container = container_of_cgroup(cgroup);
+	if (!origin && container)
+		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (origin && container)
+		*origin = container;
+	return 0;
+}
+
+/* `parent` is who forks, also with CLONE_PARENT. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
+{
+	__u64 *origin = bpf_task_storage_get(&origins, parent, NULL, 0);
+	__u64 from = origin ? *origin : listed(parent->tgid), its_cgroup;
+	struct cgroup *cgroup = BPF_CORE_READ(child, cgroups, dfl_cgrp);
+	enum gadget_verdict verdict;
+
+	if (!from) {
+		its_cgroup = BPF_CORE_READ(cgroup, kn, id);
+		verdict = gadget_verdict_on(its_cgroup);
+		if (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST)
+			return 0;
+		from = container_of_cgroup(cgroup);
+	}
+	if (!from)
+		return 0;
+	bpf_task_storage_get(&origins, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (child->tgid == parent->tgid)
+		return 0;
+	/* In a cgroup of its own choice (CLONE_INTO_CGROUP), or in one that its maker has moved to. */
+	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) && !is_within(cgroup, from))
+		keep(child->tgid, child->start_boottime, from);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(freed, struct task_struct *task)
+{
+	const struct gadget_moved_process *moved;
+	__u32 tgid = task->tgid;
+
+	if (!gadget_any_moved() || task->pid != task->tgid)
+		return 0;
+	moved = bpf_map_lookup_elem(&gadget_moved, &tgid);
+	if (moved && moved->started == task->start_boottime)
+		forget(tgid);
+	return 0;
+}
+
+/* Of the PID namespace that this struct upid is about. */
+static __always_inline __u32 number_of(void *upid)
+{
+	struct pid_namespace___numbered *namespace = NULL;
+
+	bpf_probe_read_kernel(&namespace, sizeof(namespace), upid + bpf_core_field_offset(struct upid, ns));
+	return BPF_CORE_READ(namespace, ns.inum);
+}
+
+SEC("iter/task")
+int running(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct process_found found = {};
+	struct nsproxy *namespaces;
+	struct pid *pid;
+	void *number;
+
+	/* Threads of the kernel have no memory. */
+	if (!task || !task->mm)
+		return 0;
+	found.container = container_of_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	if (found.container && !bpf_task_storage_get(&origins, task, NULL, 0))
+		bpf_task_storage_get(&origins, task, &found.container, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (task->pid != task->tgid)
+		return 0;
+	pid = BPF_CORE_READ(task, thread_pid);
+	namespaces = BPF_CORE_READ((struct task_struct___namespaces *)task, nsproxy);
+	found.started = task->start_boottime;
+	found.tgid = task->tgid;
+	found.level = BPF_CORE_READ(pid, level);
+	number = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		 found.level * bpf_core_type_size(struct upid);
+	found.pid_namespace = number_of(number);
+	found.mount_namespace = BPF_CORE_READ(namespaces, mnt_ns, ns.inum);
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+SEC("raw_tp")
+int adopt(void *ctx)
+{
+	__u32 zero = 0;
+	const struct adopted *one = bpf_map_lookup_elem(&adopted, &zero);
+
+	if (one)
+		keep(one->tgid, one->started, one->container);
+	return 0;
+}
