@@ -135,6 +135,10 @@ class GadgetGroup(TyperGroup):
         near = meant if meant in self.entries else arguments.nearest(name, self.entries)
         return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
 
+    def joined(self, current: str) -> list[tuple[str, str]]:
+        """For completion: names and summaries of sub-commands that can be joined to those in the unfinished word."""
+        return []
+
     def misplaced(self, below: Any, words: Sequence[str]) -> UsageError | None:
         """The error where one of the `words` of a sub-command is the name of another one, and not of a pod; None where
         names of sub-commands and of pods are not mixed up. A pod of such a name is pod/NAME."""

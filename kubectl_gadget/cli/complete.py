@@ -23,6 +23,10 @@ NO_FILES = 4
 NO_FILES_NO_SPACE = 6
 
 
+_LISTS = ("columns", "nodes", "containers", "table_sort", "table_by")
+"""Flags whose value is a list of names of columns, or of the cluster."""
+
+
 class Candidate(NamedTuple):
     """One word that may stand here."""
 
@@ -69,6 +73,8 @@ def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
     if isinstance(place.command, GadgetGroup):
         entries = place.command.entries.items()
         found = [Candidate(name, entry.summary) for name, entry in entries if not entry.hidden]
+        if joined := place.command.joined(current):
+            return _matching([Candidate(*item) for item in joined], current), NO_FILES
         return _matching(found, current), NO_FILES if found else FILES
     return _matching(_arguments(place), current), NO_FILES
 
@@ -102,11 +108,17 @@ def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int
     (item,) = (item for item in place.command.params if item.name == name)
     if item.metavar == "FILE":
         return [], FILES
-    if name in ("columns", "nodes", "containers"):
+    if name in _LISTS:
         done, comma, current = current.rpartition(",")
-        names = _columns(place) if name == "columns" else _looked_up(place, name)
-        return _matching(names, current, done + comma), NO_FILES
+        # --sort -cpu is the highest first; --columns -node is without it.
+        sign = current[:1] if name in ("columns", "table_sort") and current[:1] in ("+", "-") else ""
+        names = _looked_up(place, name) if name in ("nodes", "containers") else _columns(place)
+        return _matching(names, current.removeprefix(sign), done + comma + sign), NO_FILES
     offered = item.shell_complete(None, current)
+    if not offered and "," in current:
+        done, comma, current = current.rpartition(",")
+        again = item.shell_complete(None, current)
+        return [Candidate(f"{done},{choice.value}") for choice in again], NO_FILES
     if offered:
         candidates = [Candidate(choice.value) for choice in offered]
         open_ended = all(candidate.word.endswith("=") for candidate in candidates)

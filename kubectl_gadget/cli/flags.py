@@ -5,6 +5,7 @@ the sub-command and one behind it can be told apart and the later wins. The trap
 parameter's name in every command, so no two sets may use the same one.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,11 +20,19 @@ ENGINE = "More"
 CLUSTER = "Connection to the cluster, as kubectl's own"
 
 
-def flag(panel: str, *spellings: str, metavar: str | None = None, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """One flag: `metavar` names its value, None makes it a switch; `choices` are what completion offers."""
+def flag(
+    panel: str,
+    *spellings: str,
+    metavar: str | None = None,
+    help: str,
+    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
+) -> Any:
+    """One flag: `metavar` names its value, None makes it a switch; `choices`, or what gives them, are what completion
+    offers."""
 
     def offered(incomplete: str) -> list[str]:
-        return [choice for choice in choices if choice.startswith(incomplete)]
+        known = choices() if callable(choices) else choices
+        return [choice for choice in known if choice.startswith(incomplete)]
 
     return typer.Option(
         *spellings, metavar=metavar, help=help, rich_help_panel=panel, autocompletion=offered if choices else None

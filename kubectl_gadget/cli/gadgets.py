@@ -7,6 +7,7 @@ every built-in gadget.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,18 @@ class VerbGroup(GadgetGroup):
             if name not in known:
                 raise self.unknown(name, ctx.command_path)
         return several_command([load_gadget(known[name]) for name in dict.fromkeys(names)], cmd_name)
+
+    def joined(self, current: str) -> list[tuple[str, str]]:
+        """`exec+op`: the streams behind the last +."""
+        from kubectl_gadget.catalogue import load_gadget
+
+        done, plus, _ = current.rpartition("+")
+        if not plus:
+            return []
+        known = [entry for entry in index() if entry.command[0] == self.name]
+        others = [entry for entry in known if entry.command[-1] not in done.split("+")]
+        streams = [entry for entry in others if load_gadget(entry.name).kind == "stream"]
+        return [(f"{done}+{entry.command[-1]}", entry.summary) for entry in streams]
 
     def misplaced(self, below: Any, words: Sequence[str]) -> UsageError | None:
         """`trace tcp udp` was meant to be `trace tcp+udp`."""
@@ -180,18 +193,21 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
     if parameter.words:
         return Annotated[
             str | None,
-            flag(panel, f"--{parameter.name}", metavar="WORDS", help=help),
+            flag(panel, f"--{parameter.name}", metavar="WORDS", help=help, choices=("all", *parameter.words)),
             values.words_of(parameter.words),
         ]
     if parameter.choices:
         reader: Any = values.one_of(*parameter.choices)
-        return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar="WORD", help=help), reader]
+        return Annotated[
+            str | None, flag(panel, f"--{parameter.name}", metavar="WORD", help=help, choices=parameter.choices), reader
+        ]
+    choices: Sequence[str] | Callable[[], Sequence[str]] = ()
     words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]
     if words:
-        metavar = "NAMES"
+        metavar, choices = "NAMES", ("all", *words)
         reader = values.words_of(words)
     elif parameter.names:
-        metavar = "NAME"
+        metavar, choices = "NAME", partial(values.names_of, parameter.names)
         reader = values.number_of(parameter.names)
     elif parameter.type == "duration":
         reader = values.duration_in(parameter.unit, place.size if place else 4)
@@ -199,7 +215,9 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> Any:
         reader = values.integer_of(place.size, signed=place.signed) if place else values.integer_of(8)
     else:
         reader = values.text_of(place.size if place else 256)
-    return Annotated[str | None, flag(panel, f"--{parameter.name}", metavar=metavar, help=help), reader]
+    return Annotated[
+        str | None, flag(panel, f"--{parameter.name}", metavar=metavar, help=help, choices=choices), reader
+    ]
 
 
 def _refuse_collisions(gadgets: Sequence[Gadget], command: Any) -> None:

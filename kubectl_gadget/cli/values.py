@@ -348,14 +348,7 @@ def number_of(kind: str) -> Callable[[str], int]:
     """A reader of numbers that have names: of signals (SIGTERM, TERM), capabilities (CAP_KILL, KILL), errors."""
 
     def read(text: str) -> int:
-        from kubectl_gadget.events.linux import ERRNO_NAMES
-        from kubectl_gadget.events.linux_process import capability_name, signal_name
-
-        prefix, spell, numbers = {
-            "signal": ("SIG", signal_name, range(1, 65)),
-            "capability": ("CAP_", capability_name, range(64)),
-            "errno": ("", lambda number: ERRNO_NAMES.get(number, str(number)), range(1, 4096)),
-        }[kind]
+        prefix, spell, numbers = _named_numbers(kind)
         if text.isdecimal():
             if int(text) not in numbers:
                 raise ValueError(f"is the number of no {kind}: they go from {numbers[0]} to {numbers[-1]}")
@@ -364,7 +357,7 @@ def number_of(kind: str) -> Callable[[str], int]:
         name = text.upper()
         found = names.get(name, names.get(prefix + name))
         if found is None:
-            meant = nearest(name, [known for known in names if not known.isdecimal()])
+            meant = nearest(name, names_of(kind))
             article = "an" if kind == "errno" else "a"
             raise ValueError(
                 f"{text!r} is neither the number nor the name of {article} {kind}" + (f"; {meant}?" if meant else "")
@@ -372,6 +365,25 @@ def number_of(kind: str) -> Callable[[str], int]:
         return found
 
     return read
+
+
+def names_of(kind: str) -> list[str]:
+    """All names that number_of() reads, in the order of their numbers."""
+    _, spell, numbers = _named_numbers(kind)
+    return [name for name in map(spell, numbers) if not name.isdecimal()]
+
+
+def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
+    """What may be left out in front of a name, how a number is spelt, and the numbers."""
+    from kubectl_gadget.events.linux import ERRNO_NAMES
+    from kubectl_gadget.events.linux_process import capability_name, signal_name
+
+    known: dict[str, tuple[str, Callable[[int], str], range]] = {
+        "signal": ("SIG", signal_name, range(1, 65)),
+        "capability": ("CAP_", capability_name, range(64)),
+        "errno": ("", lambda number: ERRNO_NAMES.get(number, str(number)), range(1, 4096)),
+    }
+    return known[kind]
 
 
 def ip(text: str) -> str:

@@ -157,3 +157,28 @@ def test_kubectl_itself_hands_on_what_is_offered(built_in: list[GadgetSummary]) 
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     names = [line.partition("\t")[0] for line in result.stdout.splitlines()]
     assert names == ["--failed", "--fail-on", ":4"]
+
+
+def test_gadgets_are_offered_behind_those_that_stand_already(built_in: list[GadgetSummary]) -> None:
+    assert offered("trace", "exec+op") == ["exec+open"]
+    assert "exec+open+exec" not in offered("trace", "exec+open+")
+    assert offered("top", "tcp+") == []
+    assert "--columns" in offered("trace", "exec+open", "--col")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("trace open --errno EAC", ["EACCES"]),
+        ("trace signal --signal SIGTE", ["SIGTERM"]),
+        ("trace capabilities --capability CAP_SYS_T", ["CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG"]),
+        ("trace lsm --hook file_o", ["file_open"]),
+        ("trace lsm --hook file_open,file_rec", ["file_open,file_receive"]),
+        ("top pod --sort -mem", ["-memory", "-memory_stalled"]),
+        ("top pod --sort cpu,-mem", ["cpu,-memory", "cpu,-memory_stalled"]),
+        ("top pod --by node,name", ["node,namespace"]),
+        ("trace open --columns +tid", ["+tid"]),
+    ],
+)
+def test_names_of_values_and_columns_are_offered(built_in: list[GadgetSummary], words: str, names: list[str]) -> None:
+    assert offered(*words.split()) == names
