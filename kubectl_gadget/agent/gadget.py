@@ -46,6 +46,8 @@ class Entry:
         self.optional = bool(value.get("optional"))
         self.purpose = str(value.get("purpose") or "")
         """what is not seen without it"""
+        self.aside = bool(value.get("aside"))
+        """that is said with STARTED alone, and in no warning"""
         self.next = 0
         self.skipped: list[dict[str, str]] = []
 
@@ -309,7 +311,7 @@ class Gadget:
             error = refusal.refused(f"gadget {self.name} (program {program})", failure, lacking)
             raise AgentError(f"{error}{others}", error.remedy)
         entry.refuse(program, "\n".join(part for part in (why, remedy) if part))
-        if last:
+        if last and not entry.aside:
             lacks = f"{entry.purpose} ({program}: " if entry.purpose else f"runs without {program} ("
             self.warnings.append(f"{self.name}: {lacks}{why})")
 

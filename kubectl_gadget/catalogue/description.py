@@ -246,7 +246,7 @@ def _library(item: Part) -> Library:
 
 def _programs(top: Part) -> tuple[ProgramChoice, ...]:
     choices = []
-    for item in top.parts("programs", ("any_of", "optional", "purpose", "when")):
+    for item in top.parts("programs", ("any_of", "optional", "purpose", "aside", "when")):
         sets = item.need("any_of", list)
         if not all(
             isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in sets
@@ -256,7 +256,9 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
         purpose = item.get("purpose", str, "")
         if optional and not purpose:
             item.fail("purpose", "is missing: what is not seen without these programs?")
-        choices.append(ProgramChoice(tuple(map(tuple, sets)), optional, purpose, _when(item)))
+        choices.append(
+            ProgramChoice(tuple(map(tuple, sets)), optional, purpose, item.get("aside", bool, False), _when(item))
+        )
     return tuple(choices)
 
 

@@ -346,7 +346,7 @@ def _sink_maker(
         from kubectl_gadget.output.terminal import wants_color
 
         if flags.tree:
-            return TreeSink(stream)
+            return TreeSink(stream, terminal)
         if format in (_JSON, _STRICT):
             of_pod, strict = details.of if details else None, format == _STRICT
             # The strict schema has no kind for a span that is missing; the summary and standard error say it.

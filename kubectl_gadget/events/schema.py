@@ -154,6 +154,8 @@ class ProgramChoice:
     optional: bool = False
     purpose: str = ""
     """what is missing without it, in the words of a warning"""
+    aside: bool = False
+    """what is missing is of little weight, so that only -v says it"""
     when: tuple[str, str] | None = None
     """a parameter and a word: only when the word, or "all", is among those of the parameter, which commas part. Of a
     parameter that is a bool, the word is true"""

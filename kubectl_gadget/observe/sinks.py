@@ -11,6 +11,8 @@ from kubectl_gadget.observe.row import told_of
 from kubectl_gadget.observe.story import Told
 from kubectl_gadget.observe.tree import Tree
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.output.widths import cut
 
 
 class TextSink(Sink):
@@ -41,10 +43,11 @@ class TextSink(Sink):
 
 
 class TreeSink(Sink):
-    """Draws at the end."""
+    """Draws at the end; on a terminal each line is cut, since one that goes on below has no branch there."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, terminal: Terminal | None = None) -> None:
         self._stream = stream
+        self._terminal = terminal
         self._tree = Tree()
 
     def write_chunk(self, rows: Rows) -> None:
@@ -55,6 +58,7 @@ class TreeSink(Sink):
         self._stream.flush()
 
     def close(self) -> None:
+        width = self._terminal.width() if self._terminal else 0
         for line in self._tree.lines():
-            self._stream.write(line + "\n")
+            self._stream.write((cut(line, width) if width else line) + "\n")
         self.flush()

@@ -21,9 +21,20 @@ from kubectl_gadget.views.arrange import Block, sort
 
 _LINES_AROUND = 2
 """The header, and the line that the cursor is on."""
-_HELP = "<> sort by  r reverse  f filter  p pause  q quit"
+_HELP = "<> r sort  f filter  p pause  h help  q quit"
+_HELP_LINES = (
+    "<  >  s    sort by the column before, the next one",
+    "r          reverse the order",
+    "f  /       a filter in CEL: Enter takes it, Esc leaves it, Ctrl-U empties it, Ctrl-W deletes a word",
+    "Esc        no filter, and go on after a pause",
+    "p  space   pause, and go on",
+    "h  ?       this help; any key ends it",
+    "q  Ctrl-C  quit",
+)
 _GAP = "  "
 _ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
+_ERASE_ALL, _ERASE_WORD = "\x15", "\x17"
+"""Ctrl-U and Ctrl-W, as terminals and shells have them."""
 
 
 class LiveTable(Sink):
@@ -53,6 +64,7 @@ class LiveTable(Sink):
         self._filter: Filter | None = None
         self._typed: str | None = None
         self._trouble = ""
+        self._helps = False
         self.quit: Callable[[], object] = lambda: None
         """called when the user has had enough"""
         self.look: Callable[[Rows], object] = lambda _: None
@@ -80,7 +92,9 @@ class LiveTable(Sink):
     def key(self, key: str) -> None:
         """What a key does. From any thread."""
         with self._lock:
-            if self._typed is not None:
+            if self._helps and key != "q":
+                self._helps = False
+            elif self._typed is not None:
                 self._type(key)
             else:
                 self._command(key)
@@ -103,6 +117,10 @@ class LiveTable(Sink):
                 self._order = [_reversed(self._order[0]), *self._order[1:]] if self._order else []
             case "<" | ">" | "s":
                 self._sort_by_next(-1 if key == "<" else 1)
+            case "h" | "?":
+                self._helps = True
+            case "\x1b":
+                self._filter, self._paused = None, False
             case "f" | "/":
                 self._typed = self._filter.text if self._filter else ""
 
@@ -120,6 +138,10 @@ class LiveTable(Sink):
             self._typed, self._trouble = None, ""
         elif key in _ERASE:
             self._typed = self._typed[:-1]
+        elif key == _ERASE_ALL:
+            self._typed, self._trouble = "", ""
+        elif key == _ERASE_WORD:
+            self._typed = self._typed.rstrip().rpartition(" ")[0]
         elif key.isprintable():
             self._typed += key
 
@@ -135,12 +157,19 @@ class LiveTable(Sink):
         if self._filter is not None:
             rows = Rows([self._filter.select(part) for part in sort(rows, self._gadget, ()).parts])
         rows = sort(rows, self._gadget, self._order)
+        if self._helps:
+            lines = _HELP_LINES[: max(1, self._terminal.height() - _LINES_AROUND)]
+            self._put([cut(line, max(1, self._terminal.width() - 1)) for line in lines])
+            return
         status = self._status()
         room = max(1, self._terminal.height() - _LINES_AROUND - len(status))
         rows = rows.head(min(room, self._max_rows or room))
         self.look(rows)
         # Histograms have bars below the table, as far as there is room.
-        lines = [*table_text(self._make_table, rows).splitlines()[: room + 1], *status]
+        self._put([*table_text(self._make_table, rows).splitlines()[: room + 1], *status])
+
+    def _put(self, lines: Sequence[str]) -> None:
+        """Over those that were drawn before."""
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         # Each line is cleared behind its text instead of before, or it would flicker.
         self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")

@@ -77,6 +77,7 @@ def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
             "any_of": [list(programs) for programs in choice.any_of],
             "optional": choice.optional and not choice.is_named(given),
             "purpose": choice.purpose,
+            **({"aside": True} if choice.aside else {}),
         }
         for choice in gadget.programs
         if choice.is_wanted(values)

@@ -1,8 +1,13 @@
 """The tree of processes, drawn at the end."""
 
+from io import StringIO
+
 from kubectl_gadget.observe import tree
 from kubectl_gadget.observe.happening import FileEvent
+from kubectl_gadget.observe.sinks import TreeSink
 from kubectl_gadget.observe.tree import Tree
+from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.output.widths import text_width
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
@@ -63,3 +68,18 @@ def test_a_container_that_forks_very_deep_does_not_break_the_tree() -> None:
     lines = list(drawn.lines())
     assert len(lines) == 1 + 1 + 3000
     assert max(map(len, lines)) < 300
+
+
+def test_on_a_terminal_each_line_is_cut_and_in_a_pipe_none_is() -> None:
+    life = Life()
+    happened = life.told(FileEvent("write", vi(life), 11, "/etc/" + "x" * 100, 1, 2, 3, bytes=5))
+    piped, shown = StringIO(), StringIO()
+    for stream, terminal in ((piped, None), (shown, Terminal(lambda: 40))):
+        sink = TreeSink(stream, terminal)
+        sink._tree.add(happened)
+        sink.close()
+    assert piped.getvalue().count("\n") == shown.getvalue().count("\n")
+    assert max(map(text_width, piped.getvalue().splitlines())) > 100
+    lines = shown.getvalue().splitlines()
+    assert max(map(text_width, lines)) <= 40
+    assert lines[-1].endswith("…")

@@ -175,6 +175,57 @@ def test_the_keys_have_a_line_of_their_own_where_one_has_no_room_for_all() -> No
     assert len(lines) == 8, "the last of nine is where the cursor is"
 
 
+def typed(sink: LiveTable, text: str) -> None:
+    for key in text:
+        sink.key(key)
+
+
+def last_drawn(stream: StringIO) -> str:
+    return stream.getvalue().rpartition("A\r")[2].replace("\x1b[K", "").replace("\r", "")
+
+
+def test_a_filter_is_edited_as_in_a_shell() -> None:
+    stream = StringIO()
+    sink = live(stream)
+    sink.write_block(block([3, 5]))
+    typed(sink, "fcount > 3 && nope")
+    assert "filter: count > 3 && nope_" in last_drawn(stream)
+    typed(sink, "\x17\x17")
+    assert "filter: count > 3_" in last_drawn(stream)
+    typed(sink, "\x15")
+    assert "filter: _" in last_drawn(stream)
+    typed(sink, "count > 3\r")
+    assert numbers(stream) == [5]
+    sink.key("\x1b")
+    assert numbers(stream) == [5, 3]
+    assert "filter:" not in last_drawn(stream)
+
+
+def test_a_wrong_filter_says_what_was_meant() -> None:
+    stream = StringIO()
+    sink = live(stream)
+    sink.write_block(block([3]))
+    typed(sink, "fcount = 3\r")
+    assert "CEL writes == for equal. try: 'count == 3'" in last_drawn(stream)
+
+
+def test_h_explains_the_keys_until_the_next_one() -> None:
+    stream = StringIO()
+    sink = live(stream)
+    sink.write_block(block([3]))
+    for key in "h?":
+        sink.key(key)
+        assert "reverse the order" in last_drawn(stream)
+        assert "Ctrl-U empties it" in last_drawn(stream)
+        sink.key("x")
+        assert "reverse the order" not in last_drawn(stream)
+        assert "h help" in last_drawn(stream)
+    ended = list[int]()
+    sink.quit = lambda: ended.append(1)
+    typed(sink, "hq")
+    assert ended == [1]
+
+
 def columns_of(width: int, *moments: dict[str, Sequence[str]]) -> list[str]:
     """What a table of these columns shows on that many cells after those moments. Each takes about 10 cells."""
     named = [Heading(name, name.upper(), 10, "right") for name in moments[0]]

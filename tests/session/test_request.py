@@ -53,3 +53,9 @@ def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
 
     assert asked("crash, end") == ({"crash"}, {"end"})
     assert asked("all") == ({"crash", "kill"}, {"exit", "end"})
+
+
+def test_what_is_of_little_weight_is_marked_for_the_agent() -> None:
+    request = build([GadgetRun(load_gadget("trace_tcp"), {})], [{}], 1 << 20)
+    (aside,) = [item for item in request.gadgets[0]["programs"] if item.get("aside")]
+    assert aside["any_of"] == [["accept_of_uring"]]
