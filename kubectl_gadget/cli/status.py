@@ -34,6 +34,7 @@ _NONE, _UNKNOWN = "<none>", "<unknown>"
 
 def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
     """Asks every resident agent."""
+    from kubectl_gadget.cluster.policy_removal import left_behind
     from kubectl_gadget.cluster.status import status as ask
 
     nodes = wait_for(ask(connect(cluster), AgentOptions()))
@@ -50,7 +51,10 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
         _explain(node)
     if raw := [node.node for node in nodes if (node.hello or {}).get("syscalls") == "tp_btf"]:
         say(f"{', '.join(raw)}: system calls are followed by raw tracepoints, since the kernel keeps the others")
-    if not any(node.pod for node in nodes):
+    if wait_for(left_behind(connect(cluster), AgentOptions())) is not None:
+        what = "the agents were not removed by undeploy, so policies that were installed may still be in force"
+        say(f"{what}; kubectl gadget undeploy finds and removes them")
+    elif not any(node.pod for node in nodes):
         say("no agents are deployed; each run starts its own, and kubectl gadget deploy keeps them")
     return 0
 

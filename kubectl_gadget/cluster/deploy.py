@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
-from kubectl_gadget.cluster.exec import open_exec
 from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.policy_removal import take_out_of_force
 from kubectl_gadget.cluster.resources import (
     BY_KIND,
     CLUSTER_ROLE_BINDINGS,
@@ -27,11 +27,10 @@ from kubectl_gadget.cluster.resources import (
     Resource,
 )
 from kubectl_gadget.cluster.startup import is_running, recent_warnings, state, trouble
-from kubectl_gadget.errors import DeployError, GadgetError
+from kubectl_gadget.errors import DeployError
 
 _POLL_SECONDS = 0.5
 _REMOVAL_SECONDS = 60.0
-_RELEASE_SECONDS = 30.0
 Say = Callable[[str], None]
 
 
@@ -84,7 +83,8 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
     """Removes all that `deploy` or a run has made, the namespace too if it is ours. Raises ClusterError."""
     name = options.namespace
     await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
-    removed = await _release(api, options, say)
+    await take_out_of_force(api, options, say)
+    removed = await _delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
     for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES):
         removed |= await _delete_ours(api, resource, f"{manifests.NAME}-user", None, say)
     for resource in (ROLE_BINDINGS, ROLES):
@@ -110,36 +110,6 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
             removed = True
     if not removed:
         say("nothing was deployed")
-
-
-async def _release(api: Api, options: AgentOptions, say: Say) -> bool:
-    """Has the agents take installed policies out of force, which would outlive them. Whether there were any."""
-    if await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is None:
-        return False
-    pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
-    for node, problem in await asyncio.gather(*(_release_on(api, options, pod) for pod in pods)):
-        if problem:
-            say(f"{node}: installed policies may still be in force there: {problem}")
-            say("  to end that: rm -r /sys/fs/bpf/kubectl-gadget on the node, or boot it again")
-    return await _delete_ours(api, CONFIG_MAPS, manifests.POLICIES, options.namespace, say)
-
-
-async def _release_on(api: Api, options: AgentOptions, pod: Object) -> tuple[str, str]:
-    """The node, and why it may not have worked."""
-    node, name = str(pod["spec"].get("nodeName")), pod["metadata"]["name"]
-    try:
-        async with asyncio.timeout(_RELEASE_SECONDS):
-            stream = await open_exec(api, options.namespace, name, manifests.CONTAINER, manifests.RELEASE_COMMAND)
-            try:
-                while await stream.receive():
-                    pass
-            finally:
-                await stream.close()
-    except TimeoutError:
-        return node, f"its agent does not answer within {_RELEASE_SECONDS:.0f} s"
-    except GadgetError as error:
-        return node, str(error)
-    return node, "" if stream.exit_code == 0 else stream.stderr_tail or "its agent failed"
 
 
 def _is_ours(found: Object) -> bool:

@@ -20,6 +20,9 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 RUN_LABEL = "kubectl-gadget/run"
 ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
 """On a namespace: a run created it, and the last run that needs it removes it."""
+IMAGE_ANNOTATION = "kubectl-gadget/image"
+PULL_ANNOTATION = "kubectl-gadget/image-pull-policy"
+"""On the ClusterRole: what the agents of the deployment were made from."""
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
 OWN_LABELS = {NAME_LABEL: NAME}
 """Of what deploy, a run or policy install has made."""
@@ -60,6 +63,14 @@ def deployment(options: AgentOptions, node_selector: Mapping[str, str] | None = 
     pod = objects[-1]["spec"]["template"]["spec"]
     _fill(pod, options)
     pod["nodeSelector"] |= dict(node_selector or {})
+    for found in objects:
+        if found["kind"] == "ClusterRole":
+            # It outlives the namespace, so undeploy knows of a deployment whose namespace was deleted, and its image.
+            container = pod["containers"][0]
+            annotations = {IMAGE_ANNOTATION: container["image"]}
+            if policy := container.get("imagePullPolicy"):
+                annotations[PULL_ANNOTATION] = policy
+            found["metadata"]["annotations"] = annotations
     return objects
 
 
@@ -77,7 +88,7 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     _fill(pod, options)
     container = pod["containers"][0]
     container["command"] = [*SESSION_COMMAND[:-1], "idle", "--idle-timeout", f"{options.idle_timeout:.0f}"]
-    _leave_policies(pod)
+    _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"]
     pod |= {"nodeName": node, "restartPolicy": "Never"}
     reference = {key: owner["metadata"][key] for key in ("name", "uid")}
@@ -128,10 +139,10 @@ def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
         context["privileged"] = True
 
 
-def _leave_policies(pod: dict[str, Any]) -> None:
+def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:
     """Installed policies are for resident agents alone, of which each node has one."""
     for where in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
-        where[:] = [one for one in where if one["name"] not in ("policies", "bpf")]
+        where[:] = [one for one in where if one["name"] not in volumes]
 
 
 def _add_headers(pod: dict[str, Any]) -> None:

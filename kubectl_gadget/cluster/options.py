@@ -69,5 +69,7 @@ class AgentOptions:
     """seconds"""
     idle_timeout: float = 600.0
     """seconds after which an on-demand agent pod without a session ends by itself"""
+    pins: bool = False
+    """on-demand pods see where installed policies are pinned, to take them away; never to put any in force"""
     bcc: bool = False
     """pods for bcc's tools: another image, privileged, with the node's kernel headers; never resident ones"""

@@ -1,6 +1,7 @@
 """Deploy, undeploy, status, and the manifests they apply."""
 
 import sys
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from kubectl_gadget.cluster.agents import Agents
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.deploy import deploy, render, undeploy
 from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.policy_removal import left_behind
 from kubectl_gadget.cluster.status import status
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from tests.cluster.waiting import until
@@ -49,6 +51,40 @@ async def test_a_namespace_that_was_there_before_is_kept(
     await undeploy(api, agent_options, said.append)
     assert said[-1] == "namespace/kubectl-gadget is kept: it was not made by kubectl gadget"
     await until(lambda: set(cluster.store.objects) == before)
+
+
+async def test_undeploy_names_nodes_that_it_could_not_look_at_for_policies(
+    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    cluster.add_node("node-3", ready=False)
+    cluster.faults.waiting["node-2"] = ("ErrImagePull", "manifest unknown")
+    await deploy(api, AgentOptions(start_timeout=10, image="mine:1"), lambda _: None, wait=False)
+    cluster.store.remove("namespaces", "", NAMESPACE)
+    images: set[str] = set()
+    created = cluster.kubelet.created
+
+    def note(plural: str, found: dict[str, Any]) -> None:
+        if plural == "pods":
+            images.add(found["spec"]["containers"][0]["image"])
+        created(plural, found)
+
+    cluster.kubelet.created = note  # type: ignore[method-assign]
+    said: list[str] = []
+    await undeploy(api, agent_options, said.append)
+    assert "node-1: no installed policies were in force" in said
+    for node, why in (("node-2", "ErrImagePull"), ("node-3", "is not ready")):
+        assert any(
+            line.startswith(f"{node}: installed policies may still be in force there: ") and why in line
+            for line in said
+        )
+    assert images == {"mine:1"}, "as the deployment had"
+    assert not cluster.pods(NAMESPACE)
+
+
+async def test_a_role_for_users_alone_is_no_deployment(cluster: FakeCluster, api: Api, warnings: list[str]) -> None:
+    (role,) = [found for found in manifests.documents("rbac-user") if found["kind"] == "ClusterRole"]
+    cluster.store.add("clusterroles", "", role)
+    assert await left_behind(api, AgentOptions()) is None
 
 
 async def test_undeploy_removes_what_runs_left_behind(

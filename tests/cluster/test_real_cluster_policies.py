@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster.real_cluster import (
     AGENT_FLAGS,
+    AGENTS,
     ClusterRun,
     container,
     gadget,
@@ -134,3 +135,24 @@ def test_a_network_policy_refuses_connections_between_pods(namespace: str, tmp_p
         until(lambda: any("closed" in json.dumps(row) for row in run.rows()))
         assert run.stop() == 130
     until(lambda: answered() == "yes")
+
+
+def test_undeploy_takes_policies_out_of_force_whose_namespace_was_deleted(namespace: str, policy: str) -> None:
+    assert gadget("deploy", *AGENT_FLAGS).returncode == 0
+    installed = gadget("policy", "install", "-f", policy, "--enforce", "--timeout", "150s")
+    assert installed.returncode == 0, installed.stderr
+    kubectl("delete", "namespace", AGENTS, "--wait=true")
+    where = one_on_each_node(namespace, "sleep 1000")
+    attempt = f"(read x < {FORBIDDEN}); echo $?"
+
+    def outcomes() -> set[str]:
+        return {kubectl("exec", "-n", namespace, name, "--", "sh", "-c", attempt).strip() for name in where}
+
+    assert outcomes() == {"137"}, "what is pinned stays in force"
+    assert "may still be in force" in gadget("status").stderr
+    removed = gadget("undeploy")
+    assert removed.returncode == 0, removed.stderr
+    for node in where.values():
+        assert f"{node}: installed policies taken out of force" in removed.stderr
+    assert "137" not in outcomes()
+    assert gadget("undeploy").stderr == "nothing was deployed\n"

@@ -146,7 +146,35 @@ async def test_undeploy_leaves_nothing_in_force(site: Site, running: RunningGuar
     assert code == 0, said
     assert f"configmap/{NAME} deleted" in said
     assert "may still be in force" not in said
+    assert "installed policies taken out of force" in said
     assert not running.pins.exists()
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("tracefs")
+async def test_undeploy_finds_what_is_in_force_after_the_namespace_was_deleted(
+    site: Site, running: RunningGuard
+) -> None:
+    running.start()
+    there = await change(site.api, OPTIONS, policies(running.policy("secrets")))
+    await asyncio.to_thread(running.wait_for, there.digest)
+    site.cluster.store.remove("namespaces", "", NAMESPACE)
+    running.stop()
+    assert list(running.pins.iterdir())
+    _, _, said = await site.run("status")
+    assert "policies that were installed may still be in force" in said
+    code, _, said = await site.run("undeploy")
+    assert code == 0, said
+    assert "looking for installed policies on 2 nodes" in said
+    assert said.count("installed policies taken out of force") == 1, "both nodes are this machine"
+    assert said.count("no installed policies were in force") == 1
+    assert not running.pins.exists()
+    assert not site.cluster.pods(NAMESPACE)
+    assert site.cluster.store.get("namespaces", "", NAMESPACE) is None
+    _, _, said = await site.run("status")
+    assert "may still be in force" not in said
+    _, _, said = await site.run("undeploy")
+    assert said == "nothing was deployed\n"
 
 
 @pytest.mark.bpf
