@@ -51,10 +51,12 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
         _explain(node)
     if raw := [node.node for node in nodes if (node.hello or {}).get("syscalls") == "tp_btf"]:
         say(f"{', '.join(raw)}: system calls are followed by raw tracepoints, since the kernel keeps the others")
+    if any(node.pod for node in nodes):
+        return 0
     if wait_for(left_behind(connect(cluster), AgentOptions())) is not None:
         what = "the agents were not removed by undeploy, so policies that were installed may still be in force"
         say(f"{what}; kubectl gadget undeploy finds and removes them")
-    elif not any(node.pod for node in nodes):
+    else:
         say("no agents are deployed; each run starts its own, and kubectl gadget deploy keeps them")
     return 0
 

@@ -137,9 +137,9 @@ def test_a_network_policy_refuses_connections_between_pods(namespace: str, tmp_p
     until(lambda: answered() == "yes")
 
 
+@pytest.mark.usefixtures("deployed")
 def test_undeploy_takes_policies_out_of_force_whose_namespace_was_deleted(namespace: str, policy: str) -> None:
-    assert gadget("deploy", *AGENT_FLAGS).returncode == 0
-    installed = gadget("policy", "install", "-f", policy, "--enforce", "--timeout", "150s")
+    installed = gadget("policy", "install", "-f", policy, "--enforce", "--allow-weaker", "--timeout", "150s")
     assert installed.returncode == 0, installed.stderr
     kubectl("delete", "namespace", AGENTS, "--wait=true")
     where = one_on_each_node(namespace, "sleep 1000")
