@@ -49,7 +49,8 @@ class UnknownFlag(UsageError):
     """A flag that the command does not have."""
 
     def __init__(self, spelling: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown flag {spelling}", nearest(spelling.partition(" ")[0], known))
+        self.flag = spelling.partition(" ")[0]
+        super().__init__(f"unknown flag {spelling}", nearest(self.flag, known))
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kubectl_gadget.cli import arguments, help
-from kubectl_gadget.cli.arguments import Parsed, Spelling
+from kubectl_gadget.cli.arguments import Parsed, Spelling, UnknownFlag
 from kubectl_gadget.cli.binding import flattened, level_key
 from kubectl_gadget.errors import UsageError
 
@@ -235,6 +235,11 @@ def _parse(command: Any, ctx: Any, args: list[str], subcommands: bool = False) -
         if _asks_for_help(args):
             typer.echo(command.get_help(ctx))
             raise typer.Exit() from None
+        if isinstance(error, UnknownFlag):
+            from kubectl_gadget.cli.other_tools import instead_of_flag
+
+            goes_on = any(item.name == "timeout" for item in command.params)
+            error.remedy = instead_of_flag(command.name, error.flag, goes_on) or error.remedy
         raise _with_hint(error, ctx) from None
     if any(item.name == "help" and item.value for item in parsed.given):
         typer.echo(command.get_help(ctx))

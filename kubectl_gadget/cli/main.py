@@ -58,6 +58,8 @@ def _dispatch(words: list[str]) -> int:
 
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
+    if words in (["--version"], ["-V"]):
+        words = ["version", "--client"]
     if words[:2] == ["observe", "flows"]:
         # As users of other tools look for it. A pod of that name is NAMESPACE/flows.
         words = words[1:]

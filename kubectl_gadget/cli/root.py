@@ -80,7 +80,13 @@ class Root(GadgetGroup):
 
     def unknown(self, name: str, path: str) -> UsageError:
         """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
-        return unknown_gadget(name, path) or super().unknown(name, path)
+        if found := unknown_gadget(name, path):
+            return found
+        from kubectl_gadget.cli.other_tools import COMMANDS
+
+        if name in COMMANDS:
+            return UsageError(f"unknown command {name!r}", f"{path} {COMMANDS[name]}")
+        return super().unknown(name, path)
 
 
 def root() -> Any:
