@@ -25,7 +25,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_without_flags_the_defaults_of_a_run_are_kept(asked: Ask) -> None:
     options = asked("trace open")
-    assert options == RunOptions(options.gadgets, local=True, local_by_default=True)
+    output = OutputOptions(selection="this machine")
+    assert options == RunOptions(options.gadgets, local=True, local_by_default=True, output=output)
     assert [run.gadget.name for run in options.gadgets] == ["trace_open"]
     assert options.gadgets[0].parameters == {}
 
@@ -61,7 +62,13 @@ def test_every_flag_of_a_run_arrives(asked: Ask) -> None:
         ),
         KubeOptions(),
         AgentOptions(image="i", image_pull_secret="s", image_pull_policy="Never", privileged=True, start_timeout=5.0),
-        OutputOptions(format="wide", no_headers=True, color="never", columns=("pod", "path")),
+        OutputOptions(
+            format="wide",
+            no_headers=True,
+            color="never",
+            columns=("pod", "path"),
+            selection=options.selection.described(False),
+        ),
         local=False,
         filter="x",
         fail_on="y",
