@@ -113,7 +113,7 @@ class Advisor:
 
 def _page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
     found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
-    return Page(f"{_SUMMARIES[name]}.", found, usage="[POD...] [flags]", more=more)
+    return Page(f"{_SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
 
 
 SECCOMP_PAGE = _page(
@@ -285,7 +285,7 @@ def advise_group() -> Any:
     }
     page = Page(
         "Watch, then write a policy that fits.",
-        usage="ADVISOR [POD...] [flags]",
+        usage="ADVISOR [POD|KIND/NAME...] [flags]",
         more="kubectl gadget advise ADVISOR --help explains an advisor.",
     )
     return make_group(_flags, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))

@@ -31,7 +31,12 @@ def of_flag(name: str, given: Sequence[Given], positionals: Sequence[str] = ()) 
 
 def pods(given: Sequence[Given]) -> list[str]:
     """Pods of the namespaces that the flags name."""
-    return [] if _is_local(given) else _ask("get", "pods", *_scope(given), "-o=name", given=given)
+    return of_kind("pods", given)
+
+
+def of_kind(plural: str, given: Sequence[Given]) -> list[str]:
+    """Objects of one kind in the namespaces that the flags name."""
+    return [] if _is_local(given) else _ask("get", plural, *_scope(given), "-o=name", given=given)
 
 
 _LOOKUPS: Mapping[str, tuple[str, ...]] = {

@@ -16,6 +16,7 @@ from kubectl_gadget.cli import cluster_names
 from kubectl_gadget.cli.arguments import Given, parse
 from kubectl_gadget.cli.command import GadgetGroup, spellings
 from kubectl_gadget.cli.root import root
+from kubectl_gadget.cluster.target_names import KINDS, kind_of
 
 FILES = 0
 """Directives: let the shell offer files."""
@@ -76,7 +77,9 @@ def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
         if joined := place.command.joined(current):
             return _matching([Candidate(*item) for item in joined], current), NO_FILES
         return _matching(found, current), NO_FILES if found else FILES
-    return _matching(_arguments(place), current), NO_FILES
+    candidates = _matching(_arguments(place, current), current)
+    is_open = bool(candidates) and all(candidate.word.endswith("/") for candidate in candidates)
+    return candidates, NO_FILES_NO_SPACE if is_open else NO_FILES
 
 
 def _find(words: Sequence[str]) -> Place | None:
@@ -134,13 +137,22 @@ def _looked_up(place: Place, name: str) -> list[Candidate]:
     return [Candidate(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
 
 
-def _arguments(place: Place) -> list[Candidate]:
-    """Candidates for a word that is no flag: pods."""
+def _arguments(place: Place, current: str) -> list[Candidate]:
+    """Candidates for a word that is no flag: pods, kinds with a slash, and after it the objects of that kind."""
     takes = [item.metavar for item in place.command.params if item.param_type_name == "argument"]
-    if takes == ["POD"]:
-        pods = cluster_names.pods(place.given)
-        return [Candidate(pod) for pod in pods if pod not in place.positionals]
-    return []
+    if takes != ["POD"]:
+        return []
+    kind, slash, _ = current.rpartition("/")
+    if slash:
+        known = kind_of(kind)
+        found = [f"{kind}/{name}" for name in cluster_names.of_kind(KINDS[known][0], place.given)] if known else []
+    else:
+        found = cluster_names.pods(place.given)
+        if current and found != [current]:
+            found += [
+                f"{name}/" for kind, names in KINDS.items() for name in (kind, *names) if name.startswith(current)
+            ]
+    return [Candidate(name) for name in found if name not in place.positionals]
 
 
 def _matching(candidates: Iterable[Candidate], current: str, prefix: str = "") -> list[Candidate]:

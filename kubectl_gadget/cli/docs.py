@@ -27,6 +27,7 @@ from kubectl_gadget.cli.gadgets import gadget_command
 from kubectl_gadget.cli.help import Page, flag_text
 from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.run_options import RunFlags
+from kubectl_gadget.cli.shared_flags import TARGETS
 from kubectl_gadget.events.members import column_members, row_members
 from kubectl_gadget.events.schema import Gadget
 
@@ -93,6 +94,7 @@ def _flags_page() -> str:
         "`kubectl gadget options` prints these too. `-n`, `-A`, `-l` and the flags of the connection work before and "
         "behind every sub-command; the later wins. Values may be written as kubectl takes them: `-n prod`, `-n=prod`, "
         "`--wait=false`.",
+        TARGETS.replace("\n", " `", 1).replace("  ", "` `") + "`.",
     ]
     for title, flags in _by_panel(make_command(run, "flags", Page()).params).items():
         parts += [f"## {title}", _flag_table(flags)]

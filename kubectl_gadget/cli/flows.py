@@ -50,7 +50,7 @@ PAGE = Page(
         Example("kubectl gadget flows -A --verdict DROPPED,ERROR", "what was dropped or refused, in any namespace"),
         Example("kubectl gadget flows -A --map --timeout 30s", "a map of who talks to whom, after half a minute"),
     ),
-    usage="[POD...] [flags]",
+    usage="[POD|KIND/NAME...] [flags]",
     more="FORWARDED is what went through, DROPPED what the kernel dropped, ERROR what the process saw fail.\n"
     "The arrow is -> from the client to the server, <- for an answer, <> when nobody knows who began, or for a drop.",
 )

@@ -39,7 +39,9 @@ def verb_group(verb: str, summary: str) -> Any:
         if entry.command[0] == verb
     }
     page = Page(
-        summary, usage="GADGET [POD...] [flags]", more=f"kubectl gadget {verb} GADGET --help explains a gadget."
+        summary,
+        usage="GADGET [POD|KIND/NAME...] [flags]",
+        more=f"kubectl gadget {verb} GADGET --help explains a gadget.",
     )
     return make_group(_flags, verb, GroupParts(page, entries, noun="gadget", kind=VerbGroup))
 
@@ -89,7 +91,7 @@ class VerbGroup(GadgetGroup):
 
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> Any:
     """The command that runs `gadget`. Raises UsageError when one of its flags is taken already."""
-    usage = "FILE:SYMBOL... [POD...] [flags]" if _of_functions(gadget) else "[POD...] [flags]"
+    usage = "FILE:SYMBOL... [POD|KIND/NAME...]" if _of_functions(gadget) else "[POD|KIND/NAME...] [flags]"
     page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
     return _command((gadget,), name, page, directory)
 
@@ -100,7 +102,7 @@ def several_command(gadgets: Sequence[Gadget], name: str) -> Any:
         raise UsageError(f"{' '.join(not_streams[0].command)} is shown alone")
     summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in the order of time."
     examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "with a column EVENT that says which it is"),)
-    return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD...] [flags]"), None)
+    return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD|KIND/NAME...] [flags]"), None)
 
 
 def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path | None) -> Any:

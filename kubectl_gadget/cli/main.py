@@ -61,7 +61,7 @@ def _dispatch(words: list[str]) -> int:
     if words in (["--version"], ["-V"]):
         words = ["version", "--client"]
     if words[:2] == ["observe", "flows"]:
-        # As users of other tools look for it. A pod of that name is NAMESPACE/flows.
+        # As users of other tools look for it. A pod of that name is pod/flows.
         words = words[1:]
     command: Any = root()
     try:

@@ -59,7 +59,7 @@ PAGE = Page(
         Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
         Example("kubectl gadget observe -A --installed", "and what policy install has put in force"),
     ),
-    usage="[POD...] [flags]",
+    usage="[POD|KIND/NAME...] [flags]",
     more="-o json has the schema that security tools read, and what is ours beside it; -o jsonpb that schema alone, for"
     " strict readers; the others flat columns.",
 )

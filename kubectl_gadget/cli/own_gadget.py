@@ -19,7 +19,7 @@ _PAGE = Page(
         Example("kubectl gadget run ./my-gadget", "compile it when needed, and run it"),
         Example("kubectl gadget run ./my-gadget --help", "the flags and columns of that gadget"),
     ),
-    usage="DIR|FILE.yaml [POD...] [flags]",
+    usage="DIR|FILE.yaml [POD|KIND/NAME...] [flags]",
     more="docs/writing-gadgets.md tells how to write one. It takes the flags of every gadget: kubectl gadget options.",
 )
 

@@ -16,6 +16,7 @@ from kubectl_gadget.cli.flags import (
     TargetFlags,
 )
 from kubectl_gadget.cluster.options import AgentOptions, Selection
+from kubectl_gadget.cluster.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, RunOptions
@@ -39,11 +40,12 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
 
     _check(pods, flags)
+    chosen = workloads(pods)
     kube = flags.cluster.options()
     by_default = flags.target.local is None and not has_kubeconfig(kube)
     local = by_default or bool(flags.target.local)
     if local:
-        _check_local(flags)
+        _check_local(flags, chosen)
     output, engine = flags.output, flags.engine
     defaults, selection = RunOptions(gadgets), _selection(gadgets, pods, flags)
     return RunOptions(
@@ -89,7 +91,8 @@ def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Run
     return Selection(
         namespace=scope.namespace,
         all_namespaces=bool(scope.all_namespaces) or everything,
-        pods=pods,
+        pods=tuple(target for target in pods if "/" not in target),
+        workloads=workloads(pods),
         selector=scope.selector,
         containers=target.containers or (),
         nodes=target.nodes or (),
@@ -101,6 +104,9 @@ def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
     output, engine = flags.output, flags.engine
     if pods and flags.scope.selector:
         raise UsageError("pods are chosen by name or with -l, not both")
+    if flags.scope.all_namespaces and (chosen := workloads(pods)):
+        kind, name = chosen[0]
+        raise UsageError(f"{kind}/{name} is in one namespace, and -A means all", f"{kind}/{name} -n NAMESPACE")
     if output.quiet and output.verbose:
         raise UsageError("--quiet and --verbose exclude each other")
     if engine.no_sort and engine.sort_wait is not None:
@@ -109,8 +115,13 @@ def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
         raise UsageError("--expect needs an end to wait for", "--timeout 30s, or --max-events N")
 
 
-def _check_local(flags: RunFlags) -> None:
-    """Refuses flags that only a cluster gives a meaning to."""
+def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
+    """Refuses flags and targets that only a cluster gives a meaning to."""
+    for kind, name in chosen:
+        if flags.target.local:
+            raise UsageError(f"{kind}/{name} makes no sense with --local: it is for a cluster", "the names of pods")
+        remedy = "set KUBECONFIG or --kubeconfig"
+        raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
     for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
         for name, value in vars(given).items():
             if value is None or name in _LOCAL_TOO:

@@ -14,11 +14,14 @@ PAGE = Page(
     usage="[flags]",
     silent=(WHERE, CLUSTER),
 )
+TARGETS = """A gadget follows the pods that are named, or those of a workload or service as they come and go:
+xwing  deploy/web  ds/agent  sts/db  rs/web-5d4f  job/import  cronjob/backup  svc/web  pod/xwing"""
 
 
 def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Prints every shared flag with its explanation."""
     sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
+    sys.stdout.write(f"{TARGETS}\n\n")
     sys.stdout.write(flag_tables(make_command(_all, "options", PAGE).params))
     return 0
 

@@ -255,8 +255,39 @@ def node_names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """Pod names, also as pod/NAME."""
-    return each(lambda text: _resource_name(text, ("pod", "pods", "po"), "pod", _SUBDOMAIN), texts)
+    """Pod names, also as pod/NAME; other targets as KIND/NAME with the kinds of cluster.target_names.KINDS."""
+    return each(_target, texts)
+
+
+def _target(text: str) -> str:
+    from kubectl_gadget.cluster.target_names import kind_of
+
+    prefix, slash, name = text.rpartition("/")
+    kind = kind_of(prefix) if slash else "pod"
+    if kind is None and prefix:
+        raise ValueError(_wrong_kind(prefix, name))
+    name = _resource_name(name if kind else text, (), kind or "pod", _SUBDOMAIN)
+    return name if kind == "pod" else f"{kind}/{name}"
+
+
+_FLAGS = {
+    **dict.fromkeys(("node", "nodes", "no"), "--node {}"),
+    **dict.fromkeys(("namespace", "namespaces", "ns"), "-n {}"),
+    **dict.fromkeys(("container", "containers"), "-c {}"),
+}
+"""For what is chosen by a flag."""
+
+
+def _wrong_kind(spelling: str, name: str) -> str:
+    from kubectl_gadget.cluster.target_names import BY_SPELLING, KINDS
+
+    if "/" in spelling:
+        return "is not the name of a pod"
+    if flag := _FLAGS.get(spelling.lower()):
+        return f"is not a pod or a workload; use {flag.format(name)}"
+    meant = nearest(spelling.lower(), BY_SPELLING)
+    known = ", ".join(KINDS)
+    return f"has the unknown kind {spelling!r}; kinds are {known}" + (f"; did you mean {meant}?" if meant else "")
 
 
 def object_name(text: str) -> str:
@@ -313,9 +344,9 @@ def namespace(text: str) -> str:
 def _resource_name(text: str, kinds: tuple[str, ...], kind: str, allowed: re.Pattern[str]) -> str:
     prefix, slash, name = text.rpartition("/")
     if slash and prefix.lower() not in kinds:
-        raise ValueError(f"is no {kind}" + ("; choose pods by their labels with -l" if kind == "pod" else ""))
+        raise ValueError(f"is not the name of a {kind}")
     if not allowed.fullmatch(name) or len(name) > 253:
-        raise ValueError(f"is no name of a {kind}: those have lower-case letters, digits and dashes")
+        raise ValueError(f"is not the name of a {kind}: those have lower-case letters, digits and dashes")
     return name
 
 

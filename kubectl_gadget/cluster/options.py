@@ -32,6 +32,8 @@ class Selection:
     """None: the context's namespace (cluster), or any (local)"""
     all_namespaces: bool = False
     pods: tuple[str, ...] = ()
+    workloads: tuple[tuple[str, str], ...] = ()
+    """kind and name, as target_names.KINDS has kinds: their pods, in one namespace, beside `pods`"""
     selector: str | None = None
     """label selector as kubectl takes it, set-based too"""
     containers: tuple[str, ...] = ()

@@ -81,6 +81,11 @@ class PodValues(Generic[Value]):
         if known.hash:
             self._claims.setdefault(known.hash, {})[known.name] = uid
 
+    def change(self, uid: str, value: Value) -> None:
+        """Another value for a pod that is known."""
+        if uid in self._known:
+            self._values[uid] = value
+
     def forget(self, uid: str) -> None:
         """The pod with this `metadata.uid` is gone. Another one may have its name by now."""
         known = self._known.pop(uid, None)

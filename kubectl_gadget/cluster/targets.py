@@ -1,15 +1,16 @@
 """From what the user selected to nodes and their agents' filters, as pods and nodes come and go.
 
-Two watches at most, of pods and of nodes, feed one picture. The trap: an agent knows no labels. For `-l` it is told
-which pods not to trace, so a pod that is so new that nobody has judged it yet is traced, and `wants` decides late.
+Watches of pods and nodes, and for some workloads of Jobs or services, feed one picture. The trap: an agent knows no
+labels and no owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to have been
+judged is traced, and `wants` decides late.
 """
 
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_gadget import background_tasks
@@ -21,6 +22,7 @@ from kubectl_gadget.cluster.pod_identity import PodValues, container_key
 from kubectl_gadget.cluster.resources import NAMESPACES, NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.startup import not_ready
 from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
+from kubectl_gadget.cluster.workloads import Controller, Workloads, facts
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
 
 Filter = dict[str, Any]
@@ -53,8 +55,16 @@ class _Pod:
     """what agents find its containers by"""
     name: str
     node: str
+    facts: tuple[Mapping[str, str], Controller] | None
+    """for workloads: labels and controller"""
     matches: bool
-    alive: bool
+    """the label selector, or one of the workloads and names"""
+    runs: bool
+    """it may have a container that is selected"""
+
+    @property
+    def alive(self) -> bool:
+        return self.matches and self.runs
 
 
 class Targets:
@@ -75,10 +85,15 @@ class Targets:
         self._linger = linger
         self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
         self._labels = selectors.parse(selection.selector) if selection.selector else None
-        narrowed = bool(selection.pods or selection.selector or selection.containers)
+        self._workloads = (
+            Workloads(api, selection.workloads, self.namespace) if selection.workloads and self.namespace else None
+        )
+        narrowed = bool(selection.pods or selection.workloads or selection.selector or selection.containers)
         self._by_node = bool(selection.nodes) or selection.host or (selection.all_namespaces and not narrowed)
         """nodes are chosen as such, not for the pods that they host"""
-        self._by_pod = not self._by_node or self._labels is not None
+        self._excludes = self._labels is not None or self._workloads is not None
+        """agents are told which pods to leave out"""
+        self._by_pod = not self._by_node or self._excludes
         self._pods: dict[str, dict[str, _Pod]] = {}
         """by node, then by uid"""
         self._judged = PodValues[bool]()
@@ -95,9 +110,9 @@ class Targets:
         self._queue: asyncio.Queue[tuple[Resource | None, Synced | Changed | GadgetError]] = asyncio.Queue()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """Whether the label selector wants this pod, by its UID and NAMESPACE/NAME as its containers have them; None:
-        not known yet. May be called from any thread."""
-        return True if self._labels is None else self._judged.of(pod_uid, pod_name)
+        """Whether the label selector or a workload wants this pod, by its UID and NAMESPACE/NAME as its containers have
+        them; None: not known yet. May be called from any thread."""
+        return self._judged.of(pod_uid, pod_name) if self._excludes else True
 
     async def watch(self) -> AsyncGenerator[TargetChange, None]:
         """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError.
@@ -106,12 +121,14 @@ class Targets:
         """
         queue = self._queue
         wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
+        wanted += self._workloads.watched if self._workloads else ()
         tasks = [
             background_tasks.start(self._feed(kind, queue), f"watch of {kind.plural}", self.fail) for kind in wanted
         ]
         # Asked for while the lists are on their way, so that it takes no time of its own. Awaited below.
         rights = asyncio.create_task(self._require(self._accesses(wanted)), name="rights")
-        tasks.append(rights)
+        there = asyncio.create_task(self._check_workloads(), name="workloads")
+        tasks += [rights, there]
         try:
             missing = set(wanted)
             while missing:
@@ -121,6 +138,7 @@ class Targets:
                     await rights  # says all that is missing, not only this
                     raise
             await rights
+            await there
             await self._complain()
             yield self._change()
             while True:
@@ -136,14 +154,20 @@ class Targets:
         self._queue.put_nowait((None, error))
 
     def _accesses(self, wanted: Sequence[Resource]) -> list[Access]:
-        return [
-            Access(verb, kind.qualified, self.namespace if kind is PODS else None)
+        listed = [
+            Access(verb, kind.qualified, self.namespace if kind.namespaced else None)
             for kind in wanted
             for verb in ("list", "watch")
         ]
+        return listed + (self._workloads.accesses() if self._workloads else [])
+
+    async def _check_workloads(self) -> None:
+        if self._workloads:
+            await self._check_namespace()
+            await self._workloads.check()
 
     async def _feed(self, kind: Resource, queue: "asyncio.Queue[Any]") -> None:
-        scope = Scope(kind, self.namespace if kind is PODS else None)
+        scope = Scope(kind, self.namespace if kind.namespaced else None)
         async with aclosing(follow(self._api, scope)) as changes:
             async for change in changes:
                 queue.put_nowait((kind, change))
@@ -166,8 +190,22 @@ class Targets:
         if isinstance(change, GadgetError):
             raise change
         assert kind is not None
-        (self._see_pods if kind is PODS else self._see_nodes)(change)
+        if kind is PODS:
+            self._see_pods(change)
+        elif kind is NODES:
+            self._see_nodes(change)
+        elif self._workloads:
+            self._workloads.see(kind, change)
+            self._judge_again()
         return kind
+
+    def _judge_again(self) -> None:
+        for pods in self._pods.values():
+            for uid, pod in pods.items():
+                matches = self._matches(pod.name, pod.facts)
+                if matches != pod.matches:
+                    pods[uid] = replace(pod, matches=matches)
+                    self._judged.change(uid, matches)
 
     def _see_pods(self, change: Synced | Changed) -> None:
         if isinstance(change, Synced):
@@ -204,17 +242,28 @@ class Targets:
         chosen = self._selection
         kinds = ("initContainers", "containers", "ephemeralContainers")
         containers = {container["name"] for kind in kinds for container in spec.get(kind) or []}
-        matches = self._labels is None or self._labels.accepts(metadata.get("labels") or {})
-        selected = (not chosen.pods or metadata["name"] in chosen.pods) and (
+        known = facts(found) if self._workloads else None
+        if self._labels is not None:
+            matches = self._labels.accepts(metadata.get("labels") or {})
+        else:
+            matches = self._matches(metadata["name"], known)
+        selected = (self._workloads is not None or not chosen.pods or metadata["name"] in chosen.pods) and (
             not chosen.containers or not containers.isdisjoint(chosen.containers)
         )
         return _Pod(
             key=container_key(found),
             name=metadata["name"],
             node=spec.get("nodeName") or "",
+            facts=known,
             matches=matches,
-            alive=matches and selected and found.get("status", {}).get("phase") not in ("Succeeded", "Failed"),
+            runs=selected and found.get("status", {}).get("phase") not in ("Succeeded", "Failed"),
         )
+
+    def _matches(self, name: str, known: tuple[Mapping[str, str], Controller] | None) -> bool:
+        """Whether a pod belongs to one of the workloads, or is named beside them. True without workloads."""
+        if self._workloads is None or known is None:
+            return True
+        return name in self._selection.pods or self._workloads.accepts(*known)
 
     def _see_nodes(self, change: Synced | Changed) -> None:
         if isinstance(change, Synced):
@@ -255,12 +304,12 @@ class Targets:
 
     def _filter(self, node: str) -> Filter:
         excluded: list[str] = []
-        if self._labels is not None:
+        if self._excludes:
             pods = self._pods.get(node, {}).values()
             excluded = sorted(pod.key for pod in pods if not pod.matches)
         return {
             "namespaces": None if self.namespace is None else [self.namespace],
-            "pods": list(self._selection.pods) or None,
+            "pods": None if self._workloads else list(self._selection.pods) or None,
             "containers": list(self._selection.containers) or None,
             "exclude_pods": excluded,
             "host": self._selection.host,
@@ -272,6 +321,8 @@ class Targets:
         if unknown:
             there = ", ".join(sorted(self._seen_nodes)[:20])
             raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {there}")
+        if self._workloads:
+            await self._workloads.check_listed()
         pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}
         where = f"in {self.namespace} namespace" if self.namespace else "in any namespace"
         if self._by_pod:
@@ -280,12 +331,13 @@ class Targets:
                     self._warn(f'pods "{name}" not found {where}; waiting for it.{_nearest(name, pods)}')
         if self._by_pod and not self._by_node and not any(pod.alive for pod in pods.values()):
             await self._check_namespace()
-            if not self._selection.pods:
+            if self._workloads or not self._selection.pods:
                 self._warn(f"No running pods found {where}{self._described()}; waiting for them.")
 
     def _described(self) -> str:
         chosen = self._selection
-        words = [f" with labels {chosen.selector}"] if chosen.selector else []
+        words = [f" of {self._workloads}"] if self._workloads else []
+        words += [f" with labels {chosen.selector}"] if chosen.selector else []
         words += [f" with container {', '.join(chosen.containers)}"] if chosen.containers else []
         return "".join(words)
 

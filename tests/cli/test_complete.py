@@ -94,6 +94,18 @@ def test_pods_are_asked_for_with_the_flags_that_were_given(kubectl: list[list[st
     ]
 
 
+def test_workloads_are_asked_for_by_the_kind_that_was_typed(kubectl: list[list[str]]) -> None:
+    assert offered("trace", "open", "-n", "ns1", "deploy/al") == ["deploy/alpha"]
+    assert [command[:4] for command in kubectl] == [["kubectl", "get", "deployments", "--namespace=ns1"]]
+    assert offered("trace", "open", "nosuch/") == []
+
+
+def test_kinds_are_offered_with_a_slash_and_no_space_behind_it(kubectl: list[list[str]]) -> None:
+    assert offered("trace", "open", "dep") == ["deployment/", "deployments/", "deploy/"]
+    assert directive("trace", "open", "dep") == complete.NO_FILES_NO_SPACE
+    assert offered("trace", "open", "") == ["alpha", "beta"]
+
+
 @pytest.mark.parametrize("flag", ["-n", "--node", "--context", "--cluster", "--user", "--node=alpha,"])
 def test_names_of_the_cluster_and_the_kubeconfig_are_offered(kubectl: list[list[str]], flag: str) -> None:
     words = [flag] if "=" in flag else [flag, ""]

@@ -44,6 +44,27 @@ def test_a_gadget_about_whole_nodes_shows_all_of_them_unless_containers_are_chos
     assert (selection.all_namespaces, selection.host) == (everything, everything)
 
 
+def test_workloads_are_chosen_beside_pods(asked: Ask) -> None:
+    selection = asked("trace open deploy/web xwing svc/db -n default --no-local").selection
+    assert selection.pods == ("xwing",)
+    assert selection.workloads == (("deployment", "web"), ("service", "db"))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("deploy/web --local", "deployment/web makes no sense with --local"),
+        ("deploy/web", "deployment/web needs a cluster, and no kubeconfig was found"),
+        ("deploy/web -A --no-local", "deployment/web is in one namespace"),
+        ("deploy/web -l app=web --no-local", "by name or with -l"),
+    ],
+)
+def test_workloads_that_cannot_be_looked_up_are_refused(
+    runs: Runs, capsys: pytest.CaptureFixture[str], words: str, why: str
+) -> None:
+    assert why in refusal(capsys, "trace", "open", *words.split())
+
+
 def test_every_flag_of_a_run_arrives(asked: Ask) -> None:
     options = asked(
         "trace open pod/xwing tiefighter -n default -c a,b -c c --node n1,n2 --host --no-local "
@@ -200,7 +221,7 @@ def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
         ("--pid 99999999999", "between 0 and 4294967295"),
         ("--path aaaaaaaaaaaaaaaaa", "longer than the 15 bytes"),
         ("-l a(", "label selector 'a(' is wrong at character"),
-        ("/etc/passwd", "'/etc/passwd' is no pod"),
+        ("/etc/passwd", "'/etc/passwd' is not the name of a pod"),
         ("--filter=", "--filter '': is empty"),
         ("--color maybe", "must be one of auto, always, never"),
         ("-o jsno", "did you mean json"),

@@ -230,7 +230,45 @@ def test_names_may_have_their_kind_before_a_slash() -> None:
     assert namespace("ns/default") == "default"
 
 
-@pytest.mark.parametrize("text", ["/etc", "deploy/web", "Xwing", "a b", "", "-x", "pod/"])
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("deploy/web", "deployment/web"),
+        ("deployments.apps/web", "deployment/web"),
+        ("deployment.v1.apps/web", "deployment/web"),
+        ("rs/web-5d4f", "replicaset/web-5d4f"),
+        ("sts/db", "statefulset/db"),
+        ("DS/agent", "daemonset/agent"),
+        ("job/import", "job/import"),
+        ("jobs.batch/import", "job/import"),
+        ("cj/backup", "cronjob/backup"),
+        ("svc/web", "service/web"),
+        ("rc/old", "replicationcontroller/old"),
+        ("po/xwing", "xwing"),
+    ],
+)
+def test_a_workload_is_named_by_its_kind_as_kubectl_takes_it(text: str, target: str) -> None:
+    assert pod_names([text]) == (target,)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("deplo/web", r"unknown kind 'deplo'; kinds are pod, deployment, .*did you mean deploy"),
+        ("deployment.batch/web", "unknown kind"),
+        ("node/a", "use --node a"),
+        ("ns/shop", "use -n shop"),
+        ("deploy/Web", "not the name of a deployment"),
+        ("svc/", "not the name of a service"),
+        ("a/deploy/web", "not the name of a pod"),
+    ],
+)
+def test_what_has_no_pods_is_refused_with_what_was_meant(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        pod_names([text])
+
+
+@pytest.mark.parametrize("text", ["/etc", "Xwing", "a b", "", "-x", "pod/"])
 def test_what_cannot_be_a_pod_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(text))):
         pod_names(["good", text])

@@ -1,0 +1,40 @@
+"""How a target is named on the command line: a pod, or a workload or service whose pods are meant, as KIND/NAME.
+
+The kinds and their short names are kubectl's. The trap: this is read for every TAB key, so nothing is imported here.
+"""
+
+from collections.abc import Sequence
+
+KINDS = {
+    "pod": ("pods", "po"),
+    "deployment": ("deployments", "deploy"),
+    "replicaset": ("replicasets", "rs"),
+    "statefulset": ("statefulsets", "sts"),
+    "daemonset": ("daemonsets", "ds"),
+    "job": ("jobs",),
+    "cronjob": ("cronjobs", "cj"),
+    "service": ("services", "svc"),
+    "replicationcontroller": ("replicationcontrollers", "rc"),
+}
+"""Plural, and the short name if there is one."""
+_GROUPS = {
+    **dict.fromkeys(("deployment", "replicaset", "statefulset", "daemonset"), "apps"),
+    **dict.fromkeys(("job", "cronjob"), "batch"),
+}
+BY_SPELLING = {spelling: kind for kind, names in KINDS.items() for spelling in (kind, *names)}
+
+
+def kind_of(spelling: str) -> str | None:
+    """One of KINDS, from what stands before the slash: `deploy`, `deployments.apps`, `deployment.v1.apps`. None when
+    there is none of that name."""
+    name, dot, group = spelling.lower().partition(".")
+    kind = BY_SPELLING.get(name)
+    if kind is None or not dot:
+        return kind
+    return kind if group in (_GROUPS.get(kind), f"v1.{_GROUPS.get(kind)}") else None
+
+
+def workloads(targets: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Kind and name of the targets that are KIND/NAME."""
+    split = (target.partition("/") for target in targets if "/" in target)
+    return tuple((kind, name) for kind, _, name in split)
