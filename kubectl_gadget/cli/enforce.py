@@ -47,7 +47,7 @@ PAGE = Page(
         Example("kubectl gadget enforce -f policy.yaml --dry-run", "only tell what would have been stopped"),
         Example("kubectl gadget enforce -f policy.yaml --action kill", "from user space, where a kernel cannot"),
     ),
-    usage="[POD|KIND/NAME...] {-f FILE | --network-policy FILE} [flags]",
+    usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
     more="A node that cannot deny before anything happens is refused, unless --allow-weaker takes a signal. That may "
     "come too late, and so may --action (docs/performance.md). Flags of observe work here, too.",
     silent=(CHOICE,),
