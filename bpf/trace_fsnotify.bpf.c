@@ -100,7 +100,7 @@ struct watched {
 	char path[WATCHED_BYTES];
 };
 
-/* By group: the head of a record of its last user. */
+/* By group: the head of a record of its last user, whose `unused` says whether it is a chosen process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, GROUPS);
@@ -151,6 +151,7 @@ static __always_inline __u64 note_watcher(struct file___notify *file, enum api a
 		return 0;
 	group = (__u64)BPF_CORE_READ(file, private_data);
 	gadget_describe(&record, gadget_task(), gadget_current_cgroup());
+	record.unused = gadget_is_chosen_process(gadget_task());
 	bpf_map_update_elem(&watchers, &group, &record, BPF_ANY);
 	return group;
 }
@@ -388,7 +389,7 @@ static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const 
 	}
 	record->marks = marks;
 	record->unused = 0;
-	return (!gadget_filter_pid || record->pid == gadget_filter_pid) &&
+	return (watcher ? watcher->unused : !gadget_filter_pid) &&
 	       (gadget_filter_uid == ~0U || record->uid == gadget_filter_uid) && gadget_has_wanted_comm(record);
 }
 
@@ -438,6 +439,7 @@ int find_watchers(struct bpf_iter__task_file *ctx)
 	if (!file || !task || api_of(notify) == NEITHER)
 		return 0;
 	gadget_begin_for_task_or(&record, task, true);
+	record.unused = gadget_is_chosen_process(task);
 	group = (__u64)BPF_CORE_READ(notify, private_data);
 	bpf_map_update_elem(&watchers, &group, &record, BPF_NOEXIST);
 	return 0;

@@ -15,7 +15,7 @@ from kubectl_gadget.agent.bundles import Bundles
 from kubectl_gadget.agent.cgroups import Cgroup
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.agent.moved import Moved
-from kubectl_gadget.agent.node import pod_uid
+from kubectl_gadget.agent.node import pod_namespace, pod_uid
 from kubectl_gadget.agent.shares import Numbers
 from kubectl_gadget.agent.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
 from kubectl_gadget.agent.watcher import Watcher
@@ -106,7 +106,7 @@ class Containers:
 
     def set_filter(self, value: dict[str, Any]) -> None:
         """A FILTER object. Raises FrameError when it is not one."""
-        self._filter = Filter(value, pod_uid())
+        self._filter = Filter(value, pod_uid(), pod_namespace())
         for id in self._nodes:
             self._judge(id)
 

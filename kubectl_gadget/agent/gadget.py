@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kubectl_gadget.agent import counters, libbpf, probe, recorder, refusal
+from kubectl_gadget.agent import counters, descendants, libbpf, probe, recorder, refusal
 from kubectl_gadget.agent.answer import Answer
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.counters import CpuCounters
@@ -31,6 +31,8 @@ from kubectl_gadget.errors import AgentError
 KINDS = ("stream", "snapshot", "top", "recorder", "policy", "installed")
 """Of gadgets: what HELLO says that this agent can do."""
 DEFAULT_RING_BYTES = 4 << 20
+OWN = ("gadget_node_agent", "gadget_node_client")
+"""Variables for the numbers of processes that are left out."""
 _FREQUENCY = "gadget_frequency"
 """The variable that says how often a program for perf events runs."""
 _MOST_OFTEN = 10_000
@@ -89,6 +91,8 @@ class Gadget:
         self.stacks: Stacks | None = None
         self.refusals: Callable[[], int | None] = lambda: None
         """gives the session's map of what other agents refuse; None where there is none"""
+        self.descendants: Callable[[int], int] = lambda pid: -1
+        """gives the session's map of a process and its descendants"""
         self.containers: Containers | None = None
         """for gadgets with a sampler, and to name who lost events"""
         self._losses: Losses
@@ -256,6 +260,9 @@ class Gadget:
         if entries := self._spec.get("map_entries"):
             object.resize_hashes(entries)
         object.reuse(self._shared)
+        parameters = self._spec.get("parameters") or {}
+        if parameters.get(descendants.PARAMETER) and (chosen := object.map(descendants.MAP)):
+            chosen.reuse(self.descendants(parameters.get(descendants.PID) or 0))
         if (refusals := object.map(REFUSALS)) and (fd := self.refusals()) is not None:
             refusals.reuse(fd)
 
@@ -264,7 +271,10 @@ class Gadget:
         size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
         node = self._node | {"gadget_ring_wake_bytes": size // 4}
         values = {name: value for name, value in node.items() if name in variables}
-        for name, value in ((self._spec.get("parameters") or {}) | values).items():
+        parameters = self._spec.get("parameters") or {}
+        if (chosen := parameters.get(descendants.PID)) and chosen in [values.get(name) for name in OWN]:
+            values |= dict.fromkeys(values.keys() & set(OWN), 0)  # it was asked for by its number
+        for name, value in (parameters | values).items():
             if name not in variables:
                 raise AgentError(f"gadget {self.name} has no parameter {name}")
             place = variables[name]

@@ -23,6 +23,17 @@ def pod_uid() -> str:
     return os.environ.get("POD_UID", "")
 
 
+def pod_namespace() -> str:
+    """The namespace of that pod: $POD_NAMESPACE."""
+    return os.environ.get("POD_NAMESPACE", "")
+
+
+def client() -> int:
+    """The process, by its number here, that started this agent on a machine without a cluster; 0 in a pod."""
+    number = os.environ.get("KUBECTL_GADGET_CLIENT", "")
+    return int(number) if number.isdecimal() else 0
+
+
 def host() -> str:
     """Where the node's file system is mounted: $KUBECTL_GADGET_HOST in a pod, else "" for "right here"."""
     return os.environ.get("KUBECTL_GADGET_HOST", "").rstrip("/")

@@ -22,7 +22,15 @@ from kubectl_gadget.errors import AgentError
 _HASHES = (HASH, 9)
 """And those that forget what was used longest ago."""
 _OTHER_HASHES = frozenset(
-    {"gadget_containers", "gadget_moved", "gadget_totals_a", "gadget_totals_b", "gadget_recorders", "gadget_stacks"}
+    {
+        "gadget_containers",
+        "gadget_descendants",
+        "gadget_moved",
+        "gadget_totals_a",
+        "gadget_totals_b",
+        "gadget_recorders",
+        "gadget_stacks",
+    }
 )
 """What is in them is not for programs alone."""
 TABLE_PREFIX = "gadget_table_"

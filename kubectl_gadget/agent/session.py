@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from kubectl_gadget import __version__
 from kubectl_gadget.agent import installed_state, links, loading, node, presence, probe
 from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.gadget import KINDS, Gadget
+from kubectl_gadget.agent.descendants import Descendants
+from kubectl_gadget.agent.gadget import KINDS, OWN, Gadget
 from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
@@ -67,6 +68,7 @@ class Session:
         self._symbols = Symbols()
         self._unable: AgentError | None = None
         self._refusals: Refusals | None = None
+        self._descendants: dict[int, Descendants] = {}
         self._shipper: Shipper | None = None
         self._epoll = select.epoll()
         self._output_watched = False
@@ -220,6 +222,7 @@ class Session:
                 VARIABLE: int(not probe.syscall_tracepoints()),
                 "gadget_node_random": random,
             }
+            own = _own_processes(run)
             for index, spec in enumerate(run["gadgets"]):
                 elf = self._objects[spec["object"]]
                 if spec.get("kind") == "policy":
@@ -228,11 +231,12 @@ class Session:
                 if spec.get("kind") == "installed":
                     self._gadgets.append(InstalledEvents(index, spec))
                     continue
-                one = Gadget(index, spec, elf, variables, containers.shared)
+                one = Gadget(index, spec, elf, variables | own, containers.shared)
                 one.wanted_cgroup = containers.wants
                 one.symbols = self._symbols
                 one.containers = containers
                 one.refusals = self._refusals_fd
+                one.descendants = self._descendants_fd
                 one.start()
                 self._gadgets.append(one)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -265,6 +269,13 @@ class Session:
             raise FrameError(f"UPDATE is for gadget {index!r}, which does not run")
         gadgets[0].update(value)
 
+    def _descendants_fd(self, pid: int) -> int:
+        """Of gadgets that are about this process and its descendants."""
+        if pid not in self._descendants:
+            assert self._containers is not None
+            self._descendants[pid] = Descendants(pid, self._containers.variables()["gadget_node_pid_level"])
+        return self._descendants[pid].fd
+
     def _refusals_fd(self) -> int | None:
         """Of gadgets that tell which policy refused something."""
         if self._refusals is None:
@@ -286,6 +297,9 @@ class Session:
         return {"gadgets": [gadget.stats() for gadget in self._gadgets], "agent": node.usage(), **node.clocks()}
 
     def _report(self) -> None:
+        for one in self._descendants.values():
+            if warning := one.warning():
+                self._warn(warning)
         if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
             self._pipe.put(encode_json(FrameType.STATS, self._stats()))
             self._pipe.flush()
@@ -332,6 +346,8 @@ class Session:
         self._symbols.close()
         if self._refusals:
             self._refusals.close()
+        for one in self._descendants.values():
+            one.close()
         if self._containers:
             self._containers.close()
 
@@ -355,6 +371,15 @@ def _policies(
     policies.start()
     containers.follow(policies)
     return policies
+
+
+def _own_processes(run: dict[str, Any]) -> dict[str, int]:
+    """Variables of gadgets for the processes that are left out: this one and the client that started it, where the
+    processes of the host are wanted and nobody asked for ours."""
+    selection = run.get("filter") or {}
+    if not node.client() or not selection.get("host") or selection.get("own_processes"):
+        return {}
+    return dict(zip(OWN, (os.getpid(), node.client()), strict=True))
 
 
 _signalled: list[int] = []

@@ -9,16 +9,19 @@ from typing import Any
 from kubectl_gadget.agent.identity import Container
 from kubectl_gadget.errors import FrameError
 
+_AGENT = "agent"
+"""The container of an agent's pod (manifests/daemonset.yaml)."""
 WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 
 
 class Filter:
     """A FILTER object. Raises FrameError when it is not one.
 
-    The pod `own_pod` is the agent's. What the agent does itself is noise, unless its namespace was asked for by name.
+    The pod `own_pod` is the agent's, and so are other agents in `own_namespace`. What agents do is noise, unless they
+    were asked for, or their namespace by name.
     """
 
-    def __init__(self, value: dict[str, Any], own_pod: str = "") -> None:
+    def __init__(self, value: dict[str, Any], own_pod: str = "", own_namespace: str = "") -> None:
         if not isinstance(value, dict):
             raise FrameError("a filter is no object")
         self._namespaces = _names(value, "namespaces")
@@ -26,7 +29,9 @@ class Filter:
         self._containers = _names(value, "containers")
         self._exclude = _names(value, "exclude_pods") or frozenset()
         self._host = bool(value.get("host"))
-        if own_pod and self._namespaces is None:
+        leaves_out = self._namespaces is None and not value.get("own_processes")
+        self._agents = own_namespace if leaves_out else ""
+        if own_pod and leaves_out:
             self._exclude |= {own_pod}
 
     @property
@@ -51,6 +56,8 @@ class Filter:
 
     def _excludes(self, container: Container) -> bool:
         """Pods are excluded by UID; static ones, whose containers have another UID than the API, by NAMESPACE/NAME."""
+        if self._agents and (container.namespace, container.container) == (self._agents, _AGENT):
+            return True
         name = f"{container.namespace}/{container.pod}" if container.pod else ""
         return any(key in self._exclude for key in (container.pod_uid, name) if key)
 

@@ -73,6 +73,14 @@ class TargetFlags:
         values.node_names,
     ] = None
     host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Processes of the nodes themselves too")] = None
+    own_processes: Annotated[
+        bool | None,
+        flag(
+            ENGINE,
+            "--own-processes/--no-own-processes",
+            help="Processes of kubectl gadget itself too, which --host and -A leave out",
+        ),
+    ] = None
     local: Annotated[
         bool | None, flag(WHERE, "--local/--no-local", help="This machine; the default when there is no kubeconfig")
     ] = None
@@ -89,7 +97,7 @@ class OutputFlags:
             "--output",
             "-o",
             metavar="FORMAT",
-            help="table wide json yaml csv name jsonpath=… custom-columns=…; of packets: pcap-ng",
+            help="table wide json yaml csv name jsonpath= custom-columns=",
             choices=(*values.FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
         ),
         values.output_format,

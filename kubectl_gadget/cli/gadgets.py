@@ -120,6 +120,8 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Page, directory: Path
             if not given_values[given.name] and pods:
                 raise values.function_without_file(pods[0])
             pods = tuple(word for word in pods if ":" not in word)
+        if given_values.get("descendants") and given_values.get("pid") is None:
+            raise UsageError("--descendants are those of a process", "--pid N --descendants")
         runs = tuple(_run_of(gadget, given_values, directory) for gadget in gadgets)
         options = run_options(runs, pods, flags)
         if gadgets[0].kind in TABLES:

@@ -97,6 +97,7 @@ def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Run
         containers=target.containers or (),
         nodes=target.nodes or (),
         host=bool(target.host) or everything,
+        own_processes=bool(target.own_processes),
     )
 
 
@@ -132,4 +133,4 @@ def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
             raise UsageError(f"{flag} needs a cluster, and no kubeconfig was found", "set KUBECONFIG or --kubeconfig")
 
 
-_LOCAL_TOO = frozenset({"namespace", "all_namespaces", "containers", "host", "local"})
+_LOCAL_TOO = frozenset({"namespace", "all_namespaces", "containers", "host", "local", "own_processes"})

@@ -40,6 +40,8 @@ class Selection:
     nodes: tuple[str, ...] = ()
     host: bool = False
     """host processes too"""
+    own_processes: bool = False
+    """agents, and without a cluster their client, too"""
 
     def described(self, local: bool = False) -> str:
         """In words, for people: `namespace shop, pods app=cart, nodes n1`."""

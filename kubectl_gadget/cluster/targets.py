@@ -313,6 +313,7 @@ class Targets:
             "containers": list(self._selection.containers) or None,
             "exclude_pods": excluded,
             "host": self._selection.host,
+            **({"own_processes": True} if self._selection.own_processes else {}),
         }
 
     async def _complain(self) -> None:

@@ -81,6 +81,6 @@ async def open_local(what: str = "session") -> LocalStream:
         stderr=asyncio.subprocess.PIPE,
         limit=2 * _PIECE,
         start_new_session=True,
-        env={**os.environ, "KUBECTL_GADGET_HOST": ""},
+        env={**os.environ, "KUBECTL_GADGET_HOST": "", "KUBECTL_GADGET_CLIENT": str(os.getpid())},
     )
     return LocalStream(process)

@@ -59,6 +59,7 @@ def local_filter(selection: Selection) -> AgentFilter:
         "containers": list(selection.containers) or None,
         "exclude_pods": [],
         "host": selection.host,
+        **({"own_processes": True} if selection.own_processes else {}),
     }
 
 

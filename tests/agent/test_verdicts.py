@@ -53,3 +53,13 @@ def test_the_host_is_wanted_when_asked_for() -> None:
 def test_what_is_no_list_of_names_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(FrameError):
         Filter(value)
+
+
+def test_other_agents_are_left_out_by_their_namespace_unless_they_are_asked_for() -> None:
+    agent = SHIP._replace(namespace="kubectl-gadget", container="agent", pod_uid="uid-9")
+    assert Filter({}, "uid-2", "kubectl-gadget").verdict(agent) == UNWANTED
+    assert Filter({}, "uid-2", "kubectl-gadget").verdict(agent._replace(container="sidecar")) == WANTED
+    assert Filter({}, "uid-2", "kubectl-gadget").verdict(agent._replace(namespace="shop")) == WANTED
+    assert Filter({"namespaces": ["kubectl-gadget"]}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED
+    assert Filter({"own_processes": True}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED
+    assert Filter({"own_processes": True}, "uid-9", "kubectl-gadget").verdict(agent) == WANTED

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.descendants import Descendants
 from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.object import BpfObject, own_elf, program_info
-from kubectl_gadget.catalogue.load import load_index
+from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.policies.read import parse_policies
 from kubectl_gadget.policies.ready import ready_policies
@@ -74,6 +75,48 @@ def test_no_program_takes_the_verifier_long(
         pytest.skip("the kernel tells only since Linux 5.16")
     assert max(found.values(), default=0) <= HIGHER.get(name, CEILING), found
     assert sum(found.values()) <= MORE_TOGETHER.get(name, TOGETHER), found
+
+
+def test_every_gadget_that_takes_a_pid_takes_its_descendants_too() -> None:
+    parameters = [{item.variable for item in load_gadget(entry.name).parameters} for entry in load_index()]
+    assert any("gadget_filter_pid" in found for found in parameters)
+    assert all("gadget_filter_descendants" in found for found in parameters if "gadget_filter_pid" in found)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in load_index()])
+def test_all_programs_load_with_descendants_and_without_our_own_processes(name: str, containers: Containers) -> None:
+    names = {parameter.variable: parameter.name for parameter in load_gadget(name).parameters}
+    if "gadget_filter_pid" not in names:
+        pytest.skip("its rows are not about processes")
+    parameters = {names["gadget_filter_pid"]: os.getpid(), names["gadget_filter_descendants"]: True}
+    own = {"gadget_node_agent": 1, "gadget_node_client": 2}
+    family = Descendants(os.getpid(), containers.variables()["gadget_node_pid_level"])
+    try:
+        with attached(name, containers) as plain:
+            skipped = left_out(plain)
+        with attached(name, containers, parameters, own, lambda pid: family.fd) as gadget:
+            assert left_out(gadget) == skipped
+    except GadgetError as error:
+        pytest.skip(f"{name} does not load on Linux {RELEASE}: {error}")
+    finally:
+        family.close()
+
+
+def test_filters_by_process_that_are_off_are_not_in_the_program(containers: Containers) -> None:
+    def length(parameters: dict[str, Any], **variables: int) -> int:
+        """Of the instructions that the verifier left."""
+        with attached("trace_exit", containers, parameters, variables, lambda pid: family.fd) as gadget:
+            (fd,) = gadget.program_fds().values()
+            return int.from_bytes(bytes(program_info(fd))[20:24], "little")
+
+    family = Descendants(os.getpid(), containers.variables()["gadget_node_pid_level"])
+    try:
+        off, pid = length({}), length({"pid": 1})
+        assert off < pid < length({"pid": 1, "descendants": True})
+        assert off < length({}, gadget_node_agent=1)
+        assert off == length({"descendants": True})
+    finally:
+        family.close()
 
 
 @pytest.fixture

@@ -98,7 +98,9 @@ def test_a_column_is_titled_by_its_name(tmp_path: Path) -> None:
 
 def test_every_gadget_can_be_filtered_by_pid_comm_and_uid_and_by_error_and_address_where_it_has_them() -> None:
     assert [(item.name, item.column, item.test) for item in shared_parameters()] == [
-        *((name, name, "equal") for name in ("pid", "comm", "uid", "errno")),
+        ("pid", "pid", "equal"),
+        ("descendants", None, None),
+        *((name, name, "equal") for name in ("comm", "uid", "errno")),
         ("address", None, None),
     ]
 

@@ -44,6 +44,12 @@ def test_a_gadget_about_whole_nodes_shows_all_of_them_unless_containers_are_chos
     assert (selection.all_namespaces, selection.host) == (everything, everything)
 
 
+def test_our_own_processes_are_asked_for(asked: Ask) -> None:
+    assert not asked("trace open --host").selection.own_processes
+    assert asked("trace open --host --own-processes").selection.own_processes
+    assert asked("trace open -A --own-processes --no-local").selection.own_processes
+
+
 def test_workloads_are_chosen_beside_pods(asked: Ask) -> None:
     selection = asked("trace open deploy/web xwing svc/db -n default --no-local").selection
     assert selection.pods == ("xwing",)

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,20 @@ _NEEDED = {"profile_functions": {"function": "libc.so:malloc"}}
 
 
 @contextlib.contextmanager
-def attached(name: str, containers: Containers) -> Iterator[Gadget]:
+def attached(
+    name: str,
+    containers: Containers,
+    parameters: Mapping[str, Any] | None = None,
+    variables: Mapping[str, int] | None = None,
+    descendants: Callable[[int], int] | None = None,
+) -> Iterator[Gadget]:
     """The gadget as an agent runs it. Raises GadgetError when nothing that is needed can be loaded."""
-    (spec,) = build((GadgetRun(load_gadget(name), _NEEDED.get(name, {})),), ({},), 1 << 20).gadgets
-    variables = containers.variables() | {VARIABLE: int(not probe.syscall_tracepoints())}
-    gadget = Gadget(0, spec, object_bytes(name, MACHINE), variables, containers.shared)
+    given = {**_NEEDED.get(name, {}), **(parameters or {})}
+    (spec,) = build((GadgetRun(load_gadget(name), given),), ({},), 1 << 20).gadgets
+    of_node = {**containers.variables(), VARIABLE: int(not probe.syscall_tracepoints()), **(variables or {})}
+    gadget = Gadget(0, spec, object_bytes(name, MACHINE), of_node, containers.shared)
     gadget.containers = containers
+    gadget.descendants = descendants or gadget.descendants
     gadget.start()
     try:
         yield gadget

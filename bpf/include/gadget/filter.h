@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <gadget/chosen_process.h>
 #include <gadget/containers.h>
 #include <gadget/record.h>
 #include <gadget/task.h>
@@ -19,8 +20,6 @@
 
 /* Filters that all gadgets have. What is off costs nothing: the verifier removes it. */
 
-/* Number on the node. 0: any. */
-const volatile __u32 gadget_filter_pid = 0;
 /* ~0: any. */
 const volatile __u32 gadget_filter_uid = ~0U;
 /* Empty: any. */
@@ -87,7 +86,7 @@ static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, _
 /* Whether events of the current task are wanted, by pid, uid and comm. */
 static __always_inline bool gadget_wanted_task(struct task_struct *task)
 {
-	if (gadget_filter_pid && gadget_node_pid(task) != gadget_filter_pid)
+	if (!gadget_is_chosen_process(task))
 		return false;
 	if (gadget_filter_uid != ~0U && (__u32)bpf_get_current_uid_gid() != gadget_filter_uid)
 		return false;

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Which processes --pid chooses: one, or with --descendants that one and all that it and its children ever started, also
+ * those whose parent has ended and that were handed to init. And which are left out: the agent and its client.
+ *
+ * bpf/descendants.bpf.c keeps the set, once for all gadgets of a session. What is off costs nothing: the verifier
+ * removes it. The trap: the set is keyed by tgid as the kernel numbers it, since a process that was reaped has no other
+ * number any more when its entry is removed.
+ */
+#pragma once
+
+#include <gadget/record.h>
+#include <gadget/task.h>
+
+/* Number on the node. 0: any. */
+const volatile __u32 gadget_filter_pid = 0;
+/* Whether that means its descendants, too. */
+const volatile bool gadget_filter_descendants = false;
+/* On a machine without a cluster, numbers of processes that are left out as long as nobody asks for them. 0: none. */
+const volatile __u32 gadget_node_agent = 0;
+const volatile __u32 gadget_node_client = 0;
+
+/* When the process was forked, by tgid. The agent replaces it by the map of the same name in bpf/descendants.bpf.c. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} gadget_descendants SEC(".maps");
+
+static __always_inline bool gadget_descends(struct task_struct *task)
+{
+	__u32 process = gadget_read(task, tgid);
+
+	return bpf_map_lookup_elem(&gadget_descendants, &process);
+}
+
+static __always_inline bool gadget_is_chosen_process(struct task_struct *task)
+{
+	if (gadget_node_agent) {
+		__u32 pid = gadget_node_pid(task);
+
+		if (pid == gadget_node_agent || pid == gadget_node_client)
+			return false;
+	}
+	if (!gadget_filter_pid)
+		return true;
+	return gadget_filter_descendants ? gadget_descends(task) : gadget_node_pid(task) == gadget_filter_pid;
+}
