@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which processes --pid chooses: one, or with --descendants that one and all that it and its children ever started, also
- * those whose parent has ended and that were handed to init. And which are left out: the agent and its client.
+ * Which processes --pid chooses: one, or with --descendants that one and all that it and its children ever started,
+ * also those whose parent has ended and that were handed to init. And which are left out: the agent and its client.
  *
  * bpf/descendants.bpf.c keeps the set, once for all gadgets of a session. What is off costs nothing: the verifier
  * removes it. The trap: the set is keyed by tgid as the kernel numbers it, since a process that was reaped has no other

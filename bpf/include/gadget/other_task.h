@@ -56,8 +56,8 @@ static __always_inline bool gadget_begin_for_task_or(struct gadget_record *recor
 	record->uid = gadget_read(task, cred, uid.val);
 	record->gid = gadget_read(task, cred, gid.val);
 	gadget_comm_of(task, record->comm);
-	if (!gadget_is_chosen_process(task) ||
-	    (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid) || !gadget_has_wanted_comm(record))
+	if (!gadget_is_chosen_process(task) || (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid) ||
+	    !gadget_has_wanted_comm(record))
 		return false;
 	if (!gadget_wanted_other_task(record, task)) {
 		if (!other_is_wanted)
