@@ -52,7 +52,8 @@ class Selection:
             parts.append("all namespaces" if self.all_namespaces else "the current namespace")
         if self.selector:
             parts.append(f"pods {self.selector}")
-        for name, chosen in (("pods", self.pods), ("containers", self.containers), ("nodes", self.nodes)):
+        pods = (*(f"{kind}/{name}" for kind, name in self.workloads), *self.pods)
+        for name, chosen in (("pods", pods), ("containers", self.containers), ("nodes", self.nodes)):
             if chosen:
                 parts.append(f"{name} {' '.join(chosen)}")
         if self.host:

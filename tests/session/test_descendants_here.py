@@ -90,7 +90,7 @@ def test_tables_are_about_the_descendants_too(family: Family, gadget: str) -> No
 
 def own_rows(tmp_path: Path, *flags: str) -> set[int]:
     """Which of the client and its agent are seen to make system calls."""
-    words = ("trace", "syscalls", "--local", "--host", "-o", "json", "--syscall", "write,read,sendto,epoll_wait,poll")
+    words = ("trace", "syscalls", "--local", "--host", "-o", "json", "--syscalls", "write,read,sendto,epoll_wait,poll")
     with GadgetRun(tmp_path, *words, *flags) as run:
         own = processes_of(run.process.pid)
         assert len(own) == 2
@@ -114,7 +114,7 @@ def test_the_agent_and_its_client_are_left_out_of_host_unless_they_are_asked_for
 
 
 def test_a_process_of_ours_that_is_named_by_its_number_is_asked_for(tmp_path: Path) -> None:
-    words = "trace syscalls --local --host -o json --syscall write,read,sendto,epoll_wait,poll --max-events 1 --pid"
+    words = "trace syscalls --local --host -o json --syscalls write,read,sendto,epoll_wait,poll --max-events 1 --pid"
     script = f'exec "$@" {words} $$'
     done = subprocess.run(
         ["sh", "-c", script, "sh", *GADGET], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120
