@@ -48,7 +48,7 @@ struct trace_open {
 	gadget_mode mode;
 	/* As the caller wrote it. */
 	gadget_string path;
-	/* As the kernel resolved it. */
+	/* As the kernel resolved it, from the root of the mounts. */
 	gadget_path resolved;
 	/* Where the file system that it lies on is mounted, and of which type that is. */
 	gadget_path mount;
@@ -160,7 +160,7 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 	gadget_no_text(&open->mount);
 	gadget_no_text(&open->fstype);
 	if (file) {
-		gadget_append_path(writer, &open->resolved, &file->f_path);
+		gadget_append_whole_path(writer, &open->resolved, &file->f_path);
 		append_mount(writer, open, BPF_CORE_READ(file, f_path.mnt));
 	} else if (resolve_path && !open->errno) {
 		gadget_unread(&open->resolved);

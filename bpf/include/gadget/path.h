@@ -61,6 +61,24 @@ static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *w
 	return GADGET_STEP_ON;
 }
 
+/* What hangs on no file system. A file in memory has a name, which the kernel shows as "/memfd:NAME", too. */
+static __always_inline enum gadget_step gadget_step_memory(struct gadget_walk *walk, struct dentry *dentry,
+							   void *record, __u64 room)
+{
+	__u64 end = walk->end;
+	const char *name;
+	long read;
+
+	if (end != walk->start || end > room - (GADGET_NAME_BYTES + 1))
+		return GADGET_STEP_NOWHERE;
+	name = record + end;
+	read = bpf_probe_read_kernel_str(record + end, GADGET_NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
+	if (read < sizeof("memfd:") || name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[5] != ':')
+		return GADGET_STEP_NOWHERE;
+	walk->end = end + read;
+	return GADGET_STEP_TOP;
+}
+
 /* Writes a name and goes to its directory. */
 static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk, void *record, __u64 room)
 {
@@ -70,7 +88,7 @@ static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk,
 	long read;
 
 	if (!parent || parent == dentry)
-		return GADGET_STEP_NOWHERE;
+		return gadget_step_memory(walk, dentry, record, room);
 	if (end - walk->start > GADGET_PATH_BYTES - GADGET_NAME_BYTES || end > room - (GADGET_NAME_BYTES + 1))
 		return GADGET_STEP_TOO_LONG;
 	read = bpf_probe_read_kernel_str(record + end, GADGET_NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
@@ -102,8 +120,10 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 	return GADGET_STEP_TOO_LONG;
 }
 
-static __always_inline void gadget_append_walk(struct gadget_writer *writer, struct gadget_text *text,
-					       struct dentry *dentry, struct vfsmount *mnt, struct task_struct *task)
+/* `root`: where it ends; NULL: where there is nothing above. */
+static __always_inline void gadget_append_walk_below(struct gadget_writer *writer, struct gadget_text *text,
+						     struct dentry *dentry, struct vfsmount *mnt,
+						     const struct path *root)
 {
 	struct gadget_walk *walk = writer->record + writer->room + GADGET_WALK_OFFSET;
 	enum gadget_step last;
@@ -111,8 +131,8 @@ static __always_inline void gadget_append_walk(struct gadget_writer *writer, str
 	_Static_assert(GADGET_WALK_OFFSET + sizeof(*walk) <= GADGET_WORKSPACE,
 		       "the walk does not fit behind the record");
 	gadget_unread(text);
-	walk->root = gadget_read(task, fs, root.dentry);
-	walk->root_mount = gadget_mount_of(gadget_read(task, fs, root.mnt));
+	walk->root = root ? BPF_CORE_READ(root, dentry) : NULL;
+	walk->root_mount = root ? gadget_mount_of(BPF_CORE_READ(root, mnt)) : NULL;
 	walk->dentry = dentry;
 	gadget_enter_mount(walk, gadget_mount_of(mnt));
 	walk->start = walk->end = writer->progress->length;
@@ -120,6 +140,12 @@ static __always_inline void gadget_append_walk(struct gadget_writer *writer, str
 	last = gadget_walk_to_root(walk, writer->record, writer->room);
 	if (last != GADGET_STEP_NOWHERE)
 		gadget_wrote(writer, text, walk->start, walk->end - walk->start, last == GADGET_STEP_TOO_LONG);
+}
+
+static __always_inline void gadget_append_walk(struct gadget_writer *writer, struct gadget_text *text,
+					       struct dentry *dentry, struct vfsmount *mnt, struct task_struct *task)
+{
+	gadget_append_walk_below(writer, text, dentry, mnt, &gadget_read(task, fs)->root);
 }
 
 /*
@@ -144,4 +170,14 @@ static __always_inline void gadget_append_path(struct gadget_writer *writer, str
 					       const struct path *where)
 {
 	gadget_append_path_for(writer, text, where, gadget_task());
+}
+
+/*
+ * The same from the root of the process's mounts, for paths that a chroot must not change. The trap: a container whose
+ * runtime makes its root with chroot, not with pivot_root, has paths of the node.
+ */
+static __always_inline void gadget_append_whole_path(struct gadget_writer *writer, struct gadget_text *text,
+						     const struct path *where)
+{
+	gadget_append_walk_below(writer, text, BPF_CORE_READ(where, dentry), BPF_CORE_READ(where, mnt), NULL);
 }
