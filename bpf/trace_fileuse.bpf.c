@@ -19,6 +19,7 @@
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/inode.h>
+#include <kernel/io_uring.h>
 #include <kernel/iterator.h>
 
 /* Paths that can be asked for, and bytes of each. */
@@ -357,6 +358,104 @@ GADGET_ON_EXIT(mmap)
 		return 0;
 	return used_one(ctx, gadget_argument(registers, 4), gadget_argument(registers, 1),
 			gadget_argument(registers, 2), MMAP);
+}
+
+GADGET_SCRATCH(uring_scratch, BYTES);
+GADGET_SCRATCH(uring_submit_scratch, BYTES);
+
+/* A request that opens has no file before, and a direct descriptor none that could be found. */
+static __always_inline void uring_opened(struct trace_fileuse *use, __s32 fd)
+{
+	struct file *file = gadget_file_of(fd);
+	struct gadget_writer writer;
+
+	if (!file || !use || !gadget_begin(&use->record))
+		return;
+	writer = gadget_write(use, sizeof(*use), BYTES);
+	gadget_append_path(&writer, &use->path, &file->f_path);
+	if (!is_wanted_path(use))
+		return;
+	GADGET_SET_OPERATION(use->operation, "open");
+	describe_file(use, file);
+	use->file_id = gadget_follow(file);
+	use->fd = fd;
+	describe_user(use, gadget_task());
+	gadget_send(&writer);
+}
+
+/* What a request does with its file; NULL: nothing of what is followed. */
+static __always_inline const char *uring_use(__u8 opcode)
+{
+	switch (opcode) {
+	case IORING_OP_READ:
+	case IORING_OP_READV:
+	case IORING_OP_READ_FIXED:
+	case IORING_OP_READV_FIXED:
+	case IORING_OP_READ_MULTISHOT:
+		return READ;
+	case IORING_OP_WRITE:
+	case IORING_OP_WRITEV:
+	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_WRITEV_FIXED:
+		return WRITE;
+	case IORING_OP_FTRUNCATE:
+		return TRUNCATE;
+	}
+	return NULL;
+}
+
+static __always_inline void uring_used(struct trace_fileuse *use, struct file *file, __u8 opcode, __u64 bytes)
+{
+	const struct gadget_followed *followed = gadget_followed_of(file);
+	const char *word = uring_use(opcode);
+
+	if (followed && word)
+		send_use(use, file, followed, -1, bytes, ~0U, word);
+}
+
+SEC("tp_btf/io_uring_complete")
+int uring_complete(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+	__u8 opcode = BPF_CORE_READ(request, opcode);
+	__s32 result = gadget_uring_result(ctx);
+	struct io_ftrunc *truncate = (struct io_ftrunc *)request;
+	struct io_open *how = (struct io_open *)request;
+
+	if (opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2) {
+		if (result >= 0 && !BPF_CORE_READ(how, file_slot))
+			uring_opened(gadget_scratch(&uring_scratch), result);
+	} else if (opcode == IORING_OP_FTRUNCATE ? !result : result > 0) {
+		uring_used(gadget_scratch(&uring_scratch), BPF_CORE_READ(request, file), opcode,
+			   opcode == IORING_OP_FTRUNCATE ? BPF_CORE_READ(truncate, len) : result);
+	}
+	return 0;
+}
+
+/* One that is not to be reported may do it, and the kernel does not tell how much. */
+static __always_inline int uring_submitted(struct io_kiocb *request)
+{
+	__u32 flags = BPF_CORE_READ(request, flags);
+
+	if (!(flags & GADGET_URING_SKIPS_SUCCESS) || flags & GADGET_URING_FIXED_FILE || !gadget_follows_any())
+		return 0;
+	if (uring_use(request->opcode))
+		uring_used(gadget_scratch(&uring_submit_scratch), gadget_file_of(BPF_CORE_READ(request, cqe.fd)),
+			   request->opcode, UNKNOWN);
+	return 0;
+}
+
+SEC("tp_btf/io_uring_submit_req")
+int BPF_PROG(uring_submit, struct io_kiocb *request)
+{
+	return uring_submitted(request);
+}
+
+/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
+SEC("tp_btf/io_uring_submit_sqe")
+int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
+{
+	return uring_submitted(request);
 }
 
 /* Files that were open before are followed, too; each is told once, since its descriptors share it. */

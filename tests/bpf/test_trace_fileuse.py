@@ -282,3 +282,24 @@ def test_failures_and_the_end_of_a_file_are_not_told(tmp_path: Path, folder: Fol
     os.close(fd)
     records = folder.records()
     assert told(records) == [("open", -1), ("close", -1)]
+
+
+def test_what_io_uring_does_is_told(tmp_path: Path, folder: Folder) -> None:
+    from tests.bpf.test_trace_open_io_uring import why_no_uring
+    from tests.bpf.uring import IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS, OP_READ, OP_WRITE, Request, Uring
+
+    if reason := why_no_uring():
+        pytest.skip(f"io_uring: {reason}")
+    file = os.fsencode(tmp_path / "file")
+    memory = ctypes.create_string_buffer(SIZE)
+    at = ctypes.addressof(memory)
+    with Uring() as ring:
+        (fd,) = ring.open([Request(file, os.O_RDWR | os.O_CREAT, 0o600)])
+        assert ring.run([(OP_WRITE, 0, at, 0, SIZE, 0)], fd) == [SIZE]
+        assert ring.run([(OP_READ, IOSQE_ASYNC, at, 0, SIZE, 0)], fd) == [SIZE]
+        assert ring.run_silently([(OP_WRITE, IOSQE_CQE_SKIP_SUCCESS, at, 0, SIZE, 0)], fd) == {}
+    os.close(fd)
+    records = folder.records()
+    assert told(records) == [("open", -1), ("write", SIZE), ("read", SIZE), ("write", -1), ("close", -1)]
+    assert len({record["file_id"] for record in records}) == 1
+    assert {record["pid"] for record in records} == {os.getpid()}

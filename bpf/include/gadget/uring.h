@@ -155,17 +155,10 @@ int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
 	return gadget_uring_submitted(request);
 }
 
-/* What Linux 6.18 hands to the tracepoint; on 6.12 the completion comes in parts. */
-typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
-
 SEC("tp_btf/io_uring_complete")
 int uring_complete(__u64 *ctx)
 {
-	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
-
-	if (bpf_core_type_exists(btf_trace_io_uring_complete___whole))
-		return gadget_uring_completed(request, ((struct io_uring_cqe *)ctx[2])->res);
-	return gadget_uring_completed(request, ctx[3]);
+	return gadget_uring_completed((struct io_kiocb *)ctx[1], gadget_uring_result(ctx));
 }
 
 struct gadget_uring_overflow {

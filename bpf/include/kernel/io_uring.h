@@ -12,7 +12,13 @@
 
 #include <kernel/fs.h>
 
+#define IORING_OP_READV 1
+#define IORING_OP_WRITEV 2
+#define IORING_OP_READ_FIXED 4
+#define IORING_OP_WRITE_FIXED 5
 #define IORING_OP_OPENAT 18
+#define IORING_OP_READ 22
+#define IORING_OP_WRITE 23
 #define IORING_OP_OPENAT2 28
 #define IORING_OP_RENAMEAT 35
 #define IORING_OP_UNLINKAT 36
@@ -21,7 +27,10 @@
 #define IORING_OP_LINKAT 39
 #define IORING_OP_FSETXATTR 41
 #define IORING_OP_SETXATTR 42
+#define IORING_OP_READ_MULTISHOT 49
 #define IORING_OP_FTRUNCATE 55
+#define IORING_OP_READV_FIXED 60
+#define IORING_OP_WRITEV_FIXED 61
 
 /* Flags of a request. The kernel's own begin with those of the submission, bit by bit (IOSQE_…), so these never change.
  */
@@ -144,3 +153,11 @@ struct io_xattr___delayed {
 	(bpf_core_type_exists(struct delayed_filename)                                                                 \
 		 ? BPF_CORE_READ((struct TYPE##___delayed *)(REQUEST), MEMBER.__incomplete_filename, name)             \
 		 : BPF_CORE_READ((struct TYPE *)(REQUEST), MEMBER, name))
+
+/* What Linux 6.18 hands to the tracepoint io_uring_complete; on 6.12 the completion comes in parts. */
+typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *, void *, struct io_uring_cqe *);
+
+/* The result that the tracepoint's context has. */
+#define gadget_uring_result(CTX)                                                                                       \
+	(bpf_core_type_exists(btf_trace_io_uring_complete___whole) ? ((struct io_uring_cqe *)(CTX)[2])->res            \
+								   : (__s32)(CTX)[3])
