@@ -30,7 +30,7 @@ from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 
 async def main():
     api = Api(load(KubeOptions(kubeconfig=sys.argv[1])))
-    agents = OnDemandAgents(api, AgentOptions(start_timeout=10), "killed", lambda _node, _text: None)
+    agents = OnDemandAgents(api, AgentOptions(start_timeout=10), "killed", lambda _node, _text: None, print)
     await agents.start("node-1")
     print(agents._reaper.process.pid, flush=True)
     await asyncio.sleep(1000)
@@ -109,7 +109,7 @@ async def test_what_is_sent_to_all_processes_of_the_user_does_not_end_the_one_th
 async def test_the_namespace_stays_as_long_as_another_run_uses_it(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions, kubeconfig: Path
 ) -> None:
-    other = OnDemandAgents(api, agent_options, "other", lambda _node, _text: None)
+    other = OnDemandAgents(api, agent_options, "other", lambda _node, _text: None, print)
     async with client(kubeconfig) as (process, _):
         await other.start("node-2")
         process.kill()
@@ -122,7 +122,7 @@ async def test_the_namespace_stays_as_long_as_another_run_uses_it(
 async def test_at_the_end_of_a_run_its_process_ends_without_a_request(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions
 ) -> None:
-    agents = OnDemandAgents(api, agent_options, "ended", lambda _node, _text: None)
+    agents = OnDemandAgents(api, agent_options, "ended", lambda _node, _text: None, print)
     await agents.start("node-1")
     assert await agents.close() == []
     assert agents._reaper is not None
@@ -135,7 +135,7 @@ async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions
 ) -> None:
     before = set(cluster.store.objects)
-    agents = OnDemandAgents(api, agent_options, "ended", lambda _node, _text: None)
+    agents = OnDemandAgents(api, agent_options, "ended", lambda _node, _text: None, print)
     await agents.start("node-1")
     cluster.faults.starting = 1
     assert await agents.close() == [f"job/run-ended and its pods in namespace {NAMESPACE}"]
