@@ -63,7 +63,7 @@ def run(pods: DemoPods, name: str, script: str) -> int | None:
 
 def test_programs_of_a_pod_are_told_in_lines_from_the_first_to_the_last(pods: DemoPods) -> None:
     script = "/bin/cat /etc/hosts; /bin/false; (exit 7); /bin/sh -c 'kill -9 $$'; exit 13"
-    with observe("lines", "-n", "default") as lines:
+    with observe("lines", "-n", "default", "-c", "main") as lines:
         run(pods, "lines", script)
     shell = f'default/lines /bin/sh -c "{script}"'
     assert [line for line in lines if "runc" not in line] == [
@@ -99,7 +99,7 @@ def test_json_tells_parents_and_the_pod_and_each_short_process_once(pods: DemoPo
 
 
 def test_the_tree_shows_who_executed_what(pods: DemoPods) -> None:
-    with observe("tree", "-n", "default", "--tree") as lines:
+    with observe("tree", "-n", "default", "-c", "main", "--tree") as lines:
         run(pods, "tree", "/bin/sh -c '/bin/true | /bin/cat'; exit 3")
     text = [re.sub(r"─ \d+ ", "─ PID ", line) for line in lines if "runc" not in line]
     assert text[0].startswith("default/tree main on ")
