@@ -18,6 +18,8 @@ struct blockio_key {
 	gadget_device_number device;
 	/* On the node. */
 	__u32 pid;
+	/* gadget_program_of() */
+	__u64 unused_program;
 };
 
 struct blockio_value {
@@ -54,7 +56,7 @@ static __always_inline struct blockio_value *sums_of(struct request *request,
 						     const struct gadget_block_request *pending)
 {
 	struct gendisk *disk = gadget_disk_of(request);
-	struct blockio_key key = {.cgroup = pending->cgroup, .pid = pending->pid};
+	struct blockio_key key = {.cgroup = pending->cgroup, .pid = pending->pid, .unused_program = pending->program};
 	struct blockio_value *value;
 
 	key.device = BPF_CORE_READ(disk, major) << 20 | BPF_CORE_READ(disk, first_minor);

@@ -9,6 +9,7 @@
 #include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/path_at.h>
+#include <gadget/process_identity.h>
 #include <gadget/totals.h>
 #include <kernel/file_calls.h>
 #include <kernel/inode.h>
@@ -31,6 +32,8 @@ struct file_key {
 	__u64 inode;
 	gadget_device_number device;
 	gadget_pid pid;
+	/* gadget_program_of() */
+	__u64 unused_program;
 };
 
 struct file_value {
@@ -102,6 +105,7 @@ static __always_inline void count(__s32 fd, __u64 bytes, bool write)
 	key.inode = BPF_CORE_READ(inode, i_ino);
 	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
 	key.pid = gadget_node_pid(gadget_task());
+	key.unused_program = gadget_program_of(gadget_task());
 	value = gadget_total(&key);
 	if (!value)
 		return;

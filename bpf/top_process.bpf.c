@@ -7,6 +7,7 @@
  * 6.9, of tasks with a real-time priority.
  */
 #include <gadget/other_task.h>
+#include <gadget/process_identity.h>
 #include <gadget/totals.h>
 #include <kernel/task_state.h>
 
@@ -21,7 +22,8 @@ struct process_key {
 	gadget_cgroup cgroup;
 	/* On the node. */
 	gadget_pid pid;
-	__u32 unused;
+	/* gadget_program_of() */
+	__u32 unused_program;
 };
 
 struct process_value {
@@ -80,6 +82,7 @@ int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 		return 0;
 	key.cgroup = record.cgroup;
 	key.pid = record.pid;
+	key.unused_program = gadget_program_of(task);
 	value = gadget_total(&key);
 	if (!value)
 		return 0;

@@ -86,3 +86,19 @@ def test_only_requests_of_the_process_asked_for_count(device: str) -> None:
     with Answers("top_blockio", pid=os.getpid()) as top:
         deeds.in_child(lambda: read_and_write(device))
         assert on(device, top.take()) == []
+
+
+def test_what_a_process_reads_after_an_exec_is_told_of_the_new_program(device: str) -> None:
+    reader = shutil.which("dd")
+    if not reader:
+        pytest.skip("dd is not installed")
+
+    def deed() -> None:
+        read_and_write(device)
+        os.execv(reader, ["dd", f"if={device}", "of=/dev/null", "iflag=direct", "bs=4096", "count=3", "status=none"])
+
+    with Answers("top_blockio") as top:
+        pid, code = deeds.in_child(deed)
+        records = [record for record in on(device, top.take()) if record["pid"] == pid]
+    assert code == 0
+    assert {record["comm"]: record["reads"] for record in records} == {COMM: READS, "dd": 3}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.bpf import deeds
 from tests.bpf.answers import Answers
 
 pytestmark = pytest.mark.bpf
@@ -85,3 +86,20 @@ def test_pipes_are_shown_only_when_asked_for() -> None:
             os.close(send)
             pipes = [record for record in top.take() if record["type"] == 0o010000]
         assert [record["written_bytes"] for record in pipes] == expected
+
+
+def test_what_a_process_reads_after_an_exec_is_told_of_the_new_program(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * TIMES)
+
+    def deed() -> None:
+        path.read_bytes()
+        os.execv("/bin/cat", ["cat", str(path)])
+
+    with Answers("top_file") as top:
+        pid, code = deeds.in_child(deed)
+        inode = path.stat().st_ino
+        records = [record for record in top.take() if (record["pid"], record["inode"]) == (pid, inode)]
+    assert code == 0
+    own = Path("/proc/self/comm").read_text().strip()
+    assert {record["comm"]: record["read_bytes"] for record in records} == {own: TIMES, "cat": TIMES}

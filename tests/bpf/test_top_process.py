@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,3 +74,16 @@ def test_nice_and_priority_are_those_of_proc() -> None:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert (records[0]["nice"], records[0]["priority"]) == (7, int(fields[15])) == (7, 27)
+
+
+def test_what_a_process_used_before_an_exec_is_told_of_the_program_before() -> None:
+    def deed() -> None:
+        sum(range(200_000))
+        os.execv("/bin/cat", ["cat", "/dev/null"])
+
+    with Answers("top_process") as top:
+        pid, code = deeds.in_child(deed)
+        records = [record for record in top.take() if record["pid"] == pid]
+    assert code == 0
+    own = Path("/proc/self/comm").read_text().strip()
+    assert sorted(record["comm"] for record in records) == sorted([own, "cat"])

@@ -14,6 +14,7 @@
 
 #include <gadget/other_task.h>
 #include <gadget/output.h>
+#include <gadget/process_identity.h>
 #include <kernel/block.h>
 
 /* Requests that may be under way at the same time. */
@@ -27,6 +28,8 @@ struct gadget_block_request {
 	__u32 pid;
 	__u32 uid;
 	char comm[16];
+	/* gadget_program_of() */
+	__u64 program;
 	__u32 wanted;
 	__u32 failed;
 };
@@ -75,6 +78,7 @@ static __always_inline void gadget_remember_request(struct request *request, __u
 	pending.pid = gadget_node_pid(task);
 	pending.uid = (__u32)bpf_get_current_uid_gid();
 	gadget_comm_of(task, pending.comm);
+	pending.program = gadget_program_of(task);
 	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
 	if (bpf_map_update_elem(&gadget_block_requests, &key, &pending, flags) == -E2BIG)
 		gadget_count_map_full();
