@@ -86,7 +86,7 @@ def nothing_remains(resident: bool = False) -> Iterator[None]:
 
 def seen_of(run: ClusterRun, name: str) -> int:
     """How many rows of one pod there are so far."""
-    return sum(row["pod"] == name for row in run.rows())
+    return sum(row.get("pod") == name for row in run.rows())
 
 
 def until_more(run: ClusterRun, name: str) -> None:

@@ -98,7 +98,7 @@ async def open_files(pods: DemoPods, name: str = "xwing") -> None:
 
 
 def opens(outcome: Outcome, node: str | None = None) -> list[dict[str, Any]]:
-    return [row for row in outcome.rows if row["path"] == FILE and node in (None, row["node"])]
+    return [row for row in outcome.rows if row.get("path") == FILE and node in (None, row["node"])]
 
 
 TRACE = ("trace", "open", "-A", "-o", "json", "--path", FILE)
@@ -166,6 +166,8 @@ async def test_a_cut_stream_is_opened_again_and_the_gap_is_reported(
     outcome = await runner.finish()
     assert len(opens(outcome, "node-1")) == OPENS
     assert "node-1: the connection was lost once" in outcome.errors
+    (gap,) = [row for row in outcome.rows if "gap_seconds" in row]
+    assert gap["node"] == "node-1"
 
 
 async def test_forbidden_says_all_that_is_missing_and_creates_nothing(cluster: FakeCluster, runner: Runner) -> None:
