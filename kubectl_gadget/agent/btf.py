@@ -119,15 +119,22 @@ class Btf:
         after each but the last, and the type at the end. Raises AgentError."""
         offsets = [0]
         id, kind = self._plain(id)
-        if kind == _PTR:
+        is_pointed_to = kind == _PTR
+        if is_pointed_to:
             id, _ = self._plain(self._type(id)[1].size)
         for number, step in enumerate(path):
             at, type = self._type(id)
-            if number and type.kind == _PTR:
+            # Of a pointer to pointers, an element is one of those, and a member is in what the first one leads to.
+            while type.kind == _PTR and not (number == 0 and is_pointed_to and isinstance(step, int)):
                 offsets.append(0)
                 id, _ = self._plain(type.size)
                 at, type = self._type(id)
-            if isinstance(step, int):
+                is_pointed_to = True
+                if isinstance(step, int):
+                    break
+            if isinstance(step, int) and is_pointed_to and type.kind != _ARRAY:
+                offset = step * self._size(id)
+            elif isinstance(step, int):
                 id, offset = self._element(at, type, step, path)
             else:
                 found = self._member(id, step)
@@ -136,6 +143,7 @@ class Btf:
                 id, offset = found
             offsets[-1] += offset
             id, _ = self._plain(id)
+            is_pointed_to = False
         return offsets, id
 
     def _element(self, at: int, type: _Type, index: int, path: list[str | int]) -> tuple[int, int]:

@@ -178,7 +178,8 @@ class PolicyHook:
         entries = self._spec.get("resolve", ())
         slots = bytes.fromhex(way["variables"]["policy_slots"]["hex"])
         if way.get("record"):
-            slots = tracepoint_format.place(slots, way["target"])
+            slots = tracepoint_format.place(slots, way["target"], tracepoint_format.autos(entries))
+            entries = tracepoint_format.others(entries)
         if entries:
             slots = slot_types.resolve(slots, entries, way)
         object.set_constant("policy_slots", {"hex": slots.hex()})

@@ -105,7 +105,7 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
 
 def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:
     """A match as it is told; `machine` is its node's architecture."""
-    return make_event(describe(match.place), match, tid, _verdict(match), machine)
+    return make_event(describe(match.place), match, tid, _verdict, machine)
 
 
 def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:
@@ -124,6 +124,6 @@ def _frame(frame: Frame) -> StackFrame:
     return StackFrame(symbol=frame.function, offset=offset, module=frame.module)
 
 
-def _verdict(match: Match) -> str:
-    parts = [verdict_text(match.verdict, errno_name)] if match.verdict else []
-    return " ".join([*parts, *([signal_name(match.signal)] if match.signal else [])])
+def _verdict(verdict: int, signal: int) -> str:
+    parts = [verdict_text(verdict, errno_name)] if verdict else []
+    return " ".join([*parts, *([signal_name(signal)] if signal else [])])

@@ -172,10 +172,11 @@ def _unsupported(policy: Policy) -> tuple[str, ...]:
     found = []
     # Without hooks is what concerns the policy as a whole.
     for hooks in ((), *((hook,) for hook in policy.hooks)):
-        try:
-            Engine([replace(policy, hooks=hooks)], Options())
-        except UsageError as error:
-            found.append(f"{error}{f' (try: {error.remedy})' if error.remedy else ''}")
+        for enforce in (False, True):
+            try:
+                Engine([replace(policy, hooks=hooks)], Options(enforce=enforce))
+            except UsageError as error:
+                found.append(f"{error}{f' (try: {error.remedy})' if error.remedy else ''}")
     return tuple(dict.fromkeys(found))
 
 

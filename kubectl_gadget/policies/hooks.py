@@ -13,13 +13,14 @@ from kubectl_gadget.policies.document import Part, Problems, Scalar, WrongPolicy
 from kubectl_gadget.policies.linux_names import is_known, system_call
 from kubectl_gadget.policies.lists import Lists, need_system_call, no_system_call
 from kubectl_gadget.policies.model import Argument, Hook, HookKind, Note, ReturnAction, Source, UserProbe
+from kubectl_gadget.policies.registers import register_member
 from kubectl_gadget.policies.selectors import Surroundings, read_selectors
 from kubectl_gadget.policies.values import need_number
 
 _PARAMETERS: Mapping[str, int] = {"kprobe": 6, "uprobe": 6, "fentry": 12, "lsm": 12, "usdt": 12, "raw_tracepoint": 12}
 """As many as registers hold, as a trampoline passes, as a probe describes. A tracepoint has fields."""
 _MANY_FIELDS = 1 << 16
-_STEP = re.compile(r"([A-Za-z_]\w*)((?:\[\d+\])*)")
+_STEP = re.compile(r"([A-Za-z_]\w*)?((?:\[\d+\])*)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?:\$\w+)?")
 _TRACEPOINT = re.compile(r"[A-Za-z_]\w*")
 _RETURN_ACTIONS: tuple[ReturnAction, ...] = ("", "Post", "TrackSock", "UntrackSock")
@@ -28,6 +29,8 @@ _DIGEST = re.compile(
     r"(sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}|build-id:[0-9a-f]+)"
 )
 _GREATEST_OFFSET = (1 << 63) - 1
+_MOST_TAGS = 16
+ELSEWHERE = "the definition of TracingPolicy in clusters that have it allows"
 
 
 class HookReader:
@@ -143,6 +146,7 @@ class HookReader:
             self._notes.append(Note(part.at("returnArg"), "does nothing without `return: true`"))
             return_argument = None
         returns = wants_return or any(argument.return_copy for argument in arguments)
+        self._note_limits(part)
         around = Surroundings(
             *(kind, arguments, data, return_argument, returns),
             *(self._lists, self._macros, self._problems, self._notes),
@@ -159,6 +163,15 @@ class HookReader:
             tags=part.texts("tags"),
             place=part.place,
         )
+
+    def _note_limits(self, part: Part) -> None:
+        """What is fine here, and refused by a cluster's API server that knows this kind of policy."""
+        if len(tags := part.texts("tags")) > _MOST_TAGS:
+            self._notes.append(Note(part.at("tags"), f"has {len(tags)} tags; {ELSEWHERE} {_MOST_TAGS}"))
+        for selector in part.parts("selectors"):
+            for key in ("matchBinaries", "matchParentBinaries"):
+                if len(filters := selector.parts(key)) > 1:
+                    self._notes.append(Note(selector.at(key), f"has {len(filters)} entries; {ELSEWHERE} 1"))
 
 
 def _function(hook: Hook, call: Scalar, syscall: bool, said: bool) -> Hook:
@@ -212,7 +225,7 @@ def _argument(part: Part, kind: HookKind, key: str) -> Argument:
         size_index=size - 1 if size else None,
         return_copy=part.flag("returnCopy"),
         max_data=part.flag("maxData"),
-        resolve=_resolve(part),
+        resolve=_of_registers(part) if part.text("source") == "pt_regs" else _resolve(part),
         source=_SOURCES[part.text("source")],
         btf_type=part.text("btfType"),
         btf_module=part.text("btfTypeModule"),
@@ -224,11 +237,16 @@ def _resolve(part: Part) -> tuple[str | int, ...]:
     steps: list[str | int] = []
     for step in written.split(".") if written else ():
         match = _STEP.fullmatch(step)
-        if match is None:
-            part.fail("resolve", f"{written!r} is no way through a structure: mm.owner.comm, files[3].name")
-        steps.append(match[1])
+        if match is None or not step or (steps and not match[1]):
+            part.fail("resolve", f"{written!r} is no way through a structure: mm.owner.comm, files[3].name, [0]")
+        steps += [match[1]] if match[1] else []
         steps += map(int, re.findall(r"\d+", match[2]))
     return tuple(steps)
+
+
+def _of_registers(part: Part) -> tuple[str | int, ...]:
+    """Registers have the names of the machine's assembler as well, where `struct pt_regs` has others."""
+    return register_member(part.text("resolve")) or _resolve(part)
 
 
 def _file(part: Part) -> UserProbe:

@@ -5,6 +5,7 @@ trap: a folder is not searched in depth, as kubectl's `-f` does not.
 """
 
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -36,6 +37,8 @@ from kubectl_gadget.policies.values import need_number
 _STDIN = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LARGEST = 4 << 20
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LONGEST_NAME = 253
 _TRUE = ("1", "t", "true")
 _FALSE = ("0", "f", "false")
 _Namespace = str | Callable[[], str]
@@ -164,6 +167,9 @@ def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy |
         own_namespace = None
         notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
     lists = read_lists(spec, problems)
+    if not _OBJECT_NAME.fullmatch(metadata.text("name")) or len(metadata.text("name")) > _LONGEST_NAME:
+        what = f"{metadata.text('name')!r} is no name that an API server takes: small letters, digits, `-` and `.`"
+        notes.append(Note(metadata.at("name"), what))
     hooks = HookReader(spec, lists, problems, notes).read()
     if spec.flag("loader"):
         hooks = (*hooks, loader_hook(spec.at("loader")))

@@ -15,6 +15,7 @@ from kubectl_gadget.policies.values import need_number
 
 _X86 = ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "", "ip")
 _STACK = 19
+_WHOLE = 8
 MOST = 8
 """Assignments of one action."""
 _SPACE = re.compile(r"\s+")
@@ -42,6 +43,22 @@ def _registers() -> Mapping[str, Register]:
 
 
 REGISTERS = _registers()
+_ARM64 = {"sp": ("sp",), "pc": ("pc",), "pstate": ("pstate",), "lr": ("regs", 30)}
+
+
+def register_member(name: str) -> tuple[str | int, ...] | None:
+    """Where `struct pt_regs` has a whole register that is called as in assembler: `rdi` is ("di",), `x0` ("regs", 0).
+    None: it is no such name, but perhaps the member's own."""
+    found = REGISTERS.get(name)
+    if name in ("orig_rax", "eflags", "rflags"):
+        return ("orig_ax",) if name == "orig_rax" else ("flags",)
+    if found is None or found.bytes < _WHOLE:
+        return _ARM64.get(name)
+    if found.machine == "aarch64":
+        return _ARM64.get(name, ("regs", found.place))
+    return ("sp",) if found.place == _STACK else (_X86[found.place],)
+
+
 RETURNS: Mapping[str, str] = {"x86_64": "rip=(%rsp) rsp=8%rsp rax", "aarch64": "pc=%x30 x0"}
 """What makes a function return at its beginning, before the register that has its result."""
 _NEXT: Mapping[str, str] = {"x86_64": "rip", "aarch64": "pc"}

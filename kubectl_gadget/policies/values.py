@@ -89,7 +89,7 @@ def argument_values(test: Test, operator: str, type_name: str, type: ArgumentTyp
     if type.group == "capabilities":
         return [_capability_set(scalar) for scalar in given]
     if type.group == "number" and (test == "range" or any(":" in scalar.text for scalar in given)):
-        return [_number_range(scalar, type_name, type) for scalar in given]
+        return [one for scalar in given for one in _number_ranges(scalar, type_name, type)]
     if type.group == "number":
         return [_number(scalar, test, type_name, type) for scalar in given]
     if type.group == "auto":
@@ -130,13 +130,30 @@ def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> i
     return value - (1 << type.bits) if value > greatest else value
 
 
-def _number_range(scalar: Scalar, type_name: str, type: ArgumentType) -> Range:
+def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[Range]:
+    """One, or two where a range of a signed type goes on beyond its greatest number: 5:4294967295 of an int is 5 to
+    2147483647, and all that are negative."""
     first, colon, last = scalar.text.partition(":")
-    start = _number(Scalar(first, scalar.place), "range", type_name, type)
-    end = _number(Scalar(last, scalar.place), "range", type_name, type) if colon else start
-    if not isinstance(start, int) or not isinstance(end, int):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no range of numbers")
-    return _ordered(start, end, scalar)
+    start = _bound(Scalar(first, scalar.place), type_name, type)
+    end = _bound(Scalar(last, scalar.place), type_name, type) if colon else start
+    whole = _ordered(start, end, scalar)
+    greatest, wrap = range_of(type)[1], 1 << type.bits
+    if whole.last <= greatest:
+        return [whole]
+    if whole.first > greatest:
+        return [Range(whole.first - wrap, whole.last - wrap)]
+    if whole.first < 0:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} has both -1 and {whole.last}, which is the same {type_name}")
+    return [Range(whole.first, greatest), Range(greatest + 1 - wrap, whole.last - wrap)]
+
+
+def _bound(scalar: Scalar, type_name: str, type: ArgumentType) -> int:
+    """Of a range: also as the unsigned type of that width has it."""
+    if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
+        return -ERRORS[scalar.text[1:]]
+    if type.bits == 64 and not type.signed and system_call(scalar.text):
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+    return need_number(scalar, range_of(type)[0], (1 << type.bits) - 1, _NAMES.get(type_name))
 
 
 def _number_or_text(scalar: Scalar, test: Test) -> Value:

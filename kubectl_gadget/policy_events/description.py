@@ -3,7 +3,7 @@
 The client makes one of each selector, and agents get those of installed policies as JSON.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -37,6 +37,10 @@ class Description:
     reference_counter: int = 0
     system_call: bool = False
     """`function` is the name of one, which the kernel has by another name on each architecture"""
+    error: int = 0
+    """of what is told at a return: what the function returned if it was denied when it was called; 0: it cannot be"""
+    signal: int = 0
+    """the same: what was sent then; 0: none"""
     would_be: str = ""
     """what the policy asks for and is not carried out, as PolicyEvent has it"""
 
@@ -79,6 +83,9 @@ class Matched(Protocol):
     def verdict(self) -> int: ...
 
     @property
+    def signal(self) -> int: ...
+
+    @property
     def exec(self) -> ExecId: ...
 
     @property
@@ -91,8 +98,11 @@ class Matched(Protocol):
     def hash(self) -> str: ...
 
 
-def make_event(description: Description, matched: Matched, tid: int, verdict: str, machine: str) -> PolicyEvent:
-    """The event. `verdict` says for people what was done; `machine` is the node's architecture."""
+def make_event(
+    description: Description, matched: Matched, tid: int, spell: Callable[[int, int], str], machine: str
+) -> PolicyEvent:
+    """The event. `spell` says for people what was done, by verdict and signal; `machine` is the node's architecture."""
+    verdict, signal = _done(description, matched)
     returned = None
     if description.returned is not None and matched.returned is not None:
         returned = argument(*description.returned, matched.returned, machine)
@@ -118,8 +128,8 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         tags=description.tags,
         action=description.action,
         return_action=description.return_action,
-        blocked=blocks(matched.verdict),
-        verdict=verdict,
+        blocked=blocks(verdict),
+        verdict=spell(verdict, signal),
         would_be=description.would_be,
         credentials=matched.caller.credentials,
         namespaces=matched.caller.namespaces,
@@ -128,6 +138,15 @@ def make_event(description: Description, matched: Matched, tid: int, verdict: st
         ima_hash=matched.hash,
         file_id=f"{matched.file_id:x}" if matched.file_id else "",
     )
+
+
+def _done(description: Description, matched: Matched) -> tuple[int, int]:
+    """Verdict and signal, at a return those of the call."""
+    verdict, returned = matched.verdict, matched.returned
+    if not verdict and description.error and returned is not None and not returned.unreadable:
+        differs = (returned.numbers[0] - description.error) % (1 << 8 * returned.form.size)
+        verdict = 0 if differs else description.error
+    return verdict, matched.signal or description.signal
 
 
 def _shown(read: Sequence[tuple[str, str]], values: Sequence[Value | None], machine: str) -> tuple[Argument, ...]:

@@ -25,6 +25,7 @@ class _Matched:
     returned: Value | None
     called: str
     verdict: int
+    signal: int
     exec: ExecId
     caller: Caller
     file_id: int
@@ -72,12 +73,13 @@ class ToldHook:
                 returned,
                 function_called(called),
                 found.verdict,
+                found.signal,
                 found.exec,
                 found.caller,
                 found.file_id,
                 found.hash,
             )
-            yield selector, make_event(selector.description, matched, tid, _verdict(found), os.uname().machine)
+            yield selector, make_event(selector.description, matched, tid, _verdict, os.uname().machine)
 
 
 def _selector(value: dict[str, Any]) -> Selector:
@@ -87,10 +89,10 @@ def _selector(value: dict[str, Any]) -> Selector:
     )
 
 
-def _verdict(found: Found) -> str:
+def _verdict(verdict: int, sent: int) -> str:
     """By this machine's own names: a record is read where it was made."""
-    parts = [verdict_text(found.verdict, lambda error: errno.errorcode.get(error, str(error)))] if found.verdict else []
-    if found.signal:
-        known = found.signal in signal.Signals.__members__.values()
-        parts.append(signal.Signals(found.signal).name if known else str(found.signal))
+    parts = [verdict_text(verdict, lambda error: errno.errorcode.get(error, str(error)))] if verdict else []
+    if sent:
+        known = sent in signal.Signals.__members__.values()
+        parts.append(signal.Signals(sent).name if known else str(sent))
     return " ".join(parts)

@@ -80,8 +80,11 @@ def test_a_policy_without_notices_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"raw_syscalls": "sched", "sys_enter": "sched_process_exec"}, "is supported at the tracepoint raw_syscalls/"),
-        ({"InMap": "NotInMap"}, "and nothing else of it"),
+        (
+            {"raw_syscalls": "sched", "sys_enter": "sched_process_exec"},
+            "is for functions, and for raw_syscalls/",
+        ),
+        ({"InMap": "NotInMap"}, "and its first argument"),
         ({'"list:asked"': "33"}, "numbers of system calls differ"),
         ({'["list:dups"]': "[security_file_open]"}, "the enforcer of security_file_open cannot be notified"),
     ],

@@ -77,6 +77,8 @@ enum policy_source {
 	POLICY_REGISTERS,
 	/* The address of that place of the context. */
 	POLICY_CONTEXT_ADDRESS,
+	/* The caller's registers, at a system call. */
+	POLICY_CALL_REGISTERS,
 };
 
 enum policy_flag {

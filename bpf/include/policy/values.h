@@ -335,6 +335,9 @@ static __always_inline __u64 policy_raw_or(const struct policy_context *context,
 	case POLICY_REGISTERS:
 		value = (__u64)context->ctx;
 		break;
+	case POLICY_CALL_REGISTERS:
+		value = (__u64)gadget_registers(gadget_task());
+		break;
 	case POLICY_TASK:
 		value = (__u64)bpf_get_current_task();
 		break;

@@ -30,6 +30,8 @@ def describe(place: Place) -> Description:
         offset=(probe.offset if probe else None) or 0,
         reference_counter=(probe.reference_counter if probe else None) or 0,
         system_call=hook.syscall,
+        error=place.error,
+        signal=place.signal,
         policy=place.policy.name,
         action=action,
         return_action=next((action.kind for action in place.selector.return_actions), ""),

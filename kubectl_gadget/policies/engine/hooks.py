@@ -60,6 +60,7 @@ _RESOLVED_FROM = {
     Source.RETURN: "return",
     Source.TASK: "task",
     Source.REGISTERS: "registers",
+    Source.CALL_REGISTERS: "registers",
 }
 _METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
 """The program of each override-method."""
@@ -109,6 +110,10 @@ class Place:
     """arguments that have to be files that are followed"""
     reacts: bool = False
     """user space does something about them"""
+    error: int = 0
+    """at a return: what the call was made to return where nothing but a denial is in force; 0: nothing"""
+    signal: int = 0
+    """at a return: what was sent when it was called; 0: none"""
 
 
 @dataclass
@@ -190,8 +195,10 @@ class CompiledHook:
 
     @property
     def denies(self) -> bool:
-        """Whether some selector wants calls held up, and not only a signal sent."""
-        return any(place is not None and place.enforced and _error(place) for place in self.bits)
+        """Whether some selector wants calls held up, and not only a signal sent. At a return nothing can be."""
+        return not self._at_return and any(
+            place is not None and place.enforced and _error(place) for place in self.bits
+        )
 
     def _ways(self) -> list[Way]:
         found = self._by_method(ways(self._members[0].hook, self._at_return, self.denies))
@@ -253,6 +260,12 @@ class CompiledHook:
                 returned = replace(hook.return_argument, index=0)
                 result = argument_slot(returned, Source.RETURN, user, hook.place)
             data = [argument_slot(one, self._source, user, hook.place, self._at_return) for one in hook.data]
+            if hook.syscall or _is_of_system_call(hook):
+                # The caller's registers, and not those that the kernel's own function was called with.
+                data = [
+                    replace(slot, source=Source.CALL_REGISTERS) if slot and slot.source is Source.REGISTERS else slot
+                    for slot in data
+                ]
             made = tracking.made_by(hook, self._at_return)
             arguments = [
                 replace(slot, flags=slot.flags | Flag.NEW_SOCKET) if slot and place in made else slot
@@ -306,6 +319,11 @@ class CompiledHook:
         return self._members[0].hook.generated
 
     @property
+    def _by_format(self) -> bool:
+        """Whether a node's tracefs lists what its arguments are."""
+        return self._members[0].hook.kind == "tracepoint"
+
+    @property
     def _source(self) -> Source:
         return Source.ARGUMENT
 
@@ -326,9 +344,9 @@ class CompiledHook:
             sets["guard"] &= ~one
             if self._posts(place):
                 sets["post"] |= one
-            if place.enforced and _error(place):
+            if self.denies and place.enforced and _error(place):
                 sets["override"] |= one
-            if place.enforced and _signal(place):
+            if place.enforced and _signal(place, self._at_return):
                 sets["signal"] |= one
             if _limit(place) is not None:
                 sets["limit"] |= one
@@ -469,8 +487,12 @@ class CompiledHook:
 
     def _resolve(self) -> dict[str, Any]:
         """What each node's BTF has to say of the slots."""
-        entries = []
+        entries: list[dict[str, Any]] = []
+        entry: dict[str, Any]
         place = self._members[0].hook.place
+        if self._by_format and any(slot.type is Type.AUTO and not slot.resolve for slot in self.slots):
+            # What the fields are is what the node's `format` lists, also of those whose places are known.
+            self.ways = [replace(way, arguments="record") for way in self.ways]
         for number, slot in enumerate(self.slots):
             if slot.source is Source.REGISTERS:
                 self.ways = [way for way in self.ways if way.kind in ("kprobe", "uprobe", "usdt")]
@@ -478,13 +500,17 @@ class CompiledHook:
                     raise UsageError(f"{place}: pt_regs are there at kprobes and uprobes only")
             if not slot.resolve and slot.type is not Type.AUTO:
                 continue
+            if self._by_format and slot.type is Type.AUTO and not slot.resolve and slot.source is Source.ARGUMENT:
+                entry = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source], "path": []}
+                entries.append(entry | {"auto": True, "compared": self._compared(slot)})
+                continue
             of_hook = slot.source in (Source.ARGUMENT, Source.RETURN) and slot.resolve[:1] != START
             if of_hook and any(way.arguments != "function" or way.probe or self._generated for way in self.ways):
                 what = "the type auto" if slot.type is Type.AUTO else "`resolve`"
                 why = "goes by the kernel's BTF, which says nothing of system calls, lists, tracepoints, programs"
                 raise UsageError(f"{place}: {what} {why}")
             path = list(slot.resolve)
-            entry: dict[str, Any] = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
+            entry = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
             if slot.resolve[:1] == START:
                 entry["struct"], path = path[1], path[3:]
                 module = slot.resolve[2]
@@ -683,6 +709,9 @@ def _places(member: Member, options: Options) -> list[Place]:
         followed = tuple(following.followed_only(policy, hook))
         reacts = _reacts(policy, options)
         place = Place(policy, hook, number, selector, member.scope, enforced, workloads, followed, reacts)
+        if hook.returns and not member.at_call and enforced and not hook.probe:
+            error = 0 if options.allow_weaker else _error(place)
+            place = replace(place, error=error, signal=_signal(place) if _has_deeds(selector) else 0)
         if options.tells_process:
             _check_stays(place)
         _check_override(place)
@@ -739,8 +768,9 @@ def _error(place: Place) -> int:
     return override or (-EPERM if _signal(place) == _SIGKILL else 0)
 
 
-def _signal(place: Place) -> int:
-    for action in _all_actions(place):
+def _signal(place: Place, at_return: bool = False) -> int:
+    """At a return of what was to be killed when it was called, that is done already."""
+    for action in place.selector.return_actions if at_return else _all_actions(place):
         if action.kind in ("Sigkill", "Signal"):
             return _SIGKILL if action.kind == "Sigkill" else action.signal
     return 0

@@ -25,6 +25,7 @@ class Source(IntEnum):
     TASK = 5
     REGISTERS = 6
     CONTEXT_ADDRESS = 7
+    CALL_REGISTERS = 8
 
 
 class Flag(IntFlag):
