@@ -19,6 +19,7 @@ from kubectl_gadget.policies.unknown_names import unknown_names
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
 
+_FETCHED = ("char_buf", "char_iovec")
 _POINTERS = ("string", "char_buf", "char_iovec", "sockaddr", "sockaddr_un", "iov_iter", "bpf_attr")
 """Types that, as an argument of a system call, lie in the program's memory."""
 _READ_BEFORE = "sys_enter_"
@@ -152,7 +153,14 @@ def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = Non
     is that of gaps()."""
     warnings = [*policy.notes]
     for hook in policy.hooks:
-        warnings += [*_races(hook), *_floods(hook), *_late_kills(hook), *_no_hashes(hook), *_requests(hook)]
+        warnings += [
+            *_races(hook),
+            *_untouched(hook),
+            *_floods(hook),
+            *_late_kills(hook),
+            *_no_hashes(hook),
+            *_requests(hook),
+        ]
         warnings += [*_dead_selectors(hook), *(() if asked else unknown_names(hook))]
     warnings += gaps(policy, has_new)
     reports = tuple(map(_report, _taken(policy)))
@@ -241,6 +249,21 @@ def _races(hook: Hook) -> Iterable[Note]:
         else:
             continue
         yield Note(hook.place, text)
+
+
+def _untouched(hook: Hook) -> Iterable[Note]:
+    """Filters on what the kernel has not fetched from the program's memory by then."""
+    if system_call_of(hook) is None or hook.returns:
+        return
+    asked = {one.subject.position for each in hook.selectors for one in each.filters if one.subject.kind == "argument"}
+    for position in sorted(asked):
+        if position < len(hook.arguments) and hook.arguments[position].type in _FETCHED:
+            index = hook.arguments[position].index
+            text = (
+                f"argument {index} matches nothing while the program has not touched its memory yet, as with a file"
+                " that is only mapped; with `return: true` it is read at the end of the call"
+            )
+            yield Note(hook.place, text)
 
 
 def _floods(hook: Hook) -> Iterable[Note]:

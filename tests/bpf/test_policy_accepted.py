@@ -145,7 +145,7 @@ def test_what_is_denied_is_told_at_the_return_with_what_was_returned(
     secret.write_text("x")
     (policy,) = parse_policies([("p.yaml", POLICY % (DENIED % (secret, action)))], "default")
     opening = f"import sys\ntry: open({str(secret)!r})\nexcept OSError as error: sys.exit(error.errno)"
-    with in_force(policy, enforce=True) as enforcer:
+    with in_force(policy, enforce=True, pid=0) as enforcer:
         status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", opening])
         told = [event(match, 0) for match in enforcer.matches()]
     assert status == code

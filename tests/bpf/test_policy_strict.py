@@ -116,15 +116,31 @@ def test_what_cannot_be_read_matches_neither_an_operator_nor_its_opposite() -> N
         assert executed(EXEC % ("{index: 0, type: uint32, resolve: vfork_done.done}", selector)) == []
 
 
-def test_a_buffer_that_is_not_in_memory_says_so(read: Callable[[Sequence[Match]], list[Any]]) -> None:
+def written(spec: str, read: Callable[[Sequence[Match]], list[Any]]) -> Any:
+    """The event of a write of 7 bytes that nothing has touched yet."""
     number = 1 if os.uname().machine == "x86_64" else 64
-    with tempfile.TemporaryFile() as file, open("/dev/null", "wb") as nowhere:
-        file.truncate(mmap.PAGESIZE)
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as copy:
+        file.write(b"unseen!".ljust(mmap.PAGESIZE, b"\0"))
+        file.flush()
         fresh = mmap.mmap(file.fileno(), mmap.PAGESIZE)
         address = ctypes.addressof(ctypes.c_char.from_buffer(fresh))
-        with watching(WRITES, pid=os.getpid()) as enforcer:
-            ctypes.CDLL(None).syscall(number, nowhere.fileno(), ctypes.c_void_p(address), ctypes.c_size_t(7))
-            found = [one for one in read(enforcer.matches()) if one.args[0].int_arg == nowhere.fileno()]
-    assert [one.args[1].error_arg.Message for one in found] == ["the char_buf of 7 bytes cannot be read"]
-    assert found[0].function_name.endswith("_sys_write")
-    assert found[0].function_name.startswith("__")
+        with watching(spec, pid=os.getpid()) as enforcer:
+            ctypes.CDLL(None).syscall(number, copy.fileno(), ctypes.c_void_p(address), ctypes.c_size_t(7))
+            found = [one for one in read(enforcer.matches()) if one.args[0].int_arg == copy.fileno()]
+    (event,) = found
+    return event
+
+
+def test_a_buffer_that_is_not_in_memory_says_so(read: Callable[[Sequence[Match]], list[Any]]) -> None:
+    found = written(WRITES, read)
+    assert found.args[1].error_arg.Message == "the char_buf of 7 bytes cannot be read"
+    assert found.function_name.endswith("_sys_write")
+    assert found.function_name.startswith("__")
+
+
+def test_a_buffer_that_was_not_in_memory_is_read_when_the_call_returns(
+    read: Callable[[Sequence[Match]], list[Any]],
+) -> None:
+    found = written(WRITES.replace("args:", "return: true, returnArg: {type: long}, args:"), read)
+    assert found.args[1].bytes_arg == b"unseen!"
+    assert getattr(found, "return").long_arg == 7

@@ -203,3 +203,13 @@ def test_the_documentations_own_example_is_taken() -> None:
     selectors: [{matchActions: [{action: Post}]}]
 """
     assert Engine([policy(spec)], Options()).spec()["hooks"]
+
+
+@pytest.mark.parametrize(("returns", "said"), [("", True), ("return: true, returnArg: {type: long}, ", False)])
+def test_a_filter_on_a_buffer_that_may_not_be_in_memory_yet_is_warned_of(returns: str, said: bool) -> None:
+    spec = (
+        f"  kprobes: [{{call: sys_write, {returns}args: [{{index: 1, type: char_buf, sizeArgIndex: 3}}],"
+        " selectors: [{matchArgs: [{index: 1, operator: Prefix, values: [x]}]}]}]"
+    )
+    texts = [warning.text for warning in check_policy(policy(spec)).warnings]
+    assert any("has not touched its memory yet" in text for text in texts) == said
