@@ -11,7 +11,7 @@
  * The trap: the first thing that is seen of a thread may be the end of a call that began before (a fork, in the child;
  * the call that installed the filter), so it counts for nothing.
  */
-#include <gadget/compat.h>
+#include <gadget/compat_call.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/signal.h>
@@ -89,9 +89,6 @@ struct audit_seccomp {
 
 GADGET_RECORD(audit_seccomp);
 
-/* Calls of 32-bit programs have this bit, as in top syscalls. */
-#define COMPAT (1U << 29)
-
 const volatile bool filter_killed = false;
 
 /* What was seen of a thread that has a filter. */
@@ -118,6 +115,12 @@ static __always_inline bool has_filter(struct task_struct *task)
 	return mode_of(task) == SECCOMP_MODE_FILTER;
 }
 
+/* The 64-bit call, for the table of those that are wanted. */
+static __always_inline __u32 native_of(struct task_struct *task, struct pt_regs *registers, __s32 number)
+{
+	return gadget_is_compat_call(task, registers) ? gadget_possible_call(number) : number;
+}
+
 static __always_inline void tell(struct task_struct *task, struct pt_regs *registers, __s32 number, enum action action,
 				 int errno)
 {
@@ -125,11 +128,9 @@ static __always_inline void tell(struct task_struct *task, struct pt_regs *regis
 
 	if (filter_killed && action != ACTION_KILL_PROCESS && action != ACTION_KILL_THREAD)
 		return;
-	if (number < 0 || !gadget_wants_syscall(number) || !gadget_begin(&denied.record))
+	if (number < 0 || !gadget_wants_syscall(native_of(task, registers, number)) || !gadget_begin(&denied.record))
 		return;
-	denied.syscall = number;
-	if (gadget_is_compat_call(task, registers))
-		denied.syscall |= COMPAT;
+	denied.syscall = gadget_shown_number(task, registers, number);
 	denied.action = action;
 	denied.errno = errno;
 	gadget_emit(&denied.record, sizeof(denied), 0);

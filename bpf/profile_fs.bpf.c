@@ -5,7 +5,7 @@
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit, and of them the calls that do so, since they are there on every
  * kernel. Only at the exit it is looked at what the descriptor is. Not seen: files that are mapped, io_uring, what the
- * kernel reads itself, and calls of 32-bit programs.
+ * kernel reads itself.
  */
 #include <gadget/histogram.h>
 #include <gadget/operation.h>
@@ -98,34 +98,41 @@ SEC("raw_tp/sys_enter")
 int enters(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 operation = operation_of(ctx->args[1]);
+	struct gadget_compat_call now;
+	struct task_struct *task;
 	struct fs_key key = {};
 
+	if (!operation && !operation_of(gadget_possible_call(ctx->args[1])) && !gadget_is_x32(ctx->args[1]))
+		return 0;
+	task = gadget_task();
+	gadget_describe_call(&now, task, gadget_registers(task), ctx->args[1]);
+	operation = operation_of(now.native);
 	if (!operation)
 		return 0;
 	set_operation(&key, operation);
 	if (gadget_wanted_operation(key.operation) && gadget_counts())
-		gadget_begin_call(ctx->args[1]);
+		gadget_begin_call(&now);
 	return 0;
 }
 
 SEC("raw_tp/sys_exit")
 int exits(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
+	struct gadget_timed_call ended;
 	__s64 descriptor = ctx->args[1];
 	struct super_block___type *on;
 	struct file___inode *opened;
 	struct fs_value *value;
 	struct fs_key key = {};
-	__u32 number, operation, kind;
+	__u32 operation, kind;
 	__u64 duration;
 
-	if (!gadget_end_call(&number, &duration))
+	if (!gadget_end_call(&ended, &duration))
 		return 0;
-	operation = operation_of(number);
+	operation = operation_of(ended.native);
 	/* An open that fails has no file, and so no file system. */
 	if (operation != OPEN)
-		descriptor = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+		descriptor = (__s32)ended.first_argument;
 	opened = (struct file___inode *)gadget_file_of(descriptor);
 	if (!opened)
 		return 0;

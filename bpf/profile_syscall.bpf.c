@@ -3,7 +3,7 @@
  * profile syscall: histograms of how long system calls took, by container and call.
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit. A call counts when it returns, if its beginning was seen. Not
- * seen: calls that do not return (exit), and those of 32-bit programs, whose numbers mean others.
+ * seen: calls that do not return (exit).
  */
 #include <gadget/histogram.h>
 #include <gadget/syscall_table.h>
@@ -11,7 +11,7 @@
 
 #define HISTOGRAMS 16384
 
-/* As the node's architecture numbers them. */
+/* As the node's architecture numbers them; those of 32-bit programs with GADGET_COMPAT. */
 typedef __u32 gadget_syscall;
 
 struct syscall_key {
@@ -39,9 +39,18 @@ SEC("raw_tp/sys_enter")
 int enters(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 number = ctx->args[1];
+	struct task_struct *task;
+	struct gadget_compat_call now;
 
-	if (gadget_wants_syscall(number) && gadget_counts())
-		gadget_begin_call(number);
+	if (!gadget_wants_syscall(number) && !gadget_wants_syscall(gadget_possible_call(number)) &&
+	    !gadget_is_x32(number))
+		return 0;
+	task = gadget_task();
+	gadget_describe_call(&now, task, gadget_registers(task), number);
+	/* By its own number: what socketcall() did is socketcall(). */
+	now.number = gadget_shown_number(task, gadget_registers(task), number);
+	if (gadget_wants_syscall(now.native) && gadget_counts())
+		gadget_begin_call(&now);
 	return 0;
 }
 
@@ -49,11 +58,13 @@ SEC("raw_tp/sys_exit")
 int exits(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct syscall_key key = {};
+	struct gadget_timed_call ended;
 	struct syscall_value *value;
 	__u64 duration;
 
-	if (!gadget_end_call(&key.syscall, &duration))
+	if (!gadget_end_call(&ended, &duration))
 		return 0;
+	key.syscall = ended.shown;
 	key.cgroup = gadget_current_cgroup();
 	value = gadget_total(&key);
 	if (value)

@@ -1,53 +1,154 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Calls a gadget's programs for single system calls from the raw tracepoints of all of them, where the kernel keeps
- * perf_event_open() and with it the tracepoints syscalls/… from the agent. Emits nothing itself.
+ * Calls the gadgets' programs for single system calls from the raw tracepoints of all of them. The tracepoints
+ * syscalls/… are not used: they leave out the calls of 32-bit programs, those that 64-bit ones make by int 0x80, and
+ * x32, so that a container could hide there; and many kernels keep perf_event_open(), which attaches them, from the
+ * agent. Emits nothing itself.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit. The agent (kubectl_gadget/agent/syscalls.py) loads one instance
- * per object, only with what that has programs for. A call costs one access to an array; what is in it runs in the
- * place of this program. Like the tracepoints, it passes over the calls of 32-bit programs, which have other numbers.
+ * Hooks: the raw tracepoints sys_enter and sys_exit, each once for all gadgets of a run, since a second program there
+ * costs as much again (docs/design.md, "Hooks"). The agent (kubectl_gadget/agent/syscalls.py) puts programs into the
+ * arrays by the number of their call, and a bit for each into `followers`.
+ *
+ * The traps: calls of 32-bit programs have other numbers, arguments and structs, so copies of the programs are called
+ * for them, by the number of the 64-bit call that does the same and with arguments that were translated. And calls
+ * without a follower must be left without a single helper: each costs as much as the rest.
  */
-#include <gadget/compat.h>
-#include <gadget/syscall.h>
+#include <gadget/compat_call.h>
 #include <kernel/syscalls.h>
 
-/* More than either architecture has; x32's numbers begin far above. */
-#define SYSCALLS 1024
+/* More than either architecture has; GADGET_NO_CALL and GADGET_SOCKETCALL are among them. */
+#define SYSCALLS 512
+/* Programs that follow one side of one call. */
+#define FOLLOWERS 32
 
 /* Text, to be read by the agent: "read=0 write=1 …". */
 const char numbers[] SEC(".rodata.numbers") = SYSCALL_NUMBERS;
 
+/* By FOLLOWER * SYSCALLS + number. */
 struct programs {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, SYSCALLS);
+	__uint(max_entries, FOLLOWERS *SYSCALLS);
 	__type(key, __u32);
 	__type(value, __u32);
 };
 
 struct programs enter_programs SEC(".maps");
 struct programs exit_programs SEC(".maps");
+struct programs compat_enter_programs SEC(".maps");
+struct programs compat_exit_programs SEC(".maps");
 
-/* The number is read through the context, whose pointer has a type: bpf_task_pt_regs() took 50 ns more. */
-static __always_inline int call(__u64 *ctx, void *programs)
+/* Which places of the arrays above are taken, a bit for each. */
+struct followers {
+	__u32 enter;
+	__u32 exit;
+	__u32 compat_enter;
+	__u32 compat_exit;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SYSCALLS);
+	__type(key, __u32);
+	__type(value, struct followers);
+} followers SEC(".maps");
+
+/* Which sides of a number are followed, of the call that has it in 64-bit or in 32-bit programs. All that most calls
+ * look at. Made by `note_interest`, which the agent runs when `followers` has changed. */
+enum { ENTER = 1, EXIT = 2 };
+
+__u8 of_interest[SYSCALLS];
+
+static __always_inline const struct followers *followers_of(__u32 number)
 {
-	struct pt_regs *registers = (struct pt_regs *)ctx[0];
-
-	/* -1, of a task in no call at all, is beyond the array as an unsigned number. */
-	if (!gadget_is_compat_call(gadget_task(), registers))
-		bpf_tail_call(ctx, programs, (__u32)registers->GADGET_SYSCALL_NUMBER);
-	return 0;
+	return bpf_map_lookup_elem(&followers, &number);
 }
+
+/* A function that calls one program and returns, as bpf_tail_call() does in a function; and one that calls all. */
+#define CALLS(SIDE)                                                                                                    \
+	static __noinline int call_##SIDE(__u64 *ctx, __u32 place)                                                     \
+	{                                                                                                              \
+		bpf_tail_call(ctx, &SIDE##_programs, place);                                                           \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	static __always_inline void call_all_##SIDE(__u64 *ctx, __u32 number, __u32 mask)                              \
+	{                                                                                                              \
+		for (int i = 0; i < FOLLOWERS && mask; i++, mask >>= 1) {                                              \
+			if (mask & 1)                                                                                  \
+				call_##SIDE(ctx, i *SYSCALLS + number);                                                \
+		}                                                                                                      \
+	}
+
+CALLS(enter)
+CALLS(exit)
+CALLS(compat_enter)
+CALLS(compat_exit)
+
+/* The number of the 64-bit call that does what this one does, whose arguments are translated then. */
+static __always_inline __u32 translated(struct pt_regs *registers, __s32 number)
+{
+	struct gadget_compat_call *other = gadget_compat_call_now();
+	struct task_struct *task = gadget_task();
+
+	if (!other)
+		return GADGET_NO_CALL;
+	gadget_translate(other, task, gadget_registers(task), number);
+	return other->native;
+}
+
+/*
+ * The number is read through the context, whose pointer has a type: bpf_task_pt_regs() took 50 ns more. That the call
+ * is one of a 32-bit program is found out only where a number has followers, as one or as the other.
+ */
+#define FOLLOW(SIDE, BIT)                                                                                              \
+	struct pt_regs *registers = (struct pt_regs *)ctx[0];                                                          \
+	__u64 number = (__u32)registers->GADGET_SYSCALL_NUMBER;                                                        \
+	const struct followers *followed;                                                                              \
+                                                                                                                       \
+	/* Or the compiler would use what it was made of. */                                                           \
+	asm volatile("" : "+r"(number));                                                                               \
+	/* -1, of a task in no call at all, is beyond the array as an unsigned number. */                              \
+	if (number < SYSCALLS ? !(of_interest[number] & BIT) : !gadget_is_x32(number))                                 \
+		return 0;                                                                                              \
+	if (gadget_is_other_call(gadget_task(), registers, number)) {                                                  \
+		number = translated(registers, number);                                                                \
+		followed = followers_of(number);                                                                       \
+		if (followed)                                                                                          \
+			call_all_compat_##SIDE(ctx, number, followed->compat_##SIDE);                                  \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	followed = followers_of(number);                                                                               \
+	if (followed)                                                                                                  \
+		call_all_##SIDE(ctx, number, followed->SIDE);                                                          \
+	return 0
 
 SEC("tp_btf/sys_enter")
 int at_enter(__u64 *ctx)
 {
-	return call(ctx, &enter_programs);
+	FOLLOW(enter, ENTER);
 }
 
 SEC("tp_btf/sys_exit")
 int at_exit(__u64 *ctx)
 {
-	return call(ctx, &exit_programs);
+	FOLLOW(exit, EXIT);
+}
+
+/* Run by the agent. */
+SEC("raw_tp/sys_exit")
+int note_interest(void *ctx)
+{
+	for (__u32 number = 0; number < SYSCALLS; number++) {
+		const struct followers *own = followers_of(number);
+		const struct followers *other = followers_of(gadget_native_call(number) & 1023);
+		__u8 sides = 0;
+
+		if (own)
+			sides = (own->enter ? ENTER : 0) | (own->exit ? EXIT : 0);
+		if (other)
+			sides |= (other->compat_enter ? ENTER : 0) | (other->compat_exit ? EXIT : 0);
+		of_interest[number] = sides;
+	}
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

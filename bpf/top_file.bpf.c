@@ -4,8 +4,9 @@
  *
  * Hook: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
  * moved, whatever was asked for. A file is known by its file system's device and its inode. Not seen: files that are
- * mapped, io_uring, and calls of 32-bit programs.
+ * mapped, io_uring, and POSIX AIO.
  */
+#include <gadget/compat_call.h>
 #include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/path_at.h>
@@ -120,38 +121,66 @@ static __always_inline void count(__s32 fd, __u64 bytes, bool write)
 	}
 }
 
-SEC("raw_tp/sys_exit")
-int moved(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline bool moves_data(__s32 number)
 {
-	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
-	long bytes = ctx->args[1];
-	__s32 number, from = -1, to = -1;
-
-	if (bytes < 0)
-		return 0;
-	number = BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER);
 	switch (number) {
 	case GADGET_CALL_READ:
 	case GADGET_CALL_READV:
 	case GADGET_CALL_PREAD64:
 	case GADGET_CALL_PREADV:
 	case GADGET_CALL_PREADV2:
-		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+	case GADGET_CALL_WRITE:
+	case GADGET_CALL_WRITEV:
+	case GADGET_CALL_PWRITE64:
+	case GADGET_CALL_PWRITEV:
+	case GADGET_CALL_PWRITEV2:
+	case GADGET_CALL_SENDFILE:
+	case GADGET_CALL_COPY_FILE_RANGE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+SEC("raw_tp/sys_exit")
+int moved(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
+	long bytes = ctx->args[1];
+	__s32 from = -1, to = -1;
+	struct gadget_compat_call now;
+	struct task_struct *task;
+	__s32 number;
+
+	if (bytes < 0)
+		return 0;
+	number = BPF_CORE_READ(registers, GADGET_SYSCALL_NUMBER);
+	if (!moves_data(number) && !moves_data(gadget_possible_call(number)) && !gadget_is_x32(number))
+		return 0;
+	task = gadget_task();
+	gadget_describe_call(&now, task, gadget_registers(task), number);
+	switch (now.native) {
+	case GADGET_CALL_READ:
+	case GADGET_CALL_READV:
+	case GADGET_CALL_PREAD64:
+	case GADGET_CALL_PREADV:
+	case GADGET_CALL_PREADV2:
+		from = now.arguments[0];
 		break;
 	case GADGET_CALL_WRITE:
 	case GADGET_CALL_WRITEV:
 	case GADGET_CALL_PWRITE64:
 	case GADGET_CALL_PWRITEV:
 	case GADGET_CALL_PWRITEV2:
-		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
+		to = now.arguments[0];
 		break;
 	case GADGET_CALL_SENDFILE:
-		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
-		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_1);
+		to = now.arguments[0];
+		from = now.arguments[1];
 		break;
 	case GADGET_CALL_COPY_FILE_RANGE:
-		from = BPF_CORE_READ(registers, GADGET_ARGUMENT_0);
-		to = BPF_CORE_READ(registers, GADGET_ARGUMENT_2);
+		from = now.arguments[0];
+		to = now.arguments[2];
 		break;
 	default:
 		return 0;

@@ -6,7 +6,7 @@
  * that was under way when the gadget began counts, and its time is left out. Not seen: calls that do not return (exit),
  * unless `count_begun` has calls count when they begin.
  */
-#include <gadget/compat.h>
+#include <gadget/compat_call.h>
 #include <gadget/runtime.h>
 #include <gadget/syscall_table.h>
 #include <gadget/totals.h>
@@ -15,9 +15,8 @@
 #define CALLS 65536
 #define TOTALS 32768
 
-/* As the node's architecture numbers them; those of 32-bit programs, which have numbers of their own, with this bit. */
-#define COMPAT (1U << 29)
-
+/* As the node's architecture numbers them; those of 32-bit programs, which have numbers of their own, with
+ * GADGET_COMPAT. */
 typedef __u32 gadget_syscall;
 
 struct syscall_key {
@@ -60,14 +59,13 @@ struct {
 /* NULL: not asked for, or there is no room. */
 static __always_inline struct syscall_value *counters_of(struct pt_regs *registers, __s32 number)
 {
+	bool is_compat = gadget_is_compat_call(gadget_task(), registers);
 	struct syscall_key key = {};
 
-	if (number < 0 || !gadget_wants_syscall(number))
+	if (number < 0 || !gadget_wants_syscall(is_compat ? gadget_possible_call(number) : number))
 		return NULL;
 	key.cgroup = gadget_current_cgroup();
-	key.syscall = number;
-	if (gadget_is_compat_call(gadget_task(), registers))
-		key.syscall |= COMPAT;
+	key.syscall = is_compat ? number | GADGET_COMPAT : number;
 	return gadget_total(&key);
 }
 

@@ -3,8 +3,7 @@
  * trace bind: emits one `struct trace_bind` for each attempt to give a socket of IPv4 or IPv6 an address of its own.
  *
  * Hooks: the exit of bind; and, for sockets that io_uring binds, that of the function that both share,
- * __sys_bind_socket (6.11). Not seen: addresses that the kernel gives by itself, at connect, listen or sendto, and
- * system calls of 32-bit programs.
+ * __sys_bind_socket (6.11). Not seen: addresses that the kernel gives by itself, at connect, listen or sendto.
  */
 #include <gadget/address.h>
 #include <gadget/ends.h>
@@ -12,6 +11,7 @@
 #include <gadget/process.h>
 #include <gadget/result.h>
 #include <gadget/socket_file.h>
+#include <gadget/compat_call.h>
 #include <gadget/syscall.h>
 #include <kernel/net_device.h>
 #include <kernel/tracepoint.h>
@@ -159,11 +159,13 @@ int bind_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("?fexit/__sys_bind_socket")
 int BPF_PROG(bind_of_uring, struct socket *socket, void *address, int length, int result)
 {
+	struct gadget_compat_call call;
 	struct trace_bind bind;
 	struct sock *sk;
 
 	/* The system call tells more: the descriptor. */
-	if (gadget_syscall_number(gadget_registers(gadget_task())) == BIND || !gadget_wanted_result(result))
+	gadget_current_call(&call);
+	if (call.native == BIND || !gadget_wanted_result(result))
 		return 0;
 	sk = BPF_CORE_READ(socket, sk);
 	if (!is_inet(sk) || !gadget_begin(&bind.record))

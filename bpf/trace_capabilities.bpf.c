@@ -10,6 +10,7 @@
 #include <gadget/process.h>
 #include <gadget/runtime.h>
 #include <gadget/string.h>
+#include <gadget/compat.h>
 #include <gadget/syscall.h>
 #include <kernel/privilege.h>
 
@@ -208,7 +209,8 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	bpf_core_read(&check->effective, sizeof(check->effective), &rights->cap_effective);
 	check->capability = capability;
 	check->errno = result < 0 ? -result : 0;
-	check->syscall = gadget_syscall_number(gadget_registers(gadget_task()));
+	check->syscall = gadget_shown_number(gadget_task(), gadget_registers(gadget_task()),
+					     gadget_syscall_number(gadget_registers(gadget_task())));
 	check->user_ns = BPF_CORE_READ(rights, user_ns, ns.inum);
 	check->target_user_ns = BPF_CORE_READ(target, ns.inum);
 	check->audited = audited;

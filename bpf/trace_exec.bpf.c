@@ -3,7 +3,7 @@
  * trace exec: emits one `struct trace_exec` for each program that was executed, and for each attempt that failed.
  *
  * Hooks: the tracepoint sched_process_exec, where the new program's memory is in place, and the exits of execve and
- * execveat when they failed. Not seen: failed attempts of 32-bit programs, whose system calls have no tracepoint.
+ * execveat when they failed.
  */
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -81,13 +81,14 @@ enum argument {
 	ARGUMENT_CUT,
 };
 
-static __noinline enum argument append_argument(struct argument_list *list, void *record, const char *const *from)
+static __noinline enum argument append_argument(struct argument_list *list, void *record, const char *const *from,
+						__u32 place)
 {
 	const char *argument = NULL;
 	__u64 end = list->end;
 	long read;
 
-	if (bpf_probe_read_user(&argument, sizeof(argument), from))
+	if (gadget_read_user_pointer(&argument, from, place))
 		return ARGUMENT_CUT;
 	if (!argument)
 		return ARGUMENT_WAS_LAST;
@@ -111,7 +112,7 @@ static __always_inline void append_arguments(struct gadget_writer *writer, struc
 	gadget_unread(text);
 	list->start = list->end = writer->progress->length;
 	for (int i = 0; i <= ARGUMENTS; i++) {
-		last = append_argument(list, writer->record, &arguments[i]);
+		last = append_argument(list, writer->record, arguments, i);
 		if (last != ARGUMENT_READ)
 			break;
 	}

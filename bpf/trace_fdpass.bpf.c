@@ -292,6 +292,34 @@ __noinline int tell_descriptors(__u64 from, __u64 bytes)
 	return 0;
 }
 
+static __always_inline bool read_message(struct gadget_msghdr *msg, __u64 from)
+{
+	struct gadget_compat_msghdr compat;
+
+	if (!gadget_has_short_pointers())
+		return !bpf_probe_read_user(msg, sizeof(*msg), (void *)from);
+	if (bpf_probe_read_user(&compat, sizeof(compat), (void *)from))
+		return false;
+	msg->control = compat.control;
+	msg->control_bytes = compat.control_bytes;
+	return true;
+}
+
+/* How many bytes the head of the control message has; 0: it cannot be read. */
+static __always_inline __u64 read_control(struct gadget_cmsghdr *control, __u64 from)
+{
+	struct gadget_compat_cmsghdr compat;
+
+	if (!gadget_has_short_pointers())
+		return bpf_probe_read_user(control, sizeof(*control), (void *)from) ? 0 : sizeof(*control);
+	if (bpf_probe_read_user(&compat, sizeof(compat), (void *)from))
+		return 0;
+	control->bytes = compat.bytes;
+	control->level = compat.level;
+	control->type = compat.type;
+	return sizeof(compat);
+}
+
 /* Looks for descriptors in a message of the program's memory. */
 static __always_inline int pass_message(__u64 header, bool is_noted)
 {
@@ -299,23 +327,24 @@ static __always_inline int pass_message(__u64 header, bool is_noted)
 	struct gadget_msghdr msg;
 	__u64 at, end;
 
-	if (bpf_probe_read_user(&msg, sizeof(msg), (void *)header) || !msg.control)
+	if (!read_message(&msg, header) || !msg.control)
 		return 0;
 	at = msg.control;
 	end = at + msg.control_bytes;
 	for (int i = 0; i < CONTROLS; i++) {
-		if (at + sizeof(control) > end || bpf_probe_read_user(&control, sizeof(control), (void *)at) ||
-		    control.bytes < sizeof(control) || control.bytes > end - at)
+		__u64 head = read_control(&control, at);
+
+		if (!head || at + head > end || control.bytes < head || control.bytes > end - at)
 			return 0;
 		if (control.level == SOL_SOCKET && control.type == SCM_RIGHTS) {
-			__u64 from = at + sizeof(control), bytes = control.bytes - sizeof(control);
+			__u64 from = at + head, bytes = control.bytes - head;
 
 			if (is_noted)
 				note_descriptors(from, bytes);
 			else
 				tell_descriptors(from, bytes);
 		}
-		at += (control.bytes + 7) & ~7ULL;
+		at += gadget_has_short_pointers() ? (control.bytes + 3) & ~3ULL : (control.bytes + 7) & ~7ULL;
 	}
 	return 0;
 }
@@ -328,6 +357,12 @@ __noinline int note_message(__u64 header)
 __noinline int tell_message(__u64 header)
 {
 	return pass_message(header, false);
+}
+
+/* Of one message of sendmmsg() and recvmmsg(). */
+static __always_inline __u64 message_bytes(void)
+{
+	return gadget_has_short_pointers() ? GADGET_COMPAT_MMSGHDR_BYTES : GADGET_MMSGHDR_BYTES;
 }
 
 /* NULL: the call cannot pass descriptors. */
@@ -362,7 +397,7 @@ GADGET_AFTER_EXIT(messages_told)
 	struct message *message = gadget_scratch(&message_scratch);
 
 	for (int i = 0; i < MESSAGES && message && i < message->count; i++)
-		tell_message(message->header + i * GADGET_MMSGHDR_BYTES);
+		tell_message(message->header + i * message_bytes());
 	return 0;
 }
 
@@ -388,7 +423,7 @@ static __always_inline int starts(struct pt_regs *registers, __u64 count)
 	if (!begin_message(SENDING, gadget_argument(registers, 0), 0))
 		return 0;
 	for (int i = 0; i < MESSAGES && i < count; i++)
-		note_message(header + i * GADGET_MMSGHDR_BYTES);
+		note_message(header + i * message_bytes());
 	return 0;
 }
 

@@ -3,9 +3,8 @@
  * trace file: emits one `struct trace_file` for each call that makes, removes, renames, links or changes a file, with
  * its result. What it reads and writes is not shown, and opening is for trace open.
  *
- * Hooks: the exits of the system calls below, and of io_uring what it submits and completes (gadget/uring.h). Not seen:
- * calls of 32-bit programs. The trap: the paths of calls lie in memory that the program may have rewritten; those of
- * io_uring do not.
+ * Hooks: the exits of the system calls below, and of io_uring what it submits and completes (gadget/uring.h). The trap:
+ * the paths of calls lie in memory that the program may have rewritten; those of io_uring do not.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>

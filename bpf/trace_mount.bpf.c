@@ -4,7 +4,7 @@
  * the new interface.
  *
  * Hooks: entry and exit of mount, umount2, pivot_root, fsopen, fspick, fsconfig, fsmount, move_mount, open_tree,
- * open_tree_attr and mount_setattr. Not seen: calls of 32-bit programs.
+ * open_tree_attr and mount_setattr.
  */
 #include <gadget/latency.h>
 #include <gadget/operation.h>

@@ -3,9 +3,8 @@
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
  * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and of io_uring the submission and the
- * completion of an open (gadget/uring.h). Not seen: system calls of 32-bit programs, since the kernel has no tracepoint
- * for them. The trap: path and openat2's flags lie in memory that the program may have rewritten by then, so filters
- * also ask the file that is open, where --resolve looks at it.
+ * completion of an open (gadget/uring.h). The trap: path and openat2's flags lie in memory that the program may have
+ * rewritten by then, so filters also ask the file that is open, where --resolve looks at it.
  */
 #include <gadget/open_file.h>
 #include <gadget/output.h>

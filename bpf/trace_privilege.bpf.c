@@ -4,8 +4,8 @@
  * namespaces, or takes hold of another process, with what the process had before and has after it; and for each program
  * that is executed with more rights than its caller has; and for each process that leaves its container's cgroup.
  *
- * Hooks: entry and exit of the system calls below, and the tracepoints sched_process_exec and cgroup_attach_task. Not
- * seen: calls of 32-bit programs. The trap: most calls of clone and prctl are harmless and must cost next to nothing.
+ * Hooks: entry and exit of the system calls below, and the tracepoints sched_process_exec and cgroup_attach_task. The
+ * trap: most calls of clone and prctl are harmless and must cost next to nothing.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>

@@ -19,6 +19,7 @@
 #include <gadget/refused.h>
 #include <gadget/result.h>
 #include <gadget/socket_owner.h>
+#include <gadget/compat_call.h>
 #include <gadget/syscall.h>
 #include <kernel/iterator.h>
 #include <kernel/tracepoint.h>
@@ -214,10 +215,13 @@ static __always_inline void send_refused(const struct trace_tcp *tcp, struct soc
 	gadget_send(&writer);
 }
 
-/* The system call that the current task is in; kernel threads and what io_uring does by itself have none of these. */
-static __always_inline bool in_syscall(long number)
+/* Whether the current task is in connect(), which has the descriptor. */
+static __always_inline bool is_connecting(void)
 {
-	return gadget_syscall_number(gadget_registers(gadget_task())) == number;
+	struct gadget_compat_call call;
+
+	gadget_current_call(&call);
+	return call.native == CONNECT;
 }
 
 /* owner.state of a connection that somebody asked for: */
@@ -251,14 +255,16 @@ static __always_inline __u64 rtt_of(struct tcp_sock *sk)
 static __always_inline void connecting(struct sock *sk)
 {
 	struct gadget_owner owner = {};
+	struct gadget_compat_call call;
 	int fd = -1;
 
 	if (!gadget_begin(&owner.record)) {
 		gadget_forget_owner(sk);
 		return;
 	}
-	if (in_syscall(CONNECT))
-		fd = gadget_argument(gadget_registers(gadget_task()), 0);
+	gadget_current_call(&call);
+	if (call.native == CONNECT)
+		fd = call.arguments[0];
 	gadget_exec_of(&owner.exec, gadget_task());
 	owner.since = bpf_ktime_get_boot_ns();
 	owner.state = STATE(ACTIVE, fd);
@@ -309,7 +315,7 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 
 	/* The kernel gives it up while it is being asked: the reason is known when the call returns. Timers and answers
 	 * of the other end always leave a reason. */
-	if (!errno && in_syscall(CONNECT)) {
+	if (!errno && is_connecting()) {
 		gadget_forget_owner(sk);
 		return;
 	}
@@ -496,9 +502,11 @@ int accept4_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("?fexit/inet_csk_accept")
 int BPF_PROG(accept_of_uring)
 {
+	struct gadget_compat_call call;
 	__u64 sk = 0;
 
-	if (in_syscall(ACCEPT) || in_syscall(ACCEPT4) || bpf_get_func_ret(ctx, &sk) || !sk)
+	gadget_current_call(&call);
+	if (call.native == ACCEPT || call.native == ACCEPT4 || bpf_get_func_ret(ctx, &sk) || !sk)
 		return 0;
 	if (is_tcp((struct sock *)sk))
 		accepted((struct sock *)sk, -1);

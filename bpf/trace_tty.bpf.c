@@ -152,8 +152,22 @@ static __always_inline int one(__u32 direction, long fd, const void *from, long 
 	return 0;
 }
 
+/* The piece at `place` of the program's array. */
+static __always_inline bool read_piece(struct piece *piece, const struct piece *from, __u32 place)
+{
+	__u32 compat[2];
+
+	if (!gadget_has_short_pointers())
+		return !bpf_probe_read_user(piece, sizeof(*piece), from + place);
+	if (bpf_probe_read_user(compat, sizeof(compat), (const void *)from + place * sizeof(compat)))
+		return false;
+	piece->base = (const void *)(__u64)compat[0];
+	piece->length = compat[1];
+	return true;
+}
+
 /* False: that was all. `left` bytes are still to come. */
-static __noinline bool append_piece(struct trace_tty *row, const struct piece *from, __u64 left)
+static __noinline bool append_piece(struct trace_tty *row, const struct piece *from, __u32 place, __u64 left)
 {
 	struct gadget_progress *progress = (void *)row + TTY_BYTES;
 	__u64 used = progress->length - sizeof(*row);
@@ -162,7 +176,7 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 
 	/* Or the compiler compares the length itself, and the verifier does not know what is used. */
 	asm volatile("" : "+r"(used));
-	if (used >= MOST_DATA_BYTES || bpf_probe_read_user(&piece, sizeof(piece), from))
+	if (used >= MOST_DATA_BYTES || !read_piece(&piece, from, place))
 		return false;
 	bytes = piece.length < left ? piece.length : left;
 	if (bytes > MOST_DATA_BYTES - used)
@@ -186,7 +200,7 @@ static __always_inline int several(__u32 direction, long fd, const struct piece 
 	for (int i = 0; i < PIECES; i++) {
 		__u64 done = writer.progress->length - sizeof(*row);
 
-		if (i >= count || done >= result || !append_piece(row, from + i, result - done))
+		if (i >= count || done >= result || !append_piece(row, from, i, result - done))
 			break;
 	}
 	written = writer.progress->length - sizeof(*row);

@@ -36,7 +36,8 @@ RUNTIME = frozenset(_RUNTIME_TEXT.split())
 _NEW_NAMESPACES = 0x7E020000
 """All of CLONE_NEW…; a thread has none of them."""
 _ENOSYS = 38
-_32_BIT = "32-bit:"
+_OTHER_ARCHITECTURES = {"i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32", "arm32": "SCMP_ARCH_ARM"}
+"""Of calls of 32-bit programs, and those that 64-bit ones make by int 0x80: `i386/open`."""
 
 
 def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
@@ -48,9 +49,7 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
 def profile(facts: Iterable[Fact]) -> dict[str, Any]:
     """The profile that allows what these facts say, and what the runtime needs."""
     facts = list(facts)
-    seen = {
-        fact["syscall"] for fact in facts if not fact["syscall"].startswith(_32_BIT) and not fact["syscall"].isdigit()
-    }
+    seen = {name for fact in facts if not (name := _name(fact)).isdigit()}
     calls: list[dict[str, Any]] = [{"names": sorted(seen | RUNTIME), "action": "SCMP_ACT_ALLOW"}]
     if "clone" not in seen:
         threads = {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
@@ -58,9 +57,8 @@ def profile(facts: Iterable[Fact]) -> dict[str, Any]:
     if "clone3" not in seen:
         # Its flags cannot be looked at; with ENOSYS, libraries use clone.
         calls.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
-    architectures = sorted(
-        {ARCHITECTURES[fact["architecture"]] for fact in facts if fact["architecture"] in ARCHITECTURES}
-    )
+    own = {ARCHITECTURES[fact["architecture"]] for fact in facts if fact["architecture"] in ARCHITECTURES}
+    architectures = sorted(own | {_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))})
     return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures, "syscalls": calls}
 
 
@@ -125,10 +123,22 @@ def advise(recording: Recording, format: str, earlier: Mapping[str, Any] | None 
 def warnings(recording: Recording) -> Iterator[str]:
     """What these facts have that a profile cannot say."""
     for item, facts in by_container(recording.facts, recording.inventory).items():
-        if any(fact["syscall"].startswith(_32_BIT) for fact in facts):
-            yield f"{item} runs 32-bit programs, whose calls are not in the profile: it would stop them"
-        if unknown := sorted({fact["syscall"] for fact in facts if fact["syscall"].isdigit()}):
+        if others := sorted({_OTHER_ARCHITECTURES[kind] for fact in facts if (kind := _other(fact))}):
+            why = "32-bit programs, or 64-bit ones by int 0x80; if none should, remove it"
+            yield f"{item}: the profile allows {', '.join(others)}, since there were calls of {why}"
+        if unknown := sorted({fact["syscall"] for fact in facts if _name(fact).isdigit()}):
             yield f"{item} makes calls that have no name here, and are not in the profile: {', '.join(unknown)}"
+
+
+def _other(fact: Fact) -> str:
+    """`i386` of i386/open, and empty of a 64-bit program's call."""
+    kind, slash, _ = fact["syscall"].partition("/")
+    return kind if slash else ""
+
+
+def _name(fact: Fact) -> str:
+    """Without the architecture: a profile's names are for all that it lists."""
+    return str(fact["syscall"]).rpartition("/")[2]
 
 
 def _merged(new: dict[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:

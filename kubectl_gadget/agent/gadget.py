@@ -22,7 +22,7 @@ from kubectl_gadget.agent.ring import Ring, open_ring
 from kubectl_gadget.agent.samplers import Sampled
 from kubectl_gadget.agent.shares import Losses
 from kubectl_gadget.agent.stacks import Stacks, Symbols
-from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
+from kubectl_gadget.agent.syscalls import COMPAT, VARIABLE, Calls, SyscallObject, follow_compat_calls
 from kubectl_gadget.agent.tables import Tables
 from kubectl_gadget.agent.totals import Totals
 from kubectl_gadget.agent.uprobes import Uprobes
@@ -93,17 +93,21 @@ class Gadget:
         """gives the session's map of what other agents refuse; None where there is none"""
         self.descendants: Callable[[int], int] = lambda pid: -1
         """gives the session's map of a process and its descendants"""
+        self.calls: Calls | None = None
+        """shared by the gadgets of a session, too; None: it loads its own"""
         self.containers: Containers | None = None
         """for gadgets with a sampler, and to name who lost events"""
         self._losses: Losses
         self._uprobes: Uprobes | None = None
         self._tables: Tables | None = None
         self._recorded_bytes = 0
+        self._refused_calls = False
 
     def start(self) -> None:
         """Loads and attaches. Raises AgentError when nothing that is needed can."""
         while not self._try():
             pass
+        self._follow_compat_calls()
         self._elf = b""
 
     def started(self) -> dict[str, Any]:
@@ -118,7 +122,10 @@ class Gadget:
 
     def program_fds(self) -> dict[str, int]:
         """File descriptors of the programs that were loaded. They end with the gadget."""
-        return {program: self._object.program_fd(program) for program in self._object.chosen}
+        found = {program: self._object.program_fd(program) for program in self._object.chosen}
+        if copy := self._object.copy:
+            found |= {f"{program} (32-bit calls)": copy.program_fd(program) for program in copy.chosen}
+        return found
 
     def stats(self) -> dict[str, Any]:
         """As in the STATS frame: counts since the start."""
@@ -195,9 +202,8 @@ class Gadget:
     def _try(self) -> bool:
         """One attempt with the present choice. False: a program was refused, and the choice is another now."""
         wanted = [name for entry in self._entries for name in entry.programs] if self._entries else None
-        kind = RawSyscallObject if self._node.get(VARIABLE) else BpfObject
         try:
-            object = kind(self._elf, self.name, wanted)
+            object = self._open(wanted)
         except Failure as failure:
             raise refusal.refused(f"gadget {self.name}", failure) from None
         program = None
@@ -236,6 +242,34 @@ class Gadget:
         if uprobes:
             uprobes.turn()
         return True
+
+    def _open(self, wanted: list[str] | None) -> BpfObject:
+        """Raw tracepoints run the programs that follow system calls: they also see those of 32-bit programs."""
+        if COMPAT in (self._spec.get("globals") or {}) and not self._refused_calls:
+            self._node = self._node | {VARIABLE: 1}
+        if not self._node.get(VARIABLE):
+            return BpfObject(self._elf, self.name, wanted)
+        object = SyscallObject(self._elf, self.name, wanted, self.calls)
+        try:
+            if object.follows:
+                object.calls.open()
+        except Failure as failure:
+            object.close()
+            self._refused_calls = True
+            self._lack_compat_calls(failure)
+            self._node = self._node | {VARIABLE: int(not probe.syscall_tracepoints())}
+            return BpfObject(self._elf, self.name, wanted)
+        return object
+
+    def _follow_compat_calls(self) -> None:
+        try:
+            follow_compat_calls(self._object, self._elf, self.name, self._set_variables)
+        except Failure as failure:
+            self._lack_compat_calls(failure)
+
+    def _lack_compat_calls(self, failure: Failure) -> None:
+        why, _ = refusal.reason(failure)
+        self.warnings.append(f"{self.name}: system calls of 32-bit programs and by int 0x80 are not seen ({why})")
 
     def _frequency(self) -> int:
         frequency = (self._spec.get("parameters") or {}).get(_FREQUENCY, 1)

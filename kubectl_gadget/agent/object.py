@@ -21,6 +21,8 @@ from kubectl_gadget.errors import AgentError
 
 _HASHES = (HASH, 9)
 """And those that forget what was used longest ago."""
+_PROGRAMS = 3
+"""BPF_MAP_TYPE_PROG_ARRAY."""
 _OTHER_HASHES = frozenset(
     {
         "gadget_containers",
@@ -75,6 +77,8 @@ class BpfObject:
         self._released = Links()
         self.frequency = 0
         """of programs for perf events, per second"""
+        self.copy: BpfObject | None = None
+        """of some of its programs, for other calls; shares its maps"""
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         self._pointer = self._lib.call("bpf_object__open_mem", elf, len(elf), ctypes.byref(options))
         self._programs = {_name(self._lib.raw("bpf_program__name", p)): p for p in self._each("program")}
@@ -141,6 +145,15 @@ class BpfObject:
         self.set_variable(place[0], variable_bytes(value, place[1]))
         return True
 
+    def share_maps(self, other: "BpfObject") -> None:
+        """Makes the object use the maps of another one that is loaded, before it is loaded itself; but for constants,
+        and for arrays of programs, which take only programs of one type."""
+        for pointer in self._each("map"):
+            name = _name(self._lib.raw("bpf_map__name", pointer))
+            twin = other.map(name)
+            if twin and ".rodata" not in name and self._lib.raw("bpf_map__type", pointer) != _PROGRAMS:
+                BpfMap(self._lib, pointer).reuse(twin.fd)
+
     def make_raw(self, program: str, tracepoint: str) -> None:
         """Makes a program one for this raw tracepoint (tp_btf), whatever its section says, before it is loaded."""
         pointer = self._programs[program]
@@ -154,7 +167,8 @@ class BpfObject:
 
     def missed(self) -> int:
         """How often programs were not run because one already ran on that CPU. 0 before Linux 5.12."""
-        return sum(program_info(self.program_fd(program)).recursion_misses for program in self.chosen)
+        own: int = sum(program_info(self.program_fd(program)).recursion_misses for program in self.chosen)
+        return own + (self.copy.missed() if self.copy else 0)
 
     def expect(self, program: str, attach_type: int) -> None:
         """Sets how the program will be attached, one of enum bpf_attach_type, before it is loaded."""
@@ -269,13 +283,16 @@ class BpfObject:
 
     def release(self) -> bool:
         """Detaches all programs. True: some may still be under way, so wait_for_programs() has to be called."""
+        of_copy = self.copy.release() if self.copy else False
         links = [link for of_program in self._links.values() for link in of_program]
         self._links.clear()
-        return self._released.release(links)
+        return self._released.release(links) or of_copy
 
     def close(self) -> None:
         """Detaches, and frees maps and programs. May be called twice, and may take long."""
         self.release()
+        if self.copy:
+            self.copy.close()
         self._released.free()
         pointer, self._pointer = self._pointer, None
         if pointer:

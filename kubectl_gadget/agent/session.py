@@ -26,7 +26,7 @@ from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.policy_refusals import Refusals
 from kubectl_gadget.agent.shipping import Shipper
 from kubectl_gadget.agent.stacks import Symbols
-from kubectl_gadget.agent.syscalls import VARIABLE
+from kubectl_gadget.agent.syscalls import VARIABLE, Calls
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
 
@@ -66,6 +66,7 @@ class Session:
         self._gadgets: list[Gadget | Policies | InstalledEvents] = []
         self._containers: Containers | None = None
         self._symbols = Symbols()
+        self._calls = Calls()
         self._unable: AgentError | None = None
         self._refusals: Refusals | None = None
         self._descendants: dict[int, Descendants] = {}
@@ -234,6 +235,7 @@ class Session:
                 one = Gadget(index, spec, elf, variables | own, containers.shared)
                 one.wanted_cgroup = containers.wants
                 one.symbols = self._symbols
+                one.calls = self._calls
                 one.containers = containers
                 one.refusals = self._refusals_fd
                 one.descendants = self._descendants_fd
@@ -343,6 +345,7 @@ class Session:
             return
         for gadget in self._gadgets:
             gadget.close()
+        self._calls.close()
         self._symbols.close()
         if self._refusals:
             self._refusals.close()

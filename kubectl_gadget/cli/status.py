@@ -49,8 +49,6 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
     sys.stdout.flush()
     for node in nodes:
         _explain(node)
-    if raw := [node.node for node in nodes if (node.hello or {}).get("syscalls") == "tp_btf"]:
-        say(f"{', '.join(raw)}: system calls are followed by raw tracepoints, since the kernel keeps the others")
     if any(node.pod for node in nodes):
         return 0
     if wait_for(left_behind(connect(cluster), AgentOptions())) is not None:

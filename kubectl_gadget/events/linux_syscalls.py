@@ -162,8 +162,24 @@ _BOTH = (
 _TABLES: Mapping[str, str] = {"aarch64": _AARCH64, "arm64": _AARCH64, "i386": _I386, "arm32": _ARM32}
 
 
-COMPAT = 1 << 29
-"""As in bpf/top_syscalls.bpf.c."""
+COMPAT, X32 = 1 << 29, 1 << 30
+"""Bits of numbers of 32-bit programs' calls, and of x32's: as in bpf/include/gadget/compat.h."""
+_COMPAT_TABLES: Mapping[str, str] = {"aarch64": "arm32", "arm64": "arm32"}
+_WITH_LARGER_NUMBERS = (
+    "lchown getuid getgid geteuid getegid setreuid setregid getgroups setgroups fchown setresuid getresuid setresgid "
+    "getresgid chown setuid setgid setfsuid setfsgid"
+)
+_AS_64_BIT: Mapping[str, str] = {
+    **{f"{name}32": name for name in _WITH_LARGER_NUMBERS.split()},
+    **{"oldstat": "stat", "oldlstat": "lstat", "oldfstat": "fstat", "stat64": "stat", "lstat64": "lstat"},
+    **{"fstat64": "fstat", "fstatat64": "newfstatat", "truncate64": "truncate", "ftruncate64": "ftruncate"},
+    **{"mmap2": "mmap", "_newselect": "select", "sendfile64": "sendfile", "fcntl64": "fcntl", "umount": "umount2"},
+    **{"ugetrlimit": "getrlimit", "olduname": "uname", "oldolduname": "uname", "waitpid": "wait4"},
+    **{"sigaction": "rt_sigaction", "sigprocmask": "rt_sigprocmask", "sigreturn": "rt_sigreturn"},
+    **{"send": "sendto", "recv": "recvfrom", "timerfd_gettime64": "timerfd_gettime"},
+    **{"timerfd_settime64": "timerfd_settime", "clock_gettime64": "clock_gettime", "clock_settime64": "clock_settime"},
+    **{"clock_adjtime64": "clock_adjtime", "timer_gettime64": "timer_gettime", "timer_settime64": "timer_settime"},
+}
 
 
 @cache
@@ -174,11 +190,20 @@ def syscall_names(architecture: str) -> Mapping[int, str]:
     return found | dict(enumerate(_BOTH.split(), _FIRST_COMMON))
 
 
+def name_in_64_bits(name: str) -> str:
+    """The 64-bit call that does what a 32-bit program's call does: `stat` for stat64 and for i386/stat64."""
+    own = name.rpartition("/")[2]
+    return _AS_64_BIT.get(own, own.removesuffix("_time64"))
+
+
 def syscall_name(number: int, architecture: str = "x86_64") -> str:
     """`openat` for 257 on x86-64; the number itself when it has no name here, and empty for a negative one: none.
 
-    A number with the bit COMPAT is `32-bit:5`, since 32-bit programs number their calls otherwise.
+    Calls of 32-bit programs, which have the bit COMPAT, are named as policies do: `i386/open`, `arm32/open`.
     """
     if number > 0 and number & COMPAT:
-        return f"32-bit:{number & ~COMPAT}"
+        table = _COMPAT_TABLES.get(architecture, "i386")
+        return f"{table}/{syscall_names(table).get(number & ~COMPAT, number & ~COMPAT)}"
+    if number > 0 and number & X32:
+        return f"x32/{syscall_names(architecture).get(number & ~X32, number & ~X32)}"
     return syscall_names(architecture).get(number, str(number) if number >= 0 else "")

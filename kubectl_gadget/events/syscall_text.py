@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from kubectl_gadget.events.linux import open_flag_names
 from kubectl_gadget.events.linux_process import flag_names, namespace_names, signal_name
-from kubectl_gadget.events.linux_syscalls import syscall_name
+from kubectl_gadget.events.linux_syscalls import name_in_64_bits, syscall_name
 from kubectl_gadget.events.syscall_table import arguments
 
 ARGUMENTS = 6
@@ -43,7 +43,7 @@ def argument_texts(
     """The arguments of one call as texts. `values` and `data` have six elements, `result` None means unknown."""
     if number == KILLED:
         return [f"killed by {signal_name(values[0])}" + (" (core dumped)" if values[1] else "")]
-    kinds = arguments().get(syscall_name(number, architecture))
+    kinds = arguments().get(_known_as(number, architecture))
     if kinds is None:
         return [hex(value) for value in values]
     texts = []
@@ -56,11 +56,16 @@ def argument_texts(
     return texts
 
 
+def _known_as(number: int, architecture: str) -> str:
+    name = syscall_name(number, architecture)
+    return name_in_64_bits(name) if "/" in name else name
+
+
 def result_text(architecture: str, number: int, result: int | None) -> str:
     """What a call returned, for people: addresses in hex, and nothing for errors, which have a column of their own."""
     if result is None or -4095 <= result < 0:
         return "-"
-    is_address = number != KILLED and syscall_name(number, architecture) in _GIVE_ADDRESSES
+    is_address = number != KILLED and _known_as(number, architecture) in _GIVE_ADDRESSES
     return hex(result) if is_address or result < 0 or result >= 1 << 32 else str(result)
 
 

@@ -72,12 +72,21 @@ def test_threads_may_be_made_and_namespaces_not_unless_clone_was_seen() -> None:
 
 
 def test_calls_without_a_name_are_warned_of_and_left_out() -> None:
-    made = recording(fact(WEB, "32-bit:5"), fact(WEB, "999"))
+    made = recording(fact(WEB, "999"), fact(WEB, "i386/17"))
     (document,) = seccomp.advise(made, "profile")
     assert set(document.body["syscalls"][0]["names"]) == seccomp.RUNTIME
     told = "\n".join(seccomp.warnings(made))
-    assert "32-bit programs" in told
-    assert "999" in told
+    assert "999, i386/17" in told
+
+
+def test_calls_of_32_bit_programs_are_allowed_with_their_architecture_and_warned_of() -> None:
+    made = recording(fact(WEB, "mkdir"), fact(WEB, "i386/socketcall"))
+    (document,) = seccomp.advise(made, "profile")
+    assert {"mkdir", "socketcall"} <= set(document.body["syscalls"][0]["names"])
+    assert document.body["architectures"] == ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]
+    [warning] = seccomp.warnings(made)
+    assert "the profile allows SCMP_ARCH_X86" in warning
+    assert "int 0x80" in warning
 
 
 def test_a_patch_names_the_file_for_each_container_of_the_workload() -> None:

@@ -75,15 +75,22 @@ def test_a_program_that_reads_a_tracepoints_context_is_told_how_to_do_without(cl
     assert "gadget_result(ctx)" in entry["skipped"][0]["why"]
 
 
-def test_two_programs_of_one_call_are_an_error_that_names_them(opens: Compiled) -> None:
-    object = syscalls.RawSyscallObject(opens.elf, "opens", ["openat_exit", "openat_again"])
+def test_more_programs_of_one_call_than_there_are_places_are_an_error(opens: Compiled) -> None:
+    calls = syscalls.Calls()
+    objects = [syscalls.SyscallObject(opens.elf, "opens", ["openat_exit"], calls) for _ in range(33)]
     try:
-        object.load()
-        object.attach("openat_exit")
-        with pytest.raises(AgentError, match="openat_exit and openat_again both follow sys_exit_openat"):
-            object.attach("openat_again")
+        for object in objects[:32]:
+            object.load()
+            object.attach("openat_exit")
+        objects[32].load()
+        with pytest.raises(AgentError, match="more than 32 programs follow sys_exit_openat"):
+            objects[32].attach("openat_exit")
+        objects[7].detach()
+        objects[32].attach("openat_exit")
     finally:
-        object.close()
+        for object in objects:
+            object.close()
+        calls.close()
 
 
 def test_every_tracepoint_of_a_system_call_has_its_number(tracefs: Path, numbers: dict[str, int]) -> None:

@@ -1,25 +1,20 @@
-"""Gadgets that follow system calls where perf_event_open() is refused: the same rows, by bpf/syscalls.bpf.c.
+"""Gadgets that follow system calls by the raw tracepoints of all, through bpf/syscalls.bpf.c.
 
-With $RAW_SYSCALLS set all tests of gadgets run this way; here are those that tell the two ways apart.
+With $SYSCALL_TRACEPOINTS set all other tests of gadgets run by the tracepoints of single calls.
 """
 
-import ctypes
-import mmap
 import os
-import signal
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent import probe
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf
 TIMES = 101
-EXIT_SIGNAL = -signal.SIGSEGV
 
 
 @pytest.fixture
@@ -80,38 +75,6 @@ def test_what_programs_go_on_with_runs_as_well(tmp_path: Path) -> None:
     assert told == [("unlink", 2, os.fsdecode(target))] * TIMES
 
 
-@pytest.mark.skipif(not deeds.X86, reason="int 0x80 is x86's")
-@pytest.mark.parametrize("raw_syscalls", [False, True])
-def test_a_call_of_the_32_bit_interface_is_not_taken_for_one_of_the_same_number(
-    path: bytes, raw_syscalls: bool
-) -> None:
-    if not raw_syscalls and not probe.syscall_tracepoints():
-        pytest.skip("perf_event_open() is refused here")
-
-    def both() -> None:
-        in_32_bits(deeds.OPENAT)
-        deeds.openat(path, os.O_RDONLY)
-
-    with Tracer("trace_open", raw_syscalls=raw_syscalls) as tracer:
-        pid, exit_code = deeds.in_child(both)
-        records = [record for record in tracer.records() if record["pid"] == pid]
-    if exit_code == EXIT_SIGNAL:
-        pytest.skip("this kernel has no 32-bit system calls (CONFIG_IA32_EMULATION)")
-    assert [record["path"] for record in records] == [os.fsdecode(path)]
-
-
 def result(record: dict[str, Any]) -> int:
     """As the system call returned it."""
     return int(record["fd"]) if record["fd"] >= 0 else -int(record["errno"])
-
-
-def in_32_bits(number: int) -> int:
-    """A system call by int 0x80, where numbers are i386's, with 0 for each argument."""
-    clear = bytes.fromhex("31db 31c9 31d2 31f6 31ff")
-    code = b"\x53\x55" + clear + b"\x31\xed\xb8" + number.to_bytes(4, "little") + b"\xcd\x80\x5d\x5b\xc3"
-    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as page:
-        page.write(code)
-        start = ctypes.c_char.from_buffer(page)
-        returned: int = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(start))()
-        del start
-    return returned

@@ -24,7 +24,7 @@ from kubectl_gadget.agent.object import BpfObject
 from kubectl_gadget.agent.probe import syscall_tracepoints
 from kubectl_gadget.agent.refusal import failed_program
 from kubectl_gadget.agent.ring import open_ring
-from kubectl_gadget.agent.syscalls import VARIABLE, RawSyscallObject
+from kubectl_gadget.agent.syscalls import VARIABLE, SyscallObject, follow_compat_calls
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget
@@ -34,8 +34,8 @@ HEADER = 8
 CUT = 0x8000
 CPUS = os.cpu_count() or 1
 MACHINE = os.uname().machine
-RAW_SYSCALLS = "RAW_SYSCALLS" in os.environ or not syscall_tracepoints()
-"""The environment variable has all tests run the other way, too."""
+RAW_SYSCALLS = "SYSCALL_TRACEPOINTS" not in os.environ or not syscall_tracepoints()
+"""The environment variable has all tests run the other way, which is for objects that were built before."""
 
 
 class Tracer:
@@ -145,13 +145,13 @@ class Tracer:
                     raise
                 del choice[0]
             else:
+                follow_compat_calls(object, self._elf, self.gadget.name, self._set_variables)
                 return object
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
-        object = (RawSyscallObject if self._raw_syscalls else BpfObject)(self._elf, self.gadget.name, programs)
-        for name, value in self._values.items():
-            place = self.gadget.globals[name]
-            object.set_variable(place.offset, variable_bytes(value, place.size))
+        kind = SyscallObject if self._raw_syscalls else BpfObject
+        object: BpfObject = kind(self._elf, self.gadget.name, programs)
+        self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):
             found = object.map(name)
@@ -161,6 +161,11 @@ class Tracer:
         if containers is not None:
             containers.reuse(self._verdicts.fd)
         return object
+
+    def _set_variables(self, object: BpfObject) -> None:
+        for name, value in self._values.items():
+            place = self.gadget.globals[name]
+            object.set_variable(place.offset, variable_bytes(value, place.size))
 
     def _decode(self, record: bytes) -> dict[str, Any]:
         return {field.name: value(record, field) for field in self.gadget.record.fields} | {"record_bytes": len(record)}

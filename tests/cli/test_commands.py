@@ -121,7 +121,6 @@ def test_the_status_has_one_line_per_node_and_tells_problems_apart_from_it(capsy
     assert output.err.splitlines() == [
         "node-1: gadgets \\x1b[31m cannot run: no tracefs; try: mount it",
         "node-2: the image cannot be pulled",
-        "node-1: system calls are followed by raw tracepoints, since the kernel keeps the others",
     ]
 
 

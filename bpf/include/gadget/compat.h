@@ -27,6 +27,11 @@ struct pt_regs___compat {
 
 #pragma clang attribute pop
 
+/* The bit by which x32's numbers differ from the others. */
+#define GADGET_X32 (1U << 30)
+/* The client's: numbers of 32-bit programs' calls have this bit (kubectl_gadget/events/linux_syscalls.py). */
+#define GADGET_COMPAT (1U << 29)
+
 static __always_inline bool gadget_is_compat_call(struct task_struct *task, struct pt_regs *registers)
 {
 #if defined(__TARGET_ARCH_x86)
@@ -40,4 +45,10 @@ static __always_inline bool gadget_is_compat_call(struct task_struct *task, stru
 	/* PSR_MODE32_BIT. */
 	return (GADGET_HAS_TASK_PT_REGS ? entered->pstate : BPF_CORE_READ(entered, pstate)) & 0x10;
 #endif
+}
+
+/* The number of a call as the client shows it; negative: it is none. */
+static __always_inline __s32 gadget_shown_number(struct task_struct *task, struct pt_regs *registers, __s32 number)
+{
+	return number >= 0 && gadget_is_compat_call(task, registers) ? number | GADGET_COMPAT : number;
 }

@@ -11,7 +11,7 @@
  */
 #pragma once
 
-#include <gadget/compat.h>
+#include <gadget/compat_call.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
@@ -61,8 +61,9 @@ static __always_inline void deliver(const struct gadget_writer *writer);
 struct begun {
 	__u64 start;
 	__u64 values[ARGUMENTS];
+	/* The 64-bit call that does the same, and the number as it is shown. */
 	__u32 number;
-	__u32 unused;
+	__u32 shown;
 };
 
 struct {
@@ -101,15 +102,30 @@ static __always_inline void append_bytes(struct gadget_writer *writer, struct ga
 	gadget_append_user_bytes(writer, text, from, size > limit ? limit : size, limit);
 }
 
+/* Whether lists of the program that makes the call have pointers of 32 bits. */
+static __always_inline bool has_short_pointers(__u32 shown)
+{
+	return shown & GADGET_COMPAT || (shown & GADGET_X32 && (shown & ~GADGET_X32) >= GADGET_FIRST_X32_CALL);
+}
+
+/* i386 and arm32 have calls with times of 32 bits, which are not shown, and since 5.1 with those of 64 bits. */
+static __always_inline bool has_short_times(__u32 shown)
+{
+	__u32 number = shown & ~GADGET_COMPAT;
+
+	return shown & GADGET_COMPAT && number < 403;
+}
+
 /* False: there is none, or no room. */
-static __noinline bool append_element(struct CALL *call, const __u64 *from)
+static __noinline bool append_element(struct CALL *call, const void *from)
 {
 	struct gadget_progress *progress = (void *)call + CALL_BYTES;
 	__u64 length = progress->length;
 	const char *element = NULL;
 	long read;
 
-	if (bpf_probe_read_user(&element, sizeof(element), from) || !element)
+	if (bpf_probe_read_user(&element, has_short_pointers(call->syscall) ? sizeof(__u32) : sizeof(element), from) ||
+	    !element)
 		return false;
 	if (length > CALL_BYTES - (ELEMENT_BYTES + 1))
 		return false;
@@ -120,8 +136,9 @@ static __noinline bool append_element(struct CALL *call, const __u64 *from)
 	return true;
 }
 
-static __always_inline void append_list(struct gadget_writer *writer, struct gadget_text *text, const __u64 *from)
+static __always_inline void append_list(struct gadget_writer *writer, struct gadget_text *text, const void *from)
 {
+	__u32 bytes = has_short_pointers(((struct CALL *)writer->record)->syscall) ? sizeof(__u32) : sizeof(__u64);
 	__u64 start = writer->progress->length;
 	__u64 first;
 
@@ -131,7 +148,7 @@ static __always_inline void append_list(struct gadget_writer *writer, struct gad
 	for (int i = 0; i < ELEMENTS; i++) {
 		if (writer->progress->length - start > LIST_BYTES - (ELEMENT_BYTES + 1))
 			break;
-		if (!append_element(writer->record, from + i))
+		if (!append_element(writer->record, from + i * bytes))
 			break;
 	}
 	gadget_wrote(writer, text, start, writer->progress->length - start, false);
@@ -186,7 +203,8 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 			append_bytes(&writer, text, from, 8, 8);
 		break;
 	case 't':
-		append_bytes(&writer, text, from, 16, 16);
+		if (!has_short_times(call->syscall))
+			append_bytes(&writer, text, from, 16, 16);
 		break;
 	case 'o':
 		append_bytes(&writer, text, from, 24, 24);
@@ -197,16 +215,6 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 		break;
 	}
 	return 0;
-}
-
-static __always_inline void set_values(__u64 *values, struct pt_regs *registers)
-{
-	values[0] = gadget_argument(registers, 0);
-	values[1] = gadget_argument(registers, 1);
-	values[2] = gadget_argument(registers, 2);
-	values[3] = gadget_argument(registers, 3);
-	values[4] = gadget_argument(registers, 4);
-	values[5] = gadget_argument(registers, 5);
 }
 
 static __always_inline void append_arguments(struct CALL *call, __u32 number)
@@ -222,7 +230,7 @@ static __always_inline void set_result(struct CALL *call, long result)
 }
 
 /* The record of a call that ends with its beginning, or whose memory will be gone at its end. */
-static __always_inline int begin_whole(struct pt_regs *registers, __u32 number, __u64 thread, bool returns)
+static __always_inline int begin_whole(const struct gadget_compat_call *now, __u64 thread, bool returns)
 {
 	struct kept *kept = gadget_scratch(&enter_scratch);
 	struct CALL *call;
@@ -233,13 +241,13 @@ static __always_inline int begin_whole(struct pt_regs *registers, __u32 number, 
 	call = (struct CALL *)kept->record;
 	if (!gadget_begin(&call->record))
 		return 0;
-	set_values(call->arguments.values, registers);
-	call->syscall = number;
+	__builtin_memcpy(call->arguments.values, now->arguments, sizeof(now->arguments));
+	call->syscall = now->number;
 	call->duration = ~0ULL;
 	call->result = NEVER;
 	call->errno = 0;
 	writer = gadget_write(call, sizeof(*call), CALL_BYTES);
-	append_arguments(call, number);
+	append_arguments(call, now->native);
 	if (!returns) {
 		deliver(&writer);
 		return 0;
@@ -285,67 +293,89 @@ static __always_inline bool wanted_caller(struct task_struct *task)
 	return gadget_wanted_cgroup(&record, gadget_current_cgroup()) && gadget_wanted_task(task);
 }
 
+/* Whether the call may be wanted, without a look at the task: as one of a 64-bit program or of another. */
+static __always_inline bool may_be_wanted(__s32 number)
+{
+	return gadget_wants_syscall(number) || gadget_wants_syscall(gadget_possible_call(number)) ||
+	       gadget_is_x32(number);
+}
+
 SEC("raw_tp/sys_enter")
 int enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = gadget_task();
-	struct pt_regs *registers = gadget_registers(task);
 	__u32 number = ctx->args[1];
 	__u64 thread = bpf_get_current_pid_tgid();
+	struct gadget_compat_call now;
 	struct begun begun = {};
 	char when;
 
-	if (!gadget_wants_syscall(number) || gadget_is_compat_call(task, registers))
+	if (!may_be_wanted(number))
 		return 0;
-	when = gadget_syscall_letter(number, GADGET_SYSCALL_WHEN);
+	gadget_describe_call(&now, task, gadget_registers(task), number);
+	if (!gadget_wants_syscall(now.native))
+		return 0;
+	when = gadget_syscall_letter(now.native, GADGET_SYSCALL_WHEN);
 	if (when == 'E' || when == 'X')
-		return begin_whole(registers, number, thread, when == 'E');
+		return begin_whole(&now, thread, when == 'E');
 	if (!wanted_caller(task))
 		return 0;
 	begun.start = bpf_ktime_get_boot_ns();
-	begun.number = number;
-	set_values(begun.values, registers);
+	begun.number = now.native;
+	begun.shown = now.number;
+	__builtin_memcpy(begun.values, now.arguments, sizeof(begun.values));
 	if (bpf_map_update_elem(&calls, &thread, &begun, BPF_ANY))
 		gadget_count_map_full();
 	return 0;
+}
+
+/* The call that returns. `begun` is NULL when its beginning was not seen. */
+static __always_inline void describe_ended(struct gadget_compat_call *now, const struct begun *begun,
+					   struct task_struct *task)
+{
+	struct pt_regs *registers;
+
+	if (!begun) {
+		registers = gadget_registers(task);
+		gadget_describe_call(now, task, registers, gadget_syscall_number(registers));
+		return;
+	}
+	/* Returning from a signal's handler overwrites the registers, and a tracer may. */
+	now->native = begun->number;
+	now->number = begun->shown;
+	__builtin_memcpy(now->arguments, begun->values, sizeof(now->arguments));
 }
 
 SEC("raw_tp/sys_exit")
 int leave(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = gadget_task();
-	struct pt_regs *registers = gadget_registers(task);
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct begun *begun = bpf_map_lookup_elem(&calls, &thread);
-	/* Returning from a signal's handler overwrites it. */
-	__u32 number = begun ? begun->number : (__u32)gadget_syscall_number(registers);
+	struct gadget_compat_call now;
 	long result = ctx->args[1];
 	struct CALL *call;
 	struct gadget_writer writer;
 
-	if (!gadget_wants_syscall(number) || gadget_is_compat_call(task, registers))
+	describe_ended(&now, begun, task);
+	if (!gadget_wants_syscall(now.native))
 		return 0;
-	if (gadget_syscall_letter(number, GADGET_SYSCALL_WHEN) == 'E')
+	if (gadget_syscall_letter(now.native, GADGET_SYSCALL_WHEN) == 'E')
 		return end_whole(thread, result);
 	/* A task that never called, as a new one of the kernel's own. */
-	if ((!begun && (__s32)number < 0) || !gadget_wanted_result(result))
+	if ((!begun && (__s32)now.number < 0) || !gadget_wanted_result(result))
 		goto forget;
 	call = gadget_scratch(&exit_scratch);
 	if (!call || !gadget_begin(&call->record))
 		goto forget;
-	call->duration = ~0ULL;
-	if (begun) {
-		call->duration = bpf_ktime_get_boot_ns() - begun->start;
-		__builtin_memcpy(call->arguments.values, begun->values, sizeof(begun->values));
-	} else {
-		set_values(call->arguments.values, registers);
-	}
+	call->duration = begun ? bpf_ktime_get_boot_ns() - begun->start : ~0ULL;
+	__builtin_memcpy(call->arguments.values, now.arguments, sizeof(now.arguments));
 	if (filter_min && (!begun || call->duration < filter_min * 1000))
 		goto forget;
-	call->syscall = number;
+	call->syscall = now.number;
 	set_result(call, result);
 	writer = gadget_write(call, sizeof(*call), CALL_BYTES);
-	append_arguments(call, number);
+	append_arguments(call, now.native);
 	deliver(&writer);
 forget:
 	if (begun)

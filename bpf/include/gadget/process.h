@@ -25,6 +25,8 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	record->uid = (__u32)ids;
 	record->gid = ids >> 32;
 	record->unused = 0;
+	if (gadget_node_compat)
+		record->marks |= GADGET_MARK_COMPAT;
 	gadget_comm_of(task, record->comm);
 	parent = gadget_read(task, real_parent);
 	record->ppid = gadget_node_pid(parent);

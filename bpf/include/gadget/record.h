@@ -110,6 +110,8 @@ typedef struct gadget_text gadget_path_at;
 enum {
 	/* The kernel did not know this cgroup yet, the client has to decide whether it wants the record. */
 	GADGET_MARK_UNKNOWN_CGROUP = 1,
+	/* It happened in a system call of a 32-bit program, or one that a 64-bit program made by int 0x80. */
+	GADGET_MARK_COMPAT = 2,
 };
 
 struct gadget_record {
@@ -149,5 +151,7 @@ const volatile __u32 gadget_node_page_bytes = 4096;
 /* A quarter of the ring: the reader is woken each time that this many unread bytes more lie in it, and from twice as
  * many on it is shared out (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;
+/* These are copies for the system calls of 32-bit programs (gadget/syscall.h). */
+const volatile bool gadget_node_compat = false;
 /* Whether the reader is woken by each event instead. */
 const volatile bool gadget_wake_each = false;

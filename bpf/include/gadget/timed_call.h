@@ -9,7 +9,7 @@
  */
 #pragma once
 
-#include <gadget/compat.h>
+#include <gadget/compat_call.h>
 #include <gadget/syscall.h>
 
 /* Threads whose call is under way at the same time. */
@@ -17,7 +17,10 @@
 
 struct gadget_timed_call {
 	__u64 begun;
-	__u64 number;
+	/* As the client shows it, and the 64-bit call that does the same. */
+	__u32 shown;
+	__u32 native;
+	__u64 first_argument;
 };
 
 /* By thread. */
@@ -28,27 +31,25 @@ struct {
 	__type(value, struct gadget_timed_call);
 } gadget_timed_calls SEC(".maps");
 
-static __always_inline void gadget_begin_call(__u64 number)
+static __always_inline void gadget_begin_call(const struct gadget_compat_call *now)
 {
-	struct gadget_timed_call call = {.number = number};
+	struct gadget_timed_call call = {.shown = now->number, .native = now->native};
 	__u32 thread = bpf_get_current_pid_tgid();
-	struct task_struct *task = gadget_task();
 
-	if (gadget_is_compat_call(task, gadget_registers(task)))
-		return;
+	call.first_argument = now->arguments[0];
 	call.begun = bpf_ktime_get_ns();
 	bpf_map_update_elem(&gadget_timed_calls, &thread, &call, BPF_ANY);
 }
 
-/* Its number and nanoseconds. False: its beginning was not seen, or not wanted. */
-static __always_inline bool gadget_end_call(__u32 *number, __u64 *duration)
+/* The call as it began, and nanoseconds. False: its beginning was not seen, or not wanted. */
+static __always_inline bool gadget_end_call(struct gadget_timed_call *ended, __u64 *duration)
 {
 	__u32 thread = bpf_get_current_pid_tgid();
 	struct gadget_timed_call *call = bpf_map_lookup_elem(&gadget_timed_calls, &thread);
 
 	if (!call || !call->begun)
 		return false;
-	*number = call->number;
+	*ended = *call;
 	*duration = bpf_ktime_get_ns() - call->begun;
 	call->begun = 0;
 	return true;

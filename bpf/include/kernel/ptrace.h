@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The registers that hold a system call's arguments, and a function's (GADGET_FUNCTION_…, for kprobes). The trap: on
- * arm64 the result overwrites the first argument.
+ * The registers that hold a system call's arguments, those of a 32-bit one (GADGET_COMPAT_…), and a function's
+ * (GADGET_FUNCTION_…, for kprobes). The trap: on arm64 the result overwrites the first argument.
  */
 #pragma once
 
@@ -11,6 +11,8 @@
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
+	unsigned long bp;
+	unsigned long bx;
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
@@ -34,6 +36,12 @@ struct pt_regs {
 #define GADGET_ARGUMENT_3 r10
 #define GADGET_ARGUMENT_4 r8
 #define GADGET_ARGUMENT_5 r9
+#define GADGET_COMPAT_ARGUMENT_0 bx
+#define GADGET_COMPAT_ARGUMENT_1 cx
+#define GADGET_COMPAT_ARGUMENT_2 dx
+#define GADGET_COMPAT_ARGUMENT_3 si
+#define GADGET_COMPAT_ARGUMENT_4 di
+#define GADGET_COMPAT_ARGUMENT_5 bp
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	__u64 regs[31];
@@ -53,6 +61,12 @@ struct pt_regs {
 #define GADGET_ARGUMENT_3 regs[3]
 #define GADGET_ARGUMENT_4 regs[4]
 #define GADGET_ARGUMENT_5 regs[5]
+#define GADGET_COMPAT_ARGUMENT_0 orig_x0
+#define GADGET_COMPAT_ARGUMENT_1 regs[1]
+#define GADGET_COMPAT_ARGUMENT_2 regs[2]
+#define GADGET_COMPAT_ARGUMENT_3 regs[3]
+#define GADGET_COMPAT_ARGUMENT_4 regs[4]
+#define GADGET_COMPAT_ARGUMENT_5 regs[5]
 #else
 #error "define __TARGET_ARCH_x86 or __TARGET_ARCH_arm64"
 #endif

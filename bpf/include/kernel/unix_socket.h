@@ -35,6 +35,25 @@ struct gadget_cmsghdr {
 
 #define GADGET_MMSGHDR_BYTES 64
 
+/* The same of 32-bit programs (include/net/compat.h). */
+struct gadget_compat_msghdr {
+	__u32 name;
+	__u32 name_bytes;
+	__u32 vector;
+	__u32 vector_length;
+	__u32 control;
+	__u32 control_bytes;
+	__u32 flags;
+};
+
+struct gadget_compat_cmsghdr {
+	__u32 bytes;
+	__s32 level;
+	__s32 type;
+};
+
+#define GADGET_COMPAT_MMSGHDR_BYTES 32
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct unix_sock {
