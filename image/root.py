@@ -19,9 +19,11 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import IO
 
 from archive import Layer
+from packages import HOOK, INFO, STATUS, packages, status
 
 PACKAGES = {
     "default": ["base-files", "python3-minimal", "libpython3-stdlib", "libbpf1"],
@@ -36,18 +38,34 @@ _left_out = re.compile("|".join(fnmatch.translate(line) for line in _lines if no
 def root_layer(architecture: str, variant: str, date: int) -> bytes:
     """The layer as an uncompressed tar. Raises SystemExit with one line when mmdebstrap is missing or fails."""
     command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={architecture}"]
-    command += [f"--include={','.join(PACKAGES[variant])}", SUITE, "-"]
-    layer = Layer(date)
+    command += [f"--extract-hook={HOOK}", f"--include={','.join(PACKAGES[variant])}", SUITE, "-"]
+    members: list[tuple[tarfile.TarInfo, bytes]] = []
+    modules: dict[str, bytes] = {}
+    info: dict[str, bytes] = {}
     with _output(command) as pipe, tarfile.open(fileobj=pipe, mode="r|") as tar:
         for member in tar:
             path = member.name = member.name.removeprefix("./").rstrip("/")
-            if path in {"", "."} or member.isdev() or _left_out.match(path):
+            if path in {"", "."} or member.isdev():
                 continue
             file = tar.extractfile(member) if member.isreg() else None
             data = file.read() if file else b""
-            layer.add(member, data)
-            if path.endswith(".py") and path.startswith("usr/lib/python3"):
-                add_compiled(layer, path, data)
+            if file and os.path.dirname(path) == INFO:
+                info[os.path.basename(path)] = data
+            elif not _left_out.match(path):
+                members.append((member, data))
+                if path.endswith(".py") and path.startswith("usr/lib/python3"):
+                    modules[path] = compiled(path, data)
+    # Folders lie in another order on each file system; a hard link comes after what it links to.
+    members.sort(key=lambda one: (one[0].islnk(), one[0].name))
+    layer = Layer(date)
+    for member, data in members:
+        layer.add(member, data)
+        if member.name in modules:
+            layer.add_file(importlib.util.cache_from_source(member.name), modules[member.name])
+    installed = packages(info, [member.name for member, _ in members if not member.isdir()])
+    layer.add_file(STATUS, status(installed))
+    for package in installed:
+        layer.add_file(f"{INFO}/{package.name}.list", "".join(f"/{file}\n" for file in package.files).encode())
     return layer.finish()
 
 
@@ -78,14 +96,27 @@ def _output(command: list[str]) -> Iterator[IO[bytes]]:
 
 
 def add_compiled(layer: Layer, path: str, source: bytes) -> None:
-    """Adds the .pyc of a module, of the kind that Python never checks against its source (PEP 552, unchecked hash)."""
+    """Adds the .pyc of a module."""
+    layer.add_file(importlib.util.cache_from_source(path), compiled(path, source))
+
+
+def compiled(path: str, source: bytes) -> bytes:
+    """The .pyc of a module, of the kind that Python never checks against its source (PEP 552, unchecked hash).
+
+    marshal writes a reference where an object is used elsewhere, which depends on what this process has done before. So
+    it writes a form without references first, and what that is read as has none but to interned texts, always.
+    """
     version = re.match(r"usr/lib/python(3\.\d+)/", path)
     if version and version[1] != f"{sys.version_info[0]}.{sys.version_info[1]}":
         sys.exit(f"image: {SUITE} has Python {version[1]}, this is {sys.version}. try: {SUITE}'s /usr/bin/python3")
     try:
-        code = compile(source, "/" + path, "exec", dont_inherit=True)
+        code = compile(source, sys.intern("/" + path), "exec", dont_inherit=True)
     except SyntaxError as error:
         sys.exit(f"image: /{path} does not compile: {error}")
     flags = (0b01).to_bytes(4, "little")  # by hash, not to be checked
-    pyc = importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + marshal.dumps(code)
-    layer.add_file(importlib.util.cache_from_source(path), pyc)
+    return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + equal_bytes(code)
+
+
+def equal_bytes(code: CodeType) -> bytes:
+    """The code as marshal writes it, the same whatever this process did before."""
+    return marshal.dumps(marshal.loads(marshal.dumps(code, 2)))

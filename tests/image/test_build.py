@@ -112,3 +112,50 @@ def test_every_module_of_the_agent_can_be_imported_and_is_compiled(root: Path) -
 def test_neither_a_shell_nor_a_package_manager_is_in_the_image(root: Path) -> None:
     programs = {path.name for folder in ("usr/bin", "usr/sbin") for path in (root / folder).iterdir()}
     assert programs <= {"python3", "python3.13"}
+
+
+def test_scanners_find_the_packages_of_which_something_is_in_the_image(root: Path) -> None:
+    status = (root / "var/lib/dpkg/status").read_text()
+    entries = [dict(re.findall(r"^([A-Z][\w-]*): (.*)$", entry, re.MULTILINE)) for entry in status.split("\n\n")]
+    names = [entry["Package"] for entry in entries]
+    assert {"libc6", "libbpf1", "python3.13-minimal", "zlib1g"} <= set(names)
+    # Nothing of these is kept but their licence.
+    assert not {"dpkg", "mawk", "tar", "libssl3t64", "libsqlite3-0"} & set(names)
+    assert all(entry["Status"] == "install ok installed" and entry["Version"] for entry in entries)
+    assert (root / "usr/lib/os-release").read_text().count("VERSION_ID")
+    for name in names:
+        files = (root / f"var/lib/dpkg/info/{name}.list").read_text().splitlines()
+        assert files
+        assert all((root / file.lstrip("/")).is_symlink() or (root / file.lstrip("/")).exists() for file in files)
+
+
+def test_the_sbom_has_the_same_packages_and_is_valid(root: Path) -> None:
+    sbom = json.loads((root / "usr/share/doc/kubectl-gadget/sbom.spdx.json").read_text())
+    status = (root / "var/lib/dpkg/status").read_text()
+    known = dict(
+        zip(*(re.findall(rf"^{key}: (.*)$", status, re.MULTILINE) for key in ("Package", "Version")), strict=True)
+    )
+    debian = {one["name"]: one["versionInfo"] for one in sbom["packages"] if one["SPDXID"] != "SPDXRef-agent"}
+    assert debian == known
+    assert sbom["spdxVersion"] == "SPDX-2.3"
+    assert sbom["SPDXID"] == "SPDXRef-DOCUMENT"
+    ids = [one["SPDXID"] for one in sbom["packages"]]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"SPDXRef-[A-Za-z0-9.-]+", id) for id in ids)
+    assert {one["relatedSpdxElement"] for one in sbom["relationships"]} == set(ids)
+    purls = [one["externalRefs"][0]["referenceLocator"] for one in sbom["packages"]]
+    assert all(
+        re.fullmatch(r"pkg:(generic|deb/debian)/[\w.%+~-]+@[\w.%~+-]+(\?arch=\w+&distro=debian-13)?", purl)
+        for purl in purls
+    )
+
+
+def test_a_second_build_elsewhere_and_in_another_process_is_equal_byte_for_byte(image: Path, tmp_path: Path) -> None:
+    """From a copy of the source in another folder, with other hashes of texts."""
+    for part in ("image", "kubectl_gadget", "LICENSE"):
+        copy = shutil.copytree if (PROJECT / part).is_dir() else shutil.copy
+        copy(PROJECT / part, tmp_path / part)
+    other = tmp_path / "other.tar"
+    command = ["/usr/bin/python3", str(tmp_path / "image/build.py"), "--output", str(other)]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}, check=True)
+    assert other.read_bytes() == image.read_bytes()
