@@ -378,7 +378,7 @@ static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const 
 		verdict = gadget_verdict_on(record->cgroup);
 		if (gadget_is_wanted(verdict))
 			marks = 0;
-		else if (verdict == GADGET_UNKNOWN)
+		else if (verdict == GADGET_UNKNOWN && !gadget_node_named_only)
 			marks = GADGET_MARK_UNKNOWN_CGROUP;
 		else if (!causer_is_wanted)
 			return false;

@@ -183,7 +183,7 @@ static __always_inline bool begin_without_socket(struct gadget_record *record, _
 	record->cgroup = user ? user->cgroup : gadget_node_cgroup;
 	record->marks = user ? user->marks : 0;
 	verdict = gadget_verdict_on(record->cgroup);
-	return verdict == GADGET_UNKNOWN || gadget_is_wanted(verdict);
+	return (verdict == GADGET_UNKNOWN && !gadget_node_named_only) || gadget_is_wanted(verdict);
 }
 
 static __always_inline bool is_wanted(__u8 protocol)

@@ -18,6 +18,12 @@
 /* Levels of cgroups that are looked at. Kubernetes in kind in a container has about ten. */
 #define GADGET_CGROUP_LEVELS 24
 
+/*
+ * Set for a session that may see one namespace only: a cgroup of which the agent has not told is not sent, since the
+ * client cannot be left to decide on it.
+ */
+const volatile bool gadget_node_named_only = false;
+
 /* Filters that all gadgets have. What is off costs nothing: the verifier removes it. */
 
 /* ~0: any. */
@@ -50,7 +56,7 @@ static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *reco
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
 	record->marks = GADGET_MARK_UNKNOWN_CGROUP;
-	return *on_this_node;
+	return *on_this_node && !gadget_node_named_only;
 }
 
 static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
