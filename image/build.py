@@ -18,11 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from archive import Layer, write_image
+from packages import STATUS, read_status, sbom
 from root import PACKAGES, add_compiled, root_layer
 
 PROJECT = Path(__file__).resolve().parent.parent
 REPOSITORY = "ghcr.io/kubectl-gadget/agent"
 SITE = "usr/lib/python3/dist-packages"
+SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
 AGENT = ["__init__.py", "errors.py", "agent", "policy_events", "wire"]
 OWN_OBJECTS = ["attach_probe", "containers", "mapped_file", "policy_refusals", "symbols", "syscalls"]
 """What the agent loads by itself (own_elf); without one of them it fails on some nodes only."""
@@ -35,7 +37,8 @@ def main() -> None:
     version = _version()
     name = f"{REPOSITORY}:{version}" + ("" if variant == "default" else f"-{variant}")
     date = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
-    layers = [root_layer(architecture, variant, date), agent_layer(architecture, date)]
+    root = root_layer(architecture, variant, date)
+    layers = [root, agent_layer(architecture, date, version, root)]
     if arguments.unpack:
         for layer in layers:
             with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
@@ -58,8 +61,8 @@ def main() -> None:
     sys.stdout.write(json.dumps(report) + "\n")
 
 
-def agent_layer(architecture: str, date: int) -> bytes:
-    """kubectl_gadget as far as a node needs it, with its own BPF objects."""
+def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> bytes:
+    """kubectl_gadget as far as a node needs it, with its own BPF objects, and an SBOM, also of the layer `lower`."""
     layer = Layer(date)
     package = PROJECT / "kubectl_gadget"
     for part in AGENT:
@@ -74,8 +77,17 @@ def agent_layer(architecture: str, date: int) -> bytes:
         if not own.exists():
             sys.exit(f"image: {own} is missing. try: make setup")
         layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
+    contained = package / "built" / "contained.json"
+    if not contained.exists():
+        sys.exit(f"image: {contained} is missing. try: make setup")
+    layer.add_file(f"{SITE}/kubectl_gadget/built/contained.json", contained.read_bytes())
     licence = PROJECT / "LICENSE"
     layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(lower)) as tar:
+        text = tar.extractfile(STATUS)
+        assert text is not None
+        installed = read_status(text.read().decode())
+    layer.add_file(SBOM, sbom("kubectl-gadget-agent", version, installed, date))
     return layer.finish()
 
 

@@ -1,27 +1,40 @@
-"""`python -I -m kubectl_gadget.agent COMMAND`: session, idle, policies, release, probe or bcc, as _USAGE says.
+"""`python -I -m kubectl_gadget.agent …`: a session, the pod's main process, and what _USAGE lists beside them.
 
 The trap: `idle` stays in memory on every node, so it must not import what the others need.
 """
 
+import os
 import sys
 
 _USAGE = (
-    "usage: python -I -m kubectl_gadget.agent session [--local] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
-    " | policies FOLDER [PINS] | release [PINS] | probe | bcc"
+    "usage: python -I -m kubectl_gadget.agent session [--local] | session [--contained] [--gadgets=NAME,NAME] [--enforces]"
+    " [--only-namespace=NAMESPACE] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
+    " | policies FOLDER [PINS] | release [PINS] | alive | probe | bcc [--tool=NAME]"
 )
+_OF_CONTAINED_AGENTS = ("idle", "alive", "probe")
+"""What a contained agent does beside contained sessions."""
 
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
+    if (refusal := _refusal(arguments)) is not None:
+        sys.stderr.write(refusal + "\n")
+        return 2
     match arguments:
-        case ["session"] | ["session", "--local"]:
+        case ["session", "--local"]:
             from kubectl_gadget.agent import session
 
-            return session.run(local=len(arguments) > 1)
-        case ["bcc"]:
+            return session.run(local=True)
+        case ["session", *_]:
+            return _session(arguments)
+        case ["bcc", *declared] if len(declared) < 2:
             from kubectl_gadget.agent import bcc
 
-            return bcc.run()
+            return bcc.run(declared[0].removeprefix("--tool=") if declared else None)
+        case ["alive"]:
+            from kubectl_gadget.agent import alive
+
+            return alive.ask()
         case ["idle"]:
             return _idle("0")
         case ["idle", "--idle-timeout", seconds]:
@@ -45,6 +58,26 @@ def main(arguments: list[str]) -> int:
             return 0
     sys.stderr.write(_USAGE + "\n")
     return 2
+
+
+def _refusal(arguments: list[str]) -> str | None:
+    """Why a contained agent does not do this; None when it does, or is not contained."""
+    if os.environ.get("KUBECTL_GADGET_CONTAINED") != "1" or arguments[:1] in [[word] for word in _OF_CONTAINED_AGENTS]:
+        return None
+    if arguments[:2] == ["session", "--contained"]:
+        return None
+    return "this agent is contained: it runs `session --contained …` only, see SECURITY.md"
+
+
+def _session(words: list[str]) -> int:
+    from kubectl_gadget.agent import session
+    from kubectl_gadget.wire.session_command import SessionCommand
+
+    command = SessionCommand.parse(words)
+    if command is None:
+        sys.stderr.write(_USAGE + "\n")
+        return 2
+    return session.run(command)
 
 
 def _idle(seconds: str, policies: str = "") -> int:

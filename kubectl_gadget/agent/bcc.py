@@ -25,6 +25,8 @@ _SUFFIX = "-bpfcc"
 _PYTHON = "/usr/bin/python3"
 """Debian's, which has the module bcc."""
 _FAREWELL_SECONDS = 10.0
+SCRIPT = "own:script"
+"""How a script of the user's is declared."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _C_RUNNER = """
 import sys
@@ -100,6 +102,14 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
     return [_PYTHON, "-c", _C_RUNNER, path] if name == "program.c" else [_PYTHON, path, *arguments]
 
 
+def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> str | None:
+    """Why a request is not what the command declared, which the audit log has; None when it is."""
+    wanted = str(request.get("tool") or SCRIPT)
+    if declared == wanted or (declared is None and not in_pod):
+        return None
+    return f"{wanted} is asked for, and the command of this session declared {declared or 'nothing'}"
+
+
 class Lines:
     """Complete lines out of pieces."""
 
@@ -119,9 +129,10 @@ class Lines:
 class Runner:
     """Speaks over `input` and `output`."""
 
-    def __init__(self, input: IO[bytes], output: IO[bytes]) -> None:
+    def __init__(self, input: IO[bytes], output: IO[bytes], declared: str | None = None) -> None:
         self._input = input
         self._output = output
+        self._declared = declared
 
     def run(self) -> int:
         """Until the tool has ended. The exit code of this program: 0 when the client was told all."""
@@ -130,6 +141,9 @@ class Runner:
         missing = [] if request.get("list") else problems(request, known, found)
         self._say(node=node.name(), kernel=os.uname().release, headers=found, tools=known, problems=missing)
         if not self._next().get("go"):
+            return 0
+        if (why := undeclared(request, self._declared, bool(node.pod_uid()))) is not None:
+            self._say(error=why, exit=2)
             return 0
         # The root of our pods is read-only; bcc unpacks headers there as well.
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
@@ -206,9 +220,10 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
         return  # it has ended by itself
 
 
-def run() -> int:
-    """Over standard input and output, unbuffered: what is read ahead would be missed by select."""
+def run(declared: str | None = None) -> int:
+    """Over standard input and output, unbuffered: what is read ahead would be missed by select. `declared` is the tool
+    that the command line names."""
     # A shell has its background jobs ignore what ends a tool, and the tool would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(0, "rb", buffering=0, closefd=False) as input, open(1, "wb", closefd=False) as output:
-        return Runner(input, output).run()
+        return Runner(input, output, declared).run()

@@ -2,8 +2,9 @@
 
 A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all
 others it is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims
-of running containers. The trap: runtimes may live in another mount namespace, so learnt places go through
-/proc/PID/root.
+of running containers. A pod has no folder of a runtime mounted, or containerd's socket would be there as well; it reads
+the files through /proc/1/root, the node's. The trap: runtimes may live in another mount namespace, so learnt places go
+through /proc/PID/root.
 """
 
 import json
@@ -34,7 +35,7 @@ _MOST_LEARNT = 64
 
 
 class Known(NamedTuple):
-    """A container that runc has a state.json of. `cgroup` is the path as runc sees it."""
+    """A container that runc has a state.json of. `cgroup` is the path as runc sees it, `bundle` as we see it."""
 
     id: str
     cgroup: str
@@ -69,14 +70,15 @@ class Bundles:
     def known_to_runc(self) -> list[Known]:
         """Containers that exist already, by the state.json of runc and its like."""
         found = []
-        for pattern in _STATES:
-            for folder in _folders(self._host + pattern):
+        for root, pattern in ((root, pattern) for root in self._roots() for pattern in _STATES):
+            for folder in _folders(root + pattern):
                 for id in _list(folder):
                     state = read_json(f"{folder}/{id}/state.json")
                     paths = state.get("cgroup_paths") if isinstance(state, dict) else None
                     path = paths.get("") if isinstance(paths, dict) else None
                     if isinstance(path, str):
-                        found.append(Known(id, path, _bundle_label(state)))
+                        bundle = _bundle_label(state)
+                        found.append(Known(id, path, bundle and root + bundle))
         return found
 
     def learn(self, path: str) -> None:
@@ -99,7 +101,7 @@ class Bundles:
             self._learn_from_runtime(creator, bundle)
             yield bundle
         if len(id) != 64:
-            yield from (self._host + known.bundle for known in self.known_to_runc() if known.id == id and known.bundle)
+            yield from (known.bundle for known in self.known_to_runc() if known.id == id and known.bundle)
         yield from (f"{place}/{id}" for place in self._learnt)
         roots = self._roots()
         for state in (root + folder for root in roots for folder in _STATE_FOLDERS):

@@ -66,9 +66,13 @@ class Follower(Protocol):
 
 
 class Containers:
-    """Raises AgentError when the node has no cgroup v2, or refuses the BPF programs."""
+    """Raises AgentError when the node has no cgroup v2, or refuses the BPF programs.
 
-    def __init__(self) -> None:
+    With `only`, a namespace, no other container is told of, and no filter reaches beyond its containers.
+    """
+
+    def __init__(self, only: str | None = None) -> None:
+        self._only = only
         self._root = cgroups.find_root()
         self._bundles = Bundles(self._root)
         self._watcher = Watcher()
@@ -81,7 +85,7 @@ class Containers:
         """maps that all gadgets have together, by name"""
         self.warnings = self._moved.warnings
         self._lost = 0
-        self._filter = Filter({"host": True})
+        self._filter = Filter({"host": True}, only=only)
         self._nodes: dict[int, _Node] = {}
         self._members: dict[int, set[int]] = {}  # by owner
         self._containers: dict[int, Container] = {}  # by cgroup
@@ -102,11 +106,12 @@ class Containers:
             "gadget_node_pid_level": self._watcher.pid_level,
             "gadget_node_cgroup": self._top,
             "gadget_node_page_bytes": os.sysconf("SC_PAGE_SIZE"),
+            "gadget_node_named_only": int(self._only is not None),
         }
 
     def set_filter(self, value: dict[str, Any]) -> None:
         """A FILTER object. Raises FrameError when it is not one."""
-        self._filter = Filter(value, pod_uid(), pod_namespace())
+        self._filter = Filter(value, pod_uid(), pod_namespace(), self._only)
         for id in self._nodes:
             self._judge(id)
 
@@ -172,7 +177,8 @@ class Containers:
 
     def wanted(self) -> list[tuple[int, str]]:
         """Id and path of each cgroup that the filter wants, those of containers first. What is not named yet is."""
-        found = [node for node in self._nodes.values() if node.verdict not in (UNWANTED, UNWANTED_HOST)]
+        unwanted = (UNWANTED, UNWANTED_HOST) if self._only is None else (UNWANTED, UNWANTED_HOST, 0)
+        found = [node for node in self._nodes.values() if node.verdict not in unwanted]
         found.sort(key=lambda node: not node.owner)
         return [(node.cgroup.id, node.cgroup.path) for node in found]
 
@@ -249,7 +255,8 @@ class Containers:
         return True
 
     def _introduce(self, id: int, container: Container) -> None:
-        self._new_containers.append(container)
+        if self._may_tell_of(container):
+            self._new_containers.append(container)
         for member in self._members[id]:
             self._publish(member)
 
@@ -291,7 +298,11 @@ class Containers:
             return
         self._judge(id)
         container = self._containers.get(owner)
-        self._new_cgroups[id] = container.id if container else None
+        if self._may_tell_of(container):
+            self._new_cgroups[id] = container.id if container else None
+
+    def _may_tell_of(self, container: Container | None) -> bool:
+        return self._only is None or (container is not None and container.namespace == self._only)
 
     def _judge(self, id: int) -> None:
         """Gives the kernel its verdict on a cgroup, if it has changed."""
@@ -317,6 +328,7 @@ class Containers:
         if node.owner == id and id not in self._kept and id in self._moved.origins():
             self._kept[id] = time.monotonic() + _LOOK_EVERY
             return
+        may_tell = self._may_tell_of(self._containers.get(node.owner))
         del self._nodes[id]
         self._members[node.owner].discard(id)
         if node.owner == id:
@@ -326,4 +338,5 @@ class Containers:
         self._verdicts.delete(id)
         for follower in self._followers:
             follower.forget(id)
-        self._removed.append(id)
+        if may_tell:
+            self._removed.append(id)

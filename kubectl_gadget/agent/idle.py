@@ -10,20 +10,21 @@ import signal
 import sys
 import time
 
-from kubectl_gadget.agent import node, presence
+from kubectl_gadget.agent import alive, node, presence
 
 _LOOK_EVERY = 5.0
 """Seconds between two looks for sessions, at most."""
 _AGAIN = (0.0, 1.0, 5.0, 30.0)
 """Seconds until the process for policies is started again, by how often it ended soon."""
 _SOON = 60.0
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, alive.SIGNAL}
 
 
 def run(timeout: float, policies: str = "") -> int:
     """Until SIGTERM, or until no session ran for `timeout` seconds (0: for ever). The exit code. `policies` is the
     folder in which installed policies appear."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    alive.announce()
     fd = presence.watch()
     used = time.monotonic()
     guard = _Guard(policies) if policies else None
@@ -36,6 +37,8 @@ def run(timeout: float, policies: str = "") -> int:
             ended = _reap()
             if guard:
                 guard.reaped(ended)
+        elif got == alive.SIGNAL:
+            alive.answer()
         elif got is not None:
             if guard:
                 guard.stop()

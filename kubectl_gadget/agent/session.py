@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.agent import installed_state, links, loading, node, presence, probe
+from kubectl_gadget.agent.contained import FRAMES, Catalogue, check_declared, is_contained, take_place
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.descendants import Descendants
 from kubectl_gadget.agent.gadget import KINDS, OWN, Gadget
@@ -29,6 +30,7 @@ from kubectl_gadget.agent.stacks import Symbols
 from kubectl_gadget.agent.syscalls import VARIABLE, Calls
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
+from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.policy import Policies
@@ -52,10 +54,21 @@ class _Over(Exception):
 
 
 class Session:
-    """Speaks over `input` and `output`, which it makes non-blocking. `patience`: seconds without any frame from the
-    client after which it counts as gone. `ends_process`: the process ends with it, and its end must not take long."""
+    """Speaks over `input` and `output`, which it makes non-blocking. `command` is what its command line declared,
+    `patience` the seconds without any frame from the client after which it counts as gone. `ends_process`: the process
+    ends with it, and its end must not take long."""
 
-    def __init__(self, input: int, output: int, patience: float | None = None, *, ends_process: bool = False) -> None:
+    def __init__(
+        self,
+        input: int,
+        output: int,
+        command: SessionCommand = UNDECLARED,
+        patience: float | None = None,
+        *,
+        ends_process: bool = False,
+    ) -> None:
+        self._command = command
+        self._catalogue: Catalogue | None = None
         self._ends_process = ends_process
         self._patience = HEARTBEAT_LIMIT if patience is None else patience
         self._input = input
@@ -82,6 +95,9 @@ class Session:
         reason, error = "error", None
         try:
             self._open()
+            if self._command.contained:
+                self._catalogue = Catalogue(self._command)
+                self._place = take_place()
             self._pipe.put(encode_json(FrameType.HELLO, hello()))
             self._pipe.flush()
             self._follow_containers()
@@ -116,7 +132,7 @@ class Session:
     def _follow_containers(self) -> None:
         """Begins while the client is still sending RUN. What keeps it from working is the answer to RUN."""
         try:
-            self._containers = Containers()
+            self._containers = Containers(self._command.namespace)
         except AgentError as error:
             self._unable = error
         else:
@@ -182,8 +198,12 @@ class Session:
                 self._warn("a frame of a newer protocol version was skipped")
 
     def _take(self, frame: Frame) -> None:
+        if self._catalogue and frame.type not in FRAMES:
+            raise AgentError(f"contained agents do not take frames of type {frame.type}")
         match frame.type:
             case FrameType.OBJECT:
+                if self._catalogue:
+                    self._catalogue.check_object(frame.payload, len(self._objects))
                 self._objects.append(frame.payload)
             case FrameType.RUN:
                 with loading.heard(self._pipe):
@@ -215,16 +235,20 @@ class Session:
         containers = self._containers
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
-        containers.set_filter(run.get("filter") or {})
-        containers.drain()
         try:
+            specs: list[dict[str, Any]] = run["gadgets"]
+            check_declared(self._command, specs, bool(node.pod_uid()))
+            if self._catalogue:
+                specs = [self._catalogue.checked(spec, self._objects) for spec in specs]
+            containers.set_filter(run.get("filter") or {})
+            containers.drain()
             random = int.from_bytes(os.urandom(8), "little")
             variables = containers.variables() | {
                 VARIABLE: int(not probe.syscall_tracepoints()),
                 "gadget_node_random": random,
             }
             own = _own_processes(run)
-            for index, spec in enumerate(run["gadgets"]):
+            for index, spec in enumerate(specs):
                 elf = self._objects[spec["object"]]
                 if spec.get("kind") == "policy":
                     self._gadgets.append(_policies(index, spec, elf, variables, containers, self._symbols))
@@ -407,14 +431,15 @@ def hello() -> dict[str, Any]:
         **node.clocks(),
         **probe.describe(),
         "policies": installed_state.state(),
+        "contained": is_contained(),
     }
 
 
-def run(local: bool = False) -> int:
+def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
     """A session over standard input and output. Whatever else is printed goes to standard error. `local`: the client is
     on this machine, so its end is seen at once, and a client that was stopped (Ctrl-Z) may go on later."""
     presence.announce()
     output = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return Session(0, output, math.inf if local else None, ends_process=True).run()
+    return Session(0, output, command, math.inf if local else None, ends_process=True).run()

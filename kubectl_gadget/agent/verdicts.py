@@ -1,7 +1,8 @@
 """FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
 
 The numbers are those of bpf/include/gadget/filter.h. The trap: a container without a verdict is sent, so one that could
-not be named gets none, and the client decides.
+not be named gets none, and the client decides. A session that may see one namespace is the exception: what has no
+verdict is not sent there (gadget_node_named_only).
 """
 
 from typing import Any
@@ -18,10 +19,13 @@ class Filter:
     """A FILTER object. Raises FrameError when it is not one.
 
     The pod `own_pod` is the agent's, and so are other agents in `own_namespace`. What agents do is noise, unless they
-    were asked for, or their namespace by name.
+    were asked for, or their namespace by name. `only` is the one namespace that the session may see, whatever `value`
+    asks for.
     """
 
-    def __init__(self, value: dict[str, Any], own_pod: str = "", own_namespace: str = "") -> None:
+    def __init__(
+        self, value: dict[str, Any], own_pod: str = "", own_namespace: str = "", only: str | None = None
+    ) -> None:
         if not isinstance(value, dict):
             raise FrameError("a filter is no object")
         self._namespaces = _names(value, "namespaces")
@@ -33,6 +37,9 @@ class Filter:
         self._agents = own_namespace if leaves_out else ""
         if own_pod and leaves_out:
             self._exclude |= {own_pod}
+        if only is not None:
+            self._namespaces = frozenset({only}) if self._namespaces is None else self._namespaces & {only}
+            self._host = False
 
     @property
     def host(self) -> int:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kubectl_gadget.catalogue import contained
 from kubectl_gadget.catalogue.gadget import build_gadget, build_objects, schema_path
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
@@ -45,6 +46,7 @@ def _write_index(built: Path, names: list[str]) -> None:
     def place(group: str) -> int:
         return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
 
+    contained.write(built, gadgets)
     gadgets.sort(key=lambda gadget: (place(gadget.group), gadget.group, gadget.command))
     entries = [
         {"name": gadget.name, "command": gadget.command, "group": gadget.group, "summary": gadget.summary}

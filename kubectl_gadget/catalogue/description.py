@@ -55,7 +55,7 @@ _GADGET_KEYS = (
         "tree",
         "libraries",
     ),
-    *("sampler", "gauges", "narrow", "whole_nodes"),
+    *("sampler", "gauges", "narrow", "whole_nodes", "shows_contents"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
 _PARAMETER_KEYS = (
@@ -99,6 +99,7 @@ class Description:
     sampler: str = ""
     narrow: tuple[str, ...] = ()
     whole_nodes: bool = False
+    shows_contents: bool = False
 
 
 class Part:
@@ -203,6 +204,7 @@ def read_description(path: Path) -> Description:
         sampler=top.get("sampler", str, ""),
         narrow=_names(top, "narrow"),
         whole_nodes=top.get("whole_nodes", bool, False),
+        shows_contents=top.get("shows_contents", bool, False),
     )
 
 

@@ -90,6 +90,7 @@ def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
         by=read.by,
         narrow=read.narrow,
         whole_nodes=read.whole_nodes,
+        shows_contents=read.shows_contents,
         tree=read.tree,
         libraries=read.libraries,
         sampler=read.sampler,

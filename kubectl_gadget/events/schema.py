@@ -253,6 +253,8 @@ class Gadget:
     """columns that a table leaves out on a narrow terminal, the first one first"""
     whole_nodes: bool = False
     """it is about all of each node, the node's own included, unless containers are chosen"""
+    shows_contents: bool = False
+    """it shows what is read, written or sent, in which passwords and tokens may be"""
     sampler: str = ""
     """what of the agent reads rows from the node itself (agent/samplers.py)"""
 

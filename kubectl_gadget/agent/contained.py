@@ -1,0 +1,201 @@
+"""What a contained session may be asked: gadgets of this agent's own catalogue, and nothing in them but checked values.
+
+An observer chooses parameters and containers. Everything else of a gadget (its object, where its variables lie, which
+programs, which files and functions probes go to) has to be as the build said (catalogue/contained.py). The trap: a
+member of RUN that is not known here is refused, not ignored, or a newer one would pass unchecked.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_gadget.agent import presence
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.session_command import SessionCommand, declared_name, enforces
+
+FRAMES = frozenset(
+    {FrameType.OBJECT, FrameType.RUN, FrameType.FILTER, FrameType.HEARTBEAT, FrameType.STOP, FrameType.SHOW}
+)
+"""That a contained session takes."""
+SESSIONS = 16
+"""Contained sessions at once on a node; each takes memory of the agents' pod."""
+_MOST_RING_BYTES = 16 << 20
+_MOST_ENTRIES = 1 << 18
+_MOST_RECORDED_BYTES = 128 << 20
+_MOST_RECORDS = 100_000
+_LEAST_INTERVAL = 50
+"""Milliseconds."""
+_MOST_OFTEN = 999
+"""Samples a second."""
+_NAMED_ONLY = "gadget_node_named_only"
+"""The variable of bpf/include/gadget/filter.h."""
+_SHOWN = 60
+"""Characters of a wrong value."""
+_FREE = frozenset({"name", "object", "programs", "parameters"})
+"""Members that are checked one by one, beside those that are numbers within limits."""
+_LIMITS = {
+    "ring_bytes": (1, _MOST_RING_BYTES),
+    "map_entries": (1, _MOST_ENTRIES),
+    "interval_ms": (_LEAST_INTERVAL, 1 << 53),
+}
+_RECORDER = {"last": (1, _MOST_RECORDS), "bytes": (1, _MOST_RECORDED_BYTES)}
+
+
+def is_contained() -> bool:
+    """Whether this agent was deployed to run contained sessions only."""
+    return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
+
+
+def check_declared(command: SessionCommand, specs: list[dict[str, Any]], in_pod: bool) -> None:
+    """Compares what the command declared, which the audit log has, with what RUN asks for. Raises AgentError."""
+    names = [declared_name(spec) for spec in specs]
+    if command.gadgets is None:
+        if in_pod or command.enforces:
+            what = "the command of this session declares no gadgets, and RUN asks for " + ", ".join(names)
+            raise AgentError(what, "a client of the agent's version")
+        return
+    if sorted(names) != sorted(command.gadgets):
+        declared = ", ".join(command.gadgets) or "none"
+        raise AgentError(f"RUN asks for the gadgets {', '.join(names)}, and the command declared {declared}")
+    if not command.enforces and (found := [spec["name"] for spec in specs if enforces(spec)]):
+        raise AgentError(f"{', '.join(found)} would enforce, and the command does not declare --enforces")
+
+
+def take_place() -> int:
+    """One of the places for contained sessions, held until this process ends. Raises AgentError when all are taken."""
+    for number in range(SESSIONS):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(f"{presence.FOLDER}/kubectl-gadget.contained.{number}", flags, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        return fd
+    raise AgentError(f"{SESSIONS} contained sessions run on this node already", "end some of them")
+
+
+class Catalogue:
+    """The gadgets of this agent. Raises AgentError when its file is missing."""
+
+    def __init__(self, command: SessionCommand) -> None:
+        path = os.path.join(os.path.dirname(__file__), "..", "built", "contained.json")
+        try:
+            with open(path) as file:
+                self._entries: dict[str, dict[str, Any]] = json.load(file)
+        except (OSError, ValueError) as error:
+            raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
+        self._command = command
+        self._machine = os.uname().machine
+
+    def entry(self, name: object) -> dict[str, Any]:
+        """Of one gadget. Raises AgentError."""
+        found = self._entries.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise AgentError(f"contained agents do not run {name!r}", "an agent that was deployed without --contained")
+        if self._command.namespace is not None and not _keeps_to_containers(found):
+            raise AgentError(f"{name} is about whole nodes, and this session may see one namespace")
+        return found
+
+    def check_object(self, elf: bytes, before: int) -> None:
+        """An OBJECT frame after `before` others: it has to be that of a declared gadget. Raises AgentError."""
+        names = self._command.gadgets or ()
+        digest = hashlib.sha256(elf).hexdigest()
+        if before >= len(names) or digest not in {self._digest(name) for name in names}:
+            raise AgentError(
+                "contained agents load the objects of their own catalogue only, and this is another",
+                "a client of the agent's version, and no gadget of your own",
+            )
+
+    def checked(self, spec: Mapping[str, Any], objects: list[bytes]) -> dict[str, Any]:
+        """An entry of RUN's gadgets that has nothing but what was checked. Raises AgentError."""
+        name = spec.get("name")
+        entry = self.entry(name)
+        number = spec.get("object")
+        if not _is_within(number, 0, len(objects) - 1):
+            raise AgentError(f"{name}: there is no object {number!r}")
+        assert isinstance(number, int)
+        if hashlib.sha256(objects[number]).hexdigest() != self._digest(str(name)):
+            raise AgentError(f"{name}: its object is that of another gadget")
+        fixed: dict[str, Any] = entry["fixed"]
+        found: dict[str, Any] = {"name": name, "object": number, **fixed}
+        for key, value in spec.items():
+            if key in fixed or key == "kind":
+                if value != fixed[key]:
+                    raise AgentError(f"{name}: `{key}` is not that of this agent's catalogue", "the agent's version")
+            elif key in _LIMITS:
+                found[key] = _number(name, key, value, *_LIMITS[key])
+            elif key == "stack_offsets" and isinstance(value, bool):
+                found[key] = value
+            elif key == "recorder" and "recorder_offset" in entry:
+                found[key] = _recorder(name, value, entry["recorder_offset"])
+            elif key not in _FREE:
+                raise AgentError(f"{name}: contained agents do not take `{key}`")
+        found["programs"] = [_programs(name, wanted, entry["programs"]) for wanted in spec.get("programs") or []]
+        found["parameters"] = {
+            key: _parameter(name, key, value, entry["parameters"])
+            for key, value in (spec.get("parameters") or {}).items()
+        }
+        return found
+
+    def _digest(self, name: str) -> str | None:
+        digests: dict[str, str] = self._entries.get(name, {}).get("objects", {})
+        return digests.get(self._machine)
+
+
+def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:
+    """Whether its programs ask for each event whether its container is known and wanted, or the agent does."""
+    fixed = entry["fixed"]
+    return not entry["whole_nodes"] and (_NAMED_ONLY in fixed["globals"] or fixed.get("sampler") == "mounts")
+
+
+def _is_within(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _number(name: object, key: str, value: object, least: int, most: int) -> int:
+    if not _is_within(value, least, most):
+        raise AgentError(f"{name}: `{key}` is {value!r}; contained agents take {least} to {most}")
+    assert isinstance(value, int)
+    return value
+
+
+def _recorder(name: object, value: object, offset: int) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != {*_RECORDER, "exit", "end", "offset"} or value["offset"] != offset:
+        raise AgentError(f"{name}: `recorder` is not as in this agent's catalogue")
+    numbers = {key: _number(name, key, value[key], *limits) for key, limits in _RECORDER.items()}
+    return {**numbers, "exit": bool(value["exit"]), "end": bool(value["end"]), "offset": offset}
+
+
+def _programs(name: object, wanted: object, known: list[dict[str, Any]]) -> dict[str, Any]:
+    """One entry of `programs`; what is said when it does not load is the catalogue's."""
+    any_of = wanted.get("any_of") if isinstance(wanted, dict) else None
+    found = next((choice for choice in known if choice["any_of"] == any_of), None)
+    if found is None or not isinstance(wanted, dict):
+        raise AgentError(f"{name}: its programs are not those of this agent's catalogue")
+    return {**found, "optional": wanted.get("optional") is True}
+
+
+def _parameter(name: object, key: str, value: object, known: Mapping[str, str | list[int]]) -> object:
+    type = known.get(key)
+    if type is None:
+        raise AgentError(f"{name} has no parameter {key}")
+    if isinstance(type, list):
+        if isinstance(value, bool) or value not in type:
+            raise AgentError(f"{name}: contained agents take {type} for the parameter {key}, not {value!r}")
+        return value
+    if key == "gadget_frequency":
+        return _number(name, key, value, 1, _MOST_OFTEN)
+    right = {
+        "bool": isinstance(value, bool),
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "text": isinstance(value, str),
+        "bytes": isinstance(value, dict) and set(value) == {"hex"} and isinstance(value["hex"], str),
+    }
+    if not right[type]:
+        raise AgentError(f"{name}: parameter {key} takes {type}, not {str(value)[:_SHOWN]!r}")
+    return value

@@ -1,0 +1,83 @@
+"""What a contained agent lets be asked of each gadget (kubectl_gadget/agent/contained.py), as one JSON file.
+
+The agent has no Python that reads gadgets' YAML, and must not take a client's word for what a gadget is: so the build
+says here, for each gadget, which objects it may be and every value of RUN that is not the user's to choose. The trap:
+a gadget that is missing here is refused, so what can do more than observe the containers that are chosen is left out.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.events.batch import STRING_TYPES
+from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
+
+FILE = "contained.json"
+LEFT_OUT = {
+    "network_policy": "it refuses packets",
+    "profile_functions": "its user says to which files of containers probes are attached",
+}
+"""Gadgets that contained agents do not run, and why."""
+VALUES = {"trace_dns": {"filter_port": [53, 5353]}}
+"""Parameters whose other values would show what the gadget is not for: all packets of another port, whole."""
+_JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text", "syscalls": "text"}
+"""Of the values of parameters; all others are bytes."""
+
+
+def write(built: Path, gadgets: Iterable[Gadget]) -> None:
+    """Writes the file below `built`, unless it is the same already."""
+    entries = {gadget.name: entry(gadget, built) for gadget in gadgets if gadget.name not in LEFT_OUT}
+    text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
+    path = built / FILE
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
+    """What may be asked of one gadget. `fixed` has the members of RUN's entry that must be exactly so."""
+    globals = {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()}
+    fixed: dict[str, Any] = {"globals": globals, "kind": "top" if gadget.kind == "profile" else gadget.kind}
+    if gadget.kind in ("top", "profile"):
+        fixed["record_bytes"] = gadget.record.size
+    if gadget.libraries:
+        fixed["libraries"] = [{"files": list(item.files), "functions": item.functions} for item in gadget.libraries]
+    if gadget.sampler:
+        fixed |= {"sampler": gadget.sampler, "layout": layout(gadget)}
+    found: dict[str, Any] = {
+        "objects": _digests(gadget.name, built),
+        "programs": [
+            {"any_of": [list(names) for names in choice.any_of], "purpose": choice.purpose}
+            for choice in gadget.programs
+        ],
+        "fixed": fixed,
+        "parameters": {
+            **{name: type for parameter in gadget.parameters for name, type in _types(parameter).items()},
+            **VALUES.get(gadget.name, {}),
+        },
+        "whole_nodes": gadget.whole_nodes,
+    }
+    if gadget.kind == "recorder":
+        found["parameters"] |= {"gadget_recorder_on_crash": "bool", "gadget_recorder_on_kill": "bool"}
+        found["recorder_offset"] = gadget.record.field("because").offset
+    return found
+
+
+def layout(gadget: Gadget) -> dict[str, Any]:
+    """Where the agent writes what it reads itself, for gadgets with a sampler."""
+    fields = gadget.record.fields
+    return {
+        "size": gadget.record.size,
+        "fields": {field.name: [field.offset, field.size] for field in fields},
+        "texts": [field.name for field in fields if field.type in STRING_TYPES],
+    }
+
+
+def _digests(name: str, built: Path) -> dict[str, str]:
+    paths = {machine: built / "objects" / machine / f"{name}.bpf.o" for machine in ARCHITECTURES}
+    return {machine: hashlib.sha256(path.read_bytes()).hexdigest() for machine, path in paths.items() if path.is_file()}
+
+
+def _types(parameter: Parameter) -> dict[str, str]:
+    return dict.fromkeys(parameter.variables, _JSON_TYPES.get(parameter.type, "bytes"))

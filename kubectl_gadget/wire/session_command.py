@@ -1,0 +1,87 @@
+"""The command that starts a session: which gadgets it may run, whether it may enforce, and what it may see.
+
+Client and agent share this grammar, and so does the admission policy of contained agents
+(manifests/observer-policy.yaml), since the words stand in the API server's audit log and are what it decides on. The
+trap: only one spelling is valid, in one order; a second way to say the same would be a way past a rule about the first.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+SESSION = "session"
+_CONTAINED, _GADGETS, _ENFORCES, _NAMESPACE = "--contained", "--gadgets=", "--enforces", "--only-namespace="
+MOST_GADGETS = 32
+OWN = "own:"
+"""Before the name of a gadget that a user wrote."""
+_NAME = re.compile(r"(own:)?[A-Za-z0-9_.-]{1,63}")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""As namespaces are named (RFC 1123)."""
+USAGE = "session [--contained] [--gadgets=NAME,NAME] [--enforces] [--only-namespace=NAMESPACE]"
+
+
+class SessionCommand(NamedTuple):
+    """What the words after `session` say."""
+
+    gadgets: tuple[str, ...] | None = None
+    """names as in RUN, OWN before those of users; None: not declared"""
+    enforces: bool = False
+    """it may refuse calls, change them, or signal processes"""
+    contained: bool = False
+    """only gadgets of the agent's own catalogue, with nothing in them but checked values"""
+    namespace: str | None = None
+    """the only namespace whose containers it may see"""
+
+    def words(self) -> tuple[str, ...]:
+        """The words, `session` too."""
+        found = [SESSION]
+        found += [_CONTAINED] if self.contained else []
+        found += [_GADGETS + ",".join(self.gadgets)] if self.gadgets is not None else []
+        found += [_ENFORCES] if self.enforces else []
+        found += [_NAMESPACE + self.namespace] if self.namespace is not None else []
+        return tuple(found)
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self | None:
+        """From the words, `session` too; None when they do not follow the grammar."""
+        gadgets = next((word.removeprefix(_GADGETS) for word in words if word.startswith(_GADGETS)), None)
+        namespace = next((word.removeprefix(_NAMESPACE) for word in words if word.startswith(_NAMESPACE)), None)
+        names = None if gadgets is None else tuple(gadgets.split(",")) if gadgets else ()
+        found = cls(names, _ENFORCES in words, _CONTAINED in words, namespace)
+        if found.words() != tuple(words) or not found._is_valid():
+            return None
+        return found
+
+    def _is_valid(self) -> bool:
+        names = self.gadgets or ()
+        return (
+            len(names) <= MOST_GADGETS
+            and all(_NAME.fullmatch(name) for name in names)
+            and (self.namespace is None or _LABEL.fullmatch(self.namespace) is not None)
+            and not (self.contained and (self.enforces or self.gadgets is None))
+        )
+
+
+UNDECLARED = SessionCommand()
+NO_GADGETS = SessionCommand(())
+"""For sessions that only ask what a node is and has."""
+
+
+def declared_name(spec: Mapping[str, Any]) -> str:
+    """How a command declares an entry of RUN's `gadgets`."""
+    return f"{OWN if spec.get('own') else ''}{spec['name']}"
+
+
+def enforces(spec: Mapping[str, Any]) -> bool:
+    """Whether an entry of RUN's `gadgets` can do more than observe. What decides are the values that the BPF programs
+    go by, not what the client calls them."""
+    if spec.get("kind") == "policy":
+        return bool(spec.get("kill")) or any(_hook_enforces(hook) for hook in spec["hooks"])
+    return "dry_run" in (spec.get("globals") or {}) and not (spec.get("parameters") or {}).get("dry_run")
+
+
+def _hook_enforces(hook: Mapping[str, Any]) -> bool:
+    variables = hook.get("variables") or {}
+    if variables.get("policy_signals") or variables.get("policy_sets"):
+        return True
+    return any((way.get("variables") or {}).get("policy_overrides") for way in hook["ways"])
