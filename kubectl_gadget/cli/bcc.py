@@ -88,10 +88,15 @@ def bcc(
     anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes)
     options = replace(
         options,
-        agent=replace(options.agent, bcc=True),
+        agent=replace(options.agent, bcc=True, bcc_tool=_declared(request)),
         selection=replace(options.selection, all_namespaces=anywhere or options.selection.all_namespaces),
     )
     return _list(options) if request is None else _run(options, request)
+
+
+def _declared(request: dict[str, Any] | None) -> str:
+    """How the agents' command names what runs; a script has no name that would mean anything to others."""
+    return "" if request is None else str(request.get("tool") or "own:script")
 
 
 def _request(words: tuple[str, ...]) -> dict[str, Any]:

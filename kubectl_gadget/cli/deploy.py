@@ -6,6 +6,7 @@ that is said.
 
 import json
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 from kubectl_gadget.cli import values
@@ -25,6 +26,7 @@ PAGE = Page(
         Example("kubectl gadget deploy", "on all nodes, and wait until all run"),
         Example("kubectl gadget deploy --dry-run=client -o yaml", "see what would be applied"),
         Example("kubectl gadget deploy --node-selector disk=ssd", "on some nodes only"),
+        Example("kubectl gadget deploy --contained", "for observers, whose right is not root on the nodes"),
     ),
     usage="[flags]",
     named_only=(CLUSTER,),
@@ -66,6 +68,22 @@ NodeSelector = Annotated[
     flag(_DEPLOY, "--node-selector", metavar="LABELS", help="Only nodes with these labels: key=value,key=value"),
     values.node_selector,
 ]
+Contained = Annotated[
+    bool | None,
+    flag(
+        _DEPLOY,
+        "--contained/--no-contained",
+        help="Agents for observers: their own gadgets only, by an admission policy (SECURITY.md)",
+    ),
+]
+Enforcing = Annotated[
+    bool | None,
+    flag(
+        _DEPLOY,
+        "--enforcing/--no-enforcing",
+        help="Agents that installed policies depend on: no other pod may take their place (system-node-critical)",
+    ),
+]
 Wait = Annotated[bool | None, flag(_DEPLOY, "--wait/--no-wait", help="Wait until all agents run (default: true)")]
 Timeout = Annotated[
     float | None,
@@ -80,6 +98,8 @@ def deploy(
     node_selector: NodeSelector,
     wait: Wait,
     timeout: Timeout,
+    contained: Contained,
+    enforcing: Enforcing,
     image: ImageFlags,
     scope: ScopeFlags,
     cluster: ClusterFlags,
@@ -89,21 +109,43 @@ def deploy(
     from kubectl_gadget.cluster import manifests
 
     options = agent_options(image, StartFlags(timeout or _SECONDS))
+    options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
+    _check_contained(options, wait, dry_run)
+    contents = _contents() if contained else ()
     labels = dict(node_selector or ())
     if dry_run == "client":
         if output == "json":
-            objects = {"apiVersion": "v1", "kind": "List", "items": manifests.deployment(options, labels)}
+            objects = {"apiVersion": "v1", "kind": "List", "items": manifests.deployment(options, labels, contents)}
             sys.stdout.write(json.dumps(objects, indent=2) + "\n")
         else:
-            sys.stdout.write(deployment.render(options, labels))
+            sys.stdout.write(deployment.render(options, labels, contents))
         return 0
     if output:
         raise UsageError(f"-o {output} says how to print what would be applied", f"--dry-run=client -o {output}")
     if wait is False and timeout is not None:
         raise UsageError("--timeout says how long to wait, and --wait=false says not to")
     _mention_scope(scope, options)
-    wait_for(deployment.deploy(connect(cluster), options, say, labels, wait is not False))
+    wait_for(deployment.deploy(connect(cluster), options, say, labels, wait is not False, contents))
     return 0
+
+
+def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | None) -> None:
+    if not options.contained:
+        return
+    if options.privileged:
+        raise UsageError("--contained agents have few rights, and --privileged gives them all")
+    if options.enforcing:
+        raise UsageError("--contained agents carry out no policies, so --enforcing means nothing to them")
+    if wait is False and dry_run != "client":
+        raise UsageError("--contained waits until the admission policy is seen to be in force, so it needs --wait")
+
+
+def _contents() -> tuple[str, ...]:
+    """Gadgets that show what is read, written or sent."""
+    from kubectl_gadget import catalogue
+
+    names = [summary.name for summary in catalogue.load_index()]
+    return tuple(name for name in names if catalogue.load_gadget(name).shows_contents)
 
 
 def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:

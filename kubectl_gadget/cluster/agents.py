@@ -17,6 +17,7 @@ from kubectl_gadget.cluster.ondemand import REMEDY, OnDemandAgents, Say
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import PODS, Object
 from kubectl_gadget.cluster.startup import is_running, wait_running
+from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
@@ -38,9 +39,11 @@ class Agents:
         run: str | None = None,
         note: Callable[[str], object] = lambda _text: None,
         failed: Failed = lambda _error: None,
+        session: SessionCommand = NO_GADGETS,
     ) -> None:
         """`say` gets how agents start, `note` what users should know of those that run, and `failed` an error after
-        which those that were started will not stay."""
+        which those that were started will not stay. `session` is what the commands of sessions declare."""
+        self._session = session
         self._api = api
         self._options = options
         self._say = say
@@ -96,7 +99,12 @@ class Agents:
         return await self._on_demand.close()
 
     async def _exec(self, node: str, pod: str) -> ExecStream:
-        command = manifests.BCC_COMMAND if self._options.bcc else manifests.SESSION_COMMAND
+        resident = self._residents.get(node)
+        if self._options.bcc:
+            command = manifests.bcc_command(self._options.bcc_tool)
+        else:
+            contained = resident is not None and manifests.is_contained(resident)
+            command = manifests.command(self._session, contained)
         where = (self._options.namespace, pod, manifests.CONTAINER)
         async with self._handshakes:
             try:

@@ -1,14 +1,16 @@
 """The resident agents: install them on every node, and take everything away again.
 
 The trap: the API server accepts a DaemonSet whose pods Pod Security then refuses one by one; only events tell. And a
-namespace that was there before is not ours, so it is neither labelled nor deleted.
+namespace that was there before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist
+only while the policy that confines it is in force (contained.py): so it comes last, and goes first.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
-from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster import contained, manifests
 from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.contained import Say, delete_ours, is_ours
 from kubectl_gadget.cluster.failure import Access
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.policy_removal import take_out_of_force
@@ -24,27 +26,31 @@ from kubectl_gadget.cluster.resources import (
     ROLE_BINDINGS,
     ROLES,
     Object,
-    Resource,
 )
 from kubectl_gadget.cluster.startup import is_running, recent_warnings, state, trouble
 from kubectl_gadget.errors import DeployError
 
 _POLL_SECONDS = 0.5
 _REMOVAL_SECONDS = 60.0
-Say = Callable[[str], None]
 
 
-def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None) -> str:
+def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()) -> str:
     """What `deploy` would apply, as YAML for kubectl apply -f -."""
     import yaml
 
-    return yaml.safe_dump_all(manifests.deployment(options, node_selector), sort_keys=False, explicit_start=True)
+    objects = manifests.deployment(options, node_selector, contents)
+    return yaml.safe_dump_all(objects, sort_keys=False, explicit_start=True)
 
 
 async def deploy(
-    api: Api, options: AgentOptions, say: Say, node_selector: Mapping[str, str] | None = None, wait: bool = True
+    api: Api,
+    options: AgentOptions,
+    say: Say,
+    node_selector: Mapping[str, str] | None = None,
+    wait: bool = True,
+    contents: Sequence[str] = (),
 ) -> None:
-    """Applies everything, then waits until an agent runs on each node.
+    """Applies everything, then waits until an agent runs on each node. `contents` as in manifests.deployment().
 
     Raises ForbiddenError before anything is changed, DeployError when an agent does not come up.
     """
@@ -55,21 +61,45 @@ async def deploy(
     if namespace is not None and "deletionTimestamp" in namespace["metadata"]:
         await _until_gone(api, options.namespace, say)
         namespace = None
-    foreign = namespace is not None and not _is_ours(namespace)
-    for found in manifests.deployment(options, node_selector):
+    if options.contained:
+        await contained.check_before(api, options)
+    else:
+        await contained.leave(api, options, say)
+    foreign = namespace is not None and not is_ours(namespace)
+    objects = manifests.deployment(options, node_selector, contents)
+    rights = [found for found in objects if found["kind"] in contained.RIGHTS] if options.contained else []
+    for found in objects:
         if found["kind"] == "Namespace" and foreign:
             say(f"namespace/{options.namespace} exists and is left as it is")
-            continue
-        applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"))
-        if found["kind"] == "Namespace":
-            await _keep(api, applied)
-        say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
-    if wait:
+        elif found not in rights:
+            await _apply(api, found, say)
+    if options.contained:
+        await _contain(api, options, rights, say)
+    elif wait:
         try:
             await _wait(api, options, say)
         except DeployError:
             say("what was applied is kept; kubectl gadget undeploy removes it")
             raise
+
+
+async def _contain(api: Api, options: AgentOptions, rights: Sequence[Object], say: Say) -> None:
+    """Gives observers their rights, once it was seen that the policy confines them."""
+    try:
+        await _wait(api, options, say)
+        await contained.confirm(api, options, say)
+    except DeployError:
+        say("observers get no rights; what was applied is kept, and kubectl gadget undeploy removes it")
+        raise
+    for found in rights:
+        await _apply(api, found, say)
+
+
+async def _apply(api: Api, found: Object, say: Say) -> None:
+    applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"))
+    if found["kind"] == "Namespace":
+        await _keep(api, applied)
+    say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
 
 
 async def _keep(api: Api, namespace: Object) -> None:
@@ -83,16 +113,17 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
     """Removes all that `deploy` or a run has made, the namespace too if it is ours. Raises ClusterError."""
     name = options.namespace
     await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
+    removed = await contained.remove_rights(api, options, say)
     await take_out_of_force(api, options, say)
-    removed = await _delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
+    removed |= await delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
     for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES):
-        removed |= await _delete_ours(api, resource, f"{manifests.NAME}-user", None, say)
+        removed |= await delete_ours(api, resource, manifests.USER, None, say)
     for resource in (ROLE_BINDINGS, ROLES):
-        removed |= await _delete_ours(api, resource, f"{manifests.NAME}-user", name, say)
-    removed |= await _delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
+        removed |= await delete_ours(api, resource, manifests.USER, name, say)
+    removed |= await delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
     selector = f"{manifests.NAME_LABEL}={manifests.NAME}"
     for job in (await api.find(JOBS, name, labels=selector)).items:
-        removed |= await _delete_ours(api, JOBS, job["metadata"]["name"], name, say)
+        removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
     namespace = await api.get(NAMESPACES, name)
     if namespace is not None:
         others = [
@@ -100,7 +131,7 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
             for pod in (await api.find(PODS, name)).items
             if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
         ]
-        if not _is_ours(namespace) or others:
+        if not is_ours(namespace) or others:
             why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not made by kubectl gadget"
             say(f"namespace/{name} is kept: {why}")
         else:
@@ -108,20 +139,11 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
             await _until_gone(api, name, say)
             say(f"namespace/{name} deleted")
             removed = True
+    removed |= await contained.remove_policy(api, say)
     if not removed:
         say("nothing was deployed")
 
 
-def _is_ours(found: Object) -> bool:
-    return (found["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) == manifests.NAME
-
-
-async def _delete_ours(api: Api, resource: Resource, name: str, namespace: str | None, say: Say) -> bool:
-    found = await api.get(resource, name, namespace)
-    if found is None or not _is_ours(found) or not await api.delete(resource, name, namespace):
-        return False
-    say(f"{resource.kind.lower()}/{name} deleted")
-    return True
 
 
 async def _until_gone(api: Api, namespace: str, say: Say) -> None:
@@ -201,6 +223,8 @@ async def _fail_early(api: Api, options: AgentOptions, pods: list[Object], desir
 
 def _deploy_accesses(options: AgentOptions) -> list[Access]:
     wanted = [Access("list", PODS.plural, options.namespace)]
+    if options.contained:
+        wanted.append(Access("create", PODS.plural, options.namespace, "exec"))
     for found in manifests.deployment(options):
         resource = BY_KIND[found["kind"]]
         namespace = found["metadata"].get("namespace")

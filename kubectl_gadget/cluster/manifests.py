@@ -5,7 +5,7 @@ The trap: there is one pod template, the DaemonSet's. Pods on demand are made fr
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from kubectl_gadget.cluster.image import image_of
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import JOBS, PODS, Object
+from kubectl_gadget.wire.session_command import SessionCommand
 
 NAME = "kubectl-gadget"
 NAME_LABEL = "app.kubernetes.io/name"
@@ -29,11 +30,19 @@ OWN_LABELS = {NAME_LABEL: NAME}
 POLICIES = "kubectl-gadget-policies"
 """The ConfigMap with installed policies, which resident agents mount."""
 CONTAINER = "agent"
-SESSION_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent", "session")
-BCC_COMMAND = (*SESSION_COMMAND[:-1], "bcc")
-RELEASE_COMMAND = (*SESSION_COMMAND[:-1], "release")
+AGENT_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent")
+RELEASE_COMMAND = (*AGENT_COMMAND, "release")
 APPLIED = ("namespace", "rbac-user", "daemonset")
 """The files that `deploy` applies, in order."""
+APPLIED_CONTAINED = ("namespace", "observer-policy", "daemonset", "rbac-observer")
+"""The same for contained agents: the right to exec comes last, when the policy that confines it is in force."""
+OBSERVER = f"{NAME}-observer"
+NAMESPACE_OBSERVER = f"{NAME}-namespace-observer"
+USER = f"{NAME}-user"
+CONTAINED_LABEL = f"{NAME}/contained"
+"""On agents' pods, with the value "true"."""
+_CONTENTS = "CONTENTS"
+"""In the policy, the place of the gadgets that show contents."""
 
 
 @functools.cache
@@ -52,26 +61,48 @@ def documents(name: str) -> list[Object]:
     return list(yaml.load_all(_text(name), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
-def deployment(options: AgentOptions, node_selector: Mapping[str, str] | None = None) -> list[Object]:
-    """All objects of a resident deployment, in the order in which they are applied."""
-    objects = [found for name in APPLIED for found in documents(name)]
+def deployment(
+    options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()
+) -> list[Object]:
+    """All objects of a resident deployment, in the order in which they are applied. `contents` are the gadgets that
+    show what is read, written or sent, which contained agents run for fewer observers."""
+    names = APPLIED_CONTAINED if options.contained else APPLIED
+    objects = [found for name in names for found in documents(name)]
     for found in objects:
         if found["kind"] == "Namespace":
             found["metadata"]["name"] = options.namespace
         elif "namespace" in found["metadata"]:
             found["metadata"]["namespace"] = options.namespace
-    pod = objects[-1]["spec"]["template"]["spec"]
-    _fill(pod, options)
-    pod["nodeSelector"] |= dict(node_selector or {})
-    for found in objects:
-        if found["kind"] == "ClusterRole":
+        if found["kind"] == "ValidatingAdmissionPolicy":
+            _fill_policy(found, options, contents)
+        if found["kind"] == "DaemonSet":
+            _fill_resident(found["spec"]["template"], options)
+            found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
+        if found["kind"] == "ClusterRole" and not options.contained:
             # It outlives the namespace, so undeploy knows of a deployment whose namespace was deleted, and its image.
-            container = pod["containers"][0]
-            annotations = {IMAGE_ANNOTATION: container["image"]}
-            if policy := container.get("imagePullPolicy"):
-                annotations[PULL_ANNOTATION] = policy
+            annotations = {IMAGE_ANNOTATION: image_of(options)}
+            if options.image_pull_policy:
+                annotations[PULL_ANNOTATION] = options.image_pull_policy
             found["metadata"]["annotations"] = annotations
     return objects
+
+
+def is_contained(pod: Object) -> bool:
+    """Whether a pod, or a template of pods, is a contained agent's."""
+    return (pod["metadata"].get("labels") or {}).get(CONTAINED_LABEL) == "true"
+
+
+def command(session: SessionCommand, contained: bool) -> tuple[str, ...]:
+    """The command that starts a session, as docs/protocol.md and the policy for observers have it."""
+    if contained:
+        return (*AGENT_COMMAND, *session._replace(contained=True, enforces=False).words())
+    # Agents that are not contained let the client decide on containers without a name, so that no filter loses a race.
+    return (*AGENT_COMMAND, *session._replace(namespace=None).words())
+
+
+def bcc_command(tool: str) -> tuple[str, ...]:
+    """The command that runs a tool of bcc."""
+    return (*AGENT_COMMAND, "bcc", f"--tool={tool}")
 
 
 def namespace(options: AgentOptions) -> Object:
@@ -87,7 +118,7 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     pod = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
     _fill(pod, options)
     container = pod["containers"][0]
-    container["command"] = [*SESSION_COMMAND[:-1], "idle", "--idle-timeout", f"{options.idle_timeout:.0f}"]
+    container["command"] = [*AGENT_COMMAND, "idle", "--idle-timeout", f"{options.idle_timeout:.0f}"]
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"]
     pod |= {"nodeName": node, "restartPolicy": "Never"}
@@ -137,6 +168,32 @@ def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
         context = container["securityContext"]
         del context["capabilities"], context["allowPrivilegeEscalation"]
         context["privileged"] = True
+        context["seccompProfile"] = {"type": "Unconfined"}
+
+
+def _fill_resident(template: Object, options: AgentOptions) -> None:
+    pod = template["spec"]
+    _fill(pod, options)
+    if options.enforcing:
+        # Installed policies have to be looked after: no other pod may take the agent's place on a full node.
+        pod["priorityClassName"] = "system-node-critical"
+    if not options.contained:
+        return
+    template["metadata"]["labels"][CONTAINED_LABEL] = "true"
+    _leave_policies(pod, ("policies", "bpf"))
+    container = pod["containers"][0]
+    container["command"] = [*AGENT_COMMAND, "idle", "--idle-timeout", "0"]
+    container["env"].append({"name": "KUBECTL_GADGET_CONTAINED", "value": "1"})
+    container["securityContext"]["capabilities"]["add"].remove("KILL")
+
+
+def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str]) -> None:
+    spec = policy["spec"]
+    labels = spec["matchConstraints"]["namespaceSelector"]["matchLabels"]
+    labels["kubernetes.io/metadata.name"] = options.namespace
+    names = "', '".join(sorted(contents))
+    for validation in spec["validations"]:
+        validation["expression"] = validation["expression"].replace(_CONTENTS, names)
 
 
 def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:

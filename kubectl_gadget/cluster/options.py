@@ -78,3 +78,9 @@ class AgentOptions:
     """on-demand pods see where installed policies are pinned, to take them away; never to put any in force"""
     bcc: bool = False
     """pods for bcc's tools: another image, privileged, with the node's kernel headers; never resident ones"""
+    bcc_tool: str = ""
+    """which tool, for the API server's audit log; empty: they are only asked which they have"""
+    contained: bool = False
+    """resident agents that run gadgets of their own catalogue only, for observers"""
+    enforcing: bool = False
+    """resident agents that installed policies depend on"""

@@ -63,12 +63,24 @@ CLUSTER_ROLES = Resource("clusterroles", "ClusterRole", "rbac.authorization.k8s.
 CLUSTER_ROLE_BINDINGS = Resource(
     "clusterrolebindings", "ClusterRoleBinding", "rbac.authorization.k8s.io", namespaced=False
 )
+ADMISSION_POLICIES = Resource(
+    "validatingadmissionpolicies", "ValidatingAdmissionPolicy", "admissionregistration.k8s.io", namespaced=False
+)
+ADMISSION_POLICY_BINDINGS = Resource(
+    "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicyBinding",
+    "admissionregistration.k8s.io",
+    namespaced=False,
+)
 ACCESS_REVIEWS = Resource(
     "selfsubjectaccessreviews", "SelfSubjectAccessReview", "authorization.k8s.io", namespaced=False
 )
 
 BY_KIND = {
     resource.kind: resource
-    for resource in (NAMESPACES, DAEMON_SETS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS)
+    for resource in (
+        *(NAMESPACES, DAEMON_SETS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS),
+        *(ADMISSION_POLICIES, ADMISSION_POLICY_BINDINGS),
+    )
 }
 """What `manifests/` may hold."""

@@ -17,6 +17,7 @@ from kubectl_gadget.cluster.resources import NODES, PODS, Object
 from kubectl_gadget.cluster.startup import is_running, not_ready, state, trouble
 from kubectl_gadget.errors import ClusterError, GadgetError
 from kubectl_gadget.wire import FrameDecoder, FrameType
+from kubectl_gadget.wire.session_command import NO_GADGETS
 
 _HELLO_SECONDS = 10.0
 _PARALLEL = 16
@@ -87,7 +88,7 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
     elif ask:
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
-                hello = await _ask(api, options, pod["metadata"]["name"])
+                hello = await _ask(api, options, pod)
         except TimeoutError:
             problem = f"its agent does not answer within {_HELLO_SECONDS:.0f} s"
         except GadgetError as error:
@@ -105,8 +106,9 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
     )
 
 
-async def _ask(api: Api, options: AgentOptions, pod: str) -> dict[str, Any]:
-    stream = await open_exec(api, options.namespace, pod, manifests.CONTAINER, manifests.SESSION_COMMAND)
+async def _ask(api: Api, options: AgentOptions, pod: Object) -> dict[str, Any]:
+    command = manifests.command(NO_GADGETS, manifests.is_contained(pod))
+    stream = await open_exec(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, command)
     try:
         decoder = FrameDecoder()
         while data := await stream.receive():

@@ -12,6 +12,7 @@ from kubectl_gadget.cluster.agents import Agents
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.targets import Targets
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.session.declared import declared
 from kubectl_gadget.session.nodes import NodeChange
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
@@ -47,9 +48,13 @@ class ClusterNodes:
     async def watch(self) -> AsyncIterator[NodeChange]:
         """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
         api = Api(self._cluster, self._progress.say)
-        say = self._progress.say
-        self._agents = agents = Agents(api, self._options.agent, self._tell, note=say, failed=self._fail)
-        self._targets = Targets(api, self._options.selection, say, require=agents.require)
+        say, selection = self._progress.say, self._options.selection
+        namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
+        session = declared(self._options, namespace)
+        self._agents = agents = Agents(
+            api, self._options.agent, self._tell, note=say, failed=self._fail, session=session
+        )
+        self._targets = Targets(api, selection, say, require=agents.require)
 
         def opener(node: str) -> Open:
             async def open_stream() -> NodeStream:

@@ -140,6 +140,10 @@ async def _require_agents(api: Api, options: AgentOptions) -> None:
         raise DeployError(
             "no agents are resident, and installed policies are carried out by them", "kubectl gadget deploy"
         )
+    if manifests.is_contained(daemon_set["spec"]["template"]):
+        raise DeployError(
+            "the resident agents are contained, and carry out no policies", "kubectl gadget deploy, without --contained"
+        )
     volumes = daemon_set["spec"]["template"]["spec"].get("volumes") or []
     if not any((volume.get("configMap") or {}).get("name") == manifests.POLICIES for volume in volumes):
         raise DeployError(

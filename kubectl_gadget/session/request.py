@@ -10,9 +10,9 @@ from ipaddress import ip_address
 from typing import Any
 
 from kubectl_gadget import catalogue
+from kubectl_gadget.catalogue.contained import layout
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import path_tails, pcap_filter, syscall_table
-from kubectl_gadget.events.batch import STRING_TYPES
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.node_state import RunRequest
 from kubectl_gadget.session.options import GadgetRun
@@ -50,6 +50,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         return {"index": index, "object": index, "ring_bytes": ring_bytes, **run.policies.spec()}
     return {
         "name": gadget.name,
+        **({"own": True} if run.directory else {}),
         "object": index,
         "programs": _programs(gadget, run.parameters),
         "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()},
@@ -110,13 +111,7 @@ def sampled(gadget: Gadget) -> dict[str, Any]:
     """What the agent has to know to make rows itself; nothing for gadgets whose rows come from programs alone."""
     if not gadget.sampler:
         return {}
-    fields = gadget.record.fields
-    layout = {
-        "size": gadget.record.size,
-        "fields": {field.name: [field.offset, field.size] for field in fields},
-        "texts": [field.name for field in fields if field.type in STRING_TYPES],
-    }
-    return {"sampler": gadget.sampler, "layout": layout}
+    return {"sampler": gadget.sampler, "layout": layout(gadget)}
 
 
 def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from kubectl_gadget.cluster.manifests import SESSION_COMMAND
+from kubectl_gadget.cluster.manifests import AGENT_COMMAND
 from tests.fake_cluster.faults import Faults
 
 PROJECT = Path(__file__).parents[2]
@@ -40,8 +40,8 @@ async def serve_exec(
         await websocket.receive()
         return websocket
     # Our package is not among those of the machine's Python.
-    ours = [sys.executable, "-m", *command[3:]] if command[:3] == SESSION_COMMAND[:3] else command
-    words = agent if command == SESSION_COMMAND else ours
+    ours = [sys.executable, "-m", *command[3:]] if command[:3] == AGENT_COMMAND[:3] else command
+    words = ours if agent == AGENT or command[:5] != (*AGENT_COMMAND, "session") else agent
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
@@ -49,7 +49,7 @@ async def serve_exec(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=PROJECT,
-            env={**os.environ, "NODE_NAME": node, "KUBECTL_GADGET_HOST": "", **environment},
+            env={**os.environ, "NODE_NAME": node, "POD_UID": f"agent-{node}", "KUBECTL_GADGET_HOST": "", **environment},
         )
     except OSError as error:
         message = f"error executing command in container: {error}"

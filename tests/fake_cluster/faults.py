@@ -21,6 +21,8 @@ class Faults:
     """sent with every answer"""
     subprotocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
     """of exec"""
+    policy_not_in_force: bool = False
+    """the API server has the policy for observers, and does not go by it"""
     refused_exec: dict[str, int] = field(default_factory=dict)
     """node → HTTP status with which exec is answered"""
     cut_after: dict[str, int] = field(default_factory=dict)

@@ -36,6 +36,8 @@ RESOURCES = {
     "roles": ("Role", True),
     "rolebindings": ("RoleBinding", True),
     "clusterroles": ("ClusterRole", False),
+    "validatingadmissionpolicies": ("ValidatingAdmissionPolicy", False),
+    "validatingadmissionpolicybindings": ("ValidatingAdmissionPolicyBinding", False),
     "clusterrolebindings": ("ClusterRoleBinding", False),
     "selfsubjectaccessreviews": ("SelfSubjectAccessReview", False),
 }
@@ -214,6 +216,7 @@ class Server:
         if (plural, sub) != ("pods", "exec"):
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         pod = self._found(plural, namespace, name)
+        self._admit_by_policy(request, name)
         node = pod["spec"].get("nodeName", "")
         if node in self._faults.refused_exec:
             raise Refused(self._faults.refused_exec[node], "InternalError", f"error dialing backend: {node}")
@@ -224,6 +227,16 @@ class Server:
             raise Refused(500, "InternalError", f"container not found ({container!r})")
         environment = self._environment | {"FAKE_POD": name}
         return await self._serve_exec(request, node, self._faults, self._agent(node), environment)
+
+    def _admit_by_policy(self, request: web.Request, name: str) -> None:
+        """What the policy for observers says of commands; a real API server asks its CEL."""
+        policy = "kubectl-gadget-observer"
+        key = ("validatingadmissionpolicies", "", policy)
+        if key not in self._store.objects or self._faults.policy_not_in_force:
+            return
+        if "--contained" not in request.query.getall("command", []):
+            text = f"ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: agents are contained"
+            raise Refused(422, "Invalid", f'The pods "{name}" is invalid: : {text}')
 
     async def _watch(self, request: web.Request, plural: str, namespace: str | None) -> web.StreamResponse:
         if self._faults.expire_watches:
