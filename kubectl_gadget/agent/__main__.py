@@ -7,8 +7,8 @@ import os
 import sys
 
 _USAGE = (
-    "usage: python -I -m kubectl_gadget.agent session [--local] | session [--contained] [--gadgets=NAME,NAME] [--enforces]"
-    " [--only-namespace=NAMESPACE] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
+    "usage: python -I -m kubectl_gadget.agent session [--local] | session [--contained] [--gadgets=NAME,NAME]"
+    " [--enforces] [--only-namespace=NAMESPACE] | idle [--policies FOLDER] [--idle-timeout SECONDS]"
     " | policies FOLDER [PINS] | release [PINS] | alive | probe | bcc [--tool=NAME]"
 )
 _OF_CONTAINED_AGENTS = ("idle", "alive", "probe")

@@ -105,7 +105,7 @@ def test_a_container_that_runc_knows_is_found_by_its_state(host: Path) -> None:
     write(host / "srv/web/config.json", {"ociVersion": "1.1.0"})
     found = Bundles("")
     assert [(known.id, known.cgroup, known.bundle) for known in found.known_to_runc()] == [
-        ("web", "/sys/fs/cgroup/web", "/srv/web")
+        ("web", "/sys/fs/cgroup/web", f"{host}/srv/web")
     ]
     unnamed = UNNAMED._replace(id="web", container="web", runtime="runc")
     assert found.name(unnamed, "web", 0) == unnamed

@@ -155,16 +155,22 @@ def test_deploy_hands_its_flags_on_and_shows_progress(
 ) -> None:
     asked: list[Any] = []
 
-    async def answer(api: Api, options: AgentOptions, say: Any, labels: dict[str, str], wait: bool) -> None:
+    async def answer(
+        api: Api, options: AgentOptions, say: Any, labels: dict[str, str], wait: bool, contents: tuple[str, ...]
+    ) -> None:
         say("agents running: 1/1 nodes")
-        asked.append((options, labels, wait))
+        asked.append((options, labels, wait, "tcpdump" in contents))
 
     monkeypatch.setattr(deploy, "deploy", answer)
     assert main.run(shlex.split("deploy --privileged --node-selector a=b --timeout 5m -n x")) == 0
     assert main.run(shlex.split("deploy --wait=false")) == 0
+    assert main.run(shlex.split("deploy --contained")) == 0
+    assert main.run(shlex.split("deploy --enforcing")) == 0
     assert asked == [
-        (AgentOptions(privileged=True, start_timeout=300.0), {"a": "b"}, True),
-        (AgentOptions(start_timeout=120.0), {}, False),
+        (AgentOptions(privileged=True, start_timeout=300.0), {"a": "b"}, True, False),
+        (AgentOptions(start_timeout=120.0), {}, False, False),
+        (AgentOptions(start_timeout=120.0, contained=True), {}, True, True),
+        (AgentOptions(start_timeout=120.0, enforcing=True), {}, True, False),
     ]
     output = capsys.readouterr()
     assert output.out == ""
@@ -172,6 +178,12 @@ def test_deploy_hands_its_flags_on_and_shows_progress(
         "-n x changes nothing here: agents live in namespace kubectl-gadget",
         "agents running: 1/1 nodes",
     ]
+
+
+@pytest.mark.parametrize("more", ["--privileged", "--enforcing", "--wait=false"])
+def test_contained_agents_have_neither_all_rights_nor_policies(more: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(shlex.split(f"deploy --contained {more}")) == 2
+    assert "--contained" in capsys.readouterr().err
 
 
 def test_a_gadget_of_the_users_own_has_its_own_flags(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
