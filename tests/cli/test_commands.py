@@ -159,7 +159,7 @@ def test_deploy_hands_its_flags_on_and_shows_progress(
         api: Api, options: AgentOptions, say: Any, labels: dict[str, str], wait: bool, contents: tuple[str, ...]
     ) -> None:
         say("agents running: 1/1 nodes")
-        asked.append((options, labels, wait, "tcpdump" in contents))
+        asked.append((options, labels, wait))
 
     monkeypatch.setattr(deploy, "deploy", answer)
     assert main.run(shlex.split("deploy --privileged --node-selector a=b --timeout 5m -n x")) == 0
@@ -167,10 +167,10 @@ def test_deploy_hands_its_flags_on_and_shows_progress(
     assert main.run(shlex.split("deploy --contained")) == 0
     assert main.run(shlex.split("deploy --enforcing")) == 0
     assert asked == [
-        (AgentOptions(privileged=True, start_timeout=300.0), {"a": "b"}, True, False),
-        (AgentOptions(start_timeout=120.0), {}, False, False),
-        (AgentOptions(start_timeout=120.0, contained=True), {}, True, True),
-        (AgentOptions(start_timeout=120.0, enforcing=True), {}, True, False),
+        (AgentOptions(privileged=True, start_timeout=300.0), {"a": "b"}, True),
+        (AgentOptions(start_timeout=120.0), {}, False),
+        (AgentOptions(start_timeout=120.0, contained=True), {}, True),
+        (AgentOptions(start_timeout=120.0, enforcing=True), {}, True),
     ]
     output = capsys.readouterr()
     assert output.out == ""
