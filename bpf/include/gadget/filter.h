@@ -81,7 +81,7 @@ static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, _
 
 	if (verdict == GADGET_UNKNOWN && cgroup & GADGET_ELSEWHERE) {
 		record->marks = GADGET_MARK_UNKNOWN_CGROUP;
-		return true;
+		return !gadget_node_named_only;
 	}
 	if (verdict == GADGET_UNKNOWN)
 		return gadget_wanted_by_ancestor(record, gadget_cgroup_of(gadget_task()));
