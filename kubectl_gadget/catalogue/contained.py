@@ -48,7 +48,11 @@ def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "objects": _digests(gadget.name, built),
         "programs": [
-            {"any_of": [list(names) for names in choice.any_of], "purpose": choice.purpose}
+            {
+                "any_of": [list(names) for names in choice.any_of],
+                "purpose": choice.purpose,
+                **({"aside": True} if choice.aside else {}),
+            }
             for choice in gadget.programs
         ],
         "fixed": fixed,

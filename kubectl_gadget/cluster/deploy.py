@@ -144,8 +144,6 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
         say("nothing was deployed")
 
 
-
-
 async def _until_gone(api: Api, namespace: str, say: Say) -> None:
     say(f"waiting until namespace/{namespace} is gone")
     try:
