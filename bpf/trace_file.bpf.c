@@ -393,7 +393,9 @@ static __always_inline void describe_request(struct trace_file *file, struct nam
 		break;
 	case IORING_OP_FTRUNCATE:
 		GADGET_SET_OPERATION(file->operation, "truncate");
-		file->size = BPF_CORE_READ(truncate, len);
+		/* Since 6.9. */
+		if (bpf_core_type_exists(struct io_ftrunc))
+			file->size = BPF_CORE_READ(truncate, len);
 		break;
 	case IORING_OP_SETXATTR:
 		named->has_attribute = true;

@@ -421,13 +421,16 @@ int uring_complete(__u64 *ctx)
 	__s32 result = gadget_uring_result(ctx);
 	struct io_ftrunc *truncate = (struct io_ftrunc *)request;
 	struct io_open *how = (struct io_open *)request;
+	__u64 bytes = result;
 
 	if (opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2) {
 		if (result >= 0 && !BPF_CORE_READ(how, file_slot))
 			uring_opened(gadget_scratch(&uring_scratch), result);
 	} else if (opcode == IORING_OP_FTRUNCATE ? !result : result > 0) {
-		uring_used(gadget_scratch(&uring_scratch), BPF_CORE_READ(request, file), opcode,
-			   opcode == IORING_OP_FTRUNCATE ? BPF_CORE_READ(truncate, len) : result);
+		/* Since 6.9. */
+		if (opcode == IORING_OP_FTRUNCATE && bpf_core_type_exists(struct io_ftrunc))
+			bytes = BPF_CORE_READ(truncate, len);
+		uring_used(gadget_scratch(&uring_scratch), BPF_CORE_READ(request, file), opcode, bytes);
 	}
 	return 0;
 }

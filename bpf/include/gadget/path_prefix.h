@@ -41,9 +41,13 @@ static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefi
 	if (at >= room)
 		return GADGET_PREFIX_IS_NOT;
 	if (walk->is_searching) {
-		/* The byte before this one is looked at: a name begins here, or the path's text does. */
-		if (at > walk->start && record[at - 1]) {
-			walk->at = at - 1;
+		__u64 before = at - 1;
+
+		/* A name begins here, or the path's text does, unless there is a byte of a name before this one. The
+		 * verifier of Linux 6.1 does not see that the number is not negative. */
+		asm volatile("" : "+r"(before));
+		if (at > walk->start && before < room && record[before]) {
+			walk->at = before;
 			return GADGET_PREFIX_ON;
 		}
 		walk->is_searching = false;
