@@ -7,6 +7,7 @@ which sets the offsets, and drops the debug information that only clang needs.
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +33,51 @@ def include_directory() -> Path:
     return installed if installed.is_dir() else _SOURCE_TREE / "bpf" / "include"
 
 
-def compile_object(source: Path, architecture: str, target: Path) -> None:
-    """Compiles `source` to `target`. Raises GadgetError when a tool is missing, UsageError with clang's words else."""
+def compile_object(
+    source: Path,
+    architecture: str,
+    target: Path,
+    folders: Sequence[Path] = (),
+    links: Sequence[Path] = (),
+    headers: Sequence[str] = (),
+) -> None:
+    """Compiles `source` to `target`. Raises GadgetError when a tool is missing, UsageError with clang's words else.
+
+    `folders` are searched for headers before all others, `headers` are included although the source does not, and
+    `links` are objects that it is linked with.
+    """
     clang = find_clang()
     if clang is None:
         raise GadgetError("clang is missing, and it compiles BPF programs", INSTALL)
     target.parent.mkdir(parents=True, exist_ok=True)
     compiled = target.with_suffix(".unlinked")
     try:
-        _compile(clang, source.resolve(), architecture, compiled)
+        more = [word for folder in folders for word in ("-I", str(folder.resolve()))]
+        more += [word for header in headers for word in ("-include", header)]
+        _compile(clang, source.resolve(), architecture, compiled, more)
         # The linker takes the kind of a file from its name.
         linked = target.with_suffix(".linked.o")
-        _run([_bpftool(), "gen", "object", str(linked), str(compiled)], f"{source} does not link")
+        objects = [str(compiled), *map(str, links)]
+        _run([bpftool(), "gen", "object", str(linked), *objects], f"{source} does not link")
         linked.replace(target)
     finally:
         compiled.unlink(missing_ok=True)
 
 
-def _compile(clang: str, source: Path, architecture: str, target: Path) -> None:
+def _compile(clang: str, source: Path, architecture: str, target: Path, more: Sequence[str]) -> None:
     command = [clang, "-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", f"-D__TARGET_ARCH_{_TARGETS[architecture]}"]
     # Lines of the source go into the object, and the paths of this machine shall not.
     command += [f"-ffile-prefix-map={source.parent}/=", f"-fdebug-compilation-dir={source.parent.name}"]
-    command += ["-I", str(include_directory()), *_system_headers(), "-c", source.name, "-o", str(target.resolve())]
+    command += [
+        *more,
+        "-I",
+        str(include_directory()),
+        *_system_headers(),
+        "-c",
+        source.name,
+        "-o",
+        str(target.resolve()),
+    ]
     done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
@@ -75,7 +99,7 @@ def _system_headers() -> list[str]:
 
 def read_types(target: Path) -> list[dict[str, Any]]:
     """The BTF of a linked object, as `bpftool btf dump -j` gives it."""
-    text = _run([_bpftool(), "btf", "dump", "-j", "file", str(target)], f"{target} has no readable BTF")
+    text = _run([bpftool(), "btf", "dump", "-j", "file", str(target)], f"{target} has no readable BTF")
     try:
         types: list[dict[str, Any]] = json.loads(text)["types"]
     except (KeyError, RecursionError, TypeError, ValueError) as error:
@@ -83,7 +107,8 @@ def read_types(target: Path) -> list[dict[str, Any]]:
     return types
 
 
-def _bpftool() -> str:
+def bpftool() -> str:
+    """Its path. Raises GadgetError when it is missing."""
     # Debian puts it where only root's PATH leads.
     path = shutil.which("bpftool") or shutil.which("bpftool", path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:

@@ -151,7 +151,12 @@ class Part:
 
 def read_description(path: Path) -> Description:
     """The gadget that `path` describes; its name is the file's. Raises UsageError."""
-    top = Part(path, "", read_yaml(path, yaml.safe_load), _GADGET_KEYS)
+    return describe(path, path.stem, read_yaml(path, yaml.safe_load))
+
+
+def describe(path: Path, name: str, value: object) -> Description:
+    """The gadget that the parsed YAML `value` describes. `path` is named in errors. Raises UsageError."""
+    top = Part(path, "", value, _GADGET_KEYS)
     examples = tuple(
         Example(item.need("command", str), item.need("description", str))
         for item in top.parts("examples", ("command", "description"))
@@ -168,7 +173,7 @@ def read_description(path: Path) -> Description:
     without_variable = {choice.when[0] for choice in programs if choice.when}
     return Description(
         path=path,
-        name=path.stem,
+        name=name,
         command=tuple(top.need("command", str).split()),
         group=top.need("group", str),
         summary=top.need("summary", str),

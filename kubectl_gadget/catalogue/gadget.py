@@ -51,14 +51,16 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
     inputs.made(target, [description, source])
 
 
-def join(read: Description, layouts: Sequence[Layout]) -> Gadget:
-    """The whole gadget. Raises UsageError when the YAML names what the object has not got."""
-    record = layouts[0].record(read.record)
+def join(read: Description, layouts: Sequence[Layout], records: Sequence[Record] = ()) -> Gadget:
+    """The whole gadget. Raises UsageError when the YAML names what the object has not got. `records`: of each layout
+    the record, where it is no struct of the object."""
+    records = records or [layout.record(read.record) for layout in layouts]
+    record = records[0]
     sent = layouts[0].record(read.sent) if read.sent else None
     variables = layouts[0].globals()
-    for layout in layouts[1:]:
+    for layout, other in zip(layouts[1:], records[1:], strict=True):
         same_sent = sent is None or layout.record(read.sent) == sent
-        if layout.record(read.record) != record or not same_sent or layout.globals() != variables:
+        if other != record or not same_sent or layout.globals() != variables:
             raise UsageError(f"{read.path}: the record or the variables differ between architectures")
     _check_programs(read, layouts)
     columns = _columns_of(read, record)

@@ -5,7 +5,7 @@ The trap: a typedef says what a field means, so it must be kept; only to find si
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
@@ -17,7 +17,19 @@ HEADS = ("gadget_record", "gadget_total")
 _MARKER = "gadget_record_type"
 """The variable by which GADGET_RECORD keeps the record's type in the object."""
 
+_SENT, _PRINTS = "gadget_sent_type", "gadget_prints"
+"""The same for what a program without YAML sends, and what tells that it prints (bpf/include/single_file)."""
+
 Type = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SentStruct:
+    """A struct that a program without YAML sends. Its fields count from the struct's start."""
+
+    name: str
+    size: int
+    fields: tuple[Field, ...]
 
 
 class Layout:
@@ -42,6 +54,57 @@ class Layout:
             if twice:
                 raise UsageError(f"{self._source}: struct {name} has two fields {', '.join(sorted(twice))}")
             return make(Record, asdict(Record(name, struct["size"], fields)))
+
+    def sent_structs(self) -> list[SentStruct]:
+        """What a program without YAML sends, each type once. Raises UsageError for what is no struct."""
+        with self._understood():
+            pointers = [item["type_id"] for item in self._types.values() if self._is_variable(item, _SENT)]
+            types = {
+                self._resolved(self._types[self._resolved(pointer)["type_id"]]["id"])["id"] for pointer in pointers
+            }
+            found = [self._types[id] for id in sorted(types)]
+        for type_ in found:
+            if type_["kind"] != "STRUCT":
+                raise UsageError(f"{self._source} sends a {type_['kind'].lower()}", "send a pointer to a struct")
+        with self._understood():
+            return [self._sent(type_) for type_ in found]
+
+    def _sent(self, struct: Type) -> SentStruct:
+        """Fields that are named like one that every record has get the struct's name in front."""
+        name = struct["name"] if struct["name"] != "(anon)" else "sent"
+        taken = {field.name for field in self._head().fields}
+        fields = [
+            replace(field, name=f"{name}_{field.name}" if field.name in taken else field.name)
+            for field in self._fields(struct, 0)
+        ]
+        return SentStruct(name, struct["size"], tuple(fields))
+
+    def sent_record(self, sent: SentStruct) -> Record:
+        """The record that carries such a struct: behind the head that every record has."""
+        head = self._head()
+        fields = [replace(field, offset=field.offset + head.size) for field in sent.fields]
+        return make(Record, asdict(Record(sent.name, head.size + sent.size, (*head.fields, *fields))))
+
+    def _head(self) -> Record:
+        struct = self._named("STRUCT", HEADS[0])
+        if struct is None:
+            raise UsageError(f"{self._source} has no struct {HEADS[0]}")
+        return Record(HEADS[0], struct["size"], tuple(self._fields(struct, 0)))
+
+    def prints(self) -> bool:
+        """Whether a program without YAML calls bpf_printk()."""
+        with self._understood():
+            return any(self._is_variable(item, _PRINTS) for item in self._types.values())
+
+    @staticmethod
+    def _is_variable(item: Type, name: str) -> bool:
+        """Variables inside of functions have the function's name in front, and a number behind if there are several."""
+        return item["kind"] == "VAR" and name in str(item["name"]).split(".")
+
+    def _resolved(self, type_id: int) -> Type:
+        """Without typedef, const and volatile."""
+        type_ = self._types[type_id]
+        return self._resolved(type_["type_id"]) if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE") else type_
 
     def globals(self) -> dict[str, Global]:
         """The `const volatile` variables, which can be set before the object is loaded. Raises UsageError."""

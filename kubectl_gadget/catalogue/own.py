@@ -12,6 +12,7 @@ from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.gadget import build_gadget, schema_path
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import ARCHITECTURES, read_gadget
+from kubectl_gadget.catalogue.single_file import is_single_file, load_single_file
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Gadget
 
@@ -22,6 +23,8 @@ def load_own(path: Path) -> tuple[Gadget, Path]:
     Compiles it for both architectures when clang is there and something changed. Raises UsageError when `path` is no
     gadget, does not compile, or must be compiled and cannot.
     """
+    if is_single_file(path):
+        return load_single_file(path)
     description = _description(path)
     name = description.stem
     built = description.parent / "built"
@@ -48,8 +51,10 @@ def _build(description: Path, source: Path, built: Path) -> None:
 
 def _description(path: Path) -> Path:
     if path.is_file():
+        if path.suffix == ".c":
+            path = path.parent / f"{path.name.removesuffix('.c').removesuffix('.bpf')}.yaml"
         if path.suffix not in (".yaml", ".yml"):
-            raise UsageError(f"{path} is no gadget: a folder or a YAML file is one")
+            raise UsageError(f"{path} is no gadget: a folder, a C file or a YAML file is one")
         return path
     if not path.is_dir():
         raise UsageError(f"there is no {path}")

@@ -1,4 +1,4 @@
-"""`kubectl gadget run DIR|FILE.yaml`: a gadget of the user's own, with the flags that its description asks for.
+"""`kubectl gadget run FILE.bpf.c|DIR|FILE.yaml`: a gadget of the user's own, with the flags that it asks for.
 
 The path is the name of a sub-command here, so that all that follows it is read as for a built-in gadget. The trap: the
 flags are known only after the C was compiled, so even `run DIR --help` compiles.
@@ -14,12 +14,13 @@ from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.events.schema import Example
 
 _PAGE = Page(
-    "Run a gadget of your own: a folder with its YAML and C, or the YAML file.",
+    "Run a program of your own on all nodes: a C file that prints or sends, or a gadget with YAML and C.",
     (
+        Example("kubectl gadget run hello.bpf.c", "what bpf_printk() prints, with node, namespace, pod and container"),
         Example("kubectl gadget run ./my-gadget", "compile it when needed, and run it"),
         Example("kubectl gadget run ./my-gadget --help", "the flags and columns of that gadget"),
     ),
-    usage="DIR|FILE.yaml [POD|KIND/NAME...] [flags]",
+    usage="FILE.bpf.c|DIR|FILE.yaml [POD|KIND/NAME...] [flags]",
     more="docs/writing-gadgets.md tells how to write one. It takes the flags of every gadget: kubectl gadget options.",
 )
 

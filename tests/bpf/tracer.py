@@ -150,7 +150,8 @@ class Tracer:
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
         kind = SyscallObject if self._raw_syscalls else BpfObject
-        object: BpfObject = kind(self._elf, self.gadget.name, programs)
+        # As for the agent, a gadget that names no programs has all of its object.
+        object: BpfObject = kind(self._elf, self.gadget.name, programs if self.gadget.programs else None)
         self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):

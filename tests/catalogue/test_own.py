@@ -99,8 +99,13 @@ def test_a_folder_with_two_descriptions_is_told(folder: Path) -> None:
 def test_what_is_no_gadget_is_told(folder: Path) -> None:
     with pytest.raises(UsageError, match="there is no"):
         load_own(folder / "nothing")
+    load_own(folder)
     with pytest.raises(UsageError, match="is no gadget"):
-        load_own(folder / "trace_chmod.bpf.c")
+        load_own(folder / "built" / "inputs.json")
+
+
+def test_the_c_of_a_gadget_is_the_same_gadget_as_its_yaml(folder: Path) -> None:
+    assert load_own(folder / "trace_chmod.bpf.c") == load_own(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_told(folder: Path) -> None:
