@@ -68,7 +68,7 @@ int entered(unsigned long long *ctx)
 
 
 @pytest.mark.parametrize(
-    ("format", "message"), [("%s" + "-" * 1100, "x" * 500 + "-" * 523), ("%s%s%s", None)], ids=["cut", "lost"]
+    ("format", "message"), [("%s" + "-" * 1100, "x" * 500 + "-" * 523 + "…"), ("%s%s%s", None)], ids=["cut", "lost"]
 )
 def test_a_line_that_is_too_long_is_cut_or_counted_as_lost(tmp_path: Path, format: str, message: str | None) -> None:
     given = ", text" * format.count("%s")
