@@ -26,7 +26,16 @@ REPOSITORY = "ghcr.io/kubectl-gadget/agent"
 SITE = "usr/lib/python3/dist-packages"
 SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
 AGENT = ["__init__.py", "errors.py", "agent", "policy_events", "wire"]
-OWN_OBJECTS = ["attach_probe", "containers", "mapped_file", "policy_refusals", "symbols", "syscalls"]
+OWN_OBJECTS = [
+    "attach_probe",
+    "containers",
+    "descendants",
+    "mapped_file",
+    "moved",
+    "policy_refusals",
+    "symbols",
+    "syscalls",
+]
 """What the agent loads by itself (own_elf); without one of them it fails on some nodes only."""
 OBJECTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
