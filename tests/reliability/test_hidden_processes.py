@@ -295,3 +295,30 @@ def test_a_policy_holds_for_one_that_has_left(pods: DemoPods, state: Path, tmp_p
         run.stop()
     told = [row["process_tracepoint"]["process"]["pod"] for row in run.rows() if "process_tracepoint" in row]
     assert [(one["name"], one["container"]["name"]) for one in told] == [("leaver", "main")]
+
+
+MOVES = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: moves}
+spec:
+  tracepoints:
+  - subsystem: cgroup
+    event: cgroup_attach_task
+    raw: true
+    args: [{index: 1, type: string}]
+"""
+
+
+def test_a_policy_sees_the_move_in_the_container_that_is_left(
+    pods: DemoPods, state: Path, tmp_path: Path, elsewhere: Path
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(MOVES)
+    main = pods.start_pod("bad", "leaver", IDLE, privileged=True).containers["main"]
+    with LocalRun(tmp_path, "observe", "-n", "bad", "-f", str(policy), "-o", "json") as run:
+        execute(state, main, *leave(elsewhere, "true"))
+        run.stop()
+    events = [row["process_tracepoint"] for row in run.rows() if "process_tracepoint" in row]
+    found = [(one["process"]["pod"]["container"]["name"], one["args"][0]["string_arg"]) for one in events]
+    assert found == [("main", f"/{elsewhere.name}")]
