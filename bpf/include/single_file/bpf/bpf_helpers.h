@@ -93,8 +93,7 @@ static __always_inline void *gadget_reserve_sent(unsigned long long size)
 	return slot->data;
 }
 
-#define GADGET_SENT_OF(DATA)                                                                                           \
-	((struct gadget_sent *)((char *)(DATA) - __builtin_offsetof(struct gadget_sent, data)))
+#define GADGET_SENT_OF(DATA) ((struct gadget_sent *)((char *)(DATA) - __builtin_offsetof(struct gadget_sent, data)))
 
 #define GADGET_FITS(SIZE)                                                                                              \
 	_Static_assert(!__builtin_constant_p(SIZE) || (SIZE) <= GADGET_SENT_BYTES, "more than 1024 bytes at once")
