@@ -3,7 +3,6 @@
 The trap: the file comes from a container, so every number in it may be a lie, and what does not fit has no build id.
 """
 
-import hashlib
 import os
 import struct
 
@@ -47,6 +46,8 @@ def _in_notes(data: bytes) -> str:
 
 def matches(file: int, digests: list[str]) -> bool:
     """Whether one of `sha256:…`, `build-id:…`, … is the file's. Raises OSError."""
+    import hashlib  # 4 MB, with libcrypto, that few sessions need
+
     wanted = {(kind, text) for kind, _, text in (digest.partition(":") for digest in digests)}
     for kind in {kind for kind, _ in wanted}:
         if kind == "build-id":

@@ -6,7 +6,6 @@ member of RUN that is not known here is refused, not ignored, or a newer one wou
 """
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -104,7 +103,7 @@ class Catalogue:
     def check_object(self, elf: bytes, before: int) -> None:
         """An OBJECT frame after `before` others: it has to be that of a declared gadget. Raises AgentError."""
         names = self._command.gadgets or ()
-        digest = hashlib.sha256(elf).hexdigest()
+        digest = _sha256(elf)
         if before >= len(names) or digest not in {self._digest(name) for name in names}:
             raise AgentError(
                 "contained agents load the objects of their own catalogue only, and this is another",
@@ -119,7 +118,7 @@ class Catalogue:
         if not _is_within(number, 0, len(objects) - 1):
             raise AgentError(f"{name}: there is no object {number!r}")
         assert isinstance(number, int)
-        if hashlib.sha256(objects[number]).hexdigest() != self._digest(str(name)):
+        if _sha256(objects[number]) != self._digest(str(name)):
             raise AgentError(f"{name}: its object is that of another gadget")
         fixed: dict[str, Any] = entry["fixed"]
         found: dict[str, Any] = {"name": name, "object": number, **fixed}
@@ -145,6 +144,12 @@ class Catalogue:
     def _digest(self, name: str) -> str | None:
         digests: dict[str, str] = self._entries.get(name, {}).get("objects", {})
         return digests.get(self._machine)
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # 4 MB, with libcrypto, that only contained sessions need
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:

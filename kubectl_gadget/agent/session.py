@@ -21,6 +21,7 @@ from kubectl_gadget.agent.contained import FRAMES, Catalogue, check_declared, is
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.descendants import Descendants
 from kubectl_gadget.agent.gadget import KINDS, OWN, Gadget
+from kubectl_gadget.agent.heap import give_back_freed_memory
 from kubectl_gadget.agent.hooks import look_up
 from kubectl_gadget.agent.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
@@ -271,6 +272,7 @@ class Session:
         return containers
 
     def _say_started(self, containers: Containers) -> None:
+        give_back_freed_memory()
         started = {"gadgets": [gadget.started() for gadget in self._gadgets], **node.clocks()}
         self._pipe.put(encode_json(FrameType.STARTED, started))
         for warning in containers.warnings:

@@ -5,7 +5,6 @@ could not be read is an error in words, whatever its type, and never an empty te
 """
 
 import base64
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -132,6 +131,8 @@ def _cookie(place: int) -> int:
     """The same for the same socket while this program runs, and no address."""
     if not place:
         return 0
+    import hashlib  # 4 MB, with libcrypto, that few sessions need
+
     return int.from_bytes(hashlib.blake2b(place.to_bytes(8, "big"), digest_size=8, key=_OWN_KEY).digest(), "big")
 
 

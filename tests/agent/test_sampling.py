@@ -43,7 +43,7 @@ def test_where_perf_events_are_refused_the_tick_is_followed(
     run = GadgetRun(load_gadget("profile_cpu"))
     (spec,) = build([run], [{}], 4096).gadgets
     verdicts = HashMap("verdicts", 16)
-    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, verdicts.fd)
+    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, {"gadget_containers": verdicts.fd})
     try:
         gadget.start()
         (programs,) = gadget.started()["programs"]
