@@ -61,7 +61,9 @@ class Enforcer:
     def __enter__(self) -> "Enforcer":
         self._verdicts = HashMap("verdicts", 64)
         node = {"gadget_node_pid_level": pid_level()}
-        self.policies = Policies(0, self._spec, object_bytes("policy", MACHINE), node, self._verdicts.fd)
+        self.policies = Policies(
+            0, self._spec, object_bytes("policy", MACHINE), node, {"gadget_containers": self._verdicts.fd}
+        )
         self.policies.filter_is_open = True
         self.policies.start()
         for cgroup, container in self._containers.items():

@@ -23,7 +23,7 @@
 /* Calls that socketcall() stands for, in its order; what i386 calls them when they are made directly. There, accept()
  * has no number of its own. */
 #if defined(__TARGET_ARCH_x86)
-static const __u16 gadget_socket_calls[][2] GADGET_TABLE = {
+static const __u16 gadget_socket_calls[32][2] GADGET_TABLE = {
 	{0, 0},	   {41, 359}, {49, 361}, {42, 362}, {50, 363},	{43, 364},  {51, 367},
 	{52, 368}, {53, 360}, {44, 369}, {45, 371}, {44, 369},	{45, 371},  {48, 373},
 	{54, 366}, {55, 365}, {46, 370}, {47, 372}, {288, 364}, {299, 337}, {307, 345},
@@ -122,6 +122,8 @@ static __always_inline void gadget_read_socketcall(struct gadget_compat_call *ca
 		call->arguments[4] = call->arguments[5] = 0;
 	if (GADGET_IS_ACCEPT(which))
 		call->arguments[3] = 0;
+	/* What it was compared with is forgotten when the compiler has kept it in memory meanwhile. */
+	asm volatile("%0 &= 31" : "+r"(which));
 	call->native = gadget_socket_calls[which][0];
 	call->number = GADGET_COMPAT | gadget_socket_calls[which][1];
 }
