@@ -445,13 +445,14 @@ threading.Thread(target=os.execvp, args=("cat", ["cat", {str(tmp_path / "file")!
 
 
 def test_what_enforcers_are_notified_of_is_done_at_the_calls_themselves() -> None:
-    calls = (SystemCall("dup2"), SystemCall("dup3"))
-    # Of this test's children alone, since every process of the machine is asked.
+    # Calls that this process does not make itself when it takes the policy away.
+    calls = (SystemCall("getpriority"), SystemCall("setpriority"))
+    # Of this test and its children alone, since every process of the machine is asked.
     ours = Filter(Subject("pid"), "equal", (os.getpid(),), follow=True)
     notify = Selector(filters=(argument(0, "equal", *calls), ours), actions=(Action("NotifyEnforcer", signal=9),))
     entry = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(Argument(4, "syscall64"),), selectors=(notify,))
     with in_force(Policy("killer", hooks=(entry,), enforcer_calls=calls), enforce=True, allow_weaker=True, pid=0):
-        assert os.WTERMSIG(in_child(lambda: os.dup2(0, 200))) == signal.SIGKILL
+        assert os.WTERMSIG(in_child(lambda: os.getpriority(os.PRIO_PROCESS, 0))) == signal.SIGKILL
         assert in_child(lambda: os.dup(0)) == 0
 
 

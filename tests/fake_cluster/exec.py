@@ -42,6 +42,8 @@ async def serve_exec(
     # Our package is not among those of the machine's Python.
     ours = [sys.executable, "-m", *command[3:]] if command[:3] == AGENT_COMMAND[:3] else command
     words = ours if agent == AGENT or command[:5] != (*AGENT_COMMAND, "session") else agent
+    if words is agent and agent[-1] == "session":
+        words = (*agent, *command[5:])  # what the session declares
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
