@@ -112,7 +112,7 @@ def test_spoilt_types_of_an_object_are_read_or_refused_in_words(found: Any) -> N
 def test_whatever_bpftool_says_is_read_or_refused_in_words(said: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "_run", lambda _command, _what: said)
-        patch.setattr(compiler, "_bpftool", lambda: "bpftool")
+        patch.setattr(compiler, "bpftool", lambda: "bpftool")
         with words_about("x.bpf.o"):
             read_layout(compiler.read_types(Path("x.bpf.o")))
 
