@@ -42,8 +42,9 @@ async def serve_exec(
     # Our package is not among those of the machine's Python.
     ours = [sys.executable, "-m", *command[3:]] if command[:3] == AGENT_COMMAND[:3] else command
     words = ours if agent == AGENT or command[:5] != (*AGENT_COMMAND, "session") else agent
-    if words is agent and agent[-1] == "session":
-        words = (*agent, *command[5:])  # what the session declares
+    if words is agent:
+        # What the session declares; a command that does not end so is given the word, too.
+        words = (*agent, *command[5 if agent[-1] == "session" else 4 :])
     try:
         process = await asyncio.create_subprocess_exec(
             *words,

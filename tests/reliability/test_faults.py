@@ -127,10 +127,10 @@ def _open(path: str) -> bool:
 
 
 AHEAD = (
-    "import sys, time; from kubectl_gadget.agent import node, session\n"
+    "import sys, time; from kubectl_gadget.agent import __main__, node\n"
     "clocks = node.clocks\n"
     "node.clocks = lambda: clocks() | {'realtime_ns': time.time_ns() + 10_000_000_000}\n"
-    "sys.exit(session.run())"
+    "sys.exit(__main__.main(sys.argv[1:]))"
 )
 
 
