@@ -58,7 +58,7 @@ struct trace_fdpass {
 	gadget_open_flags flags;
 	gadget_errno errno;
 	gadget_path path;
-	/* Of what has no path: memfd:…, [eventfd]. */
+	/* Of what has no path, such as [eventfd]. */
 	gadget_string name;
 	__u32 unused;
 };
