@@ -55,7 +55,7 @@ def closing() -> Iterator[list[int]]:
 
 
 def mine(name: str, **options: Any) -> Tracer:
-    return Tracer(name, pid=os.getpid(), **options)
+    return Tracer(name, pid=os.getpid(), compat=True, **options)
 
 
 def socketcall(which: int, *arguments: int) -> int:
@@ -170,7 +170,7 @@ def test_privilege_sees_them() -> None:
         assert call("setresuid", 0xFFFF, 4711, 0xFFFF) == 0
         assert call("unshare", 0x10000000) == 0
 
-    with Tracer("trace_privilege") as tracer:
+    with Tracer("trace_privilege", compat=True) as tracer:
         pid, code = deeds.in_child(deed)
         records = [record for record in tracer.records() if record["pid"] == pid]
     assert code == 0
@@ -203,7 +203,7 @@ def test_numbers_that_mean_other_calls_there_are_not_mixed_up(path: bytes) -> No
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_top_syscalls_counts_them_apart(begun: bool) -> None:
-    with Answers("top_syscalls", begun=begun, syscalls="getppid") as top:
+    with Answers("top_syscalls", compat=True, begun=begun, syscalls="getppid") as top:
         for _ in range(TIMES):
             call("getppid")
         counts = {record["syscall"]: record["count"] for record in top.take()}
@@ -211,7 +211,7 @@ def test_top_syscalls_counts_them_apart(begun: bool) -> None:
 
 
 def test_profile_syscall_times_them() -> None:
-    with Answers("profile_syscall", syscalls="getppid") as profile:
+    with Answers("profile_syscall", compat=True, syscalls="getppid") as profile:
         for _ in range(TIMES):
             call("getppid")
         times = {record["syscall"]: record["count"] for record in profile.take()}
@@ -220,7 +220,7 @@ def test_profile_syscall_times_them() -> None:
 
 def test_top_file_counts_what_they_read(path: bytes) -> None:
     room = place(bytes(64))
-    with Answers("top_file") as top, open(path, "rb", buffering=0) as file:
+    with Answers("top_file", compat=True) as top, open(path, "rb", buffering=0) as file:
         for _ in range(TIMES):
             assert call("pread64", file.fileno(), room, 5, 0, 0) == 5
         found = [record for record in top.take() if record["inode"] == os.fstat(file.fileno()).st_ino]

@@ -40,7 +40,7 @@ RAW_SYSCALLS = "SYSCALL_TRACEPOINTS" not in os.environ or not syscall_tracepoint
 
 class Tracer:
     """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `raw_syscalls` does
-    as the agent where perf_event_open() is refused."""
+    as the agent; `compat` has calls of 32-bit programs followed, too, for which programs are loaded a second time."""
 
     def __init__(
         self,
@@ -51,12 +51,14 @@ class Tracer:
         verdicts: dict[int, int] | None = None,
         variables: dict[str, Any] | None = None,
         raw_syscalls: bool = RAW_SYSCALLS,
+        compat: bool = False,
         **parameters: Any,
     ) -> None:
         self.gadget = read_gadget(built / "gadgets" / f"{name}.json")
         self._elf = object_bytes(name, MACHINE, built)
         self._ring_bytes = ring_bytes
         self._raw_syscalls = raw_syscalls
+        self._compat = compat
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
         if raw_syscalls and VARIABLE in self.gadget.globals:
             self._values[VARIABLE] = True
@@ -145,7 +147,8 @@ class Tracer:
                     raise
                 del choice[0]
             else:
-                follow_compat_calls(object, self._elf, self.gadget.name, self._set_variables)
+                if self._compat:
+                    follow_compat_calls(object, self._elf, self.gadget.name, self._set_variables)
                 return object
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
