@@ -78,7 +78,10 @@ class Client:
             self._next_heartbeat = time.monotonic() + 5
             with suppress(BrokenPipeError):  # the stream's end tells why
                 self.send(FrameType.HEARTBEAT, {"id": 0})
-        if not select.select([self.output], [], [], timeout)[0]:
+        # Not select(), which takes no descriptor above 1023: a process that runs many tests may have such.
+        waiting = select.poll()
+        waiting.register(self.output, select.POLLIN)
+        if not waiting.poll(timeout * 1000):
             return True
         data = os.read(self.output.fileno(), 1 << 20)
         for frame in self._decoder.feed(data):
