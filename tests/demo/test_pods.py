@@ -134,7 +134,9 @@ def kill_and_wait(pid: int) -> None:
     """Kills a process that need not be our child, and blocks until it has ended and so let go of its lock."""
     ended = os.pidfd_open(pid)
     signal.pidfd_send_signal(ended, signal.SIGKILL)
-    select.select([ended], [], [])
+    poll = select.poll()  # not select(), which takes no descriptor above 1,023
+    poll.register(ended, select.POLLIN)
+    poll.poll()
     os.close(ended)
 
 
