@@ -369,6 +369,9 @@ class Session:
         self._pipe.discard()
         if self._ends_process and links.leave_to_child((self._input, self._output)):
             return
+        self._free()
+
+    def _free(self) -> None:
         for gadget in self._gadgets:
             gadget.close()
         self._calls.close()
@@ -379,6 +382,7 @@ class Session:
             one.close()
         if self._containers:
             self._containers.close()
+        self._epoll.close()
 
 
 def _policies(

@@ -65,8 +65,8 @@ def take(containers: Containers, elf: bytes, *frames: Frame) -> None:
     finally:
         for one in session._gadgets:
             one.detach()
-            one.close()
-        session._epoll.close()
+        session._containers = None  # its owner is the caller
+        session._free()
         os.close(reader)
         os.close(writer)
 
