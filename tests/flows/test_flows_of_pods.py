@@ -35,7 +35,7 @@ TIMES, SENT, RECEIVED, MUCH = 31, 7001, 301, 1_000_003
 SHORT = 50_000
 PORTS = 1009
 FIRST_PORT = 20_000
-"""Below those that the kernel gives: a connection of before that waits in TIME_WAIT without SO_REUSEADDR keeps its port."""
+"""Below those that the kernel gives: an earlier connection in TIME_WAIT without SO_REUSEADDR keeps its port from us."""
 SERVICE = "10.96.0.9"
 Event = dict[str, Any]
 
