@@ -438,7 +438,7 @@ int find_watchers(struct bpf_iter__task_file *ctx)
 
 	if (!file || !task || api_of(notify) == NEITHER)
 		return 0;
-	gadget_begin_for_task_or(&record, task, true);
+	gadget_begin_for_task_or(&record, task, true, false);
 	record.unused = gadget_is_chosen_process(task);
 	group = (__u64)BPF_CORE_READ(notify, private_data);
 	bpf_map_update_elem(&watchers, &group, &record, BPF_NOEXIST);

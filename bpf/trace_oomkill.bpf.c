@@ -103,7 +103,7 @@ static __always_inline int killed(struct task_struct *victim)
 	if (!kill)
 		return 0;
 	trigger_is_wanted = gadget_wanted_cgroup(&kill->record, trigger_cgroup);
-	if (!gadget_begin_for_task_or(&kill->record, victim, trigger_is_wanted))
+	if (!gadget_begin_for_task_or(&kill->record, victim, trigger_is_wanted, false))
 		return 0;
 	kill->trigger = trigger_cgroup;
 	kill->trigger_pid = gadget_node_pid(trigger);

@@ -1,6 +1,7 @@
 """top udp: prime numbers of packets over loopback, counted at both ends."""
 
 import os
+import socket
 
 import pytest
 
@@ -44,3 +45,23 @@ def test_only_flows_of_the_port_asked_for_count() -> None:
         pid, _ = in_namespace(deed)
         records = [record for record in top.take() if record["pid"] == pid]
     assert sorted({record["local_port"], record["remote_port"]} & {port} != set() for record in records) == [True, True]
+
+
+def test_a_flow_has_the_name_of_the_program_that_its_process_runs() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        Answers("top_udp") as top,
+    ):
+        server.bind((network.V4, 0))
+        pid = os.fork()
+        if pid == 0:
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            client.connect(server.getsockname())
+            client.send(b"x")
+            os.dup2(client.fileno(), 1)
+            os.execv("/bin/echo", ["echo", "hello"])
+        assert server.recv(9) == b"x"
+        assert server.recv(9) == b"hello\n"
+        os.waitpid(pid, 0)
+        rows = [row for row in top.take() if row["pid"] == pid]
+    assert [(row["comm"], row["sent"]) for row in rows] == [("echo", 7)]

@@ -46,9 +46,12 @@ static __always_inline bool gadget_has_wanted_comm(const struct gadget_record *r
 	return !gadget_filter_comm[0] || (comm[0] == wanted[0] && comm[1] == wanted[1]);
 }
 
-/* Fills in the head of a record about any task, in its own context or not. False: it is not wanted. */
+/*
+ * Fills in the head of a record about any task, in its own context or not. False: it is not wanted. `any_name`: the
+ * filter by name is left to the caller.
+ */
 static __always_inline bool gadget_begin_for_task_or(struct gadget_record *record, struct task_struct *task,
-						     bool other_is_wanted)
+						     bool other_is_wanted, bool any_name)
 {
 	struct task_struct *parent;
 
@@ -57,7 +60,7 @@ static __always_inline bool gadget_begin_for_task_or(struct gadget_record *recor
 	record->gid = gadget_read(task, cred, gid.val);
 	gadget_comm_of(task, record->comm);
 	if (!gadget_is_chosen_process(task) || (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid) ||
-	    !gadget_has_wanted_comm(record))
+	    (!any_name && !gadget_has_wanted_comm(record)))
 		return false;
 	if (!gadget_wanted_other_task(record, task)) {
 		if (!other_is_wanted)
@@ -75,7 +78,13 @@ static __always_inline bool gadget_begin_for_task_or(struct gadget_record *recor
 
 static __always_inline bool gadget_begin_for_task(struct gadget_record *record, struct task_struct *task)
 {
-	return gadget_begin_for_task_or(record, task, false);
+	return gadget_begin_for_task_or(record, task, false, false);
+}
+
+/* The same whatever the task's name is. */
+static __always_inline bool gadget_begin_whatever_its_name(struct gadget_record *record, struct task_struct *task)
+{
+	return gadget_begin_for_task_or(record, task, false, true);
 }
 
 /* As gadget_begin(), and true as well when the other party is wanted, which may be NULL. */

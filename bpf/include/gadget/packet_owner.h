@@ -4,7 +4,7 @@
  * name them (see gadgets/trace_dns.yaml).
  *
  * They run where the current task is the one that acts: who makes a socket, who connects it, who sends from one that is
- * not connected, who accepts; and, once at start, whoever has one open already. The trap: the ones for cgroups decide,
+ * not connected, who accepts, and what it executes later; and, once at start, whoever has one open already. The trap: the ones for cgroups decide,
  * too, so they return GADGET_ALLOW whatever happens.
  */
 #pragma once
@@ -21,7 +21,8 @@ static __always_inline void gadget_own_socket(__u64 address, struct task_struct 
 {
 	struct gadget_owner owner = {};
 
-	if (gadget_begin_for_task(&owner.record, task)) {
+	/* Whatever its name is: it may get another one by an exec, and is asked for it with each packet. */
+	if (gadget_begin_whatever_its_name(&owner.record, task)) {
 		gadget_exec_of(&owner.exec, task);
 		gadget_keep_owner((const void *)address, &owner, flags);
 	} else if (flags != BPF_NOEXIST) {
@@ -112,6 +113,20 @@ SEC("tracepoint/syscalls/sys_exit_accept4")
 int accepted4(struct trace_event_raw_sys_exit *ctx)
 {
 	return gadget_own_accepted(gadget_result(ctx));
+}
+
+/* Its sockets that stay open are another program's from now on. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(owner_executes, struct task_struct *task)
+{
+	struct gadget_executed now = {};
+	gadget_pid pid = gadget_node_pid(task);
+
+	gadget_exec_of(&now.exec, task);
+	gadget_comm_of(task, now.comm);
+	bpf_map_update_elem(&gadget_executed, &pid, &now, BPF_ANY);
+	__sync_fetch_and_add(&gadget_execs, 1);
+	return 0;
 }
 
 /* The first process that has the file open. */

@@ -38,6 +38,8 @@ struct gadget_owner {
 	gadget_comm user_comm;
 	/* The process at the time when the head was filled in. */
 	gadget_exec_id exec;
+	/* Of gadget_execs, when the name was looked at last. */
+	__u64 execs;
 };
 
 struct {
@@ -48,11 +50,54 @@ struct {
 	__type(value, struct gadget_owner);
 } gadget_owners SEC(".maps");
 
+/* What a process became by its last exec. */
+struct gadget_executed {
+	gadget_exec_id exec;
+	gadget_comm comm;
+};
+
+/* Processes that may have sockets from before an exec; the ones that were looked up last stay. */
+#define GADGET_EXECUTED 16384
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, GADGET_EXECUTED);
+	__type(key, gadget_pid);
+	__type(value, struct gadget_executed);
+} gadget_executed SEC(".maps");
+
+/* How many execs there were. 0 for ever in gadgets that do not follow them (gadget/packet_owner.h). */
+__u64 gadget_execs = 0;
+
+/* Two processes never have the same number within so many nanoseconds, nor has one process as many execs. */
+#define GADGET_SAME_PROCESS 100000000ULL
+
+/* Gives the owner the name that its process has by now, if that has executed another program. Between two execs on the
+ * node it costs one comparison. */
+static __always_inline void gadget_name_owner_again(struct gadget_owner *owner)
+{
+	__u64 execs = *(volatile __u64 *)&gadget_execs;
+	gadget_pid pid = owner->record.pid;
+	const struct gadget_executed *now;
+
+	if (owner->execs == execs)
+		return;
+	owner->execs = execs;
+	now = bpf_map_lookup_elem(&gadget_executed, &pid);
+	if (!now || now->exec.started - owner->exec.started - 1 >= GADGET_SAME_PROCESS)
+		return;
+	owner->exec = now->exec;
+	__builtin_memcpy(owner->record.comm, now->comm, sizeof(owner->record.comm));
+}
+
 static __always_inline struct gadget_owner *gadget_owner_of(const void *sk)
 {
 	__u64 key = (__u64)sk;
+	struct gadget_owner *owner = bpf_map_lookup_elem(&gadget_owners, &key);
 
-	return bpf_map_lookup_elem(&gadget_owners, &key);
+	if (owner)
+		gadget_name_owner_again(owner);
+	return owner;
 }
 
 static __always_inline void gadget_forget_owner(const void *sk)
@@ -67,6 +112,7 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 	__u64 key = (__u64)sk;
 
 	owner->socket = key;
+	owner->execs = *(volatile __u64 *)&gadget_execs;
 	/* With BPF_NOEXIST it fails when there is one already, which is no loss. */
 	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
 		gadget_count_map_full();
@@ -132,7 +178,7 @@ static __always_inline bool gadget_begin_for_socket(struct gadget_record *record
 {
 	if (owner && owner->record.pid) {
 		*record = owner->record;
-		return true;
+		return gadget_has_wanted_comm(record);
 	}
 	return !gadget_asks_for_process() && gadget_begin_without_owner(record, sk);
 }
