@@ -4,8 +4,8 @@
  * name them (see gadgets/trace_dns.yaml).
  *
  * They run where the current task is the one that acts: who makes a socket, who connects it, who sends from one that is
- * not connected, who accepts, and what it executes later; and, once at start, whoever has one open already. The trap: the ones for cgroups decide,
- * too, so they return GADGET_ALLOW whatever happens.
+ * not connected, who accepts, and what it executes later; and, once at start, whoever has one open already. The trap:
+ * the ones for cgroups decide, too, so they return GADGET_ALLOW whatever happens.
  */
 #pragma once
 
