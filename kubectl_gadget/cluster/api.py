@@ -40,6 +40,10 @@ class Api:
         self._warned: set[str] = set()
         self._slots = asyncio.Semaphore(PARALLEL)
 
+    def close(self) -> None:
+        """Closes the connections to the API server."""
+        self.connection.close()
+
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object | None:
         """One object; None when it does not exist."""
         try:

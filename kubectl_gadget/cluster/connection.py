@@ -43,6 +43,10 @@ class Way:
         """Whether to ask for headers may take long, since credentials may have to be renewed."""
         return credentials.may_block(self.client.configuration)
 
+    def close(self) -> None:
+        """Closes the connections that no request uses; the others close when their requests end."""
+        self.client.rest_client.close()
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -64,6 +68,11 @@ class Connection:
         self._host = url.hostname
         self._lock = threading.Lock()
         self._way: Way | None = None
+
+    def close(self) -> None:
+        """Closes what is open to the API server; without it, that is left to the garbage collector."""
+        if self._way is not None:
+            self._way.close()
 
     def url(self, path: str, query: Query = ()) -> str:
         """URL of a request."""
@@ -91,6 +100,7 @@ class Connection:
             if self._way is not refused:
                 return True  # another request was refused too, and was here before
             self._way = _make_way(self.cluster)
+            refused.close()
             old, new = refused.client.configuration, self._way.client.configuration
             return credentials.identity(old) != credentials.identity(new)
 

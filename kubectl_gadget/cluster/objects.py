@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from typing import Any
 
 from kubectl_gadget.background_tasks import as_gadget_error
@@ -46,7 +46,8 @@ def following(
     def work() -> None:
         async def main() -> None:
             stop.append((asyncio.get_running_loop(), asyncio.current_task()))
-            await _Followed(kinds, changed, failed, known, keep_seconds).follow(Api(kubeconfig.load(kube), say))
+            with closing(Api(kubeconfig.load(kube), say)) as api:
+                await _Followed(kinds, changed, failed, known, keep_seconds).follow(api)
 
         try:
             asyncio.run(main())

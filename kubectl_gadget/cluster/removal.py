@@ -7,7 +7,7 @@ somebody may `deploy`; that changes the namespace, so what is deleted is the nam
 
 import asyncio
 import json
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 from kubectl_gadget.cluster import kubeconfig, manifests
 from kubectl_gadget.cluster.api import Api
@@ -29,11 +29,11 @@ async def remove_as_ordered(order: bytes) -> None:
     cluster = kubeconfig.load(KubeOptions(**what["kube"]))
     if cluster.server != what["server"]:
         return
-    api = Api(cluster)
-    for seconds in _WAITS:
-        await asyncio.sleep(seconds)
-        if not await remove(api, what["namespace"], what["run"]):
-            return
+    with closing(Api(cluster)) as api:
+        for seconds in _WAITS:
+            await asyncio.sleep(seconds)
+            if not await remove(api, what["namespace"], what["run"]):
+                return
 
 
 async def remove(api: Api, namespace: str, run: str) -> list[str]:

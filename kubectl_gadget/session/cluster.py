@@ -32,6 +32,7 @@ class ClusterNodes:
         self._cluster = kubeconfig.load(options.kube)
         self._targets: Targets | None = None
         self._agents: Agents | None = None
+        self._api: Api | None = None
         self._starting_since: float | None = None
 
     async def begin(self) -> None:
@@ -47,7 +48,7 @@ class ClusterNodes:
 
     async def watch(self) -> AsyncIterator[NodeChange]:
         """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
-        api = Api(self._cluster, self._progress.say)
+        self._api = api = Api(self._cluster, self._progress.say)
         say, selection = self._progress.say, self._options.selection
         namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
         session = declared(self._options, namespace)
@@ -87,7 +88,8 @@ class ClusterNodes:
 
     async def close(self) -> None:
         """Removes the agents that were started for this run, and says what may remain."""
-        if self._agents is None:
+        if self._agents is None or self._api is None:
             return
         for remaining in await self._agents.close():
             self._progress.warn(f"may remain: {remaining}")
+        self._api.close()

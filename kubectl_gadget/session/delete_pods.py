@@ -8,7 +8,7 @@ is never another one of the same name.
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.cluster import kubeconfig
@@ -68,12 +68,14 @@ def deleting_pods(kube: KubeOptions, namespace: str | None, say: Say) -> Iterato
     thread = threading.Thread(target=loop.run_forever, name="deleting pods", daemon=True)
     thread.start()
     try:
-        api = Api(kubeconfig.load(kube), say)
-        wanted = [Access("delete", PODS.plural, namespace)]
-        asyncio.run_coroutine_threadsafe(api.require(wanted, "delete pods"), loop).result()
-        deleter = PodDeleter(api, loop, say)
-        yield deleter
-        asyncio.run_coroutine_threadsafe(deleter.finish(), loop).result()
+        with closing(Api(kubeconfig.load(kube), say)) as api:
+            wanted = [Access("delete", PODS.plural, namespace)]
+            asyncio.run_coroutine_threadsafe(api.require(wanted, "delete pods"), loop).result()
+            deleter = PodDeleter(api, loop, say)
+            yield deleter
+            asyncio.run_coroutine_threadsafe(deleter.finish(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(_END_SECONDS)
+        if not thread.is_alive():
+            loop.close()

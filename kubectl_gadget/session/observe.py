@@ -119,13 +119,15 @@ async def _beside_inventory(options: RunOptions, order: Order, run: Run, progres
     keep: dict[Resource, Keep] = {PODS: Pod.from_object}
     if order.whole_cluster:
         keep |= {SERVICES: _as_it_is, ENDPOINT_SLICES: _as_it_is, NODES: Node.from_object, NAMESPACES: _labels}
-    inventory = InventoryWatch(Api(cluster, progress.say), keep, namespace, progress.warn, order.whole_cluster)
+    api = Api(cluster, progress.say)
+    inventory = InventoryWatch(api, keep, namespace, progress.warn, order.whole_cluster)
     watching = background_tasks.start(inventory.watch(), "inventory", run.fail)
     try:
         await inventory.listed()
         code = await run.main()
     finally:
         await background_tasks.end(watching)
+        api.close()
         _add(order.recording.inventory, inventory, order.whole_cluster)
     return code
 

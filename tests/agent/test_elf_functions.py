@@ -4,6 +4,7 @@ import lzma
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ from kubectl_gadget.agent.elf_source import FileSource, MemorySource, open_file
 from tests.agent.burners import WAYS, compile_burner
 
 NAMES = ("spin", "heavy", "light", "burn", "main")
+
+
+OPEN: list[FileSource] = []
+"""Files of the test that runs: names are read from them when they are asked for."""
 
 
 @pytest.fixture(scope="module", params=WAYS)
@@ -30,7 +35,15 @@ def addresses(path: Path) -> dict[str, int]:
 def functions_of(path: Path) -> ElfFunctions:
     source = open_file(str(path))
     assert source
+    OPEN.append(source)
     return ElfFunctions(source)
+
+
+@pytest.fixture(autouse=True)
+def _files_are_closed() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()
 
 
 def test_each_address_of_a_function_has_its_name(burner: Path) -> None:

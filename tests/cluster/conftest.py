@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,10 @@ def warnings() -> list[str]:
 
 
 @pytest.fixture
-def api(cluster: FakeCluster, tmp_path: Path, warnings: list[str]) -> Api:
+def api(cluster: FakeCluster, tmp_path: Path, warnings: list[str]) -> Iterator[Api]:
     path = cluster.write_kubeconfig(tmp_path / "kubeconfig")
-    return Api(load(KubeOptions(kubeconfig=str(path))), warnings.append)
+    with closing(Api(load(KubeOptions(kubeconfig=str(path))), warnings.append)) as api:
+        yield api
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Proxies and TLS."""
 
+import asyncio
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from kubectl_gadget.cluster.kubeconfig import load
 from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.cluster.resources import NODES
 from kubectl_gadget.errors import ClusterError
+from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
 
@@ -90,11 +93,11 @@ def test_every_command_ends_with_words_when_the_proxy_cannot_be_used(tmp_path: P
 async def test_requests_and_exec_work_over_tls_with_the_clusters_own_authority(tmp_path: Path) -> None:
     async with FakeCluster(1, tls=True) as cluster:
         cluster.add_pod("p", "node-1")
-        api = Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))
-        assert len((await api.find(NODES)).items) == 1
-        stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
-        assert await stream.receive() == b"hello\n"
-        await stream.close()
+        with closing(Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))) as api:
+            assert len((await api.find(NODES)).items) == 1
+            stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
+            assert await stream.receive() == b"hello\n"
+            await stream.close()
 
 
 async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_alone(tmp_path: Path) -> None:
@@ -104,9 +107,9 @@ async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_al
         path = str(cluster.write_kubeconfig(tmp_path / "k"))
         with pytest.raises(ClusterError, match=r"certificate of https://localhost.* is not trusted"):
             await Api(load(KubeOptions(kubeconfig=path))).find(NODES)
-        api = Api(load(KubeOptions(kubeconfig=path, tls_server_name="kubernetes.test")))
-        assert len((await api.find(NODES)).items) == 1
-        await (await open_exec(api, "default", "p", "main", ["true"])).close()
+        with closing(Api(load(KubeOptions(kubeconfig=path, tls_server_name="kubernetes.test")))) as api:
+            assert len((await api.find(NODES)).items) == 1
+            await (await open_exec(api, "default", "p", "main", ["true"])).close()
 
 
 async def test_an_unknown_authority_is_refused_unless_told_not_to_look(tmp_path: Path) -> None:
@@ -115,5 +118,19 @@ async def test_an_unknown_authority_is_refused_unless_told_not_to_look(tmp_path:
         path = str(cluster.write_kubeconfig(tmp_path / "k"))
         with pytest.raises(ClusterError, match="is not trusted"):
             await Api(load(KubeOptions(kubeconfig=path))).find(NODES)
-        api = Api(load(KubeOptions(kubeconfig=path, insecure_skip_tls_verify=True)))
-        assert len((await api.find(NODES)).items) == 1
+        with closing(Api(load(KubeOptions(kubeconfig=path, insecure_skip_tls_verify=True)))) as api:
+            assert len((await api.find(NODES)).items) == 1
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+async def test_closing_leaves_no_connection_open(tmp_path: Path) -> None:
+    async with FakeCluster(1) as cluster:
+        api = Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))
+        before = descriptors()
+        await asyncio.gather(*(api.find(NODES) for _ in range(5)))
+        assert descriptors() > before
+        api.close()
+        await until(lambda: descriptors() == before)

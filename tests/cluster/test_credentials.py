@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,11 @@ def test_a_token_file_is_read_again_after_its_token_was_refused(tmp_path: Path) 
 
 
 async def test_requests_and_websockets_go_on_with_a_new_token(tmp_path: Path) -> None:
-    async with FakeCluster(1) as cluster:
+    async with FakeCluster(1) as cluster, AsyncExitStack() as stack:
         cluster.faults.refused_tokens = {"token-1", "token-3"}
         user = plugin(tmp_path, counting(tmp_path))
-        api = Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k", user)))))
+        options = KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k", user)))
+        api = stack.enter_context(closing(Api(load(options))))
         listings = await asyncio.gather(*[api.find(NODES) for _ in range(5)])
         assert [len(listing.items) for listing in listings] == [1] * 5
         assert (tmp_path / "calls").read_text() == "xx"

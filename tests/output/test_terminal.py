@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,15 +11,17 @@ from kubectl_gadget.output.terminal import Terminal, find_terminal, pod_color, w
 
 
 @pytest.fixture
-def tty() -> io.TextIOWrapper:
+def tty() -> Iterator[io.TextIOWrapper]:
     """A real pseudo-terminal of 93 columns."""
     import fcntl
     import struct
     import termios
 
-    _, slave = os.openpty()
+    master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 93, 0, 0))
-    return io.TextIOWrapper(io.FileIO(slave, "w"))
+    with io.TextIOWrapper(io.FileIO(slave, "w")) as file:
+        yield file
+    os.close(master)
 
 
 def test_a_pipe_is_no_terminal() -> None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +61,9 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     environment = {"KUBECTL_GADGET_RUN": str(tmp_path / "run"), "KUBECTL_GADGET_PINS": str(tmp_path / "bpf" / "gadget")}
     async with FakeCluster(2, environment=environment) as cluster:
         kubeconfig = cluster.write_kubeconfig(tmp_path / "kubeconfig")
-        api = Api(load(KubeOptions(kubeconfig=str(kubeconfig))))
-        await deploy(api, OPTIONS, lambda _: None)
-        yield Site(cluster, api, kubeconfig)
+        with closing(Api(load(KubeOptions(kubeconfig=str(kubeconfig))))) as api:
+            await deploy(api, OPTIONS, lambda _: None)
+            yield Site(cluster, api, kubeconfig)
 
 
 @pytest.fixture
@@ -251,8 +252,8 @@ async def test_the_same_policies_are_the_same_file(site: Site) -> None:
 
 async def test_without_resident_agents_nothing_is_installed(tmp_path: Path) -> None:
     async with FakeCluster(1) as cluster:
-        api = Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "kubeconfig")))))
-        with pytest.raises(DeployError, match="no agents are resident"):
+        options = KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "kubeconfig")))
+        with closing(Api(load(options))) as api, pytest.raises(DeployError, match="no agents are resident"):
             await change(api, OPTIONS, policies(TELLS))
         assert not cluster.store.list("configmaps")
 
