@@ -66,6 +66,8 @@ class AgentOptions:
     """How agents are started in a cluster."""
 
     image: str | None = None
+    image_mirror: str | None = None
+    """takes the place of the image's registry"""
     image_pull_policy: str | None = None
     image_pull_secret: str | None = None
     namespace: str = "kubectl-gadget"

@@ -166,6 +166,27 @@ def test_what_is_rendered_is_what_is_applied() -> None:
     assert all(found["metadata"]["labels"]["app.kubernetes.io/name"] == NAMESPACE for found in objects)
 
 
+@pytest.mark.parametrize(
+    ("image", "pulled"),
+    [
+        (None, "registry.example:5000/ghcr/kubectl-gadget/agent:"),
+        ("ghcr.io/mine/agent@sha256:12", "registry.example:5000/ghcr/mine/agent@sha256:12"),
+        ("localhost/agent", "registry.example:5000/ghcr/agent"),
+        ("host:5000/agent:1", "registry.example:5000/ghcr/agent:1"),
+        ("mine/agent:1", "registry.example:5000/ghcr/mine/agent:1"),
+        ("agent:1", "registry.example:5000/ghcr/library/agent:1"),
+    ],
+)
+@pytest.mark.parametrize("bcc", [False, True])
+def test_a_mirror_stands_in_for_the_registry_of_the_image(image: str | None, pulled: str, bcc: bool) -> None:
+    options = AgentOptions(image=image, image_mirror="registry.example:5000/ghcr", bcc=bcc)
+    pod = manifests.on_demand_pod(options, "node-1", "1", {"metadata": {"name": "a", "uid": "b"}})["spec"]
+    found = pod["containers"][0]["image"]
+    assert found.startswith(pulled)
+    assert image is None or found == pulled
+    assert image or found.endswith("-bcc") == bcc
+
+
 def test_the_agent_has_no_token_no_network_of_the_host_and_few_capabilities() -> None:
     pod = manifests.deployment(AgentOptions())[-1]["spec"]["template"]["spec"]
     context = pod["containers"][0]["securityContext"]
