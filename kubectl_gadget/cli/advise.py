@@ -19,6 +19,7 @@ from kubectl_gadget.cli.flags import (
     SHOW,
     ClusterFlags,
     EngineFlags,
+    FlagSet,
     ImageFlags,
     OutputFlags,
     ScopeFlags,
@@ -50,7 +51,7 @@ _SUMMARIES = {
 
 
 @dataclass(frozen=True)
-class WatchFlags:
+class WatchFlags(FlagSet):
     """What all advisors take, beside where to look."""
 
     output: Annotated[

@@ -30,7 +30,9 @@ class Given(NamedTuple):
     name: str
     value: str | bool
     spelling: str
-    """as typed, for messages"""
+    """as typed, or where a preset stands, for messages"""
+    preset: bool = False
+    """not typed: from the environment or the configuration file"""
 
 
 @dataclass

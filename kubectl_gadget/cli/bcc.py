@@ -19,6 +19,7 @@ from kubectl_gadget.cli.flags import (
     SHOW,
     ClusterFlags,
     EngineFlags,
+    FlagSet,
     ImageFlags,
     OutputFlags,
     ScopeFlags,
@@ -54,7 +55,7 @@ _MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class ShownFlags:
+class ShownFlags(FlagSet):
     """Those of OutputFlags that make sense for lines that are the tool's own."""
 
     timeout: Annotated[

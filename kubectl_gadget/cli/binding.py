@@ -7,28 +7,38 @@ every start. The trap: readers run when the command does, so `--help` works besi
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import is_dataclass
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo
 
+from kubectl_gadget.cli import settings
 from kubectl_gadget.cli.arguments import Given
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.cli.flags import FlagSet
+from kubectl_gadget.cli.reading import read_value, repeats
 
 Level = tuple[Given, ...]
 """The flags given at one level: after `kubectl gadget`, after `trace`, after `open`."""
 
 Set = TypeVar("Set")
-Reader = Callable[[Any], Any]
 
 
-def flattened(
-    function: Callable[..., int], extras: Mapping[str, Any] | None = None
-) -> tuple[Callable[..., int], Callable[[typer.Context], dict[str, Any]]]:
-    """`function` with each flag set replaced by its fields, as typer reads it; called with the parsed command line. And
-    what reads that command line alone.
+@dataclass(frozen=True)
+class Bound:
+    """What typer makes a command of."""
+
+    run: Callable[..., int]
+    """called with the parsed command line"""
+    read: Callable[[typer.Context], dict[str, Any]]
+    """reads that command line alone"""
+    flags: Callable[[], list[settings.Flag]]
+    """all flags"""
+
+
+def flattened(function: Callable[..., int], extras: Mapping[str, Any] | None = None) -> Bound:
+    """`function` with each flag set replaced by its fields, as typer reads it.
 
     `extras` are further flags, by name; their values go to the function's parameter `extras`, those not given left out.
     """
@@ -36,8 +46,12 @@ def flattened(
     hints = get_type_hints(function, include_extras=True)
     names = [name for name in inspect.signature(function).parameters if name != "extras"]
 
+    def flags() -> list[settings.Flag]:
+        return [*_flags(None, names, hints), *(settings.Flag(name, hint) for name, hint in extras.items())]
+
     def read(ctx: typer.Context) -> dict[str, Any]:
         levels = levels_of(ctx)
+        levels = (settings.presets(command_words(ctx), flags(), levels), *levels)
         values = {name: _value(name, hints[name], levels, ctx.params) for name in names}
         if extras:
             found = {name: _flag_value(name, hint, levels) for name, hint in extras.items()}
@@ -45,11 +59,13 @@ def flattened(
         return values
 
     def run(ctx: typer.Context, **_: Any) -> int:
+        settings.mention_ignored(command_words(ctx), flags(), levels_of(ctx))
         return function(**read(ctx))
 
     run.__name__ = function.__name__
     options = [_option(name, hint) for name, hint in extras.items()]
-    return _with_options(run, options + [option for name in names for option in _options(name, hints[name])]), read
+    run = _with_options(run, options + [option for name in names for option in _options(name, hints[name])])
+    return Bound(run, read, flags)
 
 
 def _with_options(run: Callable[..., int], options: list[inspect.Parameter]) -> Callable[..., int]:
@@ -70,7 +86,20 @@ def collect(kind: type[Set], levels: tuple[Level, ...]) -> Set:
     if values.get("namespace") is not None and values.get("all_namespaces"):
         last = [max(i for i, level in enumerate(levels) if _given(level, n)) for n in ("namespace", "all_namespaces")]
         values["all_namespaces" if last[0] > last[1] else "namespace"] = None
-    return kind(**values)
+    found = kind(**values)
+    if isinstance(found, FlagSet):
+        found.remember_presets(item.name for level in levels for item in level if item.preset)
+    return found
+
+
+def _flags(kind: type | None, names: Iterable[str], hints: Mapping[str, Any]) -> Iterator[settings.Flag]:
+    """All flags of these parameters or fields; `kind` is the set that they are fields of."""
+    for name in names:
+        if isinstance(hint := hints[name], type) and is_dataclass(hint):
+            inner = get_type_hints(hint, include_extras=True)
+            yield from _flags(hint, inner, inner)
+        elif not any(isinstance(item, ArgumentInfo) for item in get_args(hint)):
+            yield settings.Flag(name, hint, in_set=kind is not None and issubclass(kind, FlagSet))
 
 
 def spelling(kind: type, name: str) -> str:
@@ -90,6 +119,11 @@ def level_key(ctx: Any) -> str:
     return f"kubectl_gadget.flags.{ctx.command_path}"
 
 
+def command_words(ctx: Any) -> tuple[str, ...]:
+    """The names of a context's command and of the groups above it, without the program's: trace, open."""
+    return () if ctx.parent is None else (*command_words(ctx.parent), str(ctx.info_name))
+
+
 def _given(level: Level, name: str) -> bool:
     return any(item.name == name for item in level)
 
@@ -98,7 +132,7 @@ def _value(name: str, hint: Any, levels: tuple[Level, ...], params: Mapping[str,
     if isinstance(hint, type) and is_dataclass(hint):
         return collect(hint, levels)
     if any(isinstance(item, ArgumentInfo) for item in get_args(hint)):
-        return _read(hint, list(params.get(name) or ()), "")
+        return read_value(hint, list(params.get(name) or ()), "")
     return _flag_value(name, hint, levels)
 
 
@@ -106,24 +140,9 @@ def _flag_value(name: str, hint: Any, levels: tuple[Level, ...]) -> Any:
     given = [item for level in levels for item in level if item.name == name]
     if not given:
         return None
-    if _repeats(hint):
-        return _read(hint, [item.value for item in given], given[-1].spelling)
-    return _read(hint, given[-1].value, given[-1].spelling)
-
-
-def _read(hint: Any, value: Any, spelling: str) -> Any:
-    readers: list[Reader] = [item for item in get_args(hint)[2:] if callable(item)]
-    for reader in readers:
-        try:
-            value = reader(value)
-        except ValueError as error:
-            what = [spelling] * bool(spelling) + [repr(value)] * isinstance(value, str)
-            raise UsageError(": ".join([" ".join(what)] * bool(what) + [str(error)])) from None
-    return value
-
-
-def _repeats(hint: Any) -> bool:
-    return any(get_origin(item) in (tuple, list) for item in (hint, *get_args(hint), *get_args(get_args(hint)[0])))
+    if repeats(hint):
+        return read_value(hint, [item.value for item in given], given[-1].spelling)
+    return read_value(hint, given[-1].value, given[-1].spelling)
 
 
 def _options(name: str, hint: Any) -> Iterator[inspect.Parameter]:
@@ -137,6 +156,6 @@ def _options(name: str, hint: Any) -> Iterator[inspect.Parameter]:
 def _option(name: str, hint: Any) -> inspect.Parameter:
     """One option as typer sees it: a switch, a text, or a list of texts."""
     kind, declaration = get_args(hint)[:2]
-    plain: Any = list[str] | None if _repeats(hint) else bool | None if bool in (kind, *get_args(kind)) else str | None
+    plain: Any = list[str] | None if repeats(hint) else bool | None if bool in (kind, *get_args(kind)) else str | None
     annotation = Annotated[plain, declaration]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

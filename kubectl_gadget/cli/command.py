@@ -12,9 +12,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from kubectl_gadget.cli import arguments, help
+from kubectl_gadget.cli import arguments, help, settings
 from kubectl_gadget.cli.arguments import Parsed, Spelling, UnknownFlag
-from kubectl_gadget.cli.binding import flattened, level_key
+from kubectl_gadget.cli.binding import command_words, flattened, level_key
 from kubectl_gadget.errors import UsageError
 
 _ELSEWHERE = {
@@ -43,6 +43,8 @@ class GadgetCommand(TyperCommand):
     """all that follows the first word is for another program"""
     read: Callable[[Any], dict[str, Any]]
     """the values of a context's flags, by name. Raises UsageError when one cannot be read"""
+    flags: Callable[[], list[settings.Flag]]
+    """as settings know them"""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads `args` as kubectl would. Raises UsageError that names this command's help."""
@@ -74,7 +76,7 @@ class GadgetCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Plain text, examples first."""
-        formatter.write(help.command_help(self, ctx.command_path))
+        formatter.write(help.command_help(self, ctx.command_path, preset_texts(self, command_words(ctx))))
 
 
 class GadgetGroup(TyperGroup):
@@ -173,10 +175,10 @@ def make_command(
 ) -> Any:
     """A command from a function that takes flag sets, and `extras` (see binding.flattened)."""
     app = _app()
-    callback, read = flattened(function, extras)
-    app.command(name, cls=GadgetCommand)(callback)
+    bound = flattened(function, extras)
+    app.command(name, cls=GadgetCommand)(bound.run)
     command: Any = typer.main.get_command(app)
-    command.read = read
+    command.read, command.flags = bound.read, bound.flags
     command.page = page
     command.passes_on = page.passes_on
     return command
@@ -195,7 +197,7 @@ class GroupParts:
 def make_group(function: Callable[..., int], name: str, parts: GroupParts) -> Any:
     """A group whose own flags are those of `function`, which is never called."""
     app = _app()
-    app.callback(cls=parts.kind)(flattened(function)[0])
+    app.callback(cls=parts.kind)(flattened(function).run)
     group: Any = typer.main.get_command(app)
     group.name = name
     group.page, group.noun, group.fixed = parts.page, parts.noun, parts.entries
@@ -212,6 +214,12 @@ def lazily(target: str, name: str) -> Callable[[], Any]:
         return make_command(getattr(module, function_name), name, getattr(module, page_name), extras)
 
     return load
+
+
+def preset_texts(command: GadgetCommand, words: tuple[str, ...]) -> dict[str, str]:
+    """By flag, the default that the environment or the configuration file sets, for help."""
+    found = settings.effective(words, command.flags)
+    return {name: f"(default: {setting.text}, from {setting.source})" for name, setting in found.items()}
 
 
 def spellings(command: Any) -> dict[str, Spelling]:

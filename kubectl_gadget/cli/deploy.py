@@ -108,7 +108,7 @@ def deploy(
     from kubectl_gadget.cluster import deploy as deployment
     from kubectl_gadget.cluster import manifests
 
-    options = agent_options(image, StartFlags(timeout or _SECONDS))
+    options = agent_options(image, StartFlags(timeout or _SECONDS), cluster)
     options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
     _check_contained(options, wait, dry_run)
     contents = _contents() if contained else ()
@@ -152,8 +152,8 @@ def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Removes everything that carries our label."""
     from kubectl_gadget.cluster import deploy as deployment
 
-    _mention_scope(scope, AgentOptions())
-    wait_for(deployment.undeploy(connect(cluster), AgentOptions(), say))
+    _mention_scope(scope, cluster.agents())
+    wait_for(deployment.undeploy(connect(cluster), cluster.agents(), say))
     return 0
 
 

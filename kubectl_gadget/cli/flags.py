@@ -5,14 +5,15 @@ the sub-command and one behind it can be told apart and the later wins. The trap
 parameter's name in every command, so no two sets may use the same one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.image import DEFAULT_IMAGE
+from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 
 WHERE = "Which containers"
 SHOW = "Output"
@@ -26,21 +27,43 @@ def flag(
     metavar: str | None = None,
     help: str,
     choices: Sequence[str] | Callable[[], Sequence[str]] = (),
+    default: str = "",
 ) -> Any:
     """One flag: `metavar` names its value, None makes it a switch; `choices`, or what gives them, are what completion
-    offers."""
+    offers; `default` is what `config view` shows where the help does not say it."""
 
     def offered(incomplete: str) -> list[str]:
         known = choices() if callable(choices) else choices
         return [choice for choice in known if choice.startswith(incomplete)]
 
     return typer.Option(
-        *spellings, metavar=metavar, help=help, rich_help_panel=panel, autocompletion=offered if choices else None
+        *spellings,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        autocompletion=offered if choices else None,
+        show_default=default or False,
     )
 
 
+class FlagSet:
+    """Base of the sets. A value that was not typed, but comes from the environment or the configuration file, is a
+    wish: where it does not fit, it gives way, and is no error."""
+
+    __slots__ = ("_presets",)
+
+    def remember_presets(self, names: Iterable[str]) -> None:
+        """Which fields were not typed."""
+        object.__setattr__(self, "_presets", frozenset(names))
+
+    def typed(self) -> dict[str, Any]:
+        """The flags that were given on the command line, by field."""
+        presets: frozenset[str] = getattr(self, "_presets", frozenset())
+        return {name: value for name, value in vars(self).items() if value is not None and name not in presets}
+
+
 @dataclass(frozen=True)
-class ScopeFlags:
+class ScopeFlags(FlagSet):
     """kubectl's flags for what a command looks at; they work before and after every sub-command."""
 
     namespace: Annotated[
@@ -59,7 +82,7 @@ class ScopeFlags:
 
 
 @dataclass(frozen=True)
-class TargetFlags:
+class TargetFlags(FlagSet):
     """What a gadget looks at, beyond ScopeFlags."""
 
     containers: Annotated[
@@ -87,7 +110,7 @@ class TargetFlags:
 
 
 @dataclass(frozen=True)
-class OutputFlags:
+class OutputFlags(FlagSet):
     """What is printed, and until when."""
 
     output: Annotated[
@@ -99,6 +122,7 @@ class OutputFlags:
             metavar="FORMAT",
             help="table wide json yaml csv name jsonpath= custom-columns=",
             choices=(*values.FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
+            default="table",
         ),
         values.output_format,
     ] = None
@@ -145,6 +169,7 @@ class OutputFlags:
             metavar="WHEN",
             help="auto (which heeds NO_COLOR), always or never",
             choices=values.COLORS,
+            default="auto",
         ),
         values.one_of(*values.COLORS),
     ] = None
@@ -154,7 +179,7 @@ class OutputFlags:
 
 
 @dataclass(frozen=True)
-class EngineFlags:
+class EngineFlags(FlagSet):
     """How a run works inside; the defaults are right for nearly everybody."""
 
     no_sort: Annotated[bool | None, flag(ENGINE, "--no-sort", help="Rows as they come, not in the order of time")] = (
@@ -185,11 +210,23 @@ class EngineFlags:
 
 
 @dataclass(frozen=True)
-class ImageFlags:
+class ImageFlags(FlagSet):
     """Where an agent's image comes from."""
 
     image: Annotated[
-        str | None, flag(ENGINE, "--image", metavar="IMAGE", help="Image of the agents"), values.some_text
+        str | None,
+        flag(ENGINE, "--image", metavar="IMAGE", help="Image of the agents", default=DEFAULT_IMAGE),
+        values.some_text,
+    ] = None
+    image_mirror: Annotated[
+        str | None,
+        flag(
+            ENGINE,
+            "--image-mirror",
+            metavar="REGISTRY",
+            help="Registry, or a path in one, that stands in for the image's: registry.example/ghcr",
+        ),
+        values.registry,
     ] = None
     image_pull_secret: Annotated[
         str | None,
@@ -214,7 +251,7 @@ class ImageFlags:
 
 
 @dataclass(frozen=True)
-class StartFlags:
+class StartFlags(FlagSet):
     """How long agents may take to start."""
 
     start_timeout: Annotated[
@@ -225,7 +262,7 @@ class StartFlags:
 
 
 @dataclass(frozen=True)
-class ClusterFlags:
+class ClusterFlags(FlagSet):
     """How to reach the cluster: kubectl's own flags, under kubectl's names."""
 
     kubeconfig: Annotated[
@@ -290,7 +327,24 @@ class ClusterFlags:
         values.some_text,
     ] = None
 
+    agent_namespace: Annotated[
+        str | None,
+        flag(
+            ENGINE,
+            "--agent-namespace",
+            metavar="NAME",
+            help="Namespace that agents live in",
+            default=AgentOptions.namespace,
+        ),
+        values.namespace,
+    ] = None
+
     def options(self) -> KubeOptions:
         """The same as the cluster package takes it."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "agent_namespace"}
         return KubeOptions(**given)
+
+    def agents(self, **others: Any) -> AgentOptions:
+        """Agents in their namespace; what is None keeps its default."""
+        given = {"namespace": self.agent_namespace, **others}
+        return AgentOptions(**{name: value for name, value in given.items() if value is not None})

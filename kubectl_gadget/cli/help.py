@@ -7,8 +7,9 @@ Made by hand, since typer's own draws boxes with rich. The trap: flags that few 
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from kubectl_gadget.cli.flags import CLUSTER, ENGINE
@@ -16,6 +17,7 @@ from kubectl_gadget.events.schema import Column, Example
 
 NAMED_ONLY = (ENGINE, CLUSTER)
 MOST_LINES = 48
+_DEFAULT = re.compile(r" \(default: [^)]*\)")
 _WIDEST_NAME = 30
 _WHERE = ("node", "namespace", "pod", "container")
 _WORTH_NAMING = ("--strict", "--quiet", "--color", "--image")
@@ -46,22 +48,26 @@ class _Wrapper(textwrap.TextWrapper):
     wordsep_simple_re = re.compile(r"(\s+)|(?<=,)(?=\S)")
 
 
-def command_help(command: Any, path: str) -> str:
-    """Help of one command: with fewer examples, and columns by name only, when it would be too long otherwise."""
+def command_help(command: Any, path: str, presets: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Help of one command: with fewer examples, and columns by name only, when it would be too long otherwise.
+
+    `presets` are defaults that the user has set, by flag."""
     for examples, explain_columns in ((3, True), (2, True), (1, True), (1, False)):
-        text = _command_help(command, path, examples, explain_columns)
+        text = _command_help(command, path, examples, explain_columns, presets)
         if text.count("\n") <= MOST_LINES:
             break
     return text
 
 
-def _command_help(command: Any, path: str, examples: int, explain_columns: bool) -> str:
+def _command_help(command: Any, path: str, examples: int, explain_columns: bool, presets: Mapping[str, str]) -> str:
     page: Page = command.page
     width = _width()
     parts = [*_head(page, width, examples)]
     for title, flags in _panels(command.params).items():
         if title not in page.named_only and title not in page.silent:
-            parts.append([f"{title}:", *_table([(flag_text(flag), flag.help or "") for flag in flags], width)])
+            parts.append(
+                [f"{title}:", *_table([(flag_text(flag), _explained(flag, presets)) for flag in flags], width)]
+            )
     if page.columns:
         parts.append(["Columns:", *_columns(page.columns, width, explain_columns)])
     parts.append([f"Usage: {path} {page.usage}".rstrip(), *_further(command, width)])
@@ -83,12 +89,12 @@ def group_help(group: Any, path: str) -> str:
     return _join(parts)
 
 
-def flag_tables(params: Sequence[Any]) -> str:
+def flag_tables(params: Sequence[Any], presets: Mapping[str, str] = MappingProxyType({})) -> str:
     """All flags of `params`, explained, by group."""
     width = _width()
     return _join(
         [
-            [f"{title}:", *_table([(flag_text(flag), flag.help or "") for flag in flags], width)]
+            [f"{title}:", *_table([(flag_text(flag), _explained(flag, presets)) for flag in flags], width)]
             for title, flags in _panels(params).items()
         ]
     )
@@ -98,6 +104,13 @@ def flag_text(flag: Any) -> str:
     """A flag as help shows it: `-n, --namespace NAME`, `--failed`."""
     names = sorted(flag.opts, key=len)
     return ", ".join(names) + (f" {flag.metavar}" if flag.metavar and not flag.is_flag else "")
+
+
+def _explained(flag: Any, presets: Mapping[str, str]) -> str:
+    """A flag's help, with the default that the user has set in the place of the built-in one."""
+    if (preset := presets.get(flag.name)) is None:
+        return flag.help or ""
+    return f"{_DEFAULT.sub('', flag.help or '')} {preset}"
 
 
 def _head(page: Page, width: int, examples: int) -> Iterator[list[str]]:

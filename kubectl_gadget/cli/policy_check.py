@@ -110,7 +110,7 @@ def check(
     policies = read_policies([*(files or ()), *ready_files(ready or ())], own)
     refuse_others(policies, scope.namespace)
     asked = bool(nodes or all_nodes or local)
-    agents = agent_options(image, start)
+    agents = agent_options(image, start, cluster)
     answers = _ask(cluster, agents, policies, nodes or (), bool(local)) if asked else []
     has_new = have_new(answer.hooks for answer in answers if not answer.problem)
     reports = [check_policy(policy, asked, has_new) for policy in policies]
@@ -129,9 +129,8 @@ def check(
 
 def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
     for given in flags:
-        for name, value in vars(given).items():
-            if value is not None:
-                raise UsageError(f"{spelling(type(given), name)} is for agents on nodes", "--node NAME, or --all-nodes")
+        for name in given.typed():
+            raise UsageError(f"{spelling(type(given), name)} is for agents on nodes", "--node NAME, or --all-nodes")
 
 
 def _ask(

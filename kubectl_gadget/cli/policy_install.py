@@ -109,7 +109,7 @@ def install(
     if not enforce:
         refuse_enforcing(found)
     wanted = Change(found, allow_weaker=allow_weaker)
-    return wait_for(_change(api, wanted, f"installed {_titles(found)}", _patience(wait, timeout)))
+    return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", _patience(wait, timeout)))
 
 
 def uninstall(
@@ -123,12 +123,12 @@ def uninstall(
     """Removes, and waits for the nodes."""
     if bool(names) == bool(all):
         raise UsageError("which policies?", "kubectl gadget policy uninstall NAME, or --all")
-    return wait_for(_uninstall(connect(cluster), names, _patience(wait, timeout)))
+    return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _patience(wait, timeout)))
 
 
 def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
     """Asks the ConfigMap and every node."""
-    there, found = wait_for(_ask(connect(cluster)))
+    there, found = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps(_as_json(there, found), indent=2) + "\n")
         sys.stdout.flush()
@@ -141,16 +141,16 @@ def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, n
     return int(_explain(there, found))
 
 
-async def _ask(api: "Api") -> "tuple[Installed, list[NodePolicies]]":
+async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies]]":
     from kubectl_gadget.session.installed import nodes, read
 
-    return await read(api, AgentOptions()), await nodes(api, AgentOptions())
+    return await read(api, agents), await nodes(api, agents)
 
 
-async def _uninstall(api: "Api", names: Sequence[str], patience: float) -> int:
+async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], patience: float) -> int:
     from kubectl_gadget.session.installed import Change, read
 
-    there = (await read(api, AgentOptions())).policies
+    there = (await read(api, agents)).policies
     by_title = {one.title: one for one in there}
     for name in names:
         if name not in by_title:
@@ -160,24 +160,23 @@ async def _uninstall(api: "Api", names: Sequence[str], patience: float) -> int:
         say("no policies are installed")
         return 0
     wanted = Change(remove=[one.key for one in gone])
-    return await _change(api, wanted, f"uninstalled {_titles(gone)}", patience)
+    return await _change(api, agents, wanted, f"uninstalled {_titles(gone)}", patience)
 
 
-async def _change(api: "Api", wanted: "Change", done: str, patience: float) -> int:
+async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str, patience: float) -> int:
     from kubectl_gadget.session.installed import change, nudge, wait
 
-    options = AgentOptions()
-    there = await change(api, options, wanted)
+    there = await change(api, agents, wanted)
     say(done)
     if there.allow_weaker:
         say("where calls cannot be held up, a signal is good enough (--allow-weaker), for all that is installed")
-    if not await nudge(api, options, there.digest):
+    if not await nudge(api, agents, there.digest):
         say(
             "kubelets are not told to look at once, which takes the right to patch pods; they do within a minute or two"
         )
     if not patience:
         return 0
-    found = await wait(api, options, there.digest, patience, say)
+    found = await wait(api, agents, there.digest, patience, say)
     return int(_explain(there, found))
 
 

@@ -100,6 +100,7 @@ def root() -> Any:
     fixed["policy"] = Entry("Check, explain, generate and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
+    fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
     fixed["demo"] = Entry(
         "Run any of these on three small pods on this machine; needs no cluster", "Gadgets", _load_demo
     )
@@ -144,6 +145,12 @@ def _load_policy() -> Any:
     from kubectl_gadget.cli.policy import policy_group
 
     return policy_group()
+
+
+def _load_config() -> Any:
+    from kubectl_gadget.cli.config import config_group
+
+    return config_group()
 
 
 def _load_advise() -> Any:

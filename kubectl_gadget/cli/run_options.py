@@ -52,7 +52,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         gadgets=gadgets,
         selection=selection,
         kube=kube,
-        agent=agent_options(flags.image, flags.start),
+        agent=agent_options(flags.image, flags.start, flags.cluster),
         output=OutputOptions(
             format=output.output or "table",
             no_headers=bool(output.no_headers),
@@ -78,10 +78,9 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     )
 
 
-def agent_options(image: ImageFlags, start: StartFlags) -> AgentOptions:
+def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:
     """How agents are started."""
-    given = {**vars(image), **vars(start)}
-    return AgentOptions(**{name: value for name, value in given.items() if value is not None})
+    return cluster.agents(**vars(image), **vars(start))
 
 
 def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:
@@ -124,9 +123,7 @@ def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
         remedy = "set KUBECONFIG or --kubeconfig"
         raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
     for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
-        for name, value in vars(given).items():
-            if value is None or name in _LOCAL_TOO:
-                continue
+        for name in sorted(given.typed().keys() - _LOCAL_TOO):
             flag = spelling(type(given), name)
             if flags.target.local:
                 raise UsageError(f"{flag} makes no sense with --local: it is for a cluster")

@@ -2,10 +2,11 @@
 
 import sys
 
-from kubectl_gadget.cli.command import make_command
+from kubectl_gadget.cli.command import make_command, preset_texts
 from kubectl_gadget.cli.flags import CLUSTER, WHERE, ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help import Page, flag_tables
 from kubectl_gadget.cli.run_options import RunFlags
+from kubectl_gadget.cli.settings import Flag
 from kubectl_gadget.events.schema import Example
 
 PAGE = Page(
@@ -22,8 +23,15 @@ def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Prints every shared flag with its explanation."""
     sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
     sys.stdout.write(f"{TARGETS}\n\n")
-    sys.stdout.write(flag_tables(make_command(_all, "options", PAGE).params))
+    command = make_command(_all, "options", PAGE)
+    sys.stdout.write(flag_tables(command.params, preset_texts(command, ())))
     return 0
+
+
+def all_flags() -> list[Flag]:
+    """The flags that gadgets share, as settings know them."""
+    found: list[Flag] = make_command(_all, "options", PAGE).flags()
+    return found
 
 
 def _all(flags: RunFlags) -> int:

@@ -9,7 +9,6 @@ from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.listing import NoHeaders, print_table
-from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
     from kubectl_gadget.cluster.policy_removal import left_behind
     from kubectl_gadget.cluster.status import status as ask
 
-    nodes = wait_for(ask(connect(cluster), AgentOptions()))
+    nodes = wait_for(ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps([vars(node) for node in nodes], indent=2) + "\n")
         return 0
@@ -51,7 +50,7 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
         _explain(node)
     if any(node.pod for node in nodes):
         return 0
-    if wait_for(left_behind(connect(cluster), AgentOptions())) is not None:
+    if wait_for(left_behind(connect(cluster), cluster.agents())) is not None:
         what = "the agents were not removed by undeploy, so policies that were installed may still be in force"
         say(f"{what}; kubectl gadget undeploy finds and removes them")
     else:

@@ -19,6 +19,10 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
 
+_REGISTRY = re.compile(
+    r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([-._]+[a-z0-9]+)*)*/?", re.ASCII | re.IGNORECASE
+)
+
 LONGEST_SECONDS = 366 * 86400.0
 SMALLEST_RING = 64 << 10
 """Bytes. A ring is whole pages, and the largest page (arm64) has 64 KiB."""
@@ -197,6 +201,15 @@ def some_text(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")
     return text
+
+
+def registry(text: str) -> str:
+    """A registry, or a path in one, without what makes a URL: registry.example:5000/ghcr."""
+    if "://" in text:
+        raise ValueError("is a URL; leave out what stands before the host, as in names of images")
+    if not _REGISTRY.fullmatch(text):
+        raise ValueError("is not a registry like registry.example or registry.example:5000/ghcr")
+    return text.rstrip("/")
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

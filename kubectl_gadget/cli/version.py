@@ -14,7 +14,6 @@ from kubectl_gadget.cli import values
 from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.schema import Example
 
@@ -84,4 +83,4 @@ async def _ask(cluster: ClusterFlags) -> Any:
     from kubectl_gadget.cluster.status import status
 
     async with asyncio.timeout(_SECONDS):
-        return await status(connect(cluster), AgentOptions())
+        return await status(connect(cluster), cluster.agents())

@@ -1,5 +1,6 @@
 """A catalogue of two sample gadgets, and a session that keeps what it was asked for instead of running."""
 
+import os
 import shlex
 import sys
 import types
@@ -23,7 +24,9 @@ def sample_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.delenv("KUBECTL_GADGET_DEBUG", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    for name in [name for name in os.environ if name.startswith("KUBECTL_GADGET_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -350,3 +350,16 @@ def test_a_function_of_libc_is_found_there() -> None:
     assert values.function_without_file("getaddrinfo").remedy == "libc:getaddrinfo"
     assert values.function_without_file("web-1").remedy == "name some as FILE:SYMBOL, such as libc:getaddrinfo web-1"
     assert values.functions_and_pods(["libc:getaddrinfo", "web-1"]) == ("libc:getaddrinfo", "web-1")
+
+
+@pytest.mark.parametrize(
+    "text", ["registry.example", "registry.example:5000/ghcr/", "localhost:5000", "10.0.0.7/a/b-c"]
+)
+def test_a_registry_is_written_as_in_names_of_images(text: str) -> None:
+    assert values.registry(text) == text.rstrip("/")
+
+
+@pytest.mark.parametrize("text", ["", "https://a.example", "a b", "-a", "a//b"])
+def test_what_is_no_registry_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is a URL|is not a registry"):
+        values.registry(text)
