@@ -31,32 +31,51 @@ const volatile __u32 gadget_filter_uid = ~0U;
 /* Empty: any. */
 const volatile char gadget_filter_comm[16] __attribute__((aligned(8))) = "";
 
-/*
- * For a cgroup that the agent has not told of: whether to send, and with which mark. The helper for a task's ancestors
- * is for tracing programs only since Linux 5.15.
- */
-static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record, struct cgroup *cgroup)
+/* Without a branch, or the verifier looks twice at what follows. */
+static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 {
-	__u32 *on_this_node = &record->unused;
+	__u64 differs = one ^ other;
 
-	*on_this_node = !gadget_node_cgroup;
+	asm volatile("" : "+r"(differs));
+	return ~(differs | -differs) >> 63;
+}
+
+/* Of gadget_verdict_above(), besides verdicts. */
+#define GADGET_OF_OTHER_NODE 5
+
+/*
+ * For a cgroup, by its address, that the agent has not told of: the verdict on the nearest container above it.
+ * GADGET_UNKNOWN: there is none, and GADGET_OF_OTHER_NODE: nor is the node's root. The helper for a task's ancestors is
+ * for tracing programs only since Linux 5.15.
+ *
+ * A function of its own, not static: the verifier looks at its loop once, and not once for each way to it and then at
+ * what follows once for each level.
+ */
+__noinline __u32 gadget_verdict_above(__u64 address)
+{
+	struct cgroup *cgroup = (struct cgroup *)address;
+	__u64 on_this_node = !gadget_node_cgroup;
+
 	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
 		__u64 id = BPF_CORE_READ(cgroup, kn, id);
 		enum gadget_verdict verdict = gadget_verdict_on(id);
 
-		if (id == gadget_node_cgroup)
-			*on_this_node = true;
+		on_this_node |= gadget_is_same(id, gadget_node_cgroup);
 		/* The nearest container decides. */
-		if (verdict == GADGET_UNWANTED)
-			return false;
-		if (verdict == GADGET_WANTED) {
-			record->marks = 0;
-			return true;
-		}
+		if (verdict == GADGET_UNWANTED || verdict == GADGET_WANTED)
+			return verdict;
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
-	record->marks = GADGET_MARK_UNKNOWN_CGROUP;
-	return *on_this_node && !gadget_node_named_only;
+	return on_this_node ? GADGET_UNKNOWN : GADGET_OF_OTHER_NODE;
+}
+
+/* For a cgroup that the agent has not told of: whether to send, and with which mark. */
+static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record, struct cgroup *cgroup)
+{
+	__u32 verdict = gadget_verdict_above((__u64)cgroup);
+
+	record->marks = verdict == GADGET_WANTED ? 0 : GADGET_MARK_UNKNOWN_CGROUP;
+	return verdict == GADGET_WANTED || (verdict == GADGET_UNKNOWN && !gadget_node_named_only);
 }
 
 static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
