@@ -238,9 +238,9 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 {
 	struct policy_value_head *head;
 	__u64 at = memory->length;
-	__u64 hash[POLICY_HASH_BYTES / 8] = {};
 	struct file *file;
 	long algorithm;
+	char *hash;
 
 	if (policy_hash_program) {
 		struct linux_binprm___program *program = policy_trusted(ctx, policy_hash_index);
@@ -251,16 +251,18 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	}
 	if (!file || at > POLICY_EVENT_BYTES - 128)
 		return;
-	algorithm = bpf_ima_file_hash(file, hash, sizeof(hash));
+	head = (void *)&memory->event[at];
+	at += sizeof(*head);
+	/* It may be shorter. */
+	hash = &memory->event[at + 1];
+	__builtin_memset(hash, 0, POLICY_HASH_BYTES);
+	algorithm = bpf_ima_file_hash(file, hash, POLICY_HASH_BYTES);
 	if (algorithm < 0)
 		return;
-	head = (void *)&memory->event[at];
 	head->slot = POLICY_HASH_SLOT;
 	head->lacks = POLICY_STRING << POLICY_TYPE_SHIFT;
 	head->length = 1 + POLICY_HASH_BYTES;
-	at += sizeof(*head);
 	memory->event[at] = algorithm;
-	__builtin_memcpy(&memory->event[at + 1], hash, sizeof(hash));
 	memory->length = at + 1 + POLICY_HASH_BYTES;
 	((struct policy_event *)memory->event)->values++;
 }

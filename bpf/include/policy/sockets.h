@@ -84,8 +84,9 @@ static __always_inline __u32 policy_inherited_profile(void)
 	return on_this_node ? nearest : ~0U;
 }
 
-/* Which policies apply to a cgroup: the current one, or that of a socket's owner. */
-static __always_inline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
+/* Which policies apply to a cgroup: the current one, or that of a socket's owner. A frame of its own, as policy_read()
+ * has. */
+static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
 {
 	const __u32 *known;
 
