@@ -498,15 +498,22 @@ int accept4_exit(struct trace_event_raw_sys_exit *ctx)
 	return accept_returned(gadget_result(ctx));
 }
 
+/* A function of its own, so that its memory is free again for what comes after. */
+static __always_inline bool is_accepting(void)
+{
+	struct gadget_compat_call call;
+
+	gadget_current_call(&call);
+	return call.native == ACCEPT || call.native == ACCEPT4;
+}
+
 /* What io_uring accepts does not pass by the system calls; the others are told when those return, with descriptor. */
 SEC("?fexit/inet_csk_accept")
 int BPF_PROG(accept_of_uring)
 {
-	struct gadget_compat_call call;
 	__u64 sk = 0;
 
-	gadget_current_call(&call);
-	if (call.native == ACCEPT || call.native == ACCEPT4 || bpf_get_func_ret(ctx, &sk) || !sk)
+	if (is_accepting() || bpf_get_func_ret(ctx, &sk) || !sk)
 		return 0;
 	if (is_tcp((struct sock *)sk))
 		accepted((struct sock *)sk, -1);
