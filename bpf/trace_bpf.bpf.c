@@ -3,7 +3,9 @@
  * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that brings programs or maps into the kernel,
  * attaches them, pins them or gets hold of others' by their number; on request for all calls.
  *
- * Hook: the exit of bpf. Not seen: programs attached by perf_event_open(2) and ioctl, or by netlink (the loading is).
+ * Hook: the exit of bpf. The trap: the attributes lie in memory that the program may have rewritten or taken away by
+ * then, so what a call has made is described by what the kernel has. Not seen: programs attached by perf_event_open(2)
+ * and ioctl, or by netlink (the loading is).
  */
 #include <gadget/output.h>
 #include <gadget/path_at.h>
@@ -16,22 +18,23 @@
 struct trace_bpf {
 	struct gadget_record record;
 	/* Number of the program, the map or the type information in the kernel; 0 when there is none. */
-	__u32 id;
+	gadget_read_number id;
 	gadget_errno errno;
 	gadget_fd fd;
 	gadget_bpf_command command;
 	gadget_bpf_program_type program_type;
 	gadget_bpf_map_type map_type;
 	/* Of a program: instructions; of a map: the sizes. 0 for others. */
-	__u32 instructions;
-	__u32 key_size;
-	__u32 value_size;
-	__u32 max_entries;
+	gadget_read_number instructions;
+	gadget_read_number key_size;
+	gadget_read_number value_size;
+	gadget_read_number max_entries;
 	/* Of the program or the map. */
 	gadget_comm object;
 	/* Where it is pinned, or the raw tracepoint. */
 	gadget_string path;
-	__u32 unused_end;
+	/* Of the caller's attributes. */
+	gadget_known_bool attributes_read;
 };
 
 GADGET_RECORD(trace_bpf);
@@ -87,6 +90,44 @@ static __always_inline void set_map(struct trace_bpf *bpf, __s32 fd)
 	struct bpf_map___identified *map = BPF_CORE_READ(file, private_data);
 
 	bpf->id = BPF_CORE_READ(map, id);
+	bpf->map_type = BPF_CORE_READ(map, map_type);
+	bpf->key_size = BPF_CORE_READ(map, key_size);
+	bpf->value_size = BPF_CORE_READ(map, value_size);
+	bpf->max_entries = BPF_CORE_READ(map, max_entries);
+	bpf_core_read_str(bpf->object, sizeof(bpf->object), &map->name);
+}
+
+/* What the attributes would say, had they been read. */
+static __always_inline void set_unread(struct trace_bpf *bpf, long result)
+{
+	switch (bpf->command) {
+	case BPF_PROG_LOAD:
+		bpf->instructions = ~0U;
+		if (result >= 0)
+			set_program(bpf, result);
+		else
+			bpf->id = ~0U;
+		break;
+	case BPF_MAP_CREATE:
+		if (result >= 0)
+			set_map(bpf, result);
+		else
+			bpf->id = bpf->key_size = bpf->value_size = bpf->max_entries = ~0U;
+		break;
+	case BPF_PROG_GET_FD_BY_ID:
+		bpf->id = ~0U;
+		if (result >= 0)
+			set_program(bpf, result);
+		break;
+	case BPF_OBJ_PIN:
+	case BPF_OBJ_GET:
+	case BPF_RAW_TRACEPOINT_OPEN:
+		bpf->id = ~0U;
+		gadget_unread(&bpf->path);
+		break;
+	default:
+		bpf->id = ~0U;
+	}
 }
 
 static __always_inline void set_details(struct trace_bpf *bpf, struct gadget_writer *writer,
@@ -149,6 +190,7 @@ GADGET_ON_EXIT(bpf)
 	struct attributes attributes = {};
 	struct gadget_writer writer;
 	struct trace_bpf *bpf;
+	long failed = 0;
 
 	if ((!gadget_wanted_result(result)) || !is_of_interest(command))
 		return 0;
@@ -160,7 +202,7 @@ GADGET_ON_EXIT(bpf)
 		size = sizeof(attributes);
 	asm volatile("" : "+r"(size));
 	if (size <= sizeof(attributes))
-		bpf_probe_read_user(&attributes, size, (const void *)gadget_argument(registers, 1));
+		failed = bpf_probe_read_user(&attributes, size, (const void *)gadget_argument(registers, 1));
 	__builtin_memset(&bpf->id, 0, sizeof(*bpf) - offsetof(struct trace_bpf, id));
 	bpf->command = command;
 	bpf->program_type = bpf->map_type = ~0U;
@@ -169,7 +211,11 @@ GADGET_ON_EXIT(bpf)
 	bpf->fd = result > 0 ? result : -1;
 	gadget_no_text(&bpf->path);
 	writer = gadget_write(bpf, sizeof(*bpf), BPF_BYTES);
-	set_details(bpf, &writer, &attributes, result);
+	bpf->attributes_read = failed ? 2 : 1;
+	if (failed)
+		set_unread(bpf, result);
+	else
+		set_details(bpf, &writer, &attributes, result);
 	gadget_send(&writer);
 	return 0;
 }

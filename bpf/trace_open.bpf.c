@@ -6,6 +6,8 @@
  * completion of an open (gadget/uring.h). The trap: path and openat2's flags lie in memory that the program may have
  * rewritten by then, so filters also ask the file that is open, where --resolve looks at it.
  */
+#include <linux/errno.h>
+
 #include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -42,7 +44,7 @@ struct trace_open {
 	struct gadget_record record;
 	gadget_fd fd;
 	gadget_known_errno errno;
-	gadget_open_flags flags;
+	gadget_asked_open_flags flags;
 	/* 0 unless the flags ask for a new file; the kernel does not look at it otherwise. */
 	gadget_mode mode;
 	/* As the caller wrote it. */
@@ -100,6 +102,8 @@ static __always_inline void set_opened(struct trace_open *open, struct file *fil
 		return;
 	open->opened_flags = BPF_CORE_READ(opened, f_flags) & ~O_LARGEFILE;
 	/* The kernel drops the access mode of what is only to be a path. */
+	if (asked == ~0U)
+		return;
 	if (((asked ^ open->opened_flags) & O_PATH) || (!(asked & O_PATH) && (asked ^ open->opened_flags) & O_ACCMODE))
 		open->differs = DIFFERS_FLAGS;
 }
@@ -108,6 +112,13 @@ static __always_inline void set_flags(struct trace_open *open, __u32 flags, __u3
 {
 	open->flags = flags;
 	open->mode = flags & (O_CREAT | O_TMPFILE_BIT) ? mode : 0;
+}
+
+/* All bits are set, so that no filter hides what may have had the flag. */
+static __always_inline void set_flags_unread(struct trace_open *open)
+{
+	open->flags = ~0U;
+	open->mode = 0;
 }
 
 /* A program may rewrite the flags of openat2 while it waits; how the file is open in fact counts as well. */
@@ -123,7 +134,7 @@ static __always_inline bool wanted_path(const struct trace_open *open, const cha
 		return true;
 	/* The kernel could read it and we cannot: the program has taken the memory away. */
 	if (!open->path.offset)
-		return !open->path.length && !open->errno;
+		return !open->path.length && open->errno != EFAULT;
 	/* The text ends with a NUL here, which differs from all of the prefix. */
 	for (int i = 0; i < sizeof(filter_path) && filter_path[i]; i++)
 		if (text[i] != filter_path[i])
@@ -250,8 +261,10 @@ int openat2_exit(struct trace_event_raw_sys_exit *ctx)
 
 	if (!open)
 		return 0;
-	bpf_probe_read_user(how, sizeof(how), (const void *)gadget_argument(registers, 2));
-	set_flags(open, how[0], how[1]);
+	if (bpf_probe_read_user(how, sizeof(how), (const void *)gadget_argument(registers, 2)))
+		set_flags_unread(open);
+	else
+		set_flags(open, how[0], how[1]);
 	finish_syscall(open, (const void *)gadget_argument(registers, 1), true);
 	return 0;
 }

@@ -140,6 +140,12 @@ def compile_pattern(pattern: str) -> Any:
         raise ValueError(error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)) from None
 
 
+def is_null(tree: Tree) -> bool:
+    """Whether it is the literal null."""
+    tree = unwrap(tree)
+    return bool(tree.data == "literal" and tree.children[0].type == "NULL_LIT")
+
+
 def literal(tree: Tree) -> Any:
     """The Python value of a literal node: int, str, bool or None. Raises LookupError for uint, double and bytes."""
     from celpy.evaluation import celstr

@@ -8,7 +8,7 @@ is true and where it is false, and an error is neither.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from kubectl_gadget.events.truth import (
     Integers,
     Truth,
     any_equal,
+    any_mask,
     arithmetic,
     compare_integers,
     contained,
@@ -59,21 +60,32 @@ class Value:
 
 
 def compile_condition(
-    tree: cel.Tree, members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+    tree: cel.Tree,
+    members: Mapping[str, Member],
+    elsewhere: Mapping[str, Member],
+    unread: Mapping[str, Callable[[Batch], Mask]] | None = None,
 ) -> Callable[[Batch], Truth]:
     """What decides `tree` for batches of one gadget, whose members are `members`.
 
-    `elsewhere` has those of the run's other gadgets. Raises NotVectorised when CEL allows more than this module knows.
+    `elsewhere` has those of the run's other gadgets. `unread` says of members where they could not be read: there a
+    test of theirs is neither true nor false, but for one whether they are null. Raises NotVectorised when CEL allows
+    more than this module knows.
     """
-    value = _Compiler(members, elsewhere).condition(tree)
+    value = _Compiler(members, elsewhere, unread or {}).condition(tree)
     read: Callable[[Batch], Truth] = value.read
     return read
 
 
 class _Compiler:
-    def __init__(self, members: Mapping[str, Member], elsewhere: Mapping[str, Member]) -> None:
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        elsewhere: Mapping[str, Member],
+        unread: Mapping[str, Callable[[Batch], Mask]],
+    ) -> None:
         self.members = members
         self.elsewhere = elsewhere
+        self.unread = unread
 
     def condition(self, tree: cel.Tree) -> Value:
         try:
@@ -90,7 +102,21 @@ class _Compiler:
         if compile is None:
             raise NotVectorised(tree.data)
         value: Value = compile(tree)
-        return value
+        return self._where_read(value) if tree.data in ("relation", "member_dot_arg") else value
+
+    def _where_read(self, value: Value) -> Value:
+        """A test that decides nothing where a member in it could not be read."""
+        named = {token.value for token in cel.identifiers(value.tree)}
+        masks = [mask for name, mask in self.unread.items() if name in named]
+        if value.type != "bool" or not masks or _asks_for_null(value.tree):
+            return value
+
+        def read(batch: Batch) -> Truth:
+            truth: Truth = value.read(batch)
+            known = ~any_mask((mask(batch) for mask in masks), batch)
+            return Truth(truth.yes & known, truth.false() & known)
+
+        return replace(value, read=read)
 
     def _literal(self, tree: cel.Tree) -> Value:
         try:
@@ -267,6 +293,11 @@ _ORDER: dict[str, Callable[[str], Callable[[str], bool]]] = {
     "gt": lambda literal: lambda text: text > literal,
     "ge": lambda literal: lambda text: text >= literal,
 }
+
+
+def _asks_for_null(test: cel.Tree) -> bool:
+    sides = (test.children[0].children[0], test.children[1]) if test.data == "relation" else ()
+    return any(cel.is_null(side) for side in sides)
 
 
 def _no_value(batch: Batch) -> None:

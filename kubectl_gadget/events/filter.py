@@ -2,14 +2,16 @@
 
 The parts that `&&` joins are compiled one by one. What expressions.py knows works on whole columns; the rest is given
 to cel-python, row by row, and only for the rows that all other parts let through. A row whose evaluation ends in an
-error does not match, as `null.startsWith("x")`. The trap: such errors are counted, since a filter that can never
-match looks the same as a quiet system.
+error does not match, as `null.startsWith("x")`. The traps: such errors are counted, since a filter that can never
+match looks the same as a quiet system; and a program that takes its memory away before it is read must not get past a
+filter by that, so a filter that is undecided for lack of what could not be read lets the row through (`select`).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events import cel
@@ -17,10 +19,10 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.cel_check import check, column_shapes
 from kubectl_gadget.events.expressions import NotVectorised, compile_condition
 from kubectl_gadget.events.kinds import Member
-from kubectl_gadget.events.members import filter_members
+from kubectl_gadget.events.members import filter_members, unread_members
 from kubectl_gadget.events.pushdown import kernel_parameters
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.events.truth import Truth
+from kubectl_gadget.events.truth import Truth, any_mask
 from kubectl_gadget.events.vectors import Mask
 
 __all__ = ["Filter", "compile_filter", "kernel_parameters"]
@@ -81,8 +83,7 @@ class _RowByRow:
 
     def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
         self.program = RowProgram(tree)
-        names = {token.value for token in cel.identifiers(tree)}
-        self._members = [member for name, member in members.items() if name in names]
+        self._members = [member for name, member in members.items() if name in _names(tree)]
 
     def mask(self, batch: Batch) -> Mask:
         """Where the part is true."""
@@ -93,12 +94,45 @@ class _RowByRow:
         return np.fromiter((matches(dict(zip(names, row, strict=True))) for row in rows), np.bool_, len(batch))
 
 
+def _names(tree: cel.Tree) -> set[str]:
+    return {token.value for token in cel.identifiers(tree)}
+
+
+class _Cautious:
+    """The same parts, of which none is false for what could not be read."""
+
+    def __init__(
+        self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member], gadget: Gadget
+    ) -> None:
+        unread = unread_members(gadget)
+        self._parts = [(part, [mask for name, mask in unread.items() if name in _names(part)]) for part in parts]
+        self._members, self._elsewhere, self._masks = members, elsewhere, unread
+
+    def rows(self, batch: Batch) -> npt.NDArray[np.intp]:
+        """Where something could not be read that the filter asks for."""
+        return np.flatnonzero(any_mask((mask(batch) for _, unread in self._parts for mask in unread), batch))
+
+    def mask(self, batch: Batch) -> Mask:
+        """Where no part is false, as far as it is known."""
+        mask = np.ones(len(batch), np.bool_)
+        for part, unread in self._parts:
+            undecided = any_mask((of_member(batch) for of_member in unread), batch)
+            try:
+                found = compile_condition(part, self._members, self._elsewhere, self._masks)(batch)
+                mask &= found.yes | (undecided & ~found.false())
+            except NotVectorised:
+                # Only cel-python knows this part, and it has no third answer for what could not be read.
+                mask &= undecided
+        return mask
+
+
 class _Compiled:
     """The parts of a filter for one gadget."""
 
     def __init__(
-        self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member]
+        self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member], gadget: Gadget
     ) -> None:
+        self.cautious = _Cautious(parts, members, elsewhere, gadget)
         self.columns: list[Callable[[Batch], Truth]] = []
         self.rows: list[_RowByRow] = []
         for part in parts:
@@ -134,12 +168,14 @@ class Filter:
             shapes = column_shapes({name: member.type for name, member in known.items()}, everything)
             check(text, tree, shapes, headings)
         chosen = cel.conjuncts(tree) if parts is None else parts
-        self._compiled = {name: _Compiled(chosen, known, everything) for name, known in members.items()}
+        self._compiled = {
+            gadget.name: _Compiled(chosen, members[gadget.name], everything, gadget) for gadget in gadgets
+        }
 
     def divided(self, names: Collection[str]) -> "tuple[Filter | None, Filter | None]":
         """Those parts that name none of `names`, and those that do; None where there are no such parts."""
         parts = cel.conjuncts(self.tree)
-        of_names = [part for part in parts if any(token.value in names for token in cel.identifiers(part))]
+        of_names = [part for part in parts if not _names(part).isdisjoint(names)]
         others = [part for part in parts if not any(part is other for other in of_names)]
         first, second = (
             Filter(self.text, self.tree, self._gadgets, found) if found else None for found in (others, of_names)
@@ -167,8 +203,13 @@ class Filter:
         return self._compiled[batch.gadget.name].mask(batch)
 
     def select(self, batch: Batch) -> Batch:
-        """The rows that match; the batch itself when all do."""
-        mask = self.mask(batch)
+        """The rows that match, and those of which it cannot be known since something could not be read; the batch
+        itself when all do."""
+        compiled = self._compiled[batch.gadget.name]
+        mask = compiled.mask(batch)
+        unread = compiled.cautious.rows(batch)
+        if len(unread):
+            mask[unread] |= compiled.cautious.mask(batch.select(unread))
         return batch if bool(mask.all()) else batch.select(mask)
 
 

@@ -180,6 +180,19 @@ def _open_flags(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda flags: open_flag_names(flags, batch.architecture))
 
 
+def _maybe_open_flags() -> Kind:
+    def number(batch: Batch, field: Field) -> SomeNumbers:
+        return SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
+
+    return Kind(
+        lambda column, field: (
+            Member(column, "text", lambda batch: _known_open_flags(batch, field)),
+            Member(f"{column}_raw", "int", lambda batch: number(batch, field)),
+        ),
+        lambda batch, field: [UNREAD if text is None else text for text in _text(_known_open_flags(batch, field))],
+    )
+
+
 def _mode(batch: Batch, field: Field) -> CodedTexts:
     return _coded(batch, field, lambda mode: f"{mode:04o}")
 
@@ -330,7 +343,7 @@ def _user_addresses(batch: Batch, field: Field) -> Texts:
     return Texts(lambda: [hex(address) if address else None for address in batch.raw(field).tolist()], len(batch))
 
 
-def _http_statuses(batch: Batch, field: Field) -> SomeNumbers:
+def _read_numbers(batch: Batch, field: Field) -> SomeNumbers:
     numbers = batch.raw(field)
     return SomeNumbers(numbers, numbers != np.uint32(0xFFFFFFFF))
 
@@ -591,15 +604,8 @@ KINDS: dict[str, Kind] = {
         alarm=True,
     ),
     "gadget_open_flags": _with_raw(_open_flags),
-    "gadget_known_open_flags": Kind(
-        lambda column, field: (
-            Member(column, "text", lambda batch: _known_open_flags(batch, field)),
-            Member(
-                f"{column}_raw", "int", lambda batch: SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
-            ),
-        ),
-        lambda batch, field: [text or UNREAD for text in _text(_known_open_flags(batch, field))],
-    ),
+    "gadget_known_open_flags": _maybe_open_flags(),
+    "gadget_asked_open_flags": _maybe_open_flags(),
     "gadget_open_differs": Kind(
         lambda column, field: (Member(column, "text", lambda batch: _open_differs(batch, field)),),
         lambda batch, field: [text or UNREAD for text in _text(_open_differs(batch, field))],
@@ -653,6 +659,7 @@ KINDS: dict[str, Kind] = {
     "gadget_duration": _known(duration_text),
     "gadget_bytes": _known(bytes_text),
     "gadget_number": _known(str),
+    "gadget_read_number": _maybe(_read_numbers),
     BUCKETS_TYPE: Kind(
         lambda column, field: (Member(column, "buckets", lambda batch: Buckets(batch.raw(field))),),
         lambda batch, field: list(map(spark_line, batch.raw(field))),
@@ -697,8 +704,8 @@ KINDS: dict[str, Kind] = {
     "gadget_refusal": _words("refused", "dry-run"),
     "gadget_data": Kind(_data_members, _show_data),
     "gadget_http_status": Kind(
-        lambda column, field: (Member(column, "int", lambda batch: _http_statuses(batch, field)),),
-        lambda batch, field: [str(number) if number else "-" for number in _http_statuses(batch, field).values()],
+        lambda column, field: (Member(column, "int", lambda batch: _read_numbers(batch, field)),),
+        lambda batch, field: [str(number) if number else "-" for number in _read_numbers(batch, field).values()],
     ),
     "gadget_grpc_status": Kind(
         lambda column, field: (

@@ -5,18 +5,21 @@ trap: a filter may name every identity column, even one that the gadget does not
 break because a gadget shows fewer columns.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import numpy as np
 
-from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.batch import STRING_TYPES, Batch
 from kubectl_gadget.events.identity import UNKNOWN, Owners
 from kubectl_gadget.events.kinds import Kind, Member, kind_of
-from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget, owner_source
+from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Field, Gadget, owner_source
 from kubectl_gadget.events.texts import CodedMarks, CodedTexts
-from kubectl_gadget.events.vectors import Vector
+from kubectl_gadget.events.vectors import Mask, Vector
 
 _TIMESTAMP = "gadget_timestamp"
+_NUMBERS_READ = ("gadget_asked_open_flags", "gadget_read_number")
+"""Of 32 bits, which the highest one stands for where they could not be read."""
 LATE_MARK = "*"
 """Beside the time of a row that came after a younger one had been written."""
 
@@ -46,6 +49,35 @@ def filter_members(gadget: Gadget) -> dict[str, Member]:
     found["container_mark"] = _mark_member("container", "cgroup")
     found.update((member.name, member) for member in row_members(gadget))
     return found
+
+
+def unread_members(gadget: Gadget) -> dict[str, Callable[[Batch], Mask]]:
+    """Members that may lack what could not be read, and where they do."""
+    found: dict[str, Callable[[Batch], Mask]] = {}
+    for column in gadget.columns:
+        if owner_source(column.field):
+            continue
+        field = gadget.record.field(column.field)
+        if field.type in STRING_TYPES:
+            mask = partial(_unread_spans, field=field)
+        elif field.type in _NUMBERS_READ:
+            mask = partial(_unread_numbers, field=field)
+        else:
+            continue
+        found.update((member.name, mask) for member in column_members(gadget, column))
+    return found
+
+
+def _unread_spans(batch: Batch, field: Field) -> Mask:
+    """A text that is not there has the length 1 (bpf/include/gadget/record.h)."""
+    spans = batch.spans(field)
+    unread: Mask = ~spans.readable & (spans.lengths == 0)
+    return unread
+
+
+def _unread_numbers(batch: Batch, field: Field) -> Mask:
+    unread: Mask = batch.raw(field) == np.uint32(0xFFFFFFFF)
+    return unread
 
 
 def shown(batch: Batch, column: Column) -> list[str]:

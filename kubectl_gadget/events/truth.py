@@ -4,7 +4,7 @@ The trap: CEL knows, besides true and false, an error (of null.startsWith(…), 
 `true || …` absorb. A Truth therefore says where it is true and where it is false; an error is neither.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,14 @@ _INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
     "gt": np.greater,
     "ge": np.greater_equal,
 }
+
+
+def any_mask(masks: Iterable[Mask], batch: Batch) -> Mask:
+    """Where one of them is true."""
+    found = np.zeros(len(batch), np.bool_)
+    for mask in masks:
+        found |= mask
+    return found
 
 
 def error(batch: Batch) -> Truth:

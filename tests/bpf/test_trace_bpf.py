@@ -18,6 +18,7 @@ BPF = 321 if deeds.X86 else 280
 MAP_CREATE, LOOKUP, PROG_LOAD, OBJ_GET, PROG_BY_ID, RAW_OPEN = 0, 1, 5, 7, 13, 17
 HASH, SOCKET_FILTER, RAW_TRACEPOINT = 1, 1, 17
 NONE = 2**32 - 1
+NOT_READ = 2
 RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 """r0 = 0; exit"""
 
@@ -145,3 +146,16 @@ def test_reading_and_writing_maps_is_seen_on_request_only(every: bool) -> None:
 
     records = traced(deed, every=every)
     assert [record["command"] for record in records] == [MAP_CREATE, *([LOOKUP] * TIMES if every else [])]
+
+
+def test_attributes_that_cannot_be_read_are_not_shown_as_zeros() -> None:
+    records = traced(lambda: [syscall(BPF, command, 0, 48) for command in (PROG_LOAD, MAP_CREATE, OBJ_GET, PROG_BY_ID)])
+    assert [record["attributes_read"] for record in records] == [NOT_READ] * 4
+    assert {record["id"] for record in records} == {NONE}
+    assert [record["instructions"] for record in records] == [NONE, 0, 0, 0]
+    assert [record["max_entries"] for record in records] == [0, NONE, 0, 0]
+
+
+def test_attributes_that_were_read_say_so() -> None:
+    (record,) = traced(lambda: os.close(make_map()))
+    assert (record["attributes_read"], record["key_size"], record["value_size"], record["max_entries"]) == (1, 4, 8, 16)

@@ -178,6 +178,11 @@ def test_a_path_that_cannot_be_read_is_none() -> None:
     assert (record["path"], record["errno"]) == (None, 14)
 
 
+def test_a_path_that_cannot_be_read_passes_every_prefix() -> None:
+    (record,) = traced(lambda: syscall(UNLINKAT, AT_FDCWD, 8, 0), path="/elsewhere")
+    assert record["path"] is None
+
+
 def test_only_what_is_asked_for_is_sent(tmp_path: Path) -> None:
     def deed() -> None:
         for name in ("one", "two"):

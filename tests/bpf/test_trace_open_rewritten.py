@@ -22,6 +22,7 @@ from tests.bpf.tracer import Tracer
 pytestmark = pytest.mark.bpf
 DECOY = b"/etc/hostname"
 PATH_AT = 64
+UNREAD_FLAGS = 2**32 - 1
 FLAGS = 1
 """DIFFERS_FLAGS of trace_open.bpf.c."""
 
@@ -148,3 +149,17 @@ def test_memory_that_is_gone_at_the_end_hides_nothing(path: Path, tmp_path: Path
                 (record,) = opened(tracer, path, os.O_RDWR, memory=memory, meanwhile=lambda: file.truncate(0))
             assert record["path"] is None
             file.truncate(4096)
+
+
+@pytest.mark.parametrize("options", [{}, {"write": True}, {"path": "/elsewhere"}, {"resolve": True}])
+def test_memory_that_is_taken_away_hides_nothing(path: Path, options: dict[str, Any]) -> None:
+    file = os.memfd_create("gone")
+    os.ftruncate(file, 4096)
+    memory = mmap.mmap(file, 4096)
+    with Tracer("trace_open", **options) as tracer:
+        (record,) = opened(tracer, path, os.O_WRONLY, memory=memory, meanwhile=lambda: os.ftruncate(file, 0))
+    os.close(file)
+    assert (record["path"], record["flags"], record["errno"]) == (None, UNREAD_FLAGS, 0)
+    assert (record["opened_flags"], record["differs"]) == (
+        (os.O_WRONLY, 0) if options.get("resolve") else (UNREAD_FLAGS, 0)
+    )

@@ -241,3 +241,39 @@ def test_a_column_that_only_another_gadget_has_never_matches() -> None:
 )
 def test_the_kernel_gets_what_lets_all_matching_rows_through(expression: str, pushed: dict[str, Any]) -> None:
     assert kernel_parameters(compile_filter(expression, [OPEN]), OPEN) == pushed
+
+
+@pytest.mark.parametrize(
+    ("expression", "passes"),
+    [
+        ('path == "/etc/shadow"', True),
+        ('path != "/etc/shadow"', True),
+        ('path.startsWith("/etc/")', True),
+        ('path in ["/a", "/b"]', True),
+        ('path.contains("x") || comm == "other"', True),
+        ('path.matches("^/x$") && fd == 3', True),
+        ('path + "x" == "/etcx"', True),
+        ("size(path) > 3", True),
+        ('path == "/etc/shadow" && comm == "other"', False),
+        ('path + "x" == "/etcx" && comm == "other"', False),
+        ('comm == "other"', False),
+        ("path == null", True),
+        ("path != null", False),
+        ('!(path == "/etc") && fd == 3', True),
+    ],
+)
+def test_what_could_not_be_read_hides_no_row(expression: str, passes: bool) -> None:
+    batch = batch_of(record(comm=b"nginx", fd=3, path=None), record(comm=b"nginx", fd=3, path=b"/neither"))
+    filter = compile_filter(expression, [OPEN])
+    chosen = filter.select(batch)
+    assert (None in column_of(chosen, "path")) == passes
+    # Only a row that was read may end a run.
+    assert not filter.mask(batch)[0] or expression in (
+        "path == null",
+        'path != "/etc/shadow"',
+        '!(path == "/etc") && fd == 3',
+    )
+
+
+def column_of(batch: Batch, name: str) -> list[Any]:
+    return filter_members(OPEN)[name].read(batch).values()

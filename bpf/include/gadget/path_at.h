@@ -79,11 +79,12 @@ static __always_inline void gadget_append_path_of(struct gadget_writer *writer, 
 	gadget_append_path_or_open(writer, path, base, fd, NULL, true);
 }
 
-/* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. An empty one: always. */
+/* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. An empty one: always. So does what
+ * could not be read: a program that takes its memory away hides nothing by that. */
 #define gadget_begins_with(writer, text, prefix, SIZE)                                                                 \
 	({                                                                                                             \
 		const char *written = gadget_written(writer, text);                                                    \
-		bool begins = !(prefix)[0] || written;                                                                 \
+		bool begins = !(prefix)[0] || written || gadget_is_unread(text);                                       \
                                                                                                                        \
 		for (int i = 0; begins && written && i < (SIZE) && (prefix)[i]; i++)                                   \
 			begins = written[i] == (prefix)[i];                                                            \

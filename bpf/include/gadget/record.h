@@ -38,6 +38,8 @@ typedef __s32 gadget_fd;
 typedef __u32 gadget_open_flags;
 /* The same, or ~0: unknown. */
 typedef __u32 gadget_known_open_flags;
+/* The same, or ~0: they could not be read. */
+typedef __u32 gadget_asked_open_flags;
 typedef __u32 gadget_mode;
 /* A mode, a user or a group that something gets. ~0: it gets none. */
 typedef __u64 gadget_new_mode;
@@ -82,6 +84,9 @@ typedef __u64 gadget_bytes;
 typedef __u64 gadget_number;
 /* The number of a call stack (gadget/stacks.h). 0: none, 1: it was lost. */
 typedef __u64 gadget_stack;
+
+/* ~0: it could not be read. */
+typedef __u32 gadget_read_number;
 
 /*
  * Where a text is in the record. `offset` counts from the record's start; 0: it could not be read, or, with `length` 1,

@@ -69,6 +69,11 @@ static __always_inline void gadget_no_text(struct gadget_text *text)
 	text->length = 1;
 }
 
+static __always_inline bool gadget_is_unread(const struct gadget_text *text)
+{
+	return !text->offset && !text->length;
+}
+
 /* Notes that `text` is what was written from `start` on. */
 static __always_inline void gadget_wrote(struct gadget_writer *writer, struct gadget_text *text, __u64 start,
 					 __u64 length, bool cut)

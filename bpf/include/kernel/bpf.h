@@ -19,7 +19,12 @@ struct bpf_prog {
 };
 
 struct bpf_map___identified {
+	enum bpf_map_type map_type;
+	__u32 key_size;
+	__u32 value_size;
+	__u32 max_entries;
 	__u32 id;
+	char name[16];
 };
 
 #pragma clang attribute pop
