@@ -76,13 +76,12 @@ enum action {
 	ACTION_LOG,
 };
 
-typedef __u32 gadget_seccomp_action;
 typedef __u32 gadget_syscall;
 
 struct audit_seccomp {
 	struct gadget_record record;
 	gadget_syscall syscall;
-	gadget_seccomp_action action;
+	enum action action;
 	gadget_errno errno;
 	__u32 unused;
 };

@@ -69,10 +69,6 @@ enum {
 	INGRESS = GADGET_REFUSED_INGRESS,
 };
 
-typedef __u32 gadget_flow_direction;
-/* 1: it was refused, 2: it would have been. */
-typedef __u32 gadget_refusal;
-
 struct network_policy {
 	struct gadget_record record;
 	gadget_ip local;
@@ -81,8 +77,9 @@ struct network_policy {
 	gadget_port remote_port;
 	gadget_ip_protocol protocol;
 	__u16 unused_16;
-	gadget_flow_direction direction;
-	gadget_refusal action;
+	enum gadget_refused_direction direction;
+	/* 1: it was refused, 2: it would have been. */
+	__u32 action;
 	/* Refusals that this event stands for, a connection once however often it is tried; all but the first of its
 	 * kind came since the one before. */
 	gadget_number count;

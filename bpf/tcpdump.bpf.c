@@ -9,7 +9,8 @@
 #include <gadget/packet.h>
 #include <gadget/pcap_filter.h>
 
-typedef __u32 gadget_packet_direction;
+/* Of a socket, which receives the packet or sends it. */
+enum direction { DIRECTION_IN = 1, DIRECTION_OUT };
 /* Bytes that are no text. */
 typedef struct gadget_text gadget_data;
 
@@ -21,8 +22,7 @@ struct tcpdump {
 	gadget_port destination_port;
 	gadget_ip_protocol protocol;
 	__u16 unused_16;
-	/* The socket receives it (1) or sends it (2). */
-	gadget_packet_direction direction;
+	enum direction direction;
 	/* Of the whole packet, with its headers. */
 	__u32 length;
 	gadget_tcp_flags flags;
@@ -57,7 +57,7 @@ static __always_inline void set_ends(struct tcpdump *row, const struct gadget_pa
 	row->source_port = outgoing ? headers->local_port : headers->remote_port;
 	row->destination_port = outgoing ? headers->remote_port : headers->local_port;
 	row->protocol = headers->protocol;
-	row->direction = outgoing ? 2 : 1;
+	row->direction = outgoing ? DIRECTION_OUT : DIRECTION_IN;
 }
 
 static __always_inline void set_tcp(struct __sk_buff *skb, struct tcpdump *row, __u32 offset)

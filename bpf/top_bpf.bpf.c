@@ -27,7 +27,7 @@ struct program_value {
 	gadget_bpf_program_type type;
 	__u32 pid;
 	gadget_uid uid;
-	gadget_known_bool ours;
+	enum gadget_known_bool ours;
 };
 
 struct top_bpf {

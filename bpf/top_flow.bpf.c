@@ -19,8 +19,6 @@ enum direction {
 	DIRECTION_INGRESS,
 };
 
-typedef __u32 gadget_flow_direction;
-
 struct flow_key {
 	gadget_cgroup cgroup;
 	gadget_ip local;
@@ -28,7 +26,7 @@ struct flow_key {
 	/* The one that was called: of the other end for egress, of this one for ingress. */
 	gadget_port port;
 	gadget_ip_protocol protocol;
-	gadget_flow_direction direction;
+	enum direction direction;
 };
 
 struct flow_value {

@@ -28,8 +28,6 @@
 #define BIND_ADDRESS_NO_PORT 18
 
 /* Socket options that have a say in whether an address can be had. */
-typedef __u32 gadget_bind_options;
-
 enum {
 	OPTION_REUSEADDR = 1,
 	OPTION_REUSEPORT = 2,
@@ -67,7 +65,7 @@ struct trace_bind {
 	gadget_address_family family;
 	gadget_fd fd;
 	gadget_errno errno;
-	gadget_bind_options options;
+	__u32 options;
 	/* The device that the socket is bound to; 0 and empty: none. */
 	__u32 device_index;
 	gadget_device device;

@@ -41,7 +41,7 @@ struct trace_capabilities {
 	__u32 target_user_ns;
 	gadget_strings stack;
 	/* 1: a refusal would go to the audit log, 2: it would not. 0: the hook does not say. */
-	gadget_known_bool audited;
+	enum gadget_known_bool audited;
 	__u32 unused_end;
 };
 

@@ -30,7 +30,7 @@ struct trace_dns {
 	gadget_ip_protocol protocol;
 	gadget_dns_type type;
 	gadget_dns_rcode rcode;
-	gadget_role role;
+	enum gadget_role role;
 	/* How often the same was asked again before there was an answer. */
 	__u32 retries;
 	__u16 id;

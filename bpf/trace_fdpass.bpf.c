@@ -31,10 +31,9 @@
 
 /* The bits of S_IFMT in an inode's mode; all of them: there is no such file. */
 typedef __u32 gadget_file_type;
-/* How the other end is known. */
-typedef __u32 gadget_peer_source;
 
-enum {
+/* How the other end is known. */
+enum peer_source {
 	PEER_SENDER = 1,
 	PEER_CREDENTIALS,
 };
@@ -47,7 +46,7 @@ struct trace_fdpass {
 	gadget_comm peer_comm;
 	gadget_pid peer_pid;
 	gadget_uid peer_uid;
-	gadget_peer_source peer_source;
+	enum peer_source peer_source;
 	/* The number that it has at the other end; -1: not known. */
 	gadget_fd peer_fd;
 	gadget_fd fd;

@@ -29,7 +29,7 @@ struct trace_http {
 	gadget_ip remote;
 	gadget_port local_port;
 	gadget_port remote_port;
-	gadget_role role;
+	enum gadget_role role;
 	/* 0: there was no answer. ~0: it is not known. */
 	gadget_http_status status;
 	gadget_string method;

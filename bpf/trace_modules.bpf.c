@@ -26,7 +26,8 @@ struct trace_modules {
 	/* Of the image that init_module got; ~0 for other operations. */
 	gadget_bytes size;
 	gadget_errno errno;
-	gadget_module_flags flags;
+	/* MODULE_INIT_… */
+	__u32 flags;
 	gadget_string module;
 	gadget_string parameters;
 	/* The file that finit_module got. */

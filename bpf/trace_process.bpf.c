@@ -31,8 +31,6 @@
 #define S_ISGID 02000
 
 /* What a program got by being executed: bits. */
-typedef __u32 gadget_gained;
-
 enum {
 	SET_UID = 1,
 	SET_GID = 2,
@@ -52,7 +50,7 @@ struct trace_process {
 	/* Of the file that is executed. 0: unknown. */
 	__u64 inode;
 	__u32 links;
-	gadget_gained gained;
+	__u32 gained;
 	gadget_exit_code code;
 	gadget_signal signal;
 	/* What is executed is a script, and `exe` its interpreter. */

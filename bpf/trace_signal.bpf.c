@@ -26,7 +26,7 @@ struct trace_signal {
 	gadget_comm receiver_comm;
 	gadget_signal signal;
 	gadget_signal_code code;
-	gadget_signal_result result;
+	enum gadget_signal_result result;
 	gadget_errno errno;
 	/* What the call that failed was given: a process, a thread, a group (negative), or a file descriptor. */
 	gadget_signal_target target;

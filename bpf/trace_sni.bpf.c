@@ -21,7 +21,7 @@ struct trace_sni {
 	gadget_port remote_port;
 	gadget_ip_protocol protocol;
 	gadget_tls_version version;
-	gadget_role role;
+	enum gadget_role role;
 	gadget_string name;
 	gadget_strings alpn;
 	/* Offers to encrypt the hello, so that the name may be another's. */

@@ -61,11 +61,12 @@ enum end {
 	END_TIMEOUT,
 };
 
-typedef __u32 gadget_tcp_operation;
-/* 0: it has not ended. */
-typedef __u32 gadget_tcp_end;
-/* 0: unknown, 1: this end asked for the connection, 2: the other one did. */
-typedef __u32 gadget_tcp_initiator;
+/* Which end asked for the connection. */
+enum initiator {
+	INITIATOR_THIS_END = 1,
+	INITIATOR_OTHER_END,
+};
+
 typedef __u32 gadget_tcp_sequence;
 
 struct trace_tcp {
@@ -86,7 +87,7 @@ struct trace_tcp {
 	gadget_port remote_port;
 	gadget_address_family family;
 	__u16 unused_16;
-	gadget_tcp_operation operation;
+	enum operation operation;
 	/* Of close: how it ended; 0: in good order. */
 	gadget_errno errno;
 	/* Of connect and accept; -1: unknown. */
@@ -95,8 +96,10 @@ struct trace_tcp {
 	__u32 retransmits;
 	__u32 sent_segments;
 	__u32 received_segments;
-	gadget_tcp_end end;
-	gadget_tcp_initiator initiator;
+	/* 0: it has not ended. */
+	enum end end;
+	/* 0: unknown. */
+	enum initiator initiator;
 	/* With `reports`: who sent over the socket last, if not its owner: it inherited it, or was passed it. 0:
 	 * nobody. */
 	gadget_pid user_pid;
@@ -160,7 +163,9 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	tcp->rtt = UNKNOWN;
 	tcp->retransmits = tcp->sent_segments = tcp->received_segments = 0;
 	tcp->end = 0;
-	tcp->initiator = operation == OPERATION_CONNECT ? 1 : operation == OPERATION_ACCEPT ? 2 : 0;
+	tcp->initiator = operation == OPERATION_CONNECT	 ? INITIATOR_THIS_END
+			 : operation == OPERATION_ACCEPT ? INITIATOR_OTHER_END
+							 : 0;
 	tcp->unused_16 = 0;
 	tcp->initial_sequence = 0;
 	tcp->user_pid = 0;
@@ -241,7 +246,7 @@ enum {
 static __always_inline void set_initiator(struct trace_tcp *tcp, const struct gadget_owner *owner)
 {
 	if (owner && (KIND(owner->state) == ACTIVE || KIND(owner->state) == PASSIVE))
-		tcp->initiator = KIND(owner->state) == ACTIVE ? 1 : 2;
+		tcp->initiator = KIND(owner->state) == ACTIVE ? INITIATOR_THIS_END : INITIATOR_OTHER_END;
 }
 
 static __always_inline __u64 rtt_of(struct tcp_sock *sk)

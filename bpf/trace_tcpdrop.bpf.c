@@ -55,9 +55,6 @@ enum skb_drop_reason {
 	SKB_CONSUMED = 1,
 };
 
-/* 0: no policy refused it. */
-typedef __u32 gadget_flow_direction;
-
 struct trace_tcpdrop {
 	struct gadget_record record;
 	/* As the packet's headers have them. */
@@ -84,7 +81,8 @@ struct trace_tcpdrop {
 	/* Of `enforce --network-policy`. */
 	gadget_string policy;
 	gadget_string rule;
-	gadget_flow_direction policy_direction;
+	/* 0: no policy refused it. */
+	enum gadget_refused_direction policy_direction;
 };
 
 GADGET_RECORD(trace_tcpdrop);

@@ -22,8 +22,6 @@ enum reason {
 	REASON_SYNACK,
 };
 
-typedef __u32 gadget_retransmit_reason;
-
 /* enum tcp_ca_state of include/uapi/linux/tcp.h. */
 #define CA_RECOVERY 3
 #define CA_LOSS 4
@@ -48,7 +46,7 @@ struct trace_tcpretrans {
 	gadget_tcp_state state;
 	/* Of the segment. */
 	gadget_tcp_flags flags;
-	gadget_retransmit_reason reason;
+	enum reason reason;
 	/* Timeouts in a row. */
 	__u32 timeouts;
 	/* Segments of this connection sent again so far. */

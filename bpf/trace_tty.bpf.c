@@ -24,9 +24,8 @@
 #define S_IFMT 0170000
 #define S_IFCHR 0020000
 
-typedef __u32 gadget_tty_direction;
 typedef struct gadget_text gadget_terminal_text;
-enum { OUTPUT = 1, INPUT = 2 };
+enum direction { OUTPUT = 1, INPUT };
 
 struct trace_tty {
 	struct gadget_record record;
@@ -34,7 +33,7 @@ struct trace_tty {
 	 * text. */
 	gadget_bytes bytes;
 	char terminal[16];
-	gadget_tty_direction direction;
+	enum direction direction;
 	gadget_terminal_text text;
 };
 
@@ -121,7 +120,7 @@ static __always_inline struct tty_struct *terminal_of(long fd)
 }
 
 /* NULL: not wanted. */
-static __always_inline struct trace_tty *begin(__u32 direction, long fd, long result)
+static __always_inline struct trace_tty *begin(enum direction direction, long fd, long result)
 {
 	struct trace_tty *row = gadget_scratch(&scratch);
 	struct tty_struct *tty;
@@ -139,7 +138,7 @@ static __always_inline struct trace_tty *begin(__u32 direction, long fd, long re
 	return row;
 }
 
-static __always_inline int one(__u32 direction, long fd, const void *from, long result)
+static __always_inline int one(enum direction direction, long fd, const void *from, long result)
 {
 	struct trace_tty *row = begin(direction, fd, result);
 	struct gadget_writer writer;
@@ -188,7 +187,8 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 	return true;
 }
 
-static __always_inline int several(__u32 direction, long fd, const struct piece *from, __u64 count, long result)
+static __always_inline int several(enum direction direction, long fd, const struct piece *from, __u64 count,
+				   long result)
 {
 	struct trace_tty *row = begin(direction, fd, result);
 	struct gadget_writer writer;

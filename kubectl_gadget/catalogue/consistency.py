@@ -68,6 +68,8 @@ def _check_record(record: Record, source: str) -> None:
                 f"{source}: field {field.name} lies outside of struct {record.struct}:"
                 f" {field.size} bytes at {field.offset} of {record.size}"
             )
+        if (field.values or field.flags) and (field.size not in (1, 2, 4, 8) or field.type.startswith("char")):
+            raise UsageError(f"{source}: field {field.name} is no number, and has names of values or flags")
 
 
 def field_of(column: Column) -> str:

@@ -4,7 +4,7 @@ The trap: YAML turns `no`, `on` and `0755` into something else, so each value's 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -57,12 +57,15 @@ _GADGET_KEYS = (
     ),
     *("sampler", "gauges", "narrow", "whole_nodes", "shows_contents"),
 )
-_COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch")
+_COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch", "values", "flags")
 _PARAMETER_KEYS = (
     *("name", "type", "description", "variable", "default", "column", "test"),
     *("words", "choices", "names", "unit", "shows"),
 )
 _MANY_EXAMPLES = 1
+
+Names = tuple[tuple[int, str], ...]
+"""Numbers, and the name of each."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ class Description:
     examples: tuple[Example, ...]
     named: tuple[str, ...] = ()
     """the columns that the YAML itself names"""
+    values: dict[str, Names] = field(default_factory=dict)
+    flags: dict[str, Names] = field(default_factory=dict)
+    """by field: names of numbers and of bits that its columns spell out"""
     view: str = ""
     sent: str = ""
     kind: Answer = "stream"
@@ -132,7 +138,7 @@ class Part:
     def need(self, key: str, kind: type) -> Any:
         """The value of `key`. Fails when it is missing or empty."""
         value = self.get(key, kind)
-        if value is None or value in ("", []):
+        if value is None or value in ("", [], {}):
             self.fail(key, "is missing")
         return value
 
@@ -187,6 +193,8 @@ def describe(path: Path, name: str, value: object) -> Description:
             for item in top.parts("parameters", _PARAMETER_KEYS)
         ),
         columns=_columns(top),
+        values=_names_of_numbers(top, "values"),
+        flags=_names_of_numbers(top, "flags"),
         examples=examples,
         named=tuple(value["name"] if isinstance(value, dict) else value for value in top.need("columns", list)),
         view=view,
@@ -237,6 +245,25 @@ def _names(top: Part, key: str) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         top.fail(key, "has to be a list of texts")
     return tuple(names)
+
+
+def _names_of_numbers(top: Part, key: str) -> dict[str, Names]:
+    """What the columns say under `key`, by the field that each shows."""
+    found: dict[str, Names] = {}
+    for index, value in enumerate(top.need("columns", list)):
+        if not isinstance(value, dict) or key not in value:
+            continue
+        item = Part(top.path, f"columns[{index}]", value, _COLUMN_KEYS)
+        names = item.need(key, dict)
+        if "values" in value and "flags" in value:
+            item.fail("flags", "is there beside values: a number is one of several, or a set of flags")
+        for number, name in names.items():
+            if type(number) is not int or not isinstance(name, str):
+                item.fail(
+                    key, f"has to map numbers to names, such as {{1: open, 2: closed}}; it has {number!r}: {name!r}"
+                )
+        found[item.get("field", str, item.need("name", str))] = tuple(names.items())
+    return found
 
 
 def _quotient(item: Part) -> Quotient:

@@ -5,6 +5,7 @@ The trap: the two architectures must agree on the record and on the variables, s
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
@@ -55,12 +56,12 @@ def join(read: Description, layouts: Sequence[Layout], records: Sequence[Record]
     """The whole gadget. Raises UsageError when the YAML names what the object has not got. `records`: of each layout
     the record, where it is no struct of the object."""
     records = records or [layout.record(read.record) for layout in layouts]
-    record = records[0]
+    record = _with_names(read, records[0])
     sent = layouts[0].record(read.sent) if read.sent else None
     variables = layouts[0].globals()
     for layout, other in zip(layouts[1:], records[1:], strict=True):
         same_sent = sent is None or layout.record(read.sent) == sent
-        if other != record or not same_sent or layout.globals() != variables:
+        if other != records[0] or not same_sent or layout.globals() != variables:
             raise UsageError(f"{read.path}: the record or the variables differ between architectures")
     _check_programs(read, layouts)
     columns = _columns_of(read, record)
@@ -103,6 +104,19 @@ def join(read: Description, layouts: Sequence[Layout], records: Sequence[Record]
         if parameter.column is not None and parameter.column not in names:
             raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is no column")
     return gadget
+
+
+def _with_names(read: Description, record: Record) -> Record:
+    """With the names that the YAML gives to numbers, which come before those of the C. Raises UsageError."""
+    known = {field.name for field in record.fields}
+    for name in (*read.values, *read.flags):
+        if name not in known:
+            raise UsageError(f"{read.path}: values or flags are of {name}, which is no field of struct {record.struct}")
+    fields = (
+        replace(field, values=read.values.get(field.name, field.values), flags=read.flags.get(field.name, ()))
+        for field in record.fields
+    )
+    return replace(record, fields=tuple(fields))
 
 
 def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:

@@ -3,7 +3,7 @@
 The trap: a typedef says what a field means, so it must be kept; only to find size and sign are typedefs resolved.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -157,7 +157,15 @@ class Layout:
     def _field(self, name: str, offset: int, type_: Type) -> Field:
         spelt = self._spelt(type_)
         size, signed = self._size(name, type_)
-        return Field(name, offset, size, spelt, signed)
+        return Field(name, offset, size, spelt, signed, self._values(type_))
+
+    def _values(self, type_: Type) -> tuple[tuple[int, str], ...]:
+        """Of an enum, also through typedefs."""
+        if type_["kind"] in ("TYPEDEF", "CONST", "VOLATILE"):
+            return self._values(self._types[type_["type_id"]])
+        if type_["kind"] not in ("ENUM", "ENUM64"):
+            return ()
+        return enum_names([(value["val"], value["name"]) for value in type_["values"]])
 
     def _spelt(self, type_: Type) -> str:
         if type_["kind"] == "ARRAY":
@@ -175,6 +183,23 @@ class Layout:
             return self._size(name, self._types[type_["type_id"]])[0] * type_["nr_elems"], False
         if kind == "INT":
             return type_["size"], type_.get("encoding") == "SIGNED"
-        if kind in ("STRUCT", "UNION", "ENUM", "ENUM64"):
+        if kind in ("ENUM", "ENUM64"):
+            return type_["size"], type_.get("encoding") == "SIGNED"
+        if kind in ("STRUCT", "UNION"):
             return type_["size"], False
         raise UsageError(f"{self._source}: field {name} is a {kind.lower()}, which means nothing outside of the kernel")
+
+
+def enum_names(values: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    """Numbers of an enum and how they are shown: STATE_OPEN and STATE_HALF_CLOSED as `open` and `half closed`.
+
+    The words that all of them begin with are left out. Of several names for a number the first counts.
+    """
+    words = [name.lower().split("_") for _, name in values]
+    common = 0
+    while len(words) > 1 and min(map(len, words)) > common + 1 and len({one[common] for one in words}) == 1:
+        common += 1
+    names: dict[int, str] = {}
+    for (number, _), one in zip(values, words, strict=True):
+        names.setdefault(number, " ".join(one[common:]))
+    return tuple(names.items())

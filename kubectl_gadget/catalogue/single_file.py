@@ -223,7 +223,7 @@ def _columns(sent: SentStruct) -> list[dict[str, Any]]:
                 "name": field.name,
                 "description": f"{field.name} of struct {sent.name}, {field.type}",
                 "width": min(30, field.size) if is_text else 10,
-                "align": "left" if is_text else "right",
+                "align": "left" if is_text or field.values else "right",
             }
         )
     return columns

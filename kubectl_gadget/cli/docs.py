@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kubectl_gadget.catalogue.consistency import field_of
 from kubectl_gadget.cli import observe
 from kubectl_gadget.cli.advise import advise_group
 from kubectl_gadget.cli.arrangement_flags import PANEL
@@ -29,7 +30,7 @@ from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.cli.shared_flags import TARGETS
 from kubectl_gadget.events.members import column_members, row_members
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.schema import Column, Gadget
 
 DOCS = Path(__file__).parents[2] / "docs"
 _NOTE = "<!-- Written by python -m kubectl_gadget.cli.docs, which a test compares with this file. -->\n"
@@ -198,7 +199,7 @@ def _gadget_page(gadget: Gadget) -> str:
 
 
 def _column_parts(gadget: Gadget) -> list[str]:
-    columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], item.description) for item in gadget.columns]
+    columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], _meaning(gadget, item)) for item in gadget.columns]
     return [
         "## Columns",
         "The names are those of `--columns`; titles stand above tables.",
@@ -209,6 +210,16 @@ def _column_parts(gadget: Gadget) -> list[str]:
         _table(("member", "type", "column"), _members(gadget)),
         _CUT,
     ]
+
+
+def _meaning(gadget: Gadget, column: Column) -> str:
+    """The column's description, and the names of its values unless it has them all."""
+    field = next((field for field in gadget.record.fields if field.name == field_of(column)), None)
+    names = [name for _, name in field.flags or field.values] if field else []
+    if all(name in column.description for name in names):
+        return column.description
+    kind = "any of" if field and field.flags else "one of"
+    return f"{column.description} ({kind} {', '.join(f'`{name}`' for name in names)})"
 
 
 def _members(gadget: Gadget) -> list[tuple[str, ...]]:

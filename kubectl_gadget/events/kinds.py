@@ -34,7 +34,7 @@ from kubectl_gadget.events.linux_process import (
     capability_name,
     capability_names,
     capability_summary,
-    gained_names,
+    flag_names,
     namespace_kind_names,
     namespace_names,
     prctl_option_name,
@@ -250,26 +250,9 @@ def _spelt_with_raw(spell: Callable[[int], str], none: str = "") -> Kind:
     return _with_raw(lambda batch, field: _coded(batch, field, spell), none)
 
 
-def _words(*words: str) -> Kind:
-    """A number that only gadgets use, counted from 1; 0 is the empty word."""
-    names = dict(enumerate(words, 1))
-
-    def read(batch: Batch, field: Field) -> CodedTexts:
-        return _coded(batch, field, lambda number: names.get(number, str(number) if number else ""))
-
-    return Kind(
-        lambda column, field: (_spelt(column, field, read),),
-        lambda batch, field: [text or "-" for text in _text(read(batch, field))],
-    )
-
-
-def _bits(*names: str) -> Kind:
-    """Flags that only gadgets use, lowest bit first."""
-
-    def spell(flags: int) -> str:
-        return "|".join(name for bit, name in enumerate(names) if flags & 1 << bit)
-
-    return _spelt_with_raw(spell)
+def _value_names(batch: Batch, field: Field) -> CodedTexts:
+    names = dict(field.values)
+    return _coded(batch, field, lambda number: names.get(number, str(number) if number else ""))
 
 
 def _maybe(read: Callable[[Batch, Field], Numbers]) -> Kind:
@@ -572,6 +555,13 @@ def quote(word: str) -> str:
 
 
 NUMBER = _numbers()
+ENUM = Kind(
+    lambda column, field: (_spelt(column, field, _value_names),),
+    lambda batch, field: [text or UNREAD for text in _text(_value_names(batch, field))],
+)
+"""One of the field's `values`; 0 is empty where it has no name, another number stays one."""
+FLAGS = _with_raw(lambda batch, field: _coded(batch, field, lambda bits: flag_names(bits, field.flags)), none=UNREAD)
+"""A set of the field's `flags`."""
 FIXED_TEXT = Kind(_text_members(_fixed, sizable=False), _show_fixed)
 
 KINDS: dict[str, Kind] = {
@@ -631,7 +621,6 @@ KINDS: dict[str, Kind] = {
     "gadget_signal": _spelt_with_raw(signal_name, none="-"),
     "gadget_signal_code": _with_raw(_signal_codes),
     "gadget_signal_target": _maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != -(1 << 31))),
-    "gadget_signal_result": _words("delivered", "ignored", "pending", "queue full", "lost info", "failed"),
     "gadget_capability": _spelt_with_raw(capability_name),
     "gadget_capabilities": Kind(
         lambda column, field: (
@@ -640,20 +629,16 @@ KINDS: dict[str, Kind] = {
         ),
         lambda batch, field: [text or UNREAD for text in _text(_coded(batch, field, capability_summary))],
     ),
-    "gadget_recorded_because": _words("crash", "kill", "exit", "end", "asked"),
     "gadget_in_syscall": _with_raw(_in_syscall, none=UNREAD),
-    "gadget_known_bool": _words("yes", "no"),
     "gadget_lsm_arguments": Kind(
         lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
         _show_lsm_arguments,
     ),
-    "gadget_module_flags": _bits("IGNORE_MODVERSIONS", "IGNORE_VERMAGIC", "COMPRESSED_FILE"),
     "gadget_bpf_command": _spelt_with_raw(bpf_command_name),
     "gadget_bpf_program_type": _spelt_with_raw(bpf_program_type_name, none="-"),
     "gadget_bpf_map_type": _spelt_with_raw(bpf_map_type_name, none="-"),
     "gadget_namespaces": _spelt_with_raw(namespace_names, none="-"),
     "gadget_namespace_kinds": _spelt_with_raw(namespace_kind_names, none="-"),
-    "gadget_gained": _spelt_with_raw(gained_names, none="-"),
     "gadget_ptrace_request": _spelt_with_raw(ptrace_request_name, none="-"),
     "gadget_prctl_option": _spelt_with_raw(prctl_option_name, none="-"),
     "gadget_duration": _known(duration_text),
@@ -678,30 +663,18 @@ KINDS: dict[str, Kind] = {
     ),
     "gadget_address_family": _spelt_with_raw(family_name),
     "gadget_ip_protocol": _spelt_with_raw(protocol_name),
-    "gadget_seccomp_action": _words("errno", "emulated", "trap", "kill_process", "kill_thread", "log"),
     "gadget_icmp_type": _spelt_with_raw(icmp_type_name),
     "gadget_tcp_state": _spelt_with_raw(tcp_state_name),
     "gadget_tcp_flags": _spelt_with_raw(tcp_flag_names),
     "gadget_device": Kind(
         _text_members(_fixed, sizable=False), lambda batch, field: [text or "-" for text in _text(_fixed(batch, field))]
     ),
-    "gadget_bind_options": _bits("REUSEADDR", "REUSEPORT", "FREEBIND", "TRANSPARENT", "BIND_ADDRESS_NO_PORT", "V6ONLY"),
-    "gadget_retransmit_reason": _words("timeout", "fast", "probe", "synack"),
-    "gadget_udp_operation": _words("first", "flow", "end"),
-    "gadget_tcp_operation": _words("connect", "accept", "close", "syn", "open", "report"),
-    "gadget_tcp_end": _words("fin", "reset received", "reset sent", "timeout"),
     "gadget_tcp_sequence": _maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != 0)),
-    "gadget_tcp_initiator": _words("this end", "other end"),
     "gadget_dns_type": _spelt_with_raw(dns_type_name, none="-"),
     "gadget_dns_rcode": _spelt_with_raw(dns_rcode_name),
     "gadget_dns_flags": _spelt_with_raw(dns_flag_names),
     "gadget_fsnotify_mask": _spelt_with_raw(fsnotify_mask_names, none="-"),
-    "gadget_role": _words("client", "server"),
-    "gadget_tty_direction": _words("output", "input"),
     "gadget_terminal_text": Kind(_text_members(_span, sizable=True), _show_terminal_text),
-    "gadget_packet_direction": _words("in", "out"),
-    "gadget_flow_direction": _words("egress", "ingress"),
-    "gadget_refusal": _words("refused", "dry-run"),
     "gadget_data": Kind(_data_members, _show_data),
     "gadget_http_status": Kind(
         lambda column, field: (Member(column, "int", lambda batch: _read_numbers(batch, field)),),
@@ -718,7 +691,6 @@ KINDS: dict[str, Kind] = {
     "gadget_millicores": _known(lambda millicores: f"{millicores}m"),
     "gadget_task_state": _spelt_with_raw(task_state_name),
     "gadget_file_type": _spelt_with_raw(file_type_name, none=UNREAD),
-    "gadget_peer_source": _words("sender", "credentials"),
     "gadget_socket_state": _spelt_with_raw(socket_state_name),
     "gadget_protection": _spelt_with_raw(protection_text, none=UNREAD),
     "gadget_file_id": Kind(
@@ -759,8 +731,13 @@ KINDS["_Bool"] = KINDS["bool"]
 
 
 def kind_of(field: Field) -> Kind:
-    """The kind of that field's typedef; without one, a text for an array of chars and a number for the rest."""
+    """What the YAML or the C's enum names, else the kind of that field's typedef; without one, a text for an array of
+    chars and a number for the rest."""
+    if field.flags:
+        return FLAGS
     found = KINDS.get(field.type)
     if found is not None:
         return found
+    if field.values:
+        return ENUM
     return NUMBER if field.size in (1, 2, 4, 8) and not field.type.startswith("char") else FIXED_TEXT

@@ -46,7 +46,6 @@ _NAMESPACES = (
 
 NAMESPACE_KINDS = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
 """Bit by bit those of a gadget_namespace_kinds (bpf/include/gadget/credentials.h)."""
-_GAINED = ((1, "setuid"), (2, "setgid"), (4, "other"))
 _PTRACE_REQUESTS = {0: "PTRACE_TRACEME", 16: "PTRACE_ATTACH", 0x4206: "PTRACE_SEIZE"}
 _PRCTL_OPTIONS = {
     4: "PR_SET_DUMPABLE", 8: "PR_SET_KEEPCAPS", 22: "PR_SET_SECCOMP", 24: "PR_CAPBSET_DROP", 28: "PR_SET_SECUREBITS",
@@ -118,11 +117,6 @@ def namespace_names(flags: int) -> str:
 def namespace_kind_names(bits: int) -> str:
     """`uts|ipc` for a set of kinds of namespaces; empty when it is not known."""
     return "" if bits == _NONE else flag_names(bits, [(1 << bit, name) for bit, name in enumerate(NAMESPACE_KINDS)])
-
-
-def gained_names(bits: int) -> str:
-    """`setuid|setgid` for what an executed file gave."""
-    return flag_names(bits, _GAINED)
 
 
 def ptrace_request_name(number: int) -> str:

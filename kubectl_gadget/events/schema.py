@@ -60,6 +60,10 @@ class Field:
     type: str
     """the outermost typedef or base type: gadget_errno, gadget_string, __u32, …"""
     signed: bool = False
+    values: tuple[tuple[int, str], ...] = ()
+    """of an enum: its numbers and their names"""
+    flags: tuple[tuple[int, str], ...] = ()
+    """of a set of flags: the bits of each, and its name"""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def test_a_duration_has_a_unit_in_which_its_default_counts(tmp_path: Path) -> No
     assert (read.type, read.unit, read.default) == ("duration", "us", 10)
 
 
+COLUMN = {"name": "x", "description": "d"}
 PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
 
 
@@ -130,6 +131,12 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
         ({"columns": [{"name": "pid", "width": 0}]}, "columns[0].width has to be 1 to 200, not 0"),
         ({"columns": [{"name": "pid", "show": "no"}]}, "columns[0].show has to be default or wide or json, not 'no'"),
         ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show has to be a text, not False"),
+        ({"columns": [COLUMN | {"values": [1]}]}, "columns[0].values has to be a mapping, not [1]"),
+        ({"columns": [COLUMN | {"values": {}}]}, "columns[0].values is missing"),
+        ({"columns": [COLUMN | {"values": {1: True}}]}, "columns[0].values has to map numbers to names, such as"),
+        ({"columns": [COLUMN | {"flags": {"1": "a"}}]}, "columns[0].flags has to map numbers to names, such as"),
+        ({"columns": [COLUMN | {"flags": {True: "a"}}]}, "columns[0].flags has to map numbers to names, such as"),
+        ({"columns": [COLUMN | {"values": {1: "a"}, "flags": {1: "b"}}]}, "columns[0].flags is there beside values"),
         ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of has to be a list of lists of programs"),
         ({"programs": [{"any_of": [["a"]], "optional": True}]}, "programs[0].purpose is missing"),
         ({"programs": [{"any_of": [["a"]], "when": {"hook": 1}}]}, "programs[0].when has to name one parameter"),

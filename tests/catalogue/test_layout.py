@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.catalogue.compiler import compile_object, find_clang, read_types
-from kubectl_gadget.catalogue.layout import Layout
+from kubectl_gadget.catalogue.layout import Layout, enum_names
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Global
 
@@ -106,3 +106,27 @@ def test_a_struct_without_the_head_is_told(read: Layout) -> None:
 def test_a_field_that_cannot_be_shown_is_told(tmp_path: Path, members: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         layout(tmp_path, members).record("trace_x")
+
+
+def test_an_enum_carries_the_names_of_its_values(tmp_path: Path) -> None:
+    members = "enum state { STATE_OPEN = 1, STATE_HALF_CLOSED, STATE_BAD = -7 } a; __u32 b;"
+    fields = {field.name: field for field in layout(tmp_path, members).record("trace_x").fields}
+    assert fields["a"].values == ((1, "open"), (2, "half closed"), (-7, "bad"))
+    assert fields["a"].signed
+    assert fields["b"].values == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([(0, "IN"), (1, "OUT")], ("in", "out")),
+        ([(1, "SYN_SENT"), (2, "SYN_RECEIVED")], ("sent", "received")),
+        ([(1, "STATE_OPEN")], ("state open",)),
+        ([(1, "A_STOP"), (1, "A_HALT"), (2, "A_GO")], ("stop", "go")),
+        ([(1, "KIND"), (2, "KIND_OTHER")], ("kind", "kind other")),
+    ],
+)
+def test_what_all_names_of_an_enum_begin_with_is_left_out(
+    values: list[tuple[int, str]], names: tuple[str, ...]
+) -> None:
+    assert tuple(name for _, name in enum_names(values)) == names

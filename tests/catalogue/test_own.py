@@ -10,6 +10,8 @@ import pytest
 from kubectl_gadget.catalogue import load_own, object_bytes, own
 from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import decode
+from kubectl_gadget.events.members import row_members
 from tests.bpf.tracer import MACHINE, Tracer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,6 +47,81 @@ def test_the_example_shows_what_it_promises(folder: Path, tmp_path: Path) -> Non
         *((str(file), mode, 0) for mode in range(TIMES)),
         (str(tmp_path / "none"), 0o600, 2),
     ]
+
+
+NAMES = """
+#include <gadget/address.h>
+#include <gadget/output.h>
+#include <gadget/process.h>
+#include <gadget/syscall.h>
+#include <kernel/tracepoint.h>
+
+enum parity { PARITY_ODD = 1, PARITY_EVEN_NUMBER = 2 };
+
+struct trace_dup {
+	struct gadget_record record;
+	gadget_ip peer;
+	enum parity parity;
+	__u32 bits;
+};
+
+GADGET_RECORD(trace_dup);
+GADGET_SCRATCH(scratch, sizeof(struct trace_dup));
+
+SEC("tracepoint/syscalls/sys_exit_dup2")
+int dup2_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct trace_dup *row = gadget_scratch(&scratch);
+	__u32 fd = gadget_argument(gadget_registers(gadget_task()), 1);
+
+	if (!row || !gadget_begin(&row->record))
+		return 0;
+	gadget_ip_from_v4(row->peer, bpf_htonl(0x0A000001));
+	row->parity = fd == 250 ? 0 : fd % 2 ? PARITY_ODD : PARITY_EVEN_NUMBER;
+	row->bits = fd;
+	gadget_emit(&row->record, sizeof(*row), 0);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+"""
+NAMES_YAML = """
+command: trace dup
+group: own
+summary: Descriptors
+record: trace_dup
+programs: [any_of: [[dup2_exit]]]
+columns:
+  - {name: parity, description: what it is}
+  - {name: bits, description: its bits, flags: {0x80: HIGH, 0x40: MIDDLE}}
+  - {name: peer, description: an address}
+examples: [{command: kubectl gadget run trace_dup, description: all}]
+"""
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+def test_an_enum_a_set_of_flags_and_an_address_need_no_python(tmp_path: Path) -> None:
+    (tmp_path / "trace_dup.bpf.c").write_text(NAMES)
+    (tmp_path / "trace_dup.yaml").write_text(NAMES_YAML)
+    gadget, built = load_own(tmp_path)
+    with Tracer(gadget.name, built=built, pid=os.getpid()) as tracer:
+        for fd in (0x81, 0xC2, 250):
+            os.close(os.dup2(1, fd))
+        batch = decode(gadget, "node-1", tracer.data())
+    row = {member.name: member.read(batch).values() for member in row_members(gadget)}
+    assert row["parity"] == ["odd", "even number", ""]
+    assert row["bits"] == ["HIGH|0x1", "HIGH|MIDDLE|0x2", "HIGH|MIDDLE|0x3a"]
+    assert row["bits_raw"] == [0x81, 0xC2, 250]
+    assert row["peer"] == ["10.0.0.1"] * 3
+
+
+@pytest.mark.parametrize("change", ["flags: {1: a}, field: nothing", "values: {1: a}, field: comm"])
+def test_names_of_what_is_no_number_are_refused(tmp_path: Path, change: str) -> None:
+    (tmp_path / "trace_dup.bpf.c").write_text(NAMES)
+    (tmp_path / "trace_dup.yaml").write_text(NAMES_YAML.replace("flags: {0x80: HIGH, 0x40: MIDDLE}", change))
+    with pytest.raises(UsageError, match=r"nothing|comm"):
+        load_own(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["trace_chmod.bpf.c", "trace_chmod.yaml"])

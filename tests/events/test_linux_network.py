@@ -33,7 +33,7 @@ TCP = Gadget(
             Field("remote", 0, 16, "gadget_ip"),
             Field("duration", 16, 8, "gadget_duration"),
             Field("sent", 24, 8, "gadget_bytes"),
-            Field("operation", 32, 4, "gadget_tcp_operation"),
+            Field("operation", 32, 4, "operation", values=((1, "connect"), (2, "accept"), (3, "close"))),
             Field("remote_port", 36, 2, "gadget_port"),
             Field("family", 38, 2, "gadget_address_family"),
         ),

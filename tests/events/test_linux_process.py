@@ -8,7 +8,6 @@ from kubectl_gadget.events.linux_process import (
     capability_name,
     capability_names,
     capability_summary,
-    gained_names,
     namespace_kind_names,
     namespace_names,
     prctl_option_name,
@@ -81,6 +80,5 @@ def test_requests_and_options() -> None:
     assert [prctl_option_name(number) for number in (24, 99, 0xFFFFFFFF)] == ["PR_CAPBSET_DROP", "99", ""]
 
 
-def test_kinds_of_namespaces_and_what_a_file_gave() -> None:
+def test_kinds_of_namespaces() -> None:
     assert [namespace_kind_names(bits) for bits in (0, 1, 1 | 1 << 9, 0xFFFFFFFF)] == ["", "uts", "uts|user", ""]
-    assert [gained_names(bits) for bits in (0, 3, 4)] == ["", "setuid|setgid", "other"]

@@ -22,7 +22,7 @@ from tests.output import libpcap
 from tests.output.libpcap import COOKED
 
 OWN = (
-    Field("direction", 80, 4, "gadget_packet_direction"),
+    Field("direction", 80, 4, "direction", values=((1, "in"), (2, "out"))),
     Field("length", 84, 4, "__u32"),
     Field("packet", 88, 4, "gadget_data"),
 )

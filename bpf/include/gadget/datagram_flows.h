@@ -34,8 +34,6 @@ enum operation {
 	OPERATION_END,
 };
 
-typedef __u32 gadget_udp_operation;
-
 struct GADGET_FLOW {
 	struct gadget_record record;
 	/* Since the first packet, as are all numbers. */
@@ -48,7 +46,7 @@ struct GADGET_FLOW {
 	gadget_ip remote;
 	gadget_port local_port;
 	GADGET_FLOW_REMOTE remote_port;
-	gadget_udp_operation operation;
+	enum operation operation;
 	gadget_ip_protocol protocol;
 	__u8 unused_8;
 	__u16 unused_16;

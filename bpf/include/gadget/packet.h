@@ -36,8 +36,8 @@
 #define GADGET_TCP_RST 4
 #define GADGET_TCP_ACK 16
 
-/* Whether a row is about the end that asks (1) or the one that is asked (2). */
-typedef __u32 gadget_role;
+/* Whether a row is about the end that asks or the one that is asked. */
+enum gadget_role { GADGET_ROLE_CLIENT = 1, GADGET_ROLE_SERVER };
 
 /* What all programs for packets send. */
 struct gadget_packet {

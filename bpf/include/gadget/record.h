@@ -56,15 +56,11 @@ typedef __u32 gadget_signal;
 typedef __s32 gadget_signal_code;
 /* Whom a call was to signal: a process, a thread, a group (negative); the lowest number where it found somebody. */
 typedef __s32 gadget_signal_target;
-/* enum gadget_signal_results (gadget/signal.h). */
-typedef __u32 gadget_signal_result;
 typedef __u32 gadget_capability;
 /* The system call during which something happens; -1: none. */
 typedef __s32 gadget_in_syscall;
-/* 1: yes, 2: no, 0: unknown. */
-typedef __u32 gadget_known_bool;
-/* MODULE_INIT_… */
-typedef __u32 gadget_module_flags;
+/* 0: unknown. */
+enum gadget_known_bool { GADGET_KNOWN_YES = 1, GADGET_KNOWN_NO };
 /* Of bpf(2): a command, and the types of programs and maps. ~0: none. */
 typedef __u32 gadget_bpf_command;
 typedef __u32 gadget_bpf_program_type;

@@ -19,7 +19,6 @@
 #include <gadget/string.h>
 
 /* Why a recording is shown. */
-typedef __u32 gadget_recorded_because;
 enum gadget_because {
 	GADGET_BECAUSE_CRASH = 1,
 	GADGET_BECAUSE_KILL = 2,
@@ -31,7 +30,7 @@ enum gadget_because {
 
 /* To be the fields of each record from some offset on, which the client tells the agent. The agent fills them in. */
 struct gadget_recording {
-	gadget_recorded_because because;
+	enum gadget_because because;
 	gadget_signal trigger_signal;
 	gadget_pid trigger_pid;
 	__u32 unused_recording;

@@ -23,7 +23,7 @@
 #define SEND_SIG_PRIV 1UL
 
 /* The first five are the kernel's (include/trace/events/signal.h), plus 1. */
-enum gadget_signal_results {
+enum gadget_signal_result {
 	GADGET_SIGNAL_DELIVERED = 1,
 	GADGET_SIGNAL_IGNORED,
 	GADGET_SIGNAL_PENDING,
