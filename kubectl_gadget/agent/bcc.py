@@ -1,4 +1,4 @@
-"""`python -I -m kubectl_gadget.agent bcc`: one tool of bcc on this node, or a script of the user's.
+"""`python -I -m kubectl_gadget.agent bcc`: one tool of bcc on this node, a script of the user's, or one of bpftrace.
 
 Lines of JSON go both ways (docs/protocol.md): first what the client wants, then what is missing here, then, once the
 client has heard of all nodes, the tool's lines. The trap: many tools print what they have summed up only at
@@ -8,17 +8,20 @@ Ctrl-C, so the end is SIGINT, and time to print.
 import base64
 import difflib
 import json
+import math
 import os
 import re
 import selectors
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from kubectl_gadget.agent import node
+from kubectl_gadget.agent import bpftrace, node
 from kubectl_gadget.agent.refusal import capabilities
+from kubectl_gadget.errors import AgentError
 
 TOOLS = "/usr/sbin"
 _SUFFIX = "-bpfcc"
@@ -27,6 +30,10 @@ _PYTHON = "/usr/bin/python3"
 _FAREWELL_SECONDS = 10.0
 SCRIPT = "own:script"
 """How a script of the user's is declared."""
+BPFTRACE = "own:bpftrace"
+"""The same for a program of bpftrace."""
+_LOOK_EVERY = 0.02
+"""Seconds between two looks for the map of a bpftrace that is still compiling, and for names of new containers."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _C_RUNNER = """
 import sys
@@ -104,7 +111,7 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
 
 def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> str | None:
     """Why a request is not what the command declared, which the audit log has; None when it is."""
-    wanted = str(request.get("tool") or SCRIPT)
+    wanted = BPFTRACE if "bpftrace" in request else str(request.get("tool") or SCRIPT)
     if declared == wanted or (declared is None and not in_pod):
         return None
     return f"{wanted} is asked for, and the command of this session declared {declared or 'nothing'}"
@@ -133,24 +140,38 @@ class Runner:
         self._input = input
         self._output = output
         self._declared = declared
+        self._pods: bpftrace.ChosenPods | None = None
+        self._attached = False
+        self._is_bpftrace = False
+        self._hidden = ""
+        """beginning of lines that bpftrace prints of a map that is not the user's"""
 
     def run(self) -> int:
         """Until the tool has ended. The exit code of this program: 0 when the client was told all."""
         request = self._next()
         known, found = tools(), headers()
-        missing = [] if request.get("list") else problems(request, known, found)
+        if "bpftrace" in request:
+            missing = bpftrace.problems()
+        else:
+            missing = [] if request.get("list") else problems(request, known, found)
         self._say(node=node.name(), kernel=os.uname().release, headers=found, tools=known, problems=missing)
         if not self._next().get("go"):
             return 0
         if (why := undeclared(request, self._declared, bool(node.pod_uid()))) is not None:
             self._say(error=why, exit=2)
             return 0
+        try:
+            self._follow_pods(request)
+        except AgentError as error:
+            self._say(error=str(error), exit=1)
+            return 0
         # The root of our pods is read-only; bcc unpacks headers there as well.
         with tempfile.TemporaryDirectory(dir="/tmp") as folder:
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", "HOME": folder}
             try:
                 process = subprocess.Popen(
-                    command(request, folder),
+                    bpftrace.command(request, folder) if "bpftrace" in request else command(request, folder),
+                    cwd=folder if self._is_bpftrace else None,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -163,7 +184,15 @@ class Runner:
             with process:
                 self._pass_on(process)
                 self._say(exit=process.wait())
+        if self._pods:
+            self._pods.close()
         return 0
+
+    def _follow_pods(self, request: dict[str, Any]) -> None:
+        self._is_bpftrace = "bpftrace" in request
+        if name := request.get("map"):
+            self._hidden = f"@{name}["
+            self._pods = bpftrace.ChosenPods(str(name), request.get("filter") or {})
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
         """The tool's lines, until it has closed both streams; it is told to end when the client says so or is gone."""
@@ -171,21 +200,28 @@ class Runner:
         assert process.stderr is not None
         with selectors.DefaultSelector() as ready:
             lines = {process.stdout: Lines(self._out), process.stderr: Lines(self._err)}
-            for source in (*lines, self._input):
+            sources: list[IO[bytes] | int] = [*lines, self._input]
+            for source in [*sources, self._pods.fd] if self._pods else sources:
                 ready.register(source, selectors.EVENT_READ)
             open_streams = set(lines)
-            stopping = False
+            quiet_since = math.inf
             while open_streams:
-                events = ready.select(_FAREWELL_SECONDS if stopping else None)
-                if stopping and not events:
+                events = ready.select(self._patience(quiet_since))
+                if self._pods:
+                    self._look_after_pods(process.pid)
+                if any(key.fileobj in lines for key, _ in events) and quiet_since < math.inf:
+                    quiet_since = time.monotonic()
+                if time.monotonic() > quiet_since + _FAREWELL_SECONDS:
                     _signal(process, signal.SIGKILL)
                     return
                 for key, _ in events:
                     if key.fileobj is self._input:
-                        # Whatever comes now means the end.
-                        ready.unregister(self._input)
-                        stopping = True
-                        _signal(process, signal.SIGINT)
+                        if self._is_over():
+                            ready.unregister(self._input)
+                            quiet_since = time.monotonic()
+                            _signal(process, signal.SIGINT)
+                        continue
+                    if key.fileobj not in lines:
                         continue
                     stream: Any = key.fileobj
                     data = os.read(stream.fileno(), 1 << 16)
@@ -194,11 +230,38 @@ class Runner:
                         ready.unregister(stream)
                         open_streams.discard(stream)
 
+    def _patience(self, quiet_since: float) -> float | None:
+        """How long may be waited for something."""
+        left = None if quiet_since == math.inf else max(0.0, quiet_since + _FAREWELL_SECONDS - time.monotonic())
+        return left if self._pods is None else _LOOK_EVERY if left is None else min(_LOOK_EVERY, left)
+
+    def _look_after_pods(self, pid: int) -> None:
+        assert self._pods is not None
+        self._pods.turn()
+        if not self._attached and self._pods.attach(pid):
+            self._attached = True
+            self._say(attached=True)
+        while self._pods.warnings:
+            self._say(warning=self._pods.warnings.pop(0))
+
+    def _is_over(self) -> bool:
+        """Takes a line of the client: other pods, or anything else, which means the end."""
+        try:
+            line = self._next()
+        except ValueError:
+            return True
+        if self._pods is None or not isinstance(line.get("filter"), dict):
+            return True
+        self._pods.set_filter(line["filter"])
+        return False
+
     def _out(self, line: str) -> None:
-        self._say(out=line)
+        if not (self._hidden and line.startswith(self._hidden)):
+            self._say(out=line)
 
     def _err(self, line: str) -> None:
-        self._say(err=line)
+        if not (self._is_bpftrace and bpftrace.is_chatter(line)):
+            self._say(err=line)
 
     def _say(self, **members: Any) -> None:
         try:

@@ -113,10 +113,12 @@ class OpenMap(BpfMap):
     def __init__(self, fd: int) -> None:
         super().__init__(libbpf.load(), 0)
         self._fd = fd
-        info, size = (ctypes.c_uint32 * 6)(), ctypes.c_uint32(24)
-        # The head of struct bpf_map_info: type, id, key_size, value_size, max_entries.
+        info, size = (ctypes.c_uint32 * 10)(), ctypes.c_uint32(40)
+        # The head of struct bpf_map_info: type, id, key_size, value_size, max_entries, flags, and 16 bytes of name.
         self._lib.call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
         self._sizes = info[2:5]
+        self.name = bytes(info)[24:].partition(b"\0")[0].decode(errors="replace")
+        """as the kernel has it, cut to 15 bytes"""
 
     @property
     def fd(self) -> int:

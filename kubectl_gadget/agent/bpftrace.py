@@ -1,0 +1,197 @@
+"""bpftrace on this node: whether it works here, and the map by which its probes see chosen pods only.
+
+The client puts the test of a map into each probe (session/bpftrace_program.py); the map is found in the running
+process and filled from outside, as pods come and go. The trap: maps of other processes may have the same name, so it is
+taken from the process's own file descriptors.
+"""
+
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent.bpf_maps import OpenMap
+from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.refusal import capabilities
+
+_PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
+"""Places in an ELF header of 64 bits: of e_phoff, and of e_phentsize and e_phnum."""
+_FILE = "program.bt"
+_RELRO = 0x6474E552
+_BTF = "/sys/kernel/btf/vmlinux"
+_CHATTER = re.compile(r"couldn't set RLIMIT_MEMLOCK")
+"""Of no meaning since Linux 5.11, which counts a BPF program's memory in its cgroup."""
+_MAP_NAME = re.compile(r"\w{1,11}", re.ASCII)
+
+Problem = dict[str, str]
+
+
+def problems() -> list[Problem]:
+    """What keeps bpftrace from running here."""
+    found = []
+    if (path := shutil.which("bpftrace")) is None:
+        remedy = "apt-get install bpftrace on it, or the agents' image whose tag ends in -bcc"
+        found.append({"what": "bpftrace is not installed", "why": "it is not on the PATH", "try": remedy})
+    elif (why := _crash(path)) and not _runs_without_relro():
+        remedy = "another version of bpftrace and of the LLVM that it uses"
+        found.append({"what": "bpftrace cannot start", "why": why, "try": remedy})
+    if os.geteuid() != 0 or "SYS_ADMIN" not in capabilities():
+        why = "it needs root and CAP_SYS_ADMIN"
+        found.append({"what": "bpftrace cannot load programs", "why": why, "try": "sudo, or --privileged"})
+    if not os.path.exists(_BTF):
+        why = f"there is no {_BTF}, from which bpftrace has the kernel's types"
+        found.append({"what": "the kernel has no BTF", "why": why, "try": "a kernel with CONFIG_DEBUG_INFO_BTF"})
+    return found
+
+
+def executable(folder: str) -> str:
+    """bpftrace, or a copy of it in `folder` that can start where the one that is installed cannot."""
+    path = shutil.which("bpftrace") or "bpftrace"
+    if not _crash(path):
+        return path
+    copy = f"{folder}/bpftrace"
+    with open(path, "rb") as source, open(copy, "wb") as target:
+        target.write(without_relro(source.read()))
+    os.chmod(copy, 0o700)
+    return copy
+
+
+def _runs_without_relro() -> bool:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        return not _crash(executable(folder))
+
+
+@cache
+def _crash(path: str) -> str:
+    """Which signal ends it at its start; "" when none does."""
+    try:
+        code = subprocess.run([path, "--version"], capture_output=True, check=False).returncode
+    except OSError as error:
+        return str(error)
+    return f"signal {signal.Signals(-code).name}, before it does anything" if code < 0 else ""
+
+
+def without_relro(elf: bytes) -> bytes:
+    """The program without the header that makes relocated data read-only.
+
+    Debian 13's bpftrace has copies of constants of LLVM there, which the LLVM of Debian 13 (19.1.7-3+b1) writes when it
+    starts: SIGSEGV before main().
+    """
+    data = bytearray(elf)
+    (start,) = struct.unpack_from("<Q", data, _PROGRAM_HEADERS)
+    size, count = struct.unpack_from("<HH", data, _HEADER_SIZES)
+    for offset in range(start, start + size * count, size):
+        if struct.unpack_from("<I", data, offset)[0] == _RELRO:
+            struct.pack_into("<I", data, offset, 0)
+    return bytes(data)
+
+
+def command(request: dict[str, Any], folder: str) -> list[str]:
+    """The command line, for that working directory. The program is written into `folder`; bpftrace's errors name it."""
+    with open(f"{folder}/{_FILE}", "w", encoding="utf-8") as file:
+        file.write(str(request["bpftrace"]))
+    arguments = [str(item) for item in request.get("arguments") or []]
+    return [executable(folder), "-q", "-B", "line", "--", _FILE, *arguments]
+
+
+class ChosenPods:
+    """Keeps the map of a bpftrace process: the cgroups of the containers that are wanted. Raises AgentError."""
+
+    def __init__(self, name: str, filter: dict[str, Any]) -> None:
+        self._name = name if _MAP_NAME.fullmatch(name) else ""
+        self._wanted: set[int] = set()
+        self._map: OpenMap | None = None
+        self._is_full = False
+        self.warnings: list[str] = []
+        self._containers = Containers()
+        self.fd = self._containers.fd
+        """readable when cgroups were made or removed"""
+        self._containers.set_filter(filter)
+        self._containers.follow(self)
+        self.turn()
+
+    def set_filter(self, filter: dict[str, Any]) -> None:
+        """Other pods from now on."""
+        self._containers.set_filter(filter)
+
+    def turn(self) -> None:
+        """Takes in what happened to cgroups."""
+        self._containers.drain()
+        self._containers.take_changes()
+        self._containers.take_removed()
+
+    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """As agent.containers.Follower has it."""
+        if container is not None and wanted:
+            self._wanted.add(cgroup)
+            self._put(cgroup)
+        else:
+            self.forget(cgroup)
+
+    def forget(self, cgroup: int) -> None:
+        """As agent.containers.Follower has it."""
+        self._wanted.discard(cgroup)
+        if self._map is not None:
+            self._map.remove(cgroup.to_bytes(8, "little"))
+
+    def attach(self, pid: int) -> bool:
+        """Finds the map of the process and fills it. False while it has none yet."""
+        if self._map is None and (found := find_map(pid, self._name)) is not None:
+            self._map = found
+            for cgroup in self._wanted:
+                self._put(cgroup)
+        return self._map is not None
+
+    def close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+        self._containers.close()
+
+    def _put(self, cgroup: int) -> None:
+        if self._map is None:
+            return
+        try:
+            self._map.put(cgroup.to_bytes(8, "little"), (1).to_bytes(self._map.value_size, "little"))
+        except Failure:
+            if not self._is_full:
+                self._is_full = True
+                what = f"there are more cgroups than the {self._map.entries} that a map of bpftrace holds"
+                remedy = "fewer pods, or config = { max_map_keys = N } in the program"
+                self.warnings.append(f"{what}, so some containers are missing (try: {remedy})")
+
+
+def is_chatter(line: str) -> bool:
+    """Whether a line on bpftrace's standard error means nothing."""
+    return bool(_CHATTER.search(line))
+
+
+def find_map(pid: int, name: str) -> OpenMap | None:
+    """The map @name of a bpftrace process; None when it has none."""
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fdinfo"):
+            with suppress(OSError), open(f"/proc/{pid}/fdinfo/{number}") as file:
+                for line in file:
+                    if line.startswith("map_id:") and (found := _open_if(int(line.split()[1]), name)):
+                        return found
+    return None
+
+
+def _open_if(id: int, name: str) -> OpenMap | None:
+    """A map by its number, if it has this name."""
+    try:
+        found = OpenMap(libbpf.load().call("bpf_map_get_fd_by_id", id))
+    except Failure:
+        return None
+    if name and found.name in (f"AT_{name}", name) and found.key_size == 8:
+        return found
+    found.close()
+    return None
