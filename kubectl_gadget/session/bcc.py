@@ -8,7 +8,7 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TextIO
 
@@ -115,10 +115,19 @@ def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
 
 
 class BccRun:
-    """The tool at work on all nodes."""
+    """The tool at work on all nodes. `changes`, where it is given, runs beside them, and may call join() for more."""
 
-    def __init__(self, nodes: list[BccNode], show: Printer, progress: Progress) -> None:
+    def __init__(
+        self,
+        nodes: list[BccNode],
+        show: Printer,
+        progress: Progress,
+        changes: Callable[["BccRun"], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self._nodes = nodes
+        self._changes = changes
+        self._work: list[asyncio.Task[bool]] = []
+        self._tasks: asyncio.TaskGroup | None = None
         self._show = show
         self._progress = progress
         self._interrupts = Interrupts()
@@ -133,16 +142,31 @@ class BccRun:
             loop.call_later(seconds, self._stopped.set)
         try:
             async with asyncio.TaskGroup() as tasks:
-                stopper = tasks.create_task(self._stop(), name="end of bcc")
-                work = [tasks.create_task(self._follow(node), name=f"bcc on {node.name}") for node in self._nodes]
-                await asyncio.wait(work)
-                stopper.cancel()
+                self._tasks = tasks
+                beside = [tasks.create_task(self._stop(), name="end of bcc")]
+                if self._changes:
+                    beside.append(tasks.create_task(self._changes(self), name="changes of nodes"))
+                for node in self._nodes:
+                    self._begin(node)
+                while under_way := [task for task in self._work if not task.done()]:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in beside:
+                    task.cancel()
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
         if self._interrupts.signal is not None:
             return 128 + self._interrupts.signal
-        return 0 if all(task.result() for task in work) else 1
+        return 0 if all(task.result() for task in self._work) else 1
+
+    def join(self, node: BccNode) -> None:
+        """One more node, which lacks nothing."""
+        self._nodes.append(node)
+        self._begin(node)
+
+    def _begin(self, node: BccNode) -> None:
+        assert self._tasks is not None
+        self._work.append(self._tasks.create_task(self._follow(node), name=f"bcc on {node.name}"))
 
     async def _follow(self, node: BccNode) -> bool:
         """Shows what it says. Whether the tool ended well."""
@@ -151,6 +175,8 @@ class BccRun:
             async for line in node.lines():
                 if "out" in line or "err" in line:
                     self._show(node.name, str(line.get("out", line.get("err"))), "err" in line)
+                if "warning" in line:
+                    self._progress.warn(f"{node.name}: {line['warning']}")
                 if "exit" in line:
                     return self._ended(node, int(line["exit"]), str(line.get("error", "")))
         except GadgetError as error:
