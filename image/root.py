@@ -27,7 +27,15 @@ from packages import HOOK, INFO, STATUS, packages, status
 
 PACKAGES = {
     "default": ["base-files", "python3-minimal", "libpython3-stdlib", "libbpf1"],
-    "bcc": ["base-files", "python3-minimal", "libpython3-stdlib", "libbpf1", "python3-bpfcc", "bpfcc-tools"],
+    "bcc": [
+        "base-files",
+        "python3-minimal",
+        "libpython3-stdlib",
+        "libbpf1",
+        "python3-bpfcc",
+        "bpfcc-tools",
+        "bpftrace",
+    ],
 }
 SUITE = "trixie"
 
