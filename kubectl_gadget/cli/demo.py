@@ -23,7 +23,7 @@ from kubectl_gadget.events.schema import Example
 TIMEOUT = "10s"
 _DEFAULT = ("trace", "open")
 _OF_THE_DEMO = ("timeout", "local", "namespace", "all_namespaces", "objects", "quiet")
-_NOT_HERE = ("demo", "list", "bcc", "policy")
+_NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy")
 PAGE = Page(
     "Run a gadget on three small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
     (

@@ -37,6 +37,7 @@ _COMMANDS = (
     ),
     ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
     ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "bcc:bcc:PAGE"),
+    ("bpftrace", "Gadgets", "Run a program of bpftrace on all nodes, for the chosen pods", "bpftrace:bpftrace:PAGE"),
     ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
     ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy:PAGE"),
     ("undeploy", "Cluster", "Remove all that deploy or a run made in the cluster", "deploy:undeploy:UNDEPLOY_PAGE"),

@@ -127,7 +127,7 @@ def test_a_format_that_a_command_lacks_is_not_its_default(
             "--columns is not a flag that defaults can set; a flag of one command stands",
         ),
         ("commands:\n  trace opne: {failed: true}\n", "2:3: unknown gadget 'opne'; did you mean trace open?"),
-        ("commands:\n  trcae open: {failed: true}\n", "2:3: unknown command 'trcae'; did you mean trace?"),
+        ("commands:\n  trcae open: {failed: true}\n", "2:3: unknown command 'trcae'; did you mean trace"),
         ("commands:\n  trace: {color: never}\n", "2:3: 'trace' stands for several commands"),
         ("commands:\n  deploy now: {color: never}\n", "2:3: 'deploy now' is not the name of a command"),
         ("commands:\n  demo trace open: {failed: true}\n", "2:3: demo has no settings"),
