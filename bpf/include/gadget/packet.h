@@ -223,12 +223,7 @@ static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, st
 	if (!sk)
 		return false;
 	owner = gadget_owner_of(sk);
-	/* The verifier follows each way to here through all that comes after it, so there is one call of what tells
-	 * cgroups apart. */
-	if (owner && owner->record.pid)
-		packet->record = owner->record;
-	else if ((gadget_asks_for_process() && (owner || !gadget_awaits_accept(sk))) ||
-		 !gadget_begin_without_owner(&packet->record, sk))
+	if (!gadget_begin_for_socket_or_unaccepted(&packet->record, sk, owner, true))
 		return false;
 	gadget_exec_of_owner(&packet->exec_id, owner);
 	packet->socket = bpf_get_socket_cookie(skb);

@@ -171,14 +171,26 @@ static __always_inline bool gadget_begin_without_owner(struct gadget_record *rec
 
 /*
  * Fills in the head of the record of something that happened to a socket, whoever is current. `owner` is what is known
- * of it, or NULL. False: it is not wanted.
+ * of it, or NULL. False: it is not wanted. `unaccepted`: where events of one process are wanted, so are those of
+ * connections that no process has accepted yet.
+ *
+ * The verifier follows each way to here through all that comes after it, so there is one call of what tells cgroups
+ * apart.
  */
-static __always_inline bool gadget_begin_for_socket(struct gadget_record *record, struct sock *sk,
-						    const struct gadget_owner *owner)
+static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_record *record, struct sock *sk,
+								  const struct gadget_owner *owner, bool unaccepted)
 {
 	if (owner && owner->record.pid) {
 		*record = owner->record;
 		return gadget_has_wanted_comm(record);
 	}
-	return !gadget_asks_for_process() && gadget_begin_without_owner(record, sk);
+	if (gadget_asks_for_process() && (!unaccepted || owner || !gadget_awaits_accept(sk)))
+		return false;
+	return gadget_begin_without_owner(record, sk);
+}
+
+static __always_inline bool gadget_begin_for_socket(struct gadget_record *record, struct sock *sk,
+						    const struct gadget_owner *owner)
+{
+	return gadget_begin_for_socket_or_unaccepted(record, sk, owner, false);
 }
