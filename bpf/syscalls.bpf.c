@@ -6,12 +6,17 @@
  * agent. Emits nothing itself.
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit, each once for all gadgets of a run, since a second program there
- * costs as much again (docs/design.md, "Hooks"). The agent (kubectl_gadget/agent/syscalls.py) puts programs into the
- * arrays by the number of their call, and a bit for each into `followers`.
+ * costs as much again (docs/design.md, "Hooks"); task_newtask, sched_process_exec and sched_process_exit. The agent
+ * (kubectl_gadget/agent/syscalls.py) puts programs into the arrays by the number of their call, and a bit for each into
+ * `followers`.
  *
  * The traps: calls of 32-bit programs have other numbers, arguments and structs, so copies of the programs are called
  * for them, by the number of the 64-bit call that does the same and with arguments that were translated. And calls
  * without a follower must be left without a single helper: each costs as much as the rest.
+ *
+ * The registers at the exit are those of the entry, since the kernel stops for a tracer only after that tracepoint. But
+ * clone, fork, vfork and exec stop for one in between, so that it could make them look like another call: those of
+ * traced processes are remembered, and left out when they return as something else.
  */
 #include <gadget/compat_call.h>
 #include <kernel/syscalls.h>
@@ -61,6 +66,54 @@ __u8 of_interest[SYSCALLS];
 static __always_inline const struct followers *followers_of(__u32 number)
 {
 	return bpf_map_lookup_elem(&followers, &number);
+}
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct task_struct___traced {
+	unsigned int ptrace;
+};
+
+#pragma clang attribute pop
+
+/* Calls that are about to stop for a tracer: what they were, by task. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __s32);
+} stopping SEC(".maps");
+
+/* How many there are, so that nothing is looked up while there are none. */
+__u64 stopping_count;
+
+/* Right before the kernel stops the current task for its tracer, if it does. */
+static __always_inline int note_stopping(void)
+{
+	struct task_struct *task = gadget_task();
+	struct task_struct___traced *traced = (void *)task;
+	__u64 key = (__u64)task;
+	__s32 number;
+
+	if (!gadget_read(traced, ptrace))
+		return 0;
+	number = gadget_syscall_number(gadget_registers(task));
+	if (!bpf_map_update_elem(&stopping, &key, &number, BPF_NOEXIST))
+		__sync_fetch_and_add(&stopping_count, 1);
+	return 0;
+}
+
+/* Whether the call that returns was another one when it stopped. */
+static __noinline bool was_another_call(__s32 number)
+{
+	__u64 key = (__u64)gadget_task();
+	const __s32 *before = bpf_map_lookup_elem(&stopping, &key);
+	bool is_another = before && *before != number;
+
+	if (before && !bpf_map_delete_elem(&stopping, &key))
+		__sync_fetch_and_sub(&stopping_count, 1);
+	return is_another;
 }
 
 /* A function that calls one program and returns, as bpf_tail_call() does in a function; and one that calls all. */
@@ -130,7 +183,30 @@ int at_enter(__u64 *ctx)
 SEC("tp_btf/sys_exit")
 int at_exit(__u64 *ctx)
 {
+	if (stopping_count && was_another_call(((struct pt_regs *)ctx[0])->GADGET_SYSCALL_NUMBER))
+		return 0;
 	FOLLOW(exit, EXIT);
+}
+
+SEC("tp_btf/task_newtask")
+int at_clone(void *ctx)
+{
+	return note_stopping();
+}
+
+SEC("tp_btf/sched_process_exec")
+int at_exec(void *ctx)
+{
+	return note_stopping();
+}
+
+/* It was killed while it was stopped. */
+SEC("tp_btf/sched_process_exit")
+int at_end(void *ctx)
+{
+	if (stopping_count)
+		was_another_call(0);
+	return 0;
 }
 
 /* Run by the agent. */

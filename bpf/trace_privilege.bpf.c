@@ -4,9 +4,10 @@
  * namespaces, or takes hold of another process, with what the process had before and has after it; and for each program
  * that is executed with more rights than its caller has; and for each process that leaves its container's cgroup.
  *
- * Hooks: entry and exit of the system calls below, and the tracepoints sched_process_exec and cgroup_attach_task. The
- * trap: most calls of clone and prctl are harmless and must cost next to nothing.
+ * Hooks: entry and exit of the system calls below, and the tracepoints task_newtask, sched_process_exec and
+ * cgroup_attach_task. The trap: most calls of clone and prctl are harmless and must cost next to nothing.
  */
+#include <gadget/compat.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
@@ -209,15 +210,42 @@ GADGET_ON_EXIT(setns)
 	return end(privilege);
 }
 
-/* It happens in the parent; `target` is the child. */
+/*
+ * A child in new namespaces; `target` is the child. The flags are the kernel's: at the call's exit a tracer has had its
+ * turn (PTRACE_EVENT_CLONE), may have put another call into the registers and may have gone again, and clone3's flags
+ * lie in the program's memory. Before, the caller does not stop, so the call's number is still the one that it made.
+ */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(new_child, struct task_struct *task, unsigned long clone_flags)
+{
+	__u32 namespaces = clone_flags & GADGET_NAMESPACES;
+	gadget_operation operation = "clone";
+	struct trace_privilege *privilege;
+	__u32 number, level;
+
+	if (!namespaces)
+		return 0;
+	number = gadget_syscall_number(gadget_registers(gadget_task()));
+	if ((number & ~GADGET_X32) == GADGET_CLONE3)
+		operation[sizeof("clone") - 1] = '3';
+	privilege = begin(0, operation);
+	if (!privilege)
+		return 0;
+	privilege->namespaces = namespaces;
+	/* As the call returns it: in the caller's PID namespace. */
+	level = gadget_read(gadget_task(), thread_pid, level);
+	privilege->target = gadget_pid_at_level(BPF_CORE_READ(task, thread_pid), level);
+	return end(privilege);
+}
+
+/* What fails makes no child, and no tracer is asked. */
 GADGET_ON_EXIT(clone)
 {
-	if (!(FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME) || !result)
+	if (result >= 0 || !(FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME))
 		return 0;
 	BEGIN("clone");
 	/* Below are the bits of the signal that the parent gets. */
 	privilege->namespaces = FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME;
-	privilege->target = result < 0 ? 0 : result;
 	return end(privilege);
 }
 
@@ -225,11 +253,11 @@ GADGET_ON_EXIT(clone3)
 {
 	__u64 flags = 0;
 
-	if (!result || bpf_probe_read_user(&flags, sizeof(flags), (const void *)FIRST) || !(flags & GADGET_NAMESPACES))
+	if (result >= 0 || bpf_probe_read_user(&flags, sizeof(flags), (const void *)FIRST) ||
+	    !(flags & GADGET_NAMESPACES))
 		return 0;
 	BEGIN("clone3");
 	privilege->namespaces = flags & GADGET_NAMESPACES;
-	privilege->target = result < 0 ? 0 : result;
 	return end(privilege);
 }
 

@@ -34,6 +34,8 @@ _SOCKETCALL = 510
 """As in bpf/syscalls.bpf.c."""
 _NOTE = "note_interest"
 """The program that is run when the followers have changed."""
+_STOPPING = ("at_clone", "at_exec", "at_end")
+"""The programs that remember calls which a tracer can change before they return."""
 _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
 """The arrays of programs, in the order of struct followers."""
 
@@ -50,7 +52,7 @@ class Calls:
         """Loads it. Raises Failure where the kernel does not take it."""
         if self._object:
             return
-        object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", _NOTE])
+        object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING, _NOTE])
         try:
             self._numbers = numbers(object)
             object.load()
@@ -76,9 +78,9 @@ class Calls:
             raise AgentError(f"more than {_FOLLOWERS} programs follow sys_{side}_{name}", "run fewer gadgets at once")
         self._map(f"{kind}_programs").set(place * _SYSCALLS + number, fd)
         self._mark(number, kind, mask | 1 << place)
-        program = f"at_{side}"
-        if self._object and not self._object.attached(program):
-            self._object.attach(program)
+        for program in (*(_STOPPING if side == "exit" else ()), f"at_{side}"):
+            if self._object and not self._object.attached(program):
+                self._object.attach(program)
         return kind, number, place
 
     def remove(self, followed: tuple[str, int, int]) -> None:

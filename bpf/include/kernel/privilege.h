@@ -10,6 +10,9 @@
 #define CLONE_NEWTIME 0x80
 #define GADGET_NAMESPACES 0x7e020080
 
+/* The same number on all architectures, and for 32-bit programs. */
+#define GADGET_CLONE3 435
+
 /* include/uapi/linux/ptrace.h */
 #define PTRACE_TRACEME 0
 #define PTRACE_ATTACH 16
