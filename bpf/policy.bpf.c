@@ -211,10 +211,11 @@ int on_syscall_exit(void *ctx)
 	return 0;
 }
 
-/* At the raw tracepoints of all system calls: whether another one is meant. */
-static __always_inline bool policy_is_other_call(void)
+/* At the raw tracepoints of all system calls: whether another one is meant. All calls ask, so the registers come from
+ * the context, whose pointer has a type: bpf_task_pt_regs() takes longer than the rest. */
+static __always_inline bool policy_is_other_call(const __u64 *ctx)
 {
-	struct pt_regs *registers = gadget_registers(gadget_task());
+	struct pt_regs *registers = (struct pt_regs *)ctx[0];
 
 	return gadget_is_compat_call(gadget_task(), registers) != policy_compat ||
 	       (policy_syscall >= 0 && gadget_syscall_number(registers) != policy_syscall);
@@ -225,7 +226,7 @@ int on_sys_enter(void *ctx)
 {
 	struct policy_context context = {.ctx = ctx};
 
-	if (!policy_is_other_call())
+	if (!policy_is_other_call(ctx))
 		policy_run(&context);
 	return 0;
 }
@@ -235,7 +236,7 @@ int on_sys_exit(void *ctx)
 {
 	struct policy_context context = {.ctx = ctx, .result_at = POLICY_RAW_RESULT};
 
-	if (!policy_is_other_call())
+	if (!policy_is_other_call(ctx))
 		policy_run(&context);
 	return 0;
 }

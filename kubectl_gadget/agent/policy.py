@@ -105,7 +105,7 @@ class Policies:
                 try:
                     if hook.load(self._elf, loaded):
                         self.hooks.append(hook)
-                    else:
+                    elif hook.is_needed:
                         self.warnings.append(f"{hook.name} is left out: {hook.skipped[-1]['why']}")
                 except AgentError as error:
                     if not tolerant:

@@ -56,6 +56,8 @@ class PolicyHook:
         self.policies: list[int] = spec.get("policies", [])
         """of each selector, for policies that stay in force one by one"""
         self.skipped: list[dict[str, str]] = []
+        self.is_needed = True
+        """where it could not be loaded: whether what it is for can happen on this node"""
         self.way: dict[str, Any] = {}
         self.probes: Probes | None = None
         """of a hook in programs, which are attached as their files are found"""
@@ -104,16 +106,19 @@ class PolicyHook:
 
     def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
         """Loads and fills the tables; `loaded` is an object that was before. False: left out, since it is optional."""
+        needless = []
         for way in self._spec["ways"]:
             try:
                 ways.check(way)
                 self._try(way, elf, loaded)
             except (AgentError, Failure) as refused:
                 self.skipped.append({"program": ways.name_of(way), "why": ways.why(way, refused)})
+                needless.append(isinstance(refused, ways.NoSuchCallsError))
             else:
                 self.way = way
                 return True
         if self._spec.get("optional"):
+            self.is_needed = not all(needless)
             return False
         tried = "\n".join(f"  {skip['program']}: {skip['why']}" for skip in self.skipped)
         raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._remedy())

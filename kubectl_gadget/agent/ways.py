@@ -29,10 +29,15 @@ def name_of(way: Mapping[str, Any]) -> str:
     return f"{way['kind']}/{way['target']}"
 
 
+class NoSuchCallsError(AgentError):
+    """No program on this node can make such a call, so nothing is missed."""
+
+
 def check(way: Mapping[str, Any]) -> None:
     """Raises AgentError for what the kernel would not refuse and yet not do, or do with other arguments."""
     if way.get("machine", os.uname().machine) != os.uname().machine:
-        raise AgentError(f"this node is no {way['machine']}, whose programs make such calls")
+        raise NoSuchCallsError(f"this node is no {way['machine']}, whose programs make such calls")
+    _check_called(way)
     if way["kind"] == "lsm" and not (active := probe.bpf_lsm()):
         if active is None:
             raise AgentError("whether BPF is an active security module cannot be told (mount /sys/kernel/security)")
@@ -45,6 +50,18 @@ def check(way: Mapping[str, Any]) -> None:
         raise AgentError(f"the kernel has no {names[0] if first is None else names[1]}")
     if first != second:
         raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
+
+
+def _check_called(way: Mapping[str, Any]) -> None:
+    """That the kernel calls this function, of those for calls of 32-bit programs."""
+    functions = way.get("called")
+    if not functions:
+        return
+    called = next((name for name in functions if btf.kernel().prototype(name) is not None), None)
+    if called is None:
+        raise NoSuchCallsError("this kernel has no such calls of 32-bit programs")
+    if way["target"] in functions and way["target"] != called:
+        raise AgentError(f"the kernel calls {called} instead")
 
 
 def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:

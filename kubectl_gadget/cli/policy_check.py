@@ -193,6 +193,9 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
     """Says what to think about; whether one cannot be run, or a node lacks a hook or gave no answer."""
     say_own(report.policy for report in reports)
     for report in reports:
+        if report.mirrors:
+            said = "on x86-64, calls of 32-bit programs and int 0x80 are seen as well, as"
+            say(f"{report.policy.name}: {said} {', '.join(report.mirrors)}")
         for warning in report.warnings:
             say(f"warning: {warning.place} {warning.text}")
     failed = any(report.unsupported for report in reports)
@@ -237,6 +240,7 @@ def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, Any]
             }
             for hook in report.hooks
         ],
+        "calls_of_32_bit_programs": list(report.mirrors),
         "warnings": [{**asdict(warning.place), "text": warning.text} for warning in report.warnings],
         "unsupported": list(report.unsupported),
         "problems": [{"node": answer.node, "problem": answer.problem} for answer in answers if answer.problem],

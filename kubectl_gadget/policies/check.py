@@ -11,7 +11,8 @@ from typing import Literal
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.enforcers import without_notices
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.hooks import Engine, Options, target_name
+from kubectl_gadget.policies.engine.mirrors import with_mirrors
 from kubectl_gadget.policies.gaps import gaps
 from kubectl_gadget.policies.linux_names import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
@@ -146,6 +147,8 @@ class Report:
     warnings: tuple[Note, ...]
     unsupported: tuple[str, ...]
     """what it asks for and the engine cannot do, each with its place"""
+    mirrors: tuple[str, ...] = ()
+    """functions for system calls of 32-bit programs at which there are hooks beside those at system calls"""
 
 
 def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = None) -> Report:
@@ -163,8 +166,11 @@ def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = Non
         ]
         warnings += [*_dead_selectors(hook), *(() if asked else unknown_names(hook))]
     warnings += gaps(policy, has_new)
-    reports = tuple(map(_report, _taken(policy)))
-    return Report(policy, reports, tuple(dict.fromkeys(warnings)), _unsupported(policy))
+    taken = _taken(policy)
+    mirrors = (target_name(hook) for hook in with_mirrors(replace(policy, hooks=taken)) if hook.mirrors)
+    reports = tuple(map(_report, taken))
+    warned = tuple(dict.fromkeys(warnings))
+    return Report(policy, reports, warned, _unsupported(policy), tuple(dict.fromkeys(mirrors)))
 
 
 def _taken(policy: Policy) -> tuple[Hook, ...]:

@@ -345,6 +345,9 @@ class Hook:
     tags: tuple[str, ...] = ()
     ignore_missing: bool = False
     """`ignore.callNotFound`: a kernel without this target is no error"""
+    mirrors: str = ""
+    """not written in the policy: `target` is the kernel's function for calls of 32-bit programs, and this the 64-bit
+    call that a hook of the policy stands at"""
     place: Place = field(default=NOWHERE, compare=False)
 
 

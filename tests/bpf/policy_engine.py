@@ -77,17 +77,27 @@ class Enforcer:
 
     @property
     def hooks(self) -> list[str]:
-        """The way to each hook that was taken."""
-        return [program["hooks"][0] for program in self.policies.started()["programs"]]
+        """The way to each hook of the policies that was taken."""
+        return self._hooks(False)
+
+    @property
+    def mirrors(self) -> list[str]:
+        """The way to each hook that is there beside them, for calls of 32-bit programs."""
+        return self._hooks(True)
+
+    def _hooks(self, mirrors: bool) -> list[str]:
+        names = {hook.name for hook in self.engine.hooks if hook.mirrors == mirrors}
+        return [hook.hook for hook in self.policies.hooks if hook.name in names]
 
     @property
     def lost(self) -> dict[str, Any]:
         return dict(self.policies.stats()["lost"])
 
     def counts(self) -> dict[str, int]:
-        """Of the only hook."""
-        (counts,) = self.policies.stats()["hooks"].values()
-        return dict(counts)
+        """Of the only hook that the policies name."""
+        names = {hook.name for hook in self.engine.hooks if not hook.mirrors}
+        (counts,) = [hook.counts() for hook in self.policies.hooks if hook.name in names]
+        return counts
 
     def matches(self) -> list[Match]:
         """All since the last call."""

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from kubectl_gadget.policies.evaluate import Call, Process, decide
 from kubectl_gadget.policies.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read import parse_policies
-from tests.bpf import deeds
+from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
 
@@ -162,6 +163,66 @@ def test_a_hook_at_a_call_of_32_bit_programs_reads_its_arguments(tmp_path: Path)
         (told,) = (event(match, 0) for match in enforcer.matches())
     assert [item.value for item in told.args] == ["/nowhere/nothing", 4]
     assert told.function == "__ia32_sys_access"
+
+
+AT_SYS_ACCESS = """
+  kprobes:
+  - call: sys_access
+    args: [{index: 0, type: string}, {index: 1, type: int}]
+    selectors:
+    - matchArgs: [{index: 0, operator: Postfix, values: [/nothing]}]
+      matchActions: [{action: ACTION}]
+"""
+
+
+def test_a_hook_at_a_call_sees_it_of_32_bit_programs_too(tmp_path: Path) -> None:
+    calls: list[tuple[int | bytes, ...]] = [(ACCESS, b"/nowhere/nothing", 4), (ACCESS, b"/nowhere/something", 4)]
+    child = Child(tmp_path, [(21, b"/own/nothing", 0), *calls])
+    with watching(AT_SYS_ACCESS.replace("ACTION", "Post"), child) as enforcer:
+        child.run()
+        told = [event(match, 0, "x86_64") for match in enforcer.matches()]
+        assert enforcer.mirrors in (["fentry/__ia32_sys_access"], ["tp_btf/sys_enter"])
+    assert [(one.function, one.args[0].value, one.args[1].value) for one in told] == [
+        ("sys_access", "/own/nothing", 0),
+        ("__ia32_sys_access", "/nowhere/nothing", 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "way"),
+    [(("fentry",), "fentry/__ia32_compat_sys_openat"), (("tracepoint", "tp_btf"), "tp_btf/sys_enter")],
+)
+def test_a_hook_at_openat_sees_int_0x80_by_each_way(kinds: tuple[str, ...], way: str) -> None:
+    compat.needs()
+    spec = """
+  kprobes:
+  - call: sys_openat
+    args: [{index: 1, type: string}, {index: 2, type: int}]
+    selectors: [{matchArgs: [{index: 1, operator: Equal, values: [/nowhere/nothing]}]}]
+"""
+    (policy,) = parse_policies([("policy.yaml", POLICY + spec)], "default")
+    with in_force(policy, kinds=kinds) as enforcer:
+        assert compat.call("openat", -100, b"/nowhere/nothing", os.O_WRONLY) == ENOENT
+        told = [event(match, 0, "x86_64") for match in enforcer.matches()]
+        assert enforcer.mirrors == [way]
+    assert [(one.function, [item.value for item in one.args]) for one in told] == [
+        ("__ia32_sys_openat", ["/nowhere/nothing", os.O_WRONLY])
+    ]
+
+
+def test_who_makes_the_call_by_int_0x80_is_killed_for_it() -> None:
+    compat.needs()
+    (policy,) = parse_policies([("policy.yaml", POLICY + AT_SYS_ACCESS.replace("ACTION", "Sigkill"))], "default")
+    receive, send = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.read(receive, 1)
+        compat.call("access", b"/nowhere/nothing", 4)
+        os._exit(0)
+    with in_force(policy, enforce=True, allow_weaker=True, pid=pid):
+        os.write(send, b"1")
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
 def test_what_a_call_of_32_bit_programs_returned_is_told(tmp_path: Path) -> None:

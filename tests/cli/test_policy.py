@@ -45,6 +45,7 @@ def test_a_check_needs_no_cluster(
     assert main.run(["policy", "check", "-f", policy]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[:2] for line in out.splitlines()] == [["POLICY", "HOOK"], ["opens", "kprobe/sys_openat"]]
+    assert "on x86-64, calls of 32-bit programs and int 0x80 are seen as well, as __ia32_sys_openat\n" in err
     assert f"warning: {policy}:8: spec.kprobes[0] sys_openat reads argument 1 again after the check" in err
     assert main.run(["policy", "check", "-f", policy, "--strict"]) == 1
 

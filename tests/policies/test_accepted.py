@@ -116,8 +116,9 @@ def test_a_notice_from_the_call_itself_is_an_override_with_all_filters(call: str
         ("Sigkill", 0, 9),
     ]
     assert len(selector.filters) == 1
-    (compiled,) = Engine([policy(NOTICE % (call, call, syscall))], Options(enforce=True)).hooks
+    compiled, *mirrors = Engine([policy(NOTICE % (call, call, syscall))], Options(enforce=True)).hooks
     assert compiled.denies
+    assert [hook.denies for hook in mirrors if hook.mirrors] == ([True] if syscall == "true" else [])
 
 
 def test_a_notice_that_would_deny_a_later_call_is_refused() -> None:

@@ -51,17 +51,22 @@ def test_the_engine_denies_there_and_nowhere_else() -> None:
     engine = Engine([policy()], Options(enforce=True))
     assert [(hook.name, hook.denies) for hook in engine.hooks] == [
         ("sys_dup", True),
+        ("__ia32_sys_dup", True),
         ("sys_dup2", True),
+        ("__ia32_sys_dup2", True),
         ("sys_dup3", False),
+        ("__ia32_sys_dup3", False),
     ]
 
 
 def test_calls_of_32_bit_programs_are_denied_at_their_own_functions() -> None:
     killer = policy(sys_dup2="__ia32_sys_dup")
     engine = Engine([killer], Options(enforce=True, allow_weaker=True))
-    assert [hook.name for hook in engine.hooks] == ["sys_dup", "__ia32_sys_dup", "sys_dup3"]
+    assert [hook.name for hook in engine.hooks] == ["sys_dup", "__ia32_sys_dup", "sys_dup3", "__ia32_sys_dup3"]
     specs = [hook.spec()["ways"] for hook in engine.hooks]
     assert [[(way["program"], way["target"], way.get("machine")) for way in ways] for ways in specs][1] == [
+        ("on_fmod_ret", "__ia32_compat_sys_dup", "x86_64"),
+        ("on_kprobe_override", "__ia32_compat_sys_dup", "x86_64"),
         ("on_fmod_ret", "__ia32_sys_dup", "x86_64"),
         ("on_kprobe_override", "__ia32_sys_dup", "x86_64"),
         ("on_sys_enter", "sys_enter", "x86_64"),

@@ -19,6 +19,7 @@ from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine import following, tracking
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
+from kubectl_gadget.policies.engine.mirrors import with_mirrors
 from kubectl_gadget.policies.engine.registers import new_functions, register_tables
 from kubectl_gadget.policies.engine.remedies import of_a_list, remedies
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
@@ -158,6 +159,11 @@ class CompiledHook:
             self._compile()
         except ValueError as error:
             raise UsageError(f"{members[0].hook.place}: {name}: {error}") from None
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether no policy names it: it is there beside a hook at a system call, for calls of 32-bit programs."""
+        return bool(self._members[0].hook.mirrors)
 
     @property
     def enforces(self) -> bool:
@@ -542,7 +548,7 @@ class Engine:
         self._options = options
         groups: dict[tuple[Any, ...], list[Member]] = {}
         for policy in self.policies:
-            for hook in policy.hooks:
+            for hook in with_mirrors(policy):
                 for member in self._members(policy, hook, options):
                     groups.setdefault(_group(member), []).append(member)
         _check_returns(groups.values())
@@ -680,7 +686,8 @@ def _group(member: Member) -> tuple[Any, ...]:
     kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
     tracks = tracking.tracks(member.policy)
     list = (hook.generated.kind, hook.generated.pattern) if hook.generated else None
-    return kind, target_name(hook), hook.returns and not member.at_call, hook.probe, list, tracks
+    returns = hook.returns and not member.at_call
+    return kind, target_name(hook), returns, hook.probe, list, tracks, bool(hook.mirrors)
 
 
 def target_name(hook: Hook) -> str:

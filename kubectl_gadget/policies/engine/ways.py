@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine import mirrors
 from kubectl_gadget.policies.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 from kubectl_gadget.policies.model import Hook, SystemCall, UserProbe
 
@@ -45,6 +46,9 @@ class Way:
     """the only architecture that has it, as uname says it"""
     probe: UserProbe | None = None
     """of a hook in a program: where in which file"""
+    called: tuple[str, ...] = ()
+    """functions for calls of 32-bit programs, the first of which the kernel has is the one that it calls. A way to
+    another function of them leads nowhere, and none does where the kernel has none"""
 
     def spec(self, variables: dict[str, Any], method: str) -> dict[str, Any]:
         """As in RUN."""
@@ -59,6 +63,8 @@ class Way:
             value["record"] = True
         if self.machine:
             value["machine"] = self.machine
+        if self.called:
+            value["called"] = list(self.called)
         if self.probe:
             value["place"] = _place(self.probe)
         return value | {"variables": variables | dict(self.constants)}
@@ -69,6 +75,8 @@ def ways(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     engine has no program for."""
     if hook.generated is not None:
         return _made_by_node(hook, at_return)
+    if hook.mirrors:
+        return _mirrored(hook, at_return, denying)
     if hook.abi:
         return _other_abi(hook, at_return, denying)
     match hook.kind:
@@ -122,9 +130,31 @@ def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
     see = replace(_every_call(at_return), constants=constants, machine=machine)
     if at_return or not denying:
         return [see]
-    function = f"{COMPAT_PREFIXES[hook.abi]}{hook.target}"
-    able = _injected(function, False)
-    return [*(replace(way, arguments="syscall", constants=(of_32_bits,), machine=machine) for way in able), see]
+    prefix = COMPAT_PREFIXES[hook.abi]
+    called = mirrors.functions(hook) if hook.abi == "i386" else (f"{prefix}{hook.target}",)
+    able = [
+        replace(way, arguments="syscall", constants=(of_32_bits,), machine=machine, called=called)
+        for function in called
+        for way in _injected(function, False)
+    ]
+    return [*able, see]
+
+
+def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[Way]:
+    """The same of a hook that is not in the policy, which is there for that of a 64-bit call."""
+    called = mirrors.functions(hook)
+    found = []
+    for function in called:
+        see = [Way("on_fentry", "fentry", function), Way("on_kprobe", "kprobe", function)]
+        if at_return:
+            see = [Way("on_fexit", "fexit", function)]
+        found += [*_injected(function, False), *see] if denying and not at_return else see
+    found = [replace(way, arguments="syscall", constants=(("policy_compat", True),)) for way in found]
+    if (number := mirrors.number(hook)) is not None:
+        constants = (("policy_syscall", number), ("policy_compat", True))
+        found.append(replace(_every_call(at_return), constants=constants))
+    found.sort(key=lambda way: not way.denies)
+    return [replace(way, machine=mirrors.MACHINE, called=called) for way in found]
 
 
 def _every_call(at_return: bool) -> Way:
