@@ -4,9 +4,9 @@
  * each that is received.
  *
  * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's
- * memory. Who sends which file over which socket is noted at the entry of the first two, since the receiver may have it
- * before they return. The trap: it is told apart by the file's address, which may be another file's after this one is
- * gone.
+ * memory; of io_uring the tracepoints at which requests are submitted and completed. Who sends which file over which
+ * socket is noted at the entry of the first two, since the receiver may have it before they return. The trap: it is
+ * told apart by the file's address, which may be another file's after this one is gone.
  */
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -19,6 +19,7 @@
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/inode.h>
+#include <kernel/io_uring.h>
 #include <kernel/unix_socket.h>
 
 #define NAME_BYTES 255
@@ -88,6 +89,14 @@ struct {
 	__type(key, struct passed);
 	__type(value, struct sender);
 } senders SEC(".maps");
+
+/* Numbers of the sockets of io_uring's requests, by the request: at its end only the file is known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __s32);
+} uring_sockets SEC(".maps");
 
 enum phase {
 	/* Is about to be sent. */
@@ -365,11 +374,10 @@ static __always_inline __u64 message_bytes(void)
 }
 
 /* NULL: the call cannot pass descriptors. */
-static __always_inline struct message *begin_message(enum phase phase, int socket_fd, long result)
+static __always_inline struct message *begin_message(enum phase phase, int socket_fd, struct file *file, long result)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 	struct sock *socket;
-	struct file *file;
 
 	if (phase == SENT && !gadget_wanted_operation((const gadget_operation){"send"}))
 		return NULL;
@@ -377,7 +385,6 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 		return NULL;
 	if (!message || (phase == RECEIVED && result < 0) || (phase != SENDING && !gadget_wanted_result(result)))
 		return NULL;
-	file = gadget_file_of(socket_fd);
 	socket = file ? gadget_socket_of_file(file) : NULL;
 	if (!socket || BPF_CORE_READ(socket, __sk_common.skc_family) != AF_UNIX)
 		return NULL;
@@ -405,7 +412,8 @@ GADGET_TAIL(after_messages, messages_told);
 static __always_inline int ends(struct trace_event_raw_sys_exit *ctx, enum phase phase, struct pt_regs *registers,
 				long result, __u32 count)
 {
-	struct message *message = begin_message(phase, gadget_argument(registers, 0), result);
+	int fd = gadget_argument(registers, 0);
+	struct message *message = begin_message(phase, fd, gadget_file_of(fd), result);
 
 	if (!message)
 		return 0;
@@ -418,8 +426,9 @@ static __always_inline int ends(struct trace_event_raw_sys_exit *ctx, enum phase
 static __always_inline int starts(struct pt_regs *registers, __u64 count)
 {
 	__u64 header = gadget_argument(registers, 1);
+	int fd = gadget_argument(registers, 0);
 
-	if (!begin_message(SENDING, gadget_argument(registers, 0), 0))
+	if (!begin_message(SENDING, fd, gadget_file_of(fd), 0))
 		return 0;
 	for (int i = 0; i < MESSAGES && i < count; i++)
 		note_message(header + i * message_bytes());
@@ -458,6 +467,71 @@ GADGET_ON_EXIT(recvmsg)
 GADGET_ON_EXIT(recvmmsg)
 {
 	return ends(ctx, RECEIVED, registers, result, result);
+}
+
+static __always_inline __u64 uring_header(struct io_kiocb *request)
+{
+	return (__u64)BPF_CORE_READ((struct io_sr_msg *)request, umsg);
+}
+
+/* The submitter's memory and descriptors are the current task's here, also in a thread of the kernel that submits. A
+ * registered socket has no number, and is not known yet. */
+static __always_inline int uring_begins(struct io_kiocb *request)
+{
+	__u8 opcode = request->opcode;
+	__u64 key = (__u64)request;
+	struct message *message;
+	struct file *file;
+	__u32 flags;
+	__s32 fd;
+
+	if (opcode != IORING_OP_SENDMSG && opcode != IORING_OP_RECVMSG)
+		return 0;
+	flags = BPF_CORE_READ(request, flags);
+	fd = flags & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);
+	bpf_map_update_elem(&uring_sockets, &key, &fd, BPF_ANY);
+	file = fd < 0 ? NULL : gadget_file_of(fd);
+	if (opcode == IORING_OP_RECVMSG || !begin_message(SENDING, fd, file, 0))
+		return 0;
+	note_message(uring_header(request));
+	if (!(flags & GADGET_URING_SKIPS_SUCCESS))
+		return 0;
+	message = begin_message(SENT, fd, file, 0);
+	if (!message)
+		return 0;
+	/* Not known: only a failure would be reported. */
+	message->errno = -1;
+	return tell_message(uring_header(request));
+}
+
+SEC("tp_btf/io_uring_submit_req")
+int BPF_PROG(uring_submit, struct io_kiocb *request)
+{
+	return uring_begins(request);
+}
+
+/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
+SEC("tp_btf/io_uring_submit_sqe")
+int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
+{
+	return uring_begins(request);
+}
+
+SEC("tp_btf/io_uring_complete")
+int uring_complete(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+	__u8 opcode = BPF_CORE_READ(request, opcode);
+	__u64 key = (__u64)request;
+	const __s32 *fd;
+
+	if (opcode != IORING_OP_SENDMSG && opcode != IORING_OP_RECVMSG)
+		return 0;
+	fd = bpf_map_lookup_elem(&uring_sockets, &key);
+	if (!begin_message(opcode == IORING_OP_SENDMSG ? SENT : RECEIVED, fd ? *fd : -1, BPF_CORE_READ(request, file),
+			   gadget_uring_result(ctx)))
+		return 0;
+	return tell_message(uring_header(request));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

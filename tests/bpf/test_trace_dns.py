@@ -15,6 +15,7 @@ import pytest
 from tests.bpf import network
 from tests.bpf.dns_server import ADDRESS, DnsServer
 from tests.bpf.network import in_namespace
+from tests.bpf.uring import Uring
 from tests.bpf.viewed import Viewed
 
 pytestmark = pytest.mark.bpf
@@ -205,6 +206,21 @@ except OSError:
         (row,) = of(process.pid, tracer.rest())
     assert (row["id"], row["name"], row["rcode"]) == (7, "a", "NOANSWER")
     assert row["comm"].startswith("python")
+
+
+def test_a_question_that_io_uring_sends_is_the_processs() -> None:
+    def deed() -> None:
+        DnsServer(network.V4)
+        with Uring() as ring, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect((network.V4, 53))
+            question = dns.message.make_query("uring.example", "A").to_wire()
+            assert ring.send(sock.fileno(), question) == len(question)
+            assert ring.receive(sock.fileno(), 512)
+
+    with Viewed("trace_dns") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = of(pid, tracer.rows(), "client")
+    assert [(row["name"], row["rcode"]) for row in rows] == [("uring.example", "NOERROR")]
 
 
 def test_a_process_filter_leaves_the_others_alone() -> None:

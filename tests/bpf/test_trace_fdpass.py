@@ -15,6 +15,7 @@ import pytest
 from tests.bpf import deeds
 from tests.bpf.test_filters import Tree, id_of, tree  # noqa: F401
 from tests.bpf.tracer import Tracer
+from tests.bpf.uring import Message, Uring
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -214,3 +215,34 @@ def test_a_receipt_is_sent_when_sender_or_receiver_is_wanted(
         assert (record["cgroup"], record["peer"], record["peer_pid"]) == (
             *(id_of(tree.nested), id_of(tree.container), pid),
         )
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_what_io_uring_sends_and_receives_is_seen(
+    is_silent: bool, pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDONLY | os.O_CREAT)
+    sender, receiver = pair
+    with Tracer("trace_fdpass") as tracer, Uring() as ring:
+        assert ring.send_message(sender.fileno(), Message(fd), is_silent) in (1, None)
+        message = Message()
+        assert ring.receive_message(receiver.fileno(), message) == 1
+        records = of(tracer.records(), os.getpid())
+        assert tracer.lost == 0
+    os.close(message.fd)
+    os.close(fd)
+    assert [(one["operation"], one["fd"], one["socket_fd"], one["path"]) for one in records] == [
+        ("send", fd, sender.fileno(), str(tmp_path / "file")),
+        ("receive", message.fd, receiver.fileno(), str(tmp_path / "file")),
+    ]
+    sent, received = records
+    assert sent["errno"] in ((None, -1, 2**32 - 1) if is_silent else (0,))
+    assert (received["peer_source"], received["peer_pid"], received["peer_fd"]) == (SENDER, os.getpid(), fd)
+
+
+def test_what_io_uring_cannot_send_says_why(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[1].close()
+    with Tracer("trace_fdpass", failed=True) as tracer, Uring() as ring:
+        assert ring.send_message(pair[0].fileno(), Message(0)) == -errno.EPIPE
+        (record,) = of(tracer.records(), os.getpid())
+    assert (record["operation"], record["errno"]) == ("send", errno.EPIPE)

@@ -314,6 +314,30 @@ def test_what_io_uring_accepts_is_seen_once() -> None:
     assert [(record["operation"], record["fd"]) for record in records] == [(ACCEPT, -1)] * TIMES
 
 
+def test_what_io_uring_connects_sends_and_receives_is_the_processs() -> None:
+    def deed() -> None:
+        with Uring() as ring, network.listener(network.V4) as server:
+            where = server.getsockname()
+            to = struct.pack("<H", socket.AF_INET) + struct.pack(">H4s8x", where[1], socket.inet_aton(where[0]))
+            for _ in range(TIMES):
+                with socket.socket() as client:
+                    assert ring.connect(client.fileno(), to) == 0
+                    accepted, _ = server.accept()
+                    with accepted:
+                        assert ring.send(client.fileno(), b"question") == 8
+                        assert ring.receive(accepted.fileno(), 8) == b"question"
+                        assert ring.send(accepted.fileno(), b"answer") == 6
+                        assert ring.receive(client.fileno(), 6) == b"answer"
+
+    with Tracer("trace_tcp") as tracer:
+        pid, _ = in_namespace(deed)
+        records = of(pid, tracer)
+        assert tracer.lost == 0
+    assert len([record for record in records if record["operation"] == CONNECT]) == TIMES
+    closed = [(record["sent"], record["received"]) for record in records if record["operation"] == CLOSE]
+    assert sorted(closed) == [(6, 8)] * TIMES + [(8, 6)] * TIMES
+
+
 SYN, OPEN, REPORT = 4, 5, 6
 
 

@@ -17,7 +17,8 @@ SETUP, ENTER = 425, 426
 SQPOLL = 1 << 1
 """Of a ring: a thread of the kernel submits what lies in it."""
 WAKE_UP = 1 << 1
-OP_NOP, OP_ACCEPT, OP_CONNECT, OP_OPENAT, OP_READ, OP_WRITE, OP_OPENAT2, OP_BIND = 0, 13, 16, 18, 22, 23, 28, 56
+OP_NOP, OP_SENDMSG, OP_RECVMSG, OP_ACCEPT, OP_CONNECT, OP_OPENAT, OP_READ, OP_WRITE = 0, 9, 10, 13, 16, 18, 22, 23
+OP_SEND, OP_RECV, OP_OPENAT2, OP_BIND = 26, 27, 28, 56
 IOSQE_IO_LINK, IOSQE_IO_HARDLINK, IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS = 1 << 2, 1 << 3, 1 << 4, 1 << 6
 GETEVENTS = 1
 RENAMEAT, UNLINKAT, MKDIRAT, SYMLINKAT, LINKAT, FSETXATTR, SETXATTR, FTRUNCATE = 35, 36, 37, 38, 39, 41, 42, 55
@@ -47,6 +48,28 @@ class Request(NamedTuple):
     def sqe_flags(self) -> int:
         """IOSQE_…"""
         return (IOSQE_ASYNC if self.in_worker else 0) | (IOSQE_CQE_SKIP_SUCCESS if self.is_silent else 0)
+
+
+class Message:
+    """A struct msghdr with one byte of data, and with descriptors, or room for one."""
+
+    def __init__(self, *fds: int) -> None:
+        count = len(fds) or 1
+        size = 16 + 4 * count
+        self._control = ctypes.create_string_buffer(struct.pack(f"<Qii{count}i", size, 1, 1, *(fds or (-1,))), size)
+        self._data = ctypes.create_string_buffer(b"x", 1)
+        vector = struct.pack("<QQ", ctypes.addressof(self._data), 1)
+        self._vector = ctypes.create_string_buffer(vector, 16)
+        control = ctypes.addressof(self._control)
+        header = struct.pack("<QQQQQQQ", 0, 0, ctypes.addressof(self._vector), 1, control, size, 0)
+        self._header = ctypes.create_string_buffer(header, 56)
+        self.address = ctypes.addressof(self._header)
+
+    @property
+    def fd(self) -> int:
+        """The first descriptor."""
+        (fd,) = struct.unpack_from("<i", self._control.raw, 16)
+        return int(fd)
 
 
 class Uring:
@@ -110,11 +133,32 @@ class Uring:
         kept = ctypes.create_string_buffer(address, len(address))
         return self.run([(OP_CONNECT, 0, ctypes.addressof(kept), len(address), 0, 0)], fd)[0]
 
+    def send_message(self, fd: int, message: "Message", is_silent: bool = False) -> int | None:
+        """The result of sendmsg(); None: it was not reported."""
+        flags = IOSQE_CQE_SKIP_SUCCESS if is_silent else 0
+        return self.run_silently([(OP_SENDMSG, flags, message.address, 0, 1, 0)], fd).get(0)
+
+    def receive_message(self, fd: int, message: "Message") -> int:
+        """The result of recvmsg()."""
+        return self.run([(OP_RECVMSG, 0, message.address, 0, 1, 0)], fd)[0]
+
     def write(self, fd: int, data: bytes, in_worker: bool = False) -> int:
         """The result of a write at the file's beginning."""
         kept = ctypes.create_string_buffer(data, len(data))
         flags = IOSQE_ASYNC if in_worker else 0
         return self.run([(OP_WRITE, flags, ctypes.addressof(kept), 0, len(data), 0)], fd)[0]
+
+    def send(self, fd: int, data: bytes) -> int:
+        """The result of send()."""
+        kept = ctypes.create_string_buffer(data, len(data))
+        return self.run([(OP_SEND, 0, ctypes.addressof(kept), 0, len(data), 0)], fd)[0]
+
+    def receive(self, fd: int, size: int) -> bytes:
+        """What recv() got."""
+        kept = ctypes.create_string_buffer(size)
+        result = self.run([(OP_RECV, 0, ctypes.addressof(kept), 0, size, 0)], fd)[0]
+        assert result >= 0, os.strerror(-result)
+        return kept.raw[:result]
 
     def accept(self, fd: int) -> int:
         """The new file descriptor."""

@@ -16,6 +16,8 @@
 #define IORING_OP_WRITEV 2
 #define IORING_OP_READ_FIXED 4
 #define IORING_OP_WRITE_FIXED 5
+#define IORING_OP_SENDMSG 9
+#define IORING_OP_RECVMSG 10
 #define IORING_OP_OPENAT 18
 #define IORING_OP_READ 22
 #define IORING_OP_WRITE 23
@@ -104,6 +106,11 @@ struct kernel_xattr_ctx {
 struct io_xattr {
 	struct kernel_xattr_ctx ctx;
 	struct filename *filename;
+};
+
+/* Of what sockets send and receive; the message in the program's memory. */
+struct io_sr_msg {
+	void *umsg;
 };
 
 struct io_ftrunc {
