@@ -34,7 +34,7 @@ struct trace_bpf {
 	/* Where it is pinned, or the raw tracepoint. */
 	gadget_string path;
 	/* Of the caller's attributes. */
-	gadget_known_bool attributes_read;
+	enum gadget_known_bool attributes_read;
 };
 
 GADGET_RECORD(trace_bpf);
