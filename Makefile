@@ -25,7 +25,7 @@ ARCHITECTURE ?= $(shell dpkg --print-architecture)
 IMAGE := build/agent-image$(if $(filter-out default,$(VARIANT)),-$(VARIANT)).tar
 
 # What each target needs from Debian. Nothing is asked of the network when all of it is there.
-SETUP_PACKAGES := clang-19 bpftool libbpf-dev libbpf1 python3-venv runc busybox-static
+SETUP_PACKAGES := clang-19 bpftool libbpf-dev libbpf1 mmdebstrap python3-venv runc busybox-static
 LINT_PACKAGES := clang-format-19
 TEST_PACKAGES := bpfcc-tools bpftrace chromium-headless-shell containerd dnsmasq-base gcc iproute2 libc6-dev libpcap0.8t64 mmdebstrap nftables python3-bpfcc
 ifeq ($(shell uname -m),x86_64)

@@ -1,7 +1,9 @@
-"""Puts what `kubectl_gadget.catalogue.build` makes into the wheel: BPF objects for both architectures, and the gadgets.
+"""Puts what `kubectl_gadget.catalogue.build` makes into the wheel: BPF objects for both architectures, the gadgets, and
+the agent that travels to nodes.
 
 The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from
-a source distribution, since that carries what was built.
+a source distribution, since that carries what was built. Where libbpf cannot be had from Debian, the wheel is made
+without the agent, and says so: `--local` works with it, a cluster does not.
 """
 
 import sys
@@ -22,6 +24,7 @@ class CatalogueHook(BuildHookInterface[Any]):
             return
         root = Path(self.root)
         sys.path.insert(0, self.root)
+        from kubectl_gadget.catalogue import payload
         from kubectl_gadget.catalogue.build import build
         from kubectl_gadget.catalogue.compiler import find_clang
         from kubectl_gadget.errors import GadgetError
@@ -32,6 +35,12 @@ class CatalogueHook(BuildHookInterface[Any]):
             if find_clang() is None and is_built(root):
                 return
             self.app.abort(f"kubectl-gadget: {error}" + (f". try: {error.remedy}" if error.remedy else ""))
+        try:
+            payload.build(root / "kubectl_gadget", root / BUILT)
+        except GadgetError as error:
+            if not payload.is_built(root / BUILT):
+                remedy = f". try: {error.remedy}" if error.remedy else ""
+                self.app.display_warning(f"kubectl-gadget: the wheel carries no agent for clusters: {error}{remedy}")
 
 
 def is_built(root: Path) -> bool:

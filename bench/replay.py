@@ -97,7 +97,7 @@ class Replay:
         await websocket.prepare(request)
         hello = {"protocol": 1, "agent": __version__, "node": node, "architecture": "x86_64", "kernel": "6.12.0"}
         hello |= {"kinds": ["stream"], "can": {}, "problems": [], "cgroup_root": "/sys/fs/cgroup", **clocks()}
-        await websocket.send_bytes(_STDOUT + encode_json(FrameType.HELLO, hello))
+        await websocket.send_bytes(_STDOUT + encode(FrameType.BOOT, b"have") + encode_json(FrameType.HELLO, hello))
         decoder, task, counter = FrameDecoder(), None, [0]
         try:
             async for message in websocket:

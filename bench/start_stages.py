@@ -90,8 +90,9 @@ WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "kubectl_gadget.cluster.kubeconfig": (("load", after("kubeconfig")),),
     "kubectl_gadget.cluster.agents": (
         ("Agents._find_or_start", after("agent found")),
-        ("open_exec", after("stream open")),
+        ("open_agent", after("agent sent")),
     ),
+    "kubectl_gadget.cluster.boot": (("open_exec", after("stream open")),),
     "kubectl_gadget.session.pipeline": (("Pipeline._emit", after("row")),),
 }
 

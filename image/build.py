@@ -25,18 +25,6 @@ PROJECT = Path(__file__).resolve().parent.parent
 REPOSITORY = "ghcr.io/kubectl-gadget/agent"
 SITE = "usr/lib/python3/dist-packages"
 SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
-AGENT = ["__init__.py", "errors.py", "agent", "policy_events", "wire"]
-OWN_OBJECTS = [
-    "attach_probe",
-    "containers",
-    "descendants",
-    "mapped_file",
-    "moved",
-    "policy_refusals",
-    "symbols",
-    "syscalls",
-]
-"""What the agent loads by itself (own_elf); without one of them it fails on some nodes only."""
 OBJECTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -74,22 +62,24 @@ def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> byt
     """kubectl_gadget as far as a node needs it, with its own BPF objects, and an SBOM, also of the layer `lower`."""
     layer = Layer(date)
     package = PROJECT / "kubectl_gadget"
-    for part in AGENT:
-        root = package / part
-        for file in [root] if root.is_file() else sorted(root.rglob("*.py")):
-            path = f"{SITE}/kubectl_gadget/{file.relative_to(package)}"
-            layer.add_file(path, file.read_bytes())
-            add_compiled(layer, path, file.read_bytes())
-    objects = package / "built" / "objects" / OBJECTS[architecture]
-    for name in OWN_OBJECTS:
-        own = objects / f"{name}.bpf.o"
+    machine = OBJECTS[architecture]
+    try:
+        index = json.loads((package / "built" / "payload" / "index.json").read_bytes())
+    except OSError as error:
+        sys.exit(f"image: the build's list of the agent's parts cannot be read: {error}. try: make setup")
+    for part in index["modules"]:
+        path, data = f"{SITE}/kubectl_gadget/{part}", (package / part).read_bytes()
+        layer.add_file(path, data)
+        add_compiled(layer, path, data)
+    for name in index["objects"]:
+        own = package / "built" / "objects" / machine / f"{name}.bpf.o"
         if not own.exists():
             sys.exit(f"image: {own} is missing. try: make setup")
         layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
-    contained = package / "built" / "contained.json"
-    if not contained.exists():
-        sys.exit(f"image: {contained} is missing. try: make setup")
-    layer.add_file(f"{SITE}/kubectl_gadget/built/contained.json", contained.read_bytes())
+    built = f"{SITE}/kubectl_gadget/built"
+    layer.add_file(f"{built}/contained.json", (package / "built" / "contained.json").read_bytes())
+    # By this a client knows that the image has the agent which it would send (agent/bootstrap.py).
+    layer.add_file(f"{built}/payload.sha256", index["payloads"][machine]["sha256"].encode())
     licence = PROJECT / "LICENSE"
     layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())
     with tarfile.open(fileobj=io.BytesIO(lower)) as tar:

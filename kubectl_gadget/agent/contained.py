@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_gadget.agent import presence
+from kubectl_gadget.agent import own_files, presence
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType
 from kubectl_gadget.wire.session_command import SessionCommand, declared_name, enforces
@@ -82,10 +82,8 @@ class Catalogue:
     """The gadgets of this agent. Raises AgentError when its file is missing."""
 
     def __init__(self, command: SessionCommand) -> None:
-        path = os.path.join(os.path.dirname(__file__), "..", "built", "contained.json")
         try:
-            with open(path) as file:
-                self._entries: dict[str, dict[str, Any]] = json.load(file)
+            self._entries: dict[str, dict[str, Any]] = json.loads(own_files.read("built/contained.json"))
         except (OSError, ValueError) as error:
             raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
         self._command = command

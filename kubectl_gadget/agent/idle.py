@@ -1,4 +1,4 @@
-"""The pod's main process: sleeps, reaps, and ends after a time without any session.
+"""The main process of a resident agent's pod, and of pods of our image: sleeps, reaps, ends after a time without use.
 
 Where policies are installed it starts the process that has them in force (guard.py), and again when that ends. It holds
 no thread, no timer that fires often and no library. The trap: with hostPID it is not process 1 of its PID namespace,
@@ -10,14 +10,12 @@ import signal
 import sys
 import time
 
-from kubectl_gadget.agent import alive, node, presence
+from kubectl_gadget.agent import alive, node, on_demand, presence
 
-_LOOK_EVERY = 5.0
-"""Seconds between two looks for sessions, at most."""
 _AGAIN = (0.0, 1.0, 5.0, 30.0)
 """Seconds until the process for policies is started again, by how often it ended soon."""
 _SOON = 60.0
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, alive.SIGNAL}
+_SIGNALS = {*on_demand.END, signal.SIGCHLD, alive.SIGNAL}
 
 
 def run(timeout: float, policies: str = "") -> int:
@@ -25,16 +23,15 @@ def run(timeout: float, policies: str = "") -> int:
     folder in which installed policies appear."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     alive.announce()
-    fd = presence.watch()
-    used = time.monotonic()
+    idleness = on_demand.Idleness(timeout)
     guard = _Guard(policies) if policies else None
-    seconds = min(_LOOK_EVERY, timeout / 4) if timeout > 0 else None
+    seconds = idleness.turn or (on_demand.LOOK_EVERY if guard else None)
     while True:
         if guard:
             guard.look()
-        got = _sleep(_LOOK_EVERY if guard and seconds is None else seconds)
+        got = on_demand.sleep(_SIGNALS, seconds)
         if got == signal.SIGCHLD:
-            ended = _reap()
+            ended = on_demand.reap()
             if guard:
                 guard.reaped(ended)
         elif got == alive.SIGNAL:
@@ -43,14 +40,7 @@ def run(timeout: float, policies: str = "") -> int:
             if guard:
                 guard.stop()
             return 0
-        if timeout <= 0:
-            continue
-        now = time.monotonic()
-        if presence.sessions(fd):
-            used = now
-        # A session may have come and gone between two looks.
-        used = max(used, now - (time.time() - presence.last_start(fd)))
-        if now - used >= timeout:
+        if idleness.is_over():
             return 0
 
 
@@ -70,7 +60,8 @@ class _Guard:
         # What is pinned has to be looked after as well, if only to take it away.
         if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(node.pins()):
             return
-        command = [sys.executable, "-I", "-m", "kubectl_gadget.agent", "policies", self._folder]
+        # As this process was started: with our package, or with the payload that is mounted.
+        command = [sys.executable, *sys.orig_argv[1 : sys.orig_argv.index("idle")], "policies", self._folder]
         self._pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=())
         self._began = time.monotonic()
 
@@ -86,22 +77,3 @@ class _Guard:
     def stop(self) -> None:
         if self._pid:
             os.kill(self._pid, signal.SIGTERM)
-
-
-def _sleep(seconds: float | None) -> int | None:
-    """The signal that came; None when the time is over first."""
-    if seconds is None:
-        return signal.sigwaitinfo(_SIGNALS).si_signo
-    got = signal.sigtimedwait(_SIGNALS, seconds)
-    return got.si_signo if got else None
-
-
-def _reap() -> list[int]:
-    """The processes that have ended."""
-    found = []
-    try:
-        while pid := os.waitpid(-1, os.WNOHANG)[0]:
-            found.append(pid)
-    except ChildProcessError:
-        pass  # none left
-    return found

@@ -11,6 +11,7 @@ import os
 from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
+from kubectl_gadget.agent import libraries
 from kubectl_gadget.errors import AgentError
 
 _MOST_LINES = 4000
@@ -229,7 +230,7 @@ def load() -> Libbpf:
     global _loaded
     if _loaded is None:
         try:
-            _loaded = Libbpf(ctypes.CDLL("libbpf.so.1", use_errno=True))
+            _loaded = Libbpf(libraries.libbpf())
         except OSError as error:
             raise AgentError(
                 f"libbpf.so.1 cannot be loaded: {error}", "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"

@@ -12,7 +12,7 @@ import ctypes
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
-from kubectl_gadget.agent import cgroups, libbpf, sampling
+from kubectl_gadget.agent import cgroups, libbpf, own_files, sampling
 from kubectl_gadget.agent.bpf_maps import HASH, BpfMap
 from kubectl_gadget.agent.btf import Btf
 from kubectl_gadget.agent.libbpf import Failure
@@ -323,10 +323,8 @@ def variable_bytes(value: object, size: int) -> bytes:
 
 def own_elf(name: str) -> bytes:
     """One of the agent's own objects, for this machine's architecture. Raises AgentError."""
-    path = os.path.join(os.path.dirname(__file__), "..", "built", "objects", os.uname().machine, f"{name}.bpf.o")
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return own_files.read(f"built/objects/{os.uname().machine}/{name}.bpf.o")
     except OSError as error:
         raise AgentError(
             f"the agent's own BPF object cannot be read: {error}", "build the BPF objects (make setup)"

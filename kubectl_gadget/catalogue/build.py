@@ -1,6 +1,6 @@
 """`python -m kubectl_gadget.catalogue.build`: all BPF programs of the source tree to kubectl_gadget/built.
 
-Programs without a YAML, such as the one that the agent follows containers with, give an object only. The trap: the
+Then the agent that travels to nodes (payload.py). Programs without a YAML, such as the one that the agent follows containers with, give an object only. The trap: the
 index is what makes a gadget exist for the command line, so it is written last, and only when all was built.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kubectl_gadget.catalogue import contained
+from kubectl_gadget.catalogue import contained, payload
 from kubectl_gadget.catalogue.gadget import build_gadget, build_objects, schema_path
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT, read_gadget
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         build(architectures=options.arch)
+        if set(options.arch) == set(ARCHITECTURES):
+            payload.build()
     except GadgetError as error:
         sys.stderr.write(f"error: {error}\n")
         if error.remedy:

@@ -215,7 +215,13 @@ class ImageFlags(FlagSet):
 
     image: Annotated[
         str | None,
-        flag(ENGINE, "--image", metavar="IMAGE", help="Image of the agents", default=DEFAULT_IMAGE),
+        flag(
+            ENGINE,
+            "--image",
+            metavar="IMAGE",
+            help="What agents run in: any image with Python 3.11",
+            default=DEFAULT_IMAGE,
+        ),
         values.some_text,
     ] = None
     image_mirror: Annotated[

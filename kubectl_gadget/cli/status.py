@@ -19,6 +19,7 @@ PAGE = Page(
     (
         Example("kubectl gadget status", "one line per node"),
         Example("kubectl gadget status -o json", "all that the agents say of themselves"),
+        Example("kubectl gadget status --images", "images on the nodes that agents can run in, for --image"),
     ),
     usage="[flags]",
     silent=(WHERE,),
@@ -28,14 +29,26 @@ Format = Annotated[
     flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
     values.one_of("table", "json"),
 ]
+Images = Annotated[
+    bool | None,
+    flag(SHOW, "--images", help="Instead: images that nodes have already and that agents can run in, by their names"),
+]
 _NONE, _UNKNOWN = "<none>", "<unknown>"
 
 
-def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
+def status(
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    output: Format = None,
+    no_headers: NoHeaders = None,
+    images: Images = None,
+) -> int:
     """Asks every resident agent."""
     from kubectl_gadget.cluster.policy_removal import left_behind
     from kubectl_gadget.cluster.status import status as ask
 
+    if images:
+        return _images(cluster, output, not no_headers)
     nodes = wait_for(ask(connect(cluster), cluster.agents()))
     if output == "json":
         sys.stdout.write(json.dumps([vars(node) for node in nodes], indent=2) + "\n")
@@ -55,6 +68,27 @@ def status(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_h
         say(f"{what}; kubectl gadget undeploy finds and removes them")
     else:
         say("no agents are deployed; each run starts its own, and kubectl gadget deploy keeps them")
+    return 0
+
+
+def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
+    """The images, one a line."""
+    from kubectl_gadget.cluster.images import candidates
+
+    found, nodes = wait_for(candidates(connect(cluster)))
+    if output == "json":
+        sys.stdout.write(json.dumps([vars(one) for one in found], indent=2) + "\n")
+        return 0
+    rows = [
+        (one.image, f"{one.nodes}/{nodes}", f"{one.bytes / 1e6:.0f} MB", "agent" if one.ours else "python")
+        for one in found
+    ]
+    print_table(("IMAGE", "NODES", "SIZE", "HAS"), rows, headers)
+    sys.stdout.flush()
+    if found:
+        say(f"chosen by name; try: kubectl gadget trace open --image {found[0].image}")
+    else:
+        say("no node has an image whose name says Python 3.11 or newer; kubelets name their 50 largest images only")
     return 0
 
 

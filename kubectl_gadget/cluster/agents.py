@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from kubectl_gadget.background_tasks import Failed
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.boot import open_agent
 from kubectl_gadget.cluster.exec import ExecStream, open_exec
 from kubectl_gadget.cluster.failure import Access, StatusError, UnreachableError
 from kubectl_gadget.cluster.ondemand import REMEDY, OnDemandAgents, Say
@@ -100,22 +101,25 @@ class Agents:
 
     async def _exec(self, node: str, pod: str) -> ExecStream:
         resident = self._residents.get(node)
-        if self._options.bcc:
-            command = manifests.bcc_command(self._options.bcc_tool)
-        else:
-            contained = resident is not None and manifests.is_contained(resident)
-            command = manifests.command(self._session, contained)
         where = (self._options.namespace, pod, manifests.CONTAINER)
         async with self._handshakes:
             try:
-                stream = await open_exec(self._api, *where, command, node)
+                stream = await self._start(resident, where, node)
             except UnreachableError:
                 if not self._reached:
                     raise
                 # Others got through, so the API server or this machine has too much to do.
-                stream = await open_exec(self._api, *where, command, node)
+                stream = await self._start(resident, where, node)
         self._reached = True
         return stream
+
+    async def _start(self, resident: Object | None, where: tuple[str, str, str], node: str) -> ExecStream:
+        """Contained agents run what their pod has, and only that; to others the agent of this client is sent."""
+        if self._options.bcc:
+            return await open_exec(self._api, *where, manifests.bcc_command(self._options.bcc_tool), node)
+        if resident is not None and manifests.is_contained(resident):
+            return await open_exec(self._api, *where, manifests.contained_command(self._session, resident), node)
+        return await open_agent(self._api, *where, manifests.session_words(self._session), node)
 
     async def _find_or_start(self, node: str) -> str:
         resident = await self._find_resident(node)

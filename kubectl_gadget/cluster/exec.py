@@ -34,6 +34,7 @@ class ExecStream:
         self._status: dict[str, Any] | None = None
         self._stdin_open = True
         self._closing = False
+        self._unread = b""
 
     @property
     def stderr_tail(self) -> str:
@@ -63,6 +64,9 @@ class ExecStream:
 
         Cancelling it loses nothing. A slow caller slows the process down, through the whole way.
         """
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         while True:
             try:
                 message = await self._websocket.recv(decode=False)
@@ -80,6 +84,10 @@ class ExecStream:
                 del self._stderr[:-_STDERR_BYTES]
             elif channel == _ERROR:
                 self._status = _parse_status(data)
+
+    def unread(self, data: bytes) -> None:
+        """Puts bytes back, in front of what comes next."""
+        self._unread = data + self._unread
 
     async def send(self, data: bytes) -> None:
         """Writes to the process' input; waits while it is full. Raises ClusterError when the connection broke."""

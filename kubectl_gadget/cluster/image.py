@@ -1,17 +1,29 @@
-"""The agent's image: the one place that names it.
+"""The agents' images: the one place that names them.
 
-The trap: a release replaces the tag by a digest here, and nowhere else.
+The agent travels with the run, so any image with Python does; ours, which has it already, is the faster choice. The
+trap: a release replaces the tag by the digest that it resolves here, and nowhere else.
 """
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cluster.options import AgentOptions
 
-DEFAULT_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
+DEFAULT_IMAGE = "docker.io/library/python:3.13-slim"
+OUR_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
+"""As `make image` names it."""
 
 
 def image_of(options: AgentOptions) -> str:
-    """The image that agents are started from."""
-    image = options.image or DEFAULT_IMAGE + ("-bcc" if options.bcc else "")
+    """The image that agents on demand run in. bcc's tools are not in Python's, so for them it is one of ours."""
+    return _mirrored(options, f"{OUR_IMAGE}-bcc" if options.bcc else DEFAULT_IMAGE)
+
+
+def resident_image(options: AgentOptions) -> str:
+    """The image of resident agents, which have to be in it."""
+    return _mirrored(options, OUR_IMAGE)
+
+
+def _mirrored(options: AgentOptions, default: str) -> str:
+    image = options.image or default
     return mirrored(image, options.image_mirror) if options.image_mirror else image
 
 

@@ -10,10 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.cluster.image import image_of
+from kubectl_gadget.cluster.image import image_of, resident_image
 from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.cluster.payload import PYTHON, payload
 from kubectl_gadget.cluster.resources import JOBS, PODS, Object
-from kubectl_gadget.wire.session_command import SessionCommand
+from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 NAME = "kubectl-gadget"
 NAME_LABEL = "app.kubernetes.io/name"
@@ -31,7 +32,8 @@ POLICIES = "kubectl-gadget-policies"
 """The ConfigMap with installed policies, which resident agents mount."""
 CONTAINER = "agent"
 AGENT_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent")
-RELEASE_COMMAND = (*AGENT_COMMAND, "release")
+_MAIN = "idle"
+"""What an agent's main process does; the words before it start an agent."""
 APPLIED = ("namespace", "rbac-user", "daemonset")
 """The files that `deploy` applies, in order."""
 APPLIED_CONTAINED = ("namespace", "observer-policy", "daemonset", "rbac-observer")
@@ -80,7 +82,7 @@ def deployment(
             found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
         if found["kind"] == "ClusterRole" and not options.contained:
             # It outlives the namespace, so undeploy knows of a deployment whose namespace was deleted, and its image.
-            annotations = {IMAGE_ANNOTATION: image_of(options)}
+            annotations = {IMAGE_ANNOTATION: resident_image(options)}
             if options.image_pull_policy:
                 annotations[PULL_ANNOTATION] = options.image_pull_policy
             found["metadata"]["annotations"] = annotations
@@ -92,12 +94,28 @@ def is_contained(pod: Object) -> bool:
     return (pod["metadata"].get("labels") or {}).get(CONTAINED_LABEL) == "true"
 
 
-def command(session: SessionCommand, contained: bool) -> tuple[str, ...]:
-    """The command that starts a session, as docs/protocol.md and the policy for observers have it."""
-    if contained:
-        return (*AGENT_COMMAND, *session._replace(contained=True, enforces=False).words())
-    # Agents that are not contained let the client decide on containers without a name, so that no filter loses a race.
-    return (*AGENT_COMMAND, *session._replace(namespace=None).words())
+def agent_command(resident: Object) -> tuple[str, ...]:
+    """The words that start the agent which a resident pod, or a template of such pods, has."""
+    words = resident["spec"]["containers"][0].get("command") or ()
+    return tuple(words[: words.index(_MAIN)]) if _MAIN in words else AGENT_COMMAND
+
+
+def contained_command(session: SessionCommand, resident: Object) -> tuple[str, ...]:
+    """The command that starts a session in a contained agent, as the policy for observers has it."""
+    return (*agent_command(resident), *session._replace(contained=True, enforces=False).words())
+
+
+def session_words(session: SessionCommand) -> tuple[str, ...]:
+    """The words that start a session in agents that are not contained, after those that start an agent."""
+    # They let the client decide on containers without a name, so that no filter loses a race.
+    return session._replace(namespace=None).words()
+
+
+def own_command(resident: Object) -> tuple[str, ...]:
+    """The command that asks the agent which a resident pod has what it is."""
+    if is_contained(resident):
+        return contained_command(NO_GADGETS, resident)
+    return (*agent_command(resident), *session_words(NO_GADGETS))
 
 
 def bcc_command(tool: str) -> tuple[str, ...]:
@@ -116,9 +134,11 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     """One run's agent for one node. It belongs to `owner`, an `anchor_job`, and goes with it."""
     (daemon_set,) = documents("daemonset")
     pod = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
-    _fill(pod, options)
+    _fill(pod, options, image_of(options))
     container = pod["containers"][0]
-    container["command"] = [*AGENT_COMMAND, "idle", "--idle-timeout", f"{options.idle_timeout:.0f}"]
+    container["command"] = [*PYTHON, "-c", payload().on_demand, f"{options.idle_timeout:.0f}"]
+    # Without a session there is no agent in the pod that could answer; a main process that hangs ends with the run.
+    del container["livenessProbe"]
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"]
     pod |= {"nodeName": node, "restartPolicy": "Never"}
@@ -155,9 +175,9 @@ def run_labels(run: str) -> dict[str, str]:
     return {NAME_LABEL: NAME, COMPONENT_LABEL: "on-demand", RUN_LABEL: run}
 
 
-def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
+def _fill(pod: dict[str, Any], options: AgentOptions, image: str) -> None:
     container = pod["containers"][0]
-    container["image"] = image_of(options)
+    container["image"] = image
     if options.image_pull_policy:
         container["imagePullPolicy"] = options.image_pull_policy
     if options.image_pull_secret:
@@ -173,7 +193,7 @@ def _fill(pod: dict[str, Any], options: AgentOptions) -> None:
 
 def _fill_resident(template: Object, options: AgentOptions) -> None:
     pod = template["spec"]
-    _fill(pod, options)
+    _fill(pod, options, resident_image(options))
     if options.enforcing:
         # Installed policies have to be looked after: no other pod may take the agent's place on a full node.
         pod["priorityClassName"] = "system-node-critical"

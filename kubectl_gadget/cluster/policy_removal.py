@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from kubectl_gadget.cluster import manifests
 from kubectl_gadget.cluster.api import Api
-from kubectl_gadget.cluster.exec import open_exec
+from kubectl_gadget.cluster.boot import open_agent
 from kubectl_gadget.cluster.ondemand import OnDemandAgents
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.cluster.resources import CLUSTER_ROLES, CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object
@@ -119,7 +119,7 @@ async def _release(api: Api, options: AgentOptions, pod: Object) -> NodeResult:
     said = b""
     try:
         async with asyncio.timeout(_SECONDS):
-            stream = await open_exec(api, options.namespace, name, manifests.CONTAINER, manifests.RELEASE_COMMAND)
+            stream = await open_agent(api, options.namespace, name, manifests.CONTAINER, ("release",))
             try:
                 while piece := await stream.receive():
                     said += piece

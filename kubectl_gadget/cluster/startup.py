@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.boot import NO_PYTHON, OTHER_IMAGE, is_without_python
 from kubectl_gadget.cluster.resources import EVENTS, NODES, PODS, Object
 from kubectl_gadget.cluster.watch import Changed, Scope, Synced, follow
 from kubectl_gadget.errors import ClusterError, DeployError
@@ -31,7 +32,8 @@ _HOPELESS = frozenset(
 _USUAL = frozenset({"Pending", "ContainerCreating"})
 """States on the way up that are not worth a line."""
 _IMAGE_REMEDY = (
-    "look at --image and --image-pull-secret, or load the image into the nodes and set --image-pull-policy Never"
+    "--image (or KUBECTL_GADGET_IMAGE) with a mirror of it, or with any Python image that the nodes have: "
+    "kubectl gadget status --images; --image-pull-secret where the registry asks for a password"
 )
 _TEXT = 400
 Answer = TypeVar("Answer")
@@ -64,10 +66,14 @@ def trouble(pod: Object) -> DeployError | None:
         waiting, ended = current.get("waiting") or {}, current.get("terminated")
         if ended is None and waiting.get("reason") == "CrashLoopBackOff":
             ended = (container.get("lastState") or {}).get("terminated")
+        if ended is not None and is_without_python(str(ended.get("message"))):
+            return DeployError(f"{where} does not start: {NO_PYTHON} ({container.get('image', '')})", OTHER_IMAGE)
         if ended is not None:
             return DeployError(f"{where} ended with exit code {ended.get('exitCode')}: {_last_line(ended)}")
         if waiting.get("reason") in _HOPELESS:
             reason, image = waiting["reason"], container.get("image", "")
+            if is_without_python(str(waiting.get("message"))):
+                return DeployError(f"{where} does not start: {NO_PYTHON} ({image})", OTHER_IMAGE)
             remedy = _IMAGE_REMEDY if "Image" in reason else None
             return DeployError(f"{where} does not start: {reason} ({image}): {_short(waiting.get('message'))}", remedy)
     if status.get("phase") in ("Failed", "Succeeded"):

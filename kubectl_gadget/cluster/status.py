@@ -17,7 +17,6 @@ from kubectl_gadget.cluster.resources import NODES, PODS, Object
 from kubectl_gadget.cluster.startup import is_running, not_ready, state, trouble
 from kubectl_gadget.errors import ClusterError, GadgetError
 from kubectl_gadget.wire import FrameDecoder, FrameType
-from kubectl_gadget.wire.session_command import NO_GADGETS
 
 _HELLO_SECONDS = 10.0
 _PARALLEL = 16
@@ -107,7 +106,7 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
 
 
 async def _ask(api: Api, options: AgentOptions, pod: Object) -> dict[str, Any]:
-    command = manifests.command(NO_GADGETS, manifests.is_contained(pod))
+    command = manifests.own_command(pod)
     stream = await open_exec(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, command)
     try:
         decoder = FrameDecoder()

@@ -2,6 +2,7 @@
 
 from kubectl_gadget.wire.frames import (
     LAST,
+    MAGIC,
     MAX_PAYLOAD,
     PART,
     REST,
@@ -19,6 +20,7 @@ from kubectl_gadget.wire.frames import (
 
 __all__ = [
     "LAST",
+    "MAGIC",
     "MAX_PAYLOAD",
     "PART",
     "REST",

@@ -39,6 +39,7 @@ class FrameType(IntEnum):
     PONG = 8
     STACKS = 9
     HOOKS = 10
+    BOOT = 11
     OBJECT = 32
     RUN = 33
     FILTER = 34
@@ -47,6 +48,7 @@ class FrameType(IntEnum):
     SHOW = 37
     LOOK_UP = 38
     UPDATE = 39
+    PAYLOAD = 40
 
 
 class Frame(NamedTuple):

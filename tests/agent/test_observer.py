@@ -34,7 +34,7 @@ OPENS = ["sh", "-c", "while :; do cat /etc/hosts >/dev/null; sleep 0.05; done"]
 
 
 def observer(tmp_path: Path, *gadgets: str, namespace: str | None = SHOP) -> Client:
-    words = manifests.command(SessionCommand(gadgets, namespace=namespace), contained=True)
+    words = manifests.contained_command(SessionCommand(gadgets, namespace=namespace), {"spec": {"containers": [{}]}})
     environment = {"KUBECTL_GADGET_CONTAINED": "1", "KUBECTL_GADGET_RUN": str(tmp_path), "POD_UID": "agents"}
     return Client(environment, command=(sys.executable, *words[2:]))
 

@@ -275,6 +275,7 @@ def test_pods_on_demand_are_made_of_the_daemon_sets_template() -> None:
     of_residents = ("policies", "bpf")
     for place in (theirs["volumeMounts"], resident["volumes"]):
         place[:] = [one for one in place if one["name"] not in of_residents]
+    del theirs["livenessProbe"]
     assert mine | {"command": theirs["command"]} == theirs
     assert pod["spec"]["volumes"] == resident["volumes"]
     del resident["nodeSelector"]
@@ -285,7 +286,7 @@ async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_aga
     monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions
 ) -> None:
     failures = iter([True, False, True, False, True])
-    opened = agents_module.open_exec
+    opened = agents_module.open_agent
 
     async def sometimes(*words: Any, **named: Any) -> ExecStream:
         if next(failures, True):
@@ -294,7 +295,7 @@ async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_aga
 
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options)
-    monkeypatch.setattr(agents_module, "open_exec", sometimes)
+    monkeypatch.setattr(agents_module, "open_agent", sometimes)
     with pytest.raises(UnreachableError):
         await agents.open("node-1")
     for _ in range(2):

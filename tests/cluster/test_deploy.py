@@ -196,7 +196,7 @@ def test_the_agent_has_no_token_no_network_of_the_host_and_few_capabilities() ->
     assert context["readOnlyRootFilesystem"] is True
     assert context["capabilities"]["drop"] == ["ALL"]
     written = [mount["name"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")]
-    assert written == ["bpf"], "where installed policies are pinned"
+    assert written == ["run", "bpf"], "the pod's own folder, and where installed policies are pinned"
 
 
 def test_privileged_is_there_for_nodes_that_need_it() -> None:

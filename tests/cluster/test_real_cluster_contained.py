@@ -16,7 +16,7 @@ from kubectl_gadget.cluster import manifests
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.test_contained import asked
-from tests.cluster.real_cluster import AGENT_FLAGS, AGENTS, gadget, kubectl, leftovers, run_pod, until_ready
+from tests.cluster.real_cluster import AGENT_FLAGS, AGENTS, gadget, kubectl, leftovers, listed, run_pod, until_ready
 from tests.cluster.test_real_cluster import service_account
 
 pytestmark = pytest.mark.cluster
@@ -227,7 +227,8 @@ def test_what_is_sent_into_the_one_command_does_no_more(observer: Path, namespac
     """Frames by hand: another object, other places of variables, another filter, tables, questions about the kernel."""
     until_ready(other, "opener")
     pod = agent_of("opener", namespace)
-    command = manifests.command(SessionCommand(("trace_open",), namespace=namespace), contained=True)
+    (agent,) = (found for found in listed("pods", "-n", AGENTS) if f"pod/{found['metadata']['name']}" == pod)
+    command = manifests.contained_command(SessionCommand(("trace_open",), namespace=namespace), agent)
     spec, elf = asked("trace_open")
     own = encode(FrameType.OBJECT, elf)
     moved = json.loads(json.dumps(spec))

@@ -4,6 +4,7 @@ The trap: it lives in the event loop of the test, so a test must not block while
 against it as a child process, or in a thread.
 """
 
+import functools
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,18 @@ from typing import Any, Self
 import yaml
 from aiohttp import web
 
+from kubectl_gadget.catalogue import payload
 from tests.fake_cluster.exec import AGENT, ServeExec, serve_exec
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import Kubelet
 from tests.fake_cluster.server import Server
 from tests.fake_cluster.store import Object, Store, now
+
+
+@functools.cache
+def build_payload() -> None:
+    """The agent as its sources are now, once: runs send it to the cluster."""
+    payload.build()
 
 
 class FakeCluster:
@@ -45,6 +53,7 @@ class FakeCluster:
         self._environment = dict(environment or {})
 
     async def __aenter__(self) -> Self:
+        build_payload()
         self.kubelet = Kubelet(self.store, self.faults)
         self.server = Server(self.store, self.faults, self.kubelet, self._agent_of, self._environment, self._serve_exec)
         self._runner = web.AppRunner(self.server.app, shutdown_timeout=1.0)

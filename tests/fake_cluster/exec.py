@@ -15,10 +15,16 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from kubectl_gadget.cluster.manifests import AGENT_COMMAND
+from kubectl_gadget.cluster.payload import PYTHON as PYTHON_WORDS
+from kubectl_gadget.wire import FrameType, encode
 from tests.fake_cluster.faults import Faults
 
 PROJECT = Path(__file__).parents[2]
 AGENT = (sys.executable, "-m", "kubectl_gadget.agent", "session")
+PYTHON = "/usr/bin/python3"
+"""The image's Python, which has none of our modules."""
+BOOTSTRAP = (*PYTHON_WORDS, "-c")
+"""How the command of a session begins that brings its agent."""
 _STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
 _PIECE = 32 << 10
 
@@ -39,6 +45,13 @@ async def serve_exec(
     if node in faults.silent_exec:
         await websocket.receive()
         return websocket
+    if command[:3] == BOOTSTRAP:
+        # Doubles of agents are in the image; the real one comes with the client.
+        if agent != AGENT:
+            await _say(websocket, _STDOUT, encode(FrameType.BOOT, b"have"))
+            command = (*AGENT_COMMAND, *command[5:])
+        else:
+            command = (PYTHON, *command[1:])
     # Our package is not among those of the machine's Python.
     ours = [sys.executable, "-m", *command[3:]] if command[:3] == AGENT_COMMAND[:3] else command
     words = ours if agent == AGENT or command[:5] != (*AGENT_COMMAND, "session") else agent

@@ -8,6 +8,8 @@ import contextlib
 import copy
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from aiohttp import web
@@ -73,6 +75,8 @@ class Server:
         serve_exec: ServeExec,
     ) -> None:
         self._serve_exec = serve_exec
+        self._folders = TemporaryDirectory(prefix="fake-pods-")
+        """the emptyDir of each pod"""
         self._store = store
         self._faults = faults
         self._kubelet = kubelet
@@ -225,7 +229,9 @@ class Server:
             raise Refused(400, "BadRequest", f"container {container} is not valid for pod {name}")
         if pod.get("status", {}).get("phase") != "Running":
             raise Refused(500, "InternalError", f"container not found ({container!r})")
-        environment = self._environment | {"FAKE_POD": name}
+        folder = Path(self._folders.name) / name
+        folder.mkdir(exist_ok=True)
+        environment = {"KUBECTL_GADGET_RUN": str(folder), **self._environment, "FAKE_POD": name}
         return await self._serve_exec(request, node, self._faults, self._agent(node), environment)
 
     def _admit_by_policy(self, request: web.Request, name: str) -> None:

@@ -47,7 +47,8 @@ def test_no_other_spelling_is_valid(words: list[str]) -> None:
 
 
 def test_the_admission_policy_has_the_same_grammar() -> None:
-    policy = next(found for found in manifests.deployment(AgentOptions(contained=True)) if "Policy" in found["kind"])
+    objects = {found["kind"]: found for found in manifests.deployment(AgentOptions(contained=True))}
+    policy, agent = objects["ValidatingAdmissionPolicy"], objects["DaemonSet"]["spec"]["template"]
     text = "".join(validation["expression"] for validation in policy["spec"]["validations"])
     # Python's $ also matches before a line feed at the end, RE2's does not.
     gadgets, namespace = (found.replace("$", r"\Z") for found in re.findall(r"matches\('(\^--.+?\$)'\)", text))
@@ -56,7 +57,7 @@ def test_the_admission_policy_has_the_same_grammar() -> None:
         SessionCommand(("trace_open",), contained=True, namespace="shop"),
         SessionCommand(("trace_open", "trace_exec"), contained=True, namespace="a-1"),
     ):
-        words = manifests.command(command, contained=True)
+        words = manifests.contained_command(command, agent)
         assert re.search(gadgets, words[6])
         assert len(words) == 7 or re.search(namespace, words[7])
         assert words[:6] == ("python3", "-I", "-m", "kubectl_gadget.agent", "session", "--contained")

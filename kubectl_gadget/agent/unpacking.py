@@ -1,0 +1,61 @@
+"""The head of a payload: checks what the image has, and makes the payload's modules importable.
+
+bootstrap.py runs its text with `payload`, the whole; `place`, the file that it was read from, or "" when the client
+sent it; and `kept`, the file in which later sessions look for it. There it is written where the pod has such a place,
+and else it lies in a memory file. The trap: modules are read from the file as they are imported, so it has to stay;
+/proc/self/fd names it even after somebody replaces it.
+"""
+
+import os
+import sys
+
+OTHER = "try: --image docker.io/library/python:3.13-slim"
+payload: bytes = globals()["payload"]
+place: str = globals()["place"]
+kept: str = globals()["kept"]
+
+
+def check() -> None:
+    try:
+        libc = os.confstr("CS_GNU_LIBC_VERSION")
+    except ValueError:
+        libc = None
+    if not libc:
+        sys.exit(f"this image has another C library than glibc (musl, as in Alpine). {OTHER}")
+    try:
+        import ctypes  # noqa: F401
+        import zlib  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"this image's Python is incomplete: {error}. {OTHER}")
+
+
+def stored() -> str:
+    """The file in which the payload is; "" when the pod has no place for it."""
+    if place:
+        return place
+    new = f"{kept}.{os.getpid()}"
+    try:
+        with open(new, "xb") as written:
+            written.write(payload)
+        os.replace(new, kept)
+    except OSError:
+        return ""
+    return kept
+
+
+def importable() -> str:
+    """For sys.path."""
+    if path := stored():
+        return f"/proc/self/fd/{os.open(path, os.O_RDONLY | os.O_CLOEXEC)}"
+    try:
+        fd = os.memfd_create("kubectl-gadget")
+    except OSError as error:
+        sys.exit(f"the agent has no place: no memfd ({error}), and {kept} cannot be written. {OTHER}")
+    with open(fd, "wb", closefd=False) as memory:
+        memory.write(payload)
+    return f"/proc/self/fd/{fd}"
+
+
+check()
+sys.path.insert(0, importable())
+del globals()["payload"]  # nearly a megabyte

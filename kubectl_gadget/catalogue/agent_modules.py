@@ -1,0 +1,83 @@
+"""Which modules and objects an agent is made of, found by following its imports; nothing but the standard library.
+
+All of the agent's own modules are, since some are imported by their names as text. The trap: imports inside functions
+count, since the agent imports late to stay small; those for type checkers only do not.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kubectl_gadget.errors import GadgetError
+
+_PACKAGE = "kubectl_gadget"
+TEXTS = ("bootstrap.py", "unpacking.py", "resident.py")
+"""Files of the agent that are run as texts (payload.py) and never imported."""
+_OWN_OBJECTS = ("own_elf", "own_program")
+"""The functions that load the agent's own objects, by name (agent/object.py)."""
+
+
+class AgentParts(NamedTuple):
+    """Below kubectl_gadget, in order."""
+
+    modules: tuple[str, ...]
+    """as agent/session.py"""
+    objects: tuple[str, ...]
+    """names of the agent's own BPF objects"""
+
+
+def find(package: Path) -> AgentParts:
+    """The parts in `package`, which is the folder kubectl_gadget. Raises GadgetError when one needs anything else."""
+    paths = [path for path in sorted((package / "agent").glob("*.py")) if path.name not in TEXTS]
+    queue = [f"{_PACKAGE}.agent", *(f"{_PACKAGE}.agent.{path.stem}" for path in paths)]
+    found: dict[str, Path] = {}
+    objects: set[str] = set()
+    while queue:
+        name = queue.pop()
+        path = _file(package, name)
+        if path is None or name in found or path.name in TEXTS:
+            continue
+        found[name] = path
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        objects |= set(_objects(tree))
+        for wanted in _imports(tree):
+            first = wanted.partition(".")[0]
+            if first != _PACKAGE and first not in sys.stdlib_module_names:
+                raise GadgetError(f"{path} imports {wanted}, and the agent has to do with the standard library")
+            if first == _PACKAGE:
+                queue += [wanted, *(wanted.rsplit(".", level)[0] for level in range(1, wanted.count(".") + 1))]
+    modules = sorted(path.relative_to(package).as_posix() for path in found.values())
+    return AgentParts(tuple(modules), tuple(sorted(objects)))
+
+
+def _file(package: Path, name: str) -> Path | None:
+    """Of a module or a package; None when the name is that of something in a module."""
+    place = package.parent.joinpath(*name.split("."))
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Names of modules, or of what is in them."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "relative imports are not used here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from _imports(node)
+
+
+def _objects(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in _OWN_OBJECTS:
+            continue
+        if isinstance(name := node.args[0], ast.Constant):
+            yield str(name.value)

@@ -1,0 +1,147 @@
+"""Makes the agent that travels with a run: for each architecture one zip of its modules, its objects and libbpf.
+
+Before the zip stands the text that makes it importable (agent/unpacking.py); readers of zips look at the end.
+
+    BUILT/libraries/ARCHITECTURE/     from Debian; fetched when it is missing
+    BUILT/payload/ARCHITECTURE.zip    what is sent; equal sources and packages give equal bytes
+    BUILT/payload/index.json          lengths and hashes, and the texts that pods start with
+
+The trap: a payload that is older than the agent's sources would run without a word, so tests build it first, and one of
+them compares.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget import __version__
+from kubectl_gadget.catalogue import agent_modules, debian
+from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
+
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""The earliest that a zip knows."""
+_HEAD = "agent/unpacking.py"
+_ON_DEMAND = ("agent/presence.py", "agent/on_demand.py")
+"""Modules of the main process of a pod on demand; the last is run."""
+
+
+def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequence[str] = ARCHITECTURES) -> Path:
+    """Makes the payloads of the agent in `package`, and their index, which it returns. Raises GadgetError."""
+    parts = agent_modules.find(package)
+    folder = built / "payload"
+    folder.mkdir(parents=True, exist_ok=True)
+    payloads = {}
+    for machine in architectures:
+        libraries = built / "libraries" / machine
+        if not libraries.is_dir():
+            debian.fetch(machine, libraries)
+        files = _files(package, parts, built, machine, libraries)
+        data = _compact(package / _HEAD).encode() + _zipped(files)
+        _write(folder / f"{machine}.zip", data)
+        payloads[machine] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    index = {
+        "version": __version__,
+        "payloads": payloads,
+        "modules": parts.modules,
+        "objects": parts.objects,
+        "bootstrap": _compact(package / "agent" / "bootstrap.py"),
+        "on_demand": _bundled(package),
+        "resident": (package / "agent" / "resident.py").read_text(encoding="utf-8"),
+    }
+    _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+    return folder / "index.json"
+
+
+def is_built(built: Path) -> bool:
+    """Whether there is one for each architecture."""
+    names = ["index.json", *(f"{machine}.zip" for machine in ARCHITECTURES)]
+    return all((built / "payload" / name).is_file() for name in names)
+
+
+def _files(
+    package: Path, parts: agent_modules.AgentParts, built: Path, machine: str, libraries: Path
+) -> Mapping[str, bytes]:
+    """By path in the zip."""
+    found = {path: (package / path).read_bytes() for path in parts.modules}
+    for name in parts.objects:
+        found[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
+    found["built/contained.json"] = (built / "contained.json").read_bytes()
+    entries = json.loads((libraries / "libraries.json").read_text())
+    for library in entries:
+        data = (libraries / library["soname"]).read_bytes()
+        found[f"built/libraries/{library['soname']}"] = data
+        found[f"licences/{library['package']}"] = (libraries / f"{library['package']}.copyright").read_bytes()
+        library["sha256"] = hashlib.sha256(data).hexdigest()
+    found["licences/kubectl-gadget"] = _licence(package, built)
+    manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": entries}
+    manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(found.items())}
+    found["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return {f"kubectl_gadget/{path}": data for path, data in found.items()}
+
+
+def _licence(package: Path, built: Path) -> bytes:
+    return b"\n".join((package.parent / path).read_bytes() for path in ("LICENSE", "bpf/LICENSE"))
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path, data in sorted(files.items()):
+            info = zipfile.ZipInfo(path, _DATE)
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED, 9)
+    return buffer.getvalue()
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes away what a text that is only run does not need."""
+
+    def visit(self, node: ast.AST) -> Any:
+        self.generic_visit(node)
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            node.body = [one for one in node.body if not _is_text(one)] or [ast.Pass()]
+        return node
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _compact(path: Path) -> str:
+    """The text of a module without docstrings, comments and annotations, and with indents of one space."""
+    lines = ast.unparse(_Bare().visit(ast.parse(path.read_text(encoding="utf-8")))).splitlines()
+    shorter = (" " * ((len(line) - len(line.lstrip())) // 4) + line.lstrip() for line in lines if line.strip())
+    return "\n".join(shorter) + "\n"
+
+
+def _bundled(package: Path) -> str:
+    """The modules of _ON_DEMAND as one text, each as a module of its own name."""
+    *others, last = _ON_DEMAND
+    lines = ["import sys", "from types import ModuleType"]
+    texts = {"kubectl_gadget": "", "kubectl_gadget.agent": ""}
+    for path in others:
+        texts["kubectl_gadget." + path.removesuffix(".py").replace("/", ".")] = _compact(package / path)
+    for name, text in texts.items():
+        lines += [f"sys.modules[{name!r}] = module = ModuleType({name!r})"]
+        if text:
+            lines += ['exec(r"""', text.rstrip(), '""", module.__dict__)']
+    return "\n".join(lines) + "\n" + _compact(package / last)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Unless it is the same already; never seen half written."""
+    if path.is_file() and path.read_bytes() == data:
+        return
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,259 @@
+"""The agent that travels: bootstrap.py and unpacking.py in a Python without our modules, and every way to fail.
+
+The bootstrap is run as a pod runs it, by its text alone. What this machine's Python cannot be (too old, of musl,
+incomplete) is pretended in the same process, by a line before the text.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.catalogue import payload as building
+from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode
+
+PYTHONS = [path for path in ("/usr/bin/python3.11", "/usr/bin/python3.13") if Path(path).exists()]
+PYTHON = "/usr/bin/python3"
+MACHINE = os.uname().machine
+PATIENCE = 60
+pytestmark = pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}")
+
+
+@pytest.fixture(scope="module")
+def index() -> dict[str, object]:
+    found: dict[str, object] = json.loads(building.build().read_bytes())
+    return found
+
+
+@pytest.fixture(scope="module")
+def carried(index: dict[str, object]) -> bytes:
+    return (building.BUILT / "payload" / f"{MACHINE}.zip").read_bytes()
+
+
+class Pod:
+    """A process that starts as a session in a pod does, with `folder` as the pod's own."""
+
+    def __init__(
+        self,
+        index: dict[str, object],
+        data: bytes,
+        folder: Path | str,
+        before: str = "",
+        python: str = PYTHON,
+        offer: str | None = None,
+        words: tuple[str, ...] = ("session", "--gadgets="),
+    ) -> None:
+        self.data = data
+        offer = offer or f"{MACHINE}={len(data)}:{hashlib.sha256(data).hexdigest()}"
+        environment = {"PATH": "/usr/bin:/bin", "KUBECTL_GADGET_RUN": str(folder), "KUBECTL_GADGET_HOST": ""}
+        self.process = subprocess.Popen(
+            [python, "-I", "-c", before + str(index["bootstrap"]), offer, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=environment,
+        )
+        self._decoder, self._frames = FrameDecoder(), list[Frame]()
+
+    def frame(self) -> Frame:
+        """The next frame; an AssertionError with what was said where there is none."""
+        assert self.process.stdout is not None
+        while not self._frames:
+            data = os.read(self.process.stdout.fileno(), 1 << 16)
+            assert data, self.said()
+            self._frames += self._decoder.feed(data)
+        return self._frames.pop(0)
+
+    def boot(self) -> str:
+        """Whether it has its agent; sends it when it has not."""
+        frame = self.frame()
+        assert frame.type == FrameType.BOOT
+        if frame.payload.startswith(b"send"):
+            self.send(encode(FrameType.PAYLOAD, self.data))
+        return frame.payload.decode()
+
+    def send(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def said(self) -> str:
+        """What it wrote to its standard error until its end."""
+        _, said = self.process.communicate(timeout=PATIENCE)
+        return said.decode()
+
+    def maps(self) -> str:
+        return Path(f"/proc/{self.process.pid}/maps").read_text()
+
+    def failure(self) -> str:
+        """The one line with which it fails."""
+        said = self.said()
+        assert self.process.returncode not in (0, None)
+        assert len(said.strip().splitlines()) == 1, said
+        return said
+
+    def end(self) -> None:
+        self.said()
+        assert self.process.returncode == 0
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_an_agent_comes_over_standard_input_and_says_hello(
+    index: dict[str, object], carried: bytes, tmp_path: Path, python: str
+) -> None:
+    pod = Pod(index, carried, tmp_path, python=python)
+    assert pod.boot() == f"send {MACHINE}"
+    hello = pod.frame()
+    assert hello.type == FrameType.HELLO
+    assert "libbpf" not in json.dumps(hello.json()["problems"])
+    for library in ("libelf.so.1", "libbpf.so.1"):
+        assert f"/memfd:{library} (deleted)" in pod.maps(), "the machine's own library was used"
+    pod.end()
+
+
+def test_what_a_pod_has_is_not_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+    for expected in (f"send {MACHINE}", "have"):
+        pod = Pod(index, carried, tmp_path)
+        assert pod.boot() == expected
+        assert pod.frame().type == FrameType.HELLO
+        pod.end()
+    assert [path.name for path in tmp_path.iterdir()] == [f"kubectl-gadget.{hashlib.sha256(carried).hexdigest()}"]
+
+
+def test_what_was_kept_and_has_changed_is_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+    kept = tmp_path / f"kubectl-gadget.{hashlib.sha256(carried).hexdigest()}"
+    for spoilt in (b"", carried[:-1], b"import os" + carried):
+        kept.write_bytes(spoilt)
+        pod = Pod(index, carried, tmp_path)
+        assert pod.boot().startswith("send")
+        assert pod.frame().type == FrameType.HELLO
+        pod.end()
+        assert kept.read_bytes() == carried
+
+
+def test_a_pod_without_a_place_for_it_runs_it_from_memory(index: dict[str, object], carried: bytes) -> None:
+    pod = Pod(index, carried, "/nonexistent")
+    pod.boot()
+    assert pod.frame().type == FrameType.HELLO
+    pod.end()
+
+
+def test_an_image_that_has_the_same_agent_is_used(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+    built = tmp_path / "kubectl_gadget" / "built"
+    built.mkdir(parents=True)
+    digest = hashlib.sha256(carried).hexdigest()
+    (built.parent / "agent").mkdir()
+    (built.parent / "agent" / "__main__.py").write_text("def main(words): print('ours', *words)\n")
+    before = f"import sys; sys.path.append({str(tmp_path)!r})\n"
+    (built / "payload.sha256").write_text(digest)
+    pod = Pod(index, carried, tmp_path, before)
+    assert (
+        pod.process.communicate(timeout=PATIENCE)[0] == encode(FrameType.BOOT, b"have") + b"ours session --gadgets=\n"
+    )
+    (built / "payload.sha256").write_text("0" * 64)
+    other = Pod(index, carried, tmp_path / "none", before)
+    assert other.boot().startswith("send"), "an image with another agent"
+    assert other.frame().type == FrameType.HELLO
+    other.end()
+
+
+def test_libraries_come_from_the_pods_folder_where_memory_may_not_be_mapped(
+    index: dict[str, object], carried: bytes, tmp_path: Path
+) -> None:
+    pod = Pod(index, carried, tmp_path, NO_MEMFD)
+    pod.boot()
+    assert pod.frame().json()["problems"] is not None
+    assert f"{tmp_path}/libbpf.so.1" in pod.maps()
+    pod.end()
+
+
+NO_MEMFD = "import os\ndef no(*_): raise PermissionError(13, 'not here')\nos.memfd_create = no\n"
+OLD = "import sys\nsys.version_info = (3, 9, 2)\nsys.version = '3.9.2 (default)'\n"
+MUSL = "import os\ndef confstr(name): raise ValueError(name)\nos.confstr = confstr\n"
+NO_CTYPES = "import sys\nsys.modules['ctypes'] = None\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "folder", "told"),
+    [
+        (OLD, "", "this image has Python 3.9.2, and the agent needs 3.11 or newer. try: --image "),
+        (MUSL, "", "another C library than glibc (musl, as in Alpine). try: --image "),
+        (NO_CTYPES, "", "this image's Python is incomplete: "),
+        (NO_MEMFD, "/nonexistent", "the agent has no place: no memfd ([Errno 13] not here), and /nonexistent/"),
+    ],
+)
+def test_what_an_image_lacks_is_said_in_one_line_with_a_way_out(
+    index: dict[str, object], carried: bytes, tmp_path: Path, before: str, folder: str, told: str
+) -> None:
+    pod = Pod(index, carried, folder or tmp_path, before)
+    if before != OLD:
+        pod.boot()
+    failure = pod.failure()
+    assert told in failure
+    assert "try: --image docker.io/library/python" in failure
+
+
+def test_where_libraries_can_be_mapped_from_nowhere_hello_says_so(index: dict[str, object], carried: bytes) -> None:
+    program = (
+        f"{NO_MEMFD}os.memfd_create = lambda name, flags=1, real=REAL: no() if name.startswith('lib') else real(name)\n"
+    )
+    pod = Pod(index, carried, "/nonexistent", "import os\nREAL = os.memfd_create\n" + program + NO_SYSTEM_LIBBPF)
+    pod.boot()
+    (problem,) = [one for one in pod.frame().json()["problems"] if "libbpf" in one["why"]]
+    assert "neither from memory nor from /nonexistent" in problem["why"]
+    assert "make image" in problem["try"]
+    pod.end()
+
+
+NO_SYSTEM_LIBBPF = (
+    "import ctypes\nclass CDLL(ctypes.CDLL):\n def __init__(self, name, *a, **k):\n"
+    "  if name in ('libbpf.so.1', 'libz.so.1', 'libzstd.so.1'): raise OSError(name + ': cannot open')\n"
+    "  super().__init__(name, *a, **k)\nctypes.CDLL = CDLL\n"
+)
+
+
+def test_another_architecture_is_named(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+    pod = Pod(index, carried, tmp_path, offer="riscv64=1:0,s390x=1:0")
+    assert f"this node is {MACHINE}, and there are agents for riscv64, s390x only" in pod.failure()
+
+
+def test_a_payload_that_is_cut_off_is_not_run(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+    pod = Pod(index, carried, tmp_path)
+    assert pod.frame().payload.startswith(b"send")
+    pod.send(encode(FrameType.PAYLOAD, carried)[:-1])
+    assert f"cut off after {len(carried) + 7} of {len(carried) + 8} bytes on its way here. try: again" in pod.failure()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_payload_that_was_changed_is_not_run(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+    pod = Pod(index, carried, tmp_path)
+    assert pod.frame().payload.startswith(b"send")
+    pod.send(encode(FrameType.PAYLOAD, b"X" + carried[1:]))
+    assert "changed on its way here" in pod.failure()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "on_demand", "resident"])
+def test_old_pythons_understand_the_texts_so_that_they_can_say_that_they_are_old(
+    index: dict[str, object], name: str
+) -> None:
+    ast.parse(str(index[name]), feature_version=(3, 7))
+
+
+def test_the_bootstrap_fits_into_a_url(index: dict[str, object]) -> None:
+    assert len(str(index["bootstrap"])) < 2000
+
+
+def test_the_main_process_of_a_pod_on_demand_ends_by_itself_and_reaps(index: dict[str, object], tmp_path: Path) -> None:
+    before = "import os\nif not os.fork(): os._exit(0)\n"
+    environment = {"KUBECTL_GADGET_RUN": str(tmp_path)}
+    command = [PYTHON, "-I", "-c", before + str(index["on_demand"]), "0.2"]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,93 @@
+"""What travels: the agent's modules as they are now, nothing but the standard library, and libbpf with its licences."""
+
+import hashlib
+import io
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.catalogue import agent_modules, payload
+from kubectl_gadget.catalogue.debian import PACKAGES
+from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
+from kubectl_gadget.errors import GadgetError
+
+PACKAGE = BUILT.parent
+MACHINES = {"x86_64": 62, "aarch64": 183}
+"""e_machine of ELF."""
+CONFIG_MAP = 1 << 20
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def built(request: pytest.FixtureRequest) -> tuple[str, bytes]:
+    payload.build()
+    return request.param, (BUILT / "payload" / f"{request.param}.zip").read_bytes()
+
+
+def test_it_has_every_module_of_the_agent_and_what_these_import_and_no_texts() -> None:
+    found = agent_modules.find(PACKAGE)
+    files = {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "agent").glob("*.py")}
+    texts = {f"agent/{name}" for name in agent_modules.TEXTS}
+    assert {name for name in found.modules if name.startswith("agent/")} == files - texts
+    assert {"errors.py", "wire/frames.py", "__init__.py"} <= set(found.modules)
+    assert not [name for name in found.modules if name.split("/")[0] in ("cli", "cluster", "events", "session")]
+
+
+def test_every_object_that_the_agent_opens_by_name_is_found() -> None:
+    texts = (path.read_text() for path in (PACKAGE / "agent").glob("*.py"))
+    opened = {name for text in texts for name in re.findall(r'own_(?:elf|program)\("(\w+)"', text)}
+    assert opened == set(agent_modules.find(PACKAGE).objects)
+
+
+def test_a_package_that_is_not_in_the_standard_library_is_refused(tmp_path: Path) -> None:
+    package = tmp_path / "kubectl_gadget"
+    (package / "agent").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "agent" / "__init__.py").touch()
+    main = package / "agent" / "__main__.py"
+    main.write_text("def late():\n    import numpy\n")
+    with pytest.raises(GadgetError, match=r"__main__\.py imports numpy"):
+        agent_modules.find(package)
+    main.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy\n")
+    assert "agent/__main__.py" in agent_modules.find(package).modules
+
+
+def test_it_is_what_the_sources_are_now(built: tuple[str, bytes]) -> None:
+    machine, data = built
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    assert archive.testzip() is None
+    for name in agent_modules.find(PACKAGE).modules:
+        assert archive.read(f"kubectl_gadget/{name}") == (PACKAGE / name).read_bytes()
+    index = json.loads((BUILT / "payload" / "index.json").read_bytes())
+    assert index["payloads"][machine] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_libraries_are_of_its_architecture_and_have_versions_hashes_and_licences(built: tuple[str, bytes]) -> None:
+    machine, data = built
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    manifest = json.loads(archive.read("kubectl_gadget/built/libraries/manifest.json"))
+    assert manifest["architecture"] == machine
+    assert [library["soname"] for library in manifest["libraries"]] == list(PACKAGES)
+    for library in manifest["libraries"]:
+        elf = archive.read(f"kubectl_gadget/built/libraries/{library['soname']}")
+        assert int.from_bytes(elf[18:20], "little") == MACHINES[machine]
+        assert hashlib.sha256(elf).hexdigest() == library["sha256"]
+        assert re.match(r"[\d:]", library["version"])
+        assert b"icense" in archive.read(f"kubectl_gadget/licences/{library['package']}")
+    for path, digest in manifest["files"].items():
+        assert hashlib.sha256(archive.read(f"kubectl_gadget/{path}")).hexdigest() == digest
+
+
+def test_it_fits_into_a_config_map(built: tuple[str, bytes]) -> None:
+    assert len(built[1]) < CONFIG_MAP - (8 << 10)
+
+
+def test_equal_sources_give_equal_bytes(built: tuple[str, bytes], tmp_path: Path) -> None:
+    for folder in ("objects", "libraries", "contained.json"):
+        (tmp_path / folder).symlink_to(BUILT / folder)
+    payload.build(built=tmp_path)
+    assert (tmp_path / "payload" / f"{built[0]}.zip").read_bytes() == built[1]
+    assert sys.stdlib_module_names, "by which modules are judged"
