@@ -32,8 +32,8 @@ _HOPELESS = frozenset(
 _USUAL = frozenset({"Pending", "ContainerCreating"})
 """States on the way up that are not worth a line."""
 _IMAGE_REMEDY = (
-    "--image (or KUBECTL_GADGET_IMAGE) with a mirror of it, or with any Python image that the nodes have: "
-    "kubectl gadget status --images; --image-pull-secret where the registry asks for a password"
+    "--image-mirror with a registry that has it; or --image (or KUBECTL_GADGET_IMAGE) with any Python image that the "
+    "nodes have: kubectl gadget status --images; --image-pull-secret where the registry asks for a password"
 )
 _TEXT = 400
 Answer = TypeVar("Answer")

@@ -169,7 +169,7 @@ def test_what_is_rendered_is_what_is_applied() -> None:
 @pytest.mark.parametrize(
     ("image", "pulled"),
     [
-        (None, "registry.example:5000/ghcr/kubectl-gadget/agent:"),
+        (None, "registry.example:5000/ghcr/"),
         ("ghcr.io/mine/agent@sha256:12", "registry.example:5000/ghcr/mine/agent@sha256:12"),
         ("localhost/agent", "registry.example:5000/ghcr/agent"),
         ("host:5000/agent:1", "registry.example:5000/ghcr/agent:1"),
@@ -184,6 +184,8 @@ def test_a_mirror_stands_in_for_the_registry_of_the_image(image: str | None, pul
     found = pod["containers"][0]["image"]
     assert found.startswith(pulled)
     assert image is None or found == pulled
+    default = "kubectl-gadget/agent:" if bcc else "library/python:3.13-slim"
+    assert image or found.startswith(pulled + default)
     assert image or found.endswith("-bcc") == bcc
 
 
