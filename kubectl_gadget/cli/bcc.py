@@ -89,14 +89,14 @@ def bcc(
     anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes)
     options = replace(
         options,
-        agent=replace(options.agent, image=_image(image), bcc=True, bcc_tool=_declared(request)),
+        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=_declared(request)),
         selection=replace(options.selection, all_namespaces=anywhere or options.selection.all_namespaces),
     )
     return _list(options) if request is None else _run(options, request)
 
 
-def _image(flags: ImageFlags) -> str | None:
-    """Not that of a setting for all commands: what runs gadgets need not have bcc's tools."""
+def bcc_image(flags: ImageFlags) -> str | None:
+    """Of --image: not that of a setting for all commands, since what runs gadgets need not have these tools."""
     return flags.image if "image" in flags.typed() or "bcc" in (flags.image or "") else None
 
 

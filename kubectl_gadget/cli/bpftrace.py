@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.bcc import ShownFlags
+from kubectl_gadget.cli.bcc import ShownFlags, bcc_image
 from kubectl_gadget.cli.connect import wait_for
 from kubectl_gadget.cli.flags import (
     WHERE,
@@ -88,7 +88,7 @@ def bpftrace(
     everywhere = whole_node or bool(scope.all_namespaces)
     options = replace(
         options,
-        agent=replace(options.agent, bcc=True, bcc_tool=session.DECLARED),
+        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=session.DECLARED),
         selection=replace(options.selection, all_namespaces=everywhere, host=whole_node),
     )
     from kubectl_gadget.output import terminal
