@@ -123,6 +123,10 @@ def _check_parameters(gadget: Gadget, source: str) -> None:
                 f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
                 f"one of {', '.join(sorted(gadget.globals))}",
             )
+        if parameter.type in ("int", "duration") and parameter.variable:
+            size = gadget.globals[parameter.variable].size
+            if size not in (1, 2, 4, 8):
+                raise UsageError(f"{source}: {parameter.variable} has {size} bytes, which no C integer has")
         wanted = _DEFAULTS.get(parameter.type, str)
         if parameter.default is not None and type(parameter.default) is not wanted:
             raise UsageError(f"{source}: parameter {parameter.name} has the default {parameter.default!r}")

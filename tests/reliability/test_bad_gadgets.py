@@ -158,6 +158,7 @@ def with_field(number: int, **other: Any) -> dict[str, Any]:
 @example(with_field(16, size=64))
 @example(SCHEMA | {"command": []})
 @example(SCHEMA | {"globals": []})
+@example(SCHEMA | {"globals": SCHEMA["globals"] | {"gadget_filter_pid": {"offset": 0, "size": -1}}})
 @settings(many, max_examples=60)
 def test_a_spoilt_schema_is_used_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "trace_something.json"

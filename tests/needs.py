@@ -1,0 +1,79 @@
+"""What a test needs beyond Python and the development dependencies, as marks, and who runs it beside whom.
+
+`make check` runs the tests that have none of these marks: as any user, with no network but loopback, on Linux and
+macOS. A mark stands in the test's file, or comes from its folder or from a fixture that it uses.
+
+The trap: with -n, the process that distributes the tests knows their names but not their marks, so it finds the files
+that need the machine for themselves by their text. `mark_all` refuses a marked test in a file that it did not find.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+PROJECT = Path(__file__).resolve().parent.parent
+OF_THE_MACHINE = ("bpf", "cluster", "root")
+"""Marks of tests that use what a machine has once, such as its cgroups, tracefs and network. They run one after
+another."""
+MARKS = (*OF_THE_MACHINE, "vm", "network", "compiled")
+RERUN = ("bpf", "vm")
+"""Marks of tests that depend on what else this machine does. What else fails once, fails."""
+
+_FOLDERS = {"tests/vm/": "vm"}
+_FIXTURES = {"pods": "root", "tracefs": "root", "catalogue_built": "compiled"}
+_TEXT = re.compile(rf"mark\.({'|'.join(OF_THE_MACHINE)})\b|\bpods: DemoPods\b|\btracefs\b")
+
+
+@cache
+def uses_the_machine(file: str) -> bool:
+    """Whether a file, named from the project's folder, has tests that need the machine for themselves."""
+    return bool(_TEXT.search((PROJECT / file).read_text()))
+
+
+def mark_all(items: list[pytest.Item]) -> None:
+    """Adds the marks that come from folders and fixtures, and says which tests are not run again. Raises UsageError."""
+    for item in items:
+        marks = {mark for folder, mark in _FOLDERS.items() if item.nodeid.startswith(folder)}
+        marks |= {mark for fixture, mark in _FIXTURES.items() if fixture in getattr(item, "fixturenames", ())}
+        for mark in sorted(marks):
+            item.add_marker(mark)
+        if item.get_closest_marker("flaky") is None and not _has(item, RERUN):
+            item.add_marker(pytest.mark.flaky(reruns=0))
+        file = item.nodeid.partition("::")[0]
+        if _has(item, OF_THE_MACHINE) and not _has(item, ("vm",)) and not uses_the_machine(file):
+            raise pytest.UsageError(f"{item.nodeid} needs the machine for itself: write its mark into the file")
+
+
+def is_unit(item: pytest.Item) -> bool:
+    """Whether `make check` runs it."""
+    return not _has(item, MARKS)
+
+
+def order(items: list[pytest.Item], distributed: bool) -> None:
+    """In one process what fails sooner comes sooner. Distributed, what takes longest begins first."""
+    files = {item: item.nodeid.partition("::")[0] for item in items}
+
+    def key(item: pytest.Item) -> int:
+        if _has(item, ("vm",)):
+            return 1 if distributed else 2
+        return 0 if uses_the_machine(files[item]) == distributed else 2 if distributed else 1
+
+    items.sort(key=key)
+
+
+class MachineAndOthers(LoadScopeScheduling):
+    """With -n: all that needs the machine in one process, each virtual machine beside it, and then, in whichever
+    process has time, one file after another of all else."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.startswith("tests/vm/"):
+            return nodeid
+        return "the machine" if uses_the_machine(file) else file
+
+
+def _has(item: pytest.Item, marks: tuple[str, ...]) -> bool:
+    return any(item.get_closest_marker(mark) for mark in marks)
