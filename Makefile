@@ -2,9 +2,11 @@
 #
 #   make setup    packages, .venv, compiled BPF; quick when nothing is missing
 #   make demo     three pods without a cluster, and what they open, for 10 seconds
+#   make check    in a minute the tests that need no root, no network, no clang and no kernel of their own; on Linux and macOS
 #   make test     all tests that this machine can run, beside them those for Debian's kernels 6.12 and 6.1 in virtual machines
 #                 (PYTEST="tests/wire -x" some of them; PYTEST="-n 0 --pdb" in one process)
 #   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md
+#   make lock     requirements-dev.txt, the versions of the development dependencies, anew; needs uv
 #   make lint     style, types, layers, C format
 #   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
 #   make bench    measurements side by side with other tools; tables, and build/bench/*.json
@@ -37,7 +39,11 @@ BENCHES := open exec tcp profile start client idle policies size
 
 C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
-.PHONY: help setup demo test kernels lint image bench clean packages-%
+# Marks of tests/needs.py.
+UNIT := not (bpf or cluster or vm or root or network or compiled or slow)
+CHECK_PYTHON ?= python3
+
+.PHONY: help setup demo check test lock kernels lint image bench clean packages-%
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,10 +54,13 @@ setup: packages-SETUP .venv/installed
 demo: setup
 	$(BIN)/kubectl-gadget demo --timeout 10s
 
+check: .venv-check/installed
+	.venv-check/bin/python -m pytest -q -n auto -m '$(UNIT)' --hypothesis-profile=quick --durations=10 $(PYTEST)
+
 test: setup packages-TEST
-	@# What fails once and then not is told at the end, and is no failure: load on the machine is not ours. What hangs is not
-	@# tried again, since a second time it would have no time limit.
-	$(BIN)/pytest -n 3 --reruns 1 --rerun-except pytest-timeout $(PYTEST)
+	@# A test marked bpf or vm that fails once and then passes is listed at the end, and is no failure: load on the machine is
+	@# not ours. All others run once (tests/needs.py). What hangs is not run again, since then it would have no time limit.
+	$(BIN)/pytest -n 3 --reruns 1 --rerun-except pytest-timeout --durations=20 $(PYTEST)
 
 kernels: setup packages-TEST
 	$(BIN)/python -m tests.vm.table $(KERNEL)
@@ -72,7 +81,7 @@ bench: setup packages-BENCH
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m bench.$$name --rounds 3 --json build/bench/$$name.json; done
 
 clean:
-	rm -rf build dist kubectl_gadget/built .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist kubectl_gadget/built .venv .venv-check .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages-%:
@@ -85,7 +94,26 @@ packages-%:
 	{ apt-get -q update && apt-get -q -y install --no-install-recommends $$missing; } </dev/null >build/apt.log 2>&1 \
 	  || { cat build/apt.log >&2; exit 1; }
 
-.venv/installed: pyproject.toml hatch_build.py
+.venv/installed: requirements-dev.txt pyproject.toml hatch_build.py
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv --system-site-packages .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(call install,$(BIN))
 	touch $@
+
+# Any Python from 3.11 on will do, and neither packages of the system nor a compiler are needed.
+.venv-check/installed: requirements-dev.txt pyproject.toml hatch_build.py
+	@$(CHECK_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: $(CHECK_PYTHON) is not Python 3.11 or newer. try: make check CHECK_PYTHON=python3.13" >&2; exit 1; }
+	[ -x .venv-check/bin/python ] || $(CHECK_PYTHON) -m venv .venv-check
+	$(call install,.venv-check/bin)
+	touch $@
+
+# The exact versions of requirements-dev.txt, each with its hash, and this project as it is.
+define install
+$(1)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+$(1)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+endef
+
+# Newer versions of all, for Python 3.11 and later on every platform.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
+	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet -o requirements-dev.txt

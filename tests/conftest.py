@@ -1,8 +1,8 @@
 """What several tests need: the compiled catalogue, tracefs, pods without a cluster, and the reasons to skip.
 
-A test says by its mark what it needs, and this file skips it with the reason when the machine has not got it: `bpf`
-root on Linux with BTF, `cluster` the option --cluster and a cluster in $KUBECONFIG. The trap: nothing here may skip
-in silence what CI must run, so every reason names the missing thing.
+A test says by its marks what it needs (tests/needs.py), and this file skips it with the reason when the machine has not
+got it: `bpf` root on Linux with BTF, `cluster` the option --cluster and a cluster in $KUBECONFIG. The trap: nothing
+here may skip in silence what CI must run, so every reason names the missing thing.
 """
 
 import os
@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.demo.pods import DemoPods
+from tests.needs import MachineAndOthers, is_unit, mark_all, order
 from tests.vm.results import TOLD
 
 # How long an example takes says something about the machine, not about us.
@@ -26,8 +28,22 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 settings.register_profile("virtual machine", max_examples=5)
 """For tests whose examples load programs, since verifying takes so long in there."""
+settings.register_profile("quick", max_examples=20)
+"""For `make check`."""
+_MOST_DESCRIPTORS = 8
+"""That the tests of a file may leave open, as what is loaded once."""
 
 PROJECT = Path(__file__).resolve().parent.parent
+collect_ignore: list[str] = []
+if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
+    # They have one test for each gadget, or column.
+    collect_ignore += [
+        *("agent/test_contained.py", "agent/test_observer.py", "bpf/test_verifier.py", "events/test_no_rows.py"),
+        *("cluster/test_real_cluster_contained.py", "output/test_live.py"),
+    ]
+if sys.platform != "linux":
+    # Agents, and what makes and tries them, run on Linux alone.
+    collect_ignore += ["agent", "bpf", "demo", "image", "reliability", "vm"]
 BTF = Path("/sys/kernel/btf/vmlinux")
 TRACEFS = Path("/sys/kernel/tracing")
 
@@ -39,26 +55,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-class MachinesBeside(LoadScopeScheduling):
-    """With -n, each virtual machine beside all other tests. Those stay one after another in one process, since many of
-    them use what a machine has once, such as its cgroups, tracefs and ports."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith("tests/vm/") else "tests"
+def pytest_report_header() -> str | None:
+    return f"not collected here: {', '.join(collect_ignore)}" if collect_ignore else None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return MachinesBeside(config, log)
+    config.option.loadscopereorder = False  # our order, not that of most tests first
+    return MachineAndOthers(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mark_all(items)
     reasons = {"bpf": why_no_bpf(), "cluster": why_no_cluster(config.getoption("--cluster"))}
     for item in items:
         for mark, reason in reasons.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    # The virtual machine is slow: what fails sooner shall fail first.
-    items.sort(key=lambda item: item.get_closest_marker("vm") is not None)
+    order(items, distributed=hasattr(config, "workerinput"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -99,6 +113,17 @@ def why_no_containers() -> str | None:
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails when the unit tests of a file leave descriptors open, which then are missing elsewhere."""
+    before = len(os.listdir("/dev/fd"))
+    yield
+    after = len(os.listdir("/dev/fd"))
+    items = [item for item in request.session.items if item.path == request.path]
+    if after > before + _MOST_DESCRIPTORS and all(is_unit(item) for item in items):
+        pytest.fail(f"{request.path.name} leaves {after - before} descriptors open")
+
+
 @pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether --long was given."""
@@ -122,6 +147,10 @@ def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def catalogue_built() -> Path:
     """The folder kubectl_gadget/built with every gadget compiled from the sources as they are now."""
+    if find_clang() is None or not shutil.which("bpftool"):
+        if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
+            pytest.skip("needs clang and bpftool, or what make setup compiles")
+        return PROJECT / "kubectl_gadget" / "built"
     # In a virtual machine nothing can be written, and the test that boots it has asked for this, too.
     if os.access(PROJECT, os.W_OK):
         subprocess.run([sys.executable, "-m", "kubectl_gadget.catalogue.build"], cwd=PROJECT, check=True)

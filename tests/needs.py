@@ -18,10 +18,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 OF_THE_MACHINE = ("bpf", "cluster", "root")
 """Marks of tests that use what a machine has once, such as its cgroups, tracefs and network. They run one after
 another."""
-MARKS = (*OF_THE_MACHINE, "vm", "network", "compiled")
+MARKS = (*OF_THE_MACHINE, "vm", "network", "compiled", "slow")
 RERUN = ("bpf", "vm")
 """Marks of tests that depend on what else this machine does. What else fails once, fails."""
 
+_LONGEST = "tests/vm/test_kernel.py"
 _FOLDERS = {"tests/vm/": "vm"}
 _FIXTURES = {"pods": "root", "tracefs": "root", "catalogue_built": "compiled"}
 _TEXT = re.compile(rf"mark\.({'|'.join(OF_THE_MACHINE)})\b|\bpods: DemoPods\b|\btracefs\b")
@@ -56,9 +57,9 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
     """In one process what fails sooner comes sooner. Distributed, what takes longest begins first."""
     files = {item: item.nodeid.partition("::")[0] for item in items}
 
-    def key(item: pytest.Item) -> int:
+    def key(item: pytest.Item) -> float:
         if _has(item, ("vm",)):
-            return 1 if distributed else 2
+            return (0.5 if files[item] == _LONGEST else 1) if distributed else 2
         return 0 if uses_the_machine(files[item]) == distributed else 2 if distributed else 1
 
     items.sort(key=key)

@@ -75,6 +75,7 @@ def test_every_python_that_is_promised_is_named() -> None:
     )
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("version", VERSIONS)
 def test_all_dependencies_have_wheels(version: str, tmp_path: Path) -> None:
     platforms = [f"--platform={name}_x86_64" for name in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
@@ -86,6 +87,8 @@ def test_all_dependencies_have_wheels(version: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.network
+@pytest.mark.compiled
 @pytest.mark.parametrize("version", VERSIONS)
 def test_it_installs_and_runs(version: str, wheel: Path, tmp_path: Path) -> None:
     python = interpreter(version)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+pytestmark = pytest.mark.compiled
 
 
 @pytest.fixture(scope="module")

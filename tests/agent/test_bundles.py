@@ -59,6 +59,7 @@ def test_containerds_usual_folders_are_known(host: Path, folder: str) -> None:
     assert (named.pod, named.container, named.runtime) == ("xwing", "spaceship", "containerd")
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only folders of root are believed")
 def test_another_containerds_folder_below_run_is_found(host: Path) -> None:
     write(host / "run/my-distribution/io.containerd.runtime.v2.task/k8s.io" / ID / "config.json", CONTAINERD)
@@ -67,6 +68,7 @@ def test_another_containerds_folder_below_run_is_found(host: Path) -> None:
     assert named.pod == "xwing"
 
 
+@pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another owner")
 def test_a_users_folder_below_run_is_not_believed(host: Path) -> None:
     folder = host / "run/user/io.containerd.runtime.v2.task"

@@ -30,7 +30,8 @@ def idle(mark: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Pope
     )
     # Without what this machine's packages have Python import at its start (-S): the image has none of them.
     command = [sys.executable, "-S", "-c", script, str(mark), str(request.param)]
-    process = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "KUBECTL_GADGET_RUN": str(mark.parent)}
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment)
     deadline = time.monotonic() + PATIENCE
     while not mark.exists():
         assert time.monotonic() < deadline
@@ -61,6 +62,8 @@ def test_sigterm_ends_it_at_once(idle: subprocess.Popen[bytes]) -> None:
     assert idle.wait(PATIENCE) == 0
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
 def test_it_reaps_what_is_left_to_it() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     script = (
@@ -74,8 +77,6 @@ def test_it_reaps_what_is_left_to_it() -> None:
         "    os.kill(1, signal.SIGTERM); os._exit(0)\n"
         "sys.exit(idle.run(0))"
     )
-    if os.geteuid() != 0:
-        pytest.skip("a PID namespace needs root")
     command = [*unshare, sys.executable, "-c", script]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (0, b"none"), done.stderr

@@ -5,7 +5,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.root
 def test_the_nodes_addresses_are_those_of_the_network_that_its_parent_is_in() -> None:
     script = "from kubectl_gadget.agent import node; print(*node.addresses())"
     command = ["unshare", "--net", sys.executable, "-c", script]

@@ -145,6 +145,8 @@ def test_a_stripped_program_is_unknown_with_file_and_place(burner: Path, make_sy
         assert frame == (UNKNOWN, str(burner), offset + 0x123)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
 def test_a_container_has_its_own_files(tmp_path: Path, make_symbols: MakeSymbols) -> None:
     """The same path is another program outside of the process's root."""
     root = tmp_path / "root"

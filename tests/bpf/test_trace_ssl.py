@@ -14,6 +14,7 @@ from kubectl_gadget.agent.libbpf import Failure
 from kubectl_gadget.agent.mapped_files import MappedFiles
 from kubectl_gadget.agent.uprobes import Uprobes, has_multi
 from tests.bpf.tracer import Tracer
+from tests.conftest import why_no_bpf
 
 TIMES = 7
 TALK = f"""
@@ -169,6 +170,8 @@ def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
     assert MappedFiles(lambda cgroup: True, lambda name: name.startswith("libssl.so")).look()
 
 
+@pytest.mark.root
+@pytest.mark.skipif(why_no_bpf() is not None, reason=str(why_no_bpf()))
 def test_it_is_told_once_when_nobody_uses_such_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.uprobes._PATIENCE", 0.0)
     monkeypatch.setattr("kubectl_gadget.agent.uprobes._EVERY", 0.0)

@@ -15,9 +15,10 @@ from kubectl_gadget.errors import GadgetError, UsageError
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "trace_chmod"
 ONE = ("x86_64",)
 
-pytestmark = pytest.mark.skipif(
-    compiler.find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool"
-)
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.skipif(compiler.find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool"),
+]
 
 
 @pytest.fixture

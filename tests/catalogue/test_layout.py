@@ -10,7 +10,10 @@ from kubectl_gadget.catalogue.layout import Layout, enum_names
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Global
 
-pytestmark = pytest.mark.skipif(find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool")
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.skipif(find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool"),
+]
 
 SOURCE = """
 #include <gadget/output.h>

@@ -18,7 +18,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "examples" / "trace_chmod"
 TIMES = 13
 
-pytestmark = pytest.mark.skipif(find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool")
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.skipif(find_clang() is None or not shutil.which("bpftool"), reason="needs clang and bpftool"),
+]
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def test_a_gadget_of_the_users_own_that_is_not_there_is_a_usage_error(
 
 
 @pytest.fixture
-def pods(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def steps(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Takes the place of the demo's pods; what happened to them, and how many runs there were then."""
     happened: list[str] = []
 
@@ -224,10 +224,10 @@ def pods(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_demo_runs_trace_open_on_its_pods_for_ten_seconds(
-    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+    runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["demo"]) == 0
-    assert pods == ["started before run 1", "removed after run 1"]
+    assert steps == ["started before run 1", "removed after run 1"]
     assert [run.gadget.name for run in runs[0].gadgets] == ["trace_open"]
     assert (runs[0].local, runs[0].timeout, runs[0].selection) == (True, 10.0, Selection())
     output = capsys.readouterr()
@@ -236,16 +236,16 @@ def test_the_demo_runs_trace_open_on_its_pods_for_ten_seconds(
     assert "kubectl gadget trace open --help" in output.err
 
 
-def test_the_demo_runs_the_gadget_that_was_named_with_its_own_flags(runs: Runs, pods: list[str]) -> None:
+def test_the_demo_runs_the_gadget_that_was_named_with_its_own_flags(runs: Runs, steps: list[str]) -> None:
     assert main.run(["demo", "-o", "json", "trace", "open", "--failed", "--timeout", "1m"]) == 0
     (options,) = runs
     assert (options.gadgets[0].gadget.name, options.gadgets[0].parameters) == ("trace_open", {"failed": True})
     assert (options.local, options.timeout, options.output.format) == (True, 60.0, "json")
-    assert pods == ["started before run 1", "removed after run 1"]
+    assert steps == ["started before run 1", "removed after run 1"]
 
 
 def test_the_demo_tells_the_story_of_its_pods(
-    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = catalogue.load_gadget
     monkeypatch.setattr(catalogue, "load_gadget", lambda name: find("trace_open"))
@@ -256,28 +256,28 @@ def test_the_demo_tells_the_story_of_its_pods(
 
 
 @pytest.mark.usefixtures("runs")
-def test_the_demo_starts_no_pod_when_a_flag_is_wrong(pods: list[str]) -> None:
+def test_the_demo_starts_no_pod_when_a_flag_is_wrong(steps: list[str]) -> None:
     for line in ("demo nope", "demo -o nope", "demo trace open --pid x", "demo trace open --local=false"):
         assert main.run(line.split()) == 2
     assert main.run(["demo", "top"]) == 0
-    assert pods == []
+    assert steps == []
 
 
 def test_the_demo_asks_for_what_network_policies_need_before_its_pods_start(
-    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+    runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["demo", "enforce", "--network-policy", "np.yaml"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: without a cluster, the labels and addresses of pods are not known",
         "try: --objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
     ]
-    assert pods == []
+    assert steps == []
     assert main.run(["demo", "enforce", "--help"]) == 0
     assert "--objects FILE" in capsys.readouterr().out
 
 
 def test_the_hint_at_the_end_of_the_demo_is_the_command_that_was_run(
-    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+    runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["demo", "-o", "json", "trace", "open", "xwing", "--failed", "--filter", 'comm == "cat"', "--timeout", "2s"]
     assert main.run(line) == 0
@@ -299,16 +299,16 @@ def test_what_is_against_the_demo_is_said_before_that_its_pods_start(
 
 
 def test_the_demo_says_nothing_when_asked_to_be_quiet(
-    runs: Runs, pods: list[str], capsys: pytest.CaptureFixture[str]
+    runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["demo", "-q"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_demo_removes_its_pods_when_the_run_fails(runs: Runs, pods: list[str]) -> None:
+def test_the_demo_removes_its_pods_when_the_run_fails(runs: Runs, steps: list[str]) -> None:
     runs.outcome = ClusterError("no")
     assert main.run(["demo"]) == 1
-    assert pods[-1] == "removed after run 1"
+    assert steps[-1] == "removed after run 1"
 
 
 def test_one_table_is_of_one_interval_or_of_the_timeout(runs: Runs) -> None:

@@ -82,6 +82,7 @@ def in_shell(words: str, redirections: str) -> tuple[int, str, str]:
     return ended.returncode, ended.stdout, ended.stderr
 
 
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.parametrize("words", WRITING)
 @pytest.mark.parametrize(
     ("redirection", "why"),
@@ -95,6 +96,7 @@ def test_what_cannot_be_written_is_an_error_with_its_reason(words: str, redirect
     assert "this should not have happened" not in said
 
 
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.parametrize("words", ["trace open --local", "observe --local", "flows --local", "top file --local"])
 def test_a_run_with_closed_output_begins_nothing(words: str) -> None:
     code, _, said = in_shell(words, ">&-")
@@ -102,6 +104,7 @@ def test_a_run_with_closed_output_begins_nothing(words: str) -> None:
     assert "tracing" not in said
 
 
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
 @pytest.mark.parametrize("unbuffered", ["", "PYTHONUNBUFFERED=1"])
 def test_without_standard_error_or_input_a_command_does_the_same(redirection: str, unbuffered: str) -> None:

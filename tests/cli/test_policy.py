@@ -75,6 +75,7 @@ def test_a_misspelt_function_is_told_with_what_this_machine_has(
         assert (said in capsys.readouterr().err) == says
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_a_node_names_what_looks_like_a_misspelt_function(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "opens.yaml"
     path.write_text(MISSPELT % "vfs_raed")
@@ -85,6 +86,7 @@ def test_a_node_names_what_looks_like_a_misspelt_function(tmp_path: Path, capsys
     assert "this machine's kernel" not in err
 
 
+@pytest.mark.root
 def test_this_machines_agent_is_asked(policy: str, capsys: pytest.CaptureFixture[str]) -> None:
     main.run(["policy", "check", "-f", policy, "--local", "-o", "json"])
     (report,) = json.loads(capsys.readouterr().out)

@@ -310,6 +310,7 @@ def test_no_two_commands_share_a_default_under_different_names(built_in: list[Ga
             assert flag.key == by_name[flag.name], command
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_yaml_is_not_imported_where_there_is_no_file(asked: Ask) -> None:
     code = (
         "import sys; from kubectl_gadget.cli import main, complete\n"

@@ -75,6 +75,7 @@ def test_a_proxy_that_cannot_be_used_is_refused(tmp_path: Path, proxy: str) -> N
         Connection(load(KubeOptions(kubeconfig=str(path)))).way()
 
 
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.parametrize(
     "words", ["trace open -A", "flows -A", "observe -A", "status", "top pod", "advise seccomp", "deploy", "undeploy"]
 )

@@ -90,6 +90,7 @@ async def test_installed_policies_and_contained_agents_exclude_each_other(cluste
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the agent runs on Linux")
+@pytest.mark.usefixtures("catalogue_built")
 async def test_sessions_in_contained_agents_are_contained(cluster: FakeCluster, api: Api) -> None:
     await deploy(api, OPTIONS, lambda _: None)
     # The fake API server refuses every other command.

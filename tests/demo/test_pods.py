@@ -17,7 +17,10 @@ from kubectl_gadget.demo.sweep import DEADLINE
 from kubectl_gadget.errors import GadgetError
 from tests.conftest import why_no_containers
 
-pytestmark = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers())),
+]
 
 
 @pytest.fixture

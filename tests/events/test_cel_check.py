@@ -138,6 +138,7 @@ def test_what_works_row_by_row_is_not_refused(expression: str) -> None:
     compile_filter(expression, [OPEN])
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_every_filter_of_the_documents_passes() -> None:
     """Those of gadgets; what is about flows and policies' events has names of its own."""
     found = 0

@@ -93,6 +93,7 @@ def by_celpy(expression: str, batch: Batch) -> list[bool]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The recursion limit")  # cel-python raises it
 @settings(max_examples=400, deadline=None)
 @given(ROWS, CONDITIONS)
@@ -193,6 +194,7 @@ def test_a_wrong_filter_is_shown_with_the_place(expression: str, why: str, place
     assert caret == " " * (place + 2) + "^"
 
 
+@pytest.mark.slow
 def test_an_expression_without_end_is_refused() -> None:
     with pytest.raises(UsageError, match="nested too deeply"):
         compile_filter("!(" * 20000 + "fd == 1" + ")" * 20000, [OPEN])

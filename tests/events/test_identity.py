@@ -65,6 +65,7 @@ def test_a_cgroup_that_changes_hands_belongs_to_its_new_owner() -> None:
     assert pods(identity, 7, 10) == ["host", "xwing"]
 
 
+@pytest.mark.slow
 def test_a_container_that_makes_and_removes_cgroups_without_end_does_not_fill_the_memory() -> None:
     identity = known()
     for first in range(100, 200_100, 1000):

@@ -60,6 +60,7 @@ def plain(end: End) -> tuple[object, ...]:
     return (*end._replace(who=None), dataclasses.astuple(end.who))  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.parametrize("gadget", sorted(GADGETS))
 def test_columns_and_json_say_the_same(gadget: str) -> None:
     for batch in (batch_of(gadget, "node-1"), join([batch_of(gadget, "node-1"), batch_of(gadget, "node-2")])):
@@ -72,6 +73,7 @@ def test_columns_and_json_say_the_same(gadget: str) -> None:
         assert all(end.local != "" for end in as_columns)
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_rows_of_one_process_share_whose_they_are_until_the_cluster_says_more() -> None:
     book = AddressBook()
     reader = EndReader(book)

@@ -20,6 +20,8 @@ IDLE = 12 << 20
 """Bytes that an agent without a session may take on every node, all of Python counted."""
 
 pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
     pytest.mark.skipif(os.geteuid() != 0, reason="the agent is started in a root of its own, which needs root"),
     pytest.mark.skipif(not shutil.which("mmdebstrap"), reason="mmdebstrap is not installed"),
 ]

@@ -34,6 +34,7 @@ def by_tables(tables: Tables, pod: Pod, attempt: Attempt, direction: int) -> boo
     return not subject or tables.allows(subject, direction, *attempt)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(some.policies(), some.inventories(), st.lists(some.ATTEMPTS, min_size=1, max_size=8))
 def test_tables_decide_as_the_rules_do(policies: list[Any], inventory: Inventory, attempts: list[Attempt]) -> None:

@@ -230,6 +230,7 @@ def _value(type: str) -> st.SearchStrategy[Any]:
     return st.sampled_from(PATHS).map(File) if type in ("file", "path") else _NUMBERS
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(specs(), st.data())
 def test_a_filter_and_its_opposite_never_both_match(spec: dict[str, Any], data: st.DataObject) -> None:

@@ -341,6 +341,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     assert [line.strip().split(" ")[0] for line in error_of(text).split("\n")] == ["p.yaml:6:", "p.yaml:7:"]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(specs())
 def test_a_random_policy_is_read_the_same_from_yaml_and_json(spec: dict[str, object]) -> None:

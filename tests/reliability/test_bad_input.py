@@ -44,6 +44,7 @@ def test_a_spoilt_gadget_is_read_or_refused_in_words(tmp_path: Path, value: Any)
     assert str(path) in said
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60) | st.binary(max_size=60))
 @example(b"\xff\xfe")
 @example("a: &x [*x]")

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.schema import Gadget, Parameter, ProgramChoice
 from kubectl_gadget.session.options import GadgetRun
@@ -43,6 +45,7 @@ def test_an_address_is_packed_as_records_have_it() -> None:
     assert packed_address("::1").hex() == "00" * 15 + "01"
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
     def asked(on: str) -> tuple[set[str], set[str]]:
         run = GadgetRun(load_gadget("traceloop"), {"on": on, "memory": 3})
@@ -55,6 +58,7 @@ def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
     assert asked("all") == ({"crash", "kill"}, {"exit", "end"})
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_what_is_of_little_weight_is_marked_for_the_agent() -> None:
     request = build([GadgetRun(load_gadget("trace_tcp"), {})], [{}], 1 << 20)
     (aside,) = [item for item in request.gadgets[0]["programs"] if item.get("aside")]

@@ -82,6 +82,7 @@ def as_read(engine: Engine, policy: Policy, call: Sequence[ArgumentValue]) -> li
     return values
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(some.policies(HOOK, FILTERS), st.lists(CALLS, min_size=1, max_size=8))
 def test_tables_and_model_choose_the_same_selectors(
