@@ -211,7 +211,7 @@ GADGET_ON_EXIT(bpf)
 	bpf->fd = result > 0 ? result : -1;
 	gadget_no_text(&bpf->path);
 	writer = gadget_write(bpf, sizeof(*bpf), BPF_BYTES);
-	bpf->attributes_read = failed ? 2 : 1;
+	bpf->attributes_read = failed ? GADGET_KNOWN_NO : GADGET_KNOWN_YES;
 	if (failed)
 		set_unread(bpf, result);
 	else
