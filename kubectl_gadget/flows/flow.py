@@ -309,6 +309,8 @@ class FlowEvent(NamedTuple):
     l7: dict[str, Any] | None = None
     denial: Denial | None = None
     """by network policies of ours"""
+    late: bool = False
+    """it came after something younger had been written"""
 
     @property
     def timestamp(self) -> str:

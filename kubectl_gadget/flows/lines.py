@@ -6,6 +6,7 @@ The trap: names come from containers and from the network; every text is escaped
 from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.kinds import bytes_text, duration_text
+from kubectl_gadget.events.members import LATE_MARK
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED
@@ -59,7 +60,9 @@ def compact(event: FlowEvent, *, with_node: bool = False) -> str:
     if event.verdict == DROPPED:
         kind = "Policy denied" if event.denial else event.drop_reason or "dropped"
     ends = [f"{party.place} ({_identity(party)})" for party in (flow.client, flow.backend or flow.server)]
-    return escape(f"{clock}{node}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})")
+    return escape(
+        f"{clock}{_late(event)}{node}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})"
+    )
 
 
 def dictionary(event: FlowEvent) -> str:
@@ -74,7 +77,13 @@ def dictionary(event: FlowEvent) -> str:
         "VERDICT": event.verdict,
         "SUMMARY": event.summary,
     }
+    if event.late:
+        fields["LATE"] = "true"
     return "\n".join(f"{name:>12}: {escape(text)}" for name, text in fields.items())
+
+
+def _late(event: FlowEvent) -> str:
+    return LATE_MARK if event.late else ""
 
 
 def _source(event: FlowEvent) -> str:
@@ -107,7 +116,7 @@ def _duration(nanoseconds: int | None) -> str:
 
 
 _CELLS: dict[str, Callable[[FlowEvent], str]] = {
-    "time": lambda event: event.timestamp[11:23],
+    "time": lambda event: event.timestamp[11:23] + _late(event),
     "node": lambda event: event.node,
     "source": _source,
     "destination": _destination,

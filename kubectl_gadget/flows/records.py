@@ -14,15 +14,16 @@ from kubectl_gadget.flows.flow import DROPPED, Denial, FlowEvent, Party
 from kubectl_gadget.flows.hubble_drops import hubble_drop
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.views.rows import LATE
 
 MEMBERS = frozenset(
     (
         *("timestamp", "node", "kind", "verdict", "protocol", "direction", "is_reply", "source", "destination"),
         *("backend", "summary", "error", "drop_reason", "duration", "rtt", "sent", "received", "sent_packets"),
-        *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7", "denied_by"),
+        *("received_packets", "retransmits", "flow_id", "flow_began", "seen_by", "l7", "denied_by", LATE),
     )
 )
-"""What a record has."""
+"""What a record has; `late` where it is."""
 DENIED_BY = ("policies", "direction", "rule")
 """What its `denied_by` has."""
 
@@ -30,7 +31,7 @@ DENIED_BY = ("policies", "direction", "rule")
 def record(event: FlowEvent) -> dict[str, Any]:
     """One event as -o json has it. Numbers are sums since the flow began, as far as they are known when it is made."""
     flow = event.flow
-    return {
+    found = {
         "timestamp": event.timestamp,
         "node": event.node,
         "kind": event.kind,
@@ -57,6 +58,7 @@ def record(event: FlowEvent) -> dict[str, Any]:
         "l7": event.l7,
         "denied_by": _denied_by(event.denial) if event.denial else None,
     }
+    return found | {LATE: True} if event.late else found
 
 
 def direction(event: FlowEvent) -> str:
@@ -124,6 +126,8 @@ def line(event: FlowEvent) -> str:
         json.dumps(event.l7, ensure_ascii=False) if event.l7 else "null",
         json.dumps(_denied_by(event.denial), ensure_ascii=False) if event.denial else "null",
     )
+    if event.late:
+        text = f'{text[:-1]}, "{LATE}": true}}'
     # What is not printable is rare, and then all of the line is escaped.
     return text if text.isprintable() else json_line(record(event))
 

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+import numpy as np
+
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows import graph, lines
 from kubectl_gadget.flows.ends import GADGETS, End
 from kubectl_gadget.flows.filter import FlowFilter
@@ -28,7 +31,7 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import names_of, nearest
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.rows import LATE, MemberRows
 
 FORMATS = ("table", "wide", "json", "jsonpb", "compact", "dict", "yaml", "csv", "name", "dot", "mermaid")
 TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
@@ -72,7 +75,7 @@ class FlowSink(Sink):
         for take in self._row_listeners:
             take(rows)
         with _uncollected():
-            events = self._filter.those(self._table.add_all(rows.collect(self._read)))
+            events = self._filter.those(self._add(rows))
             if not events:
                 return
             if self._write is not None:
@@ -82,6 +85,15 @@ class FlowSink(Sink):
             for listener in self._listeners:
                 listener(events)
             del events
+
+    def _add(self, rows: Rows) -> list[FlowEvent]:
+        """What the rows tell, in their order. Late ones are older than all others of a chunk, and so come first."""
+        items = rows.collect(self._read)
+        if all(part.late is None for part in rows.parts):
+            return self._table.add_all(items)
+        count = int(rows.mask(_late).sum())
+        late = [event._replace(late=True) for event in self._table.add_all(items[:count])]
+        return late + self._table.add_all(items[count:])
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         if self._tells_gaps:
@@ -104,6 +116,10 @@ class FlowSink(Sink):
     def _drawn(self, draw: Draw) -> str:
         self._graph.settle()
         return draw(self._graph)
+
+
+def _late(batch: Batch) -> Mask:
+    return np.zeros(len(batch), np.bool_) if batch.late is None else batch.late
 
 
 @contextmanager
@@ -224,7 +240,8 @@ def _csv(stream: TextIO, header: bool, escaped: bool) -> Write:
     def write(events: Sequence[FlowEvent]) -> None:
         nonlocal begun
         for event in events:
-            flat = _flat(record(event), escaped)
+            flat = {LATE: ""} | _flat(record(event), escaped)
+            flat[LATE] = flat.pop(LATE)
             if not begun:
                 writer.writerow(flat)
                 begun = True

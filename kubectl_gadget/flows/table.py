@@ -171,7 +171,7 @@ class FlowTable:
         elif is_new:
             words, flags = _BEGINNINGS[operation]
             return make_event(
-                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None, None)
+                (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, None, None, False)
             )
         return None
 
@@ -185,7 +185,23 @@ class FlowTable:
         said = make_traffic((flow.sent, flow.received, how, duration))
         time_ns, node = row.time_ns, row.who.node
         return make_event(
-            (time_ns, node, "close", flow, FORWARDED, said, False, side, row.error, "", duration, flags, None, None)
+            (
+                time_ns,
+                node,
+                "close",
+                flow,
+                FORWARDED,
+                said,
+                False,
+                side,
+                row.error,
+                "",
+                duration,
+                flags,
+                None,
+                None,
+                False,
+            )
         )
 
     def _count(self, row: End, flow: Flow, side: str) -> None:

@@ -51,6 +51,8 @@ def line(told: Told, options: LineOptions = _PLAIN) -> str:
     if options.timestamps:
         text = f"{rfc3339(told.time)} {text}"
     text += _extras(told, options)
+    if told.late:
+        text += " (late)"
     if "admin" in options.shown and _is_admin(told):
         text += " " * max(1, _ADMIN_COLUMN - text_width(text)) + f"🛑 {capability_name(_SYS_ADMIN)}"
     return text + (after if options.stacks else "")

@@ -27,6 +27,7 @@ from kubectl_gadget.observe.strict_body import strict_body
 from kubectl_gadget.policy_events import strict_names
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import Credentials
+from kubectl_gadget.views.rows import LATE
 
 _DOCKER_CHARACTERS = 31
 _MOST_ANCESTORS = 32
@@ -68,7 +69,9 @@ def message(told: Told, ancestors: bool = False, details: Details | None = None,
     kind = event_type(happening)
     if strict:
         body = strict_body(kind, body)
-    envelope = {kind: body, "node_name": told.node, "time": rfc3339(told.time)}
+    envelope: Object = {kind: body, "node_name": told.node, "time": rfc3339(told.time)}
+    if told.late and not strict:
+        envelope[LATE] = True
     text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
     # What is not printable is escaped, so that a terminal is safe from it.
     return text if text.isprintable() else json.dumps(_exact(envelope), separators=(",", ":"))

@@ -138,6 +138,8 @@ def row_batch(told: "Sequence[Told]", with_columns: bool) -> Batch:
     objects = np.empty(len(told), object)
     objects[:] = told
     batch.give(TOLD.name, objects)
+    if any(item.late for item in told):
+        batch.late = np.array([item.late for item in told], np.bool_)
     return batch
 
 

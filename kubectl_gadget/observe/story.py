@@ -6,7 +6,7 @@ ended already; so what changes is noted in `Told` at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import UNKNOWN, Container
@@ -41,6 +41,8 @@ class Told:
     """the latest record about the process, which has its namespaces"""
     references: int
     parent_references: int
+    late: bool = False
+    """it came after something younger had been written"""
 
     @property
     def credentials(self) -> Credentials | None:
@@ -105,13 +107,14 @@ class Story:
     def _tell(self, rows: Rows) -> Iterator[Told]:
         items = rows.collect(self._read)
         # What was there before is found after the other gadgets were started, and they may have told of it by then.
-        for node, container, time, happening in items:
+        for node, container, time, _, happening in items:
             if isinstance(happening, ProcessEvent) and happening.operation == "running":
                 self._table(node).apply(happening, container, time)
-        for node, container, time, happened in items:
+        for node, container, time, late, happened in items:
             table = self._table(node)
             for happening in happened if isinstance(happened, Sequence) else (happened,):
-                yield _joined(table, container, time, happening)
+                told = _joined(table, container, time, happening)
+                yield replace(told, late=True) if late else told
 
     def _table(self, node: str) -> ProcessTable:
         table = self._tables.get(node)
@@ -119,11 +122,12 @@ class Story:
             table = self._tables[node] = ProcessTable(node)
         return table
 
-    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, Happening | Sequence[Happening]]]:
+    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, bool, Happening | Sequence[Happening]]]:
         happenings = self._decoders[batch.gadget.name](batch)
         owners = batch.owners
         containers = [UNKNOWN] * len(batch) if owners is None else [owners.containers[code] for code in owners.codes]
-        return list(zip(batch.nodes(), containers, batch.wall_ns().tolist(), happenings, strict=True))
+        late = [False] * len(batch) if batch.late is None else batch.late.tolist()
+        return list(zip(batch.nodes(), containers, batch.wall_ns().tolist(), late, happenings, strict=True))
 
 
 def _joined(table: ProcessTable, container: Container, time: int, happening: Happening) -> Told:

@@ -14,7 +14,7 @@ from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.columns import EVENT, member_names
-from kubectl_gadget.views.rows import MemberRows
+from kubectl_gadget.views.rows import LATE, MemberRows
 
 
 class JsonSink(Sink):
@@ -75,7 +75,8 @@ class YamlSink(Sink):
 
 
 class CsvSink(Sink):
-    """CSV of RFC 4180, but lines end with a newline alone. Columns are the members of JSON, optional ones too.
+    """CSV of RFC 4180, but lines end with a newline alone. Columns are the members of JSON, optional ones too; of rows
+    that come one by one the last column says which are late, unless columns were chosen.
 
     CSV has no escapes of its own, so it is exact in a file or a pipe only; `escaped` is for a terminal.
     """
@@ -93,6 +94,8 @@ class CsvSink(Sink):
         self._members = MemberRows(columns, event=len(gadgets) > 1)
         names = [name for gadget in gadgets for name in member_names(gadget, columns)]
         self._names = ([EVENT] if len(gadgets) > 1 else []) + list(dict.fromkeys(names))
+        if not columns and any(gadget.kind == "stream" for gadget in gadgets):
+            self._names.append(LATE)
         self._writer = csv.writer(stream, lineterminator="\n")
         self._header = header
         self._escaped = escaped

@@ -1,6 +1,7 @@
 """Rows that are read a column at a time say what they say as JSON."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.book import AddressBook, Addresses
 from kubectl_gadget.flows.ends import GADGETS, End, EndReader
-from kubectl_gadget.flows.flow import PodFacts
+from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.sink import make_flow_sink
+from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.views.rows import MemberRows
 
@@ -86,3 +91,21 @@ def test_rows_of_one_process_share_whose_they_are_until_the_cluster_says_more() 
     facts = PodFacts("default", "web", ("app=web",))
     book.cluster = Addresses(by_name={("default", "web"): facts})
     assert reader.read(batch)[0].who.pod is facts
+
+
+def test_what_late_rows_tell_is_late() -> None:
+    batch = batch_of("trace_tcp", "node-1")
+    events: list[FlowEvent] = []
+    sink = make_flow_sink(
+        OutputOptions(format="name"),
+        FlowTable(AddressBook()),
+        io.StringIO(),
+        None,
+        FlowFilter(),
+        listeners=[events.extend],
+    )
+    batch.late = np.arange(len(batch)) < 12
+    sink.write_chunk(Rows([batch]))
+    marks = [event.late for event in events]
+    assert set(marks) == {True, False}
+    assert marks == sorted(marks, reverse=True)

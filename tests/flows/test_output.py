@@ -74,7 +74,7 @@ def test_the_table_has_both_ends_with_their_processes() -> None:
 def test_json_has_one_object_a_line_with_the_members_that_are_promised() -> None:
     rows = [json.loads(line) for line in printed("json").splitlines()]
     assert len(rows) == len(made())
-    assert all(row.keys() == MEMBERS for row in rows)
+    assert all(row.keys() == MEMBERS - {"late"} for row in rows)
     assert rows[0]["destination"]["workload"] == {"kind": "Deployment", "name": "deathstar"}
 
 
@@ -206,3 +206,15 @@ def test_csv_has_a_column_for_each_member_of_each_end() -> None:
     row = next(csv.DictReader(io.StringIO(printed("csv"))))
     wanted = {"source.pod": "xwing", "destination.port": str(SERVER[1]), "backend.pod": "", "denied_by.rule": ""}
     assert {name: row[name] for name in wanted} == wanted
+
+
+def test_a_late_row_is_marked_in_every_format_of_ours() -> None:
+    events = [event._replace(late=number == 1) for number, event in enumerate(made())]
+    json_rows = [json.loads(text) for text in printed("json", events=events).splitlines()]
+    assert [row.get("late") for row in json_rows[:3]] == [None, True, None]
+    assert [record(event).get("late") for event in events[:3]] == [None, True, None]
+    csv_rows = list(csv.DictReader(io.StringIO(printed("csv", events=events))))
+    assert [row["late"] for row in csv_rows[:3]] == ["", "true", ""]
+    table = printed("table", events=events).splitlines()
+    assert [text.split()[0].endswith("*") for text in table[1:4]] == [False, True, False]
+    assert '"late"' not in json.dumps(hubble(events[1]))

@@ -1,5 +1,7 @@
 """Lines, in the shapes that readers know."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from kubectl_gadget.events.identity import HOST
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
+from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.options import SHOWN, LineOptions
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.exec_id import ExecId
@@ -164,3 +167,12 @@ def test_in_colour_only_the_source_and_what_is_wrong_are_painted() -> None:
     text = line(life.told(happened), LineOptions(color=True))
     assert text.count("\x1b[") == 4
     assert "\x1b[31m BLOCKED\x1b[0m" in text
+
+
+def test_what_came_too_late_for_the_order_says_so() -> None:
+    life = Life()
+    told = replace(life.told(event("exit", vi(life))), late=True)
+    assert line(told) == "💥 exit    default/xwing /usr/bin/vi /etc/passwd 0 (late)"
+    assert json.loads(message(told))["late"] is True
+    assert "late" not in json.loads(message(told, strict=True))
+    assert "late" not in json.loads(message(life.told(event("exit", vi(life)))))

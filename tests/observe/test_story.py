@@ -1,11 +1,13 @@
 """From rows of trace process on several nodes to rows of a story, and what is chosen of them."""
 
+import csv
 import io
 import re
 import struct
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
@@ -39,8 +41,6 @@ def batch(rows: Sequence[dict[str, Any]], node: str = "n1", container: Container
     for number, row in enumerate(rows):
         writer.add(b"", NOON + (start + number) * SECOND, {"auid": 0xFFFFFFFF, "ns_host": 0, "cwd": b"\0"} | row)
     found = decode(gadget, node, writer.take())
-    import numpy as np
-
     found.owners = Owners(np.ones(len(rows), np.intp), [UNKNOWN, container])
     return found
 
@@ -77,6 +77,17 @@ def test_programs_and_ends_are_told_with_their_process_and_its_parent() -> None:
     assert {item.process.command for item in told} == {"/usr/bin/vi /etc/passwd"}
     assert {item.process.parent.command for item in told if item.process.parent} == {"/bin/sh"}
     assert [item.time - NOON for item in told] == [2 * SECOND, 3 * SECOND]
+
+
+def test_what_is_told_of_late_rows_is_late_in_flat_rows_too() -> None:
+    found = batch(LIFE)
+    found.late = np.array([False, False, True, False])
+    rows = Story({}).rows(Rows([found]))
+    assert [item.late for item in rows.collect(told_of)] == [True, False]
+    stream = io.StringIO()
+    sink = make_sink(OutputOptions(format="csv"), [GADGET], stream)
+    sink.write_chunk(rows)
+    assert [row["late"] for row in csv.DictReader(io.StringIO(stream.getvalue()))] == ["true", ""]
 
 
 def test_what_is_told_is_what_was_known_at_that_time() -> None:

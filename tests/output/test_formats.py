@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -60,6 +61,13 @@ def test_csv_has_every_member_and_is_read_back_exactly() -> None:
     assert found[0]["path_cut"] == "true"
     assert json.loads(found[0]["args"]) == ["a", "b"]
     assert (found[1]["path"], found[1]["path_bytes"], found[1]["errno"]) == ("/etc/passwd", "", "0")
+
+
+def test_csv_marks_late_rows_in_a_last_column() -> None:
+    found = rows(record(pid=1), record(pid=2))
+    found.parts[0].late = np.array([True, False])
+    text = list(csv.DictReader(io.StringIO(printed("csv", found))))
+    assert [(row["pid"], row["late"]) for row in text] == [("1", "true"), ("2", "")]
 
 
 def test_csv_without_rows_is_its_header_and_without_headers_nothing() -> None:
