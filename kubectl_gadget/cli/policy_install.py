@@ -164,10 +164,15 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], pat
 
 
 async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str, patience: float) -> int:
-    from kubectl_gadget.session.installed import change, nudge, wait
+    from kubectl_gadget.session.installed import change, lacks_priority, nudge, wait
 
     there = await change(api, agents, wanted)
     say(done)
+    if any(one.enforces for one in wanted.add) and await lacks_priority(api, agents):
+        say(
+            "on a node that is full, other pods may take the agent's place, and nothing looks after the policy there;"
+            " kubectl gadget deploy --enforcing gives agents the priority system-node-critical"
+        )
     if there.allow_weaker:
         say("where calls cannot be held up, a signal is good enough (--allow-weaker), for all that is installed")
     if not await nudge(api, agents, there.digest):

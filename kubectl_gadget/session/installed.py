@@ -151,6 +151,12 @@ async def _require_agents(api: Api, options: AgentOptions) -> None:
         )
 
 
+async def lacks_priority(api: Api, options: AgentOptions) -> bool:
+    """Whether the resident agents may have to go for other pods on a full node (`deploy --enforcing`)."""
+    daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
+    return daemon_set is not None and not daemon_set["spec"]["template"]["spec"].get("priorityClassName")
+
+
 def _accesses(options: AgentOptions) -> list[Access]:
     namespace, name = options.namespace, manifests.POLICIES
     wanted = [Access("create", CONFIG_MAPS.plural, namespace)]

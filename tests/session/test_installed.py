@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -270,6 +270,20 @@ async def test_what_a_config_map_cannot_hold_is_refused(site: Site, monkeypatch:
     with pytest.raises(UsageError, match="that a ConfigMap may hold"):
         await change(site.api, OPTIONS, policies(TELLS))
     assert site.file() is None
+
+
+@pytest.mark.parametrize("enforcing", [False, True])
+async def test_a_policy_that_enforces_asks_for_agents_that_stay_on_full_nodes(
+    site: Site, tmp_path: Path, enforcing: bool
+) -> None:
+    if enforcing:
+        await deploy(site.api, replace(OPTIONS, enforcing=True), lambda _: None)
+    for text, told in ((KILLS, not enforcing), (TELLS, False)):
+        file = tmp_path / "policy.yaml"
+        file.write_text(text)
+        code, _, said = await site.run("policy", "install", "-f", str(file), "--enforce", "--wait=false")
+        assert code == 0, said
+        assert ("kubectl gadget deploy --enforcing" in said) == told
 
 
 async def test_what_is_not_installed_cannot_be_uninstalled(site: Site) -> None:
