@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -112,17 +113,21 @@ def test_sums_of_two_intervals_agree_when_accept_comes_in_the_second() -> None:
     assert [(record["pid"], record["received"]) for record in after] == [(os.getpid(), 7919)]
 
 
-def talk_across_exec(server: socket.socket) -> tuple[int, int]:
+def talk_across_exec(server: socket.socket, folder: Path) -> tuple[int, int]:
     """A child connects, sends 13 bytes, and executes cat, which sends back what it gets. Returns its pid and port."""
+    executed = folder / "executed"
+    os.mkfifo(executed)
     pid = os.fork()
     if pid == 0:
         client = socket.create_connection(server.getsockname())
         client.sendall(bytes(13))
         os.dup2(client.fileno(), 0)
         os.dup2(client.fileno(), 1)
-        os.execv("/bin/cat", ["cat"])
+        os.execv("/bin/cat", ["cat", str(executed), "-"])
     accepted, peer = server.accept()
     with accepted:
+        # Opened when cat opens it, or the child may get the answer before it has executed cat.
+        executed.open("wb").close()
         send_and_receive(accepted, 7919, 13 + 7919)
         accepted.shutdown(socket.SHUT_WR)
         assert accepted.recv(1) == b""
@@ -131,9 +136,11 @@ def talk_across_exec(server: socket.socket) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("options", [{}, {"comm": "cat"}], ids=["every process", "the program that was executed"])
-def test_a_connection_has_the_name_of_the_program_that_its_process_runs(options: dict[str, str]) -> None:
+def test_a_connection_has_the_name_of_the_program_that_its_process_runs(
+    options: dict[str, str], tmp_path: Path
+) -> None:
     with network.listener(network.V4) as server, Answers("top_tcp", **options) as top:
-        pid, port = talk_across_exec(server)
+        pid, port = talk_across_exec(server, tmp_path)
         rows = [row for row in top.take() if row["local_port"] == port]
         assert top.lost == 0
     # What was sent before the exec is not that of a process that is called cat.
@@ -141,8 +148,8 @@ def test_a_connection_has_the_name_of_the_program_that_its_process_runs(options:
     assert [(row["pid"], row["comm"], row["received"], row["sent"]) for row in rows] == [(pid, "cat", 7919, sent)]
 
 
-def test_a_connection_of_a_program_that_was_replaced_is_not_of_the_one_asked_for() -> None:
+def test_a_connection_of_a_program_that_was_replaced_is_not_of_the_one_asked_for(tmp_path: Path) -> None:
     with network.listener(network.V4) as server, Answers("top_tcp", comm=COMM) as top:
-        _, port = talk_across_exec(server)
+        _, port = talk_across_exec(server, tmp_path)
         rows = [row for row in top.take() if row["local_port"] == port]
     assert [(row["comm"], row["received"], row["sent"]) for row in rows] == [(COMM, 0, 13)]
