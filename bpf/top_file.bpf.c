@@ -2,9 +2,9 @@
 /*
  * top file: adds up what processes read from and write to files: how often, and how many bytes really moved.
  *
- * Hook: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
- * moved, whatever was asked for. A file is known by its file system's device and its inode. Not seen: files that are
- * mapped, io_uring, and POSIX AIO.
+ * Hooks: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
+ * moved, whatever was asked for; and io_uring_complete. A file is known by its file system's device and its inode. Not
+ * seen: files that are mapped, what io_uring is told not to report, and POSIX AIO.
  */
 #include <gadget/compat_call.h>
 #include <gadget/open_file.h>
@@ -14,6 +14,7 @@
 #include <gadget/totals.h>
 #include <kernel/file_calls.h>
 #include <kernel/inode.h>
+#include <kernel/io_uring.h>
 #include <kernel/ptrace.h>
 
 #define FILES 32768
@@ -87,9 +88,8 @@ static __always_inline void describe(struct file_value *value, struct file *file
 	value->path.offset = offsetof(struct top_file, value) + offsetof(struct file_value, unused_names);
 }
 
-static __always_inline void count(__s32 fd, __u64 bytes, bool write)
+static __always_inline void count_file(struct file *file, __u64 bytes, bool write)
 {
-	struct file *file = gadget_file_of(fd);
 	struct file___inode *opened = (void *)file;
 	struct inode___file *inode;
 	struct file_key key = {};
@@ -119,6 +119,11 @@ static __always_inline void count(__s32 fd, __u64 bytes, bool write)
 		gadget_add(value->reads, 1);
 		gadget_add(value->read_bytes, bytes);
 	}
+}
+
+static __always_inline void count(__s32 fd, __u64 bytes, bool write)
+{
+	count_file(gadget_file_of(fd), bytes, write);
 }
 
 static __always_inline bool moves_data(__s32 number)
@@ -191,6 +196,35 @@ int moved(struct bpf_raw_tracepoint_args *ctx)
 		count(from, bytes, false);
 	if (to >= 0)
 		count(to, bytes, true);
+	return 0;
+}
+
+/* The current task is one of the process that asked: itself, or a worker of its own. */
+SEC("tp_btf/io_uring_complete")
+int uring_moved(__u64 *ctx)
+{
+	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
+	__s32 bytes = gadget_uring_result(ctx);
+	bool write = false;
+
+	switch (BPF_CORE_READ(request, opcode)) {
+	case IORING_OP_WRITE:
+	case IORING_OP_WRITEV:
+	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_WRITEV_FIXED:
+		write = true;
+		break;
+	case IORING_OP_READ:
+	case IORING_OP_READV:
+	case IORING_OP_READ_FIXED:
+	case IORING_OP_READV_FIXED:
+	case IORING_OP_READ_MULTISHOT:
+		break;
+	default:
+		return 0;
+	}
+	if (bytes >= 0 && gadget_counts())
+		count_file(BPF_CORE_READ(request, file), bytes, write);
 	return 0;
 }
 

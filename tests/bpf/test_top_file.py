@@ -8,6 +8,7 @@ import pytest
 
 from tests.bpf import deeds
 from tests.bpf.answers import Answers
+from tests.bpf.uring import Uring
 
 pytestmark = pytest.mark.bpf
 TIMES = 37
@@ -36,6 +37,21 @@ def test_bytes_are_those_that_moved_and_not_those_asked_for(tmp_path: Path) -> N
         record = of(top.take(), path)
     assert (record["writes"], record["written_bytes"]) == (TIMES, TIMES * 101)
     assert (record["reads"], record["read_bytes"]) == (2, TIMES * 101)
+    assert (record["pid"], record["path"]) == (os.getpid(), str(path))
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_what_io_uring_moves_counts(in_worker: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with Answers("top_file", pid=os.getpid()) as top, Uring() as ring:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        for _ in range(TIMES):
+            assert ring.write(fd, b"x" * 101, in_worker) == 101
+        assert ring.read(fd, 4096) == 101
+        os.close(fd)
+        record = of(top.take(), path)
+    assert (record["writes"], record["written_bytes"]) == (TIMES, TIMES * 101)
+    assert (record["reads"], record["read_bytes"]) == (1, 101)
     assert (record["pid"], record["path"]) == (os.getpid(), str(path))
 
 

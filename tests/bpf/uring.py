@@ -160,6 +160,11 @@ class Uring:
         assert result >= 0, os.strerror(-result)
         return kept.raw[:result]
 
+    def read(self, fd: int, size: int) -> int:
+        """How much a read at the file's beginning got."""
+        kept = ctypes.create_string_buffer(size)
+        return self.run([(OP_READ, 0, ctypes.addressof(kept), 0, size, 0)], fd)[0]
+
     def accept(self, fd: int) -> int:
         """The new file descriptor."""
         return self.run([(OP_ACCEPT, 0, 0, 0, 0, 0)], fd)[0]
