@@ -6,7 +6,8 @@
 #   make test     all tests that this machine can run, beside them those for Debian's kernels 6.12 and 6.1 in virtual machines
 #                 (PYTEST="tests/wire -x" some of them; PYTEST="-n 0 --pdb" in one process)
 #   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md
-#   make lock     requirements-dev.txt, the versions of the development dependencies, anew; needs uv
+#   make release  wheel, source distribution, images, krew manifest, SBOMs, provenance, checksums, in dist/ (TAG=v0.1.0)
+#   make lock     requirements.txt and requirements-dev.txt, the fixed versions of the dependencies, anew; needs uv
 #   make lint     style, types, layers, C format
 #   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
 #   make bench    measurements side by side with other tools; tables, and build/bench/*.json
@@ -43,7 +44,7 @@ C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 UNIT := not (bpf or cluster or vm or root or network or compiled or slow)
 CHECK_PYTHON ?= python3
 
-.PHONY: help setup demo check test lock kernels lint image bench clean packages-%
+.PHONY: help setup demo check test release lock kernels lint image bench clean packages-%
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -69,12 +70,15 @@ lint: setup packages-LINT
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy hatch_build.py image/build.py
+	$(BIN)/mypy hatch_build.py image/build.py release/artifacts.py
 	$(BIN)/lint-imports --no-cache
 	$(if $(C_FILES),clang-format-19 --dry-run -Werror $(C_FILES))
 
 image: setup packages-IMAGE
 	$(PYTHON) image/build.py --variant $(VARIANT) --architecture $(ARCHITECTURE) --output $(IMAGE)
+
+release: setup packages-IMAGE
+	$(BIN)/python release/artifacts.py $(if $(TAG),--tag $(TAG))
 
 bench: setup packages-BENCH
 	@mkdir -p build/bench
@@ -117,3 +121,5 @@ endef
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --upgrade \
 	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet -o requirements-dev.txt
+	uv pip compile pyproject.toml --constraints requirements-dev.txt --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet -o requirements.txt

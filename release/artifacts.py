@@ -1,0 +1,209 @@
+"""Everything of a release into dist/, for `make release`: `release/artifacts.py [--tag v0.1.0] [--no-images]`.
+
+Wheel, source distribution, the archive for krew and its manifest, the agents' images of both architectures with the
+index that names them by digest, SBOMs, provenance and checksums. Equal commits and packages give equal bytes. The trap:
+the version stands in kubectl_gadget/__init__.py alone; a tag or a changelog that says another one ends the build.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+DIST = PROJECT / "dist"
+HERE = PROJECT / "release"
+ARCHITECTURES = ("amd64", "arm64")
+IMAGE = "ghcr.io/kubectl-gadget/agent"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_IMAGE_SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="release/artifacts.py", description=__doc__)
+    parser.add_argument("--tag", help="what the commit is tagged with; default: the version's own tag")
+    parser.add_argument("--no-images", action="store_true", help="leave the agents' images out")
+    arguments = parser.parse_args()
+    version = version_of((PROJECT / "kubectl_gadget" / "__init__.py").read_text())
+    check(version, arguments.tag or f"v{version}", (PROJECT / "CHANGELOG.md").read_text())
+    commit, date = _git("rev-parse", "HEAD"), int(_git("log", "-1", "--format=%ct"))
+    os.environ["SOURCE_DATE_EPOCH"] = str(date)
+    shutil.rmtree(DIST, ignore_errors=True)
+    DIST.mkdir()
+    _run(sys.executable, "-m", "hatchling", "build", "-d", str(DIST))
+    (wheel,) = DIST.glob("*.whl")
+    archive = DIST / f"kubectl-gadget-{version}-krew.tar.gz"
+    archive.write_bytes(krew_archive(version, wheel, date))
+    template = (PROJECT / "manifests" / "krew.yaml").read_text()
+    (DIST / "gadget.yaml").write_text(krew_manifest(template, version, archive))
+    requirements = (PROJECT / "requirements.txt").read_text()
+    _write(DIST / f"kubectl-gadget-{version}.spdx.json", client_sbom(version, requirements, date))
+    if not arguments.no_images:
+        _write(DIST / "image-index.json", image_index([_image(name, version) for name in ARCHITECTURES]))
+    files = sorted(DIST.iterdir())
+    _write(DIST / "provenance.json", provenance(files, commit, version))
+    (DIST / "SHA256SUMS").write_text(checksums([*files, DIST / "provenance.json"]))
+    for path in sorted(DIST.iterdir()):
+        sys.stdout.write(f"{path.stat().st_size:>12,}  {path.relative_to(PROJECT)}\n")
+
+
+def version_of(source: str) -> str:
+    """The version that the package says it has."""
+    found = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    if not found:
+        sys.exit("release: kubectl_gadget/__init__.py names no __version__")
+    return found[1]
+
+
+def check(version: str, tag: str, changelog: str) -> None:
+    """Ends the build when tag or changelog is about another version."""
+    if tag != f"v{version}":
+        sys.exit(f"release: the tag is {tag}, and kubectl_gadget/__init__.py has {version}. try: git tag v{version}")
+    if not re.search(rf"^## {re.escape(version)}\b", changelog, re.MULTILINE):
+        sys.exit(f"release: CHANGELOG.md has no section {version}. try: cut Unreleased to `## {version}`")
+
+
+def krew_archive(version: str, wheel: Path, date: int) -> bytes:
+    """One archive for all platforms: launcher, wheel, and what is installed beside it."""
+    launcher = (HERE / "kubectl-gadget").read_text().replace("@VERSION@", version).replace("@WHEEL@", wheel.name)
+    files = {
+        "kubectl-gadget": launcher.encode(),
+        wheel.name: wheel.read_bytes(),
+        "requirements.txt": (PROJECT / "requirements.txt").read_bytes(),
+        "LICENSE": (PROJECT / "LICENSE").read_bytes(),
+    }
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(data), date, 0o755 if name == "kubectl-gadget" else 0o644
+            tar.addfile(info, io.BytesIO(data))
+    return gzip.compress(packed.getvalue(), 9, mtime=0)
+
+
+def krew_manifest(template: str, version: str, archive: Path) -> str:
+    """manifests/krew.yaml with the version, and the archive's checksum in the place of zeros."""
+    text = re.sub(r"^# .*\n", "", template, flags=re.MULTILINE)
+    text = re.sub(r"version: v\S+", f"version: v{version}", text)
+    text = re.sub(r"download/v[^/]+/\S+", f"download/v{version}/{archive.name}", text)
+    return text.replace("0" * 64, _sha256(archive))
+
+
+def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
+    """SPDX 2.3 of the client: itself and each package of requirements.txt."""
+    pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", requirements, re.MULTILINE)
+    packages = [("kubectl-gadget", version), *pairs]
+    ids = [f"SPDXRef-{name}-{number}" for number, (name, _) in enumerate(packages)]
+    return {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": f"kubectl-gadget-{version}",
+        "documentNamespace": f"https://github.com/kubectl-gadget/kubectl-gadget/releases/download/v{version}/sbom",
+        "creationInfo": {"created": _time(date), "creators": ["Tool: release/artifacts.py"]},
+        "packages": [
+            {
+                "SPDXID": id,
+                "name": name,
+                "versionInfo": number,
+                "downloadLocation": "NOASSERTION",
+                "externalRefs": [
+                    {
+                        "referenceCategory": "PACKAGE-MANAGER",
+                        "referenceType": "purl",
+                        "referenceLocator": f"pkg:pypi/{name}@{number}",
+                    }
+                ],
+            }
+            for id, (name, number) in zip(ids, packages, strict=True)
+        ],
+        "relationships": [
+            {"spdxElementId": ids[0], "relationshipType": "DEPENDS_ON", "relatedSpdxElement": id} for id in ids[1:]
+        ],
+    }
+
+
+def image_index(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """The OCI index of the images of all architectures: its own digest names them all."""
+    return {"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}
+
+
+def provenance(files: list[Path], commit: str, version: str) -> dict[str, Any]:
+    """An in-toto statement (SLSA v1) of what was built from which commit. Unsigned: a workflow signs its own."""
+    source = {"uri": f"git+https://github.com/kubectl-gadget/kubectl-gadget@refs/tags/v{version}"}
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": path.name, "digest": {"sha256": _sha256(path)}} for path in files],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "https://github.com/kubectl-gadget/kubectl-gadget/blob/main/release/artifacts.py",
+                "externalParameters": {"version": version},
+                "resolvedDependencies": [source | {"digest": {"gitCommit": commit}}],
+            },
+            "runDetails": {"builder": {"id": os.environ.get("GITHUB_WORKFLOW_REF", "by hand: make release")}},
+        },
+    }
+
+
+def checksums(files: list[Path]) -> str:
+    """As sha256sum writes and checks them."""
+    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(files))
+
+
+def _image(architecture: str, version: str) -> dict[str, Any]:
+    """Builds one image; its entry of the index. Its SBOM is put beside it."""
+    path = DIST / f"kubectl-gadget-agent-{version}-{architecture}.tar"
+    _run("/usr/bin/python3", "image/build.py", "--architecture", architecture, "--output", str(path))
+    with tarfile.open(path) as tar:
+
+        def member(name: str) -> bytes:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
+        entry: dict[str, Any] = json.loads(member("index.json"))["manifests"][0]
+        manifest = json.loads(member("blobs/sha256/" + entry["digest"].removeprefix("sha256:")))
+        layer = gzip.decompress(member("blobs/sha256/" + manifest["layers"][-1]["digest"].removeprefix("sha256:")))
+    with tarfile.open(fileobj=io.BytesIO(layer)) as inner:
+        file = inner.extractfile(_IMAGE_SBOM)
+        assert file is not None
+        path.with_suffix(".spdx.json").write_bytes(file.read())
+    return {key: entry[key] for key in ("mediaType", "digest", "size", "platform")}
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _time(seconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=PROJECT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, cwd=PROJECT, check=False, stdout=sys.stderr)
+    if done.returncode:
+        sys.exit(f"release: {' '.join(command)} failed with exit code {done.returncode}")
+
+
+if __name__ == "__main__":
+    main()

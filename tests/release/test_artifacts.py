@@ -1,0 +1,118 @@
+"""What `make release` makes of the sources, without building them."""
+
+import hashlib
+import io
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import artifacts
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+LOCKS = ("requirements.txt", "requirements-dev.txt")
+
+
+def test_a_tag_or_a_changelog_of_another_version_ends_the_build() -> None:
+    artifacts.check("1.2.0", "v1.2.0", "## Unreleased\n\n## 1.2.0\n")
+    with pytest.raises(SystemExit, match=r"git tag v1\.2\.0"):
+        artifacts.check("1.2.0", "v1.2.1", "## 1.2.0\n")
+    with pytest.raises(SystemExit, match="has no section"):
+        artifacts.check("1.2.0", "v1.2.0", "## Unreleased\n\n## 1.2.01\n")
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    version = artifacts.version_of((PROJECT / "kubectl_gadget" / "__init__.py").read_text())
+    artifacts.check(version, f"v{version}", (PROJECT / "CHANGELOG.md").read_text())
+
+
+def test_the_manifest_for_krew_names_one_archive_with_its_checksum(tmp_path: Path) -> None:
+    archive = tmp_path / "kubectl-gadget-9.8.7-krew.tar.gz"
+    archive.write_bytes(b"x")
+    template = (PROJECT / "manifests" / "krew.yaml").read_text()
+    spec = yaml.safe_load(artifacts.krew_manifest(template, "9.8.7", archive))["spec"]
+    assert spec["version"] == "v9.8.7"
+    assert len(spec["platforms"]) == 4
+    for platform in spec["platforms"]:
+        assert platform["uri"].endswith("/download/v9.8.7/kubectl-gadget-9.8.7-krew.tar.gz")
+        assert platform["sha256"] == hashlib.sha256(b"x").hexdigest()
+
+
+def test_the_archive_for_krew_is_the_same_each_time_and_its_launcher_is_a_script(tmp_path: Path) -> None:
+    wheel = tmp_path / "kubectl_gadget-9.8.7-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    packed = artifacts.krew_archive("9.8.7", wheel, 1)
+    assert packed == artifacts.krew_archive("9.8.7", wheel, 1)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        assert {wheel.name, "requirements.txt", "LICENSE", "kubectl-gadget"} == set(tar.getnames())
+        assert tar.getmember("kubectl-gadget").mode == 0o755
+        tar.extractall(tmp_path / "store", filter="data")
+    launcher = tmp_path / "store" / "kubectl-gadget"
+    assert "@" not in re.sub(r'"\$@"', "", launcher.read_text())
+    subprocess.run(["sh", "-n", launcher], check=True)
+
+
+def test_the_launcher_runs_what_is_installed_through_krews_link(tmp_path: Path) -> None:
+    installed = tmp_path / "data" / "kubectl-gadget" / "9.8.7"
+    (installed / "bin").mkdir(parents=True)
+    (installed / "complete").touch()
+    program = installed / "bin" / "kubectl-gadget"
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    program.chmod(0o755)
+    launcher = tmp_path / "store" / "launcher"
+    launcher.parent.mkdir()
+    launcher.write_text((PROJECT / "release" / "kubectl-gadget").read_text().replace("@VERSION@", "9.8.7"))
+    launcher.chmod(0o755)
+    (tmp_path / "kubectl-gadget").symlink_to("store/launcher")
+    command = [str(tmp_path / "kubectl-gadget"), "list", "a b"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "XDG_DATA_HOME": str(tmp_path / "data")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "list|a b|"
+
+
+def test_checksums_are_those_that_sha256sum_checks(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    sums = artifacts.checksums([tmp_path / "b", tmp_path / "a"])
+    assert sums == "".join(f"{hashlib.sha256(text).hexdigest()}  {name}\n" for name, text in (("a", b"1"), ("b", b"2")))
+
+
+def test_the_sbom_has_every_package_of_the_lock_file_once() -> None:
+    text = 'a-b==1.2 \\\n    --hash=sha256:00\nc==3 ; python_version < "3.12" \\\n'
+    packages = artifacts.client_sbom("9.8.7", text, 0)["packages"]
+    assert [(found["name"], found["versionInfo"]) for found in packages] == [
+        ("kubectl-gadget", "9.8.7"),
+        ("a-b", "1.2"),
+        ("c", "3"),
+    ]
+    assert len({found["SPDXID"] for found in packages}) == 3
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_has_a_hash_for_all_and_no_address(name: str) -> None:
+    text = (PROJECT / name).read_text()
+    assert "://" not in text
+    assert "--index-url" not in text
+    for entry in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)):
+        assert entry.count("--hash=sha256:") >= 1, entry
+
+
+def test_the_lock_files_have_what_the_project_asks_for() -> None:
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    dev = project["optional-dependencies"]["dev"]
+    for name, wanted in ((LOCKS[0], project["dependencies"]), (LOCKS[1], [*project["dependencies"], *dev])):
+        pins: dict[str, list[str]] = {}
+        for package, version in re.findall(
+            r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", (PROJECT / name).read_text(), re.MULTILINE
+        ):
+            pins.setdefault(package.lower(), []).append(version)
+        for requirement in map(Requirement, wanted):
+            found = pins.get(requirement.name.lower(), [])
+            assert found, f"{name} lacks {requirement.name}. try: make lock"
+            assert all(requirement.specifier.contains(version) for version in found), requirement
