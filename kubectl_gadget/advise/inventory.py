@@ -283,6 +283,14 @@ class Inventory:
             changed = replace(known, addresses=(*known.addresses, address))
             self.pods[self.pods.index(known)] = self._by_name[namespace, name] = changed
 
+    def add(self, other: "Inventory") -> None:
+        """Adds the objects of another one."""
+        self.pods += other.pods
+        self.services += other.services
+        self.nodes += other.nodes
+        self.namespaces.update(other.namespaces)
+        self.forget_doubles()
+
     def forget_doubles(self) -> None:
         """Of objects that several recordings have, the last one is kept."""
         self.pods = list({(pod.uid or f"{pod.namespace}/{pod.name}"): pod for pod in self.pods}.values())

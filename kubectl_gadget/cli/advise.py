@@ -30,6 +30,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
 from kubectl_gadget.cli.own_namespace import own_namespace
+from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Example
@@ -233,7 +234,12 @@ Check = Annotated[
 ]
 
 
-def networkpolicy(pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, check: Check = None) -> int:
+Objects = Annotated[str | None, objects_flag(SHOW), values.some_text]
+
+
+def networkpolicy(
+    pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, check: Check = None, objects: Objects = None
+) -> int:
     """Policies from flows, or what policies would have done to these."""
     from kubectl_gadget.advise import networkpolicy as advisor
     from kubectl_gadget.advise.evaluate import read_policies
@@ -245,7 +251,7 @@ def networkpolicy(pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, c
         offline = flags.target.local or bool(flags.watch.recordings)
         policies = read_policies(_read(check), check, own_namespace(flags.scope, flags.cluster, offline))
     watched = Advisor("networkpolicy", advisor.KIND, advisor.facts_of, (("top_flow", {}),), whole_cluster=True)
-    recording, code = _watch(watched, pods, flags)
+    recording, code = _watch(watched, pods, flags, objects)
     if policies is not None:
         return _report(recording, policies, flags) or code
     _print(advisor.advise(recording, format or "kubernetes"), recording, flags, advisor.warnings(recording))
@@ -296,27 +302,34 @@ def _flags(flags: AdviseFlags) -> int:
     raise NotImplementedError("a group only lends its flags")
 
 
-def _watch(advisor: Advisor, pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Recording, int]":
-    """What was seen now, or what recordings have; and the run's exit code. Writes the recording that was asked for."""
+def _watch(
+    advisor: Advisor, pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
+) -> "tuple[Recording, int]":
+    """What was seen now, or what recordings have; and the run's exit code. Writes the recording that was asked for.
+    `objects` is a file with what a cluster would say."""
     from kubectl_gadget.advise.recording import Recording
 
     recording = Recording(advisor.name, advisor.kind)
     code = 0
     if flags.watch.recordings:
         _check_unwatched(flags)
+        if objects:
+            raise UsageError("--objects is about pods that are watched, and --from watches none")
         for name in flags.watch.recordings:
             _read_recording(recording, name)
         recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
     else:
         if flags.watch.record is not None:
             _check_writable(Path(flags.watch.record))
-        code = _observe(advisor, recording, pods, flags)
+        code = _observe(advisor, recording, pods, flags, objects)
     if flags.watch.record is not None:
         _write(Path(flags.watch.record), recording.write)
     return recording, code
 
 
-def _observe(advisor: Advisor, recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags) -> int:
+def _observe(
+    advisor: Advisor, recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
+) -> int:
     from dataclasses import replace
 
     from kubectl_gadget.catalogue import load_gadget
@@ -329,6 +342,12 @@ def _observe(advisor: Advisor, recording: "Recording", pods: tuple[str, ...], fl
     runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in advisor.sources)
     options = run_options(runs, pods, shared)
     options = replace(options, arrangement=replace(options.arrangement, interval=INTERVAL))
+    if objects:
+        from kubectl_gadget.network_policies.follow import inventory, read_objects
+
+        if not options.local:
+            raise UsageError(OBJECTS_ARE_LOCAL)
+        recording.inventory.add(inventory(read_objects(objects)))
     return observe(options, Order(recording, advisor.facts_of, advisor.whole_cluster), sys.stderr)
 
 

@@ -26,6 +26,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example, Gadget
@@ -120,6 +121,7 @@ class FlowFlags:
         ),
         values.duration_above_zero,
     ] = None
+    objects: Annotated[str | None, objects_flag(_FILTER), str] = None
 
 
 def _condition_flags() -> dict[str, Any]:
@@ -174,7 +176,7 @@ def flows(
 ) -> int:
     """Runs the network gadgets and tells their rows as flows."""
     from kubectl_gadget.flows.book import AddressBook
-    from kubectl_gadget.flows.follow import following
+    from kubectl_gadget.flows.follow import following, known
     from kubectl_gadget.flows.table import FlowTable
     from kubectl_gadget.session.run import run
 
@@ -183,6 +185,12 @@ def flows(
     plain = replace(output, filter=None)
     options = run_options(_runs(flow, extras), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
     book = AddressBook()
+    if flow.objects:
+        if not options.local:
+            raise UsageError(OBJECTS_ARE_LOCAL)
+        from kubectl_gadget.network_policies.follow import read_objects
+
+        book.cluster = known(read_objects(flow.objects))
     page = None
     if flow.web:
         from kubectl_gadget.flows.web import LivePage

@@ -6,7 +6,7 @@ The trap: reading YAML and compiling policies takes time, so nothing of it is im
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import flag
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
+_OBJECTS_HELP = "With --local: kubectl get pods,ns,svc,no -A -o yaml"
+
+
+def objects_flag(section: str) -> Any:
+    """--objects, in the section of a command's help."""
+    return flag(section, "--objects", metavar="FILE", help=_OBJECTS_HELP)
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,7 @@ class PolicyFlags:
         ),
         tuple,
     ] = None
-    objects: Annotated[
-        str | None,
-        flag(
-            POLICIES,
-            "--objects",
-            metavar="FILE",
-            help="With --local: kubectl get pods,ns,svc,no -A -o yaml",
-        ),
-        str,
-    ] = None
+    objects: Annotated[str | None, objects_flag(POLICIES), str] = None
     ready: Annotated[
         tuple[str, ...] | None,
         flag(POLICIES, "--policy", metavar="NAMES", help="Those that come with this program: see policy list"),

@@ -30,7 +30,7 @@ def following(kube: KubeOptions, book: AddressBook, stderr: TextIO, quiet: bool 
             print(text, file=stderr, flush=True)
 
     def changed(found: Objects) -> None:
-        book.cluster = addresses(*(found[kind] for kind in _KINDS))
+        book.cluster = known(found)
 
     def failed(kind: Resource | None, error: GadgetError) -> None:
         say(f"names of {kind.plural if kind else 'addresses'} are not known: {error}")
@@ -39,6 +39,11 @@ def following(kube: KubeOptions, book: AddressBook, stderr: TextIO, quiet: bool 
     limits = {"first_seconds": _FIRST_SECONDS, "keep_seconds": _KEPT_SECONDS}
     with objects.following(kube, _KINDS, changed, failed, say, **limits):
         yield
+
+
+def known(found: Objects) -> Addresses:
+    """The address book of all the objects of the API that it can use."""
+    return addresses(*(found[kind] for kind in _KINDS))
 
 
 def addresses(pods: list[Object], services: list[Object], slices: list[Object], nodes: list[Object]) -> Addresses:

@@ -39,6 +39,11 @@ def test_standard_output_is_yaml_and_nothing_else(flows: str, capsys: pytest.Cap
     assert "Not complete" in output.splitlines()[1]
 
 
+def test_a_file_of_objects_is_for_watching_without_a_cluster(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["advise", "networkpolicy", "--from", flows, "--objects", "objects.yaml"]) == 2
+    assert "--from watches none" in capsys.readouterr().err
+
+
 def test_json_is_one_list(flows: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["advise", "networkpolicy", "--from", flows, "-o", "json", "--format", "cilium", "-q"]) == 0
     output, errors = capsys.readouterr()
