@@ -1,7 +1,7 @@
 # The project's own commands. `make demo` and `make test` bring what they need first; on Debian 13 as root that includes packages.
 #
 #   make setup    packages, .venv, compiled BPF; quick when nothing is missing
-#   make demo     three pods without a cluster, and what they open, for 10 seconds
+#   make demo     four pods without a cluster, and what they open, for 10 seconds
 #   make check    in a minute the tests that need no root, no network, no clang and no kernel of their own; on Linux and macOS
 #   make test     all tests that this machine can run, beside them those for Debian's kernels 6.12 and 6.1 in virtual machines
 #                 (PYTEST="tests/wire -x" some of them; PYTEST="-n 0 --pdb" in one process)
@@ -28,9 +28,9 @@ ARCHITECTURE ?= $(shell dpkg --print-architecture)
 IMAGE := build/agent-image$(if $(filter-out default,$(VARIANT)),-$(VARIANT)).tar
 
 # What each target needs from Debian. Nothing is asked of the network when all of it is there.
-SETUP_PACKAGES := clang-19 bpftool libbpf-dev libbpf1 mmdebstrap python3-venv runc busybox-static
+SETUP_PACKAGES := clang-19 bpftool iproute2 libbpf-dev libbpf1 mmdebstrap python3-venv runc busybox-static
 LINT_PACKAGES := clang-format-19
-TEST_PACKAGES := bpfcc-tools bpftrace chromium-headless-shell containerd dnsmasq-base gcc iproute2 libc6-dev libpcap0.8t64 mmdebstrap nftables python3-bpfcc
+TEST_PACKAGES := bpfcc-tools bpftrace chromium-headless-shell containerd dnsmasq-base gcc libc6-dev libpcap0.8t64 mmdebstrap nftables python3-bpfcc
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += qemu-system-x86 virtiofsd
 endif

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ _CAPABILITIES = [
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
     "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
     "CAP_SETGID",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
@@ -63,6 +66,12 @@ class BundleSpec:
     """with every capability, and the node's whole tree of cgroups"""
     shares_processes: bool = False
     """whether it sees the sandbox's processes, as with shareProcessNamespace"""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """beside the image's, or instead of them: path below the root → text"""
+    host_folders: tuple[Path, ...] = ()
+    """that it may read, where this machine has them"""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """of the network, for the sandbox"""
 
     def annotations(self) -> dict[str, str]:
         """What containerd writes for the runtime, by which the agent names the container."""
@@ -83,7 +92,8 @@ class BundleSpec:
         own = ["mount"] if self.shares_processes and self.sandbox_pid else ["pid", "mount"]
         shared = ["network", "ipc", "uts", *(["pid"] if "pid" not in own else [])]
         namespaces: list[dict[str, str]] = [{"type": kind} for kind in own]
-        capabilities = _own_capabilities() if self.privileged else _CAPABILITIES
+        own_ones = _own_capabilities()
+        capabilities = own_ones if self.privileged else [name for name in _CAPABILITIES if name in own_ones]
         for kind in shared:
             namespace = {"type": kind}
             if self.sandbox_pid is not None:
@@ -100,7 +110,7 @@ class BundleSpec:
                 "noNewPrivileges": not self.privileged,
             },
             "root": {"path": "rootfs"},
-            "mounts": _mounts() + ([_CGROUPS] if self.privileged else []),
+            "mounts": [*_mounts(), *map(_shown, self.host_folders), *([_CGROUPS] if self.privileged else [])],
             "annotations": self.annotations(),
             "linux": {
                 "cgroupsPath": self.cgroups_path,
@@ -111,6 +121,7 @@ class BundleSpec:
         }
         if self.sandbox_pid is None:
             config["hostname"] = self.pod
+            config["linux"]["sysctl"] = dict(self.sysctls)
         return config
 
 
@@ -123,6 +134,11 @@ def write_bundle(bundle: Path, image_root: Path, spec: BundleSpec) -> None:
         copy.mkdir()
         for file in files:  # symbolic links too; shutil.copytree would take five times as long for them
             os.link(f"{folder}/{file}", f"{copy}/{file}", follow_symlinks=False)
+    for name, text in spec.files.items():
+        path = bundle / "rootfs" / name
+        path.unlink(missing_ok=True)  # the same file is in the image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     (bundle / "config.json").write_text(json.dumps(spec.config()))
 
 
@@ -138,6 +154,11 @@ def write_image_root(root: Path, busybox: str) -> None:
     for path, (mode, text) in _FILES.items():
         (root / path).write_text(text)
         (root / path).chmod(mode)
+
+
+def _shown(folder: Path) -> dict[str, Any]:
+    options = ["rbind", "ro", "nosuid", "nodev"]
+    return {"destination": str(folder), "type": "bind", "source": str(folder), "options": options}
 
 
 def _own_capabilities() -> list[str]:

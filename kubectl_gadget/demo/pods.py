@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
+from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
 from kubectl_gadget.demo.runc import Runc, find_program, find_runc
 from kubectl_gadget.demo.sweep import sweep
 from kubectl_gadget.errors import GadgetError
@@ -26,6 +27,10 @@ from kubectl_gadget.errors import GadgetError
 CgroupDriver = Literal["cgroupfs", "systemd"]
 IMAGE = "docker.io/library/busybox:1.37"
 _PAUSE = ["/bin/sleep", "2147483647"]
+_BRIDGE = "pods"
+_SHIM_ENDED = "the process that runs the demo's containers has ended"
+_NO_IPV6 = {"net.ipv6.conf.default.disable_ipv6": "1"}
+"""of the network namespace of a pod with one IPv4 address, which then asks for no IPv6 router"""
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,20 @@ class DemoPods:
 
     `state` is a folder that must not exist, or be left from an earlier run; the bundles are below it where containerd
     keeps its own below /run/containerd. `driver` chooses between the two forms of cgroup path that kubelet knows.
+    `gateway`, an address such as 10.213.77.1/24, is that of the pods' node in their network, which is apart from the
+    machine's; without it, pods have no network.
     """
 
-    def __init__(self, state: Path = Path("/run/kubectl-gadget-demo"), driver: CgroupDriver = "cgroupfs") -> None:
+    def __init__(
+        self,
+        state: Path = Path("/run/kubectl-gadget-demo"),
+        driver: CgroupDriver = "cgroupfs",
+        gateway: str | None = None,
+    ) -> None:
         self._state = state
         self._driver = driver
+        self._gateway = gateway
+        self._cables = 0
         self._tasks = state / "io.containerd.runtime.v2.task" / "k8s.io"
         self.image_root = state / "image"
         """the files that every container has"""
@@ -71,8 +85,8 @@ class DemoPods:
 
     def __enter__(self) -> Self:
         """Raises GadgetError when this machine cannot run containers or another run uses the same state folder."""
-        busybox = find_program("busybox", "busybox-static")
         self._runc = find_runc(self._state / "runc" / "k8s.io", self._ask_shim)
+        busybox = find_program("busybox", "busybox-static")
         lock = self._lock()
         try:
             sweep(self._state, self._cgroup_root)
@@ -83,7 +97,14 @@ class DemoPods:
             raise GadgetError(f"what an earlier demo left cannot be removed: {error}") from error
         finally:
             os.close(lock)
-        write_image_root(self.image_root, busybox)
+        try:
+            write_image_root(self.image_root, busybox)
+            self._heard()
+            if self._gateway is not None:
+                make_bridge(_BRIDGE, self._gateway, namespace_of(self._shim.pid))
+        except BaseException:
+            self._shim.communicate()  # which removes everything
+            raise
         return self
 
     def __exit__(
@@ -105,16 +126,37 @@ class DemoPods:
         *,
         privileged: bool = False,
         shares_processes: bool = False,
+        address: str | None = None,
+        pod_uid: str | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> DemoPod:
         """Starts a pod with its sandbox and `containers` (name → command), which are left running. `image` is but a
         name in the bundle; all have busybox. `uid` is the user of the containers' processes. Privileged ones have every
-        capability and the node's cgroups; `shares_processes` is shareProcessNamespace."""
-        pod = self._start_sandbox(namespace, name, uid)
+        capability and the node's cgroups; `shares_processes` is shareProcessNamespace. With `address`, such as
+        10.213.77.2/24, it is in the pods' network. `files` are those of all containers (bundle.py)."""
+        pod = self._start_sandbox(namespace, name, uid, pod_uid, address)
         for container, command in containers.items():
             spec = self._spec(pod, container, list(command), image, uid)
-            spec = replace(spec, privileged=privileged, shares_processes=shares_processes)
+            spec = replace(spec, privileged=privileged, shares_processes=shares_processes, files=files or {})
             pod.containers[container] = self._start(spec, detach=True)
         return pod
+
+    def add_container(
+        self,
+        pod: DemoPod,
+        name: str,
+        command: Sequence[str],
+        image: str = IMAGE,
+        uid: int = 0,
+        *,
+        files: Mapping[str, str] | None = None,
+        host_folders: Sequence[Path] = (),
+    ) -> DemoContainer:
+        """Starts one more container of a pod, which is left running. It may read the machine's `host_folders`."""
+        spec = self._spec(pod, name, list(command), image, uid)
+        spec = replace(spec, files=files or {}, host_folders=tuple(host_folders))
+        pod.containers[name] = self._start(spec, detach=True)
+        return pod.containers[name]
 
     def run_short(
         self,
@@ -131,10 +173,16 @@ class DemoPods:
         return pod
 
     def run_container(
-        self, pod: DemoPod, command: Sequence[str], container: str = "main", image: str = IMAGE, uid: int = 0
+        self,
+        pod: DemoPod,
+        command: Sequence[str],
+        container: str = "main",
+        image: str = IMAGE,
+        uid: int = 0,
+        files: Mapping[str, str] | None = None,
     ) -> DemoContainer:
         """Runs one more container of a pod to its end."""
-        spec = self._spec(pod, container, list(command), image, uid)
+        spec = replace(self._spec(pod, container, list(command), image, uid), files=files or {})
         pod.containers[container] = self._start(spec, detach=False)
         return pod.containers[container]
 
@@ -162,6 +210,7 @@ class DemoPods:
 
     def _start_shim(self, lock: int) -> subprocess.Popen[str]:
         command = [sys.executable, "-P", "-m", "kubectl_gadget.demo.shim", str(self._state), str(self._cgroup_root)]
+        command += ["network"] if self._gateway else []
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[lock], start_new_session=True
         )
@@ -170,18 +219,37 @@ class DemoPods:
         shim = self._shim
         assert shim is not None, "DemoPods must be entered first"
         assert shim.stdin is not None
-        assert shim.stdout is not None
         with self._one_at_a_time:
             try:
                 shim.stdin.write(json.dumps({"command": command, "bundle": str(bundle)}) + "\n")
                 shim.stdin.flush()
-                return int(shim.stdout.readline())
-            except (BrokenPipeError, ValueError) as error:
-                raise GadgetError("the process that runs the demo's containers has ended") from error
+            except BrokenPipeError as error:
+                raise GadgetError(_SHIM_ENDED) from error
+            return self._heard()
 
-    def _start_sandbox(self, namespace: str, name: str, uid: int) -> DemoPod:
-        identity = DemoPod(namespace, name, str(uuid.uuid4()), DemoContainer("", None, 0, Path(), Path()))
-        sandbox = self._start(self._spec(identity, None, _PAUSE, "registry.k8s.io/pause:3.10", uid), detach=True)
+    def _heard(self) -> int:
+        """The shim's next answer."""
+        assert self._shim is not None
+        assert self._shim.stdout is not None
+        try:
+            return int(self._shim.stdout.readline())
+        except ValueError as error:
+            raise GadgetError(_SHIM_ENDED) from error
+
+    def _start_sandbox(
+        self, namespace: str, name: str, uid: int, pod_uid: str | None = None, address: str | None = None
+    ) -> DemoPod:
+        identity = DemoPod(namespace, name, pod_uid or str(uuid.uuid4()), DemoContainer("", None, 0, Path(), Path()))
+        spec = self._spec(identity, None, _PAUSE, "registry.k8s.io/pause:3.10", uid)
+        if address is not None and Path("/proc/sys/net/ipv6").exists():
+            spec = replace(spec, sysctls=_NO_IPV6)
+        sandbox = self._start(spec, detach=True)
+        if address is not None:
+            assert self._shim is not None
+            assert self._gateway is not None, "these pods have no network"
+            self._cables += 1
+            within = namespace_of(self._shim.pid)
+            lay_cable(sandbox.pid, f"pod{self._cables}", _BRIDGE, [address], within)
         return DemoPod(namespace, name, identity.uid, sandbox)
 
     def _spec(self, pod: DemoPod, container: str | None, command: list[str], image: str, uid: int) -> BundleSpec:

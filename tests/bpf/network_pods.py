@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.agent.cgroups import find_root
-from tests.bpf.cables import ip, lay_cable, make_bridge, namespace_of
+from kubectl_gadget.demo.cables import ip, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET
 from tests.vm import modules
 

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
+from kubectl_gadget.demo.cables import ip, lay_cable, make_bridge, namespace_of
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
-from tests.bpf.cables import ip, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET
 from tests.flows.command import flows
 from tests.vm import modules

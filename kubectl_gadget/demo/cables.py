@@ -1,0 +1,49 @@
+"""Network namespaces that are connected: bridges, and cables from them to pods, by iproute2.
+
+A namespace is named by the file that holds it, /proc/PID/ns/net or /run/netns/NAME; the empty name is this machine's.
+The trap: a cable is gone with either of the namespaces that it connects, so nothing here is ever removed by name.
+"""
+
+import subprocess
+from collections.abc import Sequence
+
+from kubectl_gadget.demo.runc import find_program
+from kubectl_gadget.errors import GadgetError
+
+
+def namespace_of(pid: int | None) -> str:
+    """The file of a process's network namespace."""
+    return f"/proc/{pid}/ns/net"
+
+
+def ip(*words: str, within: str = "") -> None:
+    """Runs ip once. Raises GadgetError with its own words when it fails."""
+    ip_lines([" ".join(words)], within)
+
+
+def ip_lines(lines: Sequence[str], within: str = "") -> None:
+    """Runs several commands of ip in one process, up to the first that fails. Raises GadgetError with its own words."""
+    enter = [find_program("nsenter", "util-linux"), f"--net={within}"] if within else []
+    command = [*enter, find_program("ip", "iproute2"), "-batch", "-"]
+    done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}"
+        raise GadgetError(f"no network between pods can be made: ip: {reason}")
+
+
+def make_bridge(name: str, address: str, within: str) -> None:
+    """A bridge with an address of its own, such as 10.9.0.1/24."""
+    lines = [f"link add {name} type bridge", f"address add {address} dev {name}", f"link set {name} up"]
+    ip_lines(lines, within)
+
+
+def lay_cable(pid: int | None, end: str, bridge: str, addresses: Sequence[str], within: str) -> None:
+    """From the bridge, where it has the name `end`, to a process's namespace, where it is eth0 with these addresses.
+    IPv6 needs no search for others with the same address."""
+    outside = [
+        f"link add {end} type veth peer name eth0 netns {pid}",
+        f"link set {end} master {bridge} up",
+    ]
+    ip_lines(outside, within)
+    inside = [f"address add {address} dev eth0 {'nodad' if ':' in address else ''}" for address in addresses]
+    ip_lines([*inside, "link set lo up", "link set eth0 up"], namespace_of(pid))
