@@ -1,36 +1,45 @@
-"""`kubectl gadget demo`: any command that runs gadgets, on three small pods that are started on this machine, and
+"""`kubectl gadget demo`: any command that runs gadgets, on a few small pods that are started on this machine, and
 removed at the end.
 
-The trap: the pods are started only after every flag was read, so that what was typed wrong costs nothing.
+The trap: the pods are started in the middle of the command, when it has checked all that was typed and the agent is
+about to get its orders, so that what was typed wrong costs nothing. Whether pods can be started at all is found before.
 """
 
+import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget.cli import connect
 from kubectl_gadget.cli.arguments import Given
 from kubectl_gadget.cli.binding import level_key, levels_of
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_group
-from kubectl_gadget.cli.enforce_network import check_objects
 from kubectl_gadget.cli.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.run_options import RunFlags
+from kubectl_gadget.cli.run_options import RunFlags, beforehand
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.demo import Scene
 
 TIMEOUT = "10s"
 _DEFAULT = ("trace", "open")
 _OF_THE_DEMO = ("timeout", "local", "namespace", "all_namespaces", "objects", "quiet")
 _NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy")
+_POLICY = "--network-policy"
+_POLICIES = ("network_policies", "from_cluster", "files", "ready")
 PAGE = Page(
-    "Run a gadget on three small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
+    "Run a gadget on four small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
     (
         Example("sudo kubectl gadget demo", "files that the pods open"),
         Example(
             "sudo kubectl gadget demo trace exec --failed --timeout 30s", "programs that could not start, for 30 s"
         ),
+        Example("sudo kubectl gadget demo flows --http-rows", "who talks to whom, and what they ask"),
+        Example("sudo kubectl gadget demo enforce --network-policy", "with network policies that come with the demo"),
         Example("sudo kubectl gadget demo observe --tree", "the life of their processes"),
     ),
     usage="[COMMAND] [flags]",
@@ -48,18 +57,23 @@ class DemoGroup(GadgetGroup):
     """Runs a sub-command among its pods; without one, `trace open`."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Starts the pods, runs the command, and says what to try next."""
-        ctx.args = ctx.args or list(_DEFAULT)
-        own = (Given("timeout", TIMEOUT, "--timeout"), Given("local", True, "--local"))
-        ctx.meta[level_key(ctx)] = (*own, *ctx.meta[level_key(ctx)])
+        """Runs the command, which starts the pods, and says what to try next."""
+        from kubectl_gadget.demo import NETWORK_POLICIES, Scene
+
+        scene = Scene()
+        ctx.args = _with_policies(ctx.args or list(_DEFAULT), str(NETWORK_POLICIES))
         with ExitStack() as stack:
+            objects = stack.enter_context(_objects(scene))
+            own = (Given("timeout", TIMEOUT, "--timeout"), Given("local", True, "--local"))
+            ctx.meta[level_key(ctx)] = (*own, *objects, *ctx.meta[level_key(ctx)])
             words, last = [], ctx
             while isinstance(last.command, GadgetGroup) and last.args:
                 words.append(last.args[0])
                 last = stack.enter_context(last.command.below(last))
-            if not isinstance(last.command, GadgetGroup):
-                last.command.check(last)
-                stack.enter_context(_pods(last, words))
+            if isinstance(last.command, GadgetGroup):
+                return last.command.invoke(last)
+            last.command.check(last)
+            stack.enter_context(_among_pods(last, words, scene))
             return last.command.invoke(last)
 
     def unknown(self, name: str, path: str) -> UsageError:
@@ -67,29 +81,75 @@ class DemoGroup(GadgetGroup):
         return unknown_gadget(name, path) or super().unknown(name, path)
 
 
+def _with_policies(words: Sequence[str], file: str) -> list[str]:
+    """`enforce` with a file of network policies behind a flag that has none. The only flag of a kubectl plugin that
+    may stand without its value, so it is done here and not in the reader of flags."""
+    found = list(words)
+    if found[0] == "enforce" and _POLICY in found:
+        after = found.index(_POLICY) + 1
+        if after == len(found) or (found[after].startswith("-") and found[after] != "-"):
+            found.insert(after, file)
+    return found
+
+
 @contextmanager
-def _pods(ctx: Any, words: Sequence[str]) -> Iterator[None]:
-    from kubectl_gadget.demo import demo_pods
+def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
+    """--objects with what a cluster would say of the pods: a file in memory, which nobody has to remove."""
+    from kubectl_gadget.session.nodes import local_node
+
+    if not hasattr(os, "memfd_create"):  # no Linux, as will be said
+        yield ()
+        return
+    with os.fdopen(os.memfd_create("objects"), "w") as file:
+        json.dump(scene.objects(local_node()), file)
+        file.flush()
+        yield (Given("objects", f"/proc/self/fd/{file.fileno()}", "--objects"),)
+
+
+@contextmanager
+def _among_pods(ctx: Any, words: Sequence[str], scene: "Scene") -> Iterator[None]:
+    """The runs of the block have the pods. Raises GadgetError at once when this machine cannot have them."""
+    from kubectl_gadget import demo
 
     given = {item.name: item.value for level in levels_of(ctx) for item in level}
     if given["local"] is False:
         raise UsageError("the demo runs on this machine; --local=false makes no sense with it")
     tell = _silent if given.get("quiet") else connect.say
-    if words[0] == "enforce" and (given.get("network_policies") or given.get("from_cluster")):
-        check_objects(str(given.get("objects") or ""))
-    names = "default/xwing, default/tiefighter and empire/deathstar"
-    with demo_pods(begin=lambda: tell(f"starting three pods on this machine: {names}")):
-        yield
-    tell(_next(words, _typed(ctx)))
+    file = str(demo.NETWORK_POLICIES)
+    if words[0] == "enforce" and not any(given.get(name) for name in _POLICIES):
+        given["network_policies"] = file
+        ctx.meta[level_key(ctx)] = (*ctx.meta[level_key(ctx)], Given("network_policies", file, _POLICY))
+    hint = _next(words, _typed(ctx, file))
+    if words[0] == "enforce" and not ctx.params["pods"]:
+        # Other pods of this machine are not the demo's to deny things to.
+        ctx.params["pods"] = [pod.partition("/")[2] for pod in demo.PODS]
+    started: list[bool] = []
+
+    def start() -> None:
+        tell(f"starting {len(demo.PODS)} pods on this machine: {', '.join(demo.PODS)}")
+        if given.get("network_policies") == file:
+            tell(f"network policies: {file}")
+        scene.start(pods)
+        started.append(True)
+
+    with demo.stage(scene) as pods:
+        before = beforehand.set(start)
+        try:
+            yield
+        finally:
+            beforehand.reset(before)
+    if started:
+        tell(hint)
 
 
-def _typed(ctx: Any) -> list[str]:
+def _typed(ctx: Any, file: str) -> list[str]:
     """What was typed behind the command, less what is about the demo alone."""
     own = levels_of(ctx.find_root())
     items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]
     pods = [word for found in ctx.params.values() for word in found or ()]
-    values = ["" if item.value is True else f" {shlex.quote(str(item.value))}" for item in items]
-    flags = [f"{item.spelling}{value}" for item, value in zip(items, values, strict=True)]
+    values = ["policies.yaml" if item.value == file else item.value for item in items]
+    texts = ["" if value is True else f" {shlex.quote(str(value))}" for value in values]
+    flags = [f"{item.spelling}{text}" for item, text in zip(items, texts, strict=True)]
     return [*map(shlex.quote, pods), *flags]
 
 

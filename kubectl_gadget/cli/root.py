@@ -51,7 +51,7 @@ _PAGE = Page(
     examples=(
         Example("kubectl gadget trace open", "files that the pods of this namespace open"),
         Example("kubectl gadget trace exec -A -o json", "programs that start anywhere, one JSON object a line"),
-        Example("sudo kubectl gadget demo", "no cluster at hand: three small pods on this machine, for 10 s"),
+        Example("sudo kubectl gadget demo", "no cluster at hand: four small pods on this machine, for 10 s"),
     ),
     usage="COMMAND [flags]",
     more="kubectl gadget COMMAND --help explains a command, kubectl gadget options the flags that all share.",
@@ -103,7 +103,7 @@ def root() -> Any:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
     fixed["demo"] = Entry(
-        "Run any of these on three small pods on this machine; needs no cluster", "Gadgets", _load_demo
+        "Run any of these on four small pods on this machine; needs no cluster", "Gadgets", _load_demo
     )
     return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
 

@@ -3,6 +3,8 @@
 The trap: what contradicts itself must be refused here, before anything was started.
 """
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from kubectl_gadget.cli.binding import spelling
@@ -20,6 +22,9 @@ from kubectl_gadget.cluster.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+beforehand: ContextVar[Callable[[], object] | None] = ContextVar("beforehand", default=None)
+"""RunOptions.beforehand of the runs of a command that wraps another one, which then need not hand it on"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         ),
         local=local,
         local_by_default=by_default,
+        beforehand=beforehand.get(),
         filter=output.filter,
         fail_on=output.fail_on,
         expect=output.expect,

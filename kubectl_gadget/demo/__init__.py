@@ -6,6 +6,6 @@ them: it finds them as it finds a node's. The trap: they must vanish whatever be
 """
 
 from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods
-from kubectl_gadget.demo.scene import demo_pods
+from kubectl_gadget.demo.scene import NETWORK_POLICIES, PODS, Scene, demo_pods, stage
 
-__all__ = ["DemoContainer", "DemoPod", "DemoPods", "demo_pods"]
+__all__ = ["NETWORK_POLICIES", "PODS", "DemoContainer", "DemoPod", "DemoPods", "Scene", "demo_pods", "stage"]

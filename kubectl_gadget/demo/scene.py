@@ -1,54 +1,196 @@
-"""The three pods of `kubectl gadget demo`, and what they do: a few opens and execs a second, some of which fail.
+"""The four pods of `kubectl gadget demo`, and what they do: a few opens, execs and calls a second, some of which fail.
 
 The trap: a shell's `sleep` is one more program to execute, and would be every second row of `trace exec`. The scripts
-wait in a built-in instead, on a pipe that nobody writes to.
+wait in a built-in instead, on a pipe that nothing writes to.
 """
 
-from collections.abc import Callable, Iterator
+import ipaddress
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from kubectl_gadget.demo.addresses import free_block
+from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.pods import DemoPods
 
-_WAIT = "mkfifo /tmp/clock; exec 9<>/tmp/clock; wait_a_bit() { read -r -t 1 _ <&9; }\n"
+NETWORK_POLICIES = Path(__file__).parent / "network-policies.yaml"
+"""those that come with the demo; its pods do what they refuse, too"""
+PODS = ("default/xwing", "default/tiefighter", "empire/deathstar", "kube-system/coredns")
+_STATE = Path("/run/kubectl-gadget-demo")
+_PROGRAMS = Path(__file__).parent / "programs"
+_IMAGE = "docker.io/library/python:3"
+_LABELS = {
+    "xwing": {"class": "xwing", "org": "alliance"},
+    "tiefighter": {"class": "tiefighter", "org": "empire"},
+    "deathstar": {"class": "deathstar", "org": "empire"},
+    "coredns": {"k8s-app": "kube-dns"},
+}
+_SERVICES = {
+    "deathstar": ("empire", "deathstar", {"http": ("TCP", 80), "https": ("TCP", 443)}),
+    "coredns": ("kube-system", "kube-dns", {"dns": ("UDP", 53)}),
+}
+"""by the pod that serves; without an address of their own, so that names lead to the pods"""
 
+_WAIT = "mkfifo /tmp/clock; exec 9<>/tmp/clock; wait_a_bit() { read -r -t 1 _ <&9; }\n"
 _SPACESHIP = """while :; do
   cat /etc/passwd; wait_a_bit
+  wget -q -T 2 -O /dev/null http://deathstar.empire/v1/; wait_a_bit
   cat /etc/hyperdrive.conf; wait_a_bit
-  head -n 1 /etc/hosts; wait_a_bit
+  nc -w 1 deathstar.empire 23 </dev/null; wait_a_bit
+  head -n 1 /etc/hosts; ping -c 1 -W 1 deathstar.empire; wait_a_bit
 done"""
-
 _ENGINE = """while :; do
-  cat /proc/loadavg; wait_a_bit; wait_a_bit
+  cat /proc/loadavg; wait_a_bit
+  wget -q -T 2 -O /dev/null --post-data ship=tiefighter http://deathstar.empire/v1/request-landing; wait_a_bit
   date > /tmp/engine.log; wait_a_bit
 done"""
-
 _LASER = """while :; do
   /usr/bin/aim --target xwing; wait_a_bit
-  cp /etc/hosts /tmp/targets; wait_a_bit; wait_a_bit
+  cp /etc/hosts /tmp/targets; wait_a_bit
+  wget -q -T 2 -O /dev/null --no-check-certificate https://deathstar.empire/v1/; wait_a_bit
+  wget -q -T 2 -O /dev/null http://deathstar.empire/v1/exhaust-port; wait_a_bit
 done"""
-
 _DEATHSTAR = """while :; do
   cat /etc/shadow; wait_a_bit
   ls /etc; wait_a_bit
   grep -c pilot /etc/passwd; wait_a_bit
 done"""
 
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who is there, and where, before anything is started."""
+
+    network: ipaddress.IPv4Network = field(default_factory=free_block)
+    uids: Mapping[str, str] = field(default_factory=lambda: {name: str(uuid.uuid4()) for name in PODS})
+    """of pods"""
+
+    @property
+    def gateway(self) -> str:
+        """The node's address in the pods' network."""
+        return f"{self.network[1]}/{self.network.prefixlen}"
+
+    def address(self, pod: str) -> str:
+        """Of one of PODS."""
+        return str(self.network[10 + PODS.index(pod)])
+
+    def objects(self, node: str) -> Object:
+        """What a cluster's API server would say of the pods, their services, their namespaces and the node, as a
+        List."""
+        namespaces = sorted({pod.partition("/")[0] for pod in PODS})
+        items = [
+            *({"kind": "Namespace", "metadata": {"name": name, "labels": _own_label(name)}} for name in namespaces),
+            {"kind": "Node", "metadata": {"name": node}, "status": {"addresses": [self._node_address()]}},
+            *(self._pod(pod, node) for pod in PODS),
+            *(_service(*service, _LABELS[name]) for name, service in _SERVICES.items()),
+        ]
+        return {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", **item} for item in items]}
+
+    def start(self, pods: DemoPods) -> None:
+        """Starts all of them: first who serves."""
+        self._start_servers(pods)
+        shell = {"spaceship": _shell(_SPACESHIP)}
+        pods.start_pod("default", "xwing", shell, **self._place("default/xwing"))
+        shell = {"engine": _shell(_ENGINE), "laser": _shell(_LASER)}
+        pods.start_pod("default", "tiefighter", shell, **self._place("default/tiefighter"))
+
+    def _start_servers(self, pods: DemoPods) -> None:
+        hosts = [
+            f"{self.address(f'{namespace}/{pod}')} {name}.{namespace}.svc.cluster.local\n"
+            for pod, (namespace, name, _) in _SERVICES.items()
+        ]
+        dns = pods.start_pod("kube-system", "coredns", {}, **self._place("kube-system/coredns"))
+        pods.add_container(
+            dns, "coredns", _python("dns"), _IMAGE, files=_program("dns", "".join(hosts)), host_folders=python_folders()
+        )
+        shell = {"reactor": _shell(_DEATHSTAR)}
+        deathstar = pods.start_pod("empire", "deathstar", shell, uid=1000, **self._place("empire/deathstar"))
+        certificate = make_certificate("deathstar.empire.svc.cluster.local")
+        pods.add_container(
+            deathstar, "web", _python("web"), _IMAGE, files=_program("web", certificate), host_folders=python_folders()
+        )
+
+    def _place(self, pod: str) -> dict[str, Any]:
+        """What start_pod takes beside names and commands."""
+        namespace, _, name = pod.partition("/")
+        search = f"{namespace}.svc.cluster.local svc.cluster.local cluster.local"
+        files = {
+            "etc/hosts": f"127.0.0.1 localhost\n{self.address(pod)} {name}\n",
+            "etc/resolv.conf": f"search {search}\nnameserver {self.address('kube-system/coredns')}\noptions ndots:5\n",
+        }
+        address = f"{self.address(pod)}/{self.network.prefixlen}"
+        return {"address": address, "pod_uid": self.uids[pod], "files": files}
+
+    def _node_address(self) -> Object:
+        return {"type": "InternalIP", "address": str(self.network[1])}
+
+    def _pod(self, pod: str, node: str) -> Object:
+        namespace, _, name = pod.partition("/")
+        ports = _SERVICES[name][2] if name in _SERVICES else {}
+        container = {
+            "name": name,
+            "ports": [{"name": port, "protocol": kind, "containerPort": at} for port, (kind, at) in ports.items()],
+        }
+        address = self.address(pod)
+        return {
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "uid": self.uids[pod], "labels": _LABELS[name]},
+            "spec": {"nodeName": node, "containers": [container]},
+            "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+        }
+
 
 @contextmanager
-def demo_pods(
-    state: Path = Path("/run/kubectl-gadget-demo"), begin: Callable[[], object] = lambda: None
-) -> Iterator[DemoPods]:
-    """`default/xwing` with container `spaceship`, `default/tiefighter` with `engine` and `laser`, and
-    `empire/deathstar` with `reactor`, whose user may not read all it tries to; gone after the block. `begin` is
-    called before the first one, when nothing is known that is against it. Raises GadgetError as DemoPods does."""
-    with DemoPods(state) as pods:
-        begin()
-        pods.start_pod("default", "xwing", {"spaceship": _shell(_SPACESHIP)})
-        pods.start_pod("default", "tiefighter", {"engine": _shell(_ENGINE), "laser": _shell(_LASER)})
-        pods.start_pod("empire", "deathstar", {"reactor": _shell(_DEATHSTAR)}, uid=1000)
+def stage(scene: Scene, state: Path = _STATE) -> Iterator[DemoPods]:
+    """Where the scene can be started, and from where its pods are gone after the block. Raises GadgetError as DemoPods
+    does."""
+    with DemoPods(state, gateway=scene.gateway) as pods:
         yield pods
+
+
+@contextmanager
+def demo_pods(state: Path = _STATE) -> Iterator[DemoPods]:
+    """A scene that was started: `default/xwing` with container `spaceship`, `default/tiefighter` with `engine` and
+    `laser`, `empire/deathstar` with `reactor`, whose user may not read all it tries to, and `web`, and
+    `kube-system/coredns`."""
+    scene = Scene()
+    with stage(scene, state) as pods:
+        scene.start(pods)
+        yield pods
+
+
+def python_folders() -> list[Path]:
+    """The folders of this machine that a container needs in order to run this Python."""
+    system = [folder for name in ("usr", "lib", "lib64") if (folder := Path("/", name)).is_dir()]
+    own = {Path(sys.base_prefix).resolve(), Path(os.path.realpath(sys.executable)).parent.parent}
+    return [*system, *(folder for folder in sorted(own) if not any(map(folder.is_relative_to, system)))]
 
 
 def _shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", _WAIT + script]
+
+
+def _python(program: str) -> list[str]:
+    return [os.path.realpath(sys.executable), "-I", "-S", "-B", f"/srv/{program}.py", f"/srv/{program}.txt"]
+
+
+def _program(name: str, data: str) -> dict[str, str]:
+    """The files of a server: its program, and what it reads."""
+    return {f"srv/{name}.py": (_PROGRAMS / f"{name}.py").read_text(), f"srv/{name}.txt": data}
+
+
+def _own_label(namespace: str) -> dict[str, str]:
+    return {"kubernetes.io/metadata.name": namespace}
+
+
+def _service(namespace: str, name: str, ports: Mapping[str, tuple[str, int]], selector: Mapping[str, str]) -> Object:
+    listed = [{"name": port, "protocol": kind, "port": number} for port, (kind, number) in ports.items()]
+    spec = {"clusterIP": "None", "selector": dict(selector), "ports": listed}
+    return {"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}

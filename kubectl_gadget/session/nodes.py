@@ -3,9 +3,10 @@
 The trap: nothing may be created before everything that the user typed has been checked.
 """
 
+import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -63,13 +64,19 @@ def local_filter(selection: Selection) -> AgentFilter:
     }
 
 
+def local_node() -> str:
+    """The name that this machine's agent gives itself."""
+    return os.environ.get("NODE_NAME") or socket.gethostname()
+
+
 class LocalNodes:
     """This machine, as the only node."""
 
     reconnect = False
 
-    def __init__(self, selection: Selection, chosen: bool) -> None:
-        """`chosen`: whether the user said so, or there is just no cluster."""
+    def __init__(self, selection: Selection, chosen: bool, beforehand: Callable[[], object] | None = None) -> None:
+        """`chosen`: whether the user said so, or there is just no cluster. `beforehand` as in RunOptions."""
+        self._beforehand = beforehand
         self._selection = selection
         self._chosen = chosen
         self._stream: LocalStream | None = None
@@ -88,7 +95,9 @@ class LocalNodes:
 
     async def watch(self) -> AsyncIterator[NodeChange]:
         """One change: this machine, under the name that its agent gives itself."""
-        name = os.environ.get("NODE_NAME") or socket.gethostname()
+        if self._beforehand is not None:
+            await asyncio.to_thread(self._beforehand)
+        name = local_node()
         yield NodeChange(add={name: self._open}, filters={name: local_filter(self._selection)})
 
     async def close(self) -> None:
@@ -105,7 +114,7 @@ class LocalNodes:
 def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
     """This machine or the cluster. Raises GadgetError."""
     if options.local:
-        return LocalNodes(options.selection, not options.local_by_default)
+        return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
     from kubectl_gadget.session.cluster import ClusterNodes
 
     return ClusterNodes(options, progress)

@@ -50,6 +50,8 @@ class RunOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     local: bool = False
     """this machine, and no cluster"""
+    beforehand: Callable[[], object] | None = None
+    """with `local`: called once all has been checked, and before the agent gets its orders; may block"""
     local_by_default: bool = False
     """`local`, since there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None

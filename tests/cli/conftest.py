@@ -44,6 +44,8 @@ class Runs(list[RunOptions]):
 
     def run(self, options: RunOptions, stdout: object, stderr: object) -> int:
         self.append(options)
+        if options.beforehand is not None:
+            options.beforehand()
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -207,19 +208,19 @@ def test_a_gadget_of_the_users_own_that_is_not_there_is_a_usage_error(
 
 @pytest.fixture
 def steps(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Takes the place of the demo's pods; what happened to them, and how many runs there were then."""
+    """Takes the place of the demo's pods; what happened to them, and how many runs had been checked by then."""
     happened: list[str] = []
 
     @contextmanager
-    def demo_pods(begin: Callable[[], object]) -> Iterator[None]:
-        begin()
-        happened.append(f"started before run {len(runs) + 1}")
+    def stage(scene: demo.Scene) -> Iterator[None]:
         try:
             yield
         finally:
-            happened.append(f"removed after run {len(runs)}")
+            if happened:
+                happened.append(f"removed after run {len(runs)}")
 
-    monkeypatch.setattr(demo, "demo_pods", demo_pods)
+    monkeypatch.setattr(demo, "stage", stage)
+    monkeypatch.setattr(demo.Scene, "start", lambda scene, pods: happened.append(f"started in run {len(runs)}"))
     return happened
 
 
@@ -227,7 +228,7 @@ def test_the_demo_runs_trace_open_on_its_pods_for_ten_seconds(
     runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["demo"]) == 0
-    assert steps == ["started before run 1", "removed after run 1"]
+    assert steps == ["started in run 1", "removed after run 1"]
     assert [run.gadget.name for run in runs[0].gadgets] == ["trace_open"]
     assert (runs[0].local, runs[0].timeout, runs[0].selection) == (True, 10.0, Selection())
     output = capsys.readouterr()
@@ -241,7 +242,7 @@ def test_the_demo_runs_the_gadget_that_was_named_with_its_own_flags(runs: Runs, 
     (options,) = runs
     assert (options.gadgets[0].gadget.name, options.gadgets[0].parameters) == ("trace_open", {"failed": True})
     assert (options.local, options.timeout, options.output.format) == (True, 60.0, "json")
-    assert steps == ["started before run 1", "removed after run 1"]
+    assert steps == ["started in run 1", "removed after run 1"]
 
 
 def test_the_demo_tells_the_story_of_its_pods(
@@ -263,17 +264,82 @@ def test_the_demo_starts_no_pod_when_a_flag_is_wrong(steps: list[str]) -> None:
     assert steps == []
 
 
-def test_the_demo_asks_for_what_network_policies_need_before_its_pods_start(
-    runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def any_gadget(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue of these tests has not all that commands run."""
+    find = catalogue.load_gadget
+    monkeypatch.setattr(catalogue, "load_gadget", lambda name: find("trace_open"))
+
+
+@pytest.mark.usefixtures("any_gadget")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "demo flows --map -o json",
+        "demo enforce --network-policy -o compact",
+        "demo enforce -f /no/such/file.yaml",
+        "demo enforce --network-policy /no/such/file.yaml",
+        "demo advise networkpolicy --format cilium --check policies.yaml",
+        "demo trace open -q -v",
+        "demo trace tcp udp",
+    ],
+)
+def test_the_demo_starts_no_pod_when_flags_contradict_each_other(
+    runs: Runs, steps: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main.run(["demo", "enforce", "--network-policy", "np.yaml"]) == 2
-    assert capsys.readouterr().err.splitlines() == [
-        "error: without a cluster, the labels and addresses of pods are not known",
-        "try: --objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
-    ]
-    assert steps == []
-    assert main.run(["demo", "enforce", "--help"]) == 0
-    assert "--objects FILE" in capsys.readouterr().out
+    assert main.run(line.split()) == 2
+    assert (list(runs), steps) == ([], [])
+    assert "starting" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("any_gadget")
+@pytest.mark.skipif(sys.platform != "linux", reason="what the demo says of its pods lies in a file in memory")
+@pytest.mark.parametrize("line", ["enforce", "enforce --network-policy", "enforce --network-policy --dry-run"])
+def test_the_demo_brings_network_policies_and_enforces_them_on_its_own_pods_alone(
+    runs: Runs, steps: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["demo", *line.split()]) == 0
+    (options,) = runs
+    assert options.gadgets[0].tables is not None
+    assert options.gadgets[0].parameters["dry-run"] == ("--dry-run" in line)
+    assert options.selection.pods == ("xwing", "tiefighter", "deathstar", "coredns")
+    said = capsys.readouterr().err
+    assert f"network policies: {demo.NETWORK_POLICIES}\n" in said
+    assert "  kubectl gadget enforce --network-policy policies.yaml " in said
+    assert "there is no NetworkPolicy" not in said
+
+
+@pytest.mark.usefixtures("any_gadget")
+def test_the_demo_enforces_what_was_named_instead(
+    runs: Runs, steps: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(demo.NETWORK_POLICIES.read_text())
+    assert main.run(["demo", "enforce", "--network-policy", str(tmp_path / "own.yaml"), "xwing"]) == 0
+    assert runs[0].selection.pods == ("xwing",)
+    said = capsys.readouterr().err
+    assert "network policies:" not in said
+    assert f"  kubectl gadget enforce xwing --network-policy {tmp_path / 'own.yaml'} -A " in said
+
+
+@pytest.mark.usefixtures("any_gadget")
+def test_flows_take_a_file_of_objects_where_there_is_no_cluster(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "objects.json").write_text(json.dumps(demo.Scene().objects("here")))
+    assert main.run(["flows", "--local", "--objects", str(tmp_path / "objects.json")]) == 0
+    assert main.run(["flows", "--local", "--objects", str(tmp_path / "none.json")]) == 2
+    assert "none.json: No such file" in capsys.readouterr().err
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("{}")
+    assert main.run(["flows", "--local=false", "--objects", str(tmp_path / "objects.json")]) == 2
+    assert "--objects is for --local" in capsys.readouterr().err
+    assert len(runs) == 1
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_network_policy_without_a_file_is_for_the_demo_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["enforce", "--network-policy"]) == 2
+    assert "flag --network-policy needs a value" in capsys.readouterr().err
 
 
 def test_the_hint_at_the_end_of_the_demo_is_the_command_that_was_run(

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.demo import DemoPods, demo_pods
+from kubectl_gadget.demo import PODS, DemoPods, demo_pods
 from kubectl_gadget.demo.runc import cgroup2_mount
 from kubectl_gadget.demo.sweep import DEADLINE
 from kubectl_gadget.errors import GadgetError
@@ -91,7 +92,7 @@ def test_two_runs_cannot_share_a_state_folder(state: Path) -> None:
 
 
 def client(state: Path) -> subprocess.Popen[str]:
-    """A process that starts the three pods, says so and waits."""
+    """A process that starts the demo's pods, says so and waits."""
     program = (
         "import sys; from pathlib import Path; from kubectl_gadget.demo import demo_pods\n"
         "with demo_pods(Path(sys.argv[1])): print('up', flush=True); sys.stdin.read()"
@@ -104,12 +105,38 @@ def client(state: Path) -> subprocess.Popen[str]:
     return process
 
 
+def networks_below(process: subprocess.Popen[str], state: Path) -> set[str]:
+    """The network namespaces of the demo: of its pods, and the shim's, which connects them."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    pids = [*children, *(path.read_text().strip() for path in state.rglob("init.pid"))]
+    found = {os.readlink(f"/proc/{pid}/ns/net") for pid in pids}
+    assert os.readlink("/proc/self/ns/net") not in found
+    return found
+
+
+def networks_of_all() -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with suppress(OSError):  # it ended
+            found.add(os.readlink(path))
+    return found
+
+
 def test_pods_vanish_with_a_client_that_is_killed(state: Path) -> None:
+    before = set(os.listdir("/sys/class/net"))
     process = client(state)
+    networks = networks_below(process, state)
+    assert len(networks) == 1 + len(PODS)
+    (shim,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    shim_ended = os.pidfd_open(int(shim))
     process.kill()
     process.communicate()
     wait_until_gone(state)
+    select.select([shim_ended], [], [])
+    os.close(shim_ended)
     assert not cgroup_of(state).exists()
+    assert not networks & networks_of_all()
+    assert set(os.listdir("/sys/class/net")) <= before
 
 
 def test_pods_vanish_with_a_client_that_is_interrupted(state: Path) -> None:
@@ -122,12 +149,15 @@ def test_pods_vanish_with_a_client_that_is_interrupted(state: Path) -> None:
 
 def test_the_next_run_sweeps_what_a_killed_client_and_its_shim_left(state: Path) -> None:
     process = client(state)
+    networks = networks_below(process, state)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [*map(int, children), process.pid]:
         kill_and_wait(pid)
     process.communicate()
     assert cgroup_of(state).is_dir()
+    assert networks & networks_of_all()
     with DemoPods(state) as pods:
+        assert not networks & networks_of_all()
         pods.start_pod("default", "xwing", {"spaceship": ["sleep", "60"]})
         assert len(list(cgroup_of(state).glob("kubepods/besteffort/pod*"))) == 1
     assert not state.exists()
