@@ -72,6 +72,7 @@ lint: setup packages-LINT
 	$(BIN)/mypy
 	$(BIN)/mypy hatch_build.py image/build.py release/artifacts.py
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/vulture
 	$(if $(C_FILES),clang-format-19 --dry-run -Werror $(C_FILES))
 
 image: setup packages-IMAGE

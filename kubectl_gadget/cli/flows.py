@@ -63,10 +63,6 @@ def _format(text: str) -> str:
     return check_format(text)
 
 
-def _party_flag(what: str, help: str, metavar: str) -> Any:
-    return flag(_FILTER, f"--{what}", metavar=metavar, help=help)
-
-
 @dataclass(frozen=True)
 class FlowOutputFlags(OutputFlags):
     """The same as for gadgets, with other formats."""

@@ -1,6 +1,6 @@
 """The exec subresource of a pod as a stream to one node's agent.
 
-Subprotocols v5.channel.k8s.io (with a channel that closes others, so that stdin can end) and v4. Each message begins
+Subprotocols v5.channel.k8s.io and v4. Only closing the whole stream ends the process' input. Each message begins
 with the number of its channel. The trap: an agent that cannot start is not an HTTP error; the reason comes later, on
 the error channel and on stderr, so both are kept until the end of the stream.
 """
@@ -19,7 +19,7 @@ from kubectl_gadget.cluster.websocket import close_quietly, open_websocket
 from kubectl_gadget.errors import ClusterError
 
 SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-_STDIN, _STDOUT, _STDERR, _ERROR, _CLOSE = 0, 1, 2, 3, 255
+_STDOUT, _STDERR, _ERROR = 1, 2, 3
 _STDERR_BYTES = 64 << 10
 _PIECE = 256 << 10
 
@@ -32,7 +32,6 @@ class ExecStream:
         self._where = where
         self._stderr = bytearray()
         self._status: dict[str, Any] | None = None
-        self._stdin_open = True
         self._closing = False
         self._unread = b""
 
@@ -96,15 +95,6 @@ class ExecStream:
                 await self._websocket.send(b"\0" + data[start : start + _PIECE])
         except ConnectionClosed as error:
             raise ClusterError(f"the connection to {self._where} was lost{_why(error)}") from None
-
-    async def close_stdin(self) -> None:
-        """Ends the process' input, which an agent takes as "stop". With v4 only closing everything does that."""
-        if self._stdin_open and self._websocket.subprotocol == SUBPROTOCOLS[0]:
-            self._stdin_open = False
-            try:
-                await self._websocket.send(bytes([_CLOSE, _STDIN]))
-            except ConnectionClosed:
-                return  # ended already, which is what was wanted
 
     async def close(self) -> None:
         """Ends the stream, and with it the agent's input. Never raises."""

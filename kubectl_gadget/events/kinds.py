@@ -119,10 +119,6 @@ def _spelt(name: str, field: Field, spell: Callable[[Batch, Field], CodedTexts])
     return Member(name, "text", lambda batch: spell(batch, field))
 
 
-def _beside(column: str, name: str, field: Field) -> str:
-    return name if column == field.name else f"{column}_{name}"
-
-
 def _show_number(batch: Batch, field: Field) -> list[str]:
     return list(map(str, batch.raw(field).tolist()))
 

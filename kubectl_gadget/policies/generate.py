@@ -15,7 +15,6 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.linux_names import system_calls
 from kubectl_gadget.policies.schema import API_VERSION
 
-_STAPSDT = "NT_STAPSDT"
 _ARGUMENT = re.compile(r"(-?\d+)f?@")
 _MOST_ARGUMENTS = 12
 

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 _MOST_CRYPTO = 1 << 16
 _SAMPLE = 16
-_TAG = 16
 
 
 @dataclass(frozen=True)

@@ -53,15 +53,6 @@ async def test_both_subprotocols_are_spoken(cluster: FakeCluster, api: Api, prot
     await stream.close()
 
 
-async def test_closing_standard_input_ends_a_process_that_reads_it(api: Api) -> None:
-    stream = await start(api, *ECHO)
-    await stream.send(b"last words")
-    await stream.close_stdin()
-    assert await drain(stream) == b"last words"
-    assert stream.exit_code == 0
-    await stream.close()
-
-
 async def test_exit_code_and_standard_error_are_kept(api: Api) -> None:
     stream = await start(api, "sh", "-c", "echo out; echo why >&2; exit 7")
     assert await drain(stream) == b"out\n"

@@ -75,8 +75,6 @@ _OF_CALLERS = (Type.STRING, Type.BUFFER, Type.SOCKADDR, Type.IOVEC, Type.BPF_ATT
 _SOURCES = {"current_task": Source.TASK, "registers": Source.REGISTERS}
 START = ("btfType",)
 """Before the name of a struct and that of its kernel module, or none: `resolve` begins with a pointer to that."""
-SOCKETS = (Type.SOCK, Type.SOCKET, Type.SKB)
-"""Types that lead to a socket."""
 
 
 @dataclass(frozen=True, order=True)
