@@ -35,6 +35,7 @@ PACKAGES = {
         "python3-bpfcc",
         "bpfcc-tools",
         "bpftrace",
+        "dash",
     ],
 }
 SUITE = "trixie"

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from kubectl_gadget.agent import libbpf
+from kubectl_gadget.agent import libbpf, node
 from kubectl_gadget.agent.bpf_maps import OpenMap
 from kubectl_gadget.agent.containers import Containers
 from kubectl_gadget.agent.identity import Container
@@ -28,6 +28,8 @@ _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
 _FILE = "program.bt"
 _RELRO = 0x6474E552
 _BTF = "/sys/kernel/btf/vmlinux"
+_SHELL = "/bin/sh"
+_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _CHATTER = re.compile(r"couldn't set RLIMIT_MEMLOCK")
 """Of no meaning since Linux 5.11, which counts a BPF program's memory in its cgroup."""
 _MAP_NAME = re.compile(r"\w{1,11}", re.ASCII)
@@ -47,6 +49,11 @@ def problems() -> list[Problem]:
     if os.geteuid() != 0 or "SYS_ADMIN" not in capabilities():
         why = "it needs root and CAP_SYS_ADMIN"
         found.append({"what": "bpftrace cannot load programs", "why": why, "try": "sudo, or --privileged"})
+    if not os.path.exists(_SHELL):
+        why = f"it looks for the compiler's headers by a shell, and crashes where there is no {_SHELL}"
+        found.append({"what": "bpftrace needs a shell", "why": why, "try": "an agents' image of this version"})
+    if why := _without_tracefs():
+        found.append({"what": "tracefs is not mounted", "why": why, "try": f"mount -t tracefs tracefs {_TRACEFS[0]}"})
     if not os.path.exists(_BTF):
         why = f"there is no {_BTF}, from which bpftrace has the kernel's types"
         found.append({"what": "the kernel has no BTF", "why": why, "try": "a kernel with CONFIG_DEBUG_INFO_BTF"})
@@ -63,6 +70,20 @@ def executable(folder: str) -> str:
         target.write(without_relro(source.read()))
     os.chmod(copy, 0o700)
     return copy
+
+
+def _without_tracefs() -> str:
+    """Why tracepoints cannot be looked up; "" when they can. A pod of ours mounts it, which no other pod sees."""
+    if any(os.path.isdir(f"{folder}/events") for folder in _TRACEFS):
+        return ""
+    if not node.pod_uid():
+        return f"neither {_TRACEFS[0]} nor {_TRACEFS[1]} has the kernel's events"
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
+        return os.strerror(ctypes.get_errno())
+    return ""
 
 
 def _runs_without_relro() -> bool:
@@ -83,8 +104,8 @@ def _crash(path: str) -> str:
 def without_relro(elf: bytes) -> bytes:
     """The program without the header that makes relocated data read-only.
 
-    Debian 13's bpftrace has copies of constants of LLVM there, which the LLVM of Debian 13 (19.1.7-3+b1) writes when it
-    starts: SIGSEGV before main().
+    bpftrace has copies of LLVM's constants there, which some builds of libLLVM write when they start: SIGSEGV before
+    main().
     """
     data = bytearray(elf)
     (start,) = struct.unpack_from("<Q", data, _PROGRAM_HEADERS)

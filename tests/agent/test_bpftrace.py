@@ -43,6 +43,17 @@ def test_one_that_crashes_at_its_start_is_a_problem_with_its_signal(
     assert "SIGSEGV" in problem["why"]
 
 
+def test_where_there_is_no_shell_it_says_so_and_does_not_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpftrace, "_SHELL", "/nonexistent/sh")
+    assert "/nonexistent/sh" in next(one["why"] for one in bpftrace.problems() if "shell" in one["what"])
+
+
+def test_where_tracefs_is_missing_it_says_what_to_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpftrace, "_TRACEFS", ("/nonexistent/tracing", "/nonexistent/debug"))
+    monkeypatch.setattr(bpftrace.node, "pod_uid", lambda: "")
+    assert "/nonexistent/tracing" in next(one["try"] for one in bpftrace.problems() if "tracefs" in one["what"])
+
+
 def test_one_that_starts_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "exit 0", monkeypatch)
     assert bpftrace.executable("/nowhere") == str(tmp_path / "bpftrace")
