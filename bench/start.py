@@ -29,6 +29,7 @@ STAGES = (
     "prepared",
     "agent found",
     "stream open",
+    "agent sent",
     "HELLO",
     "STARTED",
     "row",
@@ -41,6 +42,7 @@ EXPLAINED = {
     "prepared": "filters and output; numpy",
     "agent found": "nodes and pods listed, agents found or started",
     "stream open": "the exec websocket, or the child process",
+    "agent sent": "Python has started there, and has the agent: from the image, the pod, or from here",
     "HELLO": "the agent has started",
     "STARTED": "BPF loaded and attached",
     "row": "the first row is printed",
@@ -59,7 +61,9 @@ def stages(flags: Sequence[str], environment: dict[str, str]) -> dict[str, float
         run = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, env=environment, check=False)
         if run.returncode != 0 or not told.exists():
             raise SystemExit(f"{' '.join(words)} failed:\n{run.stderr}")
-        return {stage: at - began for stage, at in json.loads(told.read_text()).items()}
+        found = json.loads(told.read_text())
+        largest = {name: float(max(found[name], default=0)) for name in ("resident", "sent")}
+        return {stage: at - began for stage, at in found["stages"].items()} | largest
 
 
 def agent() -> dict[str, float]:
@@ -99,6 +103,7 @@ def double(nodes: int, directory: Path, deploy: bool) -> Iterator[dict[str, str]
 def main() -> None:
     parser = arguments(__doc__, 5)
     parser.add_argument("--nodes", type=int, default=3, help="of the double")
+    parser.add_argument("--our-image", help="for the cluster in $KUBECONFIG: measured beside that of FLAGS")
     parser.add_argument("flags", nargs="*", help="more flags of trace open on the cluster in $KUBECONFIG")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -118,12 +123,18 @@ def main() -> None:
         runs[f"double of {options.nodes} nodes, on demand"] = partial(stages, everywhere, bare)
         if os.environ.get("KUBECONFIG"):
             runs["$KUBECONFIG"] = partial(stages, [*everywhere, *options.flags], {})
+        if os.environ.get("KUBECONFIG") and options.our_image:
+            # What is said twice holds as it is said last.
+            flags = [*everywhere, *options.flags, "--image", options.our_image]
+            runs[f"$KUBECONFIG, {options.our_image}"] = partial(stages, flags, {})
         for run in runs.values():
             run()  # fills caches
         alone = alternate({"agent": agent, "help": help_page}, options.rounds)
         results = alternate(runs, options.rounds)
     for name, rounds in results.items():
         _print(f"{name}: ms from Enter on", STAGES, rounds)
+        sent, memory = (max(found[what] for found in rounds) / 1e6 for what in ("sent", "resident"))
+        print(f"sent to a node: {sent:.2f} MB; the largest agent in memory: {memory:.1f} MB\n")
     _print("the agent by itself: ms from its start on", AGENT_STAGES, alone["agent"])
     _print("kubectl gadget trace open --help: ms", ("help",), alone["help"])
     write_json(options.json, machine, {**results, **alone})

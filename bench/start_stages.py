@@ -22,6 +22,10 @@ from types import ModuleType  # noqa: E402
 from typing import Any  # noqa: E402
 
 seen: dict[str, float] = {"interpreter": BEGAN}
+resident: list[int] = []
+"""Bytes of each agent at its end."""
+sent: list[int] = []
+"""Bytes of each agent that was sent to its node."""
 
 
 def over(stage: str, first: bool = False) -> None:
@@ -76,9 +80,23 @@ def frames(function: Any) -> Any:
     async def handle(session: Any, stream: Any, frame: Any, *more: Any) -> Any:
         if stage := {1: "HELLO", 2: "STARTED"}.get(int(frame.type)):
             over(stage)
+        if frame.type == 7:  # END has the last statistics
+            resident.append(int(((frame.json().get("stats") or {}).get("agent") or {}).get("rss_bytes") or 0))
         return await function(session, stream, frame, *more)
 
     return handle
+
+
+def counted(function: Any) -> Any:
+    """cluster.payload.payload_bytes: what goes to a node that has no agent."""
+
+    @functools.wraps(function)
+    def called(*words: Any) -> Any:
+        found = function(*words)
+        sent.append(len(found))
+        return found
+
+    return called
 
 
 WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
@@ -92,7 +110,7 @@ WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
         ("Agents._find_or_start", after("agent found")),
         ("open_agent", after("agent sent")),
     ),
-    "kubectl_gadget.cluster.boot": (("open_exec", after("stream open")),),
+    "kubectl_gadget.cluster.boot": (("open_exec", after("stream open")), ("payload_bytes", counted)),
     "kubectl_gadget.session.pipeline": (("Pipeline._emit", after("row")),),
 }
 
@@ -128,7 +146,7 @@ def main() -> None:
     from kubectl_gadget.cli.main import run
 
     code = run(sys.argv[2:])
-    Path(sys.argv[1]).write_text(json.dumps(seen))
+    Path(sys.argv[1]).write_text(json.dumps({"stages": seen, "resident": resident, "sent": sent}))
     sys.exit(code)
 
 

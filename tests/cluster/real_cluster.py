@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.cluster.image import DEFAULT_IMAGE
+from kubectl_gadget.cluster.image import OUR_IMAGE
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
-IMAGE = os.environ.get("KUBECTL_GADGET_TEST_IMAGE", DEFAULT_IMAGE)
+IMAGE = os.environ.get("KUBECTL_GADGET_TEST_IMAGE", OUR_IMAGE)
 BUSYBOX = os.environ.get("KUBECTL_GADGET_TEST_BUSYBOX", "busybox:1")
 AGENT_FLAGS = ("--image", IMAGE, "--image-pull-policy", "IfNotPresent")
 AGENTS = "kubectl-gadget"
