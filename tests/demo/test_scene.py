@@ -79,6 +79,7 @@ def test_a_pod_reaches_the_others_by_name_and_nobody_else(
     assert call(pods, scene, caller, script) == 0
 
 
+@pytest.mark.root
 @needs_containers
 def test_nothing_of_this_machines_network_changes() -> None:
     before = links(), Path("/proc/net/route").read_text(), rules()
