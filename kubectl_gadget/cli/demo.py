@@ -147,10 +147,13 @@ def _typed(ctx: Any, file: str) -> list[str]:
     own = levels_of(ctx.find_root())
     items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]
     pods = [word for found in ctx.params.values() for word in found or ()]
-    values = ["policies.yaml" if item.value == file else item.value for item in items]
-    texts = ["" if value is True else f" {shlex.quote(str(value))}" for value in values]
-    flags = [f"{item.spelling}{text}" for item, text in zip(items, texts, strict=True)]
-    return [*map(shlex.quote, pods), *flags]
+    return [*map(shlex.quote, pods), *(_flag_as_typed(item, file) for item in items)]
+
+
+def _flag_as_typed(item: Given, file: str) -> str:
+    if isinstance(item.value, bool):
+        return item.spelling if item.value != item.spelling.startswith("--no-") else f"{item.spelling}=false"
+    return f"{item.spelling} {shlex.quote('policies.yaml' if item.value == file else item.value)}"
 
 
 def _next(words: Sequence[str], typed: Sequence[str]) -> str:

@@ -352,6 +352,13 @@ def test_the_hint_at_the_end_of_the_demo_is_the_command_that_was_run(
     assert hint.startswith("""kubectl gadget trace open xwing -o json --failed --filter 'comm == "cat"' -A """)
 
 
+@pytest.mark.usefixtures("any_gadget", "steps")
+@pytest.mark.parametrize("switch", ["--no-dns-rows", "--dns-rows", "--dns-rows=false"])
+def test_the_hint_has_switches_as_they_were_typed(switch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["demo", "flows", switch]) == 0
+    assert f"  kubectl gadget flows {switch} -A " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("why", ["which needs root", "another demo is running"])
 def test_what_is_against_the_demo_is_said_before_that_its_pods_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], why: str
