@@ -5,6 +5,7 @@ got it: `bpf` root on Linux with BTF, `cluster` the option --cluster and a clust
 here may skip in silence what CI must run, so every reason names the missing thing.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -142,6 +143,19 @@ def tracefs() -> Path:
 def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
     if any(item.get_closest_marker("bpf") for item in request.session.items) and why_no_bpf() is None:
         request.getfixturevalue("tracefs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where nothing was built there is no agent to be sent; the texts that pods start with are there all the same."""
+    from kubectl_gadget.catalogue import payload as building
+    from kubectl_gadget.cluster import payload
+
+    if not (building.BUILT / "payload" / "index.json").is_file():
+        folder = tmp_path_factory.mktemp("payload")
+        index = {"payloads": {}, **building.texts()}
+        (folder / "index.json").write_text(json.dumps(index))
+        payload._FOLDER = folder
 
 
 @pytest.fixture(scope="session")

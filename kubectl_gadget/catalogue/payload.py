@@ -50,12 +50,19 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
         "payloads": payloads,
         "modules": parts.modules,
         "objects": parts.objects,
+        **texts(package),
+    }
+    _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+    return folder / "index.json"
+
+
+def texts(package: Path = BUILT.parent) -> dict[str, str]:
+    """What pods start with: a session, the main process of a pod on demand, and the agent of a ConfigMap."""
+    return {
         "bootstrap": _compact(package / "agent" / "bootstrap.py"),
         "on_demand": _bundled(package),
         "resident": (package / "agent" / "resident.py").read_text(encoding="utf-8"),
     }
-    _write(folder / "index.json", (json.dumps(index, indent=1) + "\n").encode())
-    return folder / "index.json"
 
 
 def is_built(built: Path) -> bool:

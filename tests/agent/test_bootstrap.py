@@ -21,7 +21,10 @@ PYTHONS = [path for path in ("/usr/bin/python3.11", "/usr/bin/python3.13") if Pa
 PYTHON = "/usr/bin/python3"
 MACHINE = os.uname().machine
 PATIENCE = 60
-pytestmark = pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}")
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}"),
+]
 
 
 @pytest.fixture(scope="module")

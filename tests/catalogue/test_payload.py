@@ -15,6 +15,8 @@ from kubectl_gadget.catalogue.debian import PACKAGES
 from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 from kubectl_gadget.errors import GadgetError
 
+pytestmark = pytest.mark.compiled
+
 PACKAGE = BUILT.parent
 MACHINES = {"x86_64": 62, "aarch64": 183}
 """e_machine of ELF."""

@@ -6,6 +6,7 @@ against it as a child process, or in a thread.
 
 import functools
 import ssl
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ import yaml
 from aiohttp import web
 
 from kubectl_gadget.catalogue import payload
+from kubectl_gadget.errors import GadgetError
 from tests.fake_cluster.exec import AGENT, ServeExec, serve_exec
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import Kubelet
@@ -24,7 +26,12 @@ from tests.fake_cluster.store import Object, Store, now
 @functools.cache
 def build_payload() -> None:
     """The agent as its sources are now, once: runs send it to the cluster."""
-    payload.build()
+    if not (payload.BUILT / "contained.json").is_file():
+        return  # nothing was compiled: only doubles of agents run, see tests/conftest.py
+    try:
+        payload.build()
+    except (GadgetError, OSError) as error:
+        warnings.warn(f"runs send an agent that may be older than its sources: {error}", stacklevel=1)
 
 
 class FakeCluster:

@@ -46,8 +46,9 @@ async def serve_exec(
         await websocket.receive()
         return websocket
     if command[:3] == BOOTSTRAP:
-        # Doubles of agents are in the image; the real one comes with the client.
-        if agent != AGENT:
+        # Doubles of agents are in the image; the real one comes with the client, or is that of the source tree where
+        # nothing was built that could come.
+        if agent != AGENT or not command[4]:
             await _say(websocket, _STDOUT, encode(FrameType.BOOT, b"have"))
             command = (*AGENT_COMMAND, *command[5:])
         else:
