@@ -117,9 +117,9 @@ def why_no_containers() -> str | None:
 @pytest.fixture(scope="module", autouse=True)
 def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails when the unit tests of a file leave descriptors open, which then are missing elsewhere."""
-    before = len(os.listdir("/dev/fd"))
+    before = len(os.listdir("/proc/self/fd"))
     yield
-    after = len(os.listdir("/dev/fd"))
+    after = len(os.listdir("/proc/self/fd"))
     items = [item for item in request.session.items if item.path == request.path]
     if after > before + _MOST_DESCRIPTORS and all(is_unit(item) for item in items):
         pytest.fail(f"{request.path.name} leaves {after - before} descriptors open")
