@@ -163,7 +163,7 @@ class Recording:
 
     def _check_head(self, entry: Any, name: str) -> None:
         if not isinstance(entry, dict) or "recording" not in entry:
-            raise UsageError(f"{name} is no recording", "a file that --record wrote")
+            raise UsageError(f"{name} is not a recording", "a file that --record wrote")
         if entry["recording"] != self.advisor:
             raise UsageError(f"{name} was recorded for advise {entry['recording']}", f"advise {entry['recording']}")
         if entry.get("version") != VERSION:

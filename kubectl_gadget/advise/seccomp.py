@@ -92,7 +92,7 @@ def read_profile(text: str, name: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{name} is no JSON: {error}", "a profile that --format profile printed") from None
+        raise UsageError(f"{name} is not JSON: {error}", "a profile that --format profile printed") from None
     if not isinstance(found, dict) or "defaultAction" not in found:
         raise UsageError(f"{name} is no seccomp profile: it has no defaultAction")
     if found["defaultAction"] == "SCMP_ACT_ALLOW":

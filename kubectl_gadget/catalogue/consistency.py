@@ -69,7 +69,7 @@ def _check_record(record: Record, source: str) -> None:
                 f" {field.size} bytes at {field.offset} of {record.size}"
             )
         if (field.values or field.flags) and (field.size not in (1, 2, 4, 8) or field.type.startswith("char")):
-            raise UsageError(f"{source}: field {field.name} is no number, and has names of values or flags")
+            raise UsageError(f"{source}: field {field.name} is not a number, and has names of values or flags")
 
 
 def field_of(column: Column) -> str:
@@ -83,7 +83,7 @@ def _check_columns(gadget: Gadget, source: str) -> None:
     for column in gadget.columns:
         if field_of(column) not in fields:
             raise UsageError(
-                f"{source}: column {column.name} shows {column.field}, which is no field of struct "
+                f"{source}: column {column.name} shows {column.field}, which is not a field of struct "
                 f"{gadget.record.struct}",
                 f"one of {', '.join(sorted(fields))}",
             )
@@ -94,7 +94,7 @@ def _check_totals(gadget: Gadget, source: str) -> None:
     of_quotients = (name for item in gadget.quotients for name in (item.field, item.of, item.per))
     wanted = {*gadget.sums, *gadget.describes, *of_quotients}
     if missing := sorted(wanted - fields):
-        raise UsageError(f"{source}: sums or quotients name {', '.join(missing)}, which is no field")
+        raise UsageError(f"{source}: sums or quotients name {', '.join(missing)}, which is not a field")
     if gadget.weight and gadget.weight not in gadget.sums:
         raise UsageError(f"{source}: weight names {gadget.weight}, which is not among the sums")
     if wrong := sorted(set(gadget.gauges) - set(gadget.sums)):
@@ -106,18 +106,18 @@ def _check_totals(gadget: Gadget, source: str) -> None:
         ("narrow", gadget.narrow),
     ):
         if wrong := [name for name in wanted_columns if name and name not in names]:
-            raise UsageError(f"{source}: {key} names {wrong[0]}, which is no column")
+            raise UsageError(f"{source}: {key} names {wrong[0]}, which is not a column")
 
 
 def _check_parameters(gadget: Gadget, source: str) -> None:
     parameters = {parameter.name for parameter in gadget.parameters}
     for choice in gadget.programs:
         if choice.when and choice.when[0] not in parameters:
-            raise UsageError(f"{source}: programs have a `when` of {choice.when[0]}, which is no parameter")
+            raise UsageError(f"{source}: programs have a `when` of {choice.when[0]}, which is not a parameter")
     columns = {column.name for column in gadget.columns}
     for parameter in gadget.parameters:
         if wrong := [name for name in parameter.shows if name not in columns]:
-            raise UsageError(f"{source}: parameter {parameter.name} shows {wrong[0]}, which is no column")
+            raise UsageError(f"{source}: parameter {parameter.name} shows {wrong[0]}, which is not a column")
         if parameter.variable and not gadget.globals.keys() >= set(parameter.variables):
             raise UsageError(
                 f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
@@ -132,5 +132,5 @@ def _check_parameters(gadget: Gadget, source: str) -> None:
             raise UsageError(f"{source}: parameter {parameter.name} has the default {parameter.default!r}")
         if (parameter.type == "duration") != (parameter.unit in NANOSECONDS):
             raise UsageError(
-                f"{source}: parameter {parameter.name} counts in {parameter.unit!r}, which is no unit of it"
+                f"{source}: parameter {parameter.name} counts in {parameter.unit!r}, which is not a unit of it"
             )

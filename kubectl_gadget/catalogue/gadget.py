@@ -102,7 +102,7 @@ def join(read: Description, layouts: Sequence[Layout], records: Sequence[Record]
     names = {column.name for column in columns}
     for parameter in read.parameters:
         if parameter.column is not None and parameter.column not in names:
-            raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is no column")
+            raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is not a column")
     return gadget
 
 
@@ -111,7 +111,9 @@ def _with_names(read: Description, record: Record) -> Record:
     known = {field.name for field in record.fields}
     for name in (*read.values, *read.flags):
         if name not in known:
-            raise UsageError(f"{read.path}: values or flags are of {name}, which is no field of struct {record.struct}")
+            raise UsageError(
+                f"{read.path}: values or flags are of {name}, which is not a field of struct {record.struct}"
+            )
     fields = (
         replace(field, values=read.values.get(field.name, field.values), flags=read.flags.get(field.name, ()))
         for field in record.fields

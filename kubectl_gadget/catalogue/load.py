@@ -83,4 +83,4 @@ def _read_json(path: Path) -> Any:
             f"the gadgets were not built: there is no {path}", "make setup, or python -m kubectl_gadget.catalogue.build"
         ) from None
     except (RecursionError, ValueError) as error:
-        raise GadgetError(f"{path} is no JSON: {error}", "build it again") from None
+        raise GadgetError(f"{path} is not JSON: {error}", "build it again") from None

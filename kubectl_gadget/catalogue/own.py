@@ -54,7 +54,7 @@ def _description(path: Path) -> Path:
         if path.suffix == ".c":
             path = path.parent / f"{path.name.removesuffix('.c').removesuffix('.bpf')}.yaml"
         if path.suffix not in (".yaml", ".yml"):
-            raise UsageError(f"{path} is no gadget: a folder, a C file or a YAML file is one")
+            raise UsageError(f"{path} is not a gadget: a folder, a C file or a YAML file is one")
         return path
     if not path.is_dir():
         raise UsageError(f"there is no {path}")

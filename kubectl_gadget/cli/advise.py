@@ -374,7 +374,7 @@ def _read(name: str) -> str:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "is no text of UTF-8"
+    return error.strerror or str(error) if isinstance(error, OSError) else "is not a text of UTF-8"
 
 
 def _check_writable(path: Path) -> None:

@@ -121,7 +121,7 @@ def _program(words: tuple[str, ...], file: str | None) -> tuple[str, tuple[str, 
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
     except UnicodeError:
-        raise UsageError(f"{file} is no program of bpftrace: it is not UTF-8") from None
+        raise UsageError(f"{file} is not a program of bpftrace: it is not UTF-8") from None
     if len(text) > _MOST_BYTES:
-        raise UsageError(f"{file} has more than {_MOST_BYTES >> 20} MiB, so it is no program")
+        raise UsageError(f"{file} has more than {_MOST_BYTES >> 20} MiB, so it is not a program")
     return text, words, file

@@ -155,7 +155,7 @@ class OneAtATime(GadgetGroup):
     """A group whose sub-commands are about pods, and are not run together."""
 
     def misplaced(self, below: Any, words: Sequence[str]) -> UsageError | None:
-        """`advise seccomp capabilities`: the second one is no pod."""
+        """`advise seccomp capabilities`: the second one is not a pod."""
         word = next((word for word in words if word in self.entries), None)
         if word is None:
             return None

@@ -53,7 +53,7 @@ PAGE = Page(
     ),
     usage="[POD|KIND/NAME...] [flags]",
     more="FORWARDED is what went through, DROPPED what the kernel dropped, ERROR what the process saw fail.\n"
-    "The arrow is -> from the client to the server, <- for an answer, <> when nobody knows who began, or for a drop.",
+    "The arrow is -> from the client to the server, <- for an answer, <> when it is unknown who began, or for a drop.",
 )
 
 

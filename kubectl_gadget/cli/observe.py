@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.pod_details import PodDetails
     from kubectl_gadget.session.policy_labels import PolicyLabels
 
-CHOICE = "What is told"
+CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
 _FORMATS = (_COMPACT, _JSON, _STRICT, "table", "wide", "yaml", "csv", "name")
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
@@ -320,7 +320,7 @@ def _refuse_ours(flags: StoryFlags) -> None:
     asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in flags.event_types or ()}
     for name, is_ours in asked.items():
         if is_ours:
-            raise UsageError(f"{name} is told by events of our own, which the schema of -o jsonpb lacks", "-o json")
+            raise UsageError(f"{name} comes from events that the schema of -o jsonpb does not have", "-o json")
 
 
 def _choice(flags: StoryFlags, format: str) -> "Choice":

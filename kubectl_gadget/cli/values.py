@@ -82,7 +82,7 @@ def duration_in(unit: str, size: int) -> Callable[[str], int]:
             raise ValueError(f"has no unit: {text}s? Without one it is a whole number of {unit}")
         units, rest = divmod(round(duration(text) * 1e9), NANOSECONDS[unit])
         if rest:
-            raise ValueError(f"is no whole number of {unit}, and shorter times are not told apart here")
+            raise ValueError(f"is not a whole number of {unit}, and shorter times are not told apart here")
         return units
 
     return read
@@ -306,7 +306,7 @@ def _wrong_kind(spelling: str, name: str) -> str:
 def object_name(text: str) -> str:
     """As Kubernetes has names of objects."""
     if not _SUBDOMAIN.fullmatch(text):
-        raise ValueError("is no name for Kubernetes: lower-case letters, digits, - and .")
+        raise ValueError("is not a name for Kubernetes: lower-case letters, digits, - and .")
     return text
 
 

@@ -103,7 +103,7 @@ async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Chang
                 raise
         except UnreachableError as error:
             if failures == 3:
-                api.warn_once(f"{error}; trying on")
+                api.warn_once(f"{error}; retrying")
         await _pause(failures)
 
 

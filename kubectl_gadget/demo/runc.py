@@ -108,6 +108,6 @@ def cgroup2_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
         if rest.startswith("cgroup2 "):
             return Path(fields.split()[4])
     raise GadgetError(
-        "cgroup v2 is not mounted on this machine, and containers are told apart by it",
+        "cgroup v2 is not mounted on this machine, and containers are distinguished by it",
         "boot with systemd.unified_cgroup_hierarchy=1, or: mount -t cgroup2 none /mnt",
     )

@@ -13,7 +13,7 @@ PATHS, PATH_BYTES = 8, 124
 def tail(path: str) -> bytes:
     """What the bytes of a gadget_path end with when the path is `path` or lies below it. Raises ValueError."""
     if not path.startswith("/"):
-        raise ValueError(f"{path!r} is no absolute path")
+        raise ValueError(f"{path!r} is not an absolute path")
     parts = [part for part in path.split("/") if part]
     if ".." in parts or "." in parts:
         raise ValueError(f"{path!r} has . or .. in it")

@@ -52,7 +52,7 @@ def check(policy: Policy, begin: str = "") -> None:
 def _refuse_others(value: Any, known: Collection[str], place: str) -> None:
     """What a policy of the cluster has that is newer than this."""
     if not isinstance(value, dict):
-        raise UsageError(f"{place} is no object")
+        raise UsageError(f"{place} is not an object")
     if others := value.keys() - known:
         names = ", ".join(sorted(map(str, others)))
         raise UsageError(f"{place}: unknown field {names}", f"one of {', '.join(sorted(known))}")
@@ -64,7 +64,7 @@ def _check_port(port: Mapping[str, Any], place: str) -> None:
     if protocol not in PROTOCOLS:
         raise UsageError(f"{place}: protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
     if number is not None and not isinstance(number, str) and not (isinstance(number, int) and 0 < number < 65536):
-        raise UsageError(f"{place}: {number!r} is no port")
+        raise UsageError(f"{place}: {number!r} is not a port")
     if last is not None and not (isinstance(number, int) and isinstance(last, int) and number <= last < 65536):
         raise UsageError(f"{place}: endPort {last!r} needs a port that is a number, and not above it")
 

@@ -137,7 +137,7 @@ def _use(
 ) -> FileEvent:
     identity = read_exec_id(process)
     if identity is None:
-        raise ValueError("a file that is used by nobody")
+        raise ValueError("a file that no process uses")
     return FileEvent(
         operation,
         identity,

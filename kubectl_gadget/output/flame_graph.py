@@ -58,7 +58,7 @@ class FlameGraphSink(ProfileSink):
             raise UsageError(f"--flame-graph {path}: HTML or SVG?", "a file whose name ends in .html or .svg")
         folder = os.path.dirname(path) or "."
         if not os.access(folder, os.W_OK):
-            raise UsageError(f"--flame-graph {path}: {folder} is no folder that can be written to")
+            raise UsageError(f"--flame-graph {path}: {folder} is not a folder that can be written to")
         self._path = path
         self._other = other
 

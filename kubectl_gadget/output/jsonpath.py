@@ -128,7 +128,7 @@ def _find(expression: str, known: frozenset[str]) -> Find:
     try:
         compiled = compile_path(path)
     except JSONPathError as error:
-        raise UsageError(f"jsonpath: {expression!r} is no JSONPath expression: {error}") from None
+        raise UsageError(f"jsonpath: {expression!r} is not a JSONPath expression: {error}") from None
     return lambda value: list(compiled.findall(value)) if isinstance(value, dict | list) else []
 
 

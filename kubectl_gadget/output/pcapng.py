@@ -1,6 +1,6 @@
 """Packets as a pcap-ng file (draft-ietf-opsawg-pcapng): times in nanoseconds, the process in each packet's comment.
 
-Every node is an interface of its own. The trap: what goes out is no text, so it needs the stream below the text one,
+Every node is an interface of its own. The trap: what goes out is not a text, so it needs the stream below the text one,
 and no terminal.
 """
 

@@ -1,7 +1,7 @@
 """Profiles for `go tool pprof` and its like: profile.proto, compressed with gzip.
 
 The few things that are needed of the protocol buffers' encoding (varints, and what has a length) stand here; the format
-has not changed in ten years, and the library for it would bring generated code. The trap: what goes out is no text, so
+has not changed in ten years, and the library for it would bring generated code. The trap: what goes out is not text, so
 it needs the stream below the text one, and no terminal.
 """
 

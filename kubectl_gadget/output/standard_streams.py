@@ -98,7 +98,7 @@ def _refused(error: OSError) -> OutputError:
 
 
 def _wrapped(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
-    """The same stream with other writes. As it is where it is no file, as on Windows' console."""
+    """The same stream with other writes. As it is where it is not a file, as on Windows' console."""
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)  # PYTHONUNBUFFERED has none between
     if type(raw) is not io.FileIO:

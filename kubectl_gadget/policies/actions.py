@@ -110,7 +110,7 @@ def _error(part: Part, kind: ActionKind, hook_kind: str, notes: list[Note]) -> i
         return 0
     error = error_number(part.scalar("argError"))
     if error > 0:
-        text = f"the call returns {error}, which is no error: errors are negative, -{error}"
+        text = f"the call returns {error}, which is not an error: errors are negative, -{error}"
         notes.append(Note(part.at("argError"), text))
     return error
 
@@ -151,7 +151,7 @@ def _need_text(part: Part, key: str, needed: bool) -> str:
     if needed and not part.text(key):
         part.fail(key, f"{part.text('action')} needs {key}")
     if needed and key == "argUrl" and not part.text(key).startswith(("http://", "https://")):
-        part.fail(key, f"{part.text(key)!r} is no http or https URL")
+        part.fail(key, f"{part.text(key)!r} is not an http or https URL")
     return part.text(key)
 
 
@@ -164,7 +164,7 @@ def _rate_limit(part: Part) -> RateLimit | None:
     unit = _SECONDS.get(written[-1].lower())
     digits = written[:-1] if unit else written
     if not (digits.isascii() and digits.isdigit()):
-        part.fail("rateLimit", f"{written!r} is no time: 5 (seconds), 30s, 5m, 1h")
+        part.fail("rateLimit", f"{written!r} is not a time: 5 (seconds), 30s, 5m, 1h")
     milliseconds = int(digits) * (unit or 1) * 1000
     if not 0 < milliseconds <= _LONGEST:
         part.fail("rateLimit", f"{written!r} is out of range: 1s to {_LONGEST // 3_600_000}h")

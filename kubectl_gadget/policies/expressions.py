@@ -75,7 +75,7 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
             raise WrongPolicy(scalar.place, f"there is no arg{position}: the hook has {len(arguments)} `args`")
         type = ARGUMENT_TYPES[arguments[position].type]
         if type.group not in ("number", "auto"):
-            raise WrongPolicy(scalar.place, f"arg{position} is no number but {arguments[position].type}")
+            raise WrongPolicy(scalar.place, f"arg{position} is not a number but {arguments[position].type}")
 
 
 @cache

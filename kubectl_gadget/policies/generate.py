@@ -51,7 +51,7 @@ def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, Any]:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
+        raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
     hook: dict[str, Any] = {"call": "list:functions"}
     if binaries:
         hook["selectors"] = [_binaries(binaries)]
@@ -85,7 +85,7 @@ def _modern() -> frozenset[str]:
 def _binaries(binaries: Sequence[str]) -> dict[str, Any]:
     for binary in binaries:
         if not binary.startswith("/"):
-            raise UsageError(f"{binary!r} is no absolute path, and binaries are compared by path")
+            raise UsageError(f"{binary!r} is not an absolute path, and binaries are compared by path")
     return {"matchBinaries": [{"operator": "In", "values": list(binaries)}]} if binaries else {}
 
 
@@ -95,7 +95,7 @@ def _with_elf(binary: str, read: Callable[[Any], Iterator[Any]]) -> list[Any]:
     from elftools.elf.elffile import ELFFile
 
     if not binary.startswith("/"):
-        raise UsageError(f"{binary!r} is no absolute path, which probes need")
+        raise UsageError(f"{binary!r} is not an absolute path, which probes need")
     try:
         with Path(binary).open("rb") as file:
             return list(read(ELFFile(file)))

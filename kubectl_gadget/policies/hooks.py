@@ -87,7 +87,7 @@ class HookReader:
     def _tracepoint(self, part: Part) -> Iterator[Hook]:
         for key in ("subsystem", "event"):
             if not _TRACEPOINT.fullmatch(part.text(key)):
-                part.fail(key, f"{part.text(key)!r} is no name of a tracepoint's {key}")
+                part.fail(key, f"{part.text(key)!r} is not a name of a tracepoint's {key}")
         kind: HookKind = "raw_tracepoint" if part.flag("raw") else "tracepoint"
         yield self._hook(part, kind, f"{part.text('subsystem')}/{part.text('event')}")
 
@@ -97,7 +97,7 @@ class HookReader:
             if name.startswith(prefix):
                 part.fail("hook", f"{name!r} is written without {prefix} here: {name.removeprefix(prefix)}")
         if not _NAME.fullmatch(name):
-            part.fail("hook", f"{name!r} is no name of an LSM hook")
+            part.fail("hook", f"{name!r} is not a name of an LSM hook")
         yield self._hook(part, "lsm", name)
 
     def _uprobe(self, part: Part) -> Iterator[Hook]:
@@ -182,12 +182,12 @@ def _function(hook: Hook, call: Scalar, syscall: bool, said: bool) -> Hook:
                 hint = ", and a function of this name takes `syscall: false`"
                 raise WrongPolicy(call.place, no_system_call(call, found, hint))
             if not said:
-                text = f"{call.text} is no system call, which is what `call` is by default: add `syscall: false`"
+                text = f"{call.text} is not a system call, which is what `call` is by default: add `syscall: false`"
                 raise WrongPolicy(call.place, text)
             found = need_system_call(call)
         return replace(hook, target=f"sys_{found.name}", syscall=True, abi=found.abi)
     if not _NAME.fullmatch(call.text):
-        raise WrongPolicy(call.place, f"{call.text!r} is no name of a function")
+        raise WrongPolicy(call.place, f"{call.text!r} is not a name of a function")
     if call.text.startswith("sys_") and found and is_known(found):
         raise WrongPolicy(call.place, f"{call.text} is a system call: `syscall` has to be true")
     return replace(hook, target=call.text)
@@ -238,7 +238,7 @@ def _resolve(part: Part) -> tuple[str | int, ...]:
     for step in written.split(".") if written else ():
         match = _STEP.fullmatch(step)
         if match is None or not step or (steps and not match[1]):
-            part.fail("resolve", f"{written!r} is no way through a structure: mm.owner.comm, files[3].name, [0]")
+            part.fail("resolve", f"{written!r} is not a way through a structure: mm.owner.comm, files[3].name, [0]")
         steps += [match[1]] if match[1] else []
         steps += map(int, re.findall(r"\d+", match[2]))
     return tuple(steps)
@@ -251,11 +251,13 @@ def _of_registers(part: Part) -> tuple[str | int, ...]:
 
 def _file(part: Part) -> UserProbe:
     if not part.text("path").startswith("/"):
-        part.fail("path", f"{part.text('path')!r} is no absolute path")
+        part.fail("path", f"{part.text('path')!r} is not an absolute path")
     return UserProbe(path=part.text("path"), btf_path=part.text("btfPath"))
 
 
 def _digest(scalar: Scalar) -> str:
     if not _DIGEST.fullmatch(scalar.text.lower()):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no digest: sha256: and 64 hex digits, build-id: and hex")
+        raise WrongPolicy(
+            scalar.place, f"{scalar.text!r} is not a digest: sha256: and 64 hex digits, build-id: and hex"
+        )
     return scalar.text.lower()

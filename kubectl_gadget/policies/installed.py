@@ -64,7 +64,7 @@ def keep(sources: _Sources, namespace: str) -> list[Kept]:
         if not _NAME.fullmatch(policy.name):
             where = f"{policy.place.file}:{policy.place.line}: metadata.name"
             raise UsageError(
-                f"{where} {policy.name!r} is no name for Kubernetes", "lower-case letters, digits, - and ."
+                f"{where} {policy.name!r} is not a name for Kubernetes", "lower-case letters, digits, - and ."
             )
     found = []
     for file, text in texts:

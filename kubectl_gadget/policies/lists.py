@@ -74,7 +74,7 @@ def need_system_call(scalar: Scalar) -> SystemCall:
     call = system_call(scalar.text)
     if call is None:
         hint = f"; is it sys_{scalar.text}?" if scalar.text in system_calls() else ", which begins with sys_"
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no name of a system call{hint}")
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a name of a system call{hint}")
     if not is_known(call):
         raise WrongPolicy(scalar.place, no_system_call(scalar, call))
     return call

@@ -2,7 +2,7 @@
 
 The kernel reads build ids itself, for who records with perf. So this is a hook at its function that tells of a mapping,
 and the agent has the kernel tell. The trap: the function is also called for mappings that nobody may execute, and for
-memory that is no file, which the filters leave out.
+memory that is not a file, which the filters leave out.
 """
 
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Place, Selector, Subject

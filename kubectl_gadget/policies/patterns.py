@@ -13,24 +13,24 @@ _ONLY_PYTHON = re.compile(r"\(\?(?:[=!]|<[=!]|\()|\\[1-9]|\\Z")
 
 
 def check_pattern(scalar: Scalar) -> None:
-    """Raises WrongPolicy when it is no regular expression that both languages know."""
+    """Raises WrongPolicy when it is not a regular expression that both languages know."""
     try:
         re.compile(scalar.text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no regular expression: {error}") from None
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a regular expression: {error}") from None
     if found := _ONLY_PYTHON.search(scalar.text):
         raise WrongPolicy(scalar.place, f"{found[0]!r} is not known in regular expressions of policies")
 
 
 def check_glob(scalar: Scalar) -> None:
-    """Raises WrongPolicy when it is no glob."""
+    """Raises WrongPolicy when it is not a glob."""
     for part in re.findall(_PARTS, scalar.text, re.DOTALL):
         if _is_class(part) and not part.isascii():
             raise WrongPolicy(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
         try:
             re.compile(_glob_part(part))
         except re.error as error:
-            raise WrongPolicy(scalar.place, f"{part!r} is no set of letters: {error}") from None
+            raise WrongPolicy(scalar.place, f"{part!r} is not a set of letters: {error}") from None
 
 
 def glob_matches(pattern: str, text: str) -> bool:

@@ -168,7 +168,7 @@ def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy |
         notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
     lists = read_lists(spec, problems)
     if not _OBJECT_NAME.fullmatch(metadata.text("name")) or len(metadata.text("name")) > _LONGEST_NAME:
-        what = f"{metadata.text('name')!r} is no name that an API server takes: small letters, digits, `-` and `.`"
+        what = f"{metadata.text('name')!r} is not a name that an API server takes: small letters, digits, `-` and `.`"
         notes.append(Note(metadata.at("name"), what))
     hooks = HookReader(spec, lists, problems, notes).read()
     if spec.flag("loader"):

@@ -69,7 +69,9 @@ def assignment(scalar: Scalar) -> Assignment:
     """One of `argRegs`. Raises WrongPolicy."""
     match = _FORM.fullmatch(_SPACE.sub("", scalar.text))
     if match is None:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no assignment: rax=0, rip=(%rsp), rsp=8%rsp, rbp=8(%rsp)")
+        raise WrongPolicy(
+            scalar.place, f"{scalar.text!r} is not an assignment: rax=0, rip=(%rsp), rsp=8%rsp, rbp=8(%rsp)"
+        )
     to = _register(match["to"], scalar)
     if match["number"] is not None:
         return Assignment(to, "number", _number(match["number"], scalar))

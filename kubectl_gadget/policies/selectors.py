@@ -141,7 +141,9 @@ def _binary(part: Part, kind: SubjectKind, lists: Lists) -> Filter:
     values = _given(part, lists)
     for scalar in values:
         if not scalar.text or (operator in SET_OPERATORS and not scalar.text.startswith("/")):
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is no absolute path, and binaries are compared by path")
+            raise WrongPolicy(
+                scalar.place, f"{scalar.text!r} is not an absolute path, and binaries are compared by path"
+            )
         if operator in ("Glob", "NotGlob"):
             check_glob(scalar)
     test, negated = binary_test(operator)
@@ -166,7 +168,7 @@ def _namespace_change(part: Part) -> list[Filter]:
         name = NAMESPACE_NAMES.get(scalar.text)
         if name is None:
             raise WrongPolicy(
-                scalar.place, f"{scalar.text!r} is no kind of namespace{nearest(scalar.text, NAMESPACE_NAMES)}"
+                scalar.place, f"{scalar.text!r} is not a kind of namespace{nearest(scalar.text, NAMESPACE_NAMES)}"
             )
         bits |= 1 << NAMESPACES.index(name)
     wanted = bits if operator == "In" else _ALL_NAMESPACES & ~bits
@@ -240,7 +242,7 @@ def _old_set(part: Part, arguments: tuple[Argument, ...], positions: list[int]) 
         part.fail("args", "has to name two arguments for CapabilitiesGained: the new set and the old one")
     type = ARGUMENT_TYPES[arguments[positions[1]].type]
     if type.group != "capabilities":
-        part.fail("args", f"{arguments[positions[1]].type} is no set of capabilities")
+        part.fail("args", f"{arguments[positions[1]].type} is not a set of capabilities")
     return positions[1]
 
 

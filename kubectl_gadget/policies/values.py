@@ -54,7 +54,9 @@ def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, i
         value = names.get(scalar.text)
     if value is None:
         hint = nearest(scalar.text, names) if names else ""
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no number{' and no name of one' if names else ''}{hint}")
+        raise WrongPolicy(
+            scalar.place, f"{scalar.text!r} is not a number{' and no name of one' if names else ''}{hint}"
+        )
     if not least <= value <= greatest:
         raise WrongPolicy(scalar.place, f"{scalar.text} is out of range: {least} to {greatest}")
     return value
@@ -71,7 +73,7 @@ def capability_bits(scalars: Sequence[Scalar]) -> int:
     bits = 0
     for scalar in scalars:
         if scalar.text not in CAPABILITIES:
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is no capability{nearest(scalar.text, CAPABILITIES)}")
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a capability{nearest(scalar.text, CAPABILITIES)}")
         bits |= 1 << CAPABILITIES[scalar.text]
     return bits
 
@@ -107,7 +109,7 @@ def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
     if test == "glob":
         check_glob(scalar)
     if test == "same_file" and not text.startswith("/"):
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no absolute path")
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not an absolute path")
     return text
 
 
@@ -115,7 +117,7 @@ def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> i
     if type.bits == 64 and not type.signed and (call := system_call(scalar.text)):
         if not is_known(call):
             close = nearest(call.name, system_calls(call.abi))
-            raise WrongPolicy(scalar.place, f"{scalar.text!r} is no system call{close}")
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a system call{close}")
         if call.abi and type_name != "syscall64":
             raise WrongPolicy(scalar.place, f"{scalar.text!r} takes the type syscall64, which says whose call it is")
         if test != "equal":
@@ -187,7 +189,7 @@ def _network(scalar: Scalar) -> IPv4Network | IPv6Network:
         network = ip_network(scalar.text, strict=False)
     except ValueError:
         hint = ": it has to be filled in" if "$" in scalar.text else " such as 10.0.0.0/8, 10.1.2.3, 2001:db8::/32"
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no address and no network{hint}") from None
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither an address nor a network{hint}") from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         address = int(network.network_address) & 0xFFFFFFFF
         return IPv4Network((address, network.prefixlen - 96))
@@ -203,7 +205,7 @@ def _ports(scalar: Scalar) -> Range:
 def _file_type(scalar: Scalar) -> int:
     found = FILE_TYPES.get(scalar.text)
     if found is None:
-        raise WrongPolicy(scalar.place, f"{scalar.text!r} is no type of files{nearest(scalar.text, FILE_TYPES)}")
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a type of files{nearest(scalar.text, FILE_TYPES)}")
     return found
 
 

@@ -33,7 +33,7 @@ class Workload:
 
     @property
     def is_host(self) -> bool:
-        """Whether it is no container."""
+        """Whether it is not a container."""
         return not self.pod
 
 

@@ -43,7 +43,7 @@ class BccNode:
         await self.stream.send(json.dumps(members).encode() + b"\n")
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
-        """What the agent says, to its end. Raises GadgetError when that is no JSON."""
+        """What the agent says, to its end. Raises GadgetError when that is not JSON."""
         while True:
             line, newline, rest = self._rest.partition(b"\n")
             if newline:

@@ -142,7 +142,7 @@ class NodeSession:
                     if not self._stop.is_set():
                         self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
                 elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
-                    self._progress.node(self.state.name, f"not there yet ({error}); trying on")
+                    self._progress.node(self.state.name, f"not ready ({error}); retrying")
             await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
 

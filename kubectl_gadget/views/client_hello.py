@@ -65,7 +65,7 @@ def from_records(data: bytes) -> ClientHello | None:
     handshake = b""
     while data:
         if data[0] != _HANDSHAKE or (len(data) > 1 and data[1] != 3):
-            raise BrokenHello("it is no handshake")
+            raise BrokenHello("it is not a handshake")
         if len(data) < _RECORD_HEAD:
             return None
         length = int.from_bytes(data[3:5])

@@ -61,7 +61,7 @@ def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]\n", "is no recording"),
+        ("[]\n", "is not a recording"),
         ('{"recording": "seccomp", "version": 1}\n', "recorded for advise seccomp"),
         ('{"recording": "networkpolicy", "version": 2}\n', "another version"),
         ('{"recording": "networkpolicy", "version": 1}\nx\n', "line 2"),

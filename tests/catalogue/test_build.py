@@ -89,7 +89,7 @@ def test_objects_do_not_name_the_machine_that_built_them(tree: Path) -> None:
     [
         ("record: trace_chmod", "record: trace_chown", "has no struct trace_chown"),
         ("variable: filter_failed", "variable: failed", "parameter failed sets failed, which the C does not have"),
-        ("name: mode", "name: mood", "column mood shows mood, which is no field of struct trace_chmod"),
+        ("name: mode", "name: mood", "column mood shows mood, which is not a field of struct trace_chmod"),
         ("[[fchmodat2_exit]]", "[[fchmodat3_exit]]", "programs names fchmodat3_exit"),
     ],
 )

@@ -180,7 +180,7 @@ def test_what_is_no_gadget_is_told(folder: Path) -> None:
     with pytest.raises(UsageError, match="there is no"):
         load_own(folder / "nothing")
     load_own(folder)
-    with pytest.raises(UsageError, match="is no gadget"):
+    with pytest.raises(UsageError, match="is not a gadget"):
         load_own(folder / "built" / "inputs.json")
 
 

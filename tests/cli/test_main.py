@@ -170,7 +170,7 @@ def test_a_command_line_that_is_wrong_exits_2_and_offers_what_was_meant(
     [
         ("trace mount --operation fsmuont", "did you mean fsmount"),
         ("trace signal --signal 99", "they go from 1 to 64"),
-        ("trace fsslower --min 5ns", "is no whole number of us"),
+        ("trace fsslower --min 5ns", "is not a whole number of us"),
         ("trace exit --longer 1.5", "has no unit"),
     ],
 )

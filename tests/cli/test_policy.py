@@ -157,10 +157,10 @@ def test_generated_and_listed_policies_are_policies(capsys: pytest.CaptureFixtur
     assert main.run(["policy", "generate", "uprobes"]) == 2
     assert "--binary is missing" in capsys.readouterr().err
     assert main.run(["policy", "generate", "empty", "--name", "My policy"]) == 2
-    assert "--name 'My policy': is no name for Kubernetes" in capsys.readouterr().err
+    assert "--name 'My policy': is not a name for Kubernetes" in capsys.readouterr().err
     assert main.run(["policy", "generate", "nothing"]) == 2
     assert main.run(["policy", "generate", "all-syscalls", "--match-binary", "ls"]) == 2
-    assert "'ls' is no absolute path" in capsys.readouterr().err
+    assert "'ls' is not an absolute path" in capsys.readouterr().err
 
 
 def test_a_run_refuses_names_of_policies_and_files_of_objects_that_are_not_there(

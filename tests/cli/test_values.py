@@ -79,7 +79,7 @@ def test_a_gadgets_duration_is_a_number_of_its_units(text: str, unit: str, units
     ("text", "why"),
     [
         ("1.5", "has no unit: 1.5s"),
-        ("1500us", "no whole number of ms"),
+        ("1500us", "not a whole number of ms"),
         ("-5ms", "negative"),
         ("soon", "not a duration"),
         ("", "not a duration"),

@@ -30,7 +30,7 @@ def written(path: Path, spec: Any, name: str = "p.yaml") -> str:
         ({"ingres": []}, r"p\.yaml:6: spec\.ingres is not known; did you mean ingress\?"),
         ({"policyTypes": ["Both"]}, "policyTypes holds 'Both'"),
         ({"ingress": [{"to": []}]}, r"ingress\[0\]\.to is not known; it is one of from, ports"),
-        ({"egress": [{"ports": [{"port": 0}]}]}, "0 is no port"),
+        ({"egress": [{"ports": [{"port": 0}]}]}, "0 is not a port"),
         ({"egress": [{"ports": [{"protocol": "ICMP"}]}]}, "protocol 'ICMP' is none of"),
         ({"egress": [{"ports": [{"port": "web", "endPort": 9}]}]}, "endPort 9 needs a port"),
         ({"egress": [{"ports": [{"port": 9, "endPort": 8}]}]}, "endPort 8 needs a port"),

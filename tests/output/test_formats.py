@@ -125,7 +125,7 @@ def test_several_gadgets_say_which_event_a_row_is() -> None:
         ("jsonpath={.pod", "a brace has no partner", ""),
         ("jsonpath={range .args[*]}{@}", "{range} without {end}", ""),
         ("jsonpath={.pod}{end}", "{end} without {range}", ""),
-        ("jsonpath={.args[}", "is no JSONPath expression", ""),
+        ("jsonpath={.args[}", "is not a JSONPath expression", ""),
         ("custom-columns=PID", "is not HEADER:.column", "custom-columns="),
         ("custom-columns=PID:.pit", "rows have no 'pit'", "pid"),
     ],

@@ -69,7 +69,7 @@ def test_a_way_may_begin_with_an_element(written: str, path: tuple[str | int, ..
 
 @pytest.mark.parametrize("written", ["'a..b'", "'.a'", "'a.[1]'", "'[x]'", "'a['"])
 def test_what_is_no_way_is_refused(written: str) -> None:
-    with pytest.raises(UsageError, match="no way through a structure"):
+    with pytest.raises(UsageError, match="not a way through a structure"):
         resolved(f"args: [{{index: 0, type: int, resolve: {written}}}]")
 
 
@@ -155,7 +155,7 @@ def test_limits_that_hold_elsewhere_are_said_and_not_refused() -> None:
     binaries = "{operator: In, values: [/a]}, {operator: In, values: [/b]}"
     spec = f"  kprobes: [{{call: sys_prctl, tags: [{tags}], selectors: [{{matchBinaries: [{binaries}]}}]}}]"
     said = notes(policy(spec, "Not_A_Name"))
-    assert any("'Not_A_Name' is no name that an API server takes" in text for text in said)
+    assert any("'Not_A_Name' is not a name that an API server takes" in text for text in said)
     assert any(text.startswith("has 17 tags; ") and text.endswith(" 16") for text in said)
     assert any(text.startswith("has 2 entries; ") for text in said)
     one = spec.replace(tags, "a").replace(binaries, binaries[: binaries.index("}") + 1])

@@ -64,7 +64,7 @@ def test_an_empty_policy_and_a_list_of_functions_are_policies() -> None:
     generated = read(generate.ftrace_list("^vfs_", ["/bin/cat"])).hooks[0].generated
     assert generated is not None
     assert generated.pattern == "^vfs_"
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         generate.ftrace_list("(", [])
 
 
@@ -111,6 +111,6 @@ def test_a_file_without_probes_is_named(tmp_path: Path, program: Path) -> None:
         generate.usdts(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="has no USDT probes"):
         generate.usdts("/bin/true")
-    with pytest.raises(UsageError, match="is no absolute path"):
+    with pytest.raises(UsageError, match="is not an absolute path"):
         generate.usdts("program")
     assert yaml.safe_load(generate.policy_text("a", generate.empty()))["metadata"] == {"name": "a"}

@@ -32,10 +32,10 @@ def test_what_is_written_is_understood(text: str, found: Assignment) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("rax=", "is no assignment"),
-        ("rax=1=2", "is no assignment"),
-        ("rax=abc", "is no number"),
-        ("rbp=0x20(%rsp", "is no assignment"),
+        ("rax=", "is not an assignment"),
+        ("rax=1=2", "is not an assignment"),
+        ("rax=abc", "is not a number"),
+        ("rbp=0x20(%rsp", "is not an assignment"),
         ("rsp=8%notareg", "there is no register notareg"),
         ("ip=1", "there is no register ip"),
         ("rax=%x0", "has registers of x86_64 and of aarch64"),

@@ -101,11 +101,11 @@ def ask(
         return Asked(slot, look, tuple(map(network_bits, networks)), filter.negated)
     if filter.test in _SOCKET_PARTS:
         if slot.type not in WITH_ADDRESSES:
-            raise _wrong(filter, "is no socket")
+            raise _wrong(filter, "is not a socket")
         return _number(filter, slot, _SOCKET_PARTS[filter.test])
     if filter.test in ("file_type", "same_file"):
         if slot.type not in (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB):
-            raise _wrong(filter, "is no file")
+            raise _wrong(filter, "is not a file")
         if filter.test == "same_file":
             return Asked(slot, Look(TestClass.SAME_FILE), tuple(_texts(filter)), filter.negated)
         return _number(filter, slot, 0, FILE_TYPE)
@@ -122,7 +122,7 @@ def _subject(filter: Filter, arguments: Sequence[Slot | None], result: Slot | No
         case "argument":
             slot = arguments[subject.position]
             if slot is None:
-                raise _wrong(filter, "is of the type nop, which nobody reads")
+                raise _wrong(filter, "is of the type nop, whose values are never read")
             if slot.type in (Type.CRED, Type.USER_NAMESPACE) and filter.test == "equal":
                 raise _unsupported(filter, f"comparing a {slot.type.name.lower()} as a whole")
             return slot, 0
@@ -152,7 +152,7 @@ def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
     def slot_of(position: int) -> Slot:
         slot = arguments[position]
         if slot is None or slot.type is not Type.NUMBER:
-            raise UsageError(f"{filter.place}: arg{position} is no number in the kernel")
+            raise UsageError(f"{filter.place}: arg{position} is not a number in the kernel")
         return slot
 
     if filter.subject.kind != "argument":
@@ -166,7 +166,7 @@ def _expression(filter: Filter, arguments: Sequence[Slot | None]) -> Asked:
 
 def _gained(filter: Filter, new: Slot, old: Slot | None) -> Asked:
     if old is None or not new.type == old.type == Type.CAPABILITY_SET:
-        raise _wrong(filter, "is no set of capabilities, or the other argument is none")
+        raise _wrong(filter, "is not a set of capabilities, or the other argument is none")
     if (new.source, new.steps, new.resolve) != (old.source, old.steps, old.resolve):
         raise _unsupported(filter, "a set beside one that lies elsewhere")
     slot = replace(new, type=Type.CAPABILITIES_GAINED, size_index=old.index)

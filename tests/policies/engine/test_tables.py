@@ -217,7 +217,7 @@ def test_patterns_share_an_automaton_until_it_is_full() -> None:
     [
         (Filter(Subject("argument", 2), "glob", ("x" * 256,)), "more than 255 bytes"),
         (Filter(Subject("argument", 0), "expression", (" + ".join(["arg0"] * 40) + " == 0",)), "too long"),
-        (Filter(Subject("argument", 0), "expression", ("arg2 == 0",)), "arg2 is no number"),
+        (Filter(Subject("argument", 0), "expression", ("arg2 == 0",)), "arg2 is not a number"),
     ],
 )
 def test_what_has_no_room_in_the_kernel_is_refused(filter: Filter, why: str) -> None:
