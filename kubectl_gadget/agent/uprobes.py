@@ -10,7 +10,7 @@ import ctypes
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kubectl_gadget.agent import libbpf
@@ -158,10 +158,13 @@ class Uprobes:
         links = self._links[key] = list[int]()
         try:
             for program, offsets in self._places(file.path).items():
-                links += self._link(program, file.path, offsets)
+                for link in self._link(program, file.path, offsets):
+                    links.append(link)
         except OSError:
-            del self._links[key]  # its process is gone; another one may lead to it
+            self._released.release(self._links.pop(key))  # its process is gone; another one may lead to it
         except Failure as failure:
+            self._released.release(links)  # what is followed by half would be misread
+            self._links[key] = []
             self.warnings.append(f"{file.path.partition('/root')[2]} cannot be followed: {failure}")
 
     def _places(self, path: str) -> dict[str, list[int]]:
@@ -180,7 +183,8 @@ class Uprobes:
         # Returns first: an entry whose return is not seen would wait for ever.
         return dict(sorted(places.items(), key=lambda item: self._object.section(item[0]) != "uretprobe"))
 
-    def _link(self, program: str, path: str, offsets: list[int]) -> list[int]:
+    def _link(self, program: str, path: str, offsets: list[int]) -> Iterator[int]:
+        """Each link as soon as it is made, so that its owner has it when the next one fails."""
         pointer = self._object.pointer(program)
         at_return = self._object.section(program) == "uretprobe"
         if self._multi:
@@ -191,12 +195,11 @@ class Uprobes:
                 cookies = (ctypes.c_uint64 * len(offsets))(*self._functions.cookies(path, offsets))
                 options.cookies = ctypes.cast(cookies, ctypes.c_void_p)
             arguments = (pointer, -1, os.fsencode(path), None, ctypes.byref(options))
-            return [self._lib.call("bpf_program__attach_uprobe_multi", *arguments)]
-        links = []
+            yield self._lib.call("bpf_program__attach_uprobe_multi", *arguments)
+            return
         for offset in offsets:
             single = Options(ctypes.sizeof(Options), at_return=at_return)
             if self._functions:
                 (single.cookie,) = self._functions.cookies(path, [offset])
             place = (pointer, -1, os.fsencode(path), offset, ctypes.byref(single))
-            links.append(self._lib.call("bpf_program__attach_uprobe_opts", *place))
-        return links
+            yield self._lib.call("bpf_program__attach_uprobe_opts", *place)

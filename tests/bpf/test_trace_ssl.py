@@ -98,6 +98,48 @@ def test_each_call_is_told_once_with_its_data(certificate: Path) -> None:
     assert {record["pid"] for record in records} == {process.pid}
 
 
+def links_open() -> int:
+    found = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    ]
+    return sum("perf_event" in name or "bpf_link" in name or "bpf-link" in name for name in found)
+
+
+@pytest.mark.bpf
+def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 6.6 each place has a link of its own."""
+    monkeypatch.setattr("kubectl_gadget.agent.uprobes.has_multi", lambda release: False)
+    process = talker(certificate)
+    with WithLibraries("trace_ssl", pid=process.pid) as tracer:
+        while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+            pass
+        lib, made = tracer.uprobes._lib, list[str]()
+        call = lib.call
+
+        def fail_at_the_third(name: str, *arguments: Any) -> int:
+            if name == "bpf_program__attach_uprobe_opts":
+                made.append(name)
+                if len(made) == 3:
+                    raise Failure("a place", 22, [])
+            return call(name, *arguments)
+
+        before = links_open()
+        monkeypatch.setattr(lib, "call", fail_at_the_third)
+        try:
+            tracer.look()
+            tracer.uprobes.free()
+        finally:
+            monkeypatch.undo()
+            process.communicate(b"\n")
+        assert len(made) >= 3
+        assert any("cannot be followed" in warning for warning in tracer.uprobes.warnings)
+        assert links_open() == before
+
+
 def talked(certificate: Path, **parameters: Any) -> list[dict[str, Any]]:
     """What is told of a process that runs already."""
     process = talker(certificate)
