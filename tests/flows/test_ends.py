@@ -93,6 +93,7 @@ def test_rows_of_one_process_share_whose_they_are_until_the_cluster_says_more() 
     assert reader.read(batch)[0].who.pod is facts
 
 
+@pytest.mark.usefixtures("catalogue_built")
 def test_what_late_rows_tell_is_late() -> None:
     batch = batch_of("trace_tcp", "node-1")
     events: list[FlowEvent] = []
