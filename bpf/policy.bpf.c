@@ -74,8 +74,6 @@ static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct po
 		policy_set_argument(memory, context->ctx);
 	if (policy_tracks_sockets)
 		policy_track(memory, owner);
-	if (policy_reads_programs)
-		policy_choose_possible(memory);
 	/* Whom the user wants to see; what was done above does not depend on it. */
 	if (policy_posts(memory) && (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
 		policy_complete(memory, context->ctx, verdict, signal);
@@ -106,7 +104,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	}
 	((struct policy_event *)memory->event)->values = 0;
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
-		memory->alive[i] = memory->possible[i] = selectors[i];
+		memory->alive[i] = selectors[i];
 	memory->length = sizeof(struct policy_event) + policy_words * 8;
 	memory->cuts = 0;
 	memory->file_id = 0;

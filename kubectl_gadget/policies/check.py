@@ -266,9 +266,8 @@ def _untouched(hook: Hook) -> Iterable[Note]:
         if position < len(hook.arguments) and hook.arguments[position].type in _FETCHED:
             index = hook.arguments[position].index
             text = (
-                f"argument {index} is not known while the program has not touched its memory yet, as with a file that"
-                " is only mapped: the call is then reported, and neither denied nor killed; with `return: true` it is"
-                " read at the end of the call"
+                f"argument {index} matches nothing while the program has not touched its memory yet, as with a file"
+                " that is only mapped; with `return: true` it is read at the end of the call"
             )
             yield Note(hook.place, text)
 

@@ -25,7 +25,6 @@ import pytest
 
 from kubectl_gadget.agent.tracepoint_format import fields
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.policies.engine.decode import Match
 from kubectl_gadget.policies.model import (
     NAMESPACES,
     Action,
@@ -303,11 +302,6 @@ def test_programs_are_told_apart_by_their_binary(tmp_path: Path) -> None:
         assert len(enforcer.matches()) == 1
 
 
-def known(enforcer: Enforcer) -> list[Match]:
-    """Matches without those of paths that were not in memory yet, as some of a program's loader are."""
-    return [match for match in enforcer.matches() if not any(value and value.unreadable for value in match.values)]
-
-
 def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     read = argument(1, "equal", str(tmp_path / "file"))
@@ -317,7 +311,7 @@ def test_descendants_of_a_process_are_told_from_others(tmp_path: Path) -> None:
     with in_force(policy(hook), pid=0) as enforcer:
         subprocess.run(["sh", "-c", f"cat {tmp_path}/file; true"], check=True)
         (tmp_path / "file").read_bytes()
-        numbers = [match.place.number for match in known(enforcer)]
+        numbers = [match.place.number for match in enforcer.matches()]
     assert numbers == [1, 1]
 
 
@@ -333,7 +327,7 @@ def test_namespaces_are_told_from_the_nodes_own(tmp_path: Path) -> None:
     with in_force(policy(openat(*selectors)), pid=0) as enforcer:
         (tmp_path / "file").read_bytes()
         subprocess.run(["unshare", "--uts", "cat", tmp_path / "file"], check=True)
-        numbers = [match.place.number for match in known(enforcer)]
+        numbers = [match.place.number for match in enforcer.matches()]
     first_uts = 0xEFFFFFFE
     assert numbers == ([1, 0] if os.stat("/proc/self/ns/uts").st_ino == first_uts else [0, 0])
 
@@ -420,16 +414,16 @@ def test_what_a_followed_program_started_is_told_whatever_it_has_become(tmp_path
     try:
         with in_force(policy(hook), pid=0) as enforcer:
             subprocess.run(["cat", tmp_path / "file"], check=True)
-            numbers = [[match.place.number for match in known(enforcer)]]
+            numbers = [[match.place.number for match in enforcer.matches()]]
             # It has become another program by the time at which it reads.
             subprocess.run([shell, "-c", f"exec {read}"], check=True)
-            numbers.append([match.place.number for match in known(enforcer)])
+            numbers.append([match.place.number for match in enforcer.matches()])
             # The shell has ended when its grandchild reads.
             subprocess.run([shell, "-c", f"env {read}; true"], check=True)
-            numbers.append([match.place.number for match in known(enforcer)])
+            numbers.append([match.place.number for match in enforcer.matches()])
             # It ran before anybody looked.
             before.communicate(b"\n")
-            numbers.append([match.place.number for match in known(enforcer)])
+            numbers.append([match.place.number for match in enforcer.matches()])
             assert enforcer.lost == {}
     finally:
         before.kill()
@@ -447,7 +441,7 @@ threading.Thread(target=os.execvp, args=("cat", ["cat", {str(tmp_path / "file")!
 """
     with in_force(policy(openat(reads(tmp_path / "file", follows))), pid=0) as enforcer:
         subprocess.run([shell, "-c", 'exec "$@"', "sh", sys.executable, "-c", code], check=True)
-        assert len(known(enforcer)) == 1
+        assert len(enforcer.matches()) == 1
 
 
 def test_what_enforcers_are_notified_of_is_done_at_the_calls_themselves() -> None:

@@ -177,8 +177,6 @@ const volatile bool policy_follows_files = false;
 const volatile bool policy_stacks = false;
 /* Programs' memory is written to. */
 const volatile bool policy_sets = false;
-/* The hook reads memory of programs, who may take it away or have it not paged in. */
-const volatile bool policy_reads_programs = false;
 /* Sockets are whose who made them: the policies at this hook have an action that says so. */
 const volatile bool policy_tracks_sockets = false;
 /* Of events with whole buffers that may be under way; 0: there are none such. */

@@ -36,18 +36,6 @@ static __always_inline void policy_choose(struct policy_memory *memory)
 	}
 }
 
-/* The same for what is posted: before all others, of each policy the first that would post, had a value been read. */
-static __always_inline void policy_choose_possible(struct policy_memory *memory)
-{
-	const __u64 *posting = policy_mask(POLICY_MASK_POST);
-
-	if (!posting)
-		return;
-	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
-		memory->alive[i] |= memory->possible[i] & posting[i];
-	policy_choose(memory);
-}
-
 /* The number of the lowest bit that is set. */
 static __always_inline __u32 policy_lowest(__u64 word)
 {

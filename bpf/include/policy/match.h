@@ -3,8 +3,7 @@
  * Tests of a value: each looks up the set of selectors whose filter holds, and takes all others of those that have such
  * a filter out of `alive`. So a thousand selectors cost what one does, but for the words of their set.
  *
- * The trap: a filter says nothing of a value that could not be read, negated or not. So that no program can hide by
- * that, selectors which such filters alone keep out stay `possible`: they post, and do nothing else.
+ * The trap: a filter says nothing of a value that could not be read, negated or not.
  */
 #pragma once
 
@@ -20,13 +19,8 @@ static __always_inline void policy_keep(struct policy_memory *memory, __u32 test
 
 	if (!negated || !bits)
 		return;
-	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++) {
-		__u64 kept = (bits[i] ^ negated[i]) | negated[policy_words + i];
-
-		memory->alive[i] &= kept;
-		if (policy_reads_programs)
-			memory->possible[i] &= kept;
-	}
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
+		memory->alive[i] &= (bits[i] ^ negated[i]) | negated[policy_words + i];
 }
 
 static __always_inline void policy_keep_unasked(struct policy_memory *memory, __u32 test)
@@ -35,11 +29,8 @@ static __always_inline void policy_keep_unasked(struct policy_memory *memory, __
 
 	if (!negated)
 		return;
-	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++) {
+	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
 		memory->alive[i] &= negated[policy_words + i];
-		if (policy_reads_programs && !(memory->is_withheld && memory->value.lacks & POLICY_UNREADABLE))
-			memory->possible[i] &= negated[policy_words + i];
-	}
 }
 
 /* How many of the test's bounds are not above the number. `low` and `high` are in memory for the reason given in
@@ -333,6 +324,6 @@ static __always_inline bool policy_any_alive(struct policy_memory *memory)
 	__u64 any = 0;
 
 	for (__u32 i = 0; i < POLICY_WORDS && i < policy_words; i++)
-		any |= policy_reads_programs ? memory->possible[i] : memory->alive[i];
+		any |= memory->alive[i];
 	return any;
 }

@@ -60,10 +60,6 @@ struct policy_walk {
 struct policy_memory {
 	/* Selectors that no filter has refused yet. */
 	__u64 alive[POLICY_WORDS];
-	/* Those, and selectors whose filters asked for what could not be read, and are right in all else. */
-	__u64 possible[POLICY_WORDS];
-	/* The value just read lies in the program's memory: where it is unreadable, the program may see to that. */
-	__u64 is_withheld;
 	/* Of each policy, the first of them. */
 	__u64 chosen[POLICY_WORDS];
 	__u64 found[POLICY_WORDS];

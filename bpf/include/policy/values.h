@@ -685,8 +685,6 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 	value->lacks = 0;
 	value->file = 0;
 	value->start = POLICY_TEXT_END;
-	/* A null pointer is nothing that the kernel would read. */
-	memory->is_withheld = user && (raw || failed);
 	if (slot->type != POLICY_NUMBER) {
 		__builtin_memset(value->numbers, 0, sizeof(value->numbers));
 		__builtin_memset(value->addresses, 0xff, sizeof(value->addresses));

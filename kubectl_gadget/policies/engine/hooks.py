@@ -394,7 +394,6 @@ class CompiledHook:
             "policy_stacks": bool(sets["kernel_stack"] | sets["user_stack"]),
             "policy_sets": bool(sets["set"]),
             "policy_tracks_sockets": self._tracks,
-            "policy_reads_programs": self._reads_programs(),
             **self._hash(),
         }
         return {
@@ -482,12 +481,6 @@ class CompiledHook:
         if not self.denies:
             return "sends signals"
         return "denies" if way.denies else "only sends signals" if self._mask_sets["signal"] else "only observes"
-
-    def _reads_programs(self) -> bool:
-        """Whether a filter is about a program's memory. What agents and clients do about events they do about all that
-        come, so there events of which it is not known have to stay out."""
-        asked = zip(self.slots, self._spans, strict=True)
-        return not self._options.reaction and any(slot.flags & Flag.USER and tests for slot, (_, tests) in asked)
 
     def _hash(self) -> dict[str, Any]:
         """Which argument's file is hashed."""
