@@ -117,6 +117,7 @@ def test_whatever_is_typed_every_probe_has_the_test_or_it_is_refused(program: st
     assert text.replace("@p[cgroup] && (", "").startswith(program[:3]) or "/@p[cgroup]/ " in text
 
 
+@pytest.mark.root
 @pytest.mark.skipif(not shutil.which("bpftrace"), reason="bpftrace is not installed: apt-get install bpftrace")
 def test_the_probes_are_those_that_bpftrace_itself_finds(tmp_path_factory: pytest.TempPathFactory) -> None:
     from kubectl_gadget.agent import bpftrace
