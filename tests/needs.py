@@ -19,8 +19,9 @@ OF_THE_MACHINE = ("bpf", "cluster", "root")
 """Marks of tests that use what a machine has once, such as its cgroups, tracefs and network. They run one after
 another."""
 MARKS = (*OF_THE_MACHINE, "vm", "network", "compiled", "slow")
-RERUN = ("bpf", "vm")
-"""Marks of tests that depend on what else this machine does. What else fails once, fails."""
+RERUN = ("bpf", "vm", "root")
+"""Marks of tests that depend on what else this machine does: programs in its kernel, virtual machines, containers. What
+else fails once, fails."""
 
 _LONGEST = "tests/vm/test_kernel.py"
 _FOLDERS = {"tests/vm/": "vm"}
