@@ -59,7 +59,7 @@ check: .venv-check/installed
 	.venv-check/bin/python -m pytest -q -n auto -m '$(UNIT)' --hypothesis-profile=quick --durations=10 $(PYTEST)
 
 test: setup packages-TEST
-	@# A test marked bpf or vm that fails once and then passes is listed at the end, and is no failure: load on the machine is
+	@# A test marked bpf, root or vm that fails once and then passes is listed at the end, and is no failure: load on the machine is
 	@# not ours. All others run once (tests/needs.py). What hangs is not run again, since then it would have no time limit.
 	$(BIN)/pytest -n 3 --reruns 1 --rerun-except pytest-timeout --durations=20 $(PYTEST)
 
