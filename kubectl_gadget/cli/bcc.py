@@ -33,7 +33,9 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
+    from kubectl_gadget.session.bcc import Printed
     from kubectl_gadget.session.options import RunOptions
+    from kubectl_gadget.session.progress import Progress
 
 PAGE = Page(
     "Run a tool of bcc, or a bcc script or C file of your own, on all nodes; each line behind its node's name.",
@@ -128,20 +130,26 @@ def _request(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _run(options: "RunOptions", request: dict[str, Any]) -> int:
+    from kubectl_gadget.session import bcc as session
+
+    return wait_for(session.run(options, request, *output(options)))
+
+
+def output(options: "RunOptions") -> "tuple[Printed, Progress]":
+    """Where the lines of nodes and the words about the run go. Raises GadgetError when standard output is closed."""
     from kubectl_gadget.output import terminal
     from kubectl_gadget.output.standard_streams import require_writable
-    from kubectl_gadget.session import bcc as session
+    from kubectl_gadget.session.bcc import Printed
     from kubectl_gadget.session.progress import Progress
 
     require_writable(sys.stdout)
-    progress = Progress(sys.stderr, options.quiet, options.verbose)
     colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
 
     def paint(node: str) -> str:
         return terminal.paint(node, terminal.pod_color(node)) if colors else node
 
-    show = session.Printed(sys.stdout, sys.stderr, None if options.local else paint)
-    return wait_for(session.run(options, request, show, progress))
+    shown = Printed(sys.stdout, sys.stderr, None if options.local else paint)
+    return shown, Progress(sys.stderr, options.quiet, options.verbose)
 
 
 def _list(options: "RunOptions") -> int:

@@ -4,7 +4,6 @@ The trap: the program is checked and rewritten before anything is started, so wh
 nothing.
 """
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.bcc import ShownFlags, bcc_image
+from kubectl_gadget.cli.bcc import ShownFlags, bcc_image, output
 from kubectl_gadget.cli.connect import wait_for
 from kubectl_gadget.cli.flags import (
     WHERE,
@@ -91,21 +90,7 @@ def bpftrace(
         agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=session.DECLARED),
         selection=replace(options.selection, all_namespaces=everywhere, host=whole_node),
     )
-    from kubectl_gadget.output import terminal
-    from kubectl_gadget.output.standard_streams import require_writable
-    from kubectl_gadget.session.bcc import Printed
-    from kubectl_gadget.session.progress import Progress
-
-    require_writable(sys.stdout)
-    progress = Progress(sys.stderr, options.quiet, options.verbose)
-    colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
-
-    def paint(node: str) -> str:
-        return terminal.paint(node, terminal.pod_color(node)) if colors else node
-
-    return wait_for(
-        session.run(options, script, Printed(sys.stdout, sys.stderr, None if options.local else paint), progress)
-    )
+    return wait_for(session.run(options, script, *output(options)))
 
 
 def _program(words: tuple[str, ...], file: str | None) -> tuple[str, tuple[str, ...], str]:
