@@ -57,9 +57,6 @@ const volatile bool collect_stack = false;
 /* Checks whose refusal no audit log would have, too. */
 const volatile bool show_unaudited = false;
 
-/* gadget_known_bool */
-enum { AUDIT_UNKNOWN, AUDITED, NOT_AUDITED };
-
 /* Each process, capability and verdict once; with stacks, each way that led there. */
 struct check {
 	__u64 way;
@@ -131,7 +128,7 @@ static __always_inline bool is_new(void *ctx, __u32 pid, __u32 capability, bool 
 
 static __always_inline __u32 is_audited(__u32 options)
 {
-	return options & CAP_OPT_NOAUDIT ? NOT_AUDITED : AUDITED;
+	return options & CAP_OPT_NOAUDIT ? GADGET_KNOWN_NO : GADGET_KNOWN_YES;
 }
 
 /* The tracepoint has not got the options; but most of those who ask for no audit have a name that tells it. They call
@@ -174,7 +171,7 @@ static __always_inline __u32 audited_by_name(void *ctx)
 	__u64 frames[ASKING_FRAMES] = {};
 
 	if (bpf_get_stack(ctx, frames, sizeof(frames), GADGET_OWN_FRAMES) <= 0)
-		return AUDIT_UNKNOWN;
+		return 0;
 	for (int i = 0; i < ASKING_FRAMES; i++) {
 		/* With its NUL. */
 		long written = bpf_snprintf(name, sizeof(name), format, &frames[i], sizeof(frames[i]));
@@ -182,9 +179,9 @@ static __always_inline __u32 audited_by_name(void *ctx)
 		if (written <= 0)
 			break;
 		if (asks_for_memory(name) || ends_with_noaudit(name, written - 1))
-			return NOT_AUDITED;
+			return GADGET_KNOWN_NO;
 	}
-	return AUDIT_UNKNOWN;
+	return 0;
 }
 
 static __always_inline int checked(void *ctx, const struct cred *cred, struct user_namespace *target, __u32 capability,
@@ -199,9 +196,9 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	check = gadget_scratch(&check_scratch);
 	if (!check || !gadget_begin(&check->record) || gadget_is_runtime())
 		return 0;
-	if (audited == AUDIT_UNKNOWN)
+	if (!audited)
 		audited = audited_by_name(ctx);
-	if (audited == NOT_AUDITED && !show_unaudited)
+	if (audited == GADGET_KNOWN_NO && !show_unaudited)
 		return 0;
 	if (filter_unique && !is_new(ctx, check->record.pid, capability, result))
 		return 0;
@@ -227,7 +224,7 @@ SEC("tp_btf/cap_capable")
 int BPF_PROG(checked_tracepoint, const struct cred *cred, struct user_namespace *target,
 	     const struct user_namespace *capable, int capability, int result)
 {
-	return checked(ctx, cred, target, capability, result, AUDIT_UNKNOWN);
+	return checked(ctx, cred, target, capability, result, 0);
 }
 
 SEC("fexit/cap_capable")

@@ -504,18 +504,7 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 	return tell_message(uring_header(request));
 }
 
-SEC("tp_btf/io_uring_submit_req")
-int BPF_PROG(uring_submit, struct io_kiocb *request)
-{
-	return uring_begins(request);
-}
-
-/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
-SEC("tp_btf/io_uring_submit_sqe")
-int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
-{
-	return uring_begins(request);
-}
+GADGET_ON_URING_SUBMIT(uring_begins)
 
 SEC("tp_btf/io_uring_complete")
 int uring_complete(__u64 *ctx)

@@ -448,18 +448,7 @@ static __always_inline int uring_submitted(struct io_kiocb *request)
 	return 0;
 }
 
-SEC("tp_btf/io_uring_submit_req")
-int BPF_PROG(uring_submit, struct io_kiocb *request)
-{
-	return uring_submitted(request);
-}
-
-/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
-SEC("tp_btf/io_uring_submit_sqe")
-int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
-{
-	return uring_submitted(request);
-}
+GADGET_ON_URING_SUBMIT(uring_submitted)
 
 /* Files that were open before are followed, too; each is told once, since its descriptors share it. */
 SEC("iter/task_file")

@@ -142,18 +142,7 @@ static __always_inline int gadget_uring_completed(struct io_kiocb *request, __s3
 	return 0;
 }
 
-SEC("tp_btf/io_uring_submit_req")
-int BPF_PROG(uring_submit, struct io_kiocb *request)
-{
-	return gadget_uring_submitted(request);
-}
-
-/* Its name before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). */
-SEC("tp_btf/io_uring_submit_sqe")
-int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)
-{
-	return gadget_uring_submitted(request);
-}
+GADGET_ON_URING_SUBMIT(gadget_uring_submitted)
 
 SEC("tp_btf/io_uring_complete")
 int uring_complete(__u64 *ctx)

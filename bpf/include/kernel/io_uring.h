@@ -168,3 +168,18 @@ typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *
 #define gadget_uring_result(CTX)                                                                                       \
 	(bpf_core_type_exists(btf_trace_io_uring_complete___whole) ? ((struct io_uring_cqe *)(CTX)[2])->res            \
 								   : (__s32)(CTX)[3])
+
+/* The programs uring_submit and uring_submit_sqe, of which a kernel has the tracepoint of one: the second had that name
+ * before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). Both return what FUNCTION(request)
+ * does. */
+#define GADGET_ON_URING_SUBMIT(FUNCTION)                                                                               \
+	SEC("tp_btf/io_uring_submit_req")                                                                              \
+	int BPF_PROG(uring_submit, struct io_kiocb *request)                                                           \
+	{                                                                                                              \
+		return FUNCTION(request);                                                                              \
+	}                                                                                                              \
+	SEC("tp_btf/io_uring_submit_sqe")                                                                              \
+	int BPF_PROG(uring_submit_sqe, struct io_kiocb *request)                                                       \
+	{                                                                                                              \
+		return FUNCTION(request);                                                                              \
+	}
