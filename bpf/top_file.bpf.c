@@ -4,7 +4,7 @@
  *
  * Hooks: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
  * moved, whatever was asked for; and io_uring_complete. A file is known by its file system's device and its inode. Not
- * seen: files that are mapped, what io_uring is told not to report, and POSIX AIO.
+ * seen: files that are mapped, requests of io_uring that complete silently, and POSIX AIO.
  */
 #include <gadget/compat_call.h>
 #include <gadget/open_file.h>
