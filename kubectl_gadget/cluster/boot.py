@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.cluster.api import Api
 from kubectl_gadget.cluster.exec import ExecStream, open_exec
+from kubectl_gadget.cluster.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.payload import PYTHON, payload, payload_bytes
 from kubectl_gadget.errors import AgentError, ClusterError
 from kubectl_gadget.wire import MAGIC, VERSION, FrameType, encode
@@ -21,7 +22,7 @@ _HEAD = struct.Struct("<2sBBI")
 _MOST = 64
 """Bytes of BOOT's payload."""
 NO_PYTHON = "the image has no python3"
-OTHER_IMAGE = "--image docker.io/library/python:3.13-slim, or another with Python 3.11 or newer and glibc"
+OTHER_IMAGE = f"--image {DEFAULT_IMAGE}, or another with Python 3.11 or newer and glibc"
 
 
 def command(words: Sequence[str]) -> tuple[str, ...]:

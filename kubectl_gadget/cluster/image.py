@@ -1,4 +1,4 @@
-"""The agents' images: the one place that names them.
+"""The agents' images. The texts that start agents in pods name the default one, too, as a remedy.
 
 The agent travels with the run, so any image with Python does; ours, which has it already, is the faster choice. The
 trap: a release replaces the tag by the digest that it resolves here, and nowhere else.
