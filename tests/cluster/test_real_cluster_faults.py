@@ -64,7 +64,7 @@ def agents_here() -> dict[int, Held]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command, cgroup = (path / "cmdline").read_bytes(), (path / "cgroup").read_text()
-            if command.endswith(b"kubectl_gadget.agent\0session\0") and any(uid in cgroup for uid in uids):
+            if b"\0session\0" in command and any(uid in cgroup for uid in uids):
                 found[int(path.name)] = held_by(int(path.name))
         except OSError:
             continue  # it has ended, or is not ours to look at
