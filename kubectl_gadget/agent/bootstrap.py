@@ -2,11 +2,11 @@
 
     python3 -I -c TEXT x86_64=LENGTH:SHA256,aarch64=LENGTH:SHA256 session …
 
-It takes the payload from the pod (the ConfigMap of resident agents, or what an earlier session kept), or uses the image
-that has the same agent, or asks for the payload (docs/protocol.md, BOOT), whose head, unpacking.py, then goes on. The
-trap: this text is in each exec's URL and in the audit log, so it is short, and the build takes docstrings, comments and
-annotations out of it (catalogue/payload.py); and it must be valid for old Pythons (no walrus, no match), or none could
-say that it is too old. Nothing is run that has not the hash which the command names, but for an image that says it has.
+It takes the payload that an earlier session kept in the pod, or uses the image that has the same agent, or asks for the
+payload (docs/protocol.md, BOOT), whose head, unpacking.py, then goes on. The trap: this text is in each exec's URL and
+in the audit log, so it is short, and the build takes docstrings, comments and annotations out of it
+(catalogue/payload.py); and it must be valid for old Pythons (no walrus, no match), or none could say that it is too
+old. Nothing is run that has not the hash which the command names, but for an image that says it has.
 """
 
 import os
@@ -40,11 +40,9 @@ def read(path: str) -> bytes:
 
 is_ours = any(read(f"{folder}/kubectl_gadget/built/payload.sha256") == wanted.encode() for folder in sys.path)
 kept = f"{os.environ.get('KUBECTL_GADGET_RUN', '/dev/shm')}/kubectl-gadget.{wanted}"
-for place in f"/agent/{machine}.zip", kept:
-    payload = read(place)
-    if is_ours or sha256(payload).hexdigest() == wanted:
-        say("have")
-        break
+place, payload = kept, read(kept)
+if is_ours or sha256(payload).hexdigest() == wanted:
+    say("have")
 else:
     place, payload = "", b""
     say(f"send {machine}")

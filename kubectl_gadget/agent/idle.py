@@ -60,7 +60,7 @@ class _Guard:
         # What is pinned has to be looked after as well, if only to take it away.
         if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(node.pins()):
             return
-        # As this process was started: with our package, or with the payload that is mounted.
+        # As this process was started.
         command = [sys.executable, *sys.orig_argv[1 : sys.orig_argv.index("idle")], "policies", self._folder]
         self._pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=())
         self._began = time.monotonic()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kubectl_gadget.errors import GadgetError
 
 _PACKAGE = "kubectl_gadget"
-TEXTS = ("bootstrap.py", "unpacking.py", "resident.py")
+TEXTS = ("bootstrap.py", "unpacking.py")
 """Files of the agent that are run as texts (payload.py) and never imported."""
 _OWN_OBJECTS = ("own_elf", "own_program")
 """The functions that load the agent's own objects, by name (agent/object.py)."""

@@ -57,11 +57,10 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
 
 
 def texts(package: Path = BUILT.parent) -> dict[str, str]:
-    """What pods start with: a session, the main process of a pod on demand, and the agent of a ConfigMap."""
+    """What pods start with: a session, and the main process of a pod on demand."""
     return {
         "bootstrap": _compact(package / "agent" / "bootstrap.py"),
         "on_demand": _bundled(package),
-        "resident": (package / "agent" / "resident.py").read_text(encoding="utf-8"),
     }
 
 

@@ -25,8 +25,6 @@ class Payload:
     """the text that starts a session"""
     on_demand: str
     """the text of the main process of a pod on demand"""
-    resident: str
-    """/agent/__main__.py of resident agents"""
     architectures: tuple[str, ...]
     """as `uname -m` names them"""
 
@@ -43,7 +41,6 @@ def payload() -> Payload:
         offer=",".join(offers),
         bootstrap=index["bootstrap"],
         on_demand=index["on_demand"],
-        resident=index["resident"],
         architectures=tuple(index["payloads"]),
     )
 

@@ -242,7 +242,7 @@ def test_a_payload_that_was_changed_is_not_run(index: dict[str, object], carried
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "on_demand", "resident"])
+@pytest.mark.parametrize("name", ["bootstrap", "on_demand"])
 def test_old_pythons_understand_the_texts_so_that_they_can_say_that_they_are_old(
     index: dict[str, object], name: str
 ) -> None:
