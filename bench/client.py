@@ -29,7 +29,7 @@ from bench.replay import CONTAINERS, Opens
 from bench.rounds import alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.filter import compile_filter
+from kubectl_gadget.events.filters.filter import compile_filter
 from kubectl_gadget.events.identity import ContainerFilter, Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.formats import make_sink

@@ -35,7 +35,7 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.sink import make_flow_sink
 from kubectl_gadget.flows.table import FlowTable

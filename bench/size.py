@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.rounds import arguments, describe_machine, print_machine, print_table, write_json
 from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.session.local import open_local
+from kubectl_gadget.session.nodes.local import open_local
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json, split_events

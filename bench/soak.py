@@ -28,8 +28,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kubectl_gadget.agent import shares
-from kubectl_gadget.agent.cgroups import find_root
+from kubectl_gadget.agent.containers import ring_fairness
+from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.demo.bundle import BundleSpec
 from tests.reliability.local_run import LocalRun
@@ -42,7 +42,7 @@ EVERY = 5.0
 GROWTH = {"agent": 1 << 20, "client": 4 << 20}
 """Bytes an hour."""
 LEAK = Path(__file__).parent / "loops" / "leak.c"
-_FILL = shares.MOST + 200
+_FILL = ring_fairness.MOST + 200
 _AT_ONCE = 50
 
 

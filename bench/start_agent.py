@@ -7,10 +7,11 @@ import time
 
 seen = {"interpreter": time.time()}
 
-from kubectl_gadget.agent import libbpf, session  # noqa: E402
-from kubectl_gadget.agent.containers import Containers  # noqa: E402
+from kubectl_gadget.agent import session  # noqa: E402
+from kubectl_gadget.agent.bpf import libbpf  # noqa: E402
+from kubectl_gadget.agent.bpf.object import BpfObject  # noqa: E402
+from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
 from kubectl_gadget.agent.gadget import Gadget  # noqa: E402
-from kubectl_gadget.agent.object import BpfObject  # noqa: E402
 
 libbpf.load()
 seen["imports"] = time.time()

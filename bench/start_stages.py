@@ -101,16 +101,16 @@ def counted(function: Any) -> Any:
 
 WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "kubectl_gadget.session.run": (("run", before("command line")),),
-    "kubectl_gadget.session.local": (("open_local", after("stream open")),),
-    "kubectl_gadget.session.nodes": (("open_local", after("stream open")),),
-    "kubectl_gadget.session.node": (("NodeSession._handle", frames),),
+    "kubectl_gadget.session.nodes.local": (("open_local", after("stream open")),),
+    "kubectl_gadget.session.nodes.participants": (("open_local", after("stream open")),),
+    "kubectl_gadget.session.nodes.node": (("NodeSession._handle", frames),),
     "kubectl_gadget.session.preparation": (("prepare", after("prepared")),),
-    "kubectl_gadget.cluster.kubeconfig": (("load", after("kubeconfig")),),
-    "kubectl_gadget.cluster.agents": (
+    "kubectl_gadget.cluster.api.kubeconfig": (("load", after("kubeconfig")),),
+    "kubectl_gadget.cluster.agents.per_node": (
         ("Agents._find_or_start", after("agent found")),
         ("open_agent", after("agent sent")),
     ),
-    "kubectl_gadget.cluster.boot": (("open_exec", after("stream open")), ("payload_bytes", counted)),
+    "kubectl_gadget.cluster.agents.boot": (("open_exec", after("stream open")), ("payload_bytes", counted)),
     "kubectl_gadget.session.pipeline": (("Pipeline._emit", after("row")),),
 }
 

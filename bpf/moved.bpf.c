@@ -27,7 +27,7 @@ struct {
 	__type(value, __u64);
 } origins SEC(".maps");
 
-/* Read by kubectl_gadget/agent/moved.py. */
+/* Read by kubectl_gadget/agent/containers/moved_processes.py. */
 struct process_found {
 	__u64 started;
 	/* 0: of no container. */

@@ -5,7 +5,7 @@
  * Hooks: uprobes at the beginning and the return of the functions that the user names, in whatever files the agent
  * finds them; it tells them apart by a cookie (Linux 5.15) and writes their names to `gadget_functions`. The traps: a
  * function may call itself, so a call is known by where the stack stood, too; and a program may run twice for one call
- * (agent/uprobes.py), so only the return counts, which takes the beginning with it.
+ * (agent/symbols/uprobes.py), so only the return counts, which takes the beginning with it.
  */
 #include <gadget/histogram.h>
 

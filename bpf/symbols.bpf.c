@@ -10,7 +10,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Read and written by kubectl_gadget/agent/kernel_symbols.py. */
+/* Read and written by kubectl_gadget/agent/symbols/kernel_symbols.py. */
 struct spelt {
 	__u64 address;
 	char name[NAME_BYTES];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * top bpf: how often each BPF program of the node ran, and for how long. There is no program here, or it would count
- * itself: the agent reads what the kernel counts (kubectl_gadget/agent/bpf_programs.py), once it is asked to.
+ * itself: the agent reads what the kernel counts (kubectl_gadget/agent/answers/bpf_programs.py), once it is asked to.
  */
 #include <gadget/totals.h>
 

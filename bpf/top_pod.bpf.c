@@ -2,7 +2,7 @@
 /*
  * top pod: adds up, for each cgroup, what no file of the cgroup tells: files opened, programs started, bytes sent and
  * received. The rest, from cpu.stat, memory.current and their like, adds the agent
- * (kubectl_gadget/agent/cgroup_usage.py).
+ * (kubectl_gadget/agent/answers/cgroup_usage.py).
  *
  * Hooks: the exits of open's system calls, sched_process_exec, and cgroup_skb, whose packets belong to the socket's
  * cgroup.

@@ -59,7 +59,7 @@ struct wanted_path {
 	char tail[PATH_BYTES];
 };
 
-/* Made by the client (kubectl_gadget/events/path_tails.py). */
+/* Made by the client (kubectl_gadget/events/filters/path_tails.py). */
 /* None: any. */
 const volatile struct wanted_path wanted_paths[PATHS] = {};
 

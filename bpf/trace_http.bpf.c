@@ -2,7 +2,7 @@
 /*
  * trace http: emits, of TCP connections on which a packet began like a message of HTTP/1, like a connection of HTTP/2
  * or like the headers of one, that packet and those after it, as `struct gadget_packet`. The client makes of them one
- * `struct trace_http` for each request: kubectl_gadget/views/http.py.
+ * `struct trace_http` for each request: kubectl_gadget/views/protocols/http.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: what is inside of TLS. Bodies of HTTP/1 do not leave the node, but
  * for what is in the same packet as a head, and the first bytes of others. Of HTTP/2 all does, up to a megabyte a

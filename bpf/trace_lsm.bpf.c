@@ -21,7 +21,7 @@
 /* Hooks that one CPU may be in at the same time. */
 #define SLOTS 4
 
-/* How many of the arguments there are; what they mean the client knows by the hook's name (events/linux_lsm.py). */
+/* How many of the arguments there are; what they mean the client knows by the hook's name (events/linux/lsm.py). */
 typedef __u32 gadget_lsm_arguments;
 
 struct trace_lsm {

@@ -2,7 +2,7 @@
 /*
  * trace sni: emits the packets that a TLS connection begins with, as `struct gadget_packet`: over TCP the segments of
  * the client's hello, on any port, and over UDP the first packets of QUIC. The client makes of them one `struct
- * trace_sni` for each hello: kubectl_gadget/views/sni.py.
+ * trace_sni` for each hello: kubectl_gadget/views/protocols/sni.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive in another order, or whose
  * first byte is not the first one of a segment.

@@ -43,7 +43,7 @@ if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists(
     # They have one test for each gadget, or column.
     collect_ignore += [
         *("agent/test_contained.py", "agent/test_observer.py", "bpf/test_verifier.py", "events/test_no_rows.py"),
-        *("cluster/test_real_cluster_contained.py", "output/test_live.py"),
+        *("cluster/test_real_cluster_contained.py", "output/live/test_screen.py"),
     ]
 if sys.platform != "linux":
     # Agents, and what makes and tries them, run on Linux alone.
@@ -156,7 +156,7 @@ def _tracefs_for_bpf(request: pytest.FixtureRequest) -> None:
 def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where nothing was built there is no agent to be sent; the texts that pods start with are there all the same."""
     from kubectl_gadget.catalogue import payload as building
-    from kubectl_gadget.cluster import payload
+    from kubectl_gadget.cluster.agents import payload
 
     if not (building.BUILT / "payload" / "index.json").is_file():
         folder = tmp_path_factory.mktemp("payload")

@@ -18,9 +18,9 @@ from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Pe
 from kubectl_gadget.advise.policy_shape import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.document import Problems, check, documents, inside, items_of, nearest, peek
 from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.schema import POLICY_KINDS
+from kubectl_gadget.policies.read.document import Problems, check, documents, inside, items_of, nearest, peek
+from kubectl_gadget.policies.read.schema import POLICY_KINDS
 from kubectl_gadget.yaml_files import parse_yaml
 
 Policy = Mapping[str, Any]

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.advise.basis import start_note
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.inventory import Inventory
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 

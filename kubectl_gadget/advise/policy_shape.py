@@ -3,7 +3,7 @@
 The trap: what is not here is refused, since a policy that is half understood selects others.
 """
 
-from kubectl_gadget.policies.schema import METADATA, Field
+from kubectl_gadget.policies.read.schema import METADATA, Field
 
 VERSION = "networking.k8s.io/v1"
 EXPLAINED_BY = "kubectl explain networkpolicy."

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.advise.basis import start_note
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
+from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.errors import UsageError
 

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
             return bcc.run(declared[0].removeprefix("--tool=") if declared else None)
         case ["alive"]:
-            from kubectl_gadget.agent import alive
+            from kubectl_gadget.agent.pod import alive
 
             return alive.ask()
         case ["idle"]:
@@ -42,11 +42,11 @@ def main(arguments: list[str]) -> int:
         case ["idle", "--policies", folder, "--idle-timeout", seconds]:
             return _idle(seconds, folder)
         case ["policies", folder, *pins] if len(pins) < 2:
-            from kubectl_gadget.agent import guard
+            from kubectl_gadget.agent.installed import guard
 
             return guard.run(folder, *pins)
         case ["release", *pins] if len(pins) < 2:
-            from kubectl_gadget.agent import guard
+            from kubectl_gadget.agent.installed import guard
 
             return guard.release(*pins)
         case ["probe"]:
@@ -81,7 +81,7 @@ def _session(words: list[str]) -> int:
 
 
 def _idle(seconds: str, policies: str = "") -> int:
-    from kubectl_gadget.agent import idle
+    from kubectl_gadget.agent.pod import idle
 
     try:
         timeout = float(seconds)

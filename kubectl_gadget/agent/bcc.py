@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-from kubectl_gadget.agent import bpftrace, node
-from kubectl_gadget.agent.refusal import capabilities
+from kubectl_gadget.agent import bpftrace
+from kubectl_gadget.agent.bpf.refusal import capabilities
+from kubectl_gadget.agent.host import node
 from kubectl_gadget.errors import AgentError
 
 TOOLS = "/usr/sbin"

@@ -1,8 +1,8 @@
 """bpftrace on this node: whether it works here, and the map by which its probes see chosen pods only.
 
-The client puts the test of a map into each probe (session/bpftrace_program.py); the map is found in the running
-process and filled from outside, as pods come and go. The trap: maps of other processes may have the same name, so it is
-taken from the process's own file descriptors.
+The client puts the test of a map into each probe (session/other_tools/bpftrace_program.py); the map is found in the
+running process and filled from outside, as pods come and go. The trap: maps of other processes may have the same name,
+so it is taken from the process's own file descriptors.
 """
 
 import os
@@ -16,12 +16,13 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from kubectl_gadget.agent import libbpf, node
-from kubectl_gadget.agent.bpf_maps import OpenMap
-from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.identity import Container
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.refusal import capabilities
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.agent.bpf.refusal import capabilities
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import node
 
 _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
 """Places in an ELF header of 64 bits: of e_phoff, and of e_phentsize and e_phnum."""

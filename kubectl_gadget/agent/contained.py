@@ -11,7 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_gadget.agent import own_files, presence
+from kubectl_gadget.agent.payload import own_files
+from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType
 from kubectl_gadget.wire.session_command import SessionCommand, declared_name, enforces

@@ -8,24 +8,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kubectl_gadget.agent import counters, descendants, libbpf, probe, recorder, refusal
-from kubectl_gadget.agent.answer import Answer
-from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.counters import CpuCounters
-from kubectl_gadget.agent.iterators import Snapshot
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.map_walks import MapWalks
-from kubectl_gadget.agent.object import MAP_ITERATOR, BpfObject, variable_bytes
-from kubectl_gadget.agent.policy_refusals import MAP as REFUSALS
-from kubectl_gadget.agent.recorder import Recorder
-from kubectl_gadget.agent.ring import Ring, open_ring
-from kubectl_gadget.agent.samplers import Sampled
-from kubectl_gadget.agent.shares import Losses
-from kubectl_gadget.agent.stacks import Stacks, Symbols
-from kubectl_gadget.agent.syscalls import COMPAT, VARIABLE, Calls, SyscallObject, follow_compat_calls
-from kubectl_gadget.agent.tables import Tables
-from kubectl_gadget.agent.totals import Totals
-from kubectl_gadget.agent.uprobes import Uprobes
+from kubectl_gadget.agent.answers import recorder
+from kubectl_gadget.agent.answers.answer import Answer
+from kubectl_gadget.agent.answers.client_tables import Tables
+from kubectl_gadget.agent.answers.iterators import Snapshot
+from kubectl_gadget.agent.answers.map_walks import MapWalks
+from kubectl_gadget.agent.answers.network_refusals import MAP as REFUSALS
+from kubectl_gadget.agent.answers.recorder import Recorder
+from kubectl_gadget.agent.answers.samplers import Sampled
+from kubectl_gadget.agent.answers.totals import Totals
+from kubectl_gadget.agent.bpf import counters, features, libbpf, refusal
+from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject, variable_bytes
+from kubectl_gadget.agent.bpf.ring import Ring, open_ring
+from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, VARIABLE, Calls, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.containers import descendants
+from kubectl_gadget.agent.containers.ring_fairness import Losses
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.symbols.stacks import Stacks, Symbols
+from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
 
 KINDS = ("stream", "snapshot", "top", "recorder", "policy", "installed")
@@ -230,7 +232,7 @@ class Gadget:
             section = object.section(program) if program in object.program_names else ""
             self._close_rings()
             object.close()
-            self._refused(program, failure, probe.lacking(section.partition("/")[0]))
+            self._refused(program, failure, features.lacking(section.partition("/")[0]))
             return False
         except BaseException:
             self._close_rings()
@@ -257,7 +259,7 @@ class Gadget:
             object.close()
             self._refused_calls = True
             self._lack_compat_calls(failure)
-            self._node = self._node | {VARIABLE: int(not probe.syscall_tracepoints())}
+            self._node = self._node | {VARIABLE: int(not features.syscall_tracepoints())}
             return BpfObject(self._elf, self.name, wanted)
         return object
 

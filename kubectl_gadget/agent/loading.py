@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kubectl_gadget.agent import node
+from kubectl_gadget.agent.host import node
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.wire import FrameType, encode_json
 

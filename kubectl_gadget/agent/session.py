@@ -16,25 +16,29 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.agent import installed_state, links, loading, node, presence, probe
+from kubectl_gadget.agent import loading
+from kubectl_gadget.agent.answers.network_refusals import Refusals
+from kubectl_gadget.agent.bpf import features, links
+from kubectl_gadget.agent.bpf.kernel_hooks import look_up
+from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, Calls
 from kubectl_gadget.agent.contained import FRAMES, Catalogue, check_declared, is_contained, take_place
-from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.descendants import Descendants
+from kubectl_gadget.agent.containers.descendants import Descendants
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.gadget import KINDS, OWN, Gadget
-from kubectl_gadget.agent.heap import give_back_freed_memory
-from kubectl_gadget.agent.hooks import look_up
-from kubectl_gadget.agent.installed_events import InstalledEvents
+from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host.heap import give_back_freed_memory
+from kubectl_gadget.agent.installed import installed_state
+from kubectl_gadget.agent.installed.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.policy_refusals import Refusals
+from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.shipping import Shipper
-from kubectl_gadget.agent.stacks import Symbols
-from kubectl_gadget.agent.syscalls import VARIABLE, Calls
+from kubectl_gadget.agent.symbols.stacks import Symbols
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire import Frame, FrameDecoder, FrameType, encode_json
 from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 
 if TYPE_CHECKING:
-    from kubectl_gadget.agent.policy import Policies
+    from kubectl_gadget.agent.policies.policy import Policies
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame from a remote client after which it counts as gone."""
@@ -245,7 +249,7 @@ class Session:
             containers.drain()
             random = int.from_bytes(os.urandom(8), "little")
             variables = containers.variables() | {
-                VARIABLE: int(not probe.syscall_tracepoints()),
+                VARIABLE: int(not features.syscall_tracepoints()),
                 "gadget_node_random": random,
             }
             own = _own_processes(run)
@@ -358,7 +362,7 @@ class Session:
             gadget.finish()
         end: dict[str, Any] = {"reason": reason}
         if error is not None:
-            end["error"] = probe.problem(str(error), "", error.remedy)
+            end["error"] = features.problem(str(error), "", error.remedy)
         if self._shipper:
             end["stats"] = self._stats()
         self._pipe.put(encode_json(FrameType.END, end))
@@ -394,7 +398,7 @@ def _policies(
     symbols: Symbols,
 ) -> "Policies":
     # Its modules take memory that no other session needs.
-    from kubectl_gadget.agent.policy import Policies
+    from kubectl_gadget.agent.policies.policy import Policies
 
     policies = Policies(index, spec, elf, variables, containers.shared)
     policies.filter_is_open = containers.is_open
@@ -435,7 +439,7 @@ def hello() -> dict[str, Any]:
         "kinds": KINDS,
         "boot_id": node.boot_id(),
         **node.clocks(),
-        **probe.describe(),
+        **features.describe(),
         "policies": installed_state.state(),
         "contained": is_contained(),
     }

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.agent.answer import Answer
-from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.answers.answer import Answer
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.gadget import Gadget
-from kubectl_gadget.agent.installed_events import InstalledEvents
+from kubectl_gadget.agent.installed.installed_events import InstalledEvents
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
 
@@ -22,7 +22,7 @@ _SAY_COMPLETE_NS = 400_000_000
 """An idle gadget says this often until when it is complete: a span that is missing is known no better than that."""
 
 if TYPE_CHECKING:
-    from kubectl_gadget.agent.policy import Policies
+    from kubectl_gadget.agent.policies.policy import Policies
 
     _Shipped = Gadget | Policies | InstalledEvents
 

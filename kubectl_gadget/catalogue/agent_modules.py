@@ -16,7 +16,7 @@ _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")
 """Files of the agent that are run as texts (payload.py) and never imported."""
 _OWN_OBJECTS = ("own_elf", "own_program")
-"""The functions that load the agent's own objects, by name (agent/object.py)."""
+"""The functions that load the agent's own objects, by name (agent/bpf/object.py)."""
 
 
 class AgentParts(NamedTuple):
@@ -30,8 +30,8 @@ class AgentParts(NamedTuple):
 
 def find(package: Path) -> AgentParts:
     """The parts in `package`, which is the folder kubectl_gadget. Raises GadgetError when one needs anything else."""
-    paths = [path for path in sorted((package / "agent").glob("*.py")) if path.name not in TEXTS]
-    queue = [f"{_PACKAGE}.agent", *(f"{_PACKAGE}.agent.{path.stem}" for path in paths)]
+    paths = [path for path in sorted((package / "agent").rglob("*.py")) if path.name not in TEXTS]
+    queue = [f"{_PACKAGE}.agent", *(".".join(path.relative_to(package.parent).with_suffix("").parts) for path in paths)]
     found: dict[str, Path] = {}
     objects: set[str] = set()
     while queue:

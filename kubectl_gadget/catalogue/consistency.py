@@ -36,7 +36,8 @@ def check(gadget: Gadget, source: str) -> None:
 
 def check_readable(gadget: Gadget, source: str) -> None:
     """Reads every column of an empty record. Raises UsageError that names those that cannot be read."""
-    from kubectl_gadget.events import batch, members
+    from kubectl_gadget.events import batch
+    from kubectl_gadget.events.columns import members
 
     room = gadget.record.size + -gadget.record.size % 8
     data = gadget.record.size.to_bytes(8, "little") + bytes(room)

@@ -1,6 +1,6 @@
 """Makes the agent that travels with a run: for each architecture one zip of its modules, its objects and libbpf.
 
-Before the zip stands the text that makes it importable (agent/unpacking.py); readers of zips look at the end.
+Before the zip stands the text that makes it importable (agent/payload/unpacking.py); readers of zips look at the end.
 
     BUILT/libraries/ARCHITECTURE/     from Debian; fetched when it is missing
     BUILT/payload/ARCHITECTURE.zip    what is sent; equal sources and packages give equal bytes
@@ -26,8 +26,8 @@ from kubectl_gadget.catalogue.load import ARCHITECTURES, BUILT
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip knows."""
-_HEAD = "agent/unpacking.py"
-_ON_DEMAND = ("agent/presence.py", "agent/on_demand.py")
+_HEAD = "agent/payload/unpacking.py"
+_ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand.py")
 """Modules of the main process of a pod on demand; the last is run."""
 
 
@@ -59,7 +59,7 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
 def texts(package: Path = BUILT.parent) -> dict[str, str]:
     """What pods start with: a session, and the main process of a pod on demand."""
     return {
-        "bootstrap": _compact(package / "agent" / "bootstrap.py"),
+        "bootstrap": _compact(package / "agent" / "payload" / "bootstrap.py"),
         "on_demand": _bundled(package),
     }
 
@@ -134,7 +134,7 @@ def _bundled(package: Path) -> str:
     """The modules of _ON_DEMAND as one text, each as a module of its own name."""
     *others, last = _ON_DEMAND
     lines = ["import sys", "from types import ModuleType"]
-    texts = {"kubectl_gadget": "", "kubectl_gadget.agent": ""}
+    texts = {"kubectl_gadget": "", "kubectl_gadget.agent": "", "kubectl_gadget.agent.pod": ""}
     for path in others:
         texts["kubectl_gadget." + path.removesuffix(".py").replace("/", ".")] = _compact(package / path)
     for name, text in texts.items():

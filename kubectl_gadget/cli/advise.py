@@ -420,16 +420,16 @@ def _print(
 ) -> None:
     from dataclasses import replace
 
-    from kubectl_gadget.advise import basis
+    from kubectl_gadget.advise import evidence
     from kubectl_gadget.advise.documents import as_json, as_yaml
 
     if not flags.watch.quiet:
-        connect.say(basis.summary(recording))
-    for warning in (*basis.warnings(recording), *warnings):
+        connect.say(evidence.summary(recording))
+    for warning in (*evidence.warnings(recording), *warnings):
         connect.say(f"warning: {warning}")
     if not recording.facts and not documents:
         raise GadgetError("nothing was seen of the chosen containers, so there is nothing to advise", "watch longer")
-    head = f"Advice of kubectl gadget: {basis.summary(recording)}. Not complete: only what was seen is in it."
+    head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: only what was seen is in it."
     documents = [replace(document, comments=(head, *document.comments)) for document in documents]
     if flags.watch.directory is not None:
         _write_files(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")

@@ -11,7 +11,7 @@ from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.options import RunOptions
-from kubectl_gadget.views.arrangement import Arrangement
+from kubectl_gadget.views.tables.arrangement import Arrangement
 
 PANEL = "Table"
 _MOST_STACKS = 30

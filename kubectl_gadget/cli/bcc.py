@@ -33,8 +33,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.bcc import Printed
     from kubectl_gadget.session.options import RunOptions
+    from kubectl_gadget.session.other_tools.bcc import Printed
     from kubectl_gadget.session.progress import Progress
 
 PAGE = Page(
@@ -130,7 +130,7 @@ def _request(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _run(options: "RunOptions", request: dict[str, Any]) -> int:
-    from kubectl_gadget.session import bcc as session
+    from kubectl_gadget.session.other_tools import bcc as session
 
     return wait_for(session.run(options, request, *output(options)))
 
@@ -139,7 +139,7 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
     """Where the lines of nodes and the words about the run go. Raises GadgetError when standard output is closed."""
     from kubectl_gadget.output import terminal
     from kubectl_gadget.output.standard_streams import require_writable
-    from kubectl_gadget.session.bcc import Printed
+    from kubectl_gadget.session.other_tools.bcc import Printed
     from kubectl_gadget.session.progress import Progress
 
     require_writable(sys.stdout)
@@ -153,7 +153,7 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
 
 
 def _list(options: "RunOptions") -> int:
-    from kubectl_gadget.session import bcc as session
+    from kubectl_gadget.session.other_tools import bcc as session
     from kubectl_gadget.session.progress import Progress
 
     by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))

@@ -74,7 +74,7 @@ def bpftrace(
     cluster: ClusterFlags,
 ) -> int:
     """Rewrites the program, asks all nodes what they lack, and starts it on each."""
-    from kubectl_gadget.session import bpftrace as session
+    from kubectl_gadget.session.other_tools import bpftrace as session
 
     pods = tuple(pod or ())
     text, arguments, name = _program(words, program_file)

@@ -16,7 +16,7 @@ from kubectl_gadget.cli import cluster_names
 from kubectl_gadget.cli.arguments import Given, parse
 from kubectl_gadget.cli.command import GadgetGroup, spellings
 from kubectl_gadget.cli.root import root
-from kubectl_gadget.cluster.target_names import KINDS, kind_of
+from kubectl_gadget.cluster.selection.target_names import KINDS, kind_of
 
 FILES = 0
 """Directives: let the shell offer files."""

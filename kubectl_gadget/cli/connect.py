@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kubectl_gadget.cli.flags import ClusterFlags
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.api import Api
+    from kubectl_gadget.cluster.api.requests import Api
 
 Answer = TypeVar("Answer")
 
@@ -24,8 +24,8 @@ def connect(cluster: ClusterFlags) -> "Api":
 
     Raises ClusterError or UsageError when the kubeconfig does not say which.
     """
-    from kubectl_gadget.cluster.api import Api
-    from kubectl_gadget.cluster.kubeconfig import load
+    from kubectl_gadget.cluster.api.kubeconfig import load
+    from kubectl_gadget.cluster.api.requests import Api
 
     return Api(load(cluster.options()), lambda warning: say(f"Warning: {warning}"))
 

@@ -105,8 +105,8 @@ def deploy(
     cluster: ClusterFlags,
 ) -> int:
     """Applies the manifests, or prints them."""
-    from kubectl_gadget.cluster import deploy as deployment
-    from kubectl_gadget.cluster import manifests
+    from kubectl_gadget.cluster.agents import deploy as deployment
+    from kubectl_gadget.cluster.agents import manifests
 
     options = agent_options(image, StartFlags(timeout or _SECONDS), cluster)
     options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
@@ -150,7 +150,7 @@ def _contents() -> tuple[str, ...]:
 
 def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Removes everything that carries our label."""
-    from kubectl_gadget.cluster import deploy as deployment
+    from kubectl_gadget.cluster.agents import deploy as deployment
 
     _mention_scope(scope, cluster.agents())
     wait_for(deployment.undeploy(connect(cluster), cluster.agents(), say))

@@ -29,7 +29,7 @@ from kubectl_gadget.cli.help import Page, flag_text
 from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.run_options import RunFlags
 from kubectl_gadget.cli.shared_flags import TARGETS
-from kubectl_gadget.events.members import column_members, row_members
+from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 
 DOCS = Path(__file__).parents[2] / "docs"

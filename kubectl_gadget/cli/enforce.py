@@ -145,7 +145,7 @@ def enforce(
 
 
 def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
-    from kubectl_gadget.session.delete_pods import deleting_pods
+    from kubectl_gadget.session.policies.delete_pods import deleting_pods
 
     with deleting_pods(flags.cluster.options(), _namespace(flags), say) as deleter:
 

@@ -18,7 +18,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.resources import Object, Resource
+    from kubectl_gadget.cluster.api.resources import Object, Resource
 
 _SECTION = "Network policies"
 
@@ -98,6 +98,6 @@ def refuse(given: object) -> None:
 
 
 def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":
-    from kubectl_gadget.cluster.resources import NETWORK_POLICIES
+    from kubectl_gadget.cluster.api.resources import NETWORK_POLICIES
 
     return {kind: found for kind, found in objects.items() if keep or kind != NETWORK_POLICIES}

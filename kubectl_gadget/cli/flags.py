@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cluster.image import DEFAULT_IMAGE
+from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 
 WHERE = "Which containers"

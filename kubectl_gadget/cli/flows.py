@@ -171,7 +171,7 @@ def flows(
     extras: dict[str, Any] = {},  # noqa: B006
 ) -> int:
     """Runs the network gadgets and tells their rows as flows."""
-    from kubectl_gadget.flows.book import AddressBook
+    from kubectl_gadget.flows.address_book import AddressBook
     from kubectl_gadget.flows.follow import following, known
     from kubectl_gadget.flows.table import FlowTable
     from kubectl_gadget.session.run import run

@@ -69,7 +69,7 @@ def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], with_
 
 def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
     """Of each column, so that all fit into `room` cells: the widest gives first. None: words would have to break."""
-    from kubectl_gadget.output.widths import text_width
+    from kubectl_gadget.output.tables.widths import text_width
 
     columns = list(zip(*cells, strict=True))
     widths = [max(map(text_width, column)) for column in columns]

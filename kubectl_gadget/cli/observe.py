@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
     from kubectl_gadget.session.pod_details import PodDetails
-    from kubectl_gadget.session.policy_labels import PolicyLabels
+    from kubectl_gadget.session.policies.labels import PolicyLabels
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -305,7 +305,7 @@ def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
-    from kubectl_gadget.policies.document import nearest
+    from kubectl_gadget.policies.read.document import nearest
 
     for name in names:
         if name not in known:

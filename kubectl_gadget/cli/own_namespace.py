@@ -20,7 +20,7 @@ _DEFAULT = "default"
 def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str | None:
     """That of -n, else the context's; None without a cluster. Raises ClusterError or UsageError for a kubeconfig that
     does not say."""
-    from kubectl_gadget.cluster.kubeconfig import has_kubeconfig, load
+    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig, load
 
     if scope.namespace or local or not has_kubeconfig(cluster.options()):
         return scope.namespace

@@ -34,10 +34,10 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.check import HookReport, Report
     from kubectl_gadget.policies.model import Policy
-    from kubectl_gadget.policies.nodes import Judgement
-    from kubectl_gadget.session.hooks import NodeHooks
+    from kubectl_gadget.policies.report.check import HookReport, Report
+    from kubectl_gadget.policies.report.nodes import Judgement
+    from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
 
 _NODES = "Which nodes"
 PAGE = Page(
@@ -94,11 +94,11 @@ def check(
     local: Local = None,
 ) -> int:
     """Reads, checks, asks."""
-    from kubectl_gadget.policies.check import check_policy
-    from kubectl_gadget.policies.nodes import have_new
-    from kubectl_gadget.policies.own_kernel import misspelt
-    from kubectl_gadget.policies.read import read_policies
-    from kubectl_gadget.policies.ready import ready_files
+    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.read.policies import read_policies
+    from kubectl_gadget.policies.report.check import check_policy
+    from kubectl_gadget.policies.report.nodes import have_new
+    from kubectl_gadget.policies.report.own_kernel import misspelt
 
     if not files and not ready:
         raise UsageError("no policy was named", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
@@ -136,8 +136,8 @@ def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
 def _ask(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
-    from kubectl_gadget.policies.nodes import question
-    from kubectl_gadget.session.hooks import ask_cluster, ask_local
+    from kubectl_gadget.policies.report.nodes import question
+    from kubectl_gadget.session.nodes.hook_lookup import ask_cluster, ask_local
 
     asked = question(policies)
     if local:
@@ -163,7 +163,7 @@ def _print(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", headers:
 
 
 def _name(report: "HookReport") -> str:
-    from kubectl_gadget.policies.check import hook_name
+    from kubectl_gadget.policies.report.check import hook_name
 
     return hook_name(report.hook)
 
@@ -178,7 +178,7 @@ def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
 
 
 def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
-    from kubectl_gadget.policies.nodes import judge
+    from kubectl_gadget.policies.report.nodes import judge
 
     return judge(hook.hook, answer.hello, answer.hooks)
 

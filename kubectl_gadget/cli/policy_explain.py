@@ -29,7 +29,7 @@ _WIDEST = 110
 
 def explain(scope: ScopeFlags, cluster: ClusterFlags, fields: Fields = (), recursive: Recursive = None) -> int:
     """Prints the field."""
-    from kubectl_gadget.policies.explain import explain_field
+    from kubectl_gadget.policies.report.explain import explain_field
 
     if len(fields) > 1:
         raise UsageError(f"one field at a time, not {' '.join(fields)}", f"one with dots: {'.'.join(fields)}")

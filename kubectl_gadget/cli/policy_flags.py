@@ -15,7 +15,7 @@ from kubectl_gadget.session.options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.engine.hooks import Engine
-    from kubectl_gadget.session.policy_labels import PolicyLabels
+    from kubectl_gadget.session.policies.labels import PolicyLabels
 
 POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
@@ -65,13 +65,13 @@ def engine_of(
 ) -> "Engine":
     """What the agents are to do for these policies; `namespace` is asked for that of those that name none. Raises
     UsageError for what is wrong or cannot be done."""
+    from kubectl_gadget.policies.builtin_policies import ready_files
     from kubectl_gadget.policies.engine.hooks import Engine, Options
-    from kubectl_gadget.policies.read import read_policies
-    from kubectl_gadget.policies.ready import ready_files
+    from kubectl_gadget.policies.read.policies import read_policies
 
     policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
     from kubectl_gadget.cli.connect import say
-    from kubectl_gadget.policies.gaps import gaps
+    from kubectl_gadget.policies.report.gaps import gaps
 
     for policy in policies:
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
@@ -101,7 +101,7 @@ def labels_of(
             read_objects(objects)  # what is wrong with it is said all the same
         yield None
         return
-    from kubectl_gadget.session.policy_labels import PolicyLabels, following
+    from kubectl_gadget.session.policies.labels import PolicyLabels, following
 
     labels = PolicyLabels(engine.scopes, one_node=bool(options.local))
     if not options.local:

@@ -51,7 +51,7 @@ def generate(
     regex: Regex = None,
 ) -> int:
     """Prints the policy."""
-    from kubectl_gadget.policies import generate as make
+    from kubectl_gadget.policies.report import generate as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:
         what = f"there is no {' '.join(kinds)!r} to be made;" if kinds else "what is to be made?"

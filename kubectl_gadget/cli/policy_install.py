@@ -22,9 +22,9 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.api import Api
-    from kubectl_gadget.policies.installed import Kept
-    from kubectl_gadget.session.installed import Change, Installed, NodePolicies
+    from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.policies.installed_policies import Kept
+    from kubectl_gadget.session.policies.installation import Change, Installed, NodePolicies
 
 _HOW = "How"
 _SECONDS = 120.0
@@ -93,10 +93,10 @@ def install(
     timeout: Timeout = None,
 ) -> int:
     """Checks, installs, and waits for the nodes."""
-    from kubectl_gadget.policies.installed import keep, refuse_enforcing
-    from kubectl_gadget.policies.read import sources
-    from kubectl_gadget.policies.ready import ready_files
-    from kubectl_gadget.session.installed import Change
+    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
+    from kubectl_gadget.policies.read.policies import sources
+    from kubectl_gadget.session.policies.installation import Change
 
     if not policies.named:
         raise UsageError("no policy was named", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
@@ -142,13 +142,13 @@ def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, n
 
 
 async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies]]":
-    from kubectl_gadget.session.installed import nodes, read
+    from kubectl_gadget.session.policies.installation import nodes, read
 
     return await read(api, agents), await nodes(api, agents)
 
 
 async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], patience: float) -> int:
-    from kubectl_gadget.session.installed import Change, read
+    from kubectl_gadget.session.policies.installation import Change, read
 
     there = (await read(api, agents)).policies
     by_title = {one.title: one for one in there}
@@ -164,7 +164,7 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], pat
 
 
 async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str, patience: float) -> int:
-    from kubectl_gadget.session.installed import change, lacks_priority, nudge, wait
+    from kubectl_gadget.session.policies.installation import change, lacks_priority, nudge, wait
 
     there = await change(api, agents, wanted)
     say(done)

@@ -29,8 +29,8 @@ Format = Annotated[
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
     """Prints them."""
-    from kubectl_gadget.policies.check import hook_name
-    from kubectl_gadget.policies.ready import ready_policies
+    from kubectl_gadget.policies.builtin_policies import ready_policies
+    from kubectl_gadget.policies.report.check import hook_name
 
     found = ready_policies()
     rows = [(each.name, ", ".join(map(hook_name, each.policy.hooks)), each.summary) for each in found]

@@ -18,7 +18,7 @@ from kubectl_gadget.cli.flags import (
     TargetFlags,
 )
 from kubectl_gadget.cluster.options import AgentOptions, Selection
-from kubectl_gadget.cluster.target_names import workloads
+from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, RunOptions
@@ -42,7 +42,7 @@ class RunFlags:
 
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
     """One run. Raises UsageError when flags contradict each other."""
-    from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
+    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
 
     _check(pods, flags)
     chosen = workloads(pods)

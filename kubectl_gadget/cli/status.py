@@ -12,7 +12,7 @@ from kubectl_gadget.cli.listing import NoHeaders, print_table
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.status import NodeStatus
+    from kubectl_gadget.cluster.agents.status import NodeStatus
 
 PAGE = Page(
     "Show the agent of each node, its kernel, and what cannot work there.",
@@ -44,8 +44,8 @@ def status(
     images: Images = None,
 ) -> int:
     """Asks every resident agent."""
-    from kubectl_gadget.cluster.policy_removal import left_behind
-    from kubectl_gadget.cluster.status import status as ask
+    from kubectl_gadget.cluster.agents.policy_removal import left_behind
+    from kubectl_gadget.cluster.agents.status import status as ask
 
     if images:
         return _images(cluster, output, not no_headers)
@@ -73,7 +73,7 @@ def status(
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
     """The images, one a line."""
-    from kubectl_gadget.cluster.images import candidates
+    from kubectl_gadget.cluster.agents.images import candidates
 
     found, nodes = wait_for(candidates(connect(cluster)))
     if output == "json":

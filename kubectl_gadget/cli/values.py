@@ -99,7 +99,7 @@ def duration_text(value: int, unit: str) -> str:
 
 def syscalls(text: str) -> str:
     """A list of system calls and classes of them: openat,read,%network."""
-    from kubectl_gadget.events.syscall_table import select
+    from kubectl_gadget.events.linux.syscall_table import select
 
     try:
         select(text)
@@ -110,7 +110,7 @@ def syscalls(text: str) -> str:
 
 def pcap(text: str) -> str:
     """An expression as tcpdump has them."""
-    from kubectl_gadget.events.pcap_filter import compile_filter
+    from kubectl_gadget.events.filters.pcap_filter import compile_filter
 
     try:
         compile_filter(text)
@@ -121,7 +121,7 @@ def pcap(text: str) -> str:
 
 def paths(text: str) -> str:
     """Absolute paths with commas between them."""
-    from kubectl_gadget.events.path_tails import read_paths
+    from kubectl_gadget.events.filters.path_tails import read_paths
 
     read_paths(text)
     return text
@@ -190,9 +190,9 @@ def whole_number(text: str) -> int:
 
 def label_selector(text: str) -> str:
     """A label selector as kubectl takes it. Raises UsageError where it does not parse."""
-    from kubectl_gadget.cluster import selectors
+    from kubectl_gadget.cluster.selection import label_selectors
 
-    selectors.parse(text)
+    label_selectors.parse(text)
     return text
 
 
@@ -273,7 +273,7 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _target(text: str) -> str:
-    from kubectl_gadget.cluster.target_names import kind_of
+    from kubectl_gadget.cluster.selection.target_names import kind_of
 
     prefix, slash, name = text.rpartition("/")
     kind = kind_of(prefix) if slash else "pod"
@@ -292,7 +292,7 @@ _FLAGS = {
 
 
 def _wrong_kind(spelling: str, name: str) -> str:
-    from kubectl_gadget.cluster.target_names import BY_SPELLING, KINDS
+    from kubectl_gadget.cluster.selection.target_names import BY_SPELLING, KINDS
 
     if "/" in spelling:
         return "is not the name of a pod"
@@ -419,8 +419,8 @@ def names_of(kind: str) -> list[str]:
 
 def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
     """What may be left out in front of a name, how a number is spelt, and the numbers."""
-    from kubectl_gadget.events.linux import ERRNO_NAMES
-    from kubectl_gadget.events.linux_process import capability_name, signal_name
+    from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES
+    from kubectl_gadget.events.linux.process import capability_name, signal_name
 
     known: dict[str, tuple[str, Callable[[int], str], range]] = {
         "signal": ("SIG", signal_name, range(1, 65)),

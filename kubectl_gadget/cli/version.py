@@ -58,7 +58,7 @@ def version(scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None,
 
 def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
     """The agents that are deployed; None when no cluster could be asked."""
-    from kubectl_gadget.cluster.kubeconfig import has_kubeconfig
+    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
 
     if not has_kubeconfig(cluster.options()):
         return None
@@ -80,7 +80,7 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
 async def _ask(cluster: ClusterFlags) -> Any:
     import asyncio
 
-    from kubectl_gadget.cluster.status import status
+    from kubectl_gadget.cluster.agents.status import status
 
     async with asyncio.timeout(_SECONDS):
         return await status(connect(cluster), cluster.agents())

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from kubectl_gadget.cluster.api import Api
-from kubectl_gadget.cluster.resources import Object, Resource
-from kubectl_gadget.cluster.watch import Changed, Scope, follow
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import Object, Resource
+from kubectl_gadget.cluster.api.watch import Changed, Scope, follow
 from kubectl_gadget.errors import ClusterError, ForbiddenError
 
 Keep = Callable[[Object], Any]

@@ -55,7 +55,7 @@ class Container:
 
 
 SANDBOX = "POD"
-"""The container name of every sandbox, as the agent gives it (agent/identity.py)."""
+"""The container name of every sandbox, as the agent gives it (agent/containers/identity.py)."""
 
 UNKNOWN = Container()
 HOST = Container("host")

@@ -260,7 +260,7 @@ class Gadget:
     shows_contents: bool = False
     """it shows what is read, written or sent, in which passwords and tokens may be"""
     sampler: str = ""
-    """what of the agent reads rows from the node itself (agent/samplers.py)"""
+    """what of the agent reads rows from the node itself (agent/answers/samplers.py)"""
 
     @property
     def event(self) -> str:

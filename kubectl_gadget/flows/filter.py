@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubectl_gadget.cluster import selectors
+from kubectl_gadget.cluster.selection import label_selectors
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import FlowEvent, Party
 from kubectl_gadget.flows.records import direction, record
@@ -80,7 +80,7 @@ def namespace(names: Sequence[str]) -> _PartyTest:
 
 def labels(texts: Sequence[str]) -> _PartyTest:
     """Pods that one of these label selectors selects. Raises UsageError."""
-    known = [selectors.parse(text) for text in texts]
+    known = [label_selectors.parse(text) for text in texts]
 
     def test(party: Party) -> bool:
         if party.pod is None:
@@ -212,9 +212,9 @@ class Expression:
     """A CEL expression over the members of -o json. An error in it makes the event not match. Raises UsageError."""
 
     def __init__(self, text: str) -> None:
-        from kubectl_gadget.events import cel
-        from kubectl_gadget.events.cel_check import check
-        from kubectl_gadget.events.filter import RowProgram
+        from kubectl_gadget.events.filters import cel
+        from kubectl_gadget.events.filters.cel_check import check
+        from kubectl_gadget.events.filters.filter import RowProgram
         from kubectl_gadget.flows.shapes import FLOW
 
         self.text = text

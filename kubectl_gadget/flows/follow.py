@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from kubectl_gadget.advise.inventory import SLICE_OF, Node, Pod, Service
-from kubectl_gadget.cluster import objects
-from kubectl_gadget.cluster.objects import Objects
+from kubectl_gadget.cluster.api import objects
+from kubectl_gadget.cluster.api.objects import Objects
+from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.cluster.options import KubeOptions
-from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.flows.book import AddressBook, Addresses
+from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import PodFacts
 
 _FIRST_SECONDS = 5.0

@@ -5,7 +5,7 @@ The trap: `l7` has other members for DNS than for HTTP, and is null without eith
 
 from collections.abc import Mapping
 
-from kubectl_gadget.events.cel_types import ANY, BOOL, INT, TEXT, TEXTS, Shape
+from kubectl_gadget.events.filters.cel_types import ANY, BOOL, INT, TEXT, TEXTS, Shape
 
 _PARTY = Shape(
     "map",

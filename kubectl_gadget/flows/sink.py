@@ -17,7 +17,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows import graph, lines
-from kubectl_gadget.flows.ends import GADGETS, End
+from kubectl_gadget.flows.endpoint_rows import GADGETS, End
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.records import DENIED_BY, MEMBERS, hubble, line, record
@@ -28,7 +28,7 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custo
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.output.table import TableSink
+from kubectl_gadget.output.tables.stream import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import names_of, nearest
 from kubectl_gadget.views.rows import LATE, MemberRows

@@ -1,7 +1,7 @@
 """From the network gadgets' rows, in the order of time and of all nodes, to flows and what is told of them.
 
 A row is what one end saw. Both ends' rows meet in one flow by its addresses and ports; where a service's address
-stands between them, by the client's address and port alone (behind.py). The trap: rows of the two ends come in any
+stands between them, by the client's address and port alone (service_backends.py). The trap: rows of the two ends come in any
 order, so whichever is first tells, and the other one only adds what it knows.
 """
 
@@ -9,11 +9,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubectl_gadget.events.kinds import duration_text
-from kubectl_gadget.events.wall_time import nanoseconds
-from kubectl_gadget.flows.behind import Clients
-from kubectl_gadget.flows.book import AddressBook, is_shared
-from kubectl_gadget.flows.ends import End, EndReader, Key, Place
+from kubectl_gadget.events.columns.kinds import duration_text
+from kubectl_gadget.events.columns.wall_time import nanoseconds
+from kubectl_gadget.flows.address_book import AddressBook, is_shared
+from kubectl_gadget.flows.endpoint_rows import End, EndReader, Key, Place
 from kubectl_gadget.flows.flow import (
     DROPPED,
     ERROR,
@@ -28,7 +27,8 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.translated import Translated
+from kubectl_gadget.flows.nat import Translated
+from kubectl_gadget.flows.service_backends import Clients
 
 Row = Mapping[str, Any]
 

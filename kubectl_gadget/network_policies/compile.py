@@ -3,7 +3,7 @@
 Pods to which the same policies apply are one subject; addresses that the same rules are about are one peer. What an
 address is to the rules says the longest block that holds it, so each block and each `except` is one entry. The traps:
 named ports are the called pod's, so pods with other ports are other subjects and other peers; and what is translated
-after we judge (translated.py) needs the rules of all others first.
+after we judge (nat.py) needs the rules of all others first.
 """
 
 import json
@@ -14,10 +14,10 @@ from typing import Any
 from kubectl_gadget.advise.evaluate import Evaluation, Policy
 from kubectl_gadget.advise.inventory import Inventory, Node, Pod
 from kubectl_gadget.advise.peers import Endpoint, Peers, normal, own_addresses
+from kubectl_gadget.network_policies.nat import EACH_NODE, add_translated
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
 from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
 from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER, PEER_NODE, Tables, pod_entry
-from kubectl_gadget.network_policies.translated import EACH_NODE, add_translated
 
 _WORDS = {EGRESS: ("egress", "to"), INGRESS: ("ingress", "from")}
 _NOT_KNOWN = "(the pod's labels are not known yet)"

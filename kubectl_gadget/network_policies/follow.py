@@ -13,10 +13,9 @@ import yaml
 
 from kubectl_gadget.advise.evaluate import Policy
 from kubectl_gadget.advise.inventory import SLICE_OF, Inventory, Node, Pod, Service
-from kubectl_gadget.cluster import objects
-from kubectl_gadget.cluster.objects import Objects
-from kubectl_gadget.cluster.options import KubeOptions
-from kubectl_gadget.cluster.resources import (
+from kubectl_gadget.cluster.api import objects
+from kubectl_gadget.cluster.api.objects import Objects
+from kubectl_gadget.cluster.api.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
     NETWORK_POLICIES,
@@ -26,6 +25,7 @@ from kubectl_gadget.cluster.resources import (
     Object,
     Resource,
 )
+from kubectl_gadget.cluster.options import KubeOptions
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.read import check

@@ -11,7 +11,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.prefixes import block
 from kubectl_gadget.network_policies.tables import PROTOCOLS
 from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.read import sources
+from kubectl_gadget.policies.read.policies import sources
 
 _SPEC = {"podSelector", "policyTypes", "ingress", "egress"}
 _TYPES = {"Ingress", "Egress"}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.exec_id import read_exec_id
-from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
-from kubectl_gadget.events.members import filter_members
+from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, ProcessEvent
 from kubectl_gadget.policy_events.event import Credentials
 

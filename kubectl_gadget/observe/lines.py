@@ -9,7 +9,7 @@ one word, in quotes where it has to be: none can look like the line's other word
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.linux_process import capability_name
+from kubectl_gadget.events.linux.process import capability_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.options import SHOWN, LineOptions
 from kubectl_gadget.observe.process import Process
@@ -17,8 +17,8 @@ from kubectl_gadget.observe.row import ending
 from kubectl_gadget.observe.shapes import quoted, shape
 from kubectl_gadget.observe.story import Told
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
-from kubectl_gadget.output.widths import text_width
 from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.record import done_text

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any
 
 from kubectl_gadget.events.identity import Container
-from kubectl_gadget.events.linux import open_flag_names
-from kubectl_gadget.events.linux_process import NAMESPACE_KINDS, signal_name
-from kubectl_gadget.events.linux_state import device_number_text
+from kubectl_gadget.events.linux.errno_and_open import open_flag_names
+from kubectl_gadget.events.linux.process import NAMESPACE_KINDS, signal_name
+from kubectl_gadget.events.linux.state import device_number_text
 from kubectl_gadget.events.vectors import exact
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import (

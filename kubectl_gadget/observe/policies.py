@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from kubectl_gadget.events import stacks
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.stack_columns import STACK
 from kubectl_gadget.events.identity import UNKNOWN, Container
-from kubectl_gadget.events.linux import errno_name
-from kubectl_gadget.events.linux_process import signal_name
+from kubectl_gadget.events.linux.errno_and_open import errno_name
+from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.events.schema import Field, Gadget, Record
-from kubectl_gadget.events.stack_columns import STACK
 from kubectl_gadget.events.stacks import Frame, stack_of
 from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.describe import describe

@@ -167,7 +167,7 @@ def detail(told: "Told") -> str:
 
 def ending(event: ProcessEvent) -> str:
     """`0`, or `SIGKILL`."""
-    from kubectl_gadget.events.linux_process import signal_name
+    from kubectl_gadget.events.linux.process import signal_name
 
     return signal_name(event.signal) if event.signal else str(event.code)
 

@@ -6,8 +6,8 @@ The trap: which arguments there are is up to the policy, so each shape looks for
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.events.linux_process import namespace_names
-from kubectl_gadget.events.linux_syscalls import syscall_name
+from kubectl_gadget.events.linux.process import namespace_names
+from kubectl_gadget.events.linux.syscalls import syscall_name
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent
 

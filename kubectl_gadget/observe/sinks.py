@@ -11,8 +11,8 @@ from kubectl_gadget.observe.row import told_of
 from kubectl_gadget.observe.story import Told
 from kubectl_gadget.observe.tree import Tree
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.tables.widths import cut
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.output.widths import cut
 
 
 class TextSink(Sink):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import UNKNOWN, Container
-from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
+from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice

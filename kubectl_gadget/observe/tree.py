@@ -13,7 +13,7 @@ kept; how many are left out is said.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_gadget.events.linux_process import signal_name
+from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text
 from kubectl_gadget.observe.process import Process

@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.members import filter_members
+from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.output.blocks import BlockTable
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.flame_graph import FlameGraphSink
-from kubectl_gadget.output.histogram import TableWithBars, key_columns
-from kubectl_gadget.output.histogram_diff import DiffTable, Recording
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
-from kubectl_gadget.output.live import LiveTable
-from kubectl_gadget.output.live_columns import LiveColumns
+from kubectl_gadget.output.live.columns import LiveColumns
+from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.pcapng import PcapNgSink
-from kubectl_gadget.output.pprof import PprofSink
-from kubectl_gadget.output.profile import FoldedSink
+from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
+from kubectl_gadget.output.profiles.folded import FoldedSink
+from kubectl_gadget.output.profiles.pprof import PprofSink
+from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.output.speedscope import SpeedscopeSink
-from kubectl_gadget.output.table import TableSink
+from kubectl_gadget.output.tables.blocks import BlockTable
+from kubectl_gadget.output.tables.histogram import TableWithBars, key_columns
+from kubectl_gadget.output.tables.histogram_diff import DiffTable, Recording
+from kubectl_gadget.output.tables.stream import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import DETAILS, EVENT, Heading, choose_columns, headings, nearest
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names

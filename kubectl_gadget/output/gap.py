@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kubectl_gadget.events.wall_time import Timestamps
+from kubectl_gadget.events.columns.wall_time import Timestamps
 
 
 def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, Any]:

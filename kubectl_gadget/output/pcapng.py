@@ -11,7 +11,7 @@ from typing import BinaryIO, TextIO
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.members import owner_texts
+from kubectl_gadget.events.columns.members import owner_texts
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape

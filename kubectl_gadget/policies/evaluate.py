@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.expressions import evaluate_expression, parse_expression
-from kubectl_gadget.policies.linux_names import number_on
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -25,7 +22,10 @@ from kubectl_gadget.policies.model import (
     SystemCall,
     Value,
 )
-from kubectl_gadget.policies.patterns import glob_matches
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.read.expressions import evaluate_expression, parse_expression
+from kubectl_gadget.policies.read.linux_names import number_on
+from kubectl_gadget.policies.read.patterns import glob_matches
 from kubectl_gadget.policies.workloads import Workload, belongs
 
 Address = IPv4Address | IPv6Address

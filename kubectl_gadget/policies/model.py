@@ -1,7 +1,7 @@
 """A policy as it is meant, after all that YAML leaves open was settled: macros, lists, defaults, names of numbers.
 
-`policies.read` makes these from YAML; the BPF engine and `policies.evaluate` take them. A hook has one target here: an
-entry of the YAML with a list of system calls or symbols becomes one hook for each.
+`policies.read.policies` makes these from YAML; the BPF engine and `policies.evaluate` take them. A hook has one
+target here: an entry of the YAML with a list of system calls or symbols becomes one hook for each.
 
 How a policy decides (`policies.evaluate` is this text as code):
 
@@ -170,7 +170,7 @@ class Argument:
     index: int
     """of the function's parameters, from 0; of `returnArg` and of `data` it says nothing"""
     type: str
-    """one of `policies.argument_types.ARGUMENT_TYPES`; `auto` is what the kernel's BTF says"""
+    """one of `policies.read.argument_types.ARGUMENT_TYPES`; `auto` is what the kernel's BTF says"""
     label: str = ""
     size_index: int | None = None
     """the parameter, from 0, that has a buffer's size"""

@@ -1,4 +1,4 @@
-"""Which executable file was mapped, from what the hook of `spec.loader` has read (policies/loader.py)."""
+"""Which executable file was mapped, from what the hook of `spec.loader` has read (policies/read/loader.py)."""
 
 import struct
 from collections.abc import Sequence

@@ -15,14 +15,14 @@ from kubectl_gadget import background_tasks
 from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.advise.recording import Run as RecordedRun
-from kubectl_gadget.cluster import kubeconfig
-from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.api import kubeconfig
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.cluster.inventory import InventoryWatch, Keep
-from kubectl_gadget.cluster.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.session.nodes import choose_nodes
+from kubectl_gadget.session.nodes.participants import choose_nodes
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress

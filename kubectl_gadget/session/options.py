@@ -13,7 +13,7 @@ from kubectl_gadget.cluster.options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.tables import LiveTables
-from kubectl_gadget.views.arrangement import Arrangement
+from kubectl_gadget.views.tables.arrangement import Arrangement
 
 if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.observe.story import Story

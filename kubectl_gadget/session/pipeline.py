@@ -16,23 +16,23 @@ import numpy as np
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.clock import NodeClock
-from kubectl_gadget.events.filter import Filter
+from kubectl_gadget.events.columns.stack_columns import STACK
+from kubectl_gadget.events.filters.filter import Filter
 from kubectl_gadget.events.identity import Container, ContainerFilter, Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.events.stack_columns import STACK
 from kubectl_gadget.events.stacks import NodeStacks
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.session import node_state as own_frames
-from kubectl_gadget.session.backlog import Backlog, Item
-from kubectl_gadget.session.coalesce import coalesced
-from kubectl_gadget.session.node_state import DETACHED
+from kubectl_gadget.session.nodes import state as own_frames
+from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.coalesce import coalesced
+from kubectl_gadget.session.nodes.state import DETACHED
 from kubectl_gadget.session.running_time import RunningTime
-from kubectl_gadget.views.arrange import Block, fill_in_quotients
-from kubectl_gadget.views.intervals import Intervals
-from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage
+from kubectl_gadget.views.tables.aggregation import Block, fill_in_quotients
+from kubectl_gadget.views.tables.intervals import Intervals
+from kubectl_gadget.views.tables.recordings import Recordings
 from kubectl_gadget.wire import LAST, REST, FrameType, reading, split_events
 
 if TYPE_CHECKING:  # takes 10 ms, and only `observe` has one

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from kubectl_gadget.advise.inventory import Pod
-from kubectl_gadget.cluster import objects
-from kubectl_gadget.cluster.objects import Objects
+from kubectl_gadget.cluster.api import objects
+from kubectl_gadget.cluster.api.objects import Objects
+from kubectl_gadget.cluster.api.resources import PODS, Object, Resource
 from kubectl_gadget.cluster.options import KubeOptions
-from kubectl_gadget.cluster.pod_identity import PodValues
-from kubectl_gadget.cluster.resources import PODS, Object, Resource
+from kubectl_gadget.cluster.selection.pod_identity import PodValues
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.identity import Container
 

@@ -10,24 +10,24 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filter import Filter, compile_filter, kernel_parameters
+from kubectl_gadget.events.filters.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
-from kubectl_gadget.session.backlog import Backlog
-from kubectl_gadget.session.node_state import RunRequest
-from kubectl_gadget.session.nodes import Nodes
+from kubectl_gadget.session.nodes.backlog import Backlog
+from kubectl_gadget.session.nodes.participants import Nodes
+from kubectl_gadget.session.nodes.state import RunRequest
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
-from kubectl_gadget.views.arrange import added_up_members, check, order_of, shown_columns
 from kubectl_gadget.views.columns import column_names
-from kubectl_gadget.views.intervals import Intervals
-from kubectl_gadget.views.recordings import Recordings
 from kubectl_gadget.views.stage import Stage, make_stage
+from kubectl_gadget.views.tables.aggregation import added_up_members, check, order_of, shown_columns
+from kubectl_gadget.views.tables.intervals import Intervals
+from kubectl_gadget.views.tables.recordings import Recordings
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 from kubectl_gadget import catalogue
 from kubectl_gadget.catalogue.contained import layout
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events import path_tails, pcap_filter, syscall_table
+from kubectl_gadget.events.filters import path_tails, pcap_filter
+from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
-from kubectl_gadget.session.node_state import RunRequest
+from kubectl_gadget.session.nodes.state import RunRequest
 from kubectl_gadget.session.options import GadgetRun
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}

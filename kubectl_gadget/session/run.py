@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.output.keys import Keys, can_read_keys
+from kubectl_gadget.output.live.keys import Keys, can_read_keys
 from kubectl_gadget.output.standard_streams import reader_is_gone, require_writable
 from kubectl_gadget.session import summary
-from kubectl_gadget.session.backlog import Backlog
 from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.memory import give_back_what_is_freed
-from kubectl_gadget.session.node import NodeSession
-from kubectl_gadget.session.node_state import NodeState
-from kubectl_gadget.session.nodes import NodeChange, Nodes, choose_nodes
+from kubectl_gadget.session.nodes.backlog import Backlog
+from kubectl_gadget.session.nodes.node import NodeSession
+from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
+from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
 
@@ -54,7 +54,7 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 async def _run(options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Progress) -> int:
     await nodes.begin()
     try:
-        from kubectl_gadget.output.live import LiveTable
+        from kubectl_gadget.output.live.screen import LiveTable
         from kubectl_gadget.session.preparation import prepare
 
         preparation = prepare(options, stdout)

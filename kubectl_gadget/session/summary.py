@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kubectl_gadget.session import statistics
-from kubectl_gadget.session.node_state import NodeState
+from kubectl_gadget.session.nodes import statistics
+from kubectl_gadget.session.nodes.state import NodeState
 
 CAUSES = {
     "ring_full": "ring buffer full",

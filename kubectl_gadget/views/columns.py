@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.members import column_kind, column_members, row_members
+from kubectl_gadget.events.columns.members import column_kind, column_members, row_members
 from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Gadget
 
 EVENT = "event"

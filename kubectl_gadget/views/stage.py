@@ -31,7 +31,13 @@ class Stage(Protocol):
         ...
 
 
-_MODULES = {"deadlock": "deadlock", "dns": "dns", "http": "http", "sni": "sni", "tty": "tty"}
+_MODULES = {
+    "deadlock": "deadlock",
+    "dns": "protocols.dns",
+    "http": "protocols.http",
+    "sni": "protocols.sni",
+    "tty": "tty",
+}
 
 
 def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:

@@ -81,7 +81,7 @@ def test_only_facts_of_the_chosen_are_kept() -> None:
 
 
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
-    from kubectl_gadget.advise.basis import summary, warnings
+    from kubectl_gadget.advise.evidence import summary, warnings
 
     made = Recording("networkpolicy", networkpolicy.KIND, [Run("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))])
     told = list(warnings(made))
@@ -95,7 +95,7 @@ def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
 
 
 def test_containers_of_which_no_replica_was_seen_to_start_are_named() -> None:
-    from kubectl_gadget.advise.basis import warnings
+    from kubectl_gadget.advise.evidence import warnings
 
     def told(made: Recording) -> bool:
         return any("shop/deployment/web/main" in text for text in warnings(made))

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.policies.installed import installed_file, keep
+from kubectl_gadget.policies.installed_policies import installed_file, keep
 
 SECONDS = 60.0
 """Far more than anything takes."""

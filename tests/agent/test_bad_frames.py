@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent import identity
-from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.identity import Container
+from kubectl_gadget.agent.containers import identity
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.containers.verdicts import Filter
 from kubectl_gadget.agent.session import Session
-from kubectl_gadget.agent.verdicts import Filter
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire import Frame, FrameType
 from tests.agent.conftest import Compiled

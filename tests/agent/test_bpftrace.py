@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent import bcc, bpf_maps, bpftrace, libbpf
+from kubectl_gadget.agent import bcc, bpftrace
+from kubectl_gadget.agent.bpf import libbpf, maps
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,7 @@ def test_a_line_without_meaning_is_known() -> None:
 def test_a_map_is_found_in_its_own_process_and_nowhere_else() -> None:
     library = libbpf.load()
     fds = [
-        library.call("bpf_map_create", bpf_maps.HASH, name.encode(), 8, 8, 16, None)
+        library.call("bpf_map_create", maps.HASH, name.encode(), 8, 8, 16, None)
         for name in ("AT_pods_other", "AT_pods_1a2b3c")
     ]
     try:

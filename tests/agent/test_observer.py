@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.cgroups import find_root
-from kubectl_gadget.cluster import manifests
+from kubectl_gadget.agent.host.cgroups import find_root
+from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.wire import FrameType, encode
 from kubectl_gadget.wire.session_command import SessionCommand

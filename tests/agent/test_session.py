@@ -253,9 +253,7 @@ def test_a_client_that_falls_silent_counts_as_gone() -> None:
 
 def test_an_error_of_our_own_is_told_and_not_swallowed() -> None:
     script = (
-        "import sys; from kubectl_gadget.agent import session, probe\n"
-        "session.hello = lambda: 1 / 0\n"
-        "sys.exit(session.run())"
+        "import sys; from kubectl_gadget.agent import session\nsession.hello = lambda: 1 / 0\nsys.exit(session.run())"
     )
     with Client(command=(sys.executable, "-c", script)) as client:
         assert "ZeroDivisionError" in client.finish()["error"]["what"]

@@ -7,13 +7,13 @@ with Answers("top_file") as top:
 
 from typing import Any
 
-from kubectl_gadget.agent.answer import Answer
-from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.counters import CpuCounters
-from kubectl_gadget.agent.iterators import Snapshot
-from kubectl_gadget.agent.ring import open_ring
-from kubectl_gadget.agent.samplers import Sampled
-from kubectl_gadget.agent.totals import Totals
+from kubectl_gadget.agent.answers.answer import Answer
+from kubectl_gadget.agent.answers.iterators import Snapshot
+from kubectl_gadget.agent.answers.samplers import Sampled
+from kubectl_gadget.agent.answers.totals import Totals
+from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf.ring import open_ring
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.session import request
 from tests.bpf.tracer import Tracer, split
 

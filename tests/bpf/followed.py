@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent import cgroups
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.uprobes import Uprobes
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from tests.bpf.stacks import StackAnswers
 
 

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.agent.cgroups import find_root
+from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo.cables import ip, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET
 from tests.vm import modules

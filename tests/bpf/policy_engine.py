@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.bpf_maps import HashMap
-from kubectl_gadget.agent.identity import Container
-from kubectl_gadget.agent.policy import Policies
+from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.policies.policy import Policies
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.engine.decode import Match, matches

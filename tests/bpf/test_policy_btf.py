@@ -14,7 +14,7 @@ import pytest
 from kubectl_gadget.errors import AgentError, UsageError
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.vm.machine import CACHE
 

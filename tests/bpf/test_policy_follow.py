@@ -17,7 +17,7 @@ import pytest
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.observe.shapes import shape
 from kubectl_gadget.policies.engine.decode import Match
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf

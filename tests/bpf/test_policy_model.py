@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent import ways
+from kubectl_gadget.agent.bpf import ways
 from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, File, Process, decide, verdict
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.elf_symbols import function_offsets, offset_address
+from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.policies.engine.hooks import Engine, Options
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.build_ids import build_id
+from kubectl_gadget.agent.symbols.build_ids import build_id
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject, UserProbe
 from tests.bpf.policy_engine import Enforcer
@@ -30,7 +30,7 @@ ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may be slow; that nothing was found yet is told in tests of its own."""
-    monkeypatch.setattr("kubectl_gadget.agent.probes._PATIENCE", 3600.0)
+    monkeypatch.setattr("kubectl_gadget.agent.policies.uprobe_targets._PATIENCE", 3600.0)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_gadget.agent import btf
+from kubectl_gadget.agent.bpf import btf
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Range, Selector, Subject, Test, Value
 from tests.bpf.deeds import AT_FDCWD, syscall
 from tests.bpf.policy_engine import Enforcer, in_force

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.catalogue.gadget import build_objects
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.load import object_bytes

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.outgoing import MOST_IN_A_SECOND, MOST_WAITING
+from kubectl_gadget.agent.policies.requests import MOST_IN_A_SECOND, MOST_WAITING
 from kubectl_gadget.policies.model import Action, ActionKind, Policy, Selector
 from kubectl_gadget.policies.model import Options as PolicyOptions
 from tests.bpf.policy_engine import Enforcer

@@ -11,7 +11,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.decode import matches
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from kubectl_gadget.policy_events.record import Value
 from tests.bpf.policy_engine import Enforcer, pid_of
 

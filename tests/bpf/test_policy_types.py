@@ -19,7 +19,7 @@ from kubectl_gadget.errors import AgentError, UsageError
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.policies.engine.decode import Match
 from kubectl_gadget.policies.engine.hooks import Engine, Options
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf

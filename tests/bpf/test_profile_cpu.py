@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from tests.agent.burners import WAYS, compile_burner
 from tests.bpf.stacks import StackAnswers
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.asked_functions import AskedFunctions
-from kubectl_gadget.agent.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.uprobes import Uprobes
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
+from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
+from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from tests.bpf.answers import Answers
 
 pytestmark = pytest.mark.bpf

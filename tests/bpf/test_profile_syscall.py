@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events import syscall_table
+from kubectl_gadget.events.linux import syscall_table
 from tests.bpf import deeds
 from tests.bpf.answers import Answers
 from tests.bpf.tracer import MACHINE

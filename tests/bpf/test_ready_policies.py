@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_gadget.agent.cgroups import find_root
-from kubectl_gadget.agent.identity import Container
-from kubectl_gadget.policies.ready import ready_policies
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.host.cgroups import find_root
+from kubectl_gadget.policies.builtin_policies import ready_policies
 from tests.bpf import deeds
 from tests.bpf.network_pods import CLONE_NEWPID, Worker
 from tests.bpf.policy_engine import Enforcer, in_force

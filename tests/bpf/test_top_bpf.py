@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.object import BpfObject
+from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.catalogue.load import object_bytes
 from tests.bpf import deeds
 from tests.bpf.answers import Answers

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent import cgroups
+from kubectl_gadget.agent.host import cgroups
 from tests.bpf import deeds, network
 from tests.bpf.answers import Answers
 

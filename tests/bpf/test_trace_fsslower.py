@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent import probe
-from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.bpf import features
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
@@ -81,7 +81,7 @@ def test_an_open_that_fails_is_told_by_the_name_that_was_asked_for(tmp_path: Pat
 
 
 def test_the_kernels_own_functions_are_followed_where_it_has_fexit() -> None:
-    if why := probe.lacking("fexit"):
+    if why := features.lacking("fexit"):
         pytest.skip(why)
     containers = Containers()
     with attached("trace_fsslower", containers) as gadget:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.libbpf import Failure
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from tests.bpf import deeds
 from tests.bpf.network import address
 from tests.bpf.tracer import Tracer

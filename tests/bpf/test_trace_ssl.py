@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.elf_symbols import function_offsets
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.mapped_files import MappedFiles
-from kubectl_gadget.agent.uprobes import Uprobes, has_multi
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.symbols.elf_symbols import function_offsets
+from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
+from kubectl_gadget.agent.symbols.uprobes import Uprobes, has_multi
 from tests.bpf.tracer import Tracer
 from tests.conftest import why_no_bpf
 
@@ -112,7 +112,7 @@ def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Linux 6.6 each place has a link of its own."""
-    monkeypatch.setattr("kubectl_gadget.agent.uprobes.has_multi", lambda release: False)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes.has_multi", lambda release: False)
     process = talker(certificate)
     with WithLibraries("trace_ssl", pid=process.pid) as tracer:
         while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
@@ -215,8 +215,8 @@ def test_only_processes_of_wanted_cgroups_are_looked_at() -> None:
 @pytest.mark.root
 @pytest.mark.skipif(why_no_bpf() is not None, reason=str(why_no_bpf()))
 def test_it_is_told_once_when_nobody_uses_such_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.uprobes._PATIENCE", 0.0)
-    monkeypatch.setattr("kubectl_gadget.agent.uprobes._EVERY", 0.0)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._PATIENCE", 0.0)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._EVERY", 0.0)
     with Tracer("trace_ssl") as tracer:
         uprobes = Uprobes(tracer._object, [{"files": ["libnowhere.so"], "functions": {}}], lambda cgroup: True)
         uprobes.turn()

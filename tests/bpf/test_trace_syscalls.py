@@ -11,9 +11,9 @@ import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.events.batch import decode
+from kubectl_gadget.events.linux.syscall_table import kernel_table, select
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import ARCHITECTURES
-from kubectl_gadget.events.syscall_table import kernel_table, select
 from kubectl_gadget.views.rows import MemberRows
 from tests.bpf.deeds import AT_FDCWD, OPENAT, in_child, syscall
 from tests.bpf.tracer import MACHINE, Tracer

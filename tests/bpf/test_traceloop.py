@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.cgroups import find_root
+from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.catalogue.load import load_gadget, object_bytes
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows

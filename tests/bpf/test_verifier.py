@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.containers import Containers
-from kubectl_gadget.agent.descendants import Descendants
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import BpfObject, own_elf, program_info
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf, program_info
+from kubectl_gadget.agent.containers.descendants import Descendants
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.policies.read import parse_policies
-from kubectl_gadget.policies.ready import ready_policies
+from kubectl_gadget.policies.builtin_policies import ready_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import in_force
 from tests.vm.check import attached, instructions, left_out
 

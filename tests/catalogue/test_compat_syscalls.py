@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.events.linux_syscalls import name_in_64_bits, syscall_names
+from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_names
 
 HEADER = Path(__file__).parents[2] / "bpf" / "include" / "kernel" / "compat_syscalls.h"
 FIRST_COMMON = 424

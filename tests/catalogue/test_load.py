@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_gadget.catalogue.load import ARCHITECTURES, load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.kinds import kind_of
+from kubectl_gadget.events.columns.kinds import kind_of
 from kubectl_gadget.events.schema import owner_source
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

@@ -11,7 +11,7 @@ from kubectl_gadget.catalogue import load_own, object_bytes, own
 from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.members import row_members
+from kubectl_gadget.events.columns.members import row_members
 from tests.bpf.tracer import MACHINE, Tracer
 
 DOCS = Path(__file__).parents[2] / "docs"

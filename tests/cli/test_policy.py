@@ -8,9 +8,9 @@ import pytest
 
 from kubectl_gadget.cli import main
 from kubectl_gadget.cluster.options import AgentOptions
-from kubectl_gadget.policies.read import parse_policies
-from kubectl_gadget.session import hooks
-from kubectl_gadget.session.hooks import NodeHooks
+from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.session.nodes import hook_lookup
+from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
 from tests.cli.conftest import Runs
 
 POLICY = """
@@ -28,7 +28,7 @@ spec:
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that can do everything: what it cannot do changes, and is no matter of these tests."""
-    monkeypatch.setattr("kubectl_gadget.policies.check.Engine", lambda policies, options: None)
+    monkeypatch.setattr("kubectl_gadget.policies.report.check.Engine", lambda policies, options: None)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
         assert (options.image, options.image_pull_policy) == ("mine", None if names else "Never")
         return [each for each in answers if each.node in (names or ("node-1", "node-2"))]
 
-    monkeypatch.setattr(hooks, "ask_cluster", answer)
+    monkeypatch.setattr(hook_lookup, "ask_cluster", answer)
     cluster = ["--kubeconfig", str(config), "--image", "mine"]
     never = ["--image-pull-policy", "Never"]
     assert main.run(["policy", "check", "-f", policy, "--all-nodes", *cluster, *never]) == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.cluster.api import Api
-from kubectl_gadget.cluster.kubeconfig import load
+from kubectl_gadget.cluster.api.kubeconfig import load
+from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 from tests.cluster.real_cluster import AGENT_FLAGS, gadget, kubectl
 from tests.fake_cluster import FakeCluster

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.cluster.image import OUR_IMAGE
+from kubectl_gadget.cluster.agents.image import OUR_IMAGE
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
 IMAGE = os.environ.get("KUBECTL_GADGET_TEST_IMAGE", OUR_IMAGE)

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from kubectl_gadget.cluster.api import Api
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import NODES, PODS, Resource
 from kubectl_gadget.cluster.inventory import InventoryWatch
-from kubectl_gadget.cluster.resources import NODES, PODS, Resource
 from tests.fake_cluster import FakeCluster
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.test_contained import asked

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.members import filter_members
+from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.schema import Field, Gadget, Record
 from tests.events.records import OPEN, SIZE, record, ring
 

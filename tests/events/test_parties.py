@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from kubectl_gadget.events.batch import Batch, decode, join
+from kubectl_gadget.events.columns.members import row_members, shown
 from kubectl_gadget.events.identity import ContainerFilter, Identity
-from kubectl_gadget.events.members import row_members, shown
 from kubectl_gadget.events.schema import Field, Record
 from tests.events import records
 from tests.events.records import column

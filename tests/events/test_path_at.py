@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.members import row_members, shown
+from kubectl_gadget.events.columns.members import row_members, shown
 from kubectl_gadget.events.schema import Field, Record
 from tests.events import records
 from tests.events.records import column

@@ -14,8 +14,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from kubectl_gadget.cluster.manifests import AGENT_COMMAND
-from kubectl_gadget.cluster.payload import PYTHON as PYTHON_WORDS
+from kubectl_gadget.cluster.agents.manifests import AGENT_COMMAND
+from kubectl_gadget.cluster.agents.payload import PYTHON as PYTHON_WORDS
 from kubectl_gadget.wire import FrameType, encode
 from tests.fake_cluster.faults import Faults
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from kubectl_gadget.cluster import selectors
+from kubectl_gadget.cluster.selection import label_selectors
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
@@ -132,7 +132,7 @@ def check_owners(metadata: Object) -> None:
 
 def matcher(labels: str, fields: str) -> Callable[[Object], bool]:
     """Whether an object matches a label and a field selector."""
-    selector = selectors.parse(labels)
+    selector = label_selectors.parse(labels)
     pairs = [part.split("=", 1) for part in fields.replace("==", "=").split(",") if part]
 
     def accepts(found: Object) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.cel_types import ANY, Shape
+from kubectl_gadget.events.filters.cel_types import ANY, Shape
 from kubectl_gadget.flows import filter
-from kubectl_gadget.flows.book import AddressBook, Addresses
+from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter, ends
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.records import record

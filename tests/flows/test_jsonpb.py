@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.hubble_drops import REASONS
 from kubectl_gadget.flows.table import FlowTable
 from tests.flows.rows import CLIENT, dns, drop, http, icmp, tcp, udp

@@ -10,7 +10,7 @@ import yaml
 
 from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.flows import graph
-from kubectl_gadget.flows.book import AddressBook, Addresses
+from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.lines import compact, dictionary
 from kubectl_gadget.flows.records import MEMBERS, hubble, line, record

@@ -4,7 +4,7 @@ import json
 import random
 from typing import Any
 
-from kubectl_gadget.flows.book import AddressBook, Addresses
+from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
 from kubectl_gadget.flows.records import hubble, line, record
 from kubectl_gadget.flows.table import FlowTable

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.flows.web import LivePage, served
 from kubectl_gadget.policy_events.exec_id import ExecId

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.events.identity import Container
-from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
+from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import Told

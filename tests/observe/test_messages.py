@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.events.identity import Container
-from kubectl_gadget.events.linux_process import NAMESPACE_KINDS
+from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.process import Process

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent import probe
+from kubectl_gadget.agent.bpf import features
 from kubectl_gadget.demo.pods import DemoPods
-from kubectl_gadget.policies.ready import ready_policies
+from kubectl_gadget.policies.builtin_policies import ready_policies
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.gadget_run import GadgetRun
 
@@ -33,7 +33,7 @@ class PatientRun(GadgetRun):
 
 @pytest.fixture(name="pods")
 def some_pods() -> Iterator[DemoPods]:
-    can = {} if why_no_bpf() else probe.describe()["can"]
+    can = {} if why_no_bpf() else features.describe()["can"]
     if not (can.get("kprobe") or can.get("fentry")):
         pytest.skip("this kernel has no hook that ready policies take")
     with DemoPods(STATE) as found:

@@ -6,8 +6,8 @@ from kubectl_gadget.observe import tree
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.sinks import TreeSink
 from kubectl_gadget.observe.tree import Tree
+from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.output.widths import text_width
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi

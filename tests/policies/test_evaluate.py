@@ -24,7 +24,7 @@ from kubectl_gadget.policies.evaluate import (
     verdict,
 )
 from kubectl_gadget.policies.model import Hook, Policy
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 from kubectl_gadget.policies.workloads import Workload
 from tests.policies.strategies import PATHS, specs
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kubectl_gadget.policies.document import Scalar, WrongPolicy
 from kubectl_gadget.policies.model import NOWHERE, Assignment, Register
-from kubectl_gadget.policies.registers import assignment, returning
+from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
+from kubectl_gadget.policies.read.registers import assignment, returning
 
 RAX, RBP, RSP = Register("x86_64", 10), Register("x86_64", 4), Register("x86_64", 19)
 

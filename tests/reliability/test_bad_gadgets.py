@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session import Session
 from kubectl_gadget.catalogue import compiler, load_own
 from kubectl_gadget.catalogue.consistency import check_readable

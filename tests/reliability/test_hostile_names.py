@@ -20,7 +20,7 @@ from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import graph
-from kubectl_gadget.flows.book import AddressBook
+from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.sink import FORMATS as FLOW_FORMATS
 from kubectl_gadget.flows.sink import _writer

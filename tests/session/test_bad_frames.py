@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.session import node as node_module
 from kubectl_gadget.session import summary
+from kubectl_gadget.session.nodes import node as node_module
 from kubectl_gadget.wire import Frame, FrameType, encode
 from tests.events.records import record
-from tests.session import test_node, test_pipeline
+from tests.session import test_pipeline
+from tests.session.nodes import test_node
 from tests.session.scripted import ScriptedStream, obedient
 from tests.spoilt import as_json, spoilt
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import FrameError, GadgetError, InternalError
-from kubectl_gadget.events.filter import Filter, compile_filter
+from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
-from kubectl_gadget.session.backlog import Backlog, Item
-from kubectl_gadget.session.node_state import DETACHED, GAP
+from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.state import DETACHED, GAP
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.wire import EventsHeader, Frame, FrameType
 from tests.events.records import OPEN, record, ring

@@ -1,6 +1,6 @@
 import asyncio
 
-from kubectl_gadget.session.delete_pods import PodDeleter
+from kubectl_gadget.session.policies.delete_pods import PodDeleter
 
 
 class DeafApi:

@@ -9,7 +9,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.preparation import prepare
-from kubectl_gadget.views.arrangement import Arrangement
+from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.records import OPEN
 
 

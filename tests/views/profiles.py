@@ -10,8 +10,8 @@ from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
 from kubectl_gadget.events.schema import Column, Field, Gadget, Record
 from kubectl_gadget.events.stacks import Frame, number_of
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.arrange import Block, arrange
-from kubectl_gadget.views.arrangement import Arrangement
+from kubectl_gadget.views.tables.aggregation import Block, arrange
+from kubectl_gadget.views.tables.arrangement import Arrangement
 
 _FIELDS = {
     "timestamp": ("gadget_timestamp", 8),

@@ -74,7 +74,7 @@ def test_a_line_without_an_end_is_cut(gadget: Gadget) -> None:
 
 
 def test_the_table_leaves_out_the_newline_alone(gadget: Gadget) -> None:
-    from kubectl_gadget.events.members import shown
+    from kubectl_gadget.events.columns.members import shown
 
     batch = decode(gadget, "node", Tty(gadget, whole=False).rows(pieces(gadget, b"a\tb\r\n", b"\n"), 0))
     assert shown(batch, gadget.column("text")) == ["a\tb", '""']

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.agent import probe
-from kubectl_gadget.agent.containers import Containers
+from kubectl_gadget.agent.bpf import features
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import program_info
+from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
+from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.gadget import Gadget
-from kubectl_gadget.agent.libbpf import Failure
-from kubectl_gadget.agent.object import program_info
-from kubectl_gadget.agent.syscalls import VARIABLE
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.options import GadgetRun
@@ -45,7 +45,7 @@ def attached(
     """The gadget as an agent runs it. Raises GadgetError when nothing that is needed can be loaded."""
     given = {**_NEEDED.get(name, {}), **(parameters or {})}
     (spec,) = build((GadgetRun(load_gadget(name), given),), ({},), 1 << 20).gadgets
-    of_node = {**containers.variables(), VARIABLE: int(not probe.syscall_tracepoints()), **(variables or {})}
+    of_node = {**containers.variables(), VARIABLE: int(not features.syscall_tracepoints()), **(variables or {})}
     gadget = Gadget(0, spec, object_bytes(name, MACHINE), of_node, containers.shared)
     gadget.containers = containers
     gadget.descendants = descendants or gadget.descendants

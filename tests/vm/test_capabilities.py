@@ -13,7 +13,7 @@ from tests.vm.results import results
 
 SECONDS = 900
 POD = "-all,+bpf,+perfmon,+sys_ptrace"
-TESTS = "tests/bpf/test_raw_syscalls.py tests/agent/test_syscalls.py"
+TESTS = "tests/bpf/test_raw_syscalls.py tests/agent/bpf/test_syscall_programs.py"
 
 SCRIPT = f"""
 sysctl -n kernel.perf_event_paranoid >/dev/ttyS1

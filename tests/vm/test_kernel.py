@@ -20,13 +20,13 @@ SECONDS = 4000
 
 PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_ready_policies.py tests/bpf/test_verifier.py"
-    " tests/agent/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
+    " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
     " tests/observe/test_ready_policies_here.py tests/observe/test_evasions_here.py",
     "all else": "tests/bpf --ignore-glob='tests/bpf/test_policy*' --ignore=tests/bpf/test_ready_policies.py"
     " --ignore=tests/bpf/test_verifier.py --ignore=tests/bpf/test_evasions.py"
     " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
-    " tests/agent/test_gadget.py tests/agent/test_ring.py tests/agent/test_probe.py",
+    " tests/agent/test_gadget.py tests/agent/bpf/test_ring.py tests/agent/bpf/test_features.py",
 }
 """About as long as each other: a virtual machine has little use for a second processor, so there are two of them."""
 

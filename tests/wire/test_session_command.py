@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.cluster import manifests
+from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.wire.session_command import MOST_GADGETS, SessionCommand, declared_name, enforces
 

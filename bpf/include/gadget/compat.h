@@ -29,7 +29,7 @@ struct pt_regs___compat {
 
 /* The bit by which x32's numbers differ from the others. */
 #define GADGET_X32 (1U << 30)
-/* The client's: numbers of 32-bit programs' calls have this bit (kubectl_gadget/events/linux_syscalls.py). */
+/* The client's: numbers of 32-bit programs' calls have this bit (kubectl_gadget/events/linux/syscalls.py). */
 #define GADGET_COMPAT (1U << 29)
 
 static __always_inline bool gadget_is_compat_call(struct task_struct *task, struct pt_regs *registers)

@@ -14,7 +14,7 @@
 #include <gadget/containers.h>
 #include <gadget/counters.h>
 
-/* Read by kubectl_gadget/agent/shares.py. */
+/* Read by kubectl_gadget/agent/containers/ring_fairness.py. */
 struct gadget_share {
 	/* What was sent into the upper half, and is not all read yet. */
 	__u64 bytes;

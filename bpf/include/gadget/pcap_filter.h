@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Filters as tcpdump has them. The client compiles the expression with libpcap to instructions of classic BPF
- * (kubectl_gadget/events/pcap_filter.py), and this runs them on a packet that begins with its IP header.
+ * (kubectl_gadget/events/filters/pcap_filter.py), and this runs them on a packet that begins with its IP header.
  *
  * The traps: the instructions are not checked by the kernel, which knows them for data, so every register and place is
  * kept in its bounds here; and a read beyond the packet's end means that the packet does not match.

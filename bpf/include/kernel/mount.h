@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Mounting, as far as gadgets read it, and what the flags of its calls belong to. The trap: each call has flags of its
- * own, so a gadget_mount_flags says in its upper half whose they are; the client's names are in events/linux_mount.py.
+ * own, so a gadget_mount_flags says in its upper half whose they are; the client's names are in events/linux/mount.py.
  */
 #pragma once
 

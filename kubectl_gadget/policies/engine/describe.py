@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_gadget.events.linux import errno_name
-from kubectl_gadget.events.linux_process import signal_name
+from kubectl_gadget.events.linux.errno_and_open import errno_name
+from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.policies.engine.hooks import CompiledHook, Place, target_name
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from kubectl_gadget.policies.engine.slots import Slot
-from kubectl_gadget.policies.expressions import ArgumentValue, Expression, Number
+from kubectl_gadget.policies.read.expressions import ArgumentValue, Expression, Number
 
 MOST_OPERATIONS, MOST_DEPTH = 64, 16
 _OPERATION = struct.Struct("<BBHIQ")

@@ -21,8 +21,8 @@ from kubectl_gadget.policies.engine.tables import (
     TestClass,
     network_bits,
 )
-from kubectl_gadget.policies.expressions import parse_expression
 from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, SystemCall, Value
+from kubectl_gadget.policies.read.expressions import parse_expression
 from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
 
 _CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}

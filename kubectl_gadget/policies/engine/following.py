@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Action, Argument, Hook, Policy
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 KINDS = ("FollowFD", "UnfollowFD", "CopyFD")
 FILE_ID = 11

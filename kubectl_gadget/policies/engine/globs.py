@@ -8,7 +8,7 @@ automaton. The trap: texts are bytes here, so `?` and `[…]` are one byte and n
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_gadget.policies.patterns import glob_bytes, glob_parts
+from kubectl_gadget.policies.read.patterns import glob_bytes, glob_parts
 
 BITS = 256
 """POLICY_GLOB_WORDS of bpf/include/policy/memory.h, times 64."""

@@ -15,8 +15,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.enforcers import without_notices
 from kubectl_gadget.policies.engine import following, tracking
 from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
 from kubectl_gadget.policies.engine.mirrors import with_mirrors
@@ -46,6 +44,8 @@ from kubectl_gadget.policies.model import (
     Scope,
     Selector,
 )
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.read.enforcers import without_notices
 from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED, Form, Type
 
 EPERM = 1

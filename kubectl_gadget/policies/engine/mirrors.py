@@ -12,8 +12,8 @@ without a function of their own go where those of 64-bit programs go.
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from kubectl_gadget.policies.linux_names import COMPAT_CALL, is_known, number_on
 from kubectl_gadget.policies.model import Hook, Policy, SystemCall
+from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, is_known, number_on
 
 MACHINE = "x86_64"
 _TWO_SIZES = (

@@ -8,9 +8,9 @@ none for the other.
 import struct
 from collections.abc import Mapping, Sequence
 
-from kubectl_gadget.policies.linux_names import MACHINES
 from kubectl_gadget.policies.model import Action, Assignment, NewFunction
-from kubectl_gadget.policies.registers import MOST, going_on, returning
+from kubectl_gadget.policies.read.linux_names import MACHINES
+from kubectl_gadget.policies.read.registers import MOST, going_on, returning
 
 _KINDS = ("number", "sum", "memory", "function")
 """enum policy_assignment_kind."""

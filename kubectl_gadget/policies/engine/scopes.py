@@ -1,7 +1,7 @@
 """For whom a policy is, as the agents judge it: SCOPE of docs/protocol.md, by the rules of policies.workloads.
 
 The trap: agents know names and images of containers, and no labels of pods or nodes; the client tells them which scopes
-hold there (session/policy_labels.py).
+hold there (session/policies/labels.py).
 """
 
 from typing import Any

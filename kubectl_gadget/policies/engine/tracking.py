@@ -8,8 +8,8 @@ for an owner, who might be that of an earlier socket at the same address.
 from collections.abc import Iterable
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Action, Hook, Policy, Selector
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
 MASKS = {"TrackSock": "track", "UntrackSock": "untrack"}
 KINDS = tuple(MASKS)

@@ -11,8 +11,8 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine import mirrors
-from kubectl_gadget.policies.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 from kubectl_gadget.policies.model import Hook, SystemCall, UserProbe
+from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 
 _FIRST_FIELD = 16
 """Where the arguments of tracepoints of system calls begin: behind the common fields and the call's number."""

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from kubectl_gadget.policies.engine.hooks import CompiledHook
-from kubectl_gadget.policies.expressions import signed
+from kubectl_gadget.policies.read.expressions import signed
 from kubectl_gadget.policy_events.record import Value
 
 _TEST = struct.Struct("<BBHIII")

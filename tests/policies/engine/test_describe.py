@@ -2,11 +2,11 @@
 
 import pytest
 
-from kubectl_gadget.policies.document import Scalar
 from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.model import Action, Hook, NewFunction, Place, Policy, Selector, UserProbe
-from kubectl_gadget.policies.registers import assignment
+from kubectl_gadget.policies.read.document import Scalar
+from kubectl_gadget.policies.read.registers import assignment
 
 RAX = assignment(Scalar("rax=0", Place("p.yaml", 1, "")))
 

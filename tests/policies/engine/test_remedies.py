@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.policies.engine.hooks import Engine, Options
-from kubectl_gadget.policies.read import parse_policies
+from kubectl_gadget.policies.read.policies import parse_policies
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.policy_hook import PolicyHook
-from kubectl_gadget.agent.scopes import Applicable
+from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.globs import automata
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
-from kubectl_gadget.policies.linux_names import COMPAT_CALL
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -33,6 +32,7 @@ from kubectl_gadget.policies.model import (
     SystemCall,
 )
 from kubectl_gadget.policies.model import Options as PolicyOptions
+from kubectl_gadget.policies.read.linux_names import COMPAT_CALL
 from kubectl_gadget.policy_events.record import Type, Value
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader

@@ -1,0 +1,219 @@
+"""How often each BPF program of the node ran and how long, and who holds it: bpf(2) and /proc/PID/fdinfo.
+
+The kernel counts as long as the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts are since
+the program was loaded or counting was first turned on, so one that was there at the start counts from its first look.
+"""
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_gadget.agent.answers.samplers import Row
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import cgroups, procfs
+from kubectl_gadget.errors import AgentError
+
+_RUN_TIME = 0
+"""BPF_STATS_RUN_TIME."""
+_OURS = {b"gadget_cpus", b"gadget_containe"}
+"""Maps that programs of ours use, by their names in the kernel."""
+_MOST_MAPS = 64
+_LINK_TYPES = (
+    *("", "raw_tracepoint", "tracing", "cgroup", "iter", "netns", "xdp", "perf_event", "kprobe_multi", "struct_ops"),
+    *("netfilter", "tcx", "uprobe_multi", "netkit", "sockmap"),
+)
+_RAW_TRACEPOINT = 1
+_INFO_BYTES = 256
+
+# Of struct bpf_prog_info, up to `recursion_misses`; only what is used is named below.
+_PROGRAM = struct.Struct("<II8sIIQQQIIQ16s112xQQQ")
+_NAME_OF_MAP = slice(24, 40)
+"""In struct bpf_map_info."""
+
+
+class Program(NamedTuple):
+    """What the kernel tells of a program."""
+
+    id: int
+    type: int
+    loaded: int
+    uid: int
+    name: bytes
+    run_time: int
+    runs: int
+    misses: int
+    maps: tuple[int, ...]
+
+
+class Kernel:
+    """bpf(2)'s tables of programs, links and maps. Raises libbpf.Failure; what is gone meanwhile is left out."""
+
+    def __init__(self) -> None:
+        self._lib = libbpf.load()
+
+    def count(self) -> int:
+        """Has the kernel count until this file descriptor is closed."""
+        return int(self._lib.call("bpf_enable_stats", _RUN_TIME))
+
+    def programs(self) -> Iterator[Program]:
+        """All of them."""
+        for id in self._ids("prog"):
+            maps = (ctypes.c_uint32 * _MOST_MAPS)()
+            # nr_map_ids and map_ids ask for the maps' numbers.
+            asked = bytearray(_INFO_BYTES)
+            struct.pack_into("<IQ", asked, 52, _MOST_MAPS, ctypes.addressof(maps))
+            info = self._info("prog", id, asked)
+            if info is None:
+                continue
+            fields = _PROGRAM.unpack_from(info)
+            kind, _, _, _, _, _, _, loaded, uid, count, _, name, run_time, runs, misses = fields
+            used = tuple(maps[: min(count, _MOST_MAPS)])
+            yield Program(id, kind, loaded, uid, name.rstrip(b"\0"), run_time, runs, misses, used)
+
+    def map_name(self, id: int) -> bytes:
+        """A map's name, at most 15 characters; empty when it is gone."""
+        info = self._info("map", id, bytearray(_INFO_BYTES))
+        return info[_NAME_OF_MAP].rstrip(b"\0") if info else b""
+
+    def attached(self) -> dict[int, bytes]:
+        """How programs are attached, by their number, for those that are by a link."""
+        found = {}
+        for id in self._ids("link"):
+            name = ctypes.create_string_buffer(64)
+            asked = bytearray(_INFO_BYTES)
+            if info := self._info("link", id, asked):
+                kind, _, program = struct.unpack_from("<III", info)
+                if kind == _RAW_TRACEPOINT:
+                    struct.pack_into("<QI", asked, 16, ctypes.addressof(name), len(name))
+                    self._info("link", id, asked)
+                text = _LINK_TYPES[kind] if kind < len(_LINK_TYPES) else str(kind)
+                found[program] = f"{text} {name.value.decode(errors='replace')}".rstrip().encode()
+        return found
+
+    def _ids(self, what: str) -> Iterator[int]:
+        id = ctypes.c_uint32(0)
+        while True:
+            try:
+                self._lib.call(f"bpf_{what}_get_next_id", id.value, ctypes.byref(id))
+            except Failure as failure:
+                if failure.errno != errno.ENOENT:
+                    raise
+                return
+            yield id.value
+
+    def _info(self, what: str, id: int, asked: bytearray) -> bytes | None:
+        """The struct bpf_WHAT_info; None when it is gone. `asked` is what the struct has before the call."""
+        try:
+            fd = self._lib.call(f"bpf_{what}_get_fd_by_id", id)
+        except Failure as failure:
+            if failure.errno != errno.ENOENT:
+                raise
+            return None
+        try:
+            info = ctypes.create_string_buffer(bytes(asked), len(asked))
+            size = ctypes.c_uint32(len(asked))
+            self._lib.call("bpf_obj_get_info_by_fd", fd, info, ctypes.byref(size))
+            return info.raw
+        finally:
+            os.close(fd)
+
+
+class BpfPrograms:
+    """A sampler."""
+
+    def __init__(self, containers: Containers, kernel: Kernel) -> None:
+        self.warnings: list[str] = []
+        self._containers = containers
+        self._kernel = kernel
+        self._root = cgroups.find_root()
+        self._top = os.stat(self._root).st_ino
+        try:
+            self._counting = kernel.count()
+            self._last = {program.id: program for program in kernel.programs()}
+        except Failure as failure:
+            if failure.errno not in (errno.EPERM, errno.EACCES):
+                raise
+            what = "the kernel does not let this agent look at all BPF programs: that needs CAP_SYS_ADMIN"
+            raise AgentError(what, "--privileged, or as root with --local") from None
+        self._owners: dict[int, tuple[int, int]] = {}
+        self._ours: set[int] = set()
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each program of who is wanted, and for each of ours, with what came since the last call."""
+        found = {program.id: program for program in self._kernel.programs()}
+        if found.keys() - self._owners.keys():
+            self._owners = self._find_owners(found)
+            self._ours = self._find_ours(found)
+        attached = self._kernel.attached()
+        wanted = {id for id, _ in self._containers.wanted()}
+        last, self._last = self._last, found
+        for id, now in found.items():
+            cgroup, pid = self._owners[id]
+            if cgroup not in wanted and id not in self._ours:
+                continue
+            before = last.get(id)
+            yield {
+                "cgroup": cgroup,
+                "program_id": id,
+                "runs": now.runs - (before.runs if before else 0),
+                "run_time": now.run_time - (before.run_time if before else 0),
+                "misses": now.misses - (before.misses if before else 0),
+                "loaded": now.loaded,
+                "comm": procfs.comm(pid) if pid else b"",
+                "program": now.name,
+                "attached": attached.get(id, b"no link"),
+                "type": now.type,
+                "pid": pid,
+                "uid": now.uid,
+                "ours": 1 if id in self._ours else 2,
+            }
+
+    def close(self) -> None:
+        os.close(self._counting)
+
+    def _find_ours(self, programs: dict[int, Program]) -> set[int]:
+        """Programs with maps of ours, and all others of the processes that hold these."""
+        found = {program.id for program in programs.values() if any(map(self._is_map_of_ours, program.maps))}
+        agents = {self._owners[id][1] for id in found} - {0}
+        return {id for id in programs if id in found or self._owners[id][1] in agents}
+
+    def _is_map_of_ours(self, id: int) -> bool:
+        return self._kernel.map_name(id) in _OURS
+
+    def _find_owners(self, programs: dict[int, Program]) -> dict[int, tuple[int, int]]:
+        """Cgroup and process of who holds each program; the node's own and 0 when nobody does."""
+        pids = {pid: id for id, path in self._containers.everything() for pid in cgroups.processes(self._root, path)}
+        owners = dict.fromkeys(programs, (self._top, 0))
+        for pid, cgroup in pids.items():
+            for id in held_programs(pid):
+                if id in owners and not owners[id][1]:
+                    owners[id] = cgroup, pid
+        return owners
+
+
+def held_programs(pid: int) -> set[int]:
+    """The numbers of BPF programs that a process has open, themselves or by a link."""
+    found: set[int] = set()
+    try:
+        fds = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return found
+    for fd in fds:
+        if not procfs.link(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf"):
+            continue
+        try:
+            with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+                found |= {int(line.split()[1]) for line in file if line.startswith("prog_id:")}
+        except (OSError, ValueError):
+            continue  # closed meanwhile
+    return found
+
+
+def make(containers: Containers) -> BpfPrograms:
+    """The sampler `bpf_programs`. Raises AgentError."""
+    return BpfPrograms(containers, Kernel())

@@ -1,0 +1,156 @@
+"""What containers use, from the files of their cgroups (version 2): cpu.stat, memory.current, io.stat, …
+
+The trap: a file is there only where its controller is enabled, or the kernel has PSI; without it the number is unknown,
+and not 0. Counts are since the cgroup was made, so one that was there at the start counts from its first look.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_gadget.agent.answers.samplers import UNKNOWN, Row
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import cgroups
+
+_MICROSECONDS = 1000
+
+
+class Usage(NamedTuple):
+    """None: unknown. Times in ns; all but `memory` and `processes` since the cgroup was made."""
+
+    cpu_time: int | None
+    throttled: int | None
+    cpu_stalled: int | None
+    memory_stalled: int | None
+    io_stalled: int | None
+    major_faults: int | None
+    read_bytes: int | None
+    written_bytes: int | None
+    memory: int | None
+    processes: int | None
+
+
+_CONTROLLERS = {
+    "cpu": "how long CPU limits held it up",
+    "memory": "memory and major faults",
+    "io": "bytes of disks",
+    "pids": "the number of processes",
+}
+"""What is not known without them."""
+_NOTHING = Usage(0, 0, 0, 0, 0, 0, 0, 0, None, None)
+
+
+def read_usage(cgroup: str) -> Usage | None:
+    """Of the cgroup in that folder; None when it is gone."""
+    if not os.path.isdir(cgroup):
+        return None
+    cpu = _pairs(_read(f"{cgroup}/cpu.stat"))
+    memory = _pairs(_read(f"{cgroup}/memory.stat"))
+    disks = _read(f"{cgroup}/io.stat")
+    return Usage(
+        cpu_time=_times(cpu.get("usage_usec"), _MICROSECONDS),
+        throttled=_times(cpu.get("throttled_usec"), _MICROSECONDS),
+        cpu_stalled=_stalled(_read(f"{cgroup}/cpu.pressure")),
+        memory_stalled=_stalled(_read(f"{cgroup}/memory.pressure")),
+        io_stalled=_stalled(_read(f"{cgroup}/io.pressure")),
+        major_faults=memory.get("pgmajfault"),
+        read_bytes=_over_disks(disks, "rbytes"),
+        written_bytes=_over_disks(disks, "wbytes"),
+        memory=_number(_read(f"{cgroup}/memory.current")),
+        processes=_number(_read(f"{cgroup}/pids.current")),
+    )
+
+
+def missing(root: str) -> Iterator[str]:
+    """For people: what this node's cgroups, whose tree is mounted at `root`, do not count."""
+    there = (_read(f"{root}/cgroup.controllers") or "").split()
+    if gone := [name for name in _CONTROLLERS if name not in there]:
+        what = ", ".join(_CONTROLLERS[name] for name in gone)
+        yield (
+            f"not known on this node: {what}; its cgroups of version 2 lack the controllers {', '.join(gone)} "
+            "(try: boot it with systemd.unified_cgroup_hierarchy=1)"
+        )
+    if _read(f"{root}/cpu.pressure") is None and _read("/proc/pressure/cpu") is None:
+        yield "not known on this node: what containers wait for; its kernel has no PSI (try: boot it with psi=1)"
+
+
+class CgroupUsage:
+    """A sampler."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+        self._root = cgroups.find_root()
+        self.warnings = list(missing(self._root))
+        everything = containers.everything()
+        self._old = {id for id, _ in everything}
+        self._last = {id: self._usage(path) or _NOTHING for id, path in containers.wanted_containers()}
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each container that is wanted, with what came since the last call."""
+        last, self._last = self._last, {}
+        for id, path in self._containers.wanted_containers():
+            now = self._usage(path)
+            if now is None:
+                continue
+            self._last[id] = now
+            # What was there at the start, but is wanted only since a moment ago, has nothing to count from.
+            before = last.get(id, now if id in self._old else _NOTHING)
+            row = {"cgroup": id, "memory": _known(now.memory), "processes": _known(now.processes)}
+            for name, new, old in zip(Usage._fields[:-2], now, before, strict=False):
+                row[name] = UNKNOWN if new is None else max(0, new - (old or 0))
+            yield row
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _usage(self, path: str) -> Usage | None:
+        return read_usage(f"{self._root}/{path}")
+
+
+def _read(path: str) -> str | None:
+    """None when there is no such file, or the kernel does not answer: PSI may be turned off for a cgroup."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.strip().isdecimal() else None
+
+
+def _times(number: int | None, factor: int) -> int | None:
+    return None if number is None else number * factor
+
+
+def _pairs(text: str | None) -> dict[str, int]:
+    """Of a flat keyed file: `name number` in each line."""
+    pairs = (line.split() for line in (text or "").splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
+def _stalled(text: str | None) -> int | None:
+    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=4711`: microseconds that some task waited."""
+    for line in (text or "").splitlines():
+        kind, *fields = line.split()
+        if kind == "some":
+            return _times(_number(dict(field.split("=") for field in fields).get("total")), _MICROSECONDS)
+    return None
+
+
+def _over_disks(text: str | None, name: str) -> int | None:
+    """`8:0 rbytes=4096 wbytes=0 …`: the sum over devices. Without a line, the cgroup has used none yet."""
+    if text is None:
+        return None
+    words = (word.partition("=") for line in text.splitlines() for word in line.split()[1:])
+    return sum(int(value) for key, _, value in words if key == name and value.isdecimal())
+
+
+def _known(number: int | None) -> int:
+    return UNKNOWN if number is None else number
+
+
+def make(containers: Containers) -> CgroupUsage:
+    """The sampler `cgroups`."""
+    return CgroupUsage(containers)

@@ -1,0 +1,120 @@
+"""A gadget's tables that the client fills while it runs: UPDATE of docs/protocol.md.
+
+Entries of maps are set and removed as they are. The table of containers is told by pod, and kept by cgroup here, since
+a container's first packet may come before any answer of the client. The trap: all that is set comes before the
+containers that may use it, and all that is removed after them, or a moment's refusal would be seen.
+"""
+
+import struct
+from typing import Any
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import TABLE_PREFIX, BpfObject
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.errors import AgentError, FrameError
+
+
+class Tables:
+    """Those of one gadget."""
+
+    def __init__(self, gadget: str, object: BpfObject, containers: Containers) -> None:
+        self._gadget = gadget
+        self._object = object
+        self._containers = containers
+        self._by_container: _ByContainer | None = None
+
+    def update(self, value: dict[str, Any]) -> None:
+        """An UPDATE object. Raises FrameError when it is none, and AgentError when the kernel refuses an entry."""
+        try:
+            for name, entries in value.get("set", {}).items():
+                self._set(name, entries)
+            if (containers := value.get("containers")) is not None:
+                self._tell(containers)
+            for name, keys in value.get("remove", {}).items():
+                map = self._map(name)
+                for key in keys:
+                    map.remove(_exact(key, map.key_size))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FrameError(f"UPDATE is not as docs/protocol.md says: {error!r}") from error
+
+    def _set(self, name: str, entries: dict[str, str]) -> None:
+        map = self._map(name)
+        for key, text in entries.items():
+            _put(self._gadget, name, map, _exact(key, map.key_size), _exact(text, map.value_size))
+
+    def _tell(self, value: dict[str, Any]) -> None:
+        if self._by_container is None:
+            self._by_container = _ByContainer(self._gadget, value["table"], self._map(value["table"]))
+            self._by_container.learn(value)
+            self._containers.follow(self._by_container)
+        else:
+            self._by_container.learn(value)
+
+    def _map(self, name: str) -> BpfMap:
+        map = self._object.map(TABLE_PREFIX + name)
+        if map is None:
+            raise AgentError(f"gadget {self._gadget} has no table {name}", "update the client or the agents")
+        return map
+
+
+class _ByContainer:
+    """Follows containers, and gives each of their cgroups its pod's entry."""
+
+    def __init__(self, gadget: str, name: str, map: BpfMap) -> None:
+        self._gadget = gadget
+        self._name = name
+        self._map = map
+        self._known: dict[int, tuple[Container | None, bool]] = {}
+        self._pods: dict[str, str] = {}
+        self._namespaces: dict[str, str] = {}
+        self._other = self._host = b""
+
+    def learn(self, value: dict[str, Any]) -> None:
+        """Other entries than before, for the pods that are named."""
+        for table, changes in ((self._pods, value.get("pods", {})), (self._namespaces, value.get("namespaces", {}))):
+            for name, text in changes.items():
+                if text is None:
+                    table.pop(name, None)
+                else:
+                    table[name] = text
+        size = self._map.value_size
+        self._other, self._host = _exact(value["other"], size), _exact(value["host"], size)
+        for cgroup, (container, wanted) in self._known.items():
+            self._write(cgroup, container, wanted)
+
+    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """As containers.Follower."""
+        self._known[cgroup] = container, wanted
+        self._write(cgroup, container, wanted)
+
+    def forget(self, cgroup: int) -> None:
+        """As containers.Follower."""
+        self._known.pop(cgroup, None)
+        self._map.remove(struct.pack("<Q", cgroup))
+
+    def _write(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        _put(self._gadget, self._name, self._map, struct.pack("<Q", cgroup), self._entry(container, wanted))
+
+    def _entry(self, container: Container | None, wanted: bool) -> bytes:
+        if container is None or not (container.pod or container.pod_uid):
+            return self._host
+        # Without a name there is the UID that its cgroup bears; what nobody has heard of then is in no namespace.
+        name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
+        text = self._pods.get(name) or self._namespaces.get(container.namespace)
+        return bytes.fromhex(text) if text and wanted else self._other
+
+
+def _exact(text: str, size: int) -> bytes:
+    data = bytes.fromhex(text)
+    if len(data) != size:
+        raise ValueError(f"{len(data)} bytes where {size} are needed")
+    return data
+
+
+def _put(gadget: str, name: str, map: BpfMap, key: bytes, value: bytes) -> None:
+    try:
+        map.put(key, value)
+    except Failure as failure:
+        raise AgentError(f"gadget {gadget}: an entry of the table {name} was refused: {failure}") from None

@@ -1,0 +1,77 @@
+"""What is mounted in each mount namespace of the wanted containers, from /proc/PID/mountinfo.
+
+One process speaks for all of its namespace; where host and container share one, the container's. The trap: the file is
+read as that process sees it, so a mount outside of its root is not in it, and what has been removed is `//deleted`.
+"""
+
+import os
+from collections.abc import Iterator
+
+from kubectl_gadget.agent.answers.samplers import Row
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import cgroups, procfs
+from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
+
+
+class Mounts:
+    """A sampler."""
+
+    def __init__(self, containers: Containers) -> None:
+        self.warnings: list[str] = []
+        self._containers = containers
+        self._root = cgroups.find_root()
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each mount, once for each namespace."""
+        seen: set[str] = set()
+        unread = 0
+        for cgroup, path in self._containers.wanted():
+            for pid in cgroups.processes(self._root, path):
+                try:
+                    namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+                    if namespace in seen:
+                        continue
+                    data = _read(f"/proc/{pid}/mountinfo")
+                except PermissionError:
+                    unread += 1
+                    continue
+                except OSError:
+                    continue  # it has ended
+                seen.add(namespace)
+                yield from _rows(cgroup, pid, namespace, data)
+        if unread:
+            self.warnings.append(f"the mounts of {unread} processes could not be read (it needs CAP_SYS_PTRACE)")
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+def _rows(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:
+    head = procfs.record_head(pid)
+    number = int(namespace.removeprefix("mnt:[").removesuffix("]"))
+    for mount in parse_mountinfo(data):
+        yield {
+            "cgroup": cgroup,
+            **head,
+            "mount_namespace": number,
+            "mount_id": mount.id,
+            "parent_id": mount.parent,
+            "device": mount.device,
+            "root": mount.root,
+            "target": mount.target,
+            "options": mount.options,
+            "propagation": mount.propagation,
+            "type": mount.type,
+            "source": mount.source,
+            "super_options": mount.super_options,
+        }
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def make(containers: Containers) -> Mounts:
+    """The sampler `mounts`."""
+    return Mounts(containers)

@@ -1,0 +1,146 @@
+"""Finds what other agents of this node refuse by network policies: bpf/include/gadget/refused.h.
+
+Each agent that refuses has a map of what it refused. Its number is told by an iterator, its holder by /proc, and
+pidfd_getfd(2) gives it, for which CAP_SYS_PTRACE is enough. So nothing is pinned: when either agent ends, however, the
+kernel closes what it held. The trap: a map that we hold is there still, so that its agent's end is what is waited for.
+"""
+
+import ctypes
+import os
+import select
+import struct
+from collections import Counter
+from collections.abc import Iterator
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.errors import AgentError
+
+MAP = "gadget_refusals"
+_PROGRAM = "find_refused"
+_SECONDS = 0.25
+"""Between two looks. An agent's map is there a while before its programs run."""
+_TRIES = 4
+_PIDFD_GETFD = 438
+"""On all architectures, from Linux 5.6 on."""
+
+
+class Refusals:
+    """The map of maps. Raises AgentError where this kernel has no such iterators."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self._object = BpfObject(own_elf("policy_refusals"), "policy_refusals")
+        try:
+            self._object.load()
+            self._object.attach(_PROGRAM)
+        except Failure as failure:
+            self._object.close()
+            raise AgentError(f"this kernel does not tell which policies refuse: {failure}") from None
+        map = self._object.map(MAP)
+        assert map is not None
+        self._map = map
+        self._holders: dict[int, tuple[int, int]] = {}
+        """pidfd and place of each map by its number"""
+        self._tries: Counter[int] = Counter()
+        """of maps whose holder was not found: it is about to hold them, or to let them go"""
+        self._ended = select.poll()
+        self._due = 0.0
+
+    @property
+    def fd(self) -> int:
+        """The map's."""
+        return self._map.fd
+
+    def turn(self, now: float) -> None:
+        """To be called often, with time.monotonic()."""
+        if now < self._due:
+            return
+        self._due = now + _SECONDS
+        if self._holders:
+            self._leave()
+        there = {number for piece in self._object.pieces(_PROGRAM) for (number,) in struct.iter_unpack("<I", piece)}
+        tried = {number for number, tries in self._tries.items() if tries >= _TRIES}
+        if new := there - self._holders.keys() - tried:
+            for number, pid, fd in _holders(new):
+                self._take(number, pid, fd)
+            self._tries.update(new - self._holders.keys())
+
+    def close(self) -> None:
+        for pidfd, _ in self._holders.values():
+            os.close(pidfd)
+        self._holders.clear()
+        self._object.close()
+
+    def _take(self, number: int, pid: int, fd: int) -> None:
+        free = set(range(self._map.entries)) - {place for _, place in self._holders.values()}
+        if not free:
+            self.warnings.append("policies of one agent more than can be told are in force; its refusals have no names")
+            return
+        pidfd = -1
+        try:
+            pidfd = os.pidfd_open(pid)
+            map = OpenMap(_file_of(pidfd, fd))
+            try:
+                self._map.put(struct.pack("<I", min(free)), struct.pack("<I", map.fd))
+            finally:
+                map.close()
+        except (OSError, Failure) as error:
+            if pidfd >= 0:
+                os.close(pidfd)
+            if not isinstance(error, ProcessLookupError):
+                self.warnings.append(f"what the policies of agent {pid} refuse cannot be told by name: {error}")
+            return
+        self._holders[number] = pidfd, min(free)
+        self._ended.register(pidfd, select.POLLIN)
+
+    def _leave(self) -> None:
+        """Lets go of the maps of agents that have ended."""
+        ended = {fd for fd, _ in self._ended.poll(0)}
+        for number, (pidfd, place) in list(self._holders.items()):
+            if pidfd in ended:
+                self._map.remove(struct.pack("<I", place))
+                self._ended.unregister(pidfd)
+                os.close(pidfd)
+                del self._holders[number]
+                self._tries[number] = _TRIES  # the kernel frees it in a moment
+
+
+def _holders(numbers: set[int]) -> Iterator[tuple[int, int, int]]:
+    """Number, process and file descriptor of each of these maps; the youngest processes are looked at first."""
+    wanted, own = set(numbers), os.getpid()
+    for pid in sorted(map(int, filter(str.isdecimal, os.listdir("/proc"))), reverse=True):
+        if not wanted:
+            return
+        if pid == own:
+            continue
+        try:
+            fds = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue  # it has ended
+        for fd in fds:
+            if procfs.link(f"/proc/{pid}/fd/{fd}") != "anon_inode:bpf-map":
+                continue
+            number = _map_number(f"/proc/{pid}/fdinfo/{fd}")
+            if number in wanted:
+                wanted.discard(number)
+                yield number, pid, int(fd)
+
+
+def _map_number(fdinfo: str) -> int:
+    try:
+        with open(fdinfo) as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("map_id:")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0  # closed meanwhile
+
+
+def _file_of(pidfd: int, fd: int) -> int:
+    """Our own descriptor of what that process has open there. Raises OSError."""
+    found: int = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return found

@@ -1,0 +1,250 @@
+"""Flight recordings, which BPF programs keep (bpf/include/gadget/recorder.h), taken when something asks for them.
+
+Each cgroup has a recording, an array that is mapped and read here without a system call per record. The agent makes
+spare ones ahead, so that a new container is recorded from its first call on. The trap: a recording may be read only
+after another was put in its place, which returns when no program writes to the old one any more.
+"""
+
+import ctypes
+import math
+import mmap
+import os
+import struct
+import time
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from kubectl_gadget.agent.answers.answer import Answer, Piece
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.ring import Ring
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire import LAST, PART
+
+MOST_SPARES = 128
+"""Recordings that nobody uses yet: how many new containers and crashes there may be before the agent sees to it."""
+MOST_RECORDS = 65536
+_ARRAY, _MMAPABLE, _INNER_MAP = 2, 1 << 10, 1 << 12
+_ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
+_EXIT, _END, _ASKED = 3, 4, 5
+"""enum gadget_because"""
+_TRIGGER = struct.Struct("<IIII")
+"""The end of struct gadget_trigger: place, because, signal."""
+_RECORD_HEAD = struct.Struct("<QQI")
+"""Of struct gadget_record: timestamp, cgroup, pid."""
+_COMM = slice(40, 56)
+_RECORDED = struct.Struct("<QQ")
+_RECORDER = struct.Struct("<QII")
+_BECAUSE = struct.Struct("<III4x16s")
+_RING_HEADER = struct.Struct("<II")
+
+
+class Reason:
+    """What triggers a recording to be shown."""
+
+    def __init__(self, because: int, signal: int = 0, pid: int = 0, comm: bytes = b"") -> None:
+        self.fields = _BECAUSE.pack(because, signal, pid, comm)
+
+
+class Recorder(Answer):
+    """Of one object, which was prepared for it. `spec` is the `recorder` of RUN's gadget."""
+
+    def __init__(self, object: BpfObject, ring: Ring, spec: dict[str, Any], record_bytes: int) -> None:
+        super().__init__(math.inf)
+        self._lib = libbpf.load()
+        self._ring = ring
+        self._last: int = spec["last"]
+        self._offset: int = spec["offset"]
+        self._on_exit, self._on_end = bool(spec["exit"]), bool(spec["end"])
+        self._outer, self._queue, self._recorders = (_map(object, name) for name in _MAPS)
+        self._fds: dict[int, int] = {}  # of the recordings, by place
+        self._spare: set[int] = set()
+        self._removed: list[int] = []
+        self._reasons: list[int] = []
+        self._record_bytes = record_bytes
+        self._places = self._outer.entries
+        self._spares = self._places - self._recorders.entries
+        self._supply(set())
+
+    def collect(self, now: float) -> None:
+        """Takes what was triggered, asked for, or whose container is gone, since the last call."""
+        triggered = self._triggers()
+        used = self._used()
+        gone = {cgroup: used.pop(cgroup) for cgroup in self._removed if cgroup in used}
+        self._removed = []
+        for cgroup in gone:
+            self._lib.raw("bpf_map_delete_elem", self._recorders.fd, ctypes.byref(ctypes.c_uint64(cgroup)))
+        taken = [*triggered, *((place, Reason(_EXIT) if self._on_exit else None) for place in gone.values())]
+        taken += [(place, Reason(because)) for because in self._reasons[:1] for place in used.values()]
+        self._reasons = []
+        # Two triggers at once share a recording when there was no other to spare.
+        reasons = dict(reversed(taken))
+        records = self._exchange(list(reasons))
+        for place, reason in reversed(reasons.items()):
+            self._put(records[place], reason)
+        still_used = set(used.values())
+        for place in reasons:
+            if place not in still_used:
+                self._give_back(place)
+        self._supply(still_used)
+
+    def removed(self, cgroups: Sequence[int]) -> None:
+        self._removed += cgroups
+
+    def show(self) -> None:
+        self._reasons.append(_ASKED)
+
+    def end(self) -> None:
+        if self._on_end:
+            self._reasons.append(_END)
+
+    def close(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def _triggers(self) -> list[tuple[int, Reason]]:
+        """Places to be shown, and why, as the programs told since the last call."""
+        found: list[tuple[int, Reason]] = []
+        if not self._ring.settle():
+            return found
+        batch = self._ring.batch()
+        data = bytes(batch)
+        batch.release()
+        self._ring.advance(len(data))
+        position = 0
+        while position < len(data):
+            length = _RING_HEADER.unpack_from(data, position)[0]
+            record = data[position + _RING_HEADER.size : position + _RING_HEADER.size + length]
+            position += _RING_HEADER.size + (length + 7) // 8 * 8
+            if length < _RECORD_HEAD.size + _TRIGGER.size:
+                continue  # it only wakes us
+            place, because, signal, _ = _TRIGGER.unpack(record[-_TRIGGER.size :])
+            if place in self._fds:
+                pid = _RECORD_HEAD.unpack_from(record)[2]
+                found.append((place, Reason(because, signal, pid, record[_COMM])))
+        return found
+
+    def _put(self, rows: list[bytes], reason: Reason | None) -> None:
+        if not rows or reason is None:
+            return
+        start, fields = self._offset, reason.fields
+        records = b"".join(
+            _RING_HEADER.pack(len(row), 0) + row[:start] + fields + row[start + len(fields) :] + bytes(-len(row) % 8)
+            for row in rows
+        )
+        self._waiting.append(Piece(records, PART | LAST, self._interval, time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
+        self._interval += 1
+
+    def _exchange(self, places: Sequence[int]) -> dict[int, list[bytes]]:
+        """By place the records that are there, oldest first. Empty recordings are there afterwards."""
+        full = [self._fds[place] for place in places]
+        self._make(places, wait=True)
+        try:
+            return {place: self._read(fd) for place, fd in zip(places, full, strict=True)}
+        finally:
+            for fd in full:
+                os.close(fd)
+
+    def _read(self, fd: int) -> list[bytes]:
+        size = self._record_bytes
+        found: list[tuple[int, bytes]] = []
+        with mmap.mmap(fd, self._last * size, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+            for start in range(0, self._last * size, size):
+                number, length = _RECORDED.unpack_from(memory, start)
+                if number:
+                    begin = start + _RECORDED.size
+                    found.append((number, memory[begin : begin + length]))
+        return [record for _, record in sorted(found)]
+
+    def _make(self, places: Sequence[int], wait: bool) -> None:
+        """Empty recordings at these places. With `wait` no program writes any more to those that were there.
+
+        The kernel waits for programs after each update, some 20 ms, but only once after a batch of them, or, before
+        Linux 6.8, not at all.
+        """
+        for place in places:
+            self._fds[place] = self._new()
+        batch, last = (places[:-1], places[-1:]) if wait else (places, ())
+        if not self._update(batch):
+            last = places
+        for place in last:
+            key, value = ctypes.c_uint32(place), ctypes.c_uint32(self._fds[place])
+            self._lib.call("bpf_map_update_elem", self._outer.fd, ctypes.byref(key), ctypes.byref(value), 0)
+
+    def _new(self) -> int:
+        options = libbpf.MapOptions(size=ctypes.sizeof(libbpf.MapOptions), map_flags=_MMAPABLE | _INNER_MAP)
+        arguments = (_ARRAY, b"gadget_record", 4, self._record_bytes, self._last, ctypes.byref(options))
+        return int(self._lib.call("bpf_map_create", *arguments))
+
+    def _update(self, places: Sequence[int]) -> bool:
+        """All at once. False: this kernel cannot."""
+        numbers = ctypes.c_uint32 * len(places)
+        keys, values = numbers(*places), numbers(*(self._fds[place] for place in places))
+        count = ctypes.c_uint32(len(places))
+        try:
+            if places:
+                self._lib.call("bpf_map_update_batch", self._outer.fd, keys, values, ctypes.byref(count), None)
+        except Failure as failure:
+            if failure.errno not in (_EINVAL, _ENOTSUPP):
+                raise
+            return False
+        return True
+
+    def _give_back(self, place: int) -> None:
+        self._lib.call("bpf_map_update_elem", self._queue.fd, None, ctypes.byref(ctypes.c_uint32(place)), 0)
+        self._spare.add(place)
+
+    def _supply(self, used: set[int]) -> None:
+        """Sees to it that there are spare recordings, as long as there may be more. `used` are the places of those in
+        use."""
+        self._spare -= used
+        free = (place for place in range(self._places) if place not in self._fds)
+        new = list(islice(free, max(0, self._spares - len(self._spare))))
+        self._make(new, wait=False)
+        for place in new:
+            self._give_back(place)
+
+    def _used(self) -> dict[int, int]:
+        """Places by cgroup."""
+        room = self._recorders.entries
+        keys = (ctypes.c_uint64 * room)()
+        values = ctypes.create_string_buffer(room * _RECORDER.size)
+        count, position = ctypes.c_uint32(room), ctypes.create_string_buffer(8)
+        arguments = (self._recorders.fd, None, position, keys, values, ctypes.byref(count), None)
+        try:
+            self._lib.call("bpf_map_lookup_batch", *arguments)
+        except Failure as failure:
+            if failure.errno != _ENOENT:  # it read all there are
+                raise
+        rows = _RECORDER.iter_unpack(values.raw[: count.value * _RECORDER.size])
+        return {keys[row]: place for row, (_, place, _) in enumerate(rows)}
+
+
+_MAPS = ("gadget_recordings", "gadget_spare_places", "gadget_recorders")
+
+
+def prepare(object: BpfObject, spec: dict[str, Any]) -> int:
+    """Makes room for as many recorders as `spec` allows, before the object is loaded. The bytes of a record. Raises
+    AgentError."""
+    last, recorded = spec["last"], _map(object, _MAPS[0]).inner_value_size
+    if not 0 < last <= MOST_RECORDS:
+        raise AgentError(f"recordings of {last} records are not possible", f"1 to {MOST_RECORDS}")
+    places = spec["bytes"] // (last * recorded)
+    if places < 2:
+        what = f"two recordings of {last} records need {2 * last * recorded:,} bytes, more than {spec['bytes']:,}"
+        raise AgentError(what, "fewer records (--last), or more memory (--memory)")
+    spares = max(1, min(MOST_SPARES, places // 4))
+    for name, entries in zip(_MAPS, (places, places, places - spares), strict=True):
+        _map(object, name).resize(entries)
+    return recorded
+
+
+def _map(object: BpfObject, name: str) -> BpfMap:
+    found = object.map(name)
+    if found is None:
+        raise AgentError("the object has no recorder", "include gadget/recorder.h")
+    return found

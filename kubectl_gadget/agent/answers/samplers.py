@@ -1,0 +1,102 @@
+"""Rows that the agent itself reads from the node, for what no BPF program can tell: mounts, cgroups' files.
+
+A gadget's YAML names such a reader under `sampler:`, and RUN says where each field lies in the record, so that the rows
+are records as the kernel writes them. A sampler gives rows as dicts by field; what it does not name is 0, and a text
+absent. The trap: a text's place has 16 bits and its length 15, so what does not fit is cut, and marked as cut.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from itertools import islice
+from typing import Any, Protocol
+
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.errors import AgentError
+
+Row = Mapping[str, int | bytes]
+"""Values by field: numbers, bytes for texts and arrays."""
+
+UNKNOWN = 0xFFFF_FFFF_FFFF_FFFF
+"""Of a sum, a duration or a number of bytes: it is not to be had here."""
+
+_MODULES = {"mounts": "mounts", "bpf_programs": "bpf_programs", "cgroups": "cgroup_usage"}
+_CUT = 0x8000
+_MOST_BYTES = 0x7FFF
+_ROWS = 1024
+"""In one piece."""
+_HEADER = struct.Struct("<II")
+_TEXT = struct.Struct("<HH")
+
+
+class Sampler(Protocol):
+    """Reads the node, for as long as a session runs. Its module's make() raises AgentError when that cannot be done."""
+
+    warnings: list[str]
+
+    def rows(self) -> Iterator[Row]:
+        """What is there now, or, for totals, what came since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        ...
+
+
+def make(name: str, containers: Containers) -> Sampler:
+    """A new sampler. Raises AgentError."""
+    if name not in _MODULES:
+        raise AgentError(f"this agent has no sampler {name!r}", "update the agents")
+    sampler: Sampler = import_module(f"kubectl_gadget.agent.answers.{_MODULES[name]}").make(containers)
+    return sampler
+
+
+class Packer:
+    """Makes records. `layout` is RUN's: {"size": …, "fields": {name: [offset, size]}, "texts": [name…]}."""
+
+    def __init__(self, layout: Mapping[str, Any]) -> None:
+        self.size: int = layout["size"]
+        self._fields: dict[str, list[int]] = layout["fields"]
+        self._texts: list[str] = layout["texts"]
+
+    def pack(self, row: Row, head: bytes = b"") -> bytes:
+        """One record that begins with `head`, as ring buffer bytes."""
+        record = bytearray(self.size)
+        record[: len(head)] = head
+        for name in self._texts:
+            _TEXT.pack_into(record, self._fields[name][0], 0, 1)
+        for name, value in row.items():
+            offset, size = self._fields[name]
+            if name in self._texts:
+                assert isinstance(value, bytes)
+                length = min(len(value), _MOST_BYTES, 0xFFFF - len(record))
+                _TEXT.pack_into(record, offset, len(record), length | (_CUT if length < len(value) else 0))
+                record += value[:length]
+            elif isinstance(value, bytes):
+                record[offset : offset + size] = value[:size].ljust(size, b"\0")
+            else:
+                record[offset : offset + size] = value.to_bytes(size, "little")
+        return _HEADER.pack(len(record), 0) + record + bytes(-len(record) % 8)
+
+
+class Sampled:
+    """A sampler's rows as records, for the answer of a gadget; `spec` is the gadget's in RUN."""
+
+    def __init__(self, spec: Mapping[str, Any], containers: Containers) -> None:
+        self._packer = Packer(spec["layout"])
+        self._sampler = make(spec["sampler"], containers)
+
+    def records(self, head: bytes) -> Iterator[bytes]:
+        """All rows, in pieces of many."""
+        rows = self._sampler.rows()
+        while piece := b"".join(self._packer.pack(row, head) for row in islice(rows, _ROWS)):
+            yield piece
+
+    def take_warnings(self) -> list[str]:
+        """What went wrong since the last call, for people."""
+        warnings, self._sampler.warnings = self._sampler.warnings, []
+        return warnings
+
+    def close(self) -> None:
+        """Frees what the sampler holds."""
+        self._sampler.close()

@@ -1,0 +1,111 @@
+"""Sums that BPF programs keep, taken at each interval without losing an increment (bpf/include/gadget/totals.h).
+
+Two hashes take turns in the one entry of the map `gadget_totals`. Putting the empty one there is what makes the taking
+exact: the kernel returns from it when no program can still be adding to the other.
+"""
+
+import ctypes
+import math
+import struct
+import time
+from collections.abc import Iterator
+
+from kubectl_gadget.agent.answers.answer import Answer
+from kubectl_gadget.agent.answers.samplers import Sampled
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.map_batches import take_all
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
+from kubectl_gadget.errors import AgentError
+
+_HEAD = struct.Struct("<IIQQ")
+"""The ring buffer's header, and struct gadget_total."""
+
+_SUMS = "sum_"
+"""How the names of iterators begin that add up what is there, before sums are taken."""
+_WALK_SECONDS = 2.0
+"""How often the other ones are run."""
+
+
+class Totals(Answer):
+    """Of one object, taken each `interval` seconds. `record` is the size of the record in bytes.
+
+    `sampled` gives rows of its own; then the object need not have totals, and those it has know nothing of what lies
+    behind the value.
+    """
+
+    def __init__(self, object: BpfObject, interval: float, record: int, sampled: Sampled | None = None) -> None:
+        now = time.monotonic()
+        super().__init__(now + interval)
+        self._lib = libbpf.load()
+        self._object = object
+        self._walk_at = 0.0
+        self._walked = False
+        self._sampled = sampled
+        outer = object.map("gadget_totals")
+        maps = [object.map(f"gadget_totals_{half}") for half in "ab"]
+        self._halves: list[BpfMap] = [half for half in maps if half is not None]
+        if outer is None or len(self._halves) < 2:
+            if not sampled:
+                raise AgentError("the object has no totals", "use GADGET_TOTALS of gadget/totals.h")
+            self._halves = []
+        self._outer = outer.fd if outer else -1
+        self._counting = 0
+        self._seconds = interval
+        self._record = record
+        self._sizes = (self._halves[0].key_size, self._halves[0].value_size) if self._halves else (0, 0)
+        self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def keep_up(self, now: float) -> None:
+        if now >= self._walk_at:
+            self._walk_at = now + _WALK_SECONDS
+            self._walk(summing=False)
+
+    def ending(self) -> None:
+        """What is outstanding is added up while all is still followed."""
+        self._walk(summing=True)
+        self._walked = True
+
+    def end(self) -> None:
+        self.due = 0.0
+        self._ended = True
+
+    def _next(self, now: float) -> float:
+        if self._ended:
+            return math.inf
+        # What is behind is not made up for: each interval says how long it was.
+        return max(self.due + self._seconds, now)
+
+    def close(self) -> None:
+        if self._sampled:
+            self._sampled.close()
+
+    def _walk(self, summing: bool) -> None:
+        """Runs the object's iterators: those that add up, or the other ones."""
+        for program in self._object.chosen:
+            if self._object.section(program) == MAP_ITERATOR and program.startswith(_SUMS) == summing:
+                self._object.iterate(program)
+
+    def _take(self) -> Iterator[bytes]:
+        if not self._walked:
+            self._walk(summing=True)
+        full = self._swap() if self._halves else None
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        interval, self._since = now - self._since, now
+        head = _HEAD.pack(self._record, 0, now, interval)
+        rest = self._record + 8 - len(head) - sum(self._sizes)
+        tail = (b"\xff" if self._sampled else b"\0") * rest + bytes(-self._record % 8)
+        if full:
+            for keys, values in take_all(full):
+                yield b"".join(head + key + value + tail for key, value in zip(keys, values, strict=True))
+        if self._sampled:
+            yield from self._sampled.records(head[8:])
+            self.warnings += self._sampled.take_warnings()
+
+    def _swap(self) -> BpfMap:
+        """Lets the other half count. The one that counted."""
+        full = self._halves[self._counting]
+        self._counting ^= 1
+        key, fd = ctypes.c_uint32(0), ctypes.c_uint32(self._halves[self._counting].fd)
+        self._lib.call("bpf_map_update_elem", self._outer, ctypes.byref(key), ctypes.byref(fd), 0)
+        return full

@@ -1,0 +1,240 @@
+"""libbpf.so.1 through ctypes: typed signatures, and what libbpf says while it works.
+
+libbpf reports failure as NULL or a negative errno, and says why only through its print callback, so both are put
+together in `Failure`. The trap: the callback's va_list is passed on as an opaque pointer, which holds for x86-64 and
+arm64 alone.
+"""
+
+import ctypes
+import mmap
+import os
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+from kubectl_gadget.agent.payload import libraries
+from kubectl_gadget.errors import AgentError
+
+_MOST_LINES = 4000
+"""Lines of libbpf's and the verifier's output that are kept; the telling ones come last."""
+
+_MOST_SAID = 16 << 20
+"""Bytes of one message: the verifier's log is one, and its last lines tell why."""
+
+_PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+
+# name: (result, arguments)
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "libbpf_set_print": (c_void_p, [_PRINT]),
+    "libbpf_major_version": (c_uint32, []),
+    "libbpf_minor_version": (c_uint32, []),
+    "libbpf_num_possible_cpus": (c_int, []),
+    "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
+    "bpf_object__open_mem": (c_void_p, [c_char_p, c_size_t, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__btf": (c_void_p, [c_void_p]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__section_name": (c_char_p, [c_void_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, c_bool]),
+    "bpf_program__set_type": (c_int, [c_void_p, c_int]),
+    "bpf_program__set_expected_attach_type": (c_int, [c_void_p, c_int]),
+    "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__attach_iter": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_program__attach_perf_event": (c_void_p, [c_void_p, c_int]),
+    "bpf_program__attach_cgroup": (c_void_p, [c_void_p, c_int]),
+    "bpf_program__attach_kprobe": (c_void_p, [c_void_p, c_bool, c_char_p]),
+    "bpf_program__attach_tracepoint": (c_void_p, [c_void_p, c_char_p, c_char_p]),
+    "bpf_program__attach_raw_tracepoint": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_program__attach_uprobe_multi": (c_void_p, [c_void_p, c_int, c_char_p, c_char_p, c_void_p]),
+    "bpf_program__attach_uprobe_opts": (c_void_p, [c_void_p, c_int, c_char_p, c_size_t, c_void_p]),
+    "bpf_program__attach_usdt": (c_void_p, [c_void_p, c_int, c_char_p, c_char_p, c_char_p, c_void_p]),
+    "bpf_link__fd": (c_int, [c_void_p]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_map__name": (c_char_p, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_program__attach_kprobe_multi_opts": (c_void_p, [c_void_p, c_char_p, c_void_p]),
+    "bpf_map__type": (c_int, [c_void_p]),
+    "bpf_map__key_size": (c_uint32, [c_void_p]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map__max_entries": (c_uint32, [c_void_p]),
+    "bpf_map__inner_map": (c_void_p, [c_void_p]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__set_value_size": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__set_type": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p]),
+    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_obj_pin": (c_int, [c_int, c_char_p]),
+    "bpf_obj_get": (c_int, [c_char_p]),
+    "bpf_map_lookup_and_delete_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
+    "bpf_map_update_batch": (c_int, [c_int, c_void_p, c_void_p, POINTER(c_uint32), c_void_p]),
+    "bpf_map_lookup_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
+    "bpf_prog_test_run_opts": (c_int, [c_int, c_void_p]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_void_p, POINTER(c_uint32)]),
+    "bpf_iter_create": (c_int, [c_int]),
+    "bpf_enable_stats": (c_int, [c_int]),
+    "bpf_prog_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
+    "bpf_link_get_next_id": (c_int, [c_uint32, POINTER(c_uint32)]),
+    "bpf_prog_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_link_get_fd_by_id": (c_int, [c_uint32]),
+    "bpf_map_get_fd_by_id": (c_int, [c_uint32]),
+    "btf__load_vmlinux_btf": (c_void_p, []),
+    "btf__load_module_btf": (c_void_p, [c_char_p, c_void_p]),
+    "btf__parse": (c_void_p, [c_char_p, c_void_p]),
+    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
+    "btf__type_by_id": (c_void_p, [c_void_p, c_uint32]),
+    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
+    "ring_buffer__new": (c_void_p, [c_int, RING_SAMPLE, c_void_p, c_void_p]),
+    "ring_buffer__consume": (c_int, [c_void_p]),
+    "ring_buffer__free": (None, [c_void_p]),
+}
+
+
+class OpenOptions(ctypes.Structure):
+    """The head of struct bpf_object_open_opts; libbpf takes the rest for zeros."""
+
+    _fields_ = (("size", c_size_t), ("object_name", c_char_p))
+
+
+class MapOptions(ctypes.Structure):
+    """The head of struct bpf_map_create_opts."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+    )
+
+
+class IteratorOptions(ctypes.Structure):
+    """struct bpf_iter_attach_opts."""
+
+    _fields_ = (("size", c_size_t), ("link_info", POINTER(c_uint32)), ("link_info_size", c_uint32))
+
+
+class KprobesOptions(ctypes.Structure):
+    """The head of struct bpf_kprobe_multi_opts."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("symbols", POINTER(c_char_p)),
+        ("addresses", c_void_p),
+        ("cookies", POINTER(c_uint64)),
+        ("count", c_size_t),
+        ("at_return", c_bool),
+    )
+
+
+class TestRunOptions(ctypes.Structure):
+    """struct bpf_test_run_opts."""
+
+    _fields_ = (
+        ("size", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("ctx_in", c_void_p),
+        ("ctx_out", c_void_p),
+        ("ctx_size_in", c_uint32),
+        ("ctx_size_out", c_uint32),
+        ("retval", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    )
+
+
+class Failure(Exception):
+    """A call of libbpf failed. `errno` is positive, `log` is what libbpf and the verifier said, oldest first."""
+
+    def __init__(self, call: str, errno: int, log: list[str]) -> None:
+        super().__init__(f"{call}: {os.strerror(errno)}")
+        self.call = call
+        self.errno = errno
+        self.log = log
+
+
+class Libbpf:
+    """The library, loaded once per process by `load()`. Calls by C names: `lib.call("bpf_object__load", object)`."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._log: list[str] = []
+        self._functions = {}
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype = result
+            function.argtypes = arguments
+            self._functions[name] = function
+        vsnprintf = ctypes.CDLL(None).vsnprintf
+        vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
+        text = (ctypes.c_char * _MOST_SAID).from_buffer(mmap.mmap(-1, _MOST_SAID))  # memory only as it is used
+
+        def said(level: int, form: bytes, arguments: int) -> int:
+            if level < 2:  # 2 is debug: hundreds of lines per object
+                vsnprintf(text, len(text), form, arguments)
+                self._log += text.value.decode(errors="replace").splitlines()
+                del self._log[:-_MOST_LINES]
+            return 0
+
+        self._said = _PRINT(said)  # libbpf keeps the pointer, so it must not be collected
+        self._functions["libbpf_set_print"](self._said)
+
+    def raw(self, name: str, *arguments: Any) -> Any:
+        """The C function's result as it is, for those that cannot fail."""
+        return self._functions[name](*arguments)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """The C function's result. Raises Failure when it is NULL or negative."""
+        self._log.clear()
+        ctypes.set_errno(0)
+        result = self._functions[name](*arguments)
+        if result is None or result < 0:
+            errno = ctypes.get_errno() or -(result or 0)
+            raise Failure(name, errno, list(self._log))
+        return result
+
+    @property
+    def version(self) -> str:
+        """As "1.5"."""
+        return f"{self.raw('libbpf_major_version')}.{self.raw('libbpf_minor_version')}"
+
+
+_loaded: Libbpf | None = None
+
+
+def load() -> Libbpf:
+    """The library. Raises AgentError when it is not installed or too old."""
+    global _loaded
+    if _loaded is None:
+        try:
+            _loaded = Libbpf(libraries.libbpf())
+        except OSError as error:
+            raise AgentError(
+                f"libbpf.so.1 cannot be loaded: {error}", "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"
+            ) from None
+        except AttributeError as error:
+            raise AgentError(f"this libbpf lacks a function: {error}", "install libbpf 1.3 or newer") from None
+    return _loaded

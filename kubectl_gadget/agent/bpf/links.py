@@ -1,0 +1,116 @@
+"""What holds programs in place, and how they are taken away quickly.
+
+The kernel takes some 70 ms to free the perf event of a tracepoint or kprobe, one after the other, and a gadget may have
+thirty. But its program runs no more as soon as the link between both is closed. So that is done at once for all, and
+the events are freed when nobody waits. The trap: a program may still be under way on another CPU then, and whoever
+reads its maps has to wait for that, once (`wait_for_programs`).
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+from kubectl_gadget.agent.bpf import libbpf
+
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
+_GLOBAL = 1
+"""MEMBARRIER_CMD_GLOBAL, which waits for an RCU grace period as all that frees programs does."""
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG; it is sent after a process's files have been closed."""
+_THREADS = 64
+_LONGEST_PROGRAM = 0.1
+"""Seconds, where that cannot be had (nohz_full): a program is done after microseconds, unless its CPU is taken away."""
+
+
+_unfreed = 0
+"""Perf events of this process whose programs run no more."""
+
+
+class Links:
+    """Links of libbpf that were released."""
+
+    def __init__(self) -> None:
+        self._lib = libbpf.load()
+        self._closed: list[int] = []
+
+    def release(self, links: Iterable[int]) -> bool:
+        """Detaches their programs. True: some may still be under way, so wait_for_programs() has to be called."""
+        places: list[int] = []
+        for link in links:
+            fd = int(self._lib.raw("bpf_link__fd", link))
+            if _is_perf(fd):
+                places.append(fd)
+                self._closed.append(link)
+            else:
+                self._lib.raw("bpf_link__destroy", link)
+        _count(len(places))
+        _close_together(places)
+        return bool(places)
+
+    def free(self) -> None:
+        """Frees what was released. May take long."""
+        while self._closed:
+            self._lib.raw("bpf_link__destroy", self._closed.pop())
+            _count(-1)
+
+
+def leave_to_child(streams: Iterable[int]) -> bool:
+    """To be called when this process is about to end: has a child free the perf events, so that nobody waits for them.
+    The child closes `streams`, whose other side waits for their end. False: there are none."""
+    if not _unfreed:
+        return False
+    parent = os.getpid()
+    if os.fork():
+        return True
+    for fd in (0, 1, 2, *streams):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    # Whoever closes the events last frees them: so not before the parent has closed its own.
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    while os.getppid() == parent:
+        signal.pause()
+    os._exit(0)
+
+
+def _close_together(fds: Sequence[int]) -> None:
+    """Closes them, each in a thread: since Linux 6.13 each waits for a grace period, and all can wait for the same.
+    libbpf knows the links by these numbers and will close them, so they stay taken."""
+    if not fds:
+        return
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for some in range(0, len(fds), _THREADS):
+        threads = [threading.Thread(target=os.dup2, args=(nothing, fd, False)) for fd in fds[some : some + _THREADS]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    os.close(nothing)
+
+
+def _count(more: int) -> None:
+    global _unfreed
+    _unfreed += more
+
+
+def wait_for_programs() -> None:
+    """Until all programs have ended that had begun before."""
+    library = ctypes.CDLL(None, use_errno=True)
+    number = _MEMBARRIER.get(os.uname().machine)
+    if number is None or library.syscall(ctypes.c_long(number), _GLOBAL, 0, 0) < 0:
+        time.sleep(_LONGEST_PROGRAM)
+
+
+def _is_perf(fd: int) -> bool:
+    """Whether a link is one between a program and a perf event. Before Linux 5.15 there is none: it is the event."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as file:
+            return "link_type:\tperf\n" in file.read()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EBADF):
+            return False
+        raise

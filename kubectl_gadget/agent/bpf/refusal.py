@@ -1,0 +1,187 @@
+"""Why this kernel refused: from libbpf's errno and words to an AgentError with cause and remedy.
+
+The verifier's log is long and its end tells the reason, so only the last telling lines are shown. The trap: EPERM has
+four causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not tell apart; they are looked up.
+"""
+
+import errno
+import os
+import re
+from contextlib import suppress
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.errors import AgentError
+
+CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
+"""Bits in CapEff."""
+SECURITYFS = ("/sys/kernel/security", "/proc/1/root/sys/kernel/security")
+"""Where it is mounted here, and on the node."""
+
+PERF_IS_CLOSED = (
+    "kernel.perf_event_paranoid is over 2, by which Debian's and Ubuntu's kernels keep perf events for CAP_SYS_ADMIN",
+    "give the agent the capability SYS_ADMIN, or set the node's sysctl kernel.perf_event_paranoid=2",
+)
+"""Cause and remedy."""
+
+_TELLING_LINES = 6
+_NEWER_HELPERS = {
+    "bpf_ringbuf_output": "5.8",
+    "bpf_ringbuf_reserve": "5.8",
+    "bpf_ringbuf_query": "5.8",
+    "bpf_get_current_ancestor_cgroup_id": "5.8",
+    "bpf_ktime_get_boot_ns": "5.8",
+    "bpf_d_path": "5.10",
+    "bpf_get_current_task_btf": "5.11",
+    "bpf_get_attach_cookie": "5.15",
+    "bpf_task_pt_regs": "5.15",
+    "bpf_loop": "5.17",
+}
+_NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", "181": "bpf_loop"}
+"""Those that an older kernel calls `unknown` (include/uapi/linux/bpf.h)."""
+_UNKNOWN_HELPER = re.compile(r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)")
+_LIMITS = (
+    # Since 981f94c3e921 "bpf: Add bitwise atomic instructions" and the commits before it.
+    ("BPF_STX uses reserved fields", "the kernel's BPF has no atomic instructions but addition", "5.12"),
+    # Since 69c087ba6225 "bpf: Add bpf_for_each_map_elem() helper".
+    ("doesn't match number of subprogs", "the kernel's BPF has no functions that helpers call back", "5.13"),
+    # Since 720e6a435194 "bpf: Allow struct argument in trampoline based programs".
+    ("type STRUCT is unsupported", "the kernel lets no BPF program at functions that take a struct", "6.1"),
+)
+"""What the verifier says, what that means, and since when kernels have it."""
+_FEWER_ARGUMENTS = re.compile(r"func '(\w+)' doesn't have (\d+)-th argument")
+_FAILED_PROGRAM = re.compile(r"prog '([^']+)': (?:failed to load|BPF program load failed|failed to find|failed to)")
+_TRACEPOINT = re.compile(r"failed to determine tracepoint '([^']+)' perf event ID: (.*)")
+_BTF_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
+_OTHER_CONTEXT = "func 'sys_exit' doesn't have"
+"""So the verifier, of a program that RawSyscallObject runs."""
+_NO_CALL = re.compile(r"failed to find the system call '([^']+)'")
+_MAP = re.compile(r"map '([^']+)': failed to create")
+_CHATTER = re.compile(
+    r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
+)
+
+
+def capabilities() -> set[str]:
+    """Which of CAPABILITIES this process has in effect."""
+    with open("/proc/self/status") as status:
+        mask = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
+
+
+def missing_capabilities() -> list[str]:
+    """Those that loading BPF programs for tracing needs and that this process lacks."""
+    have = capabilities()
+    return [] if "SYS_ADMIN" in have else sorted({"BPF", "PERFMON"} - have)
+
+
+def security_file(name: str) -> str:
+    """What a file of securityfs says; "" when it cannot be read. A pod has none at its place, but its node has."""
+    for folder in SECURITYFS:
+        with suppress(OSError), open(f"{folder}/{name}") as file:
+            return file.read()
+    return ""
+
+
+def lockdown() -> str:
+    """The kernel's lockdown mode: "none", "integrity", "confidentiality", or "" when it cannot be read."""
+    found = re.search(r"\[(\w+)\]", security_file("lockdown"))
+    return found[1] if found else ""
+
+
+def perf_is_closed() -> bool:
+    """Whether perf_event_open(), by which programs are attached to tracepoints, kprobes and uprobes, refuses us
+    although CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default: 3 and more are their own."""
+    try:
+        with open("/proc/sys/kernel/perf_event_paranoid") as file:
+            return int(file.read()) > 2 and "SYS_ADMIN" not in capabilities()
+    except (OSError, ValueError):
+        return False
+
+
+def failed_program(log: list[str]) -> str | None:
+    """The program that libbpf names as the one that failed."""
+    found = [match[1] for line in log if (match := _FAILED_PROGRAM.search(line))]
+    return found[0] if found else None
+
+
+def reason(failure: Failure) -> tuple[str, str | None]:
+    """Why, in one or more lines, and what to do about it if anything."""
+    text = "\n".join(failure.log)
+    if "perf_event_open() failed" in text and perf_is_closed():
+        return PERF_IS_CLOSED
+    if failure.call == "bpf_program__attach_cgroup" and "NET_ADMIN" not in capabilities():
+        return "the capability NET_ADMIN is missing", "give it to the agent's container, or make that privileged"
+    if failure.errno in (errno.EPERM, errno.EACCES) and "PROG LOAD LOG" not in text:
+        return _not_permitted()
+    if "kernel BTF" in text and "valid" in text and not os.path.exists("/sys/kernel/btf/vmlinux"):
+        return "the kernel has no BTF (/sys/kernel/btf/vmlinux)", "a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    if found := _TRACEPOINT.search(text):
+        return _no_tracepoint(found[1], found[2])
+    if found := _BTF_TYPE.search(text):
+        what = found[1].removeprefix("btf_trace_")
+        return (
+            f"the kernel has no {what}",
+            "a newer kernel, or one with more tracing options (CONFIG_FTRACE_SYSCALLS, …)",
+        )
+    if found := _UNKNOWN_HELPER.search(text):
+        helper, _, number = found[1].partition("#")
+        if helper == "unknown":
+            helper = _NUMBERED_HELPERS.get(number, f"number {number}")
+        since = _NEWER_HELPERS.get(helper)
+        return f"the kernel has no helper {helper}", f"Linux {since} or newer" if since else "a newer kernel"
+    if _OTHER_CONTEXT in text:
+        why = "it reads the context of a tracepoint, and on this node system calls are followed without tracepoints"
+        return why, "gadget_result(ctx) of gadget/syscall.h, or set the node's sysctl kernel.perf_event_paranoid=2"
+    for said, why, since in _LIMITS:
+        if said in text:
+            return why, f"Linux {since} or newer"
+    if found := _FEWER_ARGUMENTS.search(text):
+        return f"the kernel's {found[1]} has no argument {found[2]}", "a newer kernel"
+    if found := _NO_CALL.search(text):
+        return f"this architecture has no system call {found[1]}", None
+    if found := _MAP.search(text):
+        return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.11 or newer"
+    return "\n".join([os.strerror(failure.errno), *telling_lines(failure.log)]), None
+
+
+def telling_lines(log: list[str]) -> list[str]:
+    """The last lines of the verifier's log, or of libbpf's words, that say why."""
+    inside = [i for i, line in enumerate(log) if "BEGIN PROG LOAD LOG" in line]
+    ends = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
+    if inside and ends:
+        log = log[inside[-1] + 1 : ends[-1]]
+    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not _CHATTER.match(line)][
+        -_TELLING_LINES:
+    ]
+
+
+def refused(what: str, failure: Failure, lacking: str | None = None) -> AgentError:
+    """The error to raise. `what` is "gadget trace_open", …; `lacking` is what this kernel is known to lack for it."""
+    why, remedy = (lacking, None) if lacking else reason(failure)
+    return AgentError(f"{what} cannot run here: {why}", remedy)
+
+
+def _not_permitted() -> tuple[str, str | None]:
+    missing = missing_capabilities()
+    if missing:
+        if os.geteuid():
+            return f"not root, and without the capabilities {', '.join(missing)}", "run it as root (sudo)"
+        remedy = f"give the agent's container the capabilities {', '.join(missing)}, or make it privileged"
+        return f"the capabilities {', '.join(missing)} are missing", remedy
+    if lockdown() == "confidentiality":
+        return "the kernel is locked down (confidentiality)", "boot with lockdown=integrity, or without Secure Boot"
+    remedy = "look at the seccomp profile, LSM and memory lock limit (ulimit -l) of the agent's container"
+    return "the kernel does not permit it, although the capabilities are there", remedy
+
+
+def _no_tracepoint(name: str, error: str) -> tuple[str, str | None]:
+    for folder in ("/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"):
+        group, _, call = name.partition("/sys_exit_" if "/sys_exit_" in name else "/sys_enter_")
+        if call and os.path.isdir(f"{folder}/{group}"):
+            return f"the kernel has no system call {call}", "a newer kernel, or one that is built with this call"
+        if os.path.isdir(folder):
+            return f"the kernel has no tracepoint {name}", "a kernel with CONFIG_FTRACE_SYSCALLS=y, or a newer one"
+    return (
+        f"tracepoint {name} cannot be looked up ({error}): tracefs is not mounted",
+        "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)",
+    )

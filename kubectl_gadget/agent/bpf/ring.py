@@ -1,0 +1,165 @@
+"""Reads a BPF ring buffer in batches, without looking at any record (docs/design.md, "Finding the end of the
+committed records").
+
+Both readers give bytes as the kernel wrote them. `settle()` finds how far everything is committed, `batch()` is what
+lies before that, `advance()` gives it back to the kernel. The trap: positions are single aligned 8-byte accesses, and
+the order of reads (time, counters, position, counters) is what makes the result right.
+"""
+
+import ctypes
+import mmap
+import os
+import struct
+import time
+
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.counters import CpuCounters
+
+_RECORD = struct.Struct("<II")
+_LOOKS = 2000
+"""How often busy CPUs are looked at before giving up for this turn; a program is done after a microsecond or so."""
+
+_CLOCK_MARGIN_NS = 10_000
+"""The kernel's clock for BPF may be behind by this while the timekeeper is updated (ktime_get_mono_fast_ns)."""
+_ORDER_MARGIN_NS = 10_000_000
+"""Without the order of stores, a record may be stamped before and reserved after we looked, but hardly by this much."""
+
+
+class MappedRing:
+    """The ring `fd` of `size` bytes, mapped. Relies on x86's order of stores."""
+
+    def __init__(self, fd: int, size: int, counters: CpuCounters) -> None:
+        page = mmap.PAGESIZE
+        self._counters = counters
+        self._mask = size - 1
+        self._maps = [
+            mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
+            mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page),
+        ]
+        self._consumer = memoryview(self._maps[0]).cast("Q")
+        behind = memoryview(self._maps[1])
+        self._producer = behind[:page].cast("Q")
+        self._data = behind[page:]
+        self._views = [self._consumer, self._producer, self._data, behind]
+        self._position = self._consumer[0]
+        self._end = self._position
+        self.complete_until = 0
+        """Boot time in ns: every event stamped before it lies before the position that settle() found."""
+
+    @property
+    def position(self) -> int:
+        """Of batch()'s first byte, counted from the ring's first."""
+        return self._position
+
+    def settle(self) -> bool:
+        """Finds how far all records are committed. False when some CPU stayed busy; then nothing changed."""
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        # First round: what was in flight at `now` has its space. Second: what had its space at `end` is committed.
+        if not self._rest():
+            return False
+        end = self._producer[0]
+        if not self._rest():
+            return False
+        self._end = end
+        self.complete_until = now - _CLOCK_MARGIN_NS
+        return True
+
+    def _rest(self) -> bool:
+        busy = self._counters.busy()
+        for look in range(_LOOKS):
+            if not busy:
+                return True
+            if look & 15 == 15:
+                os.sched_yield()  # the program may have been preempted on this very CPU
+            busy = self._counters.busy(busy)
+        return not busy
+
+    def batch(self) -> memoryview:
+        """The bytes before the settled position that were not advanced over, in place. Release it before close()."""
+        start = self._position & self._mask
+        return self._data[start : start + self._end - self._position]
+
+    def advance(self, count: int) -> None:
+        """Gives the next `count` bytes back to the kernel, which may overwrite them at once. `count` % 8 == 0."""
+        self._position += count
+        self._consumer[0] = self._position
+
+    def close(self) -> None:
+        for view in self._views:
+            view.release()
+        for memory in self._maps:
+            memory.close()
+
+
+class CopiedRing:
+    """The same through libbpf's own consumer, one call per record and a copy: for arm64, and to test the other one.
+
+    Discarded records do not appear. At most `most` bytes are held.
+    """
+
+    def __init__(self, fd: int, size: int, counters: CpuCounters, most: int = 1 << 20) -> None:
+        self._lib = libbpf.load()
+        self._most = most
+        self._bytes = bytearray()
+        self._start = 0
+        self._callback = libbpf.RING_SAMPLE(self._sample)
+        self._ring = self._lib.call("ring_buffer__new", fd, self._callback, None, None)
+        self._memory = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
+        self._consumed = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._before = 0
+        self.complete_until = 0
+
+    @property
+    def position(self) -> int:
+        """Of batch()'s first byte, counted from the first that was read."""
+        return self._before + self._start
+
+    def settle(self) -> bool:
+        """As MappedRing.settle(). Consumes nothing while bytes are left over from before."""
+        if self._start < len(self._bytes):
+            return True
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._before += len(self._bytes)
+        self._bytes = bytearray()
+        self._start = 0
+        end = self._read(self._memory)
+        for _ in range(_LOOKS):
+            # A negative result is our own stop in _sample, or none at all.
+            self._lib.raw("ring_buffer__consume", self._ring)
+            if self._read(self._consumed) >= end:
+                self.complete_until = now - _ORDER_MARGIN_NS
+                return True
+            if len(self._bytes) >= self._most:
+                return True
+        return False
+
+    @staticmethod
+    def _read(page: mmap.mmap) -> int:
+        with memoryview(page) as view, view.cast("Q") as words:
+            return words[0]
+
+    def _sample(self, _: object, data: int, size: int) -> int:
+        self._bytes += _RECORD.pack(size, 0) + ctypes.string_at(data, size) + bytes(-size % 8)
+        return -1 if len(self._bytes) >= self._most else 0
+
+    def batch(self) -> memoryview:
+        return memoryview(self._bytes)[self._start :]
+
+    def advance(self, count: int) -> None:
+        self._start += count
+
+    def close(self) -> None:
+        ring, self._ring = self._ring, None
+        if ring:
+            self._lib.raw("ring_buffer__free", ring)
+        self._memory.close()
+        self._consumed.close()
+
+
+Ring = MappedRing | CopiedRing
+
+
+def open_ring(fd: int, size: int, counters: CpuCounters) -> Ring:
+    """The reader for this machine."""
+    reader = MappedRing if os.uname().machine == "x86_64" else CopiedRing
+    return reader(fd, size, counters)

@@ -1,0 +1,60 @@
+"""Perf events that run a program so many times a second on each CPU: a clock of the kernel's own, no hardware counter.
+
+The trap: a program's links are one for each CPU, and CPUs that come later have none.
+"""
+
+import ctypes
+import os
+import struct
+
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+
+_NUMBER = {"x86_64": 298, "aarch64": 241}
+"""Of perf_event_open()."""
+_SOFTWARE, _CPU_CLOCK = 1, 0
+_FREQUENCY = 1 << 10
+"""attr.freq: sample_period is a frequency"""
+_CLOSE_ON_EXEC = 8
+_ATTRIBUTES = struct.Struct("<IIQQQQQ")
+"""The head of struct perf_event_attr: type, size, config, sample_freq, sample_type, read_format, flags."""
+_SIZE = 128
+
+
+def attach(program: int, frequency: int) -> list[int]:
+    """Links of libbpf's of that program, one per CPU that is online. Raises Failure."""
+    lib = libbpf.load()
+    links: list[int] = []
+    try:
+        for cpu in online():
+            event = open_event(cpu, _CPU_CLOCK, frequency, _FREQUENCY)
+            try:
+                links.append(lib.call("bpf_program__attach_perf_event", program, event))
+            except Failure:
+                os.close(event)
+                raise
+    except Failure:
+        for link in links:
+            lib.raw("bpf_link__destroy", link)
+        raise
+    return links
+
+
+def online(path: str = "/sys/devices/system/cpu/online") -> list[int]:
+    """Numbers of the CPUs that are online."""
+    with open(path) as file:
+        ranges = [part.partition("-") for part in file.read().strip().split(",")]
+    return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]
+
+
+def open_event(cpu: int, event: int, period: int, flags: int) -> int:
+    """A software event of one CPU, by its number, period and the bits of its attributes. Raises Failure."""
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES.pack(_SOFTWARE, _SIZE, event, period, 0, 0, flags), _SIZE)
+    library = ctypes.CDLL(None, use_errno=True)
+    library.syscall.restype = ctypes.c_long
+    number = ctypes.c_long(_NUMBER[os.uname().machine])
+    fd: int = library.syscall(number, attributes, -1, cpu, -1, ctypes.c_ulong(_CLOSE_ON_EXEC))
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise Failure("perf_event_open", error, [f"perf_event_open() failed: {os.strerror(error)}"])
+    return fd

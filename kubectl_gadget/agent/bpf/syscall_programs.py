@@ -1,0 +1,225 @@
+"""Programs for single system calls, run from the raw tracepoints of all calls by bpf/syscalls.bpf.c.
+
+    calls = Calls()                                  # one for all objects of a run
+    object = SyscallObject(elf, name, programs, calls=calls)
+    object.load(); object.attach(program); follow_compat_calls(object, elf, name, set_variables)
+
+The tracepoints syscalls/… are not used: they leave out what 32-bit programs call, and 64-bit ones by int 0x80, so that
+a container could hide; and Debian's and Ubuntu's kernels keep perf_event_open(), which attaches them, for
+CAP_SYS_ADMIN.
+
+The trap: a raw tracepoint tells a program in another way what the call returned, so a program must use gadget_result()
+(bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before there were copies for 32-bit
+calls are run by the tracepoints where the kernel allows it.
+"""
+
+import errno
+import struct
+from collections.abc import Callable, Iterable
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject, own_elf
+from kubectl_gadget.errors import AgentError
+
+VARIABLE = "gadget_node_raw_syscalls"
+"""What the object's variable is called that has to be 1 when raw tracepoints run its programs."""
+COMPAT = "gadget_node_compat"
+"""What the variable is called that is 1 in a copy for the calls of 32-bit programs."""
+_TRACEPOINT = "tracepoint/syscalls/sys_"
+_ONE_CALL = "gadget_compat_calls_now"
+"""The map in which the arguments of a 32-bit program's call are left for the programs that follow it."""
+_SYSCALLS, _FOLLOWERS = 512, 32
+_SOCKETCALL = 510
+"""As in bpf/syscalls.bpf.c."""
+_NOTE = "note_interest"
+"""The program that is run when the followers have changed."""
+_STOPPING = ("at_clone", "at_exec", "at_end")
+"""The programs that remember calls which a tracer can change before they return."""
+_KINDS = ("enter", "exit", "compat_enter", "compat_exit")
+"""The arrays of programs, in the order of struct followers."""
+
+
+class Calls:
+    """The program that calls the others, loaded when it is first needed. Closed after all objects that use it."""
+
+    def __init__(self) -> None:
+        self._object: BpfObject | None = None
+        self._numbers: dict[str, int] = {}
+        self._masks: dict[int, list[int]] = {}
+
+    def open(self) -> None:
+        """Loads it. Raises Failure where the kernel does not take it."""
+        if self._object:
+            return
+        object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING, _NOTE])
+        try:
+            self._numbers = numbers(object)
+            object.load()
+        except BaseException:
+            object.close()
+            raise
+        self._object = object
+
+    def share(self, object: BpfObject) -> None:
+        """Gives an object that is not loaded yet the map with the arguments of 32-bit programs' calls."""
+        if own := object.map(_ONE_CALL):
+            own.reuse(self._map(_ONE_CALL).fd)
+
+    def add(self, side: str, name: str, fd: int, is_compat: bool) -> tuple[str, int, int]:
+        """Has the program `fd` follow a call. Returns what remove() takes; raises Failure when this architecture does
+        not have the call, AgentError when too many programs follow it."""
+        if name not in self._numbers:
+            raise Failure("bpf_map_update_elem", errno.ENOENT, [f"failed to find the system call '{name}'"])
+        kind, number = f"compat_{side}" if is_compat else side, self._numbers[name]
+        mask = self._masks.setdefault(number, [0] * len(_KINDS))[_KINDS.index(kind)]
+        place = next((place for place in range(_FOLLOWERS) if not mask >> place & 1), None)
+        if place is None:
+            raise AgentError(f"more than {_FOLLOWERS} programs follow sys_{side}_{name}", "run fewer gadgets at once")
+        self._map(f"{kind}_programs").set(place * _SYSCALLS + number, fd)
+        self._mark(number, kind, mask | 1 << place)
+        for program in (*(_STOPPING if side == "exit" else ()), f"at_{side}"):
+            if self._object and not self._object.attached(program):
+                self._object.attach(program)
+        return kind, number, place
+
+    def remove(self, followed: tuple[str, int, int]) -> None:
+        """The program is not called any more."""
+        kind, number, place = followed
+        self._mark(number, kind, self._masks[number][_KINDS.index(kind)] & ~(1 << place))
+        self._map(f"{kind}_programs").remove(struct.pack("<I", place * _SYSCALLS + number))
+        if self._object and not any(any(mask) for mask in self._masks.values()):
+            self._object.detach()
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._object:
+            self._object.close()
+            self._object = None
+
+    def _mark(self, number: int, kind: str, mask: int) -> None:
+        self._masks[number][_KINDS.index(kind)] = mask
+        self._map("followers").put(struct.pack("<I", number), struct.pack("<4I", *self._masks[number]))
+        # Any of them may be a socketcall().
+        any_of = [0, 0, *(int(any(masks[place] for masks in self._masks.values())) for place in (2, 3))]
+        self._map("followers").put(struct.pack("<I", _SOCKETCALL), struct.pack("<4I", *any_of))
+        if self._object:
+            self._object.run(_NOTE)
+
+    def _map(self, name: str) -> BpfMap:
+        if self._object is None:
+            raise AgentError("the program that calls others at system calls is not loaded")
+        return _own_map(self._object, name)
+
+
+class SyscallObject(BpfObject):
+    """As BpfObject. `calls` None: one of its own. `is_copy`: for the calls of 32-bit programs."""
+
+    def __init__(
+        self,
+        elf: bytes,
+        name: str,
+        programs: Iterable[str] | None = None,
+        calls: Calls | None = None,
+        is_copy: bool = False,
+    ) -> None:
+        super().__init__(elf, name, programs)
+        self.calls = calls or Calls()
+        self._owns_calls = calls is None
+        self._is_copy = is_copy
+        self._followed: dict[str, tuple[str, int, int]] = {}
+        self._followers = {program: call for program in self.chosen if (call := _side_and_name(self.section(program)))}
+        for program, (side, _) in self._followers.items():
+            self.make_raw(program, f"sys_{side}")
+        for program in self.chosen:
+            if self.section(program) == AFTER_EXIT:
+                self.make_raw(program, "sys_exit")
+
+    @property
+    def follows(self) -> bool:
+        """Whether it has programs for system calls."""
+        return bool(self._followers)
+
+    def hook(self, program: str) -> str:
+        """As "tp_btf/sys_exit (openat)", for a program that follows a system call."""
+        if program not in self._followers:
+            return super().hook(program)
+        side, name = self._followers[program]
+        return f"tp_btf/sys_{side} ({name})"
+
+    def load(self) -> None:
+        """Loads what calls the programs, too."""
+        if self._followers:
+            self.calls.open()
+            self.calls.share(self)
+        super().load()
+
+    def attach(self, program: str) -> None:
+        """Attaches one program. Raises Failure when this architecture does not have its system call."""
+        if program not in self._followers:
+            super().attach(program)
+            return
+        side, name = self._followers[program]
+        self._followed[program] = self.calls.add(side, name, self.program_fd(program), self._is_copy)
+
+    def attached(self, program: str) -> bool:
+        return program in self._followed or super().attached(program)
+
+    def release(self) -> bool:
+        """As BpfObject.release()."""
+        followed = bool(self._followed)
+        while self._followed:
+            self.calls.remove(self._followed.popitem()[1])
+        return super().release() or followed
+
+    def close(self) -> None:
+        """As BpfObject.close()."""
+        super().close()
+        if self._owns_calls and not self._is_copy:
+            self.calls.close()
+
+
+def followers(object: BpfObject) -> list[str]:
+    """The chosen programs that follow a system call, and those that such go on with."""
+    return [program for program in object.chosen if object.section(program).startswith(_TRACEPOINT)]
+
+
+def follow_compat_calls(object: BpfObject, elf: bytes, name: str, set_variables: Callable[[BpfObject], None]) -> None:
+    """Has a loaded object's programs run for the calls of 32-bit programs, too: a copy of them that shares its maps.
+    `set_variables` does for the copy what was done for the object. Nothing where the object has no such programs.
+    Raises Failure; the object then runs on without."""
+    if not isinstance(object, SyscallObject) or not followers(object):
+        return
+    copy = SyscallObject(elf, name, followers(object), object.calls, is_copy=True)
+    try:
+        set_variables(copy)
+        copy.set_constant(COMPAT, True)
+        copy.share_maps(object)
+        copy.load()
+        for program in copy.chosen:
+            copy.attach(program)
+    except BaseException:
+        copy.close()
+        raise
+    object.copy = copy
+
+
+def _side_and_name(section: str) -> tuple[str, str] | None:
+    """("exit", "openat") of "tracepoint/syscalls/sys_exit_openat"; None of a hook that is no system call's."""
+    if not section.startswith(_TRACEPOINT) or section == AFTER_EXIT:
+        return None
+    side, _, name = section.removeprefix(_TRACEPOINT).partition("_")
+    return side, name
+
+
+def numbers(caller: BpfObject) -> dict[str, int]:
+    """The numbers of this architecture's system calls, by the names that their tracepoints bear."""
+    pairs = (entry.split("=") for entry in _own_map(caller, ".rodata.numbers").text().split())
+    return {name: int(number) for name, number in pairs}
+
+
+def _own_map(caller: BpfObject, name: str) -> BpfMap:
+    found = caller.map(name)
+    if found is None:
+        raise AgentError("syscalls.bpf.o is not of this version", "build the BPF objects again")
+    return found

@@ -1,0 +1,152 @@
+"""Where the fields of a tracepoint's record lie on this kernel, as tracefs lists them, for slots of policies.
+
+Policies count fields as `format` lists them, from 0, the common ones included. The trap: an array lies in the record
+itself, and a `__data_loc` field says where a text lies behind it; only other texts are pointers.
+"""
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kubectl_gadget.agent.bpf.features import TRACING
+from kubectl_gadget.errors import AgentError
+
+_AUTO, _NUMBER, _STRING, _BUFFER, _DATA_LOC, _IOVEC = 0, 1, 2, 3, 21, 22
+"""enum policy_type."""
+_CONTEXT, _CONTEXT_ADDRESS = 3, 7
+"""enum policy_source."""
+_SIGNED, _USER = 1, 2
+"""enum policy_flag."""
+_OF_SYSCALLS = "syscalls/"
+_NARROW = {
+    **dict.fromkeys(("int", "pid_t", "clockid_t", "timer_t", "key_t", "mqd_t", "rwf_t"), (4, True)),
+    **dict.fromkeys(("unsigned int", "unsigned", "uid_t", "gid_t", "qid_t"), (4, False)),
+    **dict.fromkeys(("long", "off_t", "loff_t", "ssize_t"), (8, True)),
+    **{"umode_t": (2, False)},
+}
+"""Size and sign of what calls are given, whose fields are all as wide as a register, without a sign."""
+_NUMBER_OF_CALL = 8
+"""Where it lies; the arguments follow."""
+_HEAD = struct.Struct("<4B2H")
+_SLOT_BYTES = 40
+_FIELD = re.compile(
+    r"\tfield:(?P<declared>[^;]+);\s+offset:(?P<offset>\d+);\s+size:(?P<size>\d+);(\s+signed:(?P<signed>[01]);)?"
+)
+_ARRAY = re.compile(r"\[(\d+)\]$")
+_TEXT = re.compile(r"\bchar\b")
+
+
+class Field(NamedTuple):
+    """`declared` is C: "char comm[16]"."""
+
+    declared: str
+    offset: int
+    size: int
+    is_signed: bool = False
+
+    @property
+    def is_located(self) -> bool:
+        """It says where the value lies."""
+        return self.declared.startswith("__data_loc ")
+
+    @property
+    def is_array(self) -> bool:
+        return "[" in self.declared and not self.is_located
+
+    @property
+    def is_text(self) -> bool:
+        """An array of letters, in the record or somewhere, or a pointer to them."""
+        parts = self.declared.removeprefix("__data_loc ")
+        return bool(_TEXT.search(parts)) and ("[" in parts or "*" in parts)
+
+    @property
+    def number_size(self) -> int:
+        """Of a number, or of the first of an array of them."""
+        length = _ARRAY.search(self.declared)
+        return self.size // int(length[1]) if length and int(length[1]) else self.size
+
+
+def fields(tracepoint: str) -> list[Field]:
+    """Of "sched/sched_switch". Raises AgentError."""
+    for folder in TRACING:
+        try:
+            with open(f"{folder}/events/{tracepoint}/format", encoding="utf-8") as text:
+                found = map(_FIELD.match, text)
+                return [
+                    Field(one["declared"], int(one["offset"]), int(one["size"]), one["signed"] == "1")
+                    for one in found
+                    if one
+                ]
+        except OSError as failure:
+            error = failure
+    what = f"the fields of {tracepoint} cannot be read: {error}"
+    raise AgentError(what, "mount -t tracefs nodev /sys/kernel/tracing on the node; or raw: true")
+
+
+def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> bytes:
+    """Slots whose `index` is a field's number, with its place instead, and the type of those that leave it open:
+    `compared` says of them, by number, what filters take them for. Raises AgentError for a field that is not there, or
+    is not of the slot's type."""
+    known = fields(tracepoint)
+    placed = bytearray(slots)
+    for start in range(0, len(slots), _SLOT_BYTES):
+        type, source, flags, size, index, size_index = _HEAD.unpack_from(slots, start)
+        if source != _CONTEXT:
+            continue
+        field = _field(known, tracepoint, index)
+        if type == _AUTO:
+            type, flags, size = _decided(field, flags, tracepoint)
+            wanted = compared.get(start // _SLOT_BYTES)
+            if wanted and (wanted == "number") != (type == _NUMBER):
+                what = f"{tracepoint}: the field {index}, {field.declared}, is compared with a {wanted}"
+                raise AgentError(what, "the argument's type in the policy")
+        if type == _NUMBER:
+            # Of an array, as many bytes as are asked for, from its beginning.
+            if field.number_size not in (1, 2, 4, 8) or field.is_located:
+                raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is no number")
+            size = min(size, field.size if field.is_array else field.number_size)
+        elif field.is_located and type in (_STRING, _DATA_LOC):
+            type = _DATA_LOC
+        elif field.is_array and type == _STRING:
+            source = _CONTEXT_ADDRESS
+        elif type == _DATA_LOC or field.size != 8:
+            raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is not of the type that is asked for")
+        if type in (_BUFFER, _IOVEC):
+            size_index = _field(known, tracepoint, size_index).offset
+        _HEAD.pack_into(placed, start, type, source, flags, size, field.offset, size_index)
+    return bytes(placed)
+
+
+def _decided(field: Field, flags: int, tracepoint: str) -> tuple[int, int, int]:
+    """Type, flags and size of a field whose type nobody said."""
+    of_call = tracepoint.startswith(_OF_SYSCALLS)
+    if not field.is_text:
+        size, signed = field.number_size, field.is_signed
+        if of_call and field.offset > _NUMBER_OF_CALL:
+            size, signed = _NARROW.get(field.declared.rpartition(" ")[0], (size, signed))
+        return _NUMBER, flags | (_SIGNED if signed else 0), size
+    # What system calls are given lies in the caller's memory.
+    return _STRING, flags | (_USER if "*" in field.declared and of_call else 0), 8
+
+
+def autos(entries: Sequence[Mapping[str, Any]]) -> dict[int, str | None]:
+    """Of RUN's `resolve`, those that say of a field alone that its type is open: its slot, and what it is compared
+    with."""
+    return {int(one["slot"]): one.get("compared") for one in entries if _is_field(one)}
+
+
+def others(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The rest, which BTF has to say."""
+    return [one for one in entries if not _is_field(one)]
+
+
+def _is_field(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("auto")) and entry["source"] == "parameter" and not entry.get("struct")
+
+
+def _field(known: list[Field], tracepoint: str, index: int) -> Field:
+    if index >= len(known):
+        names = ", ".join(f"{number} {field.declared}" for number, field in enumerate(known))
+        raise AgentError(f"{tracepoint} has no field {index}; there are: {names}")
+    return known[index]

@@ -1,0 +1,208 @@
+"""Where runtimes keep what they know about a container, and reading it.
+
+A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all
+others it is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims
+of running containers. A pod has no folder of a runtime mounted, or containerd's socket would be there as well; it reads
+the files through /proc/1/root, the node's. The trap: runtimes may live in another mount namespace, so learnt places go
+through /proc/PID/root.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_gadget.agent.containers import identity
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.host import cgroups, node, procfs
+
+_TASKS = "io.containerd.runtime.v2.task"
+"""Folder in containerd's state folder. It has one folder for each containerd namespace, which has the bundles."""
+_STATE_FOLDERS = (
+    "/run/containerd",
+    "/run/k3s/containerd",
+    "/run/k0s/containerd",
+    "/var/snap/microk8s/common/run/containerd",
+    "/run/docker/containerd/daemon",
+)
+_STORAGE = ("/var/lib/containers/storage/overlay-containers", "/run/containers/storage/overlay-containers")
+"""CRI-O and Podman: ID/userdata is the bundle."""
+_DOCKER = "/var/lib/docker/containers"
+_STATES = ("/run/runc", "/run/crun", "/run/containerd/runc/*", "/run/docker/runtime-runc/moby")
+"""runc's --root: one folder for each container with its state.json."""
+_MOST_BYTES = 4 << 20
+_MOST_LEARNT = 64
+
+
+class Known(NamedTuple):
+    """A container that runc has a state.json of. `cgroup` is the path as runc sees it, `bundle` as we see it."""
+
+    id: str
+    cgroup: str
+    bundle: str
+
+
+class Bundles:
+    """Finds and reads what describes a container. All methods take what they find as it is, and raise nothing."""
+
+    def __init__(self, cgroup_root: str) -> None:
+        self._host = node.host()
+        self._cgroup_root = cgroup_root
+        self._learnt: list[str] = []
+
+    def name(self, unnamed: Container, path: str, creator: int) -> Container | None:
+        """The container with its names; None when nothing that describes it was found (yet)."""
+        for folder in self._candidates(unnamed, path, creator):
+            config = read_json(f"{folder}/config.json")
+            if config is not None:
+                return self._with_engine_name(identity.named_by_config(unnamed, config))
+        named = self._with_engine_name(unnamed)
+        return named if named != unnamed else None
+
+    def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
+        """Runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for it."""
+        told = identity.command(procfs.command_line(creator))
+        if told is None:
+            return None
+        config = read_json(f"{self._bundle_of(creator, told)}/config.json")
+        return (told.runtime, told.id) if identity.cgroup_belongs(path, told.id, config) else None
+
+    def known_to_runc(self) -> list[Known]:
+        """Containers that exist already, by the state.json of runc and its like."""
+        found = []
+        for root, pattern in ((root, pattern) for root in self._roots() for pattern in _STATES):
+            for folder in _folders(root + pattern):
+                for id in _list(folder):
+                    state = read_json(f"{folder}/{id}/state.json")
+                    paths = state.get("cgroup_paths") if isinstance(state, dict) else None
+                    path = paths.get("") if isinstance(paths, dict) else None
+                    if isinstance(path, str):
+                        bundle = _bundle_label(state)
+                        found.append(Known(id, path, bundle and root + bundle))
+        return found
+
+    def learn(self, path: str) -> None:
+        """Learns bundle folders from the shim above a running container's processes."""
+        for pid in cgroups.processes(self._cgroup_root, path)[:1]:
+            shim = procfs.parent(pid)
+            # A parent inside the container would let the container say where to look for names.
+            if shim <= 1 or path.rpartition("/")[2] in procfs.cgroup(shim).split("/"):
+                continue
+            bundle = procfs.link(f"/proc/{shim}/cwd")
+            if bundle and os.path.exists(f"/proc/{shim}/root{bundle}/config.json"):
+                self._remember(f"/proc/{shim}/root{os.path.dirname(bundle)}")
+
+    def _candidates(self, unnamed: Container, path: str, creator: int) -> Iterator[str]:
+        """Folders that may be the bundle, the surest and cheapest first."""
+        id = unnamed.id
+        told = identity.command(procfs.command_line(creator)) if creator else None
+        if told and told.id == id:
+            bundle = self._bundle_of(creator, told)
+            self._learn_from_runtime(creator, bundle)
+            yield bundle
+        if len(id) != 64:
+            yield from (known.bundle for known in self.known_to_runc() if known.id == id and known.bundle)
+        yield from (f"{place}/{id}" for place in self._learnt)
+        roots = self._roots()
+        for state in (root + folder for root in roots for folder in _STATE_FOLDERS):
+            yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
+        yield from (f"{root}{storage}/{id}/userdata" for root in roots for storage in _STORAGE)
+        before = set(self._learnt)
+        self.learn(path)
+        yield from (f"{place}/{id}" for place in self._learnt if place not in before)
+        for state in (folder for root in roots for folder in _folders(f"{root}/run/*")):
+            if _owned_by_root(f"{state}/{_TASKS}"):
+                yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
+
+    def _roots(self) -> list[str]:
+        """Root directories that may be the node's: the mounted one, process 1's (with hostPID), and those of shims."""
+        learnt = [folder.partition("/root/")[0] + "/root" for folder in self._learnt]
+        return list(dict.fromkeys([self._host, *(["/proc/1/root"] if self._host else []), *learnt]))
+
+    def _bundle_of(self, pid: int, told: identity.Command) -> str:
+        working = procfs.link(f"/proc/{pid}/cwd") or "/"
+        return f"/proc/{pid}/root" + os.path.join(working, told.bundle or "")
+
+    def _learn_from_runtime(self, pid: int, bundle: str) -> None:
+        # The runtime itself is gone in a moment; the shim that started it stays and shares its mount namespace.
+        shim = procfs.parent(pid)
+        folder = os.path.dirname(bundle.rstrip("/")).removeprefix(f"/proc/{pid}/root")
+        if shim > 1 and os.path.isdir(f"/proc/{shim}/root{folder}"):
+            self._remember(f"/proc/{shim}/root{folder}")
+
+    def _remember(self, folder: str) -> None:
+        same = folder.partition("/root/")[2]
+        alive = [old for old in self._learnt if os.path.isdir(old)]
+        # One place for each folder and mount namespace; a namespace is told by the device and inode behind it.
+        new = _identity_of(folder)
+        others = [old for old in alive if not (old.partition("/root/")[2] == same and _identity_of(old) == new)]
+        self._learnt = [folder, *others][:_MOST_LEARNT]
+
+    def _with_engine_name(self, container: Container) -> Container:
+        """Docker's and Podman's own names for what Kubernetes did not make."""
+        if container.pod or len(container.id) != 64:
+            return container
+        for root in self._roots():
+            state = read_json(f"{root}{_DOCKER}/{container.id}/config.v2.json")
+            if state is not None:
+                return identity.named_by_docker(container, state)
+            for storage in _STORAGE:
+                if os.path.isdir(f"{root}{storage}/{container.id}"):
+                    return identity.named_by_storage(container, read_json(f"{root}{storage}/containers.json"))
+        return container
+
+
+def read_json(path: str) -> object:
+    """The file's JSON; None when there is none. Never hangs on a FIFO and never reads more than a few MiB."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            return None
+        return json.loads(os.read(fd, status.st_size + 1))
+    except (OSError, ValueError, RecursionError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _owned_by_root(path: str) -> bool:
+    """/run also has folders of users, who are not to say what a container is called."""
+    try:
+        return os.stat(path).st_uid == 0
+    except OSError:
+        return False
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _folders(pattern: str) -> list[str]:
+    """`pattern`, or with "/*" at its end all that is in that folder."""
+    folder, star, _ = pattern.partition("/*")
+    return [f"{folder}/{name}" for name in _list(folder)] if star else [folder]
+
+
+def _bundle_label(state: object) -> str:
+    config = state.get("config") if isinstance(state, dict) else None
+    labels = config.get("labels") if isinstance(config, dict) else None
+    for label in labels if isinstance(labels, list) else []:
+        if isinstance(label, str) and label.startswith("bundle="):
+            return label.removeprefix("bundle=")
+    return ""

@@ -1,0 +1,79 @@
+"""bpf/containers.bpf.c at work: which cgroups are made and removed, and how deep the agent's PID namespace lies.
+
+The trap: a change must be read from the ring with the same care as events, since a name has to be there before the
+first event; so this is a ring like the gadgets' own.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_gadget.agent.bpf import counters, libbpf, refusal
+from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.ring import open_ring
+from kubectl_gadget.errors import AgentError
+
+_RING_BYTES = 256 << 10
+_RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
+
+
+class Change(NamedTuple):
+    """A cgroup was made or removed. `pid` did it, 0 when it is not visible here. `name` is the directory's."""
+
+    cgroup: int
+    parent: int
+    pid: int
+    made: bool
+    name: str
+
+
+class Watcher:
+    """Follows all of the kernel's cgroups v2 from its making on. Raises AgentError."""
+
+    def __init__(self) -> None:
+        try:
+            self._object = BpfObject(own_elf("containers"), "containers")
+            self._load()
+        except libbpf.Failure as failure:
+            raise refusal.refused("following containers", failure) from None
+
+    def _load(self) -> None:
+        events, cpus = self._object.map("gadget_events"), self._object.map("gadget_cpus")
+        if events is None or cpus is None:
+            raise AgentError("containers.bpf.o is not of this version", "build the BPF objects again")
+        events.resize(_RING_BYTES)
+        cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
+        self._object.load()
+        self.pid_level = self._object.run("locate")
+        for program in self._object.chosen:
+            if program != "locate":
+                self._object.attach(program)
+        self._counters = CpuCounters(cpus.fd, cpus.entries)
+        self._ring = open_ring(events.fd, events.entries, self._counters)
+        self.fd = events.fd
+
+    @property
+    def lost(self) -> int:
+        """Changes that did not fit into the ring since the start. Then the tree has to be walked again."""
+        return self._counters.total(counters.LOST_RING_FULL)
+
+    def settle(self) -> bool:
+        """Whether all changes that happened before this call are now there to be read."""
+        return self._ring.settle()
+
+    def read(self) -> Iterator[Change]:
+        """The changes before the settled position."""
+        batch = self._ring.batch()
+        count = len(batch)
+        changes = list(_RECORD.iter_unpack(batch))
+        batch.release()
+        self._ring.advance(count)
+        for _, _, cgroup, parent, pid, made, name in changes:
+            yield Change(cgroup, parent, pid, made == 1, os.fsdecode(name.partition(b"\0")[0]))
+
+    def close(self) -> None:
+        self._ring.close()
+        self._counters.close()
+        self._object.close()

@@ -1,0 +1,55 @@
+"""A process and its descendants, for --pid with --descendants: bpf/descendants.bpf.c at work.
+
+The trap: children that were forked while the set is filled are caught by the program at fork, which therefore is
+attached first; and it has to be attached before any gadget's own programs at fork, which ask for the child.
+"""
+
+from kubectl_gadget.agent.bpf import refusal
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.errors import AgentError
+
+MAP = "gadget_descendants"
+PARAMETER = "gadget_filter_descendants"
+PID = "gadget_filter_pid"
+_PROCESSES = 32768
+_MOST_PASSES = 1000
+"""Over all tasks; each adds at least one generation, and one that adds nothing is the last."""
+_ZERO = bytes(4)
+
+
+class Descendants:
+    """The set of the process `pid`, by its number on the node, and of its descendants. Raises AgentError."""
+
+    def __init__(self, pid: int, pid_level: int) -> None:
+        self._warned = False
+        self._object = BpfObject(own_elf("descendants"), "descendants")
+        try:
+            self._object.set_constant(PID, pid)
+            self._object.set_constant("gadget_node_pid_level", pid_level)
+            self._object.required_map(MAP).resize(_PROCESSES)
+            self._object.load()
+            for program in ("forks", "is_freed", "finds"):
+                self._object.attach(program)
+            self._fill()
+        except Failure as failure:
+            self._object.close()
+            raise refusal.refused("following the descendants of a process", failure) from None
+        self.fd = self._object.required_map(MAP).fd
+
+    def _fill(self) -> None:
+        for _ in range(_MOST_PASSES):
+            if not self._object.iterate("finds"):
+                return
+        raise AgentError(f"processes are started faster than they can be looked at, {_MOST_PASSES} times")
+
+    def warning(self) -> str | None:
+        """Said once, when there was no room for a process."""
+        missing = int.from_bytes(self._object.required_map("not_added").get(_ZERO) or b"", "little")
+        if not missing or self._warned:
+            return None
+        self._warned = True
+        return f"--descendants: more than {_PROCESSES:,} descendants live at once; further ones are not followed"
+
+    def close(self) -> None:
+        self._object.close()

@@ -1,0 +1,111 @@
+"""Processes that have left their container's cgroup, still known as the container's: bpf/moved.bpf.c at work.
+
+The kernel remembers from the moment that this is made on. Who had left before is told by the PID or mount namespace,
+which the first process of a container has as its own. The trap: a tool of the node may enter a container's mount
+namespace as well, so that one alone counts only in pods that have the node's PID namespace.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kubectl_gadget.agent.bpf import refusal
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+
+ELSEWHERE = 1 << 63
+"""GADGET_ELSEWHERE: a bit of a container's cgroup id, in records about a process that is not in that cgroup."""
+_MAPS = ("gadget_moved", "gadget_moved_counts")
+_BY_HAND = "adopt"
+_FOUND = struct.Struct("<QQIIII")
+_ADOPTED, _MOVED, _COUNTS = struct.Struct("<QQII"), struct.Struct("<QQ"), struct.Struct("<QQ")
+
+
+class Process(NamedTuple):
+    """struct process_found: a process that is there. `container` is the id of its container's own cgroup, or 0."""
+
+    started: int
+    container: int
+    tgid: int
+    level: int
+    pid_namespace: int
+    mount_namespace: int
+
+
+class Moved:
+    """Without task storage (Linux 5.11) nothing is known of such processes, and the first warning says so."""
+
+    def __init__(self, verdicts_fd: int, pid_level: int) -> None:
+        self.warnings: list[str] = []
+        self.maps: dict[str, int] = {}
+        """by name, for gadgets and policies to share"""
+        self._pid_level = pid_level
+        self._has_lost = False
+        self._object: BpfObject | None = BpfObject(own_elf("moved"), "moved")
+        try:
+            self._object.required_map("gadget_containers").reuse(verdicts_fd)
+            self._object.load()
+            for program in self._object.chosen:
+                if program != _BY_HAND:
+                    self._object.attach(program)
+        except Failure as failure:
+            self._object.close()
+            self._object = None
+            why = refusal.reason(failure)[0]
+            self.warnings.append(f"a process that leaves its container's cgroup counts as the node's own here: {why}")
+            return
+        self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
+
+    def look(self, node_namespace: int) -> None:
+        """Takes in the processes that are there, once containers are known. `node_namespace` is the number of the
+        node's own mount namespace."""
+        if self._object is None:
+            return
+        processes = [Process(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]
+        for process, container in elsewhere(processes, self._pid_level, node_namespace):
+            one = _ADOPTED.pack(process.started, container, process.tgid, 0)
+            self._object.required_map("adopted").put(bytes(4), one)
+            self._object.run(_BY_HAND)
+
+    def origins(self) -> set[int]:
+        """The cgroups of containers that have processes elsewhere."""
+        if self._object is None:
+            return set()
+        counts = self._object.required_map("gadget_moved_counts").get(bytes(4))
+        number, lost = _COUNTS.unpack(counts) if counts else (0, 0)
+        if lost and not self._has_lost:
+            self._has_lost = True
+            self.warnings.append(
+                f"{lost} processes that left their container's cgroup count as the node's own: there are too many"
+            )
+        if not number:
+            return set()
+        table = self._object.required_map("gadget_moved")
+        found = (table.get(key) for key in list(table.keys()))
+        return {_MOVED.unpack(value)[0] & ~ELSEWHERE for value in found if value}
+
+    def close(self) -> None:
+        if self._object is not None:
+            self._object.close()
+            self._object = None
+
+
+def elsewhere(processes: Iterable[Process], pid_level: int, node_namespace: int) -> list[tuple[Process, int]]:
+    """Of processes in no container's cgroup those that are in a container's namespaces, and that container's cgroup."""
+    first: dict[int, Process] = {}
+    outside = []
+    for process in processes:
+        if not process.container:
+            outside.append(process)
+        elif process.container not in first or process.started < first[process.container].started:
+            first[process.container] = process
+    by_mount = {one.mount_namespace: one for one in first.values() if one.mount_namespace != node_namespace}
+    by_pid = {one.pid_namespace: one for one in first.values() if one.level > pid_level}
+    found = []
+    for process in outside:
+        same = by_mount.get(process.mount_namespace)
+        if same is None or same.pid_namespace != process.pid_namespace:
+            same = by_pid.get(process.pid_namespace)
+        if same is not None:
+            found.append((process, same.container))
+    return found

@@ -1,0 +1,89 @@
+"""Which containers lose events while a ring is full: each has a number, by which gadgets count
+(bpf/include/gadget/fairness.h).
+
+The trap: a container that is gone is told of a while after, so numbers are used again as late as can be.
+"""
+
+import mmap
+from collections import Counter, deque
+from typing import Any
+
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.containers.identity import Container
+
+MOST = 2048
+"""GADGET_SHARES."""
+_UNKNOWN, _HOST = 0, 1
+_WORDS, _LOST = 4, 2
+"""u64 of struct gadget_share, and which of them counts what was lost."""
+_TOLD = 20
+"""How many of those that lost most are told by name."""
+_MOST_LOSERS = 2 * MOST
+"""That are kept; of more, the half that lost least is forgotten."""
+
+Loser = tuple[tuple[str, Any], ...]
+"""Whom STATS names, as the items of a JSON object."""
+
+
+class Numbers:
+    """The numbers of containers, by the cgroup that is the container's own; 0 is the host."""
+
+    def __init__(self) -> None:
+        self._numbers = {0: _HOST}
+        self._losers: list[Loser] = [() for _ in range(MOST)]
+        self._losers[_HOST] = (("host", True),)
+        self._free = deque(range(_HOST + 1, MOST))
+
+    def of(self, owner: int, container: Container | None) -> int:
+        """The container's number, from now on; that of all unknown ones when there is none left."""
+        if owner not in self._numbers:
+            if not self._free:
+                return _UNKNOWN
+            self._numbers[owner] = self._free.popleft()
+        number = self._numbers[owner]
+        if container:
+            names = {"namespace": container.namespace, "pod": container.pod, "container": container.container}
+            self._losers[number] = tuple((key, name) for key, name in names.items() if name)
+        return number
+
+    def give_back(self, owner: int) -> None:
+        """The container is gone."""
+        if (number := self._numbers.pop(owner, None)) is not None:
+            self._free.append(number)
+
+    def loser(self, number: int) -> Loser:
+        """Whose it is, or was last."""
+        return self._losers[number]
+
+
+class Losses:
+    """What one gadget's containers have lost, by its map `gadget_shares`; without one it tells nothing."""
+
+    def __init__(self, map: BpfMap | None) -> None:
+        self._counts = [0] * MOST
+        self._lost: Counter[Loser] = Counter()
+        self._memory: mmap.mmap | None = None
+        if map is not None:
+            self._memory = mmap.mmap(map.fd, MOST * _WORDS * 8, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._words = memoryview(self._memory).cast("Q")
+
+    def told(self, numbers: Numbers) -> list[dict[str, Any]]:
+        """`lost_by` of STATS: since the start, the most first. What nobody is named for is those it does not name."""
+        if self._memory is None:
+            return []
+        counts = self._words[_LOST::_WORDS].tolist()
+        if counts != self._counts:
+            for number, (now, before) in enumerate(zip(counts, self._counts, strict=True)):
+                if now > before:
+                    self._lost[numbers.loser(number)] += now - before
+            self._counts = counts
+            if len(self._lost) > _MOST_LOSERS:
+                self._lost = Counter(dict(self._lost.most_common(MOST)))
+        named = [(loser, lost) for loser, lost in self._lost.most_common() if loser][:_TOLD]
+        return [{**dict(loser), "lost": lost} for loser, lost in named]
+
+    def close(self) -> None:
+        if self._memory is not None:
+            self._words.release()
+            self._memory.close()
+            self._memory = None

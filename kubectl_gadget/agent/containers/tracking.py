@@ -1,0 +1,343 @@
+"""All cgroups of the node and the containers they belong to, kept up to date, and the kernel's verdicts on them.
+
+The tree is walked once and then follows the kernel (cgroup_watcher.py). A container is named from its bundle (bundles.py); one
+that cannot be named at once is tried again for a while, and until then the kernel lets its events through. The trap: a
+cgroup below a container of Kubernetes is that container's, whatever it is called, or a pod could forge names.
+"""
+
+import os
+import time
+from typing import Any, Protocol
+
+from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.containers import identity
+from kubectl_gadget.agent.containers.bundles import Bundles
+from kubectl_gadget.agent.containers.cgroup_watcher import Watcher
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.containers.moved_processes import Moved
+from kubectl_gadget.agent.containers.ring_fairness import Numbers
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
+from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.host.cgroups import Cgroup
+from kubectl_gadget.agent.host.node import pod_namespace, pod_uid
+
+_VERDICTS = 65536
+_SHARE_SHIFT = 8
+"""GADGET_SHARE_SHIFT: a container's number stands above the verdict."""
+_MOST_UNSENT = 10_000
+_MOST_UNSENT_CGROUPS = 100_000
+"""Containers make as many as they like, and a client that is stopped takes none."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks for processes of a container that is gone."""
+_RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds to wait before each new attempt to name a container."""
+
+
+class _Node:
+    """A cgroup in the tree. `owner` is the cgroup id of the container it belongs to, 0 for the host."""
+
+    __slots__ = ("cgroup", "owner", "verdict")
+
+    def __init__(self, cgroup: Cgroup, owner: int) -> None:
+        self.cgroup = cgroup
+        self.owner = owner
+        self.verdict = 0
+
+
+class _Unnamed:
+    """A container that is still to be named."""
+
+    __slots__ = ("attempt", "container", "creator", "due")
+
+    def __init__(self, container: Container, creator: int) -> None:
+        self.container = container
+        self.creator = creator
+        self.attempt = 0
+        self.due = 0.0
+
+
+class Follower(Protocol):
+    """Whoever has to know whose each cgroup is."""
+
+    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """Told when it is known, and when the filter changes. Without a container it is the host's."""
+
+    def forget(self, cgroup: int) -> None:
+        """It was removed."""
+
+
+class Containers:
+    """Raises AgentError when the node has no cgroup v2, or refuses the BPF programs.
+
+    With `only`, a namespace, no other container is told of, and no filter reaches beyond its containers.
+    """
+
+    def __init__(self, only: str | None = None) -> None:
+        self._only = only
+        self._root = cgroups.find_root()
+        self._bundles = Bundles(self._root)
+        self._watcher = Watcher()
+        self.fd = self._watcher.fd
+        """Readable when cgroups were made or removed."""
+        self._verdicts = HashMap("gadget_verdicts", _VERDICTS)
+        self.shares = Numbers()
+        self._moved = Moved(self._verdicts.fd, self._watcher.pid_level)
+        self.shared = {"gadget_containers": self._verdicts.fd, **self._moved.maps}
+        """maps that all gadgets have together, by name"""
+        self.warnings = self._moved.warnings
+        self._lost = 0
+        self._filter = Filter({"host": True}, only=only)
+        self._nodes: dict[int, _Node] = {}
+        self._members: dict[int, set[int]] = {}  # by owner
+        self._containers: dict[int, Container] = {}  # by cgroup
+        self._unnamed: dict[int, _Unnamed] = {}  # by cgroup
+        self._nameless: set[int] = set()  # containers that nothing describes, by cgroup
+        self._new_containers: list[Container] = []
+        self._new_cgroups: dict[int, str | None] = {}
+        self._removed: list[int] = []
+        self._top = 0
+        self._followers: list[Follower] = []
+        self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to look again, by cgroup
+        self._walk(earlier=True)
+        self._look_for_processes()
+
+    def variables(self) -> dict[str, int]:
+        """Values of the variables that gadgets have for the node."""
+        return {
+            "gadget_node_pid_level": self._watcher.pid_level,
+            "gadget_node_cgroup": self._top,
+            "gadget_node_page_bytes": os.sysconf("SC_PAGE_SIZE"),
+            "gadget_node_named_only": int(self._only is not None),
+        }
+
+    def set_filter(self, value: dict[str, Any]) -> None:
+        """A FILTER object. Raises FrameError when it is not one."""
+        self._filter = Filter(value, pod_uid(), pod_namespace(), self._only)
+        for id in self._nodes:
+            self._judge(id)
+
+    def follow(self, follower: "Follower") -> None:
+        """Tells it of every cgroup that is there, and from now on."""
+        self._followers.append(follower)
+        for id in self._nodes:
+            self._judge(id)
+
+    def unfollow(self, follower: "Follower") -> None:
+        """Tells it nothing any more."""
+        self._followers.remove(follower)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the filter wants every container."""
+        return self._filter.is_open
+
+    def drain(self) -> bool:
+        """Takes in what happened. True when nothing older than this call is missing."""
+        if len(self._new_containers) > _MOST_UNSENT or len(self._new_cgroups) > _MOST_UNSENT_CGROUPS:
+            return False  # nobody reads: the ring fills up instead, and the tree is walked again afterwards
+        settled = self._watcher.settle()
+        for change in self._watcher.read():
+            if not change.made:
+                self._gone(change.cgroup)
+            elif above := self._nodes.get(change.parent):
+                path = f"{above.cgroup.path}/{change.name}".lstrip("/")
+                self._made(Cgroup(change.cgroup, change.parent, path), change.pid)
+        if self._watcher.lost != self._lost:
+            self._lost = self._watcher.lost
+            self._walk()
+        self._retry()
+        self._let_go()
+        return settled
+
+    def take_changes(self) -> dict[str, Any] | None:
+        """What is new since the last call, as a CONTAINERS frame; None when nothing is."""
+        if not self._new_containers and not self._new_cgroups:
+            return None
+        changes = {
+            "containers": [container._asdict() for container in self._new_containers],
+            "cgroups": {str(cgroup): owner for cgroup, owner in self._new_cgroups.items()},
+            "removed": [],
+        }
+        self._new_containers = []
+        self._new_cgroups = {}
+        return changes
+
+    def take_removed(self) -> list[int]:
+        """Cgroups that were removed since the last call."""
+        removed, self._removed = self._removed, []
+        return removed
+
+    def wants(self, path: str) -> bool:
+        """Whether the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown.
+
+        Our own cgroup namespace may show paths from another root, so the last name decides; host cgroups may share one.
+        """
+        name = path.rpartition("/")[2]
+        verdicts = {node.verdict for node in self._nodes.values() if node.cgroup.path.rpartition("/")[2] == name}
+        return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
+
+    def wanted(self) -> list[tuple[int, str]]:
+        """Id and path of each cgroup that the filter wants, those of containers first. What is not named yet is."""
+        unwanted = (UNWANTED, UNWANTED_HOST) if self._only is None else (UNWANTED, UNWANTED_HOST, 0)
+        found = [node for node in self._nodes.values() if node.verdict not in unwanted]
+        found.sort(key=lambda node: not node.owner)
+        return [(node.cgroup.id, node.cgroup.path) for node in found]
+
+    def everything(self) -> list[tuple[int, str]]:
+        """The same of all cgroups."""
+        return [(node.cgroup.id, node.cgroup.path) for node in self._nodes.values()]
+
+    def wanted_containers(self) -> list[tuple[int, str]]:
+        """The same of containers alone, without the cgroups below theirs."""
+        return [(id, path) for id, path in self.wanted() if self._nodes[id].owner == id]
+
+    def close(self) -> None:
+        self._watcher.close()
+        self._moved.close()
+        self._verdicts.close()
+
+    def _walk(self, earlier: bool = False) -> None:
+        found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}
+        gone = self._nodes.keys() - found.keys()
+        for id in sorted(gone, key=lambda id: self._nodes[id].cgroup.path, reverse=True):
+            self._gone(id)  # what lies below a container before the container, as the kernel removes them
+        self._top = next(iter(found))
+        runc = {known.cgroup.strip("/"): known.id for known in self._bundles.known_to_runc()}
+        for cgroup in found.values():
+            if identity.container_id(cgroup.path.rpartition("/")[2]):
+                self._bundles.learn(cgroup.path)
+        for cgroup in found.values():
+            if cgroup.id not in self._nodes:
+                self._made(cgroup, 0, runc, earlier)
+
+    def _made(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None, earlier: bool = False) -> None:
+        if cgroup.id in self._nodes:
+            return
+        above = self._nodes.get(cgroup.parent)
+        owner = above.owner if above else 0
+        new = self._container_in(cgroup, owner, creator, runc or {})
+        self._nodes[cgroup.id] = _Node(cgroup, cgroup.id if new else owner)
+        self._members.setdefault(cgroup.id if new else owner, set()).add(cgroup.id)
+        if new:
+            self._unnamed[cgroup.id] = _Unnamed(new._replace(earlier=earlier), creator)
+            self._name(cgroup.id)
+        else:
+            self._publish(cgroup.id)
+
+    def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> Container | None:
+        """The container that this cgroup was made for, without its names; None when it belongs to what is above it."""
+        above = self._containers.get(owner)
+        if owner in self._unnamed or (above and above.pod):
+            return None
+        name = cgroup.path.rpartition("/")[2]
+        found = identity.container_id(name)
+        if not found and creator:
+            found = self._bundles.created_by(creator, cgroup.path)
+        if not found and runc:
+            found = next((("runc", id) for path, id in runc.items() if path.endswith(f"/{cgroup.path}")), None)
+        if not found:
+            return None
+        runtime, id = found
+        title = id[:12] if len(id) == 64 else id
+        return Container(id, cgroup.id, "", "", identity.pod_uid(cgroup.path), title, "", runtime, "container")
+
+    def _name(self, id: int) -> bool:
+        """One attempt. True when the container has its names now."""
+        unnamed = self._unnamed[id]
+        named = self._bundles.name(unnamed.container, self._nodes[id].cgroup.path, unnamed.creator)
+        if named is None:
+            wait = _RETRIES[min(unnamed.attempt, len(_RETRIES) - 1)]
+            unnamed.attempt += 1
+            unnamed.due = time.monotonic() + wait
+            return False
+        del self._unnamed[id]
+        self._containers[id] = named
+        self._introduce(id, named)
+        return True
+
+    def _introduce(self, id: int, container: Container) -> None:
+        if self._may_tell_of(container):
+            self._new_containers.append(container)
+        for member in self._members[id]:
+            self._publish(member)
+
+    def _look_for_processes(self) -> None:
+        self._moved.look(os.stat("/proc/1/ns/mnt").st_ino if os.path.exists("/proc/1/ns/mnt") else 0)
+
+    def _let_go(self) -> None:
+        """Forgets containers that were kept for their processes elsewhere, once those have ended."""
+        now = time.monotonic()
+        if not self._kept or now < min(self._kept.values()):
+            return
+        origins = self._moved.origins()
+        for id in list(self._kept):
+            if id in origins:
+                self._kept[id] = now + _LOOK_EVERY
+            else:
+                del self._kept[id]
+                self._gone(id)
+
+    def _retry(self) -> None:
+        if not self._unnamed:
+            return
+        now = time.monotonic()
+        for id, unnamed in list(self._unnamed.items()):
+            if unnamed.due <= now and not self._name(id) and unnamed.attempt == len(_RETRIES):
+                self._give_up(id)
+
+    def _give_up(self, id: int) -> None:
+        """Lets the client know the container by its id alone. It gets no verdict."""
+        container = self._unnamed.pop(id).container
+        self._containers[id] = container
+        self._nameless.add(id)
+        self._introduce(id, container)
+
+    def _publish(self, id: int) -> None:
+        """Tells whose this cgroup is, unless its container is still to be named."""
+        owner = self._nodes[id].owner
+        if owner in self._unnamed:
+            return
+        self._judge(id)
+        container = self._containers.get(owner)
+        if self._may_tell_of(container):
+            self._new_cgroups[id] = container.id if container else None
+
+    def _may_tell_of(self, container: Container | None) -> bool:
+        return self._only is None or (container is not None and container.namespace == self._only)
+
+    def _judge(self, id: int) -> None:
+        """Gives the kernel its verdict on a cgroup, if it has changed."""
+        node = self._nodes[id]
+        if node.owner == 0:
+            verdict = self._filter.host
+        elif node.owner in self._unnamed or node.owner in self._nameless:
+            return
+        else:
+            verdict = self._filter.verdict(self._containers[node.owner])
+        share = self.shares.of(node.owner, self._containers.get(node.owner))
+        if verdict != node.verdict and self._verdicts.set(id, verdict | share << _SHARE_SHIFT):
+            node.verdict = verdict
+        for follower in self._followers:
+            follower.tell(id, self._containers.get(node.owner), verdict in (WANTED, WANTED_HOST))
+
+    def _gone(self, id: int) -> None:
+        node = self._nodes.get(id)
+        if node is None:
+            return
+        if id in self._unnamed and not self._name(id):
+            self._give_up(id)
+        if node.owner == id and id not in self._kept and id in self._moved.origins():
+            self._kept[id] = time.monotonic() + _LOOK_EVERY
+            return
+        may_tell = self._may_tell_of(self._containers.get(node.owner))
+        del self._nodes[id]
+        self._members[node.owner].discard(id)
+        if node.owner == id:
+            del self._members[id], self._containers[id]
+            self.shares.give_back(id)
+            self._nameless.discard(id)
+        self._verdicts.delete(id)
+        for follower in self._followers:
+            follower.forget(id)
+        if may_tell:
+            self._removed.append(id)

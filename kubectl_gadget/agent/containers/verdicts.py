@@ -1,0 +1,78 @@
+"""FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
+
+The numbers are those of bpf/include/gadget/filter.h. The trap: a container without a verdict is sent, so one that could
+not be named gets none, and the client decides. A session that may see one namespace is the exception: what has no
+verdict is not sent there (gadget_node_named_only).
+"""
+
+from typing import Any
+
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.errors import FrameError
+
+_AGENT = "agent"
+"""The container of an agent's pod (manifests/daemonset.yaml)."""
+WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
+
+
+class Filter:
+    """A FILTER object. Raises FrameError when it is not one.
+
+    The pod `own_pod` is the agent's, and so are other agents in `own_namespace`. What agents do is noise, unless they
+    were asked for, or their namespace by name. `only` is the one namespace that the session may see, whatever `value`
+    asks for.
+    """
+
+    def __init__(
+        self, value: dict[str, Any], own_pod: str = "", own_namespace: str = "", only: str | None = None
+    ) -> None:
+        if not isinstance(value, dict):
+            raise FrameError("a filter is no object")
+        self._namespaces = _names(value, "namespaces")
+        self._pods = _names(value, "pods")
+        self._containers = _names(value, "containers")
+        self._exclude = _names(value, "exclude_pods") or frozenset()
+        self._host = bool(value.get("host"))
+        leaves_out = self._namespaces is None and not value.get("own_processes")
+        self._agents = own_namespace if leaves_out else ""
+        if own_pod and leaves_out:
+            self._exclude |= {own_pod}
+        if only is not None:
+            self._namespaces = frozenset({only}) if self._namespaces is None else self._namespaces & {only}
+            self._host = False
+
+    @property
+    def host(self) -> int:
+        """The verdict on a cgroup of the host."""
+        return WANTED_HOST if self._host else UNWANTED_HOST
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every container is wanted, but for the excluded."""
+        return self._namespaces is None and self._pods is None and self._containers is None
+
+    def verdict(self, container: Container) -> int:
+        """The verdict on a container whose names are known."""
+        wanted = (
+            (self._namespaces is None or container.namespace in self._namespaces)
+            and (self._pods is None or container.pod in self._pods)
+            and (self._containers is None or container.container in self._containers)
+            and not self._excludes(container)
+        )
+        return WANTED if wanted else UNWANTED
+
+    def _excludes(self, container: Container) -> bool:
+        """Pods are excluded by UID; static ones, whose containers have another UID than the API, by NAMESPACE/NAME."""
+        if self._agents and (container.namespace, container.container) == (self._agents, _AGENT):
+            return True
+        name = f"{container.namespace}/{container.pod}" if container.pod else ""
+        return any(key in self._exclude for key in (container.pod_uid, name) if key)
+
+
+def _names(value: dict[str, Any], member: str) -> frozenset[str] | None:
+    names = value.get(member)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FrameError(f"`{member}` of a filter is neither null nor a list of names")
+    return frozenset(names)

@@ -1,0 +1,91 @@
+"""The node's cgroup v2 tree: where it is mounted, and one walk through it.
+
+A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). The trap: in a pod, /sys/fs/cgroup is
+the pod's own; the node's tree is the one below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
+from kubectl_gadget.errors import AgentError
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo: the mounted file system's root, where it is mounted, and its type."""
+
+    root: str
+    point: str
+    type: str
+
+
+class Cgroup(NamedTuple):
+    """A cgroup. `path` is relative to the node's root, which is "" itself."""
+
+    id: int
+    parent: int
+    path: str
+
+
+def parse_mounts(data: bytes) -> list[Mount]:
+    """Of proc(5)'s mountinfo."""
+    return [Mount(*map(os.fsdecode, (found.root, found.target, found.type))) for found in parse_mountinfo(data)]
+
+
+def choose_mount(mounts: list[Mount], host: str) -> str | None:
+    """The mount point of the node's cgroup v2 tree. `host` is where the node's file system lies, "" for here."""
+    wanted = f"{host}/sys/fs/cgroup"
+    points = [mount.point for mount in mounts if mount.type == "cgroup2"]
+    below = [point for point in points if point == wanted or point.startswith(wanted + "/")]
+    if below:
+        return min(below, key=len)
+    return points[0] if points and not host else None
+
+
+def find_root() -> str:
+    """Where the node's cgroup v2 tree is. Raises AgentError when there is none."""
+    host = node.host()
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = parse_mounts(file.read())
+    point = choose_mount(mounts, host)
+    if point is None:
+        where = f" below {host}/sys/fs/cgroup" if host else ""
+        raise AgentError(
+            f"node {node.name()} has no cgroup v2 hierarchy{where}, so containers cannot be told apart",
+            "boot it with systemd.unified_cgroup_hierarchy=1"
+            + (" (in a pod, the host's /sys/fs/cgroup has to be mounted there)" if host else ""),
+        )
+    return point
+
+
+def walk(root: str) -> Iterator[Cgroup]:
+    """All cgroups from the root down, each after the one above it. What vanishes meanwhile is left out."""
+    top = Cgroup(os.stat(root).st_ino, 0, "")
+    yield top
+    waiting = [top]
+    while waiting:
+        above = waiting.pop()
+        try:
+            with os.scandir(f"{root}/{above.path}") as entries:
+                found = [
+                    Cgroup(entry.inode(), above.id, f"{above.path}/{entry.name}".lstrip("/"))
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                ]
+        except (FileNotFoundError, OSError) as error:
+            if isinstance(error, PermissionError):
+                raise
+            continue  # removed while we walked
+        yield from found
+        waiting += found
+
+
+def processes(root: str, path: str) -> list[int]:
+    """Process ids in one cgroup, as this process's PID namespace numbers them; those of others (0) left out."""
+    try:
+        with open(f"{root}/{path}/cgroup.procs") as file:
+            return [pid for line in file if (pid := int(line))]
+    except OSError:
+        return []  # removed, or a threaded cgroup, which has no processes of its own

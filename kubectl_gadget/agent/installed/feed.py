@@ -1,0 +1,71 @@
+"""Events of installed policies, from the process that has them in force to sessions in the same pod.
+
+The packets are those of installed_events.py. The trap: a session that is slow must not hold the log up, so what its
+socket does not take is counted and told to it.
+"""
+
+import json
+import os
+import socket
+from contextlib import suppress
+
+from kubectl_gadget.agent.installed.installed_events import COMPLETE, EVENT, LOST, NUMBER, PATH
+from kubectl_gadget.agent.policies.log import LoggedEvent
+from kubectl_gadget.policy_events.event import event_spec
+
+_SOCKET_BYTES = 4 << 20
+
+
+class Feed:
+    """The side of the policies."""
+
+    def __init__(self, path: str = PATH) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._socket.bind(path)
+        os.chmod(path, 0o600)
+        self._socket.listen()
+        self._sessions: dict[socket.socket, int] = {}
+        """with how many packets each has lost"""
+
+    @property
+    def fd(self) -> int:
+        return self._socket.fileno()
+
+    def turn(self) -> bool:
+        """Lets sessions in; whether there are any."""
+        with suppress(BlockingIOError):
+            while True:
+                session, _ = self._socket.accept()
+                session.setblocking(False)
+                session.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+                self._sessions[session] = 0
+        return bool(self._sessions)
+
+    def tell(self, logged: LoggedEvent) -> None:
+        """An event, to all sessions."""
+        if self._sessions:
+            self._send(EVENT + logged.record + json.dumps(event_spec(logged.event)).encode(), counts=True)
+
+    def complete(self, until: int) -> None:
+        """Every event before this boot time, in ns, has been told."""
+        self._send(COMPLETE + NUMBER.pack(until), counts=False)
+
+    def _send(self, packet: bytes, counts: bool) -> None:
+        for session, lost in list(self._sessions.items()):
+            try:
+                if lost:
+                    session.send(LOST + NUMBER.pack(lost))
+                    self._sessions[session] = 0
+                session.send(packet)
+            except BlockingIOError:
+                self._sessions[session] += counts
+            except OSError:
+                session.close()
+                del self._sessions[session]
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+        self._socket.close()

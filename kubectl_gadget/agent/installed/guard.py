@@ -1,0 +1,281 @@
+"""The process that has installed policies in force: follows the ConfigMap's file, and tells events on its output.
+
+The pod's main process starts it when there is something to install (agent/pod/idle.py), and again when it ends. Ending it ends
+nothing: what is in force is pinned. The trap: a new set is in force before the old one is taken away, so it must not
+depend on anything of the old one.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.installed import in_force
+from kubectl_gadget.agent.installed.feed import Feed
+from kubectl_gadget.agent.installed.in_force import InForce
+from kubectl_gadget.agent.installed.installed_file import NOTHING, InstalledSet, read_installed, stamp
+from kubectl_gadget.agent.installed.installed_state import lock_state, write_state
+from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
+from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.policies.log import LoggedEvent, line
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.policy_events.body import rfc3339
+
+_TURN = 0.2
+_LOOK_EVERY = 1.0
+_STATE_EVERY = 5.0
+_RELEASE_SECONDS = 20.0
+
+
+class Guard:
+    """`folder` is where the file lies, `pins` where things are pinned; events go to `out`."""
+
+    def __init__(self, folder: str, pins: str, out: TextIO) -> None:
+        self._folder = folder
+        self._out = out
+        self._node = node.name()
+        lock_state()
+        self._stamp: object = ""
+        self._problem = ""
+        self._next_look = self._next_state = 0.0
+        self._sets: list[InForce] = []
+        """the last one is the newest"""
+        self._lost: dict[int, int] = {}
+        self._names: dict[int, str | None] = {}
+        self._described: dict[str, dict[str, Any]] = {}
+        self._removed: list[int] = []
+        self._pins: Pins | None = None
+        self._not_pinned = ""
+        try:
+            self._pins = Pins(pins)
+        except PinsTakenError:
+            raise
+        except AgentError as error:
+            self._not_pinned = str(error)
+        self._containers = Containers()
+        self._containers.set_filter({"host": True})
+        self._feed = Feed()
+        self._epoll = select.epoll()
+        for fd in (self._containers.fd, self._feed.fd):
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+
+    def take_over(self) -> None:
+        """What is pinned. What cannot be taken over is gone as soon as something else is in force."""
+        current: dict[str, int] = self._containers.variables()
+        for name in self._pins.names() if self._pins else ():
+            assert self._pins is not None
+            try:
+                found, variables = in_force.take_over(self._pins, name, self._containers)
+            except (AgentError, KeyError, TypeError, ValueError) as error:
+                self._say(f"{name} is not taken over: {error}")
+                continue
+            if variables != current:
+                found.digest = ""  # loaded again
+            found.follow(self._containers)
+            for before in self._sets:
+                before.until = found.since
+            self._sets.append(found)
+            self._say(f"{name} is taken over: {', '.join(name for _, name in sorted(found.keys()))}")
+
+    def turn(self) -> None:
+        """What has to be done now."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_EVERY
+            self._look()
+        has_sessions = self._feed.turn()
+        complete = self._drain()
+        if has_sessions and complete is not None:
+            self._feed.complete(complete)
+        if now >= self._next_state:
+            self._write_state()
+
+    def wait(self) -> None:
+        """Until something happens, for a moment at most."""
+        self._epoll.poll(0 if self._has_rest else _TURN)
+
+    @property
+    def _has_rest(self) -> bool:
+        """Whether there are events to be told at once."""
+        return any(one.has_rest for one in self._sets)
+
+    def _look(self) -> None:
+        if os.path.exists(presence.RELEASE):
+            raise SystemExit(0)
+        current = stamp(self._folder)
+        if current == self._stamp:
+            return
+        self._stamp = current
+        try:
+            chosen = read_installed(self._folder)
+        except AgentError as error:
+            self._problem = str(error)
+            self._say(f"what is in force stays, since {error}")
+            self._next_state = 0.0
+            return
+        self._problem = ""
+        if self._sets and self._sets[-1].digest == chosen.digest and len(self._sets) == 1:
+            return
+        self._switch_to(chosen)
+
+    def _switch_to(self, chosen: InstalledSet) -> None:
+        before, self._sets = self._sets, []
+        if chosen is not NOTHING:
+            new = in_force.load(chosen, self._containers)
+            new.follow(self._containers)
+            new.follows(before)
+            if self._pins is not None:
+                new.pin(self._pins, self._containers.variables())
+            else:
+                new.not_pinned = self._not_pinned
+            self._sets.append(new)
+        for old in before:
+            old.end(self._containers, self._pins)
+        if self._pins is not None:
+            for name in self._pins.names():
+                if not any(one.pinned == name for one in self._sets):
+                    self._pins.remove(name)
+        for one in self._sets:
+            self._describe(one)
+        if not self._sets:
+            self._say("no policies are in force")
+        # Before what is left to tell, which may take long.
+        self._write_state()
+        for old in before:
+            self._tell(old.close())
+
+    def _drain(self) -> int | None:
+        """Tells what has happened; until when that is complete."""
+        settled = [one.settle() for one in self._sets]
+        self._containers.drain()
+        self._learn()
+        for one in self._sets:
+            self._tell(one.take())
+            for warning in one.warnings():
+                self._say(warning)
+            self._tell_losses(one)
+        if self._has_rest:
+            return None
+        for cgroup in self._removed:
+            self._names.pop(cgroup, None)
+        self._removed = self._containers.take_removed()
+        if self._removed:
+            known = set(self._names.values())
+            self._described = {id: one for id, one in self._described.items() if id in known}
+        if not self._sets or not all(settled):
+            return None
+        return min(one.complete_until for one in self._sets)
+
+    def _learn(self) -> None:
+        changes = self._containers.take_changes()
+        if changes:
+            self._described |= {one["id"]: one for one in changes["containers"]}
+            self._names |= {int(cgroup): id for cgroup, id in changes["cgroups"].items()}
+
+    def _tell(self, events: Iterable[LoggedEvent]) -> None:
+        clocks = node.clocks()
+        offset = clocks["realtime_ns"] - clocks["boot_ns"]
+        for logged in events:
+            self._write(line(logged, self._container(logged), self._node, offset))
+            self._feed.tell(logged)
+        self._out.flush()
+
+    def _container(self, logged: LoggedEvent) -> dict[str, Any] | None:
+        id = self._names.get(logged.head.cgroup & ~ELSEWHERE)
+        return self._described.get(id) if id else None
+
+    def _tell_losses(self, one: InForce) -> None:
+        lost = one.lost()
+        if lost > self._lost.get(id(one), 0):
+            self._lost[id(one)] = lost
+            self._write(
+                json.dumps({"rate_limit_info": {"number_of_dropped_process_events": str(lost)}} | self._envelope())
+            )
+
+    def _describe(self, one: InForce) -> None:
+        for state in one.state():
+            ways = ", ".join(f"{hook['method']} at {hook['by']}" for hook in state["hooks"])
+            why = f": {state['error']}" if state["error"] else ""
+            self._say(f"policy {state['name']}: {state['state']}{why}{f' ({ways})' if ways else ''}")
+        if one.not_pinned:
+            self._say(f"in force only as long as this process lives: {one.not_pinned}")
+
+    def _say(self, text: str) -> None:
+        """For people, and as JSON too, since a pod's log is one stream."""
+        self._write(json.dumps({"message": text} | self._envelope()))
+        self._out.flush()
+
+    def _envelope(self) -> dict[str, str]:
+        return {"node_name": self._node, "time": rfc3339(time.time_ns())}
+
+    def _write(self, text: str) -> None:
+        self._out.write(text + "\n")
+
+    def _write_state(self) -> None:
+        self._next_state = time.monotonic() + _STATE_EVERY
+        newest = self._sets[-1] if self._sets else None
+        state = {
+            "digest": newest.digest if newest else "",
+            "pinned": bool(newest and newest.pinned),
+            "not_pinned": newest.not_pinned if newest else "",
+            "problem": self._problem,
+            "lost": newest.lost() if newest else 0,
+            "policies": newest.state() if newest else [],
+        }
+        write_state(state)
+
+
+def run(folder: str, pins: str = "") -> int:
+    """Until SIGTERM; what is in force stays. The exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    if os.path.exists(presence.RELEASE):
+        return 0
+    try:
+        guard = Guard(folder, pins or node.pins(), sys.stdout)
+        guard.take_over()
+        while True:
+            guard.turn()
+            guard.wait()
+    except AgentError as error:
+        remedy = f"; try: {error.remedy}" if error.remedy else ""
+        sys.stdout.write(json.dumps({"message": f"no policies are in force: {error}{remedy}"}) + "\n")
+        sys.stdout.flush()
+        return 1
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def release(pins: str = "") -> int:
+    """Takes everything out of force, for undeploy; says what as JSON."""
+    folder = pins or node.pins()
+    with open(presence.RELEASE, "w"):
+        pass
+    if not os.path.isdir(folder):
+        return _released(0)
+    deadline = time.monotonic() + _RELEASE_SECONDS
+    while True:
+        try:
+            return _released(Pins(folder).remove_all())
+        except AgentError as error:
+            if time.monotonic() > deadline:
+                sys.stderr.write(f"{error}\n")
+                return 1
+            time.sleep(0.1)
+        except OSError as error:
+            sys.stderr.write(f"{folder} cannot be removed: {error.strerror}\n")
+            return 1
+
+
+def _released(sets: int) -> int:
+    sys.stdout.write(json.dumps({"removed": sets}) + "\n")
+    return 0

@@ -1,0 +1,274 @@
+"""One set of installed policies in force on this node: loaded here, or taken over from an agent that is no more.
+
+Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set follows another, both
+are in force, and a call that both see is told by one of them: by the old one before the moment `until`, by the new one
+from then on.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_gadget.agent.bpf import counters
+from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.installed.installed_file import InstalledSet
+from kubectl_gadget.agent.installed.pins import Pins
+from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
+from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
+from kubectl_gadget.agent.policies.policy import Policies
+from kubectl_gadget.agent.symbols.real_files import RealFiles
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.policy_events.record import FORMAT
+from kubectl_gadget.policy_events.told import ToldHook
+
+_OWN = ("policy_profiles", "policy_counts")
+"""Maps of each hook that are needed after it was loaded."""
+_MOST_BYTES = 1 << 17
+"""That are told at a time: a flood of events must not hold up a change of policies."""
+Key = tuple[str, str]
+"""Namespace and name of a policy."""
+
+
+class _TakenOver(PolicyHook):
+    """A hook that another process has attached."""
+
+    def __init__(self, spec: dict[str, Any], maps: dict[str, OpenMap], link: int) -> None:
+        super().__init__(spec, lambda _: None, RealFiles)
+        self.way = spec["way"]
+        self._maps = maps
+        self._link = link
+
+    def map(self, name: str) -> BpfMap:
+        return self._maps[name]
+
+    def link_fd(self) -> int:
+        return self._link
+
+    def release(self) -> bool:
+        if self._link >= 0:
+            os.close(self._link)
+        self._link = -1
+        return False
+
+    def close(self) -> None:
+        for map in self._maps.values():
+            map.close()
+
+
+class InForce:
+    """A set. `failed` says of hooks why this node does not have them, `error` why there is none at all."""
+
+    def __init__(self, chosen: InstalledSet, policies: Policies | None, error: str = "") -> None:
+        self.digest = chosen.digest
+        self.policies = chosen.policies
+        self.error = error
+        self.pinned = ""
+        """the folder's name"""
+        self.not_pinned = ""
+        """why not"""
+        self.until: int | None = None
+        self.since = 0
+        self.counts = [0] * len(chosen.policies)
+        """events told, by policy"""
+        self.has_rest = False
+        """whether take() has left some before the settled position"""
+        self._engine = policies
+        self._spec = chosen.spec
+        self._before: set[Key] = set()
+        self._after: set[Key] = set()
+        loaded = {hook.name for hook in policies.hooks} if policies else set()
+        self._told = [_told(hook) if hook["name"] in loaded else None for hook in chosen.spec["hooks"]]
+
+    @property
+    def engine(self) -> Policies | None:
+        return self._engine
+
+    def keys(self) -> set[Key]:
+        """The policies that are in force."""
+        without = self._engine.without if self._engine else range(len(self.policies))
+        return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
+
+    def follows(self, before: "list[InForce]") -> None:
+        """From now on this set tells what the ones before told as well."""
+        self.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for one in before:
+            self._before |= one.keys()
+            one.until, one._after = self.since, self.keys()
+
+    def settle(self) -> bool:
+        """As ring.settle(), once there is no rest."""
+        return self.has_rest or self._engine is None or self._engine.ring.settle()
+
+    def take(self) -> Iterator[LoggedEvent]:
+        """The next events up to the settled position, so many that who asks is not kept long."""
+        if self._engine is None:
+            return
+        batch = self._engine.ring.batch()
+        data = bytes(batch[: whole_records(batch, _MOST_BYTES)])
+        self.has_rest = len(data) < len(batch)
+        batch.release()
+        self._engine.ring.advance(len(data))
+        told = {number: one for number, one in enumerate(self._told) if one is not None}
+        for record in records(data):
+            for logged in events(record, told):
+                if self._tells(logged):
+                    self.counts[logged.policy] += 1
+                    yield logged
+
+    def _tells(self, logged: LoggedEvent) -> bool:
+        this, time = key(self.policies[logged.policy]), logged.head.timestamp
+        if time < self.since and this in self._before:
+            return False
+        return self.until is None or time < self.until or this not in self._after
+
+    @property
+    def complete_until(self) -> int:
+        """Boot time in ns: all events before it have been told, after settle() and take()."""
+        return self._engine.ring.complete_until if self._engine else time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def lost(self) -> int:
+        """Events that did not fit into the ring, since it was made."""
+        return 0 if self._engine is None else self._engine.counters.total(counters.LOST_RING_FULL)
+
+    def warnings(self) -> list[str]:
+        """New ones."""
+        return self._engine.turn() if self._engine else []
+
+    def state(self) -> list[dict[str, Any]]:
+        """Of each policy, for people and `policy installed`."""
+        return [self._state_of(number, policy) for number, policy in enumerate(self.policies)]
+
+    def _state_of(self, number: int, policy: dict[str, Any]) -> dict[str, Any]:
+        found = {"name": policy["name"], "namespace": policy["namespace"], "enforces": policy["enforces"]}
+        engine = self._engine
+        if engine is None:
+            return {**found, "state": "load_error", "error": self.error, "hooks": [], "events": 0}
+        failed = [
+            _with_remedy(engine.failed[hook["name"]])
+            for hook in self._spec["hooks"]
+            if hook["name"] in engine.failed and number in hook["policies"]
+        ]
+        hooks = [
+            {"hook": hook.name, "by": hook.hook, "method": hook.way["method"]}
+            for hook in engine.hooks
+            if number in hook.policies
+        ]
+        state = "load_error" if number in engine.without else "enabled"
+        return {**found, "state": state, "error": "\n".join(failed), "hooks": hooks, "events": self.counts[number]}
+
+    def pin(self, pins: Pins, node: dict[str, int]) -> None:
+        """Keeps it in force after this process. What is in the way is in `not_pinned`."""
+        engine = self._engine
+        if engine is None:
+            return
+        pieces = {name: engine.hooks[0].map(name).fd for name in SHARED}
+        pieces |= {f"remember_{number}": fd for number, fd in enumerate(engine.processes.links)}
+        hooks = []
+        for number, hook in enumerate(engine.hooks):
+            pieces[f"{number}_link"] = hook.link_fd()
+            pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
+            hooks.append({"name": hook.name, "way": {**hook.way, "variables": {}}})
+        spec = {**self._spec, "hooks": [{**hook, "ways": [], "tables": {}} for hook in self._spec["hooks"]]}
+        state = {
+            "format": FORMAT,
+            "digest": self.digest,
+            "policies": self.policies,
+            "spec": spec,
+            "node": node,
+            "attached": hooks,
+            "without": sorted(engine.without),
+            "failed": {name: [str(error), error.remedy] for name, error in engine.failed.items()},
+        }
+        try:
+            self.pinned = pins.pin(pieces, json.dumps(state).encode())
+        except AgentError as error:
+            self.not_pinned = str(error)
+
+    def follow(self, containers: Containers) -> None:
+        """Learns of all containers, and from then on."""
+        if self._engine is not None:
+            containers.follow(self._engine)
+
+    def end(self, containers: Containers, pins: Pins | None) -> None:
+        """Takes it out of force."""
+        if pins is not None and self.pinned:
+            pins.remove(self.pinned)
+        if self._engine is not None:
+            containers.unfollow(self._engine)
+            self._engine.detach()
+
+    def close(self) -> Iterator[LoggedEvent]:
+        """After end(): gives what it has not told yet."""
+        if self._engine is None:
+            return
+        while self.has_rest:
+            yield from self.take()
+        while not self.settle():
+            time.sleep(0.001)
+        yield from self.take()
+        while self.has_rest:
+            yield from self.take()
+        self._engine.close()
+        self._engine = None
+
+
+def load(chosen: InstalledSet, containers: Containers) -> InForce:
+    """Loads and attaches a set. It is in force where this node has its hooks, once it follows containers."""
+    engine = Policies(0, chosen.spec, chosen.elf, containers.variables(), containers.shared)
+    engine.filter_is_open = True
+    try:
+        engine.start(tolerant=True)
+    except AgentError as error:
+        return InForce(chosen, None, "\n".join(map(_with_remedy, engine.failed.values() or [error])))
+    except (KeyError, TypeError, ValueError) as error:
+        return InForce(chosen, None, f"the installed policies are not as docs/protocol.md says: {error!r}")
+    try:
+        return InForce(chosen, engine)
+    except (KeyError, TypeError, ValueError) as error:
+        engine.detach()
+        engine.close()
+        what = f"what the policies tell is not as this agent reads it: {error!r}"
+        return InForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
+
+
+def _with_remedy(error: AgentError) -> str:
+    return f"{error}\ntry: {error.remedy}" if error.remedy else str(error)
+
+
+def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, dict[str, int]]:
+    """Goes on with a pinned set; and the node's variables that it was loaded with. Raises AgentError."""
+    pieces, data = pins.open(name)
+    state = json.loads(data)
+    if state.get("format") != FORMAT:
+        for fd in pieces.values():
+            os.close(fd)
+        raise AgentError(f"its records have the format {state.get('format')!r}, and this agent reads {FORMAT}")
+    specs = {hook["name"]: hook for hook in state["spec"]["hooks"]}
+    shared = {name: pieces.pop(name) for name in SHARED}
+    hooks: list[PolicyHook] = []
+    for number, attached in enumerate(state["attached"]):
+        maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
+        if not number:
+            maps |= {name: OpenMap(fd) for name, fd in shared.items()}
+        spec = {**specs[attached["name"]], "way": attached["way"]}
+        hooks.append(_TakenOver(spec, maps, pieces.pop(f"{number}_link")))
+    chosen = InstalledSet(state["digest"], state["policies"], state["spec"], b"")
+    engine = Policies(0, chosen.spec, b"", state["node"], containers.shared)
+    engine.filter_is_open = True
+    engine.failed = {name: AgentError(text, remedy) for name, (text, remedy) in state["failed"].items()}
+    engine.adopt(hooks, state["without"], list(pieces.values()))
+    found = InForce(chosen, engine)
+    found.pinned = name
+    return found, state["node"]
+
+
+def key(policy: dict[str, Any]) -> Key:
+    """Of an entry of the set's policies."""
+    return policy["namespace"] or "", policy["name"]
+
+
+def _told(hook: dict[str, Any]) -> ToldHook:
+    return ToldHook(hook["told"])

@@ -1,0 +1,134 @@
+"""Installed policies in the node's bpf file system, which keeps them in force while no agent runs.
+
+Each set of policies that was put in force is a folder there, gNUMBER: its links, its maps, and in one more map what an
+agent has to know to go on with it. A folder gets its name when it is complete. The trap: names must not have dots, and
+a regular file cannot be there, which is why even texts lie in a map.
+"""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.errors import AgentError
+
+_ARRAY = 2
+_PIECE = 4096
+_STATE = "state"
+_BEGUN = "begun"
+_NUMBER = 6
+"""Digits, so that names sort."""
+
+
+class PinsTakenError(AgentError):
+    """Another process has the folder: an agent that is about to end."""
+
+
+class Pins:
+    """The folder. One process at a time has it. Raises AgentError when it cannot be had."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AgentError(f"{folder} cannot be had: {error.strerror}", "mount -t bpf bpf /sys/fs/bpf") from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise PinsTakenError(f"another agent has {folder}") from None
+
+    def names(self) -> list[str]:
+        """Of the complete ones, oldest first. What was left incomplete is removed."""
+        found = os.listdir(self._folder)
+        for name in found:
+            if name.startswith(_BEGUN):
+                self.remove(name)
+        return sorted(name for name in found if not name.startswith(_BEGUN))
+
+    def pin(self, pieces: Mapping[str, int], state: bytes) -> str:
+        """Pins file descriptors by name, and `state`; the new folder's name. Raises AgentError; then nothing stays."""
+        number = max((int(name.removeprefix("g")) for name in self.names()), default=0) + 1
+        folder = f"{self._folder}/{_BEGUN}"
+        try:
+            os.mkdir(folder, mode=0o700)
+            lib = libbpf.load()
+            for name, fd in pieces.items():
+                lib.call("bpf_obj_pin", fd, f"{folder}/{name}".encode())
+            with _Text(state) as text:
+                lib.call("bpf_obj_pin", text, f"{folder}/{_STATE}".encode())
+            name = f"g{number:0{_NUMBER}}"
+            os.rename(folder, f"{self._folder}/{name}")
+        except (OSError, Failure) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            what = error.strerror if isinstance(error, OSError) else os.strerror(error.errno)
+            raise AgentError(
+                f"nothing can be pinned in {self._folder}: {what}", "mount -t bpf bpf /sys/fs/bpf"
+            ) from None
+        return name
+
+    def open(self, name: str) -> tuple[dict[str, int], bytes]:
+        """What was pinned: file descriptors by name, and the state. Raises AgentError."""
+        lib, found = libbpf.load(), {}
+        try:
+            for piece in os.listdir(f"{self._folder}/{name}"):
+                found[piece] = int(lib.call("bpf_obj_get", f"{self._folder}/{name}/{piece}".encode()))
+            return found, _read(found.pop(_STATE))
+        except (OSError, Failure, KeyError, zlib.error) as error:
+            for fd in found.values():
+                os.close(fd)
+            raise AgentError(f"{self._folder}/{name} cannot be taken over: {error}") from None
+
+    def remove(self, name: str) -> None:
+        """Unpins it: what nobody else holds is detached and gone."""
+        shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
+
+    def remove_all(self) -> int:
+        """And the folder; how many sets there were."""
+        names = os.listdir(self._folder)
+        for name in names:
+            self.remove(name)
+        os.rmdir(self._folder)
+        return len(names)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class _Text:
+    """Bytes in an array of the kernel's; gives its file descriptor."""
+
+    def __init__(self, text: bytes) -> None:
+        self._pieces = list(_pieces(zlib.compress(text)))
+
+    def __enter__(self) -> int:
+        lib = libbpf.load()
+        self._fd = int(lib.call("bpf_map_create", _ARRAY, b"policy_state", 4, _PIECE, len(self._pieces), None))
+        for number, piece in enumerate(self._pieces):
+            lib.call("bpf_map_update_elem", self._fd, ctypes.byref(ctypes.c_uint32(number)), piece, 0)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    whole = len(data).to_bytes(8, "little") + data
+    for start in range(0, len(whole), _PIECE):
+        yield whole[start : start + _PIECE].ljust(_PIECE, b"\0")
+
+
+def _read(fd: int) -> bytes:
+    map = OpenMap(fd)
+    try:
+        data = b"".join(map.get(number.to_bytes(4, "little")) or b"" for number in range(map.entries))
+    finally:
+        map.close()
+    return zlib.decompress(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -1,0 +1,98 @@
+"""Finds libbpf: in the payload that the agent came by, else among the machine's own libraries.
+
+Those of the payload are put into memory files and loaded in the order of their needs, so that each finds what it needs
+by name among what is loaded already. The trap: where memory files may not be mapped as code (a mandatory access
+control, vm.memfd_noexec), the same is tried in the pod's own folder, an emptyDir; /dev/shm is mounted noexec.
+"""
+
+import ctypes
+import json
+import os
+
+from kubectl_gadget.agent.payload import own_files
+from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.errors import AgentError
+
+SONAME = "libbpf.so.1"
+_USUAL = ("libz.so.1", "libzstd.so.1")
+"""Most images have them, Python uses the first itself, and what we need of them has not changed for years."""
+_MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
+"""MFD_EXEC: since Linux 6.3; without it the kernel decides by vm.memfd_noexec."""
+
+
+def libbpf() -> ctypes.CDLL:
+    """The library. Raises OSError when there is none, and AgentError when the payload's cannot be loaded."""
+    if own_files.payload() is None:
+        return ctypes.CDLL(SONAME, use_errno=True)
+    why = _load()
+    try:
+        return ctypes.CDLL(SONAME, use_errno=True)
+    except OSError:
+        raise AgentError(*_explained(why)) from None
+
+
+def _load() -> list[str]:
+    """Loads what the payload has. What failed."""
+    manifest = json.loads(own_files.read("built/libraries/manifest.json"))
+    for library in manifest["libraries"]:
+        name = library["soname"]
+        if name in _USUAL and _loads(name) is None:
+            continue
+        data = own_files.read(f"built/libraries/{name}")
+        failed = [_from_memory(name, data)]
+        if failed[0] is not None and _may_not_be_mapped(failed[0]):
+            failed.append(_from_folder(name, data))
+        if failed[-1] is not None:
+            return [text for text in failed if text]
+    return []
+
+
+def _loads(path: str) -> str | None:
+    """Why the library cannot be loaded; None when it is."""
+    try:
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _from_memory(name: str, data: bytes) -> str | None:
+    try:
+        try:
+            fd = os.memfd_create(name, _MFD_CLOEXEC | _MFD_EXEC)
+        except OSError:  # an older kernel, or one that makes none that may be executed
+            fd = os.memfd_create(name, _MFD_CLOEXEC)
+    except OSError as error:
+        return f"memfd_create: failed to map: {error}"
+    # It stays open: the loader takes a path that it has seen for the library that was there then.
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    return _loads(f"/proc/self/fd/{fd}")
+
+
+def _from_folder(name: str, data: bytes) -> str | None:
+    path = f"{presence.FOLDER}/{name}.{os.getpid()}"
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+        try:
+            return _loads(path)
+        finally:
+            os.unlink(path)
+    except OSError as error:
+        return str(error)
+
+
+def _may_not_be_mapped(why: str) -> bool:
+    return "failed to map" in why or "cannot open" in why
+
+
+def _explained(why: list[str]) -> tuple[str, str]:
+    """What to say of it, and what to do."""
+    text = "; ".join(why)
+    if "GLIBC_" in text:
+        return f"this image's C library is too old for our libbpf: {text}", "--image docker.io/library/python:3.13-slim"
+    if any(map(_may_not_be_mapped, why)):
+        what = f"libbpf may be mapped neither from memory nor from {presence.FOLDER}: {text}"
+        return what, "our own image, which has it: make image, then --image"
+    return f"libbpf cannot be loaded: {text}", "--image docker.io/library/python:3.13-slim"

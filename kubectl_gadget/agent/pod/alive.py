@@ -1,0 +1,83 @@
+"""The answer to "is the agent alive?", for a liveness probe: the pod's main process has to act, not only to exist.
+
+`alive` signals it and waits for a byte in a FIFO that its main loop writes. The process that has installed policies in
+force must have written its state lately. The trap: the kubelet runs this on every
+node for as long as the agents are there, so it loads nothing of the rest of the agent.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
+FIFO = f"{FOLDER}/kubectl-gadget.alive"
+PID = f"{FOLDER}/kubectl-gadget.pid"
+STATE = f"{FOLDER}/kubectl-gadget.policies"
+"""installed_state.STATE, which is written each five seconds, at least."""
+_SILENCE = 180.0
+SIGNAL = signal.SIGUSR1
+_PATIENCE = 5.0
+"""Seconds; the manifest's timeoutSeconds is above it."""
+
+
+def announce() -> None:
+    """Says which process answers. By the pod's main process, which has SIGNAL blocked by then."""
+    for path in (FIFO, PID):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    os.mkfifo(FIFO, 0o600)
+    with open(PID, "x") as file:
+        file.write(str(os.getpid()))
+
+
+def answer() -> None:
+    """By the main loop, when SIGNAL came."""
+    with suppress(OSError):  # whoever asked has gone
+        fd = os.open(FIFO, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(fd, b".")
+        finally:
+            os.close(fd)
+
+
+def ask(patience: float = _PATIENCE) -> int:
+    """Asks the main process; the exit code."""
+    try:
+        with open(PID) as file:
+            pid = int(file.read())
+        fifo = os.open(FIFO, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"the agent has not started: {error}\n")
+        return 1
+    try:
+        os.kill(pid, SIGNAL)
+    except ProcessLookupError:
+        sys.stderr.write(f"the agent's main process, {pid}, has ended\n")
+        return 1
+    if select.select([fifo], [], [], patience)[0] and os.read(fifo, 1):
+        return _policies()
+    sys.stderr.write(f"the agent's main process, {pid}, does not answer within {patience:g} s\n")
+    return 1
+
+
+def _policies() -> int:
+    """Whether the process for policies acts, where there is one (agent/installed/guard.py)."""
+    try:
+        with open(f"{STATE}.lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    except OSError:
+        return 0
+    else:
+        return 0  # the main process starts it again
+    with suppress(FileNotFoundError):
+        silent = time.time() - os.stat(STATE).st_mtime
+        if silent > _SILENCE:
+            sys.stderr.write(f"the process for installed policies has not acted for {silent:.0f} s\n")
+            return 1
+    return 0

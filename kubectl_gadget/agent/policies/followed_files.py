@@ -1,0 +1,73 @@
+"""Forgets files that policies follow with their last close, whoever closes them: bpf/include/gadget/followed_file.h.
+
+The trap: a policy may have a hook of its own where files are closed, which has to run before this. Of trampolines the
+kernel runs the latest first, of tracepoints the earliest.
+"""
+
+from collections.abc import Callable
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.errors import AgentError
+
+MAPS = ("gadget_followed", "gadget_followed_count")
+_FIRST = (("released",),)
+_LAST = (
+    ("close_begins", "close_range_begins", "dup3_begins", "thread_ends", "dup2_begins"),
+    # arm64 has no dup2; close_range came with 5.9.
+    ("close_begins", "close_range_begins", "dup3_begins", "thread_ends"),
+)
+
+
+class FollowedFiles:
+    """`prepare` sets an object up that was opened. Raises AgentError when the kernel takes no way."""
+
+    def __init__(self, elf: bytes, prepare: Callable[[BpfObject], None]) -> None:
+        self._elf = elf
+        self._prepare = prepare
+        self._object: BpfObject | None = None
+        self._why = ""
+
+    def before(self) -> BpfObject | None:
+        """To be called before the first hook is loaded; an object whose maps the hooks are to share, or None."""
+        self._try(_FIRST)
+        return self._object
+
+    def after(self) -> None:
+        """To be called after the last hook was attached."""
+        if self._object is None:
+            self._try(_LAST)
+        if self._object is None:
+            raise AgentError(f"the last close of files cannot be seen on this node: {self._why}")
+        self._elf = b""
+
+    def detach(self) -> None:
+        if self._object:
+            self._object.detach()
+
+    def close(self) -> None:
+        if self._object:
+            self._object.close()
+            self._object = None
+
+    def _try(self, sets: tuple[tuple[str, ...], ...]) -> None:
+        for programs in sets:
+            try:
+                object = BpfObject(self._elf, "policy", programs)
+            except Failure as failure:
+                self._why = str(failure)
+                continue
+            try:
+                self._prepare(object)
+                object.load()
+                for program in programs:
+                    object.attach(program)
+            except Failure as failure:
+                object.close()
+                self._why = str(failure)
+            except BaseException:
+                object.close()
+                raise
+            else:
+                self._object = object
+                return

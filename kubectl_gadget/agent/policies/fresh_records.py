@@ -1,0 +1,28 @@
+"""Records of a ring that have settled and were not looked at yet, for who acts on events where they happen.
+
+The trap: they are looked at long before they are shipped, so nothing is given back to the ring here.
+"""
+
+from collections.abc import Iterator
+
+from kubectl_gadget.agent.bpf.ring import Ring
+from kubectl_gadget.agent.policies.log import records
+
+
+class FreshRecords:
+    """Of one ring."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def of(self, ring: Ring) -> Iterator[bytes]:
+        """Those since the last call, up to the settled position; to be taken to the end."""
+        start = ring.position
+        batch = ring.batch()
+        try:
+            fresh = batch[max(0, self._seen - start) :]
+            self._seen = start + len(batch)
+            yield from records(fresh)
+            fresh.release()
+        finally:
+            batch.release()

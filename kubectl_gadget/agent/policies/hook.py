@@ -1,0 +1,290 @@
+"""One hook of policies on a node: bpf/policy.bpf.c with the hook's constants and tables, by the first of its ways that
+the kernel takes.
+
+The trap: the maps in SHARED belong to the object that was loaded first, so objects are closed together.
+"""
+
+import base64
+import os
+import struct
+from collections.abc import Callable, Collection
+from typing import Any
+
+from kubectl_gadget.agent.bpf import libbpf, tracepoint_format, ways
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.links import wait_for_programs
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.policies import slot_types
+from kubectl_gadget.agent.policies.followed_files import MAPS as FOLLOWED_MAPS
+from kubectl_gadget.agent.policies.same_files import SameFiles
+from kubectl_gadget.agent.policies.scopes import Applicable
+from kubectl_gadget.agent.policies.uprobe_targets import Probes
+from kubectl_gadget.agent.symbols import function_lists
+from kubectl_gadget.agent.symbols.mapping_events import MappingEvents
+from kubectl_gadget.agent.symbols.real_files import RealFiles
+from kubectl_gadget.errors import AgentError
+
+SHARED = (
+    *("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes"),
+    *("gadget_stacks", "policy_sockets", *FOLLOWED_MAPS),
+)
+COUNTS = ("runs", "overridden", "signalled", "limited", "unasked", "set", "unset")
+"""enum policy_count."""
+_SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
+_SETS |= {"policy_prefixes": 1, "policy_files": 1}
+"""Maps whose values are that many sets of selectors."""
+_USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
+_MOST_ROOMS, _WORD = 16, 8
+"""Of events with whole buffers (POLICY_MOST_ROOMS), and bytes where there are none such."""
+_CALLS = 8192
+"""Of functions with a probe at their return that are under way at one time."""
+_BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
+"""Bytes of structs before the set that ends them."""
+
+
+class PolicyHook:
+    """One hook: the first of its ways that this kernel takes. Raises AgentError when there is none."""
+
+    def __init__(
+        self, spec: dict[str, Any], prepare: Callable[[BpfObject], None], real_files: Callable[[], RealFiles]
+    ) -> None:
+        self._real_files = real_files
+        self.name: str = spec["name"]
+        self.words: int = spec["words"]
+        self.selectors: list[int] = spec["selectors"]
+        self._workloads = {int(place): list(scopes) for place, scopes in spec.get("workloads", {}).items()}
+        self._unsure = frozenset(spec.get("unsure", ()))
+        self.policies: list[int] = spec.get("policies", [])
+        """of each selector, for policies that stay in force one by one"""
+        self.skipped: list[dict[str, str]] = []
+        self.is_needed = True
+        """where it could not be loaded: whether what it is for can happen on this node"""
+        self.way: dict[str, Any] = {}
+        self.probes: Probes | None = None
+        """of a hook in programs, which are attached as their files are found"""
+        self.files: SameFiles | None = None
+        """that it compares with"""
+        self._spec = spec
+        self._prepare = prepare
+        self._mappings: MappingEvents | None = None
+        self._object: BpfObject | None = None
+
+    @property
+    def object(self) -> BpfObject:
+        if self._object is None:
+            raise AgentError(f"{self.name} is not loaded")
+        return self._object
+
+    def map(self, name: str) -> BpfMap:
+        """A map of this hook."""
+        return self.object.required_map(name)
+
+    def link_fd(self) -> int:
+        """What holds its program in place."""
+        return self.object.link_fds(self.way["program"])[0]
+
+    def detach(self) -> None:
+        """Its program runs no more, unless its link is pinned."""
+        if self.release():
+            wait_for_programs()
+
+    def release(self) -> bool:
+        """As BpfObject.release(), unless its link is pinned."""
+        if self.probes:
+            self.probes.close()
+        return self.object.release()
+
+    def close(self) -> None:
+        """Frees it, after detach()."""
+        if self._mappings:
+            self._mappings.close()
+        self.object.close()
+
+    @property
+    def hook(self) -> str:
+        """As STARTED names it: "lsm/file_open"."""
+        return ways.name_of(self.way)
+
+    def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
+        """Loads and fills the tables; `loaded` is an object that was before. False: left out, since it is optional."""
+        needless = []
+        for way in self._spec["ways"]:
+            try:
+                ways.check(way)
+                self._try(way, elf, loaded)
+            except (AgentError, Failure) as refused:
+                self.skipped.append({"program": ways.name_of(way), "why": ways.why(way, refused)})
+                needless.append(isinstance(refused, ways.NoSuchCallsError))
+            else:
+                self.way = way
+                return True
+        if self._spec.get("optional"):
+            self.is_needed = not all(needless)
+            return False
+        tried = "\n".join(f"  {skip['program']}: {skip['why']}" for skip in self.skipped)
+        raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._remedy())
+
+    def _remedy(self) -> str | None:
+        """What helps here: what needs no way, or one that this kernel takes."""
+        remedies = self._spec.get("remedies", ())
+        helping = (one["text"] for one in remedies if not one["ways"] or ways.try_all(one["ways"])["way"])
+        return "; or ".join(helping) or None
+
+    def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
+        programs = [way["program"], *way.get("also", [])]
+        functions = None
+        if "functions" in self._spec:
+            functions = function_lists.functions(str(self._spec["functions"]))
+        object = BpfObject(elf, "policy", programs)
+        probes = None
+        try:
+            for name, value in (self._spec["variables"] | way.get("variables", {})).items():
+                if not object.set_constant(name, value):
+                    raise KeyError(name)
+            self._resolve(object, way)
+            self._prepare(object)
+            if loaded is not None:
+                share(object, loaded)
+            tables = _tables(self._spec["tables"])
+            if way["program"] == ways.SLEEPABLE:
+                tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
+            self._resize(object, tables)
+            if functions:
+                object.required_map(function_lists.MAP).resize(len(functions))
+            ways.aim(object, way)
+            if "place" in way:
+                probes = Probes(object, programs, way["place"], self._real_files())
+                probes.prepare()
+            object.load()
+            for name, entries in tables.items():
+                self._fill(object, name, entries)
+            if functions:
+                function_lists.fill(object.required_map(function_lists.MAP), functions)
+            if "place" not in way:  # else to files that are looked for (uprobe_targets.py)
+                ways.attach(object, way, functions)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            object.close()
+            raise AgentError(f"RUN's policies are not as docs/protocol.md says: {error!r}") from error
+        except BaseException:
+            object.close()
+            raise
+        if self._spec.get("mappings"):
+            try:
+                self._mappings = MappingEvents()
+            except AgentError:
+                object.close()
+                raise
+        if files := self._spec.get("files"):
+            self.files = SameFiles(object.required_map("policy_files"), files)
+        self._object = object
+        self.probes = probes
+
+    def _resolve(self, object: BpfObject, way: dict[str, Any]) -> None:
+        """Members that slots lead to, where this kernel has them."""
+        entries = self._spec.get("resolve", ())
+        slots = bytes.fromhex(way["variables"]["policy_slots"]["hex"])
+        if way.get("record"):
+            slots = tracepoint_format.place(slots, way["target"], tracepoint_format.autos(entries))
+            entries = tracepoint_format.others(entries)
+        if entries:
+            slots = slot_types.resolve(slots, entries, way)
+        object.set_constant("policy_slots", {"hex": slots.hex()})
+
+    def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
+        for name, sets in _SETS.items():
+            object.required_map(name).resize_values(8 * sets * self.words)
+        for name, bytes in _BEFORE_SETS.items():
+            object.required_map(name).resize_values(bytes + 8 * self.words)
+        for name, data in tables.items():
+            map = object.required_map(name)
+            map.resize(max(1, len(data) // (map.key_size + map.value_size)))
+        if not self._spec.get("files"):
+            object.required_map("policy_files").resize(1)
+        if entries := int(self._spec.get("limited", 0)):
+            object.required_map("policy_posted").resize(entries)
+        if "on_uretprobe" in object.chosen:
+            object.required_map("policy_calls").resize(_CALLS)
+        rooms = object.required_map("policy_rooms")
+        if self._spec.get("whole"):
+            count = min(_MOST_ROOMS, libbpf.load().call("libbpf_num_possible_cpus"))
+            rooms.resize(count)
+            object.set_constant("policy_rooms_count", count)
+        else:
+            rooms.resize_values(_WORD)
+        if "on_usdt" not in object.chosen:
+            for name in _USDT_MAPS:
+                object.required_map(name).resize(1)
+
+    def _try_lengths(self, object: BpfObject, prefixes: bytes) -> dict[str, bytes]:
+        """Has prefixes looked up in a hash, length by length. The table of their lengths."""
+        object.set_constant("policy_tries_lengths", True)
+        map = object.required_map("policy_prefixes")
+        map.make_hash()
+        step = map.key_size + 8 * self.words
+        lengths = {struct.unpack_from("<I", prefixes, at)[0] for at in range(0, len(prefixes), step)}
+        entries = (struct.pack("<II", *entry) for entry in enumerate(sorted(lengths, reverse=True)))
+        return {"policy_lengths": b"".join(entries)}
+
+    def _fill(self, object: BpfObject, name: str, entries: bytes) -> None:
+        map = object.required_map(name)
+        size = map.key_size + map.value_size
+        if len(entries) % size:
+            raise AgentError(f"{self.name}: the table {name} has {len(entries)} bytes, no multiple of {size}")
+        put_all(map, entries)
+
+    def bits(self, scopes: Applicable, without: Collection[int] = ()) -> int:
+        """The selectors for these scopes, but those of the policies in `without`. A policy that may be for the
+        container holds as if it were; so do selectors for workloads, when they are among those that hold unsure."""
+        sure, wanted = set(scopes.sure), {*scopes.sure, *scopes.unsure}
+        found = 0
+        for place, scope in enumerate(self.selectors):
+            workloads = self._workloads.get(place, ())
+            allowed = wanted if place in self._unsure else sure
+            if scope in wanted and all(each in allowed for each in workloads):
+                found |= 1 << place
+        for place, policy in enumerate(self.policies if without else ()):
+            if policy in without:
+                found &= ~(1 << place)
+        return found
+
+    def set_profile(self, number: int, bits: int) -> None:
+        """Lets a profile have these selectors."""
+        self.map("policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
+
+    def profiles(self) -> dict[int, int]:
+        """The selectors of each profile that has any."""
+        map = self.map("policy_profiles")
+        found = {struct.unpack("<I", key)[0]: map.get(key) for key in list(map.keys())}
+        return {number: int.from_bytes(value, "little") for number, value in found.items() if value is not None}
+
+    def counts(self) -> dict[str, int]:
+        """Since the start, by COUNTS; hooks of an earlier version, which were taken over, have fewer."""
+        map = self.map("policy_counts")
+        return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS[: map.entries])}
+
+
+def share(object: BpfObject, first: BpfObject) -> None:
+    """The maps of the first object, before the other one is loaded."""
+    for name in SHARED:
+        object.required_map(name).reuse(first.required_map(name).fd)
+
+
+def put_all(map: BpfMap, entries: bytes) -> None:
+    """Keys and values in turn."""
+    size = map.key_size + map.value_size
+    for start in range(0, len(entries), size):
+        middle = start + map.key_size
+        map.put(entries[start:middle], entries[middle : start + size])
+
+
+def _tables(given: dict[str, str]) -> dict[str, bytes]:
+    """The entries of each map. `NAME@MACHINE` is for one architecture. Raises AgentError when it is not this one."""
+    found = {}
+    for key, text in given.items():
+        name, _, machine = key.partition("@")
+        if machine in ("", os.uname().machine):
+            found[name] = base64.b64decode(text)
+    for name in {key.partition("@")[0] for key in given} - found.keys():
+        raise AgentError(f"{name} is for another architecture than {os.uname().machine}")
+    return found

@@ -1,0 +1,144 @@
+"""Events of installed policies as lines of the agent's log: one JSON object each, in the schema of security events.
+
+What a line says of the process is what its record has, from the kernel at that moment. The trap: arguments and working
+directory are not among it; they are read from /proc, and left out when another program runs there by then.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.record import RECORD, Found, Type, Value, read
+from kubectl_gadget.policy_events.told import ToldHook
+
+_DOCKER_CHARACTERS = 31
+_IDS = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
+_HEAD = struct.Struct("<QQIIIIII16s16sII")
+_RING = struct.Struct("<II")
+_DISCARDED = 1 << 30
+
+
+class Head(NamedTuple):
+    """struct gadget_record."""
+
+    timestamp: int
+    cgroup: int
+    pid: int
+    tid: int
+    ppid: int
+    uid: int
+    gid: int
+    container_pid: int
+    comm: bytes
+    parent_comm: bytes
+    marks: int
+    unused: int
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """One event of one policy, and the record it comes from."""
+
+    policy: int
+    """its number in the set"""
+    head: Head
+    record: bytes
+    event: PolicyEvent
+    hook: ToldHook
+    found: Found
+
+
+def records(ring: bytes | memoryview) -> Iterator[bytes]:
+    """Those in bytes of a ring buffer."""
+    offset = 0
+    while offset < len(ring):
+        length, _ = _RING.unpack_from(ring, offset)
+        start = offset + _RING.size
+        size = length & (_DISCARDED - 1)
+        if not length & _DISCARDED:
+            yield bytes(ring[start : start + size])
+        offset = start + (size + 7) // 8 * 8
+
+
+def whole_records(ring: bytes | memoryview, most: int) -> int:
+    """How many bytes the first records take that have no more than `most` together; or the first one alone."""
+    offset = 0
+    while offset < len(ring):
+        length, _ = _RING.unpack_from(ring, offset)
+        end = offset + _RING.size + ((length & (_DISCARDED - 1)) + 7) // 8 * 8
+        if offset and end > most:
+            break
+        offset = end
+    return offset
+
+
+def events(record: bytes, hooks: Mapping[int, ToldHook]) -> Iterator[LoggedEvent]:
+    """Of one record; `hooks` by their number."""
+    head = Head(*_HEAD.unpack_from(record))
+    found = read(record, lambda number: hooks[number].forms)
+    hook = hooks[found.hook]
+    for selector, event in hook.events(found, head.tid):
+        yield LoggedEvent(selector.policy, head, record[:RECORD], event, hook, found)
+
+
+def line(logged: LoggedEvent, container: dict[str, Any] | None, node: str, boot_offset: int) -> str:
+    """The line, without its end. `container` is as in CONTAINERS; `boot_offset` is wall time less boot time, in ns."""
+    body: Object = {"process": _process(logged, container, node), "parent": _parent(logged, node)}
+    body |= policy_body(logged.event)
+    time = rfc3339(logged.head.timestamp + boot_offset)
+    envelope = {f"process_{logged.event.hook}": body, "node_name": node, "time": time}
+    return json.dumps(envelope, separators=(",", ":"))
+
+
+def _process(logged: LoggedEvent, container: dict[str, Any] | None, node: str) -> Object:
+    head, found = logged.head, logged.found
+    binary = _path(logged.hook.of_process(found, Type.BINARY)) or found.caller.comm
+    arguments, directory = _from_proc(head.pid, binary)
+    process: Object = {
+        "exec_id": found.exec.text(node),
+        "pid": head.pid,
+        "tid": head.tid,
+        "uid": head.uid,
+        "cwd": directory,
+        "binary": binary,
+        "arguments": arguments,
+        "parent_exec_id": found.parent.text(node) if found.parent.started else None,
+    }
+    if container is not None:
+        process["docker"] = container["id"][:_DOCKER_CHARACTERS]
+        names = (container["image"], container["runtime"], container["id"])
+        process["pod"] = pod_body(container, *names, head.container_pid)
+    process["process_credentials"] = {name: getattr(found.caller.credentials, name) for name in _IDS}
+    return known(process)
+
+
+def _parent(logged: LoggedEvent, node: str) -> Object | None:
+    parent = logged.found.parent
+    if not parent.started:
+        return None
+    binary = _path(logged.hook.of_process(logged.found, Type.PARENT_BINARY)) or _text(logged.head.parent_comm)
+    return {"exec_id": parent.text(node), "pid": parent.pid, "binary": binary}
+
+
+def _path(value: Value | None) -> str:
+    return "" if value is None or value.unreadable else value.text.decode("utf-8", "replace")
+
+
+def _text(comm: bytes) -> str:
+    return comm.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def _from_proc(pid: int, binary: str) -> tuple[str, str]:
+    """Arguments and working directory, if the program still runs."""
+    words = procfs.command_line(pid)
+    directory = procfs.link(f"/proc/{pid}/cwd")
+    if procfs.link(f"/proc/{pid}/exe") != binary:
+        return "", ""
+    # One file may be many programs (busybox): then its own name says which.
+    return " ".join(words[os.path.basename(words[0]) == os.path.basename(binary) :]), directory

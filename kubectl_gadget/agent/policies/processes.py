@@ -1,0 +1,70 @@
+"""What policies ask of processes at their exec, kept by the kernel from then on and handed on to forks.
+
+The trap: those that run already are told by iterators, after the programs for new ones are attached, so that none is
+missed in between.
+"""
+
+import base64
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kubectl_gadget.agent.bpf import refusal
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.policies.hook import put_all, share
+from kubectl_gadget.errors import AgentError
+
+_REMEMBERING = ("on_exec", "on_fork")
+_AT_START = ("on_running", "on_descendant")
+"""Iterators, in this order."""
+
+
+class RememberedProcesses:
+    """Of one session, or of another process before it. Without load() or adopt() it is nothing."""
+
+    def __init__(self) -> None:
+        self._object: BpfObject | None = None
+        self._adopted: list[int] = []
+
+    @property
+    def links(self) -> list[int]:
+        """What holds its programs in place."""
+        if self._object is None:
+            return self._adopted
+        return [fd for program in _REMEMBERING for fd in self._object.link_fds(program)]
+
+    def load(self, spec: dict[str, Any], elf: bytes, prepare: Callable[[BpfObject], None], first: BpfObject) -> None:
+        """`spec` is `processes` of RUN, `first` the object with the maps. Raises AgentError."""
+        followed = base64.b64decode(spec["followed"])
+        self._object = object = BpfObject(elf, "policy", [*_REMEMBERING, *_AT_START])
+        try:
+            prepare(object)
+            share(object, first)
+            table = object.required_map("policy_prefixes")
+            table.resize(max(1, len(followed) // (table.key_size + table.value_size)))
+            object.set_constant("policy_follows", bool(followed))
+            object.load()
+            put_all(table, followed)
+            for program in (*_REMEMBERING, *_AT_START):
+                object.attach(program)
+            for program in _AT_START:
+                object.iterate(program)
+        except Failure as failure:
+            raise AgentError(f"what processes had at their exec cannot be kept: {refusal.reason(failure)[0]}") from None
+
+    def adopt(self, links: Iterable[int]) -> None:
+        """Goes on with programs that another process attached."""
+        self._adopted = list(links)
+
+    def detach(self) -> None:
+        """Its programs run no more, unless their links are pinned."""
+        if self._object is not None:
+            self._object.detach()
+        while self._adopted:
+            os.close(self._adopted.pop())
+
+    def close(self) -> None:
+        if self._object is not None:
+            self._object.close()
+            self._object = None

@@ -1,0 +1,67 @@
+"""Kills from user space: the process of each event that a policy would have denied or killed, by its pidfd.
+
+For kernels in which no program can, and to compare. It comes after the deed, by as long as it takes to get here. The
+trap: a number may be another process's by then, so a process is held by its pidfd before it is looked at, and then has
+to have been forked when the event says.
+"""
+
+import os
+import signal
+from collections.abc import Mapping
+
+from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.policy_events.record import read_head
+
+_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class Reaction:
+    """`masks` has the selectors that kill, by the hook's number."""
+
+    def __init__(self, masks: Mapping[int, int]) -> None:
+        self._masks = masks
+        self._said: set[str] = set()
+        self.killed = 0
+        self.gone = 0
+        """events whose process had ended already"""
+        self.warnings: list[str] = []
+
+    def react(self, record: bytes) -> None:
+        """To an event, as its policy says."""
+        found = read_head(record)
+        mask = self._masks.get(found.hook, 0)
+        if any(mask >> bit & 1 for bit in found.selectors):
+            self._kill(found.exec.pid, found.exec.started)
+
+    def stats(self) -> dict[str, int]:
+        """For STATS."""
+        return {"killed": self.killed, "gone": self.gone}
+
+    def finish(self) -> None:
+        """Nothing waits."""
+
+    def _kill(self, pid: int, started: int) -> None:
+        try:
+            held = os.pidfd_open(pid)
+        except OSError:
+            self.gone += 1
+            return
+        try:
+            # What is about to end takes signals as well, and ends as it would have.
+            ticks = procfs.start_ticks(pid)
+            if not ticks or abs(ticks - started // _TICK) > 1:
+                self.gone += 1
+                return
+            signal.pidfd_send_signal(held, signal.SIGKILL)
+            self.killed += 1
+        except ProcessLookupError:
+            self.gone += 1
+        except PermissionError:
+            self._say("it may not kill processes of others: its container needs the capability KILL")
+        finally:
+            os.close(held)
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.warnings.append(text)

@@ -1,0 +1,107 @@
+"""Files that policies name by path and mean by what they are: device and inode, in every container's own root.
+
+They are looked up when a container is seen for the first time, and again every few seconds, since a file may come
+later; one that was there once stays what is meant until its container has ended. The trap: stat() tells other devices
+than the kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
+"""
+
+import base64
+import os
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.host.file_systems import RootId, open_inside
+
+_AGAIN = 5.0
+"""Seconds between two looks at one root."""
+_NO_SPACE = "files of policies are not compared in some containers: {}"
+
+Identity = tuple[int, int]
+"""Device and inode, as the kernel has them."""
+
+
+class SameFiles:
+    """Those of one hook. `entries` are its `files` (docs/protocol.md, "Policies"), `map` its policy_files."""
+
+    def __init__(self, map: BpfMap, entries: Iterable[Mapping[str, Any]]) -> None:
+        self._map = map
+        self._entries = [
+            (entry["test"], entry["path"], int.from_bytes(base64.b64decode(entry["selectors"]), "little"))
+            for entry in entries
+        ]
+        self._found: dict[RootId, dict[str, set[Identity]]] = {}
+        self._due: dict[RootId, float] = {}
+        self._there: dict[tuple[int, Identity], int] = {}
+        self._warnings: list[str] = []
+
+    def turn(self, roots: Mapping[RootId, str]) -> None:
+        """Looks into roots that are new, or were not looked into for a while."""
+        now = time.monotonic()
+        for gone in self._found.keys() - roots.keys():
+            del self._found[gone], self._due[gone]
+        for id, root in roots.items():
+            if self._due.get(id, 0.0) <= now:
+                self._due[id] = now + _AGAIN
+                known = self._found.setdefault(id, {})
+                for path in {path for _, path, _ in self._entries}:
+                    if (identity := identity_of(root, path)) is not None:
+                        known.setdefault(path, set()).add(identity)
+        self._write()
+
+    def take_warnings(self) -> list[str]:
+        """Since the last call."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
+    def _write(self) -> None:
+        wanted: dict[tuple[int, Identity], int] = {}
+        for test, path, selectors in self._entries:
+            for known in self._found.values():
+                for identity in known.get(path, ()):
+                    wanted[test, identity] = wanted.get((test, identity), 0) | selectors
+        for key in self._there.keys() - wanted.keys():
+            self._map.remove(_key(*key))
+        try:
+            for key, selectors in wanted.items():
+                if self._there.get(key) != selectors:
+                    self._map.put(_key(*key), selectors.to_bytes(self._map.value_size, "little"))
+        except Failure as failure:
+            self._warnings.append(_NO_SPACE.format(failure))
+        self._there = wanted
+
+
+def identity_of(root: str, path: str) -> Identity | None:
+    """Of a path in `/proc/PID/root`; None when there is no such file."""
+    try:
+        file = open_inside(root, path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        with open(f"/proc/self/fdinfo/{file}", encoding="ascii") as lines:
+            about = dict(line.split(":", 1) for line in lines if ":" in line)
+        device = _device(f"{root.removesuffix('/root')}/mountinfo", about["mnt_id"].strip())
+        return None if device is None else (device, int(about["ino"]))
+    except (OSError, KeyError):
+        return None
+    finally:
+        os.close(file)
+
+
+def _device(mountinfo: str, mount: str) -> int | None:
+    """Of a mount, by its number."""
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            number, _, device, _ = line.split(" ", 3)
+            if number == mount:
+                major, minor = map(int, device.split(":"))
+                return major << 20 | minor
+    return None
+
+
+def _key(test: int, identity: Identity) -> bytes:
+    """`struct policy_number_key`."""
+    return struct.pack("<IIQ", test, *identity)

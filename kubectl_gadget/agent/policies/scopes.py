@@ -1,0 +1,151 @@
+"""Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
+
+The agent decides it by itself, since a container's first instruction may come before any answer of the client. The
+trap: labels of pods and nodes only the client knows; until it has told them, whoever they may be for is unsure, and
+what that means the selectors say (PolicyHook.bits).
+"""
+
+from typing import Any, NamedTuple
+
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.errors import FrameError
+
+
+class Applicable(NamedTuple):
+    """Numbers of scopes."""
+
+    sure: tuple[int, ...] = ()
+    unsure: tuple[int, ...] = ()
+    """until the client has told labels"""
+
+
+NOTHING = Applicable()
+
+
+class Told:
+    """What the client has said of labels so far: for which scopes those of the node, and of each pod, are right."""
+
+    def __init__(self) -> None:
+        self._node: frozenset[int] | None = None
+        self._pods: dict[str, frozenset[int]] = {}
+
+    def learn(self, value: dict[str, Any]) -> None:
+        """UPDATE's `labels`. Raises TypeError, AttributeError or KeyError when it is none."""
+        self._node = frozenset(value["node"])
+        for pod, scopes in value["pods"].items():
+            if scopes is None:
+                self._pods.pop(pod, None)
+            else:
+                self._pods[pod] = frozenset(scopes)
+
+    def node(self, scope: int) -> bool | None:
+        """None: not told yet."""
+        return None if self._node is None else scope in self._node
+
+    def pod(self, scope: int, container: Container) -> bool | None:
+        """Pods are known by uid, or by NAMESPACE/NAME where the client knows no more."""
+        for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
+            if name in self._pods:
+                return scope in self._pods[name]
+        return None
+
+
+class Scope:
+    """One policy's. Raises FrameError when it is not a SCOPE."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        try:
+            self.pods = bool(value["pods"])
+            self.host = bool(value["host"])
+            self.by_node = bool(value.get("by_node"))
+            self.by_labels = bool(value.get("by_labels"))
+            self._namespaces = _names(value.get("namespaces"))
+            self._containers = [(line["key"], line["operator"], set(line["values"])) for line in value["containers"]]
+        except (KeyError, TypeError) as error:
+            raise FrameError(f"a policy's scope is not as docs/protocol.md says: {error!r}") from None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is for every container."""
+        return self.pods and self._namespaces is None and not self._containers
+
+    def has(self, container: Container) -> bool:
+        """Whether it is for a container."""
+        if not self.pods:
+            return False
+        if self._namespaces is not None and container.namespace not in self._namespaces:
+            return False
+        labels = {
+            "name": container.container,
+            "repo": repository(container.image),
+            "namespace": container.namespace,
+        }
+        return all(_holds(labels.get(key), operator, values) for key, operator, values in self._containers)
+
+
+class Scopes:
+    """Of all policies of a session, which have numbers in this order."""
+
+    def __init__(self, values: list[dict[str, Any]]) -> None:
+        self._scopes = [Scope(value) for value in values]
+        self.told = Told()
+
+    def of(self, container: Container | None) -> Applicable:
+        """The policies that apply to a container, or with None, or without a pod, to the host."""
+        if container is None or not container.pod:
+            found = {number: self._node(number) for number, scope in enumerate(self._scopes) if scope.host}
+        else:
+            scopes = enumerate(self._scopes)
+            found = {number: self._pod(number, container) for number, scope in scopes if scope.has(container)}
+        return _applicable(found)
+
+    def of_unknown(self) -> Applicable:
+        """Those for a cgroup whose container has no name yet: they apply to every container, or go by labels alone."""
+        scopes = enumerate(self._scopes)
+        return _applicable(
+            {
+                number: self._node(number) and (None if scope.by_labels else True)
+                for number, scope in scopes
+                if scope.is_open
+            }
+        )
+
+    def _node(self, number: int) -> bool | None:
+        return self.told.node(number) if self._scopes[number].by_node else True
+
+    def _pod(self, number: int, container: Container) -> bool | None:
+        verdicts = [self._node(number)]
+        if self._scopes[number].by_labels:
+            verdicts.append(self.told.pod(number, container))
+        return False if False in verdicts else None if None in verdicts else True
+
+
+def _applicable(verdicts: dict[int, bool | None]) -> Applicable:
+    return Applicable(
+        tuple(number for number, holds in verdicts.items() if holds),
+        tuple(number for number, holds in verdicts.items() if holds is None),
+    )
+
+
+def repository(image: str) -> str:
+    """An image's name without its tag and digest: "docker.io/library/nginx"."""
+    name = image.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
+
+
+def _holds(label: str | None, operator: str, values: set[str]) -> bool:
+    match operator:
+        case "In":
+            return label in values
+        case "NotIn":
+            return label not in values
+        case "Exists":
+            return label is not None
+        case "DoesNotExist":
+            return label is None
+    raise FrameError(f"a policy's scope has the unknown operator {operator!r}")
+
+
+def _names(value: list[str] | None) -> frozenset[str] | None:
+    return None if value is None else frozenset(value)

@@ -1,0 +1,94 @@
+"""What a policy leaves to the node's kernel: where members of its structures lie, and what an argument is (`auto`).
+
+RUN's `resolve` has the slots that need it (docs/protocol.md, "Policies"); the answer is written into the slots. The
+trap: of a pointer into a caller's memory BTF says no more than of others, so nothing here is for what system calls are
+given.
+"""
+
+import struct
+from typing import Any
+
+from kubectl_gadget.agent.bpf import btf
+from kubectl_gadget.agent.bpf.btf import Btf, Shape
+from kubectl_gadget.errors import AgentError
+
+SLOT_BYTES, MOST_STEPS = 40, 6
+_SIGNED, _EMBEDDED = 1, 4
+"""enum policy_flag."""
+_NUMBER, _STRING = 1, 2
+_STRUCTS = {
+    **{"file": 4, "path": 5, "dentry": 7, "linux_binprm": 8, "sock": 9, "socket": 10, "sockaddr": 11, "cred": 12},
+    **{"kiocb": 13, "user_namespace": 14, "module": 15, "bpf_map": 16, "bpf_prog": 17, "net_device": 18, "sk_buff": 19},
+    **{"iov_iter": 23, "load_info": 24, "bpf_attr": 25, "perf_event": 26},
+}
+"""enum policy_type, by what is pointed to."""
+_WITHOUT_TEXT = (9, 10, 12, 14, 19)
+
+
+def resolve(slots: bytes, entries: list[dict[str, Any]], way: dict[str, Any]) -> bytes:
+    """The slots with all that was left open. Raises AgentError."""
+    found = bytearray(slots)
+    for entry in entries:
+        kernel = _types(entry)
+        start = _start(kernel, entry, way)
+        steps, end = kernel.follow(start, entry["path"]) if entry["path"] else ([], start)
+        if len(steps) > MOST_STEPS:
+            raise AgentError(f"{len(steps)} pointers to follow, of {MOST_STEPS} that are possible")
+        at = SLOT_BYTES * entry["slot"]
+        shape = kernel.shape(end)
+        if steps and shape.is_whole:
+            found[at + 2] |= _EMBEDDED
+        if steps:
+            struct.pack_into(f"<I{len(steps)}I", found, at + 12, len(steps), *steps)
+        if entry.get("auto"):
+            _decide(found, at, shape, entry, way)
+    return bytes(found)
+
+
+def _types(entry: dict[str, Any]) -> Btf:
+    """Where the types are: of the kernel, one of its modules, or in a file. Raises AgentError."""
+    if module := entry.get("module"):
+        return btf.module(module)
+    if path := entry.get("btf"):
+        return btf.in_file(path)
+    return btf.kernel()
+
+
+def _start(kernel: Btf, entry: dict[str, Any], way: dict[str, Any]) -> int:
+    """The type that `path` begins at."""
+    named = {"task": "task_struct", "registers": "pt_regs"}.get(entry["source"], entry.get("struct"))
+    if named:
+        id = kernel.struct(named)
+        if id is None:
+            raise AgentError(f"{kernel.whose} has no struct {named}")
+        return id
+    name = way["target"]
+    if way["kind"] == "raw_tracepoint":
+        prototype = kernel.tracepoint(name)
+    else:
+        prototype = kernel.prototype(f"bpf_lsm_{name}" if way["kind"] == "lsm" else name)
+    if entry["source"] == "return":
+        if prototype is None or not prototype.result:
+            raise AgentError(f"{name} returns nothing")
+        return prototype.result
+    if prototype is None or entry["index"] >= len(prototype.parameters):
+        raise AgentError(f"{name} has no parameter {entry['index']}")
+    return prototype.parameters[int(entry["index"])]
+
+
+def _decide(slots: bytearray, at: int, shape: Shape, entry: dict[str, Any], way: dict[str, Any]) -> None:
+    type, size, flags = _NUMBER, 8, 0
+    if shape.is_text:
+        type = _STRING
+    elif shape.name in _STRUCTS:
+        type = _STRUCTS[shape.name]
+    elif not shape.is_pointer:
+        size, flags = shape.size, _SIGNED if shape.signed else 0
+        if size not in (1, 2, 4, 8):
+            raise AgentError(f"argument {entry['index']} of {way['target']} is a {shape.name}, which cannot be read")
+    compared = entry.get("compared")
+    if (compared and (compared == "number") != (type == _NUMBER)) or (compared == "text" and type in _WITHOUT_TEXT):
+        what = f"argument {entry['index']} of {way['target']} is a {shape.name or 'text'} on this node"
+        raise AgentError(f"{what}, and is compared with a {compared}", "the argument's type in the policy")
+    slots[at], slots[at + 3] = type, size
+    slots[at + 2] |= flags

@@ -1,0 +1,254 @@
+"""Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file that a path names.
+
+The path is looked up in the file system of each container, and of the node, whether somebody runs the file yet or not,
+so that whoever starts it later is seen from the first instruction. Where a function may run in the place of another one
+(`instead`), the kernel is told how far away it is in each file, before the probe is set. The trap: containers of one
+image share the file below their file systems, so what is attached to is told by symbols/real_files.py.
+"""
+
+import ctypes
+import os
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.host.file_systems import RootId, open_inside
+from kubectl_gadget.agent.symbols import build_ids
+from kubectl_gadget.agent.symbols.elf_symbols import address_offset, function_offsets, offset_address
+from kubectl_gadget.agent.symbols.real_files import RealFiles
+from kubectl_gadget.agent.symbols.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi
+from kubectl_gadget.errors import AgentError
+
+_AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between two looks for the file in one root; the last one for ever."""
+_PATIENCE = 2.0
+_MOST_WARNINGS = 16
+_MOVES = "policy_moves"
+_MOST_MOVES = 16384
+
+FileId = tuple[int, int]
+
+
+@dataclass
+class _Root:
+    looks: int = 0
+    due: float = 0.0
+    file: FileId | None = None
+
+
+@dataclass
+class _File:
+    links: list[int] = field(default_factory=list)
+    moves: list[bytes] = field(default_factory=list)
+    """keys in the kernel's table of functions that run in the place of this one"""
+    roots: set[RootId] = field(default_factory=set)
+
+
+class Probes:
+    """The probe programs of `object`, for one hook. `place` is that of RUN's way: docs/protocol.md, "Policies"."""
+
+    def __init__(self, object: BpfObject, programs: list[str], place: dict[str, Any], real_files: RealFiles) -> None:
+        self.path: str = place["path"]
+        self._lib = libbpf.load()
+        self._object = object
+        # Returns first: an entry whose return is not seen would wait for ever.
+        self._programs = sorted(programs, key=lambda program: object.section(program) != "uretprobe")
+        self._place = place
+        self._instead: list[dict[str, Any]] = place.get("instead", [])
+        self._numbers = 0
+        """of files, so far"""
+        self._real_files = real_files
+        self._multi = has_multi(os.uname().release)
+        self._roots: dict[RootId, _Root] = {}
+        self._files: dict[FileId, _File] = {}
+        self._seen = False
+        """whether any root has had the file"""
+        self._told: set[str] = set()
+        self._warnings: list[str] = []
+        self._silent_until: float | None = time.monotonic() + _PATIENCE
+
+    @property
+    def attached(self) -> int:
+        """Files that it is in at present."""
+        return sum(bool(file.links) for file in self._files.values())
+
+    def prepare(self) -> None:
+        """Before the object is loaded."""
+        if self._instead:
+            self._moves.resize(_MOST_MOVES)
+        for program in self._programs:
+            if self._multi and self._object.section(program) in SECTIONS:
+                self._object.expect(program, UPROBE_MULTI)
+
+    def turn(self, roots: dict[RootId, str]) -> None:
+        """Attaches where the file has come, and lets go of it with the last root that has it. Seldom does much."""
+        now = time.monotonic()
+        for gone in self._roots.keys() - roots.keys():
+            self._leave(gone, self._roots.pop(gone))
+        for id, path in roots.items():
+            root = self._roots.setdefault(id, _Root())
+            if root.due <= now:
+                root.looks += 1
+                root.due = now + _AGAIN[min(root.looks, len(_AGAIN) - 1)]
+                self._look(id, root, path)
+        if self._silent_until is not None and (self._seen or now >= self._silent_until):
+            if not self._seen:
+                self._warn(f"no chosen container has the file {self.path} yet, so nothing of it can be seen")
+            self._silent_until = None
+
+    def take_warnings(self) -> list[str]:
+        """Since the last call."""
+        found, self._warnings = self._warnings, []
+        return found
+
+    def close(self) -> None:
+        for id in list(self._roots):
+            self._leave(id, self._roots.pop(id))
+
+    def _look(self, id: RootId, root: _Root, path: str) -> None:
+        try:
+            file = open_inside(path, self.path)
+        except OSError:
+            self._leave(id, root)
+            return
+        self._seen = True
+        try:
+            found = self._real_files.identity(file)
+            if found == root.file:
+                return
+            self._leave(id, root)
+            if found not in self._files:
+                self._files[found] = self._attach(f"/proc/self/fd/{file}", file)
+            self._files[found].roots.add(id)
+            root.file = found
+        except OSError as error:
+            self._warn(f"{self.path} cannot be read: {error}")
+        except Failure as failure:
+            self._warn(f"{self._name} cannot be followed: {failure}")
+        except AgentError as error:
+            self._warn(str(error))
+        finally:
+            os.close(file)
+
+    def _leave(self, id: RootId, root: _Root) -> None:
+        if root.file is None:
+            return
+        file = self._files[root.file]
+        file.roots.discard(id)
+        if not file.roots:
+            del self._files[root.file]
+            self._let_go(file)
+        root.file = None
+
+    def _let_go(self, file: _File) -> None:
+        for link in file.links:
+            self._lib.raw("bpf_link__destroy", link)
+        for key in file.moves:
+            self._moves.remove(key)
+
+    @property
+    def _moves(self) -> BpfMap:
+        return self._object.required_map(_MOVES)
+
+    @property
+    def _name(self) -> str:
+        place = self._place
+        names = [place[key] for key in ("symbol", "provider", "name") if place.get(key)]
+        names += [f"{place[key]:#x}" for key in ("offset", "address") if place.get(key) is not None]
+        return ":".join([self.path, *names])
+
+    def _warn(self, text: str) -> None:
+        """Once: images have the same file many times."""
+        if text not in self._told and len(self._told) < _MOST_WARNINGS:
+            self._told.add(text)
+            self._warnings.append(text)
+
+    def _attach(self, path: str, file: int) -> _File:
+        """Without links where the file is not the one that is meant. Raises Failure, OSError, AgentError."""
+        attached = _File()
+        digests = self._place.get("digests") or []
+        if digests and not build_ids.matches(file, digests):
+            if not self._place.get("ignore_digests"):
+                self._warn(f"{self.path} has none of the policy's binaryDigests, so no probe is set in it")
+            return attached
+        if self._place.get("provider"):
+            (program,) = self._programs
+            names = (self._place["provider"].encode(), self._place["name"].encode())
+            pointer = self._object.pointer(program)
+            attached.links.append(self._lib.call("bpf_program__attach_usdt", pointer, -1, path.encode(), *names, None))
+            return attached
+        offset = self._offset(path, self._place)
+        self._numbers += 1
+        try:
+            for number, move in enumerate(self._distances(path, offset)):
+                key = struct.pack("<II", self._numbers, number)
+                self._moves.put(key, struct.pack("<q", move))
+                attached.moves.append(key)
+            for program in self._programs:
+                attached.links.append(self._link(program, path.encode(), offset))
+        except (Failure, AgentError, OSError):
+            self._let_go(attached)
+            raise
+        return attached
+
+    def _offset(self, path: str, place: dict[str, Any]) -> int:
+        """Where in the file the function is that `place` says."""
+        if (symbol := place.get("symbol")) is not None:
+            found = function_offsets(path, [symbol]).get(symbol)
+        elif (address := place.get("address")) is not None:
+            found = address_offset(path, address)
+        else:
+            found = int(place["offset"])
+        if found is None:
+            raise AgentError(f"{self._name}: the file has no such function{_named(place)}, so no probe is set in it")
+        return found
+
+    def _distances(self, path: str, offset: int) -> list[int]:
+        """From the probe to each function that may run in its place, in bytes of a process's memory."""
+        if not self._instead:
+            return []
+        start = offset_address(path, offset)
+        found = []
+        for place in self._instead:
+            address = offset_address(path, self._offset(path, place))
+            if start is None or address is None:
+                raise AgentError(
+                    f"{self._name}: no code of the file lies there{_named(place)}, so no probe is set in it"
+                )
+            found.append(address - start)
+        return found
+
+    def _link(self, program: str, path: bytes, offset: int) -> int:
+        pointer = self._object.pointer(program)
+        at_return = self._object.section(program) == "uretprobe"
+        counter = self._place.get("counter") or 0
+        cookie = self._numbers if self._instead else 0
+        if not self._multi:
+            single = Options(ctypes.sizeof(Options), counter, cookie, at_return)
+            return int(
+                self._lib.call("bpf_program__attach_uprobe_opts", pointer, -1, path, offset, ctypes.byref(single))
+            )
+        offsets, counters, cookies = (
+            (ctypes.c_ulong * 1)(offset),
+            (ctypes.c_ulong * 1)(counter),
+            (ctypes.c_uint64 * 1)(cookie),
+        )
+        options = MultiOptions(ctypes.sizeof(MultiOptions), count=1, at_return=at_return)
+        options.offsets = ctypes.cast(offsets, ctypes.c_void_p)
+        if cookie:
+            options.cookies = ctypes.cast(cookies, ctypes.c_void_p)
+        if counter:
+            options.reference_counters = ctypes.cast(counters, ctypes.c_void_p)
+        arguments = (pointer, -1, path, None, ctypes.byref(options))
+        return int(self._lib.call("bpf_program__attach_uprobe_multi", *arguments))
+
+
+def _named(place: dict[str, Any]) -> str:
+    """Which one, where it is not the probe's own."""
+    (name, value), *others = place.items()
+    return "" if others else f" ({name} {value})"

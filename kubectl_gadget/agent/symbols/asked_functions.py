@@ -1,0 +1,103 @@
+"""Functions that a user named as FILE:SYMBOL: where they are in a file, and which number a program knows each by.
+
+Numbers are cookies of uprobes; their names stand in the object's map `gadget_functions`. The trap: a probe on a return
+crashes a program written in Go, which moves its stacks, so such files are refused.
+"""
+
+import os
+import re
+from collections.abc import Collection
+
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.symbols.elf_symbols import is_chosen, is_go, matching_functions, nearest_functions
+
+Libraries = list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
+
+_OFFSET = re.compile("0x[0-9a-fA-F]{1,15}")
+
+
+class AskedFunctions:
+    """For the uprobe programs of one object, which need not be loaded yet."""
+
+    def __init__(self, object: BpfObject) -> None:
+        self._object = object
+        self._numbers: dict[str, int] = {}
+        self._at: dict[tuple[str, int], int] = {}
+        self._met: set[str] = set()
+        self._warnings: list[str] = []
+        self._told: set[str] = set()
+
+    @staticmethod
+    def may_be(file: str, name: str) -> bool:
+        """Whether a file of this name may be the one that was asked for: a path, or how a library is called."""
+        wanted = file.rpartition("/")[2]
+        return name == wanted or ("/" not in file and name.startswith((f"{wanted}.", f"{wanted}-")))
+
+    def places(self, path: str, libraries: Libraries) -> dict[str, list[int]]:
+        """Offsets in the file at `path` by program, returns first. Raises OSError."""
+        seen = "/" + path.partition("/root/")[2]
+        found: dict[str, list[int]] = {}
+        for files, functions in libraries:
+            for file in files:
+                if not (seen == file if "/" in file else self.may_be(file, seen.rpartition("/")[2])):
+                    continue
+                self._met.add(file)
+                if is_go(path):
+                    self._warn(f"{seen} is written in Go, which a probe on a return would crash, so it is left out")
+                    return {}
+                for symbol, programs in functions.items():
+                    self._add(path, file, symbol, programs, found)
+        return found
+
+    def cookies(self, path: str, offsets: list[int]) -> list[int]:
+        """The numbers of the functions that `places` found there."""
+        return [self._at[path, offset] for offset in offsets]
+
+    def not_met(self, files: Collection[str]) -> list[str]:
+        """Those of the files that no process has shown yet."""
+        return [file for file in files if file not in self._met]
+
+    def take_warnings(self) -> list[str]:
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
+    def _add(self, path: str, file: str, symbol: str, programs: tuple[str, ...], found: dict[str, list[int]]) -> None:
+        if _OFFSET.fullmatch(symbol):
+            offset = int(symbol, 16)
+            at = {symbol: offset} if offset < os.stat(path).st_size else {}
+        else:
+            at = matching_functions(path, symbol)
+        seen = "/" + path.partition("/root/")[2]
+        if not at:
+            near = "" if _OFFSET.fullmatch(symbol) else nearest_functions(path, symbol)
+            self._warn(f"{seen} has no function {symbol}{near and f'; {near}?'}")
+        if is_chosen(path, symbol):
+            self._warn(
+                f"{seen} has several {symbol}, one of which is chosen for the processor; its calls cannot be seen"
+            )
+        taken = {offset for offsets in found.values() for offset in offsets}
+        # Two names of one place are one function, which goes by the shorter one.
+        for name, offset in sorted(at.items(), key=lambda item: (len(item[0]), item[0])):
+            number = self._number(f"{file.rpartition('/')[2]}:{name}") if offset not in taken else None
+            if number is None:
+                continue
+            taken.add(offset)
+            self._at[path, offset] = number
+            for program in programs:
+                found.setdefault(program, []).append(offset)
+
+    def _number(self, name: str) -> int | None:
+        if name in self._numbers:
+            return self._numbers[name]
+        names = self._object.required_map("gadget_functions")
+        if len(self._numbers) >= names.entries:
+            self._warn(f"more than {names.entries} functions match, and the rest is left out")
+            return None
+        # Of a long one the end tells it apart.
+        names.set_text(len(self._numbers), name if len(name) < names.value_size else name[1 - names.value_size :])
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def _warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._warnings.append(text)

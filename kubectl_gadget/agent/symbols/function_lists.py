@@ -1,0 +1,44 @@
+"""Lists of functions that only a node can make: its system calls, or its functions whose names match a pattern.
+
+A hook at such a list has one program; the object's map `policy_functions` has the functions' names, by the number of a
+system call or by the cookie with which the program is attached. The trap: several functions may bear one name, and the
+kernel takes none of them then.
+"""
+
+from collections import Counter
+
+from kubectl_gadget.agent.bpf import syscall_programs
+from kubectl_gadget.agent.bpf.kernel_hooks import matching, traceable_names, why_untold
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.errors import AgentError
+
+MAP = "policy_functions"
+MOST = 20_000
+"""Functions at one hook: 20 MB of the kernel's memory."""
+
+
+def functions(pattern: str) -> dict[int, str]:
+    """By number, the functions that a regular expression finds among those that can be hooked; an empty one: the system
+    calls. Raises AgentError when there are none, too many, or when that cannot be told."""
+    if not pattern:
+        object = BpfObject(own_elf("syscalls"), "syscalls", [])
+        try:
+            return {number: f"sys_{name}" for name, number in syscall_programs.numbers(object).items()}
+        finally:
+            object.close()
+    names = traceable_names()
+    if names is None:
+        raise AgentError(why_untold())
+    found = sorted(name for name, times in Counter(matching(pattern, names)).items() if times == 1)
+    if not found:
+        raise AgentError(f"no function that can be hooked matches {pattern!r}")
+    if len(found) > MOST:
+        raise AgentError(f"{len(found)} functions match {pattern!r}, of {MOST} that are possible")
+    return dict(enumerate(found))
+
+
+def fill(map: BpfMap, names: dict[int, str]) -> None:
+    """Tells the program what they are called, once it is loaded."""
+    for number, name in names.items():
+        map.set_text(number, name)

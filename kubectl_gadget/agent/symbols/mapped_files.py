@@ -1,0 +1,103 @@
+"""Which files the node's processes have mapped to execute, for those files that a gadget's uprobes are meant for.
+
+/proc is looked at again and again, since nothing tells when a process maps a library: a new process soon and often, an
+old one seldom. The trap: a path in /proc/PID/maps is that of the process's own root and may be another file by now.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from kubectl_gadget.agent.host import procfs
+
+_AGAIN = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between two looks at one process; the last one for ever."""
+_MOST_NAMES = 1000
+_MAPPING = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n")
+_DELETED = b" (deleted)"
+
+
+class MappedFile(NamedTuple):
+    """One file, by what tells it apart; `path` leads to it from here."""
+
+    device: int
+    inode: int
+    path: str
+
+
+class _Process:
+    __slots__ = ("due", "files", "looks")
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.due = 0.0
+        self.files: dict[tuple[int, int], MappedFile] = {}
+
+
+class MappedFiles:
+    """`wanted_cgroup` says of a path in /proc/PID/cgroup whether it matters; `wanted_name` of a file's name."""
+
+    def __init__(self, wanted_cgroup: Callable[[str], bool], wanted_name: Callable[[str], bool]) -> None:
+        self._wanted_cgroup = wanted_cgroup
+        self._wanted_name = wanted_name
+        self._processes: dict[int, _Process] = {}
+        self._others: set[str] = set()
+        """names of libraries and paths of programs that are not wanted"""
+
+    def nearest_names(self, name: str) -> str:
+        """What is mapped by the chosen processes and is called nearly so; empty where nothing is."""
+        from difflib import get_close_matches
+
+        # A library goes by its name without its version, a program by its path.
+        known = {other if "/" in name else other.partition(".so")[0] for other in self._others}
+        return " or ".join(get_close_matches(name, known, 2, 0.6))
+
+    def look(self) -> dict[tuple[int, int], MappedFile]:
+        """All such files that are mapped now, as far as is known."""
+        now = time.monotonic()
+        present = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+        for gone in self._processes.keys() - present:
+            del self._processes[gone]
+        files: dict[tuple[int, int], MappedFile] = {}
+        for pid in present:
+            process = self._processes.get(pid)
+            if process is None:
+                process = self._processes[pid] = _Process()
+            if process.due <= now:
+                self._look_at(pid, process, now)
+            files.update(process.files)
+        return files
+
+    def _look_at(self, pid: int, process: _Process, now: float) -> None:
+        process.due = now + _AGAIN[min(process.looks, len(_AGAIN) - 1)]
+        process.looks += 1
+        process.files = {}
+        if self._wanted_cgroup(procfs.cgroup(pid)):
+            process.files = {(file.device, file.inode): file for file in self._mapped(pid)}
+
+    def _mapped(self, pid: int) -> Iterator[MappedFile]:
+        try:
+            with open(f"/proc/{pid}/maps", "rb") as maps:
+                text = maps.read()
+        except OSError:
+            return  # gone, or not to be looked at
+        program = procfs.link(f"/proc/{pid}/exe")
+        for inode, raw in set(_MAPPING.findall(text)):
+            if raw.endswith(_DELETED):
+                continue
+            path = os.fsdecode(raw)
+            name = path.rpartition("/")[2]
+            if not self._wanted_name(name):
+                if len(self._others) < _MOST_NAMES:
+                    self._others.add(path if path == program else name)
+                if path != program:
+                    continue
+            here = f"/proc/{pid}/root{path}"
+            try:
+                status = os.stat(here)
+            except OSError:
+                continue
+            if status.st_ino == int(inode):
+                yield MappedFile(status.st_dev, status.st_ino, here)

@@ -1,0 +1,35 @@
+"""Has the kernel tell of executable mappings with their build ids: perf events that count nothing, one for each CPU.
+
+Nobody reads them; a program at the function that would write them sees what it is given. Linux 5.12. The trap: CPUs
+that come later have none, and where the kernel keeps perf_event_open() from the agent there are none at all.
+"""
+
+import os
+
+from kubectl_gadget.agent.bpf import sampling
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.errors import AgentError
+
+_DUMMY = 9
+"""PERF_COUNT_SW_DUMMY."""
+_MMAP, _MMAP2, _BUILD_ID = 1 << 8, 1 << 23, 1 << 34
+"""Bits of struct perf_event_attr."""
+
+
+class MappingEvents:
+    """From its making to close(). Raises AgentError."""
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        try:
+            for cpu in sampling.online():
+                self._fds.append(sampling.open_event(cpu, _DUMMY, 0, _MMAP | _MMAP2 | _BUILD_ID))
+        except Failure as failure:
+            self.close()
+            what = f"the kernel does not tell of mappings with their build ids: {failure}"
+            raise AgentError(what, "Linux 5.12 or newer, with kernel.perf_event_paranoid=2 or --privileged") from None
+
+    def close(self) -> None:
+        """The kernel tells no more. May be called twice."""
+        while self._fds:
+            os.close(self._fds.pop())

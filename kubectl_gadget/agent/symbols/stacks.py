@@ -1,0 +1,103 @@
+"""Call stacks of one gadget: taken out of its map (bpf/include/gadget/stacks.h), named, and told to the client.
+
+They are taken many times a second, since a process must be asked while it lives. A number means the same stack for the
+whole session, so each is told once, and again when it comes again after some seconds, since what lies at an address may
+have changed. The trap: they must be taken after the end of what refers to them was noted, and told before it.
+"""
+
+import struct
+import time
+from typing import Any
+
+from kubectl_gadget.agent.bpf.map_batches import take_all
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
+from kubectl_gadget.agent.symbols.user_symbols import Frame, UserSymbols
+
+_HEAD = struct.Struct("<IIQ")
+_ID = struct.Struct("<Q")
+_AGAIN = 10.0
+"""Seconds after which a stack is told anew."""
+_MOST_TOLD = 1 << 18
+_MOST_FRAMES = 1 << 18
+_MOST_AT_ONCE = 256
+"""Entries of a batch: a stack has a kilobyte."""
+
+
+class Symbols:
+    """Of kernel and processes, for all gadgets of a session. Made when the first one needs them."""
+
+    def __init__(self) -> None:
+        self._kernel: KernelSymbols | None = None
+        self._user: UserSymbols | None = None
+
+    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[Frame]:
+        """Innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
+        if pid:
+            self._user = self._user or UserSymbols()
+            return self._user.frames(pid, program, addresses)
+        self._kernel = self._kernel or KernelSymbols()
+        return self._kernel.frames(addresses, program)
+
+    def close(self) -> None:
+        for part in (self._kernel, self._user):
+            if part:
+                part.close()
+
+
+class Stacks:
+    """Of the map `gadget_stacks` of a gadget's object."""
+
+    def __init__(self, map: BpfMap, symbols: Symbols, with_offsets: bool) -> None:
+        self._map = map
+        self._symbols = symbols
+        self._with_offsets = with_offsets
+        self._told: dict[int, float] = {}
+        self._numbers: dict[str, int] = {}
+        self._first = 0
+        self._new: list[str] = []
+        self._stacks: dict[str, list[int]] = {}
+
+    def take(self) -> None:
+        """Takes in what the map holds."""
+        now = time.monotonic()
+        if len(self._told) > _MOST_TOLD:
+            self._told = {id: told for id, told in self._told.items() if now - told < _AGAIN}
+        for keys, values in take_all(self._map, _MOST_AT_ONCE):
+            for key, value in zip(keys, values, strict=True):
+                id = _ID.unpack(key)[0]
+                if now - self._told.get(id, -_AGAIN) >= _AGAIN:
+                    self._told[id] = now
+                    self._name(id, value)
+
+    def tell(self) -> dict[str, Any] | None:
+        """What is new since the last call, as in a STACKS frame."""
+        if not self._stacks:
+            return None
+        told = {"first": self._first, "frames": self._new, "stacks": self._stacks}
+        self._first += len(self._new)
+        self._new, self._stacks = [], {}
+        if self._first > _MOST_FRAMES:
+            # The client takes those that come for the first ones again.
+            self._first = 0
+            self._numbers.clear()
+        return told
+
+    def _name(self, id: int, value: bytes) -> None:
+        pid, depth, program = _HEAD.unpack_from(value)
+        addresses = tuple(filter(None, struct.unpack_from(f"<{depth}Q", value, _HEAD.size)))
+        numbers = []
+        for frame in self._symbols.frames(pid, program, addresses):
+            text = self._text(frame)
+            number = self._numbers.get(text)
+            if number is None:
+                number = self._numbers[text] = self._first + len(self._new)
+                self._new.append(text)
+            numbers.append(number)
+        self._stacks[str(id)] = numbers
+
+    def _text(self, frame: Frame) -> str:
+        """Function, file and offset, with tabs between."""
+        known = frame.function[:1] != "["
+        offset = "" if frame.offset is None or (known and not self._with_offsets) else f"{frame.offset:#x}"
+        return "\t".join(part.replace("\t", " ") for part in (frame.function, frame.module, offset))

@@ -1,0 +1,141 @@
+"""Contained agents in a cluster: the admission policy that confines observers, and their rights, in a safe order.
+
+With the policy in force, the right to exec in the agents' pods starts one fixed command. Without it, the same right is
+root on the nodes. So observers get it only after the API server was seen to refuse another command, and lose it before
+the policy goes. The trap: a policy that was applied is in force only after the API servers have seen it, some moments
+later.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.api.exec import open_exec
+from kubectl_gadget.cluster.api.failure import StatusError
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import (
+    ADMISSION_POLICIES,
+    ADMISSION_POLICY_BINDINGS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    Object,
+    Resource,
+)
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.errors import DeployError, ForbiddenError
+
+Say = Callable[[str], None]
+RIGHTS = frozenset(resource.kind for resource in (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS))
+"""Kinds of objects that give observers their rights."""
+_REFUSED = (*manifests.AGENT_COMMAND, "probe")
+"""A command that the policy refuses, and that does no harm where it does not."""
+_IN_FORCE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+_IN_A_ROW = 5
+"""Refusals that are waited for: there may be several API servers, each of which learns of the policy by itself."""
+
+
+async def check_before(api: Api, options: AgentOptions) -> None:
+    """Whether contained agents can be deployed here. Raises DeployError."""
+    try:
+        await api.find(ADMISSION_POLICIES)
+    except StatusError as error:
+        if error.code != 404:
+            raise
+        what = "this API server has no ValidatingAdmissionPolicy (Kubernetes 1.30), which contained agents depend on"
+        raise DeployError(what, "kubectl gadget deploy, without --contained") from None
+    if await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None:
+        raise DeployError(
+            "policies are installed, and contained agents carry out none", "kubectl gadget policy uninstall --all"
+        )
+
+
+async def confirm(api: Api, options: AgentOptions, say: Say) -> None:
+    """Waits until the API server refuses a command that observers must not have. Raises DeployError."""
+    pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
+    if not pods:
+        raise DeployError("no agent runs, so it cannot be seen whether the policy for observers is in force")
+    name, in_a_row = pods[0]["metadata"]["name"], 0
+    try:
+        async with asyncio.timeout(_IN_FORCE_SECONDS):
+            while in_a_row < _IN_A_ROW:
+                in_a_row = in_a_row + 1 if await _refuses(api, options.namespace, name) else 0
+                await asyncio.sleep(_POLL_SECONDS if not in_a_row else 0)
+    except TimeoutError:
+        raise DeployError(
+            f"the policy {manifests.OBSERVER} does not confine exec in namespace {options.namespace}: other commands "
+            f"are still allowed after {_IN_FORCE_SECONDS:.0f} s",
+            f"kubectl get validatingadmissionpolicy {manifests.OBSERVER} -o yaml",
+        ) from None
+    say(f"seen: in namespace/{options.namespace} exec starts contained sessions only")
+
+
+async def _refuses(api: Api, namespace: str, pod: str) -> bool:
+    try:
+        stream = await open_exec(api, namespace, pod, manifests.CONTAINER, _REFUSED)
+    except ForbiddenError:
+        raise
+    except StatusError as error:
+        if error.code in (403, 422) and manifests.OBSERVER in str(error):
+            return True
+        raise DeployError(f"it cannot be seen whether the policy for observers is in force: {error}") from None
+    await stream.close()
+    return False
+
+
+async def leave(api: Api, options: AgentOptions, say: Say) -> None:
+    """Before agents are deployed that are not contained: observers lose their rights, then the policy goes.
+
+    Whoever may not even look at the policy changes nothing of it, and it stays in force.
+    """
+    try:
+        if await api.get(ADMISSION_POLICIES, manifests.OBSERVER) is None:
+            return
+    except ForbiddenError:
+        return
+    await remove_rights(api, options, say)
+    await remove_policy(api, say)
+
+
+async def remove_rights(api: Api, options: AgentOptions, say: Say) -> bool:
+    """Takes observers' rights away. Whether there were any."""
+    removed = False
+    for resource, name, namespace in _rights(options):
+        removed |= await delete_ours(api, resource, name, namespace, say)
+    return removed
+
+
+async def remove_policy(api: Api, say: Say) -> bool:
+    """Takes the policy away, when nobody has the rights any more that it confines. Whether there was one."""
+    removed = False
+    for resource in (ADMISSION_POLICY_BINDINGS, ADMISSION_POLICIES):
+        removed |= await delete_ours(api, resource, manifests.OBSERVER, None, say)
+    return removed
+
+
+def _rights(options: AgentOptions) -> list[tuple[Resource, str, str | None]]:
+    return [
+        (ROLE_BINDINGS, manifests.OBSERVER, options.namespace),
+        (ROLES, manifests.OBSERVER, options.namespace),
+        (CLUSTER_ROLE_BINDINGS, manifests.OBSERVER, None),
+        (CLUSTER_ROLES, manifests.OBSERVER, None),
+        (CLUSTER_ROLES, manifests.NAMESPACE_OBSERVER, None),
+    ]
+
+
+def is_ours(found: Object) -> bool:
+    """Whether we made it."""
+    return (found["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) == manifests.NAME
+
+
+async def delete_ours(api: Api, resource: Resource, name: str, namespace: str | None, say: Say) -> bool:
+    """Deletes one object if it is there and ours; whether it was."""
+    found = await api.get(resource, name, namespace)
+    if found is None or not is_ours(found) or not await api.delete(resource, name, namespace):
+        return False
+    say(f"{resource.kind.lower()}/{name} deleted")
+    return True

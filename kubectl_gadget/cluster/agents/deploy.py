@@ -1,0 +1,248 @@
+"""The resident agents: install them on every node, and take everything away again.
+
+The trap: the API server accepts a DaemonSet whose pods Pod Security then refuses one by one; only events tell. And a
+namespace that was there before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist
+only while the policy that confines it is in force (contained.py): so it comes last, and goes first.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from kubectl_gadget.cluster.agents import contained, manifests
+from kubectl_gadget.cluster.agents.contained import Say, delete_ours, is_ours
+from kubectl_gadget.cluster.agents.policy_removal import take_out_of_force
+from kubectl_gadget.cluster.agents.startup import is_running, recent_warnings, state, trouble
+from kubectl_gadget.cluster.api.failure import Access
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import (
+    BY_KIND,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    Object,
+)
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.errors import DeployError
+
+_POLL_SECONDS = 0.5
+_REMOVAL_SECONDS = 60.0
+
+
+def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()) -> str:
+    """What `deploy` would apply, as YAML for kubectl apply -f -."""
+    import yaml
+
+    objects = manifests.deployment(options, node_selector, contents)
+    return yaml.safe_dump_all(objects, sort_keys=False, explicit_start=True)
+
+
+async def deploy(
+    api: Api,
+    options: AgentOptions,
+    say: Say,
+    node_selector: Mapping[str, str] | None = None,
+    wait: bool = True,
+    contents: Sequence[str] = (),
+) -> None:
+    """Applies everything, then waits until an agent runs on each node. `contents` as in manifests.deployment().
+
+    Raises ForbiddenError before anything is changed, DeployError when an agent does not come up.
+    """
+    await api.require(
+        _deploy_accesses(options), "deploy the agents", "ask for the role in manifests/rbac-deployer.yaml"
+    )
+    namespace = await api.get(NAMESPACES, options.namespace)
+    if namespace is not None and "deletionTimestamp" in namespace["metadata"]:
+        await _until_gone(api, options.namespace, say)
+        namespace = None
+    if options.contained:
+        await contained.check_before(api, options)
+    else:
+        await contained.leave(api, options, say)
+    foreign = namespace is not None and not is_ours(namespace)
+    objects = manifests.deployment(options, node_selector, contents)
+    rights = [found for found in objects if found["kind"] in contained.RIGHTS] if options.contained else []
+    for found in objects:
+        if found["kind"] == "Namespace" and foreign:
+            say(f"namespace/{options.namespace} exists and is left as it is")
+        elif found not in rights:
+            await _apply(api, found, say)
+    if options.contained:
+        await _contain(api, options, rights, say)
+    elif wait:
+        try:
+            await _wait(api, options, say)
+        except DeployError:
+            say("what was applied is kept; kubectl gadget undeploy removes it")
+            raise
+
+
+async def _contain(api: Api, options: AgentOptions, rights: Sequence[Object], say: Say) -> None:
+    """Gives observers their rights, once it was seen that the policy confines them."""
+    try:
+        await _wait(api, options, say)
+        await contained.confirm(api, options, say)
+    except DeployError:
+        say("observers get no rights; what was applied is kept, and kubectl gadget undeploy removes it")
+        raise
+    for found in rights:
+        await _apply(api, found, say)
+
+
+async def _apply(api: Api, found: Object, say: Say) -> None:
+    applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"))
+    if found["kind"] == "Namespace":
+        await _keep(api, applied)
+    say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
+
+
+async def _keep(api: Api, namespace: Object) -> None:
+    """No run that ends takes it away from now on, even before there are pods in it."""
+    if manifests.ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {}):
+        annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
+        await api.patch(NAMESPACES, namespace["metadata"]["name"], annotation)
+
+
+async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
+    """Removes all that `deploy` or a run has made, the namespace too if it is ours. Raises ClusterError."""
+    name = options.namespace
+    await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
+    removed = await contained.remove_rights(api, options, say)
+    await take_out_of_force(api, options, say)
+    removed |= await delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
+    for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES):
+        removed |= await delete_ours(api, resource, manifests.USER, None, say)
+    for resource in (ROLE_BINDINGS, ROLES):
+        removed |= await delete_ours(api, resource, manifests.USER, name, say)
+    removed |= await delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
+    selector = f"{manifests.NAME_LABEL}={manifests.NAME}"
+    for job in (await api.find(JOBS, name, labels=selector)).items:
+        removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
+    namespace = await api.get(NAMESPACES, name)
+    if namespace is not None:
+        others = [
+            pod["metadata"]["name"]
+            for pod in (await api.find(PODS, name)).items
+            if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
+        ]
+        if not is_ours(namespace) or others:
+            why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not made by kubectl gadget"
+            say(f"namespace/{name} is kept: {why}")
+        else:
+            await api.delete(NAMESPACES, name)
+            await _until_gone(api, name, say)
+            say(f"namespace/{name} deleted")
+            removed = True
+    removed |= await contained.remove_policy(api, say)
+    if not removed:
+        say("nothing was deployed")
+
+
+async def _until_gone(api: Api, namespace: str, say: Say) -> None:
+    say(f"waiting until namespace/{namespace} is gone")
+    try:
+        async with asyncio.timeout(_REMOVAL_SECONDS):
+            while True:
+                if await api.get(NAMESPACES, namespace) is None:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise DeployError(
+            f"the namespace {namespace} is being deleted, and does not go", f"kubectl get namespace {namespace} -o yaml"
+        ) from None
+
+
+async def _wait(api: Api, options: AgentOptions, say: Say) -> None:
+    """Until every pod of the DaemonSet runs. Fails as soon as none of those that are missing can come up any more."""
+    shown = ""
+    pods: list[Object] = []
+    desired = 0
+    try:
+        async with asyncio.timeout(options.start_timeout):
+            while True:
+                daemon_set, pods, desired = await _look(api, options)
+                running = sum(map(is_running, pods))
+                text = f"agents running: {running}/{desired} nodes"
+                if daemon_set is not None and text != shown:
+                    shown = text
+                    say(text)
+                if daemon_set is not None:
+                    if running >= desired:
+                        return
+                    await _fail_early(api, options, pods, desired)
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        late = [f"{pod['spec'].get('nodeName', '?')}: {state(pod)}" for pod in pods if not is_running(pod)]
+        raise DeployError(
+            f"{desired - sum(map(is_running, pods))} of {desired} agents do not run after {options.start_timeout:.0f} s"
+            + "".join(f"\n  {line}" for line in late[:20]),
+            f"kubectl -n {options.namespace} describe pods",
+        ) from None
+
+
+async def _look(api: Api, options: AgentOptions) -> tuple[Object | None, list[Object], int]:
+    """The DaemonSet, None until its controller has seen it; its newest pods; how many there should be."""
+    daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
+    status = (daemon_set or {}).get("status", {})
+    if daemon_set is None or status.get("observedGeneration", 0) < daemon_set["metadata"].get("generation", 0):
+        return None, [], 0
+    listing = await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)
+    generation = str(daemon_set["metadata"].get("generation"))
+    pods = [
+        pod
+        for pod in listing.items
+        if "deletionTimestamp" not in pod["metadata"]
+        and (pod["metadata"].get("labels") or {}).get("pod-template-generation", generation) == generation
+    ]
+    return daemon_set, pods, int(status.get("desiredNumberScheduled", 0))
+
+
+async def _fail_early(api: Api, options: AgentOptions, pods: list[Object], desired: int) -> None:
+    errors = [error for pod in pods if not is_running(pod) and (error := trouble(pod)) is not None]
+    running = sum(map(is_running, pods))
+    if errors and len(errors) + running >= desired:
+        raise DeployError("\n".join(str(error) for error in errors[:10]), errors[0].remedy)
+    if pods:
+        return
+    refused = [line for line in await recent_warnings(api, options.namespace, manifests.NAME) if "FailedCreate" in line]
+    if refused:
+        remedy = None
+        if "PodSecurity" in refused[-1]:
+            label = "pod-security.kubernetes.io/enforce=privileged"
+            remedy = f"kubectl label --overwrite namespace {options.namespace} {label}"
+        raise DeployError(f"the agents' pods are refused: {refused[-1]}", remedy)
+
+
+def _deploy_accesses(options: AgentOptions) -> list[Access]:
+    wanted = [Access("list", PODS.plural, options.namespace)]
+    if options.contained:
+        wanted.append(Access("create", PODS.plural, options.namespace, "exec"))
+    for found in manifests.deployment(options):
+        resource = BY_KIND[found["kind"]]
+        namespace = found["metadata"].get("namespace")
+        name = found["metadata"]["name"]
+        wanted.append(Access("create", resource.qualified, namespace))
+        wanted += [Access(verb, resource.qualified, namespace, name=name) for verb in ("get", "patch")]
+    return wanted
+
+
+def _undeploy_accesses(options: AgentOptions) -> list[Access]:
+    wanted = [
+        Access("list", PODS.plural, options.namespace),
+        Access("list", JOBS.qualified, options.namespace),
+        Access("delete", JOBS.qualified, options.namespace),
+        Access("get", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
+        Access("delete", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
+    ]
+    for found in manifests.deployment(options):
+        resource = BY_KIND[found["kind"]]
+        namespace = found["metadata"].get("namespace")
+        name = found["metadata"]["name"]
+        wanted += [Access(verb, resource.qualified, namespace, name=name) for verb in ("get", "delete")]
+    return wanted

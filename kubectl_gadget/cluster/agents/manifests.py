@@ -1,0 +1,233 @@
+"""What we create in a cluster: manifests/ as it stands, with the options of a run or a deployment filled in.
+
+The trap: there is one pod template, the DaemonSet's. Pods on demand are made from it, so the two cannot differ.
+"""
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.cluster.agents.image import image_of, resident_image
+from kubectl_gadget.cluster.agents.payload import PYTHON, payload
+from kubectl_gadget.cluster.api.resources import JOBS, PODS, Object
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
+
+NAME = "kubectl-gadget"
+NAME_LABEL = "app.kubernetes.io/name"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+RUN_LABEL = "kubectl-gadget/run"
+ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
+"""On a namespace: a run created it, and the last run that needs it removes it."""
+IMAGE_ANNOTATION = "kubectl-gadget/image"
+PULL_ANNOTATION = "kubectl-gadget/image-pull-policy"
+"""On the ClusterRole: what the agents of the deployment were made from."""
+RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
+OWN_LABELS = {NAME_LABEL: NAME}
+"""Of what deploy, a run or policy install has made."""
+POLICIES = "kubectl-gadget-policies"
+"""The ConfigMap with installed policies, which resident agents mount."""
+CONTAINER = "agent"
+AGENT_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent")
+_MAIN = "idle"
+"""What an agent's main process does; the words before it start an agent."""
+APPLIED = ("namespace", "rbac-user", "daemonset")
+"""The files that `deploy` applies, in order."""
+APPLIED_CONTAINED = ("namespace", "observer-policy", "daemonset", "rbac-observer")
+"""The same for contained agents: the right to exec comes last, when the policy that confines it is in force."""
+OBSERVER = f"{NAME}-observer"
+NAMESPACE_OBSERVER = f"{NAME}-namespace-observer"
+USER = f"{NAME}-user"
+CONTAINED_LABEL = f"{NAME}/contained"
+"""On agents' pods, with the value "true"."""
+_CONTENTS = "CONTENTS"
+"""In the policy, the place of the gadgets that show contents."""
+
+
+@functools.cache
+def _text(name: str) -> str:
+    """One file of manifests/, from the wheel or from the source tree."""
+    built = files("kubectl_gadget") / "built" / "manifests" / f"{name}.yaml"
+    if built.is_file():
+        return built.read_text()
+    return (Path(__file__).parents[3] / "manifests" / f"{name}.yaml").read_text()
+
+
+def documents(name: str) -> list[Object]:
+    """The objects of one file, fresh copies."""
+    import yaml
+
+    return list(yaml.load_all(_text(name), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def deployment(
+    options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()
+) -> list[Object]:
+    """All objects of a resident deployment, in the order in which they are applied. `contents` are the gadgets that
+    show what is read, written or sent, which contained agents run for fewer observers."""
+    names = APPLIED_CONTAINED if options.contained else APPLIED
+    objects = [found for name in names for found in documents(name)]
+    for found in objects:
+        if found["kind"] == "Namespace":
+            found["metadata"]["name"] = options.namespace
+        elif "namespace" in found["metadata"]:
+            found["metadata"]["namespace"] = options.namespace
+        if found["kind"] == "ValidatingAdmissionPolicy":
+            _fill_policy(found, options, contents)
+        if found["kind"] == "DaemonSet":
+            _fill_resident(found["spec"]["template"], options)
+            found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
+        if found["kind"] == "ClusterRole" and not options.contained:
+            # It outlives the namespace, so undeploy knows of a deployment whose namespace was deleted, and its image.
+            annotations = {IMAGE_ANNOTATION: resident_image(options)}
+            if options.image_pull_policy:
+                annotations[PULL_ANNOTATION] = options.image_pull_policy
+            found["metadata"]["annotations"] = annotations
+    return objects
+
+
+def is_contained(pod: Object) -> bool:
+    """Whether a pod, or a template of pods, is a contained agent's."""
+    return (pod["metadata"].get("labels") or {}).get(CONTAINED_LABEL) == "true"
+
+
+def agent_command(resident: Object) -> tuple[str, ...]:
+    """The words that start the agent which a resident pod, or a template of such pods, has."""
+    words = resident["spec"]["containers"][0].get("command") or ()
+    return tuple(words[: words.index(_MAIN)]) if _MAIN in words else AGENT_COMMAND
+
+
+def contained_command(session: SessionCommand, resident: Object) -> tuple[str, ...]:
+    """The command that starts a session in a contained agent, as the policy for observers has it."""
+    return (*agent_command(resident), *session._replace(contained=True, enforces=False).words())
+
+
+def session_words(session: SessionCommand) -> tuple[str, ...]:
+    """The words that start a session in agents that are not contained, after those that start an agent."""
+    # They let the client decide on containers without a name, so that no filter loses a race.
+    return session._replace(namespace=None).words()
+
+
+def own_command(resident: Object) -> tuple[str, ...]:
+    """The command that asks the agent which a resident pod has what it is."""
+    if is_contained(resident):
+        return contained_command(NO_GADGETS, resident)
+    return (*agent_command(resident), *session_words(NO_GADGETS))
+
+
+def bcc_command(tool: str) -> tuple[str, ...]:
+    """The command that runs a tool of bcc."""
+    return (*AGENT_COMMAND, "bcc", f"--tool={tool}")
+
+
+def namespace(options: AgentOptions) -> Object:
+    """The agents' namespace, marked as made for a run."""
+    (found,) = documents("namespace")
+    found["metadata"] |= {"name": options.namespace, "annotations": {ON_DEMAND_ANNOTATION: "true"}}
+    return found
+
+
+def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> Object:
+    """One run's agent for one node. It belongs to `owner`, an `anchor_job`, and goes with it."""
+    (daemon_set,) = documents("daemonset")
+    pod = copy.deepcopy(daemon_set["spec"]["template"]["spec"])
+    _fill(pod, options, image_of(options))
+    container = pod["containers"][0]
+    container["command"] = [*PYTHON, "-c", payload().on_demand, f"{options.idle_timeout:.0f}"]
+    # Without a session there is no agent in the pod that could answer; a main process that hangs ends with the run.
+    del container["livenessProbe"]
+    _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
+    del pod["nodeSelector"]
+    pod |= {"nodeName": node, "restartPolicy": "Never"}
+    reference = {key: owner["metadata"][key] for key in ("name", "uid")}
+    metadata = {
+        "generateName": f"agent-{run}-",
+        "namespace": options.namespace,
+        "labels": run_labels(run),
+        "ownerReferences": [{"apiVersion": JOBS.api_version, "kind": JOBS.kind, **reference}],
+    }
+    return {"apiVersion": PODS.api_version, "kind": PODS.kind, "metadata": metadata, "spec": pod}
+
+
+def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
+    """A job that never runs anything. It is complete at once, and the cluster deletes it, and all that it owns, after
+    `seconds`; the client puts that off as long as it lives. So what a run started goes even when its client was killed.
+    """
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}}
+    return {
+        "apiVersion": JOBS.api_version,
+        "kind": JOBS.kind,
+        "metadata": {"name": anchor_name(run), "namespace": options.namespace, "labels": run_labels(run)},
+        "spec": {"completions": 0, "parallelism": 0, "ttlSecondsAfterFinished": seconds, "template": template},
+    }
+
+
+def anchor_name(run: str) -> str:
+    """The name of a run's anchor job."""
+    return f"run-{run}"
+
+
+def run_labels(run: str) -> dict[str, str]:
+    """Labels of all that one run creates."""
+    return {NAME_LABEL: NAME, COMPONENT_LABEL: "on-demand", RUN_LABEL: run}
+
+
+def _fill(pod: dict[str, Any], options: AgentOptions, image: str) -> None:
+    container = pod["containers"][0]
+    container["image"] = image
+    if options.image_pull_policy:
+        container["imagePullPolicy"] = options.image_pull_policy
+    if options.image_pull_secret:
+        pod["imagePullSecrets"] = [{"name": options.image_pull_secret}]
+    if options.bcc:
+        _add_headers(pod)
+    if options.privileged or options.bcc:
+        context = container["securityContext"]
+        del context["capabilities"], context["allowPrivilegeEscalation"]
+        context["privileged"] = True
+        context["seccompProfile"] = {"type": "Unconfined"}
+
+
+def _fill_resident(template: Object, options: AgentOptions) -> None:
+    pod = template["spec"]
+    _fill(pod, options, resident_image(options))
+    if options.enforcing:
+        # Installed policies have to be looked after: no other pod may take the agent's place on a full node.
+        pod["priorityClassName"] = "system-node-critical"
+    if not options.contained:
+        return
+    template["metadata"]["labels"][CONTAINED_LABEL] = "true"
+    _leave_policies(pod, ("policies", "bpf"))
+    container = pod["containers"][0]
+    container["command"] = [*AGENT_COMMAND, "idle", "--idle-timeout", "0"]
+    container["env"].append({"name": "KUBECTL_GADGET_CONTAINED", "value": "1"})
+    container["securityContext"]["capabilities"]["add"].remove("KILL")
+
+
+def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str]) -> None:
+    spec = policy["spec"]
+    labels = spec["matchConstraints"]["namespaceSelector"]["matchLabels"]
+    labels["kubernetes.io/metadata.name"] = options.namespace
+    names = "', '".join(sorted(contents))
+    for validation in spec["validations"]:
+        validation["expression"] = validation["expression"].replace(_CONTENTS, names)
+
+
+def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:
+    """Installed policies are for resident agents alone, of which each node has one."""
+    for where in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
+        where[:] = [one for one in where if one["name"] not in volumes]
+
+
+def _add_headers(pod: dict[str, Any]) -> None:
+    """Where bcc looks for kernel headers, debugfs, which its tools attach by, and room to unpack in."""
+    folders = {"modules": "/lib/modules", "sources": "/usr/src", "debug": "/sys/kernel/debug"}
+    mounts = pod["containers"][0]["volumeMounts"]
+    for name, path in folders.items():
+        pod["volumes"].append({"name": name, "hostPath": {"path": path}})
+        mounts.append({"name": name, "mountPath": path, "readOnly": name != "debug"})
+    pod["volumes"].append({"name": "tmp", "emptyDir": {}})
+    mounts.append({"name": "tmp", "mountPath": "/tmp"})

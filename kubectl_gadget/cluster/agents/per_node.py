@@ -1,0 +1,173 @@
+"""One agent per node: the resident one where there is one, else one that is started on demand; and a session in it.
+
+The trap: a thousand nodes ask at the same moment, so what is asked of the API server for all of them is asked once.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.background_tasks import Failed
+from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents.boot import open_agent
+from kubectl_gadget.cluster.agents.on_demand import REMEDY, OnDemandAgents, Say
+from kubectl_gadget.cluster.agents.startup import is_running, wait_running
+from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
+from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableError
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import PODS, Object
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
+
+USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
+_FRESH_SECONDS = 1.0
+"""A list of resident agents that is this old is still good."""
+_HANDSHAKES = 64
+"""That are under way at once: a thousand at once would all end at the same late moment, many of them too late."""
+_RETURN_SECONDS = 30.0
+"""A resident agent that went away is waited for this long: its DaemonSet makes another only when it is quite gone."""
+
+
+class Agents:
+    """The agents of one run. `close` must be awaited at the end; it removes what this run started, and only that."""
+
+    def __init__(
+        self,
+        api: Api,
+        options: AgentOptions,
+        say: Say = lambda _node, _text: None,
+        run: str | None = None,
+        note: Callable[[str], object] = lambda _text: None,
+        failed: Failed = lambda _error: None,
+        session: SessionCommand = NO_GADGETS,
+    ) -> None:
+        """`say` gets how agents start, `note` what users should know of those that run, and `failed` an error after
+        which those that were started will not stay. `session` is what the commands of sessions declare."""
+        self._session = session
+        self._api = api
+        self._options = options
+        self._say = say
+        self._note = note
+        self._is_noted = False
+        self.run = run or secrets.token_hex(4)
+        self._on_demand = OnDemandAgents(api, options, self.run, say, failed)
+        self._pods: dict[str, str] = {}
+        self._residents: dict[str, Object] = {}
+        self._had_residents: set[str] = set()
+        """nodes that had one at some time of this run"""
+        self._listed_at = float("-inf")
+        self._lock = asyncio.Lock()
+        self._handshakes = asyncio.Semaphore(_HANDSHAKES)
+        self._reached = False
+        """some handshake of this run succeeded"""
+
+    async def open(self, node: str) -> ExecStream:
+        """A new session on `node`, in its agent, which is started if there is none. May be called again to reconnect.
+
+        Raises ForbiddenError, DeployError or another ClusterError. Cancelling it leaves the pod to `close`.
+        """
+        known = node in self._pods
+        pod = self._pods.get(node) or await self._find_or_start(node)
+        try:
+            return await self._exec(node, pod)
+        except StatusError as error:
+            self._pods.pop(node, None)
+            self._residents.pop(node, None)
+            # Its pod may be gone, or may have been replaced, since the last session.
+            if not known or error.code not in (400, 404, 500):
+                raise
+        return await self._exec(node, await self._find_or_start(node))
+
+    async def require(self, wanted: Sequence[Access]) -> None:
+        """Asks for all rights that a run takes, `wanted` and those to reach agents, so that nothing is begun in vain.
+
+        Raises ForbiddenError with all that is missing, also to start agents where none is resident.
+        """
+        listing = Access("list", PODS.plural, self._options.namespace)
+        session = Access("create", PODS.plural, self._options.namespace, "exec")
+        missing = await self._api.missing([*wanted, listing, session])
+        if not missing:
+            return
+        remedy = USER_REMEDY
+        if listing not in missing and not await self._list_residents():
+            missing += await self._on_demand.missing()
+            remedy = REMEDY
+        raise self._api.forbidden(list(dict.fromkeys(missing)), "trace", remedy)
+
+    async def close(self) -> list[str]:
+        """Removes the pods that this run started; returns the names of what may remain."""
+        return await self._on_demand.close()
+
+    async def _exec(self, node: str, pod: str) -> ExecStream:
+        resident = self._residents.get(node)
+        where = (self._options.namespace, pod, manifests.CONTAINER)
+        async with self._handshakes:
+            try:
+                stream = await self._start(resident, where, node)
+            except UnreachableError:
+                if not self._reached:
+                    raise
+                # Others got through, so the API server or this machine has too much to do.
+                stream = await self._start(resident, where, node)
+        self._reached = True
+        return stream
+
+    async def _start(self, resident: Object | None, where: tuple[str, str, str], node: str) -> ExecStream:
+        """Contained agents run what their pod has, and only that; to others the agent of this client is sent."""
+        if self._options.bcc:
+            return await open_exec(self._api, *where, manifests.bcc_command(self._options.bcc_tool), node)
+        if resident is not None and manifests.is_contained(resident):
+            return await open_exec(self._api, *where, manifests.contained_command(self._session, resident), node)
+        return await open_agent(self._api, *where, manifests.session_words(self._session), node)
+
+    async def _find_or_start(self, node: str) -> str:
+        resident = await self._find_resident(node)
+        self._note_unchanged(resident)
+        if resident is None:
+            pod = await self._on_demand.start(node)
+        elif is_running(resident):
+            pod = resident
+        else:
+            name, seconds = resident["metadata"]["name"], self._options.start_timeout
+            pod = await wait_running(
+                self._api, self._options.namespace, name, seconds, lambda text: self._say(node, text)
+            )
+        self._pods[node] = pod["metadata"]["name"]
+        return self._pods[node]
+
+    def _note_unchanged(self, resident: Object | None) -> None:
+        """Says, once, which flags for agents do nothing since this one runs already."""
+        if resident is None or self._is_noted:
+            return
+        container = resident["spec"]["containers"][0]
+        flags = ["--image"] if self._options.image not in (None, container["image"]) else []
+        if self._options.privileged and not (container.get("securityContext") or {}).get("privileged"):
+            flags.append("--privileged")
+        if flags:
+            self._is_noted = True
+            text = f"resident agents answer, which {' and '.join(flags)} cannot change"
+            self._note(f"warning: {text} (try: kubectl gadget deploy {flags[0]} …)")
+
+    async def _find_resident(self, node: str) -> Object | None:
+        until = time.monotonic() + _RETURN_SECONDS
+        while True:
+            resident = (await self._list_residents()).get(node)
+            if resident is not None or node not in self._had_residents or time.monotonic() > until:
+                return resident
+            await asyncio.sleep(_FRESH_SECONDS)
+
+    async def _list_residents(self) -> dict[str, Object]:
+        if self._options.bcc:
+            return {}
+        async with self._lock:
+            if time.monotonic() - self._listed_at > _FRESH_SECONDS:
+                pods = await self._api.find(PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR)
+                self._residents = {
+                    pod["spec"]["nodeName"]: pod
+                    for pod in pods.items
+                    if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
+                }
+                self._had_residents |= self._residents.keys()
+                self._listed_at = time.monotonic()
+            return self._residents

@@ -1,0 +1,201 @@
+"""How bytes get to the API server: the kubernetes library's client for requests, and what websockets need of the same.
+
+The trap: many clusters' own authority lacks the key usage extension, which Python ≥ 3.13 insists on and kubectl does
+not, so the strict check is taken off again. All of this may block for as long as a credential plugin takes.
+"""
+
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+from kubectl_gadget import __version__
+from kubectl_gadget.cluster.api import credentials
+from kubectl_gadget.cluster.api.failure import from_exception
+from kubectl_gadget.cluster.api.kubeconfig import Cluster
+from kubectl_gadget.errors import ClusterError
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient, Configuration
+    from urllib3 import HTTPHeaderDict
+
+CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
+_PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+PARALLEL = 32
+"""Requests that are under way at once."""
+
+Query = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to the API server: with these credentials, until it says 401."""
+
+    client: "ApiClient"
+    ssl_context: ssl.SSLContext | None
+    """None for http"""
+    proxy: str | None
+
+    @property
+    def may_block(self) -> bool:
+        """Whether to ask for headers may take long, since credentials may have to be renewed."""
+        return credentials.may_block(self.client.configuration)
+
+    def close(self) -> None:
+        """Closes the connections that no request uses; the others close when their requests end."""
+        self.client.rest_client.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whatever its status."""
+
+    status: int
+    headers: "HTTPHeaderDict"
+    data: bytes
+
+
+class Connection:
+    """One API server. May be used from several threads; credentials are loaded once for all of them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        url = urlsplit(cluster.server)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ClusterError(f"the server {cluster.server!r} of the kubeconfig is not an http or https URL")
+        self._host = url.hostname
+        self._lock = threading.Lock()
+        self._way: Way | None = None
+
+    def close(self) -> None:
+        """Closes what is open to the API server; without it, that is left to the garbage collector."""
+        if self._way is not None:
+            self._way.close()
+
+    def url(self, path: str, query: Query = ()) -> str:
+        """URL of a request."""
+        return self.cluster.server + path + ("?" + urlencode(query) if query else "")
+
+    def websocket_url(self, path: str, query: Query = ()) -> str:
+        """URL of a websocket."""
+        return "ws" + self.url(path, query).removeprefix("http")
+
+    def way(self) -> Way:
+        """The way that all take now. Raises ClusterError."""
+        with self._lock:
+            if self._way is None:
+                self._way = _make_way(self.cluster)
+            return self._way
+
+    @property
+    def known_way(self) -> Way | None:
+        """The way that all take now, when there is one already."""
+        return self._way
+
+    def renew(self, refused: Way) -> bool:
+        """After a 401: whether there are other credentials, which then are used from now on. Raises ClusterError."""
+        with self._lock:
+            if self._way is not refused:
+                return True  # another request was refused too, and was here before
+            self._way = _make_way(self.cluster)
+            refused.close()
+            old, new = refused.client.configuration, self._way.client.configuration
+            return credentials.identity(old) != credentials.identity(new)
+
+    def headers(self, way: Way) -> "HTTPHeaderDict":
+        """Who we are. Raises ClusterError."""
+        from urllib3 import HTTPHeaderDict
+
+        headers = HTTPHeaderDict({"User-Agent": f"kubectl-gadget/{__version__}"})
+        with self._lock:
+            authorization = credentials.authorization(way.client.configuration)
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        for name, value in self.cluster.impersonate:
+            headers.add(name, value)
+        return headers
+
+    def server_hostname(self, way: Way) -> str:
+        """The name that the server's certificate must bear."""
+        return way.client.configuration.tls_server_name or self._host
+
+    def request(self, way: Way, method: str, url: str, body: Any, content: str) -> Answer:
+        """One exchange, never tried again. Raises UnreachableError or another ClusterError."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        headers = self.headers(way)
+        headers["Accept"], headers["Content-Type"] = "application/json", content
+        limit = self.cluster.request_timeout
+        seconds = (min(limit or CONNECT_SECONDS, CONNECT_SECONDS), limit or _READ_SECONDS)
+        try:
+            response = way.client.call_api(method, url, headers, body, _request_timeout=seconds)
+            return Answer(response.status, response.headers, response.read())
+        except (ApiException, HTTPError, OSError) as error:
+            raise from_exception(error, self.cluster.server, way.proxy) from None
+
+
+def _make_way(cluster: Cluster) -> Way:
+    from kubernetes.client import ApiClient
+
+    configuration = cluster.configure()
+    configuration.retries = False
+    configuration.connection_pool_maxsize = PARALLEL
+    configuration.proxy = proxy = _proxy(cluster.server, configuration)
+    configuration.no_proxy = None
+    try:
+        client = ApiClient(configuration)
+    except ImportError:
+        raise ClusterError(
+            f"the proxy {proxy} needs SOCKS support", "pip install 'urllib3[socks]' 'python-socks[asyncio]'"
+        ) from None
+    context = None
+    if cluster.server.startswith("https"):
+        context = _ssl_context(configuration)
+        settings = client.rest_client.pool_manager.connection_pool_kw
+        for key in ("ca_certs", "ca_cert_data", "cert_file", "key_file"):
+            settings.pop(key, None)
+        settings["ssl_context"] = context
+    return Way(client, context, proxy)
+
+
+def _ssl_context(configuration: "Configuration") -> ssl.SSLContext:
+    import urllib3
+
+    try:
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise ClusterError(f"the certificate authority in the kubeconfig is not valid: {error}") from None
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not configuration.verify_ssl:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if configuration.cert_file:
+        try:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        except (ssl.SSLError, OSError) as error:
+            raise ClusterError(f"the client certificate or key in the kubeconfig is not valid: {error}") from None
+    return context
+
+
+def _proxy(server: str, configuration: "Configuration") -> str | None:
+    from kubernetes.client.rest import should_bypass_proxies
+
+    proxy = configuration.proxy
+    if not proxy or should_bypass_proxies(server, configuration.no_proxy or ""):
+        return None
+    proxy = str(proxy) if "://" in proxy else f"http://{proxy}"
+    try:
+        url = urlsplit(proxy)
+        usable = url.scheme in _PROXIES and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ClusterError(
+            f"the proxy {proxy!r} cannot be used",
+            "proxy-url: http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT",
+        )
+    return proxy

@@ -1,0 +1,144 @@
+"""Objects as they come, change and go: one list, then a watch from there, for as long as it takes.
+
+The watch runs over a websocket, which the API server offers for every watch, so that cancelling it needs no thread.
+The trap: after "410 Gone" the past is lost, so everything is listed again and objects may have vanished unseen; the
+consumer gets a new Synced and must compare.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from websockets.exceptions import ConnectionClosed
+
+from kubectl_gadget.cluster.api.failure import Access, StatusError, UnreachableError, from_status
+from kubectl_gadget.cluster.api.requests import Api, Listing, selectors
+from kubectl_gadget.cluster.api.resources import Object, Resource
+from kubectl_gadget.cluster.api.websocket import close_quietly, open_websocket
+
+_RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
+_GONE = 410
+
+
+@dataclass(frozen=True)
+class Synced:
+    """All that is there now; whatever was there before and is not listed is gone."""
+
+    items: list[Object]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One object came, changed or went."""
+
+    object: Object
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is watched."""
+
+    resource: Resource
+    namespace: str | None = None
+    labels: str | None = None
+    fields: str | None = None
+
+
+async def follow(api: Api, scope: Scope) -> AsyncGenerator[Synced | Changed, None]:
+    """Never ends by itself. Raises ClusterError when the first list fails, later only what trying again cannot mend.
+
+    Close it (contextlib.aclosing) when leaving early.
+    """
+    listing = await _list(api, scope)
+    while True:
+        yield Synced(listing.items)
+        async with aclosing(_changes(api, scope, listing.resource_version)) as changes:
+            async for change in changes:
+                yield change
+        listing = await _list_patiently(api, scope)
+
+
+async def _list(api: Api, scope: Scope) -> Listing:
+    return await api.find(scope.resource, scope.namespace, scope.labels, scope.fields)
+
+
+async def _list_patiently(api: Api, scope: Scope) -> Listing:
+    failures = 0
+    while True:
+        try:
+            return await _list(api, scope)
+        except StatusError as error:
+            if error.code < 500:  # else it is just starting, or its storage is
+                raise
+        except UnreachableError:
+            pass
+        failures += 1
+        await _pause(failures)
+
+
+async def _pause(failures: int) -> None:
+    if failures:
+        await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1])
+
+
+async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Changed, None]:
+    """Ends when the past is lost and everything must be listed again."""
+    failures = 0
+    while True:
+        try:
+            async with aclosing(_one_watch(api, scope, version)) as messages:
+                failures += 1
+                async for kind, found in messages:
+                    failures = 0
+                    version = found["metadata"]["resourceVersion"]
+                    if kind != "BOOKMARK":
+                        yield Changed(found, kind == "DELETED")
+        except StatusError as error:
+            if error.code == _GONE:
+                return
+            if error.code < 500:
+                raise
+        except UnreachableError as error:
+            if failures == 3:
+                api.warn_once(f"{error}; retrying")
+        await _pause(failures)
+
+
+def _read(text: str | bytes, resource: Resource, api: Api) -> tuple[str, Object]:
+    """A message of a watch. Raises UnreachableError when it is none, as after any other broken connection."""
+    try:
+        message = json.loads(text)
+        kind, found = str(message["type"]), message["object"]
+        if kind != "ERROR":
+            str(found["metadata"]["resourceVersion"])
+        elif not isinstance(found, dict):
+            raise TypeError
+    except (ValueError, LookupError, TypeError, AttributeError):
+        shown = repr(text[:80])
+        why = f"the watch of {resource.plural} brought something that is not a message of a watch: {shown}"
+        raise UnreachableError(f"{api.cluster.server}: {why}", "is a proxy between?") from None
+    return kind, found
+
+
+async def _one_watch(api: Api, scope: Scope, version: str) -> AsyncGenerator[tuple[str, Object], None]:
+    """The messages of one connection, until it ends. Raises StatusError for what the server calls an error."""
+    query = selectors(scope.labels, scope.fields)
+    query += (("watch", "1"), ("allowWatchBookmarks", "true"), ("resourceVersion", version))
+    access = Access("watch", scope.resource.qualified, scope.namespace)
+    websocket = await open_websocket(api, scope.resource.path(scope.namespace), query, access)
+    try:
+        while True:
+            try:
+                text = await websocket.recv()
+            except ConnectionClosed:
+                return
+            kind, found = _read(text, scope.resource, api)
+            if kind == "ERROR":
+                code = int(found.get("code") or 500)
+                raise from_status(code, json.dumps(found).encode(), api.cluster.server, access)
+            yield kind, found
+    finally:
+        await close_quietly(websocket)

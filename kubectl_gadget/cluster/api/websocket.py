@@ -1,0 +1,101 @@
+"""A websocket to the API server, for watches and for exec.
+
+The trap: the API server answers a websocket without an Origin header with 403 (it means a missing header, not a
+missing right), and a keepalive that insists on pongs would end a stream whose reader is slow, since pongs wait behind
+the data. So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.typing import Origin, Subprotocol
+
+from kubectl_gadget.cluster.api.connection import CONNECT_SECONDS, Query, Way
+from kubectl_gadget.cluster.api.failure import Access, from_exception, from_status
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.threads import in_thread
+
+_PING_SECONDS = 20.0
+_DEAD_SECONDS = 30
+
+
+async def open_websocket(
+    api: Api, path: str, query: Query, access: Access, subprotocols: Sequence[str] = ()
+) -> ClientConnection:
+    """Raises ForbiddenError, StatusError or UnreachableError; `access` is what a 403 would refuse."""
+    connection = api.connection
+    way = connection.known_way
+    if way is None:
+        way = await in_thread(connection.way)
+    try:
+        return await _attempt(api, way, path, query, subprotocols)
+    except InvalidStatus as error:
+        if error.response.status_code != 401 or not await in_thread(lambda: connection.renew(way)):
+            raise _refused(api, error, access) from None
+    try:
+        return await _attempt(api, await in_thread(connection.way), path, query, subprotocols)
+    except InvalidStatus as error:
+        raise _refused(api, error, access) from None
+
+
+def _refused(api: Api, error: InvalidStatus, access: Access) -> Exception:
+    body = bytes(error.response.body or b"")
+    return from_status(error.response.status_code, body, api.cluster.server, access, api.cluster.impersonate)
+
+
+async def _attempt(api: Api, way: Way, path: str, query: Query, subprotocols: Sequence[str]) -> ClientConnection:
+    connection = api.connection
+    headers = await in_thread(lambda: connection.headers(way)) if way.may_block else connection.headers(way)
+    user_agent = headers.pop("User-Agent")
+    extra: dict[str, Any] = {} if way.ssl_context is None else {"server_hostname": connection.server_hostname(way)}
+    try:
+        websocket = await connect(
+            connection.websocket_url(path, query),
+            ssl=way.ssl_context,
+            origin=Origin(api.cluster.server),
+            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            additional_headers=list(headers.iteritems()),
+            user_agent_header=user_agent,
+            proxy=way.proxy,
+            compression=None,
+            max_size=None,
+            ping_interval=_PING_SECONDS,
+            ping_timeout=None,
+            open_timeout=api.cluster.request_timeout or 3 * CONNECT_SECONDS,
+            close_timeout=1.0,
+            **extra,
+        )
+    except InvalidStatus:
+        raise
+    except (OSError, InvalidHandshake, ImportError, EOFError) as error:
+        raise from_exception(error, api.cluster.server, way.proxy) from None
+    _detect_dead_peer(websocket)
+    for warning in websocket.response.headers.get_all("Warning") if websocket.response else ():
+        api.warn_once(warning)
+    return websocket
+
+
+def _detect_dead_peer(websocket: ClientConnection) -> None:
+    """Lets the operating system end the connection when nothing is acknowledged any more."""
+    raw = websocket.transport.get_extra_info("socket")
+    if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_SECONDS * 1000)
+
+
+async def close_quietly(websocket: ClientConnection) -> None:
+    """Closes it, waiting no longer than a second; what the peer still sends is dropped."""
+    try:
+        async with asyncio.timeout(2.0):
+            await websocket.close()
+    except TimeoutError:
+        websocket.transport.abort()

@@ -1,0 +1,375 @@
+"""From what the user selected to nodes and their agents' filters, as pods and nodes come and go.
+
+Watches of pods and nodes, and for some workloads of Jobs or services, feed one picture. The trap: an agent knows no
+labels and no owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to have been
+judged is traced, and `wants` decides late.
+"""
+
+import asyncio
+import difflib
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kubectl_gadget import background_tasks
+from kubectl_gadget.cluster.agents.startup import not_ready
+from kubectl_gadget.cluster.api.failure import Access
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS, Object, Resource
+from kubectl_gadget.cluster.api.watch import Changed, Scope, Synced, follow
+from kubectl_gadget.cluster.options import Selection
+from kubectl_gadget.cluster.selection import label_selectors
+from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key
+from kubectl_gadget.cluster.selection.workloads import Controller, Workloads, facts
+from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
+
+Filter = dict[str, Any]
+"""FILTER of docs/protocol.md."""
+
+Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
+"""Raises ForbiddenError when one of these rights, or another that the run takes, is missing."""
+
+_SETTLE_SECONDS = 0.1
+"""Changes that come together are told together."""
+_LINGER_SECONDS = 60.0
+"""A node that hosts no selected pod any more is kept this long: a restarted pod mostly comes back to it."""
+
+_KEEP_SECONDS = 600.0
+"""A pod that is gone is known this long."""
+
+
+@dataclass(frozen=True)
+class TargetChange:
+    """What to do: begin with nodes, leave nodes, and change the filter of nodes that stay."""
+
+    add: dict[str, Filter] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+    update: dict[str, Filter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pod:
+    key: str
+    """what agents find its containers by"""
+    name: str
+    node: str
+    facts: tuple[Mapping[str, str], Controller] | None
+    """for workloads: labels and controller"""
+    matches: bool
+    """the label selector, or one of the workloads and names"""
+    runs: bool
+    """it may have a container that is selected"""
+
+    @property
+    def alive(self) -> bool:
+        return self.matches and self.runs
+
+
+class Targets:
+    """Which nodes a run takes part on. `warn` gets lines for the user."""
+
+    def __init__(
+        self,
+        api: Api,
+        selection: Selection,
+        warn: Callable[[str], None],
+        linger: float = _LINGER_SECONDS,
+        require: Require | None = None,
+    ) -> None:
+        self._api = api
+        self._require = require or (lambda wanted: api.require(wanted, "choose nodes and pods"))
+        self._selection = selection
+        self._warn = warn
+        self._linger = linger
+        self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
+        self._labels = label_selectors.parse(selection.selector) if selection.selector else None
+        self._workloads = (
+            Workloads(api, selection.workloads, self.namespace) if selection.workloads and self.namespace else None
+        )
+        narrowed = bool(selection.pods or selection.workloads or selection.selector or selection.containers)
+        self._by_node = bool(selection.nodes) or selection.host or (selection.all_namespaces and not narrowed)
+        """nodes are chosen as such, not for the pods that they host"""
+        self._excludes = self._labels is not None or self._workloads is not None
+        """agents are told which pods to leave out"""
+        self._by_pod = not self._by_node or self._excludes
+        self._pods: dict[str, dict[str, _Pod]] = {}
+        """by node, then by uid"""
+        self._judged = PodValues[bool]()
+        self._listed: set[str] = set()
+        """uids of the pods that are there"""
+        self._gone: dict[str, float] = {}
+        """uids of pods that are gone, and since when (monotonic seconds): their last events may still be coming"""
+        self._nodes: set[str] = set()
+        self._seen_nodes: set[str] = set()
+        self._leaving: dict[str, float] = {}
+        """when (monotonic seconds) nodes without selected pods are left"""
+        self._complained: set[str] = set()
+        self._current: dict[str, Filter] = {}
+        self._queue: asyncio.Queue[tuple[Resource | None, Synced | Changed | GadgetError]] = asyncio.Queue()
+
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
+        """Whether the label selector or a workload wants this pod, by its UID and NAMESPACE/NAME as its containers have
+        them; None: not known yet. May be called from any thread."""
+        return self._judged.of(pod_uid, pod_name) if self._excludes else True
+
+    async def watch(self) -> AsyncGenerator[TargetChange, None]:
+        """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError.
+
+        Close it (contextlib.aclosing) when leaving early.
+        """
+        queue = self._queue
+        wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
+        wanted += self._workloads.watched if self._workloads else ()
+        tasks = [
+            background_tasks.start(self._feed(kind, queue), f"watch of {kind.plural}", self.fail) for kind in wanted
+        ]
+        # Asked for while the lists are on their way, so that it takes no time of its own. Awaited below.
+        rights = asyncio.create_task(self._require(self._accesses(wanted)), name="rights")
+        there = asyncio.create_task(self._check_workloads(), name="workloads")
+        tasks += [rights, there]
+        try:
+            missing = set(wanted)
+            while missing:
+                try:
+                    missing.discard(await self._take(queue))
+                except ForbiddenError:
+                    await rights  # says all that is missing, not only this
+                    raise
+            await rights
+            await there
+            await self._complain()
+            yield self._change()
+            while True:
+                await self._settle(queue)
+                change = self._change()
+                if change != TargetChange():
+                    yield change
+        finally:
+            await background_tasks.end(*tasks)
+
+    def fail(self, error: GadgetError) -> None:
+        """Ends `watch` with an error that its owner found elsewhere."""
+        self._queue.put_nowait((None, error))
+
+    def _accesses(self, wanted: Sequence[Resource]) -> list[Access]:
+        listed = [
+            Access(verb, kind.qualified, self.namespace if kind.namespaced else None)
+            for kind in wanted
+            for verb in ("list", "watch")
+        ]
+        return listed + (self._workloads.accesses() if self._workloads else [])
+
+    async def _check_workloads(self) -> None:
+        if self._workloads:
+            await self._check_namespace()
+            await self._workloads.check()
+
+    async def _feed(self, kind: Resource, queue: "asyncio.Queue[Any]") -> None:
+        scope = Scope(kind, self.namespace if kind.namespaced else None)
+        async with aclosing(follow(self._api, scope)) as changes:
+            async for change in changes:
+                queue.put_nowait((kind, change))
+
+    async def _settle(self, queue: "asyncio.Queue[Any]") -> None:
+        """Waits for changes, or for the time at which a node is left."""
+        until = min(self._leaving.values(), default=None)
+        try:
+            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
+                await self._take(queue)
+        except TimeoutError:
+            return
+        await asyncio.sleep(_SETTLE_SECONDS)
+        while not queue.empty():
+            await self._take(queue)
+
+    async def _take(self, queue: "asyncio.Queue[Any]") -> Resource:
+        kind: Resource | None
+        kind, change = await queue.get()
+        if isinstance(change, GadgetError):
+            raise change
+        assert kind is not None
+        if kind is PODS:
+            self._see_pods(change)
+        elif kind is NODES:
+            self._see_nodes(change)
+        elif self._workloads:
+            self._workloads.see(kind, change)
+            self._judge_again()
+        return kind
+
+    def _judge_again(self) -> None:
+        for pods in self._pods.values():
+            for uid, pod in pods.items():
+                matches = self._matches(pod.name, pod.facts)
+                if matches != pod.matches:
+                    pods[uid] = replace(pod, matches=matches)
+                    self._judged.change(uid, matches)
+
+    def _see_pods(self, change: Synced | Changed) -> None:
+        if isinstance(change, Synced):
+            there = {found["metadata"]["uid"] for found in change.items}
+            self._gone |= dict.fromkeys(self._listed - there, time.monotonic())
+            self._listed.clear()
+            self._pods.clear()
+            for found in change.items:
+                self._see_pod(found, deleted=False)
+        else:
+            self._see_pod(change.object, change.deleted)
+        self._forget_gone()
+
+    def _see_pod(self, found: Object, deleted: bool) -> None:
+        pod, uid = self._judge(found), found["metadata"]["uid"]
+        self._judged.put(found, pod.matches)
+        pods = self._pods.setdefault(pod.node, {}) if pod.node else {}
+        if deleted:
+            pods.pop(uid, None)
+            self._listed.discard(uid)
+            self._gone[uid] = time.monotonic()
+        else:
+            pods[uid] = pod
+            self._listed.add(uid)
+
+    def _forget_gone(self) -> None:
+        limit = time.monotonic() - _KEEP_SECONDS
+        while self._gone and (oldest := next(iter(self._gone.items())))[1] < limit:
+            del self._gone[oldest[0]]
+            self._judged.forget(oldest[0])
+
+    def _judge(self, found: Object) -> _Pod:
+        metadata, spec = found["metadata"], found.get("spec", {})
+        chosen = self._selection
+        kinds = ("initContainers", "containers", "ephemeralContainers")
+        containers = {container["name"] for kind in kinds for container in spec.get(kind) or []}
+        known = facts(found) if self._workloads else None
+        if self._labels is not None:
+            matches = self._labels.accepts(metadata.get("labels") or {})
+        else:
+            matches = self._matches(metadata["name"], known)
+        selected = (self._workloads is not None or not chosen.pods or metadata["name"] in chosen.pods) and (
+            not chosen.containers or not containers.isdisjoint(chosen.containers)
+        )
+        return _Pod(
+            key=container_key(found),
+            name=metadata["name"],
+            node=spec.get("nodeName") or "",
+            facts=known,
+            matches=matches,
+            runs=selected and found.get("status", {}).get("phase") not in ("Succeeded", "Failed"),
+        )
+
+    def _matches(self, name: str, known: tuple[Mapping[str, str], Controller] | None) -> bool:
+        """Whether a pod belongs to one of the workloads, or is named beside them. True without workloads."""
+        if self._workloads is None or known is None:
+            return True
+        return name in self._selection.pods or self._workloads.accepts(*known)
+
+    def _see_nodes(self, change: Synced | Changed) -> None:
+        if isinstance(change, Synced):
+            self._nodes.clear()
+        for node in change.items if isinstance(change, Synced) else [change.object]:
+            name = node["metadata"]["name"]
+            self._seen_nodes.add(name)
+            wanted = not self._selection.nodes or name in self._selection.nodes
+            deleted = isinstance(change, Changed) and change.deleted
+            problem = _unusable(node) if wanted and not deleted else None
+            if problem is not None:
+                self._warn_once(problem)
+            if wanted and not deleted and problem is None:
+                self._nodes.add(name)
+            elif deleted or name not in self._current:
+                # A node that is traced and turns unready keeps its session: the stream will tell if it is lost.
+                self._nodes.discard(name)
+
+    def _change(self) -> TargetChange:
+        """What changed since the last call."""
+        new = {node: self._filter(node) for node in sorted(self._choose())}
+        old, self._current = self._current, new
+        return TargetChange(
+            add={node: found for node, found in new.items() if node not in old},
+            remove=tuple(node for node in old if node not in new),
+            update={node: found for node, found in new.items() if node in old and old[node] != found},
+        )
+
+    def _choose(self) -> Iterable[str]:
+        if self._by_node:
+            return self._nodes
+        hosting = {node for node, pods in self._pods.items() if any(pod.alive for pod in pods.values())}
+        now = time.monotonic()
+        left = self._current.keys() - hosting
+        self._leaving = {node: self._leaving.get(node, now + self._linger) for node in left}
+        self._leaving = {node: until for node, until in self._leaving.items() if until > now}
+        return hosting | self._leaving.keys()
+
+    def _filter(self, node: str) -> Filter:
+        excluded: list[str] = []
+        if self._excludes:
+            pods = self._pods.get(node, {}).values()
+            excluded = sorted(pod.key for pod in pods if not pod.matches)
+        return {
+            "namespaces": None if self.namespace is None else [self.namespace],
+            "pods": None if self._workloads else list(self._selection.pods) or None,
+            "containers": list(self._selection.containers) or None,
+            "exclude_pods": excluded,
+            "host": self._selection.host,
+            **({"own_processes": True} if self._selection.own_processes else {}),
+        }
+
+    async def _complain(self) -> None:
+        """Says what was selected and is not there. Raises ClusterError for what will not come by waiting."""
+        unknown = [name for name in self._selection.nodes if name not in self._seen_nodes]
+        if unknown:
+            there = ", ".join(sorted(self._seen_nodes)[:20])
+            raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {there}")
+        if self._workloads:
+            await self._workloads.check_listed()
+        pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}
+        where = f"in {self.namespace} namespace" if self.namespace else "in any namespace"
+        if self._by_pod:
+            for name in self._selection.pods:
+                if name not in pods:
+                    self._warn(f'pods "{name}" not found {where}; waiting for it.{_nearest(name, pods)}')
+        if self._by_pod and not self._by_node and not any(pod.alive for pod in pods.values()):
+            await self._check_namespace()
+            if self._workloads or not self._selection.pods:
+                self._warn(f"No running pods found {where}{self._described()}; waiting for them.")
+
+    def _described(self) -> str:
+        chosen = self._selection
+        words = [f" of {self._workloads}"] if self._workloads else []
+        words += [f" with labels {chosen.selector}"] if chosen.selector else []
+        words += [f" with container {', '.join(chosen.containers)}"] if chosen.containers else []
+        return "".join(words)
+
+    async def _check_namespace(self) -> None:
+        if self.namespace is None:
+            return
+        try:
+            found = await self._api.get(NAMESPACES, self.namespace)
+        except ForbiddenError:
+            return  # it cannot be told whether it exists
+        if found is None:
+            raise ClusterError(f'namespaces "{self.namespace}" not found', "kubectl get namespaces")
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._complained:
+            self._complained.add(text)
+            self._warn(text)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 3, 0.5)
+    return f" Running there: {', '.join(near)}" if near else ""
+
+
+def _unusable(node: Object) -> str | None:
+    """Why no agent can run on a node, and that it is left out; None when one can."""
+    labels = node["metadata"].get("labels") or {}
+    name = node["metadata"]["name"]
+    if labels.get("kubernetes.io/os", "linux") != "linux":
+        return f"node {name} runs {labels['kubernetes.io/os']}, which has no eBPF for this; it is skipped"
+    if labels.get("type") == "virtual-kubelet":
+        return f"node {name} is virtual and runs no agent; it is skipped"
+    why = not_ready(node)
+    return why and f"{why}; it is skipped until it is"

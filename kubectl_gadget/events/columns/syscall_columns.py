@@ -1,0 +1,94 @@
+"""Columns of the gadgets that show any system call: its name, its arguments, what it returned.
+
+They read several fields of the record together, which have to be called `syscall`, `result` and `arguments`
+(bpf/trace_syscalls.bpf.c). The trap: decode() does not check where the arguments' texts lie, since they are in a
+struct of their own.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.texts import TextLists
+from kubectl_gadget.events.linux.syscall_text import ARGUMENTS, Data, argument_texts, result_text
+from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.vectors import Mask, Numbers, Pieces
+
+_NEVER = -(1 << 63)
+"""The result of a call that does not return."""
+_ARGUMENTS = struct.Struct(f"<{ARGUMENTS}Q{ARGUMENTS * 2}H")
+_LENGTH = 0x7FFF
+
+
+class Results(Numbers):
+    """What calls returned; null where they do not."""
+
+    def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
+        super().__init__(array)
+
+    def valid(self) -> Mask | None:
+        known: Mask = self.array != _NEVER
+        return None if known.all() else known
+
+    def values(self) -> list[int | None]:
+        return [None if number == _NEVER else number for number in self.array.tolist()]
+
+    def json(self) -> Pieces:
+        return "%s", (["null" if number is None else str(number) for number in self.values()],)
+
+
+def syscall_results(batch: Batch, field: Field) -> Results:
+    """What they returned, as the kernel says it: errors are negative."""
+    return Results(batch.raw(field))
+
+
+def show_results(batch: Batch, field: Field) -> list[str]:
+    """For people: addresses in hex, and nothing for errors, which have a column of their own."""
+    numbers = batch.raw("syscall").tolist()
+    results = syscall_results(batch, field).values()
+    return [result_text(batch.architecture, *pair) for pair in zip(numbers, results, strict=True)]
+
+
+def syscall_arguments(batch: Batch, field: Field) -> TextLists:
+    """The arguments, decoded."""
+    numbers = batch.raw("syscall").tolist()
+    results = syscall_results(batch, batch.gadget.record.field("result")).values()
+    return TextLists(
+        [
+            argument_texts(batch.architecture, number, result, values, data)
+            for number, result, (values, data) in zip(numbers, results, _read(batch, field), strict=True)
+        ]
+    )
+
+
+def raw_arguments(batch: Batch, field: Field) -> TextLists:
+    """All six of them as the registers had them, in hex, since JSON's readers do not keep 64 bits."""
+    return TextLists([[hex(value) for value in values] for values, _ in _read(batch, field)])
+
+
+def show_arguments(batch: Batch, field: Field) -> list[str]:
+    """For people: in one line."""
+    return [", ".join(items or []) for items in syscall_arguments(batch, field).lists]
+
+
+def _read(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequence[Data]]]:
+    buffer = batch.buffer.bytes.data
+    found: list[tuple[Sequence[int], Sequence[Data]]] = []
+    for start in batch.starts.tolist():
+        numbers = _ARGUMENTS.unpack_from(buffer, start + field.offset)
+        texts = numbers[ARGUMENTS:]
+        found.append(
+            (
+                numbers[:ARGUMENTS],
+                [_data(buffer, start, texts[i], texts[i + 1]) for i in range(0, 2 * ARGUMENTS, 2)],
+            )
+        )
+    return found
+
+
+def _data(buffer: memoryview, start: int, offset: int, length: int) -> Data:
+    return bytes(buffer[start + offset : start + offset + (length & _LENGTH)]) if offset else None

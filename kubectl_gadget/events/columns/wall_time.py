@@ -1,0 +1,51 @@
+"""Wall times as text: RFC 3339 for machines, the local time of day for people.
+
+The trap: spelling a date is slow, so each whole second is spelt once; nanoseconds do not fit Python's datetime at all.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.columns.texts import Texts
+from kubectl_gadget.events.vectors import Pieces
+
+
+class Timestamps(Texts):
+    """Wall times as RFC 3339 in UTC with nanoseconds."""
+
+    def __init__(self, wall_ns: npt.NDArray[np.int64]) -> None:
+        super().__init__(self._format, len(wall_ns))
+        self.wall_ns = wall_ns
+
+    def valid(self) -> None:
+        return None
+
+    def json(self) -> Pieces:
+        seconds, fractions = self._split(lambda second: time.strftime('"%Y-%m-%dT%H:%M:%S', time.gmtime(second)))
+        return '%s.%09dZ"', (seconds, fractions)
+
+    def clock(self) -> list[str]:
+        """Local time of day, for people."""
+        seconds, fractions = self._split(lambda second: time.strftime("%H:%M:%S", time.localtime(second)))
+        return list(map("%s.%09d".__mod__, zip(seconds, fractions, strict=True)))
+
+    def _format(self) -> list[str | None]:
+        seconds, fractions = self._split(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        return list(map("%s.%09dZ".__mod__, zip(seconds, fractions, strict=True)))
+
+    def _split(self, spell: Callable[[int], str]) -> tuple[list[str], list[int]]:
+        """Each row's whole second as a text, spelt once per second, and the nanoseconds in it."""
+        seconds, fractions = np.divmod(self.wall_ns, 1_000_000_000)
+        spelt = {second: spell(second) for second in set(seconds.tolist())}
+        return [spelt[second] for second in seconds.tolist()], fractions.tolist()
+
+
+def nanoseconds(text: str) -> int:
+    """What rfc3339() has written, as a number again."""
+    whole, _, fraction = text.partition(".")
+    second = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return second * 1_000_000_000 + int(fraction.removesuffix("Z"))

@@ -1,0 +1,292 @@
+"""What was probably meant by an expression that is not CEL, or whose names and types do not fit.
+
+Filters are typed by people who know other languages: SQL, jq, tcpdump, Python, Go. An answer is the whole corrected
+expression, quoted for a shell. The trap: it is offered only where it parses, so that one answer leads on to the next.
+"""
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters.cel_types import FUNCTIONS, MACROS, METHODS, Shape
+
+_TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
+_WORD = r"[A-Za-z_][\w.]*"
+_BARE = re.compile(r"[\w.*:/@+%-]+")
+"""What may stand in quotes as it is."""
+_METHOD_NAMES = {
+    "startswith": "startsWith", "starts_with": "startsWith", "hasprefix": "startsWith", "prefix": "startsWith",
+    "endswith": "endsWith", "ends_with": "endsWith", "hassuffix": "endsWith", "suffix": "endsWith",
+    "contains": "contains", "includes": "contains", "include": "contains", "has": "contains", "icontains": "contains",
+    "match": "matches", "matches": "matches", "regex": "matches", "regexp": "matches", "like": "matches",
+    "glob": "matches", "test": "matches", "search": "matches", "len": "size", "length": "size", "count": "size",
+    "any": "exists", "some": "exists", "every": "all", "str": "string", "tostring": "string", "float": "double",
+}  # fmt: skip
+"""What other languages call CEL's functions, in lower case."""
+
+Fix = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]", str]
+
+
+def _infix(match: re.Match[str]) -> str:
+    column, word, literal = match["left"], match["word"].lower(), match["right"]
+    if word == "like":
+        literal = '"' + re.escape(literal.strip("\"'")).replace("%", ".*").replace("_", ".") + '"'
+    return f"{column}.{_METHOD_NAMES[word]}({literal})"
+
+
+def _fix(pattern: str, replacement: "str | Callable[[re.Match[str]], str]", why: str) -> Fix:
+    return re.compile(pattern, re.IGNORECASE), replacement, why
+
+
+def _nanoseconds(match: re.Match[str]) -> str:
+    units = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+    return str(int(match[1]) * units[match[2].lower()])
+
+
+def _bytes(match: re.Match[str]) -> str:
+    return str(int(match[1]) << {"K": 10, "M": 20, "G": 30}[match[2][0].upper()])
+
+
+_FIXES: Sequence[Fix] = (
+    _fix("[“”„‟]", '"', 'a text stands in plain quotes: "text"'),
+    _fix("[‘’‚‛]", "'", "a text stands in plain quotes: 'text'"),
+    _fix(rf"(?P<left>{_WORD})\s*!~\s*(?P<right>{_TEXT})", r"!\g<left>.matches(\g<right>)", "matches() takes a pattern"),
+    _fix(rf"(?P<left>{_WORD})\s*=?~\s*(?P<right>{_TEXT})", r"\g<left>.matches(\g<right>)", "matches() takes a pattern"),
+    _fix(
+        rf"(?P<left>{_WORD})\s+(?P<word>{'|'.join(sorted(_METHOD_NAMES))})\s+(?P<right>{_TEXT})",
+        _infix,
+        "this is a method in CEL",
+    ),
+    _fix(r"\bis\s+not\s+null\b", "!= null", "CEL writes != null"),
+    _fix(r"\bis\s+null\b", "== null", "CEL writes == null"),
+    _fix(rf"({_WORD})\s+not\s+in\b", r"!(\1 in", "CEL writes ! before the condition"),
+    _fix(r"\bin\s*\(([^()]*)\)", r"in [\1]", "a list stands in square brackets"),
+    _fix(r"<>", "!=", "CEL writes != for not equal"),
+    _fix(r"!==", "!=", "CEL writes != for not equal"),
+    _fix(r"===", "==", "CEL writes == for equal"),
+    _fix(r"(?<![=!<>~])=(?![=~])", "==", "CEL writes == for equal"),
+    _fix(r"\band\b", "&&", "CEL writes && for and"),
+    _fix(r"\bor\b", "||", "CEL writes || for or"),
+    _fix(rf"\bnot\s+((?:{_TEXT}|(?!&&|\|\|)[^)])*[^)\s&|])", r"!(\1)", "CEL writes ! for not"),
+    _fix(rf"({_WORD})\s*==\s*([\w./-]+)\*", r'\1.startsWith("\2")', "a beginning is tested with startsWith()"),
+    _fix(r"^\s*(\w+)\s*:\s*([^\s\"'?:]+)\s*$", r'\1 == "\2"', "CEL writes == for equal"),
+    _fix(r"[;,]\s*$", "", "nothing follows the condition"),
+    _fix(r"(?<!&)&(?!&)", "&&", "CEL writes && for and"),
+    _fix(r"(?<!\|)\|(?!\|)", "||", "CEL writes || for or"),
+    _fix(
+        r"\b(\d+)\s*(ns|us|µs|ms|s|m|h)\b",
+        _nanoseconds,
+        "numbers have no unit; durations count ns",
+    ),
+    _fix(r"\b(\d+)\s*([KMG]i?)B?\b", _bytes, "numbers have no unit"),
+    _fix(r"(?<![\w.)\]])(\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\1"', "a text stands in quotes"),
+    _fix(r"(?<![\w)\]])(/[\w./*-]*)", r'"\1"', "a text stands in quotes"),
+)
+"""Applied in this order, outside of texts in quotes: what is found, what replaces it, and why."""
+
+
+def unparsed(text: str, offset: int) -> tuple[str, str | None]:
+    """Why an expression does not parse at this offset, and the expression that was meant, where that is known."""
+    unclosed = _unclosed(text)
+    if unclosed is not None:
+        return "this text has no closing quote", _shell(text + text[unclosed]) if _parses(
+            text + text[unclosed]
+        ) else None
+    changed, found = text, list[tuple[int, str]]()
+    for pattern, replacement, why in _FIXES:
+        place = _first_outside_texts(pattern, text)
+        changed_now = _replace_outside_texts(pattern, replacement, changed)
+        if changed_now != changed:
+            changed = changed_now
+            found.append((offset if place is None else place, why))
+    changed = _close(changed)
+    if not found or not _parses(changed):
+        return "this was not expected here", None
+    # The reason for what stands where reading stopped, or else for what comes first.
+    found.sort(key=lambda item: (abs(item[0] - offset), item[0]))
+    return found[0][1], _shell(changed)
+
+
+def _unclosed(text: str) -> int | None:
+    rest = re.sub(_TEXT, lambda match: " " * len(match[0]), text)
+    found = re.search("[\"']", rest)
+    return found.start() if found else None
+
+
+def _close(text: str) -> str:
+    """With the parentheses that `not in` has opened."""
+    return text + ")" * max(0, text.count("(") - text.count(")"))
+
+
+def _first_outside_texts(pattern: re.Pattern[str], text: str) -> int | None:
+    inside = [match.span() for match in re.finditer(_TEXT, text)]
+    for match in pattern.finditer(text):
+        if not any(start < match.start() < end for start, end in inside):
+            return match.start()
+    return None
+
+
+def _replace_outside_texts(
+    pattern: re.Pattern[str], replacement: "str | Callable[[re.Match[str]], str]", text: str
+) -> str:
+    inside = [match.span() for match in re.finditer(_TEXT, text)]
+
+    def replace(match: re.Match[str]) -> str:
+        if any(start <= match.start() < end for start, end in inside):
+            return match[0]
+        return replacement(match) if callable(replacement) else match.expand(replacement)
+
+    return pattern.sub(replace, text)
+
+
+def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: int = 3, only_near: bool = False) -> str:
+    """`pod or pid?`, or all names where none is near."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
+    near = near or difflib.get_close_matches(name.lower(), known, n=most, cutoff=cutoff)
+    if near:
+        return f"{' or '.join(near)}?"
+    return "" if only_near else f"one of {', '.join(known)}"
+
+
+def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Sequence[str]) -> str | None:
+    """The expression with quotes around `side`, whose names are no columns; `other`, of this shape, is compared with
+    it."""
+    start, end = _span(side)
+    written = text[start:end].lstrip("-")
+    if shape.name == "int" and (named := _names_of(other, columns)) is not None and _BARE.fullmatch(written):
+        return _changed(text, [(start, end, f'"{written}"'), (*_span(other), named)])
+    if shape.name not in ("text", "dyn") and not (shape.item and shape.item.name == "text"):
+        return None
+    tree = cel.unwrap(side)
+    if tree.data == "list_lit":
+        items = [_span(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
+        bare = [(*span, f'"{text[slice(*span)]}"') for span in items if _BARE.fullmatch(text[slice(*span)])]
+        return _changed(text, bare)
+    return _changed(text, [(start, end, f'"{written}"')]) if _BARE.fullmatch(written) else None
+
+
+def other_type(
+    text: str,
+    tree: cel.Tree,
+    left_tree: cel.Tree,
+    right_tree: cel.Tree,
+    left: Shape,
+    right: Shape,
+    columns: Sequence[str],
+) -> str | None:
+    """For a comparison of two types: the literal as the column's type has it, or the column that the literal fits."""
+    for side, other, shape, wanted in ((right_tree, left_tree, right, left), (left_tree, right_tree, left, right)):
+        literal = cel.unwrap(side)
+        if literal.data != "literal":
+            continue
+        written = text[slice(*_span(side))]
+        plain = written.strip("\"'")
+        match shape.name, wanted.name:
+            case "text", "int" if re.fullmatch(r"-?\d+", plain):
+                return _changed(text, [(*_span(side), plain)])
+            case "text", "int" if (named := _names_of(other, columns)) is not None:
+                return _changed(text, [(*_span(other), named)])
+            case "text", "bool" if plain.lower() in ("true", "false"):
+                return _changed(text, [(*_span(side), plain.lower())])
+            case "int", "bool" if plain in ("0", "1"):
+                return _changed(text, [(*_span(side), "true" if plain == "1" else "false")])
+            case "int", "text":
+                return _changed(text, [(*_span(side), f'"{written}"')])
+            case "text", "list":
+                return _changed(text, [(*_span(tree), f"{written} in {text[slice(*_span(other))]}")])
+            case "double", "int":
+                return _changed(text, [(*_span(other), f"double({text[slice(*_span(other))]})")])
+    return None
+
+
+def contained(
+    text: str, tree: cel.Tree, left_tree: cel.Tree, right_tree: cel.Tree, left: Shape, right: Shape
+) -> str | None:
+    """For `in` without a list on its right."""
+    first, second = text[slice(*_span(left_tree))], text[slice(*_span(right_tree))]
+    if left.name == right.name == "text" and cel.unwrap(right_tree).data != "literal":
+        return _changed(text, [(*_span(tree), f"{second}.contains({first})")])
+    if left.name == right.name:
+        return _changed(text, [(*_span(right_tree), f"[{second}]")])
+    return None
+
+
+def as_condition(text: str, tree: cel.Tree, shape: Shape) -> str | None:
+    """For a value where a condition has to stand."""
+    if _BARE.fullmatch(text.strip()):
+        return f"a whole condition, in single quotes: '{text.strip()} == …'"
+    test = {"int": "{} != 0", "text": '{} != ""', "list": "size({}) > 0", "null": None}.get(shape.name)
+    span = _span(tree)
+    if test is None or cel.unwrap(tree).data == "literal":
+        return None
+    return _changed(text, [(*span, test.format(text[slice(*span)]))])
+
+
+def function(text: str, tree: cel.Tree, name: str, is_method: bool) -> str:
+    """For a function that CEL does not have."""
+    known = METHODS | set(MACROS) if is_method else (set(FUNCTIONS) | {"has"})
+    token: cel.Tree = tree.children[1] if is_method else tree.children[0]
+    found = _METHOD_NAMES.get(name.lower())
+    if found is None or (found not in known and is_method):
+        near = difflib.get_close_matches(name, known, 1, 0.6)
+        near = near or [word for word in known if word.lower() == name.lower()]
+        found = near[0] if near else None
+    if found is None:
+        words = [*sorted(METHODS), "exists", "all"] if is_method else sorted(known)
+        return f"one of {', '.join(f'{word}()' for word in words)}"
+    return _changed(text, [(token.start_pos, token.end_pos, found)]) or f"{found}()?"
+
+
+def called(text: str, name: cel.Tree) -> str | None:
+    """For a method without its parentheses."""
+    return _changed(text, [(name.end_pos, name.end_pos, "()")])
+
+
+def argument(text: str, tree: cel.Tree, name: str, item: cel.Tree, shape: Shape, place: int) -> str | None:
+    """For an argument of the wrong type; place 0 is the receiver."""
+    written = text[slice(*_span(item))]
+    if place == 1 and shape.name == "int":
+        return _changed(text, [(*_span(item), f'"{written}"')])
+    if place == 0 and shape.name == "int":
+        return _changed(text, [(*_span(item), f"string({written})")])
+    if place == 0 and shape.name == "list":
+        rest = text[_span(item)[1] : _span(tree)[1]]
+        arguments = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        if name == "contains" and len(arguments) == 1:
+            return _changed(text, [(*_span(tree), f"{text[slice(*_span(arguments[0]))]} in {written}")])
+        return _changed(text, [(*_span(tree), f"{written}.exists(item, item{rest})")])
+    return None
+
+
+def _names_of(tree: cel.Tree, columns: Sequence[str]) -> str | None:
+    """The column of names that stands beside a column of numbers."""
+    tree = cel.unwrap(tree)
+    if tree.data != "ident":
+        return None
+    name = tree.children[0].value
+    beside = [*(["error"] if name == "errno" else []), f"{name}_name", name.removesuffix("_raw")]
+    return next((found for found in beside if found in columns and found != name), None)
+
+
+def _span(tree: cel.Tree) -> tuple[int, int]:
+    place: Any = getattr(tree, "meta", tree)
+    return place.start_pos, place.end_pos
+
+
+def _changed(text: str, changes: Sequence[tuple[int, int, str]]) -> str | None:
+    """The expression with parts replaced; None when it would not parse."""
+    for start, end, part in sorted(changes, reverse=True):
+        text = text[:start] + part + text[end:]
+    return _shell(text) if changes and _parses(text) else None
+
+
+def _parses(text: str) -> bool:
+    return cel.parsed(text) is not None
+
+
+def _shell(text: str) -> str:
+    return shlex.quote(text)

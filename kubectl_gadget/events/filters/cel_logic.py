@@ -1,0 +1,147 @@
+"""What conditions and numbers are, for whole columns: CEL's logic with its third answer, and its arithmetic.
+
+The trap: CEL knows, besides true and false, an error (of null.startsWith(…), of 1/0), which `false && …` and
+`true || …` absorb. A Truth therefore says where it is true and where it is false; an error is neither.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.texts import Texts
+from kubectl_gadget.events.vectors import Mask, Numbers
+
+LIMIT = 1 << 63
+"""CEL's numbers have 64 bits and a sign."""
+
+
+class Truth(NamedTuple):
+    """Where a condition is true, and where it is false; None: wherever it is not true."""
+
+    yes: Mask
+    no: Mask | None = None
+
+    def false(self) -> Mask:
+        """Where it is false."""
+        return ~self.yes if self.no is None else self.no
+
+
+class Integers(NamedTuple):
+    """Numbers, and where there is one; None: everywhere. Where there is none it may be null, else it is an error."""
+
+    array: npt.NDArray[np.int64]
+    valid: Mask | None = None
+    null: Mask | None = None
+
+
+_INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+def any_mask(masks: Iterable[Mask], batch: Batch) -> Mask:
+    """Where one of them is true."""
+    found = np.zeros(len(batch), np.bool_)
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def error(batch: Batch) -> Truth:
+    nowhere = np.zeros(len(batch), np.bool_)
+    return Truth(nowhere, nowhere)
+
+
+def truth(yes: Mask, valid: Mask | None) -> Truth:
+    return Truth(yes) if valid is None else Truth(yes & valid, ~yes & valid)
+
+
+def negated(name: str, truth: Truth) -> Truth:
+    return Truth(truth.false(), truth.yes) if name == "ne" else truth
+
+
+def same_truth(left: Truth, right: Truth) -> Truth:
+    yes = (left.yes & right.yes) | (left.false() & right.false())
+    return Truth(yes, (left.yes & right.false()) | (left.false() & right.yes))
+
+
+def is_null(value: Any) -> Truth:
+    if isinstance(value, Integers):
+        return Truth(np.zeros(len(value.array), np.bool_) if value.null is None else value.null)
+    count = len(value.yes if isinstance(value, Truth) else value)
+    valid = None if isinstance(value, Truth) else value.valid()
+    return Truth(np.zeros(count, np.bool_) if valid is None else ~valid)
+
+
+def any_equal(texts: Texts, wanted: list[str]) -> Truth:
+    yes = np.zeros(len(texts), np.bool_)
+    for literal in wanted:
+        yes |= texts.equals(literal)
+    return Truth(yes)
+
+
+def contained(literal: str, lists: list[list[str] | None]) -> Truth:
+    count = len(lists)
+    yes = np.fromiter((items is not None and literal in items for items in lists), np.bool_, count)
+    return truth(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
+
+
+def sizes(vector: Any) -> Integers:
+    sizes = [-1 if value is None else len(value) for value in vector.values()]
+    return Integers(np.array(sizes, np.int64), vector.valid())
+
+
+def to_integers(array: npt.NDArray[np.integer[Any]]) -> Integers:
+    if array.dtype == np.uint64 and len(array) and int(np.max(array)) >= LIMIT:
+        return Integers(array.astype(np.int64), array < np.uint64(LIMIT))
+    return Integers(array.astype(np.int64))
+
+
+def _both(left: Integers, right: Integers) -> Mask | None:
+    if left.valid is None or right.valid is None:
+        return right.valid if left.valid is None else left.valid
+    return left.valid & right.valid
+
+
+def numbers(vector: Numbers) -> Integers:
+    """A column of them."""
+    found, known = to_integers(vector.array), vector.valid()
+    if known is None:
+        return found
+    return Integers(found.array, known if found.valid is None else found.valid & known, ~known)
+
+
+def compare_integers(name: str, left: Integers, right: Integers) -> Truth:
+    found = truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
+    if name not in ("eq", "ne") or left.null is None or right.null is None:
+        return found
+    # Null equals null.
+    equal, both = negated(name, found), left.null & right.null
+    return negated(name, Truth(equal.yes | both, equal.false() & ~both))
+
+
+def arithmetic(name: str, left: Integers, right: Integers) -> Integers:
+    """CEL's: what does not fit 64 bits, and division by zero, is an error; quotients are cut towards zero."""
+    a, b = left.array, right.array
+    valid = _both(left, right)
+    with np.errstate(all="ignore"):
+        if name in ("div", "mod"):
+            fits = (b != 0) & ~((a == -LIMIT) & (b == -1))
+            safe = np.where(fits, b, 1)
+            rest = np.fmod(a, safe)
+            result = rest if name == "mod" else (a - rest) // safe
+        else:
+            operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
+            result = operate(a, b)
+            fits = np.abs(operate(a.astype(np.longdouble), b.astype(np.longdouble))) < float(LIMIT)
+    if not fits.all():
+        valid = fits if valid is None else fits & valid
+    return Integers(result, valid)

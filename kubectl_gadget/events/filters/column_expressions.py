@@ -1,0 +1,312 @@
+"""CEL expressions over whole columns, for the part of CEL that filters mostly use.
+
+`compile_condition` turns a part of a syntax tree into a function from a batch to a Truth. It gives the same answers
+as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it. Names and
+types were checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL knows a third
+answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a Truth says where it
+is true and where it is false, and an error is neither.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.kinds import Member
+from kubectl_gadget.events.columns.texts import Texts
+from kubectl_gadget.events.filters import cel
+from kubectl_gadget.events.filters.cel_logic import (
+    Integers,
+    Truth,
+    any_equal,
+    any_mask,
+    arithmetic,
+    compare_integers,
+    contained,
+    error,
+    is_null,
+    negated,
+    numbers,
+    same_truth,
+    sizes,
+    truth,
+)
+from kubectl_gadget.events.vectors import Mask, Numbers, Truths
+
+ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
+_OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
+_SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+class NotVectorised(Exception):
+    """CEL allows it, this module does not know it."""
+
+
+class MissingColumn(Exception):
+    """Another gadget of the run has this column, this one does not: an error in each row, as CEL has it."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A compiled part: its type, and its value if it is a literal, or else how it is read from a batch."""
+
+    type: ValueType
+    read: Callable[[Batch], Any]
+    tree: cel.Tree
+    is_literal: bool = False
+    literal: Any = None
+
+
+def compile_condition(
+    tree: cel.Tree,
+    members: Mapping[str, Member],
+    elsewhere: Mapping[str, Member],
+    unread: Mapping[str, Callable[[Batch], Mask]] | None = None,
+) -> Callable[[Batch], Truth]:
+    """What decides `tree` for batches of one gadget, whose members are `members`.
+
+    `elsewhere` has those of the run's other gadgets. `unread` says of members where they could not be read: there a
+    test of theirs is neither true nor false, but for one whether they are null. Raises NotVectorised when CEL allows
+    more than this module knows.
+    """
+    value = _Compiler(members, elsewhere, unread or {}).condition(tree)
+    read: Callable[[Batch], Truth] = value.read
+    return read
+
+
+class _Compiler:
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        elsewhere: Mapping[str, Member],
+        unread: Mapping[str, Callable[[Batch], Mask]],
+    ) -> None:
+        self.members = members
+        self.elsewhere = elsewhere
+        self.unread = unread
+
+    def condition(self, tree: cel.Tree) -> Value:
+        try:
+            value = self.value(tree)
+        except MissingColumn:
+            return Value("bool", error, tree)
+        if value.type != "bool":
+            raise NotVectorised(value.type)
+        return value
+
+    def value(self, tree: cel.Tree) -> Value:
+        tree = cel.unwrap(tree)
+        compile = getattr(self, f"_{tree.data}", None)
+        if compile is None:
+            raise NotVectorised(tree.data)
+        value: Value = compile(tree)
+        return self._where_read(value) if tree.data in ("relation", "member_dot_arg") else value
+
+    def _where_read(self, value: Value) -> Value:
+        """A test that decides nothing where a member in it could not be read."""
+        named = {token.value for token in cel.identifiers(value.tree)}
+        masks = [mask for name, mask in self.unread.items() if name in named]
+        if value.type != "bool" or not masks or _asks_for_null(value.tree):
+            return value
+
+        def read(batch: Batch) -> Truth:
+            truth: Truth = value.read(batch)
+            known = ~any_mask((mask(batch) for mask in masks), batch)
+            return Truth(truth.yes & known, truth.false() & known)
+
+        return replace(value, read=read)
+
+    def _literal(self, tree: cel.Tree) -> Value:
+        try:
+            value = cel.literal(tree)
+        except LookupError:
+            other: ValueType = _OTHER_LITERALS[tree.children[0].type]
+            return Value(other, _no_value, tree, True)
+        if isinstance(value, bool):
+            return Value("bool", lambda batch: Truth(np.full(len(batch), value)), tree, True, value)
+        if isinstance(value, int):
+            return Value("int", lambda batch: Integers(np.full(len(batch), value, np.int64)), tree, True, value)
+        kind: ValueType = "null" if value is None else "text"
+        return Value(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
+
+    def _list_lit(self, tree: cel.Tree) -> Value:
+        items = [self.value(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
+        types = {item.type for item in items}
+        if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
+            raise NotVectorised("list of expressions")
+        return Value("list", _no_value, tree, True, [item.literal for item in items])
+
+    def _ident(self, tree: cel.Tree) -> Value:
+        name = tree.children[0].value
+        if name not in self.members:
+            if name in self.elsewhere:
+                raise MissingColumn(name)
+            raise NotVectorised(name)
+        member = self.members[name]
+
+        def read(batch: Batch) -> Any:
+            vector = batch.vector(name, member.read)
+            if isinstance(vector, Truths):
+                return Truth(vector.array)
+            return numbers(vector) if isinstance(vector, Numbers) else vector
+
+        return Value(member.type, read, tree)
+
+    def _conditionaland(self, tree: cel.Tree) -> Value:
+        left, right = map(self.condition, tree.children)
+
+        def read(batch: Batch) -> Truth:
+            a, b = left.read(batch), right.read(batch)
+            return Truth(a.yes & b.yes, None if a.no is None and b.no is None else a.false() | b.false())
+
+        return Value("bool", read, tree)
+
+    def _conditionalor(self, tree: cel.Tree) -> Value:
+        left, right = map(self.condition, tree.children)
+
+        def read(batch: Batch) -> Truth:
+            a, b = left.read(batch), right.read(batch)
+            return Truth(a.yes | b.yes, None if a.no is None and b.no is None else a.false() & b.false())
+
+        return Value("bool", read, tree)
+
+    def _unary(self, tree: cel.Tree) -> Value:
+        sign, operand = tree.children
+        if sign.data == "unary_not":
+            value = self.condition(operand)
+
+            def read(batch: Batch) -> Truth:
+                truth = value.read(batch)
+                return Truth(truth.false(), truth.yes)
+
+            return Value("bool", read, tree)
+        number = self._number(operand)
+        return Value("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
+
+    def _addition(self, tree: cel.Tree) -> Value:
+        operator, right = tree.children
+        first, second = self.value(operator.children[0]), self.value(right)
+        if first.type == second.type == "text" and operator.data == "addition_add":
+            raise NotVectorised("joined texts")
+        return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
+
+    def _multiplication(self, tree: cel.Tree) -> Value:
+        operator, right = tree.children
+        return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
+
+    def _compute(self, tree: cel.Tree, name: str, left: cel.Tree, right: cel.Tree) -> Value:
+        first, second = self._number(left), self._number(right)
+        return Value("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
+
+    def _number(self, tree: cel.Tree) -> Value:
+        value = self.value(tree)
+        if value.type != "int":
+            raise NotVectorised(value.type)
+        return value
+
+    def _relation(self, tree: cel.Tree) -> Value:
+        operator, right_tree = tree.children
+        name = operator.data.rpartition("_")[2]
+        left, right = self.value(operator.children[0]), self.value(right_tree)
+        if name == "in":
+            return Value("bool", self._membership(left, right), tree)
+        if left.is_literal and not right.is_literal:
+            left, right, name = right, left, _SWAPPED[name]
+        return Value("bool", self._comparison(name, left, right), tree)
+
+    def _comparison(self, name: str, left: Value, right: Value) -> Callable[[Batch], Truth]:
+        if "null" in (left.type, right.type):
+            if name not in ("eq", "ne") or right.type != "null":
+                raise NotVectorised("null")
+            return lambda batch: negated(name, is_null(left.read(batch)))
+        if left.type != right.type:
+            raise NotVectorised(name)
+        if left.type == "int":
+            return lambda batch: compare_integers(name, left.read(batch), right.read(batch))
+        if left.is_literal and right.is_literal:
+            raise NotVectorised("literals")
+        if left.type == "bool" and name in ("eq", "ne"):
+            return lambda batch: negated(name, same_truth(left.read(batch), right.read(batch)))
+        if left.type == "text" and right.is_literal:
+            if name in ("eq", "ne"):
+                return lambda batch: negated(name, Truth(left.read(batch).equals(right.literal)))
+            return _test(left, _ORDER[name](right.literal))
+        raise NotVectorised(name)
+
+    def _membership(self, left: Value, right: Value) -> Callable[[Batch], Truth]:
+        if right.type == "texts":
+            if left.type != "text" or not left.is_literal:
+                raise NotVectorised("in")
+            return lambda batch: contained(left.literal, right.read(batch).values())
+        if right.type != "list":
+            raise NotVectorised("in")
+        wanted = right.literal
+        if wanted and (left.type, type(wanted[0])) not in (("int", int), ("text", str)):
+            raise NotVectorised("in")
+        if left.type == "int":
+            return lambda batch: truth(np.isin((value := left.read(batch)).array, wanted), value.valid)
+        if left.type == "text":
+            return lambda batch: any_equal(left.read(batch), wanted)
+        raise NotVectorised("in")
+
+    def _member_dot_arg(self, tree: cel.Tree) -> Value:
+        receiver, method = tree.children[0], tree.children[1].value
+        items = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        if method == "size" and not items:
+            return self._size(tree, receiver)
+        if method not in _METHODS or len(items) != 1:
+            raise NotVectorised(method)
+        text, argument = self.value(receiver), self.value(items[0])
+        if text.type != "text" or argument.type != "text" or not argument.is_literal:
+            raise NotVectorised(method)
+        if method == "matches":
+            search = cel.compile_pattern(argument.literal).search
+            return Value("bool", _test(text, lambda value: search(value) is not None), tree)
+        match = _METHODS[method]
+        return Value("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
+
+    def _ident_arg(self, tree: cel.Tree) -> Value:
+        items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        if tree.children[0].value != "size" or len(items) != 1:
+            raise NotVectorised(tree.children[0].value)
+        return self._size(tree, items[0])
+
+    def _size(self, tree: cel.Tree, of: cel.Tree) -> Value:
+        value = self.value(of)
+        if value.type not in ("text", "texts"):
+            raise NotVectorised(value.type)
+        return Value("int", lambda batch: sizes(value.read(batch)), tree)
+
+
+_ZERO = Integers(np.zeros(1, np.int64))
+_METHODS: dict[str, Callable[[Texts, str], Mask]] = {
+    "startsWith": lambda texts, literal: texts.starts_with(literal),
+    "endsWith": lambda texts, literal: texts.ends_with(literal),
+    "contains": lambda texts, literal: texts.test(lambda text: literal in text),
+    "matches": lambda texts, literal: texts.test(lambda text: False),
+}
+_ORDER: dict[str, Callable[[str], Callable[[str], bool]]] = {
+    "lt": lambda literal: lambda text: text < literal,
+    "le": lambda literal: lambda text: text <= literal,
+    "gt": lambda literal: lambda text: text > literal,
+    "ge": lambda literal: lambda text: text >= literal,
+}
+
+
+def _asks_for_null(test: cel.Tree) -> bool:
+    sides = (test.children[0].children[0], test.children[1]) if test.data == "relation" else ()
+    return any(cel.is_null(side) for side in sides)
+
+
+def _no_value(batch: Batch) -> None:
+    return None
+
+
+def _test(value: Value, check: Callable[[str], bool]) -> Callable[[Batch], Truth]:
+    def read(batch: Batch) -> Truth:
+        texts = value.read(batch)
+        return truth(texts.test(check), texts.valid())
+
+    return read

@@ -1,0 +1,1 @@
+"""Linux's numbers as Linux names them."""

@@ -1,0 +1,298 @@
+"""Arguments of system calls as text: `3, "GET / HTTP"..., 1024` in the manner of strace.
+
+Each kind of argument (syscall_table.py) has a function here. The trap: numbers come as 64 bits, whatever the C type is,
+so an int's upper half may hold anything.
+"""
+
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from kubectl_gadget.events.linux.errno_and_open import open_flag_names
+from kubectl_gadget.events.linux.process import flag_names, namespace_names, signal_name
+from kubectl_gadget.events.linux.syscall_table import arguments
+from kubectl_gadget.events.linux.syscalls import name_in_64_bits, syscall_name
+
+ARGUMENTS = 6
+KILLED = 0xFFFFFFFF
+"""No call, but the end of a process by a signal, which is the first argument; the second: whether core was dumped."""
+Data = bytes | None
+"""What an argument points to; None: it could not be read, or nobody asked."""
+
+_GIVE_ADDRESSES = frozenset({"brk", "mmap", "mremap", "shmat"})
+_AT_FDCWD = -100
+_MAKES_A_FILE = 0o100 | 0o20000000
+"""O_CREAT, and O_TMPFILE without O_DIRECTORY: without them the mode is not looked at, and what was passed is chance."""
+
+
+class Argument(NamedTuple):
+    """One argument on its way to a text."""
+
+    value: int
+    data: Data
+    length: int
+    """in bytes, of the data in the caller's memory, of which `data` may have the beginning"""
+    architecture: str
+
+
+def argument_texts(
+    architecture: str, number: int, result: int | None, values: Sequence[int], data: Sequence[Data]
+) -> list[str]:
+    """The arguments of one call as texts. `values` and `data` have six elements, `result` None means unknown."""
+    if number == KILLED:
+        return [f"killed by {signal_name(values[0])}" + (" (core dumped)" if values[1] else "")]
+    kinds = arguments().get(_known_as(number, architecture))
+    if kinds is None:
+        return [hex(value) for value in values]
+    texts = []
+    if kinds[-2:] == ("open_flags", "mode") and not values[len(kinds) - 2] & _MAKES_A_FILE:
+        kinds = kinds[:-1]
+    for index, kind in enumerate(kinds):
+        following = values[index + 1] if index + 1 < ARGUMENTS else 0
+        length = {"out": result or 0, "in": following}.get(kind, 0)
+        texts.append(_KINDS[kind](Argument(values[index], data[index], length, architecture)))
+    return texts
+
+
+def _known_as(number: int, architecture: str) -> str:
+    name = syscall_name(number, architecture)
+    return name_in_64_bits(name) if "/" in name else name
+
+
+def result_text(architecture: str, number: int, result: int | None) -> str:
+    """What a call returned, for people: addresses in hex, and nothing for errors, which have a column of their own."""
+    if result is None or -4095 <= result < 0:
+        return "-"
+    is_address = number != KILLED and _known_as(number, architecture) in _GIVE_ADDRESSES
+    return hex(result) if is_address or result < 0 or result >= 1 << 32 else str(result)
+
+
+def _signed(value: int) -> int:
+    return (value & 0xFFFFFFFF) - ((value & 0x80000000) << 1)
+
+
+def _pointer(item: Argument) -> str:
+    return hex(item.value) if item.value else "NULL"
+
+
+def _size(item: Argument) -> str:
+    return str(item.value)
+
+
+def _int(item: Argument) -> str:
+    return str(_signed(item.value))
+
+
+def _hex(item: Argument) -> str:
+    return hex(item.value) if item.value > 9 else str(item.value)
+
+
+def _dirfd(item: Argument) -> str:
+    fd = _signed(item.value)
+    return "AT_FDCWD" if fd == _AT_FDCWD else str(fd)
+
+
+def _quoted(data: bytes) -> str:
+    """Between quotation marks; what is not valid UTF-8 or not printable is escaped."""
+    text = data.decode("utf-8", "surrogateescape")
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+
+
+@lru_cache(1024)
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    code = ord(character)
+    if character.isprintable():
+        return character
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _text(item: Argument) -> str:
+    return _pointer(item) if item.data is None else _quoted(item.data)
+
+
+def _bytes(item: Argument) -> str:
+    if item.data is None and item.length == 0 and item.value:
+        return '""'
+    if item.data is None:
+        return _pointer(item)
+    return _quoted(item.data) + ("..." if len(item.data) < item.length else "")
+
+
+def _list(item: Argument) -> str:
+    if item.data is None:
+        return _pointer(item)
+    return "[" + ", ".join(map(_quoted, item.data.split(b"\0")[:-1])) + "]"
+
+
+def _address(item: Argument) -> str:
+    data = item.data
+    if data is None or len(data) < 2:
+        return _pointer(item)
+    family = struct.unpack_from("<H", data)[0]
+    if family == 1:
+        path = data[2:]
+        return "unix:" + (f"@{_quoted(path[1:])}" if path.startswith(b"\0") else _quoted(path.partition(b"\0")[0]))
+    if family == 2 and len(data) >= 8:
+        return f"{socket.inet_ntoa(data[4:8])}:{struct.unpack_from('>H', data, 2)[0]}"
+    if family == 10 and len(data) >= 24:
+        return f"[{socket.inet_ntop(socket.AF_INET6, data[8:24])}]:{struct.unpack_from('>H', data, 2)[0]}"
+    return f"{_DOMAINS.get(family, family)}:{data[2:].hex()}"
+
+
+def _pair(item: Argument) -> str:
+    if item.data is None or len(item.data) < 8:
+        return _pointer(item)
+    return "[{}, {}]".format(*struct.unpack_from("<ii", item.data))
+
+
+def _time(item: Argument) -> str:
+    if item.data is None or len(item.data) < 16:
+        return _pointer(item)
+    seconds, nanoseconds = struct.unpack_from("<qq", item.data)
+    return f"{seconds}.{nanoseconds:09}s" if 0 <= nanoseconds < 10**9 else f"{{{seconds}, {nanoseconds}}}"
+
+
+def _how(item: Argument) -> str:
+    if item.data is None or len(item.data) < 24:
+        return _pointer(item)
+    flags, mode, resolve = struct.unpack_from("<QQQ", item.data)
+    return f"{{{open_flag_names(flags, item.architecture)}, {mode:#o}, {resolve:#x}}}"
+
+
+def _named(values: dict[int, str]) -> Callable[[Argument], str]:
+    return lambda item: values.get(_signed(item.value), str(_signed(item.value)))
+
+
+def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[Argument], str]:
+    return lambda item: flag_names(item.value & 0xFFFFFFFF, table) or none
+
+
+def _numbered(prefix: str, words: str) -> dict[int, str]:
+    return {number: prefix + word for number, word in enumerate(words.split()) if word != "-"}
+
+
+_DOMAINS = {
+    0: "AF_UNSPEC",
+    1: "AF_UNIX",
+    2: "AF_INET",
+    10: "AF_INET6",
+    16: "AF_NETLINK",
+    17: "AF_PACKET",
+    40: "AF_VSOCK",
+}
+_TYPES = {1: "SOCK_STREAM", 2: "SOCK_DGRAM", 3: "SOCK_RAW", 5: "SOCK_SEQPACKET"}
+_SOCKET_FLAGS = ((0o2000000, "SOCK_CLOEXEC"), (0o4000, "SOCK_NONBLOCK"))
+_FCNTL = _numbered("F_", "DUPFD GETFD SETFD GETFL SETFL GETLK SETLK SETLKW SETOWN GETOWN SETSIG GETSIG") | {
+    36: "F_OFD_GETLK", 37: "F_OFD_SETLK", 38: "F_OFD_SETLKW", 1024: "F_SETLEASE", 1025: "F_GETLEASE",
+    1030: "F_DUPFD_CLOEXEC", 1031: "F_SETPIPE_SZ", 1032: "F_GETPIPE_SZ", 1033: "F_ADD_SEALS", 1034: "F_GET_SEALS",
+}  # fmt: skip
+_FUTEX = _numbered(
+    "FUTEX_",
+    "WAIT WAKE FD REQUEUE CMP_REQUEUE WAKE_OP LOCK_PI UNLOCK_PI TRYLOCK_PI WAIT_BITSET WAKE_BITSET WAIT_REQUEUE_PI "
+    "CMP_REQUEUE_PI LOCK_PI2",
+)
+_ADVICE = _numbered("MADV_", "NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED - - - FREE REMOVE DONTFORK DOFORK MERGEABLE "
+                    "UNMERGEABLE HUGEPAGE NOHUGEPAGE DONTDUMP DODUMP WIPEONFORK KEEPONFORK COLD PAGEOUT POPULATE_READ "
+                    "POPULATE_WRITE DONTNEED_LOCKED COLLAPSE")  # fmt: skip
+_CLOCKS = _numbered("CLOCK_", "REALTIME MONOTONIC PROCESS_CPUTIME_ID THREAD_CPUTIME_ID MONOTONIC_RAW REALTIME_COARSE "
+                    "MONOTONIC_COARSE BOOTTIME REALTIME_ALARM BOOTTIME_ALARM - TAI")  # fmt: skip
+_AT = (
+    (0x100, "AT_SYMLINK_NOFOLLOW"), (0x400, "AT_SYMLINK_FOLLOW"), (0x800, "AT_NO_AUTOMOUNT"), (0x1000, "AT_EMPTY_PATH"),
+    (0x2000, "AT_STATX_FORCE_SYNC"), (0x4000, "AT_STATX_DONT_SYNC"), (0x8000, "AT_RECURSIVE"),
+)  # fmt: skip
+_CLONE = (
+    (0x100, "CLONE_VM"), (0x200, "CLONE_FS"), (0x400, "CLONE_FILES"), (0x800, "CLONE_SIGHAND"), (0x1000, "CLONE_PIDFD"),
+    (0x2000, "CLONE_PTRACE"), (0x4000, "CLONE_VFORK"), (0x8000, "CLONE_PARENT"), (0x10000, "CLONE_THREAD"),
+    (0x40000, "CLONE_SYSVSEM"), (0x80000, "CLONE_SETTLS"), (0x100000, "CLONE_PARENT_SETTID"),
+    (0x200000, "CLONE_CHILD_CLEARTID"), (0x800000, "CLONE_UNTRACED"), (0x1000000, "CLONE_CHILD_SETTID"),
+)  # fmt: skip
+
+
+def _open_flags(item: Argument) -> str:
+    flags = item.value & 0xFFFFFFFF
+    # As of pipe2, dup3 and epoll_create1, which do not say how the file may be used.
+    return open_flag_names(flags, item.architecture).removeprefix("O_RDONLY|") if flags else "O_RDONLY"
+
+
+def _real_open_flags(item: Argument) -> str:
+    return open_flag_names(item.value & 0xFFFFFFFF, item.architecture)
+
+
+def _socket_type(item: Argument) -> str:
+    kind = item.value & 0xF
+    flags = flag_names(item.value & 0xFFFFFFF0, _SOCKET_FLAGS)
+    return "|".join(filter(None, (_TYPES.get(kind, str(kind)), flags)))
+
+
+def _clone(item: Argument) -> str:
+    """The lowest byte of clone's flags is the signal at the child's end; that of setns has none of these."""
+    flags = item.value & 0xFFFFFFFF
+    signal = signal_name(flags & 0x7F)
+    sharing = flag_names(flags & sum(bit for bit, _ in _CLONE), _CLONE)
+    rest = namespace_names(flags & ~0x7F & ~sum(bit for bit, _ in _CLONE))
+    return "|".join(filter(None, (sharing, rest, signal))) or "0"
+
+
+def _futex(item: Argument) -> str:
+    flags = flag_names(item.value & 0x180, ((0x80, "PRIVATE"), (0x100, "CLOCK_REALTIME")))
+    operation = item.value & 0x7F
+    return "|".join(filter(None, (_FUTEX.get(operation, str(operation)), flags)))
+
+
+_KINDS: dict[str, Callable[[Argument], str]] = {
+    "pointer": _pointer,
+    "size": _size,
+    "int": _int,
+    "hex": _hex,
+    "fd": _int,
+    "dirfd": _dirfd,
+    "path": _text,
+    "text": _text,
+    "in": _bytes,
+    "out": _bytes,
+    "list": _list,
+    "address": _address,
+    "address_out": _address,
+    "pair": _pair,
+    "time": _time,
+    "how": _how,
+    "mode": lambda item: f"{item.value & 0xFFFF:04o}",
+    "open_flags": _real_open_flags,
+    "descriptor_flags": _open_flags,
+    "at_flags": _flags(*_AT),
+    "at_remove": _flags((0x200, "AT_REMOVEDIR")),
+    "whence": _named(_numbered("SEEK_", "SET CUR END DATA HOLE")),
+    "access": _flags((4, "R_OK"), (2, "W_OK"), (1, "X_OK"), none="F_OK"),
+    "protection": _flags((1, "PROT_READ"), (2, "PROT_WRITE"), (4, "PROT_EXEC"), none="PROT_NONE"),
+    "map_flags": _flags(
+        *((3, "MAP_SHARED_VALIDATE"), (1, "MAP_SHARED"), (2, "MAP_PRIVATE"), (0x10, "MAP_FIXED")),
+        *((0x20, "MAP_ANONYMOUS"), (0x100, "MAP_GROWSDOWN"), (0x800, "MAP_DENYWRITE"), (0x2000, "MAP_LOCKED")),
+        *((0x4000, "MAP_NORESERVE"), (0x8000, "MAP_POPULATE"), (0x20000, "MAP_STACK"), (0x40000, "MAP_HUGETLB")),
+        (0x100000, "MAP_FIXED_NOREPLACE"),
+    ),
+    "advice": _named(_ADVICE),
+    "signal": lambda item: signal_name(_signed(item.value)) or "0",
+    "domain": _named(_DOMAINS),
+    "socket_type": _socket_type,
+    "socket_flags": _flags(*_SOCKET_FLAGS),
+    "message_flags": _flags(
+        *((1, "MSG_OOB"), (2, "MSG_PEEK"), (4, "MSG_DONTROUTE"), (0x20, "MSG_TRUNC"), (0x40, "MSG_DONTWAIT")),
+        *((0x80, "MSG_EOR"), (0x100, "MSG_WAITALL"), (0x2000, "MSG_ERRQUEUE"), (0x4000, "MSG_NOSIGNAL")),
+        *((0x8000, "MSG_MORE"), (0x20000000, "MSG_FASTOPEN"), (0x40000000, "MSG_CMSG_CLOEXEC")),
+    ),
+    "clone_flags": _clone,
+    "wait_flags": _flags((1, "WNOHANG"), (2, "WUNTRACED"), (4, "WEXITED"), (8, "WCONTINUED"), (0x1000000, "WNOWAIT")),
+    "fcntl": _named(_FCNTL),
+    "futex": _futex,
+    "epoll": _named({1: "EPOLL_CTL_ADD", 2: "EPOLL_CTL_DEL", 3: "EPOLL_CTL_MOD"}),
+    "clock": _named(_CLOCKS),
+}

@@ -1,0 +1,54 @@
+"""Which columns a live table shows where the terminal has no room for all: those that say something about its rows.
+
+Columns that were empty in all rows so far go first, and what tells the rows on the screen from each other goes last.
+The trap: rows change each second, so what was once full, or once told two rows apart, counts as that from then on, or
+columns would come and go.
+"""
+
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output.tables.widths import fitting
+from kubectl_gadget.views.columns import Heading
+
+_EMPTY = frozenset({"-", "", '""'})
+
+
+class LiveColumns:
+    """Of one table. `keys` are the columns that say what a row is of, `narrow` those that are left out first."""
+
+    def __init__(
+        self,
+        headings: Sequence[Heading],
+        keys: Sequence[str],
+        narrow: Sequence[str],
+        read: Callable[[Rows, str], Sequence[str]],
+    ) -> None:
+        self._headings = headings
+        self._keys = keys
+        self._narrow = narrow
+        self._read = read
+        self._full: set[str] = set()
+        self._telling: set[str] = set()
+
+    def look(self, rows: Rows) -> None:
+        """At the rows that are on the screen now."""
+        if not len(rows):
+            return
+        cells = {heading.name: self._read(rows, heading.name) for heading in self._headings}
+        self._full |= {name for name, column in cells.items() if not _EMPTY.issuperset(column)}
+        kept = [name for name in self._keys if name in cells]
+        different = len(set(zip(*(cells[name] for name in kept), strict=True)))
+        for name in (*self._narrow, *reversed(self._keys)):
+            if name not in kept:
+                continue
+            others = [other for other in kept if other != name]
+            if others and len(set(zip(*(cells[other] for other in others), strict=True))) == different:
+                kept = others
+        if len(rows) > 1:
+            self._telling |= set(kept)
+
+    def fitting(self, available: int, sorted_by: str) -> list[Heading]:
+        """The columns for a terminal of `available` columns."""
+        empty = [heading.name for heading in self._headings if self._full and heading.name not in self._full]
+        return fitting(self._headings, available, self._narrow, sorted_by, empty=empty, telling=self._telling)

@@ -1,0 +1,196 @@
+"""A table that is drawn again in the same place at each interval, and that keys sort, filter, stop and end.
+
+It uses no alternate screen: what was there before stays above, and the last table stays when the run ends. The trap:
+keys come from another thread than rows, so all that draws holds the lock.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filters.filter import Filter, compile_filter
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.tables.blocks import MakeTable, table_text
+from kubectl_gadget.output.tables.widths import cut, text_width
+from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.views.tables.aggregation import Block, sort
+
+_LINES_AROUND = 2
+"""The header, and the line that the cursor is on."""
+_HELP = "<> r sort  f filter  p pause  h help  q quit"
+_HELP_LINES = (
+    "<  >  s    sort by the column before, the next one",
+    "r          reverse the order",
+    "f  /       a filter in CEL: Enter takes it, Esc leaves it, Ctrl-U empties it, Ctrl-W deletes a word",
+    "Esc        no filter, and go on after a pause",
+    "p  space   pause, and go on",
+    "h  ?       this help; any key ends it",
+    "q  Ctrl-C  quit",
+)
+_GAP = "  "
+_ENTER, _ESCAPE, _ERASE = ("\r", "\n"), "\x1b", ("\x7f", "\b")
+_ERASE_ALL, _ERASE_WORD = "\x15", "\x17"
+"""Ctrl-U and Ctrl-W, as terminals and shells have them."""
+
+
+class LiveTable(Sink):
+    """For one gadget. `columns` are those that are shown, `order` is how rows are sorted at first."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        make_table: MakeTable,
+        terminal: Terminal,
+        gadget: Gadget,
+        columns: Sequence[str],
+        order: Sequence[str],
+        max_rows: int | None,
+    ) -> None:
+        self._stream = stream
+        self._make_table = make_table
+        self._terminal = terminal
+        self._gadget = gadget
+        self._columns = list(columns)
+        self._order = list(order)
+        self._max_rows = max_rows
+        self._lock = threading.Lock()
+        self._rows: Rows | None = None
+        self._drawn = 0
+        self._paused = False
+        self._filter: Filter | None = None
+        self._typed: str | None = None
+        self._trouble = ""
+        self._helps = False
+        self.quit: Callable[[], object] = lambda: None
+        """called when the user has had enough"""
+        self.look: Callable[[Rows], object] = lambda _: None
+        """called with the rows that are drawn, before they are"""
+        self.hidden: Callable[[], int] = lambda: 0
+        """how many columns the terminal has no room for"""
+
+    def write_block(self, rows: Rows) -> None:
+        with self._lock:
+            # What was there for a moment at the end is no table to stay on the screen.
+            if self._paused or (self._drawn and isinstance(rows, Block) and rows.is_rest):
+                return
+            self._rows = rows.everything if isinstance(rows, Block) else rows
+            self._draw()
+
+    def write_chunk(self, rows: Rows) -> None:
+        self.write_block(rows)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self.flush()
+
+    def key(self, key: str) -> None:
+        """What a key does. From any thread."""
+        with self._lock:
+            if self._helps and key != "q":
+                self._helps = False
+            elif self._typed is not None:
+                self._type(key)
+            else:
+                self._command(key)
+            if self._rows is not None:
+                self._draw()
+                self._stream.flush()
+
+    @property
+    def sorted_by(self) -> str:
+        """The first column that rows are sorted by; empty when there is none."""
+        return self._order[0].removeprefix("-") if self._order else ""
+
+    def _command(self, key: str) -> None:
+        match key:
+            case "q" | "\x03" | "\x04":
+                self.quit()
+            case "p" | " ":
+                self._paused = not self._paused
+            case "r":
+                self._order = [_reversed(self._order[0]), *self._order[1:]] if self._order else []
+            case "<" | ">" | "s":
+                self._sort_by_next(-1 if key == "<" else 1)
+            case "h" | "?":
+                self._helps = True
+            case "\x1b":
+                self._filter, self._paused = None, False
+            case "f" | "/":
+                self._typed = self._filter.text if self._filter else ""
+
+    def _type(self, key: str) -> None:
+        assert self._typed is not None
+        if key in _ENTER:
+            try:
+                self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None
+            except UsageError as error:
+                why = str(error).partition("\n")[0].removeprefix("filter: ")
+                self._trouble = f"{why}. try: {error.remedy}" if error.remedy else why
+                return
+            self._typed, self._trouble = None, ""
+        elif key == _ESCAPE:
+            self._typed, self._trouble = None, ""
+        elif key in _ERASE:
+            self._typed = self._typed[:-1]
+        elif key == _ERASE_ALL:
+            self._typed, self._trouble = "", ""
+        elif key == _ERASE_WORD:
+            self._typed = self._typed.rstrip().rpartition(" ")[0]
+        elif key.isprintable():
+            self._typed += key
+
+    def _sort_by_next(self, step: int) -> None:
+        now = self.sorted_by
+        place = self._columns.index(now) + step if now in self._columns else 0
+        name = self._columns[place % len(self._columns)]
+        self._order = [f"-{name}" if name in self._gadget.adds_up else name]
+
+    def _draw(self) -> None:
+        assert self._rows is not None
+        rows = self._rows
+        if self._filter is not None:
+            rows = Rows([self._filter.select(part) for part in sort(rows, self._gadget, ()).parts])
+        rows = sort(rows, self._gadget, self._order)
+        if self._helps:
+            lines = _HELP_LINES[: max(1, self._terminal.height() - _LINES_AROUND)]
+            self._put([cut(line, max(1, self._terminal.width() - 1)) for line in lines])
+            return
+        status = self._status()
+        room = max(1, self._terminal.height() - _LINES_AROUND - len(status))
+        rows = rows.head(min(room, self._max_rows or room))
+        self.look(rows)
+        # Histograms have bars below the table, as far as there is room.
+        self._put([*table_text(self._make_table, rows).splitlines()[: room + 1], *status])
+
+    def _put(self, lines: Sequence[str]) -> None:
+        """Over those that were drawn before."""
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        # Each line is cleared behind its text instead of before, or it would flicker.
+        self._stream.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
+        self._drawn = len(lines)
+
+    def _status(self) -> list[str]:
+        """What is shown, and the keys: one line, or two where that has no room for both."""
+        room = max(1, self._terminal.width() - 1)
+        if self._typed is not None:
+            text = f"filter: {self._typed}_  {self._trouble or '(a CEL expression; Enter, or Esc)'}"
+            return [cut(escape(text), room)]
+        parts = [f"sort: {','.join(self._order)}"] if self._order else []
+        parts += [f"filter: {self._filter.text}"] if self._filter else []
+        parts += ["PAUSED"] if self._paused else []
+        if hidden := self.hidden():
+            parts.append(f"{hidden} more column{'s' * (hidden > 1)}: widen, or --columns")
+        lines = [_GAP.join([*parts, _HELP])]
+        if text_width(lines[0]) > room and parts:
+            lines = [_GAP.join(parts), _HELP]
+        return [cut(escape(line), room) for line in lines]
+
+
+def _reversed(item: str) -> str:
+    return item[1:] if item.startswith("-") else f"-{item}"

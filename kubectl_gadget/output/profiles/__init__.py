@@ -1,0 +1,1 @@
+"""Formats for profiles: folded stacks, flame graphs, pprof, speedscope."""

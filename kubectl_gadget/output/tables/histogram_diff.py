@@ -1,0 +1,110 @@
+"""Histograms beside those of an earlier run, which was recorded with -o json: figures then and now, bars side by side.
+
+The trap: percentiles do not add up, so those of the recording are made anew of its buckets, added up by the same
+columns as the rows.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.columns.histogram import STARTS, Counts, percentiles, read_buckets
+from kubectl_gadget.events.columns.kinds import duration_text
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.schema import PERCENTILES
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.tables.histogram import bars
+from kubectl_gadget.output.tables.widths import GAP, pad, text_width
+from kubectl_gadget.views.rows import MemberRows, cells
+
+Key = tuple[Any, ...]
+
+
+class Recording:
+    """The histograms of a file of JSON lines, added up by the columns `keys`. Raises UsageError."""
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        self._found: dict[Key, tuple[Counts, int]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise UsageError(f"--diff {path} cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
+            try:
+                self._add(json.loads(line), keys)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(
+                    f"--diff {path}: line {number} is no histogram by {', '.join(keys)}: {error}",
+                    "record it with -o json and the same --by",
+                ) from None
+
+    def _add(self, row: dict[str, Any], keys: Sequence[str]) -> None:
+        key = tuple(row[name] for name in keys)
+        buckets, highest = self._found.get(key, (np.zeros(len(STARTS), np.uint64), 0))
+        self._found[key] = buckets + read_buckets(row["buckets"]), max(highest, int(row["max"]))
+
+    def find(self, key: Key) -> tuple[Counts, int] | None:
+        """Buckets and the highest; None when there was no such histogram."""
+        return self._found.get(key)
+
+
+class DiffTable(Sink):
+    """A table of rows with what they were before, and the bars of the first `most`. `keys` say what a row is of."""
+
+    def __init__(self, stream: TextIO, recording: Recording, keys: Sequence[str], most: int) -> None:
+        self._stream = stream
+        self._recording = recording
+        self._keys = list(keys)
+        self._most = most
+        self._rows: list[Rows] = []
+
+    def write_chunk(self, rows: Rows) -> None:
+        self._rows.append(rows)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        titles = [*(key.upper() for key in self._keys), "COUNT", *(name.upper() for name in PERCENTILES)]
+        table, drawn = [titles], list[str]()
+        for rows in self._rows:
+            names = list(zip(*(cells(rows, key) for key in self._keys), strict=True))
+            values = [tuple(record[key] for key in self._keys) for record in MemberRows(self._keys).records(rows)]
+            now = rows.collect(lambda b: list(zip(b.raw("buckets"), b.raw("max").tolist(), strict=True)))
+            for texts, key, (buckets, highest) in zip(names, values, now, strict=True):
+                before = self._recording.find(key)
+                table.append([*map(escape, texts), *_changes(before, (buckets, highest))])
+                if len(drawn) < self._most:
+                    old = before[0] if before else np.zeros(len(STARTS), np.uint64)
+                    title = GAP.join(escape(f"{name}={text}") for name, text in zip(self._keys, texts, strict=True))
+                    drawn.append("\n".join(["", f"{title}  (before, now)", *bars([old, buckets])]))
+        widths = [max(map(text_width, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            padded = (pad(text, width, "left") for text, width in zip(line, widths, strict=True))
+            self._stream.write(GAP.join(padded).rstrip() + "\n")
+        self._stream.write("".join(f"{text}\n" for text in drawn))
+        self.flush()
+
+
+def _changes(before: tuple[Counts, int] | None, now: tuple[Counts, int]) -> list[str]:
+    figures = [_figures(each) if each else None for each in (before, now)]
+    old, new = figures
+    assert new is not None
+    spell: list[Callable[[int], str]] = [str, *([duration_text] * len(PERCENTILES))]
+    if old is None:
+        return [f"- → {text(number)}" for text, number in zip(spell, new, strict=True)]
+    return [
+        f"{text(was)} → {text(number)}" + (f" {(number - was) * 100 / was:+.0f}%" if was else "")
+        for text, was, number in zip(spell, old, new, strict=True)
+    ]
+
+
+def _figures(histogram: tuple[Counts, int]) -> list[int]:
+    buckets, highest = histogram
+    rows, maxima = buckets[None, :], np.array([highest], np.uint64)
+    return [int(buckets.sum()), *(int(percentiles(rows, maxima, percent)[0]) for percent in PERCENTILES.values())]

@@ -1,0 +1,136 @@
+"""The table of a stream: rows are printed as they come, so widths are decided before all rows are known.
+
+On a terminal the table fits its width and follows a resize, and cells are cut with an ellipsis; in a pipe nothing is
+cut, and the header comes once. The trap: a colour's escape codes take no cells, so a cell is padded before it is
+painted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
+
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output.escape import escape, escape_all
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.tables.widths import GAP, cut, fit, pad, text_width, widest
+from kubectl_gadget.output.terminal import RED, Terminal, paint, pod_color
+from kubectl_gadget.views.columns import Heading
+from kubectl_gadget.views.rows import cells, pod_keys
+
+Read = Callable[[Rows], list[Sequence[str]]]
+"""All columns of some rows, one list of texts per heading; they are not escaped yet."""
+
+_POD_COLUMNS = frozenset({"pod", "container"})
+
+
+class TableSink(Sink):
+    """A table. `read` gives the cells; None reads the columns that the headings name. On a terminal that is too narrow
+    its lines wrap, where they may (see fit())."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        headings: Sequence[Heading],
+        *,
+        read: Read | None = None,
+        terminal: Terminal | None = None,
+        color: bool = False,
+        header: bool = True,
+        wraps: bool = True,
+    ) -> None:
+        self._stream = stream
+        self._headings = list(headings)
+        self._read = read or self._columns
+        self._terminal = terminal
+        self._color = color
+        self._header = header
+        self._wraps = wraps
+        self._seen = [0] * len(self._headings)
+        self._terminal_width = 0
+        self._begun = False
+
+    def write_chunk(self, rows: Rows) -> None:
+        columns = self._read(rows)
+        self.write_cells(columns, self._colors(rows, columns))
+
+    def write_cells(self, cells: Sequence[Sequence[str]], colors: Mapping[int, Sequence[str]] = {}) -> None:
+        """Rows as columns of texts that are not escaped yet; `colors` are the cells', by number of column."""
+        columns = [escape_all(column) for column in cells]
+        widest_now = [widest(column) for column in columns]
+        self._seen = list(map(max, self._seen, widest_now))
+        self._begin()
+        widths = self._widths()
+        template, prepared = "", list[Sequence[str]]()
+        for number, heading in enumerate(self._headings):
+            last = number == len(self._headings) - 1
+            width, column = widths[number], columns[number]
+            plain = widest_now[number] <= width and number not in colors and "".join(column).isascii()
+            if plain:
+                sign = "" if heading.align == "right" else "-"
+                template += "%s" if last and sign else f"%{sign}{width}s"
+            else:
+                column = _prepare(
+                    column, width if self._terminal else None, heading, 0 if last and heading.align == "left" else width
+                )
+                if number in colors:
+                    column = list(map(paint, column, colors[number]))
+                template += "%s"
+            template += "\n" if last else GAP
+            prepared.append(column)
+        self._stream.write("".join(map(template.__mod__, zip(*prepared, strict=True))))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._begin()
+        self.flush()
+
+    def _columns(self, rows: Rows) -> list[Sequence[str]]:
+        return [cells(rows, heading.name) for heading in self._headings]
+
+    def _widths(self) -> list[int]:
+        if self._terminal is not None:
+            return fit(self._headings, self._seen, self._terminal.width(), wraps=self._wraps)
+        titles = [text_width(heading.title) if self._header else 0 for heading in self._headings]
+        return [
+            max(heading.width, title, seen)
+            for heading, title, seen in zip(self._headings, titles, self._seen, strict=True)
+        ]
+
+    def _begin(self) -> None:
+        """Prints the header before the first rows, and on a terminal again when its width has changed."""
+        width = self._terminal.width() if self._terminal is not None else 0
+        if self._begun and width == self._terminal_width:
+            return
+        self._begun, self._terminal_width = True, width
+        if not self._header:
+            return
+        titles = []
+        for number, (heading, room) in enumerate(zip(self._headings, self._widths(), strict=True)):
+            title = cut(escape(heading.title), room) if self._terminal is not None else escape(heading.title)
+            last = number == len(self._headings) - 1 and heading.align == "left"
+            titles.append(title if last else pad(title, room, heading.align))
+        self._stream.write(GAP.join(titles) + "\n")
+
+    def _colors(self, rows: Rows, columns: Sequence[Sequence[str]]) -> dict[int, list[str]]:
+        """Colours of the cells, by number of the column: pods each have their own, errors are red."""
+        if not self._color:
+            return {}
+        found: dict[int, list[str]] = {}
+        for number, heading in enumerate(self._headings):
+            if heading.name in _POD_COLUMNS:
+                keys = pod_keys(rows)
+                known = {key: pod_color(key) for key in set(keys)}
+                found[number] = [known[key] for key in keys]
+            elif heading.alarm:
+                found[number] = [RED if cell not in ("0", "") else "" for cell in columns[number]]
+        return found
+
+
+def _prepare(column: Sequence[str], limit: int | None, heading: Heading, width: int) -> list[str]:
+    """Cells cut to `limit` and padded to `width`; each different text is worked on once."""
+    known = {}
+    for text in set(column):
+        shown = text if limit is None else cut(text, limit)
+        known[text] = pad(shown, limit or width if heading.align == "right" else width, heading.align)
+    return [known[text] for text in column]

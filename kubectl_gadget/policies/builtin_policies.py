@@ -1,0 +1,58 @@
+"""The policies that come with this program: manifests/policies/NAME.yaml.
+
+The trap: an installed package has them in kubectl_gadget/built, the source tree in manifests/.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.read.document import nearest
+from kubectl_gadget.policies.read.policies import parse_policies
+
+SUMMARY = "gadget/summary"
+"""Annotation: one line, for lists."""
+
+
+@dataclass(frozen=True)
+class ReadyPolicy:
+    """One of them."""
+
+    name: str
+    path: Path
+    policy: Policy
+
+    @property
+    def summary(self) -> str:
+        """One line for lists."""
+        return self.policy.annotations.get(SUMMARY, "")
+
+
+def ready_policies() -> list[ReadyPolicy]:
+    """All of them, by name. Raises GadgetError when the package has none."""
+    found = []
+    for path in sorted(_folder().glob("*.yaml")):
+        (policy,) = parse_policies([(str(path), path.read_text(encoding="utf-8"))], "default")
+        found.append(ReadyPolicy(path.stem, path, policy))
+    return found
+
+
+def ready_files(names: Sequence[str]) -> list[str]:
+    """The files of the policies with these names. Raises UsageError with names that look alike."""
+    known = {path.stem: str(path) for path in _folder().glob("*.yaml")} if names else {}
+    for name in names:
+        if name not in known:
+            near = nearest(name, sorted(known))
+            raise UsageError(f"there is no policy {name!r}{near}", "kubectl gadget policy list")
+    return [known[name] for name in names]
+
+
+def _folder() -> Path:
+    package = Path(str(files("kubectl_gadget")))
+    for folder in (package / "built" / "manifests" / "policies", package.parent / "manifests" / "policies"):
+        if folder.is_dir():
+            return folder
+    raise GadgetError("this package has no policies", "install it again")

@@ -1,0 +1,142 @@
+"""Policies that stay: what is kept of them in a ConfigMap, and what agents make of it without any client.
+
+Each policy is kept as YAML, and all of them together as the file that agents read (policies.zip; docs/protocol.md,
+"Installed policies"), since policies on the same hook share its program. The trap: so each change compiles all of them
+anew, also those that an older client has installed.
+"""
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import yaml
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.describe import told_spec
+from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.read.document import documents, items_of, peek
+from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.read.schema import POLICY_KINDS
+from kubectl_gadget.policy_events.record import FORMAT
+
+_WHOLE_CLUSTER = "_cluster"
+"""Where a namespace stands in a key; none may be called so."""
+_SUFFIX = ".yaml"
+_NAMESPACE = "namespace"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""As Kubernetes has names of objects, and so of a policy that is one."""
+_Sources = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One policy, and its YAML."""
+
+    policy: Policy
+    text: str
+
+    @property
+    def key(self) -> str:
+        """In the ConfigMap."""
+        return f"{self.policy.namespace or _WHOLE_CLUSTER}.{self.policy.name}{_SUFFIX}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.policy.namespace}/{self.policy.name}" if self.policy.namespace else self.policy.name
+
+    @property
+    def enforces(self) -> bool:
+        """Whether it would hold a call up or end a process."""
+        return any(hook.enforces for hook in Engine([self.policy], Options(enforce=True, allow_weaker=True)).hooks)
+
+
+def keep(sources: _Sources, namespace: str) -> list[Kept]:
+    """The policies of files' names and texts; `namespace` is for those that name none. Raises UsageError with all that
+    is wrong."""
+    texts = list(sources)
+    for policy in parse_policies(texts, namespace):
+        if not _NAME.fullmatch(policy.name):
+            where = f"{policy.place.file}:{policy.place.line}: metadata.name"
+            raise UsageError(
+                f"{where} {policy.name!r} is not a name for Kubernetes", "lower-case letters, digits, - and ."
+            )
+    found = []
+    for file, text in texts:
+        for document in documents(file, text):
+            for _, node in items_of(file, document):
+                if peek(node, "kind") in POLICY_KINDS:
+                    found += _kept(file, _with_namespace(node, namespace))
+    return found
+
+
+def kept(data: Mapping[str, str]) -> list[Kept]:
+    """What is in a ConfigMap. Raises UsageError when this version does not understand it."""
+    return [one for key in sorted(data) if key.endswith(_SUFFIX) for one in _kept(f"installed {key}", data[key])]
+
+
+def _kept(file: str, text: str) -> list[Kept]:
+    return [Kept(replace(policy, notes=()), text) for policy in parse_policies([(file, text)], "default")]
+
+
+def _with_namespace(node: yaml.Node, namespace: str) -> str:
+    """The object's YAML; a namespaced one always says where it belongs."""
+    if peek(node, "kind") == POLICY_KINDS[1] and isinstance(node, yaml.MappingNode):
+        metadata = next(value for key, value in node.value if key.value == "metadata")
+        if not peek(metadata, _NAMESPACE):
+            text = "tag:yaml.org,2002:str"
+            metadata.value.append((yaml.ScalarNode(text, _NAMESPACE), yaml.ScalarNode(text, namespace)))
+    return str(yaml.serialize(node))
+
+
+def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mapping[str, bytes]) -> tuple[str, bytes]:
+    """The digest of what agents are to have in force, empty for nothing, and the file. `objects` are the engine's, by
+    architecture. Raises UsageError for what cannot be done without a client."""
+    everything = [one.policy for one in policies]
+    engine = Engine(everything, Options(enforce=True, allow_weaker=allow_weaker, tells_process=True))
+    if engine.by_labels:
+        what = "policies that go by labels of pods or nodes cannot be installed: only a client knows the labels"
+        raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")
+    if engine.by_files:
+        what = "SameFile and NotSameFile cannot be installed: files are looked for as long as a session runs"
+        raise UsageError(what, "kubectl gadget observe -f, for as long as it runs")
+    everything = engine.policies
+    numbers = {id(policy): number for number, policy in enumerate(everything)}
+    spec = engine.spec()
+    for hook, compiled in zip(spec["hooks"], engine.hooks, strict=True):
+        hook["policies"] = [-1 if place is None else numbers[id(place.policy)] for place in compiled.bits]
+        hook["told"] = told_spec(compiled, everything)
+    enforcing = {id(place.policy) for hook in engine.hooks for place in hook.bits if place and hook.enforces}
+    described = [
+        {"name": policy.name, "namespace": policy.namespace, "enforces": id(policy) in enforcing}
+        for policy in everything
+    ]
+    value = {"format": FORMAT, "policies": described, "spec": spec}
+    content = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
+    for architecture in sorted(objects):
+        content.update(objects[architecture])
+    digest = content.hexdigest() if policies else ""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        _add(archive, "set.json", json.dumps(value | {"digest": digest}).encode())
+        for architecture, data in sorted(objects.items() if policies else ()):
+            _add(archive, f"{architecture}.bpf.o", data)
+    return digest, file.getvalue()
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Without the time of day, so that the same policies are the same file."""
+    archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_LZMA)
+
+
+def refuse_enforcing(policies: Iterable[Kept]) -> None:
+    """Raises UsageError when one of them does more than tell."""
+    enforcing = [one.title for one in policies if one.enforces]
+    if enforcing:
+        what = f"{', '.join(enforcing)} would deny or kill, for as long as it is installed"
+        raise UsageError(what, "--enforce, if that is wanted; or the option policy-mode: monitor in its spec")

@@ -1,0 +1,1 @@
+"""From TracingPolicy YAML to the model: schema, names, lists, hooks, selectors, actions, values."""

@@ -1,0 +1,132 @@
+"""NotifyEnforcer without a notice: what a policy has its enforcers deny becomes hooks on the calls themselves.
+
+The field's other engine decides at `raw_syscalls/sys_enter` and leaves a note for a second program, which denies. Ours
+has one program for a hook that decides and denies, so each call gets the selectors that are about it, with Override and
+the signal; nothing has to be cleaned up. The trap: that is the same only where the selectors look at the process and at
+the call's number and first argument, which is what such policies do, or stand at the call itself; others are refused.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.model import Action, Filter, Hook, Policy, Selector, SystemCall
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
+
+ENTRY, EXIT = "raw_syscalls/sys_enter", "raw_syscalls/sys_exit"
+_KINDS = ("tracepoint", "raw_tracepoint")
+_FUNCTIONS = ("kprobe", "fentry")
+_FIRST_PARAMETER = 5
+"""The field of ENTRY that has a call's arguments."""
+_NOTICES = ("NotifyEnforcer", "CleanupEnforcerNotification")
+_SIGKILL = 9
+
+
+def without_notices(policy: Policy) -> Policy:
+    """The policy as the engine can carry it out. Raises UsageError where that would not be the same."""
+    hooks: list[Hook] = []
+    for hook in policy.hooks:
+        kinds = {action.kind for action in _actions(hook)}
+        if not kinds & set(_NOTICES):
+            hooks.append(hook)
+        elif "NotifyEnforcer" in kinds and hook.kind in _FUNCTIONS:
+            hooks.append(_at_function(hook, policy))
+        elif "NotifyEnforcer" in kinds:
+            hooks += _on_calls(hook, policy)
+        elif hook.target != EXIT:
+            raise UsageError(f"{hook.place}: CleanupEnforcerNotification is for {EXIT}; there is no notice elsewhere")
+    return policy if hooks == list(policy.hooks) else replace(policy, hooks=tuple(hooks))
+
+
+def _actions(hook: Hook) -> Iterator[Action]:
+    for selector in hook.selectors:
+        yield from (*selector.actions, *selector.return_actions)
+
+
+def _at_function(hook: Hook, policy: Policy) -> Hook:
+    """The same hook, which denies by itself: the call that it stands at is one that an enforcer is for."""
+    if hook.generated:
+        is_enforced = hook.generated in policy.enforcer_generated
+    elif hook.syscall:
+        is_enforced = SystemCall(hook.target.removeprefix("sys_"), hook.abi) in policy.enforcer_calls
+    else:
+        is_enforced = hook.target in policy.enforcer_calls
+    if not is_enforced:
+        what = f"no enforcer is for {hook.target or 'this list'}, so a notice from there would deny a later call"
+        raise UsageError(f"{hook.place}: {what}", f"{hook.target or 'the list'} among the calls of spec.enforcers")
+    return replace(hook, selectors=tuple(_selector(selector, True) for selector in hook.selectors))
+
+
+def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
+    """One hook for each call that a selector is about, in the order of calls."""
+    if hook.kind not in _KINDS or hook.target != ENTRY:
+        what = f"NotifyEnforcer is for functions, and for {ENTRY}, where a call begins, not for {hook.target}"
+        raise UsageError(f"{hook.place}: {what}", "Override on a hook of the call itself: a kprobe, or lsmhooks")
+    if policy.enforcer_generated:
+        raise UsageError(f"{hook.place}: enforcers with lists that a node makes are not supported", "name the calls")
+    for call in policy.enforcer_calls:
+        if not isinstance(call, SystemCall):
+            what = f"the enforcer of {call} cannot be notified: {ENTRY} is about system calls"
+            raise UsageError(f"{hook.place}: {what}", "Override on a hook of its own (lsmhooks)")
+    enforced = [call for call in policy.enforcer_calls if isinstance(call, SystemCall)]
+    split = [_split(selector, hook) for selector in hook.selectors]
+    named = [call for _, calls in split for call in calls or ()]
+    found = []
+    for call in dict.fromkeys([*enforced, *named]):
+        selectors = [
+            _selector(selector, call in enforced) for selector, calls in split if calls is None or call in calls
+        ]
+        if selectors:
+            on_call = replace(hook, kind="kprobe", target=f"sys_{call.name}", syscall=True, abi=call.abi)
+            on_call = replace(on_call, arguments=tuple(replace(hook.arguments[one], index=0) for one in _kept(hook)))
+            found.append(replace(on_call, selectors=tuple(selectors)))
+    return found
+
+
+def _kept(hook: Hook) -> list[int]:
+    """The arguments, by their position, that are the call's first parameter."""
+    if hook.kind != "tracepoint":
+        return []
+    numbers = (position for position, one in enumerate(hook.arguments) if one.index == _FIRST_PARAMETER)
+    return [one for one in numbers if ARGUMENT_TYPES[hook.arguments[one].type].group == "number"]
+
+
+def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] | None]:
+    """The selector without what it says of the call's number, and the calls it is about; None: all."""
+    calls: list[SystemCall] | None = None
+    others: list[Filter] = []
+    for filter in selector.filters:
+        if filter.subject.kind != "argument":
+            others.append(filter)
+            continue
+        if filter.subject.position in (kept := _kept(hook)):
+            others.append(
+                replace(filter, subject=replace(filter.subject, position=kept.index(filter.subject.position)))
+            )
+            continue
+        if hook.arguments[filter.subject.position].type != "syscall64" or filter.test != "equal" or filter.negated:
+            what = (
+                "beside NotifyEnforcer, a call's number can be asked for by Equal, In or InMap, and its first argument"
+            )
+            raise UsageError(f"{filter.place}: {what}", "a hook on the call itself, which has its arguments")
+        values = [value for value in filter.values if isinstance(value, SystemCall)]
+        if len(values) < len(filter.values):
+            raise UsageError(f"{filter.place}: numbers of system calls differ between machines", "their names: a list")
+        calls = values if calls is None else [call for call in calls if call in values]
+    return replace(selector, filters=tuple(others)), calls
+
+
+def _selector(selector: Selector, enforced: bool) -> Selector:
+    """What the notice would have led to: nothing but the event where no enforcer is."""
+    actions: list[Action] = []
+    for action in selector.actions:
+        if action.kind != "NotifyEnforcer":
+            actions += [] if action.kind == "CleanupEnforcerNotification" else [action]
+            continue
+        if enforced and action.error:
+            actions.append(replace(action, kind="Override", signal=0))
+        if enforced and action.signal:
+            actions.append(replace(action, kind="Sigkill" if action.signal == _SIGKILL else "Signal", error=0))
+        if not enforced:
+            actions.append(Action("Post", place=action.place))
+    return replace(selector, actions=tuple(actions))

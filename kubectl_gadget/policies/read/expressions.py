@@ -1,0 +1,233 @@
+"""The part of CEL that policies may use (`CelExpr`): numbers, argN, + and -, comparisons, &&, ||, !, int32(), uint32(),
+and(), or(), xor(), not().
+
+Values have 64 bits, wrap, and are compared as signed ones; a condition is 0 or 1. The trap: `argN` counts the list
+`args` from 0, whatever `index` these arguments have.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from typing import Literal, NoReturn
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filters import cel
+from kubectl_gadget.policies.model import Argument
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
+
+Operation = Literal[
+    "+", "-", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "!", "int32", "uint32", "and", "or", "xor", "not"
+]  # fmt: skip
+"""`not`, `and`, `or`, `xor` are of bits; `!`, `&&`, `||` of conditions."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A literal."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class ArgumentValue:
+    """`argN`."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An operation on one or two parts."""
+
+    operation: Operation
+    operands: tuple["Expression", ...]
+
+
+Expression = Number | ArgumentValue | Computed
+
+_VARIABLE = re.compile(r"arg(\d{1,3})")
+_RELATIONS: Mapping[str, Operation] = {
+    "relation_lt": "<", "relation_le": "<=", "relation_gt": ">", "relation_ge": ">=", "relation_eq": "==",
+    "relation_ne": "!=", "addition_add": "+", "addition_sub": "-",
+}  # fmt: skip
+_FUNCTIONS: Mapping[str, tuple[Operation, int]] = {
+    "int32": ("int32", 1), "uint32": ("uint32", 1), "not": ("not", 1), "and": ("and", 2), "or": ("or", 2),
+    "xor": ("xor", 2),
+}  # fmt: skip
+_TRUTHS = ("==", "!=", "<", "<=", ">", ">=", "&&", "||", "!")
+_MASK = (1 << 64) - 1
+
+
+def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
+    """Raises WrongPolicy when the text is no such expression, or names arguments that are no numbers."""
+    try:
+        expression = parse_expression(scalar.text)
+    except UsageError as error:
+        meant = f"\n  try: {error.remedy}" if error.remedy else ""
+        raise WrongPolicy(scalar.place, str(error).removeprefix("filter: ") + meant) from None
+    if not _is_condition(expression):
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is a number, not a condition")
+    for position in _positions(expression):
+        if position >= len(arguments):
+            raise WrongPolicy(scalar.place, f"there is no arg{position}: the hook has {len(arguments)} `args`")
+        type = ARGUMENT_TYPES[arguments[position].type]
+        if type.group not in ("number", "auto"):
+            raise WrongPolicy(scalar.place, f"arg{position} is not a number but {arguments[position].type}")
+
+
+@cache
+def parse_expression(text: str) -> Expression:
+    """The expression that a text is. Raises UsageError that shows the place."""
+    try:
+        return _Reader(text).read(cel.parse(text))
+    except RecursionError:
+        raise UsageError("the expression is nested too deeply") from None
+
+
+def evaluate_expression(expression: Expression, values: Callable[[int], int | None]) -> int | None:
+    """What it comes to, as a signed number of 64 bits. None when an argument could not be read."""
+    match expression:
+        case Number(value):
+            return signed(value)
+        case ArgumentValue(position):
+            value_or_none = values(position)
+            return None if value_or_none is None else signed(value_or_none)
+        case Computed(operation, operands):
+            found = [evaluate_expression(operand, values) for operand in operands]
+            numbers = [value for value in found if value is not None]
+            return None if len(numbers) < len(found) else signed(_compute(operation, numbers))
+
+
+def signed(value: int) -> int:
+    """The lowest 64 bits as a signed number."""
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _compute(operation: Operation, numbers: list[int]) -> int:
+    a, b = numbers[0], numbers[-1]
+    match operation:
+        case "+":
+            return a + b
+        case "-":
+            return a - b if len(numbers) == 2 else -a
+        case "int32":
+            return (a & 0xFFFFFFFF) - ((a & 0x80000000) << 1)
+        case "uint32":
+            return a & 0xFFFFFFFF
+        case "not":
+            return ~a
+        case "and":
+            return a & b
+        case "or":
+            return a | b
+        case "xor":
+            return a ^ b
+        case "!":
+            return int(not a)
+        case "&&":
+            return int(bool(a and b))
+        case "||":
+            return int(bool(a or b))
+        case "==":
+            return int(a == b)
+        case "!=":
+            return int(a != b)
+        case "<":
+            return int(a < b)
+        case "<=":
+            return int(a <= b)
+        case ">":
+            return int(a > b)
+        case ">=":
+            return int(a >= b)
+
+
+def _is_condition(expression: Expression) -> bool:
+    return isinstance(expression, Computed) and expression.operation in _TRUTHS
+
+
+def _positions(expression: Expression) -> set[int]:
+    match expression:
+        case ArgumentValue(position):
+            return {position}
+        case Computed(_, operands):
+            return set().union(*map(_positions, operands))
+    return set()
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self, tree: cel.Tree) -> Expression:
+        tree = cel.unwrap(tree)
+        kind = getattr(tree, "data", "")
+        if kind == "literal":
+            return self._literal(tree)
+        if kind == "ident":
+            return self._variable(tree)
+        if kind == "ident_arg":
+            return self._function(tree)
+        if kind in ("conditionaland", "conditionalor"):
+            parts = tuple(self.read(part) for part in tree.children)
+            if not all(map(_is_condition, parts)):
+                self._fail(tree, "conditions are joined here, and one part is a number")
+            return Computed("&&" if kind == "conditionaland" else "||", parts)
+        if kind == "unary":
+            return self._unary(tree)
+        if kind in ("relation", "addition"):
+            operator, right = tree.children
+            return Computed(_RELATIONS[self._known(operator)], (self.read(operator.children[0]), self.read(right)))
+        self._fail(
+            tree, "this is not known in policies: + - && || ! == != < <= > >= int32() uint32() and() or() xor() not()"
+        )
+
+    def _known(self, operator: cel.Tree) -> str:
+        if operator.data not in _RELATIONS:
+            self._fail(operator, "this operator is not known in policies")
+        return str(operator.data)
+
+    def _literal(self, tree: cel.Tree) -> Number:
+        try:
+            value = cel.literal(tree)
+        except LookupError:
+            value = None
+        if isinstance(value, bool) or not isinstance(value, int):
+            self._fail(tree, "only whole numbers are known in policies")
+        if not -(1 << 63) <= value < 1 << 63:
+            self._fail(tree, "this number has more than 64 bits")
+        return Number(int(value))
+
+    def _variable(self, tree: cel.Tree) -> ArgumentValue:
+        match = _VARIABLE.fullmatch(tree.children[0].value)
+        if match is None:
+            self._fail(tree, f"{tree.children[0].value} is not known; arguments are arg0, arg1, …")
+        return ArgumentValue(int(match[1]))
+
+    def _function(self, tree: cel.Tree) -> Computed:
+        name = tree.children[0].value
+        items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        operation, count = _FUNCTIONS.get(name, (None, 0))
+        if operation is None:
+            near = get_close_matches(name.lower(), _FUNCTIONS, 1)
+            meant = f"{near[0]}()?" if near else f"{', '.join(_FUNCTIONS)} are"
+            self._fail(tree, f"{name}() is not known in policies; {meant}")
+        if len(items) != count:
+            self._fail(tree, f"{name}() takes {count} value{'s' if count > 1 else ''}")
+        return Computed(operation, tuple(self.read(item) for item in items))
+
+    def _unary(self, tree: cel.Tree) -> Expression:
+        sign, operand = tree.children
+        value = self.read(operand)
+        if sign.data != "unary_not":
+            return Number(-value.value) if isinstance(value, Number) else Computed("-", (value,))
+        if not _is_condition(value):
+            self._fail(tree, "! is for conditions; not() turns bits around")
+        return Computed("!", (value,))
+
+    def _fail(self, tree: cel.Tree, why: str) -> NoReturn:
+        raise cel.at_tree(self.text, tree, why)

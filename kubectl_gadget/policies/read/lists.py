@@ -1,0 +1,112 @@
+"""`spec.lists`: named lists of system calls, functions or values, and `list:NAME`.
+
+The trap: whether a list holds system calls is said by its `type`, not by the hook that uses it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kubectl_gadget.policies.model import Generated, SystemCall
+from kubectl_gadget.policies.read.document import Part, Problems, Scalar, WrongPolicy, nearest
+from kubectl_gadget.policies.read.linux_names import is_known, system_call, system_calls
+from kubectl_gadget.policies.read.patterns import check_pattern
+
+LIST = "list:"
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """One list."""
+
+    name: str
+    values: tuple[Scalar, ...] = ()
+    system_calls: bool = False
+    generated: Generated | None = None
+
+
+class Lists:
+    """The lists of a policy."""
+
+    def __init__(self, by_name: dict[str, ListOf]) -> None:
+        self._by_name = by_name
+
+    def get(self, scalar: Scalar) -> ListOf | None:
+        """The list that `list:NAME` means; None for anything else. Raises WrongPolicy when there is none."""
+        if not scalar.text.startswith(LIST):
+            return None
+        name = scalar.text.removeprefix(LIST)
+        if name not in self._by_name:
+            raise WrongPolicy(scalar.place, f"there is no list {name!r} in spec.lists{nearest(name, self._by_name)}")
+        return self._by_name[name]
+
+    def expand(self, scalars: list[Scalar]) -> list[Scalar]:
+        """The values with those of lists in place of their names; they keep the place that names the list."""
+        found: list[Scalar] = []
+        for scalar in scalars:
+            values = self.get(scalar)
+            if values is None:
+                found.append(scalar)
+            elif values.generated:
+                raise WrongPolicy(scalar.place, f"{scalar.text} is made on the node, and can only be called")
+            else:
+                found += [Scalar(value.text, scalar.place) for value in values.values]
+        return found
+
+
+def read_lists(spec: Part, problems: Problems) -> Lists:
+    """All lists of a policy; what is wrong is added to `problems`."""
+    found: dict[str, ListOf] = {}
+    for part in spec.parts("lists"):
+        name = part.text("name")
+        if name in found:
+            problems.add(part.at("name"), f"there are two lists {name!r}")
+        try:
+            found[name] = _list(part, name)
+        except WrongPolicy as error:
+            problems.found.append(error.problem)
+            # What refers to it is not wrong.
+            found[name] = ListOf(name)
+    return Lists(found)
+
+
+def need_system_call(scalar: Scalar) -> SystemCall:
+    """A system call by its name. Raises WrongPolicy with names that look alike."""
+    call = system_call(scalar.text)
+    if call is None:
+        hint = f"; is it sys_{scalar.text}?" if scalar.text in system_calls() else ", which begins with sys_"
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a name of a system call{hint}")
+    if not is_known(call):
+        raise WrongPolicy(scalar.place, no_system_call(scalar, call))
+    return call
+
+
+def no_system_call(scalar: Scalar, call: SystemCall, hint: str = "") -> str:
+    """That there is none of that name, with names that look alike, as they are written, after the hint."""
+    abi = f"{call.abi}/" if call.abi else ""
+    near = nearest(f"{abi}sys_{call.name}", [f"{abi}sys_{name}" for name in system_calls(call.abi)])
+    return f"there is no system call {scalar.text}{hint}{near}"
+
+
+def _list(part: Part, name: str) -> ListOf:
+    kind = part.text("type")
+    values = part.scalars("values")
+    if kind in ("generated_syscalls", "generated_ftrace"):
+        if values:
+            part.fail("values", f"are made on the node for a list of type {kind}")
+        pattern = part.text("pattern")
+        if (kind == "generated_ftrace") != bool(pattern):
+            part.fail("pattern", "is missing" if kind == "generated_ftrace" else f"is not for a list of type {kind}")
+        if pattern:
+            check_pattern(part.scalar("pattern"))
+        generated: Literal["generated_syscalls", "generated_ftrace"] = (
+            "generated_syscalls" if kind == "generated_syscalls" else "generated_ftrace"
+        )
+        return ListOf(name, (), kind == "generated_syscalls", Generated(name, generated, pattern))
+    if "pattern" in part:
+        part.fail("pattern", "is only for a list of type generated_ftrace")
+    if not values:
+        part.fail("values", "is missing")
+    if kind == "syscalls":
+        for value in values:
+            need_system_call(value)
+    return ListOf(name, tuple(values), kind == "syscalls")

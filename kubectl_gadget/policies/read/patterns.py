@@ -1,0 +1,82 @@
+"""Patterns in policies: regular expressions of function names, and globs of paths.
+
+The trap: the API's regular expressions are Go's, which differ from Python's; what both have in common is taken.
+"""
+
+import re
+from functools import cache
+
+from kubectl_gadget.policies.read.document import Scalar, WrongPolicy
+
+_PARTS = r"\*\*|\*|\?|\[!?\]?[^\]]*\]|."
+_ONLY_PYTHON = re.compile(r"\(\?(?:[=!]|<[=!]|\()|\\[1-9]|\\Z")
+
+
+def check_pattern(scalar: Scalar) -> None:
+    """Raises WrongPolicy when it is not a regular expression that both languages know."""
+    try:
+        re.compile(scalar.text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a regular expression: {error}") from None
+    if found := _ONLY_PYTHON.search(scalar.text):
+        raise WrongPolicy(scalar.place, f"{found[0]!r} is not known in regular expressions of policies")
+
+
+def check_glob(scalar: Scalar) -> None:
+    """Raises WrongPolicy when it is not a glob."""
+    for part in re.findall(_PARTS, scalar.text, re.DOTALL):
+        if _is_class(part) and not part.isascii():
+            raise WrongPolicy(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
+        try:
+            re.compile(_glob_part(part))
+        except re.error as error:
+            raise WrongPolicy(scalar.place, f"{part!r} is not a set of letters: {error}") from None
+
+
+def glob_matches(pattern: str, text: str) -> bool:
+    """Whether a glob covers the whole text: `*` and `?` within a component, `**` over components, [a-z], [!a-z]. Both
+    are compared as bytes."""
+    return _glob(pattern).fullmatch(_bytewise(text)) is not None
+
+
+def glob_parts(pattern: str) -> list[str]:
+    """A glob's parts: `**`, `*`, and others, each of which stands for one byte (glob_bytes)."""
+    found: list[str] = []
+    for part in re.findall(_PARTS, _bytewise(pattern), re.DOTALL):
+        found += [part] if part == "**" or _is_class(part) else part
+    return found
+
+
+@cache
+def glob_bytes(part: str) -> frozenset[int]:
+    """The bytes that a part stands for."""
+    matches = re.compile(_glob_part(part), re.DOTALL).fullmatch
+    return frozenset(byte for byte in range(256) if matches(chr(byte)))
+
+
+@cache
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile("".join(map(_glob_part, glob_parts(pattern))), re.DOTALL)
+
+
+def _bytewise(text: str) -> str:
+    """A letter for each byte."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _is_class(part: str) -> bool:
+    return part.startswith("[") and len(part) > 2
+
+
+def _glob_part(part: str) -> str:
+    if part == "**":
+        return ".*"
+    if part == "*":
+        return "[^/]*"
+    if part == "?":
+        return "[^/]"
+    if _is_class(part):
+        negated = part[1] == "!"
+        inner = re.sub(r"([\\\[\]^&~|])", r"\\\1", part[2 if negated else 1 : -1])
+        return f"(?!/)[{'^' if negated else ''}{inner}]"
+    return re.escape(part)

@@ -1,0 +1,261 @@
+"""Reads TracingPolicy YAML: files, folders, standard input, several documents, lists of objects; to `model.Policy`.
+
+Everything is understood or refused by file, line and field; what is accepted and does nothing is in `Policy.notes`. The
+trap: a folder is not searched in depth, as kubectl's `-f` does not.
+"""
+
+import io
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TextIO
+
+import yaml
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.model import Generated, Mode, Note, Options, Place, Policy, SystemCall
+from kubectl_gadget.policies.read.document import (
+    Part,
+    Problems,
+    Scalar,
+    WrongPolicy,
+    check,
+    documents,
+    items_of,
+    nearest,
+    peek,
+)
+from kubectl_gadget.policies.read.hooks import HookReader
+from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
+from kubectl_gadget.policies.read.loader import loader_hook
+from kubectl_gadget.policies.read.schema import API_VERSION, POLICY, POLICY_KINDS
+from kubectl_gadget.policies.read.scope import read_scope
+from kubectl_gadget.policies.read.values import need_number
+
+_STDIN = "-"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_LARGEST = 4 << 20
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LONGEST_NAME = 253
+_TRUE = ("1", "t", "true")
+_FALSE = ("0", "f", "false")
+_Namespace = str | Callable[[], str]
+"""One, or who is asked for it when some policy names none."""
+
+
+def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | None = None) -> list[Policy]:
+    """The policies of files, of folders, and of `-`, standard input; `namespace` is for those that name none.
+
+    Raises UsageError with everything that is wrong in any of them.
+    """
+    policies = parse_policies(sources(names, stdin), namespace)
+    if not policies:
+        files = ", ".join("standard input" if name == _STDIN else name for name in names)
+        raise UsageError(f"no policy was found in {files}", "kubectl gadget policy generate empty")
+    return policies
+
+
+def parse_policies(texts: Iterable[tuple[str, str]], namespace: _Namespace) -> list[Policy]:
+    """The same for pairs of a file's name and its text."""
+    problems = Problems()
+    policies: dict[tuple[str | None, str], Policy] = {}
+    for file, text in texts:
+        objects = [item for document in documents(file, text) for item in items_of(file, document)]
+        others = [_other(node, place) for place, node in objects]
+        left_out = tuple(note for note in others if note)
+        if left_out and len(left_out) == len(objects):
+            kind = left_out[0].text
+            elsewhere = ", and enforce --network-policy takes this one" if kind == "a NetworkPolicy" else ""
+            problems.add(left_out[0].place, f"is {kind}; policies are of kind {' or '.join(POLICY_KINDS)}{elsewhere}")
+            continue
+        for (place, node), other in zip(objects, others, strict=True):
+            policy = None if other else _policy(node, place, namespace, problems)
+            if policy is None:
+                continue
+            key = (policy.namespace, policy.name)
+            if key in policies:
+                problems.add(place, f"the policy {policy.name!r} is also in {_where(policies[key].place)}")
+            left_out = tuple(Note(note.place, f"is {note.text}, which is left out") for note in left_out)
+            policies[key] = replace(policy, notes=(*left_out, *policy.notes))
+            left_out = ()
+    problems.raise_if_any()
+    return list(policies.values())
+
+
+def sources(names: Sequence[str], stdin: TextIO | None = None) -> Iterable[tuple[str, str]]:
+    """Name and text of each of these files. Raises UsageError."""
+    stdin = stdin or sys.stdin
+    for name in names:
+        if name == _STDIN:
+            stream = io.TextIOWrapper(stdin.buffer, "utf-8") if hasattr(stdin, "buffer") else stdin
+            yield _text("standard input", stream)
+            continue
+        if "://" in name:
+            raise UsageError(f"{name} is not fetched", f"curl -sSfL {name} | kubectl gadget …, with - for the file")
+        if not name:
+            raise UsageError("a file without a name was given", "policy.yaml, or - for standard input")
+        for file in _files(name):
+            try:
+                with file.open(encoding="utf-8") as stream:
+                    yield _text(str(file), stream)
+            except OSError as error:
+                raise UsageError(f"{file}: {error.strerror}") from None
+
+
+def _files(name: str) -> Sequence[Path]:
+    """Itself, or those of a folder."""
+    path = Path(name)
+    if not path.is_dir():
+        return [path]
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from None
+    if not files:
+        raise UsageError(f"{name}: has no file that ends with {', '.join(_SUFFIXES)}")
+    return files
+
+
+def _text(name: str, stream: TextIO) -> tuple[str, str]:
+    """The name, and what there is to read."""
+    try:
+        text = stream.read(_LARGEST + 1)
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is no YAML: it is not UTF-8") from None
+    if len(text) > _LARGEST:
+        raise UsageError(f"{name} has more than {_LARGEST >> 20} MiB")
+    return name, text
+
+
+def _where(place: Place) -> str:
+    return f"{place.file}:{place.line}"
+
+
+def _other(node: yaml.Node, place: Place) -> Note | None:
+    """What an object of another kind is; None for a policy, misspelt or not, and for what is not even an object."""
+    kind = peek(node, "kind")
+    is_other = kind and kind not in POLICY_KINDS and "did you mean" not in nearest(kind, POLICY_KINDS)
+    return Note(place, f"a {kind}") if is_other else None
+
+
+def _policy(node: yaml.Node, place: Place, namespace: _Namespace, problems: Problems) -> Policy | None:
+    """One object; None when it is wrong, which is added to `problems`."""
+    version = peek(node, "apiVersion")
+    if version and version != API_VERSION:
+        problems.add(place, f"has apiVersion {version}; the one that is known is {API_VERSION}")
+        return None
+    whole = check(node, POLICY, place, problems)
+    if whole is None:
+        return None
+    before = len(problems.found)
+    policy = _resolve(whole, namespace, problems)
+    return policy if len(problems.found) == before else None
+
+
+def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy | None:
+    metadata, spec = whole.part("metadata"), whole.part("spec")
+    if metadata is None or spec is None:
+        return None
+    own_namespace = metadata.text("namespace") or None
+    names_none = whole.text("kind") == POLICY_KINDS[1] and own_namespace is None
+    if names_none:
+        own_namespace = namespace if isinstance(namespace, str) else namespace()
+    notes: list[Note] = []
+    if whole.text("kind") == POLICY_KINDS[0] and own_namespace is not None:
+        own_namespace = None
+        notes.append(Note(metadata.at("namespace"), f"does nothing: a {POLICY_KINDS[0]} is for the whole cluster"))
+    lists = read_lists(spec, problems)
+    if not _OBJECT_NAME.fullmatch(metadata.text("name")) or len(metadata.text("name")) > _LONGEST_NAME:
+        what = f"{metadata.text('name')!r} is not a name that an API server takes: small letters, digits, `-` and `.`"
+        notes.append(Note(metadata.at("name"), what))
+    hooks = HookReader(spec, lists, problems, notes).read()
+    if spec.flag("loader"):
+        hooks = (*hooks, loader_hook(spec.at("loader")))
+    if not hooks and not problems.found:
+        problems.add(spec.place, "has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader")
+    calls, generated = _enforcers(spec, lists, problems)
+    if not calls and not generated:
+        for action in (action for hook in hooks for selector in hook.selectors for action in selector.actions):
+            if action.kind == "NotifyEnforcer":
+                problems.add(action.place, "NotifyEnforcer needs spec.enforcers, which names the calls it may deny")
+    return Policy(
+        name=metadata.text("name"),
+        scope=read_scope(spec, problems, own_namespace),
+        hooks=hooks,
+        options=_options(spec, problems),
+        enforcer_calls=calls,
+        enforcer_generated=generated,
+        labels=metadata.text_map("labels"),
+        annotations=metadata.text_map("annotations"),
+        notes=tuple(notes),
+        place=whole.place,
+        names_no_namespace=names_none,
+    )
+
+
+def _enforcers(
+    spec: Part, lists: Lists, problems: Problems
+) -> tuple[tuple[SystemCall | str, ...], tuple[Generated, ...]]:
+    calls: list[SystemCall | str] = []
+    generated: list[Generated] = []
+    for part in spec.parts("enforcers"):
+        for scalar in part.scalars("calls"):
+            try:
+                group = lists.get(scalar)
+                if group is not None and group.generated:
+                    generated.append(group.generated)
+                    continue
+                calls += [_denied(value) for value in (group.values if group else (scalar,))]
+            except WrongPolicy as error:
+                problems.found.append(error.problem)
+    return tuple(dict.fromkeys(calls)), tuple(generated)
+
+
+def _denied(scalar: Scalar) -> SystemCall | str:
+    return scalar.text if scalar.text.startswith("security_") else need_system_call(scalar)
+
+
+def _options(spec: Part, problems: Problems) -> Options:
+    values: dict[str, Scalar] = {}
+    for part in spec.parts("options"):
+        if part.text("name") in values:
+            problems.add(part.at("name"), f"the option {part.text('name')} is there twice")
+        values[part.text("name")] = part.scalar("value")
+    mode: Mode | None = None
+    method: Literal["fmod-ret", "override-return"] | None = None
+    try:
+        match _one_of(values.get("policy-mode"), ("enforce", "monitor")):
+            case "enforce":
+                mode = "enforce"
+            case "monitor":
+                mode = "monitor"
+        match _one_of(values.get("override-method"), ("fmod-ret", "override-return")):
+            case "fmod-ret":
+                method = "fmod-ret"
+            case "override-return":
+                method = "override-return"
+        size = values.get("sleepable-preload-size")
+        return Options(
+            mode=mode,
+            override_method=method,
+            disable_kprobe_multi=_truth(values.get("disable-kprobe-multi")),
+            disable_uprobe_multi=_truth(values.get("disable-uprobe-multi")),
+            sleepable_preload_size=None if size is None else need_number(size, 1, 1 << 30),
+        )
+    except WrongPolicy as error:
+        problems.found.append(error.problem)
+        return Options()
+
+
+def _one_of(scalar: Scalar | None, choices: Sequence[str]) -> str | None:
+    if scalar is not None and scalar.text not in choices:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not known; it is {' or '.join(choices)}")
+    return scalar.text if scalar else None
+
+
+def _truth(scalar: Scalar | None) -> bool:
+    if scalar is not None and scalar.text.lower() not in (*_TRUE, *_FALSE):
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither true nor false")
+    return scalar is not None and scalar.text.lower() in _TRUE

@@ -1,0 +1,46 @@
+"""Whom a policy or a selector is for, from the YAML: label selectors, and the host."""
+
+from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
+from kubectl_gadget.policies.read.document import Part, Problems
+
+CONTAINER_KEYS = ("name", "repo")
+_OPERATORS: tuple[LabelOperator, ...] = ("In", "NotIn", "Exists", "DoesNotExist")
+
+
+def read_scope(part: Part, problems: Problems, namespace: str | None = None) -> Scope:
+    """The selectors among the fields of `part`; what is wrong is added to `problems`."""
+    host = part.part("hostSelector")
+    if host is not None and list(host.names()):
+        problems.add(host.place, "has to be {}, for the processes of the node, or absent: it selects no labels")
+    if host is not None and namespace is not None:
+        problems.add(host.place, "is not for a TracingPolicyNamespaced, which is for pods")
+    containers = read_labels(part, "containerSelector", problems)
+    for requirement in containers or ():
+        if requirement.key not in CONTAINER_KEYS:
+            problems.add(part.at("containerSelector"), f"has the key {requirement.key!r}; keys are name and repo")
+    return Scope(
+        namespace=namespace,
+        pods=read_labels(part, "podSelector", problems),
+        containers=containers,
+        host=host is not None,
+        nodes=read_labels(part, "nodeSelector", problems),
+    )
+
+
+def read_labels(part: Part, key: str, problems: Problems) -> Labels | None:
+    """One label selector; None when it is not there."""
+    selector = part.part(key)
+    if selector is None:
+        return None
+    found = [Requirement(name, "In", (value,)) for name, value in selector.text_map("matchLabels").items()]
+    for expression in selector.parts("matchExpressions"):
+        written = expression.text("operator")
+        operator = next((known for known in _OPERATORS if known == written), None)
+        values = expression.texts("values")
+        if operator is None:
+            problems.add(expression.at("operator"), f"{written!r} is not known; it is one of {', '.join(_OPERATORS)}")
+        elif bool(values) != (operator in ("In", "NotIn")):
+            problems.add(expression.place, f"{operator} takes {'no ' if values else ''}values")
+        else:
+            found.append(Requirement(expression.text("key"), operator, values))
+    return tuple(found)

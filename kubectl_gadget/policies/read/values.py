@@ -1,0 +1,218 @@
+"""Values of filters, from what was written to what is compared: numbers, ranges, names, addresses, ports, texts.
+
+The trap: numbers are read as the API's own tools read them (0x…, 0b…, 0o… and a leading 0 for octal), from the text and
+not from what YAML makes of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from kubectl_gadget.policies.model import Range, SystemCall, Test, Value
+from kubectl_gadget.policies.read.argument_types import BUFFERS, ArgumentType, range_of
+from kubectl_gadget.policies.read.document import Scalar, WrongPolicy, nearest
+from kubectl_gadget.policies.read.linux_names import (
+    BPF_COMMANDS,
+    CAPABILITIES,
+    ERRORS,
+    FAMILIES,
+    FILE_TYPES,
+    PROTOCOLS,
+    STATES,
+    is_known,
+    system_call,
+    system_calls,
+)
+from kubectl_gadget.policies.read.patterns import check_glob
+
+_GREATEST_PORT = 65535
+_PRIVILEGED = Range(0, 1023)
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAMES: Mapping[str, Mapping[str, int]] = {"capability": CAPABILITIES, "bpf_cmd": BPF_COMMANDS}
+_NETWORK_NAMES: Mapping[Test, tuple[Mapping[str, int], int]] = {
+    "protocol": (PROTOCOLS, 0xFFFF),
+    "family": (FAMILIES, 0xFFFF),
+    "state": (STATES, 0xFF),
+}
+
+
+def number(text: str) -> int | None:
+    """A whole number as Go's ParseInt(…, 0, …) reads it; None when it is none."""
+    sign, digits = (text[0], text[1:]) if text[:1] in ("-", "+") else ("", text)
+    if len(digits) > 1 and digits[0] == "0" and digits[1:].replace("_", "").isdigit():
+        digits = f"0o{digits[1:]}"
+    try:
+        value = int(digits, 0)
+    except ValueError:
+        return None
+    return None if digits[:1] in ("-", "+") or not digits.isascii() else -value if sign == "-" else value
+
+
+def need_number(scalar: Scalar, least: int, greatest: int, names: Mapping[str, int] | None = None) -> int:
+    """A number, or one of the names, between two bounds. Raises WrongPolicy."""
+    value = number(scalar.text)
+    if value is None and names:
+        value = names.get(scalar.text)
+    if value is None:
+        hint = nearest(scalar.text, names) if names else ""
+        raise WrongPolicy(
+            scalar.place, f"{scalar.text!r} is not a number{' and no name of one' if names else ''}{hint}"
+        )
+    if not least <= value <= greatest:
+        raise WrongPolicy(scalar.place, f"{scalar.text} is out of range: {least} to {greatest}")
+    return value
+
+
+def error_number(scalar: Scalar) -> int:
+    """What a call returns: a number, -EPERM, or EPERM, which is taken for -EPERM."""
+    name = scalar.text.removeprefix("-")
+    return -ERRORS[name] if name in ERRORS else need_number(scalar, -(1 << 31), (1 << 31) - 1, ERRORS)
+
+
+def capability_bits(scalars: Sequence[Scalar]) -> int:
+    """The set of the capabilities that are named, as bits."""
+    bits = 0
+    for scalar in scalars:
+        if scalar.text not in CAPABILITIES:
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a capability{nearest(scalar.text, CAPABILITIES)}")
+        bits |= 1 << CAPABILITIES[scalar.text]
+    return bits
+
+
+def argument_values(test: Test, operator: str, type_name: str, type: ArgumentType, given: list[Scalar]) -> list[Value]:
+    """The values of a filter of an argument, for a test that fits the type."""
+    if operator.endswith("Priv"):
+        return [_PRIVILEGED]
+    if test in _NETWORK_NAMES:
+        names, greatest = _NETWORK_NAMES[test]
+        return [need_number(scalar, 0, greatest, names) for scalar in given]
+    reader = _READERS.get(test)
+    if reader is not None:
+        return [reader(scalar) for scalar in given]
+    if type.group == "capabilities":
+        return [_capability_set(scalar) for scalar in given]
+    if type.group == "number" and (test == "range" or any(":" in scalar.text for scalar in given)):
+        return [one for scalar in given for one in _number_ranges(scalar, type_name, type)]
+    if type.group == "number":
+        return [_number(scalar, test, type_name, type) for scalar in given]
+    if type.group == "auto":
+        return [_number_or_text(scalar, test) for scalar in given]
+    return [_text(scalar, test, type_name in BUFFERS) for scalar in given]
+
+
+def _text(scalar: Scalar, test: Test, buffer: bool = False) -> str:
+    # Policies write the NUL at the end of a text, too; of a buffer it is a byte like any other.
+    text = scalar.text if buffer else scalar.text.rstrip("\0")
+    if not text:
+        raise WrongPolicy(scalar.place, "is empty")
+    if "\0" in text and not buffer:
+        raise WrongPolicy(scalar.place, "has a NUL, which no text of the kernel has")
+    if test == "glob":
+        check_glob(scalar)
+    if test == "same_file" and not text.startswith("/"):
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not an absolute path")
+    return text
+
+
+def _number(scalar: Scalar, test: Test, type_name: str, type: ArgumentType) -> int | SystemCall:
+    if type.bits == 64 and not type.signed and (call := system_call(scalar.text)):
+        if not is_known(call):
+            close = nearest(call.name, system_calls(call.abi))
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a system call{close}")
+        if call.abi and type_name != "syscall64":
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} takes the type syscall64, which says whose call it is")
+        if test != "equal":
+            raise WrongPolicy(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+        return call
+    least, greatest = range_of(type)
+    if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
+        return -ERRORS[scalar.text[1:]]
+    # 0xffffffff and -1 are the same int.
+    wraps = test in ("equal", "mask") and type.signed
+    value = need_number(scalar, least, (1 << type.bits) - 1 if wraps else greatest, _NAMES.get(type_name))
+    return value - (1 << type.bits) if value > greatest else value
+
+
+def _number_ranges(scalar: Scalar, type_name: str, type: ArgumentType) -> list[Range]:
+    """One, or two where a range of a signed type goes on beyond its greatest number: 5:4294967295 of an int is 5 to
+    2147483647, and all that are negative."""
+    first, colon, last = scalar.text.partition(":")
+    start = _bound(Scalar(first, scalar.place), type_name, type)
+    end = _bound(Scalar(last, scalar.place), type_name, type) if colon else start
+    whole = _ordered(start, end, scalar)
+    greatest, wrap = range_of(type)[1], 1 << type.bits
+    if whole.last <= greatest:
+        return [whole]
+    if whole.first > greatest:
+        return [Range(whole.first - wrap, whole.last - wrap)]
+    if whole.first < 0:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} has both -1 and {whole.last}, which is the same {type_name}")
+    return [Range(whole.first, greatest), Range(greatest + 1 - wrap, whole.last - wrap)]
+
+
+def _bound(scalar: Scalar, type_name: str, type: ArgumentType) -> int:
+    """Of a range: also as the unsigned type of that width has it."""
+    if type.signed and scalar.text.startswith("-") and scalar.text[1:] in ERRORS:
+        return -ERRORS[scalar.text[1:]]
+    if type.bits == 64 and not type.signed and system_call(scalar.text):
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is a name; it can be compared by Equal and InMap")
+    return need_number(scalar, range_of(type)[0], (1 << type.bits) - 1, _NAMES.get(type_name))
+
+
+def _number_or_text(scalar: Scalar, test: Test) -> Value:
+    if test in ("less", "greater", "mask"):
+        return need_number(scalar, -(1 << 63), (1 << 64) - 1)
+    if test == "range":
+        first, colon, last = scalar.text.partition(":")
+        start = need_number(Scalar(first, scalar.place), -(1 << 63), (1 << 64) - 1)
+        return _ordered(
+            start, need_number(Scalar(last, scalar.place), start, (1 << 64) - 1) if colon else start, scalar
+        )
+    value = number(scalar.text) if test == "equal" else None
+    return _text(scalar, test) if value is None else value
+
+
+def _ordered(first: int, last: int, scalar: Scalar) -> Range:
+    if first > last:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} begins after its end")
+    return Range(first, last)
+
+
+def _capability_set(scalar: Scalar) -> int:
+    value = number(scalar.text)
+    if value is not None:
+        return need_number(scalar, 0, (1 << 64) - 1)
+    return capability_bits([Scalar(name.strip(), scalar.place) for name in scalar.text.split(",")])
+
+
+def _network(scalar: Scalar) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(scalar.text, strict=False)
+    except ValueError:
+        hint = ": it has to be filled in" if "$" in scalar.text else " such as 10.0.0.0/8, 10.1.2.3, 2001:db8::/32"
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither an address nor a network{hint}") from None
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        address = int(network.network_address) & 0xFFFFFFFF
+        return IPv4Network((address, network.prefixlen - 96))
+    return network
+
+
+def _ports(scalar: Scalar) -> Range:
+    first, colon, last = scalar.text.partition(":")
+    start = need_number(Scalar(first, scalar.place), 0, _GREATEST_PORT)
+    return _ordered(start, need_number(Scalar(last, scalar.place), 0, _GREATEST_PORT) if colon else start, scalar)
+
+
+def _file_type(scalar: Scalar) -> int:
+    found = FILE_TYPES.get(scalar.text)
+    if found is None:
+        raise WrongPolicy(scalar.place, f"{scalar.text!r} is not a type of files{nearest(scalar.text, FILE_TYPES)}")
+    return found
+
+
+_READERS: Mapping[Test, Callable[[Scalar], Value]] = {
+    "source_address": _network,
+    "destination_address": _network,
+    "source_port": _ports,
+    "destination_port": _ports,
+    "file_type": _file_type,
+}

@@ -1,0 +1,317 @@
+"""What a policy takes and what it is worth: where its hooks stand, whether a thread can lie to them, what they cost.
+
+Knowledge about Linux, not about one node; what a node has, `policies.report.nodes` judges. The trap: a filter on a
+system call's argument looks at memory that the program can still change, whatever the filter is.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.hooks import Engine, Options, target_name
+from kubectl_gadget.policies.engine.mirrors import with_mirrors
+from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
+from kubectl_gadget.policies.read.enforcers import without_notices
+from kubectl_gadget.policies.read.linux_names import lsm_function, lsm_hook, system_calls
+from kubectl_gadget.policies.report.gaps import gaps
+from kubectl_gadget.policies.report.unknown_names import unknown_names
+
+Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
+
+_FETCHED = ("char_buf", "char_iovec")
+_POINTERS = ("string", "char_buf", "char_iovec", "sockaddr", "sockaddr_un", "iov_iter", "bpf_attr")
+"""Types that, as an argument of a system call, lie in the program's memory."""
+_READ_BEFORE = "sys_enter_"
+_BEFORE_COPYING = re.compile(r"(?:__do_sys_|__se_sys_|__sys_|ksys_|do_sys_)(\w+)")
+"""Functions in which a system call's arguments still lie there."""
+
+_SAFE: Mapping[str, tuple[str, ...]] = {
+    "file_open": ("open", "openat", "openat2", "creat", "open_by_handle_at"),
+    "bprm_check_security": ("execve", "execveat"),
+    "socket_connect": ("connect",),
+    "socket_bind": ("bind",),
+    "socket_sendmsg": ("sendto", "sendmsg", "sendmmsg"),
+    "socket_setsockopt": ("setsockopt",),
+    "path_unlink": ("unlink", "unlinkat"),
+    "path_rmdir": ("rmdir",),
+    "path_rename": ("rename", "renameat", "renameat2"),
+    "path_link": ("link", "linkat"),
+    "path_symlink": ("symlink", "symlinkat"),
+    "path_mkdir": ("mkdir", "mkdirat"),
+    "path_mknod": ("mknod", "mknodat"),
+    "path_chmod": ("chmod", "fchmod", "fchmodat", "fchmodat2"),
+    "path_chown": ("chown", "lchown", "fchown", "fchownat"),
+    "path_truncate": ("truncate",),
+    "file_truncate": ("ftruncate",),
+    "path_chroot": ("chroot",),
+    "sb_mount": ("mount",),
+    "move_mount": ("move_mount",),
+    "sb_umount": ("umount", "umount2"),
+    "sb_pivotroot": ("pivot_root",),
+    "file_permission": ("write", "writev", "pwrite64", "pwritev", "pwritev2", "read", "readv", "pread64", "preadv"),
+    "inode_setxattr": ("setxattr", "lsetxattr", "fsetxattr"),
+    "kernel_read_file": ("init_module", "finit_module", "kexec_file_load"),
+    "ptrace_access_check": ("ptrace", "process_vm_readv", "process_vm_writev"),
+    "bpf": ("bpf",),
+    "inode_getattr": ("stat", "lstat", "newstat", "newlstat", "newfstatat", "statx"),
+    "inode_readlink": ("readlink", "readlinkat"),
+    "file_ioctl": ("ioctl",),
+    "file_fcntl": ("fcntl",),
+}
+SAFE_HOOKS: Mapping[str, str] = {call: hook for hook, calls in _SAFE.items() for call in calls}
+"""By system call, the LSM hook that sees what the kernel has copied."""
+
+_HOT: Mapping[Often, tuple[str, ...]] = {
+    "all the time": (
+        *("raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "sched/sched_switch", "sched/sched_wakeup"),
+        *("security_file_permission", "file_permission", "vfs_read", "vfs_write", "rw_verify_area"),
+        *("sys_read", "sys_write", "sys_futex", "sys_epoll_wait", "sys_ioctl", "sys_poll", "sys_recvmsg"),
+        *("__kmalloc", "kmem/kmalloc", "security_capable", "capable", "security_inode_permission"),
+        *("inode_permission", "security_socket_sendmsg", "security_socket_recvmsg", "tcp_sendmsg", "tcp_recvmsg"),
+        *("ip_output", "net/net_dev_xmit", "net/netif_receive_skb", "irq/softirq_entry", "timer/timer_start"),
+    ),
+    "often": (
+        *("fd_install", "security_file_open", "file_open", "sys_openat", "sys_close", "sys_mmap", "security_mmap_file"),
+        *("mmap_file", "security_file_alloc", "__fput", "security_inode_getattr", "inode_getattr", "sys_newfstatat"),
+        *("sk_alloc", "__sk_free", "tcp_set_state", "skb/kfree_skb", "skb/consume_skb", "security_file_free"),
+        *("file_free_security", "file_alloc_security", "security_task_alloc", "filp_close", "do_filp_open"),
+        *("do_sys_openat2", "do_sys_open", "sys_open", "sys_openat2", "sys_statx"),
+    ),
+    "now and then": (
+        *("security_bprm_check", "bprm_check_security", "sys_execve", "sched/sched_process_exec", "tcp_connect"),
+        *("sched/sched_process_fork", "sched/sched_process_exit", "security_socket_connect", "socket_connect"),
+        *("tcp_close", "inet_csk_accept", "security_path_unlink", "path_unlink", "security_bprm_committed_creds"),
+        *("security_path_truncate", "path_truncate", "security_path_rename", "path_rename", "commit_creds"),
+        *("security_socket_create", "socket_create", "security_socket_bind", "socket_bind", "security_path_chmod"),
+        *("security_task_kill", "task_kill", "security_socket_accept", "socket_accept", "sys_setuid"),
+        *("sys_connect", "sys_accept", "sys_accept4", "sys_bind", "sys_unlinkat", "sys_renameat2", "sys_fchmodat"),
+    ),
+    "seldom": (
+        *("security_capset", "capset", "create_user_ns", "userns_create", "security_sb_mount", "sb_mount", "bpf_check"),
+        *("security_bpf", "bpf", "security_bpf_map_alloc", "security_bpf_map_create", "security_kernel_read_file"),
+        *("kernel_read_file", "security_kernel_module_request", "kernel_module_request", "do_init_module"),
+        *("security_ptrace_access_check", "ptrace_access_check", "inet_csk_listen_start", "security_perf_event_alloc"),
+        *("sys_mount", "sys_ptrace", "sys_setns", "sys_unshare", "sys_pivot_root", "sys_clock_settime", "free_module"),
+        *("sys_init_module", "sys_finit_module", "security_sb_umount", "sb_umount", "security_settime64", "settime"),
+    ),
+}
+_OFTEN: Mapping[str, Often] = {name: often for often, names in _HOT.items() for name in names}
+_PER_SECOND: Mapping[Often, str] = {
+    "all the time": "10,000s a second and more",
+    "often": "1,000s a second",
+    "now and then": "10s to 100s a second",
+    "seldom": "hardly ever",
+    "unknown": "not known",
+}
+_COST: Mapping[Often, str] = {
+    "all the time": "1 to 10% CPU",
+    "often": "0.1 to 1% CPU",
+    "now and then": "< 0.1% CPU",
+    "seldom": "hardly any",
+    "unknown": "not known",
+}
+"""That often a microsecond, which is more than a call that matches nothing takes on a quiet machine, however many
+policies there are: bench/policies.py."""
+
+
+@dataclass(frozen=True)
+class HookReport:
+    """One hook."""
+
+    hook: Hook
+    often: Often
+    tables: int
+    """that the filters need: one for each value that is looked at and kind of test"""
+    filtered_by: str
+    """what the first filters look at, cheapest first; empty: every call is an event"""
+
+    @property
+    def rate(self) -> str:
+        """About how often the hook runs on a busy node, in words."""
+        return _PER_SECOND[self.often]
+
+    @property
+    def cost(self) -> str:
+        """About how much of one CPU it takes there, without the events that are sent."""
+        return _COST[self.often]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to say about one policy."""
+
+    policy: Policy
+    hooks: tuple[HookReport, ...]
+    warnings: tuple[Note, ...]
+    unsupported: tuple[str, ...]
+    """what it asks for and the engine cannot do, each with its place"""
+    mirrors: tuple[str, ...] = ()
+    """functions for system calls of 32-bit programs at which there are hooks beside those at system calls"""
+
+
+def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = None) -> Report:
+    """What a policy takes, and what its writer should know. `asked`: nodes say whether they have the hooks; `has_new`
+    is that of gaps()."""
+    warnings = [*policy.notes]
+    for hook in policy.hooks:
+        warnings += [
+            *_races(hook),
+            *_untouched(hook),
+            *_floods(hook),
+            *_late_kills(hook),
+            *_no_hashes(hook),
+            *_requests(hook),
+        ]
+        warnings += [*_dead_selectors(hook), *(() if asked else unknown_names(hook))]
+    warnings += gaps(policy, has_new)
+    taken = _taken(policy)
+    mirrors = (target_name(hook) for hook in with_mirrors(replace(policy, hooks=taken)) if hook.mirrors)
+    reports = tuple(map(_report, taken))
+    warned = tuple(dict.fromkeys(warnings))
+    return Report(policy, reports, warned, _unsupported(policy), tuple(dict.fromkeys(mirrors)))
+
+
+def _taken(policy: Policy) -> tuple[Hook, ...]:
+    """The hooks that programs go to: NotifyEnforcer is done at the calls themselves."""
+    try:
+        return without_notices(policy).hooks
+    except UsageError:
+        return policy.hooks
+
+
+def _unsupported(policy: Policy) -> tuple[str, ...]:
+    """Asks the engine, hook by hook, since it stops at the first thing."""
+    found = []
+    # Without hooks is what concerns the policy as a whole.
+    for hooks in ((), *((hook,) for hook in policy.hooks)):
+        for enforce in (False, True):
+            try:
+                Engine([replace(policy, hooks=hooks)], Options(enforce=enforce))
+            except UsageError as error:
+                found.append(f"{error}{f' (try: {error.remedy})' if error.remedy else ''}")
+    return tuple(dict.fromkeys(found))
+
+
+def hook_name(hook: Hook) -> str:
+    """`kprobe/security_file_open`, `list:NAME` for what a node fills in."""
+    target = f"list:{hook.generated.name}" if hook.generated else hook.target
+    return f"{hook.kind}/{hook.abi + '/' if hook.abi else ''}{target}"
+
+
+def system_call_of(hook: Hook) -> str | None:
+    """The system call, without `sys_`, whose entry a hook stands at, or a function that is handed its arguments; empty
+    for the tracepoints of all; else None."""
+    if hook.syscall:
+        return hook.target.removeprefix("sys_")
+    if hook.kind in ("kprobe", "fentry"):
+        match = _BEFORE_COPYING.fullmatch(hook.target)
+        return match[1] if match and match[1] in system_calls() else None
+    if hook.kind in ("tracepoint", "raw_tracepoint"):
+        group, _, event = hook.target.partition("/")
+        if group == "syscalls" and event.startswith(_READ_BEFORE):
+            return event.removeprefix(_READ_BEFORE)
+        if hook.target == "raw_syscalls/sys_enter":
+            return ""
+    return None
+
+
+def _report(hook: Hook) -> HookReport:
+    call = system_call_of(hook)
+    often = _OFTEN.get(hook.target) or (_OFTEN.get(f"sys_{call}") if call else None)
+    if hook.generated:
+        often = "all the time"
+    filters = [one for selector in hook.selectors for one in (*selector.filters, *selector.return_filters)]
+    tables = {(one.subject.kind, one.subject.position, one.subject.name, one.test) for one in filters}
+    kinds = dict.fromkeys(one.subject.kind.replace("_", " ") for one in sorted(filters, key=_price))
+    unfiltered = not hook.selectors or any(not selector.filters for selector in hook.selectors)
+    return HookReport(hook, often or "unknown", len(tables), "" if unfiltered else ", ".join(kinds))
+
+
+def _price(one: Filter) -> int:
+    """Facts of the process are there, numbers are quick, paths have to be put together."""
+    if one.subject.kind not in ("argument", "data", "return"):
+        return 0
+    return 2 if one.test in ("prefix", "postfix", "glob", "substring", "substring_ignore_case") else 1
+
+
+def _races(hook: Hook) -> Iterable[Note]:
+    call = system_call_of(hook)
+    if call is None:
+        return
+    safe = SAFE_HOOKS.get(call)
+    remedy = f"; safe: lsmhooks {safe}, or {lsm_function(safe)}" if safe else "; use an LSM hook"
+    what = hook.target if hook.kind in ("kprobe", "fentry") else f"sys_{call}" if call else "a system call"
+    for argument in hook.arguments:
+        if argument.type == "fd":
+            text = (
+                f"another thread can put another file in the place of the descriptor of {what} after the check{remedy}"
+            )
+        elif argument.type in _POINTERS and not argument.return_copy:
+            text = (
+                f"{what} reads argument {argument.index} again after the check, and it may be another one then{remedy}"
+            )
+        else:
+            continue
+        yield Note(hook.place, text)
+
+
+def _untouched(hook: Hook) -> Iterable[Note]:
+    """Filters on what the kernel has not fetched from the program's memory by then."""
+    if system_call_of(hook) is None or hook.returns:
+        return
+    asked = {one.subject.position for each in hook.selectors for one in each.filters if one.subject.kind == "argument"}
+    for position in sorted(asked):
+        if position < len(hook.arguments) and hook.arguments[position].type in _FETCHED:
+            index = hook.arguments[position].index
+            text = (
+                f"argument {index} matches nothing while the program has not touched its memory yet, as with a file"
+                " that is only mapped; with `return: true` it is read at the end of the call"
+            )
+            yield Note(hook.place, text)
+
+
+def _floods(hook: Hook) -> Iterable[Note]:
+    report = _report(hook)
+    if report.often == "all the time" and not report.filtered_by:
+        yield Note(hook.place, f"{hook_name(hook)} runs {report.rate} on a busy node, and nothing filters it")
+
+
+def _late_kills(hook: Hook) -> Iterable[Note]:
+    for selector in hook.selectors:
+        kinds = {action.kind for action in selector.actions}
+        if not kinds & {"Sigkill", "Signal"} or kinds & {"Override", "NotifyEnforcer"}:
+            continue
+        is_asked = hook.kind == "lsm" or (not hook.returns and lsm_hook(hook.target) is not None)
+        if is_asked and "Signal" not in kinds:
+            continue  # who is to be killed is denied first
+        remedy = "add Override, argError -1" if is_asked else "few kernels can hold this hook up; safe: lsmhooks"
+        text = f"a signal does not undo the call, which may be done before the process ends: {remedy}"
+        yield Note(selector.place, text)
+
+
+def _no_hashes(hook: Hook) -> Iterable[Note]:
+    if hook.target == "file_open" and any(action.file_hash for one in hook.selectors for action in one.actions):
+        text = "a file that is just being opened cannot be read, so imaHash has no hash here: hook file_post_open"
+        yield Note(hook.place, text)
+
+
+def _requests(hook: Hook) -> Iterable[Note]:
+    """What has agents use the network, which they need for nothing else."""
+    for action in (action for one in hook.selectors for action in (*one.actions, *one.return_actions)):
+        if action.kind in ("GetUrl", "DnsLookup"):
+            what = f"asks for {action.url}" if action.url else f"looks up {action.domain_name}"
+            tls = ", and https takes TLS, which the default image does not have" if action.url[:6] == "https:" else ""
+            often = "whoever makes the event sets that off; it is done 10 times a second at most"
+            yield Note(action.place, f"the agent {what}: its pod needs egress to there{tls}; {often}")
+
+
+def _dead_selectors(hook: Hook) -> Iterable[Note]:
+    for position, selector in enumerate(hook.selectors[:-1]):
+        if not selector.filters and not selector.return_filters:
+            yield Note(
+                hook.selectors[position + 1].place,
+                "is never asked: the selector before it has no filters, so it takes every call",
+            )
+            return

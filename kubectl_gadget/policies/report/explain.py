@@ -1,0 +1,123 @@
+"""The schema as text for people, as `kubectl explain` has it: a field, what it is for, and the fields in it."""
+
+import textwrap
+from collections.abc import Sequence
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
+from kubectl_gadget.policies.read.document import nearest
+from kubectl_gadget.policies.read.operators import ARGUMENT_OPERATORS, test_of
+from kubectl_gadget.policies.read.schema import POLICY, Field
+
+_TYPES = {
+    "text": "string",
+    "flag": "boolean",
+    "number": "integer",
+    "values": "[]string or integer",
+    "texts": "[]string",
+    "object": "Object",
+    "objects": "[]Object",
+    "text map": "map[string]string",
+    "object map": "map[string]Object",
+    "anything": "any",
+    "unsupported": "not supported",
+}
+_INDENT = "    "
+
+
+def find_field(path: str) -> tuple[Field, str]:
+    """The field of `spec.kprobes.call`, and its whole path. `spec.` may be left out. Raises UsageError."""
+    steps = [step for step in path.split(".") if step]
+    if steps and steps[0].lower() in ("tracingpolicy", "tracingpolicynamespaced", "policy"):
+        steps = steps[1:]
+    top = {field.name for field in POLICY.fields}
+    if steps and steps[0] not in top:
+        steps = ["spec", *steps]
+    field, found = POLICY, list[str]()
+    for step in steps:
+        by_name = {inner.name.lower(): inner for inner in field.fields}
+        name = step.split("[")[0].lower()
+        if name not in by_name:
+            where = ".".join(found) or "a policy"
+            path = where if found else ""
+            deeper, of_value = _first_below(field, name, path), _of_value(field, step, path)
+            known = [inner.name for inner in field.fields]
+            instead = nearest(step, known) if known else ""
+            if deeper or of_value:
+                instead = f"; there is {deeper}" if deeper else f"; it is a value of {of_value}"
+                deeper = deeper or of_value
+            remedy = f"kubectl gadget policy explain {deeper}" if deeper else None
+            raise UsageError(f"{where} has no field {step!r}{instead}", remedy)
+        field = by_name[name]
+        found.append(field.name)
+    return field, ".".join(found)
+
+
+def _first_below(field: Field, name: str, path: str) -> str:
+    """The path of the first field below that has this name, in lower case; empty when none has."""
+    for inner in field.fields:
+        where = f"{path}.{inner.name}".lstrip(".")
+        if found := where if inner.name.lower() == name else _first_below(inner, name, where):
+            return found
+    return ""
+
+
+def _of_value(field: Field, value: str, path: str) -> str:
+    """The path of the first field below that can have this value; empty when none can."""
+    for inner in field.fields:
+        where = f"{path}.{inner.name}".lstrip(".")
+        if found := where if value in inner.choices else _of_value(inner, value, where):
+            return found
+    return ""
+
+
+def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
+    """The text about a field; `deep` also lists the fields of its fields."""
+    field, whole = find_field(path)
+    lines = ["KIND:       TracingPolicy, TracingPolicyNamespaced", "VERSION:    cilium.io/v1alpha1", ""]
+    lines += [f"FIELD: {whole or 'the policy'} <{_TYPES[field.kind]}>", "", "DESCRIPTION:"]
+    lines += _wrapped(field.description, width, _INDENT)
+    lines += [f"{_INDENT}{text}" for text in _facts(field)]
+    if field.name == "type" and "auto" in field.choices:
+        lines += ["", "TYPES:", *_types(width)]
+    elif field.choices:
+        lines += ["", "VALUES:", *_wrapped(", ".join(field.choices), width, _INDENT)]
+    if field.fields:
+        lines += ["", "FIELDS:", *(_tree(field.fields, _INDENT) if deep else _fields(field.fields, width))]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(field: Field) -> list[str]:
+    facts = ["Has to be there."] if field.required else []
+    return facts + ([f"Default: {field.default}"] if field.default else [])
+
+
+def _fields(fields: Sequence[Field], width: int) -> list[str]:
+    lines: list[str] = []
+    for field in fields:
+        required = " -required-" if field.required else ""
+        lines += [f"{_INDENT}{field.name} <{_TYPES[field.kind]}>{required}"]
+        lines += [*_wrapped(field.description, width, _INDENT * 2), ""]
+    return lines[:-1]
+
+
+def _tree(fields: Sequence[Field], indent: str) -> list[str]:
+    lines = []
+    for field in fields:
+        lines.append(f"{indent}{field.name} <{_TYPES[field.kind]}>")
+        lines += _tree(field.fields, indent + "  ")
+    return lines
+
+
+def _types(width: int) -> list[str]:
+    lines = []
+    for name, type in ARGUMENT_TYPES.items():
+        lines += [f"{_INDENT}{name}", *_wrapped(type.description, width, _INDENT * 2)]
+        operators = [one for one in ARGUMENT_OPERATORS if test_of(one)[0] in TESTS_OF_GROUP[type.group]]
+        if operators and type.group != "auto":
+            lines += _wrapped(f"Operators: {', '.join(operators)}", width, _INDENT * 2)
+    return lines
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)

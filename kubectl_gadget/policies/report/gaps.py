@@ -1,0 +1,90 @@
+"""What a policy that denies does not hold up, and what would: said by `policy check`, and when it is put in force.
+
+Knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py try it. The trap: it looks at one
+policy at a time, so what another policy holds up beside it is still called a gap.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from kubectl_gadget.policies.model import Filter, Hook, Note, Policy, Selector, Test
+from kubectl_gadget.policies.read.linux_names import lsm_hook
+
+_DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
+_EARLIER = "start its pods after the policy"
+_MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file is mapped to")
+NEW_HOOK = "file_truncate"
+"""Of Linux 6.2; before, path_truncate is asked for all of truncation."""
+
+_BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "file_permission": (_MAPPINGS, (("path_truncate", NEW_HOOK), "truncation")),
+    "file_open": ((("file_permission",), "what is done with a file that is open already"),),
+    "path_truncate": (((NEW_HOOK,), "ftruncate() and O_TRUNC"),),
+    NEW_HOOK: ((("path_truncate",), "truncate()"),),
+    "path_unlink": ((("path_rename",), "renaming"),),
+    "socket_connect": ((("socket_sendmsg",), "datagrams, and connections that sendto() begins with MSG_FASTOPEN"),),
+    "bprm_check_security": (
+        (("mmap_file",), "a program that the dynamic loader, and not the kernel, is told to load"),
+    ),
+}
+"""By the hook that denies: hooks that have to be there as well, or something goes on."""
+_NEVER: Mapping[str, str] = {
+    "file_permission": f"stores to a mapping from before ({_EARLIER})",
+    "mmap_file": f"stores to a mapping from before ({_EARLIER})",
+    "socket_connect": f"connections from before ({_EARLIER})",
+}
+"""What no hook holds up, and what helps."""
+_OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
+_OTHER_NAMES_BELOW = (
+    "the same files by other names, such as hard links or bind mounts (single files: compare by SameFile)"
+)
+
+
+def gaps(policy: Policy, has_new: bool | None = None) -> Iterator[Note]:
+    """One for each hook that denies something and not all ways to it. `has_new`: whether the kernels in question have
+    NEW_HOOK; None: that is not known, or not the same of all."""
+    if policy.options.mode == "monitor":
+        return
+    denying = [(name, hook) for hook in policy.hooks if _denies(hook) and (name := _name(hook))]
+    there = {name for name, _ in denying}
+    for name, hook in denying:
+        found = []
+        for needed, what in _BESIDE.get(name, ()):
+            missing = [one for one in needed if one not in there and (one != NEW_HOOK or has_new is not False)]
+            if missing:
+                found.append(f"{what} (add {_listed(missing, has_new)})")
+        if name in _NEVER:
+            found.append(_NEVER[name])
+        if any(_goes_by_name(selector, "equal") for selector in hook.selectors):
+            found.append(_OTHER_NAMES)
+        elif any(_goes_by_name(selector, "prefix", "glob") for selector in hook.selectors):
+            found.append(_OTHER_NAMES_BELOW)
+        if found:
+            yield Note(hook.place, f"{name} does not hold up {', '.join(found)}")
+
+
+def _listed(hooks: Sequence[str], has_new: bool | None) -> str:
+    return " and ".join(f"from Linux 6.2 on {one}" if one == NEW_HOOK and not has_new else one for one in hooks)
+
+
+def _goes_by_name(selector: Selector, *how: Test) -> bool:
+    """Whether it denies files by their paths, in one of these ways, and not by what they are as well."""
+    filters = [one for one in selector.filters if one.subject.kind == "argument" and _is_path(one)]
+    # NotPrefix denies what is elsewhere, under whatever name.
+    tests = {one.test for one in filters if not (one.negated and one.test != "equal")}
+    return _has_deed(selector) and not tests.isdisjoint(how) and "same_file" not in tests
+
+
+def _is_path(filter: Filter) -> bool:
+    return any(isinstance(value, str) and value.startswith("/") for value in filter.values)
+
+
+def _name(hook: Hook) -> str | None:
+    return hook.target if hook.kind == "lsm" else lsm_hook(hook.target)
+
+
+def _denies(hook: Hook) -> bool:
+    return any(map(_has_deed, hook.selectors))
+
+
+def _has_deed(selector: Selector) -> bool:
+    return any(action.kind in _DEEDS for action in selector.actions)

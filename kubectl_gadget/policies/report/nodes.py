@@ -1,0 +1,242 @@
+"""Whether a node has a policy's hooks, and by which way they would be taken there.
+
+What is asked of the agent is LOOK_UP of docs/protocol.md, the answer HOOKS; `can` is that of HELLO. The trap: None is
+"could not tell" and never "no".
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.ways import ways
+from kubectl_gadget.policies.model import Hook, Policy
+from kubectl_gadget.policies.read.document import nearest
+from kubectl_gadget.policies.read.linux_names import lsm_function
+from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of
+from kubectl_gadget.policies.report.gaps import NEW_HOOK, gaps
+from kubectl_gadget.policies.report.unknown_names import nearest_lsm_hook
+
+_MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
+_OTHER_NAME = "; it may be inlined, or have another name"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One hook on one node."""
+
+    works: bool | None
+    way: str = ""
+    """lsm, fentry, kprobe, tracepoint, uprobe …; missing; refused: the kernel does not take programs on it"""
+    why: str = ""
+    """when it does not, or when it could not be told"""
+
+
+def question(policies: Iterable[Policy]) -> dict[str, Any]:
+    """What LOOK_UP asks for these policies."""
+    policies = list(policies)
+    functions: set[str] = set()
+    if any(NEW_HOOK in gap.text for policy in policies for gap in gaps(policy)):
+        functions.add(lsm_function(NEW_HOOK))
+    tracepoints: set[str] = set()
+    lsm: set[str] = set()
+    patterns: set[str] = set()
+    for hook in (hook for policy in policies for hook in policy.hooks):
+        if hook.generated:
+            patterns.add(hook.generated.pattern)
+        elif hook.kind in ("kprobe", "fentry", "loader"):
+            functions.add(_function(hook))
+        elif hook.kind in ("tracepoint", "raw_tracepoint"):
+            tracepoints.add(hook.target)
+        elif hook.kind == "lsm":
+            lsm.add(hook.target)
+            functions.add(lsm_function(hook.target))
+    names = {"functions": functions, "tracepoints": tracepoints, "lsm": lsm, "patterns": patterns}
+    asked: dict[str, Any] = {name: sorted(found) for name, found in names.items()}
+    return asked | {
+        "ways": {_key(hook): specs for policy in policies for hook in policy.hooks if (specs := _ways(hook))}
+    }
+
+
+def have_new(answers: Iterable[Mapping[str, Any]]) -> bool | None:
+    """Whether nodes that answered so have the hook that gaps() asks for; None: they differ, or do not tell."""
+    function = lsm_function(NEW_HOOK)
+    found = {((answer.get("functions") or {}).get(function) or {}).get("exists") for answer in answers}
+    return found.pop() if len(found) == 1 else None
+
+
+def _key(hook: Hook) -> str:
+    """By which the ways to a hook are asked for and answered."""
+    target = f"list:{hook.generated.name}" if hook.generated else hook.target
+    abi = f"{hook.abi}/" if hook.abi else ""
+    return f"{hook.kind} {abi}{target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
+
+
+def _ways(hook: Hook) -> list[dict[str, Any]]:
+    """Those that would be tried; none for hooks that are found in another manner, or that the engine cannot do."""
+    if hook.probe or (hook.generated and not hook.syscall):
+        return []
+    try:
+        found = ways(hook, hook.returns, _denies(hook))
+    except UsageError:
+        return []
+    able = [way for way in found if way.denies] if _denies(hook) else found
+    return [way.spec({}, "") for way in able]
+
+
+def _tried(tried: Mapping[str, Any], hook: Hook, answer: Mapping[str, Any]) -> Judgement:
+    """What came of loading and attaching."""
+    if tried["way"]:
+        return Judgement(True, str(tried["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
+    by_why: dict[str, list[str]] = {}
+    for way, why in tried["refused"].items():
+        by_why.setdefault(str(why).partition("\n")[0], []).append(way.partition("/")[0])
+    if _is_missing(hook, answer):
+        whys = [f"the kernel has no function {hook.target}{_nearest(hook, answer) or _OTHER_NAME}"]
+        whys += [f"{', '.join(names)}: {why}" for why, names in by_why.items() if "no function" not in why]
+        return Judgement(False, "missing", "; ".join(whys))
+    whys = [f"{', '.join(names)}: {why}" for why, names in by_why.items()]
+    return Judgement(False, "refused", "; ".join(whys) + _nearest(hook, answer))
+
+
+def _is_missing(hook: Hook, answer: Mapping[str, Any]) -> bool:
+    found = (answer.get("functions") or {}).get(_function(hook)) or {}
+    return hook.kind in ("kprobe", "fentry", "loader") and found.get("exists") is False
+
+
+def _nearest(hook: Hook, answer: Mapping[str, Any]) -> str:
+    """`; did you mean …?`, of a name that the node has not got; else empty."""
+    if hook.kind == "lsm":
+        return nearest_lsm_hook(hook.target)
+    return nearest(hook.target, (answer.get("near") or {}).get(hook.target, ()))
+
+
+def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
+    """Whether the node that said `hello` and `answer` has the hook."""
+    can: Mapping[str, bool | None] = hello.get("can") or {}
+    tried = (answer.get("ways") or {}).get(_key(hook))
+    if hook.generated and tried is None:
+        return _generated(hook, hello, answer)
+    if tried is not None and not (hook.ignore_missing and not tried["way"]):
+        return _tried(tried, hook, answer)
+    match hook.kind:
+        case "lsm":
+            return _lsm(hook, can, answer)
+        case "tracepoint" | "raw_tracepoint":
+            return _tracepoint(hook, can, answer)
+        case "uprobe" | "usdt":
+            return _attachable(can.get("uprobe"), "uprobe", "the kernel keeps uprobes from the agent")
+        case "kprobe" | "fentry" | "loader":
+            return _function_judgement(hook, can, answer)
+
+
+def _function(hook: Hook) -> str:
+    return f"{hook.abi}/{hook.target}" if hook.abi else hook.target
+
+
+def _generated(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
+    """Functions that match; only attaching a program to them all would tell whether the kernel does that."""
+    assert hook.generated is not None
+    found = (answer.get("generated") or {}).get(hook.generated.pattern)
+    release = re.match(r"(\d+)\.(\d+)", str(hello.get("kernel", "")))
+    if found is None:
+        return Judgement(False, "", answer.get("untold") or "the functions that can be hooked cannot be listed there")
+    if not found["count"]:
+        return Judgement(False, "", f"no function matches {hook.generated.pattern!r}")
+    way = f"{_MANY} ×{found['count']}"
+    if release and tuple(map(int, release.groups())) < _MANY_SINCE:
+        return Judgement(
+            False, way, "programs at many functions at once take Linux 5.18; a list with `values` does not"
+        )
+    return Judgement(None, way, "whether it attaches a program to many functions (CONFIG_FPROBE), only a run tells")
+
+
+def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    there = (answer.get("lsm") or {}).get(hook.target)
+    if there and can.get("lsm"):
+        return Judgement(True, "lsm")
+    if there and can.get("lsm") is None:
+        return Judgement(None, "lsm", "whether BPF LSM is on cannot be told there")
+    # Without BPF LSM the function that asks the hook is as good a place.
+    function = replace(hook, kind="kprobe", target=lsm_function(hook.target))
+    instead = _function_judgement(function, {**can, "lsm": False}, answer)
+    if instead.works:
+        return instead
+    why = f"the kernel has no LSM hook {hook.target}, or no BPF LSM" if there is False else "BPF LSM is off: lsm=…,bpf"
+    return Judgement(instead.works, "lsm", f"{why}; and {instead.why}" if instead.why else why)
+
+
+def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    there = (answer.get("tracepoints") or {}).get(hook.target)
+    if there is False:
+        return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}{_nearest(hook, answer)}")
+    if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
+        # perf_event_open() is closed there; the argument's places in a raw tracepoint are other ones.
+        why = "the kernel keeps perf_event_open(); write `raw: true` with the arguments of TP_PROTO"
+        return Judgement(False, hook.kind, why)
+    return Judgement(there, hook.kind.replace("_", " "), "" if there else "tracefs cannot be read there")
+
+
+def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
+    found: Mapping[str, bool | None] = (answer.get("functions") or {}).get(_function(hook)) or {}
+    if found.get("exists") is False:
+        if hook.ignore_missing:
+            return Judgement(True, "left out", "the kernel does not have it, and ignore.callNotFound says that is fine")
+        return Judgement(False, "", f"the kernel has no function {hook.target}{_nearest(hook, answer)}{_instead(hook)}")
+    if found.get("traceable") is False:
+        return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
+    if found.get("exists") is None:
+        return Judgement(None, "", "its agent does not tell")
+    if _denies(hook):
+        return _denial(hook, can, found)
+    way = _trampoline_or_kprobe(can)
+    # At the return there is only what sees the return.
+    if not way.works and hook.target.startswith("security_") and can.get("lsm") and not hook.returns:
+        return Judgement(True, "lsm")
+    if not way.works and hook.syscall and not hook.abi and not hook.returns and can.get("syscall_tracepoint"):
+        return Judgement(True, "tracepoint")
+    return way
+
+
+def _denies(hook: Hook) -> bool:
+    return any(action.kind == "Override" for selector in hook.selectors for action in selector.actions)
+
+
+def _denial(hook: Hook, can: Mapping[str, bool | None], found: Mapping[str, bool | None]) -> Judgement:
+    """The ways in which a call can be made to fail, best first."""
+    security = hook.target.startswith("security_")
+    if security and can.get("lsm"):
+        return Judgement(True, "lsm")
+    replaceable = True if security else found.get("overridable")
+    if replaceable is False:
+        return Judgement(
+            False, "", f"{hook.target} cannot be overridden: it is not among the functions for error injection"
+        )
+    if replaceable and can.get("fentry"):
+        return Judgement(True, "fmod_ret")
+    if replaceable and can.get("kprobe") and not security:
+        return Judgement(True, "kprobe override")
+    if replaceable and can.get("fentry") is False:
+        return Judgement(False, "", "nothing that works there can override a call")
+    return Judgement(None, "fmod_ret", "whether a call can be overridden cannot be told there")
+
+
+def _trampoline_or_kprobe(can: Mapping[str, bool | None]) -> Judgement:
+    if can.get("fentry"):
+        return Judgement(True, "fentry")
+    if can.get("kprobe"):
+        return Judgement(True, "kprobe")
+    if can.get("fentry") is None:
+        return Judgement(None, "fentry", "whether BPF trampolines work cannot be told there")
+    return Judgement(False, "", "neither fentry nor kprobes work there")
+
+
+def _attachable(can: bool | None, way: str, why: str) -> Judgement:
+    return Judgement(can, way, why if can is False else "" if can else "cannot be told there")
+
+
+def _instead(hook: Hook) -> str:
+    call = system_call_of(hook)
+    safe = SAFE_HOOKS.get(call) if call else None
+    return f"; lsmhooks {safe} is there on all" if safe else ""

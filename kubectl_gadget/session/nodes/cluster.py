@@ -1,0 +1,95 @@
+"""The nodes of a cluster: which of them host what was selected, and an agent on each.
+
+The trap: `close` must run even when `watch` failed half way, since pods may have been started by then.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from kubectl_gadget.cluster.agents.per_node import Agents
+from kubectl_gadget.cluster.api import kubeconfig
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.selection.targets import Targets
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.session.nodes.declared import declared
+from kubectl_gadget.session.nodes.participants import NodeChange
+from kubectl_gadget.session.nodes.stream import NodeStream, Open
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.progress import Progress
+
+_LONG_SECONDS = 5.0
+
+
+class ClusterNodes:
+    """Nodes as the selection asks for them; agents are started on demand where none is resident."""
+
+    reconnect = True
+
+    def __init__(self, options: RunOptions, progress: Progress) -> None:
+        self._options = options
+        self._progress = progress
+        self._cluster = kubeconfig.load(options.kube)
+        self._targets: Targets | None = None
+        self._agents: Agents | None = None
+        self._api: Api | None = None
+        self._starting_since: float | None = None
+
+    async def begin(self) -> None:
+        """Nothing: what the user typed is checked first."""
+
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
+        """What the label selector says of this pod."""
+        return None if self._targets is None else self._targets.wants(pod_uid, pod_name)
+
+    def where(self, attached: int, known: int) -> str:
+        """As "2/3 nodes"."""
+        return f"{attached}/{known} nodes"
+
+    async def watch(self) -> AsyncIterator[NodeChange]:
+        """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
+        self._api = api = Api(self._cluster, self._progress.say)
+        say, selection = self._progress.say, self._options.selection
+        namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
+        session = declared(self._options, namespace)
+        self._agents = agents = Agents(
+            api, self._options.agent, self._tell, note=say, failed=self._fail, session=session
+        )
+        self._targets = Targets(api, selection, say, require=agents.require)
+
+        def opener(node: str) -> Open:
+            async def open_stream() -> NodeStream:
+                return await agents.open(node)
+
+            return open_stream
+
+        async with aclosing(self._targets.watch()) as changes:
+            async for change in changes:
+                yield NodeChange(
+                    add={node: opener(node) for node in change.add},
+                    remove=change.remove,
+                    filters={**change.add, **change.update},
+                )
+
+    def _fail(self, error: GadgetError) -> None:
+        if self._targets is not None:
+            self._targets.fail(error)
+
+    def _tell(self, node: str, message: str) -> None:
+        """Progress of an agent that is started: one line for all nodes, and more only where it takes long."""
+        now = time.monotonic()
+        if self._starting_since is None:
+            self._starting_since = now
+            self._progress.say("starting agents on nodes that have none")
+        if now - self._starting_since > _LONG_SECONDS:
+            self._progress.node(node, message)
+        else:
+            self._progress.detail(node, message)
+
+    async def close(self) -> None:
+        """Removes the agents that were started for this run, and says what may remain."""
+        if self._agents is None or self._api is None:
+            return
+        for remaining in await self._agents.close():
+            self._progress.warn(f"may remain: {remaining}")
+        self._api.close()

@@ -1,0 +1,404 @@
+"""One node of a run: speaks docs/protocol.md with its agent, reconnects, and hands frames to the backlog.
+
+The trap: a node must never end the run. Whatever happens to it becomes a state and a line of progress; only the run
+decides.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from kubectl_gadget import __version__
+from kubectl_gadget.background_tasks import as_gadget_error
+from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
+from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.coverage import Coverage, Gap
+from kubectl_gadget.session.nodes.state import DETACHED, GAP, NodeState, RunRequest, hook_lines, method_lines
+from kubectl_gadget.session.nodes.statistics import checked
+from kubectl_gadget.session.nodes.stream import NodeStream, Open
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
+from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, encode_json, reading, split_events
+
+HEARTBEAT_SECONDS = 5.0
+SILENCE_SECONDS = 20.0
+"""Without any frame for this long (statistics come each second), the connection counts as lost."""
+_HELLO_SECONDS = 20.0
+_ANOTHER_LOOK_SECONDS = 1.0
+_END_SECONDS = 5.0
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+_PATIENT_TRIES = 3
+"""After so many in vain it is told why."""
+
+
+class NodeSession:
+    """Runs the session of one node until it is stopped, over as many connections as that takes.
+
+    A node whose first connection fails is given up, unless it came `late`, when others ran already.
+    """
+
+    def __init__(
+        self,
+        state: NodeState,
+        open_stream: Open,
+        request: RunRequest,
+        agent_filter: dict[str, Any],
+        backlog: Backlog,
+        progress: Progress,
+        on_change: Callable[[], None],
+        reconnect: bool = True,
+        late: bool = False,
+    ) -> None:
+        self.state = state
+        self._open = open_stream
+        self._request = request
+        self._filter = agent_filter
+        self._backlog = backlog
+        self._progress = progress
+        self._on_change = on_change
+        self._reconnect = reconnect
+        self._late = late
+        self._stream: NodeStream | None = None
+        self._stop = asyncio.Event()
+        self._sent: dict[int, int] = {}
+        self._beats = 0
+        self._failure: GadgetError | None = None
+        self._coverage = Coverage()
+        self._waiting_since = math.inf
+        """since when nothing has come; monotonic seconds"""
+        self._silent_for = 0.0
+        self._asked = asyncio.Event()
+        """RUN was sent on this connection"""
+        self._addresses: tuple[str, ...] = ()
+        """the node's own, as its agent tells them"""
+
+    async def set_filter(self, agent_filter: dict[str, Any]) -> None:
+        """Replaces the filter, now and for later connections."""
+        if agent_filter == self._filter:
+            return
+        self._filter = agent_filter
+        if self._stream is not None and self.state.attached:
+            try:
+                await self._stream.send(encode_json(FrameType.FILTER, agent_filter))
+            except GadgetError as error:
+                self._progress.node(self.state.name, f"the new filter was not delivered: {error}")
+
+    async def show(self) -> None:
+        """Asks the agent for what its flight recorders hold."""
+        if self._stream is not None and self.state.attached:
+            try:
+                await self._stream.send(encode_json(FrameType.SHOW, {}))
+            except GadgetError as error:
+                self._progress.node(self.state.name, f"it was not asked: {error}")
+
+    def stop(self) -> None:
+        """Asks the agent to end; `run` then returns within seconds."""
+        self._stop.set()
+
+    def fail(self, error: GadgetError) -> None:
+        """Ends this node for good, since what it sends cannot be used."""
+        self._failure = error
+        self.stop()
+
+    async def run(self) -> None:
+        """Connects, and connects again when the connection is lost. Never raises GadgetError; cancelling detaches."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            if self.state.attached:
+                self.state.attached = False
+                self.state.error = AgentError("its agent had not ended when the run did")
+                self._begin_gap()
+            raise
+        finally:
+            self._end_gap(self._coverage.end())
+
+    async def _run(self) -> None:
+        attempt = 0
+        while not self._stop.is_set():
+            try:
+                if await self._connect():
+                    await self._detached(self._failure)
+                return
+            except Exception as caught:
+                # A node must not end the run, not even by a fault of ours.
+                error = as_gadget_error(caught)
+                was_attached = self.state.attached
+                await self._detached(error)
+                if was_attached:
+                    self._begin_gap()
+                # A node that joined a run may itself be new, and not have all that an agent needs.
+                worth_trying = self._reconnect and (self.state.ever_attached or self._late)
+                if isinstance(error, ForbiddenError | InternalError) or not worth_trying:
+                    self.state.given_up = True
+                    self._on_change()
+                    return
+                if was_attached:
+                    attempt = 0
+                    if not self._stop.is_set():
+                        self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
+                elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
+                    self._progress.node(self.state.name, f"not ready ({error}); retrying")
+            await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+            attempt += 1
+
+    def _begin_gap(self) -> None:
+        self.state.gaps += 1
+        self._coverage.lost()
+
+    def _end_gap(self, gap: Gap | None) -> None:
+        if gap is not None:
+            self.state.gap_seconds += gap.seconds
+            value = {"seconds": round(gap.seconds, 3), "until_ns": gap.until_ns}
+            self._backlog.add(Item(self.state.name, Frame(GAP, json.dumps(value).encode())))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _detached(self, error: GadgetError | None) -> None:
+        self.state.attached = False
+        self.state.error = error
+        self._sent.clear()
+        if self.state.stats:
+            self.state.past_stats.append(self.state.stats)
+            self.state.stats = {}
+        await self._backlog.put(Item(self.state.name, DETACHED))
+        self._on_change()
+
+    async def _connect(self) -> bool:
+        """One connection from beginning to end. False: the run was over before it began."""
+        stream = await self._open_unless_stopped()
+        if stream is None:
+            return False
+        self._stream = stream
+        try:
+            decoder = FrameDecoder()
+            await self._converse(stream, decoder)
+        except FrameError as error:
+            raise AgentError(f"its agent does not speak our protocol: {error}") from None
+        finally:
+            self._stream = None
+            await stream.close()
+        return True
+
+    async def _open_unless_stopped(self) -> NodeStream | None:
+        """None when the run is over first: an agent may take its time to start."""
+        opening = asyncio.ensure_future(self._open())
+        stopping = asyncio.create_task(self._stop.wait(), name=f"end of {self.state.name}")
+        try:
+            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return await opening if opening.done() else None
+        finally:
+            opening.cancel()
+            stopping.cancel()
+            await asyncio.gather(opening, stopping, return_exceptions=True)
+
+    async def _converse(self, stream: NodeStream, decoder: FrameDecoder) -> None:
+        error: GadgetError | None = None
+        self._asked.clear()
+        self._silent_for = 0.0
+        async with asyncio.TaskGroup() as tasks:
+            others = [tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")]
+            for index, tables in self._request.tables.items():
+                name = f"tables of {self.state.name}"
+                others.append(tasks.create_task(self._fill(stream, index, tables), name=name))
+            try:
+                await self._read(stream, decoder)
+            except GadgetError as caught:  # raised below, outside of the group, which would wrap it
+                error = caught
+            finally:
+                for task in others:
+                    task.cancel()
+        if error is not None:
+            raise error
+
+    async def _read(self, stream: NodeStream, decoder: FrameDecoder) -> None:
+        while True:
+            self._waiting_since = time.monotonic()
+            data = await stream.receive()
+            self._waiting_since = math.inf
+            if not data:
+                if self._silent_for:
+                    raise AgentError(f"nothing was heard from its agent for {self._silent_for:.0f} s")
+                if self._stop.is_set():
+                    if not self.state.attached:
+                        return
+                    raise self._failure or AgentError("its agent did not answer at the end")
+                raise self._died(stream)
+            for frame in decoder.feed(data):
+                if frame.type == FrameType.EVENTS:
+                    head, _ = split_events(frame.payload)
+                    if not head.flags or head.flags & LAST:
+                        self._coverage.complete(head.gadget, head.complete_until)
+                    await self._backlog.put(Item(self.state.name, frame))
+                    continue
+                if await self._handle(stream, frame):
+                    return
+
+    def _died(self, stream: NodeStream) -> AgentError:
+        """The last line that the agent said tells why, also when it is the end of a traceback."""
+        said = stream.stderr_tail.strip().splitlines()
+        for line in said[:-1]:
+            self._progress.detail(self.state.name, line)
+        return AgentError(f"its agent ended: {said[-1] if said else 'it said nothing'}")
+
+    async def _handle(self, stream: NodeStream, frame: Frame) -> bool:
+        """Acts on one frame; True when it was the last one."""
+        match frame.type:
+            case FrameType.HELLO:
+                # Before RUN is sent: what this node sends is younger than all that others' frames before this one hold.
+                await self._backlog.put(Item(self.state.name, frame))
+                await self._greet(stream, frame)
+                return False
+            case FrameType.STARTED:
+                self._start(frame)
+            case FrameType.STATS:
+                self.state.stats = checked(frame.json())
+                with reading(frame):
+                    self._coverage.clocks(self.state.stats)
+            case FrameType.PONG:
+                frame = self._timed(frame)
+            case FrameType.END:
+                return self._end(frame)
+            case FrameType.WARNING:
+                with reading(frame):
+                    self._progress.note(self.state.name, str(frame.json().get("message", "")))
+        await self._backlog.put(Item(self.state.name, frame))
+        return False
+
+    async def _greet(self, stream: NodeStream, frame: Frame) -> None:
+        with reading(frame):
+            hello = self.state.hello = frame.json()
+            self._addresses = tuple(str(ip_address(text)) for text in hello.get("addresses") or ())
+            self._check_kinds(hello)
+            self._coverage.greeted(hello)
+        if (version := hello.get("agent")) != __version__:
+            what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
+            self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
+        architecture = str(hello.get("architecture", ""))
+        await self._beat(stream)
+        for index in range(len(self._request.gadgets)):
+            await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, architecture)))
+        await stream.send(encode_json(FrameType.RUN, {"gadgets": self._gadgets(), "filter": self._filter}))
+        self._asked.set()
+
+    def _gadgets(self) -> list[dict[str, Any]]:
+        """RUN's, with what this node has to know before anything is in force."""
+        gadgets = list(self._request.gadgets)
+        for index, tables in self._request.tables.items():
+            if (labels := first_labels(tables.of(self.state.name))) is not None:
+                gadgets[index] = gadgets[index] | {"labels": labels}
+        return gadgets
+
+    async def _fill(self, stream: NodeStream, index: int, tables: LiveTables) -> None:
+        """Fills a gadget's tables as soon as it was asked for, and keeps them up to date."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def has_changed() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        end = tables.listen(has_changed)
+        before = Contents()
+        try:
+            await self._asked.wait()
+            while True:
+                now = tables.of(self.state.name, self._addresses)
+                for update in updates(index, before, now):
+                    await stream.send(encode_json(FrameType.UPDATE, update))
+                before = now
+                await changed.wait()
+                changed.clear()
+        except GadgetError:
+            # The reader sees the same broken stream and reports it.
+            return
+        finally:
+            end()
+
+    def _check_kinds(self, hello: dict[str, Any]) -> None:
+        """An older agent would take a gadget for a stream, and its rows for something else."""
+        known = hello.get("kinds", ("stream",))
+        for gadget in self._request.gadgets:
+            if gadget.get("kind", "stream") not in known:
+                what = f"its agent (version {hello.get('agent', 'unknown')}) is too old for {gadget['name']}"
+                raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
+
+    def _start(self, frame: Frame) -> None:
+        with reading(frame):
+            started = frame.json()
+            hooks, methods = list(hook_lines(started)), list(method_lines(started))
+            gap = self._coverage.attached(len(self._request.gadgets), started)
+        self.state.started = started
+        self.state.attached = self.state.ever_attached = True
+        self.state.error = None
+        if gap is not None:
+            self._progress.node(self.state.name, f"connected again; what happened in {gap.seconds:.1f} s is missing")
+            self._end_gap(gap)
+        for line in hooks:
+            self._progress.detail(self.state.name, line)
+        for line in methods:
+            self._progress.node(self.state.name, line)
+        self._on_change()
+
+    def _timed(self, frame: Frame) -> Frame:
+        """A PONG with the client's own times of sending and receiving added, for the clock estimate."""
+        value = frame.json()
+        with reading(frame):
+            self._coverage.clocks(value)
+            sent = self._sent.pop(int(value.get("id", -1)), None)
+        if sent is not None:
+            value |= {"client_sent_ns": sent, "client_received_ns": time.time_ns()}
+        return Frame(frame.type, json.dumps(value).encode())
+
+    def _end(self, frame: Frame) -> bool:
+        end = frame.json()
+        if isinstance(end.get("stats"), dict):
+            self.state.stats = checked(end["stats"])
+        error = end.get("error")
+        if isinstance(error, dict):
+            message = ": ".join(str(error[key]) for key in ("what", "why") if error.get(key))
+            remedy = error.get("try")
+            raise AgentError(message or "its agent failed", None if remedy is None else str(remedy))
+        if end.get("reason") != "stop":
+            raise AgentError(f"its agent ended by itself ({end.get('reason')})")
+        return True
+
+    async def _keep_alive(self, stream: NodeStream) -> None:
+        """Heartbeats until stopped, then STOP and a bounded wait for END."""
+        try:
+            while not self._stop.is_set():
+                await self._pause(HEARTBEAT_SECONDS)
+                if await self._is_silent():
+                    await stream.close()
+                    return
+                if not self._stop.is_set() and self.state.hello:
+                    await self._beat(stream)
+            await stream.send(encode_json(FrameType.STOP, {}))
+            await asyncio.sleep(_END_SECONDS)
+        except GadgetError:
+            # The reader sees the same broken stream and reports it.
+            return
+        await stream.close()
+
+    async def _is_silent(self) -> bool:
+        """Whether nothing has come for too long. A loop with much to do may only not have read it yet, so it is given
+        another turn."""
+        since = self._waiting_since
+        limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
+        if time.monotonic() - since < limit or self._stop.is_set():
+            return False
+        await asyncio.sleep(_ANOTHER_LOOK_SECONDS)
+        if since == self._waiting_since:
+            self._silent_for = limit
+        return self._silent_for > 0
+
+    async def _beat(self, stream: NodeStream) -> None:
+        self._beats += 1
+        self._sent[self._beats] = time.time_ns()
+        await stream.send(encode_json(FrameType.HEARTBEAT, {"id": self._beats}))

@@ -1,0 +1,1 @@
+"""Tools of bcc and programs of bpftrace on several nodes at once."""

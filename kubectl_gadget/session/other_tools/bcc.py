@@ -1,0 +1,266 @@
+"""A tool of bcc on several nodes at once, each of its lines behind the node's name.
+
+Each node first says what it lacks, and nothing starts anywhere before all have answered. The trap: the end is told to
+each node, and then waited for, since many tools print what they have summed up only then.
+"""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Protocol, TextIO
+
+from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.output.escape import escape
+from kubectl_gadget.session.interrupts import Interrupts
+from kubectl_gadget.session.nodes.local import open_local
+from kubectl_gadget.session.nodes.stream import NodeStream, Open
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.progress import Progress
+
+_END_SECONDS = 15.0
+_MOST_LINE_BYTES = 1 << 20
+
+
+class Printer(Protocol):
+    """Shows one line of a node; `error` when the tool wrote it to standard error."""
+
+    def __call__(self, node: str, line: str, error: bool) -> None: ...
+
+
+class BccNode:
+    """One node's agent."""
+
+    def __init__(self, name: str, stream: NodeStream) -> None:
+        self.name = name
+        self.stream = stream
+        self._rest = b""
+
+    async def say(self, **members: Any) -> None:
+        """One line to the agent."""
+        await self.stream.send(json.dumps(members).encode() + b"\n")
+
+    async def lines(self) -> AsyncIterator[dict[str, Any]]:
+        """What the agent says, to its end. Raises GadgetError when that is not JSON."""
+        while True:
+            line, newline, rest = self._rest.partition(b"\n")
+            if newline:
+                self._rest = rest
+                yield self._parse(line)
+                continue
+            data = await self.stream.receive()
+            if not data:
+                return
+            self._rest += data
+            if len(self._rest) > _MOST_LINE_BYTES:
+                raise AgentError(f"{self.name}: a line of more than a megabyte")
+
+    async def next(self) -> dict[str, Any]:
+        """The next of them. Raises GadgetError at the end."""
+        async for line in self.lines():
+            return line
+        why = self.stream.stderr_tail or "it said nothing"
+        raise AgentError(f"{self.name}: the agent ended: {why}", "an image with bcc: the agents' own ends with -bcc")
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise AgentError(f"{self.name}: the agent does not know bcc", "update the agents")
+        return found
+
+
+async def ask(openers: dict[str, Open], request: dict[str, Any]) -> tuple[list[BccNode], list[dict[str, Any]]]:
+    """Opens all nodes and asks each what it lacks for `request` (docs/protocol.md); the answers in the same order.
+
+    Raises GadgetError.
+    """
+    nodes: list[BccNode] = []
+
+    async def one(name: str, open: Open) -> tuple[BccNode, dict[str, Any]]:
+        node = BccNode(name, await open())
+        nodes.append(node)
+        await node.say(**request)
+        return node, await node.next()
+
+    results = await asyncio.gather(*(one(name, open) for name, open in openers.items()), return_exceptions=True)
+    failed = next((result for result in results if isinstance(result, BaseException)), None)
+    if failed is not None:
+        await asyncio.gather(*(node.stream.close() for node in nodes))
+        raise failed
+    found = [result for result in results if not isinstance(result, BaseException)]
+    return [node for node, _ in found], [answer for _, answer in found]
+
+
+def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
+    """Raises AgentError with all that is missing, by node, when something is."""
+    by_problem: dict[tuple[str, str, str], list[str]] = {}
+    for node, answer in zip(nodes, answers, strict=True):
+        for problem in answer.get("problems") or []:
+            key = (str(problem.get("what")), str(problem.get("why")), str(problem.get("try")))
+            by_problem.setdefault(key, []).append(node.name)
+    if not by_problem:
+        return
+    lines = [f"{', '.join(names)}: {what}: {why}" for (what, why, _), names in by_problem.items()]
+    lacking = {name for names in by_problem.values() for name in names}
+    good = [node.name for node in nodes if node.name not in lacking]
+    remedies = [remedy for _, _, remedy in by_problem if remedy]
+    if good:
+        remedies.append(f"--node {','.join(good)}, which lack nothing")
+    raise AgentError("nothing was started\n" + "\n".join(lines), "; ".join(remedies))
+
+
+class BccRun:
+    """The tool at work on all nodes. `changes`, where it is given, runs beside them, and may call join() for more."""
+
+    def __init__(
+        self,
+        nodes: list[BccNode],
+        show: Printer,
+        progress: Progress,
+        changes: Callable[["BccRun"], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        self._nodes = nodes
+        self._changes = changes
+        self._work: list[asyncio.Task[bool]] = []
+        self._tasks: asyncio.TaskGroup | None = None
+        self._show = show
+        self._progress = progress
+        self._interrupts = Interrupts()
+        self._stopped = asyncio.Event()
+
+    async def run(self, seconds: float | None) -> int:
+        """Until it has ended everywhere. The exit code: 0, 1 when it failed on a node, or 130 after Ctrl-C."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt, number)
+        if seconds is not None:
+            loop.call_later(seconds, self._stopped.set)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                beside = [tasks.create_task(self._stop(), name="end of bcc")]
+                if self._changes:
+                    beside.append(tasks.create_task(self._changes(self), name="changes of nodes"))
+                for node in self._nodes:
+                    self._begin(node)
+                while under_way := [task for task in self._work if not task.done()]:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in beside:
+                    task.cancel()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+        if self._interrupts.signal is not None:
+            return 128 + self._interrupts.signal
+        return 0 if all(task.result() for task in self._work) else 1
+
+    def join(self, node: BccNode) -> None:
+        """One more node, which lacks nothing."""
+        self._nodes.append(node)
+        self._begin(node)
+
+    def _begin(self, node: BccNode) -> None:
+        assert self._tasks is not None
+        self._work.append(self._tasks.create_task(self._follow(node), name=f"bcc on {node.name}"))
+
+    async def _follow(self, node: BccNode) -> bool:
+        """Shows what it says. Whether the tool ended well."""
+        try:
+            await node.say(go=True)
+            async for line in node.lines():
+                if "out" in line or "err" in line:
+                    self._show(node.name, str(line.get("out", line.get("err"))), "err" in line)
+                if "warning" in line:
+                    self._progress.warn(f"{node.name}: {line['warning']}")
+                if "exit" in line:
+                    return self._ended(node, int(line["exit"]), str(line.get("error", "")))
+        except GadgetError as error:
+            self._progress.warn(str(error))
+            return False
+        self._progress.warn(f"{node.name}: the agent ended: {node.stream.stderr_tail or 'it said nothing'}")
+        return False
+
+    def _ended(self, node: BccNode, code: int, error: str) -> bool:
+        # A tool that we have told to end says so in its own ways.
+        if code == 0 or self._stopped.is_set():
+            return True
+        why = error or (f"signal {-code}" if code < 0 else f"exit code {code}")
+        self._progress.warn(f"{node.name}: the tool failed: {why}")
+        return False
+
+    async def _stop(self) -> None:
+        await self._stopped.wait()
+        for node in self._nodes:
+            try:
+                await node.say(stop=True)
+            except GadgetError as error:
+                self._progress.detail(node.name, str(error))
+        await asyncio.sleep(_END_SECONDS)
+        for node in self._nodes:
+            await node.stream.close()
+
+    def _interrupt(self, number: int) -> None:
+        if self._interrupts.take(number):
+            raise KeyboardInterrupt
+        self._stopped.set()
+
+
+class Printed:
+    """Lines as people see them: behind the node's name, unless `paint` is None."""
+
+    def __init__(self, out: TextIO, err: TextIO, paint: Callable[[str], str] | None) -> None:
+        self._out, self._err, self._paint = out, err, paint
+
+    def __call__(self, node: str, line: str, error: bool) -> None:
+        stream = self._err if error else self._out
+        prefix = f"{self._paint(node)} " if self._paint else ""
+        # What tools align by tabs stays aligned.
+        stream.write(prefix + escape(line.expandtabs()) + "\n")
+        stream.flush()
+
+
+async def openers(options: RunOptions, progress: Progress) -> AsyncGenerator[dict[str, Open]]:
+    """How each chosen node is reached, once; all that was started for it is removed when this is closed."""
+    if options.local:
+        yield {socket.gethostname(): lambda: open_local("bcc")}
+        return
+    from kubectl_gadget.session.nodes.cluster import ClusterNodes
+
+    nodes = ClusterNodes(options, progress)
+    try:
+        async for change in nodes.watch():
+            if change.add:
+                yield change.add
+                return
+            progress.say("no node was chosen yet; waiting for one")
+    finally:
+        await nodes.close()
+
+
+async def run(options: RunOptions, request: dict[str, Any], show: Printer, progress: Progress) -> int:
+    """The whole of it; the exit code. Raises GadgetError when nothing was started."""
+    async with aclosing(openers(options, progress)) as found:
+        async for each in found:
+            nodes, answers = await ask(each, request)
+            try:
+                refuse(nodes, answers)
+                progress.say(f"running bcc on {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}; Ctrl-C ends")
+                return await BccRun(nodes, show, progress).run(options.timeout)
+            finally:
+                await asyncio.gather(*(node.stream.close() for node in nodes))
+    return 1
+
+
+async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[str]]:
+    """Which tools there are, by node."""
+    async with aclosing(openers(options, progress)) as found:
+        async for each in found:
+            nodes, answers = await ask(each, {"list": True})
+            await asyncio.gather(*(node.stream.close() for node in nodes))
+            return {node.name: list(answer["tools"]) for node, answer in zip(nodes, answers, strict=True)}
+    return {}

@@ -1,0 +1,145 @@
+"""A program of bpftrace on several nodes at once, for chosen pods, as these come and go.
+
+It goes the way of bcc's tools (session/other_tools/bcc.py), but nodes join while it runs, and their agents hear of
+other pods. The trap: a node that joins late and lacks something must not end what runs on the others.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.session.nodes.local import open_local
+from kubectl_gadget.session.nodes.participants import NodeChange, local_filter
+from kubectl_gadget.session.nodes.stream import Open
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.other_tools.bcc import BccNode, BccRun, Printer, ask, refuse
+from kubectl_gadget.session.other_tools.bpftrace_program import limited
+from kubectl_gadget.session.progress import Progress
+
+DECLARED = "own:bpftrace"
+"""How the agents' command names it."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """What runs."""
+
+    text: str
+    """as bpftrace gets it"""
+    arguments: tuple[str, ...] = ()
+    map_name: str = ""
+    """of the map that holds the cgroups of the chosen pods; "": the whole node is looked at"""
+
+    def request(self, filter: dict[str, Any]) -> dict[str, Any]:
+        """What an agent is asked for."""
+        chosen = {"map": self.map_name, "filter": filter} if self.map_name else {}
+        return {"bpftrace": self.text, "arguments": list(self.arguments), **chosen}
+
+
+def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str = "program") -> Script:
+    """The program for chosen pods, or for the whole node as it is. Raises UsageError where it cannot be limited."""
+    if whole_node:
+        return Script(program, arguments)
+    name = f"pods_{secrets.token_hex(3)}"
+    return Script(limited(program, name, file), arguments, name)
+
+
+class Nodes:
+    """The nodes of a run by name, with the filter that each one's agent has."""
+
+    def __init__(self, script: Script, progress: Progress) -> None:
+        self._script, self._progress = script, progress
+        self.by_name: dict[str, BccNode] = {}
+
+    async def open(self, change: NodeChange) -> list[BccNode]:
+        """The nodes that are added, once none of them lacks anything. Raises GadgetError."""
+        nodes: list[BccNode] = []
+        answers: list[dict[str, Any]] = []
+        opened = await asyncio.gather(*(self._ask(name, open, change) for name, open in change.add.items()))
+        for found, answer in opened:
+            nodes += found
+            answers += answer
+        try:
+            refuse(nodes, answers)
+        except AgentError:
+            await asyncio.gather(*(node.stream.close() for node in nodes))
+            raise
+        self.by_name |= {node.name: node for node in nodes}
+        return nodes
+
+    async def _ask(self, name: str, open: Open, change: NodeChange) -> tuple[list[BccNode], list[dict[str, Any]]]:
+        return await ask({name: open}, self._script.request(change.filters.get(name) or {}))
+
+    async def apply(self, change: NodeChange, run: BccRun) -> None:
+        """A change while it runs. What goes wrong with one node is said, and the others go on."""
+        for name, filter in change.filters.items():
+            if name in self.by_name and name not in change.add:
+                await self._say(self.by_name[name], filter=filter)
+        for name in change.remove:
+            if node := self.by_name.pop(name, None):
+                await self._say(node, stop=True)
+        for name, open in change.add.items():
+            alone = NodeChange(add={name: open}, filters={name: change.filters.get(name) or {}})
+            try:
+                for node in await self.open(alone):
+                    run.join(node)
+            except GadgetError as error:
+                self._progress.warn(f"{name} takes no part: {error}")
+
+    async def _say(self, node: BccNode, **members: Any) -> None:
+        if not self._script.map_name and "filter" in members:
+            return
+        try:
+            await node.say(**members)
+        except GadgetError as error:
+            self._progress.warn(str(error))
+
+
+async def changes(options: RunOptions, progress: Progress) -> AsyncIterator[NodeChange]:
+    """This machine, or the cluster's nodes that host what was chosen, as that changes. Raises GadgetError."""
+    if options.local:
+        import os
+        import socket
+
+        name = os.environ.get("NODE_NAME") or socket.gethostname()
+        yield NodeChange(add={name: lambda: open_local("bcc")}, filters={name: local_filter(options.selection)})
+        return
+    from kubectl_gadget.session.nodes.cluster import ClusterNodes
+
+    nodes = ClusterNodes(options, progress)
+    try:
+        async for change in nodes.watch():
+            yield change
+    finally:
+        await nodes.close()
+
+
+async def run(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
+    """The whole of it; the exit code. Raises GadgetError when nothing was started."""
+    nodes = Nodes(script, progress)
+    async with aclosing(changes(options, progress)) as found:  # type: ignore[type-var]
+        first: list[BccNode] = []
+        async for change in found:
+            first = await nodes.open(change)
+            if first:
+                break
+            progress.say("no node was chosen yet; waiting for one")
+
+        async def follow(run: BccRun) -> None:
+            async for change in found:
+                await nodes.apply(change, run)
+
+        count = f"{len(first)} {'node' if len(first) == 1 else 'nodes'}"
+        progress.say(f"running bpftrace on {count}, for {_whom(options, script)}; Ctrl-C ends")
+        try:
+            return await BccRun(first, show, progress, follow).run(options.timeout)
+        finally:
+            await asyncio.gather(*(node.stream.close() for node in nodes.by_name.values()))
+
+
+def _whom(options: RunOptions, script: Script) -> str:
+    return options.selection.described(options.local) if script.map_name else "all that happens there"

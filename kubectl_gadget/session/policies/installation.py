@@ -1,0 +1,216 @@
+"""Installed policies in a cluster: the ConfigMap that resident agents mount, and what each node says of it.
+
+The trap: a kubelet brings a changed ConfigMap to its pods within a minute or so. A change of the pod makes it look at
+once, so the pods get an annotation; who may not do that waits longer.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget import catalogue
+from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents.status import NodeStatus, status
+from kubectl_gadget.cluster.api.failure import Access, StatusError
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, DAEMON_SETS, PODS, Object
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
+from kubectl_gadget.events.schema import ARCHITECTURES
+from kubectl_gadget.policies.installed_policies import Kept, installed_file, kept
+
+_ANNOTATION = "kubectl-gadget/policies"
+_WEAKER = "kubectl-gadget/allow-weaker"
+_DIGEST = "kubectl-gadget/digest"
+_FILE = "policies.zip"
+_MOST_BYTES = 1_000_000
+"""A ConfigMap may hold 1 MiB, names and all."""
+_TRIES = 5
+_POLL_SECONDS = 1.0
+_REMEDY = "ask for the role in manifests/rbac-deployer.yaml"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the ConfigMap holds."""
+
+    policies: tuple[Kept, ...] = ()
+    allow_weaker: bool = False
+    digest: str = ""
+    version: str | None = None
+    """None: there is no ConfigMap"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """`add` replaces what has the same name; `remove` names keys."""
+
+    add: Sequence[Kept] = ()
+    remove: Sequence[str] = ()
+    allow_weaker: bool | None = None
+    """None: as before"""
+
+
+@dataclass(frozen=True)
+class NodePolicies:
+    """What a node says."""
+
+    node: str
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """as in HELLO"""
+    problem: str = ""
+    has_agent: bool = True
+    """a resident one; without one, nothing is in force there"""
+
+
+async def read(api: Api, options: AgentOptions) -> Installed:
+    """What is installed. Raises ClusterError, or UsageError when this version does not understand it."""
+    return _installed(await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace))
+
+
+async def change(api: Api, options: AgentOptions, wanted: Change) -> Installed:
+    """Adds and removes policies; what is installed then. Raises ForbiddenError before anything is changed, DeployError
+    when no agent would read it, UsageError when the policies cannot be installed together."""
+    await api.require(_accesses(options), "install policies", _REMEDY)
+    await _require_agents(api, options)
+    for attempt in range(_TRIES):
+        before = await read(api, options)
+        try:
+            return await _write(api, options, before, wanted)
+        except StatusError as error:
+            if error.code != 409 or attempt + 1 == _TRIES:  # somebody else changed it meanwhile
+                raise
+    raise AssertionError("the loop ends by itself")
+
+
+async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Change) -> Installed:
+    by_key = {one.key: one for one in before.policies}
+    gone = [key for key in wanted.remove if by_key.pop(key, None)]
+    by_key |= {one.key: one for one in wanted.add}
+    allow_weaker = before.allow_weaker if wanted.allow_weaker is None else wanted.allow_weaker
+    # It is said again with the first policy that comes, or nobody would remember.
+    allow_weaker = allow_weaker and bool(by_key)
+    policies = [by_key[key] for key in sorted(by_key)]
+    objects = {architecture: catalogue.object_bytes("policy", architecture) for architecture in ARCHITECTURES}
+    digest, file = installed_file(policies, allow_weaker, objects)
+    data: dict[str, str | None] = {key: one.text for key, one in by_key.items()}
+    encoded = base64.b64encode(file).decode()
+    size = len(encoded) + sum(len(text or "") for text in data.values())
+    if size > _MOST_BYTES:
+        what = f"{len(policies)} policies take {size:,} bytes, of {_MOST_BYTES:,} that a ConfigMap may hold"
+        raise UsageError(what, "fewer policies, or shorter lists of values in them")
+    annotations = {_DIGEST: digest, _WEAKER: str(allow_weaker).lower()}
+    metadata: Object = {"name": manifests.POLICIES, "labels": manifests.OWN_LABELS, "annotations": annotations}
+    body: Object = {"apiVersion": CONFIG_MAPS.api_version, "kind": CONFIG_MAPS.kind, "metadata": metadata}
+    body["binaryData"] = {_FILE: encoded}
+    if before.version is None:
+        body["data"] = data
+        written = await api.create(CONFIG_MAPS, body, options.namespace)
+    else:
+        metadata["resourceVersion"] = before.version
+        body["data"] = data | dict.fromkeys(gone)
+        written = await api.patch(CONFIG_MAPS, manifests.POLICIES, body, options.namespace)
+    return Installed(tuple(policies), allow_weaker, digest, written["metadata"].get("resourceVersion", ""))
+
+
+def _installed(found: Object | None) -> Installed:
+    if found is None:
+        return Installed()
+    annotations = found["metadata"].get("annotations") or {}
+    try:
+        policies = tuple(kept(found.get("data") or {}))
+    except UsageError as error:
+        remedy = f"a newer client; or kubectl delete configmap {manifests.POLICIES}, which takes all out of force"
+        raise UsageError(f"what is installed is not understood: {error}", remedy) from None
+    return Installed(
+        policies,
+        annotations.get(_WEAKER) == "true",
+        annotations.get(_DIGEST, ""),
+        found["metadata"]["resourceVersion"],
+    )
+
+
+async def _require_agents(api: Api, options: AgentOptions) -> None:
+    daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
+    if daemon_set is None:
+        raise DeployError(
+            "no agents are resident, and installed policies are carried out by them", "kubectl gadget deploy"
+        )
+    if manifests.is_contained(daemon_set["spec"]["template"]):
+        raise DeployError(
+            "the resident agents are contained, and carry out no policies", "kubectl gadget deploy, without --contained"
+        )
+    volumes = daemon_set["spec"]["template"]["spec"].get("volumes") or []
+    if not any((volume.get("configMap") or {}).get("name") == manifests.POLICIES for volume in volumes):
+        raise DeployError(
+            "the resident agents are too old for installed policies", "kubectl gadget deploy, which renews them"
+        )
+
+
+async def lacks_priority(api: Api, options: AgentOptions) -> bool:
+    """Whether the resident agents may have to go for other pods on a full node (`deploy --enforcing`)."""
+    daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
+    return daemon_set is not None and not daemon_set["spec"]["template"]["spec"].get("priorityClassName")
+
+
+def _accesses(options: AgentOptions) -> list[Access]:
+    namespace, name = options.namespace, manifests.POLICIES
+    wanted = [Access("create", CONFIG_MAPS.plural, namespace)]
+    wanted += [Access(verb, CONFIG_MAPS.plural, namespace, name=name) for verb in ("get", "patch")]
+    wanted += [Access("get", DAEMON_SETS.qualified, namespace, name=manifests.NAME)]
+    return [*wanted, Access("list", PODS.plural, namespace), Access("create", PODS.plural, namespace, "exec")]
+
+
+async def nudge(api: Api, options: AgentOptions, digest: str) -> bool:
+    """Makes kubelets look at the ConfigMap now; False when that is not allowed."""
+    pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
+    annotation = {"metadata": {"annotations": {_ANNOTATION: digest[:16]}}}
+    names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    results = await asyncio.gather(
+        *(api.patch(PODS, name, annotation, options.namespace) for name in names), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, ClusterError):
+            raise result
+    return not any(isinstance(result, ForbiddenError) for result in results)
+
+
+async def nodes(api: Api, options: AgentOptions) -> list[NodePolicies]:
+    """What each node says."""
+    return [_of_node(one) for one in await status(api, options)]
+
+
+def _of_node(one: NodeStatus) -> NodePolicies:
+    if one.pod is None:
+        return NodePolicies(one.node, has_agent=False)
+    if one.hello is None:
+        return NodePolicies(one.node, problem=one.problem or "its agent does not answer")
+    if "policies" not in one.hello:
+        return NodePolicies(one.node, problem="its agent is too old for installed policies")
+    state = one.hello["policies"]
+    if state is None:
+        return NodePolicies(one.node)
+    if not state.get("running"):
+        return NodePolicies(one.node, state, "the process that has them does not run; what is pinned stays in force")
+    return NodePolicies(one.node, state, state.get("problem") or "")
+
+
+async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
+    """Until every node with an agent has what the ConfigMap says, or `seconds` are over; what all say then."""
+    deadline = time.monotonic() + seconds
+    told = ""
+    while True:
+        found = await nodes(api, options)
+        asked = [one for one in found if one.has_agent]
+        there = sum(one.state.get("digest", "") == digest for one in asked)
+        text = f"{there}/{len(asked)} nodes know of it"
+        if text != told:
+            told = text
+            say(text)
+        if there == len(asked) or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,106 @@
+"""Labels for the engine of policies: which of its scopes each pod and each node has the labels for, as they change.
+
+Agents know no labels, so they are told by UPDATE (docs/protocol.md, "Policies"), and until then a pod is one that a
+policy may be for. The trap: what an agent was unsure of it has guarded and reported, so the client looks once more at
+what only was to be seen (`is_for`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from kubectl_gadget.cluster.api import objects
+from kubectl_gadget.cluster.api.objects import Objects
+from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
+from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key
+from kubectl_gadget.errors import ClusterError, GadgetError
+from kubectl_gadget.policies.engine.scopes import by_labels, by_node
+from kubectl_gadget.policies.model import Scope
+from kubectl_gadget.policies.workloads import is_for_labels, is_for_node
+from kubectl_gadget.session.tables import Contents, LiveTables
+
+_FIRST_SECONDS = 60.0
+_KEEP_SECONDS = 600.0
+"""Pods that are gone are known for a while, since what they did comes later."""
+
+
+class PolicyLabels:
+    """Of these scopes, which have numbers in this order."""
+
+    def __init__(self, scopes: Sequence[Scope], one_node: bool = False) -> None:
+        """`one_node`: whatever the node of a pod is called, it is this one."""
+        self._one_node = one_node
+        self.tables = LiveTables()
+        self._by_labels = {number: scope for number, scope in enumerate(scopes) if by_labels(scope)}
+        self._by_node = {number: scope for number, scope in enumerate(scopes) if by_node(scope)}
+        self._pods: dict[str, dict[str, tuple[int, ...]]] = {}
+        self._judged = PodValues[frozenset[int]]()
+        self._nodes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def kinds(self) -> tuple[Resource, ...]:
+        """What has to be followed."""
+        return (*((PODS,) if self._by_labels else ()), *((NODES,) if self._by_node else ()))
+
+    def take(self, found: Objects) -> None:
+        """The objects as they are now. From any thread."""
+        pods: dict[str, dict[str, tuple[int, ...]]] = {}
+        judged = PodValues[frozenset[int]]()
+        for pod in found.get(PODS, ()):
+            node = "" if self._one_node else pod.get("spec", {}).get("nodeName") or ""
+            scopes = self._of_pod(pod)
+            pods.setdefault(node, {})[container_key(pod)] = scopes
+            judged.put(pod, frozenset(scopes))
+        self._judged = judged
+        nodes = {node["metadata"]["name"]: self._of_node(node) for node in found.get(NODES, ())}
+        if (pods, nodes) == (self._pods, self._nodes):
+            return
+        self._pods, self._nodes = pods, nodes
+        self.tables.replace(lambda node, addresses: self._contents(pods, nodes, node))
+
+    def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
+        """Whether a pod, by its uid and NAMESPACE/NAME, has the labels for all of these scopes. None: not known yet."""
+        asked = [number for number in scopes if number in self._by_labels]
+        if not asked:
+            return True
+        known = self._judged.of(pod_uid, name)
+        return None if known is None else known.issuperset(asked)
+
+    def _contents(
+        self, pods: Mapping[str, Mapping[str, tuple[int, ...]]], nodes: Mapping[str, tuple[int, ...]], node: str
+    ) -> Contents:
+        if self._by_node and node not in nodes:
+            return Contents()
+        return Contents(labels={**pods.get(node, {}), **pods.get("", {})}, node=nodes.get(node, ()))
+
+    def _of_pod(self, pod: Object) -> tuple[int, ...]:
+        metadata = pod["metadata"]
+        labels, namespace = metadata.get("labels") or {}, metadata["namespace"]
+        return tuple(number for number, scope in self._by_labels.items() if is_for_labels(scope, namespace, labels))
+
+    def _of_node(self, node: Object) -> tuple[int, ...]:
+        labels = node["metadata"].get("labels") or {}
+        return tuple(number for number, scope in self._by_node.items() if is_for_node(scope, labels))
+
+
+@contextmanager
+def following(kube: KubeOptions, labels: PolicyLabels, stderr: TextIO, quiet: bool) -> Iterator[None]:
+    """Keeps them up to date inside the block. Raises ClusterError, also when pods or nodes cannot be listed."""
+    errors: list[GadgetError] = []
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=stderr, flush=True)
+
+    def failed(kind: Resource | None, error: GadgetError) -> None:
+        errors.append(error)
+
+    with objects.following(
+        kube, labels.kinds, labels.take, failed, say, first_seconds=_FIRST_SECONDS, keep_seconds=_KEEP_SECONDS
+    ) as known:
+        if errors:
+            raise errors[0]
+        if not known:
+            raise ClusterError(f"pods were not listed within {_FIRST_SECONDS:.0f} s")
+        yield

@@ -1,0 +1,1 @@
+"""From packets to messages: TCP, DNS, HTTP, TLS, QUIC."""

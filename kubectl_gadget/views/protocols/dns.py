@@ -1,0 +1,167 @@
+"""View `dns`: one row for each question, from the packets that asked and answered it.
+
+A question waits for its answer by socket, number and server. The trap: some resolvers send one question with one number
+to several servers at once, and on its way an address may be translated, so an answer goes to the question that went to
+its sender, and only of a client to the single one that is open.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.views.protocols.dns_message import MALFORMED, NOANSWER, Message, read_message
+from kubectl_gadget.views.protocols.packets import UDP, Packet, packets
+from kubectl_gadget.views.protocols.pending import Waiting
+from kubectl_gadget.views.protocols.tcp import Connections, Stream, ends_of
+from kubectl_gadget.views.row_writer import RowWriter, Value, asks_for_process, has_process
+
+_UNKNOWN = (1 << 64) - 1
+_CLIENT, _SERVER = 1, 2
+
+
+class _Query:
+    """A question that waits."""
+
+    def __init__(self, packet: Packet, message: Message) -> None:
+        self.packet = packet
+        self.message = message
+        self.retries = 0
+
+
+class _Messages:
+    """The messages in one direction of a TCP connection: each has its length in two bytes in front."""
+
+    def __init__(self) -> None:
+        self._stream = Stream()
+        self._bytes = b""
+
+    def feed(self, packet: Packet) -> list[bytes]:
+        for piece in self._stream.feed(packet):
+            # Behind a gap nothing tells where a message begins; most begin with a packet.
+            self._bytes = b"" if isinstance(piece, int) else self._bytes + piece
+        found = []
+        while len(self._bytes) >= 2 and len(self._bytes) >= (size := 2 + int.from_bytes(self._bytes[:2])):
+            found.append(self._bytes[2:size])
+            self._bytes = self._bytes[size:]
+        return found
+
+
+class _Connection:
+    def __init__(self) -> None:
+        self.directions = (_Messages(), _Messages())
+
+
+class Dns:
+    """A stage (stage.py). `wait_ns` is how long a question may wait for its answer."""
+
+    def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
+        self._writer = RowWriter(gadget.record, of_processes)
+        self._wait_ns = wait_ns
+        self._open: dict[tuple[Hashable, int], list[_Query]] = {}
+        self._waiting: Waiting[_Query] = Waiting()
+        self._connections = Connections(_Connection)
+        self._now = 0
+
+    def rows(self, sent: Batch, complete_until: int) -> bytes:
+        for packet in packets(sent):
+            if packet.protocol == UDP:
+                self._take(packet, packet.payload)
+            else:
+                for wire in self._connections.of(packet).directions[packet.outgoing].feed(packet):
+                    self._take(packet, wire)
+        self._now = max(self._now, complete_until)
+        for query in self._waiting.expired(complete_until - self._wait_ns):
+            self._give_up(query, max(query.packet.time, min(query.packet.time + self._wait_ns, complete_until)))
+        return self._writer.take()
+
+    def rest(self) -> bytes:
+        for query in self._waiting.rest():
+            self._give_up(query, max(self._now, query.packet.time))
+        return self._writer.take()
+
+    def _take(self, packet: Packet, wire: bytes) -> None:
+        message = read_message(wire)
+        if message.is_answer:
+            self._answer(packet, message)
+        elif message.rcode == MALFORMED:
+            self._write(packet, packet.time, message, None, MALFORMED, _CLIENT if packet.outgoing else _SERVER)
+        else:
+            self._ask(packet, message)
+
+    def _ask(self, packet: Packet, message: Message) -> None:
+        waiting = self._open.setdefault((_conversation(packet), message.id), [])
+        for query in waiting:
+            if _remote(query.packet) == _remote(packet):
+                if query.message.question == message.question:
+                    query.retries += 1
+                    return
+                self._give_up(query, packet.time)
+                break
+        query = _Query(packet, message)
+        self._open.setdefault((_conversation(packet), message.id), []).append(query)
+        self._waiting.add(query, packet.time)
+
+    def _answer(self, packet: Packet, message: Message) -> None:
+        role = _SERVER if packet.outgoing else _CLIENT
+        waiting = self._open.get((_conversation(packet), message.id), [])
+        query = next((query for query in waiting if _remote(query.packet) == _remote(packet)), None)
+        if query is None and role == _CLIENT and len(waiting) == 1:
+            query = waiting[0]
+        if query is not None:
+            self._close(query)
+        self._write(packet, packet.time, message, query, message.rcode, role)
+
+    def _give_up(self, query: _Query, time: int) -> None:
+        self._close(query)
+        role = _CLIENT if query.packet.outgoing else _SERVER
+        self._write(query.packet, time, query.message, query, NOANSWER, role)
+
+    def _close(self, query: _Query) -> None:
+        self._waiting.done(query)
+        key = _conversation(query.packet), query.message.id
+        self._open[key].remove(query)
+        if not self._open[key]:
+            del self._open[key]
+
+    def _write(self, packet: Packet, time: int, message: Message, query: _Query | None, rcode: int, role: int) -> None:
+        """A row about `packet`, which has the answer, or, without one, the question."""
+        asked = query.packet if query else packet
+        known = asked if has_process(asked.head) else packet
+        named = message if message.name is not None or query is None else query.message
+        ends = (packet.local, packet.local_port), (packet.remote, packet.remote_port)
+        (client, client_port), (server, server_port) = ends if role == _CLIENT else ends[::-1]
+        values: dict[str, Value] = {
+            "exec_id": known.exec_id,
+            "latency": max(0, time - asked.time) if query else _UNKNOWN,
+            "server": server,
+            "server_port": server_port,
+            "client": client,
+            "client_port": client_port,
+            "protocol": packet.protocol,
+            "type": named.type,
+            "rcode": rcode,
+            "role": role,
+            "retries": query.retries if query else 0,
+            "size": message.size if message.is_answer else _UNKNOWN,
+            "id": message.id,
+            "flags": message.flags,
+            "name": named.name,
+            "addresses": message.addresses if message.is_answer else None,
+            "answers": message.answers if message.is_answer else None,
+        }
+        self._writer.add(known.head, time, values)
+
+
+def _conversation(packet: Packet) -> Hashable:
+    """What a question and its answer share. Of TCP not the socket: the listening one has the first packets."""
+    return packet.socket if packet.protocol == UDP else ends_of(packet)
+
+
+def _remote(packet: Packet) -> tuple[bytes, int]:
+    return packet.remote, packet.remote_port
+
+
+def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Dns:
+    """A stage with the gadget's parameters."""
+    return Dns(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

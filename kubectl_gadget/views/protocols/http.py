@@ -1,0 +1,76 @@
+"""View `http`: one row for each request of HTTP/1 and HTTP/2, made when the answer begins or when there will be none.
+
+How a connection begins tells which of the two it is (http1.py, http2.py). The trap: one may become the other.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.views.protocols.http1 import Http1
+from kubectl_gadget.views.protocols.http2 import Http2
+from kubectl_gadget.views.protocols.http2_frames import PREFACE, looks_like_frames
+from kubectl_gadget.views.protocols.http_rows import HttpRows
+from kubectl_gadget.views.protocols.packets import FIN, RST, Packet, packets
+from kubectl_gadget.views.protocols.tcp import Connections, Stream
+from kubectl_gadget.views.row_writer import asks_for_process
+
+
+class _Connection:
+    def __init__(self, rows: HttpRows) -> None:
+        self.streams = (Stream(), Stream())
+        self.has_ended = [False, False]
+        self.protocol: Http1 | Http2 | None = None
+        self._rows = rows
+
+    def feed(self, packet: Packet, piece: bytes | int) -> None:
+        begins = isinstance(piece, bytes) and piece.startswith(PREFACE)
+        if self.protocol is None:
+            is_http2 = begins or (isinstance(piece, bytes) and looks_like_frames(piece))
+            self.protocol = Http2(self._rows) if is_http2 else Http1(self._rows)
+        elif isinstance(self.protocol, Http1) and (self.protocol.successor or begins):
+            self.protocol = self.protocol.successor or Http2(self._rows)
+        self.protocol.feed(packet, piece)
+
+
+class Http:
+    """A stage (stage.py). `wait_ns` is how long a request may wait for its answer."""
+
+    def __init__(self, gadget: Gadget, wait_ns: int, of_processes: bool = False) -> None:
+        self._rows = HttpRows(gadget, of_processes)
+        self._wait_ns = wait_ns
+        self._connections = Connections(lambda: _Connection(self._rows))
+        self._now = 0
+
+    def rows(self, sent: Batch, complete_until: int) -> bytes:
+        for packet in packets(sent):
+            self._take(packet)
+        self._now = max(self._now, complete_until)
+        for exchange in self._rows.waiting.expired(complete_until - self._wait_ns):
+            since = exchange.asked.time if exchange.asked else complete_until
+            exchange.owner.give_up(exchange, max(since, min(since + self._wait_ns, complete_until)))
+        for exchange in self._rows.answering.expired(-1):
+            exchange.owner.give_up(exchange, complete_until)
+        return self._rows.take()
+
+    def rest(self) -> bytes:
+        for waiting in (self._rows.waiting, self._rows.answering):
+            for exchange in waiting.rest():
+                exchange.owner.give_up(exchange, max(self._now, exchange.asked.time if exchange.asked else 0))
+        return self._rows.take()
+
+    def _take(self, packet: Packet) -> None:
+        connection = self._connections.of(packet)
+        for piece in connection.streams[packet.outgoing].feed(packet):
+            connection.feed(packet, piece)
+        connection.has_ended[packet.outgoing] |= bool(packet.flags & FIN)
+        if packet.flags & (FIN | RST) and connection.protocol is not None:
+            connection.protocol.end(packet)
+        if packet.flags & RST or all(connection.has_ended):
+            self._connections.forget(packet)
+
+
+def make(gadget: Gadget, parameters: Mapping[str, Any]) -> Http:
+    """A stage with the gadget's parameters."""
+    return Http(gadget, int(parameters["wait"]) * 1_000_000_000, asks_for_process(parameters))

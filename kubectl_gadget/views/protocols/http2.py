@@ -1,0 +1,207 @@
+"""A connection of HTTP/2: requests and answers by stream, and gRPC, whose status stands behind the answer's body.
+
+An answer is told when it begins, one of gRPC when it ends. The trap: where headers are unknown (http2_frames.py) it may
+not be known whether it is gRPC, or whether a block is an answer or its trailers; what cannot be known stays unknown.
+"""
+
+from collections import OrderedDict
+from urllib.parse import unquote
+
+from kubectl_gadget.views.protocols.http2_frames import Block, Body, Event, Frames, Gap
+from kubectl_gadget.views.protocols.http_message import Head
+from kubectl_gadget.views.protocols.http_rows import Exchange, HttpRows
+from kubectl_gadget.views.protocols.packets import FIN, RST, Packet
+
+_MOST_STREAMS = 1024
+_OF_REQUEST = (":method", ":path", ":scheme", ":authority")
+_RESETS = (
+    *("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED"),
+    *("FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM"),
+    *("INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED"),
+)
+"""By their number: RFC 9113, section 7."""
+
+
+class _Stream:
+    """A stream that has not ended. Bodies are counted as long as nothing was missed."""
+
+    def __init__(self, exchange: Exchange, packet: Packet) -> None:
+        self.exchange = exchange
+        self.packet = packet
+        """the first one of it"""
+        self.asks_with = 0
+        self.answers_with = 0
+        self.has_asked = False
+        self.has_answered = False
+        self.is_counted = exchange.asked is not None
+        self.is_told = False
+
+
+class Http2:
+    """Takes the pieces of both directions."""
+
+    def __init__(self, rows: HttpRows) -> None:
+        self._rows = rows
+        self._frames = (Frames(), Frames())
+        self._streams: OrderedDict[int, _Stream] = OrderedDict()
+        self._is_client: bool | None = None
+        """whether this end asks; None: nothing has told yet"""
+
+    def goes_on(self, exchange: Exchange) -> None:
+        """Its first stream is this request, which was made in HTTP/1."""
+        assert exchange.asked is not None
+        self._is_client = exchange.is_client
+        exchange.owner, exchange.answer = self, None
+        stream = self._begin(1, exchange, exchange.asked)
+        stream.asks_with, stream.has_asked = exchange.request_bytes or 0, exchange.request_bytes is not None
+        self._rows.waiting.add(exchange, exchange.asked.time)
+
+    def feed(self, packet: Packet, piece: bytes | int) -> None:
+        """A piece of the direction of `packet`, in which it became known."""
+        for event in self._frames[packet.outgoing].feed(piece):
+            self._take(packet, event)
+
+    def end(self, packet: Packet) -> None:
+        """The packet has a FIN or an RST. The server may still answer a client that sends no more."""
+        if packet.flags & RST or (packet.flags & FIN and packet.outgoing != self._is_client):
+            for number in list(self._streams):
+                self._finish(number, packet)
+
+    def give_up(self, exchange: Exchange, time: int) -> None:
+        """Tells an exchange as far as it has come. When it goes on, it is told again."""
+        stream = self._streams[exchange.stream]
+        self._write(stream, stream.packet, time)
+
+    def _take(self, packet: Packet, event: Event) -> None:
+        if isinstance(event, Gap):
+            for stream in self._streams.values():
+                stream.is_counted = False
+                stream.exchange.may_be_answered = True
+        elif isinstance(event, Block):
+            self._block(packet, event)
+        elif (found := self._streams.get(event.stream)) is not None:
+            if isinstance(event, Body):
+                self._body(packet, event, found)
+            else:
+                found.exchange.reset = _RESETS[event.code] if event.code < len(_RESETS) else str(event.code)
+                self._finish(event.stream, packet)
+
+    def _body(self, packet: Packet, body: Body, stream: _Stream) -> None:
+        if packet.outgoing == self._is_client:
+            stream.asks_with += body.length
+            stream.has_asked |= body.is_last
+            return
+        stream.answers_with += body.length
+        if body.is_last:
+            stream.has_answered = True
+            self._finish(body.stream, packet)
+
+    def _block(self, packet: Packet, block: Block) -> None:
+        """A request, an answer, or the trailers of one: its pseudo-headers tell, or else who sends it."""
+        stream = self._streams.get(block.stream)
+        if block.is_promise:
+            self._is_client = not packet.outgoing
+            self._ask(packet, block)
+        elif any(name in block.headers for name in _OF_REQUEST):
+            self._is_client = packet.outgoing
+            self._ask(packet, block)
+        elif ":status" in block.headers:
+            self._is_client = not packet.outgoing
+            self._answer(packet, block, stream)
+        elif packet.outgoing == self._is_client:
+            if stream is not None:
+                stream.has_asked |= block.is_last
+            elif not block.is_whole:
+                self._ask(packet, block)
+        elif self._is_client is not None:
+            is_answer = stream is not None and stream.exchange.answer is None and not block.is_whole
+            if is_answer and "grpc-status" not in block.headers:
+                self._answer(packet, block, stream)
+            else:
+                self._trailers(packet, block, stream)
+
+    def _ask(self, packet: Packet, block: Block) -> None:
+        if block.stream in self._streams:
+            return
+        headers = block.headers
+        head = Head(headers.get(":method", ""), headers.get(":path", ""), headers=headers, is_whole=block.is_whole)
+        if authority := headers.get(":authority"):
+            headers["host"] = authority
+        exchange = Exchange(self, bool(self._is_client), None if block.is_promise else packet, head)
+        self._begin(block.stream, exchange, packet).has_asked = block.is_last
+        if exchange.asked is not None:
+            self._rows.waiting.add(exchange, packet.time)
+
+    def _answer(self, packet: Packet, block: Block, stream: _Stream | None) -> None:
+        status = block.headers.get(":status", "")
+        code = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 0
+        if code // 100 == 1:
+            return
+        stream = stream or self._begin_unasked(packet, block.stream)
+        exchange = stream.exchange
+        if exchange.answer is not None:
+            return
+        exchange.answer = Head(status=code, headers=block.headers, is_whole=block.is_whole)
+        self._rows.waiting.done(exchange)
+        if block.is_last:
+            self._trailers(packet, block, stream)
+        elif is_grpc(exchange) is False:
+            stream.is_told = True
+            self._write(stream, packet, packet.time)
+        else:
+            self._rows.answering.add(exchange, packet.time)
+
+    def _trailers(self, packet: Packet, block: Block, stream: _Stream | None) -> None:
+        status = block.headers.get("grpc-status", "")
+        if stream is None:
+            if not status:
+                return
+            stream = self._begin_unasked(packet, block.stream)
+            stream.exchange.may_be_answered = True
+        if status.isascii() and status.isdigit() and len(status) < 10:
+            stream.exchange.grpc_status = int(status)
+        if (message := block.headers.get("grpc-message")) is not None:
+            stream.exchange.grpc_message = unquote(message, errors="surrogateescape")
+        if block.is_last:
+            stream.has_answered = True
+            self._finish(block.stream, packet)
+
+    def _begin_unasked(self, packet: Packet, number: int) -> _Stream:
+        """Of an answer to a request that was not seen."""
+        exchange = Exchange(self, bool(self._is_client), None, Head(is_whole=False))
+        return self._begin(number, exchange, packet)
+
+    def _begin(self, number: int, exchange: Exchange, packet: Packet) -> _Stream:
+        exchange.stream = number
+        stream = self._streams[number] = _Stream(exchange, packet)
+        if len(self._streams) > _MOST_STREAMS:
+            self._finish(next(iter(self._streams)), packet)
+        return stream
+
+    def _finish(self, number: int, packet: Packet) -> None:
+        """Nothing more comes of the stream."""
+        stream = self._streams.pop(number)
+        if not stream.is_told:
+            self._write(stream, packet, packet.time)
+
+    def _write(self, stream: _Stream, packet: Packet, time: int) -> None:
+        exchange, answer = stream.exchange, stream.exchange.answer
+        exchange.protocol = "gRPC" if is_grpc(exchange) else "HTTP/2"
+        exchange.request_bytes = stream.asks_with if stream.is_counted and stream.has_asked else exchange.request.length
+        exchange.response_bytes = answer.length if answer else None
+        if stream.is_counted and stream.has_answered:
+            exchange.response_bytes = stream.answers_with
+        self._rows.write(exchange, packet, time)
+
+
+def is_grpc(exchange: Exchange) -> bool | None:
+    """Whether it is gRPC; None: nothing tells."""
+    heads = [exchange.request] + ([exchange.answer] if exchange.answer else [])
+    types = [head.text("content-type") for head in heads]
+    if exchange.grpc_status is not None or any(_names_grpc(text) for text in types if text):
+        return True
+    return False if any(head.is_whole for head in heads) or any(types) else None
+
+
+def _names_grpc(content_type: str) -> bool:
+    return content_type.startswith("application/grpc") and not content_type.startswith("application/grpc-web")

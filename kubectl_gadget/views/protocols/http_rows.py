@@ -1,0 +1,98 @@
+"""What trace http tells of one request and its answer, whichever version of HTTP they are of, and the row of it.
+
+The trap: a row may be written when an answer comes, when none is waited for any longer, and again when it comes then.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.views.protocols.http_message import Head
+from kubectl_gadget.views.protocols.packets import Packet
+from kubectl_gadget.views.protocols.pending import Waiting
+from kubectl_gadget.views.row_writer import RowWriter, Value, has_process
+
+_UNKNOWN = (1 << 64) - 1
+_UNKNOWN_STATUS = (1 << 32) - 1
+_CLIENT, _SERVER = 1, 2
+
+
+class Waits(Protocol):
+    """The side of a connection to which an exchange belongs."""
+
+    def give_up(self, exchange: "Exchange", time: int) -> None:
+        """The exchange has waited for long enough."""
+
+
+@dataclass(eq=False)
+class Exchange:
+    """A request and its answer, as far as they are known."""
+
+    owner: Waits
+    is_client: bool
+    """told by the end that asks"""
+    asked: Packet | None
+    """which had the request"""
+    request: Head
+    answer: Head | None = None
+    protocol: str = ""
+    request_bytes: int | None = None
+    """of the body"""
+    response_bytes: int | None = None
+    may_be_answered: bool = False
+    """an answer may have been missed"""
+    grpc_status: int | None = None
+    grpc_message: str | None = None
+    reset: str | None = None
+    """why the stream ended before its time"""
+    stream: int = 0
+    """of HTTP/2"""
+
+
+class HttpRows:
+    """Exchanges that wait, and rows of those that do not."""
+
+    def __init__(self, gadget: Gadget, of_processes: bool) -> None:
+        self._writer = RowWriter(gadget.record, of_processes)
+        self.waiting: Waiting[Exchange] = Waiting()
+        """without an answer so far"""
+        self.answering: Waiting[Exchange] = Waiting()
+        """whose answer has begun, and is told when it ends"""
+        self.take = self._writer.take
+
+    def write(self, exchange: Exchange, packet: Packet, time: int) -> None:
+        """A row about `packet`, which has the answer, or, without one, the request."""
+        self.waiting.done(exchange)
+        self.answering.done(exchange)
+        asked, request, answer = exchange.asked, exchange.request, exchange.answer
+        known = asked if asked and has_process(asked.head) else packet
+        values: dict[str, Value] = {
+            "exec_id": known.exec_id,
+            "latency": max(0, time - asked.time) if asked else _UNKNOWN,
+            "request_bytes": _UNKNOWN if exchange.request_bytes is None else exchange.request_bytes,
+            "response_bytes": _UNKNOWN if exchange.response_bytes is None else exchange.response_bytes,
+            "grpc_status": _UNKNOWN if exchange.grpc_status is None else exchange.grpc_status,
+            "local": packet.local,
+            "local_port": packet.local_port,
+            "remote": packet.remote,
+            "remote_port": packet.remote_port,
+            "role": _CLIENT if exchange.is_client else _SERVER,
+            "status": _status(exchange),
+            "protocol": exchange.protocol or None,
+            "method": request.method or None,
+            "target": request.target or None,
+            "host": request.text("host"),
+            "agent": request.text("user-agent"),
+            "content_type": answer.text("content-type") if answer else None,
+            "location": answer.text("location") if answer else None,
+            "grpc_message": exchange.grpc_message,
+            "reset": exchange.reset,
+        }
+        self._writer.add(known.head, time, values)
+
+
+def _status(exchange: Exchange) -> int:
+    """0: there was no answer."""
+    if exchange.answer is None:
+        return _UNKNOWN_STATUS if exchange.may_be_answered else 0
+    return exchange.answer.status or _UNKNOWN_STATUS

@@ -1,0 +1,1 @@
+"""Tables that are not streams: sums, intervals, recordings, trees."""

@@ -1,0 +1,233 @@
+"""Tables that are no streams: what the rows of one answer become: sums by key, sorted, the first of them.
+
+Sums are exact integers. The trap: rows of several architectures never share a batch, since a number of theirs may mean
+something else, so groups are made over all batches by what their members say.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import Batch, join
+from kubectl_gadget.events.columns.histogram import percentiles
+from kubectl_gadget.events.columns.members import column_members
+from kubectl_gadget.events.filters.filter import Filter
+from kubectl_gadget.events.rows import NO_ROWS, Rows
+from kubectl_gadget.events.schema import HISTOGRAM_MAXIMA, PERCENTILES, Gadget
+from kubectl_gadget.views.columns import find_column
+from kubectl_gadget.views.tables.arrangement import Arrangement
+from kubectl_gadget.views.tables.tree import as_tree
+
+_FILLED_IN = ("timestamp", "interval")
+"""Fields of a total that are neither its key nor its sums."""
+_UNKNOWN = np.uint64(2**64 - 1)
+"""As agents have it in rows of gadgets with a sampler."""
+
+
+class Block(Rows):
+    """The rows of one interval, or of a snapshot. `everything` are those, too, that --max-rows leaves out."""
+
+    def __init__(self, rows: Rows, everything: Rows) -> None:
+        super().__init__(rows.parts, rows.order)
+        self.everything = everything
+        self.is_rest = False
+        """of an interval that the end of the run has cut short"""
+
+
+def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
+    """Raises UsageError for columns that do not exist, or that cannot be added up by."""
+    for gadget in gadgets:
+        for name in (*(item.removeprefix("-") for item in arrangement.sort), *arrangement.by):
+            if find_column(gadget, name) is None:
+                gadget.column(name)
+        if wrong := [name for name in arrangement.by if name in gadget.adds_up]:
+            raise UsageError(f"--by {wrong[0]}: that is what is added up", "--by with columns that say of whom")
+        if arrangement.tree and not gadget.tree:
+            raise UsageError(f"{' '.join(gadget.command)} has no tree")
+
+
+def shown_columns(arrangement: Arrangement, gadget: Gadget, with_time: bool) -> tuple[str, ...]:
+    """The columns of rows that were added up `by` some: those, and what adds up; none when nothing is asked for."""
+    if not arrangement.by:
+        return ()
+    found = [column.name for column in gadget.columns if column.field in gadget.adds_up and column.show == "default"]
+    return (*(("timestamp",) if with_time else ()), *arrangement.by, *found)
+
+
+def added_up_members(gadget: Gadget) -> frozenset[str]:
+    """What filters may only look at when rows have been added up."""
+    columns = (column for column in gadget.columns if column.field in gadget.adds_up)
+    return frozenset(member.name for column in columns for member in column_members(gadget, column))
+
+
+def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
+    """The columns to sort by."""
+    return arrangement.sort or tuple(filter(None, gadget.sort.split(",")))
+
+
+def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | None = None) -> Block:
+    """One answer's rows of all nodes, as they are to be shown; of those that were added up, the ones to `keep`."""
+    parts = _joined(batches)
+    if not parts:
+        return Block(NO_ROWS, NO_ROWS)
+    gadget = parts[0].gadget
+    if gadget.sums:
+        parts = add_up(parts, arrangement.by)
+    if keep is not None:
+        parts = [keep.select(part) for part in parts]
+    rows = sort(Rows(parts), gadget, order_of(arrangement, gadget))
+    if arrangement.tree:
+        rows = as_tree(rows, arrangement.lines)
+    return Block(rows if arrangement.max_rows is None else rows.head(arrangement.max_rows), rows)
+
+
+def condense(batches: Sequence[Batch]) -> list[Batch]:
+    """The same rows, but only one for each node, container and key, when the gadget's rows can be added up."""
+    return add_up(_joined(batches), ()) if batches and batches[0].gadget.sums else list(batches)
+
+
+def _joined(batches: Sequence[Batch]) -> list[Batch]:
+    return [join(list(group)) for _, group in groupby(sorted(batches, key=_kind), key=_kind)]
+
+
+def _kind(batch: Batch) -> tuple[str, str]:
+    return batch.gadget.name, batch.architecture
+
+
+def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
+    """Rows with the same key become one, with the sums of all.
+
+    The key is `by`, or all of the totals' own with the container instead of its cgroups, of which it may have several.
+    """
+    gadget = batches[0].gadget
+    groups: dict[Any, int] = {}
+    first: list[list[int]] = [[] for _ in batches]
+    numbers = []
+    for place, batch in enumerate(batches):
+        found = []
+        for row, key in enumerate(_keys(batch, by)):
+            number = groups.get(key)
+            if number is None:
+                number = groups[key] = len(groups)
+                first[place].append(row)
+            found.append(number)
+        numbers.append(np.array(found, np.intp))
+    sums = {name: _zeros(batches[0], name, len(groups)) for name in gadget.sums}
+    maxima = {name: _zeros(batches[0], name, len(groups)) for name in (HISTOGRAM_MAXIMA if gadget.histogram else ())}
+    known = {name: np.zeros(len(groups), np.bool_) for name in (gadget.sums if gadget.sampler else ())}
+    intervals, ends = (np.zeros(len(groups), np.uint64) for _ in range(2))
+    for batch, found_numbers in zip(batches, numbers, strict=True):
+        lengths, latest = _intervals(batch)
+        for name, total in sums.items():
+            values = batch.raw(name).astype(np.uint64)
+            counts = _counting(batch, name, values, latest)
+            np.add.at(total, found_numbers[counts], values[counts])
+            if name in known:
+                known[name][found_numbers[counts]] = True
+        for name, highest in maxima.items():
+            np.maximum.at(highest, found_numbers, batch.raw(name).astype(np.uint64))
+        np.maximum.at(intervals, found_numbers, lengths)
+        np.maximum.at(ends, found_numbers, latest)
+    for name, is_known in known.items():
+        sums[name][~is_known] = _UNKNOWN
+    made, start = [], 0
+    for batch, rows in zip(batches, first, strict=True):
+        if not rows:
+            continue
+        part = batch.select(np.array(rows, np.intp))
+        mine = slice(start, start + len(rows))
+        for name, total in (sums | maxima).items():
+            part.give(name, total[mine])
+        part.give("interval", intervals[mine])
+        part.give("timestamp", ends[mine])
+        fill_in_quotients(part)
+        if gadget.histogram:
+            fill_in_percentiles(part)
+        made.append(part)
+        start += len(rows)
+    return made
+
+
+def _counting(
+    batch: Batch, name: str, values: npt.NDArray[np.uint64], latest: npt.NDArray[np.uint64]
+) -> "npt.NDArray[np.bool_] | slice":
+    """Which rows go into that sum: of gadgets with a sampler not the unknown ones, of gauges only a node's last."""
+    if not batch.gadget.sampler:
+        return slice(None)
+    counts: npt.NDArray[np.bool_] = values != _UNKNOWN
+    return counts & (batch.raw("timestamp") == latest) if name in batch.gadget.gauges else counts
+
+
+def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
+    gadget = batch.gadget
+    if by:
+        return zip(*(_values(batch, name) for name in by), strict=True)
+    others = {*_FILLED_IN, *gadget.adds_up, *gadget.describes}
+    own = [f.name for f in gadget.record.fields if f.name not in others and f.type != "gadget_cgroup"]
+    owner = (_values(batch, name) for name in ("node", "namespace", "pod", "container", "container_id"))
+    return zip(*owner, *(batch.raw(name).tolist() for name in own), strict=True)
+
+
+def _values(batch: Batch, name: str) -> list[Any]:
+    """A column's values, as JSON has them."""
+    column = find_column(batch.gadget, name)
+    assert column is not None
+    member = column_members(batch.gadget, column)[0]
+    return batch.vector(member.name, member.read).values()
+
+
+def _intervals(batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """How long the time is that a node's rows add up over, and when it ended: it may have sent several intervals."""
+    nodes = _values(batch, "node")
+    each = set(zip(nodes, batch.raw("timestamp").tolist(), batch.raw("interval").tolist(), strict=True))
+    lengths: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for node, end, length in each:
+        lengths[node] = lengths.get(node, 0) + length
+        ends[node] = max(ends.get(node, 0), end)
+    of_rows = (np.array([found[node] for node in nodes], np.uint64) for found in (lengths, ends))
+    return next(of_rows), next(of_rows)
+
+
+def fill_in_quotients(batch: Batch) -> None:
+    """Fills in the fields that the gadget's YAML lists under `quotients`."""
+    for item in batch.gadget.quotients:
+        of, per = batch.raw(item.of).astype(np.uint64), batch.raw(item.per).astype(np.uint64)
+        product = of * np.uint64(item.times)
+        quotient = np.where(per == 0, np.uint64(0), product // np.maximum(per, np.uint64(1)))
+        batch.give(item.field, np.where(of == _UNKNOWN, of, quotient) if batch.gadget.sampler else quotient)
+
+
+def fill_in_percentiles(batch: Batch) -> None:
+    """The same for the percentiles of histograms."""
+    for name, percent in PERCENTILES.items():
+        batch.give(name, percentiles(batch.raw("buckets"), batch.raw("max"), percent))
+
+
+def _zeros(batch: Batch, field: str, count: int) -> npt.NDArray[np.uint64]:
+    """As many as groups, each as large as the field is."""
+    return np.zeros((count, *batch.raw(field).shape[1:]), np.uint64)
+
+
+def sort(rows: Rows, gadget: Gadget, columns: Sequence[str]) -> Rows:
+    """The rows in the order of these columns; with - in front, the highest first. What is null comes last."""
+    if not len(rows):
+        return rows
+    order = list(range(len(rows)))
+    for item in reversed(columns):
+        name = item.removeprefix("-")
+        if find_column(gadget, name) is None:
+            continue
+        values = rows.collect(_reader(name))
+        known = [row for row in order if values[row] is not None]
+        known.sort(key=values.__getitem__, reverse=item.startswith("-"))
+        order = known + [row for row in order if values[row] is None]
+    return rows.take(np.array(order, np.intp))
+
+
+def _reader(name: str) -> Callable[[Batch], Sequence[Any]]:
+    return lambda batch: _values(batch, name)

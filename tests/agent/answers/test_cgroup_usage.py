@@ -1,0 +1,52 @@
+"""What a cgroup's files say, and what they do not."""
+
+from pathlib import Path
+
+from kubectl_gadget.agent.answers.cgroup_usage import Usage, missing, read_usage
+
+FILES = {
+    "cpu.stat": "usage_usec 4711\nuser_usec 4000\nnr_throttled 3\nthrottled_usec 17\n",
+    "cpu.pressure": "some avg10=0.00 avg60=0.10 avg300=0.00 total=23\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n",
+    "memory.pressure": "some avg10=0.00 avg60=0.10 avg300=0.00 total=29\n",
+    "io.pressure": "some avg10=0.00 avg60=0.10 avg300=0.00 total=31\n",
+    "memory.stat": "anon 5\npgfault 7\npgmajfault 11\n",
+    "memory.current": "1048576\n",
+    "pids.current": "13\n",
+    "io.stat": "8:0 rbytes=4096 wbytes=100 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=512 wbytes=1 rios=1 wios=1\n",
+}
+
+
+def test_all_files_are_read_and_times_are_nanoseconds(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    assert read_usage(str(tmp_path)) == Usage(
+        cpu_time=4_711_000,
+        throttled=17_000,
+        cpu_stalled=23_000,
+        memory_stalled=29_000,
+        io_stalled=31_000,
+        major_faults=11,
+        read_bytes=4608,
+        written_bytes=101,
+        memory=1048576,
+        processes=13,
+    )
+
+
+def test_without_controllers_nothing_is_made_up(tmp_path: Path) -> None:
+    (tmp_path / "cpu.stat").write_text("usage_usec 5\n")
+    assert read_usage(str(tmp_path)) == Usage(5000, *[None] * 9)
+
+
+def test_a_cgroup_that_is_gone_has_no_usage(tmp_path: Path) -> None:
+    assert read_usage(str(tmp_path / "gone")) is None
+
+
+def test_controllers_that_a_node_lacks_are_told_with_what_is_not_known_without_them(tmp_path: Path) -> None:
+    (tmp_path / "cpu.pressure").write_text(FILES["cpu.pressure"])
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    assert list(missing(str(tmp_path))) == []
+    (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
+    (told,) = missing(str(tmp_path))
+    assert "memory and major faults, bytes of disks" in told
+    assert "lack the controllers memory, io" in told

@@ -1,0 +1,113 @@
+"""UPDATE on real maps: entries as they are, and containers by pod."""
+
+import ctypes
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.answers.client_tables import Tables
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.catalogue.load import object_bytes
+from kubectl_gadget.errors import AgentError, FrameError
+from tests.bpf.tracer import MACHINE
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
+VALUE = 40
+OTHER, HOST, NAMESPACE, POD = (bytes([number]) * VALUE for number in (1, 2, 3, 4))
+
+
+class Node:
+    """In the place of Containers: tells of three containers and the host."""
+
+    def __init__(self) -> None:
+        self.followers: list[Any] = []
+
+    def follow(self, follower: Any) -> None:
+        self.followers.append(follower)
+        for cgroup, pod, wanted in ((1, "web", True), (2, "db", True), (3, "web", False), (4, None, True)):
+            follower.tell(cgroup, container(cgroup, pod) if pod else None, wanted)
+
+
+def container(cgroup: int, pod: str) -> Container:
+    return Container(f"{cgroup}", cgroup, "shop", pod, "uid", "main", "", "containerd", "container")
+
+
+@pytest.fixture
+def object() -> Any:
+    object = BpfObject(object_bytes("network_policy", MACHINE), "network_policy", [])
+    object.load()
+    yield object
+    object.close()
+
+
+def value(object: BpfObject, table: str, key: bytes) -> bytes | None:
+    map = object.map(f"gadget_table_{table}")
+    assert isinstance(map, BpfMap)
+    found = ctypes.create_string_buffer(map.value_size)
+    try:
+        libbpf.load().call("bpf_map_lookup_elem", map.fd, key, found)
+    except Failure:
+        return None
+    return found.raw
+
+
+def of_cgroup(object: BpfObject, cgroup: int) -> bytes | None:
+    return value(object, "pods", cgroup.to_bytes(8, "little"))
+
+
+def test_entries_are_set_and_removed(object: BpfObject) -> None:
+    tables: Any = Tables("g", object, Node())  # type: ignore[arg-type]
+    key, entry = bytes(12), b"p ingress[0]".ljust(128, b"\0")
+    tables.update({"set": {"rules": {key.hex(): entry.hex()}}})
+    assert value(object, "rules", key) == entry
+    tables.update({"remove": {"rules": [key.hex()]}})
+    assert value(object, "rules", key) is None
+
+
+def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(object: BpfObject) -> None:
+    node = Node()
+    tables: Any = Tables("g", object, node)  # type: ignore[arg-type]
+    fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
+    tables.update({"containers": {**fixed, "pods": {"shop/web": POD.hex()}}})
+    assert [of_cgroup(object, cgroup) for cgroup in (1, 2, 3, 4)] == [POD, OTHER, OTHER, HOST]
+    tables.update({"containers": {**fixed, "pods": {"shop/web": None}, "namespaces": {"shop": NAMESPACE.hex()}}})
+    assert [of_cgroup(object, cgroup) for cgroup in (1, 2, 3, 4)] == [NAMESPACE, NAMESPACE, OTHER, HOST]
+    (follower,) = node.followers
+    follower.tell(5, container(5, "web"), True)
+    assert of_cgroup(object, 5) == NAMESPACE
+    follower.forget(5)
+    tables.update({"containers": fixed})
+    assert of_cgroup(object, 5) is None
+
+
+def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_bears(object: BpfObject) -> None:
+    node = Node()
+    tables: Any = Tables("g", object, node)  # type: ignore[arg-type]
+    fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
+    tables.update({"containers": {**fixed, "pods": {"uid": POD.hex()}}})
+    (follower,) = node.followers
+    nameless = container(5, "")._replace(namespace="")
+    follower.tell(5, nameless, True)
+    follower.tell(6, nameless._replace(pod_uid="other"), True)
+    follower.tell(7, nameless._replace(pod_uid=""), True)
+    assert [of_cgroup(object, cgroup) for cgroup in (5, 6, 7)] == [POD, OTHER, HOST]
+
+
+@pytest.mark.parametrize(
+    ("update", "error"),
+    [
+        ({"set": {"rules": {"00": "00"}}}, FrameError),
+        ({"set": {"rules": {"zz": "00"}}}, FrameError),
+        ({"set": {"rules": []}}, FrameError),
+        ({"containers": {"table": "pods"}}, FrameError),
+        ({"set": {"no": {"00": "00"}}}, AgentError),
+        ({"remove": {"gadget_events": ["00"]}}, AgentError),
+    ],
+)
+def test_an_update_that_is_none_is_refused(object: BpfObject, update: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Tables("g", object, Node()).update(update)  # type: ignore[arg-type]

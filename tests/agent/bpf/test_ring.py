@@ -1,0 +1,140 @@
+"""The mapped ring against libbpf's own consumer, in the running kernel."""
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_gadget.agent.bpf import counters, libbpf
+from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.ring import CopiedRing, MappedRing, Ring
+from tests.agent.conftest import Compiled, Opener
+from tests.agent.records import records
+
+pytestmark = pytest.mark.bpf
+
+SIZE = 64 << 10
+
+
+class Traced:
+    """The test gadget attached to one process, its ring read by `reader`."""
+
+    def __init__(self, opens: Compiled, pid: int, reader: type[MappedRing] | type[CopiedRing]) -> None:
+        self._object = BpfObject(opens.elf, "opens", ["openat_exit"])
+        self._object.set_variable(opens.variables["gadget_filter_pid"]["offset"], pid.to_bytes(4, "little"))
+        events, cpus = self._object.map("gadget_events"), self._object.map("gadget_cpus")
+        assert events
+        assert cpus
+        events.resize(SIZE)
+        cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
+        self._object.load()
+        self._object.attach("openat_exit")
+        self.counters = CpuCounters(cpus.fd, cpus.entries)
+        self.ring: Ring = reader(events.fd, events.entries, self.counters)
+
+    def close(self) -> None:
+        self._object.detach()
+        self.ring.close()
+        self.counters.close()
+        self._object.close()
+
+
+def read(ring: Ring) -> bytes:
+    while not ring.settle():
+        continue  # a CPU was taken away from the program, as a virtual one may be
+    batch = ring.batch()
+    data = bytes(batch)
+    batch.release()
+    ring.advance(len(data))
+    return data
+
+
+@pytest.fixture
+def mapped(opens: Compiled, opener: Opener) -> Iterator[Traced]:
+    traced = Traced(opens, opener.pid, MappedRing)
+    yield traced
+    traced.close()
+
+
+@pytest.fixture
+def copied(opens: Compiled, opener: Opener) -> Iterator[Traced]:
+    traced = Traced(opens, opener.pid, CopiedRing)
+    yield traced
+    traced.close()
+
+
+def test_both_readers_see_the_same_records(mapped: Traced, copied: Traced, opener: Opener) -> None:
+    ours, theirs = [], []
+    for times in (1, 0, 7, 641, 3):  # goes round the ring
+        opener.open(times)
+        ours += list(records(read(mapped.ring)))
+        theirs += list(records(read(copied.ring)))
+    assert len(ours) == len(theirs) == 652
+    # Two programs ran for each open, so all but the time of day is the same.
+    assert [record[8:] for record in ours] == [record[8:] for record in theirs]
+
+
+def test_the_ring_goes_round_many_times_without_a_gap(mapped: Traced, opener: Opener) -> None:
+    seen = 0
+    for _ in range(23):
+        opener.open(509)
+        seen += len(list(records(read(mapped.ring))))
+    assert seen == 23 * 509
+    assert mapped.counters.total(counters.LOST_RING_FULL) == 0
+
+
+def test_what_is_read_while_a_program_writes_is_whole(mapped: Traced, opener: Opener) -> None:
+    opener.begin(100_003)
+    seen = 0
+    while seen + mapped.counters.total(counters.LOST_RING_FULL) < 100_003:
+        seen += len(list(records(read(mapped.ring))))
+    opener.end()
+    assert seen == mapped.counters.total(counters.EVENTS)
+
+
+def test_a_full_ring_drops_and_counts(mapped: Traced, opener: Opener) -> None:
+    opener.open(5003)
+    fits = SIZE // 88
+    assert len(list(records(read(mapped.ring)))) == mapped.counters.total(counters.EVENTS)
+    assert mapped.counters.total(counters.EVENTS) in (fits, fits - 1)
+    assert mapped.counters.total(counters.EVENTS) + mapped.counters.total(counters.LOST_RING_FULL) == 5003
+    assert sum(mapped.counters.by_cpu(counters.LOST_RING_FULL).values()) > 0
+
+
+def test_space_can_be_given_back_in_pieces(mapped: Traced, opener: Opener) -> None:
+    opener.open(5)
+    assert mapped.ring.settle()
+    whole = bytes(mapped.ring.batch())
+    mapped.ring.advance(8)
+    assert bytes(mapped.ring.batch()) == whole[8:]
+    mapped.ring.advance(len(whole) - 8)
+    assert len(mapped.ring.batch()) == 0
+    opener.open(2)
+    assert len(list(records(read(mapped.ring)))) == 2
+
+
+def test_the_copying_reader_holds_no_more_than_it_may(opens: Compiled, opener: Opener, copied: Traced) -> None:
+    copied.ring._most = 1000  # type: ignore[union-attr]
+    opener.open(101)
+    sizes = []
+    while batch := read(copied.ring):
+        sizes.append(len(batch))
+    assert sum(sizes) == 101 * 88
+    assert max(sizes) < 1000 + 88
+
+
+def test_a_map_can_be_filled_and_emptied() -> None:
+    verdicts = HashMap("test", 2)
+    assert verdicts.set(1 << 40, 3)
+    assert verdicts.set(7, 1)
+    assert not verdicts.set(8, 1)
+    found = ctypes.c_uint32()
+    key = ctypes.c_uint64(1 << 40)
+    libbpf.load().call("bpf_map_lookup_elem", verdicts.fd, ctypes.byref(key), ctypes.byref(found))
+    assert found.value == 3
+    verdicts.delete(7)
+    verdicts.delete(7)
+    assert verdicts.set(8, 1)
+    verdicts.close()

@@ -1,0 +1,56 @@
+"""Perf events on all CPUs, and what is done where the kernel keeps them to itself."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.bpf import sampling
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.catalogue import load_gadget, object_bytes
+from kubectl_gadget.errors import AgentError
+from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.request import build
+
+
+def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
+    (tmp_path / "online").write_text("0-2,5,7-8\n")
+    assert sampling.online(str(tmp_path / "online")) == [0, 1, 2, 5, 7, 8]
+    assert len(sampling.online()) >= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize("frequency", [0, 10_001])
+def test_what_is_no_frequency_is_refused(frequency: int, catalogue_built: Path) -> None:
+    run = GadgetRun(load_gadget("profile_cpu"), {"frequency": frequency})
+    (spec,) = build([run], [{}], 4096).gadgets
+    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, -1)
+    with pytest.raises(AgentError, match="samples a second"):
+        gadget.start()
+
+
+@pytest.mark.bpf
+def test_where_perf_events_are_refused_the_tick_is_followed(
+    monkeypatch: pytest.MonkeyPatch, catalogue_built: Path
+) -> None:
+    def refuse(cpu: int, event: int, period: int, flags: int) -> int:
+        raise Failure("perf_event_open", errno.EACCES, ["perf_event_open() failed: Permission denied"])
+
+    monkeypatch.setattr(sampling, "open_event", refuse)
+    run = GadgetRun(load_gadget("profile_cpu"))
+    (spec,) = build([run], [{}], 4096).gadgets
+    verdicts = HashMap("verdicts", 16)
+    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, {"gadget_containers": verdicts.fd})
+    try:
+        gadget.start()
+        (programs,) = gadget.started()["programs"]
+        assert programs["chosen"] == ["tick"]
+        assert programs["hooks"] == ["tp_btf/hrtimer_expire_entry"]
+        assert [skipped["program"] for skipped in programs["skipped"]] == ["clock"]
+        gadget.detach()
+    finally:
+        gadget.close()
+        verdicts.close()

@@ -1,0 +1,140 @@
+"""Where what describes a container is found: folders of a node, made here."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.containers import bundles
+from kubectl_gadget.agent.containers.bundles import Bundles
+from kubectl_gadget.agent.containers.identity import Container
+
+ID = "0123456789abcdef" * 4
+UNNAMED = Container(ID, 4711, "", "", "", ID[:12], "", "", "container")
+CONTAINERD = {
+    "annotations": {
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.sandbox-namespace": "default",
+        "io.kubernetes.cri.sandbox-name": "xwing",
+        "io.kubernetes.cri.container-name": "spaceship",
+    }
+}
+CRIO = {
+    "annotations": {
+        "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.pod.namespace": "default",
+        "io.kubernetes.pod.name": "xwing",
+        "io.kubernetes.container.name": "spaceship",
+    }
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node's file system, as it is mounted in the agent's pod."""
+    monkeypatch.setenv("KUBECTL_GADGET_HOST", str(tmp_path))
+    return tmp_path
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "run/containerd/io.containerd.runtime.v2.task/k8s.io",
+        "run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io",
+        "run/k0s/containerd/io.containerd.runtime.v2.task/k8s.io",
+        "var/snap/microk8s/common/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+    ],
+)
+def test_containerds_usual_folders_are_known(host: Path, folder: str) -> None:
+    write(host / folder / ID / "config.json", CONTAINERD)
+    named = Bundles("").name(UNNAMED, "", 0)
+    assert named
+    assert (named.pod, named.container, named.runtime) == ("xwing", "spaceship", "containerd")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only folders of root are believed")
+def test_another_containerds_folder_below_run_is_found(host: Path) -> None:
+    write(host / "run/my-distribution/io.containerd.runtime.v2.task/k8s.io" / ID / "config.json", CONTAINERD)
+    named = Bundles("").name(UNNAMED, "", 0)
+    assert named
+    assert named.pod == "xwing"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another owner")
+def test_a_users_folder_below_run_is_not_believed(host: Path) -> None:
+    folder = host / "run/user/io.containerd.runtime.v2.task"
+    write(folder / "k8s.io" / ID / "config.json", CONTAINERD)
+    os.chown(folder, 1000, 1000)
+    assert Bundles("").name(UNNAMED, "", 0) is None
+
+
+def test_crios_folder_is_known(host: Path) -> None:
+    write(host / "var/lib/containers/storage/overlay-containers" / ID / "userdata/config.json", CRIO)
+    named = Bundles("").name(UNNAMED, "", 0)
+    assert named
+    assert (named.namespace, named.pod, named.runtime) == ("default", "xwing", "cri-o")
+
+
+def test_docker_names_its_container(host: Path) -> None:
+    write(host / "run/containerd/io.containerd.runtime.v2.task/moby" / ID / "config.json", {"ociVersion": "1.1.0"})
+    write(host / "var/lib/docker/containers" / ID / "config.v2.json", {"Name": "/web", "Config": {"Image": "nginx"}})
+    named = Bundles("").name(UNNAMED, "", 0)
+    assert named
+    assert (named.container, named.image, named.runtime, named.pod) == ("web", "nginx", "docker", "")
+
+
+def test_podman_names_its_container(host: Path) -> None:
+    storage = host / "var/lib/containers/storage/overlay-containers"
+    write(storage / ID / "userdata/config.json", {"annotations": {}})
+    write(storage / "containers.json", [{"id": ID, "names": ["db"]}])
+    named = Bundles("").name(UNNAMED, "", 0)
+    assert named
+    assert (named.container, named.runtime) == ("db", "podman")
+
+
+def test_a_container_that_runc_knows_is_found_by_its_state(host: Path) -> None:
+    state = {"cgroup_paths": {"": "/sys/fs/cgroup/web"}, "config": {"labels": ["x=y", "bundle=/srv/web"]}}
+    write(host / "run/runc/web/state.json", state)
+    write(host / "srv/web/config.json", {"ociVersion": "1.1.0"})
+    found = Bundles("")
+    assert [(known.id, known.cgroup, known.bundle) for known in found.known_to_runc()] == [
+        ("web", "/sys/fs/cgroup/web", f"{host}/srv/web")
+    ]
+    unnamed = UNNAMED._replace(id="web", container="web", runtime="runc")
+    assert found.name(unnamed, "web", 0) == unnamed
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"cgroup_paths": []}, {"cgroup_paths": {"": 1}}, {"config": 1}])
+def test_no_state_breaks_the_search(host: Path, state: Any) -> None:
+    write(host / "run/runc/web/state.json", state)
+    assert Bundles("").known_to_runc() == []
+
+
+def test_nothing_known_is_none(host: Path) -> None:
+    assert Bundles("").name(UNNAMED, "", 0) is None
+
+
+def test_a_fifo_is_no_configuration_and_hangs_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    assert bundles.read_json(str(tmp_path / "config.json")) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_json_is_no_configuration(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    assert bundles.read_json(str(tmp_path / "config.json")) is None
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "config.json", "wb") as file:
+        file.truncate(1 << 40)
+    assert bundles.read_json(str(tmp_path / "config.json")) is None

@@ -1,0 +1,42 @@
+"""Which processes of no container's cgroup are a container's all the same: by the namespaces of its first process."""
+
+from kubectl_gadget.agent.containers.moved_processes import Process, elsewhere
+
+NODE_PIDS, NODE_MOUNTS = 100, 200
+OWN = Process(10, 7, 1000, 1, 101, 201)
+"""A container's first process."""
+SHARING = Process(20, 8, 1001, 0, NODE_PIDS, 202)
+"""The same of a pod with the node's PID namespace."""
+SYSTEMD = Process(1, 0, 1, 0, NODE_PIDS, NODE_MOUNTS)
+
+
+def found(*processes: Process) -> list[tuple[int, int]]:
+    return [(process.tgid, container) for process, container in elsewhere(processes, 0, NODE_MOUNTS)]
+
+
+def outside(pids: int, mounts: int, level: int = 1) -> Process:
+    return Process(30, 0, 2000, level, pids, mounts)
+
+
+def test_who_is_in_a_containers_pid_namespace_is_its() -> None:
+    assert found(SYSTEMD, OWN, outside(101, 201), outside(101, NODE_MOUNTS)) == [(2000, 7), (2000, 7)]
+    assert found(SYSTEMD, OWN, outside(102, 203, level=2)) == []
+
+
+def test_with_the_nodes_processes_the_mount_namespace_tells() -> None:
+    assert found(SYSTEMD, SHARING, outside(NODE_PIDS, 202, level=0)) == [(2000, 8)]
+    assert found(SYSTEMD, SHARING, outside(NODE_PIDS, 203, level=0)) == []
+
+
+def test_a_tool_of_the_node_in_a_containers_mounts_is_the_nodes() -> None:
+    assert found(SYSTEMD, OWN, outside(NODE_PIDS, 201, level=0)) == []
+
+
+def test_what_a_container_entered_later_is_not_its() -> None:
+    nsenter = OWN._replace(started=99, tgid=1002, pid_namespace=NODE_PIDS, mount_namespace=NODE_MOUNTS, level=0)
+    assert found(SYSTEMD, OWN, nsenter, outside(NODE_PIDS, NODE_MOUNTS, level=0)) == []
+
+
+def test_of_two_containers_of_one_pid_namespace_the_mounts_tell() -> None:
+    sandbox = OWN._replace(started=5, container=6, tgid=999, mount_namespace=209)
+    assert found(sandbox, OWN, outside(101, 201), outside(101, 209)) == [(2000, 7), (2000, 6)]

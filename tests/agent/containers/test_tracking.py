@@ -1,0 +1,250 @@
+"""Real containers, made by runc, and who the agent says they are."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host.cgroups import find_root
+from kubectl_gadget.demo import DemoPods
+from kubectl_gadget.wire import FrameType
+from tests.agent.client import Client
+from tests.agent.conftest import Compiled
+from tests.agent.records import cgroups
+from tests.conftest import why_no_containers
+
+pytestmark = [
+    pytest.mark.bpf,
+    pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers())),
+]
+
+OPEN_ONCE = "cat /etc/hosts >/dev/null"
+
+
+@pytest.fixture
+def pods() -> Iterator[DemoPods]:
+    with DemoPods(Path(f"/run/kubectl-gadget-agent-test-{os.getpid()}")) as pods:
+        yield pods
+
+
+@pytest.fixture
+def systemd_pods() -> Iterator[DemoPods]:
+    with DemoPods(Path(f"/run/kubectl-gadget-agent-test-{os.getpid()}"), driver="systemd") as pods:
+        yield pods
+
+
+def trace(client: Client, opens: Compiled, **filter: Any) -> None:
+    client.run(opens.elf, opens.gadget("openat_exit"), {"host": False, **filter})
+
+
+def cgroup_id(path: Path) -> int:
+    return path.stat().st_ino
+
+
+def test_containers_that_run_already_are_named_from_their_bundles(pods: DemoPods, opens: Compiled) -> None:
+    pod = pods.start_pod("empire", "deathstar", {"laser": ["sleep", "600"]}, image="example.org/laser:1")
+    with Client() as client:
+        trace(client, opens)
+        client.wait_until(lambda: pod.sandbox.id in client.containers())
+        container = client.containers()[pod.containers["laser"].id]
+        assert container == {
+            "id": pod.containers["laser"].id,
+            "cgroup": cgroup_id(pod.containers["laser"].cgroup),
+            "namespace": "empire",
+            "pod": "deathstar",
+            "pod_uid": pod.uid,
+            "container": "laser",
+            "image": "example.org/laser:1",
+            "runtime": "containerd",
+            "kind": "container",
+            "earlier": True,
+        }
+        assert client.containers()[pod.sandbox.id]["kind"] == "sandbox"
+
+
+def test_the_systemd_form_of_the_cgroup_path_is_known_too(systemd_pods: DemoPods, opens: Compiled) -> None:
+    pod = systemd_pods.start_pod("default", "xwing", {"spaceship": ["sleep", "600"]})
+    with Client() as client:
+        trace(client, opens)
+        client.wait_until(lambda: pod.containers["spaceship"].id in client.containers())
+        container = client.containers()[pod.containers["spaceship"].id]
+        assert (container["pod"], container["pod_uid"]) == ("xwing", pod.uid)
+
+
+def test_a_container_that_starts_later_is_named_before_its_first_event(
+    client: Client, opens: Compiled, pods: DemoPods
+) -> None:
+    trace(client, opens, namespaces=["default"])
+    pod = pods.run_short("default", "xwing", ["sh", "-c", OPEN_ONCE])
+    id = cgroup_id_of(client, pod.containers["main"].id)
+    client.stop()
+    named = events = None
+    for number, frame in enumerate(client.frames):
+        if frame.type == FrameType.CONTAINERS and named is None and str(id) in frame.json()["cgroups"]:
+            named = number
+        if frame.type == FrameType.EVENTS and events is None and id in cgroups(frame.payload[24:]):
+            events = number
+    assert named is not None
+    assert events is not None
+    assert named < events
+    assert not client.containers()[pod.containers["main"].id]["earlier"]
+
+
+def test_twenty_containers_that_live_a_moment_are_all_named(client: Client, opens: Compiled, pods: DemoPods) -> None:
+    trace(client, opens, namespaces=["default"])
+    ids = set()
+    for number in range(20):
+        ids.add(pods.run_short("default", f"short-{number}", ["true"]).containers["main"].id)
+        client.read(0)
+    client.stop()
+    named = {id: container["pod"] for id, container in client.containers().items() if id in ids}
+    assert sorted(named.values()) == sorted(f"short-{n}" for n in range(20))
+    seen = set(cgroups(client.ring[0]))
+    assert {cgroup_id_of(client, id) for id in ids} <= seen
+
+
+def cgroup_id_of(client: Client, id: str) -> int:
+    client.wait_until(lambda: id in client.containers())
+    cgroup: int = client.containers()[id]["cgroup"]
+    return cgroup
+
+
+def test_a_removed_cgroup_is_told_after_its_last_event(client: Client, opens: Compiled, pods: DemoPods) -> None:
+    trace(client, opens)
+    pod = pods.run_short("default", "xwing", ["sh", "-c", OPEN_ONCE])
+    id = cgroup_id_of(client, pod.containers["main"].id)
+    client.wait_until(lambda: id in client.removed())
+    client.stop()
+    removed = [
+        number
+        for number, frame in enumerate(client.frames)
+        if frame.type == FrameType.CONTAINERS and id in frame.json()["removed"]
+    ]
+    last = max(
+        number
+        for number, frame in enumerate(client.frames)
+        if frame.type == FrameType.EVENTS and id in cgroups(frame.payload[24:])
+    )
+    assert len(removed) == 1
+    assert removed[0] > last
+
+
+def test_a_nested_cgroup_belongs_to_the_container_above_it_whatever_it_is_called(
+    client: Client, opens: Compiled, pods: DemoPods
+) -> None:
+    trace(client, opens)
+    pod = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "600"]})
+    container = pod.containers["spaceship"]
+    nested = container.cgroup / "inner" / ("f" * 64)
+    nested.mkdir(parents=True)
+    id = cgroup_id(nested)
+    client.wait_until(lambda: id in client.owners())
+    assert client.owners()[id] == container.id
+    assert "f" * 64 not in client.containers()
+    nested.rmdir()
+    nested.parent.rmdir()
+
+
+def test_only_wanted_containers_are_sent(opens: Compiled, pods: DemoPods) -> None:
+    loop = ["sh", "-c", f"while true; do {OPEN_ONCE}; sleep 0.02; done"]
+    wanted = pods.start_pod("default", "xwing", {"spaceship": loop}).containers["spaceship"]
+    unwanted = pods.start_pod("empire", "deathstar", {"laser": loop}).containers["laser"]
+    with Client() as client:
+        trace(client, opens, namespaces=["default"], pods=["xwing"], containers=["spaceship"])
+        client.wait_until(lambda: cgroup_id(wanted.cgroup) in cgroups(client.ring.get(0, b"")))
+        client.wait_for(FrameType.STATS)
+        seen = set(cgroups(client.ring[0]))
+        assert cgroup_id(unwanted.cgroup) not in seen
+        client.send(FrameType.FILTER, {"namespaces": ["empire"]})
+        client.wait_until(lambda: cgroup_id(unwanted.cgroup) in cgroups(client.ring[0]))
+        client.wait_for(FrameType.STATS, after=len(client.frames))
+        client.ring.clear()
+        client.wait_until(lambda: cgroup_id(unwanted.cgroup) in cgroups(client.ring.get(0, b"")))
+        assert cgroup_id(wanted.cgroup) not in cgroups(client.ring[0])
+
+
+def test_host_processes_are_sent_only_when_asked_for(client: Client, opens: Compiled) -> None:
+    trace(client, opens)
+    host = Path(client.wait_for(FrameType.HELLO)["cgroup_root"]) / own_cgroup()
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        Path("/etc/hosts").read_bytes()
+        client.read(0.01)
+    assert cgroup_id(host) not in cgroups(client.ring.get(0, b""))
+    client.send(FrameType.FILTER, {"host": True})
+
+    def seen() -> bool:
+        Path("/etc/hosts").read_bytes()
+        return cgroup_id(host) in cgroups(client.ring.get(0, b""))
+
+    client.wait_until(seen)
+    assert client.owners()[cgroup_id(host)] is None
+
+
+def own_cgroup() -> str:
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return next(line[3:] for line in lines if line.startswith("0::")).strip("/")
+
+
+def test_a_container_that_nothing_describes_is_told_by_its_id_and_still_sent(client: Client, opens: Compiled) -> None:
+    trace(client, opens, namespaces=["default"])
+    root = Path(client.wait_for(FrameType.HELLO)["cgroup_root"])
+    folder = root / ("e" * 64)
+    folder.mkdir()
+    try:
+        id = cgroup_id(folder)
+        client.wait_until(lambda: id in client.owners())
+        assert client.containers()["e" * 64]["container"] == "e" * 12
+        assert client.containers()["e" * 64]["pod"] == ""
+        pid = os.fork()
+        if pid == 0:
+            (folder / "cgroup.procs").write_text(str(os.getpid()))
+            Path("/etc/hosts").read_bytes()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        client.wait_until(lambda: id in cgroups(client.ring.get(0, b"")))
+    finally:
+        folder.rmdir()
+
+
+def test_names_that_come_too_late_are_found_in_time(client: Client, opens: Compiled, pods: DemoPods) -> None:
+    """Some runtimes write the bundle's place after the cgroup: it is looked for again."""
+    trace(client, opens)
+    pod = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "600"]})
+    bundle = pod.containers["spaceship"].bundle
+    root = Path(client.wait_for(FrameType.HELLO)["cgroup_root"])
+    late = bundle.with_name("d" * 64)
+    folder = root / late.name
+    folder.mkdir()
+    client.wait_until(lambda: pod.containers["spaceship"].id in client.containers())
+    late.mkdir()
+    (late / "config.json").write_text((bundle / "config.json").read_text())
+    client.wait_until(lambda: late.name in client.containers())
+    folder.rmdir()
+    assert client.containers()[late.name]["pod"] == "xwing"
+
+
+def test_a_walk_finds_a_container_gone_with_all_that_lay_below_it() -> None:
+    """As after changes were lost: nothing tells in which order they went."""
+    root = Path(find_root())
+    top = root / f"cri-containerd-{os.getpid():064x}.scope"
+    below = [top / f"below-{number}" for number in range(17)]
+    for path in (top, *below):
+        path.mkdir()
+    containers = Containers()
+    try:
+        for path in (*below, top):
+            path.rmdir()
+        containers._walk()
+        assert cgroup_names(containers).isdisjoint({top.name, *(path.name for path in below)})
+    finally:
+        containers.close()
+
+
+def cgroup_names(containers: Containers) -> set[str]:
+    """Last names of the paths that it knows."""
+    return {path.rpartition("/")[2] for _, path in containers.everything()}

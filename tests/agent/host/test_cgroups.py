@@ -1,0 +1,68 @@
+"""Where cgroup v2 is mounted, and the walk through the tree."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.errors import AgentError
+
+UNIFIED = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+HYBRID = (
+    "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n"
+    "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
+)
+POD = (
+    "900 880 0:26 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup rw\n"
+    "901 880 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw"
+)
+
+
+def chosen(text: str, host: str = "") -> str | None:
+    return cgroups.choose_mount(cgroups.parse_mounts(text.encode()), host)
+
+
+def test_the_unified_hierarchy_is_found() -> None:
+    assert chosen(UNIFIED) == "/sys/fs/cgroup"
+
+
+def test_on_a_hybrid_host_the_unified_part_is_found() -> None:
+    assert chosen(HYBRID) == "/sys/fs/cgroup/unified"
+
+
+def test_in_a_pod_the_nodes_tree_is_taken_and_not_the_pods() -> None:
+    assert chosen(POD, "/host") == "/host/sys/fs/cgroup"
+
+
+def test_in_a_pod_the_pods_own_tree_is_no_substitute() -> None:
+    assert chosen(UNIFIED, "/host") is None
+
+
+def test_a_mount_point_elsewhere_is_better_than_none() -> None:
+    assert chosen("1 2 0:3 / /mnt/my\\040cgroups rw - cgroup2 none rw") == "/mnt/my cgroups"
+
+
+def test_cgroup_v1_alone_is_an_error_that_names_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_NAME", "node-7")
+    monkeypatch.setenv("KUBECTL_GADGET_HOST", "/nowhere")
+    with pytest.raises(AgentError, match="node node-7 has no cgroup v2 hierarchy") as error:
+        cgroups.find_root()
+    assert "unified_cgroup_hierarchy" in str(error.value.remedy)
+
+
+def test_the_walk_gives_every_folder_after_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "kubepods" / "pod1" / "c").mkdir(parents=True)
+    (tmp_path / "init").mkdir()
+    (tmp_path / "cgroup.procs").touch()
+    found = list(cgroups.walk(str(tmp_path)))
+    assert {cgroup.path for cgroup in found} == {"", "init", "kubepods", "kubepods/pod1", "kubepods/pod1/c"}
+    ids = {cgroup.id: number for number, cgroup in enumerate(found)}
+    assert found[0].parent == 0
+    assert all(ids[cgroup.parent] < number for number, cgroup in enumerate(found) if number)
+    assert {cgroup.id for cgroup in found} == {os.stat(tmp_path / cgroup.path).st_ino for cgroup in found}
+
+
+def test_processes_of_a_cgroup_that_is_gone_are_none(tmp_path: Path) -> None:
+    assert cgroups.processes(str(tmp_path), "gone") == []

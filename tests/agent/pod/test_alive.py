@@ -1,0 +1,77 @@
+"""The answer to liveness probes: only a main loop that acts gives it."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.pod import alive
+from tests.agent.client import PATIENCE, PROJECT
+
+
+def agent(folder: Path, *words: str) -> list[str]:
+    return ["env", f"KUBECTL_GADGET_RUN={folder}", sys.executable, "-m", "kubectl_gadget.agent", *words]
+
+
+def ask(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(agent(folder, "alive"), cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(agent(tmp_path, "idle", "--idle-timeout", "0"), cwd=PROJECT)
+    wait_for((tmp_path / "kubectl-gadget.pid").exists)
+    yield process
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("idle")
+def test_an_agent_that_acts_answers_each_time(tmp_path: Path) -> None:
+    for _ in range(3):
+        assert ask(tmp_path).returncode == 0
+
+
+def test_one_that_exists_and_does_not_act_gives_no_answer(
+    idle: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(alive, "PID", f"{tmp_path}/kubectl-gadget.pid")
+    monkeypatch.setattr(alive, "FIFO", f"{tmp_path}/kubectl-gadget.alive")
+    idle.send_signal(signal.SIGSTOP)
+    assert alive.ask(patience=0.2) == 1
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_without_an_agent_there_is_no_answer(tmp_path: Path) -> None:
+    done = ask(tmp_path)
+    assert done.returncode == 1
+    assert "has not started" in done.stderr
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_process_for_policies_that_hangs_counts_as_not_alive(tmp_path: Path) -> None:
+    state, lock = tmp_path / "kubectl-gadget.policies", tmp_path / "kubectl-gadget.policies.lock"
+    state.write_text("{}")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert ask(tmp_path).returncode == 0
+        long_ago = time.time() - 1000
+        os.utime(state, (long_ago, long_ago))
+        done = ask(tmp_path)
+        assert (done.returncode, "installed policies has not acted" in done.stderr) == (1, True)
+    # It has ended: the main process starts it again.
+    assert ask(tmp_path).returncode == 0

@@ -1,0 +1,102 @@
+"""Killing from user space: only who did it, and only while it is the same process."""
+
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.policies.fresh_records import FreshRecords
+from kubectl_gadget.agent.policies.reaction import Reaction
+from kubectl_gadget.policy_events.record import HEAD, RECORD
+
+TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+HOOK = 3
+
+
+class Bytes:
+    """A ring of what was put into it."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.position = 0
+        self.complete_until = 0
+
+    def put(self, pid: int, started: int, selectors: int) -> None:
+        exec, parent = struct.pack("<QII", started, pid, 0), bytes(16)
+        head = bytes(RECORD) + struct.pack("<IiIHH", HOOK, 0, 0, 1, 0) + exec + parent
+        record = head.ljust(HEAD, b"\0") + struct.pack("<Q", selectors)
+        self.data += struct.pack("<II", len(record), 0) + record + bytes(-len(record) % 8)
+
+    def batch(self) -> memoryview:
+        return memoryview(self.data)
+
+    def advance(self, count: int) -> None:
+        self.data, self.position = self.data[count:], self.position + count
+
+
+@pytest.fixture
+def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+def started(pid: int) -> int:
+    return procfs.start_ticks(pid) * TICK
+
+
+def react(ring: Bytes, fresh: FreshRecords | None = None) -> Reaction:
+    found = Reaction({HOOK: 0b10})
+    for record in (fresh or FreshRecords()).of(ring):  # type: ignore[arg-type]
+        found.react(record)
+    return found
+
+
+def test_the_process_of_an_event_is_killed(sleeper: "subprocess.Popen[bytes]") -> None:
+    ring = Bytes()
+    ring.put(sleeper.pid, started(sleeper.pid), 0b110)
+    assert react(ring).killed == 1
+    assert sleeper.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("selectors", "earlier"), [(0b101, 0), (0b10, 1_000_000_000)])
+def test_neither_of_other_selectors_nor_one_that_has_the_number_now(
+    sleeper: "subprocess.Popen[bytes]", selectors: int, earlier: int
+) -> None:
+    ring = Bytes()
+    ring.put(sleeper.pid, started(sleeper.pid) - earlier, selectors)
+    assert react(ring).killed == 0
+    assert sleeper.poll() is None
+
+
+def test_who_has_ended_and_was_not_waited_for_is_gone() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        ring = Bytes()
+        ring.put(process.pid, started(process.pid), 0b10)
+        assert process.stdin is not None
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        found = react(ring)
+    assert (found.killed, found.gone) == (0, 1)
+
+
+def test_who_is_gone_is_counted() -> None:
+    with subprocess.Popen(["true"]) as process:
+        ring = Bytes()
+        ring.put(process.pid, started(process.pid), 0b10)
+    assert react(ring).gone == 1
+
+
+def test_no_event_is_looked_at_twice_while_it_waits_to_be_shipped() -> None:
+    ring, fresh = Bytes(), FreshRecords()
+    ring.put(1 << 30, 0, 0b10)
+    assert react(ring, fresh).gone == 1
+    assert react(ring, fresh).gone == 0
+    size = len(ring.data)
+    ring.put(1 << 30, 0, 0b10)
+    ring.advance(size)
+    assert react(ring, fresh).gone == 1

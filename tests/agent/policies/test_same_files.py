@@ -1,0 +1,69 @@
+"""Files that policies name are found in each root, and their table holds what all roots have."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.policies import same_files
+from kubectl_gadget.agent.policies.same_files import SameFiles, identity_of
+
+ROOT = "/proc/self/root"
+
+
+class Table:
+    """A map from keys to values."""
+
+    value_size = 8
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.entries[key] = value
+
+    def remove(self, key: bytes) -> None:
+        del self.entries[key]
+
+
+def entry(test: int, path: Path, selectors: int) -> dict[str, object]:
+    return {"test": test, "path": str(path), "selectors": base64.b64encode(selectors.to_bytes(8, "little")).decode()}
+
+
+def test_a_link_has_the_identity_of_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    found = identity_of(ROOT, str(tmp_path / "link"))
+    assert found is not None
+    assert found[1] == os.stat(tmp_path / "file").st_ino
+
+
+def test_a_path_without_a_file_has_none(tmp_path: Path) -> None:
+    assert identity_of(ROOT, str(tmp_path / "nothing")) is None
+
+
+def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "hard").hardlink_to(tmp_path / "file")
+    table = Table()
+    files = SameFiles(table, [entry(3, tmp_path / "file", 1), entry(3, tmp_path / "hard", 4)])  # type: ignore[arg-type]
+    files.turn({(1, 2, 3): ROOT})
+    assert list(table.entries.values()) == [(5).to_bytes(8, "little")]
+
+
+def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(same_files, "_AGAIN", 0.0)
+    table = Table()
+    files = SameFiles(table, [entry(0, tmp_path / "file", 1)])  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    files.turn({(1, 2, 3): ROOT})
+    (tmp_path / "other").touch()
+    (tmp_path / "file").rename(tmp_path / "renamed")
+    (tmp_path / "other").rename(tmp_path / "file")
+    files.turn({(1, 2, 3): ROOT})
+    assert len(table.entries) == 2
+    files.turn({})
+    assert table.entries == {}

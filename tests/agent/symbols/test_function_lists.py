@@ -1,0 +1,48 @@
+"""Lists of functions that a node makes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.symbols.function_lists import functions
+from kubectl_gadget.errors import AgentError
+
+
+@pytest.mark.usefixtures("catalogue_built")
+def test_the_system_calls_have_their_own_numbers() -> None:
+    found = functions("")
+    assert found[0 if os.uname().machine == "x86_64" else 63] == "sys_read"
+
+
+def test_a_name_that_several_functions_bear_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["ksys_write", "ksys_read", "ksys_twice", "other", "ksys_twice"]
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.function_lists.traceable_names", lambda: names)
+    assert functions("^ksys_") == {0: "ksys_read", 1: "ksys_write"}
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "why"),
+    [
+        (None, "^ksys_", r"is not mounted \(mount -t tracefs"),
+        (["other"], "^ksys_", "no function that can be hooked matches"),
+        ([f"f{number}" for number in range(20_001)], "f", "20001 functions match"),
+        ([], "(", "no regular expression"),
+    ],
+)
+def test_why_there_is_no_list_is_said(
+    names: list[str] | None, pattern: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.function_lists.traceable_names", lambda: names)
+    monkeypatch.setattr("kubectl_gadget.agent.bpf.kernel_hooks.TRACING", ())
+    with pytest.raises(AgentError, match=why):
+        functions(pattern)
+
+
+def test_a_kernel_that_lists_no_functions_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_gadget.agent.bpf.kernel_hooks.TRACING", (str(tmp_path),))
+    (tmp_path / "events").mkdir()
+    with pytest.raises(
+        AgentError, match=r"this kernel lists no functions that can be hooked \(CONFIG_DYNAMIC_FTRACE\)"
+    ):
+        functions("^ksys_")

@@ -1,0 +1,58 @@
+"""Names of the kernel's functions, compared with /proc/kallsyms, which root may read."""
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.symbols.kernel_symbols import (
+    HERE,
+    INTERRUPT,
+    TRACEPOINT,
+    KernelSymbols,
+    _tracing_frames,
+    listed,
+)
+from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, Frame
+
+
+def stack(*names: str) -> list[Frame]:
+    return [Frame(name, "", 0) for name in names]
+
+
+@pytest.mark.bpf
+def test_the_kernel_spells_its_names() -> None:
+    starts, names = listed()
+    if not starts:
+        pytest.skip("/proc/kallsyms hides addresses")
+    unique = [place for place, name in enumerate(names) if name in ("ksys_read", "do_sys_open", "schedule")]
+    symbols = KernelSymbols()
+    try:
+        for place in unique:
+            calls = [starts[place] + 4, starts[place] + 5]
+            found = symbols.frames(calls, HERE)
+            assert [(frame.function, frame.offset) for frame in found] == [(names[place], 4)] * 2
+        assert [frame.function for frame in symbols.frames([0x1234, *calls], HERE)] == [
+            UNKNOWN,
+            names[place],
+            names[place],
+        ]
+        many = starts[1000:1300]
+        assert len(symbols.frames(many, HERE)) == 300
+    finally:
+        symbols.close()
+
+
+def test_a_list_that_hides_addresses_is_none(tmp_path: Path) -> None:
+    (tmp_path / "kallsyms").write_text("0000000000000000 T ksys_read\n0000000000000000 t other [module]\n")
+    assert listed(str(tmp_path / "kallsyms")) == ([], [])
+    (tmp_path / "kallsyms").write_text("20 T second\n10 t first [module]\n18 d data\n")
+    assert listed(str(tmp_path / "kallsyms")) == ([16, 32], ["first", "second"])
+
+
+def test_what_an_interrupt_or_a_tracepoint_itself_calls_is_left_out() -> None:
+    interrupted = stack("hrtimer_interrupt", "asm_sysvec_apic_timer_interrupt", "vfs_read", "asm_sysvec_call", "ksys")
+    assert _tracing_frames(interrupted, INTERRUPT) == 2
+    assert _tracing_frames(interrupted, HERE) == 0
+    traced = stack("bpf_prog_12_switches", "bpf_trace_run4", "__traceiter_sched_switch", "__schedule", "schedule")
+    assert _tracing_frames([*traced, *stack("futex_wait")], TRACEPOINT) == 5
+    assert _tracing_frames(stack("schedule_timeout"), TRACEPOINT) == 0

@@ -1,0 +1,207 @@
+"""Names of functions in real processes: the addresses are those of functions that the process is known to have."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.agent.symbols.perf_map import PerfMap
+from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, UserSymbols, own_vdso, start_of_stack
+from tests.agent.burners import WAYS, compile_burner
+
+MakeSymbols = Callable[[], UserSymbols]
+
+
+@contextmanager
+def sleeping(program: Path, *before: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, once it waits for its byte."""
+    command = [*before, str(program), "0"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        while Path(os.readlink(f"/proc/{process.pid}/exe")).name != program.name or not waits(process.pid):
+            pass
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def waits(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def address_in(pid: int, program: Path, symbol: str) -> int:
+    """Where a symbol of the program lies in the process."""
+    lines = subprocess.run(["nm", str(program)], check=True, capture_output=True, text=True).stdout.splitlines()
+    address = next(int(line.split()[0], 16) for line in lines if line.endswith(f" {symbol}"))
+    if address >= 0x400000:
+        return address
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return int(next(line for line in maps if program.name in line).split("-")[0], 16) + address
+
+
+def names(symbols: UserSymbols, pid: int, *addresses: int) -> list[str]:
+    return [frame.function for frame in symbols.frames(pid, start_of_stack(pid), addresses)]
+
+
+@pytest.fixture
+def make_symbols() -> Iterator[MakeSymbols]:
+    """Makes what the test needs of them; their files are closed after it."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(closing(UserSymbols()))
+
+
+@pytest.fixture(params=WAYS)
+def burner(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return compile_burner(tmp_path / "burner", *WAYS[request.param])
+
+
+def test_a_stack_of_a_program_has_the_names_of_its_functions(burner: Path, make_symbols: MakeSymbols) -> None:
+    with sleeping(burner) as process:
+        pid = process.pid
+        places = [address_in(pid, burner, name) for name in ("spin", "heavy", "main")]
+        # Where calls go on lies behind their instruction.
+        assert names(make_symbols(), pid, places[0], places[1] + 9, places[2] + 9) == ["spin", "heavy", "main"]
+
+
+def test_where_a_call_goes_on_may_be_the_next_function_already(burner: Path, make_symbols: MakeSymbols) -> None:
+    with sleeping(burner) as process:
+        place = address_in(process.pid, burner, "heavy")
+        before, at = make_symbols().frames(process.pid, start_of_stack(process.pid), [place, place])
+        assert before.function == "heavy"
+        assert at.function != "heavy"
+
+
+def test_a_program_that_was_deleted_is_still_known(burner: Path, make_symbols: MakeSymbols) -> None:
+    with sleeping(burner) as process:
+        place = address_in(process.pid, burner, "main")
+        burner.unlink()
+        assert names(make_symbols(), process.pid, place) == ["main"]
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_the_one_that_is_mapped(
+    tmp_path: Path, make_symbols: MakeSymbols
+) -> None:
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)
+    copy, moved = tmp_path / "libcopy.so", tmp_path / "libmoved.so"
+    copy.write_bytes(Path(library).read_bytes())
+    load = f"import ctypes; function = ctypes.CDLL({str(copy)!r}).getppid"
+    code = f"{load}; print(ctypes.cast(function, ctypes.c_void_p).value, flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    place = int(process.stdout.readline())
+    copy.rename(moved)
+    copy.write_bytes(b"something else")
+    try:
+        found = make_symbols().frames(process.pid, start_of_stack(process.pid), [place])
+        assert found[0].module == str(moved)
+        assert found[0].function == "getppid"
+        moved.rename(tmp_path / "libgone.so")
+        os.link(copy, moved)
+        (frame,) = make_symbols().frames(process.pid, start_of_stack(process.pid), [place])
+        assert frame.function in ("getppid", UNKNOWN)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_process_that_has_ended_is_known_from_before_and_else_not_at_all(
+    burner: Path, make_symbols: MakeSymbols
+) -> None:
+    symbols = make_symbols()
+    with sleeping(burner) as process:
+        program = start_of_stack(process.pid)
+        place = address_in(process.pid, burner, "main")
+        other = address_in(process.pid, burner, "light")
+        assert names(symbols, process.pid, place) == ["main"]
+    assert [frame.function for frame in symbols.frames(process.pid, program, [other])] == ["light"]
+    assert make_symbols().frames(process.pid, program, [other]) == [(UNKNOWN, GONE, None)]
+
+
+def test_a_stack_of_the_program_before_is_not_named_after_the_one_that_runs_now(
+    burner: Path, make_symbols: MakeSymbols
+) -> None:
+    with sleeping(burner) as process:
+        place = address_in(process.pid, burner, "main")
+        (frame,) = make_symbols().frames(process.pid, start_of_stack(process.pid) + 4096, [place])
+    assert frame.function == UNKNOWN
+
+
+def test_a_stripped_program_is_unknown_with_file_and_place(burner: Path, make_symbols: MakeSymbols) -> None:
+    places = {}
+    with sleeping(burner) as process:
+        places["offset"] = address_in(process.pid, burner, "main")
+    subprocess.run(["strip", burner], check=True)
+    with sleeping(burner) as process:
+        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+        code = next(line for line in maps if burner.name in line and " r-xp " in line).split()
+        start, offset = int(code[0].split("-")[0], 16), int(code[2], 16)
+        (frame,) = make_symbols().frames(process.pid, start_of_stack(process.pid), [start + 0x123])
+        assert frame == (UNKNOWN, str(burner), offset + 0x123)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
+def test_a_container_has_its_own_files(tmp_path: Path, make_symbols: MakeSymbols) -> None:
+    """The same path is another program outside of the process's root."""
+    root = tmp_path / "root"
+    (root / "bin").mkdir(parents=True)
+    program = compile_burner(root / "bin" / "burner", *WAYS["static"])
+    with sleeping(Path("/bin/burner"), "chroot", str(root)) as process:
+        assert names(make_symbols(), process.pid, address_in(process.pid, program, "light")) == ["light"]
+
+
+def test_the_kernels_code_in_every_process_has_names(make_symbols: MakeSymbols) -> None:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    start = next(int(line.split("-")[0], 16) for line in lines if line.endswith("[vdso]"))
+    assert own_vdso()[:4] == b"\x7fELF"
+    symbols = make_symbols()
+    found = {names(symbols, os.getpid(), start + offset)[0] for offset in range(0, 8192, 64)}
+    assert any("clock_gettime" in name for name in found)
+
+
+def test_a_library_that_is_loaded_later_is_found(tmp_path: Path, make_symbols: MakeSymbols) -> None:
+    source = tmp_path / "late.c"
+    source.write_text("int a_late_function(int x) { return x * 3; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "late.so", source], check=True)
+    symbols, pid = make_symbols(), os.getpid()
+    assert names(symbols, pid, 4096) == [UNKNOWN]
+    library = ctypes.CDLL(str(tmp_path / "late.so"))
+    place = ctypes.cast(library.a_late_function, ctypes.c_void_p).value
+    assert place
+    assert names(symbols, pid, place) == ["a_late_function"]
+
+
+def test_just_in_time_compilers_name_their_functions(tmp_path: Path) -> None:
+    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    path.write_text("7f0000001000 100 first\nnonsense\n7f0000001000 80 LazyCompile:~later a.js:3\n")
+    try:
+        map = PerfMap(os.getpid(), os.getpid())
+        map.refresh()
+        assert map.find(0x7F0000001010) == ("LazyCompile:~later a.js:3", 0x10)
+        assert map.find(0x7F0000001080) is None
+        assert map.find(0x7F0000000FFF) is None
+        with path.open("a") as file:
+            file.write("7f0000002000 10 second\n")
+        map.refresh()
+        assert map.find(0x7F0000002000) == ("second", 0)
+    finally:
+        path.unlink()
+
+
+def test_a_perf_map_that_leads_out_of_the_container_is_not_read(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("1000 100 secret\n")
+    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    os.mkfifo(path)
+    try:
+        map = PerfMap(os.getpid(), os.getpid())
+        map.refresh()
+        assert map.find(0x1000) is None
+    finally:
+        path.unlink()

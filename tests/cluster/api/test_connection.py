@@ -1,0 +1,137 @@
+"""Proxies and TLS."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_gadget.cluster.api.connection import Connection
+from kubectl_gadget.cluster.api.exec import open_exec
+from kubectl_gadget.cluster.api.kubeconfig import load
+from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.resources import NODES
+from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.errors import ClusterError
+from tests.cluster.waiting import until
+from tests.fake_cluster import FakeCluster
+
+
+@pytest.fixture(autouse=True)
+def _no_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", os.devnull)
+
+
+@pytest.mark.parametrize(
+    ("server", "no_proxy", "proxied"),
+    [
+        ("https://api.example.com:6443", "", True),
+        ("https://api.example.com:6443", "example.com", False),
+        ("https://api.example.com:6443", ".example.com:6443", False),
+        ("https://api.example.com", "ample.com", True),
+        ("https://10.1.2.3:6443", "10.0.0.0/8,other", False),
+        ("https://10.1.2.3:6443", "10.1.2.3", False),
+        ("https://192.168.1.1", "10.0.0.0/8", True),
+        ("https://x.test", "*", False),
+        ("https://127.0.0.1:6443", "", False),
+        ("https://localhost:6443", "", False),
+        ("http://api.example.com", "", False),
+    ],
+)
+def test_the_proxy_of_the_environment_is_used_as_kubectl_does(
+    monkeypatch: pytest.MonkeyPatch, server: str, no_proxy: str, proxied: bool
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    for name in ("https_proxy", "no_proxy", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    way = Connection(load(KubeOptions(server=server))).way()
+    assert way.proxy == ("http://proxy.test:3128" if proxied else None)
+    assert type(way.client.rest_client.pool_manager).__name__ == ("ProxyManager" if proxied else "PoolManager")
+
+
+@pytest.mark.parametrize("server", ["https://x.test", "https://127.0.0.1:6443"])
+def test_the_proxy_of_the_kubeconfig_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HTTPS_PROXY", "http://other:1")
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": server, "proxy-url": "http://p:1"}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    assert Connection(load(KubeOptions(kubeconfig=str(path)))).way().proxy == "http://p:1"
+
+
+@pytest.mark.parametrize("proxy", ["ftp://p:1", "http://", "http://p:x", "http://p:0", "file:///etc/passwd"])
+def test_a_proxy_that_cannot_be_used_is_refused(tmp_path: Path, proxy: str) -> None:
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": "https://x.test", "proxy-url": proxy}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ClusterError, match=r"the proxy .* cannot be used"):
+        Connection(load(KubeOptions(kubeconfig=str(path)))).way()
+
+
+@pytest.mark.usefixtures("catalogue_built")
+@pytest.mark.parametrize(
+    "words", ["trace open -A", "flows -A", "observe -A", "status", "top pod", "advise seccomp", "deploy", "undeploy"]
+)
+def test_every_command_ends_with_words_when_the_proxy_cannot_be_used(tmp_path: Path, words: str) -> None:
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": "https://x.test", "proxy-url": "ftp://p:1"}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words.split(), "--kubeconfig", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert "error: the proxy 'ftp://p:1' cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+async def test_requests_and_exec_work_over_tls_with_the_clusters_own_authority(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        with closing(Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))) as api:
+            assert len((await api.find(NODES)).items) == 1
+            stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
+            assert await stream.receive() == b"hello\n"
+            await stream.close()
+
+
+async def test_a_certificate_for_another_name_is_trusted_with_tls_server_name_alone(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.add_pod("p", "node-1")
+        cluster.url = cluster.url.replace("127.0.0.1", "localhost")
+        path = str(cluster.write_kubeconfig(tmp_path / "k"))
+        with pytest.raises(ClusterError, match=r"certificate of https://localhost.* is not trusted"):
+            await Api(load(KubeOptions(kubeconfig=path))).find(NODES)
+        with closing(Api(load(KubeOptions(kubeconfig=path, tls_server_name="kubernetes.test")))) as api:
+            assert len((await api.find(NODES)).items) == 1
+            await (await open_exec(api, "default", "p", "main", ["true"])).close()
+
+
+async def test_an_unknown_authority_is_refused_unless_told_not_to_look(tmp_path: Path) -> None:
+    async with FakeCluster(1, tls=True) as cluster:
+        cluster.certificate_authority = None
+        path = str(cluster.write_kubeconfig(tmp_path / "k"))
+        with pytest.raises(ClusterError, match="is not trusted"):
+            await Api(load(KubeOptions(kubeconfig=path))).find(NODES)
+        with closing(Api(load(KubeOptions(kubeconfig=path, insecure_skip_tls_verify=True)))) as api:
+            assert len((await api.find(NODES)).items) == 1
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+async def test_closing_leaves_no_connection_open(tmp_path: Path) -> None:
+    async with FakeCluster(1) as cluster:
+        api = Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))
+        before = descriptors()
+        await asyncio.gather(*(api.find(NODES) for _ in range(5)))
+        assert descriptors() > before
+        api.close()
+        await until(lambda: descriptors() == before)

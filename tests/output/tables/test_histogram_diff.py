@@ -1,0 +1,87 @@
+"""Histograms beside those of an earlier run."""
+
+import json
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.batch import Batch, decode
+from kubectl_gadget.events.columns.histogram import Buckets, read_buckets
+from kubectl_gadget.output.tables.histogram_diff import DiffTable, Recording
+from kubectl_gadget.views.tables.aggregation import arrange
+from kubectl_gadget.views.tables.arrangement import Arrangement
+from tests.events.columns.test_histogram import counted
+
+KEYS = ("operation",)
+
+
+def recorded(path: Path, *rows: tuple[str, list[int]]) -> Path:
+    def row(operation: str, values: list[int]) -> dict[str, Any]:
+        return {"operation": operation, "max": max(values), "buckets": Buckets(counted(values)).values()[0]}
+
+    path.write_text("".join(json.dumps(row(*item)) + "\n" for item in rows))
+    return path
+
+
+def batch(operation: str, values: Sequence[int]) -> Batch:
+    """One record of profile fs."""
+    gadget = load_gadget("profile_fs")
+    data = bytearray(gadget.record.size)
+    buckets = counted(list(values))[0]
+    numbers = {"count": len(values), "total": sum(values), "max": max(values)}
+    for field in gadget.record.fields:
+        raw = buckets.tobytes() if field.name == "buckets" else operation.encode() if field.name == "operation" else b""
+        if field.name in numbers:
+            raw = numbers[field.name].to_bytes(8, "little")
+        data[field.offset : field.offset + len(raw)] = raw
+    return decode(gadget, "node", len(data).to_bytes(8, "little") + bytes(data))
+
+
+@pytest.fixture(autouse=True)
+def _built(catalogue_built: Path) -> None:
+    """The gadget's record."""
+
+
+def compared(path: Path, rows: Batch) -> list[str]:
+    stream = StringIO()
+    table = DiffTable(stream, Recording(path, KEYS), KEYS, 1)
+    table.write(arrange([rows], Arrangement(by=KEYS)))
+    table.close()
+    return stream.getvalue().splitlines()
+
+
+def test_figures_stand_beside_those_of_the_recording_with_their_change(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "old.json", ("read", [1000]), ("read", [1000]), ("write", [5]))
+    lines = compared(path, batch("read", [2000] * 3))
+    assert lines[0].split() == ["OPERATION", "COUNT", "P50", "P90", "P99"]
+    assert lines[1].split()[:5] == ["read", "2", "→", "3", "+50%"]
+    assert [word for word in lines[1].split() if word.endswith("%")][1:] == ["+103%", "+100%", "+100%"]
+    assert lines[3].endswith("(before, now)")
+    assert [[word for word in line.split() if word.isdigit()] for line in lines[4:]] == [["2", "0"], ["0", "3"]]
+
+
+def test_what_was_not_there_before_has_no_change(tmp_path: Path) -> None:
+    (_, line, *_) = compared(recorded(tmp_path / "old.json", ("write", [5])), batch("read", [100]))
+    assert line.split()[:4] == ["read", "-", "→", "1"]
+
+
+def test_histograms_are_added_up_bucket_by_bucket(tmp_path: Path) -> None:
+    found = Recording(recorded(tmp_path / "old.json", ("read", [100]), ("read", [900, 100])), KEYS).find(("read",))
+    assert found is not None
+    buckets, highest = found
+    assert (buckets.tolist(), highest) == (counted([100, 100, 900])[0].tolist(), 900)
+    assert read_buckets(Buckets(buckets[None, :]).values()[0]).tolist() == buckets.tolist()
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"operation": "read"}', '{"max": 1, "buckets": []}'])
+def test_what_is_no_recording_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_text(f"{text}\n")
+    with pytest.raises(UsageError, match="line 1"):
+        Recording(tmp_path / "file", KEYS)
+    with pytest.raises(UsageError, match="cannot be read"):
+        Recording(tmp_path / "none", KEYS)

@@ -1,0 +1,321 @@
+"""What `policy check` says of a policy, and of nodes."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.builtin_policies import ready_files, ready_policies
+from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.policies.read.policies import parse_policies
+from kubectl_gadget.policies.report import check
+from kubectl_gadget.policies.report.check import check_policy, hook_name
+from kubectl_gadget.policies.report.nodes import have_new, judge, question
+from tests.policies.shapes import SHAPES
+
+HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}
+ALL = {"fentry": True, "kprobe": True, "lsm": True, "uprobe": True, "syscall_tracepoint": True}
+
+
+def policy_of(spec: str) -> Policy:
+    return parse_policies([("p", yaml.safe_dump({**HEAD, "spec": yaml.safe_load(spec)}))], "default")[0]
+
+
+def warnings_of(spec: str) -> list[str]:
+    return [warning.text for warning in check_policy(policy_of(spec)).warnings]
+
+
+@pytest.mark.parametrize(
+    ("hook", "safe"),
+    [
+        ("kprobes: [{call: sys_openat, args: [{index: 1, type: string}]}]", "file_open"),
+        ("kprobes: [{call: sys_connect, args: [{index: 1, type: sockaddr}]}]", "socket_connect"),
+        ("kprobes: [{call: sys_write, args: [{index: 0, type: fd}]}]", "file_permission"),
+        ("kprobes: [{call: do_sys_openat2, syscall: false, args: [{index: 1, type: string}]}]", "file_open"),
+        ("kprobes: [{call: __sys_connect, syscall: false, args: [{index: 1, type: sockaddr}]}]", "socket_connect"),
+        (
+            "tracepoints: [{subsystem: syscalls, event: sys_enter_execve, args: [{index: 5, type: string}]}]",
+            "bprm_check_security, or security_bprm_check",
+        ),
+    ],
+)
+def test_arguments_that_a_thread_can_change_are_named_with_the_safe_hook(hook: str, safe: str) -> None:
+    warning, *_ = warnings_of(hook)
+    assert f"safe: lsmhooks {safe}" in warning
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [
+        ("lsmhooks: [{hook: file_opne}]", ["no Linux up to 6.18 has the LSM hook file_opne; did you mean file_open?"]),
+        ("lsmhooks: [{hook: file_open}, {hook: sb_add_mnt_opt}, {hook: uring_allowed}]", []),
+        (
+            "tracepoints: [{subsystem: syscalls, event: sys_exit_opnat}]",
+            ["no Linux up to 6.18 has the system call opnat; did you mean openat or openat2?"],
+        ),
+        ("tracepoints: [{subsystem: syscalls, event: sys_enter_newfstat}, {subsystem: sched, event: any}]", []),
+    ],
+)
+def test_hooks_that_no_known_kernel_has_are_told_where_no_node_is_asked(hook: str, said: list[str]) -> None:
+    assert warnings_of(hook) == said
+    assert check_policy(policy_of(hook), asked=True).warnings == ()
+
+
+def test_a_node_that_lacks_a_hook_says_which_one_looks_like_it() -> None:
+    (hook,) = policy_of("lsmhooks: [{hook: file_opne}]").hooks
+    refused = {"lsm/file_opne": "the kernel has no bpf_lsm_file_opne"}
+    answer = {"ways": {"lsm file_opne": {"way": "", "refused": refused}}}
+    assert judge(hook, {"can": ALL}, answer).why == "lsm: the kernel has no bpf_lsm_file_opne; did you mean file_open?"
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "kprobes: [{call: sys_openat, args: [{index: 2, type: int}]}]",
+        "kprobes: [{call: security_file_open, syscall: false, args: [{index: 0, type: file}]}]",
+        "kprobes: [{call: __sys_connect_file, syscall: false, args: [{index: 1, type: sockaddr}]}]",
+        "kprobes: [{call: sys_read, args: [{index: 1, type: char_buf, returnCopy: true}], return: true, "
+        "returnArg: {type: int}, selectors: [{matchArgs: [{index: 1, operator: Equal, values: [a]}]}]}]",
+    ],
+)
+def test_arguments_that_nobody_can_change_are_not(hook: str) -> None:
+    assert warnings_of(hook) == []
+
+
+def test_a_hash_where_the_file_cannot_be_read_yet_is_warned_of() -> None:
+    selectors = "selectors: [{matchActions: [{action: Post, imaHash: %s}]}]"
+    hook = f"lsmhooks: [{{hook: %s, args: [{{index: 0, type: file}}], {selectors}}}]"
+    assert any("hook file_post_open" in text for text in warnings_of(hook % ("file_open", "true")))
+    assert not any("imaHash" in text for text in warnings_of(hook % ("file_open", "false")))
+    assert not any("imaHash" in text for text in warnings_of(hook % ("file_post_open", "true")))
+
+
+def test_a_hot_hook_without_a_filter_is_warned_of() -> None:
+    hook = "kprobes: [{call: vfs_read, syscall: false%s}]"
+    assert warnings_of(hook % "") == [
+        "kprobe/vfs_read runs 10,000s a second and more on a busy node, and nothing filters it"
+    ]
+    assert warnings_of(hook % ", selectors: [{matchPIDs: [{operator: In, values: [1]}]}]") == []
+
+
+def test_a_signal_alone_is_no_prevention() -> None:
+    lone = "lsmhooks: [{hook: path_mkdir, selectors: [{matchActions: [{action: Signal, argSig: SIGTERM}%s]}]}]"
+    assert warnings_of(lone % "")[0].endswith("before the process ends: add Override, argError -1")
+    assert warnings_of(lone % ", {action: Override, argError: -1}") == []
+
+
+def test_who_is_to_be_killed_is_denied_first_where_the_hook_can() -> None:
+    killing = "selectors: [{matchActions: [{action: Sigkill}]}]"
+    assert warnings_of(f"lsmhooks: [{{hook: path_mkdir, {killing}}}]") == []
+    (warning,) = warnings_of(f"kprobes: [{{call: tcp_connect, syscall: false, {killing}}}]")
+    assert warning.endswith("few kernels can hold this hook up; safe: lsmhooks")
+
+
+def test_a_denial_without_an_error_is_refused() -> None:
+    spec = "lsmhooks: [{hook: file_open, selectors: [{matchActions: [{action: Override%s}]}]}]"
+    for nothing in ("", ", argError: 0"):
+        (text,) = check_policy(policy_of(spec % nothing)).unsupported
+        assert "Override with an argError of 0 is not supported" in text
+    assert not check_policy(policy_of(spec % ", argError: -1")).unsupported
+
+
+def test_notices_are_checked_where_they_are_carried_out() -> None:
+    spec = """
+enforcers: [{calls: [sys_dup, sys_dup3]}]
+tracepoints:
+- {subsystem: raw_syscalls, event: sys_enter, args: [{index: 4, type: syscall64}],
+   selectors: [{matchActions: [{action: NotifyEnforcer, argError: -1}]}]}
+"""
+    assert [hook_name(hook.hook) for hook in check_policy(policy_of(spec)).hooks] == [
+        "kprobe/sys_dup",
+        "kprobe/sys_dup3",
+    ]
+
+
+def test_what_the_engine_cannot_do_is_named_for_each_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine(policies: list[Policy], options: object) -> None:
+        for hook in policies[0].hooks:
+            if hook.kind == "usdt":
+                raise UsageError(f"{hook.place}: usdt hooks are not supported yet")
+
+    monkeypatch.setattr(check, "Engine", engine)
+    spec = "usdts: [{path: /a, provider: b, name: c}, {path: /a, provider: b, name: d}]\nlsmhooks: [{hook: file_open}]"
+    assert [text.split(": ")[1] for text in check_policy(policy_of(spec)).unsupported] == [
+        "spec.usdts[0]",
+        "spec.usdts[1]",
+    ]
+
+
+def test_a_policy_that_can_be_run_has_nothing_unsupported() -> None:
+    spec = "lsmhooks: [{hook: file_open, args: [{index: 0, type: file}]}]"
+    assert check_policy(policy_of(spec)).unsupported == ()
+
+
+def test_selectors_behind_one_that_takes_all_are_named() -> None:
+    selectors = "[{matchActions: [{action: NoPost}]}, {matchPIDs: [{operator: In, values: [1]}]}]"
+    (warning,) = warnings_of(f"lsmhooks: [{{hook: file_open, selectors: {selectors}}}]")
+    assert warning.startswith("is never asked")
+
+
+def test_a_report_counts_tables_and_names_what_filters() -> None:
+    file, mapped, cut = check_policy(policy_of(SHAPES["FILE_WATCH"])).hooks
+    assert (file.tables, file.filtered_by, file.often) == (3, "argument", "all the time")
+    assert (mapped.tables, cut.tables, cut.filtered_by) == (2, 0, "")
+
+
+def test_nodes_are_asked_for_each_hook_once() -> None:
+    asked = question([policy_of(SHAPES["DENY_CALLS"]), policy_of(SHAPES["LSM"])])
+    called = ["i386/sys_dup", "sys_dup", "sys_dup2", "sys_lseek"]
+    assert asked["functions"] == sorted([*called, "security_bprm_check", "security_file_open"])
+    assert asked["tracepoints"] == ["raw_syscalls/sys_enter", "sched/sched_process_exec"]
+    assert (asked["lsm"], asked["patterns"]) == (["bprm_check_security", "file_open"], ["^ksys_.*"])
+
+
+FUNCTION = "kprobes: [{call: security_file_open, syscall: false}]"
+SYSCALL = "kprobes: [{call: sys_openat}]"
+THERE = {"exists": True, "traceable": True}
+NO_PROBES = {"fentry": False, "kprobe": False}
+OVERRIDE = ", selectors: [{matchActions: [{action: Override, argError: -1}]}]}]"
+DENY, DENY_CALL = FUNCTION.replace("}]", OVERRIDE), SYSCALL.replace("}]", OVERRIDE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "can", "answer", "works", "way"),
+    [
+        (FUNCTION, {}, {"functions": {"security_file_open": THERE}}, True, "fentry"),
+        (FUNCTION, {"fentry": False}, {"functions": {"security_file_open": THERE}}, True, "kprobe"),
+        (FUNCTION, NO_PROBES, {"functions": {"security_file_open": THERE}}, True, "lsm"),
+        (DENY, {}, {"functions": {"security_file_open": THERE}}, True, "lsm"),
+        (DENY, {"lsm": False}, {"functions": {"security_file_open": THERE}}, True, "fmod_ret"),
+        (DENY, NO_PROBES | {"lsm": False}, {"functions": {"security_file_open": THERE}}, False, ""),
+        (DENY_CALL, {}, {"functions": {"sys_openat": THERE | {"overridable": True}}}, True, "fmod_ret"),
+        (DENY_CALL, {}, {"functions": {"sys_openat": THERE | {"overridable": False}}}, False, ""),
+        (DENY_CALL, {}, {"functions": {"sys_openat": THERE | {"overridable": None}}}, None, "fmod_ret"),
+        (
+            DENY_CALL,
+            {"fentry": False},
+            {"functions": {"sys_openat": THERE | {"overridable": True}}},
+            True,
+            "kprobe override",
+        ),
+        (FUNCTION, {}, {"functions": {"security_file_open": {"exists": False}}}, False, ""),
+        (FUNCTION, {}, {"functions": {"security_file_open": {"exists": True, "traceable": False}}}, False, ""),
+        (FUNCTION, {}, {}, None, ""),
+        (SYSCALL, {"fentry": False, "kprobe": False}, {"functions": {"sys_openat": THERE}}, True, "tracepoint"),
+        (
+            FUNCTION.replace("false}", "false, ignore: {callNotFound: true}}"),
+            {},
+            {"functions": {"security_file_open": {"exists": False}}},
+            True,
+            "left out",
+        ),
+        ("lsmhooks: [{hook: file_open}]", {}, {"lsm": {"file_open": True}}, True, "lsm"),
+        (
+            "lsmhooks: [{hook: x}]",
+            {},
+            {"lsm": {"x": False}, "functions": {"security_x": {"exists": False}}},
+            False,
+            "lsm",
+        ),
+        (
+            "lsmhooks: [{hook: bprm_check_security}]",
+            {"lsm": False},
+            {"lsm": {"bprm_check_security": True}, "functions": {"security_bprm_check": THERE}},
+            True,
+            "fentry",
+        ),
+        ("lsmhooks: [{hook: file_open}]", {"lsm": None}, {"lsm": {"file_open": True}}, None, "lsm"),
+        ("tracepoints: [{subsystem: a, event: b}]", {}, {"tracepoints": {"a/b": False}}, False, "tracepoint"),
+        ("tracepoints: [{subsystem: a, event: b}]", {}, {"tracepoints": {"a/b": None}}, None, "tracepoint"),
+        (
+            "lists: [{name: k, type: generated_ftrace, pattern: ^k}]\nkprobes: [{call: 'list:k'}]",
+            {},
+            {"generated": {"^k": {"count": 7, "functions": []}}},
+            None,
+            "kprobe.multi ×7",
+        ),
+        ("uprobes: [{path: /b, symbols: [a]}]", {"uprobe": False}, {}, False, "uprobe"),
+    ],
+)
+def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any], works: bool | None, way: str) -> None:
+    found = judge(policy_of(spec).hooks[0], {"can": {**ALL, **can}}, answer)
+    assert (found.works, found.way) == (works, way)
+    assert bool(found.why) is (works is not True or way == "left out")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "found", "works", "why"),
+    [
+        ("6.12.1", {"count": 7}, None, "only a run tells"),
+        ("5.15.0-1-amd64", {"count": 7}, False, "take Linux 5.18"),
+        ("6.12.1", {"count": 0}, False, "no function matches '^k'"),
+        ("6.12.1", None, False, "cannot be listed there"),
+    ],
+)
+def test_a_list_of_functions_on_a_node(kernel: str, found: object, works: bool | None, why: str) -> None:
+    (hook,) = policy_of("lists: [{name: k, type: generated_ftrace, pattern: ^k}]\nkprobes: [{call: 'list:k'}]").hooks
+    judgement = judge(hook, {"can": ALL, "kernel": kernel}, {"generated": {"^k": found}})
+    assert judgement.works is works
+    assert why in judgement.why
+
+
+def test_ready_policies_are_right_and_tell_what_they_show() -> None:
+    found = ready_policies()
+    assert [each.name for each in found] == [
+        *("container-escape", "credential-access", "crypto-miner", "dropped-program", "file-integrity"),
+        *("kubectl-exec", "package-manager", "privilege-gain", "shell-in-container", "unexpected-egress"),
+    ]
+    for each in found:
+        assert each.policy.name == each.name
+        assert each.summary
+        assert not check_policy(each.policy).warnings
+        assert all(hook.message and hook.tags for hook in each.policy.hooks)
+        assert all(hook_name(hook) for hook in each.policy.hooks)
+
+
+def test_every_ready_policy_can_be_run() -> None:
+    found = ready_policies()
+    assert found
+    assert {ready.name: check_policy(ready.policy).unsupported for ready in found} == dict.fromkeys(
+        (ready.name for ready in found), ()
+    )
+
+
+def test_a_ready_policy_is_named_by_its_file() -> None:
+    (file,) = ready_files(["kubectl-exec"])
+    assert file.endswith("manifests/policies/kubectl-exec.yaml")
+
+
+def test_what_a_node_has_tried_counts_more_than_what_its_kernel_lists() -> None:
+    policy = policy_of("lsmhooks: [{hook: file_open}]")
+    (name,) = question([policy])["ways"]
+    listed = {"lsm": {"file_open": True}, "functions": {"security_file_open": {"exists": True, "traceable": True}}}
+    refused = {
+        "lsm/file_open": "not permitted",
+        "fentry/security_file_open": "not permitted",
+        "kprobe/x": "no such file",
+    }
+    found = judge(policy.hooks[0], {"can": ALL}, {**listed, "ways": {name: {"way": None, "refused": refused}}})
+    assert (found.works, found.way) == (False, "refused")
+    assert found.why == "lsm, fentry: not permitted; kprobe: no such file"
+    taken = {"way": "fentry/security_file_open", "refused": {"lsm/file_open": "not permitted"}}
+    assert judge(policy.hooks[0], {"can": ALL}, {**listed, "ways": {name: taken}}).way == "fentry"
+
+
+def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
+    deny = "{hook: file_open, selectors: [{matchActions: [{action: Override, argError: -1}]}]}"
+    (ways,) = question([policy_of(f"lsmhooks: [{deny}]")])["ways"].values()
+    assert [way["kind"] for way in ways] == ["lsm", "fmod_ret"]
+
+
+@pytest.mark.parametrize(
+    ("there", "has_new"), [([True], True), ([False, False], False), ([True, False], None), ([None], None), ([], None)]
+)
+def test_nodes_tell_whether_they_have_a_hook_that_a_gap_takes(there: list[bool | None], has_new: bool | None) -> None:
+    policy = policy_of(
+        "lsmhooks: [{hook: path_truncate, selectors: [{matchActions: [{action: Override, argError: -1}]}]}]"
+    )
+    assert "security_file_truncate" in question([policy])["functions"]
+    answers = [{"functions": {"security_file_truncate": {"exists": exists}}} for exists in there]
+    assert have_new(answers) is has_new
