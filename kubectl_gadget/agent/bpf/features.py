@@ -38,7 +38,9 @@ def can() -> dict[str, bool | None]:
 
 
 def syscall_tracepoints() -> bool | None:
-    """Whether programs can be attached to the tracepoints of single system calls. If not, syscall_programs.py does without."""
+    """Whether programs can be attached to the tracepoints of single system calls. If not, syscall_programs.py does
+    without.
+    """
     return False if perf_is_closed() else _in_tracefs("events/syscalls")
 
 

@@ -1,8 +1,9 @@
 """All cgroups of the node and the containers they belong to, kept up to date, and the kernel's verdicts on them.
 
-The tree is walked once and then follows the kernel (cgroup_watcher.py). A container is named from its bundle (bundles.py); one
-that cannot be named at once is tried again for a while, and until then the kernel lets its events through. The trap: a
-cgroup below a container of Kubernetes is that container's, whatever it is called, or a pod could forge names.
+The tree is walked once and then follows the kernel (cgroup_watcher.py). A container is named from its bundle
+(bundles.py); one that cannot be named at once is tried again for a while, and until then the kernel lets its events
+through. The trap: a cgroup below a container of Kubernetes is that container's, whatever it is called, or a pod could
+forge names.
 """
 
 import os

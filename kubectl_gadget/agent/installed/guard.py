@@ -1,8 +1,8 @@
 """The process that has installed policies in force: follows the ConfigMap's file, and tells events on its output.
 
-The pod's main process starts it when there is something to install (agent/pod/idle.py), and again when it ends. Ending it ends
-nothing: what is in force is pinned. The trap: a new set is in force before the old one is taken away, so it must not
-depend on anything of the old one.
+The pod's main process starts it when there is something to install (agent/pod/idle.py), and again when it ends. Ending
+it ends nothing: what is in force is pinned. The trap: a new set is in force before the old one is taken away, so it
+must not depend on anything of the old one.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The main process of a resident agent's pod, and of pods of our image: sleeps, reaps, ends after a time without use.
 
-Where policies are installed it starts the process that has them in force (agent/installed/guard.py), and again when that ends. It holds
-no thread, no timer that fires often and no library. The trap: with hostPID it is not process 1 of its PID namespace,
-without it is, and then nothing but an explicit handler makes SIGTERM end it.
+Where policies are installed it starts the process that has them in force (agent/installed/guard.py), and again when
+that ends. It holds no thread, no timer that fires often and no library. The trap: with hostPID it is not process 1 of
+its PID namespace, without it is, and then nothing but an explicit handler makes SIGTERM end it.
 """
 
 import os

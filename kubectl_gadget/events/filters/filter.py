@@ -1,8 +1,8 @@
 """Filters: CEL over the names and values that JSON rows have (`comm == "nginx" && fd > 2`).
 
-The parts that `&&` joins are compiled one by one. What column_expressions.py knows works on whole columns; the rest is given
-to cel-python, row by row, and only for the rows that all other parts let through. A row whose evaluation ends in an
-error does not match, as `null.startsWith("x")`. The traps: such errors are counted, since a filter that can never
+The parts that `&&` joins are compiled one by one. What column_expressions.py knows works on whole columns; the rest is
+given to cel-python, row by row, and only for the rows that all other parts let through. A row whose evaluation ends in
+an error does not match, as `null.startsWith("x")`. The traps: such errors are counted, since a filter that can never
 match looks the same as a quiet system; and a program that takes its memory away before it is read must not get past a
 filter by that, so a filter that is undecided for lack of what could not be read lets the row through (`select`).
 """
