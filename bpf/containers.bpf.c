@@ -32,7 +32,8 @@ struct cgroup {
 	struct cgroup_root *root;
 } __attribute__((preserve_access_index));
 
-/* Read by kubectl_gadget/agent/containers/cgroup_watcher.py. Not sent through gadget_emit(), since each of them has to wake the agent. */
+/* Read by kubectl_gadget/agent/containers/cgroup_watcher.py. Not sent through gadget_emit(), since each of them has to
+ * wake the agent. */
 struct cgroup_change {
 	__u64 cgroup;
 	__u64 parent;

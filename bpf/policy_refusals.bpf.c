@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 // Which maps of refusals there are on this node, for the agent, which fills `gadget_refusals` with them
-// (kubectl_gadget/agent/answers/network_refusals.py). Hook: an iterator over all maps, which tells their numbers to who may not
-// ask for them with bpf(2): that takes CAP_SYS_ADMIN. It writes a __u32 for each.
+// (kubectl_gadget/agent/answers/network_refusals.py). Hook: an iterator over all maps, which tells their numbers to who
+// may not ask for them with bpf(2): that takes CAP_SYS_ADMIN. It writes a __u32 for each.
 #include <gadget/refused.h>
 #include <kernel/iterator.h>
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * snapshot mounts: a `struct snapshot_mounts` for each mount of each mount namespace, once. There is no program here:
- * the agent reads the rows from /proc/PID/mountinfo (kubectl_gadget/agent/answers/mounts.py), since there is no iterator over
- * mounts.
+ * the agent reads the rows from /proc/PID/mountinfo (kubectl_gadget/agent/answers/mounts.py), since there is no
+ * iterator over mounts.
  */
 #include <gadget/output.h>
 

@@ -7,8 +7,8 @@
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit, each once for all gadgets of a run, since a second program there
  * costs as much again (docs/design.md, "Hooks"); task_newtask, sched_process_exec and sched_process_exit. The agent
- * (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the number of their call, and a bit for each into
- * `followers`.
+ * (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the number of their call, and a bit
+ * for each into `followers`.
  *
  * The traps: calls of 32-bit programs have other numbers, arguments and structs, so copies of the programs are called
  * for them, by the number of the 64-bit call that does the same and with arguments that were translated. And calls

@@ -6,8 +6,8 @@
  * records.
  *
  * Hooks: the raw tracepoints of all system calls. Which calls are wanted and which of their arguments point to what is
- * the client's table (kubectl_gadget/events/linux/syscall_table.py), by number. The trap: after execve the caller's memory is
- * gone, so the record of such a call is made when it begins, and kept.
+ * the client's table (kubectl_gadget/events/linux/syscall_table.py), by number. The trap: after execve the caller's
+ * memory is gone, so the record of such a call is made when it begins, and kept.
  */
 #pragma once
 

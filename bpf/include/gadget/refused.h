@@ -3,9 +3,9 @@
  * What network policies refused, for agents that see the packet dropped or the call fail and have to say why.
  *
  * Whoever refuses keeps a map `gadget_refused`; whoever wants to know has one of these maps, `gadget_refusals`, which
- * its agent fills with the maps of all that refuse at the time (kubectl_gadget/agent/answers/network_refusals.py). A refusal is
- * noted before it takes effect, so it is there when its effect is seen. The trap: what is noted is the last refusal of
- * its kind, which says nothing of what is dropped for another reason later; so only a fresh one counts.
+ * its agent fills with the maps of all that refuse at the time (kubectl_gadget/agent/answers/network_refusals.py). A
+ * refusal is noted before it takes effect, so it is there when its effect is seen. The trap: what is noted is the last
+ * refusal of its kind, which says nothing of what is dropped for another reason later; so only a fresh one counts.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The client's table of system calls (kubectl_gadget/events/linux/syscall_table.py): which are wanted, and which of their
- * arguments point to what. A gadget has it by a parameter of the type `syscalls` with the variable syscall_table.
+ * The client's table of system calls (kubectl_gadget/events/linux/syscall_table.py): which are wanted, and which of
+ * their arguments point to what. A gadget has it by a parameter of the type `syscalls` with the variable syscall_table.
  */
 #pragma once
 
