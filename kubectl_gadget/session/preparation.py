@@ -19,10 +19,10 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.session.nodes.backlog import Backlog
 from kubectl_gadget.session.nodes.participants import Nodes
-from kubectl_gadget.session.nodes.state import RunRequest
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
+from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.views.columns import column_names
 from kubectl_gadget.views.stage import Stage, make_stage
 from kubectl_gadget.views.tables.aggregation import added_up_members, check, order_of, shown_columns

@@ -15,8 +15,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import path_tails, pcap_filter
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
-from kubectl_gadget.session.nodes.state import RunRequest
 from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.session.run_request import RunRequest
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
 """Of gadgets whose rows do not come through the ring."""

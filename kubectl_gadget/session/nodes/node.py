@@ -17,10 +17,11 @@ from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
 from kubectl_gadget.session.nodes.backlog import Backlog, Item
 from kubectl_gadget.session.nodes.coverage import Coverage, Gap
-from kubectl_gadget.session.nodes.state import DETACHED, GAP, NodeState, RunRequest, hook_lines, method_lines
+from kubectl_gadget.session.nodes.state import DETACHED, GAP, NodeState, hook_lines, method_lines
 from kubectl_gadget.session.nodes.statistics import checked
 from kubectl_gadget.session.nodes.stream import NodeStream, Open
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, encode_json, reading, split_events
 

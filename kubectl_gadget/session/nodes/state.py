@@ -3,12 +3,11 @@
 The trap: those frames stand among an agent's own, so their types must be ones that no agent can send.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.session.tables import LiveTables
 from kubectl_gadget.wire import Frame
 
 DETACHED = Frame(-1, b"")
@@ -37,18 +36,6 @@ class NodeState:
     """of the connection that is open now"""
     past_stats: list[dict[str, Any]] = field(default_factory=list)
     """last statistics of connections that were lost"""
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What is asked of every node's agent."""
-
-    gadgets: list[dict[str, Any]]
-    """the entries of RUN's `gadgets`"""
-    object_bytes: Callable[[int, str], bytes]
-    """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""
-    tables: Mapping[int, LiveTables] = field(default_factory=dict)
-    """by the gadget's index, what is to be kept up to date in its tables"""
 
 
 def hook_lines(started: dict[str, Any]) -> Iterator[str]:

@@ -9,9 +9,10 @@ from kubectl_gadget.errors import AgentError, ForbiddenError, GadgetError
 from kubectl_gadget.session.nodes import node as node_module
 from kubectl_gadget.session.nodes.backlog import Backlog
 from kubectl_gadget.session.nodes.node import NodeSession
-from kubectl_gadget.session.nodes.state import DETACHED, NodeState, RunRequest
+from kubectl_gadget.session.nodes.state import DETACHED, NodeState
 from kubectl_gadget.session.nodes.stream import NodeStream
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire import Frame, FrameType
 from tests.session.scripted import HELLO, Reaction, ScriptedStream, obedient
 
