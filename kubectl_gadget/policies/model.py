@@ -1,9 +1,9 @@
 """A policy as it is meant, after all that YAML leaves open was settled: macros, lists, defaults, names of numbers.
 
-`policies.read.policies` makes these from YAML; the BPF engine and `policies.evaluate` take them. A hook has one
+`policies.read.policies` makes these from YAML; the BPF engine takes them. A hook has one
 target here: an entry of the YAML with a list of system calls or symbols becomes one hook for each.
 
-How a policy decides (`policies.evaluate` is this text as code):
+How a policy decides (`tests/policies/model` is this text as code):
 
 - A hook without selectors takes every call. Otherwise its selectors are asked in their order and the first that matches
   counts, for its `actions` and for whether there is an event.

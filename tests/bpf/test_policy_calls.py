@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.observe.policies import event
 from kubectl_gadget.observe.shapes import shape
-from kubectl_gadget.policies.evaluate import Call, Process, decide
 from kubectl_gadget.policies.model import Argument, Filter, Hook, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
+from tests.policies.model.calls import Call, Process
+from tests.policies.model.decisions import decide
 
 pytestmark = [
     pytest.mark.bpf,

@@ -1,4 +1,4 @@
-"""Random policies and random calls: the engine in the kernel decides as the model does (policies.evaluate).
+"""Random policies and random calls: the engine in the kernel decides as the model does (tests.policies.model).
 
 The calls are real ones: of lseek on no file, and of faccessat from no directory; connections on loopback; and opens of
 files, by each way to a security hook in turn, where what the call returns is compared as well.
@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.bpf import ways
 from kubectl_gadget.policies.engine.decode import Match, matches
-from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, File, Process, decide, verdict
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some
+from tests.policies.model.calls import ArgumentValue, Call, Connection, File, Process
+from tests.policies.model.decisions import decide, verdict
 
 pytestmark = pytest.mark.bpf
 LSEEK, FACCESSAT = (8, 269) if os.uname().machine == "x86_64" else (62, 48)

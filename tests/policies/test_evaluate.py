@@ -8,24 +8,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.policies.evaluate import (
-    ArgumentValue,
-    Call,
-    Connection,
-    File,
-    Process,
-    Verdict,
-    decide,
-    decide_hook,
-    decide_return,
-    filter_matches,
-    matching,
-    number_in_type,
-    verdict,
-)
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policies import parse_policies
-from kubectl_gadget.policies.workloads import Workload
+from tests.policies.model.calls import ArgumentValue, Call, Connection, File, Process
+from tests.policies.model.decisions import Verdict, decide, decide_hook, decide_return, matching, verdict
+from tests.policies.model.filters import filter_matches, number_in_type
+from tests.policies.model.workloads import Workload
 from tests.policies.strategies import PATHS, specs
 
 FULL = (1 << 41) - 1

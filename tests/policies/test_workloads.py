@@ -3,7 +3,8 @@
 import pytest
 
 from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
-from kubectl_gadget.policies.workloads import NAMESPACE_LABEL, Workload, belongs
+from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
+from tests.policies.model.workloads import Workload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)
 MAIN: Labels = (Requirement("name", "In", ("main",)),)

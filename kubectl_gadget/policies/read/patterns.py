@@ -28,21 +28,15 @@ def check_glob(scalar: Scalar) -> None:
         if _is_class(part) and not part.isascii():
             raise WrongPolicy(scalar.place, f"{part!r}: brackets stand for one byte, and these letters have several")
         try:
-            re.compile(_glob_part(part))
+            re.compile(glob_part_pattern(part))
         except re.error as error:
             raise WrongPolicy(scalar.place, f"{part!r} is not a set of letters: {error}") from None
-
-
-def glob_matches(pattern: str, text: str) -> bool:
-    """Whether a glob covers the whole text: `*` and `?` within a component, `**` over components, [a-z], [!a-z]. Both
-    are compared as bytes."""
-    return _glob(pattern).fullmatch(_bytewise(text)) is not None
 
 
 def glob_parts(pattern: str) -> list[str]:
     """A glob's parts: `**`, `*`, and others, each of which stands for one byte (glob_bytes)."""
     found: list[str] = []
-    for part in re.findall(_PARTS, _bytewise(pattern), re.DOTALL):
+    for part in re.findall(_PARTS, bytewise(pattern), re.DOTALL):
         found += [part] if part == "**" or _is_class(part) else part
     return found
 
@@ -50,16 +44,11 @@ def glob_parts(pattern: str) -> list[str]:
 @cache
 def glob_bytes(part: str) -> frozenset[int]:
     """The bytes that a part stands for."""
-    matches = re.compile(_glob_part(part), re.DOTALL).fullmatch
+    matches = re.compile(glob_part_pattern(part), re.DOTALL).fullmatch
     return frozenset(byte for byte in range(256) if matches(chr(byte)))
 
 
-@cache
-def _glob(pattern: str) -> re.Pattern[str]:
-    return re.compile("".join(map(_glob_part, glob_parts(pattern))), re.DOTALL)
-
-
-def _bytewise(text: str) -> str:
+def bytewise(text: str) -> str:
     """A letter for each byte."""
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
@@ -68,7 +57,8 @@ def _is_class(part: str) -> bool:
     return part.startswith("[") and len(part) > 2
 
 
-def _glob_part(part: str) -> str:
+def glob_part_pattern(part: str) -> str:
+    """The regular expression of a part."""
     if part == "**":
         return ".*"
     if part == "*":

@@ -1,4 +1,4 @@
-"""The tables of the engine, read as the kernel reads them, decide as the model does (policies.evaluate)."""
+"""The tables of the engine, read as the kernel reads them, decide as the model does (tests.policies.model)."""
 
 import base64
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.globs import automata
 from kubectl_gadget.policies.engine.hooks import Engine, Options
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
-from kubectl_gadget.policies.evaluate import ArgumentValue, Call, Connection, Process, decide
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -36,6 +35,8 @@ from kubectl_gadget.policies.read.linux_names import COMPAT_CALL
 from kubectl_gadget.policy_events.record import Type, Value
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader
+from tests.policies.model.calls import ArgumentValue, Call, Connection, Process
+from tests.policies.model.decisions import decide
 
 _INT, _ULONG, _TEXT, _SOCK = Argument(0, "int"), Argument(1, "uint64"), Argument(2, "string"), Argument(3, "sock")
 HOOK = Hook("kprobe", "function", arguments=(_INT, _ULONG, _TEXT, _SOCK))

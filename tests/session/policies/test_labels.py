@@ -1,4 +1,4 @@
-"""Whom policies are for by labels: client and agent together judge as the model does (policies.workloads)."""
+"""Whom policies are for by labels: client and agent together judge as the model does."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.policies.engine.scopes import scope_spec
 from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
-from kubectl_gadget.policies.workloads import NAMESPACE_LABEL, Workload, belongs
+from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
 from kubectl_gadget.session.policies.labels import PolicyLabels
 from kubectl_gadget.session.tables import Contents, updates
+from tests.policies.model.workloads import Workload, belongs
 
 NODE = "node-1"
 VALUES = ("a", "b")

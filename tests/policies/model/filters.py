@@ -1,182 +1,35 @@
-"""What policies mean, as plain Python: which selectors match a call, and what follows. The rules: `policies.model`.
+"""Which filters of a policy match a call. The rules: `kubectl_gadget.policies.model`.
 
-Nothing runs this on a node; it is what the BPF engine is compared with, so it shares nothing with the engine's tables.
-The trap: what could not be read matches neither a test nor its negation, so `not matches` is no negated filter.
+The trap: what could not be read matches neither a test nor its negation, so `not filter_matches` is no negated filter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
-    Action,
     Argument,
     Filter,
     Hook,
-    Policy,
     Range,
     Scope,
-    Selector,
     SystemCall,
     Value,
 )
 from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.read.expressions import evaluate_expression, parse_expression
+from kubectl_gadget.policies.read.expressions import parse_expression
 from kubectl_gadget.policies.read.linux_names import number_on
-from kubectl_gadget.policies.read.patterns import glob_matches
-from kubectl_gadget.policies.workloads import Workload, belongs
-
-Address = IPv4Address | IPv6Address
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A socket, a packet or an address, as far as it is known."""
-
-    family: int | None = None
-    protocol: int | None = None
-    state: int | None = None
-    source: Address | None = None
-    destination: Address | None = None
-    source_port: int | None = None
-    destination_port: int | None = None
-    path: str | None = None
-    """of a Unix socket"""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file behind an argument."""
-
-    path: str
-    type: int = 0o100000
-    identity: tuple[int, int] = (0, 0)
-    """device and inode"""
-
-
-ArgumentValue = int | str | Connection | File | None
-"""None: could not be read."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """The process that makes a call, at that moment."""
-
-    pid: int = 1
-    namespace_pid: int = 0
-    """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
-    ancestors: tuple["Process", ...] = ()
-    """The parent first. Only their ids and binaries are looked at"""
-    binary: str | None = "/bin/true"
-    started_by: frozenset[str] = frozenset()
-    """binaries that an ancestor, or the process itself before its last exec, ran at some time"""
-    namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
-    namespaces_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
-    host_namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
-    capabilities: Mapping[str, int] = field(default_factory=dict, hash=False)
-    capabilities_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
-    workload: Workload = field(default_factory=Workload)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a hook's function."""
-
-    process: Process
-    values: Mapping[Argument, ArgumentValue] = field(default_factory=dict, hash=False)
-    files: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
-    """device and inode of the paths that `same_file` names"""
-    returned: ArgumentValue = None
-    architecture: str = "x86_64"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one hook of one policy says to one call."""
-
-    policy: str
-    selector: int | None
-    """the position of the selector that counts; None when the hook has none"""
-    actions: tuple[Action, ...]
-
-    @property
-    def posts(self) -> bool:
-        """Whether there is an event; the rate limit of a Post is not looked at here."""
-        return all(action.kind != "NoPost" for action in self.actions)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What all policies together do to one call."""
-
-    error: int | None
-    """what the call returns instead of being done"""
-    signals: tuple[int, ...]
-
-
-_SIGKILL = 9
-
-
-def decide(policies: Sequence[Policy], hook_of: Callable[[Policy], Sequence[Hook]], call: Call) -> list[Decision]:
-    """The decisions of all policies that are for the process, in their order; `hook_of`: a policy's hooks there."""
-    decisions = []
-    for policy in policies:
-        if belongs(policy.scope, call.process.workload):
-            for hook in hook_of(policy):
-                decision = decide_hook(policy.name, hook, call)
-                if decision is not None:
-                    decisions.append(decision)
-    return decisions
-
-
-def decide_hook(policy: str, hook: Hook, call: Call) -> Decision | None:
-    """What a hook says at the call; None when no selector matches."""
-    if not hook.selectors:
-        return Decision(policy, None, ())
-    for position in matching(hook, call):
-        return Decision(policy, position, hook.selectors[position].actions)
-    return None
-
-
-def decide_return(policy: str, hook: Hook, call: Call) -> Decision | None:
-    """What a hook with `returns` says at the return, with `return_actions`; None when no selector matches."""
-    if not hook.selectors:
-        return Decision(policy, None, ())
-    for position in matching(hook, call):
-        selector = hook.selectors[position]
-        if all(filter_matches(one, hook, call) for one in selector.return_filters):
-            return Decision(policy, position, selector.return_actions)
-    return None
-
-
-def matching(hook: Hook, call: Call) -> list[int]:
-    """The positions of all selectors that match at the call; the first is the one that counts."""
-    return [position for position, selector in enumerate(hook.selectors) if selector_matches(selector, hook, call)]
-
-
-def selector_matches(selector: Selector, hook: Hook, call: Call) -> bool:
-    """Whether all filters match that can be asked at the call."""
-    return all(filter_matches(one, hook, call) for one in selector.filters)
-
-
-def verdict(decisions: Sequence[Decision], monitor: Callable[[str], bool] = lambda policy: False) -> Verdict:
-    """What is done: the first policy that gives an error decides it, all signals are sent; in `monitor`, nothing is."""
-    actions = [action for decision in decisions if not monitor(decision.policy) for action in decision.actions]
-    errors = [action.error for action in actions if action.kind == "Override"]
-    signals = [_SIGKILL if action.kind == "Sigkill" else action.signal for action in actions if _signals(action)]
-    return Verdict(errors[0] if errors else None, tuple(dict.fromkeys(signals)))
+from tests.policies.model.calls import Address, ArgumentValue, Call, Connection, File, Process
+from tests.policies.model.expressions import evaluate_expression
+from tests.policies.model.globs import glob_matches
+from tests.policies.model.workloads import belongs
 
 
 def filter_matches(one: Filter, hook: Hook, call: Call) -> bool:
     """Whether one filter matches."""
     answer = _answer(one, hook, call)
     return answer is not None and answer is not one.negated
-
-
-def _signals(action: Action) -> bool:
-    return action.kind in ("Sigkill", "Signal")
 
 
 def _answer(one: Filter, hook: Hook, call: Call) -> bool | None:
