@@ -263,7 +263,7 @@ def _report(recording: "Recording", policies: Sequence[Mapping[str, Any]], flags
     from dataclasses import asdict
 
     from kubectl_gadget.advise.evaluate import blocked
-    from kubectl_gadget.cli.listing import print_table
+    from kubectl_gadget.cli.tables import print_table
 
     _print((), recording, flags)
     found = blocked(recording, policies)

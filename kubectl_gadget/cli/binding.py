@@ -102,12 +102,6 @@ def _flags(kind: type | None, names: Iterable[str], hints: Mapping[str, Any]) ->
             yield settings.Flag(name, hint, in_set=kind is not None and issubclass(kind, FlagSet))
 
 
-def spelling(kind: type, name: str) -> str:
-    """The long spelling of the flag in field `name` of the set `kind`."""
-    declaration = get_args(get_type_hints(kind, include_extras=True)[name])[1]
-    return str(declaration.default).partition("/")[0]
-
-
 def levels_of(ctx: Any) -> tuple[Level, ...]:
     """The flags that were given to a context and those above it, its own last."""
     above = levels_of(ctx.parent) if ctx.parent is not None else ()

@@ -14,10 +14,10 @@ import typer
 from kubectl_gadget.cli import settings, values
 from kubectl_gadget.cli.command import Entry, GroupParts, lazily, make_group
 from kubectl_gadget.cli.connect import say
-from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.listing import NoHeaders, print_table
 from kubectl_gadget.cli.settings import Flag, Setting, Settings
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.flags import flag
 from kubectl_gadget.cli.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL
+from kubectl_gadget.cli.reading import spelling
 from kubectl_gadget.cli.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun

@@ -178,6 +178,10 @@ class OutputFlags(FlagSet):
     ] = None
 
 
+NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No line of column names")]
+"""For commands with a table that are not runs."""
+
+
 @dataclass(frozen=True)
 class EngineFlags(FlagSet):
     """How a run works inside; the defaults are right for nearly everybody."""

@@ -1,15 +1,14 @@
 """`kubectl gadget list`: every gadget with its description."""
 
 import json
-import os
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
 from kubectl_gadget.cli.gadget_index import index
 from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.events.schema import Example
 
 LIST_FORMATS = ("table", "json", "name")
@@ -27,7 +26,6 @@ Format = Annotated[
     flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json or name", choices=LIST_FORMATS),
     values.one_of(*LIST_FORMATS),
 ]
-NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No line of column names")]
 
 
 def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
@@ -50,33 +48,3 @@ def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None
         table = [(entry.group, " ".join(entry.command), entry.summary) for entry in entries]
         print_table(("GROUP", "GADGET", "DESCRIPTION"), table, not no_headers)
     return 0
-
-
-def print_table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], with_headers: bool = True) -> None:
-    """A table on standard output as kubectl draws them: upper-case titles, two spaces, no lines. On a terminal that is
-    too narrow for it cells are wrapped between words; what is piped never is."""
-    from tabulate import tabulate
-
-    from kubectl_gadget.output.escape import escape
-    from kubectl_gadget.output.terminal import find_terminal
-
-    cells = [[escape(cell) for cell in row] for row in [*([headers] if with_headers else []), *rows]]
-    terminal = find_terminal(sys.stdout, os.environ)
-    widths = _widths(cells, terminal.width()) if terminal and cells else None
-    text = tabulate(cells, tablefmt="plain", disable_numparse=True, maxcolwidths=widths)
-    sys.stdout.writelines(line.rstrip() + "\n" for line in text.splitlines())
-
-
-def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """Of each column, so that all fit into `room` cells: the widest gives first. None: words would have to break."""
-    from kubectl_gadget.output.tables.widths import text_width
-
-    columns = list(zip(*cells, strict=True))
-    widths = [max(map(text_width, column)) for column in columns]
-    words = [max((text_width(word) for cell in column for word in cell.split()), default=0) for column in columns]
-    while sum(widths) + 2 * len(widths) - 2 > room:
-        able = [place for place, width in enumerate(widths) if width > words[place]]
-        if not able:
-            return None
-        widths[max(able, key=widths.__getitem__)] -= 1
-    return [max(width, 1) for width in widths]

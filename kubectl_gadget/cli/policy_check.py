@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags import (
     CLUSTER,
@@ -20,15 +19,17 @@ from kubectl_gadget.cli.flags import (
     WHERE,
     ClusterFlags,
     ImageFlags,
+    NoHeaders,
     ScopeFlags,
     StartFlags,
     flag,
 )
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.listing import NoHeaders, print_table
 from kubectl_gadget.cli.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.policy_flags import POLICIES
+from kubectl_gadget.cli.reading import spelling
 from kubectl_gadget.cli.run_options import agent_options
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example

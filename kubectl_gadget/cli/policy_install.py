@@ -12,11 +12,11 @@ import typer
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.listing import NoHeaders, print_table
 from kubectl_gadget.cli.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example

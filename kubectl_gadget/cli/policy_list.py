@@ -5,9 +5,9 @@ import sys
 from typing import Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.events.schema import Example
 
 _FORMATS = ("table", "json", "name", "yaml")

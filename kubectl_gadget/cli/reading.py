@@ -6,7 +6,7 @@ The trap: an error names the value as it was written and where, so the reader's 
 """
 
 from collections.abc import Callable
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from kubectl_gadget.errors import UsageError
 
@@ -28,3 +28,9 @@ def read_value(hint: Any, value: Any, spelling: str) -> Any:
 def repeats(hint: Any) -> bool:
     """Whether a flag may be given more than once."""
     return any(get_origin(item) in (tuple, list) for item in (hint, *get_args(hint), *get_args(get_args(hint)[0])))
+
+
+def spelling(kind: type, name: str) -> str:
+    """The long spelling of the flag in field `name` of the set `kind`."""
+    declaration = get_args(get_type_hints(kind, include_extras=True)[name])[1]
+    return str(declaration.default).partition("/")[0]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from kubectl_gadget.cli.binding import spelling
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
     EngineFlags,
@@ -17,6 +16,7 @@ from kubectl_gadget.cli.flags import (
     StartFlags,
     TargetFlags,
 )
+from kubectl_gadget.cli.reading import spelling
 from kubectl_gadget.cluster.options import AgentOptions, Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags import SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
 from kubectl_gadget.cli.help import Page
-from kubectl_gadget.cli.listing import NoHeaders, print_table
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:

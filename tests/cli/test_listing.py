@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.cli.listing import print_table
+from kubectl_gadget.cli.tables import print_table
 from kubectl_gadget.output import terminal
 
 ROWS = [("first", "a text of several words"), ("second", "short")]
