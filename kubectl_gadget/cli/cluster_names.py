@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from kubectl_gadget.cli.arguments import Given
-from kubectl_gadget.cli.flags import ClusterFlags
-from kubectl_gadget.cli.reading import spelling
+from kubectl_gadget.cli.flags.arguments import Given
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags
+from kubectl_gadget.cli.flags.reading import spelling
 
 _SECONDS = 2.0
 _run = subprocess.run

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kubectl_gadget.cli import cluster_names
-from kubectl_gadget.cli.arguments import Given, parse
-from kubectl_gadget.cli.command import GadgetGroup, spellings
+from kubectl_gadget.cli.flags.arguments import Given, parse
+from kubectl_gadget.cli.framework.command import GadgetGroup, spellings
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cluster.selection.target_names import KINDS, kind_of
 

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.catalogue.consistency import field_of
-from kubectl_gadget.cli import observe
-from kubectl_gadget.cli.advise import advise_group
-from kubectl_gadget.cli.arrangement_flags import PANEL
-from kubectl_gadget.cli.command import make_command
-from kubectl_gadget.cli.flags import ENGINE, SHOW
-from kubectl_gadget.cli.gadget_index import index
-from kubectl_gadget.cli.gadgets import gadget_command
-from kubectl_gadget.cli.help import Page, flag_text
-from kubectl_gadget.cli.policy_flags import POLICIES
-from kubectl_gadget.cli.run_options import RunFlags
-from kubectl_gadget.cli.shared_flags import TARGETS
+from kubectl_gadget.cli.commands import observe
+from kubectl_gadget.cli.commands.advise import advise_group
+from kubectl_gadget.cli.commands.gadgets import gadget_command
+from kubectl_gadget.cli.commands.shared_flags import TARGETS
+from kubectl_gadget.cli.flags.arrangement_flags import PANEL
+from kubectl_gadget.cli.flags.flag_sets import ENGINE, SHOW
+from kubectl_gadget.cli.flags.policy_flags import POLICIES
+from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.framework.command import make_command
+from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.cli.help.help_pages import Page, flag_text
 from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 

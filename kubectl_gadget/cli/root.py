@@ -5,10 +5,10 @@ The trap: whatever is imported here is paid for by every TAB key, so the table h
 
 from typing import Any
 
-from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, lazily, make_group
-from kubectl_gadget.cli.flags import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.gadget_index import index, unknown_gadget
-from kubectl_gadget.cli.help import Page
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
+from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
@@ -27,23 +27,33 @@ _COMMANDS = (
         "observe",
         "Gadgets",
         "Show the life of workloads: programs, what they did, how they ended",
-        "observe:observe:PAGE",
+        "commands.observe:observe:PAGE",
     ),
     (
         "enforce",
         "Gadgets",
         "Carry policies out: deny, kill, signal, for as long as it runs",
-        "enforce:enforce:PAGE",
+        "policy.enforce:enforce:PAGE",
     ),
-    ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "flows:flows:PAGE:CONDITIONS"),
-    ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "bcc:bcc:PAGE"),
-    ("bpftrace", "Gadgets", "Run a program of bpftrace on all nodes, for the chosen pods", "bpftrace:bpftrace:PAGE"),
-    ("list", "Gadgets", "List the gadgets", "listing:list_gadgets:PAGE"),
-    ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "deploy:deploy:PAGE"),
-    ("undeploy", "Cluster", "Remove all that deploy or a run made in the cluster", "deploy:undeploy:UNDEPLOY_PAGE"),
-    ("status", "Cluster", "Show the agents, and what works on which node", "status:status:PAGE"),
-    ("version", "Other", "Show the version of this program and of the agents", "version:version:PAGE"),
-    ("options", "Other", "Explain the flags that all commands share", "shared_flags:options:PAGE"),
+    ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "commands.flows:flows:PAGE:CONDITIONS"),
+    ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "commands.bcc:bcc:PAGE"),
+    (
+        "bpftrace",
+        "Gadgets",
+        "Run a program of bpftrace on all nodes, for the chosen pods",
+        "commands.bpftrace:bpftrace:PAGE",
+    ),
+    ("list", "Gadgets", "List the gadgets", "commands.listing:list_gadgets:PAGE"),
+    ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "commands.deploy:deploy:PAGE"),
+    (
+        "undeploy",
+        "Cluster",
+        "Remove all that deploy or a run made in the cluster",
+        "commands.deploy:undeploy:UNDEPLOY_PAGE",
+    ),
+    ("status", "Cluster", "Show the agents, and what works on which node", "commands.status:status:PAGE"),
+    ("version", "Other", "Show the version of this program and of the agents", "commands.version:version:PAGE"),
+    ("options", "Other", "Explain the flags that all commands share", "commands.shared_flags:options:PAGE"),
 )
 _PAGE = Page(
     summary="See what containers really do: the files they open, the programs they run, on every node "
@@ -83,7 +93,7 @@ class Root(GadgetGroup):
         """`kubectl gadget open` was meant to be `kubectl gadget trace open`."""
         if found := unknown_gadget(name, path):
             return found
-        from kubectl_gadget.cli.other_tools import COMMANDS
+        from kubectl_gadget.cli.help.other_tools import COMMANDS
 
         if name in COMMANDS:
             return UsageError(f"unknown command {name!r}", f"{path} {COMMANDS[name]}")
@@ -114,7 +124,7 @@ def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
 
 def _gadget_loader(name: str) -> Any:
     def load() -> Any:
-        from kubectl_gadget.cli.gadgets import gadget_loader
+        from kubectl_gadget.cli.commands.gadgets import gadget_loader
 
         return gadget_loader(name)()
 
@@ -123,7 +133,7 @@ def _gadget_loader(name: str) -> Any:
 
 def _verb_loader(verb: str) -> Any:
     def load() -> Any:
-        from kubectl_gadget.cli.gadgets import verb_group
+        from kubectl_gadget.cli.commands.gadgets import verb_group
 
         return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")
 
@@ -131,30 +141,30 @@ def _verb_loader(verb: str) -> Any:
 
 
 def _load_demo() -> Any:
-    from kubectl_gadget.cli.demo import demo_group
+    from kubectl_gadget.cli.commands.demo import demo_group
 
     return demo_group(root().entries)
 
 
 def _load_run() -> Any:
-    from kubectl_gadget.cli.own_gadget import run_group
+    from kubectl_gadget.cli.commands.own_gadget import run_group
 
     return run_group()
 
 
 def _load_policy() -> Any:
-    from kubectl_gadget.cli.policy import policy_group
+    from kubectl_gadget.cli.policy.policy_group import policy_group
 
     return policy_group()
 
 
 def _load_config() -> Any:
-    from kubectl_gadget.cli.config import config_group
+    from kubectl_gadget.cli.commands.config import config_group
 
     return config_group()
 
 
 def _load_advise() -> Any:
-    from kubectl_gadget.cli.advise import advise_group
+    from kubectl_gadget.cli.commands.advise import advise_group
 
     return advise_group()

@@ -5,9 +5,8 @@ The trap: what is refused here costs nothing; what slips through is found after 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from kubectl_gadget.cli.arguments import nearest
 from kubectl_gadget.errors import UsageError
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
@@ -34,6 +33,14 @@ FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", "folded", 
 TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The names that `name` was probably meant to be, for a "try:" line; None when nothing is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return " or ".join(close) or None
 
 
 def duration(text: str) -> float:

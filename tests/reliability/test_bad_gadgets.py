@@ -27,7 +27,7 @@ from kubectl_gadget.catalogue import compiler, load_own
 from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.layout import Layout
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes, read_gadget
-from kubectl_gadget.cli.gadgets import gadget_command
+from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.identity import Identity

@@ -1,0 +1,441 @@
+"""`kubectl gadget advise seccomp` and its like: watch, then print what can be applied.
+
+Standard output is that alone. The trap: who watched for an hour must not lose it to a mistake on the command line or to
+a full disk, so all that can be checked is checked before, and a recording is written before advice is made.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.flag_sets import (
+    ENGINE,
+    SHOW,
+    ClusterFlags,
+    EngineFlags,
+    FlagSet,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    flag,
+)
+from kubectl_gadget.cli.flags.own_namespace import own_namespace
+from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
+from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.framework.command import Entry, GroupParts, OneAtATime, lazily, make_group
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.advise.documents import Document
+    from kubectl_gadget.advise.recording import FactKind, Recording
+    from kubectl_gadget.session.observe import FactsOf
+
+BLOCKED = 4
+"""As of --fail-on: --check found something."""
+_FORMATS = ("yaml", "json")
+_SUMMARIES = {
+    "networkpolicy": "Network policies that allow the connections that were seen",
+    "seccomp": "Seccomp profiles that allow the system calls that were seen",
+    "capabilities": "The capabilities that containers used, and who asked for what else",
+    "filesystem": "Whether root file systems can be read-only, and which volumes that needs",
+}
+
+
+@dataclass(frozen=True)
+class WatchFlags(FlagSet):
+    """What all advisors take, beside where to look."""
+
+    output: Annotated[
+        str | None,
+        flag(SHOW, "--output", "-o", metavar="FORMAT", help="yaml or json (default: yaml)", choices=_FORMATS),
+        values.one_of(*_FORMATS),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="Watch so long: 30m, 24h (default: until Ctrl-C)"),
+        values.duration_above_zero,
+    ] = None
+    record: Annotated[
+        str | None, flag(SHOW, "--record", metavar="FILE", help="Keep what was seen in this file"), values.some_text
+    ] = None
+    recordings: Annotated[
+        tuple[str, ...] | None,
+        flag(SHOW, "--from", metavar="FILE", help="Watch nothing, take this recording; may be given again"),
+        tuple,
+    ] = None
+    directory: Annotated[
+        str | None,
+        flag(SHOW, "--directory", metavar="DIR", help="Write a file for each object there, and print nothing"),
+        values.some_text,
+    ] = None
+    quiet: Annotated[
+        bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
+    ] = None
+    verbose: Annotated[
+        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error: programs, nodes, pods")
+    ] = None
+
+
+@dataclass(frozen=True)
+class AdviseFlags:
+    """All flags that advisors share."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    watch: WatchFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+
+Sources = tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class Advisor:
+    """What one advisor watches. `sources` are gadgets with their parameters."""
+
+    name: str
+    kind: "FactKind"
+    facts_of: "FactsOf"
+    sources: Sources
+    whole_cluster: bool = False
+
+
+def _page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
+    found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
+    return Page(f"{_SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
+
+
+SECCOMP_PAGE = _page(
+    "seccomp",
+    (
+        ("web-0 --timeout 1h > web.json", "the profile of the pod web-0, of what it does in an hour"),
+        ("-l app=web --format SeccompProfile", "of all replicas, for the security-profiles-operator; Ctrl-C ends"),
+        ("-l app=web --merge web.json", "an earlier profile, and what is missing in it"),
+    ),
+    "What was not seen is refused by the profile: watch for long, and through a restart. docs/advise.md tells more.",
+)
+Format = Annotated[
+    str | None,
+    flag(
+        SHOW,
+        "--format",
+        metavar="FORMAT",
+        help="profile, patch or SeccompProfile (default: profile)",
+        choices=("profile", "patch", "SeccompProfile"),
+    ),
+    values.one_of("profile", "patch", "SeccompProfile"),
+]
+Merge = Annotated[
+    str | None, flag(SHOW, "--merge", metavar="FILE", help="Add to this profile instead of to none"), values.some_text
+]
+
+
+def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
+    """Profiles from system calls."""
+    from kubectl_gadget.advise import seccomp as advisor
+
+    earlier = None if merge is None else advisor.read_profile(_read(merge), merge)
+    format = format or "profile"
+    watched = Advisor("seccomp", advisor.KIND, advisor.facts_of, (("top_syscalls", {"begun": True}),))
+    recording, code = _watch(watched, pods, flags)
+    documents = advisor.advise(recording, format, earlier)
+    warnings = list(advisor.warnings(recording))
+    if flags.watch.directory is not None:
+        _print(documents, recording, flags, warnings, "json" if format == "profile" else None)
+        return code
+    if format == "profile" and len(documents) > 1:
+        warnings.append("these are several profiles; --directory DIR writes a file for each")
+    if format == "profile" and len(documents) == 1:
+        sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
+        documents = []
+    _print(documents, recording, flags, warnings)
+    return code
+
+
+CAPABILITIES_PAGE = _page(
+    "capabilities",
+    (
+        ("-l app=web --timeout 1h", "what the pods of app=web use in an hour, as a patch of their workload"),
+        ("-A --record used.jsonl", "of all pods, kept for later"),
+        ("--from used.jsonl --from later.jsonl", "from what was kept"),
+    ),
+    "Ctrl-C ends the watching and prints. docs/advise.md tells more.",
+)
+
+
+def capabilities(pods: Pods, flags: AdviseFlags) -> int:
+    """Patches from checks of capabilities."""
+    from kubectl_gadget.advise import capabilities as advisor
+
+    sources = (("trace_capabilities", {"unique": True, "stack": True}),)
+    recording, code = _watch(Advisor("capabilities", advisor.KIND, advisor.facts_of, sources), pods, flags)
+    _print(advisor.advise(recording), recording, flags)
+    return code
+
+
+FILESYSTEM_PAGE = _page(
+    "filesystem",
+    (
+        ("-l app=web --timeout 1h", "what the pods of app=web write in an hour, and what that needs"),
+        ("web-0 --record writes.jsonl", "of one pod, kept for later"),
+        ("--from writes.jsonl -o json", "from what was kept"),
+    ),
+    "Ctrl-C ends the watching and prints. docs/advise.md tells more.",
+)
+
+
+def filesystem(pods: Pods, flags: AdviseFlags) -> int:
+    """Patches from what is written."""
+    from kubectl_gadget.advise import filesystem as advisor
+
+    sources: Sources = (("trace_open", {"write": True, "resolve": True, "runtime": True}), ("trace_file", {}))
+    recording, code = _watch(Advisor("filesystem", advisor.KIND, advisor.facts_of, sources), pods, flags)
+    _print(advisor.advise(recording), recording, flags)
+    return code
+
+
+NETWORKPOLICY_PAGE = _page(
+    "networkpolicy",
+    (
+        ("-n shop --timeout 24h > policies.yaml", "a policy for each workload of shop, after a day"),
+        ("-n shop --timeout 24h --record day.jsonl --format cilium", "the same for Cilium, and kept"),
+        ("--from day.jsonl --check policies.yaml", "what policies would have blocked of it; exit 4 if anything"),
+    ),
+    "Ctrl-C ends the watching and prints. docs/advise.md tells more.",
+)
+PolicyFormat = Annotated[
+    str | None,
+    flag(
+        SHOW,
+        "--format",
+        metavar="FORMAT",
+        help="kubernetes or cilium (default: kubernetes)",
+        choices=("kubernetes", "cilium"),
+    ),
+    values.one_of("kubernetes", "cilium"),
+]
+Check = Annotated[
+    str | None,
+    flag(SHOW, "--check", metavar="FILE", help="Show what these policies would have blocked, and advise nothing"),
+    values.some_text,
+]
+
+
+Objects = Annotated[str | None, objects_flag(SHOW), values.some_text]
+
+
+def networkpolicy(
+    pods: Pods, flags: AdviseFlags, format: PolicyFormat = None, check: Check = None, objects: Objects = None
+) -> int:
+    """Policies from flows, or what policies would have done to these."""
+    from kubectl_gadget.advise import networkpolicy as advisor
+    from kubectl_gadget.advise.evaluate import read_policies
+
+    if format is not None and check is not None:
+        raise UsageError("--format says how to advise, and --check not to")
+    policies = None
+    if check:
+        offline = flags.target.local or bool(flags.watch.recordings)
+        policies = read_policies(_read(check), check, own_namespace(flags.scope, flags.cluster, offline))
+    watched = Advisor("networkpolicy", advisor.KIND, advisor.facts_of, (("top_flow", {}),), whole_cluster=True)
+    recording, code = _watch(watched, pods, flags, objects)
+    if policies is not None:
+        return _report(recording, policies, flags) or code
+    _print(advisor.advise(recording, format or "kubernetes"), recording, flags, advisor.warnings(recording))
+    return code
+
+
+def _report(recording: "Recording", policies: Sequence[Mapping[str, Any]], flags: AdviseFlags) -> int:
+    """Prints what would have been blocked; BLOCKED when there is anything."""
+    from dataclasses import asdict
+
+    from kubectl_gadget.advise.evaluate import blocked
+    from kubectl_gadget.cli.help.printed_tables import print_table
+
+    _print((), recording, flags)
+    found = blocked(recording, policies)
+    if flags.watch.output == "json":
+        sys.stdout.write(json.dumps([asdict(item) for item in found], indent=2) + "\n")
+    elif flags.watch.output == "yaml":
+        import yaml
+
+        sys.stdout.write(yaml.safe_dump([json.loads(json.dumps(asdict(item))) for item in found], sort_keys=False))
+    elif found:
+        rows = [
+            (f"{item.namespace}/{item.pod}", item.direction, item.peer, f"{item.port}/{item.protocol}",
+             str(item.connections), ",".join(item.policies))
+            for item in found
+        ]  # fmt: skip
+        print_table(("POD", "DIRECTION", "PEER", "PORT", "CONNECTIONS", "POLICIES"), rows)
+    connect.say(f"{len(found)} of {len(recording.facts)} flows would have been blocked")
+    return BLOCKED if found else 0
+
+
+def advise_group() -> Any:
+    """`kubectl gadget advise`."""
+    module = "kubectl_gadget.cli.commands.advise"
+    entries = {
+        name: Entry(summary, "Advisors", lazily(f"{module}:{name}:{name.upper()}_PAGE", name))
+        for name, summary in _SUMMARIES.items()
+    }
+    page = Page(
+        "Watch, then write a policy that fits.",
+        usage="ADVISOR [POD|KIND/NAME...] [flags]",
+        more="kubectl gadget advise ADVISOR --help explains an advisor.",
+    )
+    return make_group(_flags, "advise", GroupParts(page, entries, noun="advisor", kind=OneAtATime))
+
+
+def _flags(flags: AdviseFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")
+
+
+def _watch(
+    advisor: Advisor, pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
+) -> "tuple[Recording, int]":
+    """What was seen now, or what recordings have; and the run's exit code. Writes the recording that was asked for.
+    `objects` is a file with what a cluster would say."""
+    from kubectl_gadget.advise.recording import Recording
+
+    recording = Recording(advisor.name, advisor.kind)
+    code = 0
+    if flags.watch.recordings:
+        _check_unwatched(flags)
+        if objects:
+            raise UsageError("--objects is about pods that are watched, and --from watches none")
+        for name in flags.watch.recordings:
+            _read_recording(recording, name)
+        recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
+    else:
+        if flags.watch.record is not None:
+            _check_writable(Path(flags.watch.record))
+        code = _observe(advisor, recording, pods, flags, objects)
+    if flags.watch.record is not None:
+        _write(Path(flags.watch.record), recording.write)
+    return recording, code
+
+
+def _observe(
+    advisor: Advisor, recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
+) -> int:
+    from dataclasses import replace
+
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.session.observe import INTERVAL, Order, observe
+    from kubectl_gadget.session.options import GadgetRun
+
+    watch = flags.watch
+    output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose)
+    shared = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
+    runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in advisor.sources)
+    options = run_options(runs, pods, shared)
+    options = replace(options, arrangement=replace(options.arrangement, interval=INTERVAL))
+    if objects:
+        from kubectl_gadget.network_policies.follow import inventory, read_objects
+
+        if not options.local:
+            raise UsageError(OBJECTS_ARE_LOCAL)
+        recording.inventory.add(inventory(read_objects(objects)))
+    return observe(options, Order(recording, advisor.facts_of, advisor.whole_cluster), sys.stderr)
+
+
+def _check_unwatched(flags: AdviseFlags) -> None:
+    if flags.watch.timeout is not None:
+        raise UsageError("--timeout says how long to watch, and --from not to")
+    if flags.scope.selector is not None:
+        raise UsageError("-l chooses pods to watch, and --from watches none", "name the pods, or -n and -c")
+
+
+def _read_recording(recording: "Recording", name: str) -> None:
+    try:
+        with open(name, encoding="utf-8") as file:
+            recording.read(file, name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--from {name}: {_reason(error)}") from None
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: {_reason(error)}") from None
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "is not a text of UTF-8"
+
+
+def _check_writable(path: Path) -> None:
+    """Before an hour is spent on what cannot be kept."""
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written")
+
+
+def _write(path: Path, write: Callable[[Any], object]) -> None:
+    """Whole or not at all."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            write(file)
+        beside.replace(path)
+    except OSError as error:
+        raise GadgetError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write(path, lambda file: file.write(text))
+
+
+def _write_files(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
+    from kubectl_gadget.advise.documents import as_json, as_yaml
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GadgetError(f"{directory} cannot be made: {error.strerror}") from None
+    for document in documents:
+        path = directory / f"{document.name}.{ending}"
+        _write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
+        connect.say(f"wrote {path}")
+
+
+def _print(
+    documents: "Sequence[Document]",
+    recording: "Recording",
+    flags: AdviseFlags,
+    warnings: Iterable[str] = (),
+    ending: str | None = None,
+) -> None:
+    from dataclasses import replace
+
+    from kubectl_gadget.advise import evidence
+    from kubectl_gadget.advise.documents import as_json, as_yaml
+
+    if not flags.watch.quiet:
+        connect.say(evidence.summary(recording))
+    for warning in (*evidence.warnings(recording), *warnings):
+        connect.say(f"warning: {warning}")
+    if not recording.facts and not documents:
+        raise GadgetError("nothing was seen of the chosen containers, so there is nothing to advise", "watch longer")
+    head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: only what was seen is in it."
+    documents = [replace(document, comments=(head, *document.comments)) for document in documents]
+    if flags.watch.directory is not None:
+        _write_files(Path(flags.watch.directory), documents, ending or flags.watch.output or "yaml")
+    elif documents and flags.watch.output == "json":
+        sys.stdout.write(as_json(documents))
+    elif documents:
+        sys.stdout.write(as_yaml(documents))

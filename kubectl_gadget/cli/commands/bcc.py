@@ -1,0 +1,168 @@
+"""`kubectl gadget bcc TOOL [ARGS]`: a tool of bcc, or a script of one's own, on all nodes or some.
+
+The trap: what follows the tool's name is the tool's, so our own flags stand before it.
+"""
+
+import base64
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.connect import say, wait_for
+from kubectl_gadget.cli.flags.flag_sets import (
+    ENGINE,
+    SHOW,
+    ClusterFlags,
+    EngineFlags,
+    FlagSet,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    flag,
+)
+from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.options import RunOptions
+    from kubectl_gadget.session.other_tools.bcc import Printed
+    from kubectl_gadget.session.progress import Progress
+
+PAGE = Page(
+    "Run a tool of bcc, or a bcc script or C file of your own, on all nodes; each line behind its node's name.",
+    (
+        Example("kubectl gadget bcc biolatency 10 1", "a histogram of disk latency on each node"),
+        Example("kubectl gadget bcc --node worker-1 execsnoop -T", "the stock tool with its own flags, on one node"),
+        Example("kubectl gadget bcc ./mine.py --verbose", "a script of yours; ./mine.c does as well"),
+        Example("kubectl gadget bcc --list", "the tools that there are"),
+    ),
+    usage="[flags] TOOL|FILE.py|FILE.c [ARGS]",
+    more="Our flags stand before the tool's name, what follows is the tool's. bcc compiles on the node, so it needs "
+    "the kernel's headers there, and pods with all rights, which are removed at the end. The tools see the whole node: "
+    "-n and -l choose the nodes that host such pods, and no more.",
+    passes_on=True,
+)
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), tuple]
+List = Annotated[bool | None, flag(SHOW, "--list", help="The tools that the chosen nodes have")]
+_MOST_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ShownFlags(FlagSet):
+    """Those of OutputFlags that make sense for lines that are the tool's own."""
+
+    timeout: Annotated[
+        float | None,
+        flag(SHOW, "--timeout", metavar="TIME", help="End the tool, as by Ctrl-C, after this time: 30s, 5m"),
+        values.duration_above_zero,
+    ] = None
+    color: Annotated[
+        str | None,
+        flag(SHOW, "--color", metavar="WHEN", help="Names of nodes: auto, always or never", choices=values.COLORS),
+        values.one_of(*values.COLORS),
+    ] = None
+    quiet: Annotated[bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error")] = None
+    verbose: Annotated[bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error")] = None
+
+
+def bcc(
+    words: Words,
+    list_tools: List,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    shown: ShownFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Asks all nodes what they lack, and then starts the tool on each."""
+    request = None if list_tools else _request(words)
+    flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
+    options = run_options((), (), flags)
+    anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes)
+    options = replace(
+        options,
+        agent=replace(options.agent, image=bcc_image(image), bcc=True, bcc_tool=_declared(request)),
+        selection=replace(options.selection, all_namespaces=anywhere or options.selection.all_namespaces),
+    )
+    return _list(options) if request is None else _run(options, request)
+
+
+def bcc_image(flags: ImageFlags) -> str | None:
+    """Of --image: not that of a setting for all commands, since what runs gadgets need not have these tools."""
+    return flags.image if "image" in flags.typed() or "bcc" in (flags.image or "") else None
+
+
+def _declared(request: dict[str, Any] | None) -> str:
+    """How the agents' command names what runs; a script has no name that would mean anything to others."""
+    return "" if request is None else str(request.get("tool") or "own:script")
+
+
+def _request(words: tuple[str, ...]) -> dict[str, Any]:
+    """What the agents are asked for. Raises UsageError."""
+    if not words:
+        raise UsageError("bcc needs the name of a tool, or a file", "kubectl gadget bcc --list")
+    tool, *arguments = words
+    if arguments[:1] == ["--"]:
+        del arguments[0]
+    if "/" not in tool and not tool.endswith((".py", ".c")):
+        return {"tool": tool.removesuffix("-bpfcc"), "arguments": arguments}
+    path = Path(tool)
+    try:
+        script = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{tool}: {error.strerror}") from None
+    if len(script) > _MOST_BYTES:
+        raise UsageError(f"{tool} has more than {_MOST_BYTES >> 20} MiB, so it is no script")
+    language = "c" if path.suffix == ".c" else "python"
+    if language == "c" and arguments:
+        raise UsageError(f"{tool} is C, which takes no arguments", "a script in Python that loads it")
+    return {"script": base64.b64encode(script).decode(), "language": language, "arguments": arguments}
+
+
+def _run(options: "RunOptions", request: dict[str, Any]) -> int:
+    from kubectl_gadget.session.other_tools import bcc as session
+
+    return wait_for(session.run(options, request, *output(options)))
+
+
+def output(options: "RunOptions") -> "tuple[Printed, Progress]":
+    """Where the lines of nodes and the words about the run go. Raises GadgetError when standard output is closed."""
+    from kubectl_gadget.output import terminal
+    from kubectl_gadget.output.standard_streams import require_writable
+    from kubectl_gadget.session.other_tools.bcc import Printed
+    from kubectl_gadget.session.progress import Progress
+
+    require_writable(sys.stdout)
+    colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
+
+    def paint(node: str) -> str:
+        return terminal.paint(node, terminal.pod_color(node)) if colors else node
+
+    shown = Printed(sys.stdout, sys.stderr, None if options.local else paint)
+    return shown, Progress(sys.stderr, options.quiet, options.verbose)
+
+
+def _list(options: "RunOptions") -> int:
+    from kubectl_gadget.session.other_tools import bcc as session
+    from kubectl_gadget.session.progress import Progress
+
+    by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))
+    everything = sorted({tool for tools in by_node.values() for tool in tools})
+    sys.stdout.writelines(f"{tool}\n" for tool in everything)
+    sys.stdout.flush()
+    for node, tools in by_node.items():
+        if not tools:
+            say(f"{node}: bcc is not installed (try: apt-get install bpfcc-tools python3-bpfcc)")
+        elif missing := sorted(set(everything) - set(tools)):
+            say(f"{node} lacks {', '.join(missing)}")
+    return 0 if everything else 1

@@ -1,0 +1,222 @@
+"""`kubectl gadget config view`, `path` and `check`: which defaults of flags hold, and where each was set.
+
+The trap: these commands must work where the file is wrong, so no setting is applied to them.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.connect import say
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.framework.command import Entry, GroupParts, lazily, make_group
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cli.settings import defaults
+from kubectl_gadget.cli.settings.defaults import Flag, Setting, Settings
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+_COMMANDS = (
+    ("view", "Show every default, and where it was set", "config:view:VIEW_PAGE"),
+    ("check", "Say what is wrong with the file and the environment", "config:check:CHECK_PAGE"),
+    ("path", "Print the path of the file", "config:path:PATH_PAGE"),
+)
+_MORE = (
+    "Flags win over environment variables, these over the file: KUBECTL_GADGET_OUTPUT is the default of --output. "
+    "docs/configuration.md has a complete example."
+)
+_PAGE = Page(
+    "Defaults of flags: from the environment, and from a file.",
+    (
+        Example("kubectl gadget config view", "every default, and where it was set"),
+        Example("kubectl gadget config check", "what is wrong with the file"),
+        Example('"$EDITOR" "$(kubectl gadget config path)"', "edit it"),
+    ),
+    usage="COMMAND [flags]",
+    more=_MORE,
+)
+VIEW_PAGE = Page(
+    "Show the defaults of flags, and where each was set: a file and line, an environment variable, or built in.",
+    (
+        Example("kubectl gadget config view", "those that commands share, and what the file sets for single ones"),
+        Example("kubectl gadget config view trace open", "those of one command"),
+        Example("kubectl gadget config view -o json", "for programs"),
+    ),
+    usage="[COMMAND] [flags]",
+    silent=(WHERE, CLUSTER),
+    more=_MORE,
+)
+CHECK_PAGE = Page(
+    "Say what is wrong with the configuration file and the environment; exit code 2 when something is.",
+    (Example("kubectl gadget config check", "with line, column, and what was meant"),),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+PATH_PAGE = Page(
+    "Print the path of the configuration file, whether it exists or not.",
+    (Example('mkdir -p "$(dirname "$(kubectl gadget config path)")"', "make its folder"),),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+_FORMATS = ("table", "json", "yaml")
+_BUILT_IN = "flag default"
+_DEFAULT = re.compile(r"\(default: ([^)]*)\)")
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json or yaml", choices=_FORMATS),
+    values.one_of(*_FORMATS),
+]
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
+
+
+class Row(NamedTuple):
+    """One default."""
+
+    command: str
+    """"" for flags that commands share"""
+    flag: Flag
+    setting: Setting | None
+    """None: what is built in"""
+
+    @property
+    def value(self) -> str:
+        """As it would be typed; "" where the flag has no default."""
+        if self.setting is not None:
+            return self.setting.text
+        if found := _DEFAULT.search(self.flag.declaration.help or ""):
+            return found[1]
+        return self.flag.declaration.show_default or ("false" if self.flag.is_switch else "")
+
+    @property
+    def source(self) -> str:
+        """Where it was set."""
+        return _BUILT_IN if self.setting is None else self.setting.source
+
+
+def config_group() -> Any:
+    """`kubectl gadget config`."""
+    entries = {
+        name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.commands.{target}", name))
+        for name, summary, target in _COMMANDS
+    }
+    return make_group(_flags, "config", GroupParts(_PAGE, entries))
+
+
+def view(
+    scope: ScopeFlags, cluster: ClusterFlags, words: Words = (), output: Format = None, no_headers: NoHeaders = None
+) -> int:
+    """Prints the defaults."""
+    found = defaults.load()
+    rows = list(_rows_of(found, " ".join(words)) if words else _rows(found))
+    if output in ("json", "yaml"):
+        document = {"file": found.path, "exists": found.exists, "settings": [_as_json(row) for row in rows]}
+        sys.stdout.write(_json(document) if output == "json" else _yaml(document))
+        return 0
+    with_command = any(row.command for row in rows)
+    titles = ("COMMAND",) * with_command + ("FLAG", "DEFAULT", "FROM")
+    cells = [(row.command or "-",) * with_command + (f"--{row.flag.key}", row.value or "-", row.source) for row in rows]
+    print_table(titles, cells, not no_headers)
+    sys.stdout.flush()
+    if not found.path:
+        say(f"no file is read: {defaults.FILE} is off")
+    elif not found.exists:
+        say(f"there is no file {found.path}")
+    _say_ignored()
+    return 0
+
+
+def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    """Looks at every entry."""
+    found = defaults.load()
+    problems = []
+    for command in found.commands:
+        try:
+            defaults.check_entry(found, command, _command(command, found.command_places[command]).flags())
+        except UsageError as error:
+            problems.append(str(error))
+    for problem in problems:
+        say(problem)
+    ignored = _say_ignored()
+    if problems:
+        raise UsageError(f"{found.path} is wrong", "kubectl gadget COMMAND --help shows a command's flags")
+    count = len(found.defaults) + sum(map(len, found.commands.values()))
+    if found.exists:
+        say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, nothing is wrong")
+    else:
+        say(f"there is no file {found.path}" if found.path else f"no file is read: {defaults.FILE} is off")
+    return 2 if ignored else 0
+
+
+def path(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    """Prints the path."""
+    found = defaults.file_path()
+    if not found:
+        raise UsageError(f"no file is read: {defaults.FILE} is off")
+    sys.stdout.write(f"{found}\n")
+    return 0
+
+
+def _rows(found: Settings) -> Iterator[Row]:
+    for one in defaults.shared_flags().values():
+        yield Row("", one, found.environment.get(one.key) or found.defaults.get(one.key))
+    for command, entry in found.commands.items():
+        flags = _command(command, found.command_places[command]).flags()
+        defaults.check_entry(found, command, flags)
+        for one in flags:
+            if (own := entry.get(one.key)) is not None:
+                # The environment may win over the file.
+                yield Row(command, one, found.find(command, one) or own)
+
+
+def _rows_of(found: Settings, command: str) -> Iterator[Row]:
+    flags = _command(command, "config view").flags()
+    defaults.check_entry(found, command, flags)
+    for one in flags:
+        if one.refusal() is None:
+            yield Row("", one, found.find(command, one))
+
+
+def _command(name: str, place: str) -> Any:
+    from kubectl_gadget.cli.settings.settings_file import find_command
+
+    return find_command(name, place)
+
+
+def _say_ignored() -> bool:
+    from kubectl_gadget.cli.commands.shared_flags import all_flags
+
+    lines = defaults.ignored_variables({flag.key: flag for flag in all_flags()})
+    for line in lines:
+        say(line)
+    return bool(lines)
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    place = row.setting.place if row.setting else ""
+    return {
+        "command": row.command or None,
+        "flag": row.flag.key,
+        "value": row.value or None,
+        "source": "flag" if not place else "file" if ":" in place else "environment",
+        "from": row.source,
+    }
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _yaml(document: Any) -> str:
+    import yaml
+
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")

@@ -1,0 +1,175 @@
+"""`kubectl gadget demo`: any command that runs gadgets, on a few small pods that are started on this machine, and
+removed at the end.
+
+The trap: the pods are started in the middle of the command, when it has checked all that was typed and the agent is
+about to get its orders, so that what was typed wrong costs nothing. Whether pods can be started at all is found before.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.arguments import Given
+from kubectl_gadget.cli.flags.run_options import RunFlags, beforehand
+from kubectl_gadget.cli.framework.binding import level_key, levels_of
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.help.gadget_index import unknown_gadget
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.demo import Scene
+
+TIMEOUT = "10s"
+_DEFAULT = ("trace", "open")
+_OF_THE_DEMO = ("timeout", "local", "namespace", "all_namespaces", "objects", "quiet")
+_NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy")
+_POLICY = "--network-policy"
+_POLICIES = ("network_policies", "from_cluster", "files", "ready")
+PAGE = Page(
+    "Run a gadget on four small pods on this machine, for 10 s; needs Linux and root, and no cluster.",
+    (
+        Example("sudo kubectl gadget demo", "files that the pods open"),
+        Example(
+            "sudo kubectl gadget demo trace exec --failed --timeout 30s", "programs that could not start, for 30 s"
+        ),
+        Example("sudo kubectl gadget demo flows --http-rows", "who talks to whom, and what they ask"),
+        Example("sudo kubectl gadget demo enforce --network-policy", "with network policies that come with the demo"),
+        Example("sudo kubectl gadget demo observe --tree", "the life of their processes"),
+    ),
+    usage="[COMMAND] [flags]",
+    more="Flags are those of COMMAND: kubectl gadget demo COMMAND --help.",
+)
+
+
+def demo_group(entries: Mapping[str, Entry]) -> Any:
+    """`kubectl gadget demo`, with those of the root's `entries` that run gadgets on one machine."""
+    here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
+    return make_group(_flags, "demo", GroupParts(PAGE, here, kind=DemoGroup))
+
+
+class DemoGroup(GadgetGroup):
+    """Runs a sub-command among its pods; without one, `trace open`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command, which starts the pods, and says what to try next."""
+        from kubectl_gadget.demo import NETWORK_POLICIES, Scene
+
+        scene = Scene()
+        ctx.args = _with_policies(ctx.args or list(_DEFAULT), str(NETWORK_POLICIES))
+        with ExitStack() as stack:
+            objects = stack.enter_context(_objects(scene))
+            own = (Given("timeout", TIMEOUT, "--timeout"), Given("local", True, "--local"))
+            ctx.meta[level_key(ctx)] = (*own, *objects, *ctx.meta[level_key(ctx)])
+            words, last = [], ctx
+            while isinstance(last.command, GadgetGroup) and last.args:
+                words.append(last.args[0])
+                last = stack.enter_context(last.command.below(last))
+            if isinstance(last.command, GadgetGroup):
+                return last.command.invoke(last)
+            last.command.check(last)
+            stack.enter_context(_among_pods(last, words, scene))
+            return last.command.invoke(last)
+
+    def unknown(self, name: str, path: str) -> UsageError:
+        """`demo open` was meant to be `demo trace open`."""
+        return unknown_gadget(name, path) or super().unknown(name, path)
+
+
+def _with_policies(words: Sequence[str], file: str) -> list[str]:
+    """`enforce` with a file of network policies behind a flag that has none. The only flag of a kubectl plugin that
+    may stand without its value, so it is done here and not in the reader of flags."""
+    found = list(words)
+    if found[0] == "enforce" and _POLICY in found:
+        after = found.index(_POLICY) + 1
+        if after == len(found) or (found[after].startswith("-") and found[after] != "-"):
+            found.insert(after, file)
+    return found
+
+
+@contextmanager
+def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
+    """--objects with what a cluster would say of the pods: a file in memory, which nobody has to remove."""
+    from kubectl_gadget.session.nodes.participants import local_node
+
+    if not hasattr(os, "memfd_create"):  # no Linux, as will be said
+        yield ()
+        return
+    with os.fdopen(os.memfd_create("objects"), "w") as file:
+        json.dump(scene.objects(local_node()), file)
+        file.flush()
+        yield (Given("objects", f"/proc/self/fd/{file.fileno()}", "--objects"),)
+
+
+@contextmanager
+def _among_pods(ctx: Any, words: Sequence[str], scene: "Scene") -> Iterator[None]:
+    """The runs of the block have the pods. Raises GadgetError at once when this machine cannot have them."""
+    from kubectl_gadget import demo
+
+    given = {item.name: item.value for level in levels_of(ctx) for item in level}
+    if given["local"] is False:
+        raise UsageError("the demo runs on this machine; --local=false makes no sense with it")
+    tell = _silent if given.get("quiet") else connect.say
+    file = str(demo.NETWORK_POLICIES)
+    if words[0] == "enforce" and not any(given.get(name) for name in _POLICIES):
+        given["network_policies"] = file
+        ctx.meta[level_key(ctx)] = (*ctx.meta[level_key(ctx)], Given("network_policies", file, _POLICY))
+    hint = _next(words, _typed(ctx, file))
+    if words[0] == "enforce" and not ctx.params["pods"]:
+        # Other pods of this machine are not the demo's to deny things to.
+        ctx.params["pods"] = [pod.partition("/")[2] for pod in demo.PODS]
+    started: list[bool] = []
+
+    def start() -> None:
+        tell(f"starting {len(demo.PODS)} pods on this machine: {', '.join(demo.PODS)}")
+        if given.get("network_policies") == file:
+            tell(f"network policies: {file}")
+        scene.start(pods)
+        started.append(True)
+
+    with demo.stage(scene) as pods:
+        before = beforehand.set(start)
+        try:
+            yield
+        finally:
+            beforehand.reset(before)
+    if started:
+        tell(hint)
+
+
+def _typed(ctx: Any, file: str) -> list[str]:
+    """What was typed behind the command, less what is about the demo alone."""
+    own = levels_of(ctx.find_root())
+    items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]
+    pods = [word for found in ctx.params.values() for word in found or ()]
+    return [*map(shlex.quote, pods), *(_flag_as_typed(item, file) for item in items)]
+
+
+def _flag_as_typed(item: Given, file: str) -> str:
+    if isinstance(item.value, bool):
+        return item.spelling if item.value != item.spelling.startswith("--no-") else f"{item.spelling}=false"
+    return f"{item.spelling} {shlex.quote('policies.yaml' if item.value == file else item.value)}"
+
+
+def _next(words: Sequence[str], typed: Sequence[str]) -> str:
+    command = " ".join(words)
+    other = "observe" if command == " ".join(_DEFAULT) else "trace open"
+    return (
+        "the pods are gone again; next, try\n"
+        f"  sudo kubectl gadget demo {other}\n"
+        f"  kubectl gadget {' '.join([command, *typed, '-A'])}        in your cluster, on all nodes\n"
+        f"  kubectl gadget {command} --help    flags, filters and output formats"
+    )
+
+
+def _silent(text: str) -> None:
+    """Takes the place of say() with --quiet."""
+
+
+def _flags(flags: RunFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")

@@ -1,0 +1,162 @@
+"""`kubectl gadget deploy` and `undeploy`: agents that stay on the nodes.
+
+The trap: -n says whose events a run shows. Agents live in a namespace of their own, so here it changes nothing, and
+that is said.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from typing import Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.connect import connect, say, wait_for
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, WHERE, ClusterFlags, ImageFlags, ScopeFlags, StartFlags, flag
+from kubectl_gadget.cli.flags.run_options import agent_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+_DEPLOY = "Deployment"
+_SECONDS = 120.0
+PAGE = Page(
+    "Keep an agent on every node, so that a run starts at once. Idle, it only sleeps.",
+    (
+        Example("kubectl gadget deploy", "on all nodes, and wait until all run"),
+        Example("kubectl gadget deploy --dry-run=client -o yaml", "see what would be applied"),
+        Example("kubectl gadget deploy --node-selector disk=ssd", "on some nodes only"),
+        Example("kubectl gadget deploy --contained", "for observers, whose right is not root on the nodes"),
+    ),
+    usage="[flags]",
+    named_only=(CLUSTER,),
+    silent=(WHERE,),
+    more="kubectl gadget undeploy takes it all away again.",
+)
+UNDEPLOY_PAGE = Page(
+    "Remove all that deploy or a run made in the cluster.",
+    (Example("kubectl gadget undeploy", "the agents, their roles and their namespace"),),
+    usage="[flags]",
+    silent=(WHERE,),
+)
+
+DryRun = Annotated[
+    str | None,
+    flag(
+        _DEPLOY,
+        "--dry-run",
+        metavar="client",
+        help="Print what would be applied, and apply nothing",
+        choices=("client", "none"),
+    ),
+    values.one_of("none", "client"),
+]
+Format = Annotated[
+    str | None,
+    flag(
+        _DEPLOY,
+        "--output",
+        "-o",
+        metavar="FORMAT",
+        help="With --dry-run=client: yaml or json",
+        choices=("yaml", "json"),
+    ),
+    values.one_of("yaml", "json"),
+]
+NodeSelector = Annotated[
+    tuple[tuple[str, str], ...] | None,
+    flag(_DEPLOY, "--node-selector", metavar="LABELS", help="Only nodes with these labels: key=value,key=value"),
+    values.node_selector,
+]
+Contained = Annotated[
+    bool | None,
+    flag(
+        _DEPLOY,
+        "--contained/--no-contained",
+        help="Agents for observers: their own gadgets only, by an admission policy (SECURITY.md)",
+    ),
+]
+Enforcing = Annotated[
+    bool | None,
+    flag(
+        _DEPLOY,
+        "--enforcing/--no-enforcing",
+        help="Agents that installed policies depend on: no other pod may take their place (system-node-critical)",
+    ),
+]
+Wait = Annotated[bool | None, flag(_DEPLOY, "--wait/--no-wait", help="Wait until all agents run (default: true)")]
+Timeout = Annotated[
+    float | None,
+    flag(_DEPLOY, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
+    values.duration_above_zero,
+]
+
+
+def deploy(
+    dry_run: DryRun,
+    output: Format,
+    node_selector: NodeSelector,
+    wait: Wait,
+    timeout: Timeout,
+    contained: Contained,
+    enforcing: Enforcing,
+    image: ImageFlags,
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Applies the manifests, or prints them."""
+    from kubectl_gadget.cluster.agents import deploy as deployment
+    from kubectl_gadget.cluster.agents import manifests
+
+    options = agent_options(image, StartFlags(timeout or _SECONDS), cluster)
+    options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
+    _check_contained(options, wait, dry_run)
+    contents = _contents() if contained else ()
+    labels = dict(node_selector or ())
+    if dry_run == "client":
+        if output == "json":
+            objects = {"apiVersion": "v1", "kind": "List", "items": manifests.deployment(options, labels, contents)}
+            sys.stdout.write(json.dumps(objects, indent=2) + "\n")
+        else:
+            sys.stdout.write(deployment.render(options, labels, contents))
+        return 0
+    if output:
+        raise UsageError(f"-o {output} says how to print what would be applied", f"--dry-run=client -o {output}")
+    if wait is False and timeout is not None:
+        raise UsageError("--timeout says how long to wait, and --wait=false says not to")
+    _mention_scope(scope, options)
+    wait_for(deployment.deploy(connect(cluster), options, say, labels, wait is not False, contents))
+    return 0
+
+
+def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | None) -> None:
+    if not options.contained:
+        return
+    if options.privileged:
+        raise UsageError("--contained agents have few rights, and --privileged gives them all")
+    if options.enforcing:
+        raise UsageError("--contained agents carry out no policies, so --enforcing means nothing to them")
+    if wait is False and dry_run != "client":
+        raise UsageError("--contained waits until the admission policy is seen to be in force, so it needs --wait")
+
+
+def _contents() -> tuple[str, ...]:
+    """Gadgets that show what is read, written or sent."""
+    from kubectl_gadget import catalogue
+
+    names = [summary.name for summary in catalogue.load_index()]
+    return tuple(name for name in names if catalogue.load_gadget(name).shows_contents)
+
+
+def undeploy(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    """Removes everything that carries our label."""
+    from kubectl_gadget.cluster.agents import deploy as deployment
+
+    _mention_scope(scope, cluster.agents())
+    wait_for(deployment.undeploy(connect(cluster), cluster.agents(), say))
+    return 0
+
+
+def _mention_scope(scope: ScopeFlags, options: AgentOptions) -> None:
+    if scope.namespace:
+        say(f"-n {scope.namespace} changes nothing here: agents live in namespace {options.namespace}")

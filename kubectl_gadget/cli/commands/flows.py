@@ -1,0 +1,273 @@
+"""`kubectl gadget flows`: who talks to whom, with which process, and what became of it.
+
+The trap: `from` and `to` name the client and the server of a flow; -n and the names of pods choose whose side is
+looked at at all.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.connect import say
+from kubectl_gadget.cli.flags.flag_sets import (
+    ENGINE,
+    SHOW,
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    flag,
+)
+from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
+from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example, Gadget
+from kubectl_gadget.session.options import GadgetRun
+
+if TYPE_CHECKING:
+    from kubectl_gadget.flows.filter import FlowFilter
+    from kubectl_gadget.flows.sink import FlowSink
+    from kubectl_gadget.output.terminal import Terminal
+
+_FILTER = "Which flows"
+_FORMATS = "table wide json jsonpb compact dict dot mermaid yaml csv name jsonpath=… custom-columns=…"
+_ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
+_HEADERS = 96
+"""bytes of a packet that its headers take"""
+_OPTIONAL = {"drops": "trace_tcpdrop", "dns": "trace_dns", "http": "trace_http"}
+
+PAGE = Page(
+    "Show who talks to whom: one line for each flow that begins, goes on or ends, with both ends and their processes.",
+    (
+        Example("kubectl gadget flows", "flows of the pods of this namespace"),
+        Example("kubectl gadget flows -A --verdict DROPPED,ERROR", "what was dropped or refused, in any namespace"),
+        Example("kubectl gadget flows -A --map --timeout 30s", "a map of who talks to whom, after half a minute"),
+    ),
+    usage="[POD|KIND/NAME...] [flags]",
+    more="FORWARDED is what went through, DROPPED what the kernel dropped, ERROR what the process saw fail.\n"
+    "The arrow is -> from the client to the server, <- for an answer, <> when it is unknown who began, or for a drop.",
+)
+
+
+def _format(text: str) -> str:
+    from kubectl_gadget.flows.sink import check_format
+
+    return check_format(text)
+
+
+@dataclass(frozen=True)
+class FlowOutputFlags(OutputFlags):
+    """The same as for gadgets, with other formats."""
+
+    output: Annotated[
+        str | None,
+        flag(SHOW, "--output", "-o", metavar="FORMAT", help=_FORMATS, choices=tuple(_FORMATS.replace("…", "").split())),
+        _format,
+    ] = None
+
+
+_Texts = tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class FlowFlags:
+    """Which flows, and how they are drawn."""
+
+    with_map: Annotated[bool | None, flag(SHOW, "--map/--no-map", help="A map of who talks to whom, at the end")] = None
+    map_every: Annotated[
+        float | None,
+        flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map again and again: 10s"),
+        values.duration_above_zero,
+    ] = None
+    web: Annotated[
+        bool | None, flag(SHOW, "--web/--no-web", help="The map as a live page on this machine; prints its address")
+    ] = None
+    web_port: Annotated[
+        int | None,
+        flag(SHOW, "--web-port", metavar="PORT", help="Port of that page (default: a free one)"),
+        values.count,
+    ] = None
+    drops: Annotated[
+        bool | None, flag(ENGINE, "--drops/--no-drops", help="Packets that the kernel drops (default)")
+    ] = None
+    dns: Annotated[
+        bool | None, flag(ENGINE, "--dns-rows/--no-dns-rows", help="DNS questions and answers (default)")
+    ] = None
+    http: Annotated[
+        bool | None, flag(ENGINE, "--http-rows/--no-http-rows", help="Plain HTTP requests and gRPC calls")
+    ] = None
+    packets: Annotated[
+        bool | None, flag(ENGINE, "--packets/--no-packets", help="A line for each packet of TCP and UDP, too: many")
+    ] = None
+    loopback: Annotated[
+        bool | None, flag(_FILTER, "--loopback/--no-loopback", help="Also what stays within one pod, or one host")
+    ] = None
+    report_every: Annotated[
+        float | None,
+        flag(
+            ENGINE, "--report-interval", metavar="TIME", help="Between two lines of a flow that goes on (default: 1s)"
+        ),
+        values.duration_above_zero,
+    ] = None
+    objects: Annotated[str | None, objects_flag(_FILTER), str] = None
+
+
+def _condition_flags() -> dict[str, Any]:
+    """--pod, --from-pod, --to-pod and so on, and the conditions on the event itself."""
+    words = {
+        "pod": ("NAME", "pods: NAME, NAMESPACE/NAME, with * for any text"),
+        "namespace": ("NAME", "namespaces of pods and services"),
+        "label": ("LABELS", "pods with these labels"),
+        "service": ("NAME", "services: NAME or NAMESPACE/NAME"),
+        "ip": ("NETWORK", "addresses: 10.1.2.3, 10.0.0.0/8"),
+        "port": ("PORT", "ports: 80, 8000-8999"),
+        "process": ("COMM", "processes, by COMM or pid"),
+        "fqdn": ("NAME", "DNS names that led there, with * for any text"),
+    }
+    found: dict[str, Any] = {}
+    for name, (metavar, help) in words.items():
+        for end, of in (("", "At either end"), ("from_", "As client"), ("to_", "As server")):
+            if name == "namespace" and not end:
+                continue  # -n says that
+            spelling = f"--{end}{name}".replace("_", "-")
+            found[f"flow_{end}{name}"] = Annotated[
+                _Texts, flag(_FILTER, spelling, metavar=metavar, help=f"{of}: {help}"), values.commas
+            ]
+    for name, metavar, help in (
+        ("protocol", "NAME", "tcp, udp, icmp, dns, http"),
+        ("verdict", "NAME", "FORWARDED, DROPPED, ERROR"),
+        ("traffic_direction", "NAME", "egress or ingress, of the end that saw it"),
+        ("dns", "NAME", "DNS names that are asked for, with * for any text"),
+        ("http_status", "CODE", "404, 500-599, or 5+"),
+        ("http_method", "NAME", "GET, POST"),
+        ("http_path", "REGEX", "paths of HTTP requests"),
+    ):
+        spelling = f"--{name}".replace("_", "-")
+        found[f"flow_{name}"] = Annotated[_Texts, flag(_FILTER, spelling, metavar=metavar, help=help), values.commas]
+    return found
+
+
+CONDITIONS = _condition_flags()
+
+
+def flows(
+    pods: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    output: FlowOutputFlags,
+    flow: FlowFlags,
+    engine: EngineFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+    extras: dict[str, Any] = {},  # noqa: B006
+) -> int:
+    """Runs the network gadgets and tells their rows as flows."""
+    from kubectl_gadget.flows.address_book import AddressBook
+    from kubectl_gadget.flows.follow import following, known
+    from kubectl_gadget.flows.table import FlowTable
+    from kubectl_gadget.session.run import run
+
+    flow_filter = _filter(output.filter, extras, bool(flow.loopback))
+    _check(output, flow)
+    plain = replace(output, filter=None)
+    options = run_options(_runs(flow, extras), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
+    book = AddressBook()
+    if flow.objects:
+        if not options.local:
+            raise UsageError(OBJECTS_ARE_LOCAL)
+        from kubectl_gadget.network_policies.follow import read_objects
+
+        book.cluster = known(read_objects(flow.objects))
+    page = None
+    if flow.web:
+        from kubectl_gadget.flows.web import LivePage
+
+        page = LivePage()
+
+    def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "FlowSink":
+        from kubectl_gadget.flows.sink import make_flow_sink
+
+        return make_flow_sink(
+            options.output,
+            FlowTable(book, flow.dns is not False),
+            stream,
+            terminal,
+            flow_filter,
+            with_map=bool(flow.with_map or flow.map_every),
+            map_every=flow.map_every,
+            listeners=[page.add_all] if page else [],
+            row_listeners=[page.add_rows] if page else [],
+        )
+
+    with ExitStack() as stack:
+        if page:
+            from kubectl_gadget.flows.web import served
+
+            say(f"open {stack.enter_context(served(page, flow.web_port or 0))}")
+        if not options.local:
+            stack.enter_context(following(options.kube, book, sys.stderr, options.quiet))
+        code = run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
+    if flow_filter.hidden and not options.quiet:
+        say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")
+    for reason in flow_filter.undecided():
+        say(reason)
+    return code
+
+
+def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
+    for name in ("max_events", "fail_on", "expect"):
+        if getattr(output, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for rows of gadgets, and flows are made of several")
+    if (flow.with_map or flow.map_every) and output.output not in (None, "table", "wide", "dot", "mermaid"):
+        raise UsageError(f"--map draws a map, and -o {output.output} prints flows")
+
+
+def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "FlowFilter":
+    from kubectl_gadget.flows import filter
+
+    tests: list[filter.Test] = []
+    if expression:
+        tests.append(filter.Expression(expression))
+    for variable, texts in extras.items():
+        name = variable.removeprefix("flow_")
+        end, _, rest = name.partition("_")
+        if name in filter.EVENT_TESTS:
+            tests.append(filter.EVENT_TESTS[name](texts))
+        elif end in ("from", "to"):
+            tests.append(filter.ends(end, filter.PARTY_TESTS[rest](texts)))
+        else:
+            tests.append(filter.ends("", filter.PARTY_TESTS[name](texts)))
+    return filter.FlowFilter(tests, internal=loopback)
+
+
+def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:
+    from kubectl_gadget.catalogue import load_gadget
+
+    asks_for_http = flow.http
+    if asks_for_http is None:
+        protocols = {text.lower().partition("/")[0] for text in extras.get("flow_protocol") or ()}
+        asks_for_http = any(name.startswith("flow_http") for name in extras) or bool(protocols & {"http", "grpc"})
+    wanted = {"drops": flow.drops is not False, "dns": flow.dns is not False, "http": asks_for_http}
+    names = [*_ALWAYS, *(name for key, name in _OPTIONAL.items() if wanted[key])]
+    if flow.packets:
+        names.append("tcpdump")
+    if flow.web:
+        names.append("trace_process")
+    interval = round((flow.report_every or 1) * 1000)
+    parameters: dict[str, dict[str, Any]] = {
+        "trace_tcp": {"reports": True, "report-interval": interval},
+        "trace_udp": {"interval": interval, "sctp": True},
+        "trace_tcpdrop": {"udp": True, "stack": True},
+        "trace_icmp": {"interval": interval},
+        "tcpdump": {"snaplen": _HEADERS},
+    }
+    return tuple(GadgetRun(load_gadget(name), parameters.get(name, {})) for name in names)

@@ -1,0 +1,50 @@
+"""`kubectl gadget list`: every gadget with its description."""
+
+import json
+import sys
+from typing import Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.events.schema import Example
+
+LIST_FORMATS = ("table", "json", "name")
+PAGE = Page(
+    "List the gadgets.",
+    (
+        Example("kubectl gadget list", "every gadget with its description"),
+        Example("kubectl gadget list -o json", "the same for programs"),
+    ),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json or name", choices=LIST_FORMATS),
+    values.one_of(*LIST_FORMATS),
+]
+
+
+def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
+    """Prints the catalogue."""
+    entries = index()
+    if output == "json":
+        rows = [
+            {
+                "name": entry.name,
+                "command": f"kubectl gadget {' '.join(entry.command)}",
+                "group": entry.group,
+                "description": entry.summary,
+            }
+            for entry in entries
+        ]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    elif output == "name":
+        sys.stdout.writelines(entry.name + "\n" for entry in entries)
+    else:
+        table = [(entry.group, " ".join(entry.command), entry.summary) for entry in entries]
+        print_table(("GROUP", "GADGET", "DESCRIPTION"), table, not no_headers)
+    return 0

@@ -1,0 +1,359 @@
+"""`kubectl gadget observe`: the life of workloads, process by process, with what each of them did.
+
+The trap: what is not shown must still be traced, or processes would lack their parents; so all choices but that of
+containers are made after the join.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.flag_sets import (
+    SHOW,
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    flag,
+)
+from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, policy_run
+from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example, Gadget
+from kubectl_gadget.observe.options import EVENT_TYPES, SHOWN, LineOptions
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+if TYPE_CHECKING:
+    from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.observe.happening import Decoder
+    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.session.pod_details import PodDetails
+    from kubectl_gadget.session.policies.labels import PolicyLabels
+
+CHOICE = "What is shown"
+_COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
+_FORMATS = (_COMPACT, _JSON, _STRICT, "table", "wide", "yaml", "csv", "name")
+_OF_LINES = (_COMPACT, _JSON, _STRICT)
+
+PAGE = Page(
+    "Show the life of workloads: programs, what they did, how they ended.",
+    (
+        Example("kubectl gadget observe", "what runs in the pods of this namespace, from now on"),
+        Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
+        Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
+        Example("kubectl gadget observe --files /etc", "with what they do with files below /etc"),
+        Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
+        Example("kubectl gadget observe -A --installed", "and what policy install has put in force"),
+    ),
+    usage="[POD|KIND/NAME...] [flags]",
+    more="-o json has the schema that security tools read, and what is ours beside it; -o jsonpb that schema alone, for"
+    " strict readers; the others flat columns.",
+)
+
+
+def _format(text: str) -> str:
+    name = text.partition("=")[0]
+    if name in values.TEMPLATE_FORMATS:
+        return values.output_format(text)
+    return values.one_of(*_FORMATS, "jsonpath=…", "custom-columns=…")(text)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+def _event_types(texts: Sequence[str]) -> tuple[str, ...]:
+    names = [text.lower().removeprefix("process_") for text in values.commas(texts)]
+    return tuple(f"process_{values.one_of(*EVENT_TYPES)(name)}" for name in names)
+
+
+def _shown(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(values.one_of(*SHOWN)(name) for name in values.commas(texts))
+
+
+@dataclass(frozen=True)
+class StoryOutputFlags(OutputFlags):
+    """The same as for gadgets, with other formats."""
+
+    output: Annotated[
+        str | None,
+        flag(
+            SHOW,
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help=f"{' '.join(_FORMATS)} jsonpath=… custom-columns=… (default: {_COMPACT})",
+            choices=(*_FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
+        ),
+        _format,
+    ] = None
+
+
+@dataclass(frozen=True)
+class StoryFlags:
+    """What is told, and how."""
+
+    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Lines begin with the time")] = (
+        None
+    )
+    shown: Annotated[
+        tuple[str, ...] | None,
+        flag(SHOW, "--show", metavar="NAMES", help=f"At the end of lines: {','.join(SHOWN)}", choices=SHOWN),
+        _shown,
+    ] = None
+    tree: Annotated[
+        bool | None, flag(SHOW, "--tree/--no-tree", help="Processes below their parents, drawn at the end")
+    ] = None
+    ancestors: Annotated[
+        bool | None, flag(SHOW, "--ancestors/--no-ancestors", help="In JSON, all ancestors and not the parent alone")
+    ] = None
+    process: Annotated[
+        re.Pattern[str] | None,
+        flag(CHOICE, "--process", metavar="REGEX", help="Programs whose path matches: vi$"),
+        _pattern,
+    ] = None
+    pod: Annotated[
+        re.Pattern[str] | None, flag(CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"), _pattern
+    ] = None
+    event_types: Annotated[
+        tuple[str, ...] | None,
+        flag(CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
+        _event_types,
+    ] = None
+    file_paths: Annotated[
+        str | None,
+        flag(
+            CHOICE,
+            "--files",
+            metavar="PATHS",
+            help="And what is done with these files or folders: /etc",
+        ),
+        values.paths,
+    ] = None
+    flows: Annotated[
+        bool | None,
+        flag(CHOICE, "--flows/--no-flows", help="And their connections, and the names they ask for"),
+    ] = None
+    installed: Annotated[
+        bool | None,
+        flag(CHOICE, "--installed/--no-installed", help="And events of policies that are installed"),
+    ] = None
+    policy_names: Annotated[
+        tuple[str, ...] | None,
+        flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
+        values.commas,
+    ] = None
+    running: Annotated[
+        bool | None,
+        flag(CHOICE, "--running/--no-running", help="And processes and open files that are there already"),
+    ] = None
+
+
+def observe(
+    pods: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    output: StoryOutputFlags,
+    story: StoryFlags,
+    policies: PolicyFlags,
+    engine: EngineFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Traces processes, joins them with what they do, and tells it."""
+    own = partial(own_namespace, scope, cluster, target.local)
+    compiled = engine_of(policies, own) if policies.named else None
+    flags = RunFlags(scope, target, output, engine, image, start, cluster)
+    return tell(compiled, pods, story, flags, policies.objects)
+
+
+def tell(
+    compiled: "Engine | None",
+    pods: Pods,
+    story: StoryFlags,
+    flags: RunFlags,
+    objects: str | None = None,
+    on_told: "Callable[[Told], None] | None" = None,
+    silent: GadgetRun | None = None,
+) -> int:
+    """The story of processes, with what policies saw. `objects` is a file with pods and nodes; `silent` runs along, and
+    nothing is told of it."""
+    from kubectl_gadget.session.run import run
+
+    output = flags.output
+    assert isinstance(output, StoryOutputFlags)
+    _check(output, story)
+    if flags.engine.no_sort:
+        raise UsageError("--no-sort makes no sense here: what happened is joined in the order of time")
+    if compiled is None:
+        options = run_options(_runs(story), pods, flags)
+        with _details(options, output, objects) as details:
+            return run(told(options, output, story, details=details), sys.stdout, sys.stderr)
+    if not story.installed:
+        _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
+    run_of_policies = policy_run(compiled)
+    runs = (*_runs(story), *([silent] if silent else ()), run_of_policies)
+    options = run_options(runs, pods, flags)
+    if options.selection.all_namespaces:
+        say_own(compiled.policies)
+    elif chosen := chosen_namespace(flags.scope, flags.cluster, options.local):
+        warn_of_others("policies", {policy.namespace for policy in compiled.policies}, chosen)
+    with labels_of(compiled, options, objects, sys.stderr) as labels, _details(options, output, objects) as details:
+        with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
+        options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
+        shown = told(options, output, story, compiled, labels, on_told, details, silent)
+        return run(shown, sys.stdout, sys.stderr)
+
+
+@contextmanager
+def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "Iterator[PodDetails | None]":
+    """What JSON says of pods, kept up to date inside the block; None where nothing is known, or it is not shown."""
+    if output.output not in (_JSON, _STRICT) or (options.local and not objects):
+        yield None
+        return
+    from kubectl_gadget.session.pod_details import PodDetails, following
+
+    details = PodDetails()
+    if objects:
+        from kubectl_gadget.network_policies.follow import read_objects
+
+        details.take(read_objects(objects))
+        yield details
+        return
+    with following(options.kube, details, sys.stderr, options.quiet):
+        yield details
+
+
+def told(
+    options: RunOptions,
+    output: OutputFlags,
+    flags: StoryFlags,
+    compiled: "Engine | None" = None,
+    labels: "PolicyLabels | None" = None,
+    on_told: "Callable[[Told], None] | None" = None,
+    details: "PodDetails | None" = None,
+    silent: GadgetRun | None = None,
+) -> RunOptions:
+    """The run with its rows told as a story."""
+    from kubectl_gadget.observe.story import Story
+
+    decoders: dict[str, Decoder] = {}
+    if silent:
+        decoders[silent.gadget.name] = lambda batch: [()] * len(batch)
+    if flags.installed:
+        from kubectl_gadget.observe.policies import INSTALLED, installed_events
+
+        decoders[INSTALLED.name] = installed_events
+    if compiled:
+        from kubectl_gadget.observe.policies import NAME, decoder
+
+        decoders[NAME] = decoder(compiled.hooks, labels.is_for if labels else None)
+    format = _COMPACT if output.output is None else output.output
+    conditions = (output.filter, output.fail_on, output.expect)
+    is_flat = format not in _OF_LINES
+    story = Story(decoders, _choice(flags, format), needs_columns=is_flat or any(conditions), on_told=on_told)
+    make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags, details)
+    return replace(options, story=story, make_sink=make_sink)
+
+
+def _runs(flags: StoryFlags) -> tuple[GadgetRun, ...]:
+    from kubectl_gadget.catalogue import load_gadget
+
+    runs = [GadgetRun(load_gadget("trace_process"))]
+    # First, so that what the end of a process closes comes before its end where both hang on the same hook.
+    if flags.file_paths is not None:
+        runs.insert(0, GadgetRun(load_gadget("trace_fileuse"), {"path": flags.file_paths}))
+    if flags.flows:
+        runs[:0] = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns")]
+    if flags.installed:
+        from kubectl_gadget.observe.policies import INSTALLED
+
+        runs.append(GadgetRun(INSTALLED, installed=True))
+    return tuple(runs)
+
+
+def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
+    format = output.output or _COMPACT
+    if flags.tree and output.output is not None:
+        raise UsageError(f"--tree draws a tree, and -o {format} prints events")
+    if (flags.timestamps or flags.shown) and (format != _COMPACT or flags.tree):
+        raise UsageError("--timestamps and --show are for lines", "-o compact, or --columns with a table")
+    if flags.ancestors and format not in (_JSON, _STRICT):
+        raise UsageError("--ancestors is for -o json and jsonpb")
+    if format == _STRICT:
+        _refuse_ours(flags)
+    if output.columns and format in _OF_LINES:
+        raise UsageError(f"--columns is not for -o {format}", "-o table, wide, csv or yaml")
+
+
+def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
+    from kubectl_gadget.policies.read.document import nearest
+
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--policy-names: there is no policy {name!r} in these files{nearest(name, known)}")
+
+
+def _refuse_ours(flags: StoryFlags) -> None:
+    """What the schema of -o jsonpb has no kind for."""
+    from kubectl_gadget.observe.strict_body import MEMBERS
+
+    asked = {"--files": flags.file_paths is not None, "--flows": bool(flags.flows)}
+    asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in flags.event_types or ()}
+    for name, is_ours in asked.items():
+        if is_ours:
+            raise UsageError(f"{name} comes from events that the schema of -o jsonpb does not have", "-o json")
+
+
+def _choice(flags: StoryFlags, format: str) -> "Choice":
+    from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.observe.strict_body import MEMBERS
+
+    return Choice(
+        process=flags.process,
+        pod=flags.pod,
+        event_types=frozenset(flags.event_types or (MEMBERS if format == _STRICT else ())),
+        policies=frozenset(flags.policy_names or ()),
+        running=bool(flags.running),
+    )
+
+
+def _sink_maker(
+    format: str, output: OutputFlags, flags: StoryFlags, details: "PodDetails | None" = None
+) -> "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink]":
+    def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
+        from kubectl_gadget.observe.lines import line
+        from kubectl_gadget.observe.messages import gap_message, message
+        from kubectl_gadget.observe.sinks import TextSink, TreeSink
+        from kubectl_gadget.output.terminal import wants_color
+
+        if flags.tree:
+            return TreeSink(stream, terminal)
+        if format in (_JSON, _STRICT):
+            of_pod, strict = details.of if details else None, format == _STRICT
+            # The strict schema has no kind for a span that is missing; the summary and standard error say it.
+            tell_gap = None if strict else gap_message
+            return TextSink(stream, lambda told: message(told, bool(flags.ancestors), of_pod, strict=strict), tell_gap)
+        color = wants_color(output.color or "auto", terminal)
+        options = LineOptions(bool(flags.timestamps), frozenset(flags.shown or ()), color=color)
+        return TextSink(stream, lambda told: line(told, options))
+
+    return make_sink

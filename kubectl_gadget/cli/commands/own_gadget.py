@@ -1,0 +1,45 @@
+"""`kubectl gadget run FILE.bpf.c|DIR|FILE.yaml`: a gadget of the user's own, with the flags that it asks for.
+
+The path is the name of a sub-command here, so that all that follows it is read as for a built-in gadget. The trap: the
+flags are known only after the C was compiled, so even `run DIR --help` compiles.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.cli.commands.gadgets import gadget_command
+from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.events.schema import Example
+
+_PAGE = Page(
+    "Run a program of your own on all nodes: a C file that prints or sends, or a gadget with YAML and C.",
+    (
+        Example("kubectl gadget run hello.bpf.c", "what bpf_printk() prints, with node, namespace, pod and container"),
+        Example("kubectl gadget run ./my-gadget", "compile it when needed, and run it"),
+        Example("kubectl gadget run ./my-gadget --help", "the flags and columns of that gadget"),
+    ),
+    usage="FILE.bpf.c|DIR|FILE.yaml [POD|KIND/NAME...] [flags]",
+    more="docs/writing-gadgets.md tells how to write one. It takes the flags of every gadget: kubectl gadget options.",
+)
+
+
+class OwnGadgets(GadgetGroup):
+    """Takes the path of a gadget for a sub-command."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Compiles the gadget at the path `cmd_name` and makes its command."""
+        from kubectl_gadget.catalogue import load_own
+
+        gadget, directory = load_own(Path(cmd_name))
+        return gadget_command(gadget, cmd_name, directory)
+
+
+def run_group() -> Any:
+    """`kubectl gadget run`."""
+    return make_group(_flags, "run", GroupParts(_PAGE, {}, noun="gadget", kind=OwnGadgets))
+
+
+def _flags(flags: RunFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")

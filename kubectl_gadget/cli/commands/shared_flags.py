@@ -1,0 +1,38 @@
+"""`kubectl gadget options`: the flags that all commands share, as `kubectl options` has kubectl's."""
+
+import sys
+
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, WHERE, ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.framework.command import make_command, preset_texts
+from kubectl_gadget.cli.help.help_pages import Page, flag_tables
+from kubectl_gadget.cli.settings.defaults import Flag
+from kubectl_gadget.events.schema import Example
+
+PAGE = Page(
+    "Explain the flags that all commands share.",
+    (Example("kubectl gadget options", "all of them"),),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+TARGETS = """A gadget follows the pods that are named, or those of a workload or service as they come and go:
+xwing  deploy/web  ds/agent  sts/db  rs/web-5d4f  job/import  cronjob/backup  svc/web  pod/xwing"""
+
+
+def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    """Prints every shared flag with its explanation."""
+    sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
+    sys.stdout.write(f"{TARGETS}\n\n")
+    command = make_command(_all, "options", PAGE)
+    sys.stdout.write(flag_tables(command.params, preset_texts(command, ())))
+    return 0
+
+
+def all_flags() -> list[Flag]:
+    """The flags that gadgets share, as settings know them."""
+    found: list[Flag] = make_command(_all, "options", PAGE).flags()
+    return found
+
+
+def _all(flags: RunFlags) -> int:
+    raise NotImplementedError("it only lends its flags")

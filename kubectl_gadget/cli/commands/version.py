@@ -1,0 +1,86 @@
+"""`kubectl gadget version`: of this program, and of the agents when a cluster can be asked.
+
+The trap: a version must be told without a cluster too, so whatever keeps us from asking one is said on standard error
+and is no failure.
+"""
+
+import json
+import platform
+import sys
+from typing import Annotated, Any
+
+from kubectl_gadget import __version__
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.connect import connect, say, wait_for
+from kubectl_gadget.cli.flags.flag_sets import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.events.schema import Example
+
+_SECONDS = 10.0
+PAGE = Page(
+    "Show the version of this program, and of the agents that are deployed.",
+    (
+        Example("kubectl gadget version", "this program's, and the agents' when a cluster is there"),
+        Example("kubectl gadget version --client -o json", "only this program's, for programs"),
+    ),
+    usage="[flags]",
+    silent=(WHERE,),
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="text or json", choices=("text", "json")),
+    values.one_of("text", "json"),
+]
+ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster")]
+
+
+def version(scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None, output: Format = None) -> int:
+    """Prints the versions."""
+    from kubectl_gadget.wire.frames import VERSION
+
+    ours = {
+        "version": __version__,
+        "protocol": VERSION,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}/{platform.machine()}".lower(),
+    }
+    agents = None if client else _agents(cluster)
+    if output == "json":
+        sys.stdout.write(json.dumps({"client": ours} | ({} if agents is None else {"agents": agents}), indent=2) + "\n")
+        return 0
+    sys.stdout.write(f"Client: {__version__} (protocol {VERSION}, Python {ours['python']}, {ours['platform']})\n")
+    for found in sorted({str(agent["version"]) for agent in agents or ()}):
+        count = sum(agent["version"] == found for agent in agents or ())
+        sys.stdout.write(f"Agents: {found} on {count} of {len(agents or ())} nodes\n")
+    return 0
+
+
+def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
+    """The agents that are deployed; None when no cluster could be asked."""
+    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
+
+    if not has_kubeconfig(cluster.options()):
+        return None
+    try:
+        nodes = wait_for(_ask(cluster))
+    except GadgetError as error:
+        say(f"the agents cannot be asked: {error}")
+        return None
+    except TimeoutError:
+        say(f"the agents cannot be asked: the cluster did not answer within {_SECONDS:.0f} s")
+        return None
+    return [
+        {"node": node.node, "version": (node.hello or {}).get("agent"), "image": node.image}
+        for node in nodes
+        if node.pod is not None
+    ]
+
+
+async def _ask(cluster: ClusterFlags) -> Any:
+    import asyncio
+
+    from kubectl_gadget.cluster.agents.status import status
+
+    async with asyncio.timeout(_SECONDS):
+        return await status(connect(cluster), cluster.agents())

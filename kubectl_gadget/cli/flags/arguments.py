@@ -1,0 +1,124 @@
+"""Reads an argument list as kubectl does.
+
+kubectl's flags differ from click's in what its users have in their fingers: `-n=prod`, `-o=json`, `--wait=false`,
+`-An prod`. The trap: a switch never takes the word that follows it (`-A xwing` names a pod), a flag with a value
+always does, even when that word begins with a dash.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kubectl_gadget.cli.values import nearest
+from kubectl_gadget.errors import UsageError
+
+_TRUE = frozenset({"true", "True", "TRUE", "t", "T", "1"})
+_FALSE = frozenset({"false", "False", "FALSE", "f", "F", "0"})
+
+
+class Spelling(NamedTuple):
+    """What one spelling of a flag (`--no-wait`, `-n`) stands for."""
+
+    name: str
+    """of the parameter that it sets"""
+    switch: bool | None = None
+    """the value that a switch sets; None: the flag takes a value"""
+
+
+class Given(NamedTuple):
+    """One flag as it was given."""
+
+    name: str
+    value: str | bool
+    spelling: str
+    """as typed, or where a preset stands, for messages"""
+    preset: bool = False
+    """not typed: from the environment or the configuration file"""
+
+
+@dataclass
+class Parsed:
+    """An argument list, taken apart."""
+
+    given: list[Given] = field(default_factory=list)
+    """in the order of the command line: the later wins"""
+    positionals: list[str] = field(default_factory=list)
+    """all that is no flag; with `subcommands`, the first of them and everything behind it"""
+    pending: str | None = None
+    """spelling of a last flag whose value is still missing"""
+
+
+class UnknownFlag(UsageError):
+    """A flag that the command does not have."""
+
+    def __init__(self, spelling: str, known: Iterable[str]) -> None:
+        self.flag = spelling.partition(" ")[0]
+        super().__init__(f"unknown flag {spelling}", nearest(self.flag, known))
+
+
+def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommands: bool = False) -> Parsed:
+    """Takes `words` apart. With `subcommands`, stops at the first word that is no flag.
+
+    Raises UnknownFlag, and UsageError when a switch is given a value that is no boolean. A last flag without its value
+    is no error here: see Parsed.pending.
+    """
+    result = Parsed()
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            result.positionals += rest
+        elif not word.startswith("-") or word == "-":
+            result.positionals.append(word)
+            if subcommands:
+                result.positionals += rest
+        elif word.startswith("--"):
+            name, equals, value = word.partition("=")
+            _flag(spellings, result, name, value if equals else None, rest)
+        else:
+            _short_flags(spellings, result, word, rest)
+    return result
+
+
+def _short_flags(spellings: Mapping[str, Spelling], result: Parsed, word: str, rest: Iterable[str]) -> None:
+    """`-n prod`, `-nprod`, `-n=prod`, `-A`, `-A=true`, `-An prod`."""
+    letters = word[1:]
+    while letters:
+        short, letters = f"-{letters[0]}", letters[1:]
+        if letters.startswith("="):
+            return _flag(spellings, result, short, letters[1:], rest)
+        if short in spellings and spellings[short].switch is None:
+            return _flag(spellings, result, short, letters or None, rest)
+        _flag(spellings, result, short, None, rest, typed=word)
+    return None
+
+
+def _flag(
+    spellings: Mapping[str, Spelling],
+    result: Parsed,
+    name: str,
+    value: str | None,
+    rest: Iterable[str],
+    typed: str | None = None,
+) -> None:
+    spelling = spellings.get(name)
+    if spelling is None:
+        # -foo is read as -f -o -o; naming the whole word is of more help than naming its first letter
+        known = [text for text, known in spellings.items() if known.switch is not False]
+        raise UnknownFlag(f"{name} in {typed}" if typed and typed != name else name, known)
+    if spelling.switch is not None:
+        result.given.append(Given(spelling.name, _boolean(name, value) == spelling.switch, name))
+        return
+    if value is None:
+        value = next(iter(rest), None)
+    if value is None:
+        result.pending = name
+    else:
+        result.given.append(Given(spelling.name, value, name))
+
+
+def _boolean(name: str, value: str | None) -> bool:
+    if value is None or value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise UsageError(f"{name}={value}: {name} is true or false", f"{name}, or {name}=false")

@@ -1,0 +1,59 @@
+"""The namespace of what names none, as kubectl has it: that of -n, else the context's, else `default`.
+
+The trap: the kubeconfig is read when this is asked for and not before, so that what names its namespace can be checked
+where there is no kubeconfig, or a broken one.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.cli.flags.connect import say
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
+from kubectl_gadget.errors import UsageError
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.model import Policy
+
+_DEFAULT = "default"
+
+
+def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str | None:
+    """That of -n, else the context's; None without a cluster. Raises ClusterError or UsageError for a kubeconfig that
+    does not say."""
+    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig, load
+
+    if scope.namespace or local or not has_kubeconfig(cluster.options()):
+        return scope.namespace
+    return load(cluster.options()).namespace
+
+
+def own_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str:
+    """The same, and `default` without a cluster."""
+    return chosen_namespace(scope, cluster, local) or _DEFAULT
+
+
+def say_own(policies: "Iterable[Policy]") -> None:
+    """Which one policies got that name none."""
+    for policy in policies:
+        if policy.names_no_namespace:
+            say(f"{policy.place.file}:{policy.place.line}: namespace: {policy.namespace}, as the policy names none")
+
+
+def warn_of_others(what: str, namespaces: Iterable[str | None], chosen: str) -> None:
+    """Of policies, `what`, that are for other pods than those a run is about; None is for all."""
+    others = set(namespaces) - {chosen, None}
+    for namespace in sorted(map(str, others)):
+        say(f"warning: {what} of namespace {namespace} do nothing here: the run is about pods of {chosen}")
+    if others:
+        say("try: -A, or -n with the namespace")
+
+
+def refuse_others(policies: "Iterable[Policy]", given: str | None) -> None:
+    """Raises UsageError when -n says another namespace than a policy itself, which kubectl refuses, too."""
+    others = [policy for policy in policies if given and policy.namespace not in (given, None)]
+    lines = [
+        f"{one.place.file}: the policy {one.name} is of namespace {one.namespace}, and -n says {given}"
+        for one in others
+    ]
+    if lines:
+        raise UsageError("\n       ".join(lines), "without -n, or with the policy's own namespace")

@@ -1,0 +1,117 @@
+"""The flags by which policies are named, and what becomes of them.
+
+The trap: reading YAML and compiling policies takes time, so nothing of it is imported before it is asked for.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.flag_sets import flag
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.session.policies.labels import PolicyLabels
+
+POLICIES = "Policies"
+OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
+_OBJECTS_HELP = "With --local: kubectl get pods,ns,svc,no -A -o yaml"
+
+
+def objects_flag(section: str) -> Any:
+    """--objects, in the section of a command's help."""
+    return flag(section, "--objects", metavar="FILE", help=_OBJECTS_HELP)
+
+
+@dataclass(frozen=True)
+class PolicyFlags:
+    """Which policies."""
+
+    files: Annotated[
+        tuple[str, ...] | None,
+        flag(
+            POLICIES,
+            "--filename",
+            "-f",
+            metavar="FILE",
+            help="A file, a folder, or - for standard input",
+        ),
+        tuple,
+    ] = None
+    objects: Annotated[str | None, objects_flag(POLICIES), str] = None
+    ready: Annotated[
+        tuple[str, ...] | None,
+        flag(POLICIES, "--policy", metavar="NAMES", help="Those that come with this program: see policy list"),
+        values.commas,
+    ] = None
+
+    @property
+    def named(self) -> bool:
+        """Whether any was named."""
+        return bool(self.files or self.ready)
+
+
+def engine_of(
+    flags: PolicyFlags,
+    namespace: Callable[[], str],
+    enforce: bool = False,
+    allow_weaker: bool = False,
+    reaction: Literal["", "kill", "tell"] = "",
+    calls_out: bool = True,
+) -> "Engine":
+    """What the agents are to do for these policies; `namespace` is asked for that of those that name none. Raises
+    UsageError for what is wrong or cannot be done."""
+    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.engine.hooks import Engine, Options
+    from kubectl_gadget.policies.read.policies import read_policies
+
+    policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
+    from kubectl_gadget.cli.flags.connect import say
+    from kubectl_gadget.policies.report.gaps import gaps
+
+    for policy in policies:
+        for note in (*policy.notes, *(gaps(policy) if enforce else ())):
+            say(f"warning: {note.place} {note.text}")
+    return Engine(policies, Options(enforce, allow_weaker, reaction, calls_out=calls_out))
+
+
+def policy_run(engine: "Engine") -> GadgetRun:
+    """Beside the gadget that follows processes."""
+    from kubectl_gadget.observe.policies import GADGET
+
+    return GadgetRun(GADGET, policies=engine)
+
+
+@contextmanager
+def labels_of(
+    engine: "Engine", options: RunOptions, objects: str | None, stderr: TextIO
+) -> "Iterator[PolicyLabels | None]":
+    """The labels that policies go by, kept up to date inside the block; None when they go by none. Raises UsageError
+    and ClusterError."""
+    if objects and not options.local:
+        raise UsageError(OBJECTS_ARE_LOCAL)
+    if not engine.by_labels:
+        if objects:
+            from kubectl_gadget.network_policies.follow import read_objects
+
+            read_objects(objects)  # what is wrong with it is said all the same
+        yield None
+        return
+    from kubectl_gadget.session.policies.labels import PolicyLabels, following
+
+    labels = PolicyLabels(engine.scopes, one_node=bool(options.local))
+    if not options.local:
+        with following(options.kube, labels, stderr, options.quiet):
+            yield labels
+        return
+    if not objects:
+        what = "these policies go by labels of pods or nodes, which only a cluster knows"
+        raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
+    from kubectl_gadget.network_policies.follow import read_objects
+
+    labels.take(read_objects(objects))
+    yield labels

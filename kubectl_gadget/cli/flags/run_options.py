@@ -1,0 +1,139 @@
+"""From the flags of a run to RunOptions, with the checks that need more than one flag.
+
+The trap: what contradicts itself must be refused here, before anything was started.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+)
+from kubectl_gadget.cli.flags.reading import spelling
+from kubectl_gadget.cluster.options import AgentOptions, Selection
+from kubectl_gadget.cluster.selection.target_names import workloads
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+beforehand: ContextVar[Callable[[], object] | None] = ContextVar("beforehand", default=None)
+"""RunOptions.beforehand of the runs of a command that wraps another one, which then need not hand it on"""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """All flags that a run shares with other runs."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    output: OutputFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+
+def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
+    """One run. Raises UsageError when flags contradict each other."""
+    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
+
+    _check(pods, flags)
+    chosen = workloads(pods)
+    kube = flags.cluster.options()
+    by_default = flags.target.local is None and not has_kubeconfig(kube)
+    local = by_default or bool(flags.target.local)
+    if local:
+        _check_local(flags, chosen)
+    output, engine = flags.output, flags.engine
+    defaults, selection = RunOptions(gadgets), _selection(gadgets, pods, flags)
+    return RunOptions(
+        gadgets=gadgets,
+        selection=selection,
+        kube=kube,
+        agent=agent_options(flags.image, flags.start, flags.cluster),
+        output=OutputOptions(
+            format=output.output or "table",
+            no_headers=bool(output.no_headers),
+            color=output.color or "auto",
+            columns=output.columns or (),
+            selection=selection.described(local),
+        ),
+        local=local,
+        local_by_default=by_default,
+        beforehand=beforehand.get(),
+        filter=output.filter,
+        fail_on=output.fail_on,
+        expect=output.expect,
+        timeout=output.timeout,
+        max_events=output.max_events,
+        sort=not engine.no_sort,
+        sort_wait=defaults.sort_wait if engine.sort_wait is None else engine.sort_wait,
+        ring_bytes=engine.ring_bytes or defaults.ring_bytes,
+        map_entries=engine.map_entries,
+        buffer_bytes=engine.buffer_bytes or defaults.buffer_bytes,
+        strict=bool(output.strict),
+        verbose=bool(output.verbose),
+        quiet=bool(output.quiet),
+    )
+
+
+def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:
+    """How agents are started."""
+    return cluster.agents(**vars(image), **vars(start))
+
+
+def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:
+    scope, target = flags.scope, flags.target
+    chosen = pods or scope.namespace or scope.selector or target.containers or target.host is not None
+    everything = not chosen and all(run.gadget.whole_nodes for run in gadgets)
+    return Selection(
+        namespace=scope.namespace,
+        all_namespaces=bool(scope.all_namespaces) or everything,
+        pods=tuple(target for target in pods if "/" not in target),
+        workloads=workloads(pods),
+        selector=scope.selector,
+        containers=target.containers or (),
+        nodes=target.nodes or (),
+        host=bool(target.host) or everything,
+        own_processes=bool(target.own_processes),
+    )
+
+
+def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
+    output, engine = flags.output, flags.engine
+    if pods and flags.scope.selector:
+        raise UsageError("pods are chosen by name or with -l, not both")
+    if flags.scope.all_namespaces and (chosen := workloads(pods)):
+        kind, name = chosen[0]
+        raise UsageError(f"{kind}/{name} is in one namespace, and -A means all", f"{kind}/{name} -n NAMESPACE")
+    if output.quiet and output.verbose:
+        raise UsageError("--quiet and --verbose exclude each other")
+    if engine.no_sort and engine.sort_wait is not None:
+        raise UsageError("--sort-wait says how to sort, and --no-sort says not to")
+    if output.expect and output.timeout is None and output.max_events is None:
+        raise UsageError("--expect needs an end to wait for", "--timeout 30s, or --max-events N")
+
+
+def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
+    """Refuses flags and targets that only a cluster gives a meaning to."""
+    for kind, name in chosen:
+        if flags.target.local:
+            raise UsageError(f"{kind}/{name} makes no sense with --local: it is for a cluster", "the names of pods")
+        remedy = "set KUBECONFIG or --kubeconfig"
+        raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
+    for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
+        for name in sorted(given.typed().keys() - _LOCAL_TOO):
+            flag = spelling(type(given), name)
+            if flags.target.local:
+                raise UsageError(f"{flag} makes no sense with --local: it is for a cluster")
+            raise UsageError(f"{flag} needs a cluster, and no kubeconfig was found", "set KUBECONFIG or --kubeconfig")
+
+
+_LOCAL_TOO = frozenset({"namespace", "all_namespaces", "containers", "host", "local", "own_processes"})

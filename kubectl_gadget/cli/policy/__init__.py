@@ -1,0 +1,1 @@
+"""Commands about policies: enforce, and the sub-commands of `policy`."""

@@ -1,0 +1,193 @@
+"""`kubectl gadget enforce`: policies carried out, for as long as the command runs.
+
+A word of its own, so that nobody blocks anything by accident. The trap: what is in force is what the policy says within
+what the other flags select, so without -A it is this namespace.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
+from kubectl_gadget.cli.flags.connect import say
+from kubectl_gadget.cli.flags.flag_sets import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    flag,
+)
+from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
+from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
+from kubectl_gadget.cli.flags.run_options import RunFlags
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.session.options import GadgetRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubectl_gadget.events.identity import Container
+    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.policies.engine.hooks import Engine
+
+PAGE = Page(
+    "Carry policies out in the kernel while this runs: deny, kill, signal.",
+    (
+        Example("kubectl gadget enforce -f policy.yaml", "in the pods of this namespace"),
+        Example("kubectl gadget enforce --network-policy np.yaml", "a NetworkPolicy, on any network plugin"),
+        Example("kubectl gadget enforce -f policy.yaml --dry-run", "only tell what would have been stopped"),
+        Example("kubectl gadget enforce -f policy.yaml --action kill", "from user space, where a kernel cannot"),
+    ),
+    usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
+    more="A node that cannot deny before anything happens is refused, unless --allow-weaker takes a signal. That may "
+    "come too late, and so may --action (docs/performance.md). Flags of observe work here, too.",
+    silent=(CHOICE,),
+)
+
+
+_KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")
+_OF_PODS = (_DELETE_POD, _ISOLATE_POD)
+_DEEDS = ("Sigkill", "Signal", "Override")
+_SORT_WAIT_OF_PODS = 0.02
+"""Seconds, unless --sort-wait says otherwise: the client acts on rows as it tells them, so late enough."""
+
+
+@dataclass(frozen=True)
+class EnforceFlags:
+    """How strictly."""
+
+    allow_weaker: Annotated[
+        bool | None,
+        flag(
+            POLICIES, "--allow-weaker/--no-allow-weaker", help="Also on nodes that can send signals only, or just watch"
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool | None, flag(POLICIES, "--dry-run/--no-dry-run", help="Deny and kill nothing; tell what would have been")
+    ] = None
+    action: Annotated[
+        str | None,
+        flag(
+            POLICIES,
+            "--action",
+            metavar="WHO",
+            help="kernel (default), kill (agents), delete-pod, isolate-pod",
+            choices=_ACTIONS,
+        ),
+        values.one_of(*_ACTIONS),
+    ] = None
+    yes: Annotated[
+        bool | None, flag(POLICIES, "--yes/--no-yes", help="Delete or isolate pods without asking first")
+    ] = None
+
+
+def enforce(
+    pods: Pods,
+    scope: ScopeFlags,
+    target: TargetFlags,
+    output: StoryOutputFlags,
+    story: StoryFlags,
+    policies: PolicyFlags,
+    network: NetworkPolicyFlags,
+    how: EnforceFlags,
+    engine: EngineFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Checks, carries out, and tells."""
+    flags = RunFlags(scope, target, output, engine, image, start, cluster)
+    if network.named:
+        for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):
+            refuse(group)
+        return enforce_network(pods, network, policies.objects, bool(how.dry_run), flags)
+    if not policies.named:
+        raise UsageError(
+            "no policy was named", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
+        )
+    action = how.action or _KERNEL
+    if action != _KERNEL and (how.dry_run or how.allow_weaker):
+        raise UsageError(
+            "--dry-run and --allow-weaker are about what the kernel does", "without them, or without --action"
+        )
+    if how.yes and action not in _OF_PODS:
+        raise UsageError("--yes answers what --action delete-pod and isolate-pod ask")
+    if action == _DELETE_POD and target.local:
+        raise UsageError("--action delete-pod is for a cluster: --local has no pods that could be deleted")
+    compiled = engine_of(
+        policies,
+        partial(own_namespace, scope, cluster, target.local),
+        enforce=not how.dry_run and action == _KERNEL,
+        allow_weaker=bool(how.allow_weaker),
+        reaction="kill" if action == _KILL else "tell" if action in _OF_PODS else "",
+        calls_out=not how.dry_run,
+    )
+    if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):
+        raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")
+    if action in _OF_PODS and not how.yes:
+        _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off the network")
+    if action in _OF_PODS and flags.engine.sort_wait is None:
+        flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
+    if action == _DELETE_POD:
+        return _delete_pods(compiled, pods, story, flags)
+    if action == _ISOLATE_POD:
+        return _isolate_pods(compiled, pods, story, flags, policies.objects)
+    return tell(compiled, pods, story, flags, policies.objects)
+
+
+def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
+    from kubectl_gadget.session.policies.delete_pods import deleting_pods
+
+    with deleting_pods(flags.cluster.options(), _namespace(flags), say) as deleter:
+
+        def delete(container: "Container", policy: str) -> None:
+            deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {policy}")
+
+        return tell(compiled, pods, story, flags, on_told=partial(_react, delete))
+
+
+def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None) -> int:
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.network_policies.isolate import PodIsolation
+
+    isolation = PodIsolation(say)
+    silent = GadgetRun(load_gadget("network_policy"), tables=isolation.tables)
+
+    def isolate(container: "Container", policy: str) -> None:
+        isolation.isolate(container.namespace, container.pod, container.pod_uid, policy)
+
+    return tell(compiled, pods, story, flags, objects, partial(_react, isolate), silent)
+
+
+def _namespace(flags: RunFlags) -> str | None:
+    """None: all of them, as without a cluster where none is named."""
+    return None if flags.scope.all_namespaces else chosen_namespace(flags.scope, flags.cluster, flags.target.local)
+
+
+def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:
+    """Raises UsageError unless the user agrees."""
+    namespace = _namespace(flags)
+    where = "all namespaces" if namespace is None else f"the namespace {namespace}"
+    which = f"of {', '.join(pods)} in {where}" if pods else f"in {where}"
+    what = f"each pod {which} that does what these policies deny is {deed}, for as long as this runs"
+    if not sys.stdin.isatty():
+        raise UsageError(f"{what}, and standard input is not a terminal to ask on", "--yes")
+    sys.stderr.write(f"{what}. Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was begun")
+
+
+def _react(deed: "Callable[[Container, str], None]", told: "Told") -> None:
+    event, container = told.happening, told.container
+    if isinstance(event, PolicyEvent) and event.action in _DEEDS and container.pod:
+        deed(container, event.policy)

@@ -1,0 +1,103 @@
+"""`kubectl gadget enforce --network-policy`: standard network policies, carried out by the kernel of each node.
+
+The trap: policies go by labels and addresses, which only the API server knows, so without a cluster a file has to tell
+them.
+"""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli.flags.flag_sets import flag
+from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
+from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
+from kubectl_gadget.cli.flags.reading import spelling
+from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.session.options import GadgetRun
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.api.resources import Object, Resource
+
+_SECTION = "Network policies"
+
+
+@dataclass(frozen=True)
+class NetworkPolicyFlags:
+    """Which policies, and where labels and addresses come from."""
+
+    network_policies: Annotated[
+        tuple[str, ...] | None,
+        flag(
+            _SECTION,
+            "--network-policy",
+            metavar="FILE",
+            help="NetworkPolicies: a file, a folder, or - (stdin)",
+        ),
+        tuple,
+    ] = None
+    from_cluster: Annotated[
+        bool | None,
+        flag(_SECTION, "--from-cluster/--no-from-cluster", help="NetworkPolicies that the cluster has"),
+    ] = None
+
+    @property
+    def named(self) -> bool:
+        """Whether any was named."""
+        return bool(self.network_policies or self.from_cluster)
+
+
+def enforce_network(
+    pods: tuple[str, ...], policies: NetworkPolicyFlags, objects: str | None, dry_run: bool, flags: RunFlags
+) -> int:
+    """Checks, carries out, and tells each refusal. `objects` is a file with what the cluster has."""
+    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.network_policies.follow import PolicyTables, following, read_objects
+    from kubectl_gadget.network_policies.read import read_files
+    from kubectl_gadget.session.run import run
+
+    if flags.output.output == "compact":
+        raise UsageError("-o compact is for processes; refusals of network policies are rows", "-o table, or json")
+    gadget = GadgetRun(load_gadget("network_policy"), {"dry-run": dry_run})
+    options = run_options((gadget,), pods, flags)
+    where = flags.scope, flags.cluster, options.local
+    given = read_files(policies.network_policies or (), own_namespace(*where))
+    made = PolicyTables(given)
+    options = replace(options, gadgets=(replace(gadget, tables=made.tables),))
+    if not options.selection.all_namespaces and (chosen := chosen_namespace(*where)):
+        warn_of_others("network policies", {policy["metadata"]["namespace"] for policy in given}, chosen)
+    if objects and not options.local:
+        raise UsageError(OBJECTS_ARE_LOCAL)
+    if options.local:
+        check_objects(objects)
+    with ExitStack() as stack:
+        if objects:
+            made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
+        else:
+            stack.enter_context(following(options.kube, made, bool(policies.from_cluster), sys.stderr, options.quiet))
+        if not made.count and not options.quiet:
+            sys.stderr.write("there is no NetworkPolicy; nothing is refused until there is one\n")
+        return run(options, sys.stdout, sys.stderr)
+
+
+def check_objects(objects: str | None) -> None:
+    """Raises UsageError where a run without a cluster has no file with what a cluster has."""
+    if not objects:
+        raise UsageError(
+            "without a cluster, the labels and addresses of pods are not known",
+            "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
+        )
+
+
+def refuse(given: object) -> None:
+    """Refuses flags of a group that mean nothing for network policies."""
+    for name, value in vars(given).items():
+        if value is not None:
+            raise UsageError(f"{spelling(type(given), name)} is not for network policies")
+
+
+def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":
+    from kubectl_gadget.cluster.api.resources import NETWORK_POLICIES
+
+    return {kind: found for kind, found in objects.items() if keep or kind != NETWORK_POLICIES}

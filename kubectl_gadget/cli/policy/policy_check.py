@@ -1,0 +1,248 @@
+"""`kubectl gadget policy check -f`: what is wrong, what is hooked, and whether nodes have it.
+
+Standard output has the hooks, standard error what to think about. The trap: without nodes it asks nobody, so that it
+works in CI.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.connect import connect, say, wait_for
+from kubectl_gadget.cli.flags.flag_sets import (
+    CLUSTER,
+    SHOW,
+    WHERE,
+    ClusterFlags,
+    ImageFlags,
+    NoHeaders,
+    ScopeFlags,
+    StartFlags,
+    flag,
+)
+from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
+from kubectl_gadget.cli.flags.policy_flags import POLICIES
+from kubectl_gadget.cli.flags.reading import spelling
+from kubectl_gadget.cli.flags.run_options import agent_options
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.model import Policy
+    from kubectl_gadget.policies.report.check import HookReport, Report
+    from kubectl_gadget.policies.report.nodes import Judgement
+    from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
+
+_NODES = "Which nodes"
+PAGE = Page(
+    "Say what is wrong with policies, which hooks they take, what these cost, and where a program could lie to them. "
+    "With nodes, also whether each of them has these hooks.",
+    (
+        Example("kubectl gadget policy check -f policy.yaml", "without any cluster"),
+        Example("kubectl gadget policy check -f policies/ -f - --all-nodes", "folders, standard input, every node"),
+        Example("kubectl gadget policy check --policy shell-in-container -o json", "one that comes with this program"),
+    ),
+    usage="-f FILE [flags]",
+    silent=(WHERE, CLUSTER),
+    more="Exit codes: 1 when a policy cannot be run, or a node lacks a hook (with --strict, for any warning), 2 when "
+    "the YAML is wrong.",
+)
+
+Files = Annotated[
+    tuple[str, ...] | None,
+    flag(
+        POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; may be repeated"
+    ),
+    tuple,
+]
+Ready = Annotated[
+    tuple[str, ...] | None,
+    flag(POLICIES, "--policy", metavar="NAME", help="One that comes with this program: see policy list"),
+    values.commas,
+]
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
+    values.one_of("table", "json"),
+]
+Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Warnings fail as well")]
+Nodes = Annotated[
+    tuple[str, ...] | None, flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"), values.node_names
+]
+AllNodes = Annotated[bool | None, flag(_NODES, "--all-nodes/--no-all-nodes", help="Every node of the cluster")]
+Local = Annotated[bool | None, flag(_NODES, "--local/--no-local", help="This machine")]
+
+
+def check(
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    image: ImageFlags,
+    start: StartFlags,
+    files: Files = None,
+    ready: Ready = None,
+    output: Format = None,
+    no_headers: NoHeaders = None,
+    strict: Strict = None,
+    nodes: Nodes = None,
+    all_nodes: AllNodes = None,
+    local: Local = None,
+) -> int:
+    """Reads, checks, asks."""
+    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.read.policies import read_policies
+    from kubectl_gadget.policies.report.check import check_policy
+    from kubectl_gadget.policies.report.nodes import have_new
+    from kubectl_gadget.policies.report.own_kernel import misspelt
+
+    if not files and not ready:
+        raise UsageError("no policy was named", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
+    if sum(map(bool, (nodes, all_nodes, local))) > 1:
+        raise UsageError("--node, --all-nodes and --local exclude each other")
+    if not nodes and not all_nodes:
+        _refuse_agents_flags(image, start)
+    own = partial(own_namespace, scope, cluster, local)
+    policies = read_policies([*(files or ()), *ready_files(ready or ())], own)
+    refuse_others(policies, scope.namespace)
+    asked = bool(nodes or all_nodes or local)
+    agents = agent_options(image, start, cluster)
+    answers = _ask(cluster, agents, policies, nodes or (), bool(local)) if asked else []
+    has_new = have_new(answer.hooks for answer in answers if not answer.problem)
+    reports = [check_policy(policy, asked, has_new) for policy in policies]
+    if output == "json":
+        sys.stdout.write(json.dumps([_as_json(report, answers) for report in reports], indent=2) + "\n")
+    else:
+        _print(reports, answers, not no_headers)
+    sys.stdout.flush()
+    missing = _explain(reports, answers)
+    if not asked:
+        for hint in (hint for policy in policies for hint in misspelt(policy)):
+            say(f"{hint.place} {hint.text}")
+        say("no node was asked whether its kernel has these hooks (try: --all-nodes, --node NAME, or --local)")
+    return int(missing or bool(strict and any(report.warnings for report in reports)))
+
+
+def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
+    for given in flags:
+        for name in given.typed():
+            raise UsageError(f"{spelling(type(given), name)} is for agents on nodes", "--node NAME, or --all-nodes")
+
+
+def _ask(
+    cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
+) -> "list[NodeHooks]":
+    from kubectl_gadget.policies.report.nodes import question
+    from kubectl_gadget.session.nodes.hook_lookup import ask_cluster, ask_local
+
+    asked = question(policies)
+    if local:
+        return wait_for(ask_local(asked))
+
+    def tell(node: str, text: str) -> None:
+        say(f"{node}: {text}" if node else text)
+
+    return wait_for(ask_cluster(connect(cluster), asked, nodes, tell, agents))
+
+
+def _print(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", headers: bool) -> None:
+    titles = ("POLICY", "HOOK", "FILTERED BY", "RUNS", "COST", *(answer.node.upper() for answer in answers))
+    rows = [
+        (
+            *(report.policy.name, _name(hook), hook.filtered_by or "-", hook.rate, hook.cost),
+            *(_cell(report, hook, answer) for answer in answers),
+        )
+        for report in reports
+        for hook in report.hooks
+    ]
+    print_table(titles, rows, headers)
+
+
+def _name(report: "HookReport") -> str:
+    from kubectl_gadget.policies.report.check import hook_name
+
+    return hook_name(report.hook)
+
+
+def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
+    if answer.problem:
+        return "?"
+    if not _is_for(report, answer):
+        return "not selected"
+    judgement = _judge(hook, answer)
+    return {True: judgement.way, False: judgement.way or "missing", None: f"{judgement.way or '-'}?"}[judgement.works]
+
+
+def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
+    from kubectl_gadget.policies.report.nodes import judge
+
+    return judge(hook.hook, answer.hello, answer.hooks)
+
+
+def _is_for(report: "Report", answer: "NodeHooks") -> bool:
+    from kubectl_gadget.policies.workloads import is_for_node
+
+    return answer.labels is None or is_for_node(report.policy.scope, answer.labels)
+
+
+def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> bool:
+    """Says what to think about; whether one cannot be run, or a node lacks a hook or gave no answer."""
+    say_own(report.policy for report in reports)
+    for report in reports:
+        if report.mirrors:
+            said = "on x86-64, calls of 32-bit programs and int 0x80 are seen as well, as"
+            say(f"{report.policy.name}: {said} {', '.join(report.mirrors)}")
+        for warning in report.warnings:
+            say(f"warning: {warning.place} {warning.text}")
+    failed = any(report.unsupported for report in reports)
+    for report in reports:
+        for text in report.unsupported:
+            say(f"not supported: {text}")
+    for answer in answers:
+        if answer.problem:
+            failed = True
+            say(f"{answer.node}: {answer.problem}")
+            continue
+        hooks_of: dict[str, list[str]] = {}
+        for report in reports:
+            for hook in report.hooks if _is_for(report, answer) else ():
+                judgement = _judge(hook, answer)
+                failed |= judgement.works is False
+                if judgement.why:
+                    hooks_of.setdefault(judgement.why, []).append(_name(hook))
+        for why, hooks in hooks_of.items():
+            say(f"{answer.node}: {', '.join(dict.fromkeys(hooks))}: {why}")
+    return failed
+
+
+def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, Any]:
+    return {
+        "policy": report.policy.name,
+        "namespace": report.policy.namespace,
+        "file": report.policy.place.file,
+        "hooks": [
+            {
+                "hook": _name(hook),
+                "line": hook.hook.place.line,
+                "filtered_by": hook.filtered_by,
+                "runs": hook.rate,
+                "cost": hook.cost,
+                "tables": hook.tables,
+                "nodes": [
+                    {"node": answer.node, **(asdict(_judge(hook, answer)) if not answer.problem else {})}
+                    for answer in answers
+                    if _is_for(report, answer)
+                ],
+            }
+            for hook in report.hooks
+        ],
+        "calls_of_32_bit_programs": list(report.mirrors),
+        "warnings": [{**asdict(warning.place), "text": warning.text} for warning in report.warnings],
+        "unsupported": list(report.unsupported),
+        "problems": [{"node": answer.node, "problem": answer.problem} for answer in answers if answer.problem],
+    }

@@ -1,0 +1,74 @@
+"""`kubectl gadget policy generate KIND`: a policy on standard output, to be changed and applied."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+_KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
+PAGE = Page(
+    "Write a policy to begin with, to standard output: empty, all-syscalls, ftrace-list, uprobes or usdts.",
+    (
+        Example("kubectl gadget policy generate empty", "one hook with a little of everything"),
+        Example("kubectl gadget policy generate all-syscalls --match-binary /usr/bin/curl", "every call of a program"),
+        Example("kubectl gadget policy generate uprobes --binary /usr/bin/app", "the functions of a program"),
+        Example("kubectl gadget policy generate ftrace-list --regex '^vfs_'", "functions of the kernel"),
+    ),
+    usage="KIND [flags]",
+    silent=(WHERE, CLUSTER),
+)
+Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND"), tuple]
+Name = Annotated[
+    str | None, flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"), values.object_name
+]
+Binary = Annotated[
+    str | None, flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"), values.some_text
+]
+MatchBinary = Annotated[
+    tuple[str, ...] | None,
+    flag(SHOW, "--match-binary", metavar="PATH", help="all-syscalls, ftrace-list: only of this program"),
+    values.commas,
+]
+Regex = Annotated[
+    str | None, flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"), values.some_text
+]
+
+
+def generate(
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    kinds: Kind = (),
+    name: Name = None,
+    binary: Binary = None,
+    match_binary: MatchBinary = None,
+    regex: Regex = None,
+) -> int:
+    """Prints the policy."""
+    from kubectl_gadget.policies.report import generate as make
+
+    if len(kinds) != 1 or kinds[0] not in _KINDS:
+        what = f"there is no {' '.join(kinds)!r} to be made;" if kinds else "what is to be made?"
+        raise UsageError(f"{what} one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}")
+    (kind,) = kinds
+    makers: Mapping[str, Callable[[], dict[str, Any]]] = {
+        "empty": make.empty,
+        "all-syscalls": lambda: make.all_system_calls(match_binary or ()),
+        "ftrace-list": lambda: make.ftrace_list(_need(regex, "--regex"), match_binary or ()),
+        "uprobes": lambda: make.uprobes(_need(binary, "--binary")),
+        "usdts": lambda: make.usdts(_need(binary, "--binary")),
+    }
+    sys.stdout.write(make.policy_text(name or kind, makers[kind]()))
+    return 0
+
+
+def _need(value: str | None, spelling: str) -> str:
+    if value is None:
+        raise UsageError(f"{spelling} is missing")
+    return value

@@ -1,0 +1,40 @@
+"""`kubectl gadget policy`: its sub-commands by name."""
+
+from typing import Any
+
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.framework.command import Entry, GroupParts, lazily, make_group
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.events.schema import Example
+
+_COMMANDS = (
+    ("check", "Say what is wrong with policies, what they hook, and which nodes have it", "policy_check:check:PAGE"),
+    ("explain", "Explain the fields of policies", "policy_explain:explain:PAGE"),
+    ("generate", "Write a policy to begin with", "policy_generate:generate:PAGE"),
+    ("install", "Keep policies in force on all nodes, without this program", "policy_install:install:INSTALL_PAGE"),
+    ("installed", "Show what is installed, and its state on each node", "policy_install:installed:INSTALLED_PAGE"),
+    ("list", "List the policies that come with this program", "policy_list:list_policies:PAGE"),
+    ("uninstall", "Take installed policies out of force", "policy_install:uninstall:UNINSTALL_PAGE"),
+)
+_PAGE = Page(
+    "Work with policies: TracingPolicy and TracingPolicyNamespaced, as YAML.",
+    (
+        Example("kubectl gadget policy check -f policy.yaml", "what is wrong with it, and what it takes"),
+        Example("kubectl gadget policy check -f policies/ --all-nodes", "and whether every node has these hooks"),
+        Example("kubectl gadget policy explain kprobes.selectors", "the fields of a selector"),
+    ),
+    usage="COMMAND [flags]",
+)
+
+
+def policy_group() -> Any:
+    """`kubectl gadget policy`."""
+    entries = {
+        name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.policy.{target}", name))
+        for name, summary, target in _COMMANDS
+    }
+    return make_group(_flags, "policy", GroupParts(_PAGE, entries))
+
+
+def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    raise NotImplementedError("a group only lends its flags")

@@ -1,0 +1,255 @@
+"""`kubectl gadget policy install`, `installed` and `uninstall`: policies that stay in force without this program.
+
+The trap: a policy that denies stays when whoever installed it has gone home, so --enforce has to ask for that.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.connect import connect, say, wait_for
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
+from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.policies.installed_policies import Kept
+    from kubectl_gadget.session.policies.installation import Change, Installed, NodePolicies
+
+_HOW = "How"
+_SECONDS = 120.0
+INSTALL_PAGE = Page(
+    "Keep policies in force on all nodes, without this program. The resident agents carry them out and tell each event "
+    "on their log.",
+    (
+        Example("kubectl gadget policy install -f policy.yaml", "a policy that only tells"),
+        Example("kubectl gadget policy install -f policy.yaml --enforce", "one that denies or kills"),
+        Example("kubectl -n kubectl-gadget logs -l app.kubernetes.io/name=kubectl-gadget -f", "the events, as JSON"),
+    ),
+    usage="{-f FILE | --policy NAME} [flags]",
+    silent=(WHERE, CLUSTER),
+    more="Needs resident agents: kubectl gadget deploy. A policy of the same name is replaced; the new one is in force "
+    "before the old one is taken away. See also kubectl gadget observe --installed.",
+)
+INSTALLED_PAGE = Page(
+    "Show the installed policies, and for each node whether they are in force there and how.",
+    (
+        Example("kubectl gadget policy installed", "one line for each policy and node"),
+        Example("kubectl gadget policy installed -o json", "with each hook and its method"),
+    ),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+    more="Exit code 1: some node does not have them in force.",
+)
+UNINSTALL_PAGE = Page(
+    "Take installed policies out of force.",
+    (
+        Example("kubectl gadget policy uninstall secrets", "a TracingPolicy"),
+        Example("kubectl gadget policy uninstall default/secrets", "a TracingPolicyNamespaced"),
+        Example("kubectl gadget policy uninstall --all", "all of them"),
+    ),
+    usage="NAME... | --all [flags]",
+    silent=(WHERE, CLUSTER),
+)
+Enforce = Annotated[bool | None, flag(_HOW, "--enforce/--no-enforce", help="Also policies that deny, kill or signal")]
+AllowWeaker = Annotated[
+    bool | None,
+    flag(
+        _HOW, "--allow-weaker/--no-allow-weaker", help="For all that is installed: also where only signals are possible"
+    ),
+]
+Wait = Annotated[bool | None, flag(_HOW, "--wait/--no-wait", help="Wait until all nodes have it (default: true)")]
+Timeout = Annotated[
+    float | None,
+    flag(_HOW, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
+    values.duration_above_zero,
+]
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
+    values.one_of("table", "json"),
+]
+Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
+All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All of them")]
+
+
+def install(
+    policies: PolicyFlags,
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    enforce: Enforce = None,
+    allow_weaker: AllowWeaker = None,
+    wait: Wait = None,
+    timeout: Timeout = None,
+) -> int:
+    """Checks, installs, and waits for the nodes."""
+    from kubectl_gadget.policies.builtin_policies import ready_files
+    from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
+    from kubectl_gadget.policies.read.policies import sources
+    from kubectl_gadget.session.policies.installation import Change
+
+    if not policies.named:
+        raise UsageError("no policy was named", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
+    if policies.objects:
+        raise UsageError(OBJECTS_ARE_LOCAL)
+    names = [*(policies.files or ()), *ready_files(policies.ready or ())]
+    api = connect(cluster)
+    found = keep(sources(names), own_namespace(scope, cluster))
+    refuse_others((one.policy for one in found), scope.namespace)
+    if not enforce:
+        refuse_enforcing(found)
+    wanted = Change(found, allow_weaker=allow_weaker)
+    return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", _patience(wait, timeout)))
+
+
+def uninstall(
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    names: Names = (),
+    all: All = None,
+    wait: Wait = None,
+    timeout: Timeout = None,
+) -> int:
+    """Removes, and waits for the nodes."""
+    if bool(names) == bool(all):
+        raise UsageError("which policies?", "kubectl gadget policy uninstall NAME, or --all")
+    return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _patience(wait, timeout)))
+
+
+def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
+    """Asks the ConfigMap and every node."""
+    there, found = wait_for(_ask(connect(cluster), cluster.agents()))
+    if output == "json":
+        sys.stdout.write(json.dumps(_as_json(there, found), indent=2) + "\n")
+        sys.stdout.flush()
+    else:
+        _print(there, found, not no_headers)
+    if not there.policies:
+        say("no policies are installed")
+    if not any(node.has_agent for node in found):
+        say("no agents are resident; kubectl gadget deploy")
+    return int(_explain(there, found))
+
+
+async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies]]":
+    from kubectl_gadget.session.policies.installation import nodes, read
+
+    return await read(api, agents), await nodes(api, agents)
+
+
+async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], patience: float) -> int:
+    from kubectl_gadget.session.policies.installation import Change, read
+
+    there = (await read(api, agents)).policies
+    by_title = {one.title: one for one in there}
+    for name in names:
+        if name not in by_title:
+            raise UsageError(f"no policy {name!r} is installed", f"one of {', '.join(by_title)}" if by_title else None)
+    gone = [by_title[name] for name in names] if names else list(there)
+    if not gone:
+        say("no policies are installed")
+        return 0
+    wanted = Change(remove=[one.key for one in gone])
+    return await _change(api, agents, wanted, f"uninstalled {_titles(gone)}", patience)
+
+
+async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str, patience: float) -> int:
+    from kubectl_gadget.session.policies.installation import change, lacks_priority, nudge, wait
+
+    there = await change(api, agents, wanted)
+    say(done)
+    if any(one.enforces for one in wanted.add) and await lacks_priority(api, agents):
+        say(
+            "on a node that is full, other pods may take the agent's place, and nothing looks after the policy there;"
+            " kubectl gadget deploy --enforcing gives agents the priority system-node-critical"
+        )
+    if there.allow_weaker:
+        say("where calls cannot be held up, a signal is good enough (--allow-weaker), for all that is installed")
+    if not await nudge(api, agents, there.digest):
+        say(
+            "kubelets are not told to look at once, which takes the right to patch pods; they do within a minute or two"
+        )
+    if not patience:
+        return 0
+    found = await wait(api, agents, there.digest, patience, say)
+    return int(_explain(there, found))
+
+
+def _patience(wait: bool | None, timeout: float | None) -> float:
+    if wait is False and timeout is not None:
+        raise UsageError("--timeout says how long to wait, and --wait=false says not to")
+    return 0.0 if wait is False else timeout or _SECONDS
+
+
+def _titles(policies: "Sequence[Kept]") -> str:
+    return ", ".join(one.title for one in policies)
+
+
+def _print(there: "Installed", found: "Sequence[NodePolicies]", headers: bool) -> None:
+    rows = []
+    for one in there.policies:
+        for node in found:
+            state = _state_of(there, node, one)
+            methods = ",".join(dict.fromkeys(hook["method"] for hook in state.get("hooks", ())))
+            hooks = ",".join(hook["by"] for hook in state.get("hooks", ()))
+            row = (one.title, node.node, state["state"], methods.replace(" ", "-") or "-", hooks or "-")
+            rows.append((*row, str(state.get("events", "-"))))
+    print_table(("POLICY", "NODE", "STATE", "METHOD", "HOOKS", "EVENTS"), rows, headers)
+    sys.stdout.flush()
+
+
+def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> dict[str, Any]:
+    """As the node says; `pending` while it has another state of the ConfigMap, `unknown` when it says nothing."""
+    if not node.has_agent:
+        return {"state": "no-agent"}
+    if not node.state:
+        return {"state": "unknown" if node.problem else "pending"}
+    for state in node.state.get("policies", ()):
+        if (state["name"], state["namespace"]) == (one.policy.name, one.policy.namespace):
+            stale = node.state.get("digest") != there.digest
+            return {**state, "state": f"{state['state']},pending" if stale else state["state"]}
+    return {"state": "pending"}
+
+
+def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
+    """Says what is not as it should be; whether anything is."""
+    failed = False
+    for node in found:
+        if not node.has_agent:
+            say(f"{node.node}: has no resident agent, so nothing is in force there")
+            continue
+        if node.problem:
+            failed = True
+            say(f"{node.node}: {node.problem}")
+        if node.state.get("digest", "") != there.digest:
+            failed = True
+            say(f"{node.node}: does not have it yet")
+            continue
+        for state in node.state.get("policies", ()):
+            if state["state"] != "enabled":
+                failed = True
+                say(f"{node.node}: policy {state['name']}: {state['state']}: {state['error']}")
+        if node.state.get("not_pinned"):
+            say(f"{node.node}: not guarded while its agent is restarted: {node.state['not_pinned']}")
+    return failed
+
+
+def _as_json(there: "Installed", found: "Sequence[NodePolicies]") -> list[dict[str, Any]]:
+    return [
+        {
+            "policy": one.policy.name,
+            "namespace": one.policy.namespace,
+            "nodes": [{"node": node.node, "problem": node.problem, **_state_of(there, node, one)} for node in found],
+        }
+        for one in there.policies
+    ]

@@ -1,0 +1,47 @@
+"""`kubectl gadget policy list`: the policies that come with this program."""
+
+import json
+import sys
+from typing import Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli.help.printed_tables import print_table
+from kubectl_gadget.events.schema import Example
+
+_FORMATS = ("table", "json", "name", "yaml")
+PAGE = Page(
+    "List the policies that come with this program.",
+    (
+        Example("kubectl gadget policy list", "each with what it shows"),
+        Example("kubectl gadget policy list -o yaml > all.yaml", "the policies themselves, to change them"),
+    ),
+    usage="[flags]",
+    silent=(WHERE, CLUSTER),
+)
+Format = Annotated[
+    str | None,
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json, name or yaml", choices=_FORMATS),
+    values.one_of(*_FORMATS),
+]
+
+
+def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
+    """Prints them."""
+    from kubectl_gadget.policies.builtin_policies import ready_policies
+    from kubectl_gadget.policies.report.check import hook_name
+
+    found = ready_policies()
+    rows = [(each.name, ", ".join(map(hook_name, each.policy.hooks)), each.summary) for each in found]
+    if output == "json":
+        keys = ("name", "hooks", "description")
+        sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2) + "\n")
+    elif output == "yaml":
+        sys.stdout.write("---\n".join(each.path.read_text(encoding="utf-8") for each in found))
+    elif output == "name":
+        sys.stdout.writelines(f"{each.name}\n" for each in found)
+    else:
+        table = [(each.name, str(len(each.policy.hooks)), each.summary) for each in found]
+        print_table(("POLICY", "HOOKS", "SHOWS"), table, not no_headers)
+    return 0

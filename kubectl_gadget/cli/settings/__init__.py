@@ -1,0 +1,1 @@
+"""Defaults of flags, from the environment and from the configuration file."""

@@ -1,0 +1,325 @@
+"""Defaults for flags, from the environment and from a file: docs/configuration.md.
+
+    the command line > the environment > the file's entry of the command > the file's `defaults` > what is built in
+
+The trap: this runs at every start. Without a file no YAML is imported; a wrong file is an error of each command that
+does something, and of no help and no completion.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from kubectl_gadget.cli.flags.arguments import Given, Parsed, Spelling, parse
+from kubectl_gadget.cli.flags.flag_sets import (
+    CLUSTER,
+    WHERE,
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    StartFlags,
+)
+from kubectl_gadget.cli.flags.reading import read_value, repeats
+from kubectl_gadget.cli.values import nearest
+from kubectl_gadget.errors import UsageError
+
+PREFIX = "KUBECTL_GADGET_"
+FILE = "KUBECTL_GADGET_CONFIG"
+"""Environment variable: another file, or `off` for none."""
+_NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED"})
+"""What follows PREFIX in variables that are not about flags."""
+_OF_OTHERS = ("TEST_", "SERVICE_", "PORT")
+"""Beginnings of further ones: of our tests, and those that a kubelet sets for a service named kubectl-gadget."""
+
+_SHARED = (
+    *((OutputFlags, name) for name in ("output", "color", "no_headers", "quiet", "verbose", "strict")),
+    *((EngineFlags, name) for name in ("no_sort", "sort_wait", "ring_bytes", "map_entries", "buffer_bytes")),
+    *((ImageFlags, name) for name in ("image", "image_mirror", "image_pull_secret", "image_pull_policy")),
+    (StartFlags, "start_timeout"),
+    (ClusterFlags, "agent_namespace"),
+)
+"""What the environment and `defaults` can set, in the order of `config view`."""
+
+_GIVES_WAY: Mapping[str, tuple[str, ...]] = {
+    "quiet": ("verbose",),
+    "verbose": ("quiet",),
+    "no_sort": ("sort_wait",),
+    "sort_wait": ("no_sort",),
+    "image": ("image_mirror",),
+    "wait": ("timeout",),
+    "recordings": ("timeout",),
+    "check": ("format",),
+    "tree": ("output",),
+    "with_map": ("output",),
+    "map_every": ("output",),
+}
+"""By what was typed: the settings that contradict it."""
+
+_RIGHTS = "it decides about rights or enforcement"
+_LOOKED_AT = "it chooses what is looked at"
+_RUNS = "it chooses what is run or done"
+_FILES = "it names what is read or written"
+_END = "it decides when a run ends or with which exit code"
+_REFUSED_PANELS = {WHERE: _LOOKED_AT, CLUSTER: "the kubeconfig holds it (kubectl config set-context)"}
+_REFUSED = {
+    **dict.fromkeys(("action", "yes", "allow_weaker", "enforce", "enforcing", "contained", "privileged"), _RIGHTS),
+    **dict.fromkeys(
+        ("filter", "pod", "process", "running", "event_types", "policy_names", "flows", "nodes", "local"), _LOOKED_AT
+    ),
+    **dict.fromkeys(("own_processes", "parameter_pid", "parameter_descendants"), _LOOKED_AT),
+    **dict.fromkeys(("parameter_function", "parameter_receiver_pid"), _LOOKED_AT),
+    **dict.fromkeys(("max_events", "fail_on", "expect"), _END),
+    **dict.fromkeys(("files", "ready", "installed", "network_policies", "from_cluster", "objects", "name"), _RUNS),
+    **dict.fromkeys(("all", "all_nodes", "dry_run", "list_tools", "client", "check", "web"), _RUNS),
+    **dict.fromkeys(("binary", "match_binary", "regex", "node_selector"), _RUNS),
+    **dict.fromkeys(("record", "recordings", "directory", "merge", "table_flame_graph", "table_diff"), _FILES),
+    **dict.fromkeys(("program_file", "parameter_target"), _RUNS),
+}
+"""By parameter: why no setting is taken."""
+_CONDITIONS = "flow_"
+"""Beginning of the parameters of `flows` that are filters."""
+
+
+class Flag(NamedTuple):
+    """One flag of a command."""
+
+    name: str
+    """of the parameter"""
+    hint: Any
+    in_set: bool = False
+    """it is a field of a FlagSet"""
+
+    @property
+    def declaration(self) -> Any:
+        """What typer knows of it."""
+        return get_args(self.hint)[1]
+
+    @property
+    def spellings(self) -> list[str]:
+        """`--host`, `--no-host`; the first long one is its name in settings."""
+        return [text for part in (self.declaration.default, *self.declaration.param_decls) for text in part.split("/")]
+
+    @property
+    def key(self) -> str:
+        """Its name in settings: the long spelling without dashes."""
+        return next(text for text in self.spellings if text.startswith("--"))[2:]
+
+    @property
+    def is_switch(self) -> bool:
+        """It takes no value."""
+        return self.declaration.metavar is None
+
+    def refusal(self) -> str | None:
+        """Why it cannot be set but on the command line; None: it can."""
+        if self.name.startswith(_CONDITIONS):
+            return _LOOKED_AT
+        return _REFUSED.get(self.name) or _REFUSED_PANELS.get(self.declaration.rich_help_panel)
+
+    def read(self, setting: "Setting") -> Any:
+        """The setting's value as a command gets it. Raises UsageError."""
+        found = [item.value for item in self.given(setting)]
+        return read_value(self.hint, found if repeats(self.hint) else found[-1], f"{setting.place}: {self.key}")
+
+    def given(self, setting: "Setting") -> list[Given]:
+        """The setting as if it had been typed. Raises UsageError."""
+        place = f"{setting.place}: {self.key}"
+        if len(setting.texts) != 1 and not repeats(self.hint):
+            raise UsageError(f"{place} takes one value, and not a list")
+        if not self.is_switch:
+            return [Given(self.name, text, place, preset=True) for text in setting.texts]
+        parsed: Parsed = parse({"--switch": Spelling("", True)}, ())
+        try:
+            parsed = parse({"--switch": Spelling("", True)}, [f"--switch={setting.texts[0]}"])
+        except UsageError:
+            raise UsageError(f"{place} {setting.texts[0]!r}: must be true or false") from None
+        return [Given(self.name, parsed.given[0].value, place, preset=True)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A default for one flag, where it was found."""
+
+    key: str
+    texts: tuple[str, ...]
+    place: str
+    """the name of the environment variable, or FILE:LINE:COLUMN"""
+
+    @property
+    def text(self) -> str:
+        """The value on one line."""
+        return ",".join(self.texts)
+
+    @property
+    def source(self) -> str:
+        """For people: `env NAME`, or FILE:LINE."""
+        return self.place.rpartition(":")[0] if ":" in self.place else f"env {self.place}"
+
+
+@dataclass
+class Settings:
+    """All that was found, by the key of the flag."""
+
+    path: str = ""
+    """the file, whether it is there or not; "" when it is turned off"""
+    exists: bool = False
+    environment: dict[str, Setting] = field(default_factory=dict)
+    defaults: dict[str, Setting] = field(default_factory=dict)
+    commands: dict[str, dict[str, Setting]] = field(default_factory=dict)
+    command_places: dict[str, str] = field(default_factory=dict)
+    """FILE:LINE:COLUMN of each command's name"""
+
+    def find(self, command: str, flag: Flag) -> Setting | None:
+        """What holds for this flag of the command, the command line aside."""
+        is_shared = flag.in_set and flag.name in shared_flags()
+        own = self.commands.get(command, {}).get(flag.key)
+        if not is_shared or flag.refusal():
+            return None if flag.refusal() else own
+        found = [self.environment.get(flag.key), own, self.defaults.get(flag.key)]
+        for setting in found:
+            if setting is not None and (setting is own or _fits(flag, setting)):
+                return setting
+        return None
+
+
+def file_path() -> str:
+    """The configuration file; "" when it is turned off."""
+    if named := os.environ.get(FILE):
+        return "" if named == "off" else named
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return os.path.join(base, "kubectl-gadget", "config.yaml")
+
+
+def load() -> Settings:
+    """What the environment and the file say. Raises UsageError when the file, or a shared value, is wrong."""
+    found = Settings(file_path(), environment=_environment())
+    if found.path and (os.environ.get(FILE) or os.path.exists(found.path)):
+        from kubectl_gadget.cli.settings.settings_file import read_file
+
+        read_file(found)
+    for setting in (*found.environment.values(), *found.defaults.values()):
+        shared_flag(setting.key).read(setting)
+    return found
+
+
+def shared_flags() -> dict[str, Flag]:
+    """The flags that the environment and `defaults` can set, by parameter."""
+    if not _shared:
+        hints = {kind: get_type_hints(kind, include_extras=True) for kind in dict.fromkeys(kind for kind, _ in _SHARED)}
+        _shared.update((name, Flag(name, hints[kind][name], in_set=True)) for kind, name in _SHARED)
+    return _shared
+
+
+_shared: dict[str, Flag] = {}
+
+
+def shared_flag(key: str) -> Flag:
+    """One of them, by its name in settings."""
+    return next(flag for flag in shared_flags().values() if flag.key == key)
+
+
+def variable(flag: Flag) -> str:
+    """The environment variable for a flag: --image-pull-policy is KUBECTL_GADGET_IMAGE_PULL_POLICY."""
+    return PREFIX + flag.key.upper().replace("-", "_")
+
+
+def command_name(words: Sequence[str]) -> str:
+    """How the file names a command. `demo` runs another one, and has what that has."""
+    return " ".join(words[1:] if words[:1] == ("demo",) else words)
+
+
+def presets(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequence[Given]]) -> tuple[Given, ...]:
+    """The settings for a command, as flags that stand before those on its command line. Raises UsageError."""
+    if words[:1] == ("config",):
+        return ()  # it has to work where settings are wrong
+    settings, command = load(), command_name(words)
+    check_entry(settings, command, flags)
+    typed = {item.name: item for level in levels for item in level}
+    gone = {*typed, *(name for item in typed for name in _GIVES_WAY.get(item, ()))}
+    found: list[Given] = []
+    for flag in flags:
+        if flag.name not in gone and (setting := settings.find(command, flag)) is not None:
+            found += flag.given(setting)
+    formats = {item.value for item in found if item.name == "output"}
+    if formats - {"table", "wide"} or ("output" in typed and typed["output"].value != "table"):
+        # Columns of tables: programs that read -o json get all members.
+        found = [item for item in found if item.name != "columns"]
+    return tuple(found)
+
+
+def check_entry(settings: Settings, command: str, flags: Sequence[Flag]) -> None:
+    """Raises UsageError for what is wrong in the file's entry of this command."""
+    by_key = {flag.key: flag for flag in flags}
+    for key, setting in settings.commands.get(command, {}).items():
+        if key not in by_key:
+            near = nearest(key, [flag.key for flag in flags if not flag.refusal()])
+            meant = f"; did you mean {near}?" if near else ""
+            raise UsageError(
+                f"{setting.place}: {command} has no flag --{key}{meant}", f"kubectl gadget {command} --help"
+            )
+        if why := by_key[key].refusal():
+            raise UsageError(f"{setting.place}: --{key} cannot be set here: {why}", "give it on the command line")
+        by_key[key].read(setting)
+
+
+def mention_ignored(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequence[Given]]) -> None:
+    """Says which environment variables look like settings of this command, and are not."""
+    if words[:1] == ("config",) or any(item.name == "quiet" and item.value for level in levels for item in level):
+        return
+    for text in ignored_variables({flag.key: flag for flag in flags}):
+        from kubectl_gadget.cli.flags.connect import say
+
+        say(text)
+
+
+def ignored_variables(flags: Mapping[str, Flag]) -> list[str]:
+    """A line for each environment variable that looks like a setting and is not one: misspelt, or for one of `flags`
+    that is set otherwise."""
+    known = {variable(flag) for flag in shared_flags().values()}
+    found = []
+    for name in sorted(os.environ):
+        rest = name.removeprefix(PREFIX)
+        if rest == name or name in known or rest in _NO_FLAGS or rest.startswith(_OF_OTHERS):
+            continue
+        flag = flags.get(rest.lower().replace("_", "-"))
+        if flag is not None and (why := flag.refusal()):
+            found.append(f"{name} is not used: {why}, so only the command line sets --{flag.key}")
+        elif flag is not None:
+            where = "the configuration file sets it, below commands"
+            found.append(f"{name} is not used: --{flag.key} belongs to the command; {where}")
+        elif near := nearest(name, known):
+            found.append(f"{name} is not used; did you mean {near.partition(' or ')[0]}?")
+    return found
+
+
+def effective(words: Sequence[str], read_flags: Callable[[], Sequence[Flag]]) -> dict[str, Setting]:
+    """For help: what holds for a command beside its command line, by parameter. Empty when settings are wrong."""
+    if not any(name.startswith(PREFIX) for name in os.environ) and not os.path.exists(file_path()):
+        return {}  # nearly always, and nothing more is looked at
+    flags = read_flags()
+    try:
+        settings, command = load(), command_name(words)
+        check_entry(settings, command, flags)
+    except UsageError:
+        return {}
+    found = {flag.name: settings.find(command, flag) for flag in flags}
+    return {name: setting for name, setting in found.items() if setting is not None}
+
+
+def _environment() -> dict[str, Setting]:
+    found = {}
+    for flag in shared_flags().values():
+        name = variable(flag)
+        if text := os.environ.get(name):
+            found[flag.key] = Setting(flag.key, (text,), name)
+    return found
+
+
+def _fits(flag: Flag, setting: Setting) -> bool:
+    """Whether a setting for all commands can be one of this command, which may take other values: formats."""
+    try:
+        flag.read(setting)
+    except UsageError:
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""Help of every command."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from kubectl_gadget import catalogue
+from kubectl_gadget.catalogue import GadgetSummary
+from kubectl_gadget.cli import main
+from kubectl_gadget.cli.commands.gadgets import gadget_command
+from kubectl_gadget.cli.help.help_pages import MOST_LINES
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Parameter
+from tests.cli.sample_gadgets import TRACE_OPEN
+
+COMMANDS = [
+    [],
+    *(name.split() for name in ("list", "demo", "deploy", "undeploy", "status", "version", "options", "run")),
+    ["trace"],
+    ["trace", "open"],
+    ["top", "file"],
+]
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main.run([*words, "--help"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return output.out
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_fits_two_screens_and_80_columns(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    lines = help_of(capsys, *words).splitlines()
+    assert len(lines) <= MOST_LINES
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words != ["trace"]], ids=" ".join)
+def test_help_starts_with_examples_and_ends_with_usage(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    paragraphs = help_of(capsys, *words).split("\n\n")
+    assert paragraphs[1].startswith("Examples:\n  # ")
+    assert paragraphs[-1].startswith(f"Usage: {' '.join(['kubectl', 'gadget', *words])} ")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_never_calls_the_program_by_its_file_name(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert "kubectl-gadget" not in help_of(capsys, *words)
+
+
+def test_help_of_a_gadget_explains_its_flags_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "trace", "open")
+    assert re.search(r"--failed +only opens that failed", text)
+    assert re.search(r"--max-depth N +how deep \(default: 8\)", text)
+    assert re.search(r"PATH +as the program passed it", text)
+    assert "-o wide adds: uid\n" in text
+
+
+def test_help_names_no_flag_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, "trace", "open").partition("More flags")[0]
+    flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)
+    assert len(flags) == len(set(flags)) > 15
+
+
+def test_the_shared_flags_are_all_explained_by_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["options"]) == 0
+    text = capsys.readouterr().out
+    named = help_of(capsys, "trace", "open").partition("More flags")[2]
+    for flag in re.findall(r"--[a-z-]+", named):
+        assert re.search(rf"{flag}[ ,]", text)
+
+
+def test_the_help_of_the_program_lists_gadgets_by_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert re.search(r"^  trace +Show events as they happen: open$", text, re.MULTILINE)
+    assert text.index("  trace ") < text.index("  top ") < text.index("  run ")
+
+
+@pytest.mark.parametrize(
+    "words", [["help", "trace", "open"], ["trace", "open", "-h"], ["trace", "open", "--zzz", "-h"]]
+)
+def test_help_can_be_asked_for_in_other_ways(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    expected = help_of(capsys, "trace", "open")
+    assert main.run(words) == 0
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("words", [[], ["trace"], ["run"]])
+def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    expected = help_of(capsys, *words)
+    assert main.run(words) == 0
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("module", ["main", "complete"])
+def test_help_and_completion_import_nothing_heavy(built_in: list[GadgetSummary], module: str) -> None:
+    words = {"main": ["trace", "open", "--help"], "complete": ["trace", "open", "--"]}[module]
+    program = f"""
+import sys
+from kubectl_gadget.cli import {module}
+sys.argv = ["kubectl-gadget", *{words!r}]
+try:
+    {module}.main()
+finally:
+    print(*sorted(sys.modules), file=sys.__stderr__)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(result.stdout) > 100
+    loaded = set(result.stderr.split())
+    assert loaded & {"typer"}
+    heavy = {"numpy", "kubernetes", "rich", "pydantic", "yaml", "celpy", "jsonpath", "asyncio", "urllib3", "websockets"}
+    assert loaded & heavy == set()
+
+
+def test_help_of_every_built_in_gadget_fits_two_screens_and_starts_with_examples(
+    built_in: list[GadgetSummary], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in built_in:
+        text = help_of(capsys, *entry.command)
+        assert text.count("\n") <= MOST_LINES
+        assert max(map(len, text.splitlines())) <= 80
+        assert text.split("\n\n")[1].startswith("Examples:\n  # ")
+
+
+def test_no_built_in_gadget_has_a_flag_that_is_taken(built_in: list[GadgetSummary]) -> None:
+    for entry in built_in:
+        gadget = catalogue.load_gadget(entry.name)
+        spellings = [text for item in gadget_command(gadget, "x").params for text in [*item.opts, *item.secondary_opts]]
+        assert len(spellings) - spellings.count("pods") == len(set(spellings) - {"pods"})
+
+
+def test_a_gadget_whose_flag_is_taken_is_refused() -> None:
+    gadget = replace(TRACE_OPEN, parameters=(Parameter("timeout", "int", "taken", "gadget_timeout"),))
+    with pytest.raises(UsageError, match="--timeout is taken"):
+        gadget_command(gadget, "open")
