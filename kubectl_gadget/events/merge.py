@@ -64,9 +64,13 @@ class TimeMerge:
         """Memory that waiting batches hold, about."""
         return sum(entry.batch.nbytes for entry in self._waiting)
 
-    def join(self, source: Hashable, wall_ns: int = -_FOREVER) -> None:
+    def expect(self, source: Hashable, wall_ns: int) -> None:
         """From now on rows that are younger than `wall_ns` wait for this source, such as (node, gadget number)."""
         self._complete.setdefault(source, wall_ns)
+
+    def join(self, source: Hashable) -> None:
+        """From now on rows wait for this source; where it was not expected, all of them."""
+        self._complete.setdefault(source, -_FOREVER)
 
     def leave(self, source: Hashable) -> None:
         """Nothing more will come from this source; it is not waited for."""
@@ -94,6 +98,9 @@ class TimeMerge:
             self.late += late
             batch.late = (np.arange(len(times)) if order is None else np.argsort(order)) < late
         self._waiting.append(_Waiting(batch, times, order, now_ns))
+
+    def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
+        """Streams have no answers that end."""
 
     def release(self, now_ns: int) -> Rows:
         """The rows that may leave now."""

@@ -21,12 +21,22 @@ T = TypeVar("T")
 class Rows:
     """Rows in order. `parts` hold exactly the rows; `order` is None when they come as they stand."""
 
+    is_block = False
+    """they are all of an interval, a snapshot or a capture, and are shown as one table, also where there are none"""
+    is_rest = False
+    """of an interval that the end of the run has cut short"""
+
     def __init__(self, parts: Sequence[Batch], order: npt.NDArray[np.integer[Any]] | None = None) -> None:
         self.parts = [part for part in parts if len(part)]
         self.order = order
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
+
+    @property
+    def everything(self) -> "Rows":
+        """With the rows of a block that --max-rows leaves out."""
+        return self
 
     def chunks(self, count: int) -> "Iterator[Rows]":
         """The same rows, in pieces of at most `count`."""

@@ -1,4 +1,4 @@
-"""From rows to flows to lines: the sink of `kubectl gadget flows`.
+"""Prints the flows that a transform makes of rows: the sink of `kubectl gadget flows`.
 
 The trap: a map is drawn at the end (and, with an interval, in between), also when the run is cut off by Ctrl-C.
 """
@@ -10,18 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-import numpy as np
-
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.collector import Transform
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows import graph, lines
-from kubectl_gadget.flows.endpoint_rows import GADGETS, End
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.records import DENIED_BY, MEMBERS, hubble, line, record
-from kubectl_gadget.flows.table import COLUMNS, FlowTable, Row
+from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.escape import escape, is_printable, json_line
 from kubectl_gadget.output.gap import gap_record
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
@@ -31,7 +28,7 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.stream import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import names_of, nearest
-from kubectl_gadget.views.rows import LATE, MemberRows
+from kubectl_gadget.views.rows import LATE
 
 FORMATS = ("table", "wide", "json", "jsonpb", "compact", "dict", "yaml", "csv", "name", "dot", "mermaid")
 TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
@@ -48,10 +45,9 @@ class FlowSink(Sink):
 
     def __init__(
         self,
-        table: FlowTable,
+        transform: Transform[Sequence[FlowEvent]],
         write: Write | None,
         stream: TextIO,
-        flow_filter: FlowFilter,
         draw: Draw | None = None,
         draw_every: float | None = None,
         listeners: Sequence[Listener] = (),
@@ -59,23 +55,21 @@ class FlowSink(Sink):
         tells_gaps: bool = False,
     ) -> None:
         self._tells_gaps = tells_gaps
-        self._table = table
+        self._transform = transform
         self._write = write
         self._stream = stream
-        self._filter = flow_filter
         self._draw = draw
         self._every = draw_every
         self._listeners = listeners
         self._row_listeners = row_listeners
         self._graph = graph.FlowGraph()
         self._due = time.monotonic() + (draw_every or 0)
-        self._members = MemberRows(COLUMNS, event=True)
 
     def write_chunk(self, rows: Rows) -> None:
         for take in self._row_listeners:
             take(rows)
         with _uncollected():
-            events = self._filter.those(self._add(rows))
+            events = self._transform.apply(rows)
             if not events:
                 return
             if self._write is not None:
@@ -86,21 +80,9 @@ class FlowSink(Sink):
                 listener(events)
             del events
 
-    def _add(self, rows: Rows) -> list[FlowEvent]:
-        """What the rows tell, in their order. Late ones are older than all others of a chunk, and so come first."""
-        items = rows.collect(self._read)
-        if all(part.late is None for part in rows.parts):
-            return self._table.add_all(items)
-        count = int(rows.mask(_late).sum())
-        late = [event._replace(late=True) for event in self._table.add_all(items[:count])]
-        return late + self._table.add_all(items[count:])
-
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         if self._tells_gaps:
             self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
-
-    def _read(self, batch: Batch) -> Sequence[End | Row]:
-        return self._table.ends.read(batch) if batch.gadget.name in GADGETS else self._members.records_of(batch)
 
     def flush(self) -> None:
         if self._draw is not None and self._every and time.monotonic() >= self._due:
@@ -116,10 +98,6 @@ class FlowSink(Sink):
     def _drawn(self, draw: Draw) -> str:
         self._graph.settle()
         return draw(self._graph)
-
-
-def _late(batch: Batch) -> Mask:
-    return np.zeros(len(batch), np.bool_) if batch.late is None else batch.late
 
 
 @contextmanager
@@ -157,7 +135,7 @@ def make_flow_sink(
     write = None if draw else _writer(name, template, options, stream, terminal, color)
     every = map_every if draw else None
     in_json = name == "json" and draw is None
-    return FlowSink(table, write, stream, flow_filter, draw, every, listeners, row_listeners, in_json)
+    return FlowSink(FlowTransform(table, flow_filter), write, stream, draw, every, listeners, row_listeners, in_json)
 
 
 def check_format(text: str) -> str:

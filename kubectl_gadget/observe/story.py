@@ -88,12 +88,12 @@ class Story:
         self._on_told = on_told
         self._tables: dict[str, ProcessTable] = {}
 
-    @property
-    def forgotten(self) -> int:
-        """Processes that had not ended, and were forgotten because there were too many."""
-        return sum(table.forgotten for table in self._tables.values())
+    def notes(self) -> Iterator[str]:
+        """Says how many processes had not ended, and were forgotten because there were too many."""
+        if forgotten := sum(table.forgotten for table in self._tables.values()):
+            yield f"{forgotten:,} running processes were forgotten: what they do has no program"
 
-    def rows(self, rows: Rows) -> Rows:
+    def apply(self, rows: Rows) -> Rows:
         """What is to be told of these rows, in the same order."""
         happened = list(self._tell(rows))
         if self._on_told is not None:

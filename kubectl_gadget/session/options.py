@@ -16,7 +16,7 @@ from kubectl_gadget.session.tables import LiveTables
 from kubectl_gadget.views.tables.arrangement import Arrangement
 
 if TYPE_CHECKING:  # what needs numpy
-    from kubectl_gadget.observe.story import Story
+    from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
@@ -56,8 +56,10 @@ class RunOptions:
     """`local`, since there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
     """who takes rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
-    story: "Story | None" = None
-    """joins the rows of all gadgets; output, filters and conditions are then about its rows"""
+    transform: "RowTransform | None" = None
+    """makes other rows of those of all gadgets; output, filters and conditions are then about its rows"""
+    doing: str | None = None
+    """as "tracing processes", where the names of the gadgets do not say it"""
     arrangement: Arrangement = field(default_factory=Arrangement)
     """of gadgets that are no streams"""
     filter: str | None = None

@@ -5,11 +5,12 @@ started first and comes here while it does.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.filters.filter import Filter, compile_filter, kernel_parameters
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES, Gadget
@@ -17,17 +18,17 @@ from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
-from kubectl_gadget.session.nodes.backlog import Backlog
-from kubectl_gadget.session.nodes.participants import Nodes
 from kubectl_gadget.session.options import RunOptions
-from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
+from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.request import build
 from kubectl_gadget.session.run_request import RunRequest
+from kubectl_gadget.session.steps.conditions import Conditions
+from kubectl_gadget.session.steps.frames import FrameSource
 from kubectl_gadget.views.columns import column_names
 from kubectl_gadget.views.stage import Stage, make_stage
 from kubectl_gadget.views.tables.aggregation import added_up_members, check, order_of, shown_columns
+from kubectl_gadget.views.tables.captures import Captures
 from kubectl_gadget.views.tables.intervals import Intervals
-from kubectl_gadget.views.tables.recordings import Recordings
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,33 @@ class Preparation:
     conditions: Conditions
     sink: Sink
 
-    def pipeline(self, nodes: Nodes, backlog: Backlog, events: PipelineEvents) -> Pipeline:
+    def pipeline(
+        self, frames: FrameSource, wants: Callable[[str, str], bool | None], events: PipelineEvents
+    ) -> Pipeline:
         """The pipeline of the run."""
         options = self.options
         gadgets = [run.gadget for run in options.gadgets]
-        merge: TimeMerge | Intervals | Recordings = TimeMerge(int(options.sort_wait * 1e9), options.sort)
-        if gadgets[0].kind in TABLES:
-            merge = Intervals(options.arrangement, _is_once(options), self.conditions.of_sums)
-        elif gadgets[0].kind == "recorder":
-            merge = Recordings()
 
         def make_stages() -> list[Stage | None]:
             return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
 
         return Pipeline(
-            backlog, gadgets, self.conditions, merge, self.sink, events, nodes.wants, make_stages, options.story
+            frames,
+            gadgets,
+            self.conditions,
+            _collector(options, self.conditions),
+            self.sink,
+            events,
+            wants,
+            make_stages,
+            options.transform,
         )
 
 
 def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     """Checks everything that the user typed. Raises GadgetError."""
     gadgets = [run.gadget for run in options.gadgets]
-    shown = [options.story.gadget] if options.story else gadgets
+    shown = [options.transform.gadget] if options.transform else gadgets
 
     def compiled(text: str | None, flag: str) -> Filter | None:
         if text is None:
@@ -82,7 +88,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
         sink = options.make_sink(shown, stdout, terminal)
     else:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
-    pushed = [kernel_parameters(filter, gadget) if filter and not options.story else {} for gadget in gadgets]
+    pushed = [kernel_parameters(filter, gadget) if filter and not options.transform else {} for gadget in gadgets]
     request = build(options.gadgets, pushed, options.ring_bytes, options.arrangement.interval, options.map_entries)
     return Preparation(options, request, conditions, sink)
 
@@ -94,6 +100,14 @@ def _with_names(options: RunOptions, gadgets: Sequence[Gadget]) -> RunOptions:
         output = replace(output, columns=column_names(gadgets, output.columns))
     by, order = column_names(gadgets, arrangement.by), column_names(gadgets, arrangement.sort)
     return replace(options, output=output, arrangement=replace(arrangement, by=by, sort=order))
+
+
+def _collector(options: RunOptions, conditions: Conditions) -> Collector:
+    """What holds rows back, by the kind of the gadgets; several in one run are all streams."""
+    kind = options.gadgets[0].gadget.kind
+    if kind in TABLES:
+        return Intervals(options.arrangement, _is_once(options), conditions.of_sums)
+    return Captures() if kind == "recorder" else TimeMerge(int(options.sort_wait * 1e9), options.sort)
 
 
 def _is_once(options: RunOptions) -> bool:

@@ -5,6 +5,7 @@ whoever waits for something here must not outlive the first one for long.
 """
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -19,12 +20,13 @@ from kubectl_gadget.output.standard_streams import reader_is_gone, require_writa
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.memory import give_back_what_is_freed
-from kubectl_gadget.session.nodes.backlog import Backlog
+from kubectl_gadget.session.nodes.backlog import Backlog, Item
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
-from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.nodes.state import SELECTED, NodeState
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.wire import Frame
 
 if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.events.identity import Container
@@ -118,13 +120,15 @@ class Run:
 
     async def main(self) -> int:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
+        from kubectl_gadget.session.steps.frames import LiveFrames
+
         self._loop = asyncio.get_running_loop()
         backlog = Backlog(self._options.buffer_bytes)
-        pipeline = self._preparation.pipeline(self._nodes, backlog, self._events())
+        pipeline = self._preparation.pipeline(LiveFrames(backlog), self._nodes.wants, self._events())
         self._catch_signals()
         showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")
         try:
-            await self._stream(backlog, pipeline)
+            await self._stream(backlog)
         finally:
             backlog.close()
             ended = time.monotonic()
@@ -166,11 +170,11 @@ class Run:
             answered=lambda node: call(self._has_answered, node),
         )
 
-    async def _stream(self, backlog: Backlog, pipeline: "Pipeline") -> None:
+    async def _stream(self, backlog: Backlog) -> None:
         """Until the run is stopped; all nodes are detached when this returns."""
         async with asyncio.TaskGroup() as self._tasks:
             tasks = self._tasks
-            watcher = tasks.create_task(self._watch(tasks, backlog, pipeline), name="nodes of the run")
+            watcher = tasks.create_task(self._watch(tasks, backlog), name="nodes of the run")
             reading = tasks.create_task(self._watch_reader(), name="reader of the output")
             await self._stopped.wait()
             watcher.cancel()
@@ -182,11 +186,11 @@ class Run:
             for task in self._running:
                 task.cancel()
 
-    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog, pipeline: "Pipeline") -> None:
+    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
         try:
             async for change in self._nodes.watch():
                 for name, agent_filter in change.filters.items():
-                    pipeline.select(name, agent_filter)
+                    backlog.add(Item(name, Frame(SELECTED, json.dumps(agent_filter).encode())))
                 await self._apply(change, tasks, backlog)
         except GadgetError as error:
             self._watch_error = error
@@ -291,9 +295,9 @@ class Run:
     def _doing(self) -> str:
         """As "tracing trace open", for the line that says that all has begun."""
         gadgets = self._options.gadgets
-        if self._options.story is not None:
+        if self._options.doing is not None:
             enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)
-            return f"{'enforcing policies and ' if enforces else ''}tracing processes"
+            return f"{'enforcing policies and ' if enforces else ''}{self._options.doing}"
         if any(run.tables and not run.policies for run in gadgets):
             dry = any(run.parameters.get("dry-run") for run in gadgets)
             return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
@@ -349,9 +353,9 @@ class Run:
         selection = self._options.selection
         if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():
             self._progress.say(_why_nothing(selection))
-        story = self._options.story
-        if story is not None and story.forgotten:
-            self._progress.warn(f"{story.forgotten:,} running processes were forgotten: what they do has no program")
+        if self._options.transform is not None:
+            for note in self._options.transform.notes():
+                self._progress.warn(note)
         if pipeline.failed_on or pipeline.expectation_missed:
             self._progress.warn(pipeline.verdict)
             return EXPECTATION_FAILED

@@ -56,7 +56,7 @@ def test_a_source_that_is_joined_before_it_is_asked_for_anything_keeps_the_order
     merge.add(batch(10), 0)
     merge.complete("a", 11)
     assert times(merge.release(0)) == [10]
-    merge.join("b", 11)
+    merge.expect("b", 11)
     merge.add(batch(12, 15), 1)
     merge.complete("a", 20)
     assert times(merge.release(1)) == []

@@ -13,8 +13,10 @@ from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.nodes.backlog import Backlog, Item
-from kubectl_gadget.session.nodes.state import DETACHED, GAP
-from kubectl_gadget.session.pipeline import Conditions, Pipeline, PipelineEvents
+from kubectl_gadget.session.nodes.state import DETACHED, GAP, SELECTED
+from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
+from kubectl_gadget.session.steps.conditions import Conditions
+from kubectl_gadget.session.steps.frames import LiveFrames
 from kubectl_gadget.wire import EventsHeader, Frame, FrameType
 from tests.events.records import OPEN, record, ring
 
@@ -62,7 +64,7 @@ class Bench:
         self.warned: list[str] = []
         self.backlog = Backlog(1 << 20)
         self.pipeline = Pipeline(
-            self.backlog,
+            LiveFrames(self.backlog),
             [OPEN],
             conditions or Conditions(),
             TimeMerge(200_000_000),
@@ -73,7 +75,15 @@ class Bench:
             wants,
         )
         for node in ("n1", "n2"):
-            self.pipeline.select(node, ALL)
+            self.select(node, ALL)
+
+    def select(self, node: str, selection: dict[str, Any]) -> None:
+        self.backlog.add(Item(node, frame(SELECTED, selection)))
+
+    def work(self) -> None:
+        """Handles what has come, and releases nothing."""
+        for item in self.backlog.take(0) or []:
+            self.pipeline._take(item, 0)
 
     async def feed(self, node: str, *frames: Frame) -> None:
         for one in frames:
@@ -128,7 +138,7 @@ async def test_host_processes_are_left_out_unless_they_are_asked_for() -> None:
     bench = Bench()
     await bench.attach("n1")
     await bench.attach("n2")
-    bench.pipeline.select("n2", {**ALL, "host": True})
+    bench.select("n2", {**ALL, "host": True})
     await bench.feed("n1", events(record(cgroup=13)))
     await bench.feed("n2", events(record(cgroup=13)))
     assert [row["node"] for row in bench.finish()] == ["n2"]
@@ -137,7 +147,7 @@ async def test_host_processes_are_left_out_unless_they_are_asked_for() -> None:
 async def test_the_client_decides_on_what_the_agent_let_through() -> None:
     bench = Bench()
     await bench.attach("n1")
-    bench.pipeline.select("n1", {**ALL, "namespaces": ["empire"]})
+    bench.select("n1", {**ALL, "namespaces": ["empire"]})
     await bench.feed("n1", events(record(cgroup=11), record(cgroup=12)))
     assert [row["pod"] for row in bench.finish()] == ["star"]
 
@@ -156,8 +166,7 @@ async def test_rows_of_a_pod_wait_until_its_labels_are_known() -> None:
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, path=b"/x"), record(cgroup=12)))
     pipeline = bench.pipeline
-    for item in bench.backlog.take(0) or []:
-        pipeline._take(item)
+    bench.work()
     known.update(u1=True, u2=False)
     assert [row["path"] for row in bench.finish()] == ["/x"]
     assert pipeline.unattributed == 0
@@ -229,8 +238,7 @@ async def test_a_fault_of_ours_is_not_blamed_on_the_node(monkeypatch: pytest.Mon
     await bench.attach("n2")
     await bench.feed("n1", events(record(cgroup=11)))
     monkeypatch.setattr(chosen, "select", lambda batch: int("no number"))
-    for item in bench.backlog.take(0) or []:
-        bench.pipeline._take(item)
+    bench.work()
     monkeypatch.undo()
     await bench.feed("n2", events(record(cgroup=11)))
     assert [row["node"] for row in bench.finish()] == ["n2"]
@@ -246,9 +254,8 @@ async def test_a_detached_node_is_not_waited_for() -> None:
     await bench.attach("n2")
     await bench.feed("n2", DETACHED)
     await bench.feed("n1", events(record(cgroup=11, timestamp=5), complete_until=6))
-    for item in bench.backlog.take(0) or []:
-        bench.pipeline._take(item)
-    assert len(bench.pipeline._merge.release(0)) == 1
+    bench.work()
+    assert len(bench.pipeline._collector.release(0)) == 1
 
 
 async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_on() -> None:
@@ -256,9 +263,8 @@ async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_
     await bench.attach("n1")
     await bench.feed("n2", frame(FrameType.HELLO, {"architecture": "x86_64", "boot_ns": 10, "realtime_ns": 10}))
     await bench.feed("n1", events(record(cgroup=11, timestamp=9), record(cgroup=11, timestamp=20), complete_until=30))
-    for item in bench.backlog.take(0) or []:
-        bench.pipeline._take(item)
-    assert len(bench.pipeline._merge.release(0)) == 1
+    bench.work()
+    assert len(bench.pipeline._collector.release(0)) == 1
     started = {"boot_ns": 15, "realtime_ns": 15}
     await bench.feed("n2", frame(FrameType.STARTED, started), frame(FrameType.CONTAINERS, CONTAINERS))
     await bench.feed("n2", events(record(cgroup=11, timestamp=16), complete_until=30))
@@ -272,9 +278,8 @@ async def test_a_row_that_came_too_late_for_the_order_says_so_and_is_counted() -
     bench = Bench()
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, timestamp=20), complete_until=30))
-    for item in bench.backlog.take(0) or []:
-        bench.pipeline._take(item)
-    bench.pipeline._emit_all(lambda: bench.pipeline._merge.release(0))
+    bench.work()
+    bench.pipeline._emit_all(lambda: bench.pipeline._collector.release(0))
     await bench.feed("n1", events(record(cgroup=11, timestamp=5), record(cgroup=11, timestamp=21), complete_until=40))
     rows = bench.finish()
     assert [row.get("late") for row in rows] == [None, True, None]

@@ -271,7 +271,7 @@ def told(
     is_flat = format not in _OF_LINES
     story = Story(decoders, _choice(flags, format), needs_columns=is_flat or any(conditions), on_told=on_told)
     make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags, details)
-    return replace(options, story=story, make_sink=make_sink)
+    return replace(options, transform=story, doing="tracing processes", make_sink=make_sink)
 
 
 def _runs(flags: StoryFlags) -> tuple[GadgetRun, ...]:

@@ -17,7 +17,7 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.blocks import MakeTable, table_text
 from kubectl_gadget.output.tables.widths import cut, text_width
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.tables.aggregation import Block, sort
+from kubectl_gadget.views.tables.aggregation import sort
 
 _LINES_AROUND = 2
 """The header, and the line that the cursor is on."""
@@ -75,9 +75,9 @@ class LiveTable(Sink):
     def write_block(self, rows: Rows) -> None:
         with self._lock:
             # What was there for a moment at the end is no table to stay on the screen.
-            if self._paused or (self._drawn and isinstance(rows, Block) and rows.is_rest):
+            if self._paused or (self._drawn and rows.is_rest):
                 return
-            self._rows = rows.everything if isinstance(rows, Block) else rows
+            self._rows = rows.everything
             self._draw()
 
     def write_chunk(self, rows: Rows) -> None:

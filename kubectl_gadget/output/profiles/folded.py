@@ -12,7 +12,6 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.aggregation import Block
 from kubectl_gadget.views.tables.call_paths import Call, Sample, has_stacks, samples
 
 Paths = dict[tuple[Call, ...], int]
@@ -31,7 +30,7 @@ class ProfileSink(Sink):
     def write_block(self, rows: Rows) -> None:
         if self.gadget.gauge:
             self.samples.clear()
-        self.write(rows.everything if isinstance(rows, Block) else rows)
+        self.write(rows.everything)
 
     def write_chunk(self, rows: Rows) -> None:
         self.samples += samples(rows, self.gadget)

@@ -10,7 +10,6 @@ from typing import TextIO
 
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.aggregation import Block
 
 MakeTable = Callable[[TextIO], Sink]
 
@@ -25,7 +24,7 @@ class BlockTable(Sink):
         self._printed = False
 
     def write_block(self, rows: Rows) -> None:
-        if self._printed and isinstance(rows, Block) and rows.is_rest and not len(rows):
+        if self._printed and rows.is_rest and not len(rows):
             return  # a moment before the end in which nothing happened is no interval
         if self._printed:
             self._stream.write("\n")

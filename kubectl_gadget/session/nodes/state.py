@@ -15,6 +15,9 @@ DETACHED = Frame(-1, b"")
 No agent can send it, since types are not negative on the wire."""
 GAP = -2
 """Type of a frame of the client's own: a span is missing here, `{"seconds":25.1, "until_ns":…}`."""
+SELECTED = -3
+"""Type of a frame of the client's own: FILTER of this node from here on. It stands among the node's frames, so a
+replay selects what the run did."""
 
 
 @dataclass

@@ -29,13 +29,18 @@ _UNKNOWN = np.uint64(2**64 - 1)
 
 
 class Block(Rows):
-    """The rows of one interval, or of a snapshot. `everything` are those, too, that --max-rows leaves out."""
+    """The rows of one interval, snapshot or capture; `everything` has those, too, that --max-rows leaves out."""
+
+    is_block = True
 
     def __init__(self, rows: Rows, everything: Rows) -> None:
         super().__init__(rows.parts, rows.order)
-        self.everything = everything
-        self.is_rest = False
-        """of an interval that the end of the run has cut short"""
+        self._everything = everything
+
+    @property
+    def everything(self) -> Rows:
+        """See Rows."""
+        return self._everything
 
 
 def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:

@@ -1,6 +1,6 @@
 """Where the rows of tables that are no streams wait: for all nodes' part of an interval, or of a snapshot.
 
-It takes the place of events.merge.TimeMerge in the pipeline. Nodes count their intervals each for itself, so a block
+An events.collector.Collector. Nodes count their intervals each for itself, so a block
 holds what has come from all of them since the last block; what is late is in the next one, and nothing is left out. The
 trap: a node that is slow or gone must hold up nobody, so a block waits for a share of the interval and no longer.
 """
@@ -22,6 +22,9 @@ _MOST_BATCHES = 256
 class Intervals:
     """Of one gadget. `once`: all is one answer, which flush() gives. `keep` chooses among rows that were added up."""
 
+    late = 0
+    """What is late is in the next block."""
+
     def __init__(self, arrangement: Arrangement, once: bool, keep: Filter | None = None) -> None:
         self._keep = keep
         self._arrangement = arrangement
@@ -32,6 +35,9 @@ class Intervals:
         self._ended: set[Hashable] = set()
         self._first_ended_ns: int | None = None
         self._cut_short: set[Hashable] = set()
+
+    def expect(self, source: Hashable, wall_ns: int) -> None:
+        """A source that has not started is not waited for."""
 
     def join(self, source: Hashable) -> None:
         """A source is attached."""

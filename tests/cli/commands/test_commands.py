@@ -251,7 +251,7 @@ def test_the_demo_tells_the_story_of_its_pods(
     find = catalogue.load_gadget
     monkeypatch.setattr(catalogue, "load_gadget", lambda name: find("trace_open"))
     assert main.run(["demo", "observe", "--tree"]) == 0
-    assert runs[0].story is not None
+    assert runs[0].transform is not None
     assert runs[0].make_sink is not None
     assert "kubectl gadget observe --help" in capsys.readouterr().err
 

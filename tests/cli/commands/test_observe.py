@@ -28,7 +28,7 @@ def test_it_follows_processes_and_on_request_files(runs: Runs) -> None:
 def test_lines_and_json_have_sinks_of_their_own(runs: Runs, format: str, is_own: bool) -> None:
     assert main.run(["observe", "--local", "-o", format]) == 0
     assert (runs[0].make_sink is not None) == is_own
-    assert runs[0].story is not None
+    assert runs[0].transform is not None
 
 
 @pytest.mark.parametrize(

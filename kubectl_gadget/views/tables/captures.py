@@ -1,7 +1,7 @@
-"""Where the rows of a flight recorder wait until their recording is whole, to be shown as one table.
+"""What a flight recorder (`traceloop`) has kept, one capture after the other, each as one table.
 
-It takes the place of events.merge.TimeMerge in the pipeline. The trap: the rows are old when they come, and recordings
-overlap in time, so they are put in order only inside of a recording.
+An events.collector.Collector. The trap: the rows are old when they come, and captures overlap in time, so rows are
+sorted only within a capture.
 """
 
 from collections import deque
@@ -14,11 +14,17 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.views.tables.aggregation import Block
 
 
-class Recordings:
-    """Of one gadget. A recording comes in one piece from its source, and is released at once."""
+class Captures:
+    """Of one gadget. A capture comes in one piece from its source, and is released at once."""
+
+    late = 0
+    """Nothing is."""
 
     def __init__(self) -> None:
         self._ready: deque[Batch] = deque()
+
+    def expect(self, source: Hashable, wall_ns: int) -> None:
+        """No capture waits for another source."""
 
     def join(self, source: Hashable) -> None:
         """A source is attached."""
@@ -29,14 +35,17 @@ class Recordings:
     def complete(self, source: Hashable, wall_ns: int) -> None:
         """Times mean nothing here."""
 
+    def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
+        """Each capture is whole."""
+
     def add(self, batch: Batch, now_ns: int) -> None:
-        """A recording, or those of its rows that are wanted."""
+        """A capture, or those of its rows that are wanted."""
         if len(batch):
             order = np.argsort(batch.raw("number"), kind="stable")
             self._ready.append(batch.select(order))
 
     def release(self, now_ns: int) -> Rows:
-        """The next recording."""
+        """The next capture."""
         if not self._ready:
             return NO_ROWS
         rows = Rows([self._ready.popleft()])

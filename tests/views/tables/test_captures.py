@@ -1,4 +1,4 @@
-"""Recordings: each is a block of its own, in the order in which its calls were made."""
+"""Captures: each is a block of its own, in the order in which its calls were made."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Field, Record
 from kubectl_gadget.views.tables.aggregation import Block
-from kubectl_gadget.views.tables.recordings import Recordings
+from kubectl_gadget.views.tables.captures import Captures
 from tests.events.records import OPEN, SIZE, record, ring
 
 FIELDS = (*OPEN.record.fields, Field("number", 80, 4, "__u32"))
@@ -22,20 +22,20 @@ def numbers(rows: Rows) -> list[int]:
 
 
 def test_each_recording_is_one_block_in_the_order_of_its_numbers() -> None:
-    recordings = Recordings()
-    recordings.add(recording(9, 7, 8), 0)
-    recordings.add(recording(2, 1), 0)
-    assert recordings.next_release_ns() == 0
-    first, second = recordings.release(0), recordings.release(0)
+    captures = Captures()
+    captures.add(recording(9, 7, 8), 0)
+    captures.add(recording(2, 1), 0)
+    assert captures.next_release_ns() == 0
+    first, second = captures.release(0), captures.release(0)
     assert isinstance(first, Block)
     assert (numbers(first), numbers(second)) == ([7, 8, 9], [1, 2])
-    assert recordings.release(0) is NO_ROWS
-    assert recordings.next_release_ns() is None
+    assert captures.release(0) is NO_ROWS
+    assert captures.next_release_ns() is None
 
 
 def test_what_is_left_at_the_end_is_shown() -> None:
-    recordings = Recordings()
-    recordings.add(recording(3), 0)
-    recordings.add(recording(), 0)
-    assert numbers(recordings.flush()) == [3]
-    assert recordings.flush() is NO_ROWS
+    captures = Captures()
+    captures.add(recording(3), 0)
+    captures.add(recording(), 0)
+    assert numbers(captures.flush()) == [3]
+    assert captures.flush() is NO_ROWS

@@ -1,0 +1,46 @@
+"""Makes flows of the rows of the network gadgets. A Transform of events/collector.py.
+
+The trap: rows that came late are older than all others of a chunk, and the flows that they are part of may have been
+shown; so they are added first, and what they make is marked as late.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.events.vectors import Mask
+from kubectl_gadget.flows.endpoint_rows import GADGETS, End
+from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.flow import FlowEvent
+from kubectl_gadget.flows.table import COLUMNS, FlowTable, Row
+from kubectl_gadget.views.rows import MemberRows
+
+
+class FlowTransform:
+    """Gives the events of flows that the filter lets through."""
+
+    def __init__(self, table: FlowTable, flow_filter: FlowFilter) -> None:
+        self._table = table
+        self._filter = flow_filter
+        self._members = MemberRows(COLUMNS, event=True)
+
+    def apply(self, rows: Rows) -> Sequence[FlowEvent]:
+        """See events.collector.Transform."""
+        return self._filter.those(self._add(rows))
+
+    def _add(self, rows: Rows) -> list[FlowEvent]:
+        items = rows.collect(self._read)
+        if all(part.late is None for part in rows.parts):
+            return self._table.add_all(items)
+        count = int(rows.mask(_late).sum())
+        late = [event._replace(late=True) for event in self._table.add_all(items[:count])]
+        return late + self._table.add_all(items[count:])
+
+    def _read(self, batch: Batch) -> Sequence[End | Row]:
+        return self._table.ends.read(batch) if batch.gadget.name in GADGETS else self._members.records_of(batch)
+
+
+def _late(batch: Batch) -> Mask:
+    return np.zeros(len(batch), np.bool_) if batch.late is None else batch.late

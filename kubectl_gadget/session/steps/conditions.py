@@ -1,0 +1,74 @@
+"""The filters of a run, and its last step before output: how many rows are shown, and when they decide the exit code.
+
+The trap: --max-events and --fail-on cut in the middle of rows, and nothing may be shown after that.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kubectl_gadget.events.filters.filter import Filter
+from kubectl_gadget.events.rows import Rows
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What rows must fulfil, all compiled and checked."""
+
+    filter: Filter | None = None
+    """of rows as they come"""
+    of_sums: Filter | None = None
+    """of rows that were added up"""
+    fail_on: Filter | None = None
+    expect: Filter | None = None
+    max_events: int | None = None
+
+
+class Verdict:
+    """Counts rows and says when there are enough."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.shown: Counter[str] = Counter()
+        """rows by node"""
+        self.failed_on = False
+        self.expectation_missed = conditions.expect is not None
+        self._conditions = conditions
+        self._reported: set[int] = set()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more is to be shown."""
+        most = self._conditions.max_events
+        return self.failed_on or (most is not None and self.shown.total() >= most)
+
+    @property
+    def reason(self) -> str:
+        """Why the run's expectation failed, for people."""
+        if self.failed_on and self._conditions.fail_on is not None:
+            return f"--fail-on: the last row matches {self._conditions.fail_on.text}"
+        assert self._conditions.expect is not None
+        return f"--expect: no row matched {self._conditions.expect.text}"
+
+    def cut(self, rows: Rows) -> Rows:
+        """The rows that are to be shown of these."""
+        conditions = self._conditions
+        if conditions.max_events is not None:
+            rows = rows.head(conditions.max_events - self.shown.total())
+        if conditions.fail_on is not None and (failing := rows.mask(conditions.fail_on.mask)).any():
+            rows = rows.head(int(np.argmax(failing)) + 1)
+            self.failed_on = True
+        if self.expectation_missed and conditions.expect is not None:
+            self.expectation_missed = not rows.mask(conditions.expect.mask).any()
+        for part in rows.parts:
+            self.shown.update({part.node: len(part)} if part.origins is None else Counter(part.nodes()))
+        return rows
+
+    def undecided(self) -> Iterator[str]:
+        """Filters that had errors on some rows, each once."""
+        conditions = self._conditions
+        for condition in (conditions.filter, conditions.of_sums, conditions.fail_on, conditions.expect):
+            if condition is not None and condition.errors and id(condition) not in self._reported:
+                self._reported.add(id(condition))
+                yield f"{condition.text!r} could not be decided for some rows: {condition.first_error}"

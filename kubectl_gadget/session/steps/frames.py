@@ -1,0 +1,53 @@
+"""Step 1 of the pipeline: where frames come from. A live run's backlog is one source, a recording another.
+
+All nodes' frames come from one source, so a CONTAINERS frame is seen before the events that need it. The trap: all that
+depends on time or on another thread must be in a step (the time, the frames, selections), or a replay of the same steps
+gives other rows than the run did.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.coalesce import coalesced
+from kubectl_gadget.session.running_time import RunningTime
+
+_IDLE_SECONDS = 0.25
+"""A step is taken at least this often, so that rows that wait for something are looked at again."""
+
+
+class Step(NamedTuple):
+    """What the pipeline works on at a time."""
+
+    items: Sequence[Item]
+    now_ns: int
+    """when it was taken; only differences mean anything"""
+
+
+class FrameSource(Protocol):
+    """Gives steps to the pipeline's thread."""
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """The next step; None at the end. Returns at `due_ns` at the latest, with no items where none have come."""
+
+    def drain(self) -> None:
+        """Discards what still comes, so that nothing waits for the pipeline, which has ended."""
+
+
+class LiveFrames:
+    """The frames of a run's nodes, as they come."""
+
+    def __init__(self, backlog: Backlog, clock: Callable[[], int] | None = None) -> None:
+        self._backlog = backlog
+        self._clock = clock or RunningTime()
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """See FrameSource."""
+        wait = _IDLE_SECONDS if due_ns is None else min(_IDLE_SECONDS, max(0.0, (due_ns - self._clock()) / 1e9))
+        items = self._backlog.take(wait)
+        return None if items is None else Step(list(coalesced(items)), self._clock())
+
+    def drain(self) -> None:
+        """See FrameSource."""
+        while self._backlog.take(1.0) is not None:
+            pass
