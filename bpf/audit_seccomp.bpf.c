@@ -16,51 +16,8 @@
 #include <gadget/process.h>
 #include <gadget/signal.h>
 #include <gadget/syscall_table.h>
-
-#define SECCOMP_MODE_FILTER 2
-/* Of a thread that its filter is killing, since 495ac3069a66 (5.17). */
-#define SECCOMP_MODE_DEAD 3
-#define SECCOMP_RET_LOG 0x7ffc0000
-#define SIGSYS 31
-#define SYS_SECCOMP 1
-#define SIGNAL_GROUP_EXIT 4
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct seccomp {
-	int mode;
-};
-
-struct task_struct___seccomp {
-	struct seccomp seccomp;
-};
-
-struct kernel_siginfo___sigsys {
-	int si_signo;
-	int si_code;
-	union {
-		struct {
-			void *_call_addr;
-			int _syscall;
-		} _sigsys;
-	} _sifields;
-};
-
-struct k_sigaction {
-	struct {
-		void *sa_handler;
-	} sa;
-};
-
-struct sighand_struct {
-	struct k_sigaction action[64];
-};
-
-struct task_struct___sighand {
-	struct sighand_struct *sighand;
-};
-
-#pragma clang attribute pop
+#include <kernel/signal.h>
+#include <kernel/task.h>
 
 /* What became of the call. */
 enum action {
@@ -104,9 +61,7 @@ struct {
 
 static __always_inline int mode_of(struct task_struct *task)
 {
-	struct task_struct___seccomp *filtered = (void *)task;
-
-	return gadget_read(filtered, seccomp.mode);
+	return gadget_read(task, seccomp.mode);
 }
 
 static __always_inline bool has_filter(struct task_struct *task)
@@ -187,14 +142,12 @@ int exits(__u64 *ctx)
 SEC("tp_btf/signal_generate")
 int BPF_PROG(signalled, int signal, struct kernel_siginfo *info, struct task_struct *receiver)
 {
-	struct kernel_siginfo___sigsys *sigsys = (void *)info;
-	struct task_struct___sighand *task = (void *)receiver;
 	void *handler;
 
-	if (signal != SIGSYS || (unsigned long)info <= 2 || BPF_CORE_READ(sigsys, si_code) != SYS_SECCOMP)
+	if (signal != SIGSYS || (unsigned long)info <= 2 || BPF_CORE_READ(info, si_code) != SYS_SECCOMP)
 		return 0;
-	handler = gadget_read(task, sighand, action[SIGSYS - 1].sa.sa_handler);
-	tell(receiver, gadget_registers(gadget_task()), BPF_CORE_READ(sigsys, _sifields._sigsys._syscall),
+	handler = gadget_read(receiver, sighand, action[SIGSYS - 1].sa.sa_handler);
+	tell(receiver, gadget_registers(gadget_task()), BPF_CORE_READ(info, _sifields._sigsys._syscall),
 	     handler ? ACTION_TRAP : ACTION_KILL_PROCESS, 0);
 	return 0;
 }

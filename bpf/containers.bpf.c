@@ -4,33 +4,12 @@
 // Emits struct cgroup_change into gadget_events. It never leaves the node, so it is not a struct gadget_record.
 #include <gadget/counters.h>
 #include <gadget/task.h>
+#include <kernel/cgroup.h>
 #include <bpf/bpf_tracing.h>
 
 #define NAME_BYTES 256 /* NAME_MAX and a NUL */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-struct kernfs_node {
-	__u64 id;
-	const char *name;
-} __attribute__((preserve_access_index));
-
-struct cgroup_root {
-	int hierarchy_id;
-} __attribute__((preserve_access_index));
-
-struct cgroup;
-
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
-	struct cgroup_subsys_state *parent;
-} __attribute__((preserve_access_index));
-
-struct cgroup {
-	struct cgroup_subsys_state self;
-	struct kernfs_node *kn;
-	struct cgroup_root *root;
-} __attribute__((preserve_access_index));
 
 /* Read by kubectl_gadget/agent/containers/cgroup_watcher.py. Not sent through gadget_emit(), since each of them has to
  * wake the agent. */

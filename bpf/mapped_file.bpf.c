@@ -3,7 +3,8 @@
 // (BPF_PROG_TEST_RUN). On overlayfs, containers of one image have a file each to see, and one file in common to run,
 // which is where uprobes go. Only the mapping knows it. Linux 5.17.
 #include <gadget/task.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
+#include <kernel/task.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -21,17 +22,9 @@ struct {
 	__type(value, struct mapped_file);
 } mapped_file SEC(".maps");
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct vm_area_struct {
-	struct file *vm_file;
-};
-
-#pragma clang attribute pop
-
 static long describe(struct task_struct *task, struct vm_area_struct *area, struct mapped_file *found)
 {
-	const struct file___inode *file = (const void *)BPF_CORE_READ(area, vm_file);
+	const struct file *file = BPF_CORE_READ(area, vm_file);
 
 	found->inode = BPF_CORE_READ(file, f_inode, i_ino);
 	found->device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);

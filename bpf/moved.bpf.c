@@ -194,7 +194,7 @@ int BPF_PROG(freed, struct task_struct *task)
 /* Of the PID namespace that this struct upid is about. */
 static __always_inline __u32 number_of(void *upid)
 {
-	struct pid_namespace___numbered *namespace = NULL;
+	struct pid_namespace *namespace = NULL;
 
 	bpf_probe_read_kernel(&namespace, sizeof(namespace), upid + bpf_core_field_offset(struct upid, ns));
 	return BPF_CORE_READ(namespace, ns.inum);
@@ -218,7 +218,7 @@ int running(struct bpf_iter__task *ctx)
 	if (task->pid != task->tgid)
 		return 0;
 	pid = BPF_CORE_READ(task, thread_pid);
-	namespaces = BPF_CORE_READ((struct task_struct___namespaces *)task, nsproxy);
+	namespaces = BPF_CORE_READ(task, nsproxy);
 	found.started = task->start_boottime;
 	found.tgid = task->tgid;
 	found.level = BPF_CORE_READ(pid, level);

@@ -17,14 +17,7 @@
 #include <gadget/packet.h>
 #include <gadget/refused.h>
 #include <gadget/string.h>
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct sock___bound {
-	__u8 sk_userlocks : 4;
-};
-
-#pragma clang attribute pop
+#include <kernel/socket.h>
 
 #define PODS 65536
 #define SUBJECTS 65536
@@ -794,7 +787,7 @@ int find_flows(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
 	struct attempt attempt = {};
-	struct sock___bound *bound;
+	struct sock *bound;
 	struct sock *sk;
 	__u16 family;
 

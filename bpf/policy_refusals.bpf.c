@@ -3,32 +3,19 @@
 // (kubectl_gadget/agent/answers/network_refusals.py). Hook: an iterator over all maps, which tells their numbers to who
 // may not ask for them with bpf(2): that takes CAP_SYS_ADMIN. It writes a __u32 for each.
 #include <gadget/refused.h>
+#include <kernel/bpf.h>
 #include <kernel/iterator.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 GADGET_REFUSALS;
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct bpf_map___named {
-	char name[16];
-	__u32 id;
-};
-
-struct bpf_iter__bpf_map {
-	struct bpf_iter_meta *meta;
-	struct bpf_map *map;
-};
-
-#pragma clang attribute pop
-
 SEC("iter/bpf_map")
 int find_refused(struct bpf_iter__bpf_map *ctx)
 {
 	static const char wanted[] = "gadget_refused";
 	struct seq_file *seq = ctx->meta->seq;
-	struct bpf_map___named *map = (void *)ctx->map;
+	struct bpf_map *map = ctx->map;
 	char name[sizeof(wanted)];
 	__u32 id;
 

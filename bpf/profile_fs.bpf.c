@@ -12,24 +12,9 @@
 #include <gadget/path_at.h>
 #include <gadget/timed_call.h>
 #include <kernel/file_calls.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 
 #define HISTOGRAMS 8192
-#define FILE_TYPE 0170000
-#define REGULAR 0100000
-#define DIRECTORY 0040000
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct file_system_type {
-	const char *name;
-};
-
-struct super_block___type {
-	struct file_system_type *s_type;
-};
-
-#pragma clang attribute pop
 
 enum { NONE, READ, WRITE, OPEN, SYNC };
 
@@ -120,8 +105,8 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct gadget_timed_call ended;
 	__s64 descriptor = ctx->args[1];
-	struct super_block___type *on;
-	struct file___inode *opened;
+	struct super_block *on;
+	struct file *opened;
 	struct fs_value *value;
 	struct fs_key key = {};
 	__u32 operation, kind;
@@ -133,15 +118,15 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 	/* An open that fails has no file, and so no file system. */
 	if (operation != OPEN)
 		descriptor = (__s32)ended.first_argument;
-	opened = (struct file___inode *)gadget_file_of(descriptor);
+	opened = gadget_file_of(descriptor);
 	if (!opened)
 		return 0;
-	kind = BPF_CORE_READ(opened, f_inode, i_mode) & FILE_TYPE;
-	if (kind != REGULAR && kind != DIRECTORY)
+	kind = BPF_CORE_READ(opened, f_inode, i_mode) & S_IFMT;
+	if (kind != S_IFREG && kind != S_IFDIR)
 		return 0;
 	key.cgroup = gadget_current_cgroup();
 	set_operation(&key, operation);
-	on = (struct super_block___type *)BPF_CORE_READ(opened, f_inode, i_sb);
+	on = BPF_CORE_READ(opened, f_inode, i_sb);
 	bpf_probe_read_kernel_str(key.file_system, sizeof(key.file_system), BPF_CORE_READ(on, s_type, name));
 	value = gadget_total(&key);
 	if (value)

@@ -8,19 +8,12 @@
  * (agent/symbols/uprobes.py), so only the return counts, which takes the beginning with it.
  */
 #include <gadget/histogram.h>
+#include <kernel/ptrace.h>
 
 #define CALLS 65536
 #define HISTOGRAMS 8192
 #define FUNCTIONS 1024
 #define NAME_BYTES 64
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct pt_regs___stack {
-	unsigned long sp;
-};
-
-#pragma clang attribute pop
 
 /* x86 has taken the return address off the stack by then. */
 #if defined(__TARGET_ARCH_x86)
@@ -77,7 +70,7 @@ struct {
 } calls SEC(".maps");
 
 SEC("uprobe")
-int called(struct pt_regs___stack *ctx)
+int called(struct pt_regs *ctx)
 {
 	struct call call = {.thread = bpf_get_current_pid_tgid(), .stack = ctx->sp};
 	__u64 now;
@@ -91,7 +84,7 @@ int called(struct pt_regs___stack *ctx)
 }
 
 SEC("uretprobe")
-int returned(struct pt_regs___stack *ctx)
+int returned(struct pt_regs *ctx)
 {
 	struct call call = {.thread = bpf_get_current_pid_tgid(), .stack = ctx->sp - RETURN_BYTES};
 	struct function_key key = {};

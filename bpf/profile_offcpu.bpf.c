@@ -71,27 +71,17 @@ GADGET_SCRATCH(going, sizeof(struct off));
 
 enum { PREEMPTED, INTERRUPTIBLE, UNINTERRUPTIBLE, IO, STOPPED, ENDED };
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct task_struct___io {
-	unsigned in_iowait : 1;
-};
-#pragma clang attribute pop
-
 /* include/linux/sched.h; the same since 4.14. */
-#define TASK_INTERRUPTIBLE 1
-#define TASK_UNINTERRUPTIBLE 2
-#define TASK_DEAD 0x80
 
 static __always_inline __u32 state_of(struct task_struct *task, bool preempt)
 {
-	struct task_struct___io *with_io = (void *)task;
 	__u32 state = gadget_state_of(task);
 
 	if (preempt || !state)
 		return PREEMPTED;
 	if (state & TASK_DEAD)
 		return ENDED;
-	if (BPF_CORE_READ_BITFIELD_PROBED(with_io, in_iowait))
+	if (BPF_CORE_READ_BITFIELD_PROBED(task, in_iowait))
 		return IO;
 	if (state & TASK_UNINTERRUPTIBLE)
 		return UNINTERRUPTIBLE;

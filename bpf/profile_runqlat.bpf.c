@@ -11,7 +11,6 @@
 
 #define WAITING 65536
 #define HISTOGRAMS 8192
-#define TASK_RUNNING 0
 
 struct runqlat_key {
 	gadget_cgroup cgroup;

@@ -12,15 +12,6 @@
 
 #define HISTOGRAMS 8192
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct tcp_sock___rtt {
-	/* In eighths of a microsecond; 0: none was taken yet. */
-	__u32 srtt_us;
-};
-
-#pragma clang attribute pop
-
 struct tcprtt_key {
 	gadget_cgroup cgroup;
 	gadget_ip remote;
@@ -50,7 +41,7 @@ const volatile __u16 filter_remote_port = 0;
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(received, struct sock *sk)
 {
-	struct tcp_sock___rtt *connection = (void *)sk;
+	struct tcp_sock *connection = (void *)sk;
 	__u64 time = BPF_CORE_READ(connection, srtt_us);
 	struct gadget_record record;
 	struct tcprtt_value *value;

@@ -10,13 +10,11 @@
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/string.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 
 #define FILE_BYTES GADGET_ROOM(sizeof(struct snapshot_file) + GADGET_PATH_BYTES + 1)
-#define FILE_TYPE 0170000
-#define REGULAR 0100000
 
-/* The bits of FILE_TYPE in an inode's mode. */
+/* The bits of S_IFMT in an inode's mode. */
 typedef __u32 gadget_file_type;
 /* 12 bits of major, 20 of minor number. */
 typedef __u32 gadget_device_number;
@@ -49,28 +47,27 @@ int open_files(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct file___inode *opened = (void *)file;
-	struct inode___file *inode;
+	struct inode *inode;
 	struct snapshot_file *row;
 	struct gadget_writer writer;
 	__u32 mode;
 
 	if (!task || !file)
 		return 0;
-	inode = BPF_CORE_READ(opened, f_inode);
+	inode = BPF_CORE_READ(file, f_inode);
 	mode = BPF_CORE_READ(inode, i_mode);
 	row = gadget_scratch(&scratch);
 	if (!row)
 		return 0;
-	row->deleted = (mode & FILE_TYPE) == REGULAR && !BPF_CORE_READ(inode, i_nlink);
+	row->deleted = (mode & S_IFMT) == S_IFREG && !BPF_CORE_READ(inode, i_nlink);
 	if ((filter_deleted && !row->deleted) || !gadget_begin_for_task(&row->record, task))
 		return 0;
 	row->inode = BPF_CORE_READ(inode, i_ino);
-	row->size = (mode & FILE_TYPE) == REGULAR ? BPF_CORE_READ(inode, i_size) : ~0ULL;
-	row->position = BPF_CORE_READ(opened, f_pos);
+	row->size = (mode & S_IFMT) == S_IFREG ? BPF_CORE_READ(inode, i_size) : ~0ULL;
+	row->position = BPF_CORE_READ(file, f_pos);
 	row->fd = ctx->fd;
-	row->type = mode & FILE_TYPE;
-	row->flags = BPF_CORE_READ(opened, f_flags);
+	row->type = mode & S_IFMT;
+	row->flags = BPF_CORE_READ(file, f_flags);
 	row->device = BPF_CORE_READ(inode, i_sb, s_dev);
 	row->unused_padding[0] = row->unused_padding[1] = row->unused_padding[2] = false;
 	writer = gadget_write(row, sizeof(*row), FILE_BYTES);

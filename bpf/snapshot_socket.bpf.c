@@ -15,7 +15,9 @@
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/socket_file.h>
-#include <kernel/inode.h>
+#include <kernel/credentials.h>
+#include <kernel/fs.h>
+#include <kernel/net_device.h>
 
 #define SOCKETS (1 << 20)
 #define NAMESPACES 65536
@@ -52,34 +54,6 @@ const volatile bool filter_listening = false;
 /* Local or remote. 0: any. */
 const volatile __u16 filter_port = 0;
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct ns_common___netns {
-	unsigned int inum;
-};
-
-struct net___netns {
-	struct ns_common___netns ns;
-};
-
-struct possible_net___netns {
-	struct net___netns *net;
-};
-
-struct sock_common___netns {
-	struct possible_net___netns skc_net;
-};
-
-struct nsproxy___netns {
-	struct net___netns *net_ns;
-};
-
-struct task_struct___netns {
-	struct nsproxy___netns *nsproxy;
-};
-
-#pragma clang attribute pop
-
 enum {
 	SENT = 1,
 	/* Of a process that is not wanted. */
@@ -106,16 +80,13 @@ struct {
 
 static __always_inline __u32 netns_of(struct sock_common *sk)
 {
-	struct sock_common___netns *with_net = (void *)sk;
-
-	return BPF_CORE_READ(with_net, skc_net.net, ns.inum);
+	return BPF_CORE_READ(sk, skc_net.net, ns.inum);
 }
 
 /* The namespace that a process lives in; the kernel has forgotten that of one that has ended. */
 static __always_inline void note_resident(struct task_struct *task, const struct gadget_record *record)
 {
-	struct task_struct___netns *with_net = (void *)task;
-	__u32 netns = BPF_CORE_READ(with_net, nsproxy, net_ns, ns.inum);
+	__u32 netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
 
 	if (netns && bpf_map_update_elem(&residents, &netns, record, BPF_NOEXIST) == -E2BIG)
 		gadget_count_map_full();
@@ -170,7 +141,6 @@ int sockets_of_processes(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct file___inode *opened = (void *)file;
 	struct snapshot_socket row;
 	const __u8 *known;
 	struct sock *sk;
@@ -197,7 +167,7 @@ int sockets_of_processes(struct bpf_iter__task_file *ctx)
 	set_ends(&row, (struct sock_common *)sk);
 	if (!wanted(&row))
 		return 0;
-	row.inode = BPF_CORE_READ(opened, f_inode, i_ino);
+	row.inode = BPF_CORE_READ(file, f_inode, i_ino);
 	row.fd = ctx->fd;
 	if (gadget_iterate_emit(ctx->meta, &row.record, sizeof(row), 0))
 		note_socket(sk, SENT);

@@ -68,14 +68,6 @@ static __always_inline const struct followers *followers_of(__u32 number)
 	return bpf_map_lookup_elem(&followers, &number);
 }
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct task_struct___traced {
-	unsigned int ptrace;
-};
-
-#pragma clang attribute pop
-
 /* Calls that are about to stop for a tracer: what they were, by task. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -92,11 +84,10 @@ __u64 stopping_count;
 static __always_inline int note_stopping(void)
 {
 	struct task_struct *task = gadget_task();
-	struct task_struct___traced *traced = (void *)task;
 	__u64 key = (__u64)task;
 	__s32 number;
 
-	if (!gadget_read(traced, ptrace))
+	if (!gadget_read(task, ptrace))
 		return 0;
 	number = gadget_syscall_number(gadget_registers(task));
 	if (!bpf_map_update_elem(&stopping, &key, &number, BPF_NOEXIST))

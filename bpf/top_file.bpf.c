@@ -13,18 +13,16 @@
 #include <gadget/process_identity.h>
 #include <gadget/totals.h>
 #include <kernel/file_calls.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 #include <kernel/io_uring.h>
 #include <kernel/ptrace.h>
 
 #define FILES 32768
-#define FILE_TYPE 0170000
-#define REGULAR 0100000
 /* Of a path; of a longer one the upper part is left out. */
 #define PATH_BYTES 512
 #define ROOM GADGET_ROOM(sizeof(struct gadget_record) + GADGET_PATH_BYTES + 1)
 
-/* The bits of FILE_TYPE in an inode's mode. */
+/* The bits of S_IFMT in an inode's mode. */
 typedef __u32 gadget_file_type;
 /* 12 bits of major, 20 of minor number. */
 typedef __u32 gadget_device_number;
@@ -71,7 +69,7 @@ static __always_inline void describe(struct file_value *value, struct file *file
 	__u64 length;
 
 	gadget_comm_of(gadget_task(), value->comm);
-	value->type = mode & FILE_TYPE;
+	value->type = mode & S_IFMT;
 	/* There is none, unless one is found. */
 	value->path.length = 1;
 	if (!room)
@@ -90,17 +88,16 @@ static __always_inline void describe(struct file_value *value, struct file *file
 
 static __always_inline void count_file(struct file *file, __u64 bytes, bool write)
 {
-	struct file___inode *opened = (void *)file;
-	struct inode___file *inode;
+	struct inode *inode;
 	struct file_key key = {};
 	struct file_value *value;
 	__u32 mode;
 
 	if (!file)
 		return;
-	inode = BPF_CORE_READ(opened, f_inode);
+	inode = BPF_CORE_READ(file, f_inode);
 	mode = BPF_CORE_READ(inode, i_mode);
-	if (!show_all && (mode & FILE_TYPE) != REGULAR)
+	if (!show_all && (mode & S_IFMT) != S_IFREG)
 		return;
 	key.cgroup = gadget_current_cgroup();
 	key.inode = BPF_CORE_READ(inode, i_ino);

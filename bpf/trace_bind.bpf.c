@@ -14,6 +14,7 @@
 #include <gadget/compat_call.h>
 #include <gadget/syscall.h>
 #include <kernel/net_device.h>
+#include <kernel/socket.h>
 #include <kernel/tracepoint.h>
 
 #if defined(__TARGET_ARCH_x86)
@@ -21,11 +22,6 @@
 #else
 #define BIND 200
 #endif
-
-/* Bits of INET_FLAGS_… of include/net/inet_sock.h, which are bit fields of their own before 6.6. */
-#define FREEBIND 11
-#define TRANSPARENT 15
-#define BIND_ADDRESS_NO_PORT 18
 
 /* Socket options that have a say in whether an address can be had. */
 enum {
@@ -36,20 +32,6 @@ enum {
 	OPTION_BIND_ADDRESS_NO_PORT = 16,
 	OPTION_V6ONLY = 32,
 };
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inet_sock___flags {
-	unsigned long inet_flags;
-};
-
-struct inet_sock___bits {
-	__u8 freebind : 1;
-	__u8 transparent : 1;
-	__u8 bind_address_no_port : 1;
-};
-
-#pragma clang attribute pop
 
 /* A network device's name; empty: none. */
 typedef char gadget_device[16];
@@ -78,14 +60,15 @@ const volatile __u16 filter_port = 0;
 
 static __always_inline __u32 inet_options(struct sock *sk)
 {
-	struct inet_sock___flags *flags = (void *)sk;
+	struct inet_sock *flags = (void *)sk;
 	struct inet_sock___bits *bits = (void *)sk;
 	unsigned long set;
 
 	if (bpf_core_field_exists(flags->inet_flags)) {
 		set = BPF_CORE_READ(flags, inet_flags);
-		return (set >> FREEBIND & 1 ? OPTION_FREEBIND : 0) | (set >> TRANSPARENT & 1 ? OPTION_TRANSPARENT : 0) |
-		       (set >> BIND_ADDRESS_NO_PORT & 1 ? OPTION_BIND_ADDRESS_NO_PORT : 0);
+		return (set >> INET_FLAGS_FREEBIND & 1 ? OPTION_FREEBIND : 0) |
+		       (set >> INET_FLAGS_TRANSPARENT & 1 ? OPTION_TRANSPARENT : 0) |
+		       (set >> INET_FLAGS_BIND_ADDRESS_NO_PORT & 1 ? OPTION_BIND_ADDRESS_NO_PORT : 0);
 	}
 	return (BPF_CORE_READ_BITFIELD_PROBED(bits, freebind) ? OPTION_FREEBIND : 0) |
 	       (BPF_CORE_READ_BITFIELD_PROBED(bits, transparent) ? OPTION_TRANSPARENT : 0) |

@@ -87,7 +87,7 @@ static __always_inline void set_program(struct trace_bpf *bpf, __s32 fd)
 static __always_inline void set_map(struct trace_bpf *bpf, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
-	struct bpf_map___identified *map = BPF_CORE_READ(file, private_data);
+	struct bpf_map *map = BPF_CORE_READ(file, private_data);
 
 	bpf->id = BPF_CORE_READ(map, id);
 	bpf->map_type = BPF_CORE_READ(map, map_type);

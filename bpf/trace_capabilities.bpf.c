@@ -13,19 +13,12 @@
 #include <gadget/compat.h>
 #include <gadget/syscall.h>
 #include <kernel/privilege.h>
+#include <kernel/task.h>
 
 /* Checks that are under way at the same time, for kprobes. */
 #define UNDER_WAY 4096
 /* Checks that --unique remembers. When there are more, the oldest are shown again. */
 #define SEEN 16384
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct task_struct___executed {
-	__u64 self_exec_id;
-};
-
-#pragma clang attribute pop
 
 struct trace_capabilities {
 	struct gadget_record record;
@@ -110,10 +103,9 @@ static __always_inline __u64 way_here(void *ctx)
 /* How often the process has executed a program: of 32 bits before 5.7, whose lower half this is else. */
 static __always_inline __u32 program_of(struct task_struct *task)
 {
-	struct task_struct___executed *executed = (void *)task;
 	__u32 number = 0;
 
-	bpf_core_read(&number, sizeof(number), &executed->self_exec_id);
+	bpf_core_read(&number, sizeof(number), &task->self_exec_id);
 	return number;
 }
 
@@ -187,7 +179,6 @@ static __always_inline __u32 audited_by_name(void *ctx)
 static __always_inline int checked(void *ctx, const struct cred *cred, struct user_namespace *target, __u32 capability,
 				   long result, __u32 audited)
 {
-	const struct cred___rights *rights = (const void *)cred;
 	struct trace_capabilities *check;
 	struct gadget_writer writer;
 
@@ -203,12 +194,12 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 	if (filter_unique && !is_new(ctx, check->record.pid, capability, result))
 		return 0;
 	check->effective = ~0ULL;
-	bpf_core_read(&check->effective, sizeof(check->effective), &rights->cap_effective);
+	bpf_core_read(&check->effective, sizeof(check->effective), &cred->cap_effective);
 	check->capability = capability;
 	check->errno = result < 0 ? -result : 0;
 	check->syscall = gadget_shown_number(gadget_task(), gadget_registers(gadget_task()),
 					     gadget_syscall_number(gadget_registers(gadget_task())));
-	check->user_ns = BPF_CORE_READ(rights, user_ns, ns.inum);
+	check->user_ns = BPF_CORE_READ(cred, user_ns, ns.inum);
 	check->target_user_ns = BPF_CORE_READ(target, ns.inum);
 	check->audited = audited;
 	check->unused_end = 0;

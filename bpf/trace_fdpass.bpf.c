@@ -18,7 +18,8 @@
 #include <gadget/socket_file.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <kernel/inode.h>
+#include <kernel/credentials.h>
+#include <kernel/fs.h>
 #include <kernel/io_uring.h>
 #include <kernel/unix_socket.h>
 
@@ -154,7 +155,7 @@ static __always_inline const struct sender *sender_of(const struct message *mess
 /* Who the socket's credentials say is at the other end. NULL: nobody. */
 static __always_inline struct pid *peer_of(const struct message *message)
 {
-	struct sock___peer *socket = (void *)message->socket;
+	struct sock *socket = message->socket;
 
 	return BPF_CORE_READ(socket, sk_peer_pid);
 }
@@ -202,12 +203,11 @@ static __always_inline bool begin_received(struct gadget_record *record, const s
 
 static __always_inline void describe_file(struct gadget_writer *writer, struct trace_fdpass *pass, struct file *file)
 {
-	struct file___inode *opened = (void *)file;
-	struct inode___file *inode = BPF_CORE_READ(opened, f_inode);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
 
 	pass->inode = BPF_CORE_READ(inode, i_ino);
-	pass->type = BPF_CORE_READ(inode, i_mode) & GADGET_FILE_TYPE;
-	pass->flags = BPF_CORE_READ(opened, f_flags);
+	pass->type = BPF_CORE_READ(inode, i_mode) & S_IFMT;
+	pass->flags = BPF_CORE_READ(file, f_flags);
 	gadget_append_path(writer, &pass->path, &file->f_path);
 	gadget_no_text(&pass->name);
 	if (!pass->path.offset)
@@ -232,7 +232,7 @@ __noinline int tell_descriptor(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 	const struct sender *sender = NULL;
-	struct file___inode *socket_file;
+	struct file *socket_file;
 	struct gadget_writer writer;
 	struct trace_fdpass *pass;
 	struct pid *peer = NULL;

@@ -18,7 +18,7 @@
 #include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 #include <kernel/io_uring.h>
 #include <kernel/iterator.h>
 
@@ -109,11 +109,9 @@ static __always_inline bool is_wanted_path(const struct trace_fileuse *use)
 
 static __always_inline void describe_file(struct trace_fileuse *use, const struct file *file)
 {
-	const struct file___inode *opened = (const void *)file;
-
-	use->inode = BPF_CORE_READ(opened, f_inode, i_ino);
-	use->device = BPF_CORE_READ(opened, f_inode, i_sb, s_dev);
-	use->flags = BPF_CORE_READ(opened, f_flags);
+	use->inode = BPF_CORE_READ(file, f_inode, i_ino);
+	use->device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
+	use->flags = BPF_CORE_READ(file, f_flags);
 	use->bytes = UNKNOWN;
 	use->protection = ~0U;
 	use->fd = -1;

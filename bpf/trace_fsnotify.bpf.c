@@ -17,6 +17,8 @@
 #include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <kernel/fs.h>
+#include <kernel/fsnotify.h>
 #include <kernel/iterator.h>
 
 #define NAME_BYTES 255
@@ -26,13 +28,10 @@
 #define WATCHES 16384
 /* Events that are taken out of what one read() gives. */
 #define EVENTS 64
-/* include/uapi/linux/magic.h */
-#define ANON_INODE_FS_MAGIC 0x09041934
 
 /* IN_… or, with FANOTIFY, FAN_… */
 typedef __u64 gadget_fsnotify_mask;
 #define FANOTIFY (1ULL << 63)
-#define IN_Q_OVERFLOW 0x4000
 
 struct trace_fsnotify {
 	struct gadget_record record;
@@ -61,35 +60,6 @@ GADGET_RECORD(trace_fsnotify);
 
 /* Empty: any. */
 const volatile char filter_api[16] = "";
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct super_block___magic {
-	unsigned long s_magic;
-};
-
-struct inode___magic {
-	struct super_block___magic *i_sb;
-};
-
-struct file___notify {
-	struct inode___magic *f_inode;
-	struct path f_path;
-	void *private_data;
-};
-
-struct fsnotify_group;
-
-struct fsnotify_mark {
-	struct fsnotify_group *group;
-};
-
-struct inotify_inode_mark {
-	struct fsnotify_mark fsn_mark;
-	int wd;
-};
-
-#pragma clang attribute pop
 
 struct watch_key {
 	__u64 group;
@@ -122,7 +92,7 @@ GADGET_SLOTS(slots, ROW_BYTES);
 
 enum api { NEITHER, INOTIFY, FANOTIFY_FILE };
 
-static __always_inline enum api api_of(struct file___notify *file)
+static __always_inline enum api api_of(struct file *file)
 {
 	char name[16] = {};
 
@@ -142,7 +112,7 @@ static __always_inline bool wanted_api(enum api api)
 }
 
 /* Notes who uses the group that this file means. 0: it is none. */
-static __always_inline __u64 note_watcher(struct file___notify *file, enum api api)
+static __always_inline __u64 note_watcher(struct file *file, enum api api)
 {
 	struct gadget_record record = {};
 	__u64 group;
@@ -188,7 +158,7 @@ static __always_inline void append_watched(struct gadget_writer *writer, struct 
 GADGET_ON_EXIT(inotify_add_watch)
 {
 	const char *path = (const char *)gadget_argument(registers, 1);
-	struct file___notify *file = (void *)gadget_file_of(gadget_argument(registers, 0));
+	struct file *file = gadget_file_of(gadget_argument(registers, 0));
 	struct watched *watched = gadget_scratch(&watched_scratch);
 	struct trace_fsnotify *row = gadget_scratch(&scratch);
 	struct watch_key key = {.watch = result};
@@ -214,7 +184,7 @@ GADGET_ON_EXIT(inotify_add_watch)
 
 GADGET_ON_EXIT(inotify_rm_watch)
 {
-	struct file___notify *file = (void *)gadget_file_of(gadget_argument(registers, 0));
+	struct file *file = gadget_file_of(gadget_argument(registers, 0));
 	struct trace_fsnotify *row = gadget_scratch(&scratch);
 	struct gadget_writer writer;
 	__u64 group;
@@ -237,7 +207,7 @@ GADGET_ON_EXIT(inotify_rm_watch)
 /* FAN_MARK_ADD and FAN_MARK_REMOVE. */
 GADGET_ON_EXIT(fanotify_mark)
 {
-	struct file___notify *file = (void *)gadget_file_of(gadget_argument(registers, 0));
+	struct file *file = gadget_file_of(gadget_argument(registers, 0));
 	const char *path = (const char *)gadget_argument(registers, 4);
 	struct trace_fsnotify *row = gadget_scratch(&scratch);
 	__u32 flags = gadget_argument(registers, 1);
@@ -328,7 +298,7 @@ __noinline int send_fanotify_event(__u64 at)
 static __always_inline int events_are_read(long result, struct pt_regs *registers, bool of_inotify)
 {
 	__u64 at = gadget_argument(registers, 1);
-	struct file___notify *file;
+	struct file *file;
 	__u64 end = at + result;
 	enum api api;
 	__u64 group;
@@ -432,15 +402,14 @@ int find_watchers(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct file___notify *notify = (void *)file;
 	struct gadget_record record = {};
 	__u64 group;
 
-	if (!file || !task || api_of(notify) == NEITHER)
+	if (!file || !task || api_of(file) == NEITHER)
 		return 0;
 	gadget_begin_for_task_or(&record, task, true, false);
 	record.unused = gadget_is_chosen_process(task);
-	group = (__u64)BPF_CORE_READ(notify, private_data);
+	group = (__u64)BPF_CORE_READ(file, private_data);
 	bpf_map_update_elem(&watchers, &group, &record, BPF_NOEXIST);
 	return 0;
 }

@@ -14,13 +14,10 @@
 #include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 
 /* Calls that may be under way at the same time. */
 #define PENDING 16384
-#define S_IFMT 0170000
-#define S_IFREG 0100000
-#define S_IFDIR 0040000
 
 /* A place in a file. ~0: the call has none. */
 typedef __u64 gadget_offset;
@@ -103,8 +100,7 @@ static __always_inline __u64 end(__u64 operation)
 
 static __always_inline bool is_of_interest(struct file *file)
 {
-	struct file___inode *opened = (struct file___inode *)file;
-	__u32 kind = BPF_CORE_READ(opened, f_inode, i_mode) & S_IFMT;
+	__u32 kind = BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT;
 
 	return all_files || kind == S_IFREG || kind == S_IFDIR;
 }
@@ -304,9 +300,7 @@ static __always_inline int call_ends(struct trace_event_raw_sys_exit *ctx, __u64
 
 static __always_inline __u64 file_position(struct file *file)
 {
-	struct file___inode *opened = (struct file___inode *)file;
-
-	return file ? BPF_CORE_READ(opened, f_pos) : ~0ULL;
+	return file ? BPF_CORE_READ(file, f_pos) : ~0ULL;
 }
 
 /* Where the file stands afterwards. */

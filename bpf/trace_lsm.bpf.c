@@ -14,7 +14,9 @@
 #include <gadget/process.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>
-#include <kernel/lsm.h>
+#include <kernel/fs.h>
+#include <kernel/socket.h>
+#include <kernel/task.h>
 
 /* Of a name: an extended attribute's, a module's, a file system's. */
 #define NAME_BYTES 255
@@ -230,7 +232,7 @@ static __always_inline void add_socket(struct question *question, __u64 pointer)
 
 ON_HOOK_WITH(bprm_check_security, bprm_check, 1, NULL)
 {
-	struct linux_binprm___file *program = (void *)ctx[0];
+	struct linux_binprm *program = (void *)ctx[0];
 
 	add_file(question, (__u64)BPF_CORE_READ(program, file));
 	add_name(question, (__u64)BPF_CORE_READ(program, filename));
@@ -238,7 +240,7 @@ ON_HOOK_WITH(bprm_check_security, bprm_check, 1, NULL)
 
 static __always_inline void add_open_file(struct question *question, __u64 file)
 {
-	add_argument(question, BPF_CORE_READ((struct file___flags *)file, f_flags));
+	add_argument(question, BPF_CORE_READ((struct file *)file, f_flags));
 	add_file(question, file);
 }
 

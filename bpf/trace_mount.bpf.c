@@ -232,7 +232,7 @@ static __always_inline void append_mounted(struct call *call, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
 	struct vfsmount *vfsmount = BPF_CORE_READ(file, f_path.mnt);
-	struct mount___source *mount = (struct mount___source *)gadget_mount_of(vfsmount);
+	struct mount *mount = gadget_mount_of(vfsmount);
 
 	gadget_append_kernel_string(&call->writer, &call->mount->type, BPF_CORE_READ(mount, mnt.mnt_sb, s_type, name),
 				    TYPE_BYTES);

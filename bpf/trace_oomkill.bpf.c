@@ -49,7 +49,7 @@ GADGET_SCRATCH(kill_scratch, KILL_BYTES);
 
 static __always_inline struct mem_cgroup *memory_cgroup_of(struct task_struct *task)
 {
-	struct css_set___memory *set = (void *)BPF_CORE_READ(task, cgroups);
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct cgroup_subsys_state *state = NULL;
 	__u32 index;
 
@@ -57,8 +57,7 @@ static __always_inline struct mem_cgroup *memory_cgroup_of(struct task_struct *t
 		return NULL;
 	index = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
 	bpf_probe_read_kernel(&state, sizeof(state),
-			      (void *)set + bpf_core_field_offset(struct css_set___memory, subsys) +
-				      index * sizeof(state));
+			      (void *)set + bpf_core_field_offset(struct css_set, subsys) + index * sizeof(state));
 	return state ? (void *)state - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
 }
 
@@ -78,7 +77,7 @@ static __always_inline void find_limit(struct gadget_writer *writer, struct trac
 		if (!above)
 			return;
 		if (usage + CHARGE_PAGES >= limit) {
-			struct kernfs_node___name *node = (void *)BPF_CORE_READ(memory, css.cgroup, kn);
+			struct kernfs_node *node = BPF_CORE_READ(memory, css.cgroup, kn);
 
 			kill->limit = limit * gadget_node_page_bytes;
 			kill->usage = usage * gadget_node_page_bytes;
@@ -94,8 +93,7 @@ static __always_inline int killed(struct task_struct *victim)
 	struct task_struct *trigger = gadget_task();
 	__u64 trigger_cgroup = gadget_current_cgroup();
 	struct mm_struct *memory = BPF_CORE_READ(victim, mm);
-	struct signal_struct___oom *signal = (void *)BPF_CORE_READ(victim, signal);
-	struct mm_struct___size *size = (void *)memory;
+	struct signal_struct *signal = BPF_CORE_READ(victim, signal);
 	struct trace_oomkill *kill = gadget_scratch(&kill_scratch);
 	struct gadget_writer writer;
 	bool trigger_is_wanted;
@@ -111,7 +109,7 @@ static __always_inline int killed(struct task_struct *victim)
 	kill->trigger_container_pid = gadget_own_pid(trigger, kill->trigger_pid);
 	kill->trigger_uid = (__u32)bpf_get_current_uid_gid();
 	gadget_comm_of(trigger, kill->trigger_comm);
-	kill->total_vm = BPF_CORE_READ(size, total_vm) * gadget_node_page_bytes;
+	kill->total_vm = BPF_CORE_READ(memory, total_vm) * gadget_node_page_bytes;
 	kill->anon_rss = gadget_pages(memory, MM_ANONPAGES) * gadget_node_page_bytes;
 	kill->file_rss = gadget_pages(memory, MM_FILEPAGES) * gadget_node_page_bytes;
 	kill->shmem_rss = gadget_pages(memory, MM_SHMEMPAGES) * gadget_node_page_bytes;

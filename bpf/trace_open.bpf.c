@@ -17,7 +17,7 @@
 #include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 #include <kernel/mount.h>
 #include <kernel/tracepoint.h>
 
@@ -93,14 +93,13 @@ static __always_inline struct file *opened_file(const struct trace_open *open)
 /* How the file is open, if it is known. */
 static __always_inline void set_opened(struct trace_open *open, struct file *file)
 {
-	struct file___inode *opened = (void *)file;
 	__u32 asked = open->flags;
 
 	open->opened_flags = ~0U;
 	open->differs = 0;
 	if (!file)
 		return;
-	open->opened_flags = BPF_CORE_READ(opened, f_flags) & ~O_LARGEFILE;
+	open->opened_flags = BPF_CORE_READ(file, f_flags) & ~O_LARGEFILE;
 	/* The kernel drops the access mode of what is only to be a path. */
 	if (asked == ~0U)
 		return;
@@ -144,10 +143,8 @@ static __always_inline bool wanted_path(const struct trace_open *open, const cha
 
 static __always_inline void append_mount(struct gadget_writer *writer, struct trace_open *open, struct vfsmount *mnt)
 {
-	struct vfsmount___source *mounted = (void *)mnt;
-
 	gadget_append_mount_path(writer, &open->mount, mnt);
-	gadget_append_kernel_string(writer, &open->fstype, BPF_CORE_READ(mounted, mnt_sb, s_type, name), FSTYPE_BYTES);
+	gadget_append_kernel_string(writer, &open->fstype, BPF_CORE_READ(mnt, mnt_sb, s_type, name), FSTYPE_BYTES);
 }
 
 /* Whether a path that begins like this was asked for, or opened. Of a file that cannot be found it is not known. */

@@ -70,7 +70,7 @@ GADGET_SCRATCH(privilege_scratch, sizeof(struct trace_privilege));
 static __always_inline struct rights current_rights(void)
 {
 	struct task_struct *task = gadget_task();
-	const struct cred___rights *cred = (const void *)gadget_read(task, cred);
+	const struct cred *cred = gadget_read(task, cred);
 	struct rights rights = {};
 
 	/* Two words before 6.3 (f122a08b197d "capability: just use a 'u64' instead of a 'u32[2]' array"). */
@@ -299,7 +299,7 @@ GADGET_ON_EXIT(prctl)
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binprm___privileged *program)
+int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binprm *program)
 {
 	long result = 0;
 

@@ -18,7 +18,7 @@
 #include <gadget/process_identity.h>
 #include <gadget/string.h>
 #include <gadget/user_memory.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 #include <kernel/iterator.h>
 #include <kernel/privilege.h>
 
@@ -26,9 +26,6 @@
 #define ARGUMENT_BYTES 16384
 
 #define NAME_BYTES 255
-
-#define S_ISUID 04000
-#define S_ISGID 02000
 
 /* What a program got by being executed: bits. */
 enum {
@@ -97,12 +94,12 @@ static __always_inline void describe(struct trace_process *process, struct task_
 	gadget_no_text(&process->cwd);
 }
 
-static __always_inline struct file___inode *executed_file(struct task_struct *task)
+static __always_inline struct file *executed_file(struct task_struct *task)
 {
-	return (struct file___inode *)BPF_CORE_READ(task, mm, exe_file);
+	return (struct file *)BPF_CORE_READ(task, mm, exe_file);
 }
 
-static __always_inline void describe_file(struct trace_process *process, const struct file___inode *file)
+static __always_inline void describe_file(struct trace_process *process, const struct file *file)
 {
 	process->inode = BPF_CORE_READ(file, f_inode, i_ino);
 	process->links = BPF_CORE_READ(file, f_inode, i_nlink);
@@ -143,10 +140,9 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-static __always_inline __u32 gained(const struct linux_binprm *program, const struct file___inode *file,
+static __always_inline __u32 gained(const struct linux_binprm *program, const struct file *file,
 				    const struct trace_process *process)
 {
-	const struct linux_binprm___privileged *privileged = (const void *)program;
 	__u16 mode = BPF_CORE_READ(file, f_inode, i_mode);
 	__u32 gained = 0;
 
@@ -154,7 +150,7 @@ static __always_inline __u32 gained(const struct linux_binprm *program, const st
 		gained |= SET_UID;
 	if (mode & S_ISGID && process->credentials.egid != process->record.gid)
 		gained |= SET_GID;
-	if (!gained && BPF_CORE_READ_BITFIELD_PROBED(privileged, secureexec))
+	if (!gained && BPF_CORE_READ_BITFIELD_PROBED(program, secureexec))
 		gained = SECURE;
 	return gained;
 }
@@ -163,7 +159,7 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binprm *program)
 {
 	struct trace_process *process;
-	struct file___inode *file;
+	struct file *file;
 	struct gadget_writer writer;
 	struct mm_struct *memory;
 	__u64 start;
@@ -172,7 +168,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	if (!process || !gadget_begin(&process->record))
 		return 0;
 	memory = task->mm;
-	file = (struct file___inode *)memory->exe_file;
+	file = memory->exe_file;
 	start = memory->arg_start;
 	describe(process, task, EXEC);
 	describe_file(process, file);

@@ -12,6 +12,7 @@
 #include <gadget/result.h>
 #include <gadget/signal.h>
 #include <gadget/syscall.h>
+#include <kernel/credentials.h>
 #include <kernel/tracepoint.h>
 
 struct trace_signal {

@@ -23,6 +23,8 @@
 #include <gadget/refused.h>
 #include <gadget/socket_file.h>
 #include <gadget/syscall.h>
+#include <kernel/credentials.h>
+#include <kernel/net_device.h>
 #include <kernel/sk_buff.h>
 
 #define ETH_P_IP 0x0800
@@ -38,23 +40,7 @@
 /* Network namespaces that may be known at the same time. */
 #define NAMESPACES 4096
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct nsproxy {
-	struct net *net_ns;
-};
-
-struct task_struct___net {
-	struct nsproxy *nsproxy;
-};
-
-#pragma clang attribute pop
-
 /* From 5.17 on. The first numbers are no drops. */
-enum skb_drop_reason {
-	SKB_CONSUMED = 1,
-};
-
 struct trace_tcpdrop {
 	struct gadget_record record;
 	/* As the packet's headers have them. */
@@ -124,7 +110,7 @@ static __always_inline void note_user(struct task_struct *task)
 	struct gadget_record record = {};
 	struct user user = {};
 	const struct user *known;
-	__u64 net = (__u64)BPF_CORE_READ((struct task_struct___net *)task, nsproxy, net_ns);
+	__u64 net = (__u64)BPF_CORE_READ(task, nsproxy, net_ns);
 
 	if (!net)
 		return;
@@ -283,9 +269,6 @@ static __always_inline void append_location(struct gadget_writer *writer, struct
 		gadget_wrote(writer, text, start, written - 1, false);
 }
 
-/* The tracepoint got the receiving socket in 6.11; before, only the packet has one. */
-typedef void (*btf_trace_kfree_skb___receiver)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
-
 static __always_inline struct sock *socket_of(__u64 *ctx, struct sk_buff *skb)
 {
 	struct sock *sk = NULL;
@@ -330,7 +313,7 @@ int dropped(__u64 *ctx)
 	struct trace_tcpdrop *drop;
 	struct gadget_writer writer;
 	__u32 reason = ctx[2];
-	struct net_device___of_packet *device;
+	struct net_device *device;
 	struct net *net;
 	struct sock *sk;
 
@@ -347,14 +330,14 @@ int dropped(__u64 *ctx)
 	/* Neither a connection that is being made nor one that waits for late packets is a whole socket. */
 	drop->state = sk && drop->protocol == IPPROTO_TCP ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
 	device = (void *)BPF_CORE_READ(skb, dev);
-	net = sk ? BPF_CORE_READ((struct sock_common___net *)sk, skc_net.net) : BPF_CORE_READ(device, nd_net.net);
+	net = sk ? BPF_CORE_READ((struct sock_common *)sk, skc_net.net) : BPF_CORE_READ(device, nd_net.net);
 	if (sk && drop->state != TCP_TIME_WAIT && drop->state != TCP_NEW_SYN_RECV) {
 		if (!gadget_begin_for_socket(&drop->record, sk, gadget_owner_of(sk)))
 			return 0;
 	} else if (!begin_without_socket(&drop->record, (__u64)net)) {
 		return 0;
 	}
-	drop->network_namespace = BPF_CORE_READ((struct net___numbered *)net, ns.inum);
+	drop->network_namespace = BPF_CORE_READ((struct net *)net, ns.inum);
 	drop->reason_number = reason;
 	drop->unused_8 = drop->unused_16 = 0;
 	writer = gadget_write(drop, sizeof(*drop), RECORD_BYTES);

@@ -10,6 +10,7 @@
 #include <gadget/kernel_stack.h>
 #include <gadget/packet_owner.h>
 #include <kernel/sk_buff.h>
+#include <kernel/socket.h>
 
 enum reason {
 	/* Nothing came back for too long. */
@@ -22,20 +23,7 @@ enum reason {
 	REASON_SYNACK,
 };
 
-/* enum tcp_ca_state of include/uapi/linux/tcp.h. */
-#define CA_RECOVERY 3
-#define CA_LOSS 4
-
 #define SYN_ACK 0x12
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inet_connection_sock {
-	__u8 icsk_ca_state : 5;
-	__u8 icsk_retransmits;
-};
-
-#pragma clang attribute pop
 
 struct trace_tcpretrans {
 	struct gadget_record record;
@@ -86,11 +74,8 @@ static __always_inline enum reason reason_of(struct inet_connection_sock *connec
 {
 	__u8 state = BPF_CORE_READ_BITFIELD_PROBED(connection, icsk_ca_state);
 
-	return state == CA_LOSS ? REASON_TIMEOUT : state == CA_RECOVERY ? REASON_FAST : REASON_PROBE;
+	return state == TCP_CA_Loss ? REASON_TIMEOUT : state == TCP_CA_Recovery ? REASON_FAST : REASON_PROBE;
 }
-
-/* What the tracepoint has from 6.17 on; before, it told only of segments that could be sent. */
-typedef void (*btf_trace_tcp_retransmit_skb___error)(void *, const struct sock *, const struct sk_buff *, int);
 
 SEC("tp_btf/tcp_retransmit_skb")
 int retransmitted(__u64 *ctx)

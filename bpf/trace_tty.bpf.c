@@ -11,18 +11,11 @@
 #include <gadget/process.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <kernel/fs.h>
+#include <kernel/tty.h>
 
 #define MOST_DATA_BYTES 4096
 #define PIECES 16
-/* include/uapi/linux/major.h */
-#define TTY_MAJOR 4
-#define TTYAUX_MAJOR 5
-#define PTY_SLAVES 136
-#define PTY_SLAVES_END 144
-/* include/linux/tty_driver.h */
-#define PTY_TYPE_MASTER 1
-#define S_IFMT 0170000
-#define S_IFCHR 0020000
 
 typedef struct gadget_text gadget_terminal_text;
 enum direction { OUTPUT = 1, INPUT };
@@ -44,42 +37,6 @@ GADGET_RECORD(trace_tty);
 
 GADGET_SCRATCH(scratch, TTY_BYTES);
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inode___device {
-	unsigned short i_mode;
-	__u32 i_rdev;
-};
-
-struct file___device {
-	struct inode___device *f_inode;
-	void *private_data;
-};
-
-struct tty_driver {
-	short subtype;
-};
-
-/* Since Linux 6.16. */
-enum tty_driver_subtype {
-	SUBTYPE = 1,
-};
-
-struct tty_driver___enum {
-	enum tty_driver_subtype subtype;
-};
-
-struct tty_struct {
-	struct tty_driver *driver;
-	char name[64];
-};
-
-struct tty_file_private {
-	struct tty_struct *tty;
-};
-
-#pragma clang attribute pop
-
 struct piece {
 	const char *base;
 	__u64 length;
@@ -98,9 +55,9 @@ static __always_inline __u32 subtype_of(struct tty_struct *tty)
 /* NULL: it is none, or the other end of one. */
 static __always_inline struct tty_struct *terminal_of(long fd)
 {
-	struct file___device *file = (void *)gadget_file_of(fd);
+	struct file *file = gadget_file_of(fd);
 	struct tty_file_private *opened;
-	struct inode___device *inode;
+	struct inode *inode;
 	struct tty_struct *tty;
 	__u32 major;
 

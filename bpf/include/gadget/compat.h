@@ -8,24 +8,8 @@
 
 #include <gadget/syscall.h>
 #include <gadget/task.h>
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-#if defined(__TARGET_ARCH_x86)
-struct thread_info___compat {
-	__u32 status;
-};
-
-struct task_struct___compat {
-	struct thread_info___compat thread_info;
-};
-#else
-struct pt_regs___compat {
-	__u64 pstate;
-};
-#endif
-
-#pragma clang attribute pop
+#include <kernel/ptrace.h>
+#include <kernel/task.h>
 
 /* The bit by which x32's numbers differ from the others. */
 #define GADGET_X32 (1U << 30)
@@ -35,15 +19,13 @@ struct pt_regs___compat {
 static __always_inline bool gadget_is_compat_call(struct task_struct *task, struct pt_regs *registers)
 {
 #if defined(__TARGET_ARCH_x86)
-	struct task_struct___compat *caller = (void *)task;
 
 	/* TS_COMPAT. */
-	return gadget_read(caller, thread_info.status) & 2;
+	return gadget_read(task, thread_info.status) & 2;
 #else
-	struct pt_regs___compat *entered = (void *)registers;
 
 	/* PSR_MODE32_BIT. */
-	return (GADGET_HAS_TASK_PT_REGS ? entered->pstate : BPF_CORE_READ(entered, pstate)) & 0x10;
+	return (GADGET_HAS_TASK_PT_REGS ? registers->pstate : BPF_CORE_READ(registers, pstate)) & 0x10;
 #endif
 }
 

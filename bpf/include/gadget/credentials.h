@@ -10,6 +10,7 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 #include <kernel/credentials.h>
+#include <kernel/net_device.h>
 
 /* Beside gadget_record's uid and gid, which are the real ones. */
 struct gadget_credentials {
@@ -55,8 +56,7 @@ struct gadget_namespaces gadget_first_namespaces;
 
 static __always_inline void gadget_describe_credentials(struct gadget_credentials *to, struct task_struct *task)
 {
-	const struct cred___whole *cred = (const void *)gadget_read(task, cred);
-	struct task_struct___login *login = (void *)task;
+	const struct cred *cred = gadget_read(task, cred);
 
 	/* Two words before 6.3 (f122a08b197d "capability: just use a 'u64' instead of a 'u32[2]' array"). */
 	bpf_core_read(&to->cap_permitted, sizeof(to->cap_permitted), &cred->cap_permitted);
@@ -70,8 +70,8 @@ static __always_inline void gadget_describe_credentials(struct gadget_credential
 	to->fsgid = BPF_CORE_READ(cred, fsgid.val);
 	to->securebits = BPF_CORE_READ(cred, securebits);
 	to->auid = ~0U;
-	if (bpf_core_field_exists(login->loginuid))
-		to->auid = BPF_CORE_READ(login, loginuid.val);
+	if (bpf_core_field_exists(task->loginuid))
+		to->auid = BPF_CORE_READ(task, loginuid.val);
 }
 
 #define GADGET_NAMESPACE_OF(PROXY, MEMBER) BPF_CORE_READ(PROXY, MEMBER, ns.inum)
@@ -79,13 +79,12 @@ static __always_inline void gadget_describe_credentials(struct gadget_credential
 /* Without what is told by the kernel's first process. */
 static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to, struct task_struct *task)
 {
-	const struct cred___whole *cred = (const void *)BPF_CORE_READ(task, cred);
-	struct task_struct___namespaces *holder = (void *)task;
-	struct nsproxy *proxy = BPF_CORE_READ(holder, nsproxy);
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	struct nsproxy *proxy = BPF_CORE_READ(task, nsproxy);
 	struct pid *numbers = BPF_CORE_READ(task, thread_pid);
 	const struct upid *own =
 		(void *)&numbers->numbers + BPF_CORE_READ(numbers, level) * bpf_core_type_size(struct upid);
-	struct pid_namespace___numbered *pid_namespace = NULL;
+	struct pid_namespace *pid_namespace = NULL;
 
 	/* A thread that ends has lost its proxy; all read as 0 then. */
 	to->ns_uts = GADGET_NAMESPACE_OF(proxy, uts_ns);

@@ -15,7 +15,7 @@
 #include <gadget/open_file.h>
 #include <gadget/output.h>
 #include <gadget/syscall.h>
-#include <kernel/inode.h>
+#include <kernel/fs.h>
 
 /* Files that are followed at one time. */
 #define GADGET_FOLLOWED_FILES 65536
@@ -51,31 +51,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } gadget_followed_count SEC(".maps");
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct file___counted {
-	struct {
-		long counter;
-	} f_count;
-};
-
-/* Since 6.13 (90ee6ed776c0 "fs: port files to file_ref"); 0 stands for one reference. */
-struct file___referenced {
-	struct {
-		struct {
-			long counter;
-		} refcnt;
-	} f_ref;
-};
-
-struct files_struct___counted {
-	struct {
-		int counter;
-	} count;
-};
-
-#pragma clang attribute pop
 
 static __always_inline __u64 gadget_references(const void *file)
 {
@@ -113,15 +88,14 @@ static __always_inline void gadget_unfollow(__u64 key)
 /* NULL: the file is not followed. */
 static __always_inline struct gadget_followed *gadget_followed_of(const struct file *file)
 {
-	const struct file___inode *opened = (const void *)file;
 	__u64 key = (__u64)file;
 	struct gadget_followed *followed;
 
 	if (!file || !gadget_follows_any())
 		return NULL;
 	followed = bpf_map_lookup_elem(&gadget_followed, &key);
-	if (followed && (followed->inode != BPF_CORE_READ(opened, f_inode, i_ino) ||
-			 followed->device != BPF_CORE_READ(opened, f_inode, i_sb, s_dev))) {
+	if (followed && (followed->inode != BPF_CORE_READ(file, f_inode, i_ino) ||
+			 followed->device != BPF_CORE_READ(file, f_inode, i_sb, s_dev))) {
 		gadget_unfollow(key);
 		return NULL;
 	}
@@ -131,11 +105,10 @@ static __always_inline struct gadget_followed *gadget_followed_of(const struct f
 /* The file's id from now on, which is another one each time; 0: there was no room, which is counted. */
 static __always_inline gadget_file_id gadget_follow(const struct file *file)
 {
-	const struct file___inode *opened = (const void *)file;
 	struct gadget_followed followed = {
 		.id = bpf_ktime_get_boot_ns() << 8 | (bpf_get_smp_processor_id() & 0xff),
-		.inode = BPF_CORE_READ(opened, f_inode, i_ino),
-		.device = BPF_CORE_READ(opened, f_inode, i_sb, s_dev),
+		.inode = BPF_CORE_READ(file, f_inode, i_ino),
+		.device = BPF_CORE_READ(file, f_inode, i_sb, s_dev),
 	};
 	__u64 key = (__u64)file;
 	bool is_new = !bpf_map_lookup_elem(&gadget_followed, &key);
@@ -252,7 +225,7 @@ static __always_inline void gadget_close_all(long first, long last)
 
 static __always_inline bool gadget_shares_descriptors(struct task_struct *task)
 {
-	struct files_struct___counted *files = (void *)BPF_CORE_READ(task, files);
+	struct files_struct *files = BPF_CORE_READ(task, files);
 
 	return !files || BPF_CORE_READ(files, count.counter) != 1;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <gadget/task.h>
+#include <kernel/fs.h>
 
 /* NULL when the descriptor means nothing. To be read with BPF_CORE_READ. */
 static __always_inline struct file *gadget_file_of(long fd)

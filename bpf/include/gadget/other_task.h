@@ -11,6 +11,7 @@
 #include <gadget/process.h>
 #include <gadget/record.h>
 #include <gadget/task.h>
+#include <kernel/credentials.h>
 
 /* As gadget_wanted_cgroup(), for a cgroup that is not the current task's. Sets the record's cgroup, too. */
 static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *record, struct cgroup *cgroup)

@@ -8,8 +8,6 @@
 
 #include <gadget/task.h>
 
-/* The process ends as a whole, by exit_group() or a signal (include/linux/sched/signal.h). */
-#define SIGNAL_GROUP_EXIT 0x4
 /* What wait() gives (include/uapi/linux/wait.h): the signal, this, and the code in the second byte. */
 #define CORE_DUMPED 0x80
 /* Processes whose threads end at this moment, at most: see gadget_is_last_thread(). */
@@ -21,9 +19,6 @@ struct {
 	__type(key, __u64);
 	__type(value, __u64);
 } gadget_ending SEC(".maps");
-
-/* What the kernel hands over since 6.16; before, it did not say whether it is the last thread. */
-typedef void (*btf_trace_sched_process_exit___with_last)(void *, struct task_struct *, bool);
 
 /*
  * Whether no other thread is left. When two of them end at the same time, both see that none is left, and the first one

@@ -20,20 +20,7 @@
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>
-#include <kernel/inode.h>
-
-/* include/linux/sched.h: forked, and executed nothing since. */
-#define PF_FORKNOEXEC 0x40
-
-#define CAP_SYS_ADMIN 21
-
-/* include/linux/fs.h: a file system that nobody has mounted, such as that of memfd_create(). */
-#define SB_KERNMOUNT (1 << 22)
-
-struct task_struct___line {
-	__u64 parent_exec_id;
-	__u64 self_exec_id;
-} __attribute__((preserve_access_index));
+#include <kernel/fs.h>
 
 /* Set by --runtime: such events are wanted. */
 const volatile bool gadget_show_runtime = false;
@@ -50,12 +37,12 @@ static __always_inline bool gadget_is_runc(struct task_struct *task)
 /* Whether `task` runs what its parent runs, as many execs later as runc takes to execute itself. */
 static __always_inline bool gadget_runs_itself(struct task_struct *task, struct task_struct *parent)
 {
-	struct file___inode *program = (void *)BPF_CORE_READ(task, mm, exe_file);
-	struct file___inode *above = (void *)BPF_CORE_READ(parent, mm, exe_file);
-	struct task_struct___line *line = (void *)task, *before = (void *)parent;
+	struct file *program = BPF_CORE_READ(task, mm, exe_file);
+	struct file *above = BPF_CORE_READ(parent, mm, exe_file);
+	struct task_struct *line = task, *before = parent;
 	/* 32 bits before 5.7 (d1e7fd6462ca "exec: Always set cap_ambient in cap_bprm_set_creds" and its kin). */
 	__u64 own = BPF_CORE_READ(line, self_exec_id), parents = BPF_CORE_READ(before, self_exec_id);
-	const struct cred___whole *opener = BPF_CORE_READ((struct file___opened *)program, f_cred);
+	const struct cred *opener = BPF_CORE_READ(program, f_cred);
 	__u64 capabilities = 0;
 
 	if (program == above)

@@ -4,23 +4,9 @@
 #pragma once
 
 #include <gadget/record.h>
-
-#define SIGALRM 14
-#define SIGVTALRM 26
-#define SIGPROF 27
+#include <kernel/signal.h>
 
 #define GADGET_NO_SIGNAL_TARGET (-2147483647 - 1)
-
-/* Why a signal came: by kill(), by the kernel, by a timer (include/uapi/asm-generic/siginfo.h). */
-#define SI_USER 0
-#define SI_KERNEL 0x80
-#define SI_QUEUE -1
-#define SI_TIMER -2
-#define SI_TKILL -6
-
-/* What the kernel says instead of a siginfo, for kill() and for itself (include/linux/sched/signal.h). */
-#define SEND_SIG_NOINFO 0UL
-#define SEND_SIG_PRIV 1UL
 
 /* The first five are the kernel's (include/trace/events/signal.h), plus 1. */
 enum gadget_signal_result {
@@ -32,14 +18,6 @@ enum gadget_signal_result {
 	/* The call failed. */
 	GADGET_SIGNAL_FAILED,
 };
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct kernel_siginfo {
-	int si_code;
-};
-
-#pragma clang attribute pop
 
 static __always_inline __s32 gadget_code_of_signal(const struct kernel_siginfo *info)
 {

@@ -8,31 +8,16 @@
 
 #include <gadget/open_file.h>
 #include <gadget/task.h>
+#include <kernel/fs.h>
 #include <kernel/socket.h>
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct inode {
-	unsigned short i_mode;
-};
-
-struct file___socket {
-	struct inode *f_inode;
-	void *private_data;
-};
-
-#pragma clang attribute pop
-
-#define GADGET_FILE_TYPE 0170000
-#define GADGET_SOCKET_FILE 0140000
 
 /* NULL when the file is no socket. To be read with BPF_CORE_READ. */
 static __always_inline struct sock *gadget_socket_of_file(void *file)
 {
-	struct file___socket *opened = file;
+	struct file *opened = file;
 	struct socket *socket;
 
-	if ((BPF_CORE_READ(opened, f_inode, i_mode) & GADGET_FILE_TYPE) != GADGET_SOCKET_FILE)
+	if ((BPF_CORE_READ(opened, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
 	/* One that was opened by its path, with O_PATH, has none. */
 	socket = BPF_CORE_READ(opened, private_data);

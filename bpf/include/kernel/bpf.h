@@ -15,10 +15,11 @@ struct bpf_prog_aux {
 
 struct bpf_prog {
 	enum bpf_prog_type type;
+	__u32 len;
 	struct bpf_prog_aux *aux;
 };
 
-struct bpf_map___identified {
+struct bpf_map {
 	enum bpf_map_type map_type;
 	__u32 key_size;
 	__u32 value_size;

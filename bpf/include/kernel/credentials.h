@@ -4,13 +4,12 @@
 #pragma once
 
 #include <linux/types.h>
+#include <kernel/namespace.h>
 #include <kernel/task.h>
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+#define CAP_SYS_ADMIN 21
 
-struct ns_common {
-	unsigned int inum;
-};
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct uts_namespace {
 	struct ns_common ns;
@@ -24,11 +23,7 @@ struct mnt_namespace {
 	struct ns_common ns;
 };
 
-struct pid_namespace___numbered {
-	struct ns_common ns;
-};
-
-struct net___numbered {
+struct pid_namespace {
 	struct ns_common ns;
 };
 
@@ -40,38 +35,29 @@ struct cgroup_namespace {
 	struct ns_common ns;
 };
 
-struct user_namespace___numbered {
+struct user_namespace {
 	int level;
+	kuid_t owner;
+	kgid_t group;
 	struct ns_common ns;
 };
+
+struct net;
 
 struct nsproxy {
 	struct uts_namespace *uts_ns;
 	struct ipc_namespace *ipc_ns;
 	struct mnt_namespace *mnt_ns;
-	struct pid_namespace___numbered *pid_ns_for_children;
-	struct net___numbered *net_ns;
+	struct pid_namespace *pid_ns_for_children;
+	struct net *net_ns;
 	struct time_namespace *time_ns;
 	struct time_namespace *time_ns_for_children;
 	struct cgroup_namespace *cgroup_ns;
 };
 
-struct task_struct___namespaces {
-	struct nsproxy *nsproxy;
-};
-
-/* CONFIG_AUDIT */
-struct task_struct___login {
-	kuid_t loginuid;
-};
-
-struct cred___whole;
-
-struct file___opened {
-	const struct cred___whole *f_cred;
-};
-
-struct cred___whole {
+struct cred {
+	kuid_t uid;
+	kgid_t gid;
 	kuid_t suid;
 	kgid_t sgid;
 	kuid_t euid;
@@ -83,7 +69,7 @@ struct cred___whole {
 	struct {
 		__u64 bits;
 	} cap_inheritable, cap_permitted, cap_effective;
-	struct user_namespace___numbered *user_ns;
+	struct user_namespace *user_ns;
 };
 
 #pragma clang attribute pop

@@ -1,28 +1,77 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Files, dentries and mounts, as far as gadgets read them. The trap: `struct vfsmount` lies inside `struct mount`. */
+/*
+ * Files, inodes, dentries and mounts, as far as gadgets read them. The traps: `struct vfsmount` lies inside
+ * `struct mount`; and what a path names and what is open may differ, since files are removed.
+ */
 #pragma once
 
 #include <linux/types.h>
 
+/* include/uapi/linux/stat.h: the type of a file, in its mode. */
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_ISUID 04000
+#define S_ISGID 02000
+
+/* include/linux/fs.h: a file system that nobody has mounted, such as that of memfd_create(). */
+#define SB_KERNMOUNT (1 << 22)
+/* include/uapi/linux/magic.h: of files without a path, such as those of inotify and fanotify. */
+#define ANON_INODE_FS_MAGIC 0x09041934
+/* fs/mount.h: the namespace of mounts that the kernel made for itself. */
+#define MNT_NS_INTERNAL ((void *)-22)
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct cred;
+
+struct file_system_type {
+	const char *name;
+};
+
+struct super_block {
+	/* 12 bits of major, 20 of minor number. */
+	__u32 s_dev;
+	unsigned long s_flags;
+	unsigned long s_magic;
+	struct file_system_type *s_type;
+};
+
+struct inode {
+	unsigned short i_mode;
+	unsigned int i_nlink;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	__u32 i_rdev;
+	long long i_size;
+};
+
 struct qstr {
+	struct {
+		__u32 len;
+	};
 	const unsigned char *name;
 };
 
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
+	struct inode *d_inode;
 };
 
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 };
 
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	const char *mnt_devname;
+	void *mnt_ns;
 };
 
 struct path {
@@ -32,7 +81,39 @@ struct path {
 
 struct file {
 	struct path f_path;
+	struct inode *f_inode;
+	unsigned int f_flags;
+	long long f_pos;
+	const struct cred *f_cred;
 	void *private_data;
+};
+
+/* Before 6.13. */
+struct file___counted {
+	struct {
+		long counter;
+	} f_count;
+};
+
+/* Since 6.13 (90ee6ed776c0 "fs: port files to file_ref"); 0 stands for one reference. */
+struct file___referenced {
+	struct {
+		struct {
+			long counter;
+		} refcnt;
+	} f_ref;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct {
+		int counter;
+	} count;
+	struct fdtable *fdt;
 };
 
 struct fs_struct {
@@ -47,6 +128,13 @@ struct filename {
 struct open_how {
 	__u64 flags;
 	__u64 mode;
+};
+
+/* A read or a write that is under way. */
+struct kiocb {
+	struct file *ki_filp;
+	long long ki_pos;
+	int ki_flags;
 };
 
 #pragma clang attribute pop

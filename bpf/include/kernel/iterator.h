@@ -2,6 +2,7 @@
 /* What the kernel hands to an iterator. The trap: at the end it is called once more, with NULL for everything. */
 #pragma once
 
+#include <kernel/bpf.h>
 #include <kernel/task.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -25,7 +26,10 @@ struct bpf_iter__task_file {
 	struct file *file;
 };
 
-struct bpf_map;
+struct bpf_iter__bpf_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+};
 
 struct bpf_iter__bpf_map_elem {
 	struct bpf_iter_meta *meta;

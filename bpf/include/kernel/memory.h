@@ -34,24 +34,8 @@ struct mm_struct___per_cpu {
 	struct percpu_counter rss_stat[4];
 };
 
-struct mm_struct___size {
-	unsigned long total_vm;
-};
-
-struct signal_struct___oom {
-	short oom_score_adj;
-};
-
 enum cgroup_subsys_id {
 	memory_cgrp_id = 0,
-};
-
-struct css_set___memory {
-	struct cgroup_subsys_state *subsys[16];
-};
-
-struct kernfs_node___name {
-	const char *name;
 };
 
 struct page_counter {

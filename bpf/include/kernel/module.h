@@ -2,6 +2,7 @@
 /* Kernel modules. The trap: a kernel without CONFIG_MODULES has neither the calls nor the tracepoints. */
 #pragma once
 
+#include <stdbool.h>
 #include <linux/types.h>
 
 /* MODULE_NAME_LEN (64 less a word), and as much of an alias that the kernel asks for. */
@@ -10,7 +11,17 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct module {
+	unsigned long taints;
+	/* With CONFIG_MODULE_SIG. */
+	bool sig_ok;
 	char name[1];
+};
+
+/* A module that is being loaded. */
+struct load_info {
+	const char *name;
+	unsigned long len;
+	bool sig_ok;
 };
 
 #pragma clang attribute pop

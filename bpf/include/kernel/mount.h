@@ -6,6 +6,7 @@
 #pragma once
 
 #include <linux/types.h>
+#include <kernel/fs.h>
 
 enum gadget_mount_flags_of {
 	GADGET_MOUNT_FLAGS = 1,
@@ -24,23 +25,6 @@ enum gadget_mount_flags_of {
 #define MOVE_MOUNT_F_EMPTY_PATH 0x4
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct file_system_type {
-	const char *name;
-};
-
-struct super_block {
-	struct file_system_type *s_type;
-};
-
-struct vfsmount___source {
-	struct super_block *mnt_sb;
-};
-
-struct mount___source {
-	const char *mnt_devname;
-	struct vfsmount___source mnt;
-};
 
 struct fs_context {
 	struct file_system_type *fs_type;

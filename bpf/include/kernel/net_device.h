@@ -4,6 +4,8 @@
 #pragma once
 
 #include <linux/types.h>
+#include <kernel/list.h>
+#include <kernel/namespace.h>
 #include <kernel/socket.h>
 
 /* NETDEV_HASHENTRIES of include/net/net_namespace.h. */
@@ -13,30 +15,16 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct hlist_node {
-	struct hlist_node *next;
-};
-
-struct hlist_head {
-	struct hlist_node *first;
-};
-
 struct net_device {
 	char name[16];
 	int ifindex;
 	struct hlist_node index_hlist;
+	possible_net_t nd_net;
 };
 
 struct net {
+	struct ns_common ns;
 	struct hlist_head *dev_index_head;
-};
-
-typedef struct {
-	struct net *net;
-} possible_net_t;
-
-struct sock_common___net {
-	possible_net_t skc_net;
 };
 
 #pragma clang attribute pop
@@ -44,7 +32,7 @@ struct sock_common___net {
 /* The name of device number `index` in the socket's network namespace; empty when there is none. */
 static __always_inline void gadget_device_name(char name[16], struct sock *sk, __u32 index)
 {
-	struct sock_common___net *common = (void *)sk;
+	struct sock_common *common = (void *)sk;
 	struct hlist_head *heads;
 	struct hlist_node *node = NULL;
 

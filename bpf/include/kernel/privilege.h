@@ -4,6 +4,7 @@
 #pragma once
 
 #include <linux/types.h>
+#include <kernel/credentials.h>
 #include <kernel/task.h>
 
 /* include/uapi/linux/sched.h */
@@ -31,28 +32,3 @@
 
 /* include/linux/security.h */
 #define CAP_OPT_NOAUDIT 2
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct user_namespace {
-	struct {
-		unsigned int inum;
-	} ns;
-};
-
-struct cred___rights {
-	kuid_t uid;
-	kuid_t euid;
-	kgid_t egid;
-	/* What is in it differs between kernels, its size does not. */
-	struct {
-		__u64 bits;
-	} cap_effective;
-	struct user_namespace *user_ns;
-};
-
-struct linux_binprm___privileged {
-	unsigned int secureexec : 1;
-};
-
-#pragma clang attribute pop

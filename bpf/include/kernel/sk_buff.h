@@ -11,15 +11,14 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct net_device___of_packet {
-	possible_net_t nd_net;
-};
-
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
 	char cb[48];
 	unsigned int len;
+	__u32 hash;
+	__u32 mark;
+	__u32 priority;
 	__be16 protocol;
 	__u16 network_header;
 	__u16 transport_header;
@@ -30,5 +29,15 @@ struct sk_buff {
 struct tcp_skb_cb {
 	__u8 tcp_flags;
 };
+
+/* Since 5.17. */
+enum skb_drop_reason {
+	SKB_CONSUMED = 1,
+};
+
+/* The tracepoint got the receiving socket in 6.11; before, only the packet has one. */
+typedef void (*btf_trace_kfree_skb___receiver)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
+/* What the tracepoint has from 6.17 on; before, it told only of segments that could be sent. */
+typedef void (*btf_trace_tcp_retransmit_skb___error)(void *, const struct sock *, const struct sk_buff *, int);
 
 #pragma clang attribute pop

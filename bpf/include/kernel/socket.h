@@ -11,12 +11,25 @@
 #include <kernel/cgroup.h>
 #include <kernel/task.h>
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
+
+/* include/net/sock.h: a port that the program chose itself. */
+#define SOCK_BINDPORT_LOCK 8
+
+/* Bits of INET_FLAGS_… of include/net/inet_sock.h, which are bit fields of their own before 6.6. */
+#define INET_FLAGS_FREEBIND 11
+#define INET_FLAGS_TRANSPARENT 15
+#define INET_FLAGS_BIND_ADDRESS_NO_PORT 18
+
+/* enum tcp_ca_state of include/uapi/linux/tcp.h. */
+#define TCP_CA_Recovery 3
+#define TCP_CA_Loss 4
 
 /* include/net/tcp_states.h */
 enum {
@@ -43,6 +56,12 @@ struct in6_addr___kernel {
 	} in6_u;
 };
 
+struct net;
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -54,6 +73,7 @@ struct sock_common {
 	unsigned char skc_reuseport : 1;
 	unsigned char skc_ipv6only : 1;
 	int skc_bound_dev_if;
+	possible_net_t skc_net;
 	struct in6_addr___kernel skc_v6_daddr;
 	struct in6_addr___kernel skc_v6_rcv_saddr;
 	unsigned long skc_flags;
@@ -80,15 +100,33 @@ struct sock {
 	socket_lock_t sk_lock;
 	__u16 sk_protocol;
 	__u16 sk_type;
+	__u8 sk_userlocks : 4;
+	__u32 sk_mark;
+	__u32 sk_priority;
 	int sk_err;
 	kuid_t sk_uid;
 	struct socket *sk_socket;
+	struct pid *sk_peer_pid;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+	/* Since 6.6. */
+	unsigned long inet_flags;
+};
+
+/* Before 6.6. */
+struct inet_sock___bits {
+	__u8 freebind : 1;
+	__u8 transparent : 1;
+	__u8 bind_address_no_port : 1;
+};
+
+struct inet_connection_sock {
+	__u8 icsk_ca_state : 5;
+	__u8 icsk_retransmits;
 };
 
 struct tcp_sock {
@@ -99,7 +137,7 @@ struct tcp_sock {
 	__u32 total_retrans;
 	__u32 segs_in;
 	__u32 segs_out;
-	/* In units of 1/8 us. */
+	/* In units of 1/8 us; 0: none was taken yet. */
 	__u32 srtt_us;
 	/* The numbers of the next bytes to be written, and read, by the process. */
 	__u32 write_seq;

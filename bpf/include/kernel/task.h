@@ -8,9 +8,31 @@
 
 #include <linux/types.h>
 
+#include <kernel/list.h>
+
+/* include/linux/sched.h: forked, and executed nothing since. */
+#define PF_FORKNOEXEC 0x40
+/* States, of the same header. */
+#define TASK_RUNNING 0
+#define TASK_INTERRUPTIBLE 1
+#define TASK_UNINTERRUPTIBLE 2
+#define TASK_DEAD 0x80
+/* The process ends as a whole, by exit_group() or a signal (include/linux/sched/signal.h). */
+#define SIGNAL_GROUP_EXIT 0x4
+
+/* Of enum pid_type: the first thread of the process. */
+#define PIDTYPE_TGID 1
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct cred;
+struct css_set;
+struct file;
+struct files_struct;
+struct fs_struct;
+struct nsproxy;
 struct pid_namespace;
+struct sighand_struct;
 
 struct upid {
 	int nr;
@@ -19,30 +41,21 @@ struct upid {
 
 struct pid {
 	unsigned int level;
+	struct hlist_head tasks[4];
 	struct upid numbers[1];
 };
 
-struct path;
-struct file;
-
 struct mm_struct {
+	unsigned long total_vm;
 	unsigned long start_stack;
 	unsigned long arg_start;
 	unsigned long arg_end;
 	struct file *exe_file;
 };
 
-struct fdtable {
-	unsigned int max_fds;
-	struct file **fd;
+struct vm_area_struct {
+	struct file *vm_file;
 };
-
-struct files_struct {
-	struct fdtable *fdt;
-};
-
-struct fs_struct;
-struct css_set;
 
 typedef struct {
 	__u32 val;
@@ -55,42 +68,73 @@ typedef struct {
 struct signal_struct {
 	unsigned int flags;
 	int group_exit_code;
+	int nr_threads;
 	/* In pages. */
 	unsigned long maxrss;
+	short oom_score_adj;
 	struct {
 		int counter;
 	} live;
 };
 
-struct cred {
-	kuid_t uid;
-	kgid_t gid;
+/* Of x86. */
+struct thread_info {
+	__u32 status;
+};
+
+struct seccomp {
+	int mode;
 };
 
 struct task_struct {
+	struct thread_info thread_info;
+	unsigned int __state;
 	void *stack;
 	unsigned int flags;
+	unsigned int ptrace;
+	int prio;
+	int static_prio;
+	int exit_state;
+	int exit_code;
+	unsigned int in_iowait : 1;
 	int pid;
 	int tgid;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct hlist_node pid_links[4];
+	__u64 start_boottime;
+	__u64 parent_exec_id;
+	__u64 self_exec_id;
 	char comm[16];
 	struct mm_struct *mm;
 	struct fs_struct *fs;
 	struct files_struct *files;
+	struct nsproxy *nsproxy;
 	const struct cred *cred;
+	/* CONFIG_AUDIT */
+	kuid_t loginuid;
 	struct css_set *cgroups;
 	struct signal_struct *signal;
-	__u64 start_boottime;
-	__u64 self_exec_id;
-	int exit_code;
+	struct sighand_struct *sighand;
+	struct seccomp seccomp;
+};
+
+/* Before 2f064a59a11f "sched: Change task_struct::state" (5.14). */
+struct task_struct___old_state {
+	volatile long state;
 };
 
 struct linux_binprm {
+	unsigned int secureexec : 1;
+	struct file *file;
+	struct cred *cred;
 	const char *filename;
 	/* The same pointer, unless it is a script or binfmt_misc has an interpreter for it. */
 	const char *interp;
 };
+
+/* What the kernel hands over since 6.16; before, it did not say whether it is the last thread. */
+typedef void (*btf_trace_sched_process_exit___with_last)(void *, struct task_struct *, bool);
 
 #pragma clang attribute pop

@@ -11,38 +11,17 @@
 #include <gadget/task.h>
 #include <kernel/memory.h>
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct task_struct___state {
-	unsigned int __state;
-	int exit_state;
-	int prio;
-	int static_prio;
-};
-
-/* Before 2f064a59a11f "sched: Change task_struct::state" (5.14). */
-struct task_struct___old_state {
-	volatile long state;
-};
-
-struct signal_struct___threads {
-	int nr_threads;
-};
-
-#pragma clang attribute pop
-
 /* The task's state, as the kernel numbers them, and how it has ended. */
 static __always_inline __u32 gadget_state_of(struct task_struct *task)
 {
-	struct task_struct___state *with_state = (void *)task;
 	struct task_struct___old_state *old = (void *)task;
 	__u32 state;
 
-	if (bpf_core_field_exists(with_state->__state))
-		state = BPF_CORE_READ(with_state, __state);
+	if (bpf_core_field_exists(task->__state))
+		state = BPF_CORE_READ(task, __state);
 	else
 		state = BPF_CORE_READ(old, state);
-	return state | BPF_CORE_READ(with_state, exit_state);
+	return state | BPF_CORE_READ(task, exit_state);
 }
 
 /* Bytes of memory that a process has in use. Unknown: a kernel thread, or a process that has ended. */
@@ -62,18 +41,18 @@ static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 
 static __always_inline __s32 gadget_nice_of(struct task_struct *task)
 {
-	return BPF_CORE_READ((struct task_struct___state *)task, static_prio) - GADGET_DEFAULT_PRIORITY;
+	return BPF_CORE_READ(task, static_prio) - GADGET_DEFAULT_PRIORITY;
 }
 
 /* As in /proc/PID/stat: 0 to 39 for nice -20 to 19, -2 to -100 for the real-time priorities 1 to 99, -101: deadline. */
 static __always_inline __s32 gadget_priority_of(struct task_struct *task)
 {
-	return BPF_CORE_READ((struct task_struct___state *)task, prio) - GADGET_REALTIME_PRIORITIES;
+	return BPF_CORE_READ(task, prio) - GADGET_REALTIME_PRIORITIES;
 }
 
 static __always_inline __u32 gadget_threads_of(struct task_struct *task)
 {
-	struct signal_struct___threads *signal = (void *)BPF_CORE_READ(task, signal);
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
 
 	return BPF_CORE_READ(signal, nr_threads);
 }

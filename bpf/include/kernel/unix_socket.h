@@ -10,7 +10,6 @@
 #include <gadget/task.h>
 #include <kernel/socket.h>
 
-#define AF_UNIX 1
 #define SOL_SOCKET 1
 #define SCM_RIGHTS 1
 /* include/net/scm.h */
@@ -60,42 +59,15 @@ struct unix_sock {
 	struct sock *peer;
 };
 
-struct sock___peer {
-	struct pid *sk_peer_pid;
-};
-
-struct hlist_node {
-	struct hlist_node *next;
-};
-
-struct hlist_head {
-	struct hlist_node *first;
-};
-
-struct pid___tasks {
-	unsigned int level;
-	struct hlist_head tasks[4];
-};
-
-struct task_struct___links {
-	struct hlist_node pid_links[4];
-};
-
 #pragma clang attribute pop
-
-/* Of enum pid_type: the first thread of the process. */
-#define PIDTYPE_TGID 1
-/* sizeof(struct hlist_node) in the kernel. */
-#define GADGET_HLIST_NODE_BYTES 16
 
 /* The process that a pid means; NULL when it has ended. To be read with BPF_CORE_READ. */
 static __always_inline struct task_struct *gadget_task_of_pid(struct pid *pid)
 {
-	struct pid___tasks *with_tasks = (void *)pid;
-	struct hlist_node *first = BPF_CORE_READ(with_tasks, tasks[PIDTYPE_TGID].first);
+	struct hlist_node *first = BPF_CORE_READ(pid, tasks[PIDTYPE_TGID].first);
 
 	if (!first)
 		return NULL;
-	return (void *)first - bpf_core_field_offset(struct task_struct___links, pid_links) -
+	return (void *)first - bpf_core_field_offset(struct task_struct, pid_links) -
 	       PIDTYPE_TGID * GADGET_HLIST_NODE_BYTES;
 }

@@ -243,7 +243,7 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	char *hash;
 
 	if (policy_hash_program) {
-		struct linux_binprm___program *program = policy_trusted(ctx, policy_hash_index);
+		struct linux_binprm *program = policy_trusted(ctx, policy_hash_index);
 
 		file = program ? program->file : NULL;
 	} else {

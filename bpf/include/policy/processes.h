@@ -33,7 +33,7 @@ struct {
 
 static __always_inline void policy_read_capabilities(__u64 to[3], struct task_struct *task)
 {
-	const struct cred___whole *cred = (const void *)BPF_CORE_READ(task, cred);
+	const struct cred *cred = BPF_CORE_READ(task, cred);
 
 	bpf_core_read(&to[0], sizeof(__u64), &cred->cap_permitted);
 	bpf_core_read(&to[1], sizeof(__u64), &cred->cap_effective);

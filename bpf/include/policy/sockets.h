@@ -38,7 +38,7 @@ static __always_inline __u64 policy_socket(const struct policy_context *context,
 	if (slot->type == POLICY_SOCKET)
 		return (__u64)BPF_CORE_READ((struct socket *)raw, sk);
 	if (slot->type == POLICY_SKB)
-		return (__u64)BPF_CORE_READ((struct sk_buff___policy *)raw, sk);
+		return (__u64)BPF_CORE_READ((struct sk_buff *)raw, sk);
 	return raw;
 }
 

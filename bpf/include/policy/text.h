@@ -8,23 +8,10 @@
 #pragma once
 
 #include <gadget/path.h>
+#include <kernel/fs.h>
 #include <policy/memory.h>
 
 #define POLICY_TEXT_MASK (POLICY_TEXT_END - 1)
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct qstr___counted {
-	struct {
-		__u32 len;
-	};
-};
-
-struct dentry___counted {
-	struct qstr___counted d_name;
-};
-
-#pragma clang attribute pop
 
 static __always_inline void policy_begin_text(struct policy_memory *memory)
 {
@@ -47,7 +34,7 @@ static __always_inline enum gadget_step policy_step_up(struct policy_memory *mem
 	struct policy_walk *walk = &memory->walk;
 	struct dentry *dentry = walk->dentry;
 	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-	__u64 length = BPF_CORE_READ((struct dentry___counted *)dentry, d_name.len) & 0xff;
+	__u64 length = BPF_CORE_READ(dentry, d_name.len) & 0xff;
 	__u64 start = memory->value.start;
 
 	if (!parent || (parent == dentry && start != POLICY_TEXT_END))

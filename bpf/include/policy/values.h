@@ -20,160 +20,17 @@
 #include <gadget/compat.h>
 #include <gadget/credentials.h>
 #include <gadget/path_at.h>
-#include <kernel/inode.h>
+#include <kernel/bpf.h>
+#include <kernel/credentials.h>
+#include <kernel/fs.h>
+#include <kernel/iov_iter.h>
+#include <kernel/module.h>
+#include <kernel/net_device.h>
+#include <kernel/perf_event.h>
 #include <kernel/ptrace.h>
+#include <kernel/sk_buff.h>
 #include <policy/processes.h>
 #include <policy/text.h>
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct linux_binprm___program {
-	struct file *file;
-	struct cred *cred;
-};
-
-struct kiocb {
-	struct file *ki_filp;
-	long long ki_pos;
-	int ki_flags;
-};
-
-struct user_namespace___described {
-	int level;
-	kuid_t owner;
-	kgid_t group;
-	struct {
-		unsigned int inum;
-	} ns;
-};
-
-struct cred___all {
-	kuid_t uid;
-	kgid_t gid;
-	kuid_t suid;
-	kgid_t sgid;
-	kuid_t euid;
-	kgid_t egid;
-	kuid_t fsuid;
-	kgid_t fsgid;
-	unsigned int securebits;
-	/* What is in them differs between kernels, their size does not. */
-	struct {
-		__u64 bits;
-	} cap_inheritable, cap_permitted, cap_effective;
-	struct user_namespace___described *user_ns;
-};
-
-struct inode___identified {
-	unsigned short i_mode;
-	struct super_block___device *i_sb;
-	unsigned long i_ino;
-};
-
-struct dentry___inode {
-	struct inode___identified *d_inode;
-};
-
-struct file___policy {
-	struct inode___identified *f_inode;
-	unsigned int f_flags;
-};
-
-struct mount___internal {
-	void *mnt_ns;
-};
-
-/* fs/mount.h: MNT_NS_INTERNAL, the namespace of mounts that the kernel made for itself. */
-#define POLICY_INTERNAL_NAMESPACE ((void *)-22)
-
-struct sock___policy {
-	__u16 sk_protocol;
-	__u16 sk_type;
-	__u32 sk_mark;
-	__u32 sk_priority;
-};
-
-struct module___policy {
-	char name[1];
-	unsigned long taints;
-	/* With CONFIG_MODULE_SIG. */
-	bool sig_ok;
-};
-
-struct load_info {
-	const char *name;
-	unsigned long len;
-	bool sig_ok;
-};
-
-struct perf_event___policy {
-	struct {
-		__u32 type;
-		__u64 config;
-		/* kprobe_func, probe_offset */
-		__u64 config1;
-		__u64 config2;
-	} attr;
-};
-
-struct iov_iter {
-	__u8 iter_type;
-	unsigned long iov_offset;
-	unsigned long count;
-	unsigned long nr_segs;
-	const struct policy_iovec *__iov;
-	void *ubuf;
-};
-
-/* Before 6.4 (de4f5fed3f23 "iov_iter: add iter_iovec() helper"). */
-struct iov_iter___old {
-	const struct policy_iovec *iov;
-};
-
-enum iter_type {
-	ITER_IOVEC = 0,
-	ITER_UBUF = 1,
-	ITER_KVEC = 2,
-};
-
-struct net_device___policy {
-	char name[1];
-};
-
-struct bpf_map___policy {
-	enum bpf_map_type map_type;
-	__u32 key_size;
-	__u32 value_size;
-	__u32 max_entries;
-	char name[1];
-};
-
-struct bpf_prog_aux___policy {
-	char name[1];
-};
-
-struct bpf_prog___policy {
-	enum bpf_prog_type type;
-	__u32 len;
-	struct bpf_prog_aux___policy *aux;
-};
-
-struct sk_buff___policy {
-	struct sock *sk;
-	unsigned int len;
-	__u32 hash;
-	__u32 mark;
-	__u32 priority;
-	__u16 network_header;
-	__u16 transport_header;
-	unsigned char *head;
-};
-
-struct task_struct___policy {
-	const struct cred___all *cred;
-};
-
-#pragma clang attribute pop
 
 /* include/uapi/linux/bpf.h, for BPF_PROG_LOAD. */
 struct policy_bpf_attr {
@@ -389,7 +246,7 @@ static __always_inline void policy_read_number(struct policy_value *value, const
 }
 
 /* Numbers: mode, inode, device. */
-static __always_inline void policy_read_inode(struct policy_value *value, struct inode___identified *inode)
+static __always_inline void policy_read_inode(struct policy_value *value, struct inode *inode)
 {
 	value->numbers[0] = BPF_CORE_READ(inode, i_mode);
 	value->numbers[1] = BPF_CORE_READ(inode, i_ino);
@@ -409,23 +266,21 @@ static __always_inline void policy_read_inode(struct policy_value *value, struct
  */
 static __always_inline bool policy_is_below_another(struct file *file)
 {
-	struct mount___internal *mount = (void *)gadget_mount_of(BPF_CORE_READ(file, f_path.mnt));
+	struct mount *mount = gadget_mount_of(BPF_CORE_READ(file, f_path.mnt));
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 
-	return BPF_CORE_READ(mount, mnt_ns) == POLICY_INTERNAL_NAMESPACE && BPF_CORE_READ(dentry, d_parent) != dentry;
+	return BPF_CORE_READ(mount, mnt_ns) == MNT_NS_INTERNAL && BPF_CORE_READ(dentry, d_parent) != dentry;
 }
 
 /* Numbers as above, and the flags. `is_own`: it is what the hook is about, and not found by way of something else. */
 static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file, bool is_own)
 {
-	struct file___policy *described = (void *)file;
-
 	if (!file) {
 		memory->value.lacks = POLICY_UNREADABLE;
 		return;
 	}
-	policy_read_inode(&memory->value, BPF_CORE_READ(described, f_inode));
-	memory->value.numbers[3] = BPF_CORE_READ(described, f_flags);
+	policy_read_inode(&memory->value, BPF_CORE_READ(file, f_inode));
+	memory->value.numbers[3] = BPF_CORE_READ(file, f_flags);
 	if (is_own && policy_is_below_another(file)) {
 		memory->value.lacks = POLICY_REPEATED;
 		return;
@@ -444,7 +299,6 @@ static __always_inline void policy_read_file(struct policy_memory *memory, struc
  * two are where it lies in memory, by which a socket is known again. Addresses: both. */
 static __always_inline void policy_read_sock(struct policy_value *value, struct sock *sk)
 {
-	struct sock___policy *described = (void *)sk;
 	__u16 family;
 
 	if (bpf_core_read(&family, sizeof(family), &sk->__sk_common.skc_family)) {
@@ -453,11 +307,11 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 	}
 	value->file = (__u64)sk;
 	value->numbers[3] = family;
-	value->numbers[2] = BPF_CORE_READ(described, sk_protocol);
+	value->numbers[2] = BPF_CORE_READ(sk, sk_protocol);
 	value->numbers[4] = BPF_CORE_READ(sk, __sk_common.skc_state);
-	value->numbers[5] = BPF_CORE_READ(described, sk_type);
-	value->numbers[6] = BPF_CORE_READ(described, sk_mark) | (__u64)sk << 32;
-	value->numbers[7] = BPF_CORE_READ(described, sk_priority) | (__u64)sk >> 32 << 32;
+	value->numbers[5] = BPF_CORE_READ(sk, sk_type);
+	value->numbers[6] = BPF_CORE_READ(sk, sk_mark) | (__u64)sk << 32;
+	value->numbers[7] = BPF_CORE_READ(sk, sk_priority) | (__u64)sk >> 32 << 32;
 	if (family != AF_INET && family != AF_INET6)
 		return;
 	value->numbers[0] = BPF_CORE_READ(sk, __sk_common.skc_num);
@@ -489,9 +343,9 @@ static __always_inline void policy_read_sockaddr(struct policy_memory *memory, c
 
 /* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. In
  * the upper halves of the first four: secure bits, the user namespace's level, and whose it is. */
-static __always_inline void policy_read_cred(struct policy_value *value, const struct cred___all *cred)
+static __always_inline void policy_read_cred(struct policy_value *value, const struct cred *cred)
 {
-	const struct user_namespace___described *namespace;
+	const struct user_namespace *namespace;
 	__u32 uid;
 
 	if (bpf_core_read(&uid, sizeof(uid), &cred->uid.val)) {
@@ -536,7 +390,7 @@ static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 }
 
 /* A packet of IPv4 or IPv6, as a socket's numbers; the upper halves of the last two are its length and its hash. */
-static __always_inline void policy_read_packet(struct policy_value *value, const struct sk_buff___policy *skb)
+static __always_inline void policy_read_packet(struct policy_value *value, const struct sk_buff *skb)
 {
 	const __u8 *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
 	const __u8 *transport = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
@@ -652,7 +506,7 @@ static __always_inline void policy_read_binary(struct policy_memory *memory, str
 /* Whether the current task's user namespace is another than the node's. */
 static __always_inline bool policy_in_user_namespace(void)
 {
-	struct task_struct___policy *task = (void *)bpf_get_current_task();
+	struct task_struct *task = (void *)bpf_get_current_task();
 
 	return BPF_CORE_READ(task, cred, user_ns, level) > 0;
 }
@@ -718,18 +572,18 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 			const struct path *path = (void *)raw;
 			struct dentry *dentry = BPF_CORE_READ(path, dentry);
 
-			policy_read_inode(value, BPF_CORE_READ((struct dentry___inode *)dentry, d_inode));
+			policy_read_inode(value, BPF_CORE_READ(dentry, d_inode));
 			policy_read_path(memory, BPF_CORE_READ(path, mnt), dentry);
 		} else {
 			value->lacks = POLICY_UNREADABLE;
 		}
 		break;
 	case POLICY_DENTRY:
-		policy_read_inode(value, BPF_CORE_READ((struct dentry___inode *)raw, d_inode));
+		policy_read_inode(value, BPF_CORE_READ((struct dentry *)raw, d_inode));
 		policy_read_dentry(memory, (void *)raw);
 		break;
 	case POLICY_BINPRM:
-		policy_read_file(memory, BPF_CORE_READ((struct linux_binprm___program *)raw, file), false);
+		policy_read_file(memory, BPF_CORE_READ((struct linux_binprm *)raw, file), false);
 		break;
 	case POLICY_SOCK:
 		policy_read_sock(value, (void *)raw);
@@ -744,7 +598,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		policy_read_cred(value, (void *)raw);
 		break;
 	case POLICY_USER_NAMESPACE: {
-		struct user_namespace___described *namespace = (void *)raw;
+		struct user_namespace *namespace = (void *)raw;
 		__s32 level = 0;
 
 		if (bpf_core_read(&level, sizeof(level), &namespace->level))
@@ -756,7 +610,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		break;
 	}
 	case POLICY_MODULE: {
-		struct module___policy *module = (void *)raw;
+		struct module *module = (void *)raw;
 
 		/* Numbers: whether its signature is good, ~0 where the kernel checks none; taints. */
 		value->numbers[0] = ~0ULL;
@@ -792,7 +646,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		policy_read_function(memory, context);
 		break;
 	case POLICY_PERF_EVENT: {
-		struct perf_event___policy *event = (void *)raw;
+		struct perf_event *event = (void *)raw;
 		__u64 function = BPF_CORE_READ(event, attr.config1);
 
 		value->numbers[0] = BPF_CORE_READ(event, attr.type);
@@ -818,10 +672,10 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		policy_read_iov_iter(memory, (void *)raw);
 		break;
 	case POLICY_NET_DEVICE:
-		policy_read_string(memory, ((struct net_device___policy *)raw)->name, false);
+		policy_read_string(memory, ((struct net_device *)raw)->name, false);
 		break;
 	case POLICY_BPF_MAP: {
-		struct bpf_map___policy *map = (void *)raw;
+		struct bpf_map *map = (void *)raw;
 
 		value->numbers[0] = BPF_CORE_READ(map, map_type);
 		value->numbers[1] = BPF_CORE_READ(map, key_size);
@@ -831,7 +685,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		break;
 	}
 	case POLICY_BPF_PROGRAM: {
-		struct bpf_prog___policy *program = (void *)raw;
+		struct bpf_prog *program = (void *)raw;
 
 		value->numbers[0] = BPF_CORE_READ(program, type);
 		value->numbers[1] = BPF_CORE_READ(program, len);
@@ -860,7 +714,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		policy_read_namespaces(memory);
 		break;
 	case POLICY_CAPABILITIES:
-		policy_read_cred(value, BPF_CORE_READ((struct task_struct___policy *)task, cred));
+		policy_read_cred(value, BPF_CORE_READ(task, cred));
 		break;
 	case POLICY_NAMESPACE_CHANGES:
 		policy_read_namespace_changes(memory);

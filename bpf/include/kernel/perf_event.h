@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Events of perf_event_open(2). The trap: what `config` means depends on `type`, which may be of a driver. */
+#pragma once
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct perf_event {
+	struct {
+		__u32 type;
+		__u64 config;
+		/* kprobe_func, probe_offset */
+		__u64 config1;
+		__u64 config2;
+	} attr;
+};
+
+#pragma clang attribute pop
