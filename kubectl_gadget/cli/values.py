@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.registry import Formats, UnknownFormatError
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
@@ -29,8 +30,6 @@ LARGEST_RING = 1 << 30
 """Bytes. The ring is locked memory on every node."""
 SMALLEST_BUFFER = 1 << 20
 
-FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", "folded", "speedscope", "pprof")
-TEMPLATE_FORMATS = ("jsonpath", "custom-columns")
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
@@ -232,22 +231,16 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
-def output_format(text: str) -> str:
-    """A name of FORMATS, or jsonpath=… or custom-columns=…."""
-    name, equals, template = text.partition("=")
-    if name in TEMPLATE_FORMATS:
-        if not template.strip():
-            raise ValueError(f"{name} needs a template, for example " + _TEMPLATE_EXAMPLES[name])
-        return text
-    if name in FORMATS and equals:
-        raise ValueError(f"{name} takes no template")
-    return one_of(*FORMATS, "jsonpath=…", "custom-columns=…")(text)
+def format_of(formats: Formats) -> Callable[[str], str]:
+    """A reader of what -o takes."""
 
+    def read(text: str) -> str:
+        try:
+            return formats.check(text)
+        except UnknownFormatError:
+            return one_of(*formats.spelled)(text)
 
-_TEMPLATE_EXAMPLES = {
-    "jsonpath": "jsonpath='{.pod}: {.path}'",
-    "custom-columns": "custom-columns=POD:.pod,PATH:.path",
-}
+    return read
 
 
 def commas(texts: Sequence[str]) -> tuple[str, ...]:

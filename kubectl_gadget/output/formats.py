@@ -1,11 +1,12 @@
-"""From `-o FORMAT` to a sink.
+"""From `-o FORMAT` to a sink, for rows. The formats and their names are in registry.py.
 
 The trap: everything that the user can have typed wrong must be found here, before anything is started in a cluster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.columns.members import filter_members
@@ -22,19 +23,15 @@ from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
 from kubectl_gadget.output.profiles.folded import FoldedSink
 from kubectl_gadget.output.profiles.pprof import PprofSink
 from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
+from kubectl_gadget.output.registry import ROWS
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.blocks import BlockTable
 from kubectl_gadget.output.tables.histogram import TableWithBars, key_columns
 from kubectl_gadget.output.tables.histogram_diff import DiffTable, Recording
 from kubectl_gadget.output.tables.stream import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.views.columns import DETAILS, EVENT, Heading, choose_columns, headings, nearest
+from kubectl_gadget.views.columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
-
-PROFILES = ("folded", "speedscope", "pprof")
-"""Of whole call stacks."""
-FORMATS = ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", *PROFILES, "jsonpath", "custom-columns")
-"""All formats; the last two take a template after `=`."""
 
 
 class NameSink(Sink):
@@ -57,6 +54,32 @@ class NameSink(Sink):
         self.flush()
 
 
+@dataclass(frozen=True)
+class SinkRequest:
+    """What a maker of a sink goes by."""
+
+    options: OutputOptions
+    gadgets: Sequence[Gadget]
+    stream: TextIO
+    terminal: Terminal | None
+    """None for a pipe or a file"""
+    template: str
+    chosen: Sequence[str]
+    """the columns of --columns, for formats of members; none when all are wanted"""
+
+    @property
+    def has_event(self) -> bool:
+        """Whether rows have to say which gadget's they are."""
+        return len(self.gadgets) > 1
+
+    @property
+    def members(self) -> frozenset[str]:
+        """What a template may name."""
+        return frozenset(name for gadget in self.gadgets for name in filter_members(gadget)) | (
+            {EVENT} if self.has_event else set()
+        )
+
+
 def make_sink(
     options: OutputOptions, gadgets: Sequence[Gadget], stream: TextIO, *, terminal: Terminal | None = None
 ) -> Sink:
@@ -65,99 +88,107 @@ def make_sink(
     `terminal` is None for a pipe or a file. Raises UsageError for a format, a column or a template that does not
     exist or does not parse.
     """
-    sink = _printing_sink(options, gadgets, stream, terminal)
+    make, template = ROWS.choose(options.format, MAKERS)
+    if options.diff and gadgets[0].histogram and options.format not in ("table", "wide"):
+        raise UsageError(f"--diff compares in a table, and not in -o {options.format.partition('=')[0]}")
+    chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
+    sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
     if not options.flame_graph:
         return sink
     return FlameGraphSink(options.flame_graph, gadgets, sink, options.diff, options.selection)
 
 
-def _printing_sink(
-    options: OutputOptions, gadgets: Sequence[Gadget], stream: TextIO, terminal: Terminal | None
-) -> Sink:
+def _table(request: SinkRequest) -> Sink:
+    return _columns(request, "default")
+
+
+def _wide(request: SinkRequest) -> Sink:
+    return _columns(request, "wide")
+
+
+def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink:
+    """A table: line by line for streams, a block at a time for others, and drawn again on a terminal."""
+    options, gadgets, stream, terminal = request.options, request.gadgets, request.stream, request.terminal
     color = wants_color(options.color, terminal)
-    format, has_template, template = options.format.partition("=")
-    if format not in FORMATS:
-        raise UsageError(f"output format {options.format!r} does not exist", nearest(format, FORMATS))
-    if (format in ("jsonpath", "custom-columns")) != bool(has_template and template):
-        takes = "needs a template" if not template else "takes no template"
-        raise UsageError(f"-o {format} {takes}", "-o jsonpath='{.pod} {.path}{\"\\n\"}', -o custom-columns=PID:.pid")
-    if options.diff and gadgets[0].histogram and format not in ("table", "wide"):
-        raise UsageError(f"--diff compares in a table, and not in -o {format}")
-    several = len(gadgets) > 1
-    chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
-    if format in ("table", "wide"):
-        names = choose_columns(gadgets, options.columns, "wide" if format == "wide" else "default")
+    titles = headings(gadgets, choose_columns(gadgets, options.columns, shown_by))
+    shown = [heading.name for heading in titles]
+    kind = gadgets[0].kind
+    live = kind in ("top", "profile") and terminal is not None and not options.once
+    keys = key_columns(gadgets[0], shown)
+    recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
+    live_table: LiveTable | None = None
+    live_columns = LiveColumns(titles, keys, gadgets[0].narrow, cells)
 
-        titles = headings(gadgets, names)
-        shown = [heading.name for heading in titles]
-        kind = gadgets[0].kind
-        live = kind in ("top", "profile") and terminal is not None and not options.once
+    def fit_titles() -> list[Heading]:
+        """The columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
+        if live_table is None or terminal is None or options.columns:
+            return titles
+        return live_columns.fitting(terminal.width(), live_table.sorted_by)
 
-        keys = key_columns(gadgets[0], shown)
-        recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
+    def plain(stream: TextIO) -> TableSink:
+        fit = fit_titles()
 
-        live_table: LiveTable | None = None
-        live_columns = LiveColumns(titles, keys, gadgets[0].narrow, cells)
+        def read(rows: Rows) -> list[Sequence[str]]:
+            names = [heading.name for heading in fit]
+            return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in names]
 
-        def fit_titles() -> list[Heading]:
-            """The columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
-            if live_table is None or terminal is None or options.columns:
-                return titles
-            return live_columns.fitting(terminal.width(), live_table.sorted_by)
+        header, wraps = not options.no_headers, live_table is None
+        return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=header, wraps=wraps)
 
-        def plain(stream: TextIO) -> TableSink:
-            fit = fit_titles()
+    def table(stream: TextIO) -> Sink:
+        if not gadgets[0].histogram:
+            return plain(stream)
+        if recording is not None:
+            return DiffTable(stream, recording, keys, options.bars)
+        return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
 
-            def read(rows: Rows) -> list[Sequence[str]]:
-                names = [heading.name for heading in fit]
-                return [detail_cells(rows, gadgets) if name == DETAILS else cells(rows, name) for name in names]
+    if live and terminal:
+        live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
+        live_table.look = live_columns.look
+        live_table.hidden = lambda: len(titles) - len(fit_titles())
+        return live_table
+    return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
 
-            header, wraps = not options.no_headers, live_table is None
-            return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=header, wraps=wraps)
 
-        def table(stream: TextIO) -> Sink:
-            if not gadgets[0].histogram:
-                return plain(stream)
-            if recording is not None:
-                return DiffTable(stream, recording, keys, options.bars)
-            return TableWithBars(plain(stream), stream, gadgets[0], shown, options.bars)
+def _csv(request: SinkRequest) -> Sink:
+    header, escaped = not request.options.no_headers, request.terminal is not None
+    return CsvSink(request.stream, request.gadgets, request.chosen, header=header, escaped=escaped)
 
-        if live and terminal:
-            live_table = LiveTable(stream, table, terminal, gadgets[0], shown, options.order, options.max_rows)
-            live_table.look = live_columns.look
-            live_table.hidden = lambda: len(titles) - len(fit_titles())
-            return live_table
-        return plain(stream) if kind == "stream" else BlockTable(stream, table, once=options.once)
-    if format == "json":
-        return JsonSink(stream, MemberRows(chosen, several))
-    if format == "yaml":
-        return YamlSink(stream, MemberRows(chosen, several))
-    if format == "csv":
-        return CsvSink(stream, gadgets, chosen, header=not options.no_headers, escaped=terminal is not None)
-    if format == "name":
-        return NameSink(stream)
-    if format == "folded":
-        return FoldedSink(stream, gadgets)
-    if format == "speedscope":
-        return SpeedscopeSink(stream, gadgets)
-    if format == "pprof":
-        return PprofSink(stream, gadgets, terminal)
-    if format == "pcap-ng":
-        return PcapNgSink(stream, gadgets, terminal)
-    known = {name for gadget in gadgets for name in filter_members(gadget)} | ({EVENT} if several else set())
-    members = MemberRows(event=several)
-    if format == "jsonpath":
-        return TemplateSink(stream, template, members, known)
-    columns, finds = custom_columns(template, frozenset(known))
+
+def _jsonpath(request: SinkRequest) -> Sink:
+    return TemplateSink(request.stream, request.template, MemberRows(event=request.has_event), set(request.members))
+
+
+def _custom_columns(request: SinkRequest) -> Sink:
+    columns, finds = custom_columns(request.template, request.members)
+    members, header = MemberRows(event=request.has_event), not request.options.no_headers
 
     def custom(stream: TextIO) -> TableSink:
         return TableSink(
             stream,
             columns,
             read=lambda rows: custom_cells(members.records(rows), finds),
-            terminal=terminal,
-            header=not options.no_headers,
+            terminal=request.terminal,
+            header=header,
         )
 
-    kind = gadgets[0].kind
-    return custom(stream) if kind == "stream" else BlockTable(stream, custom, once=options.once)
+    if request.gadgets[0].kind == "stream":
+        return custom(request.stream)
+    return BlockTable(request.stream, custom, once=request.options.once)
+
+
+MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
+    "table": _table,
+    "wide": _wide,
+    "json": lambda request: JsonSink(request.stream, MemberRows(request.chosen, request.has_event)),
+    "yaml": lambda request: YamlSink(request.stream, MemberRows(request.chosen, request.has_event)),
+    "csv": _csv,
+    "name": lambda request: NameSink(request.stream),
+    "pcap-ng": lambda request: PcapNgSink(request.stream, request.gadgets, request.terminal),
+    "folded": lambda request: FoldedSink(request.stream, request.gadgets),
+    "speedscope": lambda request: SpeedscopeSink(request.stream, request.gadgets),
+    "pprof": lambda request: PprofSink(request.stream, request.gadgets, request.terminal),
+    "jsonpath": _jsonpath,
+    "custom-columns": _custom_columns,
+}
+"""By the format's name in registry.ROWS."""

@@ -16,12 +16,12 @@ from kubectl_gadget.cli.values import (
     duration_in,
     duration_or_none,
     duration_text,
+    format_of,
     integer_of,
     namespace,
     node_names,
     node_selector,
     one_of,
-    output_format,
     pod_names,
     ring_size,
     size,
@@ -31,6 +31,7 @@ from kubectl_gadget.cli.values import (
     words_of,
 )
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.registry import ROWS
 
 
 @pytest.mark.parametrize(
@@ -182,9 +183,9 @@ def test_a_text_must_fit_into_its_variable_in_bytes() -> None:
         text_of(4)("aé€")
 
 
-@pytest.mark.parametrize("text", [*values.FORMATS, "jsonpath={.pod}", "custom-columns=POD:.pod"])
+@pytest.mark.parametrize("text", [*ROWS.names[:-2], "jsonpath={.pod}", "custom-columns=POD:.pod"])
 def test_every_output_format_is_taken(text: str) -> None:
-    assert output_format(text) == text
+    assert format_of(ROWS)(text) == text
 
 
 @pytest.mark.parametrize(
@@ -201,13 +202,7 @@ def test_every_output_format_is_taken(text: str) -> None:
 )
 def test_other_output_formats_are_refused_with_their_reason(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        output_format(text)
-
-
-def test_the_formats_are_those_that_the_output_package_has() -> None:
-    from kubectl_gadget.output import formats
-
-    assert set(values.FORMATS) | set(values.TEMPLATE_FORMATS) == set(formats.FORMATS)
+        format_of(ROWS)(text)
 
 
 def test_a_choice_in_the_wrong_case_is_corrected() -> None:

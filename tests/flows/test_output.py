@@ -9,15 +9,17 @@ import pytest
 import yaml
 
 from kubectl_gadget.advise.inventory import Workload
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.formats import output_of
 from kubectl_gadget.flows.lines import compact, dictionary
 from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
-from kubectl_gadget.flows.sink import FORMATS, _writer, check_format
 from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from tests.flows.rows import SERVER, accepted, dns, drop, http, tcp
 
 
@@ -55,9 +57,10 @@ def test_jsonpb_has_grpc_as_http_2_with_its_status_as_a_header() -> None:
 
 def printed(format: str, color: bool = False, events: list[FlowEvent] | None = None) -> str:
     """Events in a format; those of made() if there are no others."""
-    name, _, template = format.partition("=")
     stream = io.StringIO()
-    _writer(name, template, OutputOptions(format=format), stream, None, color)(made() if events is None else events)
+    _, write = output_of(OutputOptions(format=format, color="always" if color else "never"), stream, None)
+    assert write is not None
+    write(made() if events is None else events)
     return stream.getvalue()
 
 
@@ -130,17 +133,22 @@ def test_templates_and_names() -> None:
 
 
 def test_every_format_can_be_asked_for_and_others_are_refused() -> None:
-    assert [check_format(name) for name in FORMATS] == list(FORMATS)
+    for name in FLOWS.names:
+        text = TEMPLATES.get(name, name).replace("'", "").replace(".pod", ".summary").replace(".path", ".summary")
+        draw, write = output_of(OutputOptions(format=text), io.StringIO(), None)
+        assert (draw is None) != (write is None)
     for wrong in ("jsonx", "json=x", "jsonpath"):
-        with pytest.raises(ValueError, match=r"template|no such format"):
-            check_format(wrong)
+        with pytest.raises(UsageError, match=r"template|does not exist"):
+            output_of(OutputOptions(format=wrong), io.StringIO(), None)
 
 
 def test_hostile_names_reach_no_terminal() -> None:
     book = AddressBook()
     (event,) = FlowTable(book).add(tcp("syn", 1, comm="\x1b[31m\nx"))
     stream = io.StringIO()
-    _writer("table", "", OutputOptions(), stream, None, False)([event])
+    _, write = output_of(OutputOptions(), stream, None)
+    assert write is not None
+    write([event])
     shown = [stream.getvalue(), compact(event), dictionary(event), graph.text_map(of([event]))]
     assert not any("\x1b" in text for text in shown)
     assert len(shown[0].splitlines()) == 2

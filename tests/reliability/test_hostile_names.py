@@ -22,8 +22,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.sink import FORMATS as FLOW_FORMATS
-from kubectl_gadget.flows.sink import _writer
+from kubectl_gadget.flows.formats import output_of
 from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
@@ -32,6 +31,7 @@ from kubectl_gadget.observe.options import SHOWN, LineOptions
 from kubectl_gadget.observe.tree import Tree
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.exec_id import ExecId
@@ -138,14 +138,20 @@ def flow_events(raw: bytes) -> list[FlowEvent]:
 
 
 @pytest.mark.parametrize(
-    "format", [*FLOW_FORMATS[:-2], "jsonpath={.summary} {.source.pod}", "custom-columns=A:.summary"]
+    "format",
+    [
+        *(sorted(set(FLOWS.names) - {"dot", "mermaid", *TEMPLATES})),
+        "jsonpath={.summary} {.source.pod}",
+        "custom-columns=A:.summary",
+    ],
 )
 @given(NAMES)
 @few
 def test_no_name_reaches_a_terminal_raw_through_flows(format: str, name: bytes) -> None:
-    name_, _, template = format.partition("=")
     stream = io.StringIO()
-    _writer(name_, template, OutputOptions(format=format), stream, TERMINAL, False)(flow_events(name))
+    _, write = output_of(OutputOptions(format=format, color="never"), stream, TERMINAL)
+    assert write is not None
+    write(flow_events(name))
     assert_safe(stream.getvalue())
 
 

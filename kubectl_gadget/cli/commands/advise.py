@@ -35,6 +35,7 @@ from kubectl_gadget.cli.framework.command import Entry, GroupParts, OneAtATime, 
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.advise.documents import Document
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 BLOCKED = 4
 """As of --fail-on: --check found something."""
-_FORMATS = ("yaml", "json")
 _SUMMARIES = {
     "networkpolicy": "Network policies that allow the connections that were seen",
     "seccomp": "Seccomp profiles that allow the system calls that were seen",
@@ -58,8 +58,15 @@ class WatchFlags(FlagSet):
 
     output: Annotated[
         str | None,
-        flag(SHOW, "--output", "-o", metavar="FORMAT", help="yaml or json (default: yaml)", choices=_FORMATS),
-        values.one_of(*_FORMATS),
+        flag(
+            SHOW,
+            "--output",
+            "-o",
+            metavar="FORMAT",
+            help=f"{MANIFESTS.words} (default: {MANIFESTS.default})",
+            choices=MANIFESTS.choices,
+        ),
+        values.format_of(MANIFESTS),
     ] = None
     timeout: Annotated[
         float | None,

@@ -21,6 +21,7 @@ from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.cli.settings.defaults import Flag, Setting, Settings
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import SETTINGS
 
 _COMMANDS = (
     ("view", "Show every default, and where it was set", "config:view:VIEW_PAGE"),
@@ -64,13 +65,12 @@ PATH_PAGE = Page(
     usage="[flags]",
     silent=(WHERE, CLUSTER),
 )
-_FORMATS = ("table", "json", "yaml")
 _BUILT_IN = "flag default"
 _DEFAULT = re.compile(r"\(default: ([^)]*)\)")
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json or yaml", choices=_FORMATS),
-    values.one_of(*_FORMATS),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=SETTINGS.words, choices=SETTINGS.choices),
+    values.format_of(SETTINGS),
 ]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND"), tuple]
 

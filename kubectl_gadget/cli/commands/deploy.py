@@ -17,6 +17,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import MANIFESTS
 
 _DEPLOY = "Deployment"
 _SECONDS = 120.0
@@ -59,9 +60,9 @@ Format = Annotated[
         "-o",
         metavar="FORMAT",
         help="With --dry-run=client: yaml or json",
-        choices=("yaml", "json"),
+        choices=MANIFESTS.choices,
     ),
-    values.one_of("yaml", "json"),
+    values.format_of(MANIFESTS),
 ]
 NodeSelector = Annotated[
     tuple[tuple[str, str], ...] | None,

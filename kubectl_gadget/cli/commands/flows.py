@@ -30,19 +30,15 @@ from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example, Gadget
-from kubectl_gadget.session.options import GadgetRun
+from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:
     from kubectl_gadget.flows.filter import FlowFilter
+    from kubectl_gadget.flows.recipe import FlowGadgets
     from kubectl_gadget.flows.sink import FlowSink
     from kubectl_gadget.output.terminal import Terminal
 
 _FILTER = "Which flows"
-_FORMATS = "table wide json jsonpb compact dict dot mermaid yaml csv name jsonpath=… custom-columns=…"
-_ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
-_HEADERS = 96
-"""bytes of a packet that its headers take"""
-_OPTIONAL = {"drops": "trace_tcpdrop", "dns": "trace_dns", "http": "trace_http"}
 
 PAGE = Page(
     "Show who talks to whom: one line for each flow that begins, goes on or ends, with both ends and their processes.",
@@ -57,20 +53,14 @@ PAGE = Page(
 )
 
 
-def _format(text: str) -> str:
-    from kubectl_gadget.flows.sink import check_format
-
-    return check_format(text)
-
-
 @dataclass(frozen=True)
 class FlowOutputFlags(OutputFlags):
     """The same as for gadgets, with other formats."""
 
     output: Annotated[
         str | None,
-        flag(SHOW, "--output", "-o", metavar="FORMAT", help=_FORMATS, choices=tuple(_FORMATS.replace("…", "").split())),
-        _format,
+        flag(SHOW, "--output", "-o", metavar="FORMAT", help=FLOWS.help, choices=FLOWS.choices),
+        values.format_of(FLOWS),
     ] = None
 
 
@@ -179,7 +169,9 @@ def flows(
     flow_filter = _filter(output.filter, extras, bool(flow.loopback))
     _check(output, flow)
     plain = replace(output, filter=None)
-    options = run_options(_runs(flow, extras), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
+    options = run_options(
+        _gadgets(flow, extras).runs(), pods, RunFlags(scope, target, plain, engine, image, start, cluster)
+    )
     book = AddressBook()
     if flow.objects:
         if not options.local:
@@ -249,25 +241,18 @@ def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "
     return filter.FlowFilter(tests, internal=loopback)
 
 
-def _runs(flow: FlowFlags, extras: dict[str, Any]) -> tuple[GadgetRun, ...]:
-    from kubectl_gadget.catalogue import load_gadget
+def _gadgets(flow: FlowFlags, extras: dict[str, Any]) -> "FlowGadgets":
+    from kubectl_gadget.flows.recipe import FlowGadgets
 
     asks_for_http = flow.http
     if asks_for_http is None:
         protocols = {text.lower().partition("/")[0] for text in extras.get("flow_protocol") or ()}
         asks_for_http = any(name.startswith("flow_http") for name in extras) or bool(protocols & {"http", "grpc"})
-    wanted = {"drops": flow.drops is not False, "dns": flow.dns is not False, "http": asks_for_http}
-    names = [*_ALWAYS, *(name for key, name in _OPTIONAL.items() if wanted[key])]
-    if flow.packets:
-        names.append("tcpdump")
-    if flow.web:
-        names.append("trace_process")
-    interval = round((flow.report_every or 1) * 1000)
-    parameters: dict[str, dict[str, Any]] = {
-        "trace_tcp": {"reports": True, "report-interval": interval},
-        "trace_udp": {"interval": interval, "sctp": True},
-        "trace_tcpdrop": {"udp": True, "stack": True},
-        "trace_icmp": {"interval": interval},
-        "tcpdump": {"snaplen": _HEADERS},
-    }
-    return tuple(GadgetRun(load_gadget(name), parameters.get(name, {})) for name in names)
+    return FlowGadgets(
+        drops=flow.drops is not False,
+        dns=flow.dns is not False,
+        http=asks_for_http,
+        packets=bool(flow.packets),
+        processes=bool(flow.web),
+        report_seconds=flow.report_every or 1,
+    )

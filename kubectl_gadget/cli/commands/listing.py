@@ -10,8 +10,8 @@ from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import LISTS
 
-LIST_FORMATS = ("table", "json", "name")
 PAGE = Page(
     "List the gadgets.",
     (
@@ -23,8 +23,8 @@ PAGE = Page(
 )
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json or name", choices=LIST_FORMATS),
-    values.one_of(*LIST_FORMATS),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=LISTS.words, choices=LISTS.choices),
+    values.format_of(LISTS),
 ]
 
 

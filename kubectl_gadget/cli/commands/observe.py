@@ -7,10 +7,10 @@ containers are made after the join.
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -26,27 +26,24 @@ from kubectl_gadget.cli.flags.flag_sets import (
     flag,
 )
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
-from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, policy_run
+from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Example, Gadget
+from kubectl_gadget.events.schema import Example
 from kubectl_gadget.observe.options import EVENT_TYPES, SHOWN, LineOptions
+from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
-    from kubectl_gadget.observe.happening import Decoder
+    from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.story import Told
-    from kubectl_gadget.output.sink import Sink
-    from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.hooks import Engine
     from kubectl_gadget.session.pod_details import PodDetails
-    from kubectl_gadget.session.policies.labels import PolicyLabels
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
-_FORMATS = (_COMPACT, _JSON, _STRICT, "table", "wide", "yaml", "csv", "name")
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
 
 PAGE = Page(
@@ -63,13 +60,6 @@ PAGE = Page(
     more="-o json has the schema that security tools read, and what is ours beside it; -o jsonpb that schema alone, for"
     " strict readers; the others flat columns.",
 )
-
-
-def _format(text: str) -> str:
-    name = text.partition("=")[0]
-    if name in values.TEMPLATE_FORMATS:
-        return values.output_format(text)
-    return values.one_of(*_FORMATS, "jsonpath=…", "custom-columns=…")(text)
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -99,10 +89,10 @@ class StoryOutputFlags(OutputFlags):
             "--output",
             "-o",
             metavar="FORMAT",
-            help=f"{' '.join(_FORMATS)} jsonpath=… custom-columns=… (default: {_COMPACT})",
-            choices=(*_FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
+            help=f"{STORY.help} (default: {STORY.default})",
+            choices=STORY.choices,
         ),
-        _format,
+        values.format_of(STORY),
     ] = None
 
 
@@ -196,6 +186,7 @@ def tell(
 ) -> int:
     """The story of processes, with what policies saw. `objects` is a file with pods and nodes; `silent` runs along, and
     nothing is told of it."""
+    from kubectl_gadget.session.recipes.story import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
     output = flags.output
@@ -203,24 +194,37 @@ def tell(
     _check(output, story)
     if flags.engine.no_sort:
         raise UsageError("--no-sort makes no sense here: what happened is joined in the order of time")
-    if compiled is None:
-        options = run_options(_runs(story), pods, flags)
-        with _details(options, output, objects) as details:
-            return run(told(options, output, story, details=details), sys.stdout, sys.stderr)
-    if not story.installed:
+    if compiled is not None and not story.installed:
         _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
-    run_of_policies = policy_run(compiled)
-    runs = (*_runs(story), *([silent] if silent else ()), run_of_policies)
-    options = run_options(runs, pods, flags)
+    gadgets = StoryGadgets(
+        story.file_paths, bool(story.flows), bool(story.installed), silent if compiled else None, compiled
+    )
+    options = run_options(gadgets.runs(), pods, flags)
+    if compiled is not None:
+        _warn(compiled, flags, options)
+    with ExitStack() as stack:
+        labels = stack.enter_context(labels_of(compiled, options, objects, sys.stderr)) if compiled else None
+        details = stack.enter_context(_details(options, output, objects))
+        if compiled:
+            with_labels = replace(options.gadgets[-1], tables=labels.tables if labels else None)
+            options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
+        format = output.output or _COMPACT
+        recipe = StoryRecipe(
+            gadgets,
+            _choice(story, format),
+            _output(format, output, story, details),
+            labels.is_for if labels else None,
+            on_told,
+        )
+        return run(recipe.applied(options), sys.stdout, sys.stderr)
+
+
+def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
+    """Says which policies are for other pods than those that are looked at."""
     if options.selection.all_namespaces:
         say_own(compiled.policies)
     elif chosen := chosen_namespace(flags.scope, flags.cluster, options.local):
         warn_of_others("policies", {policy.namespace for policy in compiled.policies}, chosen)
-    with labels_of(compiled, options, objects, sys.stderr) as labels, _details(options, output, objects) as details:
-        with_labels = replace(run_of_policies, tables=labels.tables if labels else None)
-        options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
-        shown = told(options, output, story, compiled, labels, on_told, details, silent)
-        return run(shown, sys.stdout, sys.stderr)
 
 
 @contextmanager
@@ -240,54 +244,6 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
         return
     with following(options.kube, details, sys.stderr, options.quiet):
         yield details
-
-
-def told(
-    options: RunOptions,
-    output: OutputFlags,
-    flags: StoryFlags,
-    compiled: "Engine | None" = None,
-    labels: "PolicyLabels | None" = None,
-    on_told: "Callable[[Told], None] | None" = None,
-    details: "PodDetails | None" = None,
-    silent: GadgetRun | None = None,
-) -> RunOptions:
-    """The run with its rows told as a story."""
-    from kubectl_gadget.observe.story import Story
-
-    decoders: dict[str, Decoder] = {}
-    if silent:
-        decoders[silent.gadget.name] = lambda batch: [()] * len(batch)
-    if flags.installed:
-        from kubectl_gadget.observe.policies import INSTALLED, installed_events
-
-        decoders[INSTALLED.name] = installed_events
-    if compiled:
-        from kubectl_gadget.observe.policies import NAME, decoder
-
-        decoders[NAME] = decoder(compiled.hooks, labels.is_for if labels else None)
-    format = _COMPACT if output.output is None else output.output
-    conditions = (output.filter, output.fail_on, output.expect)
-    is_flat = format not in _OF_LINES
-    story = Story(decoders, _choice(flags, format), needs_columns=is_flat or any(conditions), on_told=on_told)
-    make_sink = None if is_flat and not flags.tree else _sink_maker(format, output, flags, details)
-    return replace(options, transform=story, doing="tracing processes", make_sink=make_sink)
-
-
-def _runs(flags: StoryFlags) -> tuple[GadgetRun, ...]:
-    from kubectl_gadget.catalogue import load_gadget
-
-    runs = [GadgetRun(load_gadget("trace_process"))]
-    # First, so that what the end of a process closes comes before its end where both hang on the same hook.
-    if flags.file_paths is not None:
-        runs.insert(0, GadgetRun(load_gadget("trace_fileuse"), {"path": flags.file_paths}))
-    if flags.flows:
-        runs[:0] = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns")]
-    if flags.installed:
-        from kubectl_gadget.observe.policies import INSTALLED
-
-        runs.append(GadgetRun(INSTALLED, installed=True))
-    return tuple(runs)
 
 
 def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
@@ -336,24 +292,14 @@ def _choice(flags: StoryFlags, format: str) -> "Choice":
     )
 
 
-def _sink_maker(
-    format: str, output: OutputFlags, flags: StoryFlags, details: "PodDetails | None" = None
-) -> "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink]":
-    def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
-        from kubectl_gadget.observe.lines import line
-        from kubectl_gadget.observe.messages import gap_message, message
-        from kubectl_gadget.observe.sinks import TextSink, TreeSink
-        from kubectl_gadget.output.terminal import wants_color
+def _output(format: str, output: OutputFlags, flags: StoryFlags, details: "PodDetails | None") -> "StoryOutput":
+    from kubectl_gadget.observe.formats import StoryOutput
 
-        if flags.tree:
-            return TreeSink(stream, terminal)
-        if format in (_JSON, _STRICT):
-            of_pod, strict = details.of if details else None, format == _STRICT
-            # The strict schema has no kind for a span that is missing; the summary and standard error say it.
-            tell_gap = None if strict else gap_message
-            return TextSink(stream, lambda told: message(told, bool(flags.ancestors), of_pod, strict=strict), tell_gap)
-        color = wants_color(output.color or "auto", terminal)
-        options = LineOptions(bool(flags.timestamps), frozenset(flags.shown or ()), color=color)
-        return TextSink(stream, lambda told: line(told, options))
-
-    return make_sink
+    return StoryOutput(
+        format,
+        LineOptions(bool(flags.timestamps), frozenset(flags.shown or ())),
+        tree=bool(flags.tree),
+        ancestors=bool(flags.ancestors),
+        color=output.color or "auto",
+        details=details.of if details else None,
+    )

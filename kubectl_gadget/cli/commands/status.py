@@ -10,6 +10,7 @@ from kubectl_gadget.cli.flags.flag_sets import SHOW, WHERE, ClusterFlags, NoHead
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.agents.status import NodeStatus
@@ -26,8 +27,8 @@ PAGE = Page(
 )
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
-    values.one_of("table", "json"),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
+    values.format_of(REPORTS),
 ]
 Images = Annotated[
     bool | None,

@@ -16,6 +16,7 @@ from kubectl_gadget.cli.flags.flag_sets import SHOW, WHERE, ClusterFlags, ScopeF
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import VERSIONS
 
 _SECONDS = 10.0
 PAGE = Page(
@@ -29,8 +30,8 @@ PAGE = Page(
 )
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="text or json", choices=("text", "json")),
-    values.one_of("text", "json"),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=VERSIONS.words, choices=VERSIONS.choices),
+    values.format_of(VERSIONS),
 ]
 ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster")]
 

@@ -14,6 +14,7 @@ import typer
 from kubectl_gadget.cli import values
 from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.output.registry import ROWS
 
 WHERE = "Which containers"
 SHOW = "Output"
@@ -120,11 +121,11 @@ class OutputFlags(FlagSet):
             "--output",
             "-o",
             metavar="FORMAT",
-            help="table wide json yaml csv name jsonpath= custom-columns=",
-            choices=(*values.FORMATS, *(f"{name}=" for name in values.TEMPLATE_FORMATS)),
-            default="table",
+            help=ROWS.help,
+            choices=ROWS.choices,
+            default=ROWS.default,
         ),
-        values.output_format,
+        values.format_of(ROWS),
     ] = None
     columns: Annotated[
         tuple[str, ...] | None,

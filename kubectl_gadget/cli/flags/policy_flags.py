@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.flag_sets import flag
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.options import RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.engine.hooks import Engine
@@ -77,13 +77,6 @@ def engine_of(
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
             say(f"warning: {note.place} {note.text}")
     return Engine(policies, Options(enforce, allow_weaker, reaction, calls_out=calls_out))
-
-
-def policy_run(engine: "Engine") -> GadgetRun:
-    """Beside the gadget that follows processes."""
-    from kubectl_gadget.observe.policies import GADGET
-
-    return GadgetRun(GADGET, policies=engine)
 
 
 @contextmanager

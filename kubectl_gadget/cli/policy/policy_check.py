@@ -33,6 +33,7 @@ from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.model import Policy
@@ -69,8 +70,8 @@ Ready = Annotated[
 ]
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
-    values.one_of("table", "json"),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
+    values.format_of(REPORTS),
 ]
 Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Warnings fail as well")]
 Nodes = Annotated[

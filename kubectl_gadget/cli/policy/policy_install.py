@@ -20,6 +20,7 @@ from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.requests import Api
@@ -76,8 +77,8 @@ Timeout = Annotated[
 ]
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table or json", choices=("table", "json")),
-    values.one_of("table", "json"),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
+    values.format_of(REPORTS),
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
 All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All of them")]

@@ -9,8 +9,8 @@ from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlag
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.events.schema import Example
+from kubectl_gadget.output.registry import POLICY_LIST
 
-_FORMATS = ("table", "json", "name", "yaml")
 PAGE = Page(
     "List the policies that come with this program.",
     (
@@ -22,8 +22,8 @@ PAGE = Page(
 )
 Format = Annotated[
     str | None,
-    flag(SHOW, "--output", "-o", metavar="FORMAT", help="table, json, name or yaml", choices=_FORMATS),
-    values.one_of(*_FORMATS),
+    flag(SHOW, "--output", "-o", metavar="FORMAT", help=POLICY_LIST.words, choices=POLICY_LIST.choices),
+    values.format_of(POLICY_LIST),
 ]
 
 

@@ -1,0 +1,57 @@
+"""The gadgets behind `flows`, with their parameters.
+
+The trap: rows of drops need their call stacks, which say who dropped, and those of TCP and UDP the reports of flows
+that go on, or a flow that lasts would be seen at its ends only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.session.options import GadgetRun
+
+_ALWAYS = ("trace_tcp", "trace_udp", "trace_icmp")
+_HEADERS = 96
+"""bytes of a packet that its headers take"""
+
+
+@dataclass(frozen=True)
+class FlowGadgets:
+    """What is traced besides connections."""
+
+    drops: bool = True
+    dns: bool = True
+    http: bool = False
+    packets: bool = False
+    """a row for each packet of TCP and UDP"""
+    processes: bool = False
+    """for those that show who started whom"""
+    report_seconds: float = 1
+    """between two rows of a flow that goes on"""
+
+    def runs(self) -> tuple[GadgetRun, ...]:
+        """The gadgets, in the order in which agents are asked for them."""
+        optional = {
+            "trace_tcpdrop": self.drops,
+            "trace_dns": self.dns,
+            "trace_http": self.http,
+            "tcpdump": self.packets,
+            "trace_process": self.processes,
+        }
+        names = (*_ALWAYS, *(name for name, wanted in optional.items() if wanted))
+        parameters = self._parameters()
+        return tuple(GadgetRun(load_gadget(name), dict(parameters.get(name, {}))) for name in names)
+
+    def _parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        interval = round(self.report_seconds * 1000)
+        return MappingProxyType(
+            {
+                "trace_tcp": {"reports": True, "report-interval": interval},
+                "trace_udp": {"interval": interval, "sctp": True},
+                "trace_tcpdrop": {"udp": True, "stack": True},
+                "trace_icmp": {"interval": interval},
+                "tcpdump": {"snaplen": _HEADERS},
+            }
+        )

@@ -1,0 +1,62 @@
+"""What a story looks like in the formats of registry.STORY that only stories have, and as a tree.
+
+All other formats print its flat columns, as of any gadget's rows (output/formats.py). The trap: the strict schema has
+no kind for a span that is missing, so there only the summary and standard error say it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TextIO
+
+from kubectl_gadget.observe.lines import line
+from kubectl_gadget.observe.messages import Details, gap_message, message
+from kubectl_gadget.observe.options import LineOptions
+from kubectl_gadget.observe.sinks import TextSink, TreeSink
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.terminal import Terminal, wants_color
+
+
+@dataclass(frozen=True)
+class StoryOutput:
+    """How a story is shown, beyond what is shown of any rows."""
+
+    format: str
+    lines: LineOptions = field(default_factory=LineOptions)
+    tree: bool = False
+    ancestors: bool = False
+    """in JSON, all that are known"""
+    color: str = "auto"
+    details: Details | None = None
+    """what JSON says of pods"""
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the flat columns of its rows are printed."""
+        return self.format not in MAKERS and not self.tree
+
+    def sink(self, stream: TextIO, terminal: Terminal | None) -> Sink:
+        """Where the story goes. The terminal: None for a pipe."""
+        if self.tree:
+            return TreeSink(stream, terminal)
+        return MAKERS[self.format](self, stream, terminal)
+
+
+def _compact(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
+    options = replace(output.lines, color=wants_color(output.color, terminal))
+    return TextSink(stream, lambda told: line(told, options))
+
+
+def _json(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
+    return TextSink(stream, lambda told: message(told, output.ancestors, output.details), gap_message)
+
+
+def _strict(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
+    return TextSink(stream, lambda told: message(told, output.ancestors, output.details, strict=True))
+
+
+MAKERS: Mapping[str, Callable[[StoryOutput, TextIO, Terminal | None], Sink]] = {
+    "compact": _compact,
+    "json": _json,
+    "jsonpb": _strict,
+}
+"""By the format's name."""

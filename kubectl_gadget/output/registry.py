@@ -1,0 +1,106 @@
+"""The output formats of every command: what `-o` takes, and what help, completion and errors say of it.
+
+Imports nothing heavy, since the command line is built from it. What prints a format stands in a table of makers, by
+name, where its records are known: output/formats.py, observe/formats.py, flows/formats.py. The trap: a format that is
+only here, or only there, is one that help offers and no run has; tests compare them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kubectl_gadget.errors import UsageError
+
+Maker = TypeVar("Maker")
+
+TEMPLATES = {
+    "jsonpath": "jsonpath='{.pod}: {.path}'",
+    "custom-columns": "custom-columns=POD:.pod,PATH:.path",
+}
+"""Formats that need a template after `=`, with an example."""
+
+
+class UnknownFormatError(ValueError):
+    """There is no format of this name."""
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The formats of one kind of records."""
+
+    names: tuple[str, ...]
+    default: str
+    rare: tuple[str, ...] = ()
+    """those that only some gadgets have: checked and completed like others, and explained by those gadgets"""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the TAB key offers."""
+        return tuple(f"{name}=" if name in TEMPLATES else name for name in self.names)
+
+    @property
+    def help(self) -> str:
+        """All but the rare ones, as help lists them."""
+        return " ".join(choice for choice in self.choices if choice not in self.rare)
+
+    @property
+    def words(self) -> str:
+        """As a sentence lists them: table, json or name."""
+        return " or ".join(filter(None, (", ".join(self.names[:-1]), self.names[-1])))
+
+    def check(self, text: str) -> str:
+        """The text. Raises ValueError, whose words continue a sentence that begins with the flag."""
+        name, equals, template = text.partition("=")
+        if name in TEMPLATES and name in self.names:
+            if not template.strip():
+                raise ValueError(f"{name} needs a template, for example {TEMPLATES[name]}")
+            return text
+        if name in self.names:
+            if equals:
+                raise ValueError(f"{name} takes no template")
+            return text
+        raise UnknownFormatError(f"must be one of {', '.join(self.spelled)}")
+
+    @property
+    def spelled(self) -> tuple[str, ...]:
+        """As errors list them."""
+        return tuple(f"{name}=…" if name in TEMPLATES else name for name in self.names)
+
+    def choose(self, text: str, makers: Mapping[str, Maker]) -> tuple[Maker, str]:
+        """The maker of a format, and the template that goes with it. Raises UsageError."""
+        name, _, template = text.partition("=")
+        if name not in self.names:
+            raise UsageError(f"output format {text!r} does not exist", self._nearest(name))
+        if (name in TEMPLATES) != bool(template):
+            takes = "takes no template" if template else "needs a template"
+            examples = ", ".join(f"-o {example}" for example in TEMPLATES.values())
+            raise UsageError(f"-o {name} {takes}", examples)
+        return makers[name], template
+
+    def _nearest(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, sorted(self.names), n=3, cutoff=0.5)
+        return f"{' or '.join(near)}?" if near else f"one of {', '.join(sorted(self.names))}"
+
+
+PROFILES = ("folded", "speedscope", "pprof")
+"""Made of whole call stacks."""
+ROWS = Formats(
+    ("table", "wide", "json", "yaml", "csv", "name", "pcap-ng", *PROFILES, *TEMPLATES), "table", ("pcap-ng", *PROFILES)
+)
+"""of gadgets"""
+STORY = Formats(("compact", "json", "jsonpb", "table", "wide", "yaml", "csv", "name", *TEMPLATES), "compact")
+"""of observe and enforce"""
+FLOWS = Formats(
+    ("table", "wide", "json", "jsonpb", "compact", "dict", "dot", "mermaid", "yaml", "csv", "name", *TEMPLATES),
+    "table",
+)
+LISTS = Formats(("table", "json", "name"), "table")
+POLICY_LIST = Formats(("table", "json", "name", "yaml"), "table")
+REPORTS = Formats(("table", "json"), "table")
+"""of status, policy check, policy install"""
+SETTINGS = Formats(("table", "json", "yaml"), "table")
+VERSIONS = Formats(("text", "json"), "text")
+MANIFESTS = Formats(("yaml", "json"), "yaml")
+"""of advise and deploy"""

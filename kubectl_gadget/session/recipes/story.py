@@ -1,0 +1,93 @@
+"""The gadgets behind `observe` and `enforce`, and how their rows become a story.
+
+The trap: what closes at the end of a process has to come before that end where both hang on the same hook, so the
+gadget of processes is asked for after those of files and connections.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TextIO
+
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+if TYPE_CHECKING:  # what needs numpy
+    from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.observe.formats import StoryOutput
+    from kubectl_gadget.observe.happening import Decoder
+    from kubectl_gadget.observe.policies import IsFor
+    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.policies.engine.hooks import Engine
+
+
+@dataclass(frozen=True)
+class StoryGadgets:
+    """What is traced."""
+
+    file_paths: str | None = None
+    """what is done with these files; None: nothing of files"""
+    connections: bool = False
+    installed: bool = False
+    """events of policies that are installed"""
+    silent: GadgetRun | None = None
+    """runs along, and nothing is told of it"""
+    policies: "Engine | None" = None
+
+    def runs(self) -> tuple[GadgetRun, ...]:
+        """The gadgets, in the order in which agents are asked for them; that of policies is the last."""
+        runs = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
+        if self.file_paths is not None:
+            runs.append(GadgetRun(load_gadget("trace_fileuse"), {"path": self.file_paths}))
+        runs.append(GadgetRun(load_gadget("trace_process")))
+        if self.installed:
+            from kubectl_gadget.observe.policies import INSTALLED
+
+            runs.append(GadgetRun(INSTALLED, installed=True))
+        if self.silent:
+            runs.append(self.silent)
+        if self.policies:
+            from kubectl_gadget.observe.policies import GADGET
+
+            runs.append(GadgetRun(GADGET, policies=self.policies))
+        return tuple(runs)
+
+
+@dataclass(frozen=True)
+class StoryRecipe:
+    """How rows become a story."""
+
+    gadgets: StoryGadgets
+    choice: "Choice"
+    output: "StoryOutput"
+    is_for: "IsFor | None" = None
+    """whether scopes of policies are for a pod, by its labels; None: policies go by no labels"""
+    on_told: "Callable[[Told], None] | None" = None
+    """gets each thing that happened, also what is not shown"""
+
+    def applied(self, options: RunOptions) -> RunOptions:
+        """The run of the gadgets, with its rows told as a story."""
+        from kubectl_gadget.observe.story import Story
+
+        needs_columns = self.output.is_flat or any((options.filter, options.fail_on, options.expect))
+        story = Story(self._decoders(), self.choice, needs_columns=needs_columns, on_told=self.on_told)
+        make_sink = None if self.output.is_flat else self._make_sink
+        return replace(options, transform=story, doing="tracing processes", make_sink=make_sink)
+
+    def _make_sink(self, _: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
+        return self.output.sink(stream, terminal)
+
+    def _decoders(self) -> "dict[str, Decoder]":
+        """Of gadgets that a story does not know by itself."""
+        from kubectl_gadget.observe.policies import INSTALLED, NAME, decoder, installed_events
+
+        found: dict[str, Decoder] = {}
+        if self.gadgets.silent:
+            found[self.gadgets.silent.gadget.name] = lambda batch: [()] * len(batch)
+        if self.gadgets.installed:
+            found[INSTALLED.name] = installed_events
+        if self.gadgets.policies:
+            found[NAME] = decoder(self.gadgets.policies.hooks, self.is_for)
+        return found
