@@ -15,9 +15,9 @@ from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.events.schema import Field, Gadget, Record
 from kubectl_gadget.events.stacks import Frame, stack_of
+from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.describe import describe
-from kubectl_gadget.policies.engine.hooks import CompiledHook
 from kubectl_gadget.policy_events.description import make_event
 from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
 from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text

@@ -17,7 +17,8 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.describe import told_spec
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.document import documents, items_of, peek
 from kubectl_gadget.policies.read.policies import parse_policies
@@ -53,7 +54,9 @@ class Kept:
     @property
     def enforces(self) -> bool:
         """Whether it would hold a call up or end a process."""
-        return any(hook.enforces for hook in Engine([self.policy], Options(enforce=True, allow_weaker=True)).hooks)
+        return any(
+            hook.enforces for hook in Engine([self.policy], EngineOptions(enforce=True, allow_weaker=True)).hooks
+        )
 
 
 def keep(sources: _Sources, namespace: str) -> list[Kept]:
@@ -98,7 +101,7 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     """The digest of what agents are to have in force, empty for nothing, and the file. `objects` are the engine's, by
     architecture. Raises UsageError for what cannot be done without a client."""
     everything = [one.policy for one in policies]
-    engine = Engine(everything, Options(enforce=True, allow_weaker=allow_weaker, tells_process=True))
+    engine = Engine(everything, EngineOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True))
     if engine.by_labels:
         what = "policies that go by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")

@@ -293,6 +293,11 @@ class Selector:
     return_actions: tuple[Action, ...] = ()
     place: Place = field(default=NOWHERE, compare=False)
 
+    @property
+    def all_actions(self) -> tuple[Action, ...]:
+        """At the call and at the return."""
+        return self.actions + self.return_actions
+
 
 @dataclass(frozen=True)
 class UserProbe:
@@ -350,9 +355,14 @@ class Hook:
     call that a hook of the policy stands at"""
     place: Place = field(default=NOWHERE, compare=False)
 
+    @property
+    def all_actions(self) -> tuple[Action, ...]:
+        """Of all its selectors."""
+        return tuple(action for selector in self.selectors for action in selector.all_actions)
+
 
 @dataclass(frozen=True)
-class Options:
+class PolicyOptions:
     """`spec.options`. None: was not said."""
 
     mode: Mode | None = None
@@ -369,7 +379,7 @@ class Policy:
     name: str
     scope: Scope = Scope()
     hooks: tuple[Hook, ...] = ()
-    options: Options = Options()
+    options: PolicyOptions = PolicyOptions()
     enforcer_calls: tuple[SystemCall | str, ...] = ()
     """the system calls, and functions `security_…`, that `NotifyEnforcer` may deny"""
     enforcer_generated: tuple[Generated, ...] = ()

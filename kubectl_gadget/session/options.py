@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.policies.engine.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from kubectl_gadget.agent.policies.policy import Policies
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.engine.decode import Match, matches
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
 from tests.bpf.tracer import MACHINE, pid_level, split
 
@@ -47,7 +48,7 @@ class Enforcer:
         containers: Mapping[int, Container | None] | None = None,
     ) -> None:
         self._containers = containers or {}
-        self.engine = Engine(policies, Options(enforce, allow_weaker))
+        self.engine = Engine(policies, EngineOptions(enforce, allow_weaker))
         spec = self.engine.spec()
         for hook in spec["hooks"]:
             if kinds:

@@ -31,8 +31,8 @@ from kubectl_gadget.policies.model import (
     Argument,
     Filter,
     Hook,
-    Options,
     Policy,
+    PolicyOptions,
     Range,
     RateLimit,
     Selector,
@@ -61,7 +61,7 @@ def argument(position: int, test: Test, *values: Value, negated: bool = False) -
 
 
 def policy(*hooks: Hook, name: str = "policy", **options: Any) -> Policy:
-    return Policy(name, hooks=hooks, options=Options(**options))
+    return Policy(name, hooks=hooks, options=PolicyOptions(**options))
 
 
 def opened(*selectors: Selector) -> Hook:

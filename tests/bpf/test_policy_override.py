@@ -17,7 +17,8 @@ import pytest
 from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.policies import event
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 
@@ -94,7 +95,7 @@ RETURNS = """
 def test_a_function_whose_return_is_looked_at_is_not_overridden(program: Path) -> None:
     (policy,) = parse_policies([("policy.yaml", POLICY % (program, "argError: 1", RETURNS % program))], "default")
     with pytest.raises(UsageError, match="would corrupt its stack"):
-        Engine([policy], Options(enforce=True))
+        Engine([policy], EngineOptions(enforce=True))
 
 
 @pytest.fixture(params=["argNewSymbol", "argNewAddr", "argNewOffset"])

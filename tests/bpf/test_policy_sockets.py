@@ -9,7 +9,9 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.decode import matches
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.hook_spec import hook_spec
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
 from kubectl_gadget.policies.read.policies import parse_policies
 from kubectl_gadget.policy_events.record import Value
@@ -96,7 +98,7 @@ def test_who_acts_on_a_socket_of_somebody_whom_nobody_wants_to_see_is_not_told()
 
 def test_an_action_that_names_no_socket_is_refused() -> None:
     with pytest.raises(UsageError, match="argSock 0 names no argument that is a sock"):
-        Engine([Policy("p", hooks=(connect("int", "TrackSock"),))], Options())
+        Engine([Policy("p", hooks=(connect("int", "TrackSock"),))], EngineOptions())
 
 
 def connect(type: str, action: ActionKind) -> Hook:
@@ -106,5 +108,5 @@ def connect(type: str, action: ActionKind) -> Hook:
 
 def test_policies_that_track_have_programs_of_their_own() -> None:
     tracking, other = (Policy(action, hooks=(connect("sock", action),)) for action in ("TrackSock", "Post"))
-    hooks = Engine([tracking, other], Options()).hooks
-    assert [hook.spec()["variables"]["policy_tracks_sockets"] for hook in hooks] == [True, False]
+    hooks = Engine([tracking, other], EngineOptions()).hooks
+    assert [hook_spec(hook)["variables"]["policy_tracks_sockets"] for hook in hooks] == [True, False]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.story import Told
-    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.policies.engine.engine import Engine
     from kubectl_gadget.session.pod_details import PodDetails
 
 CHOICE = "What is shown"

@@ -14,7 +14,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import RunOptions
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.policies.engine.engine import Engine
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 POLICIES = "Policies"
@@ -66,7 +66,8 @@ def engine_of(
     """What the agents are to do for these policies; `namespace` is asked for that of those that name none. Raises
     UsageError for what is wrong or cannot be done."""
     from kubectl_gadget.policies.builtin_policies import ready_files
-    from kubectl_gadget.policies.engine.hooks import Engine, Options
+    from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
     from kubectl_gadget.policies.read.policies import read_policies
 
     policies = read_policies([*(flags.files or ()), *ready_files(flags.ready or ())], namespace)
@@ -76,7 +77,7 @@ def engine_of(
     for policy in policies:
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
             say(f"warning: {note.place} {note.text}")
-    return Engine(policies, Options(enforce, allow_weaker, reaction, calls_out=calls_out))
+    return Engine(policies, EngineOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
 
 
 @contextmanager

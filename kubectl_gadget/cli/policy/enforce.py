@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from kubectl_gadget.events.identity import Container
     from kubectl_gadget.observe.story import Told
-    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.policies.engine.engine import Engine
 
 PAGE = Page(
     "Carry policies out in the kernel while this runs: deny, kill, signal.",

@@ -7,7 +7,8 @@ record's values are all that any policy reads there; a match has its own hook's 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kubectl_gadget.policies.engine.hooks import CompiledHook, Place
+from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
+from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.record import Caller, Value, function_called, read
 
@@ -16,7 +17,7 @@ from kubectl_gadget.policy_events.record import Caller, Value, function_called, 
 class Match:
     """A policy's selector that matched a call."""
 
-    place: Place
+    place: SelectorAtHook
     values: tuple[Value | None, ...]
     """of the hook's arguments, in their order"""
     data: tuple[Value | None, ...]

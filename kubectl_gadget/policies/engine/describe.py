@@ -5,7 +5,9 @@ from typing import Any
 
 from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process import signal_name
-from kubectl_gadget.policies.engine.hooks import CompiledHook, Place, target_name
+from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
+from kubectl_gadget.policies.engine.engine import target_name
+from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
 from kubectl_gadget.policy_events.description import Description
 from kubectl_gadget.policy_events.event import Hook as Kind
@@ -14,7 +16,7 @@ from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED, blocks, do
 _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
 
-def describe(place: Place) -> Description:
+def describe(place: SelectorAtHook) -> Description:
     """Of a selector."""
     hook = place.hook
     subsystem, _, name = hook.target.rpartition("/")
@@ -44,7 +46,7 @@ def describe(place: Place) -> Description:
     )
 
 
-def _wanted(place: Place) -> str:
+def _wanted(place: SelectorAtHook) -> str:
     """What the policy asks for: `BLOCKED EPERM SIGKILL`, `SET registers`, `SENT SIGKILL`, or nothing."""
     actions = (*place.selector.actions, *place.selector.return_actions)
     verdicts = [_verdict(action, place) for action in actions if action.kind == "Override"]
@@ -57,7 +59,7 @@ def _wanted(place: Place) -> str:
     return done_text(any(map(blocks, verdicts)), " ".join(texts)) if texts else ""
 
 
-def _verdict(action: Action, place: Place) -> int:
+def _verdict(action: Action, place: SelectorAtHook) -> int:
     """That of the engine: at programs' functions 0 comes from registers, too."""
     if action.instead:
         return REPLACED
@@ -79,7 +81,7 @@ def told_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
     }
 
 
-def _selector(hook: CompiledHook, place: Place, numbers: dict[int, int]) -> dict[str, Any]:
+def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]) -> dict[str, Any]:
     return {
         "told": describe(place).spec(),
         "policy": numbers[id(place.policy)],

@@ -5,7 +5,6 @@ is forgotten with its last descriptor, whatever UnfollowFD says before. The trap
 `fd` means one of those, or each write to a pipe would be an event; that is how such policies were always read.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from kubectl_gadget.errors import UsageError
@@ -20,7 +19,7 @@ _FILES = ("file", "fd", "kiocb")
 
 def follows(policy: Policy) -> bool:
     """Whether it follows files at all."""
-    return any(action.kind == "FollowFD" for hook in policy.hooks for action in _actions(hook))
+    return any(action.kind == "FollowFD" for hook in policy.hooks for action in hook.all_actions)
 
 
 def file_position(hook: Hook, action: Action) -> int:
@@ -41,7 +40,7 @@ def file_position(hook: Hook, action: Action) -> int:
 def with_files(hook: Hook) -> tuple[Argument, ...]:
     """The hook's arguments; numbers that an action calls descriptors are read as such."""
     arguments = list(hook.arguments)
-    for action in _actions(hook):
+    for action in hook.all_actions:
         if action.kind in KINDS:
             place = file_position(hook, action)
             if arguments[place].type not in _FILES:
@@ -51,12 +50,6 @@ def with_files(hook: Hook) -> tuple[Argument, ...]:
 
 def followed_only(policy: Policy, hook: Hook) -> list[int]:
     """The places of arguments that have to be followed files for any selector of the hook to match."""
-    if not follows(policy) or any(action.kind == "FollowFD" for action in _actions(hook)):
+    if not follows(policy) or any(action.kind == "FollowFD" for action in hook.all_actions):
         return []
     return [place for place, argument in enumerate(with_files(hook)) if argument.type == "fd"]
-
-
-def _actions(hook: Hook) -> Iterable[Action]:
-    for selector in hook.selectors:
-        yield from selector.actions
-        yield from selector.return_actions

@@ -40,7 +40,7 @@ def made_by(hook: Hook, at_return: bool) -> set[int]:
 
 def check(hook: Hook) -> None:
     """Raises UsageError when an action names no socket."""
-    for action in _actions(hook):
+    for action in hook.all_actions:
         if action.kind in KINDS:
             socket_position(hook, action)
     returned = hook.return_argument
@@ -50,16 +50,9 @@ def check(hook: Hook) -> None:
 
 
 def _tracked(hook: Hook, selector: Selector) -> set[int]:
-    actions = (*selector.actions, *selector.return_actions)
-    return {socket_position(hook, action) for action in actions if action.kind == "TrackSock"}
+    return {socket_position(hook, action) for action in selector.all_actions if action.kind == "TrackSock"}
 
 
 def _kinds(hook: Hook) -> Iterable[str]:
     yield hook.return_argument_action
-    yield from (action.kind for action in _actions(hook))
-
-
-def _actions(hook: Hook) -> Iterable[Action]:
-    for selector in hook.selectors:
-        yield from selector.actions
-        yield from selector.return_actions
+    yield from (action.kind for action in hook.all_actions)

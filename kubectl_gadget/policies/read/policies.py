@@ -15,7 +15,7 @@ from typing import Literal, TextIO
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.model import Generated, Mode, Note, Options, Place, Policy, SystemCall
+from kubectl_gadget.policies.model import Generated, Mode, Note, Place, Policy, PolicyOptions, SystemCall
 from kubectl_gadget.policies.read.document import (
     Part,
     Problems,
@@ -217,7 +217,7 @@ def _denied(scalar: Scalar) -> SystemCall | str:
     return scalar.text if scalar.text.startswith("security_") else need_system_call(scalar)
 
 
-def _options(spec: Part, problems: Problems) -> Options:
+def _options(spec: Part, problems: Problems) -> PolicyOptions:
     values: dict[str, Scalar] = {}
     for part in spec.parts("options"):
         if part.text("name") in values:
@@ -237,7 +237,7 @@ def _options(spec: Part, problems: Problems) -> Options:
             case "override-return":
                 method = "override-return"
         size = values.get("sleepable-preload-size")
-        return Options(
+        return PolicyOptions(
             mode=mode,
             override_method=method,
             disable_kprobe_multi=_truth(values.get("disable-kprobe-multi")),
@@ -246,7 +246,7 @@ def _options(spec: Part, problems: Problems) -> Options:
         )
     except WrongPolicy as error:
         problems.found.append(error.problem)
-        return Options()
+        return PolicyOptions()
 
 
 def _one_of(scalar: Scalar | None, choices: Sequence[str]) -> str | None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.hooks import Engine, Options, target_name
+from kubectl_gadget.policies.engine.engine import Engine, target_name
 from kubectl_gadget.policies.engine.mirrors import with_mirrors
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Filter, Hook, Note, Policy
 from kubectl_gadget.policies.read.enforcers import without_notices
 from kubectl_gadget.policies.read.linux_names import lsm_function, lsm_hook, system_calls
@@ -188,7 +189,7 @@ def _unsupported(policy: Policy) -> tuple[str, ...]:
     for hooks in ((), *((hook,) for hook in policy.hooks)):
         for enforce in (False, True):
             try:
-                Engine([replace(policy, hooks=hooks)], Options(enforce=enforce))
+                Engine([replace(policy, hooks=hooks)], EngineOptions(enforce=enforce))
             except UsageError as error:
                 found.append(f"{error}{f' (try: {error.remedy})' if error.remedy else ''}")
     return tuple(dict.fromkeys(found))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.observe.story import Told
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.policies.engine.hooks import Engine
+    from kubectl_gadget.policies.engine.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from kubectl_gadget.policies.engine.hooks import CompiledHook
+from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
+from kubectl_gadget.policies.engine.hook_spec import hook_spec
 from kubectl_gadget.policies.read.expressions import signed
 from kubectl_gadget.policy_events.record import Value
 
@@ -31,7 +32,7 @@ class Reader:
 
     def __init__(self, hook: CompiledHook, machine_wanted: str = "x86_64") -> None:
         self._hook = hook
-        spec = hook.spec()
+        spec = hook_spec(hook)
         self._size = 8 * spec["words"]
         self._tests = list(_TEST.iter_unpack(bytes.fromhex(spec["variables"]["policy_tests"]["hex"])))
         slots = bytes.fromhex(spec["ways"][0]["variables"]["policy_slots"]["hex"])

@@ -2,7 +2,9 @@
 
 import pytest
 
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.hook_spec import hook_spec
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.read.policies import parse_policies
 
 POLICY = """
@@ -16,7 +18,7 @@ spec:
 
 def engine(*hooks: str, **options: bool) -> Engine:
     text = POLICY + "".join(f"  - {{{hook}}}\n" for hook in hooks)
-    return Engine(parse_policies([("policy.yaml", text)], "default"), Options(**options))
+    return Engine(parse_policies([("policy.yaml", text)], "default"), EngineOptions(**options))
 
 
 def beside(*hooks: str) -> list[str]:
@@ -43,7 +45,7 @@ def test_what_is_no_64_bit_call_or_is_named_already_has_none() -> None:
 
 def test_they_cost_calls_of_64_bit_programs_nothing_where_functions_can_be_hooked() -> None:
     _, mirror = engine("call: sys_openat").hooks
-    ways = mirror.spec()["ways"]
+    ways = hook_spec(mirror)["ways"]
     assert [(way["kind"], way["target"]) for way in ways] == [
         *[(kind, "__ia32_compat_sys_openat") for kind in ("fentry", "kprobe")],
         *[(kind, "__ia32_sys_openat") for kind in ("fentry", "kprobe")],
@@ -51,13 +53,13 @@ def test_they_cost_calls_of_64_bit_programs_nothing_where_functions_can_be_hooke
     ]
     assert {way["machine"] for way in ways} == {"x86_64"}
     assert all(way["called"] == ["__ia32_compat_sys_openat", "__ia32_sys_openat"] for way in ways)
-    assert mirror.spec()["optional"]
+    assert hook_spec(mirror)["optional"]
 
 
 def test_what_denies_is_tried_first_and_a_return_is_looked_at_where_it_is() -> None:
     denying = "call: sys_openat, selectors: [{matchActions: [{action: Override, argError: -1}]}]"
     _, mirror = engine(denying, enforce=True).hooks
-    assert [way["program"] for way in mirror.spec()["ways"]] == ["on_fmod_ret", "on_kprobe_override"] * 2
+    assert [way["program"] for way in hook_spec(mirror)["ways"]] == ["on_fmod_ret", "on_kprobe_override"] * 2
     returning = "call: sys_openat, return: true, returnArg: {index: 0, type: int}"
     _, mirror = engine(returning).hooks
-    assert [way["program"] for way in mirror.spec()["ways"]] == ["on_fexit", "on_fexit", "on_sys_exit"]
+    assert [way["program"] for way in hook_spec(mirror)["ways"]] == ["on_fexit", "on_fexit", "on_sys_exit"]

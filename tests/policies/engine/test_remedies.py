@@ -2,7 +2,8 @@
 
 import pytest
 
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.read.policies import parse_policies
 
 POLICY = """
@@ -22,7 +23,7 @@ DENY = "Override, argError: -1"
 def remedies_of(hook: str, action: str, allow_weaker: bool = False) -> list[tuple[str, list[str]]]:
     """Text and kinds of ways."""
     policies = parse_policies([("p", POLICY % (hook, action))], "default")
-    spec, *_ = Engine(policies, Options(enforce=True, allow_weaker=allow_weaker)).spec()["hooks"]
+    spec, *_ = Engine(policies, EngineOptions(enforce=True, allow_weaker=allow_weaker)).spec()["hooks"]
     return [(one["text"], [way["kind"] for way in one["ways"]]) for one in spec["remedies"]]
 
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.globs import automata
-from kubectl_gadget.policies.engine.hooks import Engine, Options
+from kubectl_gadget.policies.engine.hook_spec import hook_spec
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
@@ -24,13 +26,13 @@ from kubectl_gadget.policies.model import (
     Filter,
     Hook,
     Policy,
+    PolicyOptions,
     Requirement,
     Scope,
     Selector,
     Subject,
     SystemCall,
 )
-from kubectl_gadget.policies.model import Options as PolicyOptions
 from kubectl_gadget.policies.read.linux_names import COMPAT_CALL
 from kubectl_gadget.policy_events.record import Type, Value
 from tests.policies.engine import random_policies as some
@@ -89,7 +91,7 @@ def as_read(engine: Engine, policy: Policy, call: Sequence[ArgumentValue]) -> li
 def test_tables_and_model_choose_the_same_selectors(
     policies: list[Policy], calls: list[tuple[ArgumentValue, ...]]
 ) -> None:
-    engine = Engine(policies, Options())
+    engine = Engine(policies, EngineOptions())
     (hook,) = engine.hooks
     reader = Reader(hook)
     for values in calls:
@@ -120,7 +122,7 @@ def test_more_than_a_word_of_selectors_and_policies_with_more_than_a_word_of_the
         Policy(str(number), hooks=(Hook("kprobe", "f", arguments=(_INT,), selectors=_equals(number, 70)),))
         for number in range(5)
     ]
-    engine = Engine(policies, Options())
+    engine = Engine(policies, EngineOptions())
     (hook,) = engine.hooks
     reader = Reader(hook)
     for value in (0, 1, 63, 64, 69, 70, 73, 74):
@@ -142,7 +144,7 @@ def test_programs_that_policies_follow_have_one_number_each_whoever_follows_them
     def follows(*paths: str) -> Filter:
         return Filter(Subject("binary"), "equal", paths, follow=True)
 
-    engine = Engine([Policy("p", hooks=(hook("/a", "/b"),)), Policy("q", hooks=(hook("/b", "/c"),))], Options())
+    engine = Engine([Policy("p", hooks=(hook("/a", "/b"),)), Policy("q", hooks=(hook("/b", "/c"),))], EngineOptions())
     (compiled,) = engine.hooks
     reader = Reader(compiled)
     found = {program: reader.chosen([Value(compiled.slots[0], (program,))]) for program in range(4)}
@@ -152,20 +154,20 @@ def test_programs_that_policies_follow_have_one_number_each_whoever_follows_them
 
 
 def test_what_nobody_asks_for_is_not_remembered_of_processes() -> None:
-    assert "processes" not in Engine([Policy("p", hooks=(Hook("kprobe", "f"),))], Options()).spec()
+    assert "processes" not in Engine([Policy("p", hooks=(Hook("kprobe", "f"),))], EngineOptions()).spec()
 
 
 def test_more_programs_than_there_are_bits_for_cannot_be_followed() -> None:
     filter = Filter(Subject("binary"), "equal", tuple(f"/{i}" for i in range(1025)), follow=True)
     with pytest.raises(UsageError, match="more than 1024 programs"):
-        Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(Selector(filters=(filter,)),)),))], Options())
+        Engine([Policy("p", hooks=(Hook("kprobe", "f", selectors=(Selector(filters=(filter,)),)),))], EngineOptions())
 
 
 def test_a_hash_is_refused_where_no_security_module_has_the_file() -> None:
     selector = Selector(actions=(Action("Post", file_hash=True),))
     for hook in (Hook("kprobe", "f", arguments=(Argument(0, "file"),)), Hook("lsm", "f", arguments=(_INT,))):
         with pytest.raises(UsageError, match="imaHash is for lsmhooks with a file"):
-            Engine([Policy("p", hooks=(replace(hook, selectors=(selector,)),))], Options())
+            Engine([Policy("p", hooks=(replace(hook, selectors=(selector,)),))], EngineOptions())
 
 
 DENYING = (Selector(actions=(Action("Override", error=-1),)),)
@@ -178,7 +180,7 @@ def methods(*chosen: Any) -> list[str]:
         Policy(str(number), hooks=(hook,), options=PolicyOptions(override_method=method))
         for number, method in enumerate(chosen)
     ]
-    (compiled,) = Engine(policies, Options(enforce=True)).hooks
+    (compiled,) = Engine(policies, EngineOptions(enforce=True)).hooks
     return [way.program for way in compiled.ways if way.denies]
 
 
@@ -196,9 +198,9 @@ def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_
     selectors = (Selector(filters=(trusted,)), Selector(filters=(trusted,), actions=(Action("Sigkill"),)), Selector())
     strict = Policy("strict", hooks=(Hook("kprobe", "f", selectors=selectors),))
     watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
-    engine = Engine([strict, watching], Options(enforce=True, allow_weaker=True))
+    engine = Engine([strict, watching], EngineOptions(enforce=True, allow_weaker=True))
     (compiled,) = engine.hooks
-    hook = PolicyHook(compiled.spec(), lambda object: None, NotImplemented)
+    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented)
     everyone, labelled = (engine.scopes.index(scope) for scope in (Scope(), trusted.values[0]))
     assert engine.by_labels
     assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111
@@ -223,14 +225,14 @@ def test_patterns_share_an_automaton_until_it_is_full() -> None:
 )
 def test_what_has_no_room_in_the_kernel_is_refused(filter: Filter, why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        Engine([Policy("p", hooks=(replace(HOOK, selectors=(Selector(filters=(filter,)),)),))], Options())
+        Engine([Policy("p", hooks=(replace(HOOK, selectors=(Selector(filters=(filter,)),)),))], EngineOptions())
 
 
 def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
     sets = (Argument(2, "kernel_cap_t"), Argument(4, "kernel_cap_t"))
     gained = Filter(Subject("argument", 0, other=1), "capabilities_gained", ())
     hook = Hook("kprobe", "security_capset", arguments=sets, selectors=(Selector(filters=(gained,)),))
-    (compiled,) = Engine([Policy("p", hooks=(hook,))], Options()).hooks
+    (compiled,) = Engine([Policy("p", hooks=(hook,))], EngineOptions()).hooks
     slot = next(slot for slot in compiled.slots if slot.type is Type.CAPABILITIES_GAINED)
     assert (slot.index, slot.size_index) == (2, 4)
     values = [Value(slot.form, (1 << 40 if slot.type is Type.CAPABILITIES_GAINED else 0,)) for slot in compiled.slots]
@@ -240,8 +242,8 @@ def test_a_capability_that_only_the_new_set_has_is_one_test() -> None:
 
 def test_where_types_are_is_left_to_the_node() -> None:
     argument = Argument(0, "auto", btf_type="nf_conn", btf_module="nf_conntrack", resolve=("status",))
-    (hook,) = Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,)),))], Options()).hooks
-    (entry,) = hook.spec()["resolve"]
+    (hook,) = Engine([Policy("p", hooks=(Hook("kprobe", "f", arguments=(argument,)),))], EngineOptions()).hooks
+    (entry,) = hook_spec(hook)["resolve"]
     assert (entry["struct"], entry["module"], entry["path"]) == ("nf_conn", "nf_conntrack", ["status"])
 
 
@@ -250,7 +252,7 @@ def test_names_of_calls_are_each_architectures_own_numbers() -> None:
     asked = Filter(Subject("argument"), "equal", names)
     hook = Hook("tracepoint", "raw_syscalls/sys_enter", arguments=(Argument(4, "syscall64"),))
     policy = Policy("p", hooks=(replace(hook, selectors=(Selector(filters=(asked,)),)),))
-    (compiled,) = Engine([policy], Options()).hooks
+    (compiled,) = Engine([policy], EngineOptions()).hooks
 
     def matching(machine: str) -> set[int]:
         reader = Reader(compiled, machine)
@@ -267,7 +269,7 @@ def test_the_nodes_own_namespace_is_one_of_several_values() -> None:
     hook = Hook(
         "kprobe", "f", selectors=(Selector(filters=(asked,)), Selector(filters=(replace(asked, negated=True),)))
     )
-    (compiled,) = Engine([Policy("p", hooks=(hook,))], Options()).hooks
+    (compiled,) = Engine([Policy("p", hooks=(hook,))], EngineOptions()).hooks
     (slot,) = compiled.slots
     net = NAMESPACES.index("net")
 

@@ -1,0 +1,81 @@
+"""Which slots a policy's hook reads: its arguments, its `data`, and what the function returns.
+
+The trap: what a system call is given lies in its caller's memory, and its registers are the caller's, not those that
+the kernel's own function was called with.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.engine.refusals import IN_PROGRAMS, check_program
+from kubectl_gadget.policies.engine.slots import Flag, Slot, Source, argument_slot
+from kubectl_gadget.policies.engine.ways import OF_SYSCALLS, Way, field_offset, record_offset
+from kubectl_gadget.policies.model import Argument, Hook
+from kubectl_gadget.policy_events.record import Type
+
+_OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
+"""Types with a second argument, `size_index`."""
+
+
+@dataclass(frozen=True)
+class HookSlots:
+    """Of one policy's hook, in the order in which it names them. None: nothing is read."""
+
+    arguments: tuple[Slot | None, ...]
+    data: tuple[Slot | None, ...]
+    result: Slot | None
+
+    def used(self) -> Iterator[Slot]:
+        """Those that are there."""
+        yield from (slot for slot in (*self.arguments, *self.data, self.result) if slot is not None)
+
+
+def slots_of(hook: Hook, at_return: bool) -> HookSlots:
+    """Raises UsageError for what cannot be read there."""
+    if hook.kind in IN_PROGRAMS:
+        check_program(hook)
+    of_call = hook.syscall or (hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS))
+    user = of_call or hook.kind in IN_PROGRAMS
+    made = tracking.made_by(hook, at_return)
+
+    def read(argument: Argument) -> Slot | None:
+        return argument_slot(argument, Source.ARGUMENT, user, hook.place, at_return)
+
+    arguments = tuple(
+        _new_socket(read(argument), place in made) for place, argument in enumerate(following.with_files(hook))
+    )
+    data = tuple(map(read, hook.data))
+    if of_call:
+        data = tuple(
+            replace(slot, source=Source.CALL_REGISTERS) if slot and slot.source is Source.REGISTERS else slot
+            for slot in data
+        )
+    result = None
+    if at_return and hook.return_argument is not None:
+        returned = replace(hook.return_argument, index=0)
+        result = argument_slot(returned, Source.RETURN, user, hook.place)
+    return HookSlots(arguments, data, _new_socket(result, tracking.RETURNED in made))
+
+
+def _new_socket(slot: Slot | None, made: bool) -> Slot | None:
+    """The slot; `made`: of a socket that the hook tracks in any case."""
+    return replace(slot, flags=slot.flags | Flag.NEW_SOCKET) if slot and made else slot
+
+
+def placed(slot: Slot, way: Way) -> Slot:
+    """The slot as it is found that way."""
+    if slot.source is not Source.ARGUMENT:
+        return slot
+    match way.arguments:
+        case "syscall":
+            return replace(slot, source=Source.SYSCALL_ARGUMENT)
+        case "fields":
+            size_index = field_offset(slot.size_index) if slot.type in _OF_TWO else 0
+            return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
+        case "record":
+            return replace(slot, source=Source.CONTEXT)
+        case "context":
+            size_index = record_offset(slot.size_index) if slot.type in _OF_TWO else 0
+            return replace(slot, source=Source.CONTEXT, index=record_offset(slot.index), size_index=size_index)
+    return slot

@@ -1,0 +1,168 @@
+"""A compiled hook as RUN's `hooks` have it (docs/protocol.md, "Policies"): tables, variables, ways.
+
+The trap: `tables` holds bytes that the kernel's maps take as they are, keys and values in turn.
+"""
+
+import base64
+import os
+import struct
+from dataclasses import asdict
+from typing import Any
+
+from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.engine.compiled_hook import MASKS, CompiledHook
+from kubectl_gadget.policies.engine.hook_slots import placed
+from kubectl_gadget.policies.engine.registers import new_functions, register_tables
+from kubectl_gadget.policies.engine.remedies import of_a_list, remedies
+from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook, hashed_argument
+from kubectl_gadget.policies.engine.slots import Flag
+from kubectl_gadget.policies.engine.ways import Way, ways
+from kubectl_gadget.policies.model import NewFunction
+
+_LIMITED_ENTRIES = 32768
+_ACTION = struct.Struct("<iIQIIIIQ")
+_SCOPES = {"global": 0, "process": 1, "thread": 2}
+
+
+def hook_spec(hook: CompiledHook) -> dict[str, Any]:
+    """One entry of RUN's `hooks`."""
+    encoded, masks = hook.encoded, hook.masks
+    tables = dict(encoded.tables)
+    tables["policy_masks"] = b"".join(
+        struct.pack("<I", key) + encoded.set(masks[name]) for key, name in enumerate(MASKS)
+    )
+    tables |= register_tables(hook.overriding)
+    tables["policy_actions"] = b"".join(
+        struct.pack("<I", bit) + _action(hook, one) for bit, one in enumerate(hook.bits)
+    )
+    generated = hook.hook.generated
+    return {
+        "name": hook.name,
+        "words": encoded.words,
+        "variables": _variables(hook),
+        "ways": [_way(hook, way) for way in hook.ways],
+        "selectors": [-1 if one is None else one.scope for one in hook.bits],
+        **_workloads(hook),
+        **_files(hook),
+        **({"whole": True} if any(slot.flags & Flag.WHOLE for slot in hook.slots) else {}),
+        **({"mappings": True} if hook.hook.kind == "loader" else {}),
+        **({"functions": generated.pattern} if generated else {}),
+        "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
+        "limited": _LIMITED_ENTRIES if masks["limit"] else 1,
+        "remedies": _remedies(hook),
+        "optional": hook.ignores_missing,
+        **({"resolve": hook.resolved} if hook.resolved else {}),
+    }
+
+
+def _variables(hook: CompiledHook) -> dict[str, Any]:
+    masks = hook.masks
+    return {
+        "policy_hook": hook.number,
+        "policy_words": hook.encoded.words,
+        "policy_slot_count": len(hook.slots),
+        "policy_tests": {"hex": hook.encoded.tests.hex()},
+        "policy_signals": bool(masks["signal"]),
+        "policy_limits": bool(masks["limit"]),
+        "policy_follows_files": hook.options.follows,
+        "policy_stacks": hook.takes_stacks,
+        "policy_sets": bool(masks["set"]),
+        "policy_tracks_sockets": hook.tracks,
+        **_hash(hook),
+    }
+
+
+def _remedies(hook: CompiledHook) -> list[dict[str, Any]]:
+    """For nodes without a way."""
+    if hook.hook.generated and not hook.hook.syscall:
+        return [of_a_list()]
+    if not hook.denies or hook.options.allow_weaker:
+        return []
+    weaker = [way for way in ways(hook.hook, hook.at_return, True) if not way.denies]
+    return remedies(hook.hook, weaker, bool(hook.masks["signal"]))
+
+
+def _files(hook: CompiledHook) -> dict[str, Any]:
+    """Files that are found by path, and compared by what they are."""
+    files = [
+        {"test": test, "path": os.fsdecode(path), "selectors": base64.b64encode(selectors).decode()}
+        for test, path, selectors in hook.encoded.files
+    ]
+    return {"files": files} if files else {}
+
+
+def _workloads(hook: CompiledHook) -> dict[str, Any]:
+    """Selectors that are for some workloads only. While labels are not known, those that deny or kill hold, and those
+    that would let pass do not."""
+    found = [(bit, one) for bit, one in hook.selectors if one.workloads]
+    if not found:
+        return {}
+    strict = {one.policy.name for _, one in hook.selectors if one.enforced and one.acts}
+    held = [bit for bit, one in found if one.acts or one.policy.name not in strict]
+    return {"workloads": {str(bit): list(one.workloads) for bit, one in found}, "unsure": held}
+
+
+def _action(hook: CompiledHook, one: SelectorAtHook | None) -> bytes:
+    """`struct policy_action`."""
+    if one is None:
+        return bytes(_ACTION.size)
+    rate = one.limit.rate_limit if one.limit else None
+    interval, scope = (rate.milliseconds * 1_000_000, _SCOPES[rate.scope]) if rate else (0, 0)
+    file = 0
+    for action in one.selector.all_actions:
+        if action.kind in ("FollowFD", "UnfollowFD"):
+            file = hook.arguments[id(one.hook)][following.file_position(one.hook, action)] or 0
+    argument, value = (one.written.argument, one.written.value) if one.written else (0, 0)
+    signal = one.signal_sent()
+    return _ACTION.pack(one.denial, signal, interval, scope, file, _socket(hook, one), argument, value)
+
+
+def _socket(hook: CompiledHook, one: SelectorAtHook) -> int:
+    """The slot of what is tracked or not any more; 0 also when there is nothing."""
+    if hook.at_return and one.hook.return_argument_action in tracking.KINDS:
+        return hook.results[id(one.hook)] or 0
+    for action in one.selector.all_actions:
+        if action.kind in tracking.KINDS:
+            return hook.arguments[id(one.hook)][tracking.socket_position(one.hook, action)] or 0
+    return 0
+
+
+def _way(hook: CompiledHook, way: Way) -> dict[str, Any]:
+    slots = b"".join(
+        placed(slot, way).encode(first, tests, unsent)
+        for slot, (first, tests), unsent in zip(hook.slots, hook.spans, hook.unsent, strict=True)
+    )
+    overrides = way.denies and bool(hook.masks["override"])
+    spec = way.spec({"policy_slots": {"hex": slots.hex()}, "policy_overrides": overrides}, _method(hook, way))
+    functions = new_functions(hook.overriding) if overrides else []
+    if functions:
+        spec["place"]["instead"] = [_named(function) for function in functions]
+    return spec
+
+
+def _named(function: NewFunction) -> dict[str, Any]:
+    """As in RUN, by what the policy names it."""
+    return {name: value for name, value in asdict(function).items() if value}
+
+
+def _method(hook: CompiledHook, way: Way) -> str:
+    """What is in force that way, for people."""
+    if hook.options.reaction == "kill" and hook.reacting:
+        return "kills from user space, after the deed,"
+    if not hook.enforces:
+        return "observes"
+    if hook.masks["set"]:
+        return "overwrites arguments"
+    if not hook.denies:
+        return "sends signals"
+    return "denies" if way.denies else "only sends signals" if hook.masks["signal"] else "only observes"
+
+
+def _hash(hook: CompiledHook) -> dict[str, Any]:
+    """Which argument's file is hashed."""
+    for _, one in hook.selectors:
+        if any(action.file_hash for action in one.selector.all_actions):
+            argument = hashed_argument(one.hook)
+            assert argument is not None
+            return {"policy_hash_index": argument.index, "policy_hash_program": argument.type == "linux_binprm"}
+    return {}

@@ -1,0 +1,54 @@
+"""Which ways to a hook its policies leave.
+
+The trap: a policy that denies accepts only ways that can, unless --allow-weaker says otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, SelectorAtHook
+from kubectl_gadget.policies.engine.ways import Way, ways
+
+_METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
+"""The program of each override-method."""
+
+
+def choose_ways(
+    name: str,
+    entries: Sequence[PolicyAtHook],
+    selectors: Sequence[SelectorAtHook],
+    denies: bool,
+    options: EngineOptions,
+) -> list[Way]:
+    """The ways, best first. `name`: the hook's, for errors. Raises UsageError when calls cannot be denied there."""
+    hook = entries[0].hook
+    found = ways(hook, hook.returns and not entries[0].at_call, denies)
+    if denies and hook.kind != "lsm":
+        found = _by_method(name, entries, found)
+    if any(action.file_hash for one in selectors for action in one.selector.all_actions):
+        # What takes the hash may have to wait for the disk, which only this one may.
+        found = [replace(way, program="on_lsm_sleepable") for way in found if way.kind == "lsm"]
+    able = [way for way in found if way.denies]
+    if not denies or options.allow_weaker:
+        return found
+    if able:
+        return able
+    for one in selectors:
+        if any(action.kind == "Override" for action in one.selector.all_actions):
+            raise UsageError(
+                f"{one.selector.place}: {name} cannot be overridden", "a hook of a security module (lsmhooks)"
+            )
+    return found
+
+
+def _by_method(name: str, entries: Sequence[PolicyAtHook], found: list[Way]) -> list[Way]:
+    """Those that the policies' override-method leaves."""
+    methods = {entry.policy.options.override_method for entry in entries} - {None}
+    if not methods:
+        return found
+    if len(methods) > 1:
+        wanted = " and ".join(sorted(map(str, methods)))
+        raise UsageError(f"{entries[0].hook.place}: {name}: policies want {wanted} as override-method of one hook")
+    program = _METHODS[str(methods.pop())]
+    return [way for way in found if way.program == program or not way.denies]

@@ -1,0 +1,68 @@
+"""What each node has to find out by its BTF, or by its tracepoints' formats, before it can read a hook's slots.
+
+The trap: for system calls, lists, tracepoints and programs the kernel's BTF does not say what an argument is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine.slots import START, Slot, Source
+from kubectl_gadget.policies.engine.tables import Test, TestClass
+from kubectl_gadget.policies.engine.ways import Way
+from kubectl_gadget.policies.model import Hook
+from kubectl_gadget.policy_events.record import Type
+
+_RESOLVED_FROM = {
+    Source.ARGUMENT: "parameter",
+    Source.RETURN: "return",
+    Source.TASK: "task",
+    Source.REGISTERS: "registers",
+    Source.CALL_REGISTERS: "registers",
+}
+_TEXT_TESTS = {TestClass.PREFIX, TestClass.POSTFIX, TestClass.SUBSTRING, TestClass.GLOB}
+
+
+def usable_ways(hook: Hook, slots: Sequence[Slot], ways: list[Way]) -> list[Way]:
+    """The ways by which all slots can be read. Raises UsageError when there is none."""
+    if hook.kind == "tracepoint" and any(slot.type is Type.AUTO and not slot.resolve for slot in slots):
+        # What the fields are is what the node's `format` lists, also of those whose places are known.
+        ways = [replace(way, arguments="record") for way in ways]
+    if any(slot.source is Source.REGISTERS for slot in slots):
+        ways = [way for way in ways if way.kind in ("kprobe", "uprobe", "usdt")]
+        if not ways:
+            raise UsageError(f"{hook.place}: pt_regs are there at kprobes and uprobes only")
+    return ways
+
+
+def to_resolve(
+    hook: Hook, slots: Sequence[Slot], tests: Sequence[Sequence[Test]], ways: Sequence[Way]
+) -> list[dict[str, Any]]:
+    """RUN's `resolve`. `tests`: of each slot, what it is compared by. Raises UsageError for what BTF does not say."""
+    by_btf = all(way.arguments == "function" and not way.probe for way in ways) and not hook.generated
+    entries = []
+    for number, slot in enumerate(slots):
+        if not slot.resolve and slot.type is not Type.AUTO:
+            continue
+        entry: dict[str, Any] = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
+        path = list(slot.resolve)
+        by_format = hook.kind == "tracepoint" and not slot.resolve and slot.source is Source.ARGUMENT
+        of_hook = slot.source in (Source.ARGUMENT, Source.RETURN) and slot.resolve[:1] != START
+        if of_hook and not by_format and not by_btf:
+            what = "the type auto" if slot.type is Type.AUTO else "`resolve`"
+            why = "goes by the kernel's BTF, which says nothing of system calls, lists, tracepoints, programs"
+            raise UsageError(f"{hook.place}: {what} {why}")
+        if slot.resolve[:1] == START:
+            entry["struct"], module, path = path[1], path[2], path[3:]
+            entry |= {"module": module} if module else {"btf": hook.probe.btf_path} if hook.probe else {}
+        if slot.type is Type.AUTO:
+            entry |= {"auto": True, "compared": _compared(tests[number])}
+        entries.append(entry | {"path": path})
+    return entries
+
+
+def _compared(tests: Sequence[Test]) -> str | None:
+    """What an argument of the type `auto` has to be for the filters on it."""
+    kinds = {test.look.kind for test in tests}
+    return None if not kinds else "text" if kinds & _TEXT_TESTS else "number"

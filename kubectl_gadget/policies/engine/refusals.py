@@ -1,0 +1,88 @@
+"""What a policy may say and this engine does not do, refused by the place where it was written.
+
+Each function raises UsageError. The trap: what is refused only for installed policies works while a client runs.
+"""
+
+from collections.abc import Iterable
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.model import Hook, Selector, UserProbe
+from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
+
+IN_PROGRAMS = ("uprobe", "usdt")
+"""Kinds of hooks in a program and not in the kernel."""
+REQUESTS = ("GetUrl", "DnsLookup")
+_WHILE_IT_RUNS = "kubectl gadget observe -f or enforce -f, which have it for as long as they run"
+_PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto")
+"""Types that are not numbers and exist in a program's own memory."""
+_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", "Set", *REQUESTS, *following.KINDS, *tracking.KINDS)
+
+
+def check_can_be_installed(hook: Hook, selector: Selector) -> None:
+    """Refuses what ends with the agent that began it."""
+    for action in selector.all_actions:
+        named = action.kind in (*following.KINDS, *tracking.KINDS, *REQUESTS)
+        if named or action.kernel_stack or action.user_stack or action.file_hash:
+            what = str(action.kind) if named else "a stack or hash"
+            raise UsageError(
+                f"{action.place}: {what} cannot be installed, since an agent has to be there", _WHILE_IT_RUNS
+            )
+    if any(argument.max_data for argument in hook.arguments):
+        what = "maxData cannot be installed: no log has lines of that length"
+    elif hook.kind == "loader":
+        what = "loader cannot be installed, since an agent has to be there"
+    elif hook.kind in IN_PROGRAMS:
+        what = f"a {hook.kind} cannot be installed, since an agent has to look for its file"
+    else:
+        return
+    raise UsageError(f"{hook.place}: {what}", _WHILE_IT_RUNS)
+
+
+def check_actions(selector: Selector, hashes: bool) -> None:
+    """Refuses actions that are not known, or not beside each other. `hashes`: the hook has a file for imaHash."""
+    for action in selector.all_actions:
+        if action.kind in REQUESTS and any(other.kind == "NoPost" for other in selector.all_actions):
+            what = f"{action.kind} beside NoPost: agents learn by the event that there is something to ask for"
+            raise UsageError(f"{action.place}: {what}", "leave NoPost out")
+        if action.kind not in _KINDS:
+            raise UsageError(f"{action.place}: the action {action.kind} is not supported yet")
+        if action.file_hash and not hashes:
+            what = "imaHash is for lsmhooks with a file or a linux_binprm among the first three arguments"
+            raise UsageError(f"{action.place}: {what}")
+
+
+def check_override(hook: Hook, selector: Selector) -> None:
+    """Refuses what cannot be done: with a program's function, and to a call of the kernel's, whose 0 means to go on."""
+    for action in selector.actions:
+        if action.kind != "Override":
+            continue
+        if not hook.probe and not action.error:
+            what = "Override with an argError of 0 is not supported, since hooks let a call through with 0"
+            raise UsageError(f"{action.place}: {what}", "an error, argError: -1")
+        if hook.probe and hook.returns:
+            what = "Override at a function whose return is looked at would corrupt the program's stack"
+            raise UsageError(f"{action.place}: {what}", "a hook of its own, without `return`")
+
+
+def check_returns(hooks: Iterable[Hook]) -> None:
+    """Refuses to override a program's function whose return another policy looks at."""
+    found = list(hooks)
+    watched: set[UserProbe | None] = {hook.probe for hook in found if hook.returns} - {None}
+    for hook in found:
+        for selector in hook.selectors if hook.probe in watched else ():
+            if any(action.kind == "Override" for action in selector.actions):
+                what = f"Override at {hook.target}, whose return a policy looks at, would corrupt its stack"
+                raise UsageError(f"{selector.place}: {what}")
+
+
+def check_program(hook: Hook) -> None:
+    """Refuses what a program does not have."""
+    for argument in (*hook.arguments, *([hook.return_argument] if hook.return_argument else [])):
+        if argument.type not in _PROGRAMS_TYPES and ARGUMENT_TYPES[argument.type].group != "number":
+            raise UsageError(f"{hook.place}: a {argument.type} is the kernel's, and programs have none")
+        if argument.resolve and not (argument.btf_type and hook.probe and hook.probe.btf_path):
+            what = "`resolve` goes by the kernel's BTF, which says nothing of programs"
+            raise UsageError(f"{hook.place}: {what}", "btfPath, a file with theirs, and btfType, where it begins")
+        if argument.btf_module:
+            raise UsageError(f"{hook.place}: btfTypeModule is the kernel's, and this is a program")

@@ -1,0 +1,164 @@
+"""The selectors of one hook, of all policies: each is one bit of what the kernel compares.
+
+The trap: with `returns` a hook is compiled twice, once for the call, where it can still be denied, and once for the
+return, where only events are left to send.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kubectl_gadget.policies.engine import following, refusals, tracking
+from kubectl_gadget.policies.engine.refusals import REQUESTS
+from kubectl_gadget.policies.model import Action, Argument, Hook, Policy, Scope, Selector
+from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED
+
+_EPERM = 1
+_SIGKILL = 9
+_ACTING = ("Sigkill", "Signal", "Override")
+_LAST_HASHED = 2
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """`enforce`: actions are carried out, else they only post. `allow_weaker`: a node that cannot deny a call may send
+    a signal, or do nothing."""
+
+    enforce: bool = False
+    allow_weaker: bool = False
+    reaction: Literal["", "kill", "tell"] = ""
+    """what user space does about actions instead: agents kill, or the client acts"""
+    tells_process: bool = False
+    """each record says which program it was, for readers that do not follow processes"""
+    follows: bool = False
+    """some policy follows files, which the engine finds out"""
+    calls_out: bool = True
+    """agents make the requests of GetUrl and DnsLookup"""
+
+    def enforces(self, policy: Policy) -> bool:
+        """Whether the kernel carries the policy's actions out."""
+        return self.enforce and policy.options.mode != "monitor"
+
+    def reacts(self, policy: Policy) -> bool:
+        """Whether user space acts on the policy's events."""
+        return bool(self.reaction) and policy.options.mode != "monitor"
+
+
+@dataclass(frozen=True)
+class SelectorAtHook:
+    """One bit: a selector of a hook of a policy. `number` is None for a hook without selectors."""
+
+    policy: Policy
+    hook: Hook
+    number: int | None
+    selector: Selector
+    scope: int
+    enforced: bool
+    """actions are carried out, not only reported"""
+    workloads: tuple[int, ...] = ()
+    """scopes that have to hold as well"""
+    followed_only: tuple[int, ...] = ()
+    """arguments that have to be files that are followed"""
+    reacts: bool = False
+    """user space acts on its events"""
+    error: int = 0
+    """at a return: what the call was made to return where nothing but a denial is in force; 0: nothing"""
+    signal: int = 0
+    """at a return: what was sent when it was called; 0: none"""
+
+    @property
+    def acts(self) -> bool:
+        """Whether it denies a call or sends a signal, where that is carried out."""
+        return any(action.kind in _ACTING for action in self.selector.all_actions)
+
+    @property
+    def written(self) -> Action | None:
+        """What writes to an argument of a static probe."""
+        return next((action for action in self.selector.actions if action.kind == "Set"), None)
+
+    @property
+    def limit(self) -> Action | None:
+        """The action with a rate limit."""
+        return next((action for action in self.selector.all_actions if action.rate_limit is not None), None)
+
+    @property
+    def denial(self) -> int:
+        """What calls return: the value of Override, and -EPERM where a process is to be killed: verdict first, kill
+        second. 0: they are not denied."""
+        overriding = [action for action in self.selector.actions if action.kind == "Override"]
+        override = overriding[0].error if overriding else 0
+        if self.hook.probe:
+            # There a signal comes alone, and a function may return 0 by its registers as well.
+            if overriding and overriding[0].instead:
+                return REPLACED
+            return (override or OVERRIDDEN) if overriding else 0
+        return override or (-_EPERM if self.signal_sent() == _SIGKILL else 0)
+
+    def signal_sent(self, at_return: bool = False) -> int:
+        """0: none. At a return, what the call's own actions send has been sent already."""
+        for action in self.selector.return_actions if at_return else self.selector.all_actions:
+            if action.kind in ("Sigkill", "Signal"):
+                return _SIGKILL if action.kind == "Sigkill" else action.signal
+        return 0
+
+    @property
+    def requests(self) -> list[tuple[str, str]]:
+        """What agents ask for outside when it has matched: ("url", …) or ("name", …)."""
+        return [
+            ("url", action.url) if action.kind == "GetUrl" else ("name", action.domain_name)
+            for action in self.selector.all_actions
+            if action.kind in REQUESTS
+        ]
+
+
+@dataclass
+class PolicyAtHook:
+    """A policy's entry for this hook."""
+
+    policy: Policy
+    hook: Hook
+    scope: int
+    at_call: bool
+    """of a hook with `returns`: the part at the call, which posts nothing"""
+    scopes: Sequence[Scope]
+    """of all policies, by number"""
+
+
+def selectors_at(entry: PolicyAtHook, options: EngineOptions) -> Iterator[SelectorAtHook]:
+    """The selectors of a policy's hook, in their order. Raises UsageError for what the engine cannot do."""
+    hook, policy = entry.hook, entry.policy
+    enforced = options.enforces(policy)
+    numbered: list[tuple[int | None, Selector]] = [*enumerate(hook.selectors)] or [(None, Selector(place=hook.place))]
+    tracking.check(hook)
+    for number, selector in numbered:
+        workloads = tuple(entry.scopes.index(scope) for scope in workloads_of(selector))
+        followed = tuple(following.followed_only(policy, hook))
+        reacts = options.reacts(policy)
+        found = SelectorAtHook(policy, hook, number, selector, entry.scope, enforced, workloads, followed, reacts)
+        if hook.returns and not entry.at_call and enforced and not hook.probe:
+            error = 0 if options.allow_weaker else found.denial
+            found = replace(found, error=error, signal=found.signal_sent() if acts_at_call(selector) else 0)
+        if options.tells_process:
+            refusals.check_can_be_installed(hook, selector)
+        refusals.check_override(hook, selector)
+        refusals.check_actions(selector, hashes=hashed_argument(hook) is not None)
+        yield found
+
+
+def acts_at_call(selector: Selector) -> bool:
+    """Whether it denies the call or sends a signal before it is done."""
+    return any(action.kind in _ACTING for action in selector.actions)
+
+
+def workloads_of(selector: Selector) -> list[Scope]:
+    """What `matchWorkloads` says: all have to hold."""
+    filters = (filter for filter in selector.filters if filter.subject.kind == "workload")
+    return [value for filter in filters for value in filter.values if isinstance(value, Scope)]
+
+
+def hashed_argument(hook: Hook) -> Argument | None:
+    """The argument with the file whose hash imaHash means; None: there is none."""
+    if hook.kind != "lsm":
+        return None
+    found = (one for one in hook.arguments if one.type in ("file", "linux_binprm") and not one.resolve)
+    return next((one for one in found if one.index <= _LAST_HASHED), None)
