@@ -34,6 +34,7 @@ from kubectl_gadget.events.identity import ContainerFilter, Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
+from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 FILTER = 'comm == "nginx" && fd > 2 || path.startsWith("/etc/ssl")'
@@ -68,7 +69,7 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
     gadget = load_gadget("trace_open")
     payload = Opens(gadget, _PER_BATCH).at(0, 10**9)
     identity = Identity("node-1")
-    identity.apply(CONTAINERS, 0.0)
+    identity.apply(ContainerChanges.from_json(CONTAINERS), 0.0)
     wanted = ContainerFilter(namespaces=frozenset(f"ns-{number}" for number in range(4))).wanted
     expression = compile_filter(FILTER, [gadget])
 

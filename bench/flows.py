@@ -42,6 +42,7 @@ from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.flows.web import LivePage
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 OURS = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json"]
 TOOLS = {
@@ -104,7 +105,9 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
     container = {"id": "c", "namespace": "default", "pod": "web", "container": "main", "kind": "container"}
     merge = TimeMerge(200_000_000)
     for number, identity in enumerate(identities):
-        identity.apply({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}, 0.0)
+        identity.apply(
+            ContainerChanges.from_json({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}), 0.0
+        )
         merge.join(number)
     table = FlowTable(AddressBook())
     listeners = [LivePage().add_all] if format == "web" else []

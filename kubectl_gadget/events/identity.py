@@ -6,12 +6,15 @@ some minutes, since events that name it may still be on their way.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
 
 Codes = npt.NDArray[np.intp]
 KEEP_SECONDS = 300.0
@@ -153,18 +156,16 @@ class Identity:
     def __len__(self) -> int:
         return len(self._owners)
 
-    def apply(self, payload: Mapping[str, Any], now: float) -> None:
-        """Takes one CONTAINERS frame. Raises KeyError, TypeError or ValueError when it is not one."""
-        for item in payload.get("containers") or ():
-            known = self._containers.get(item["id"])
+    def apply(self, changes: "ContainerChanges", now: float) -> None:
+        """Takes one CONTAINERS frame."""
+        for item in changes.containers:
+            known = self._containers.get(item.id)
             # A connection that was lost and made again finds what it has seen begin.
-            self._containers[item["id"]] = _container(
-                item, bool(item.get("earlier")) and (known is None or known.earlier)
-            )
+            self._containers[item.id] = _container(item, item.earlier and (known is None or known.earlier))
             self._forget_index()
-        for key, container_id in (payload.get("cgroups") or {}).items():
-            self._own(int(key), container_id)
-        for cgroup in payload.get("removed") or ():
+        for cgroup, container_id in changes.cgroups.items():
+            self._own(cgroup, container_id)
+        for cgroup in changes.removed:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
                 self._removed[cgroup] = now
@@ -252,20 +253,15 @@ class Identity:
         return True
 
 
-def _container(item: Mapping[str, Any], earlier: bool) -> Container:
-    def text(key: str) -> str:
-        value = item.get(key)
-        return value if isinstance(value, str) else ""
-
-    kind = "sandbox" if item.get("kind") == "sandbox" else "container"
+def _container(item: "ContainerNames", earlier: bool) -> Container:
     return Container(
-        kind=kind,
-        namespace=text("namespace"),
-        pod=text("pod"),
-        container=text("container"),
-        image=text("image"),
-        container_id=text("id"),
-        pod_uid=text("pod_uid"),
-        runtime=text("runtime"),
+        kind="sandbox" if item.kind == "sandbox" else "container",
+        namespace=item.namespace,
+        pod=item.pod,
+        container=item.container,
+        image=item.image,
+        container_id=item.id,
+        pod_uid=item.pod_uid,
+        runtime=item.runtime,
         earlier=earlier,
     )

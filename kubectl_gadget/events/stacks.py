@@ -6,13 +6,16 @@ agent says comes from containers, so names are texts that anybody may have chose
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
+
+if TYPE_CHECKING:
+    from kubectl_gadget.wire.agent_messages import StackNames
 
 NONE, LOST = 0, 1
 """Numbers of stacks that do not exist or were lost, as in bpf/include/gadget/stacks.h."""
@@ -105,17 +108,18 @@ class NodeStacks:
         self._frames: list[Frame] = []
         self._numbers: dict[int, int] = {NONE: NONE, LOST: LOST}
 
-    def apply(self, told: Mapping[str, Any]) -> None:
-        """A STACKS frame. Raises FrameError when it is not one."""
-        try:
-            del self._frames[int(told["first"]) :]
-            self._frames += [read_frame(str(text)) for text in told["frames"]]
-            if len(self._numbers) > _MOST_STACKS:
-                self._numbers = {NONE: NONE, LOST: LOST}
-            for id, places in told["stacks"].items():
-                self._numbers[int(id)] = number_of(tuple(self._frames[place] for place in places))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise FrameError(f"a STACKS frame is not as docs/protocol.md says: {error!r}") from None
+    def apply(self, told: "StackNames") -> None:
+        """A STACKS frame. Raises FrameError when it names a frame that was not sent."""
+        if not 0 <= told.first <= len(self._frames):
+            raise FrameError(f"STACKS: `first` is {told.first}, after {len(self._frames)} frames")
+        del self._frames[told.first :]
+        self._frames += map(read_frame, told.frames)
+        if len(self._numbers) > _MOST_STACKS:
+            self._numbers = {NONE: NONE, LOST: LOST}
+        for id, places in told.stacks.items():
+            if places and not 0 <= min(places) <= max(places) < len(self._frames):
+                raise FrameError(f"STACKS: the stack {id} has the frame {max(places)}, of {len(self._frames)}")
+            self._numbers[id] = number_of(tuple(self._frames[place] for place in places))
 
     def numbers(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         """Ours for the agent's. What it has not told was lost."""

@@ -20,15 +20,15 @@ from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.session.nodes import state as own_frames
-from kubectl_gadget.session.nodes.backlog import Item
-from kubectl_gadget.session.nodes.state import DETACHED
+from kubectl_gadget.session.nodes.backlog import Detached, Events, Item, Selected
+from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.steps.attribution import Attribution
 from kubectl_gadget.session.steps.conditions import Conditions, Verdict
 from kubectl_gadget.session.steps.decoding import Decoding, NodeDecoder
 from kubectl_gadget.session.steps.frames import FrameSource, Step
 from kubectl_gadget.views.stage import Stage
-from kubectl_gadget.wire import LAST, REST, FrameType
+from kubectl_gadget.wire import LAST, REST
+from kubectl_gadget.wire.agent_messages import Hello, Started
 
 
 @dataclass(frozen=True)
@@ -166,30 +166,29 @@ class Pipeline:
             self._events.node_broke(item.node, internal_error(error))
 
     def _handle(self, item: Item, now_ns: int) -> None:
-        node, frame = self._decoding.node(item.node), item.frame
-        if frame.type == FrameType.EVENTS:
-            self._add(node, frame.payload, now_ns)
+        node, content = self._decoding.node(item.node), item.content
+        if isinstance(content, Events):
+            self._add(node, content.payload, now_ns)
             return
-        self._decoding.apply(node, frame, now_ns)
+        self._decoding.apply(node, content, now_ns)
         sources = [(node.name, index) for index in range(len(self._gadgets))]
-        match frame.type:
-            case own_frames.SELECTED:
-                self._attribution.choose(node.name, frame.json())
-            case FrameType.HELLO:
+        match content:
+            case Selected(filter):
+                self._attribution.choose(node.name, filter)
+            case Hello():
                 for source in sources:
                     self._collector.expect(source, node.boot_ns + node.clock.offset_ns)
-            case FrameType.STARTED:
+            case Started():
                 if not self._started:
                     self._started = True
                     self._sink.start()
                 for source in sources:
                     self._collector.join(source)
-            case own_frames.GAP:
-                gap = frame.json()
+            case Gap():
                 self._emit_all(lambda: self._collector.release(now_ns))
                 if self._started and not self._over:
-                    self._sink.gap(node.name, gap["seconds"], gap["until_ns"])
-            case DETACHED.type:
+                    self._sink.gap(node.name, round(content.seconds, 3), content.until_ns)
+            case Detached():
                 for batch in self._decoding.rest(node):
                     self._collect(node, batch, now_ns)
                 for source in sources:

@@ -5,7 +5,6 @@ whoever waits for something here must not outlive the first one for long.
 """
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -20,13 +19,13 @@ from kubectl_gadget.output.standard_streams import reader_is_gone, require_writa
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.interrupts import Interrupts
 from kubectl_gadget.session.memory import give_back_what_is_freed
-from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.backlog import Backlog, Item, Selected
 from kubectl_gadget.session.nodes.node import NodeSession
 from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_nodes
-from kubectl_gadget.session.nodes.state import SELECTED, NodeState
+from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.wire import Frame
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.events.identity import Container
@@ -190,7 +189,7 @@ class Run:
         try:
             async for change in self._nodes.watch():
                 for name, agent_filter in change.filters.items():
-                    backlog.add(Item(name, Frame(SELECTED, json.dumps(agent_filter).encode())))
+                    backlog.add(Item(name, Selected(FilterSpec.from_json(agent_filter))))
                 await self._apply(change, tasks, backlog)
         except GadgetError as error:
             self._watch_error = error

@@ -25,12 +25,12 @@ _LOSERS_LISTED = 5
 
 def lost(state: NodeState) -> Counter[str]:
     """A node's counters by cause, over all its connections."""
-    return statistics.lost((*state.past_stats, state.stats))
+    return statistics.lost(state.connections)
 
 
 def events(state: NodeState) -> int:
     """How many events a node's programs have sent, over all its connections."""
-    return statistics.events((*state.past_stats, state.stats))
+    return statistics.events(state.connections)
 
 
 def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
@@ -95,20 +95,20 @@ def lines(
 
 
 def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
-    return sum((statistics.losers((*state.past_stats, state.stats)) for state in states.values()), Counter())
+    return sum((statistics.losers(state.connections) for state in states.values()), Counter())
 
 
 def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
     """Over all nodes and their connections."""
-    return statistics.held_up(stats for state in states.values() for stats in (*state.past_stats, state.stats))
+    return statistics.held_up(stats for state in states.values() for stats in state.connections)
 
 
 def _requests(states: Mapping[str, NodeState]) -> Counter[str]:
-    return +statistics.requests(stats for state in states.values() for stats in (*state.past_stats, state.stats))
+    return +statistics.requests(stats for state in states.values() for stats in state.connections)
 
 
 def _reactions(states: Mapping[str, NodeState]) -> Counter[str]:
-    return +statistics.reactions(stats for state in states.values() for stats in (*state.past_stats, state.stats))
+    return +statistics.reactions(stats for state in states.values() for stats in state.connections)
 
 
 def _missing(causes: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.events.identity import HOST, KEEP_SECONDS, UNKNOWN, Container, ContainerFilter, Identity
+from tests.messages import changes
 
 XWING = {"id": "c1", "namespace": "default", "pod": "xwing", "container": "ship", "pod_uid": "u1", "kind": "container"}
 PAUSE = {"id": "c2", "namespace": "default", "pod": "xwing", "pod_uid": "u1", "kind": "sandbox"}
@@ -18,7 +19,10 @@ def pods(identity: Identity, *cgroups: int) -> list[str]:
 def known() -> Identity:
     """A node with one pod, its sandbox, and a host cgroup."""
     identity = Identity("node-1")
-    identity.apply({"containers": [XWING, PAUSE], "cgroups": {"7": "c1", "8": "c1", "9": "c2", "10": None}}, 0.0)
+    identity.apply(
+        changes({"containers": [XWING, PAUSE], "cgroups": {"7": "c1", "8": "c1", "9": "c2", "10": None}}),
+        0.0,
+    )
     return identity
 
 
@@ -33,7 +37,7 @@ def test_unknown_cgroups_are_counted() -> None:
 
 def test_a_removed_container_stays_known_for_some_minutes() -> None:
     identity = known()
-    identity.apply({"removed": [7]}, 10.0)
+    identity.apply(changes({"removed": [7]}), 10.0)
     identity.expire(10.0 + KEEP_SECONDS)
     assert pods(identity, 7) == ["xwing"]
     identity.expire(11.0 + KEEP_SECONDS)
@@ -42,26 +46,26 @@ def test_a_removed_container_stays_known_for_some_minutes() -> None:
 
 def test_a_cgroup_that_comes_back_is_not_forgotten() -> None:
     identity = known()
-    identity.apply({"removed": [7]}, 10.0)
-    identity.apply({"cgroups": {"7": "c1"}}, 20.0)
+    identity.apply(changes({"removed": [7]}), 10.0)
+    identity.apply(changes({"cgroups": {"7": "c1"}}), 20.0)
     identity.expire(1e6)
     assert pods(identity, 7) == ["xwing"]
 
 
 def test_a_container_is_forgotten_with_its_last_cgroup() -> None:
     identity = known()
-    identity.apply({"removed": [7, 8], "cgroups": {"7": "c1"}}, 10.0)
-    identity.apply({"removed": [7]}, 11.0)
+    identity.apply(changes({"removed": [7, 8], "cgroups": {"7": "c1"}}), 10.0)
+    identity.apply(changes({"removed": [7]}), 11.0)
     identity.expire(12.0 + KEEP_SECONDS)
     assert {container.kind for container in identity.containers()} == {"sandbox", "host"}
-    identity.apply({"cgroups": {"11": "c1"}}, 1e6)
+    identity.apply(changes({"cgroups": {"11": "c1"}}), 1e6)
     assert pods(identity, 11) == ["unknown"]
 
 
 def test_a_cgroup_that_changes_hands_belongs_to_its_new_owner() -> None:
     identity = known()
     assert pods(identity, 7, 10) == ["xwing", "host"]
-    identity.apply({"cgroups": {"7": None, "10": "c1"}}, 0.0)
+    identity.apply(changes({"cgroups": {"7": None, "10": "c1"}}), 0.0)
     assert pods(identity, 7, 10) == ["host", "xwing"]
 
 
@@ -70,7 +74,7 @@ def test_a_container_that_makes_and_removes_cgroups_without_end_does_not_fill_th
     identity = known()
     for first in range(100, 200_100, 1000):
         made = range(first, first + 1000)
-        identity.apply({"cgroups": dict.fromkeys(map(str, made), "c1"), "removed": list(made)}, 1.0)
+        identity.apply(changes({"cgroups": dict.fromkeys(map(str, made), "c1"), "removed": list(made)}), 1.0)
         assert pods(identity, first, 7) == ["xwing", "xwing"]
     assert len(identity) < 70_000
     assert pods(identity, 200_099, 100, 8, 9, 10) == ["xwing", "unknown", "xwing", "xwing", "host"]
@@ -78,9 +82,9 @@ def test_a_container_that_makes_and_removes_cgroups_without_end_does_not_fill_th
 
 def test_a_containers_name_may_come_after_its_cgroup() -> None:
     identity = Identity("node-1")
-    identity.apply({"cgroups": {"7": "c1"}}, 0.0)
+    identity.apply(changes({"cgroups": {"7": "c1"}}), 0.0)
     assert pods(identity, 7) == ["unknown"]
-    identity.apply({"containers": [XWING]}, 0.0)
+    identity.apply(changes({"containers": [XWING]}), 0.0)
     assert pods(identity, 7) == ["xwing"]
 
 
@@ -119,7 +123,10 @@ def test_many_rows_are_decided_at_once() -> None:
 
 def test_a_container_that_was_seen_to_begin_stays_that_when_the_connection_is_made_again() -> None:
     identity = Identity("node-1")
-    identity.apply({"containers": [{**XWING, "earlier": True}, PAUSE], "cgroups": {"7": "c1", "9": "c2"}}, 0.0)
+    identity.apply(
+        changes({"containers": [{**XWING, "earlier": True}, PAUSE], "cgroups": {"7": "c1", "9": "c2"}}),
+        0.0,
+    )
     assert {item.container_id: item.earlier for item in identity.containers()} == {"c1": True, "c2": False}
-    identity.apply({"containers": [{**XWING, "earlier": True}, {**PAUSE, "earlier": True}]}, 1.0)
+    identity.apply(changes({"containers": [{**XWING, "earlier": True}, {**PAUSE, "earlier": True}]}), 1.0)
     assert {item.container_id: item.earlier for item in identity.containers()} == {"c1": True, "c2": False}

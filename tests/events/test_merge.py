@@ -9,6 +9,7 @@ from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.rows import Rows
 from tests.events.records import OPEN, record, ring
+from tests.messages import changes
 
 WAIT = 200
 
@@ -225,7 +226,7 @@ def test_containers_of_several_nodes_stay_apart_when_their_batches_are_joined() 
         made = decode(OPEN, node, ring(record(cgroup=7, timestamp=1), record(cgroup=9, timestamp=2)))
         identity = Identity(node)
         pod = {"id": "c", "namespace": "default", "pod": f"pod-{node}", "container": "main"}
-        identity.apply({"containers": [pod], "cgroups": {"7": "c"}}, 0.0)
+        identity.apply(changes({"containers": [pod], "cgroups": {"7": "c"}}), 0.0)
         made.owners = identity.lookup(made.cgroups())
         merge.add(made, 0)
     assert merge.flush().collect(lambda part: owner_texts(part, "pod").values()) == ["pod-a", "pod-b", "", ""]

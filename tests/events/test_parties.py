@@ -6,6 +6,7 @@ from kubectl_gadget.events.batch import Batch, decode, join
 from kubectl_gadget.events.columns.members import row_members, shown
 from kubectl_gadget.events.identity import ContainerFilter, Identity
 from kubectl_gadget.events.schema import Field, Record
+from kubectl_gadget.wire.agent_messages import ContainerChanges
 from tests.events import records
 from tests.events.records import column
 
@@ -22,7 +23,9 @@ def batch(*pairs: tuple[int, int], node: str = "node-1") -> Batch:
     made = [records.record(cgroup=sender)[:104] + receiver.to_bytes(8, "little") for sender, receiver in pairs]
     identity = Identity(node)
     containers = [{"id": name, "namespace": space, "pod": name} for name, space in (("xwing", "a"), ("yard", "b"))]
-    identity.apply({"containers": containers, "cgroups": {"7": "xwing", "8": "yard", "9": None}}, 0.0)
+    identity.apply(
+        ContainerChanges.from_json({"containers": containers, "cgroups": {"7": "xwing", "8": "yard", "9": None}}), 0.0
+    )
     decoded = decode(SIGNAL, node, records.ring(*made))
     decoded.name_owners(identity.lookup)
     return decoded

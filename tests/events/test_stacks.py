@@ -5,12 +5,14 @@ import pytest
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.events.stacks import LOST, NONE, Frame, NodeStacks, demangle, innermost, read_frame, stack_of
+from kubectl_gadget.wire.agent_messages import StackNames
 
 A, B = "read\t/usr/lib/libc.so.6\t0x1f", "main\t/bin/x\t"
 
 
-def told(first: int = 0, frames: list[str] | None = None, **stacks: list[int]) -> dict[str, object]:
-    return {"first": first, "frames": frames or [], "stacks": {id.lstrip("_"): places for id, places in stacks.items()}}
+def told(first: int = 0, frames: list[str] | None = None, **stacks: list[int]) -> StackNames:
+    places = {int(id.lstrip("_")): tuple(numbers) for id, numbers in stacks.items()}
+    return StackNames(gadget=0, first=first, frames=tuple(frames or ()), stacks=places)
 
 
 def test_the_same_stack_of_two_nodes_has_one_number() -> None:
@@ -41,9 +43,9 @@ def test_a_number_may_be_told_anew_and_frames_begin_again() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [{}, told(_7=[3]), told(frames=[A], x=[0]), {"first": 0, "frames": 3, "stacks": {}}, told(_7=["a"])],  # type: ignore[list-item]
+    [told(_7=[3]), told(frames=[A], _7=[-1]), told(frames=[A], _7=[0, 1]), told(first=1), told(first=-1, frames=[A])],
 )
-def test_what_is_no_frame_of_stacks_is_refused(broken: dict[str, object]) -> None:
+def test_stacks_of_frames_that_were_not_sent_are_refused(broken: StackNames) -> None:
     with pytest.raises(FrameError):
         NodeStacks().apply(broken)
 

@@ -19,6 +19,7 @@ from kubectl_gadget.flows.table import FlowTable
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.views.rows import MemberRows
+from tests.messages import changes
 
 UNKNOWN = (1 << 64) - 1
 V4 = bytes(10) + b"\xff\xff"
@@ -56,7 +57,7 @@ def batch_of(gadget: str, node: str) -> Batch:
         writer.add(b"", 1_000_000_000 + row, {name: value for name, value in values.items() if name in names})
     batch = decode(kind, node, writer.take())
     identity = Identity(node)
-    identity.apply({"containers": [CONTAINER], "cgroups": {"7": "c", "8": None}}, 0.0)
+    identity.apply(changes({"containers": [CONTAINER], "cgroups": {"7": "c", "8": None}}), 0.0)
     batch.name_owners(identity.lookup)
     return batch
 

@@ -17,6 +17,7 @@ from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from tests.events.records import OPEN, record, ring
+from tests.messages import changes
 
 HOSTILE = b'/a,"b"\n\x1b[2J\xff: x'
 
@@ -26,7 +27,7 @@ def rows(*records: bytes, gadget: Gadget = OPEN) -> Rows:
     batch = decode(gadget, "node-1", ring(*records))
     identity = Identity("node-1")
     pod = {"id": "c", "namespace": "default", "pod": "xwing", "container": "ship", "kind": "container"}
-    identity.apply({"containers": [pod], "cgroups": {"7": "c"}}, 0.0)
+    identity.apply(changes({"containers": [pod], "cgroups": {"7": "c"}}), 0.0)
     batch.owners = identity.lookup(batch.cgroups())
     return Rows([batch])
 

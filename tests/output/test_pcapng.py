@@ -18,6 +18,7 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.views.row_writer import RowWriter
 from tests.events.records import FIELDS, OPEN, column
+from tests.messages import changes
 from tests.output import libpcap
 from tests.output.libpcap import COOKED
 
@@ -41,7 +42,7 @@ def batch(*packets: bytes, node: str = "node-1", comm: bytes = b"nginx", more: i
     made.clock_offset_ns = WALL
     identity = Identity(node)
     pod = {"id": "c", "namespace": "default", "pod": "xwing", "container": "ship", "kind": "container"}
-    identity.apply({"containers": [pod], "cgroups": {"7": "c", "8": None}}, 0.0)
+    identity.apply(changes({"containers": [pod], "cgroups": {"7": "c", "8": None}}), 0.0)
     made.name_owners(identity.lookup)
     return made
 

@@ -38,6 +38,7 @@ from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.session.progress import Progress
 from tests.events.records import OPEN, record, ring
 from tests.flows.rows import XWING, accepted, dns, drop, http, tcp
+from tests.messages import changes
 from tests.observe.lives import XWING as POD
 from tests.observe.lives import Life, executed, vi
 from tests.views.profiles import PROFILE, batch, profile, stack
@@ -82,7 +83,7 @@ def opens(name: bytes) -> Rows:
     shown = name.decode("utf-8", "replace")
     identity = Identity("node")
     pod = {"id": "c", "namespace": shown, "pod": shown, "container": shown, "image": shown, "kind": "container"}
-    identity.apply({"containers": [pod], "cgroups": {"7": "c"}}, 0.0)
+    identity.apply(changes({"containers": [pod], "cgroups": {"7": "c"}}), 0.0)
     found.owners = identity.lookup(found.cgroups())
     return Rows([found])
 

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from kubectl_gadget.errors import FrameError
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.nodes import node as node_module
+from kubectl_gadget.session.nodes.backlog import Content, Events
 from kubectl_gadget.wire import Frame, FrameType, encode
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
 from tests.events.records import record
 from tests.session import test_pipeline
 from tests.session.nodes import test_node
@@ -68,14 +71,23 @@ def test_no_frame_ends_more_than_its_nodes_connection(frame: Frame) -> None:
     assert list(summary.lines({"n1": bench.state}, Counter(), 0, {}, 1.0))
 
 
-@given(SPOILT | st.builds(Frame, st.integers(1, 9), st.binary(max_size=60)))
+def read(frame: Frame) -> Content | None:
+    """What a node session puts into the backlog."""
+    try:
+        found = from_agent(frame)
+    except FrameError:
+        return None
+    return found if isinstance(found, Hello | Started | ContainerChanges | StackNames | Stats) else None
+
+
+@given(SPOILT.map(read) | st.builds(Events, st.binary(max_size=60)))
 @many
-def test_no_frame_hides_what_other_nodes_send(frame: Frame) -> None:
+def test_nothing_that_a_node_sends_hides_what_other_nodes_send(content: Content | None) -> None:
     async def fed() -> test_pipeline.Bench:
         bench = test_pipeline.Bench()
         await bench.attach("n1")
         await bench.attach("n2")
-        await bench.feed("n1", frame)
+        await bench.feed("n1", *([] if content is None else [content]))
         await bench.feed("n2", test_pipeline.events(record(cgroup=11)))
         return bench
 

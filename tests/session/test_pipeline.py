@@ -12,12 +12,14 @@ from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
-from kubectl_gadget.session.nodes.backlog import Backlog, Item
-from kubectl_gadget.session.nodes.state import DETACHED, GAP, SELECTED
+from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip, Selected
+from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.steps.conditions import Conditions
 from kubectl_gadget.session.steps.frames import LiveFrames
-from kubectl_gadget.wire import EventsHeader, Frame, FrameType
+from kubectl_gadget.wire import EventsHeader
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started
+from kubectl_gadget.wire.client_messages import FilterSpec
 from tests.events.records import OPEN, record, ring
 
 ALL = {"namespaces": None, "pods": None, "containers": None, "exclude_pods": [], "host": False}
@@ -35,18 +37,15 @@ CONTAINERS = {
     ],
     "cgroups": {"11": "c1", "12": "c2", "13": None},
 }
+CHANGES = ContainerChanges.from_json(CONTAINERS)
 
 
 def compiled(text: str) -> Filter:
     return compile_filter(text, [OPEN])
 
 
-def frame(type_: int, value: dict[str, Any]) -> Frame:
-    return Frame(type_, json.dumps(value).encode())
-
-
-def events(*records: bytes, complete_until: int = 0) -> Frame:
-    return Frame(FrameType.EVENTS, EventsHeader(0, 0, complete_until).encode() + ring(*records))
+def events(*records: bytes, complete_until: int = 0) -> Events:
+    return Events(EventsHeader(0, 0, complete_until).encode() + ring(*records))
 
 
 class Bench:
@@ -78,24 +77,23 @@ class Bench:
             self.select(node, ALL)
 
     def select(self, node: str, selection: dict[str, Any]) -> None:
-        self.backlog.add(Item(node, frame(SELECTED, selection)))
+        self.backlog.add(Item(node, Selected(FilterSpec.from_json(selection))))
 
     def work(self) -> None:
         """Handles what has come, and releases nothing."""
         for item in self.backlog.take(0) or []:
             self.pipeline._take(item, 0)
 
-    async def feed(self, node: str, *frames: Frame) -> None:
-        for one in frames:
+    async def feed(self, node: str, *contents: Content) -> None:
+        for one in contents:
             await self.backlog.put(Item(node, one))
 
     async def attach(self, node: str, realtime_ns: int = 0) -> None:
-        clock = {"boot_ns": 0, "realtime_ns": realtime_ns}
         await self.feed(
             node,
-            frame(FrameType.HELLO, {"architecture": "x86_64", **clock}),
-            frame(FrameType.STARTED, clock),
-            frame(FrameType.CONTAINERS, CONTAINERS),
+            Hello(architecture="x86_64", boot_ns=0, realtime_ns=realtime_ns),
+            Started(boot_ns=0, realtime_ns=realtime_ns),
+            CHANGES,
         )
 
     def finish(self) -> list[dict[str, Any]]:
@@ -127,8 +125,7 @@ async def test_rows_of_two_nodes_come_out_in_the_order_of_their_wall_time() -> N
 async def test_a_clock_that_is_certainly_off_is_corrected_and_reported() -> None:
     bench = Bench()
     await bench.attach("n1", realtime_ns=0)
-    pong = {"client_sent_ns": 0, "client_received_ns": 2_000_000, "boot_ns": 0, "realtime_ns": 10_000_000_000}
-    await bench.feed("n1", frame(FrameType.PONG, pong), events(record(cgroup=11, timestamp=0)))
+    await bench.feed("n1", RoundTrip(0, 2_000_000, 0, 10_000_000_000), events(record(cgroup=11, timestamp=0)))
     (row,) = bench.finish()
     assert row["timestamp"] == "1970-01-01T00:00:00.001000000Z"
     assert bench.pipeline.skew_ns == {"n1": 9_999_000_000}
@@ -222,8 +219,9 @@ async def test_a_node_that_sends_nonsense_breaks_alone() -> None:
     bench = Bench()
     await bench.attach("n1")
     await bench.attach("n2")
-    await bench.feed("n1", Frame(FrameType.EVENTS, EventsHeader(0, 0, 0).encode() + b"\xff" * 16))
-    await bench.feed("n1", Frame(FrameType.EVENTS, b"short"), frame(FrameType.CONTAINERS, {"containers": [{}]}))
+    await bench.feed("n1", Events(EventsHeader(0, 0, 0).encode() + b"\xff" * 16))
+    await bench.feed("n1", Events(b"short"))
+    await bench.feed("n1", StackNames(gadget=7, first=0, frames=(), stacks={}))
     await bench.feed("n2", events(record(cgroup=11)))
     assert [row["node"] for row in bench.finish()] == ["n2"]
     assert [node for node, _ in bench.broke] == ["n1", "n1", "n1"]
@@ -252,7 +250,7 @@ async def test_a_detached_node_is_not_waited_for() -> None:
     bench = Bench()
     await bench.attach("n1")
     await bench.attach("n2")
-    await bench.feed("n2", DETACHED)
+    await bench.feed("n2", Detached())
     await bench.feed("n1", events(record(cgroup=11, timestamp=5), complete_until=6))
     bench.work()
     assert len(bench.pipeline._collector.release(0)) == 1
@@ -261,12 +259,11 @@ async def test_a_detached_node_is_not_waited_for() -> None:
 async def test_rows_of_a_node_that_attaches_later_keep_the_order_from_its_hello_on() -> None:
     bench = Bench()
     await bench.attach("n1")
-    await bench.feed("n2", frame(FrameType.HELLO, {"architecture": "x86_64", "boot_ns": 10, "realtime_ns": 10}))
+    await bench.feed("n2", Hello(architecture="x86_64", boot_ns=10, realtime_ns=10))
     await bench.feed("n1", events(record(cgroup=11, timestamp=9), record(cgroup=11, timestamp=20), complete_until=30))
     bench.work()
     assert len(bench.pipeline._collector.release(0)) == 1
-    started = {"boot_ns": 15, "realtime_ns": 15}
-    await bench.feed("n2", frame(FrameType.STARTED, started), frame(FrameType.CONTAINERS, CONTAINERS))
+    await bench.feed("n2", Started(boot_ns=15, realtime_ns=15), CHANGES)
     await bench.feed("n2", events(record(cgroup=11, timestamp=16), complete_until=30))
     rows = bench.finish()
     assert [row["timestamp"][-3:-1] for row in rows] == ["16", "20"]
@@ -289,7 +286,7 @@ async def test_a_row_that_came_too_late_for_the_order_says_so_and_is_counted() -
 async def test_a_span_that_is_missing_is_a_line_of_json_of_its_own() -> None:
     bench = Bench()
     await bench.attach("n1")
-    await bench.feed("n1", frame(GAP, {"seconds": 25.103, "until_ns": 1_000_000_007}))
+    await bench.feed("n1", Gap(25.1029, 1_000_000_007))
     assert bench.finish() == [{"timestamp": "1970-01-01T00:00:01.000000007Z", "node": "n1", "gap_seconds": 25.103}]
 
 
@@ -322,6 +319,6 @@ async def test_a_full_disk_is_an_error_that_says_so() -> None:
 
 async def test_nothing_is_printed_when_no_node_started() -> None:
     bench = Bench()
-    await bench.feed("n1", DETACHED)
+    await bench.feed("n1", Detached())
     bench.finish()
     assert bench.stream.getvalue() == ""

@@ -3,10 +3,11 @@ from collections import Counter
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session import summary
 from kubectl_gadget.session.nodes.state import NodeState
+from tests.messages import stats as of_json
 
 
 def state(name: str, **lost: dict[str, int]) -> NodeState:
-    return NodeState(name, stats={"gadgets": [{"events": 10, "lost": lost}]})
+    return NodeState(name, stats=of_json({"gadgets": [{"events": 10, "lost": lost}]}))
 
 
 def test_zero_lost_is_said_too() -> None:
@@ -28,7 +29,7 @@ def test_who_lost_most_is_named_over_all_nodes() -> None:
     pod = {"namespace": "default", "pod": "flood", "container": "main"}
 
     def lossy(name: str, *losers: dict[str, object]) -> NodeState:
-        return NodeState(name, stats={"gadgets": [{"events": 1, "lost": {}, "lost_by": losers}]})
+        return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "lost_by": list(losers)}]}))
 
     states = {
         "n1": lossy("n1", {**pod, "lost": 1_000_000}, {"host": True, "lost": 2}),
@@ -41,7 +42,7 @@ def test_who_lost_most_is_named_over_all_nodes() -> None:
 
 def test_what_policies_held_up_is_told_by_hook_over_all_nodes() -> None:
     def enforcing(name: str, **hooks: dict[str, int]) -> NodeState:
-        return NodeState(name, stats={"gadgets": [{"events": 1, "lost": {}, "hooks": hooks}]})
+        return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "hooks": hooks}]}))
 
     counts = {"runs": 90, "overridden": 3, "signalled": 0, "limited": 0, "unasked": 0}
     states = {
@@ -55,7 +56,7 @@ def test_what_policies_held_up_is_told_by_hook_over_all_nodes() -> None:
 
 def test_what_agents_did_from_user_space_is_told_over_all_nodes() -> None:
     def killing(name: str, killed: int, gone: int) -> NodeState:
-        return NodeState(name, stats={"gadgets": [{"events": 1, "lost": {}, "killed": killed, "gone": gone}]})
+        return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "killed": killed, "gone": gone}]}))
 
     states = {"n1": killing("n1", 1_000, 0), "n2": killing("n2", 3, 2)}
     assert list(summary.lines(states, Counter(), 0, {}, 1))[1] == "  by agents: 1,003 killed, 2 had ended already"
@@ -70,7 +71,7 @@ def test_what_the_kernel_left_out_is_lost() -> None:
 
 def test_counts_of_lost_connections_are_added() -> None:
     node = state("n1", ring_full={"0": 5})
-    node.past_stats.append({"gadgets": [{"events": 4, "lost": {"ring_full": {"3": 1}}}]})
+    node.past_stats.append(of_json({"gadgets": [{"events": 4, "lost": {"ring_full": {"3": 1}}}]}))
     assert summary.lost(node) == Counter(ring_full=6)
     assert summary.events(node) == 14
 

@@ -10,6 +10,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.views.rows import MemberRows, cells, object_names, pod_keys
+from kubectl_gadget.wire.agent_messages import ContainerChanges
 from tests.events.records import OPEN, record, ring
 
 
@@ -19,7 +20,9 @@ def batch(*records: bytes, node: str = "node-1") -> Batch:
     identity = Identity(node)
     pod = {"id": "c", "namespace": "default", "pod": "xwing", "container": "ship", "image": "i%s", "kind": "container"}
     docker = {"id": "d", "container": "db", "kind": "container"}
-    identity.apply({"containers": [pod, docker], "cgroups": {"7": "c", "8": "d", "9": None}}, 0.0)
+    identity.apply(
+        ContainerChanges.from_json({"containers": [pod, docker], "cgroups": {"7": "c", "8": "d", "9": None}}), 0.0
+    )
     made.owners = identity.lookup(made.cgroups())
     return made
 

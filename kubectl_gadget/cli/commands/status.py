@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
@@ -52,7 +52,7 @@ def status(
         return _images(cluster, output, not no_headers)
     nodes = wait_for(ask(connect(cluster), cluster.agents()))
     if output == "json":
-        sys.stdout.write(json.dumps([vars(node) for node in nodes], indent=2) + "\n")
+        sys.stdout.write(json.dumps([node.to_json() for node in nodes], indent=2) + "\n")
         return 0
     print_table(
         ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"),
@@ -96,21 +96,21 @@ def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
 def _row(node: "NodeStatus") -> tuple[str, ...]:
     """As kubectl has it, <none> is what is known not to be, and <unknown> what no agent has told."""
     agent = _NONE if node.pod is None else node.state
-    hello: dict[str, Any] = node.hello or {}
-    kernel = node.kernel or str(hello.get("kernel") or _UNKNOWN)
-    architecture = node.architecture or str(hello.get("architecture") or _UNKNOWN)
-    if node.hello is None:
-        return (node.node, agent, _UNKNOWN if node.pod else _NONE, kernel, architecture, _UNKNOWN, _UNKNOWN)
-    can: dict[str, Any] = hello.get("can") or {}
-    missing = ",".join(name for name, works in can.items() if works is False and name != "btf")
-    btf = {True: "yes", False: "no"}.get(can.get("btf"), _UNKNOWN)  # type: ignore[arg-type]
-    version = str(hello.get("agent") or _UNKNOWN)
-    return (node.node, agent, version, kernel, architecture, btf, missing or _NONE)
+    hello = node.hello
+    if hello is None:
+        version = _UNKNOWN if node.pod else _NONE
+        kernel, architecture = node.kernel or _UNKNOWN, node.architecture or _UNKNOWN
+        return (node.node, agent, version, kernel, architecture, _UNKNOWN, _UNKNOWN)
+    kernel = node.kernel or hello.kernel or _UNKNOWN
+    architecture = node.architecture or hello.architecture or _UNKNOWN
+    missing = ",".join(name for name, works in hello.can.items() if works is False and name != "btf")
+    btf = {True: "yes", False: "no", None: _UNKNOWN}[hello.can.get("btf")]
+    return (node.node, agent, hello.agent or _UNKNOWN, kernel, architecture, btf, missing or _NONE)
 
 
 def _explain(node: "NodeStatus") -> None:
     if node.problem:
         say(f"{node.node}: {node.problem}")
-    for problem in (node.hello or {}).get("problems") or []:
-        remedy = f"; try: {problem['try']}" if problem.get("try") else ""
-        say(f"{node.node}: {problem.get('what')}: {problem.get('why')}{remedy}")
+    for problem in node.hello.problems if node.hello else ():
+        remedy = f"; try: {problem.try_}" if problem.try_ else ""
+        say(f"{node.node}: {problem.what}: {problem.why}{remedy}")

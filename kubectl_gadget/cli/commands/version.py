@@ -72,7 +72,7 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
         say(f"the agents cannot be asked: the cluster did not answer within {_SECONDS:.0f} s")
         return None
     return [
-        {"node": node.node, "version": (node.hello or {}).get("agent"), "image": node.image}
+        {"node": node.node, "version": node.hello.agent if node.hello else None, "image": node.image}
         for node in nodes
         if node.pod is not None
     ]

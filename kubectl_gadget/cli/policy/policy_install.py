@@ -213,12 +213,12 @@ def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> dict[str
     """As the node says; `pending` while it has another state of the ConfigMap, `unknown` when it says nothing."""
     if not node.has_agent:
         return {"state": "no-agent"}
-    if not node.state:
+    if node.state is None:
         return {"state": "unknown" if node.problem else "pending"}
-    for state in node.state.get("policies", ()):
-        if (state["name"], state["namespace"]) == (one.policy.name, one.policy.namespace):
-            stale = node.state.get("digest") != there.digest
-            return {**state, "state": f"{state['state']},pending" if stale else state["state"]}
+    for state in node.state.policies:
+        if (state.name, state.namespace) == (one.policy.name, one.policy.namespace):
+            stale = node.digest != there.digest
+            return {**state.to_json(), "state": f"{state.state},pending" if stale else state.state}
     return {"state": "pending"}
 
 
@@ -232,16 +232,16 @@ def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
         if node.problem:
             failed = True
             say(f"{node.node}: {node.problem}")
-        if node.state.get("digest", "") != there.digest:
+        if node.digest != there.digest:
             failed = True
             say(f"{node.node}: does not have it yet")
             continue
-        for state in node.state.get("policies", ()):
-            if state["state"] != "enabled":
+        for state in node.state.policies if node.state else ():
+            if state.state != "enabled":
                 failed = True
-                say(f"{node.node}: policy {state['name']}: {state['state']}: {state['error']}")
-        if node.state.get("not_pinned"):
-            say(f"{node.node}: not guarded while its agent is restarted: {node.state['not_pinned']}")
+                say(f"{node.node}: policy {state.name}: {state.state}: {state.error}")
+        if node.state and node.state.not_pinned:
+            say(f"{node.node}: not guarded while its agent is restarted: {node.state.not_pinned}")
     return failed
 
 

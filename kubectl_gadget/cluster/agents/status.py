@@ -5,7 +5,6 @@ The trap: one node that does not answer must not hide the others, so each has it
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.per_node import USER_REMEDY
@@ -16,7 +15,8 @@ from kubectl_gadget.cluster.api.requests import Api, Listing
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import ClusterError, GadgetError
-from kubectl_gadget.wire import FrameDecoder, FrameType
+from kubectl_gadget.wire import FrameDecoder
+from kubectl_gadget.wire.agent_messages import Hello, from_agent
 
 _HELLO_SECONDS = 10.0
 _PARALLEL = 16
@@ -37,10 +37,14 @@ class NodeStatus:
     """as the kubelet says, so also of nodes without an agent"""
     architecture: str = ""
     """in Kubernetes' words, such as amd64"""
-    hello: dict[str, Any] | None = None
+    hello: Hello | None = None
     """HELLO of docs/protocol.md"""
     problem: str | None = None
     """why there is no hello"""
+
+    def to_json(self) -> dict[str, object]:
+        """As `status -o json` prints it."""
+        return {**vars(self), "hello": None if self.hello is None else self.hello.to_json()}
 
 
 async def status(api: Api, options: AgentOptions, ask_agents: bool = True) -> list[NodeStatus]:
@@ -105,15 +109,15 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
     )
 
 
-async def _ask(api: Api, options: AgentOptions, pod: Object) -> dict[str, Any]:
+async def _ask(api: Api, options: AgentOptions, pod: Object) -> Hello:
     command = manifests.own_command(pod)
     stream = await open_exec(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, command)
     try:
         decoder = FrameDecoder()
         while data := await stream.receive():
             for frame in decoder.feed(data):
-                if frame.type == FrameType.HELLO:
-                    return frame.json()
+                if isinstance(message := from_agent(frame), Hello):
+                    return message
         raise ClusterError(f"its agent ended: {stream.stderr_tail or 'it said nothing'}")
     finally:
         await stream.close()

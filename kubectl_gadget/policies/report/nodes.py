@@ -7,7 +7,6 @@ What is asked of the agent is LOOK_UP of docs/protocol.md, the answer HOOKS; `ca
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.engine.ways import ways
@@ -17,6 +16,9 @@ from kubectl_gadget.policies.read.linux_names import lsm_function
 from kubectl_gadget.policies.report.check import SAFE_HOOKS, system_call_of
 from kubectl_gadget.policies.report.gaps import NEW_HOOK, gaps
 from kubectl_gadget.policies.report.unknown_names import nearest_lsm_hook
+from kubectl_gadget.wire.agent_messages import FoundFunction, Hello, Hooks, TriedWays
+from kubectl_gadget.wire.client_messages import LookUp
+from kubectl_gadget.wire.policy_messages import Way
 
 _MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
 _OTHER_NAME = "; it may be inlined, or have another name"
@@ -33,7 +35,7 @@ class Judgement:
     """when it does not, or when it could not be told"""
 
 
-def question(policies: Iterable[Policy]) -> dict[str, Any]:
+def question(policies: Iterable[Policy]) -> LookUp:
     """What LOOK_UP asks for these policies."""
     policies = list(policies)
     functions: set[str] = set()
@@ -52,17 +54,19 @@ def question(policies: Iterable[Policy]) -> dict[str, Any]:
         elif hook.kind == "lsm":
             lsm.add(hook.target)
             functions.add(lsm_function(hook.target))
-    names = {"functions": functions, "tracepoints": tracepoints, "lsm": lsm, "patterns": patterns}
-    asked: dict[str, Any] = {name: sorted(found) for name, found in names.items()}
-    return asked | {
-        "ways": {_key(hook): specs for policy in policies for hook in policy.hooks if (specs := _ways(hook))}
-    }
+    return LookUp(
+        functions=tuple(sorted(functions)),
+        tracepoints=tuple(sorted(tracepoints)),
+        lsm=tuple(sorted(lsm)),
+        patterns=tuple(sorted(patterns)),
+        ways={_key(hook): found for policy in policies for hook in policy.hooks if (found := _ways(hook))},
+    )
 
 
-def have_new(answers: Iterable[Mapping[str, Any]]) -> bool | None:
+def have_new(answers: Iterable[Hooks]) -> bool | None:
     """Whether nodes that answered so have the hook that gaps() asks for; None: they differ, or do not tell."""
     function = lsm_function(NEW_HOOK)
-    found = {((answer.get("functions") or {}).get(function) or {}).get("exists") for answer in answers}
+    found = {one.exists if (one := answer.functions.get(function)) else None for answer in answers}
     return found.pop() if len(found) == 1 else None
 
 
@@ -73,25 +77,25 @@ def _key(hook: Hook) -> str:
     return f"{hook.kind} {abi}{target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
 
 
-def _ways(hook: Hook) -> list[dict[str, Any]]:
+def _ways(hook: Hook) -> tuple[Way, ...]:
     """Those that would be tried; none for hooks that are found in another manner, or that the engine cannot do."""
     if hook.probe or (hook.generated and not hook.syscall):
-        return []
+        return ()
     try:
         found = ways(hook, hook.returns, _denies(hook))
     except UsageError:
-        return []
+        return ()
     able = [way for way in found if way.denies] if _denies(hook) else found
-    return [way.spec({}, "") for way in able]
+    return tuple(Way.from_json(way.spec({}, "")) for way in able)
 
 
-def _tried(tried: Mapping[str, Any], hook: Hook, answer: Mapping[str, Any]) -> Judgement:
+def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:
     """What came of loading and attaching."""
-    if tried["way"]:
-        return Judgement(True, str(tried["way"]).partition("/")[0].replace("_tracepoint", " tracepoint"))
+    if tried.way:
+        return Judgement(True, tried.way.partition("/")[0].replace("_tracepoint", " tracepoint"))
     by_why: dict[str, list[str]] = {}
-    for way, why in tried["refused"].items():
-        by_why.setdefault(str(why).partition("\n")[0], []).append(way.partition("/")[0])
+    for way, why in tried.refused.items():
+        by_why.setdefault(why.partition("\n")[0], []).append(way.partition("/")[0])
     if _is_missing(hook, answer):
         whys = [f"the kernel has no function {hook.target}{_nearest(hook, answer) or _OTHER_NAME}"]
         whys += [f"{', '.join(names)}: {why}" for why, names in by_why.items() if "no function" not in why]
@@ -100,25 +104,25 @@ def _tried(tried: Mapping[str, Any], hook: Hook, answer: Mapping[str, Any]) -> J
     return Judgement(False, "refused", "; ".join(whys) + _nearest(hook, answer))
 
 
-def _is_missing(hook: Hook, answer: Mapping[str, Any]) -> bool:
-    found = (answer.get("functions") or {}).get(_function(hook)) or {}
-    return hook.kind in ("kprobe", "fentry", "loader") and found.get("exists") is False
+def _is_missing(hook: Hook, answer: Hooks) -> bool:
+    found = answer.functions.get(_function(hook))
+    return hook.kind in ("kprobe", "fentry", "loader") and found is not None and not found.exists
 
 
-def _nearest(hook: Hook, answer: Mapping[str, Any]) -> str:
+def _nearest(hook: Hook, answer: Hooks) -> str:
     """`; did you mean …?`, of a name that the node has not got; else empty."""
     if hook.kind == "lsm":
         return nearest_lsm_hook(hook.target)
-    return nearest(hook.target, (answer.get("near") or {}).get(hook.target, ()))
+    return nearest(hook.target, answer.near.get(hook.target, ()))
 
 
-def judge(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
+def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     """Whether the node that said `hello` and `answer` has the hook."""
-    can: Mapping[str, bool | None] = hello.get("can") or {}
-    tried = (answer.get("ways") or {}).get(_key(hook))
+    can = hello.can
+    tried = answer.ways.get(_key(hook))
     if hook.generated and tried is None:
         return _generated(hook, hello, answer)
-    if tried is not None and not (hook.ignore_missing and not tried["way"]):
+    if tried is not None and not (hook.ignore_missing and not tried.way):
         return _tried(tried, hook, answer)
     match hook.kind:
         case "lsm":
@@ -135,16 +139,16 @@ def _function(hook: Hook) -> str:
     return f"{hook.abi}/{hook.target}" if hook.abi else hook.target
 
 
-def _generated(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) -> Judgement:
+def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     """Functions that match; only attaching a program to them all would tell whether the kernel does that."""
     assert hook.generated is not None
-    found = (answer.get("generated") or {}).get(hook.generated.pattern)
-    release = re.match(r"(\d+)\.(\d+)", str(hello.get("kernel", "")))
+    found = answer.generated.get(hook.generated.pattern)
+    release = re.match(r"(\d+)\.(\d+)", hello.kernel)
     if found is None:
-        return Judgement(False, "", answer.get("untold") or "the functions that can be hooked cannot be listed there")
-    if not found["count"]:
+        return Judgement(False, "", answer.untold or "the functions that can be hooked cannot be listed there")
+    if not found.count:
         return Judgement(False, "", f"no function matches {hook.generated.pattern!r}")
-    way = f"{_MANY} ×{found['count']}"
+    way = f"{_MANY} ×{found.count}"
     if release and tuple(map(int, release.groups())) < _MANY_SINCE:
         return Judgement(
             False, way, "programs at many functions at once take Linux 5.18; a list with `values` does not"
@@ -152,8 +156,8 @@ def _generated(hook: Hook, hello: Mapping[str, Any], answer: Mapping[str, Any]) 
     return Judgement(None, way, "whether it attaches a program to many functions (CONFIG_FPROBE), only a run tells")
 
 
-def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
-    there = (answer.get("lsm") or {}).get(hook.target)
+def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
+    there = answer.lsm.get(hook.target)
     if there and can.get("lsm"):
         return Judgement(True, "lsm")
     if there and can.get("lsm") is None:
@@ -167,8 +171,8 @@ def _lsm(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) 
     return Judgement(instead.works, "lsm", f"{why}; and {instead.why}" if instead.why else why)
 
 
-def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
-    there = (answer.get("tracepoints") or {}).get(hook.target)
+def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
+    there = answer.tracepoints.get(hook.target)
     if there is False:
         return Judgement(False, hook.kind, f"the kernel has no tracepoint {hook.target}{_nearest(hook, answer)}")
     if hook.kind == "tracepoint" and can.get("syscall_tracepoint") is False:
@@ -178,16 +182,16 @@ def _tracepoint(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str,
     return Judgement(there, hook.kind.replace("_", " "), "" if there else "tracefs cannot be read there")
 
 
-def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Mapping[str, Any]) -> Judgement:
-    found: Mapping[str, bool | None] = (answer.get("functions") or {}).get(_function(hook)) or {}
-    if found.get("exists") is False:
+def _function_judgement(hook: Hook, can: Mapping[str, bool | None], answer: Hooks) -> Judgement:
+    found = answer.functions.get(_function(hook))
+    if found is None:
+        return Judgement(None, "", "its agent does not tell")
+    if not found.exists:
         if hook.ignore_missing:
             return Judgement(True, "left out", "the kernel does not have it, and ignore.callNotFound says that is fine")
         return Judgement(False, "", f"the kernel has no function {hook.target}{_nearest(hook, answer)}{_instead(hook)}")
-    if found.get("traceable") is False:
+    if found.traceable is False:
         return Judgement(False, "", f"{hook.target} is there, but cannot be hooked (inlined, or notrace)")
-    if found.get("exists") is None:
-        return Judgement(None, "", "its agent does not tell")
     if _denies(hook):
         return _denial(hook, can, found)
     way = _trampoline_or_kprobe(can)
@@ -203,12 +207,12 @@ def _denies(hook: Hook) -> bool:
     return any(action.kind == "Override" for selector in hook.selectors for action in selector.actions)
 
 
-def _denial(hook: Hook, can: Mapping[str, bool | None], found: Mapping[str, bool | None]) -> Judgement:
+def _denial(hook: Hook, can: Mapping[str, bool | None], found: FoundFunction) -> Judgement:
     """The ways in which a call can be made to fail, best first."""
     security = hook.target.startswith("security_")
     if security and can.get("lsm"):
         return Judgement(True, "lsm")
-    replaceable = True if security else found.get("overridable")
+    replaceable = True if security else found.overridable
     if replaceable is False:
         return Judgement(
             False, "", f"{hook.target} cannot be overridden: it is not among the functions for error injection"

@@ -11,18 +11,50 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-from kubectl_gadget.wire import Frame
+from kubectl_gadget.session.nodes.coverage import Gap
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _PIECE = 4 << 20
 _LOOK_SECONDS = 0.005
 """At least between two looks, unless more is waiting than one takes."""
 
 
+class Events(NamedTuple):
+    """An EVENTS frame, as it came."""
+
+    payload: bytes
+
+
+class RoundTrip(NamedTuple):
+    """A PONG with the client's own wall times, for the clock estimate. All in ns."""
+
+    sent_ns: int
+    received_ns: int
+    boot_ns: int
+    realtime_ns: int
+
+
+class Selected(NamedTuple):
+    """FILTER of this node from here on. It stands among what the node sends, so a replay selects what the run did."""
+
+    filter: FilterSpec
+
+
+class Detached(NamedTuple):
+    """A connection of this node has ended, so the pipeline waits no longer for it."""
+
+
+Content = Events | Hello | Started | ContainerChanges | StackNames | Stats | RoundTrip | Gap | Selected | Detached
+"""What a node has sent, and what the client itself says of it. No frame on the wire can stand for the latter."""
+
+
 class Item(NamedTuple):
-    """One frame of one node; `node` is the node session's key."""
+    """One of these of one node; `node` is the node session's key, `size` the bytes that the frame had."""
 
     node: str
-    frame: Frame
+    content: Content
+    size: int = 0
 
 
 class Backlog:
@@ -44,18 +76,18 @@ class Backlog:
         return self._bytes
 
     async def put(self, item: Item) -> None:
-        """Adds a frame; waits while there is no room, except for the first."""
-        size = len(item.frame.payload)
+        """Adds an item; waits while there is no room, except for the first."""
+        size = item.size
         while self._bytes and self._bytes + size > self._limit:
             self._room.clear()
             await self._room.wait()
         self.add(item)
 
     def add(self, item: Item) -> None:
-        """Adds a small frame of the client's own, also where there is no room."""
+        """Adds something small of the client's own, also where there is no room."""
         with self._condition:
             self._items.append(item)
-            self._bytes += len(item.frame.payload)
+            self._bytes += item.size
             self._condition.notify()
 
     def take(self, timeout: float) -> list[Item] | None:
@@ -69,7 +101,7 @@ class Backlog:
             size = 0
             while self._items and size < _PIECE:
                 item = self._items.popleft()
-                size += len(item.frame.payload)
+                size += item.size
                 taken.append(item)
             self._bytes -= size
             self._next_look = time.monotonic() + _LOOK_SECONDS if size < _PIECE else 0.0

@@ -8,8 +8,8 @@ it.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from kubectl_gadget.session.nodes.backlog import Item
-from kubectl_gadget.wire import EventsHeader, Frame, FrameType, split_events
+from kubectl_gadget.session.nodes.backlog import Events, Item
+from kubectl_gadget.wire import EventsHeader, split_events
 
 
 def coalesced(items: Iterable[Item]) -> Iterator[Item]:
@@ -45,14 +45,14 @@ class _Waiting:
     def joined(self) -> Item:
         if len(self.parts) == 1:
             return self.first
-        return Item(self.first.node, Frame(FrameType.EVENTS, b"".join([self.head.encode(), *self.parts])))
+        return Item(self.first.node, Events(b"".join([self.head.encode(), *self.parts])))
 
 
 def _read(item: Item) -> _Waiting | None:
     """Of a stream: parts of totals and snapshots are whole by themselves. What is too short its reader refuses."""
-    if item.frame.type != FrameType.EVENTS or len(item.frame.payload) < _HEAD:
+    if not isinstance(item.content, Events) or len(item.content.payload) < _HEAD:
         return None
-    head, data = split_events(item.frame.payload)
+    head, data = split_events(item.content.payload)
     return None if head.flags else _Waiting(item, head, [data])
 
 

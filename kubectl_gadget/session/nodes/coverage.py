@@ -6,9 +6,10 @@ a client that was stopped reads frames that are as old as its sleep; and boot ti
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from kubectl_gadget.wire.agent_messages import Hello, Pong, Started, Stats
 
 _DRIFT = 1e-4
 """By how much two clocks that nobody sets may differ in speed."""
@@ -46,25 +47,23 @@ class Coverage:
         self._lost: tuple[str | None, int, int] | None = None
         """boot id, until when all is known, and the offset to wall time"""
 
-    def greeted(self, hello: Mapping[str, Any]) -> None:
+    def greeted(self, hello: Hello) -> None:
         """Takes HELLO, with which a connection begins."""
-        boot_id = hello.get("boot_id")
-        if boot_id != self._boot_id:
-            self._boot_id = None if boot_id is None else str(boot_id)
+        if hello.boot_id != self._boot_id:
+            self._boot_id = hello.boot_id
             self._ahead = None
         self.clocks(hello)
 
-    def clocks(self, value: Mapping[str, Any]) -> None:
-        """Takes a frame that bears the node's clocks."""
-        if "boot_ns" in value and "realtime_ns" in value:
-            boot = int(value["boot_ns"])
-            self._offset = int(value["realtime_ns"]) - boot
-            self._seen(boot)
+    def clocks(self, message: Hello | Started | Stats | Pong) -> None:
+        """Takes a message that bears the node's clocks."""
+        if message.boot_ns is not None and message.realtime_ns is not None:
+            self._offset = message.realtime_ns - message.boot_ns
+            self._seen(message.boot_ns)
 
-    def attached(self, gadgets: int, started: Mapping[str, Any]) -> Gap | None:
+    def attached(self, gadgets: int, started: Started) -> Gap | None:
         """Takes STARTED: from here on all is seen. The span that is missing until now, if there is one."""
         self.clocks(started)
-        now = int(started.get("boot_ns", self._node_now()))
+        now = self._node_now() if started.boot_ns is None else started.boot_ns
         self._complete = dict.fromkeys(range(gadgets), now)
         return self._end_gap(now)
 

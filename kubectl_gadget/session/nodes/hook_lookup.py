@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.api.failure import Access
@@ -17,7 +16,9 @@ from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import AgentError, GadgetError, UsageError
 from kubectl_gadget.session.nodes.local import open_local
 from kubectl_gadget.session.nodes.stream import NodeStream, Open
-from kubectl_gadget.wire import FrameDecoder, FrameType, encode_json
+from kubectl_gadget.wire import FrameDecoder, FrameType, encode
+from kubectl_gadget.wire.agent_messages import End, Hello, Hooks, WarningText, from_agent
+from kubectl_gadget.wire.client_messages import LookUp
 
 _SECONDS = 30.0
 """For an answer, once the agent runs."""
@@ -29,23 +30,23 @@ class NodeHooks:
     """What one node answered."""
 
     node: str
-    hello: Mapping[str, Any] = field(default_factory=dict)
-    hooks: Mapping[str, Any] = field(default_factory=dict)
+    hello: Hello = field(default_factory=Hello)
+    hooks: Hooks = field(default_factory=Hooks)
     labels: Mapping[str, str] | None = None
     """None: this machine, which no cluster labels"""
     problem: str = ""
     """why there is no answer"""
 
 
-async def ask_local(asked: Mapping[str, Any]) -> list[NodeHooks]:
+async def ask_local(asked: LookUp) -> list[NodeHooks]:
     """This machine's answer. Raises AgentError when there is none."""
     hello, hooks = await _ask(open_local, asked)
-    return [NodeHooks(str(hello.get("node", "")), hello, hooks)]
+    return [NodeHooks(hello.node, hello, hooks)]
 
 
 async def ask_cluster(
     api: Api,
-    asked: Mapping[str, Any],
+    asked: LookUp,
     names: Sequence[str],
     tell: Callable[[str, str], None],
     options: AgentOptions,
@@ -82,22 +83,23 @@ async def ask_cluster(
             tell("", f"may remain: {remaining}")
 
 
-async def _ask(open_stream: Open, asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+async def _ask(open_stream: Open, asked: LookUp) -> tuple[Hello, Hooks]:
     stream: NodeStream = await open_stream()
-    hello: dict[str, Any] = {}
+    hello = Hello()
     try:
         decoder = FrameDecoder()
-        await stream.send(encode_json(FrameType.LOOK_UP, dict(asked)))
+        await stream.send(encode(FrameType.LOOK_UP, asked.to_bytes()))
         while data := await stream.receive():
             for frame in decoder.feed(data):
-                if frame.type == FrameType.HELLO:
-                    hello = frame.json()
-                elif frame.type == FrameType.HOOKS:
-                    return hello, frame.json()
-                elif frame.type == FrameType.WARNING and "unknown type" in str(frame.json().get("message")):
-                    raise AgentError("its agent is too old to be asked", "kubectl gadget deploy, for the newest one")
-                elif frame.type == FrameType.END and (error := frame.json().get("error")):
-                    raise AgentError(f"{error.get('what')}: {error.get('why')}", error.get("try"))
+                match from_agent(frame):
+                    case Hello() as hello:
+                        pass
+                    case Hooks() as hooks:
+                        return hello, hooks
+                    case WarningText(message=text) if "unknown type" in text:
+                        raise AgentError("its agent is too old to be asked", "kubectl gadget deploy, for the newest")
+                    case End(error=error) if error is not None:
+                        raise AgentError(f"{error.what}: {error.why}", error.try_ or None)
         raise AgentError(f"its agent ended: {stream.stderr_tail or 'it said nothing'}")
     finally:
         await stream.close()

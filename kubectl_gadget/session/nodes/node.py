@@ -5,7 +5,6 @@ decides.
 """
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,15 +14,25 @@ from typing import Any
 from kubectl_gadget import __version__
 from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
-from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip
 from kubectl_gadget.session.nodes.coverage import Coverage, Gap
-from kubectl_gadget.session.nodes.state import DETACHED, GAP, NodeState, hook_lines, method_lines
-from kubectl_gadget.session.nodes.statistics import checked
+from kubectl_gadget.session.nodes.state import NodeState, hook_lines, method_lines
 from kubectl_gadget.session.nodes.stream import NodeStream, Open
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
-from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, encode_json, reading, split_events
+from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, encode_json, split_events
+from kubectl_gadget.wire.agent_messages import (
+    ContainerChanges,
+    End,
+    Hello,
+    Pong,
+    StackNames,
+    Started,
+    Stats,
+    WarningText,
+    from_agent,
+)
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
@@ -154,8 +163,7 @@ class NodeSession:
     def _end_gap(self, gap: Gap | None) -> None:
         if gap is not None:
             self.state.gap_seconds += gap.seconds
-            value = {"seconds": round(gap.seconds, 3), "until_ns": gap.until_ns}
-            self._backlog.add(Item(self.state.name, Frame(GAP, json.dumps(value).encode())))
+            self._backlog.add(Item(self.state.name, gap))
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -169,8 +177,8 @@ class NodeSession:
         self._sent.clear()
         if self.state.stats:
             self.state.past_stats.append(self.state.stats)
-            self.state.stats = {}
-        await self._backlog.put(Item(self.state.name, DETACHED))
+            self.state.stats = None
+        await self._backlog.put(Item(self.state.name, Detached()))
         self._on_change()
 
     async def _connect(self) -> bool:
@@ -238,7 +246,7 @@ class NodeSession:
                     head, _ = split_events(frame.payload)
                     if not head.flags or head.flags & LAST:
                         self._coverage.complete(head.gadget, head.complete_until)
-                    await self._backlog.put(Item(self.state.name, frame))
+                    await self._backlog.put(Item(self.state.name, Events(frame.payload), len(frame.payload)))
                     continue
                 if await self._handle(stream, frame):
                     return
@@ -251,42 +259,44 @@ class NodeSession:
         return AgentError(f"its agent ended: {said[-1] if said else 'it said nothing'}")
 
     async def _handle(self, stream: NodeStream, frame: Frame) -> bool:
-        """Acts on one frame; True when it was the last one."""
-        match frame.type:
-            case FrameType.HELLO:
+        """Acts on one frame; True when it was the last one. Raises FrameError."""
+        message = from_agent(frame)
+        content: Content | None = None
+        match message:
+            case Hello():
                 # Before RUN is sent: what this node sends is younger than all that others' frames before this one hold.
-                await self._backlog.put(Item(self.state.name, frame))
-                await self._greet(stream, frame)
-                return False
-            case FrameType.STARTED:
-                self._start(frame)
-            case FrameType.STATS:
-                self.state.stats = checked(frame.json())
-                with reading(frame):
-                    self._coverage.clocks(self.state.stats)
-            case FrameType.PONG:
-                frame = self._timed(frame)
-            case FrameType.END:
-                return self._end(frame)
-            case FrameType.WARNING:
-                with reading(frame):
-                    self._progress.note(self.state.name, str(frame.json().get("message", "")))
-        await self._backlog.put(Item(self.state.name, frame))
+                await self._backlog.put(Item(self.state.name, message, len(frame.payload)))
+                await self._greet(stream, message)
+            case Started():
+                self._start(message)
+                content = message
+            case Stats():
+                self.state.stats = content = message
+                self._coverage.clocks(message)
+            case Pong():
+                content = self._round_trip(message)
+            case End():
+                return self._end(message)
+            case WarningText():
+                self._progress.note(self.state.name, message.message)
+            case ContainerChanges() | StackNames():
+                content = message
+        if content is not None:
+            await self._backlog.put(Item(self.state.name, content, len(frame.payload)))
         return False
 
-    async def _greet(self, stream: NodeStream, frame: Frame) -> None:
-        with reading(frame):
-            hello = self.state.hello = frame.json()
-            self._addresses = tuple(str(ip_address(text)) for text in hello.get("addresses") or ())
-            self._check_kinds(hello)
-            self._coverage.greeted(hello)
-        if (version := hello.get("agent")) != __version__:
+    async def _greet(self, stream: NodeStream, hello: Hello) -> None:
+        self.state.hello = hello
+        self._addresses = _addresses(hello)
+        self._check_kinds(hello)
+        self._coverage.greeted(hello)
+        if hello.agent != __version__:
+            version = hello.agent or "unknown"
             what = f"its agent is version {version}, and this is {__version__}; some rows or counts may be missing"
             self._progress.note(self.state.name, f"{what}. try: kubectl gadget deploy")
-        architecture = str(hello.get("architecture", ""))
         await self._beat(stream)
         for index in range(len(self._request.gadgets)):
-            await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, architecture)))
+            await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture)))
         await stream.send(encode_json(FrameType.RUN, {"gadgets": self._gadgets(), "filter": self._filter}))
         self._asked.set()
 
@@ -322,52 +332,41 @@ class NodeSession:
         finally:
             end()
 
-    def _check_kinds(self, hello: dict[str, Any]) -> None:
+    def _check_kinds(self, hello: Hello) -> None:
         """An older agent would take a gadget for a stream, and its rows for something else."""
-        known = hello.get("kinds", ("stream",))
         for gadget in self._request.gadgets:
-            if gadget.get("kind", "stream") not in known:
-                what = f"its agent (version {hello.get('agent', 'unknown')}) is too old for {gadget['name']}"
+            if gadget.get("kind", "stream") not in hello.kinds:
+                what = f"its agent (version {hello.agent or 'unknown'}) is too old for {gadget['name']}"
                 raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
 
-    def _start(self, frame: Frame) -> None:
-        with reading(frame):
-            started = frame.json()
-            hooks, methods = list(hook_lines(started)), list(method_lines(started))
-            gap = self._coverage.attached(len(self._request.gadgets), started)
-        self.state.started = started
+    def _start(self, started: Started) -> None:
+        gap = self._coverage.attached(len(self._request.gadgets), started)
         self.state.attached = self.state.ever_attached = True
         self.state.error = None
         if gap is not None:
             self._progress.node(self.state.name, f"connected again; what happened in {gap.seconds:.1f} s is missing")
             self._end_gap(gap)
-        for line in hooks:
+        for line in hook_lines(started):
             self._progress.detail(self.state.name, line)
-        for line in methods:
+        for line in method_lines(started):
             self._progress.node(self.state.name, line)
         self._on_change()
 
-    def _timed(self, frame: Frame) -> Frame:
-        """A PONG with the client's own times of sending and receiving added, for the clock estimate."""
-        value = frame.json()
-        with reading(frame):
-            self._coverage.clocks(value)
-            sent = self._sent.pop(int(value.get("id", -1)), None)
-        if sent is not None:
-            value |= {"client_sent_ns": sent, "client_received_ns": time.time_ns()}
-        return Frame(frame.type, json.dumps(value).encode())
+    def _round_trip(self, pong: Pong) -> RoundTrip | None:
+        """With the client's own times of sending and receiving; None: it answers no HEARTBEAT of this connection."""
+        self._coverage.clocks(pong)
+        sent = self._sent.pop(pong.id, None)
+        if sent is None or pong.boot_ns is None or pong.realtime_ns is None:
+            return None
+        return RoundTrip(sent, time.time_ns(), pong.boot_ns, pong.realtime_ns)
 
-    def _end(self, frame: Frame) -> bool:
-        end = frame.json()
-        if isinstance(end.get("stats"), dict):
-            self.state.stats = checked(end["stats"])
-        error = end.get("error")
-        if isinstance(error, dict):
-            message = ": ".join(str(error[key]) for key in ("what", "why") if error.get(key))
-            remedy = error.get("try")
-            raise AgentError(message or "its agent failed", None if remedy is None else str(remedy))
-        if end.get("reason") != "stop":
-            raise AgentError(f"its agent ended by itself ({end.get('reason')})")
+    def _end(self, end: End) -> bool:
+        self.state.stats = end.stats or self.state.stats
+        if end.error is not None:
+            message = ": ".join(filter(None, (end.error.what, end.error.why)))
+            raise AgentError(message or "its agent failed", end.error.try_ or None)
+        if end.reason != "stop":
+            raise AgentError(f"its agent ended by itself ({end.reason})")
         return True
 
     async def _keep_alive(self, stream: NodeStream) -> None:
@@ -378,7 +377,7 @@ class NodeSession:
                 if await self._is_silent():
                     await stream.close()
                     return
-                if not self._stop.is_set() and self.state.hello:
+                if not self._stop.is_set() and self.state.hello is not None:
                     await self._beat(stream)
             await stream.send(encode_json(FrameType.STOP, {}))
             await asyncio.sleep(_END_SECONDS)
@@ -403,3 +402,11 @@ class NodeSession:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
         await stream.send(encode_json(FrameType.HEARTBEAT, {"id": self._beats}))
+
+
+def _addresses(hello: Hello) -> tuple[str, ...]:
+    """The node's own, as ipaddress writes them. Raises FrameError."""
+    try:
+        return tuple(str(ip_address(text)) for text in hello.addresses)
+    except ValueError as error:
+        raise FrameError(f"Hello: `addresses`: {error}") from None

@@ -1,23 +1,10 @@
-"""What a run knows of one node and asks of it, and the frames that the client itself puts into the backlog.
-
-The trap: those frames stand among an agent's own, so their types must be ones that no agent can send.
-"""
+"""What a run knows of one node and asks of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.wire import Frame
-
-DETACHED = Frame(-1, b"")
-"""What the client itself puts behind a connection's last frame, so that the pipeline waits no longer for that node.
-No agent can send it, since types are not negative on the wire."""
-GAP = -2
-"""Type of a frame of the client's own: a span is missing here, `{"seconds":25.1, "until_ns":…}`."""
-SELECTED = -3
-"""Type of a frame of the client's own: FILTER of this node from here on. It stands among the node's frames, so a
-replay selects what the run did."""
+from kubectl_gadget.wire.agent_messages import Hello, Started, Stats
 
 
 @dataclass
@@ -33,27 +20,30 @@ class NodeState:
     """it will not be tried again"""
     gaps: int = 0
     gap_seconds: float = 0.0
-    hello: dict[str, Any] = field(default_factory=dict)
-    started: dict[str, Any] = field(default_factory=dict)
-    stats: dict[str, Any] = field(default_factory=dict)
+    hello: Hello | None = None
+    """of the last connection"""
+    stats: Stats | None = None
     """of the connection that is open now"""
-    past_stats: list[dict[str, Any]] = field(default_factory=list)
+    past_stats: list[Stats] = field(default_factory=list)
     """last statistics of connections that were lost"""
 
+    @property
+    def connections(self) -> list[Stats]:
+        """The last statistics of each connection."""
+        return self.past_stats if self.stats is None else [*self.past_stats, self.stats]
 
-def hook_lines(started: dict[str, Any]) -> Iterator[str]:
+
+def hook_lines(started: Started) -> Iterator[str]:
     """Which hooks of each gadget this node's kernel has loaded, and which it refused."""
-    for gadget in started.get("gadgets", ()):
-        programs = gadget.get("programs", ())
-        hooks = [str(hook) for program in programs for hook in program.get("hooks", ())]
-        yield f"{gadget.get('name')} hooks {', '.join(hooks)}"
-        for skipped in (entry for program in programs for entry in program.get("skipped", ())):
-            yield f"{gadget.get('name')} did without {skipped.get('program')}: {skipped.get('why')}"
+    for gadget in started.gadgets:
+        hooks = [hook for program in gadget.programs for hook in program.hooks]
+        yield f"{gadget.name} hooks {', '.join(hooks)}"
+        for skipped in (entry for program in gadget.programs for entry in program.skipped):
+            yield f"{gadget.name} did without {skipped.program}: {skipped.why}"
 
 
-def method_lines(started: dict[str, Any]) -> Iterator[str]:
+def method_lines(started: Started) -> Iterator[str]:
     """What is in force at each hook of policies, where it is more than watching."""
-    for program in (program for gadget in started.get("gadgets", ()) for program in gadget.get("programs", ())):
-        method = program.get("method", "observes")
-        if method != "observes":
-            yield f"{method} at {', '.join(map(str, program.get('hooks', ())))}"
+    for program in (program for gadget in started.gadgets for program in gadget.programs):
+        if program.method != "observes":
+            yield f"{program.method} at {', '.join(program.hooks)}"

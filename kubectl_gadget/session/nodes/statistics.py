@@ -4,26 +4,22 @@ The trap: counts are since the connection began, so those of connections that we
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.agent_messages import RequestCounts, Stats
 
 HOST = "the host"
-Stats = Mapping[str, Any]
 _DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
 """What is told of the counts of a policy's hook."""
-_REACTIONS = {"killed": "killed", "gone": "had ended already"}
-"""The same of what an agent does by itself."""
 
 
 def lost(connections: Iterable[Stats]) -> Counter[str]:
     """Counters by cause."""
     total: Counter[str] = Counter()
     for stats in connections:
-        for gadget in stats.get("gadgets", ()):
-            for cause, per_cpu in gadget.get("lost", {}).items():
-                total[cause] += sum(map(int, per_cpu.values()))
+        for gadget in stats.gadgets:
+            for cause, per_cpu in gadget.lost.items():
+                total[cause] += sum(per_cpu.values())
     return total
 
 
@@ -31,10 +27,10 @@ def losers(connections: Iterable[Stats]) -> Counter[str]:
     """Events that did not fit into the ring, by whose they were: NAMESPACE/POD/CONTAINER, a container's name, HOST."""
     total: Counter[str] = Counter()
     for stats in connections:
-        for gadget in stats.get("gadgets", ()):
-            for loser in gadget.get("lost_by", ()):
-                names = [str(loser[key]) for key in ("namespace", "pod", "container") if loser.get(key)]
-                total["/".join(names) or HOST] += int(loser["lost"])
+        for gadget in stats.gadgets:
+            for loser in gadget.lost_by:
+                names = filter(None, (loser.namespace, loser.pod, loser.container))
+                total["/".join(names) or HOST] += loser.lost
     return total
 
 
@@ -42,11 +38,11 @@ def held_up(connections: Iterable[Stats]) -> dict[str, Counter[str]]:
     """By a policy's hook, with the way to it: how many calls were denied, and how many processes were sent a signal."""
     total: dict[str, Counter[str]] = {}
     for stats in connections:
-        for gadget in stats.get("gadgets", ()):
-            for hook, counts in gadget.get("hooks", {}).items():
-                found = {name: int(counts.get(count, 0)) for name, count in _DEEDS.items()}
+        for gadget in stats.gadgets:
+            for hook, counts in gadget.hooks.items():
+                found = {name: counts.get(count, 0) for name, count in _DEEDS.items()}
                 if any(found.values()):
-                    total.setdefault(str(hook), Counter()).update(found)
+                    total.setdefault(hook, Counter()).update(found)
     return total
 
 
@@ -54,8 +50,8 @@ def reactions(connections: Iterable[Stats]) -> Counter[str]:
     """What agents did about events from user space: processes that were killed, and those that had ended already."""
     total: Counter[str] = Counter()
     for stats in connections:
-        for gadget in stats.get("gadgets", ()):
-            total.update({told: int(gadget.get(name, 0)) for name, told in _REACTIONS.items()})
+        for gadget in stats.gadgets:
+            total.update({"killed": gadget.killed, "had ended already": gadget.gone})
     return total
 
 
@@ -63,20 +59,12 @@ def requests(connections: Iterable[Stats]) -> Counter[str]:
     """What agents asked for outside, as policies say: how much was answered, failed, and was left out."""
     total: Counter[str] = Counter()
     for stats in connections:
-        for gadget in stats.get("gadgets", ()):
-            total.update({name.replace("_", " "): int(count) for name, count in gadget.get("requests", {}).items()})
+        for gadget in stats.gadgets:
+            counts = gadget.requests or RequestCounts()
+            total.update({"answered": counts.answered, "failed": counts.failed, "left out": counts.left_out})
     return total
 
 
 def events(connections: Iterable[Stats]) -> int:
     """How many events were sent."""
-    return sum(int(gadget.get("events", 0)) for stats in connections for gadget in stats.get("gadgets", ()))
-
-
-def checked(stats: Any) -> dict[str, Any]:
-    """Raises FrameError when these are none that the functions above can read."""
-    try:
-        lost([stats]), losers([stats]), events([stats]), held_up([stats]), requests([stats]), reactions([stats])
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FrameError(f"STATS are not as the protocol says: {error!r}") from None
-    return dict(stats)
+    return sum(gadget.events for stats in connections for gadget in stats.gadgets)

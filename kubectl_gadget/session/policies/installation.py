@@ -7,9 +7,8 @@ once, so the pods get an annotation; who may not do that waits longer.
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.cluster.agents import manifests
@@ -21,6 +20,7 @@ from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
 from kubectl_gadget.events.schema import ARCHITECTURES
 from kubectl_gadget.policies.installed_policies import Kept, installed_file, kept
+from kubectl_gadget.wire.agent_messages import PoliciesState
 
 _ANNOTATION = "kubectl-gadget/policies"
 _WEAKER = "kubectl-gadget/allow-weaker"
@@ -30,6 +30,8 @@ _MOST_BYTES = 1_000_000
 """A ConfigMap may hold 1 MiB, names and all."""
 _TRIES = 5
 _POLL_SECONDS = 1.0
+_KIND = "installed"
+"""Of gadgets, of agents that carry out installed policies."""
 _REMEDY = "ask for the role in manifests/rbac-deployer.yaml"
 Say = Callable[[str], None]
 
@@ -60,11 +62,16 @@ class NodePolicies:
     """What a node says."""
 
     node: str
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """as in HELLO"""
+    state: PoliciesState | None = None
+    """as in HELLO; None: nothing has ever been installed there, or it did not answer"""
     problem: str = ""
     has_agent: bool = True
     """a resident one; without one, nothing is in force there"""
+
+    @property
+    def digest(self) -> str:
+        """Of the set that the node has; empty: none."""
+        return "" if self.state is None else self.state.digest
 
 
 async def read(api: Api, options: AgentOptions) -> Installed:
@@ -189,14 +196,14 @@ def _of_node(one: NodeStatus) -> NodePolicies:
         return NodePolicies(one.node, has_agent=False)
     if one.hello is None:
         return NodePolicies(one.node, problem=one.problem or "its agent does not answer")
-    if "policies" not in one.hello:
+    if _KIND not in one.hello.kinds:
         return NodePolicies(one.node, problem="its agent is too old for installed policies")
-    state = one.hello["policies"]
+    state = one.hello.policies
     if state is None:
         return NodePolicies(one.node)
-    if not state.get("running"):
+    if not state.running:
         return NodePolicies(one.node, state, "the process that has them does not run; what is pinned stays in force")
-    return NodePolicies(one.node, state, state.get("problem") or "")
+    return NodePolicies(one.node, state, state.problem)
 
 
 async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say: Say) -> list[NodePolicies]:
@@ -206,7 +213,7 @@ async def wait(api: Api, options: AgentOptions, digest: str, seconds: float, say
     while True:
         found = await nodes(api, options)
         asked = [one for one in found if one.has_agent]
-        there = sum(one.state.get("digest", "") == digest for one in asked)
+        there = sum(one.digest == digest for one in asked)
         text = f"{there}/{len(asked)} nodes know of it"
         if text != told:
             told = text

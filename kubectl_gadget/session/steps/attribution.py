@@ -4,13 +4,13 @@ The agent filters by container; the client decides again on what was let through
 The trap: rows of a pod whose labels are not known yet wait, for a bounded time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import Container, ContainerFilter
 from kubectl_gadget.session.steps.decoding import NodeDecoder
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _DECISION_NS = 3_000_000_000
 """How long rows of a new pod wait for the API server's word on its labels. Then they count as unattributed."""
@@ -28,19 +28,18 @@ class Attribution:
         self._selections: dict[str, ContainerFilter] = {}
         self._undecided: list[tuple[Batch, int]] = []
 
-    def choose(self, node: str, selection: Mapping[str, Any]) -> None:
+    def choose(self, node: str, filter: FilterSpec) -> None:
         """A node's FILTER (docs/protocol.md)."""
 
-        def names(key: str) -> frozenset[str] | None:
-            value = selection.get(key)
+        def names(value: tuple[str, ...] | None) -> frozenset[str] | None:
             return None if value is None else frozenset(value)
 
         self._selections[node] = ContainerFilter(
-            namespaces=names("namespaces"),
-            pods=names("pods"),
-            containers=names("containers"),
-            exclude_pods=names("exclude_pods") or frozenset(),
-            host=bool(selection.get("host")),
+            namespaces=names(filter.namespaces),
+            pods=names(filter.pods),
+            containers=names(filter.containers),
+            exclude_pods=frozenset(filter.exclude_pods),
+            host=filter.host,
         )
 
     def selection(self, node: str) -> ContainerFilter:

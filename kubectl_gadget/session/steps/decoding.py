@@ -1,13 +1,13 @@
 """Step 2 of the pipeline: from the frames of each node to batches of its rows.
 
 Keeps what the frames of a node build on: its containers, clock, call stacks, and the views of its gadgets
-(views/stage.py). The trap: what a frame says wrong is the node's fault and a FrameError; `reading` marks those places.
+(views/stage.py). The trap: what a node says that fits no
+other frame of it (a gadget or a stack that does not exist) is its fault and a FrameError; all else is ours.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.events.batch import Batch, decode
@@ -16,9 +16,11 @@ from kubectl_gadget.events.columns.stack_columns import STACK
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.events.stacks import NodeStacks
+from kubectl_gadget.session.nodes.backlog import Content, RoundTrip
 from kubectl_gadget.views.stage import Stage
 from kubectl_gadget.views.tables.aggregation import fill_in_quotients
-from kubectl_gadget.wire import EventsHeader, Frame, FrameType, reading, split_events
+from kubectl_gadget.wire import EventsHeader, split_events
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 
 
 @dataclass
@@ -60,33 +62,27 @@ class Decoding:
             found = self.nodes[name] = NodeDecoder(name, Identity(name))
         return found
 
-    def apply(self, node: NodeDecoder, frame: Frame, now_ns: int) -> None:
-        """Takes a frame that is no EVENTS. Raises FrameError."""
-        match frame.type:
-            case FrameType.CONTAINERS:
-                with reading(frame):
-                    node.identity.apply(frame.json(), now_ns / 1e9)
-            case FrameType.STACKS:
-                with reading(frame):
-                    stacks = frame.json()
-                    node.stacks[int(stacks["gadget"])].apply(stacks)
-            case FrameType.HELLO:
+    def apply(self, node: NodeDecoder, content: Content, now_ns: int) -> None:
+        """Takes what is no EVENTS. Raises FrameError."""
+        match content:
+            case ContainerChanges():
+                node.identity.apply(content, now_ns / 1e9)
+            case StackNames():
+                if not 0 <= content.gadget < len(self._gadgets):
+                    raise FrameError(f"STACKS: `gadget` is {content.gadget}, of {len(self._gadgets)}")
+                node.stacks[content.gadget].apply(content)
+            case Hello():
                 node.stacks.clear()
-                with reading(frame):
-                    hello = frame.json()
-                    node.architecture = str(hello.get("architecture", node.architecture))
-                    node.boot_ns = int(hello.get("boot_ns", 0))
-                    _observe(node.clock, hello)
-            case FrameType.STARTED:
+                node.architecture = content.architecture or node.architecture
+                node.boot_ns = content.boot_ns or 0
+                _observe(node.clock, content)
+            case Started():
                 node.stages = self._make_stages()
-                with reading(frame):
-                    _observe(node.clock, frame.json())
-            case FrameType.STATS:
-                with reading(frame):
-                    _observe(node.clock, frame.json())
-            case FrameType.PONG:
-                with reading(frame):
-                    _round_trip(node.clock, frame.json())
+                _observe(node.clock, content)
+            case Stats():
+                _observe(node.clock, content)
+            case RoundTrip():
+                node.clock.round_trip(*content)
 
     def rows(self, node: NodeDecoder, payload: bytes) -> tuple[EventsHeader, Batch]:
         """The rows of an EVENTS frame. Raises FrameError."""
@@ -119,16 +115,6 @@ class Decoding:
         return batch
 
 
-def _observe(clock: NodeClock, payload: Mapping[str, Any]) -> None:
-    if "boot_ns" in payload and "realtime_ns" in payload:
-        clock.observe(int(payload["boot_ns"]), int(payload["realtime_ns"]))
-
-
-def _round_trip(clock: NodeClock, payload: Mapping[str, Any]) -> None:
-    if "client_sent_ns" in payload:
-        clock.round_trip(
-            payload["client_sent_ns"],
-            payload["client_received_ns"],
-            int(payload["boot_ns"]),
-            int(payload["realtime_ns"]),
-        )
+def _observe(clock: NodeClock, message: Hello | Started | Stats) -> None:
+    if message.boot_ns is not None and message.realtime_ns is not None:
+        clock.observe(message.boot_ns, message.realtime_ns)

@@ -19,6 +19,7 @@ from kubectl_gadget.cluster.options import AgentOptions, Selection
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN
+from tests.messages import hello
 
 KUBECONFIG = """
 apiVersion: v1
@@ -37,7 +38,7 @@ HELLO = {
     "problems": [{"what": "gadgets \x1b[31m cannot run", "why": "no tracefs", "try": "mount it"}],
 }
 NODES = [
-    NodeStatus("node-1", "agent-1", "Running", "img:1", hello=HELLO),
+    NodeStatus("node-1", "agent-1", "Running", "img:1", hello=hello(HELLO)),
     NodeStatus("node-2", "agent-2", "ErrImagePull", "img:1", problem="the image cannot be pulled"),
     NodeStatus("node-3", kernel="6.1.0", architecture="arm64"),
 ]

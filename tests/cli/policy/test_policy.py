@@ -12,6 +12,7 @@ from kubectl_gadget.policies.read.policies import parse_policies
 from kubectl_gadget.session.nodes import hook_lookup
 from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
 from tests.cli.conftest import Runs
+from tests.messages import hello, hooks
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1
@@ -103,14 +104,14 @@ def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
         "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], "
         "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: u, user: {token: t}}]}"
     )
-    missing = {"functions": {"sys_openat": {"exists": False}}}
+    missing = hooks({"functions": {"sys_openat": {"exists": False}}})
     answers = [
-        NodeHooks("node-1", {"can": {}}, missing, {"zone": "a"}),
-        NodeHooks("node-2", {"can": {}}, missing, {"zone": "b"}),
+        NodeHooks("node-1", hello({}), missing, {"zone": "a"}),
+        NodeHooks("node-2", hello({}), missing, {"zone": "b"}),
     ]
 
     async def answer(api: Any, asked: Any, names: Any, tell: Any, options: AgentOptions) -> list[NodeHooks]:
-        assert asked["functions"] == ["sys_openat"]
+        assert asked.functions == ("sys_openat",)
         assert (options.image, options.image_pull_policy) == ("mine", None if names else "Never")
         return [each for each in answers if each.node in (names or ("node-1", "node-2"))]
 

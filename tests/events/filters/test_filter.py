@@ -16,6 +16,7 @@ from kubectl_gadget.events.filters.filter import cel_functions, compile_filter, 
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.schema import Gadget
 from tests.events.records import OPEN, column, record, ring
+from tests.messages import changes
 
 WORDS = [b"", b"a", b"ab", b"/etc", b"/etc/passwd", b"/\xff", "/ä".encode(), b"nginx", b"x y"]
 ROWS = st.lists(
@@ -67,7 +68,7 @@ def batch_of(*records: bytes) -> Batch:
     batch = decode(OPEN, "node-1", ring(*records))
     identity = Identity("node-1")
     container = {"id": "c", "namespace": "default", "pod": "xwing", "container": "ship", "kind": "container"}
-    identity.apply({"containers": [container], "cgroups": {"7": "c"}}, 0.0)
+    identity.apply(changes({"containers": [container], "cgroups": {"7": "c"}}), 0.0)
     batch.owners = identity.lookup(batch.cgroups())
     return batch
 

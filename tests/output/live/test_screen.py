@@ -22,6 +22,7 @@ from kubectl_gadget.views.columns import Heading, choose_columns, headings
 from kubectl_gadget.views.tables.aggregation import arrange
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.test_no_rows import rows_of
+from tests.messages import changes
 from tests.views.tables.test_aggregation import TOP, part
 
 ABOUT = {
@@ -276,7 +277,7 @@ def test_at_80_columns_top_pod_tells_the_containers_of_a_pod_apart(unknown: Sequ
     containers = [{"id": name, "container": name, **names} for name in ("ship", "droid")]
     cgroups = dict(zip(map(str, batch.cgroups().tolist()), ("ship", "droid"), strict=True))
     identity = Identity("node-1")
-    identity.apply({"containers": containers, "cgroups": cgroups}, 0.0)
+    identity.apply(changes({"containers": containers, "cgroups": cgroups}), 0.0)
     batch.name_owners(identity.lookup)
     for column in unknown:
         batch.give(column, np.array([2**64 - 1] * 2, np.uint64))

@@ -12,6 +12,7 @@ from kubectl_gadget.policies.read.policies import parse_policies
 from kubectl_gadget.policies.report import check
 from kubectl_gadget.policies.report.check import check_policy, hook_name
 from kubectl_gadget.policies.report.nodes import have_new, judge, question
+from tests.messages import hello, hooks
 from tests.policies.shapes import SHAPES
 
 HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}
@@ -66,7 +67,10 @@ def test_a_node_that_lacks_a_hook_says_which_one_looks_like_it() -> None:
     (hook,) = policy_of("lsmhooks: [{hook: file_opne}]").hooks
     refused = {"lsm/file_opne": "the kernel has no bpf_lsm_file_opne"}
     answer = {"ways": {"lsm file_opne": {"way": "", "refused": refused}}}
-    assert judge(hook, {"can": ALL}, answer).why == "lsm: the kernel has no bpf_lsm_file_opne; did you mean file_open?"
+    assert (
+        judge(hook, hello({"can": ALL}), hooks(answer)).why
+        == "lsm: the kernel has no bpf_lsm_file_opne; did you mean file_open?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,9 +171,9 @@ def test_a_report_counts_tables_and_names_what_filters() -> None:
 def test_nodes_are_asked_for_each_hook_once() -> None:
     asked = question([policy_of(SHAPES["DENY_CALLS"]), policy_of(SHAPES["LSM"])])
     called = ["i386/sys_dup", "sys_dup", "sys_dup2", "sys_lseek"]
-    assert asked["functions"] == sorted([*called, "security_bprm_check", "security_file_open"])
-    assert asked["tracepoints"] == ["raw_syscalls/sys_enter", "sched/sched_process_exec"]
-    assert (asked["lsm"], asked["patterns"]) == (["bprm_check_security", "file_open"], ["^ksys_.*"])
+    assert list(asked.functions) == sorted([*called, "security_bprm_check", "security_file_open"])
+    assert asked.tracepoints == ("raw_syscalls/sys_enter", "sched/sched_process_exec")
+    assert (asked.lsm, asked.patterns) == (("bprm_check_security", "file_open"), ("^ksys_.*",))
 
 
 FUNCTION = "kprobes: [{call: security_file_open, syscall: false}]"
@@ -239,7 +243,7 @@ DENY, DENY_CALL = FUNCTION.replace("}]", OVERRIDE), SYSCALL.replace("}]", OVERRI
     ],
 )
 def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any], works: bool | None, way: str) -> None:
-    found = judge(policy_of(spec).hooks[0], {"can": {**ALL, **can}}, answer)
+    found = judge(policy_of(spec).hooks[0], hello({"can": {**ALL, **can}}), hooks(answer))
     assert (found.works, found.way) == (works, way)
     assert bool(found.why) is (works is not True or way == "left out")
 
@@ -255,7 +259,7 @@ def test_a_hook_on_a_node(spec: str, can: dict[str, Any], answer: dict[str, Any]
 )
 def test_a_list_of_functions_on_a_node(kernel: str, found: object, works: bool | None, why: str) -> None:
     (hook,) = policy_of("lists: [{name: k, type: generated_ftrace, pattern: ^k}]\nkprobes: [{call: 'list:k'}]").hooks
-    judgement = judge(hook, {"can": ALL, "kernel": kernel}, {"generated": {"^k": found}})
+    judgement = judge(hook, hello({"can": ALL, "kernel": kernel}), hooks({"generated": {"^k": found}}))
     assert judgement.works is works
     assert why in judgement.why
 
@@ -289,24 +293,26 @@ def test_a_ready_policy_is_named_by_its_file() -> None:
 
 def test_what_a_node_has_tried_counts_more_than_what_its_kernel_lists() -> None:
     policy = policy_of("lsmhooks: [{hook: file_open}]")
-    (name,) = question([policy])["ways"]
+    (name,) = question([policy]).ways
     listed = {"lsm": {"file_open": True}, "functions": {"security_file_open": {"exists": True, "traceable": True}}}
     refused = {
         "lsm/file_open": "not permitted",
         "fentry/security_file_open": "not permitted",
         "kprobe/x": "no such file",
     }
-    found = judge(policy.hooks[0], {"can": ALL}, {**listed, "ways": {name: {"way": None, "refused": refused}}})
+    found = judge(
+        policy.hooks[0], hello({"can": ALL}), hooks({**listed, "ways": {name: {"way": None, "refused": refused}}})
+    )
     assert (found.works, found.way) == (False, "refused")
     assert found.why == "lsm, fentry: not permitted; kprobe: no such file"
     taken = {"way": "fentry/security_file_open", "refused": {"lsm/file_open": "not permitted"}}
-    assert judge(policy.hooks[0], {"can": ALL}, {**listed, "ways": {name: taken}}).way == "fentry"
+    assert judge(policy.hooks[0], hello({"can": ALL}), hooks({**listed, "ways": {name: taken}})).way == "fentry"
 
 
 def test_of_a_hook_that_is_to_deny_only_ways_that_deny_are_tried() -> None:
     deny = "{hook: file_open, selectors: [{matchActions: [{action: Override, argError: -1}]}]}"
-    (ways,) = question([policy_of(f"lsmhooks: [{deny}]")])["ways"].values()
-    assert [way["kind"] for way in ways] == ["lsm", "fmod_ret"]
+    (ways,) = question([policy_of(f"lsmhooks: [{deny}]")]).ways.values()
+    assert [way.kind for way in ways] == ["lsm", "fmod_ret"]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +322,7 @@ def test_nodes_tell_whether_they_have_a_hook_that_a_gap_takes(there: list[bool |
     policy = policy_of(
         "lsmhooks: [{hook: path_truncate, selectors: [{matchActions: [{action: Override, argError: -1}]}]}]"
     )
-    assert "security_file_truncate" in question([policy])["functions"]
-    answers = [{"functions": {"security_file_truncate": {"exists": exists}}} for exists in there]
+    assert "security_file_truncate" in question([policy]).functions
+    found = [{} if exists is None else {"security_file_truncate": {"exists": exists}} for exists in there]
+    answers = [hooks({"functions": functions}) for functions in found]
     assert have_new(answers) is has_new

@@ -1,11 +1,10 @@
 import asyncio
 
-from kubectl_gadget.session.nodes.backlog import Backlog, Item
-from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.session.nodes.backlog import Backlog, Events, Item
 
 
 def item(size: int) -> Item:
-    return Item("n1", Frame(FrameType.EVENTS, bytes(size)))
+    return Item("n1", Events(b""), size)
 
 
 async def test_a_reader_waits_when_the_backlog_is_full_and_goes_on_when_there_is_room() -> None:

@@ -1,26 +1,27 @@
-from kubectl_gadget.session.nodes.backlog import Item
+from kubectl_gadget.session.nodes.backlog import Content, Events, Item
 from kubectl_gadget.session.nodes.coalesce import coalesced
-from kubectl_gadget.wire import LAST, EventsHeader, Frame, FrameType, split_events
+from kubectl_gadget.wire import LAST, EventsHeader, split_events
+from kubectl_gadget.wire.agent_messages import ContainerChanges
 
-CONTAINERS = Frame(FrameType.CONTAINERS, b"{}")
-
-
-def events(data: bytes, until: int, gadget: int = 0, flags: int = 0) -> Frame:
-    return Frame(FrameType.EVENTS, EventsHeader(gadget, until, until, flags).encode() + data)
+CONTAINERS = ContainerChanges()
 
 
-def of(node: str, *frames: Frame) -> list[Item]:
+def events(data: bytes, until: int, gadget: int = 0, flags: int = 0) -> Events:
+    return Events(EventsHeader(gadget, until, until, flags).encode() + data)
+
+
+def of(node: str, *frames: Content) -> list[Item]:
     return [Item(node, frame) for frame in frames]
 
 
 def told(items: list[Item]) -> list[tuple[str, int, bytes, int]]:
-    """Of EVENTS frames: node, gadget, records, complete_until; of others their payload."""
+    """Of EVENTS frames: node, gadget, records, complete_until; of others -1."""
     found = []
     for item in coalesced(items):
-        if item.frame.type != FrameType.EVENTS:
-            found.append((item.node, -1, item.frame.payload, -1))
+        if not isinstance(item.content, Events):
+            found.append((item.node, -1, b"", -1))
             continue
-        head, data = split_events(item.frame.payload)
+        head, data = split_events(item.content.payload)
         found.append((item.node, head.gadget, bytes(data), head.complete_until))
     return found
 
@@ -37,7 +38,7 @@ def test_events_of_different_nodes_stay_apart() -> None:
 
 def test_events_do_not_move_past_a_frame_that_tells_containers() -> None:
     frames = of("a", events(b"1", 5), CONTAINERS, events(b"2", 6), events(b"3", 7))
-    assert told(frames) == [("a", 0, b"1", 5), ("a", -1, b"{}", -1), ("a", 0, b"23", 7)]
+    assert told(frames) == [("a", 0, b"1", 5), ("a", -1, b"", -1), ("a", 0, b"23", 7)]
 
 
 def test_events_of_different_gadgets_stay_apart_and_in_order() -> None:
@@ -51,5 +52,5 @@ def test_parts_of_totals_stay_as_they_are() -> None:
 
 
 def test_a_frame_that_is_too_short_is_passed_on_for_the_reader_to_refuse() -> None:
-    short = Item("a", Frame(FrameType.EVENTS, b"x"))
+    short = Item("a", Events(b"x"))
     assert list(coalesced([*of("a", events(b"1", 5)), short]))[1] == short

@@ -3,6 +3,7 @@
 import pytest
 
 from kubectl_gadget.session.nodes.coverage import Coverage
+from kubectl_gadget.wire.agent_messages import Hello, Started
 
 S = 1_000_000_000
 
@@ -15,16 +16,16 @@ class World:
         self.booted = 0.0
         self.coverage = Coverage(lambda: int((self.now + 1_000) * S))
 
-    def clocks(self, at: float | None = None, boot_id: str | None = None) -> dict[str, object]:
+    def clocks(self, at: float | None = None, boot_id: str | None = None) -> Hello:
         """What the node says at a time, which may be read later."""
         at = self.now if at is None else at
-        return {"boot_ns": int((at - self.booted) * S), "realtime_ns": int((at + 5_000) * S), "boot_id": boot_id}
+        return Hello(boot_ns=int((at - self.booted) * S), realtime_ns=int((at + 5_000) * S), boot_id=boot_id)
 
     def attach(self, boot_id: str | None = "a") -> float | None:
         """The span that is missing now."""
         clocks = self.clocks(boot_id=boot_id)
         self.coverage.greeted(clocks)
-        gap = self.coverage.attached(1, clocks)
+        gap = self.coverage.attached(1, Started(boot_ns=clocks.boot_ns, realtime_ns=clocks.realtime_ns))
         return None if gap is None else gap.seconds
 
     def complete(self, until: float) -> None:
@@ -84,10 +85,9 @@ def test_a_clock_that_was_set_meanwhile_changes_nothing() -> None:
     world.complete(101)
     world.coverage.lost()
     world.now = 103.0
-    clocks = world.clocks(boot_id="a")
-    clocks["realtime_ns"] = 7
+    clocks = world.clocks(boot_id="a").replace(realtime_ns=7)
     world.coverage.greeted(clocks)
-    gap = world.coverage.attached(1, clocks)
+    gap = world.coverage.attached(1, Started(boot_ns=clocks.boot_ns, realtime_ns=7))
     assert gap is not None
     assert gap.seconds == pytest.approx(2)
 

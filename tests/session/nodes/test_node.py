@@ -7,13 +7,14 @@ import pytest
 
 from kubectl_gadget.errors import AgentError, ForbiddenError, GadgetError
 from kubectl_gadget.session.nodes import node as node_module
-from kubectl_gadget.session.nodes.backlog import Backlog
+from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, RoundTrip
 from kubectl_gadget.session.nodes.node import NodeSession
-from kubectl_gadget.session.nodes.state import DETACHED, NodeState
+from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.nodes.stream import NodeStream
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.wire.agent_messages import ContainerChanges, GadgetStats, Hello, Started, Stats
 from tests.session.scripted import HELLO, Reaction, ScriptedStream, obedient
 
 REQUEST = RunRequest(
@@ -59,8 +60,8 @@ class Bench:
                 self.changed.clear()
                 await self.changed.wait()
 
-    def frames(self) -> list[Frame]:
-        return [item.frame for item in self.backlog.take(0) or []]
+    def contents(self) -> list[Content]:
+        return [item.content for item in self.backlog.take(0) or []]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +86,7 @@ async def test_stop_waits_for_end_and_keeps_its_statistics() -> None:
     await bench.until(lambda: bench.state.attached)
     bench.session.stop()
     await task
-    assert bench.state.past_stats == [{"gadgets": [{"events": 7, "lost": {}}]}]
+    assert bench.state.past_stats == [Stats(gadgets=(GadgetStats(events=7),))]
     assert bench.state.error is None
     assert bench.streams[0].closed
 
@@ -206,8 +207,8 @@ async def test_frames_reach_the_backlog_in_order_and_a_detached_mark_ends_them()
     bench.streams[0].say(FrameType.CONTAINERS, {"containers": []})
     bench.session.stop()
     await task
-    types = [frame.type for frame in bench.frames() if frame.type != FrameType.PONG]
-    assert types == [FrameType.HELLO, FrameType.STARTED, FrameType.CONTAINERS, DETACHED.type]
+    types = [type(content) for content in bench.contents() if not isinstance(content, RoundTrip)]
+    assert types == [Hello, Started, ContainerChanges, Detached]
 
 
 async def test_a_pong_gets_the_times_at_which_the_client_sent_and_received() -> None:
@@ -216,9 +217,9 @@ async def test_a_pong_gets_the_times_at_which_the_client_sent_and_received() -> 
     await bench.until(lambda: bench.state.attached)
     bench.session.stop()
     await task
-    pongs = [frame.json() for frame in bench.frames() if frame.type == FrameType.PONG]
-    assert pongs
-    assert all(pong["client_sent_ns"] <= pong["client_received_ns"] for pong in pongs)
+    times = [content for content in bench.contents() if isinstance(content, RoundTrip)]
+    assert times
+    assert all(one.sent_ns <= one.received_ns for one in times)
 
 
 async def test_a_new_filter_is_sent_once_and_only_when_it_differs() -> None:

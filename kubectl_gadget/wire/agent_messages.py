@@ -1,0 +1,370 @@
+"""What an agent says: HELLO to END of docs/protocol.md, as objects.
+
+The trap: clients also talk to older agents, so a member that was added later needs a default.
+"""
+
+from collections.abc import Mapping
+
+from kubectl_gadget.wire.frames import Frame, FrameType
+from kubectl_gadget.wire.message import NONE, Message, read
+
+
+class _FromAgent(Message):
+    WHOLE = True
+
+
+class Problem(_FromAgent):
+    """Something that cannot work on a node, or that ended a session."""
+
+    what: str = ""
+    """what does not work"""
+    why: str = ""
+    """the reason"""
+    try_: str = ""
+    """what to do; empty: nothing is known to help"""
+
+
+class PolicyHookState(_FromAgent):
+    """A hook by which an installed policy is in force."""
+
+    hook: str
+    """as the policy names it"""
+    by: str
+    """where the program is attached, as `lsm/file_open`"""
+    method: str
+    """what it can do there: observes, denies, signals, …"""
+
+
+class PolicyState(_FromAgent):
+    """One installed policy on a node."""
+
+    name: str
+    """of the policy"""
+    namespace: str | None = None
+    """null: a cluster-wide policy"""
+    enforces: bool = False
+    """whether it does more than observe"""
+    state: str = ""
+    """`enabled` or `load_error`"""
+    error: str = ""
+    """why it is not in force"""
+    hooks: tuple[PolicyHookState, ...] = ()
+    """where it is in force"""
+    events: int = 0
+    """events so far"""
+
+
+class PoliciesState(_FromAgent):
+    """Installed policies on a node (STATE)."""
+
+    digest: str = ""
+    """of the installed set; empty: nothing is installed"""
+    running: bool = False
+    """whether the process that keeps them in force runs"""
+    pinned: bool = False
+    """whether they stay in force without that process"""
+    not_pinned: str = ""
+    """why not"""
+    problem: str = ""
+    """why what is in force is not what the file says"""
+    lost: int = 0
+    """events that did not fit into the ring"""
+    policies: tuple[PolicyState, ...] = ()
+    """each policy of the set"""
+
+
+class Hello(_FromAgent):
+    """HELLO: what the agent and its node are and can do."""
+
+    protocol: int = 1
+    """version of the frames"""
+    agent: str = ""
+    """version of the agent"""
+    node: str = ""
+    """the node's name"""
+    addresses: tuple[str, ...] = ()
+    """the node's own IP addresses, without loopback and link-local ones"""
+    architecture: str = ""
+    """the machine, such as `x86_64`"""
+    kernel: str = ""
+    """the kernel's release"""
+    kinds: tuple[str, ...] = ("stream",)
+    """of gadgets that the agent can run"""
+    boot_id: str | None = None
+    """which start of the machine this is; null, or empty: unknown"""
+    boot_ns: int | None = None
+    """CLOCK_BOOTTIME, in ns"""
+    realtime_ns: int | None = None
+    """CLOCK_REALTIME at the same moment, in ns"""
+    cgroup_root: str = ""
+    """where the cgroup file system is mounted; empty: nowhere"""
+    syscalls: str = ""
+    """how system calls are followed: `tracepoint` or `tp_btf`"""
+    can: Mapping[str, bool | None] = NONE
+    """kernel features by name; null: could not tell"""
+    problems: tuple[Problem, ...] = ()
+    """what will keep gadgets from running"""
+    policies: PoliciesState | None = None
+    """installed policies; null: this pod has never had any"""
+    contained: bool = False
+    """whether it runs contained sessions only"""
+
+
+class Skipped(_FromAgent):
+    """A program that was not loaded."""
+
+    program: str = ""
+    """its name, or the way to a policy's hook"""
+    why: str = ""
+    """the kernel's reason"""
+
+
+class StartedPrograms(_FromAgent):
+    """What was loaded of one entry of RUN's `programs`, or of one hook of policies."""
+
+    chosen: tuple[str, ...] = ()
+    """names of the programs"""
+    hooks: tuple[str, ...] = ()
+    """where they are attached"""
+    skipped: tuple[Skipped, ...] = ()
+    """what was tried before"""
+    method: str = "observes"
+    """of a policy's hook: what it can do there"""
+
+
+class StartedGadget(_FromAgent):
+    """One gadget that runs."""
+
+    name: str = ""
+    """as in RUN"""
+    programs: tuple[StartedPrograms, ...] = ()
+    """as in RUN, in its order"""
+
+
+class Started(_FromAgent):
+    """STARTED: all gadgets of RUN are attached."""
+
+    gadgets: tuple[StartedGadget, ...] = ()
+    """as in RUN, in its order"""
+    boot_ns: int | None = None
+    """CLOCK_BOOTTIME, in ns; events from then on are seen"""
+    realtime_ns: int | None = None
+    """CLOCK_REALTIME at the same moment, in ns"""
+
+
+class ContainerNames(_FromAgent):
+    """A container (CONTAINER)."""
+
+    id: str
+    """64 hexadecimal digits, or the runtime's name for it"""
+    cgroup: int = 0
+    """id of its cgroup"""
+    namespace: str = ""
+    """of its pod; empty for containers that no Kubernetes made (Docker, Podman, runc)"""
+    pod: str = ""
+    """name of its pod; empty as above"""
+    pod_uid: str = ""
+    """UID of its pod"""
+    container: str = ""
+    """its name"""
+    image: str = ""
+    """as the runtime names it"""
+    runtime: str = ""
+    """such as `containerd`"""
+    kind: str = "container"
+    """`container` or `sandbox`"""
+    earlier: bool = False
+    """whether it was there when the session began"""
+
+
+class ContainerChanges(_FromAgent):
+    """CONTAINERS: what is new of containers and cgroups."""
+
+    containers: tuple[ContainerNames, ...] = ()
+    """containers that have their names now"""
+    cgroups: Mapping[int, str | None] = NONE
+    """by id, the container that owns it (of nested ones the nearest above); null: the host"""
+    removed: tuple[int, ...] = ()
+    """cgroups that are gone, by id"""
+
+
+class Loser(_FromAgent):
+    """Who lost events that did not fit into the ring. Names that do not exist are left out."""
+
+    namespace: str = ""
+    """of its pod"""
+    pod: str = ""
+    """its pod"""
+    container: str = ""
+    """the container's name"""
+    host: bool = False
+    """whether it is the host"""
+    lost: int
+    """events, since the start"""
+
+
+class RequestCounts(_FromAgent):
+    """What policies had the agent ask for outside."""
+
+    answered: int = 0
+    """requests that were answered"""
+    failed: int = 0
+    """requests that failed"""
+    left_out: int = 0
+    """requests that had no room"""
+
+
+class GadgetStats(_FromAgent):
+    """What one gadget has counted since the start."""
+
+    events: int = 0
+    """records in the ring"""
+    bytes: int = 0
+    """of these records"""
+    lost: Mapping[str, Mapping[str, int]] = NONE
+    """by cause (`ring_full`, `map_full`, `recursion`), by CPU or `all`; without zeros"""
+    cut_strings: int = 0
+    """texts that were cut to fit"""
+    lost_by: tuple[Loser, ...] = ()
+    """who lost most by `ring_full`, at most 20"""
+    hooks: Mapping[str, Mapping[str, int]] = NONE
+    """of policies: by hook, counts by name"""
+    killed: int = 0
+    """of policies: processes that the agent killed"""
+    gone: int = 0
+    """of policies: events whose process had ended before the agent could kill it"""
+    requests: RequestCounts | None = None
+    """of policies: requests for URLs and names"""
+
+
+class Usage(_FromAgent):
+    """What the agent itself uses."""
+
+    cpu_ns: int = 0
+    """CPU time, in ns"""
+    rss_bytes: int = 0
+    """resident memory, with mapped rings"""
+
+
+class Stats(_FromAgent):
+    """STATS: counts since the start, each second."""
+
+    gadgets: tuple[GadgetStats, ...] = ()
+    """as in RUN, in its order"""
+    agent: Usage | None = None
+    """what the agent itself uses"""
+    boot_ns: int | None = None
+    """CLOCK_BOOTTIME, in ns"""
+    realtime_ns: int | None = None
+    """CLOCK_REALTIME at the same moment, in ns"""
+
+
+class WarningText(_FromAgent):
+    """WARNING: a line for people."""
+
+    message: str = ""
+    """the line"""
+
+
+class End(_FromAgent):
+    """END: the last frame of a session."""
+
+    reason: str = ""
+    """`stop`, `eof`, `heartbeat`, `signal` or `error`"""
+    error: Problem | None = None
+    """why, for `error`"""
+    stats: Stats | None = None
+    """the last counts, if gadgets ran"""
+
+
+class Pong(_FromAgent):
+    """PONG: the answer to HEARTBEAT."""
+
+    id: int = 0
+    """of the HEARTBEAT; 0 answers nothing: it comes each 5 s while programs are loaded"""
+    boot_ns: int | None = None
+    """CLOCK_BOOTTIME, in ns"""
+    realtime_ns: int | None = None
+    """CLOCK_REALTIME at the same moment, in ns"""
+
+
+class StackNames(_FromAgent):
+    """STACKS: call stacks that records name by number."""
+
+    gadget: int
+    """index in RUN"""
+    first: int
+    """number of the first of `frames`"""
+    frames: tuple[str, ...]
+    """function, file and offset, with tabs between"""
+    stacks: Mapping[int, tuple[int, ...]]
+    """by stack, the numbers of its frames, innermost call first"""
+
+
+class FoundFunction(_FromAgent):
+    """A kernel function that was asked for."""
+
+    exists: bool = False
+    """whether the kernel has it"""
+    traceable: bool | None = None
+    """whether programs can be attached; null: could not tell"""
+    overridable: bool | None = None
+    """whether its result can be replaced; null: could not tell"""
+
+
+class FoundFunctions(_FromAgent):
+    """Functions that match a pattern."""
+
+    count: int = 0
+    """how many"""
+    functions: tuple[str, ...] = ()
+    """their names, at most 20,000"""
+
+
+class TriedWays(_FromAgent):
+    """What came of attaching a program that does nothing."""
+
+    way: str | None = None
+    """the first that the kernel takes, as `fentry/fd_install`; null: none"""
+    refused: Mapping[str, str] = NONE
+    """those before it, and why"""
+
+
+class Hooks(_FromAgent):
+    """HOOKS: the answer to LOOK_UP."""
+
+    functions: Mapping[str, FoundFunction] = NONE
+    """by name as asked"""
+    tracepoints: Mapping[str, bool | None] = NONE
+    """whether the kernel has them; null: could not tell"""
+    lsm: Mapping[str, bool] = NONE
+    """whether the kernel has these security hooks"""
+    untold: str = ""
+    """why it does not know what is `traceable`"""
+    generated: Mapping[str, FoundFunctions | None] = NONE
+    """by pattern; null: could not tell"""
+    near: Mapping[str, tuple[str, ...]] = NONE
+    """names that look like those of functions and tracepoints that are missing"""
+    ways: Mapping[str, TriedWays] = NONE
+    """by name as asked"""
+
+
+AgentMessage = Hello | Started | ContainerChanges | Stats | WarningText | End | Pong | StackNames | Hooks
+OF_AGENTS: dict[int, type[AgentMessage]] = {
+    FrameType.HELLO: Hello,
+    FrameType.STARTED: Started,
+    FrameType.CONTAINERS: ContainerChanges,
+    FrameType.STATS: Stats,
+    FrameType.WARNING: WarningText,
+    FrameType.END: End,
+    FrameType.PONG: Pong,
+    FrameType.STACKS: StackNames,
+    FrameType.HOOKS: Hooks,
+}
+
+
+def from_agent(frame: Frame) -> AgentMessage | None:
+    """What a frame of an agent says. None: it carries no JSON, or is of a type that a newer agent has. Raises
+    FrameError when it is not as docs/protocol.md says."""
+    cls = OF_AGENTS.get(frame.type)
+    return None if cls is None else read(cls, frame.payload, FrameType(frame.type).name)

@@ -1,0 +1,189 @@
+"""What a client says: RUN, FILTER, UPDATE and the other orders of docs/protocol.md, as objects.
+
+Policies have their own module (policy_messages.py). The trap: a client sends what has its default not at all, so an
+older agent, for which a member is not known, still takes gadgets that do not need it.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from kubectl_gadget.wire.message import NONE, FilePath, Hex, Message, Value
+from kubectl_gadget.wire.policy_messages import InstalledSpec, Labels, PolicySpec, Way
+
+DEFAULT_RING_BYTES = 4 << 20
+
+
+class FilterSpec(Message):
+    """FILTER: which containers are traced. A container is traced when its namespace, pod and name are all wanted."""
+
+    namespaces: tuple[str, ...] | None = None
+    """names; null: all"""
+    pods: tuple[str, ...] | None = None
+    """names; null: all"""
+    containers: tuple[str, ...] | None = None
+    """names, `POD` for sandboxes; null: all"""
+    exclude_pods: tuple[str, ...] = ()
+    """UIDs, or NAMESPACE/NAME, of pods that are left out"""
+    host: bool = False
+    """whether processes of the host are traced"""
+    own_processes: bool = False
+    """whether the agents' own processes are traced, too"""
+
+
+class ProgramChoice(Message):
+    """Alternatives, of which the agent loads the first set that the kernel accepts."""
+
+    any_of: tuple[tuple[str, ...], ...]
+    """sets of programs, by their names in the object"""
+    optional: bool = False
+    """whether it is only a warning when none loads"""
+    purpose: str = ""
+    """what is not seen without it"""
+    aside: bool = False
+    """whether a missing one is named in STARTED alone, and not in a WARNING"""
+
+
+class Variable(Message):
+    """A variable of the object's `.rodata`."""
+
+    offset: int
+    """in `.rodata`, in bytes"""
+    size: int
+    """in bytes"""
+
+
+class RecorderSpec(Message):
+    """A flight recorder."""
+
+    last: int
+    """records of each cgroup that are kept"""
+    bytes: int
+    """memory that all of them may take on the node"""
+    exit: bool
+    """whether they are shown when a container ends"""
+    end: bool
+    """whether they are shown when the run ends"""
+    offset: int
+    """where in a record the agent writes why it is shown (struct gadget_recording)"""
+
+
+class Layout(Message):
+    """How a sampler's rows become records."""
+
+    size: int
+    """of a record, in bytes"""
+    fields: Mapping[str, tuple[int, int]]
+    """offset and size of each field, in bytes"""
+    texts: tuple[str, ...] = ()
+    """fields that are texts, which follow the record"""
+
+
+class Library(Message):
+    """Where programs of the sections `uprobe` and `uretprobe` go."""
+
+    files: tuple[FilePath, ...]
+    """what names of mapped files begin with; with `named`, paths or names without a version"""
+    functions: Mapping[str, tuple[str, ...]]
+    """by function, the programs; with `named`, functions may be patterns or `0xOFFSET`"""
+
+
+class GadgetSpec(Message):
+    """A gadget of RUN."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("stream", "snapshot", "top", "recorder")
+
+    name: str
+    """of the gadget, for people and for `--gadgets`"""
+    kind: str = "stream"
+    """`stream`, `snapshot`, `top` or `recorder`"""
+    own: bool = False
+    """whether a user wrote it"""
+    object: int
+    """number of its OBJECT frame"""
+    programs: tuple[ProgramChoice, ...] = ()
+    """what is loaded; empty: all programs of the object"""
+    globals: Mapping[str, Variable] = NONE
+    """variables of the object's `.rodata`, by name"""
+    parameters: Mapping[str, Value] = NONE
+    """values of some of them; those that begin with `gadget_node_` the agent sets"""
+    ring_bytes: int = DEFAULT_RING_BYTES
+    """size of the ring buffer"""
+    map_entries: int = 0
+    """how much each hash may hold; 0: as the object says"""
+    interval_ms: int = 0
+    """of `top`: length of an interval"""
+    record_bytes: int = 0
+    """of `top`: size of a record"""
+    recorder: RecorderSpec | None = None
+    """of `recorder`"""
+    stack_offsets: bool = True
+    """whether stacks are told by place, and not by function alone"""
+    sampler: str = ""
+    """rows that the agent reads itself: `mounts`, `bpf_programs`, `cgroups`, …"""
+    layout: Layout | None = None
+    """of the sampler's rows"""
+    libraries: tuple[Library, ...] = ()
+    """where uprobes go"""
+    named: bool = False
+    """whether `libraries` are what a user named"""
+
+
+class Run(Message):
+    """RUN: what the session is to do."""
+
+    gadgets: tuple[GadgetSpec | PolicySpec | InstalledSpec, ...]
+    """by `kind`: GADGET, POLICIES or INSTALLED"""
+    filter: FilterSpec = FilterSpec()
+    """which containers are traced"""
+
+
+class Heartbeat(Message):
+    """HEARTBEAT, which PONG answers."""
+
+    id: int = 0
+    """any number, from 1"""
+
+
+class PodTable(Message):
+    """A table that the agent fills by cgroup."""
+
+    table: str
+    """`pods` is the map `gadget_table_pods`"""
+    pods: Mapping[str, Hex | None] = NONE
+    """by NAMESPACE/NAME or UID: values that are added; null: taken back"""
+    namespaces: Mapping[str, Hex | None] = NONE
+    """the same for pods that are not in `pods`, by namespace"""
+    other: Hex
+    """value of all other containers, and of those that the filter does not want"""
+    host: Hex
+    """value of the host's cgroups"""
+
+
+class Update(Message):
+    """UPDATE: entries of a gadget's maps. First `set` is done, then `containers`, then `remove`."""
+
+    gadget: int
+    """index in RUN"""
+    set: Mapping[str, Mapping[Hex, Hex]] = NONE
+    """by table, keys and their new values; `peers` is the map `gadget_table_peers`"""
+    containers: PodTable | None = None
+    """a table that is filled by cgroup"""
+    remove: Mapping[str, tuple[Hex, ...]] = NONE
+    """by table, keys that go"""
+    labels: Labels | None = None
+    """of policies: for which scopes labels are right"""
+
+
+class LookUp(Message):
+    """LOOK_UP: which of these hooks the kernel has. Instead of RUN."""
+
+    functions: tuple[str, ...] = ()
+    """kernel functions, `sys_write` and `i386/sys_dup` for system calls"""
+    tracepoints: tuple[str, ...] = ()
+    """as GROUP/EVENT"""
+    lsm: tuple[str, ...] = ()
+    """security hooks"""
+    patterns: tuple[str, ...] = ()
+    """regular expressions for functions; an empty one: system calls"""
+    ways: Mapping[str, tuple[Way, ...]] = NONE
+    """by name, ways that are tried by attaching a program that does nothing"""

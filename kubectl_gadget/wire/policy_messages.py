@@ -1,0 +1,246 @@
+"""Policies in messages of clients: the gadgets of the kinds `policy` and `installed` of docs/protocol.md.
+
+The trap: the file of installed policies and what agents pin have them too, so older ones have to be read as well.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from kubectl_gadget.wire.message import NONE, Base64, Bits, FilePath, Message, Value
+
+_RING_BYTES = 4 << 20
+
+
+class Spot(Message):
+    """A place in a file."""
+
+    symbol: str | None = None
+    """a function's name"""
+    offset: int | None = None
+    """in the file, in bytes"""
+    address: int | None = None
+    """in memory, as the file's program headers place it"""
+
+
+class ProbePlace(Spot):
+    """Where a program goes in files. One of `symbol`, `offset`, `address`, or `provider` with `name`."""
+
+    path: FilePath
+    """as processes have it, in each root"""
+    counter: int | None = None
+    """offset of the reference counter that turns the probe on"""
+    provider: str | None = None
+    """of a USDT probe"""
+    name: str | None = None
+    """of a USDT probe"""
+    digests: tuple[str, ...] = ()
+    """`sha256:…` of the files; empty: any"""
+    ignore_digests: bool = False
+    """whether other files get the probe as well"""
+    instead: tuple[Spot, ...] = ()
+    """functions that run in the place of this one"""
+
+
+class Way(Message):
+    """A way to a hook (WAY): a program, and where it goes."""
+
+    program: str
+    """its name in the object"""
+    kind: str
+    """`lsm`, `fentry`, `fexit`, `fmod_ret`, `kprobe`, `kprobe.multi`, `tracepoint`, `raw_tracepoint`, `uprobe`, …"""
+    target: str
+    """what it is attached to"""
+    method: str = ""
+    """what it can do there, for people"""
+    variables: Mapping[str, Value] = NONE
+    """of the object, beside those of the hook"""
+    same: tuple[str, str] | None = None
+    """functions that must have the same prototype"""
+    syscall: bool = False
+    """whether the target is a system call's name"""
+    record: bool = False
+    """whether slots name fields of a tracepoint, by their number in its `format`"""
+    machine: str = ""
+    """architecture of the nodes that it is for; empty: all"""
+    called: tuple[str, ...] = ()
+    """it is taken only to the first of these functions that the kernel has"""
+    also: tuple[str, ...] = ()
+    """programs that go to the same place"""
+    place: ProbePlace | None = None
+    """of `uprobe` and `usdt`"""
+
+
+class Remedy(Message):
+    """What helps where a hook has no way."""
+
+    text: str
+    """for people"""
+    ways: tuple[Way, ...] = ()
+    """the node has to take one of them for the remedy to help; empty: it always does"""
+
+
+class Resolve(Message):
+    """What the node's BTF has to say about a slot."""
+
+    slot: int
+    """its number"""
+    index: int = 0
+    """of the parameter"""
+    source: str
+    """where `path` begins: `parameter`, `return`, `task` or `registers`"""
+    struct: str | None = None
+    """the type that it points to, where the prototype does not say"""
+    path: tuple[str, ...] = ()
+    """members that lead to the value"""
+    auto: bool = False
+    """whether the agent sets the slot's type"""
+    compared: str | None = None
+    """`number` or `text`: what the value is compared with"""
+    module: str = ""
+    """kernel module whose types are meant"""
+    btf: FilePath = ""
+    """file of the node with the types"""
+
+
+class SameFile(Message):
+    """A file that the agent looks for in every container's root."""
+
+    test: int
+    """number of the test that compares with it"""
+    path: FilePath
+    """in each root"""
+    selectors: Base64
+    """the set of selectors, little-endian"""
+
+
+class PolicyHookSpec(Message):
+    """A hook of policies (HOOK)."""
+
+    name: str
+    """for people"""
+    words: int
+    """size of a set of selectors, in u64"""
+    variables: Mapping[str, Value]
+    """of the object, by name"""
+    ways: tuple[Way, ...]
+    """the first that loads and attaches is taken"""
+    selectors: tuple[int, ...]
+    """for each bit the scope that it is for; -1: none"""
+    workloads: Mapping[int, tuple[int, ...]] = NONE
+    """for some bits, further scopes that all have to hold"""
+    unsure: tuple[int, ...] = ()
+    """bits that hold while it is not known whether these scopes do"""
+    tables: Mapping[str, Base64] = NONE
+    """by map, keys and values in turn; `NAME@MACHINE`: for that architecture alone"""
+    limited: int = 0
+    """entries of the map that limits how often events are posted"""
+    optional: bool = False
+    """whether it is left out where it has no way"""
+    remedies: tuple[Remedy, ...] = ()
+    """what helps where it has no way"""
+    resolve: tuple[Resolve, ...] = ()
+    """what the node's BTF has to say"""
+    files: tuple[SameFile, ...] = ()
+    """files that the hook compares with"""
+    whole: bool = False
+    """whether events may have buffers of up to 327,360 bytes"""
+    mappings: bool = False
+    """whether the agent opens perf events, so that the kernel tells of mappings"""
+    functions: str | None = None
+    """pattern of the functions that the program goes to; empty: system calls; null: it has a target"""
+    policies: tuple[int, ...] = ()
+    """of installed policies: for each bit the policy's place in the list; -1: none"""
+    told: object = None
+    """of installed policies: what records mean (policy_events/told.py)"""
+
+
+class Requirement(Message):
+    """A line of a scope's conditions."""
+
+    key: str
+    """`name`, `repo` or `namespace` of a container"""
+    operator: str
+    """`In`, `NotIn`, `Exists` or `DoesNotExist`"""
+    values: tuple[str, ...] = ()
+    """what it is compared with"""
+
+
+class ScopeSpec(Message):
+    """Whom a policy is for (SCOPE)."""
+
+    pods: bool
+    """whether it is for pods"""
+    host: bool
+    """whether it is for the node's own processes"""
+    namespaces: tuple[str, ...] | None = None
+    """of the pods; null: all"""
+    containers: tuple[Requirement, ...] = ()
+    """conditions that all have to hold"""
+    by_labels: bool = False
+    """whether labels of pods count, which the client tells"""
+    by_node: bool = False
+    """whether labels of the node count, which the client tells"""
+
+
+class Labels(Message):
+    """For which scopes labels are right."""
+
+    node: tuple[int, ...]
+    """those of the node"""
+    pods: Mapping[str, tuple[int, ...] | None]
+    """those of pods, by UID or NAMESPACE/NAME; null: taken back"""
+
+
+class ProcessesSpec(Message):
+    """What is remembered of processes at their exec."""
+
+    followed: Base64
+    """programs: keys of `policy_prefixes` and numbers from 1 (u64) in turn"""
+
+
+class PolicySpec(Message):
+    """All policies of a session, or of the installed file (POLICIES)."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("policy",)
+
+    name: str
+    """for people and for `--gadgets`"""
+    kind: str
+    """`policy`"""
+    object: int = 0
+    """number of its OBJECT frame: policy.bpf.o, which is loaded once for each hook"""
+    ring_bytes: int = _RING_BYTES
+    """size of the ring buffer, which all hooks share"""
+    parameters: Mapping[str, Value] = NONE
+    """variables of the object"""
+    scopes: tuple[ScopeSpec, ...]
+    """by which selectors are numbered"""
+    hooks: tuple[PolicyHookSpec, ...]
+    """in the order in which they are attached"""
+    follows: bool = False
+    """whether files are followed to their last close"""
+    stacks: bool = False
+    """whether STACKS come"""
+    tracks: bool = False
+    """whether sockets have owners"""
+    labels: Labels | None = None
+    """as in UPDATE; null: not known yet"""
+    processes: ProcessesSpec | None = None
+    """what is remembered of processes"""
+    kill: Mapping[int, Bits] = NONE
+    """by hook, the selectors for whose events the agent kills the process"""
+    requests: Mapping[int, Mapping[int, tuple[tuple[str, str], ...]]] = NONE
+    """by hook and bit: `["url", URL]` that is fetched and `["name", NAME]` that is looked up"""
+
+
+class InstalledSpec(Message):
+    """The installed policies' events (INSTALLED)."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("installed",)
+
+    name: str
+    """for people and for `--gadgets`"""
+    kind: str
+    """`installed`"""
+    object: int = 0
+    """number of its OBJECT frame, which is empty"""
