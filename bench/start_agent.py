@@ -7,11 +7,12 @@ import time
 
 seen = {"interpreter": time.time()}
 
-from kubectl_gadget.agent import session  # noqa: E402
 from kubectl_gadget.agent.bpf import libbpf  # noqa: E402
 from kubectl_gadget.agent.bpf.object import BpfObject  # noqa: E402
 from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
-from kubectl_gadget.agent.gadget import Gadget  # noqa: E402
+from kubectl_gadget.agent.session import session, start_sources  # noqa: E402, F401
+from kubectl_gadget.agent.session.hello import hello  # noqa: E402
+from kubectl_gadget.agent.sources.stream import StreamSource  # noqa: E402
 
 libbpf.load()
 seen["imports"] = time.time()
@@ -19,7 +20,7 @@ seen["imports"] = time.time()
 
 def main() -> None:
     """In the order in which a session does it."""
-    session.hello()
+    hello()
     seen["HELLO"] = time.time()
     containers = Containers()
     containers.set_filter({"host": True})
@@ -51,11 +52,12 @@ def main() -> None:
     stage("opened", "__init__")
     stage("loaded", "load")
     stage("attached", "attach")
-    gadget = Gadget(0, spec, elf, containers.variables(), containers.shared)
-    gadget.start()
+    context = start_sources.node_context({}, containers)
+    source = StreamSource(spec, elf, context)
     sys.stdout.write(json.dumps(seen))
-    gadget.detach()
-    gadget.close()
+    source.detach()
+    source.close()
+    context.close()
     containers.close()
 
 

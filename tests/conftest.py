@@ -42,7 +42,12 @@ collect_ignore: list[str] = []
 if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
     # They have one test for each gadget, or column.
     collect_ignore += [
-        *("agent/test_contained.py", "agent/test_observer.py", "bpf/test_verifier.py", "events/test_no_rows.py"),
+        *(
+            "agent/session/test_contained.py",
+            "agent/session/test_observer.py",
+            "bpf/test_verifier.py",
+            "events/test_no_rows.py",
+        ),
         *("cluster/test_real_cluster_contained.py", "output/live/test_screen.py"),
     ]
 if sys.platform != "linux":

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         return 2
     match arguments:
         case ["session", "--local"]:
-            from kubectl_gadget.agent import session
+            from kubectl_gadget.agent.session import session
 
             return session.run(local=True)
         case ["session", *_]:
@@ -52,9 +52,9 @@ def main(arguments: list[str]) -> int:
         case ["probe"]:
             import json
 
-            from kubectl_gadget.agent import session
+            from kubectl_gadget.agent.session.hello import hello
 
-            sys.stdout.write(json.dumps(session.hello(), indent=2) + "\n")
+            sys.stdout.write(json.dumps(hello(), indent=2) + "\n")
             return 0
     sys.stderr.write(_USAGE + "\n")
     return 2
@@ -70,7 +70,7 @@ def _refusal(arguments: list[str]) -> str | None:
 
 
 def _session(words: list[str]) -> int:
-    from kubectl_gadget.agent import session
+    from kubectl_gadget.agent.session import session
     from kubectl_gadget.wire.session_command import SessionCommand
 
     command = SessionCommand.parse(words)

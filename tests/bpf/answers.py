@@ -7,9 +7,8 @@ with Answers("top_file") as top:
 
 from typing import Any
 
-from kubectl_gadget.agent.answers.answer import Answer
-from kubectl_gadget.agent.answers.iterators import Snapshot
-from kubectl_gadget.agent.answers.samplers import Sampled
+from kubectl_gadget.agent.answers.iterators import Iterators
+from kubectl_gadget.agent.answers.samplers import sampled
 from kubectl_gadget.agent.answers.totals import Totals
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.ring import open_ring
@@ -21,7 +20,7 @@ from tests.bpf.tracer import Tracer, split
 class Answers(Tracer):
     """One gadget, attached. Nothing is taken before take()."""
 
-    answer: Answer
+    answer: Iterators | Totals
     _containers: Containers | None = None
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -34,14 +33,15 @@ class Answers(Tracer):
         assert events is not None
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self._ring = open_ring(events.fd, events.entries, self.counters)
-        sampled = None
+        self.warnings: list[str] = []
+        rows = None
         if self.gadget.sampler:
             self._containers = Containers()
-            sampled = Sampled(request.sampled(self.gadget), self._containers)
+            rows = sampled(request.sampled(self.gadget), self._containers)
         if self.gadget.kind == "snapshot":
-            self.answer = Snapshot(self._object, sampled)
+            self.answer = Iterators(self._object, rows, self.warnings.append)
         else:
-            self.answer = Totals(self._object, 1.0, self.gadget.record.size, sampled)
+            self.answer = Totals(self._object, self.gadget.record.size, rows, self.warnings.append)
         return self
 
     def __exit__(self, *reason: Any) -> None:
@@ -52,6 +52,4 @@ class Answers(Tracer):
 
     def take(self) -> list[dict[str, Any]]:
         """The records of a snapshot, or of an interval that ends now."""
-        self.answer.due = 0.0
-        self.answer.collect(1.0)
-        return [self._decode(record) for piece in self.answer.ship() for record in split(piece.records)]
+        return [self._decode(record) for piece in self.answer.take() for record in split(piece)]

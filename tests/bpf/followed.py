@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,10 @@ class Followed(StackAnswers):
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
         libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.libraries]
-        self.uprobes = Uprobes(object, libraries, lambda cgroup: cgroup.endswith(f"/followed-{os.getpid()}"))
+        self.uprobe_warnings: list[str] = []
+        self.uprobes = Uprobes(
+            object, libraries, lambda cgroup: cgroup.endswith(f"/followed-{os.getpid()}"), self.uprobe_warnings.append
+        )
         self.uprobes.prepare()
         return object
 
@@ -60,10 +64,10 @@ class Followed(StackAnswers):
         """As the session does, without its pause."""
         self.uprobes._next = 0.0
         try:
-            self.uprobes.turn()
+            self.uprobes.turn(time.monotonic())
         except Failure as failure:
             pytest.skip(f"no uprobes here: {failure}")
-        assert self.uprobes.warnings == []
+        assert self.uprobe_warnings == []
         assert self.uprobes.attached
 
     def __exit__(self, *error: Any) -> None:

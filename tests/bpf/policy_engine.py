@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,14 +18,17 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.policies.policy import Policies
+from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
+from tests.agent.node import node_context
 from tests.bpf.tracer import MACHINE, pid_level, split
 
 _OWN_FAULT = re.compile(
@@ -62,18 +66,15 @@ class Enforcer:
     def __enter__(self) -> "Enforcer":
         self._verdicts = HashMap("verdicts", 64)
         node = {"gadget_node_pid_level": pid_level()}
-        self.policies = Policies(
-            0, self._spec, object_bytes("policy", MACHINE), node, {"gadget_containers": self._verdicts.fd}
-        )
-        self.policies.filter_is_open = True
-        self.policies.start()
+        self.context = node_context({"gadget_containers": self._verdicts.fd}, node)
+        self.source = PolicySource(self._spec, object_bytes("policy", MACHINE), self.context)
         for cgroup, container in self._containers.items():
-            self.policies.tell(cgroup, container, True)
+            self.source._profiles.tell(cgroup, container, True)
         self._data()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.policies.close()
+        self.source.close()
         self._verdicts.close()
 
     @property
@@ -86,18 +87,32 @@ class Enforcer:
         """The way to each hook that is there beside them, for calls of 32-bit programs."""
         return self._hooks(True)
 
+    @property
+    def attached(self) -> list[PolicyHook]:
+        """All hooks that were loaded."""
+        return self.source._hooks.hooks
+
+    @property
+    def ring(self) -> Ring:
+        return self.source._output.ring
+
+    def warnings(self) -> list[str]:
+        """After a turn of the session."""
+        self.context.callbacks.turn(time.monotonic())
+        return self.context.warnings.take_all()
+
     def _hooks(self, mirrors: bool) -> list[str]:
         names = {hook.name for hook in self.engine.hooks if hook.mirrors == mirrors}
-        return [hook.hook for hook in self.policies.hooks if hook.name in names]
+        return [hook.hook for hook in self.attached if hook.name in names]
 
     @property
     def lost(self) -> dict[str, Any]:
-        return dict(self.policies.stats()["lost"])
+        return dict(self.source.stats()["lost"])
 
     def counts(self) -> dict[str, int]:
         """Of the only hook that the policies name."""
         names = {hook.name for hook in self.engine.hooks if not hook.mirrors}
-        (counts,) = [hook.counts() for hook in self.policies.hooks if hook.name in names]
+        (counts,) = [hook.counts() for hook in self.attached if hook.name in names]
         return counts
 
     def matches(self) -> list[Match]:
@@ -109,7 +124,7 @@ class Enforcer:
         return list(split(self._data()))
 
     def _data(self) -> bytes:
-        ring = self.policies.ring
+        ring = self.ring
         while not ring.settle():
             pass
         batch = ring.batch()

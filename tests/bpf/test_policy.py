@@ -498,11 +498,11 @@ def test_the_selector_that_counts_says_whether_there_are_stacks(tmp_path: Path) 
     with in_force(policy(openat(*selectors))) as enforcer:
         for name in ("kernel", "user", "neither"):
             os.close(os.open(tmp_path / name, os.O_RDONLY))
-        stacks = enforcer.policies.stacks
+        stacks = enforcer.source._stacks
         assert stacks
         kernel, user, neither = (struct.unpack_from("<QQ", record, KERNEL_STACK_AT) for record in enforcer.records())
         stacks.take()
-        frames = stacks.tell()
+        frames = stacks.take_new()
     assert frames
     assert (kernel[1], user[0], neither) == (0, 0, (0, 0))
     texts = {id: "\n".join(frames["frames"][number] for number in numbers) for id, numbers in frames["stacks"].items()}

@@ -135,7 +135,7 @@ def test_a_file_is_forgotten_where_its_process_ends(tmp_path: Path) -> None:
     with following(FOLLOWING % tmp_path) as enforcer:
         in_child(lambda: os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT))
         assert [what for what, _ in told(enforcer.matches())] == ["openat"]
-        assert list(enforcer.policies.hooks[0].map("gadget_followed").keys()) == []
+        assert list(enforcer.attached[0].map("gadget_followed").keys()) == []
 
 
 def test_the_talks_policy_runs_as_it_was_written() -> None:

@@ -117,7 +117,7 @@ def test_another_function_runs_in_its_place(program: Path, other_deed: str) -> N
 def test_where_the_other_function_is_not_there_nothing_is_overridden(program: Path) -> None:
     with overriding(program, "argNewSymbol: no_deed") as enforcer:
         assert result_of(program) == 0
-        warnings = enforcer.policies.turn()
+        warnings = enforcer.warnings()
     assert any("no such function (symbol no_deed), so no probe is set in it" in text for text in warnings)
 
 

@@ -213,13 +213,13 @@ def test_only_the_file_with_the_digest_is_probed(kind: str, program: Path) -> No
     with watching(wrong) as enforcer:
         run(program)
         assert enforcer.matches() == []
-        (warning,) = enforcer.policies.turn()
+        (warning,) = enforcer.warnings()
     assert "binaryDigests" in warning
 
 
 def test_a_function_that_is_not_there_is_told(program: Path) -> None:
     with watching(uprobe(program, place={"symbol": "no_such_function"})) as enforcer:
-        (warning,) = enforcer.policies.turn()
+        (warning,) = enforcer.warnings()
     assert "no_such_function: the file has no such function" in warning
 
 
@@ -236,12 +236,13 @@ def static(path: Path) -> None:
 
 def look(enforcer: Enforcer) -> None:
     """As the session does, without its pauses."""
-    enforcer.policies._next_look = 0.0
-    for hook in enforcer.policies.hooks:
+    for search in enforcer.context.callbacks.each_turn:
+        search.__self__._next_look = 0.0  # type: ignore[attr-defined]
+    for hook in enforcer.attached:
         assert hook.probes
         for root in hook.probes._roots.values():
             root.due = 0.0
-    assert enforcer.policies.turn() == []
+    assert enforcer.warnings() == []
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -63,13 +63,14 @@ def ring(policy: Policy, path: Path, times: int = 1) -> dict[str, int]:
     with Enforcer(policy) as enforcer:
         for _ in range(times):
             path.read_bytes()
-        while not enforcer.policies.ring.settle():
+        while not enforcer.ring.settle():
             pass
         begun = time.monotonic()
-        enforcer.policies.react()
+        enforcer.source.settle(is_blocked=False)
         assert time.monotonic() - begun < 1, "the ring waited for what is outside"
-        enforcer.policies.finish()
-        stats = enforcer.policies.stats()
+        for finish in enforcer.context.callbacks.after_last:
+            finish()
+        stats = enforcer.source.stats()
         return dict(stats.get("requests", {})) | {"events": len(enforcer.matches())}
 
 

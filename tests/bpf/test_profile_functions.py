@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class Followed(Answers):
 
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
-        self.uprobes = Uprobes(object, self._asked, lambda cgroup: True, named=True)
+        self.uprobe_warnings: list[str] = []
+        self.uprobes = Uprobes(object, self._asked, lambda cgroup: True, self.uprobe_warnings.append, named=True)
         self.uprobes.prepare()
         return object
 
@@ -54,7 +56,7 @@ class Followed(Answers):
         """As the session does, without its pause."""
         self.uprobes._next = 0.0
         try:
-            self.uprobes.turn()
+            self.uprobes.turn(time.monotonic())
         except Failure as failure:
             pytest.skip(f"no uprobes here: {failure}")
 
@@ -96,7 +98,7 @@ def test_calls_are_counted_also_those_that_a_function_makes_of_itself(
         process.communicate(b"\n")
         records = profile.take()
         assert profile.lost == 0
-        assert profile.uprobes.warnings == []
+        assert profile.uprobe_warnings == []
     assert process.returncode == 0
     assert counts(records) == {"hist_leaf": CALLS, "hist_deep": DEPTH, "hist_sleep": 1}
     (sleep,) = [record for record in records if record["function"].endswith("hist_sleep")]
@@ -118,7 +120,7 @@ def test_what_is_not_there_is_told(program: Path, process: subprocess.Popen[byte
         profile.look()
         process.communicate(b"\n")
         assert profile.take() == []
-        (warning,) = profile.uprobes.warnings
+        (warning,) = profile.uprobe_warnings
     assert warning.startswith(f"{program} has no function hist_laef; hist_leaf")
 
 
@@ -131,7 +133,7 @@ def test_a_file_that_no_process_uses_is_named_at_the_end_of_a_short_run_too() ->
     with Followed(("libnowhere.so", "x"), ("libcc", "malloc")) as profile:
         profile.look()
         profile.uprobes.close()
-        first, second = profile.uprobes.warnings
+        first, second = profile.uprobe_warnings
     assert first.startswith("no process of the chosen containers uses libcc yet, so nothing of it can be seen")
     assert second.startswith("no process of the chosen containers uses libnowhere.so yet")
 
@@ -153,7 +155,7 @@ def test_programs_of_go_are_refused(program: Path, tmp_path: Path) -> None:
             profile.look()
             started.communicate(b"\n")
             assert profile.take() == []
-            (warning,) = profile.uprobes.warnings
+            (warning,) = profile.uprobe_warnings
     assert "Go" in warning
 
 

@@ -4,6 +4,7 @@ import os
 import ssl
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,15 @@ class WithLibraries(Tracer):
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
         libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.libraries]
-        self.uprobes = Uprobes(object, libraries, lambda cgroup: True)
+        self.uprobe_warnings: list[str] = []
+        self.uprobes = Uprobes(object, libraries, lambda cgroup: True, self.uprobe_warnings.append)
         self.uprobes.prepare()
         return object
 
     def look(self) -> None:
         """As the session does, without its pause."""
         self.uprobes._next = 0.0
-        self.uprobes.turn()
+        self.uprobes.turn(time.monotonic())
 
     def __exit__(self, *error: Any) -> None:
         self.uprobes.close()
@@ -89,7 +91,7 @@ def test_each_call_is_told_once_with_its_data(certificate: Path) -> None:
             tracer.look()
         except Failure as failure:
             pytest.skip(f"no uprobes here: {failure}")
-        assert tracer.uprobes.warnings == []
+        assert tracer.uprobe_warnings == []
         process.communicate(b"\n")
         records = tracer.records()
         assert tracer.lost == 0
@@ -136,7 +138,7 @@ def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
             monkeypatch.undo()
             process.communicate(b"\n")
         assert len(made) >= 3
-        assert any("cannot be followed" in warning for warning in tracer.uprobes.warnings)
+        assert any("cannot be followed" in warning for warning in tracer.uprobe_warnings)
         assert links_open() == before
 
 
@@ -218,11 +220,13 @@ def test_it_is_told_once_when_nobody_uses_such_a_library(monkeypatch: pytest.Mon
     monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._PATIENCE", 0.0)
     monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._EVERY", 0.0)
     with Tracer("trace_ssl") as tracer:
-        uprobes = Uprobes(tracer._object, [{"files": ["libnowhere.so"], "functions": {}}], lambda cgroup: True)
-        uprobes.turn()
-        uprobes.turn()
+        found: list[str] = []
+        nowhere = [{"files": ["libnowhere.so"], "functions": {}}]
+        uprobes = Uprobes(tracer._object, nowhere, lambda cgroup: True, found.append)
+        uprobes.turn(time.monotonic())
+        uprobes.turn(time.monotonic())
         uprobes.close()
-    (warning,) = uprobes.warnings
+    (warning,) = found
     assert "libnowhere.so" in warning
 
 

@@ -31,15 +31,15 @@ def built(request: pytest.FixtureRequest) -> tuple[str, bytes]:
 
 def test_it_has_every_module_of_the_agent_and_what_these_import_and_no_texts() -> None:
     found = agent_modules.find(PACKAGE)
-    files = {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "agent").glob("*.py")}
-    texts = {f"agent/{name}" for name in agent_modules.TEXTS}
-    assert {name for name in found.modules if name.startswith("agent/")} == files - texts
+    paths = [path for path in (PACKAGE / "agent").rglob("*.py") if path.name not in agent_modules.TEXTS]
+    files = {path.relative_to(PACKAGE).as_posix() for path in paths}
+    assert {name for name in found.modules if name.startswith("agent/")} == files
     assert {"errors.py", "wire/frames.py", "__init__.py"} <= set(found.modules)
     assert not [name for name in found.modules if name.split("/")[0] in ("cli", "cluster", "events", "session")]
 
 
 def test_every_object_that_the_agent_opens_by_name_is_found() -> None:
-    texts = (path.read_text() for path in (PACKAGE / "agent").glob("*.py"))
+    texts = (path.read_text() for path in (PACKAGE / "agent").rglob("*.py"))
     opened = {name for text in texts for name in re.findall(r'own_(?:elf|program)\("(\w+)"', text)}
     assert opened == set(agent_modules.find(PACKAGE).objects)
 

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.session import Session
+from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.catalogue import compiler, load_own
 from kubectl_gadget.catalogue.consistency import check_readable
 from kubectl_gadget.catalogue.layout import Layout

@@ -21,7 +21,10 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.session.kinds import make_source
+from kubectl_gadget.agent.sources.context import NodeContext, Warnings
+from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.options import GadgetRun
@@ -41,29 +44,33 @@ def attached(
     parameters: Mapping[str, Any] | None = None,
     variables: Mapping[str, int] | None = None,
     descendants: Callable[[int], int] | None = None,
-) -> Iterator[Gadget]:
+) -> Iterator[GadgetSource]:
     """The gadget as an agent runs it. Raises GadgetError when nothing that is needed can be loaded."""
     given = {**_NEEDED.get(name, {}), **(parameters or {})}
     (spec,) = build((GadgetRun(load_gadget(name), given),), ({},), 1 << 20).gadgets
     of_node = {**containers.variables(), VARIABLE: int(not features.syscall_tracepoints()), **(variables or {})}
-    gadget = Gadget(0, spec, object_bytes(name, MACHINE), of_node, containers.shared)
-    gadget.containers = containers
-    gadget.descendants = descendants or gadget.descendants
-    gadget.start()
+    warnings = Warnings()
+    maps = SharedMaps(containers.shared, of_node["gadget_node_pid_level"], warnings.add)
+    if descendants:
+        maps.descendants = descendants  # type: ignore[method-assign]
+    context = NodeContext(containers, maps, containers.wants, of_node, warnings=warnings)
+    source = make_source(spec, object_bytes(name, MACHINE), context)
+    assert isinstance(source, GadgetSource)
     try:
-        yield gadget
+        yield source
     finally:
-        gadget.detach()
-        gadget.close()
+        source.detach()
+        source.close()
+        context.close()
 
 
-def instructions(gadget: Gadget) -> dict[str, int]:
+def instructions(gadget: GadgetSource) -> dict[str, int]:
     """How many the verifier looked at, by program; nothing before Linux 5.16, which does not tell."""
     found = {program: program_info(fd).verified_insns for program, fd in gadget.program_fds().items()}
     return {program: count for program, count in found.items() if count}
 
 
-def left_out(gadget: Gadget) -> list[str]:
+def left_out(gadget: GadgetSource) -> list[str]:
     """Programs that it could do without, and of which this kernel took no alternative."""
     programs = gadget.started()["programs"]
     return [skip["program"] for entry in programs for skip in entry["skipped"] if not entry["chosen"]]

@@ -26,7 +26,7 @@ PARTS = {
     "all else": "tests/bpf --ignore-glob='tests/bpf/test_policy*' --ignore=tests/bpf/test_ready_policies.py"
     " --ignore=tests/bpf/test_verifier.py --ignore=tests/bpf/test_evasions.py"
     " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
-    " tests/agent/test_gadget.py tests/agent/bpf/test_ring.py tests/agent/bpf/test_features.py",
+    " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/bpf/test_features.py",
 }
 """About as long as each other: a virtual machine has little use for a second processor, so there are two of them."""
 

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.errors import AgentError, FrameError
 
 
-class Tables:
+class ClientTables:
     """Those of one gadget."""
 
     def __init__(self, gadget: str, object: BpfObject, containers: Containers) -> None:

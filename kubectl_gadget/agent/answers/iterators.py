@@ -5,12 +5,10 @@ trap: this thread is in another namespace meanwhile; whatever happens, it has to
 """
 
 import ctypes
-import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from kubectl_gadget.agent.answers.answer import Answer
 from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf.object import BpfObject
 
@@ -19,20 +17,18 @@ _NEWNET = 0x40000000
 _OWN = "/proc/self/ns/net"
 
 
-class Snapshot(Answer):
+class Iterators:
     """Of one object, whose iterators are attached: they are run in the order in which the object has them. What
     `sampled` gives comes last."""
 
-    def __init__(self, object: BpfObject, sampled: Sampled | None = None) -> None:
-        super().__init__(0.0)
+    def __init__(self, object: BpfObject, sampled: Sampled | None, warn: Callable[[str], None]) -> None:
         self._object = object
         self._sampled = sampled
+        self._warn = warn
         self._warned = False
 
-    def _next(self, now: float) -> float:
-        return math.inf
-
-    def _take(self) -> Iterator[bytes]:
+    def take(self) -> Iterator[bytes]:
+        """All that there is now, in pieces of records."""
         for program in self._object.chosen:
             section = self._object.section(program)
             if section in _OF_NAMESPACES:
@@ -43,9 +39,10 @@ class Snapshot(Answer):
         if self._sampled:
             # The record's time, as programs set it.
             yield from self._sampled.records(time.clock_gettime_ns(time.CLOCK_BOOTTIME).to_bytes(8, "little"))
-            self.warnings += self._sampled.take_warnings()
+            self._sampled.pass_warnings(self._warn)
 
     def close(self) -> None:
+        """Frees what the sampler holds."""
         if self._sampled:
             self._sampled.close()
 
@@ -66,7 +63,7 @@ class Snapshot(Answer):
             finally:
                 _enter(own)
         except PermissionError:
-            self._warn()
+            self._say_what_is_missing()
             return
         finally:
             os.close(own)
@@ -86,14 +83,14 @@ class Snapshot(Answer):
                 seen.add(number)
                 yield path
 
-    def _warn(self) -> None:
+    def _say_what_is_missing(self) -> None:
         warning = (
             "connections that no process has any more are missing where they are in a pod's own network: entering it "
             "needs CAP_SYS_ADMIN (try: --privileged)"
         )
         if not self._warned:
             self._warned = True
-            self.warnings.append(warning)
+            self._warn(warning)
 
 
 def _enter(namespace: int) -> None:

@@ -6,23 +6,19 @@ after another was put in its place, which returns when no program writes to the 
 """
 
 import ctypes
-import math
 import mmap
 import os
 import struct
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from kubectl_gadget.agent.answers.answer import Answer, Piece
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire import LAST, PART
 
 MOST_SPARES = 128
 """Recordings that nobody uses yet: how many new containers and crashes there may be before the agent sees to it."""
@@ -49,11 +45,10 @@ class Reason:
         self.fields = _BECAUSE.pack(because, signal, pid, comm)
 
 
-class Recorder(Answer):
+class Recorder:
     """Of one object, which was prepared for it. `spec` is the `recorder` of RUN's gadget."""
 
     def __init__(self, object: BpfObject, ring: Ring, spec: dict[str, Any], record_bytes: int) -> None:
-        super().__init__(math.inf)
         self._lib = libbpf.load()
         self._ring = ring
         self._last: int = spec["last"]
@@ -69,8 +64,9 @@ class Recorder(Answer):
         self._spares = self._places - self._recorders.entries
         self._supply(set())
 
-    def collect(self, now: float) -> None:
-        """Takes what was triggered, asked for, or whose container is gone, since the last call."""
+    def take(self) -> Iterator[bytes]:
+        """The records of each recording that was triggered, asked for, or whose container is gone, since the last call,
+        as ring buffer bytes. To be taken to the end."""
         triggered = self._triggers()
         used = self._used()
         gone = {cgroup: used.pop(cgroup) for cgroup in self._removed if cgroup in used}
@@ -84,7 +80,8 @@ class Recorder(Answer):
         reasons = dict(reversed(taken))
         records = self._exchange(list(reasons))
         for place, reason in reversed(reasons.items()):
-            self._put(records[place], reason)
+            if reason and records[place]:
+                yield self._with_reason(records[place], reason)
         still_used = set(used.values())
         for place in reasons:
             if place not in still_used:
@@ -92,16 +89,20 @@ class Recorder(Answer):
         self._supply(still_used)
 
     def removed(self, cgroups: Sequence[int]) -> None:
+        """These were removed, and their events have been shipped."""
         self._removed += cgroups
 
     def show(self) -> None:
+        """The user wants to see what was recorded so far."""
         self._reasons.append(_ASKED)
 
     def end(self) -> None:
+        """The programs were detached: everything is shown now, where the user wants that."""
         if self._on_end:
             self._reasons.append(_END)
 
     def close(self) -> None:
+        """Frees the recordings."""
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
@@ -128,16 +129,12 @@ class Recorder(Answer):
                 found.append((place, Reason(because, signal, pid, record[_COMM])))
         return found
 
-    def _put(self, rows: list[bytes], reason: Reason | None) -> None:
-        if not rows or reason is None:
-            return
+    def _with_reason(self, rows: list[bytes], reason: Reason) -> bytes:
         start, fields = self._offset, reason.fields
-        records = b"".join(
+        return b"".join(
             _RING_HEADER.pack(len(row), 0) + row[:start] + fields + row[start + len(fields) :] + bytes(-len(row) % 8)
             for row in rows
         )
-        self._waiting.append(Piece(records, PART | LAST, self._interval, time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
-        self._interval += 1
 
     def _exchange(self, places: Sequence[int]) -> dict[int, list[bytes]]:
         """By place the records that are there, oldest first. Empty recordings are there afterwards."""

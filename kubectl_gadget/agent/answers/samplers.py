@@ -6,7 +6,7 @@ absent. The trap: a text's place has 16 bits and its length 15, so what does not
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 from typing import Any, Protocol
@@ -79,6 +79,11 @@ class Packer:
         return _HEADER.pack(len(record), 0) + record + bytes(-len(record) % 8)
 
 
+def sampled(spec: Mapping[str, Any], containers: Containers) -> "Sampled | None":
+    """The sampler that `spec` asks for; None when it asks for none. Raises AgentError."""
+    return Sampled(spec, containers) if spec.get("sampler") else None
+
+
 class Sampled:
     """A sampler's rows as records, for the answer of a gadget; `spec` is the gadget's in RUN."""
 
@@ -92,10 +97,10 @@ class Sampled:
         while piece := b"".join(self._packer.pack(row, head) for row in islice(rows, _ROWS)):
             yield piece
 
-    def take_warnings(self) -> list[str]:
+    def pass_warnings(self, warn: Callable[[str], None]) -> None:
         """What went wrong since the last call, for people."""
-        warnings, self._sampler.warnings = self._sampler.warnings, []
-        return warnings
+        while self._sampler.warnings:
+            warn(self._sampler.warnings.pop(0))
 
     def close(self) -> None:
         """Frees what the sampler holds."""

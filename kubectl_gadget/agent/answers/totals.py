@@ -5,12 +5,10 @@ exact: the kernel returns from it when no program can still be adding to the oth
 """
 
 import ctypes
-import math
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from kubectl_gadget.agent.answers.answer import Answer
 from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.map_batches import take_all
@@ -27,18 +25,17 @@ _WALK_SECONDS = 2.0
 """How often the other ones are run."""
 
 
-class Totals(Answer):
-    """Of one object, taken each `interval` seconds. `record` is the size of the record in bytes.
+class Totals:
+    """Of one object. `record` is the size of the record in bytes.
 
     `sampled` gives rows of its own; then the object need not have totals, and those it has know nothing of what lies
     behind the value.
     """
 
-    def __init__(self, object: BpfObject, interval: float, record: int, sampled: Sampled | None = None) -> None:
-        now = time.monotonic()
-        super().__init__(now + interval)
+    def __init__(self, object: BpfObject, record: int, sampled: Sampled | None, warn: Callable[[str], None]) -> None:
         self._lib = libbpf.load()
         self._object = object
+        self._warn = warn
         self._walk_at = 0.0
         self._walked = False
         self._sampled = sampled
@@ -51,32 +48,24 @@ class Totals(Answer):
             self._halves = []
         self._outer = outer.fd if outer else -1
         self._counting = 0
-        self._seconds = interval
         self._record = record
         self._sizes = (self._halves[0].key_size, self._halves[0].value_size) if self._halves else (0, 0)
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def keep_up(self, now: float) -> None:
+    def walk(self, now: float) -> None:
+        """To be called often, with time.monotonic(): runs the iterators that do not add up."""
         if now >= self._walk_at:
             self._walk_at = now + _WALK_SECONDS
             self._walk(summing=False)
 
-    def ending(self) -> None:
-        """What is outstanding is added up while all is still followed."""
+    def add_up(self) -> None:
+        """Before the programs are detached: adds up what is outstanding while all is still followed. take() does not
+        do it then."""
         self._walk(summing=True)
         self._walked = True
 
-    def end(self) -> None:
-        self.due = 0.0
-        self._ended = True
-
-    def _next(self, now: float) -> float:
-        if self._ended:
-            return math.inf
-        # What is behind is not made up for: each interval says how long it was.
-        return max(self.due + self._seconds, now)
-
     def close(self) -> None:
+        """Frees what the sampler holds."""
         if self._sampled:
             self._sampled.close()
 
@@ -86,7 +75,8 @@ class Totals(Answer):
             if self._object.section(program) == MAP_ITERATOR and program.startswith(_SUMS) == summing:
                 self._object.iterate(program)
 
-    def _take(self) -> Iterator[bytes]:
+    def take(self) -> Iterator[bytes]:
+        """The sums since the last call, in pieces of records; they begin at 0 anew."""
         if not self._walked:
             self._walk(summing=True)
         full = self._swap() if self._halves else None
@@ -100,7 +90,7 @@ class Totals(Answer):
                 yield b"".join(head + key + value + tail for key, value in zip(keys, values, strict=True))
         if self._sampled:
             yield from self._sampled.records(head[8:])
-            self.warnings += self._sampled.take_warnings()
+            self._sampled.pass_warnings(self._warn)
 
     def _swap(self) -> BpfMap:
         """Lets the other half count. The one that counted."""

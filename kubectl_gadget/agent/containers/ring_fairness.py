@@ -67,7 +67,7 @@ class Losses:
             self._memory = mmap.mmap(map.fd, MOST * _WORDS * 8, mmap.MAP_SHARED, mmap.PROT_READ)
             self._words = memoryview(self._memory).cast("Q")
 
-    def told(self, numbers: Numbers) -> list[dict[str, Any]]:
+    def by_container(self, numbers: Numbers) -> list[dict[str, Any]]:
         """`lost_by` of STATS: since the start, the most first. What nobody is named for is those it does not name."""
         if self._memory is None:
             return []

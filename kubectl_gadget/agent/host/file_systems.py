@@ -49,7 +49,7 @@ class _Process:
     due: float = 0.0
 
 
-class Roots:
+class FileSystems:
     """`wanted_cgroup` says of a path in /proc/PID/cgroup whether its processes matter."""
 
     def __init__(self, wanted_cgroup: Callable[[str], bool]) -> None:

@@ -1,6 +1,6 @@
 """Events of installed policies, from the process that has them in force to sessions in the same pod.
 
-The packets are those of installed_events.py. The trap: a session that is slow must not hold the log up, so what its
+The packets are those of installed_source.py. The trap: a session that is slow must not hold the log up, so what its
 socket does not take is counted and told to it.
 """
 
@@ -9,7 +9,7 @@ import os
 import socket
 from contextlib import suppress
 
-from kubectl_gadget.agent.installed.installed_events import COMPLETE, EVENT, LOST, NUMBER, PATH
+from kubectl_gadget.agent.installed.installed_source import COMPLETE, EVENT, LOST, NUMBER, PATH
 from kubectl_gadget.agent.policies.log import LoggedEvent
 from kubectl_gadget.policy_events.event import event_spec
 

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_gadget.agent.bpf import counters
-from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
+from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.installed import loaded_policies
 from kubectl_gadget.agent.installed.installed_file import InstalledSet
+from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
 from kubectl_gadget.agent.installed.pins import Pins
 from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
+from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
-from kubectl_gadget.agent.policies.policy import Policies
-from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policy_events.record import FORMAT
 from kubectl_gadget.policy_events.told import ToldHook
@@ -32,36 +33,10 @@ Key = tuple[str, str]
 """Namespace and name of a policy."""
 
 
-class _TakenOver(PolicyHook):
-    """A hook that another process has attached."""
-
-    def __init__(self, spec: dict[str, Any], maps: dict[str, OpenMap], link: int) -> None:
-        super().__init__(spec, lambda _: None, RealFiles)
-        self.way = spec["way"]
-        self._maps = maps
-        self._link = link
-
-    def map(self, name: str) -> BpfMap:
-        return self._maps[name]
-
-    def link_fd(self) -> int:
-        return self._link
-
-    def release(self) -> bool:
-        if self._link >= 0:
-            os.close(self._link)
-        self._link = -1
-        return False
-
-    def close(self) -> None:
-        for map in self._maps.values():
-            map.close()
-
-
 class InForce:
     """A set. `failed` says of hooks why this node does not have them, `error` why there is none at all."""
 
-    def __init__(self, chosen: InstalledSet, policies: Policies | None, error: str = "") -> None:
+    def __init__(self, chosen: InstalledSet, loaded: LoadedPolicies | None, error: str = "") -> None:
         self.digest = chosen.digest
         self.policies = chosen.policies
         self.error = error
@@ -75,20 +50,16 @@ class InForce:
         """events told, by policy"""
         self.has_rest = False
         """whether take() has left some before the settled position"""
-        self._engine = policies
+        self._loaded = loaded
         self._spec = chosen.spec
         self._before: set[Key] = set()
         self._after: set[Key] = set()
-        loaded = {hook.name for hook in policies.hooks} if policies else set()
-        self._told = [_told(hook) if hook["name"] in loaded else None for hook in chosen.spec["hooks"]]
-
-    @property
-    def engine(self) -> Policies | None:
-        return self._engine
+        names = {hook.name for hook in loaded.hooks.hooks} if loaded else set()
+        self._told = [_told(hook) if hook["name"] in names else None for hook in chosen.spec["hooks"]]
 
     def keys(self) -> set[Key]:
         """The policies that are in force."""
-        without = self._engine.without if self._engine else range(len(self.policies))
+        without = self._loaded.hooks.without if self._loaded else range(len(self.policies))
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 
     def follows(self, before: "list[InForce]") -> None:
@@ -100,17 +71,18 @@ class InForce:
 
     def settle(self) -> bool:
         """As ring.settle(), once there is no rest."""
-        return self.has_rest or self._engine is None or self._engine.ring.settle()
+        return self.has_rest or self._loaded is None or self._loaded.output.ring.settle()
 
     def take(self) -> Iterator[LoggedEvent]:
         """The next events up to the settled position, so many that who asks is not kept long."""
-        if self._engine is None:
+        if self._loaded is None:
             return
-        batch = self._engine.ring.batch()
+        ring = self._loaded.output.ring
+        batch = ring.batch()
         data = bytes(batch[: whole_records(batch, _MOST_BYTES)])
         self.has_rest = len(data) < len(batch)
         batch.release()
-        self._engine.ring.advance(len(data))
+        ring.advance(len(data))
         told = {number: one for number, one in enumerate(self._told) if one is not None}
         for record in records(data):
             for logged in events(record, told):
@@ -127,15 +99,20 @@ class InForce:
     @property
     def complete_until(self) -> int:
         """Boot time in ns: all events before it have been told, after settle() and take()."""
-        return self._engine.ring.complete_until if self._engine else time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if self._loaded is None:
+            return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return self._loaded.output.ring.complete_until
 
     def lost(self) -> int:
         """Events that did not fit into the ring, since it was made."""
-        return 0 if self._engine is None else self._engine.counters.total(counters.LOST_RING_FULL)
+        return 0 if self._loaded is None else self._loaded.output.counters.total(counters.LOST_RING_FULL)
 
     def warnings(self) -> list[str]:
-        """New ones."""
-        return self._engine.turn() if self._engine else []
+        """New ones, after looking for files in which probes are wanted."""
+        if self._loaded is None:
+            return []
+        self._loaded.files.turn(time.monotonic())
+        return self._loaded.warnings.take_all()
 
     def state(self) -> list[dict[str, Any]]:
         """Of each policy, for people and `policy installed`."""
@@ -143,31 +120,31 @@ class InForce:
 
     def _state_of(self, number: int, policy: dict[str, Any]) -> dict[str, Any]:
         found = {"name": policy["name"], "namespace": policy["namespace"], "enforces": policy["enforces"]}
-        engine = self._engine
-        if engine is None:
+        if self._loaded is None:
             return {**found, "state": "load_error", "error": self.error, "hooks": [], "events": 0}
+        loaded = self._loaded.hooks
         failed = [
-            _with_remedy(engine.failed[hook["name"]])
+            _with_remedy(loaded.failed[hook["name"]])
             for hook in self._spec["hooks"]
-            if hook["name"] in engine.failed and number in hook["policies"]
+            if hook["name"] in loaded.failed and number in hook["policies"]
         ]
         hooks = [
             {"hook": hook.name, "by": hook.hook, "method": hook.way["method"]}
-            for hook in engine.hooks
+            for hook in loaded.hooks
             if number in hook.policies
         ]
-        state = "load_error" if number in engine.without else "enabled"
+        state = "load_error" if number in loaded.without else "enabled"
         return {**found, "state": state, "error": "\n".join(failed), "hooks": hooks, "events": self.counts[number]}
 
     def pin(self, pins: Pins, node: dict[str, int]) -> None:
         """Keeps it in force after this process. What is in the way is in `not_pinned`."""
-        engine = self._engine
-        if engine is None:
+        if self._loaded is None:
             return
-        pieces = {name: engine.hooks[0].map(name).fd for name in SHARED}
-        pieces |= {f"remember_{number}": fd for number, fd in enumerate(engine.processes.links)}
+        loaded = self._loaded.hooks
+        pieces = {name: loaded.hooks[0].map(name).fd for name in SHARED}
+        pieces |= {f"remember_{number}": fd for number, fd in enumerate(loaded.processes.links)}
         hooks = []
-        for number, hook in enumerate(engine.hooks):
+        for number, hook in enumerate(loaded.hooks):
             pieces[f"{number}_link"] = hook.link_fd()
             pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
             hooks.append({"name": hook.name, "way": {**hook.way, "variables": {}}})
@@ -179,8 +156,8 @@ class InForce:
             "spec": spec,
             "node": node,
             "attached": hooks,
-            "without": sorted(engine.without),
-            "failed": {name: [str(error), error.remedy] for name, error in engine.failed.items()},
+            "without": sorted(loaded.without),
+            "failed": {name: [str(error), error.remedy] for name, error in loaded.failed.items()},
         }
         try:
             self.pinned = pins.pin(pieces, json.dumps(state).encode())
@@ -189,20 +166,20 @@ class InForce:
 
     def follow(self, containers: Containers) -> None:
         """Learns of all containers, and from then on."""
-        if self._engine is not None:
-            containers.follow(self._engine)
+        if self._loaded is not None:
+            containers.follow(self._loaded.profiles)
 
     def end(self, containers: Containers, pins: Pins | None) -> None:
         """Takes it out of force."""
         if pins is not None and self.pinned:
             pins.remove(self.pinned)
-        if self._engine is not None:
-            containers.unfollow(self._engine)
-            self._engine.detach()
+        if self._loaded is not None:
+            containers.unfollow(self._loaded.profiles)
+            self._loaded.hooks.detach()
 
     def close(self) -> Iterator[LoggedEvent]:
         """After end(): gives what it has not told yet."""
-        if self._engine is None:
+        if self._loaded is None:
             return
         while self.has_rest:
             yield from self.take()
@@ -211,25 +188,24 @@ class InForce:
         yield from self.take()
         while self.has_rest:
             yield from self.take()
-        self._engine.close()
-        self._engine = None
+        self._loaded.close()
+        self._loaded = None
 
 
 def load(chosen: InstalledSet, containers: Containers) -> InForce:
     """Loads and attaches a set. It is in force where this node has its hooks, once it follows containers."""
-    engine = Policies(0, chosen.spec, chosen.elf, containers.variables(), containers.shared)
-    engine.filter_is_open = True
+    hooks = HookSet()
     try:
-        engine.start(tolerant=True)
+        loaded = loaded_policies.load(chosen.spec, chosen.elf, containers, hooks)
     except AgentError as error:
-        return InForce(chosen, None, "\n".join(map(_with_remedy, engine.failed.values() or [error])))
+        return InForce(chosen, None, "\n".join(map(_with_remedy, hooks.failed.values() or [error])))
     except (KeyError, TypeError, ValueError) as error:
         return InForce(chosen, None, f"the installed policies are not as docs/protocol.md says: {error!r}")
     try:
-        return InForce(chosen, engine)
+        return InForce(chosen, loaded)
     except (KeyError, TypeError, ValueError) as error:
-        engine.detach()
-        engine.close()
+        hooks.detach()
+        loaded.close()
         what = f"what the policies tell is not as this agent reads it: {error!r}"
         return InForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
 
@@ -254,13 +230,11 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, d
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
         spec = {**specs[attached["name"]], "way": attached["way"]}
-        hooks.append(_TakenOver(spec, maps, pieces.pop(f"{number}_link")))
+        hooks.append(TakenOverHook(spec, maps, pieces.pop(f"{number}_link")))
     chosen = InstalledSet(state["digest"], state["policies"], state["spec"], b"")
-    engine = Policies(0, chosen.spec, b"", state["node"], containers.shared)
-    engine.filter_is_open = True
-    engine.failed = {name: AgentError(text, remedy) for name, (text, remedy) in state["failed"].items()}
-    engine.adopt(hooks, state["without"], list(pieces.values()))
-    found = InForce(chosen, engine)
+    failed = {name: AgentError(text, remedy) for name, (text, remedy) in state["failed"].items()}
+    adopted = HookSet(hooks, set(state["without"]), failed)
+    found = InForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
     found.pinned = name
     return found, state["node"]
 

@@ -19,7 +19,7 @@ from kubectl_gadget.agent.policies import slot_types
 from kubectl_gadget.agent.policies.followed_files import MAPS as FOLLOWED_MAPS
 from kubectl_gadget.agent.policies.same_files import SameFiles
 from kubectl_gadget.agent.policies.scopes import Applicable
-from kubectl_gadget.agent.policies.uprobe_targets import Probes
+from kubectl_gadget.agent.policies.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.symbols import function_lists
 from kubectl_gadget.agent.symbols.mapping_events import MappingEvents
 from kubectl_gadget.agent.symbols.real_files import RealFiles
@@ -61,7 +61,7 @@ class PolicyHook:
         self.is_needed = True
         """where it could not be loaded: whether what it is for can happen on this node"""
         self.way: dict[str, Any] = {}
-        self.probes: Probes | None = None
+        self.probes: UprobeTargets | None = None
         """of a hook in programs, which are attached as their files are found"""
         self.files: SameFiles | None = None
         """that it compares with"""
@@ -154,7 +154,7 @@ class PolicyHook:
                 object.required_map(function_lists.MAP).resize(len(functions))
             ways.aim(object, way)
             if "place" in way:
-                probes = Probes(object, programs, way["place"], self._real_files())
+                probes = UprobeTargets(object, programs, way["place"], self._real_files())
                 probes.prepare()
             object.load()
             for name, entries in tables.items():

@@ -7,7 +7,7 @@ to have been forked when the event says.
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.record import read_head
@@ -15,16 +15,16 @@ from kubectl_gadget.policy_events.record import read_head
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-class Reaction:
+class ProcessKiller:
     """`masks` has the selectors that kill, by the hook's number."""
 
-    def __init__(self, masks: Mapping[int, int]) -> None:
+    def __init__(self, masks: Mapping[int, int], warn: Callable[[str], None]) -> None:
         self._masks = masks
         self._said: set[str] = set()
         self.killed = 0
         self.gone = 0
         """events whose process had ended already"""
-        self.warnings: list[str] = []
+        self._warn = warn
 
     def react(self, record: bytes) -> None:
         """To an event, as its policy says."""
@@ -36,9 +36,6 @@ class Reaction:
     def stats(self) -> dict[str, int]:
         """For STATS."""
         return {"killed": self.killed, "gone": self.gone}
-
-    def finish(self) -> None:
-        """Nothing waits."""
 
     def _kill(self, pid: int, started: int) -> None:
         try:
@@ -64,4 +61,4 @@ class Reaction:
     def _say(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            self.warnings.append(text)
+            self._warn(text)

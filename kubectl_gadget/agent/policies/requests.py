@@ -8,7 +8,7 @@ room is counted and not made.
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,10 +31,10 @@ _FAREWELL = 2.0
 Request = tuple[Literal["url", "name"], str]
 
 
-class Outgoing:
+class OutsideRequests:
     """`requests` are those of each selector, by hook and bit. Raises AgentError for those that cannot be made here."""
 
-    def __init__(self, requests: Mapping[int, Mapping[int, Sequence[Request]]]) -> None:
+    def __init__(self, requests: Mapping[int, Mapping[int, Sequence[Request]]], warn: Callable[[str], None]) -> None:
         self._requests = requests
         urls = {text for bits in requests.values() for each in bits.values() for kind, text in each if kind == "url"}
         self._opener = _opener(urls) if urls else None
@@ -42,7 +42,7 @@ class Outgoing:
         self._lock = threading.Lock()
         self._counts = {"answered": 0, "failed": 0, "left_out": 0}
         self._said: set[str] = set()
-        self.warnings: list[str] = []
+        self._warn = warn
         self._over = threading.Event()
         self._begun: list[float] = []
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)]
@@ -116,7 +116,7 @@ class Outgoing:
         with self._lock:
             if text not in self._said and len(self._said) < _MOST_WARNINGS:
                 self._said.add(text)
-                self.warnings.append(text)
+                self._warn(text)
 
     def _count(self, what: str) -> None:
         with self._lock:

@@ -22,7 +22,7 @@ class Applicable(NamedTuple):
 NOTHING = Applicable()
 
 
-class Told:
+class Labels:
     """What the client has said of labels so far: for which scopes those of the node, and of each pod, are right."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Scopes:
 
     def __init__(self, values: list[dict[str, Any]]) -> None:
         self._scopes = [Scope(value) for value in values]
-        self.told = Told()
+        self.labels = Labels()
 
     def of(self, container: Container | None) -> Applicable:
         """The policies that apply to a container, or with None, or without a pod, to the host."""
@@ -111,12 +111,12 @@ class Scopes:
         )
 
     def _node(self, number: int) -> bool | None:
-        return self.told.node(number) if self._scopes[number].by_node else True
+        return self.labels.node(number) if self._scopes[number].by_node else True
 
     def _pod(self, number: int, container: Container) -> bool | None:
         verdicts = [self._node(number)]
         if self._scopes[number].by_labels:
-            verdicts.append(self.told.pod(number, container))
+            verdicts.append(self.labels.pod(number, container))
         return False if False in verdicts else None if None in verdicts else True
 
 

@@ -49,7 +49,7 @@ class _File:
     roots: set[RootId] = field(default_factory=set)
 
 
-class Probes:
+class UprobeTargets:
     """The probe programs of `object`, for one hook. `place` is that of RUN's way: docs/protocol.md, "Policies"."""
 
     def __init__(self, object: BpfObject, programs: list[str], place: dict[str, Any], real_files: RealFiles) -> None:

@@ -70,7 +70,7 @@ class Stacks:
                     self._told[id] = now
                     self._name(id, value)
 
-    def tell(self) -> dict[str, Any] | None:
+    def take_new(self) -> dict[str, Any] | None:
         """What is new since the last call, as in a STACKS frame."""
         if not self._stacks:
             return None

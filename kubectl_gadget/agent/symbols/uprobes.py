@@ -70,8 +70,10 @@ class Uprobes:
         object: BpfObject,
         libraries: list[dict[str, Any]],
         wanted_cgroup: Callable[[str], bool],
+        warn: Callable[[str], None],
         named: bool = False,
     ) -> None:
+        self._warn = warn
         self._functions = AskedFunctions(object) if named else None
         self._lib = libbpf.load()
         self._object = object
@@ -83,8 +85,6 @@ class Uprobes:
         self._next = 0.0
         self._full = False
         self._silent_until: float | None = time.monotonic() + _PATIENCE
-        self.warnings: list[str] = []
-        """to be taken and cleared by whoever tells them"""
 
     def prepare(self) -> None:
         """Before the object is loaded."""
@@ -93,9 +93,9 @@ class Uprobes:
                 if self._object.section(program) in SECTIONS:
                     self._object.expect(program, UPROBE_MULTI)
 
-    def turn(self) -> None:
-        """Attaches to files that were newly mapped and lets go of those that nobody maps any more. Seldom does much."""
-        now = time.monotonic()
+    def turn(self, now: float) -> None:
+        """To be called often, with time.monotonic(): attaches to files that were newly mapped, and lets go of those
+        that no process maps any more."""
         if now < self._next:
             return
         self._next = now + _EVERY
@@ -131,13 +131,13 @@ class Uprobes:
             for name in self._functions.not_met(names):
                 near = self._files.nearest_names(name)
                 what = f"no process of the chosen containers uses {name} yet, so nothing of it can be seen"
-                self.warnings.append(f"{what}; {near}?" if near else what)
+                self._warn(f"{what}; {near}?" if near else what)
         elif not self._links:
             wanted = ", ".join(names)
-            self.warnings.append(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
+            self._warn(f"no process of the chosen containers uses {wanted} yet, so nothing can be seen")
         elif not self.attached:
             wanted = ", ".join(names)
-            self.warnings.append(f"{wanted}: none of the functions that are followed is there, so nothing can be seen")
+            self._warn(f"{wanted}: none of the functions that are followed is there, so nothing can be seen")
 
     @property
     def attached(self) -> int:
@@ -152,7 +152,7 @@ class Uprobes:
     def _attach(self, key: tuple[int, int], file: MappedFile) -> None:
         if sum(map(bool, self._links.values())) >= _MOST_FILES:
             if not self._full:
-                self.warnings.append(f"more than {_MOST_FILES} libraries are in use, and the rest is not looked at")
+                self._warn(f"more than {_MOST_FILES} libraries are in use, and the rest is not looked at")
             self._full = True
             return
         links = self._links[key] = list[int]()
@@ -165,13 +165,14 @@ class Uprobes:
         except Failure as failure:
             self._released.release(links)  # what is followed by half would be misread
             self._links[key] = []
-            self.warnings.append(f"{file.path.partition('/root')[2]} cannot be followed: {failure}")
+            self._warn(f"{file.path.partition('/root')[2]} cannot be followed: {failure}")
 
     def _places(self, path: str) -> dict[str, list[int]]:
         """Offsets by program."""
         if self._functions:
             found = self._functions.places(path, self._libraries)
-            self.warnings += self._functions.take_warnings()
+            for warning in self._functions.take_warnings():
+                self._warn(warning)
             return found
         names = {name for _, functions in self._libraries for name in functions}
         places: dict[str, list[int]] = {}

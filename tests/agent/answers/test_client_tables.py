@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.answers.client_tables import Tables
+from kubectl_gadget.agent.answers.client_tables import ClientTables
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
@@ -60,7 +60,7 @@ def of_cgroup(object: BpfObject, cgroup: int) -> bytes | None:
 
 
 def test_entries_are_set_and_removed(object: BpfObject) -> None:
-    tables: Any = Tables("g", object, Node())  # type: ignore[arg-type]
+    tables: Any = ClientTables("g", object, Node())  # type: ignore[arg-type]
     key, entry = bytes(12), b"p ingress[0]".ljust(128, b"\0")
     tables.update({"set": {"rules": {key.hex(): entry.hex()}}})
     assert value(object, "rules", key) == entry
@@ -70,7 +70,7 @@ def test_entries_are_set_and_removed(object: BpfObject) -> None:
 
 def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(object: BpfObject) -> None:
     node = Node()
-    tables: Any = Tables("g", object, node)  # type: ignore[arg-type]
+    tables: Any = ClientTables("g", object, node)  # type: ignore[arg-type]
     fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
     tables.update({"containers": {**fixed, "pods": {"shop/web": POD.hex()}}})
     assert [of_cgroup(object, cgroup) for cgroup in (1, 2, 3, 4)] == [POD, OTHER, OTHER, HOST]
@@ -86,7 +86,7 @@ def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(obj
 
 def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_bears(object: BpfObject) -> None:
     node = Node()
-    tables: Any = Tables("g", object, node)  # type: ignore[arg-type]
+    tables: Any = ClientTables("g", object, node)  # type: ignore[arg-type]
     fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
     tables.update({"containers": {**fixed, "pods": {"uid": POD.hex()}}})
     (follower,) = node.followers
@@ -110,4 +110,4 @@ def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_be
 )
 def test_an_update_that_is_none_is_refused(object: BpfObject, update: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        Tables("g", object, Node()).update(update)  # type: ignore[arg-type]
+        ClientTables("g", object, Node()).update(update)  # type: ignore[arg-type]

@@ -9,11 +9,12 @@ import pytest
 from kubectl_gadget.agent.bpf import sampling
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
-from kubectl_gadget.agent.gadget import Gadget
+from kubectl_gadget.agent.sources.top import TopSource
 from kubectl_gadget.catalogue import load_gadget, object_bytes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
+from tests.agent.node import node_context
 
 
 def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
@@ -27,9 +28,8 @@ def test_ranges_of_cpus_are_read(tmp_path: Path) -> None:
 def test_what_is_no_frequency_is_refused(frequency: int, catalogue_built: Path) -> None:
     run = GadgetRun(load_gadget("profile_cpu"), {"frequency": frequency})
     (spec,) = build([run], [{}], 4096).gadgets
-    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, -1)
     with pytest.raises(AgentError, match="samples a second"):
-        gadget.start()
+        TopSource(spec, object_bytes("profile_cpu", os.uname().machine), node_context({}))
 
 
 @pytest.mark.bpf
@@ -42,15 +42,17 @@ def test_where_perf_events_are_refused_the_tick_is_followed(
     monkeypatch.setattr(sampling, "open_event", refuse)
     run = GadgetRun(load_gadget("profile_cpu"))
     (spec,) = build([run], [{}], 4096).gadgets
+    elf = object_bytes("profile_cpu", os.uname().machine)
     verdicts = HashMap("verdicts", 16)
-    gadget = Gadget(0, spec, object_bytes("profile_cpu", os.uname().machine), {}, {"gadget_containers": verdicts.fd})
+    gadget = None
     try:
-        gadget.start()
+        gadget = TopSource(spec, elf, node_context({"gadget_containers": verdicts.fd}))
         (programs,) = gadget.started()["programs"]
         assert programs["chosen"] == ["tick"]
         assert programs["hooks"] == ["tp_btf/hrtimer_expire_entry"]
         assert [skipped["program"] for skipped in programs["skipped"]] == ["clock"]
         gadget.detach()
     finally:
-        gadget.close()
+        if gadget:
+            gadget.close()
         verdicts.close()

@@ -21,8 +21,8 @@ from tests.agent.records import records
 
 pytestmark = pytest.mark.bpf
 AS_IF_REFUSED = """
-from kubectl_gadget.agent import session
 from kubectl_gadget.agent.bpf import features
+from kubectl_gadget.agent.session import session
 features.syscall_tracepoints = lambda: False
 session.run()
 """

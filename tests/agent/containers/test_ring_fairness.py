@@ -91,7 +91,7 @@ class TestInTheKernel:
             verdicts.set(cgroup, 1 | numbers.of(7, POD) << 8)
             opener.open(1009)
             lost = counts.total(counters.LOST_RING_FULL)
-            told = losses.told(numbers)
+            told = losses.by_container(numbers)
             held = len(read(ring))
             ring.close()
             losses.close()

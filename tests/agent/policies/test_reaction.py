@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.policies.fresh_records import FreshRecords
-from kubectl_gadget.agent.policies.reaction import Reaction
+from kubectl_gadget.agent.policies.reaction import ProcessKiller
 from kubectl_gadget.policy_events.record import HEAD, RECORD
 
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -49,8 +49,8 @@ def started(pid: int) -> int:
     return procfs.start_ticks(pid) * TICK
 
 
-def react(ring: Bytes, fresh: FreshRecords | None = None) -> Reaction:
-    found = Reaction({HOOK: 0b10})
+def react(ring: Bytes, fresh: FreshRecords | None = None) -> ProcessKiller:
+    found = ProcessKiller({HOOK: 0b10}, [].append)
     for record in (fresh or FreshRecords()).of(ring):  # type: ignore[arg-type]
         found.react(record)
     return found

@@ -12,7 +12,7 @@ from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.containers.verdicts import Filter
-from kubectl_gadget.agent.session import Session
+from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire import Frame, FrameType
 from tests.agent.conftest import Compiled
@@ -63,7 +63,7 @@ def take(containers: Containers, elf: bytes, *frames: Frame) -> None:
     except GadgetError:
         return
     finally:
-        for one in session._gadgets:
+        for one in session._sources:
             one.detach()
         session._containers = None  # its owner is the caller
         session._free()

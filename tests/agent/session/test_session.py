@@ -243,25 +243,24 @@ def test_without_any_capability_run_is_answered_with_what_is_missing(opens: Comp
     assert end["error"]["try"]
 
 
+IMPORTS = "import sys; from kubectl_gadget.agent.session import session"
+
+
 def test_a_client_that_falls_silent_counts_as_gone() -> None:
-    script = (
-        "import sys; from kubectl_gadget.agent import session; session.HEARTBEAT_LIMIT = 0.5; sys.exit(session.run())"
-    )
+    script = f"{IMPORTS}; session.HEARTBEAT_LIMIT = 0.5; sys.exit(session.run())"
     with Client(command=(sys.executable, "-c", script)) as client:
         assert client.finish()["reason"] == "heartbeat"
 
 
 def test_an_error_of_our_own_is_told_and_not_swallowed() -> None:
-    script = (
-        "import sys; from kubectl_gadget.agent import session\nsession.hello = lambda: 1 / 0\nsys.exit(session.run())"
-    )
+    script = f"{IMPORTS}; session.hello = lambda: 1 / 0; sys.exit(session.run())"
     with Client(command=(sys.executable, "-c", script)) as client:
         assert "ZeroDivisionError" in client.finish()["error"]["what"]
 
 
 def test_what_is_printed_does_not_get_into_the_frames() -> None:
     script = (
-        "import os, sys; from kubectl_gadget.agent import session\n"
+        "import os, sys; from kubectl_gadget.agent.session import session\n"
         "old = session.hello\n"
         "session.hello = lambda: (print('noise'), os.write(1, b'more noise\\n'), old())[2]\n"
         "sys.exit(session.run())"

@@ -1,18 +1,20 @@
-"""Events of installed policies in a session: what the process that has them in force tells (feed.py), as a gadget.
+"""Events of installed policies in a session, from the process that has them in force (feed.py).
 
 Packets over a Unix socket: an event, as head of its record and JSON, or until when the events are complete. The trap:
 that process may end and be started again, and a session goes on then.
 """
 
+import math
 import socket
 import struct
 from contextlib import suppress
 from typing import Any
 
-from kubectl_gadget.agent.answers.answer import Answer
 from kubectl_gadget.agent.host import node
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.errors import AgentError, FrameError
 
 PATH = f"{presence.FOLDER}/kubectl-gadget.feed"
 EVENT, COMPLETE, LOST = b"E", b"C", b"L"
@@ -25,7 +27,7 @@ _MOST_HELD = 4 << 20
 
 
 class FedRing:
-    """The events as a ring that a session ships from, see bpf/ring.py. Raises OSError when nobody tells any."""
+    """The events as a ring that a session ships from, see bpf/ring.py. Raises OSError when there is no such process."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -38,6 +40,7 @@ class FedRing:
         self.lost = 0
         self.gaps = 0
         """how often the other side ended"""
+        self._is_ending = self._has_ended = False
         self.fd = self._feed.fileno()
 
     def settle(self) -> bool:
@@ -45,6 +48,21 @@ class FedRing:
         if self._start < len(self._bytes):
             return True
         self._bytes, self._start = bytearray(), 0
+        if not self._has_ended:
+            self._receive()
+            self._has_ended = self._is_ending
+        return True
+
+    @property
+    def empty(self) -> bool:
+        """After end(): whether everything was taken and advanced over."""
+        return self._has_ended and self._start >= len(self._bytes)
+
+    def end(self) -> None:
+        """Has settle() take what is there once more, and nothing that comes later."""
+        self._is_ending = True
+
+    def _receive(self) -> None:
         if self._feed is None:
             with suppress(OSError):
                 self._feed = _connect(self._path)
@@ -61,7 +79,6 @@ class FedRing:
                 self._feed.close()
                 self._feed = None
                 self.gaps += 1
-        return True
 
     def _take(self, kind: bytes, rest: bytes) -> None:
         if kind == EVENT:
@@ -94,49 +111,56 @@ def _connect(path: str) -> socket.socket:
     return feed
 
 
-class InstalledEvents:
-    """What a session knows as a gadget: events of the policies that are in force on the node. Raises AgentError when
-    none are."""
+class InstalledSource:
+    """Kind `installed`: events of the policies that are in force on the node. Raises AgentError when none are."""
 
-    stacks = None
+    due = math.inf
 
-    def __init__(self, index: int, spec: dict[str, Any], path: str = PATH) -> None:
-        self.index = index
+    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext, path: str = PATH) -> None:
         self.name: str = spec["name"]
-        self.sequence = 0
-        self.warnings: list[str] = []
-        self.answer: Answer | None = None
+        self._warn = context.warnings.add
         self._gaps = 0
         try:
-            self.ring = FedRing(path)
+            self._ring = FedRing(path)
         except OSError:
             raise AgentError(
                 f"no installed policies are in force on node {node.name()}", "kubectl gadget policy installed"
             ) from None
-        self.ring_fd = self.ring.fd
+
+    @property
+    def fd(self) -> int:
+        return self._ring.fd
 
     def started(self) -> dict[str, Any]:
         return {"name": self.name, "programs": []}
 
     def stats(self) -> dict[str, Any]:
-        lost = {"ring_full": {"all": self.ring.lost}} if self.ring.lost else {}
-        return {"events": self.ring.events, "bytes": self.ring.bytes, "lost": lost, "cut_strings": 0}
+        lost = {"ring_full": {"all": self._ring.lost}} if self._ring.lost else {}
+        return {"events": self._ring.events, "bytes": self._ring.bytes, "lost": lost, "cut_strings": 0}
 
-    def turn(self) -> list[str]:
-        """What a user has to know."""
-        if self.ring.gaps == self._gaps:
-            return []
-        self._gaps = self.ring.gaps
-        return ["the process that has the installed policies was started anew; what it tells meanwhile is in its log"]
+    def update(self, value: dict[str, Any]) -> None:
+        raise FrameError(f"UPDATE is for {self.name}, which takes none")
 
-    def react(self) -> None:
-        """Who has them in force does."""
+    def settle(self, is_blocked: bool) -> bool:
+        settled = self._ring.settle()
+        if self._ring.gaps != self._gaps:
+            self._gaps = self._ring.gaps
+            self._warn(
+                "the process that has the installed policies in force was restarted; what happened meanwhile may be "
+                "missing here, and is in the log of its pod"
+            )
+        return settled
 
-    def finish(self) -> None:
-        """Nothing was begun about events."""
+    def ship(self, channel: Channel) -> int:
+        return channel.send_ring(self._ring)
+
+    @property
+    def empty(self) -> bool:
+        return self._ring.empty
 
     def detach(self) -> None:
-        """Policies stay in force."""
+        """The policies stay in force; this session takes no event that comes later."""
+        self._ring.end()
 
     def close(self) -> None:
-        self.ring.close()
+        self._ring.close()

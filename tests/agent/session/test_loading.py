@@ -1,9 +1,9 @@
-"""kubectl_gadget.agent.loading: the client hears of an agent that loads programs."""
+"""kubectl_gadget.agent.session.loading: the client hears of an agent that loads programs."""
 
 import os
 
-from kubectl_gadget.agent.loading import heard
 from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.session.loading import heard
 from kubectl_gadget.wire import FrameDecoder, FrameType
 
 

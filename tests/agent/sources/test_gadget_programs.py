@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent import gadget
+from kubectl_gadget.agent.bpf.object import variable_bytes
+from kubectl_gadget.agent.sources.events_output import ring_bytes
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType, encode
 from tests.agent.client import Client
@@ -128,18 +129,18 @@ def test_two_gadgets_run_side_by_side(client: Client, opens: Compiled, opener: O
 
 @pytest.mark.parametrize(("wanted", "given"), [(1, 4096), (4096, 4096), (4097, 8192), (4 << 20, 4 << 20)])
 def test_a_ring_has_a_power_of_two_of_bytes(wanted: int, given: int) -> None:
-    assert gadget.ring_bytes(wanted) == given
+    assert ring_bytes(wanted) == given
 
 
 @pytest.mark.parametrize("wanted", [0, -1, 1 << 30, "4M", None, 1.5])
 def test_a_ring_of_another_size_is_refused(wanted: object) -> None:
     with pytest.raises(AgentError):
-        gadget.ring_bytes(wanted)
+        ring_bytes(wanted)
 
 
 def test_parameters_lie_in_memory_as_c_has_them() -> None:
-    assert gadget.variable_bytes(1, 4) == b"\1\0\0\0"
-    assert gadget.variable_bytes(-1, 2) == b"\xff\xff"
-    assert gadget.variable_bytes(True, 1) == b"\1"
-    assert gadget.variable_bytes("vi", 4) == b"vi\0\0"
-    assert gadget.variable_bytes({"hex": "00ff"}, 4) == b"\0\xff\0\0"
+    assert variable_bytes(1, 4) == b"\1\0\0\0"
+    assert variable_bytes(-1, 2) == b"\xff\xff"
+    assert variable_bytes(True, 1) == b"\1"
+    assert variable_bytes("vi", 4) == b"vi\0\0"
+    assert variable_bytes({"hex": "00ff"}, 4) == b"\0\xff\0\0"

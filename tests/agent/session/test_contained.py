@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.agent import contained
-from kubectl_gadget.agent.contained import Catalogue, check_declared, take_place
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, Filter
 from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.session import contained
+from kubectl_gadget.agent.session.contained import Catalogue, check_declared, take_place
 from kubectl_gadget.catalogue.contained import LEFT_OUT
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.session.options import GadgetRun

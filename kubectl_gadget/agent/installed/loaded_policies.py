@@ -1,0 +1,97 @@
+"""Hooks, profiles and ring of one set of installed policies: loaded here, or taken over from an agent that has ended.
+
+The trap: hooks that were taken over have only a link and the maps that were pinned, and no object.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.hook_loader import load_hooks
+from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet
+from kubectl_gadget.agent.policies.profiles import Profiles
+from kubectl_gadget.agent.sources.context import NodeContext, Warnings
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.shared_maps import SharedMaps
+from kubectl_gadget.agent.symbols.real_files import RealFiles
+
+
+class TakenOverHook(PolicyHook):
+    """A hook that another process has attached."""
+
+    def __init__(self, spec: dict[str, Any], maps: dict[str, OpenMap], link: int) -> None:
+        super().__init__(spec, lambda _: None, RealFiles)
+        self.way = spec["way"]
+        self._maps = maps
+        self._link = link
+
+    def map(self, name: str) -> BpfMap:
+        return self._maps[name]
+
+    def link_fd(self) -> int:
+        return self._link
+
+    def release(self) -> bool:
+        if self._link >= 0:
+            os.close(self._link)
+        self._link = -1
+        return False
+
+    def close(self) -> None:
+        for map in self._maps.values():
+            map.close()
+
+
+@dataclass(frozen=True)
+class LoadedPolicies:
+    """What of a set is in the kernel."""
+
+    hooks: HookSet
+    output: EventsOutput
+    profiles: Profiles
+    files: FileSearch
+    warnings: Warnings
+
+    def close(self) -> None:
+        """After the hooks were detached."""
+        self.output.close()
+        self.hooks.close()
+
+
+def node_context(containers: Containers) -> NodeContext:
+    """Of the process that has policies in force: they are for every container of the node."""
+    warnings = Warnings()
+    variables = containers.variables()
+    maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
+    return NodeContext(containers, maps, lambda path: True, variables, warnings=warnings)
+
+
+def load(spec: dict[str, Any], elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
+    """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks` then has what failed."""
+    context = node_context(containers)
+    load_hooks(spec, elf, context, hooks, tolerant=True)
+    output = hooks.open_output(containers.shares)
+    try:
+        profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
+        profiles.begin(is_open=True)
+        files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)
+    except BaseException:
+        output.close()
+        hooks.close()
+        raise
+    return LoadedPolicies(hooks, output, profiles, files, context.warnings)
+
+
+def take_over(spec: dict[str, Any], hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
+    """Goes on with `hooks`, and with the links of programs that remember processes."""
+    context = node_context(containers)
+    hooks.processes.adopt(links)
+    output = hooks.open_output(containers.shares)
+    profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
+    profiles.adopt()
+    files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)
+    return LoadedPolicies(hooks, output, profiles, files, context.warnings)

@@ -1,0 +1,110 @@
+"""The hooks of a set of policies, attached: by this process (hook_loader.py), or by another one before it.
+
+Programs of hooks in files (uprobes, USDT) are attached as the files are found in containers' file systems, again and
+again. The trap: maps belong to the hook that was loaded first, so hooks are closed together, the first one last.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.agent.bpf.links import wait_for_programs
+from kubectl_gadget.agent.containers.ring_fairness import Numbers
+from kubectl_gadget.agent.host.file_systems import FileSystems
+from kubectl_gadget.agent.policies.followed_files import FollowedFiles
+from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.processes import RememberedProcesses
+from kubectl_gadget.agent.policies.same_files import SameFiles
+from kubectl_gadget.agent.policies.uprobe_targets import UprobeTargets
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.symbols.real_files import RealFiles
+from kubectl_gadget.errors import AgentError
+
+_LOOK_EVERY = 0.1
+"""Seconds between two looks for files that probes are meant for."""
+
+
+@dataclass
+class HookSet:
+    """`without` are the policies that are out of force, since this node lacks one of their hooks; `failed` says why, by
+    hook."""
+
+    hooks: list[PolicyHook] = field(default_factory=list)
+    without: set[int] = field(default_factory=set)
+    failed: dict[str, AgentError] = field(default_factory=dict)
+    processes: RememberedProcesses = field(default_factory=RememberedProcesses)
+    followed: FollowedFiles | None = None
+    _real_files: RealFiles | None = None
+
+    def real_files(self) -> RealFiles:
+        """Made for the first probe."""
+        self._real_files = self._real_files or RealFiles()
+        return self._real_files
+
+    def open_output(self, numbers: Numbers) -> EventsOutput:
+        """The ring to which all hooks write, and its counters."""
+        first = self.hooks[0]
+        return EventsOutput(first.map("gadget_events"), first.map("gadget_cpus"), first.map("gadget_shares"), numbers)
+
+    def programs(self) -> list[dict[str, Any]]:
+        """As in the STARTED frame."""
+        return [
+            {
+                "chosen": [hook.way["program"]],
+                "hooks": [hook.hook],
+                "skipped": hook.skipped,
+                "method": hook.way["method"],
+            }
+            for hook in self.hooks
+        ]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """`hooks` of the STATS frame."""
+        return {f"{hook.name} by {hook.hook}": hook.counts() for hook in self.hooks}
+
+    def detach(self) -> None:
+        """No program runs after this, but for those whose links are pinned."""
+        if any([hook.release() for hook in self.hooks]):
+            wait_for_programs()
+        self.processes.detach()
+        if self.followed:
+            self.followed.detach()
+
+    def close(self) -> None:
+        """Detaches, and frees everything."""
+        self.processes.close()
+        for hook in self.hooks:
+            hook.detach()
+        if self._real_files:
+            self._real_files.close()
+        if self.followed:
+            self.followed.close()
+        for hook in reversed(self.hooks):
+            hook.close()
+        self.hooks.clear()
+
+
+class FileSearch:
+    """Looks for the files in which `hooks` have probes, and those that they compare with."""
+
+    def __init__(
+        self, hooks: Sequence[PolicyHook], wants_cgroup: Callable[[str], bool], warn: Callable[[str], None]
+    ) -> None:
+        self._searching: list[UprobeTargets | SameFiles] = [hook.probes for hook in hooks if hook.probes]
+        self._searching += [hook.files for hook in hooks if hook.files]
+        self._file_systems = FileSystems(wants_cgroup)
+        self._warn = warn
+        self._next_look = 0.0
+        self.turn(time.monotonic())
+
+    def turn(self, now: float) -> None:
+        """To be called often, with time.monotonic()."""
+        if not self._searching or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY
+        found = self._file_systems.look()
+        for each in self._searching:
+            each.turn(found)
+            for warning in each.take_warnings():
+                self._warn(warning)

@@ -1,0 +1,100 @@
+"""Kind `policy`: policies of a session, all of their hooks as one source of events.
+
+It knows no policies, only programs, where they go, constants, and entries of maps (docs/protocol.md, "Policies"). The
+trap: what the agent itself does about events (kill, requests) it does as soon as they have settled, long before they
+are shipped, and also while the client takes nothing.
+"""
+
+import math
+from typing import Any
+
+from kubectl_gadget.agent.policies.fresh_records import FreshRecords
+from kubectl_gadget.agent.policies.hook_loader import load_hooks
+from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet
+from kubectl_gadget.agent.policies.profiles import Profiles
+from kubectl_gadget.agent.policies.reaction import ProcessKiller
+from kubectl_gadget.agent.policies.requests import OutsideRequests, read
+from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.symbols.stacks import Stacks
+
+
+class PolicySource:
+    """`spec` is RUN's gadget of the kind `policy`, `elf` its object."""
+
+    due = math.inf
+
+    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+        self.name: str = spec["name"]
+        self._hooks = HookSet()
+        self._fresh = FreshRecords()
+        warn = context.warnings.add
+        load_hooks(spec, elf, context, self._hooks)
+        self._output = self._hooks.open_output(context.containers.shares)
+        try:
+            self._reactions = _reactions(spec, context)
+            self._stacks = None
+            if spec.get("stacks"):
+                self._stacks = Stacks(self._hooks.hooks[0].map("gadget_stacks"), context.symbols, with_offsets=True)
+            self._profiles = Profiles(spec, self._hooks.hooks, self._hooks.without, warn)
+            self._profiles.begin(context.containers.is_open)
+            context.callbacks.each_turn.append(FileSearch(self._hooks.hooks, context.wants_cgroup, warn).turn)
+            context.containers.follow(self._profiles)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def fd(self) -> int:
+        return self._output.fd
+
+    def started(self) -> dict[str, Any]:
+        return {"name": self.name, "programs": self._hooks.programs()}
+
+    def stats(self) -> dict[str, Any]:
+        found = self._output.stats() | {"hooks": self._hooks.counts()}
+        for reaction in self._reactions:
+            found |= reaction.stats()
+        return found
+
+    def update(self, value: dict[str, Any]) -> None:
+        """Labels of pods and of the node."""
+        self._profiles.update(value)
+
+    def settle(self, is_blocked: bool) -> bool:
+        settled = self._output.ring.settle()
+        for record in self._fresh.of(self._output.ring) if self._reactions else ():
+            for reaction in self._reactions:
+                reaction.react(record)
+        if self._stacks:
+            self._stacks.take()
+        return settled
+
+    def ship(self, channel: Channel) -> int:
+        if self._stacks:
+            channel.send_stacks(self._stacks)
+        return channel.send_ring(self._output.ring)
+
+    @property
+    def empty(self) -> bool:
+        return not len(self._output.ring.batch())
+
+    def detach(self) -> None:
+        self._hooks.detach()
+
+    def close(self) -> None:
+        self._output.close()
+        self._hooks.close()
+
+
+def _reactions(spec: dict[str, Any], context: NodeContext) -> list[ProcessKiller | OutsideRequests]:
+    """What the agent itself does about events."""
+    found: list[ProcessKiller | OutsideRequests] = []
+    if kill := spec.get("kill"):
+        masks = {int(hook): int(selectors, 16) for hook, selectors in kill.items()}
+        found.append(ProcessKiller(masks, context.warnings.add))
+    if wanted := spec.get("requests"):
+        requests = OutsideRequests(read(wanted), context.warnings.add)
+        context.callbacks.after_last.append(requests.finish)
+        found.append(requests)
+    return found

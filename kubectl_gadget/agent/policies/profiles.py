@@ -1,0 +1,107 @@
+"""Which selectors of each hook hold in which container: profiles, numbers that the kernel knows by cgroup.
+
+All containers for which the same policies hold have the same profile, so a hook has few. The trap: 0 is the profile of
+cgroups that are not known yet; what it says is in force in a container before its names have been read.
+"""
+
+import struct
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.scopes import NOTHING, Applicable, Scopes
+from kubectl_gadget.errors import FrameError
+
+_INHERITED, _SANDBOX = 1 << 31, 1 << 30
+
+
+class Profiles:
+    """As containers.Follower. `spec` is RUN's gadget, `without` has the policies that are not in force at all."""
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        hooks: Sequence[PolicyHook],
+        without: Collection[int],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._hooks = hooks
+        self._without = without
+        self._warn = warn
+        self._scopes = Scopes(spec["scopes"])
+        if spec.get("labels") is not None:
+            self._learn(spec)
+        self._numbers: dict[tuple[int, ...], int] = {}
+        """by the selectors at each hook"""
+        self._by_scopes: dict[Applicable, int] = {}
+        self._cgroups: dict[int, tuple[Container | None, bool]] = {}
+        """to be judged anew when labels come"""
+        self._next = 0
+
+    def begin(self, is_open: bool) -> None:
+        """Sets the profile of cgroups that are not known yet. Only where the session wants every container (`is_open`)
+        is anything in force in them."""
+        self._number(self._scopes.of_unknown() if is_open else NOTHING)
+
+    def adopt(self) -> None:
+        """Goes on with the profiles that another process has set in the hooks."""
+        numbers: dict[int, list[int]] = {0: [0] * len(self._hooks)}
+        for place, hook in enumerate(self._hooks):
+            for number, bits in hook.profiles().items():
+                numbers.setdefault(number, [0] * len(self._hooks))[place] = bits
+        self._numbers = {tuple(bits): number for number, bits in sorted(numbers.items(), reverse=True)}
+        self._next = max(numbers) + 1
+
+    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """As containers.Follower. What the session's filter does not want has no policies."""
+        self._cgroups[cgroup] = container, wanted
+        self._judge(cgroup, container, wanted)
+
+    def forget(self, cgroup: int) -> None:
+        """As containers.Follower."""
+        self._cgroups.pop(cgroup, None)
+        self._hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
+
+    def update(self, value: dict[str, Any]) -> None:
+        """Labels of an UPDATE object. Raises FrameError when they are not as they should be."""
+        self._learn(value)
+        for cgroup, (container, wanted) in self._cgroups.items():
+            self._judge(cgroup, container, wanted)
+
+    def _learn(self, value: dict[str, Any]) -> None:
+        try:
+            self._scopes.labels.learn(value["labels"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FrameError(f"labels are not as docs/protocol.md says: {error!r}") from error
+
+    def _judge(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        profile = self._number(self._scopes.of(container) if wanted else NOTHING)
+        value = profile | (_INHERITED if container else 0)
+        if container and container.kind == "sandbox":
+            value |= _SANDBOX
+        key = struct.pack("<Q", cgroup)
+        try:
+            self._hooks[0].map("policy_containers").put(key, struct.pack("<I", value))
+        except Failure as failure:
+            self._warn(f"policies do not hold in the cgroup {cgroup}: {failure}")
+
+    def _number(self, scopes: Applicable) -> int:
+        """The profile's; 0 is the first one that was asked for."""
+        known = self._by_scopes.get(scopes)
+        if known is not None:
+            return known
+        bits = tuple(hook.bits(scopes, self._without) for hook in self._hooks)
+        number = self._numbers.get(bits)
+        if number is None:
+            number = self._numbers[bits] = self._next
+            self._next += 1
+            for hook, selectors in zip(self._hooks, bits, strict=True):
+                try:
+                    if selectors:
+                        hook.set_profile(number, selectors)
+                except Failure as failure:
+                    self._warn(f"policies do not hold at {hook.name} in some containers: {failure}")
+        self._by_scopes[scopes] = number
+        return number

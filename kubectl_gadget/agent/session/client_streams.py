@@ -1,0 +1,96 @@
+"""The two file descriptors of a session, and all others that it waits for, in one epoll.
+
+The trap: rings are watched edge-triggered; level-triggered, a ring that is never quite empty would keep the loop
+spinning.
+"""
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.wire import Frame, FrameDecoder
+
+_PIPE_BYTES = 1 << 20
+
+
+class ClosedError(Exception):
+    """The client has closed its side."""
+
+
+class ClientStreams:
+    """Frames from `input`, and to `output` by `pipe`; open() makes both non-blocking."""
+
+    def __init__(self, input: int, output: int) -> None:
+        self.fds = (input, output)
+        self.pipe = FramePipe(output)
+        self.heard = time.monotonic()
+        """when something came last"""
+        self._input = input
+        self._output = output
+        self._decoder = FrameDecoder()
+        self._epoll = select.epoll()
+        self._output_watched = False
+        self._input_pollable = True
+
+    def open(self) -> None:
+        """A signal wakes wait() from now on."""
+        for fd in self.fds:
+            os.set_blocking(fd, False)
+        with suppress(OSError):  # not a pipe, or over the user's limit: it works with less
+            fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            self._epoll.register(self._input, select.EPOLLIN)
+        except PermissionError:
+            self._input_pollable = False  # a file: always readable
+        receive, send = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._epoll.register(receive, select.EPOLLIN)
+        signal.set_wakeup_fd(send)
+
+    def watch(self, fd: int) -> None:
+        """Has wait() return when more can be read from `fd` than before."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+
+    def wait(self, seconds: float) -> None:
+        """Until something can be read, the client takes what waits for it, or so much time has passed."""
+        if self.pipe.blocked != self._output_watched:
+            self._watch_output()
+        self._epoll.poll(seconds if self._input_pollable else 0)
+
+    def wait_for_output(self, seconds: float) -> None:
+        """Until the client takes something, or so much time has passed."""
+        select.select([], [self._output], [], seconds)
+
+    def receive(self) -> Iterator[Frame]:
+        """The frames that came so far. Raises ClosedError at their end, FrameError for what is none."""
+        while True:
+            try:
+                data = os.read(self._input, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                raise ClosedError
+            self.heard = time.monotonic()
+            yield from self._decoder.feed(data)
+
+    @property
+    def skipped(self) -> int:
+        """Frames of a newer protocol version that came so far."""
+        return self._decoder.skipped
+
+    def close(self) -> None:
+        self._epoll.close()
+
+    def _watch_output(self) -> None:
+        try:
+            if self._output_watched:
+                self._epoll.unregister(self._output)
+            else:
+                self._epoll.register(self._output, select.EPOLLOUT)
+        except PermissionError:
+            pass  # a file: never blocks
+        self._output_watched = not self._output_watched

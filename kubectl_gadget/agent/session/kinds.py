@@ -1,0 +1,32 @@
+"""The kinds of sources by name, and how each is made.
+
+The trap: what a kind needs is imported only when RUN asks for it. Policies take memory that no other session needs.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.errors import AgentError
+
+_CLASSES = {
+    "stream": ("sources.stream", "StreamSource"),
+    "snapshot": ("sources.snapshot", "SnapshotSource"),
+    "top": ("sources.top", "TopSource"),
+    "recorder": ("sources.recorder", "RecorderSource"),
+    "policy": ("policies.policy_source", "PolicySource"),
+    "installed": ("installed.installed_source", "InstalledSource"),
+}
+KINDS = tuple(_CLASSES)
+"""What HELLO says that this agent can do."""
+
+
+def make_source(spec: dict[str, Any], elf: bytes, context: NodeContext) -> Source:
+    """Makes and attaches the source for one of RUN's `gadgets`. Raises AgentError."""
+    kind = spec.get("kind", "stream")
+    if kind not in _CLASSES:
+        raise AgentError(f"gadget {spec['name']}: this agent knows no gadgets of kind {kind!r}", "update the agents")
+    module, name = _CLASSES[kind]
+    source: Source = getattr(import_module(f"kubectl_gadget.agent.{module}"), name)(spec, elf, context)
+    return source

@@ -1,0 +1,297 @@
+"""One trace session: docs/protocol.md, from HELLO to END.
+
+One thread and one epoll; another thread writes PONG while programs are loaded (loading.py). Standard output carries
+frames and nothing else, so everything that prints is sent to standard error first. The trap: after STOP the programs
+are detached at once, and what they have written before still has to be shipped.
+"""
+
+import math
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from kubectl_gadget.agent.bpf import features, links
+from kubectl_gadget.agent.bpf.kernel_hooks import look_up
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.host.heap import give_back_freed_memory
+from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.session import loading
+from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
+from kubectl_gadget.agent.session.contained import FRAMES, Catalogue, check_declared, take_place
+from kubectl_gadget.agent.session.hello import hello
+from kubectl_gadget.agent.session.shipping import Shipper
+from kubectl_gadget.agent.session.start_sources import make_sources, node_context
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.errors import AgentError, FrameError, GadgetError
+from kubectl_gadget.wire import Frame, FrameType, encode_json
+from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
+
+HEARTBEAT_LIMIT = 30.0
+"""Seconds without any frame from a remote client after which it counts as gone."""
+_BUSY_TURN, _IDLE_TURN = 0.02, 0.05
+"""Seconds between two looks at the rings when nothing wakes us."""
+_STATS_EVERY = 1.0
+_FAREWELL = {"stop": 5.0, "error": 5.0, "eof": 0.5, "signal": 1.0, "heartbeat": 0.5}
+"""Seconds that the last frames may take, by reason."""
+_MOST_PIECES = 64
+"""Pieces in the pipe beyond which heartbeats are not answered and warnings wait: the client reads too slowly."""
+
+
+class _Over(Exception):
+    """The session ends, for one of the reasons of END."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Session:
+    """Speaks over `input` and `output`, which it makes non-blocking. `command` is what its command line declared,
+    `patience` the seconds without any frame from the client after which it counts as gone. `ends_process`: the process
+    ends with it, and its end must not take long."""
+
+    def __init__(
+        self,
+        input: int,
+        output: int,
+        command: SessionCommand = UNDECLARED,
+        patience: float | None = None,
+        *,
+        ends_process: bool = False,
+    ) -> None:
+        self._command = command
+        self._catalogue: Catalogue | None = None
+        self._ends_process = ends_process
+        self._patience = HEARTBEAT_LIMIT if patience is None else patience
+        self._client = ClientStreams(input, output)
+        self._pipe = self._client.pipe
+        self._objects: list[bytes] = []
+        self._containers: Containers | None = None
+        self._unable: AgentError | None = None
+        self._context: NodeContext | None = None
+        self._sources: list[Source] = []
+        self._shipper: Shipper | None = None
+        self._skipped = 0
+        self._next_turn = self._next_stats = 0.0
+
+    def run(self) -> int:
+        """Until the session is over. The exit code: 0, also after an error, which is in END."""
+        reason, error = "error", None
+        try:
+            self._client.open()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, _on_signal)
+            if self._command.contained:
+                self._catalogue = Catalogue(self._command)
+                self._place = take_place()
+            self._pipe.put(encode_json(FrameType.HELLO, hello()))
+            self._pipe.flush()
+            self._follow_containers()
+            while True:
+                self._wait()
+                self._step()
+        except _Over as over:
+            reason = over.reason
+        except ClosedError:
+            reason = "eof"
+        except GadgetError as failure:
+            error = failure
+        except Exception as bug:
+            sys.excepthook(type(bug), bug, bug.__traceback__)
+            error = AgentError(f"the agent failed: {bug!r}", "report it with the agent's log")
+        self._close(reason, error)
+        return 0
+
+    def _follow_containers(self) -> None:
+        """Begins while the client is still sending RUN. What keeps it from working is the answer to RUN."""
+        try:
+            self._containers = Containers(self._command.namespace)
+        except AgentError as error:
+            self._unable = error
+        else:
+            self._client.watch(self._containers.fd)
+
+    def _wait(self) -> None:
+        timeout = max(0.0, min(self._client.heard + self._patience - time.monotonic(), HEARTBEAT_LIMIT))
+        if self._shipper:
+            timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
+        self._client.wait(timeout)
+
+    def _step(self) -> None:
+        if _signalled:
+            raise _Over("signal")
+        for frame in self._client.receive():
+            self._take(frame)
+        if self._client.skipped > self._skipped:
+            self._skipped = self._client.skipped
+            self._warn("a frame of a newer protocol version was skipped")
+        if time.monotonic() > self._client.heard + self._patience:
+            raise _Over("heartbeat")
+        if self._shipper and self._context:
+            self._turn(self._shipper, self._context)
+        else:
+            if self._containers:
+                self._containers.drain()
+            self._pipe.flush()
+        if self._pipe.closed:
+            raise _Over("eof")
+
+    def _turn(self, shipper: Shipper, context: NodeContext) -> None:
+        busy = shipper.turn()
+        now = time.monotonic()
+        context.callbacks.turn(now)
+        while self._pipe.waiting < _MOST_PIECES and (warning := context.warnings.take()):
+            self._send_warning(warning)
+        now = time.monotonic()
+        self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), shipper.due)
+        if now >= self._next_stats:
+            self._next_stats = now + _STATS_EVERY
+            if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
+                self._pipe.put(encode_json(FrameType.STATS, self._stats()))
+                self._pipe.flush()
+
+    def _take(self, frame: Frame) -> None:
+        if self._catalogue and frame.type not in FRAMES:
+            raise AgentError(f"contained agents do not take frames of type {frame.type}")
+        match frame.type:
+            case FrameType.OBJECT:
+                if self._catalogue:
+                    self._catalogue.check_object(frame.payload, len(self._objects))
+                self._objects.append(frame.payload)
+            case FrameType.RUN:
+                with loading.heard(self._pipe):
+                    context = self._start(frame.json())
+                self._say_started(context)
+            case FrameType.FILTER:
+                if self._containers:
+                    self._containers.set_filter(frame.json())
+            case FrameType.HEARTBEAT:
+                if self._pipe.waiting < _MOST_PIECES:
+                    self._pipe.put(encode_json(FrameType.PONG, {"id": frame.json().get("id"), **node.clocks()}))
+            case FrameType.SHOW:
+                for show in self._context.callbacks.show if self._context else ():
+                    show()
+            case FrameType.UPDATE:
+                self._update(frame.json())
+            case FrameType.LOOK_UP:
+                self._look_up(frame.json())
+            case FrameType.STOP:
+                raise _Over("stop")
+            case _:
+                self._warn(f"a frame of the unknown type {frame.type} was skipped")
+
+    def _start(self, run: dict[str, Any]) -> NodeContext:
+        """RUN: loads and attaches everything."""
+        if self._context:
+            raise FrameError("RUN came twice")
+        containers = self._containers
+        if containers is None:
+            raise self._unable or AgentError("the agent is not ready")
+        try:
+            specs: list[dict[str, Any]] = run["gadgets"]
+            check_declared(self._command, specs, bool(node.pod_uid()))
+            if self._catalogue:
+                specs = [self._catalogue.checked(spec, self._objects) for spec in specs]
+            containers.set_filter(run.get("filter") or {})
+            containers.drain()
+            self._context = node_context(run, containers)
+            for source in make_sources(specs, self._objects, self._context):
+                self._sources.append(source)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise FrameError(f"RUN is not as docs/protocol.md says: {error!r}") from error
+        self._objects.clear()
+        return self._context
+
+    def _say_started(self, context: NodeContext) -> None:
+        give_back_freed_memory()
+        started = {"gadgets": [source.started() for source in self._sources], **node.clocks()}
+        self._pipe.put(encode_json(FrameType.STARTED, started))
+        for warning in [*context.containers.warnings, *context.warnings.take_all()]:
+            self._send_warning(warning)
+        self._shipper = Shipper(self._sources, context.containers, context.callbacks, self._pipe)
+        for source in self._sources:
+            self._client.watch(source.fd)
+        self._next_stats = time.monotonic() + _STATS_EVERY
+
+    def _look_up(self, value: dict[str, Any]) -> None:
+        try:
+            answer = look_up(value)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise FrameError(f"LOOK_UP is not as docs/protocol.md says: {error!r}") from error
+        self._pipe.put(encode_json(FrameType.HOOKS, answer))
+
+    def _update(self, value: dict[str, Any]) -> None:
+        index = value.get("gadget")
+        if not isinstance(index, int) or not 0 <= index < len(self._sources):
+            raise FrameError(f"UPDATE is for gadget {index!r}, which does not run")
+        self._sources[index].update(value)
+
+    def _stats(self) -> dict[str, Any]:
+        return {"gadgets": [source.stats() for source in self._sources], "agent": node.usage(), **node.clocks()}
+
+    def _warn(self, message: str) -> None:
+        """About frames of the client, which may send any number of them."""
+        if self._pipe.waiting < _MOST_PIECES:
+            self._send_warning(message)
+
+    def _send_warning(self, message: str) -> None:
+        self._pipe.put(encode_json(FrameType.WARNING, {"message": message}))
+
+    def _close(self, reason: str, error: GadgetError | None) -> None:
+        """Detaches, sends what the rings still hold and END as far as the client takes it in time, frees all."""
+        for source in self._sources:
+            source.detach()
+        deadline = time.monotonic() + _FAREWELL[reason]
+        while self._shipper and not self._pipe.closed and time.monotonic() < deadline:
+            self._shipper.turn()
+            if self._shipper.empty:
+                break
+            self._client.wait_for_output(0.01)
+        if self._context:
+            for call in self._context.callbacks.after_last:
+                call()
+            for warning in self._context.warnings.take_all():
+                self._send_warning(warning)
+        end: dict[str, Any] = {"reason": reason}
+        if error is not None:
+            end["error"] = features.problem(str(error), "", error.remedy)
+        if self._shipper:
+            end["stats"] = self._stats()
+        self._pipe.put(encode_json(FrameType.END, end))
+        self._pipe.flush()
+        while self._pipe.blocked and time.monotonic() < deadline:
+            self._client.wait_for_output(max(0.0, deadline - time.monotonic()))
+            self._pipe.flush()
+        self._pipe.discard()
+        if self._ends_process and links.leave_to_child(self._client.fds):
+            return
+        self._free()
+
+    def _free(self) -> None:
+        for source in self._sources:
+            source.close()
+        if self._context:
+            self._context.close()
+        if self._containers:
+            self._containers.close()
+        self._client.close()
+
+
+_signalled: list[int] = []
+
+
+def _on_signal(number: int, _: object) -> None:
+    _signalled.append(number)
+
+
+def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
+    """A session over standard input and output. Whatever else is printed goes to standard error. `local`: the client is
+    on this machine, so its end is seen at once, and a client that was stopped (Ctrl-Z) may go on later."""
+    presence.announce()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return Session(0, output, command, math.inf if local else None, ends_process=True).run()

@@ -1,0 +1,46 @@
+"""RUN: makes the sources that a client asks for, in the order of its `gadgets`.
+
+The trap: the kernel's verifier may take long, and nothing else of the session runs meanwhile (loading.py).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_gadget.agent.bpf import features
+from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import node
+from kubectl_gadget.agent.session.kinds import make_source
+from kubectl_gadget.agent.sources.context import NodeContext, Warnings
+from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
+from kubectl_gadget.agent.sources.shared_maps import SharedMaps
+from kubectl_gadget.agent.sources.source import Source
+
+
+def node_context(run: dict[str, Any], containers: Containers) -> NodeContext:
+    """What all sources of a session get. `run` is RUN's object."""
+    variables = containers.variables() | {
+        VARIABLE: int(not features.syscall_tracepoints()),
+        "gadget_node_random": int.from_bytes(os.urandom(8), "little"),
+    }
+    warnings = Warnings()
+    maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
+    context = NodeContext(containers, maps, containers.wants, variables, _own_processes(run), warnings=warnings)
+    context.callbacks.each_turn.append(maps.turn)
+    return context
+
+
+def make_sources(specs: list[dict[str, Any]], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
+    """Makes one after the other. Raises AgentError; those before have been given then, and are the caller's."""
+    for spec in specs:
+        yield make_source(spec, objects[spec["object"]], context)
+
+
+def _own_processes(run: dict[str, Any]) -> dict[str, int]:
+    """Variables of gadgets for the processes that are left out: this one and the client that started it, where the
+    processes of the host are wanted and ours were not asked for."""
+    selection = run.get("filter") or {}
+    if not node.client() or not selection.get("host") or selection.get("own_processes"):
+        return {}
+    return dict(zip(OWN_PROCESSES, (os.getpid(), node.client()), strict=True))

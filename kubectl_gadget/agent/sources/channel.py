@@ -1,0 +1,66 @@
+"""The EVENTS and STACKS frames of one source: its index in RUN, and the number of each frame.
+
+The trap: a ring's bytes are not copied. They are queued in place, and the pipe advances the ring as it writes them.
+"""
+
+import time
+from typing import Protocol
+
+from kubectl_gadget.agent.answers.pieces import Piece
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.symbols.stacks import Stacks
+from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
+
+_EVENTS_HEAD = 24
+_SAY_COMPLETE_NS = 400_000_000
+"""An idle source says this often until when it is complete: a span that is missing is known no better than that."""
+
+
+class SettledRing(Protocol):
+    """A ring up to its settled position."""
+
+    complete_until: int
+    """Boot time in ns: every event stamped before it lies before the settled position."""
+
+    def batch(self) -> memoryview:
+        """The bytes before the settled position that were not advanced over, in place."""
+
+    def advance(self, count: int) -> None:
+        """Gives so many of them back."""
+
+
+class Channel:
+    """Of the source with this index; frames go into `pipe`."""
+
+    def __init__(self, index: int, pipe: FramePipe) -> None:
+        self._index = index
+        self._pipe = pipe
+        self._sequence = 0
+        self._last_sent = 0
+        self._last_bytes = 0
+
+    def send_ring(self, ring: SettledRing) -> int:
+        """All that lies before the settled position. A frame without records only says until when all is complete; it
+        is sent now and then. The number of bytes."""
+        batch = ring.batch()
+        length = len(batch)
+        now = time.monotonic_ns()
+        if not length and not self._last_bytes and now - self._last_sent < _SAY_COMPLETE_NS:
+            return 0
+        head = EventsHeader(self._index, self._sequence, ring.complete_until).encode()
+        self._pipe.put_ring(header(FrameType.EVENTS, _EVENTS_HEAD + length) + head, batch, ring)
+        self._sequence += 1
+        self._last_sent = now
+        self._last_bytes = length
+        return length
+
+    def send_piece(self, piece: Piece) -> None:
+        """A piece of a snapshot, of an interval's sums, or a recording."""
+        head = EventsHeader(self._index, self._sequence, piece.complete_until, piece.flags, piece.interval)
+        self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))
+        self._sequence += 1
+
+    def send_stacks(self, stacks: Stacks) -> None:
+        """Stacks that are new; to be sent before the events that refer to them."""
+        if new := stacks.take_new():
+            self._pipe.put(encode_json(FrameType.STACKS, {"gadget": self._index, **new}))

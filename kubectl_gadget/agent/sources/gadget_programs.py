@@ -1,0 +1,228 @@
+"""The programs of one gadget: chosen, loaded and attached.
+
+Of each entry of RUN's `programs` the first set that this kernel loads and attaches is taken. The trap: one refused
+program fails its whole object, so after a refusal the object is opened anew with the next set.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from kubectl_gadget.agent.bpf import features, refusal
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject
+from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, VARIABLE, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
+from kubectl_gadget.agent.symbols.stacks import Stacks
+from kubectl_gadget.agent.symbols.uprobes import Uprobes
+from kubectl_gadget.errors import AgentError
+
+
+class _Choice:
+    """One entry of RUN's `programs`: sets of programs, one of which is wanted, and which of them was refused why."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.sets: list[list[str]] = value["any_of"]
+        self.optional = bool(value.get("optional"))
+        self.purpose = str(value.get("purpose") or "")
+        """what is not seen without it"""
+        self.aside = bool(value.get("aside"))
+        """that is said with STARTED alone, and in no warning"""
+        self.next = 0
+        self.skipped: list[dict[str, str]] = []
+
+    @property
+    def programs(self) -> list[str]:
+        return self.sets[self.next] if self.next < len(self.sets) else []
+
+    def refuse(self, program: str, why: str) -> None:
+        self.skipped.append({"program": program, "why": why})
+        self.next += 1
+
+
+class GadgetPrograms:
+    """`spec` is one of RUN's `gadgets`, of any kind whose programs write records of the gadget's own.
+
+    `prepare` does what a kind needs before the object is loaded; `open`, before its programs are attached, and gives
+    the stack what has to be closed with them.
+    """
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        elf: bytes,
+        context: NodeContext,
+        prepare: Callable[[BpfObject], None] | None,
+        open: Callable[[BpfObject, EventsOutput, ExitStack], None],
+    ) -> None:
+        self.object: BpfObject
+        self.output: EventsOutput
+        self.stacks: Stacks | None = None
+        self.uprobes: Uprobes | None = None
+        self._spec = spec
+        self._name: str = spec["name"]
+        self._elf = elf
+        self._context = context
+        self._prepare = prepare
+        self._open = open
+        self._resources = ExitStack()
+        self._choices = [_Choice(value) for value in spec.get("programs") or []]
+        self._variables = GadgetVariables(spec, {**context.variables, **context.own_processes})
+        self._refused_calls = False
+        while not self._try():
+            pass
+        try:
+            self._follow_compat_calls()
+            if self.uprobes:
+                self.uprobes.turn(time.monotonic())
+        except BaseException:
+            self.close()
+            raise
+        self._elf = b""
+        if self.uprobes:
+            context.callbacks.each_turn.append(self.uprobes.turn)
+
+    def started(self) -> list[dict[str, Any]]:
+        """`programs` of the STARTED frame."""
+        chosen = [(choice.programs, choice.skipped) for choice in self._choices] or [(self.object.chosen, [])]
+        return [
+            {"chosen": names, "hooks": [self.object.hook(name) for name in names], "skipped": skipped}
+            for names, skipped in chosen
+        ]
+
+    def fds(self) -> dict[str, int]:
+        """File descriptors of the programs that were loaded. They end with the gadget."""
+        found = {program: self.object.program_fd(program) for program in self.object.chosen}
+        if copy := self.object.copy:
+            found |= {f"{program} (32-bit calls)": copy.program_fd(program) for program in copy.chosen}
+        return found
+
+    def detach_uprobes(self) -> None:
+        """No program runs in a library after this."""
+        if self.uprobes:
+            self.uprobes.close()
+
+    def close(self) -> None:
+        """Frees everything, and what the kind opened."""
+        self._resources.close()
+        if self.uprobes:
+            self.uprobes.free()
+
+    def _try(self) -> bool:
+        """One attempt with the present choice. False: a program was refused, and the choice is another now."""
+        wanted = [name for choice in self._choices for name in choice.programs] if self._choices else None
+        try:
+            object = self._open_object(wanted)
+        except Failure as failure:
+            raise refusal.refused(f"gadget {self._name}", failure) from None
+        program = None
+        with ExitStack() as resources:
+            resources.callback(object.close)
+            uprobes = self._uprobes(object)
+            try:
+                object.frequency = self._variables.frequency()
+                self._prepare_object(object)
+                if uprobes:
+                    uprobes.prepare()
+                object.load()
+                self.output = self._open_output(object)
+                resources.callback(self.output.close)
+                self._open(object, self.output, resources)
+                for program in object.chosen:
+                    object.attach(program)
+                    section = object.section(program)
+                    if section.startswith("iter") and section != MAP_ITERATOR and self._spec.get("kind") != "snapshot":
+                        object.iterate(program)
+                if stacks := object.map("gadget_stacks"):
+                    self.stacks = Stacks(stacks, self._context.symbols, bool(self._spec.get("stack_offsets", True)))
+            except Failure as failure:
+                program = program or refusal.failed_program(failure.log)
+                section = object.section(program) if program in object.program_names else ""
+                resources.close()
+                self._refused(program, failure, features.lacking(section.partition("/")[0]))
+                return False
+            self._resources = resources.pop_all()
+        self.object = object
+        self.uprobes = uprobes
+        return True
+
+    def _uprobes(self, object: BpfObject) -> Uprobes | None:
+        libraries = self._spec.get("libraries")
+        if not libraries:
+            return None
+        context = self._context
+        named = bool(self._spec.get("named"))
+        return Uprobes(object, libraries, context.wants_cgroup, context.warnings.add, named)
+
+    def _open_object(self, wanted: list[str] | None) -> BpfObject:
+        """Raw tracepoints run the programs that follow system calls: they also see those of 32-bit programs."""
+        variables = self._variables
+        if COMPAT in (self._spec.get("globals") or {}) and not self._refused_calls:
+            variables.of_node[VARIABLE] = 1
+        if not variables.of_node.get(VARIABLE):
+            return BpfObject(self._elf, self._name, wanted)
+        object = SyscallObject(self._elf, self._name, wanted, self._context.calls)
+        try:
+            if object.follows:
+                object.calls.open()
+        except Failure as failure:
+            object.close()
+            self._refused_calls = True
+            self._lack_compat_calls(failure)
+            variables.of_node[VARIABLE] = int(not features.syscall_tracepoints())
+            return BpfObject(self._elf, self._name, wanted)
+        return object
+
+    def _follow_compat_calls(self) -> None:
+        try:
+            follow_compat_calls(self.object, self._elf, self._name, self._variables.set)
+        except Failure as failure:
+            self._lack_compat_calls(failure)
+
+    def _lack_compat_calls(self, failure: Failure) -> None:
+        why, _ = refusal.reason(failure)
+        self._context.warnings.add(
+            f"{self._name}: system calls of 32-bit programs and by int 0x80 are not seen ({why})"
+        )
+
+    def _prepare_object(self, object: BpfObject) -> None:
+        known = object.program_names
+        for choice in self._choices:
+            for name in choice.programs:
+                if name not in known:
+                    what = f"the object has no program {name}; it has {', '.join(known)}"
+                    raise AgentError(f"gadget {self._name}: {what}")
+        self._variables.set(object)
+        self._variables.resize_maps(object)
+        if self._prepare:
+            self._prepare(object)
+        if entries := self._spec.get("map_entries"):
+            object.resize_hashes(entries)
+        self._variables.share_maps(object, self._context.maps)
+
+    def _open_output(self, object: BpfObject) -> EventsOutput:
+        events, cpus = object.map("gadget_events"), object.map("gadget_cpus")
+        if events is None or cpus is None:
+            raise AgentError(
+                f"gadget {self._name}: the object lacks the map gadget_events or gadget_cpus",
+                "include gadget/output.h (docs/writing-gadgets.md)",
+            )
+        return EventsOutput(events, cpus, object.map("gadget_shares"), self._context.containers.shares)
+
+    def _refused(self, program: str | None, failure: Failure, lacking: str | None) -> None:
+        choice = next((choice for choice in self._choices if program in choice.programs), None)
+        why, remedy = (lacking, None) if lacking else refusal.reason(failure)
+        if choice is None or program is None:
+            raise refusal.refused(f"gadget {self._name}", failure)
+        last = choice.next + 1 == len(choice.sets)
+        if last and not choice.optional:
+            others = "".join(f"\n{skip['program']} was tried before: {skip['why']}" for skip in choice.skipped)
+            error = refusal.refused(f"gadget {self._name} (program {program})", failure, lacking)
+            raise AgentError(f"{error}{others}", error.remedy)
+        choice.refuse(program, "\n".join(part for part in (why, remedy) if part))
+        if last and not choice.aside:
+            lacks = f"{choice.purpose} ({program}: " if choice.purpose else f"runs without {program} ("
+            self._context.warnings.add(f"{self._name}: {lacks}{why})")

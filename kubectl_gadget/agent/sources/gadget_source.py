@@ -1,0 +1,60 @@
+"""What the sources of a gadget's own programs have in common: streams, snapshots, sums and recordings."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from kubectl_gadget.agent.answers.client_tables import ClientTables
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.gadget_programs import GadgetPrograms
+
+
+class GadgetSource:
+    """See GadgetPrograms for the arguments. Raises AgentError when nothing that is needed can be loaded."""
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        elf: bytes,
+        context: NodeContext,
+        open: Callable[[BpfObject, EventsOutput, ExitStack], None],
+        prepare: Callable[[BpfObject], None] | None = None,
+    ) -> None:
+        self.name: str = spec["name"]
+        self._programs = GadgetPrograms(spec, elf, context, prepare, open)
+        self._containers = context.containers
+        self._tables: ClientTables | None = None
+
+    @property
+    def fd(self) -> int:
+        return self._programs.output.fd
+
+    def started(self) -> dict[str, Any]:
+        return {"name": self.name, "programs": self._programs.started()}
+
+    def stats(self) -> dict[str, Any]:
+        return self._programs.output.stats(self._programs.object.missed())
+
+    def update(self, value: dict[str, Any]) -> None:
+        """Entries of the gadget's tables."""
+        if self._tables is None:
+            self._tables = ClientTables(self.name, self._programs.object, self._containers)
+        self._tables.update(value)
+
+    def program_fds(self) -> dict[str, int]:
+        """File descriptors of the programs that were loaded. They end with the gadget."""
+        return self._programs.fds()
+
+    def close(self) -> None:
+        self._programs.close()
+
+    def _take_stacks(self) -> None:
+        if self._programs.stacks:
+            self._programs.stacks.take()
+
+    def _ship_stacks(self, channel: Channel) -> None:
+        if self._programs.stacks:
+            channel.send_stacks(self._programs.stacks)

@@ -1,0 +1,70 @@
+"""The values that a gadget's object gets before it is loaded: RUN's `parameters`, those of the node, and sizes of maps.
+
+The trap: `globals` say where each variable lies, and come from the client, so a place outside of .rodata is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kubectl_gadget.agent.answers.network_refusals import MAP as REFUSALS
+from kubectl_gadget.agent.bpf import libbpf
+from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
+from kubectl_gadget.agent.containers import descendants
+from kubectl_gadget.agent.sources.events_output import DEFAULT_RING_BYTES, ring_bytes
+from kubectl_gadget.agent.sources.shared_maps import SharedMaps
+from kubectl_gadget.errors import AgentError
+
+OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
+"""Variables with the numbers of processes that are left out."""
+_FREQUENCY = "gadget_frequency"
+"""The variable that says how often a program for perf events runs."""
+_MOST_OFTEN = 10_000
+
+
+class GadgetVariables:
+    """Of one gadget. `spec` is that of RUN, `of_node` has values of variables that begin with gadget_node_."""
+
+    def __init__(self, spec: dict[str, Any], of_node: Mapping[str, int]) -> None:
+        self.of_node = dict(of_node)
+        self._name: str = spec["name"]
+        self._places: dict[str, dict[str, int]] = spec.get("globals") or {}
+        self._parameters: dict[str, Any] = spec.get("parameters") or {}
+        self._ring_bytes = spec.get("ring_bytes") or DEFAULT_RING_BYTES
+
+    def frequency(self) -> int:
+        """How often a program for perf events runs, per second. Raises AgentError."""
+        frequency = self._parameters.get(_FREQUENCY, 1)
+        if not isinstance(frequency, int) or not 1 <= frequency <= _MOST_OFTEN:
+            what = f"gadget {self._name}: {frequency} samples a second are not possible"
+            raise AgentError(what, f"1 to {_MOST_OFTEN}, such as 99")
+        return frequency
+
+    def set(self, object: BpfObject) -> None:
+        """Raises AgentError for a parameter that the object does not have, or that cannot have its value."""
+        node = self.of_node | {"gadget_ring_wake_bytes": ring_bytes(self._ring_bytes) // 4}
+        values = {name: value for name, value in node.items() if name in self._places}
+        if (chosen := self._parameters.get(descendants.PID)) and chosen in map(values.get, OWN_PROCESSES):
+            values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # it was asked for by its number
+        for name, value in (self._parameters | values).items():
+            if name not in self._places:
+                raise AgentError(f"gadget {self._name} has no parameter {name}")
+            place = self._places[name]
+            try:
+                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+            except (ValueError, OverflowError, UnicodeError) as error:
+                raise AgentError(f"gadget {self._name}: parameter {name} cannot be {value!r}: {error}") from None
+
+    def resize_maps(self, object: BpfObject) -> None:
+        """The ring, and the counters of each CPU."""
+        if events := object.map("gadget_events"):
+            events.resize(ring_bytes(self._ring_bytes))
+        if cpus := object.map("gadget_cpus"):
+            cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
+
+    def share_maps(self, object: BpfObject, maps: SharedMaps) -> None:
+        """Has the object use the maps of the session that it needs."""
+        object.reuse(maps.of_containers)
+        if self._parameters.get(descendants.PARAMETER) and (chosen := object.map(descendants.MAP)):
+            chosen.reuse(maps.descendants(self._parameters.get(descendants.PID) or 0))
+        if (refusals := object.map(REFUSALS)) and (fd := maps.refusals()) is not None:
+            refusals.reuse(fd)

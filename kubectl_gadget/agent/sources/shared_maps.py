@@ -1,0 +1,62 @@
+"""Maps that the sources of a session have together: some from the start, others made when the first source asks.
+
+The trap: a set of descendants has to be filled before the programs that ask it are attached, so it is made while a
+source is prepared and not by the source itself.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+from kubectl_gadget.agent.answers.network_refusals import Refusals
+from kubectl_gadget.agent.containers.descendants import Descendants
+from kubectl_gadget.errors import AgentError
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks whether a set of descendants was too small."""
+
+
+class SharedMaps:
+    """`of_containers` are there from the start, by name; `pid_level` is how deep the agent's PID namespace lies."""
+
+    def __init__(self, of_containers: Mapping[str, int], pid_level: int, warn: Callable[[str], None]) -> None:
+        self.of_containers = of_containers
+        self._pid_level = pid_level
+        self._warn = warn
+        self._refusals: Refusals | None = None
+        self._descendants: dict[int, Descendants] = {}
+        self._next_look = 0.0
+
+    def descendants(self, pid: int) -> int:
+        """For gadgets that are about this process and its descendants. Raises AgentError."""
+        if pid not in self._descendants:
+            self._descendants[pid] = Descendants(pid, self._pid_level)
+        return self._descendants[pid].fd
+
+    def refusals(self) -> int | None:
+        """What other agents' network policies refuse; None, with a warning, where this kernel does not tell."""
+        if self._refusals is None:
+            try:
+                self._refusals = Refusals()
+            except AgentError as error:
+                self._warn(str(error))
+                return None
+            self._refusals.turn(time.monotonic())
+        return self._refusals.fd
+
+    def turn(self, now: float) -> None:
+        """To be called often, with time.monotonic()."""
+        if self._refusals:
+            self._refusals.turn(now)
+            while self._refusals.warnings:
+                self._warn(self._refusals.warnings.pop(0))
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_EVERY
+            for one in self._descendants.values():
+                if warning := one.warning():
+                    self._warn(warning)
+
+    def close(self) -> None:
+        if self._refusals:
+            self._refusals.close()
+        for one in self._descendants.values():
+            one.close()

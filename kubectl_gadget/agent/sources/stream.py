@@ -1,0 +1,44 @@
+"""Kind `stream`: events as they happen, shipped as the ring buffer has them."""
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+from kubectl_gadget.agent.answers.map_walks import MapWalks
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+
+
+class StreamSource(GadgetSource):
+    """`spec` is one of RUN's `gadgets`, `elf` its object."""
+
+    due = math.inf
+
+    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+        self._walks: MapWalks
+        super().__init__(spec, elf, context, self._open)
+        self._ring = self._programs.output.ring
+        context.callbacks.each_turn.append(self._walks.turn)
+
+    def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+        self._walks = MapWalks(object)
+
+    def settle(self, is_blocked: bool) -> bool:
+        settled = self._ring.settle()
+        self._take_stacks()
+        return settled
+
+    def ship(self, channel: Channel) -> int:
+        self._ship_stacks(channel)
+        return channel.send_ring(self._ring)
+
+    @property
+    def empty(self) -> bool:
+        return not len(self._ring.batch())
+
+    def detach(self) -> None:
+        self._programs.detach_uprobes()
+        self._walks.detach()

@@ -1,0 +1,61 @@
+"""Kind `top`: sums of each interval, and of the rest of the last one when the session ends."""
+
+import math
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from kubectl_gadget.agent.answers.pieces import Pieces
+from kubectl_gadget.agent.answers.samplers import sampled
+from kubectl_gadget.agent.answers.totals import Totals
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+
+
+class TopSource(GadgetSource):
+    """`spec` is one of RUN's `gadgets`, `elf` its object."""
+
+    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+        self._totals: Totals
+        self._pieces = Pieces()
+        self._seconds: float = spec["interval_ms"] / 1000
+        self._is_detached = False
+        self.due = math.inf
+        record_bytes: int = spec["record_bytes"]
+
+        def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+            self._totals = Totals(object, record_bytes, sampled(spec, context.containers), context.warnings.add)
+            resources.callback(self._totals.close)
+            self.due = time.monotonic() + self._seconds
+
+        super().__init__(spec, elf, context, open)
+        context.callbacks.each_turn.append(self._totals.walk)
+
+    def settle(self, is_blocked: bool) -> bool:
+        now = time.monotonic()
+        if not is_blocked and now >= self.due:
+            self._pieces.add(self._totals.take(), is_rest=self._is_detached)
+            # Time that was lost is not made up for: each interval says how long it was.
+            self.due = math.inf if self._is_detached else max(self.due + self._seconds, now)
+        self._take_stacks()
+        return True
+
+    def ship(self, channel: Channel) -> int:
+        self._ship_stacks(channel)
+        for piece in self._pieces.take():
+            channel.send_piece(piece)
+        return 0
+
+    @property
+    def empty(self) -> bool:
+        return not self._pieces
+
+    def detach(self) -> None:
+        self._totals.add_up()
+        self._programs.detach_uprobes()
+        self._programs.object.detach()
+        self._is_detached = True
+        self.due = 0.0
