@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from kubectl_gadget.cli.flags.arguments import Given
+from kubectl_gadget.cli.flags.declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags
-from kubectl_gadget.cli.flags.reading import spelling
 
 _SECONDS = 2.0
 _run = subprocess.run

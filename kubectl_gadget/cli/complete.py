@@ -10,11 +10,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from typer import Context
+from typer.core import TyperArgument, TyperOption
 
 from kubectl_gadget.cli import cluster_names
 from kubectl_gadget.cli.flags.arguments import Given, parse
-from kubectl_gadget.cli.framework.command import GadgetGroup, spellings
+from kubectl_gadget.cli.framework.command import Command, GadgetGroup, spellings
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cluster.selection.target_names import KINDS, kind_of
 
@@ -39,7 +42,7 @@ class Candidate(NamedTuple):
 class Place:
     """Where on the command line the unfinished word stands."""
 
-    command: Any
+    command: Command
     given: list[Given] = field(default_factory=list)
     positionals: list[str] = field(default_factory=list)
     pending: str | None = None
@@ -94,21 +97,22 @@ def _find(words: Sequence[str]) -> Place | None:
             place.positionals, place.pending = parsed.positionals, parsed.pending
             return place
         name, *rest = parsed.positionals
-        place.command = place.command.get_command(None, name)
-        if place.command is None:
+        below = place.command.get_command(None, name) if isinstance(place.command, GadgetGroup) else None
+        if below is None:
             return None
+        place.command = below
 
 
-def _flags(command: Any) -> Iterable[Candidate]:
+def _flags(command: Command) -> Iterable[Candidate]:
     for item in command.params:
-        if item.param_type_name == "option":
+        if isinstance(item, TyperOption):
             yield from (Candidate(text, item.help or "") for text in sorted(item.opts, key=len, reverse=True))
     yield Candidate("--help", "Show the help of this command")
 
 
 def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int]:
     """Candidates for the value of the flag `name`."""
-    (item,) = (item for item in place.command.params if item.name == name)
+    (item,) = (item for item in place.command.params if isinstance(item, TyperOption) and item.name == name)
     if item.metavar == "FILE":
         return [], FILES
     if name in _LISTS:
@@ -117,10 +121,10 @@ def _values(place: Place, name: str, current: str) -> tuple[list[Candidate], int
         sign = current[:1] if name in ("columns", "table_sort") and current[:1] in ("+", "-") else ""
         names = _looked_up(place, name) if name in ("nodes", "containers") else _columns(place)
         return _matching(names, current.removeprefix(sign), done + comma + sign), NO_FILES
-    offered = item.shell_complete(None, current)
+    offered = item.shell_complete(Context(place.command), current)
     if not offered and "," in current:
         done, comma, current = current.rpartition(",")
-        again = item.shell_complete(None, current)
+        again = item.shell_complete(Context(place.command), current)
         return [Candidate(f"{done},{choice.value}") for choice in again], NO_FILES
     if offered:
         candidates = [Candidate(choice.value) for choice in offered]
@@ -139,7 +143,7 @@ def _looked_up(place: Place, name: str) -> list[Candidate]:
 
 def _arguments(place: Place, current: str) -> list[Candidate]:
     """Candidates for a word that is no flag: pods, kinds with a slash, and after it the objects of that kind."""
-    takes = [item.metavar for item in place.command.params if item.param_type_name == "argument"]
+    takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
     if takes != ["POD"]:
         return []
     kind, slash, _ = current.rpartition("/")

@@ -15,7 +15,9 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from typer.core import TyperOption
 
 from kubectl_gadget.catalogue.consistency import field_of
 from kubectl_gadget.cli.commands import observe
@@ -23,12 +25,12 @@ from kubectl_gadget.cli.commands.advise import advise_group
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import TARGETS
 from kubectl_gadget.cli.flags.arrangement_flags import PANEL
-from kubectl_gadget.cli.flags.flag_sets import ENGINE, SHOW
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.flags.run_options import RunFlags
 from kubectl_gadget.cli.framework.command import make_command
 from kubectl_gadget.cli.help.gadget_index import index
-from kubectl_gadget.cli.help.help_pages import Page, flag_text
+from kubectl_gadget.cli.help.help_pages import Page, flag_text, panels
 from kubectl_gadget.events.columns.members import column_members, row_members
 from kubectl_gadget.events.schema import Column, Gadget
 
@@ -40,6 +42,22 @@ _CUT = (
     "`…_bytes` when it is not UTF-8, with the exact bytes in base64."
 )
 _TYPES = {"text": "string", "int": "number", "bool": "true or false", "texts": "list of strings"}
+
+
+class Outcome(TypedDict, total=False):
+    """What one kernel made of a gadget, as tests/vm/table.py writes it."""
+
+    refused: str
+    count: str
+    hooks: list[str]
+    without: list[str]
+
+
+class Kernel(TypedDict):
+    """One kernel of docs/kernels.json."""
+
+    release: str
+    gadgets: dict[str, Outcome]
 
 
 def pages() -> dict[str, str]:
@@ -97,7 +115,7 @@ def _flags_page() -> str:
         "`--wait=false`.",
         TARGETS.replace("\n", " `", 1).replace("  ", "` `") + "`.",
     ]
-    for title, flags in _by_panel(make_command(run, "flags", Page()).params).items():
+    for title, flags in panels(make_command(run, "flags", Page()).params).items():
         parts += [f"## {title}", _flag_table(flags)]
     return _page(parts)
 
@@ -110,22 +128,22 @@ def _advise_page() -> str:
     ]
     group = advise_group()
     for name, entry in group.entries.items():
-        panels = _by_panel(entry.load().params)
+        by_title = panels(entry.load().params)
         examples = "\n".join(f"# {example.description}\n{example.command}" for example in entry.load().page.examples)
-        parts += [f"## {name}", f"{entry.summary}.", f"```sh\n{examples}\n```", _flag_table(panels[SHOW])]
+        parts += [f"## {name}", f"{entry.summary}.", f"```sh\n{examples}\n```", _flag_table(by_title[SHOW])]
     return _page(parts)
 
 
 def _observe_page() -> str:
     from kubectl_gadget.observe.row import GADGET
 
-    panels = _by_panel(make_command(observe.observe, "observe", observe.PAGE).params)
-    panels[POLICIES] += [flag for flag in panels[ENGINE] if "--objects" in flag.opts]
+    by_title = panels(make_command(observe.observe, "observe", observe.PAGE).params)
+    by_title[POLICIES] += [flag for flag in by_title[ENGINE] if "--objects" in flag.opts]
     shown = (SHOW, observe.CHOICE, POLICIES)
     parts = [
         "# Flags and columns of observe",
         "[observe.md](observe.md) tells what it does. Besides these, it takes [the flags of all gadgets](flags.md).",
-        *(part for title in shown for part in (f"## {title}", _flag_table(panels[title]))),
+        *(part for title in shown for part in (f"## {title}", _flag_table(by_title[title]))),
         *_column_parts(GADGET),
     ]
     return _page(parts)
@@ -164,7 +182,7 @@ def _tested() -> list[str]:
     ]
 
 
-def _first(order: Sequence[dict[str, Any]], name: str) -> str:
+def _first(order: Sequence[Kernel], name: str) -> str:
     """The oldest kernel that takes the gadget."""
     taking = (kernel for kernel in order if "refused" not in kernel["gadgets"].get(name, {"refused": ""}))
     return next((".".join(map(str, _numbers(kernel["release"])[:2])) for kernel in taking), "none")
@@ -174,7 +192,7 @@ def _numbers(release: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", release)[:3]]
 
 
-def _outcome(found: dict[str, Any] | None) -> str:
+def _outcome(found: Outcome | None) -> str:
     if found is None:
         return ""
     if "refused" in found:
@@ -187,8 +205,8 @@ def _outcome(found: dict[str, Any] | None) -> str:
 
 def _gadget_page(gadget: Gadget) -> str:
     command = " ".join(gadget.command)
-    panels = _by_panel(gadget_command(gadget, gadget.command[-1]).params)
-    own = [flag for title, flags in panels.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
+    by_title = panels(gadget_command(gadget, gadget.command[-1]).params)
+    own = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.examples)
     parts = [f"# kubectl gadget {command}", f"{gadget.summary}.", gadget.description.strip()]
     if examples:
@@ -231,16 +249,8 @@ def _members(gadget: Gadget) -> list[tuple[str, ...]]:
     return rows
 
 
-def _by_panel(params: Sequence[Any]) -> dict[str, list[Any]]:
-    panels: dict[str, list[Any]] = {}
-    for item in params:
-        if item.param_type_name == "option":
-            panels.setdefault(item.rich_help_panel, []).append(item)
-    return panels
-
-
-def _flag_table(flags: Sequence[Any]) -> str:
-    return _table(("flag", "what it does"), [(f"`{flag_text(flag)}`", flag.help) for flag in flags])
+def _flag_table(flags: Sequence[TyperOption]) -> str:
+    return _table(("flag", "what it does"), [(f"`{flag_text(flag)}`", flag.help or "") for flag in flags])
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

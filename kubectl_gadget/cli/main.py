@@ -7,7 +7,7 @@ The trap: nothing else in this project may print a traceback or call sys.exit.
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from kubectl_gadget.errors import GadgetError, internal_error
 from kubectl_gadget.output.standard_streams import OutputError, discard, prepare_standard_streams
@@ -63,10 +63,10 @@ def _dispatch(words: list[str]) -> int:
     if words[:2] == ["observe", "flows"]:
         # As users of other tools look for it. A pod of that name is pod/flows.
         words = words[1:]
-    command: Any = root()
+    command = root()
     try:
         with command.make_context(PROGRAM, words) as context:
-            return int(command.invoke(context) or 0)
+            return command.invoke(context)
     except typer.Exit as end:
         return end.exit_code
 

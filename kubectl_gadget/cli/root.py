@@ -3,10 +3,10 @@
 The trap: whatever is imported here is paid for by every TAB key, so the table holds names and no functions.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import Command, Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
@@ -100,7 +100,7 @@ class Root(GadgetGroup):
         return super().unknown(name, path)
 
 
-def root() -> Any:
+def root() -> Root:
     """The whole command line."""
     fixed = {"run": Entry("Run a gadget of your own: a folder or its YAML file", "Gadgets", _load_run)}
     fixed["advise"] = Entry(
@@ -115,15 +115,17 @@ def root() -> Any:
     fixed["demo"] = Entry(
         "Run any of these on four small pods on this machine; needs no cluster", "Gadgets", _load_demo
     )
-    return make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
+    group = make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
+    assert isinstance(group, Root)
+    return group
 
 
 def _flags(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     raise NotImplementedError("a group only lends its flags")
 
 
-def _gadget_loader(name: str) -> Any:
-    def load() -> Any:
+def _gadget_loader(name: str) -> Callable[[], Command]:
+    def load() -> Command:
         from kubectl_gadget.cli.commands.gadgets import gadget_loader
 
         return gadget_loader(name)()
@@ -131,8 +133,8 @@ def _gadget_loader(name: str) -> Any:
     return load
 
 
-def _verb_loader(verb: str) -> Any:
-    def load() -> Any:
+def _verb_loader(verb: str) -> Callable[[], Command]:
+    def load() -> Command:
         from kubectl_gadget.cli.commands.gadgets import verb_group
 
         return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")
@@ -140,31 +142,31 @@ def _verb_loader(verb: str) -> Any:
     return load
 
 
-def _load_demo() -> Any:
+def _load_demo() -> Command:
     from kubectl_gadget.cli.commands.demo import demo_group
 
     return demo_group(root().entries)
 
 
-def _load_run() -> Any:
+def _load_run() -> Command:
     from kubectl_gadget.cli.commands.own_gadget import run_group
 
     return run_group()
 
 
-def _load_policy() -> Any:
+def _load_policy() -> Command:
     from kubectl_gadget.cli.policy.policy_group import policy_group
 
     return policy_group()
 
 
-def _load_config() -> Any:
+def _load_config() -> Command:
     from kubectl_gadget.cli.commands.config import config_group
 
     return config_group()
 
 
-def _load_advise() -> Any:
+def _load_advise() -> Command:
     from kubectl_gadget.cli.commands.advise import advise_group
 
     return advise_group()

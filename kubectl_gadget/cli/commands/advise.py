@@ -10,28 +10,25 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags import connect
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ENGINE,
-    SHOW,
     ClusterFlags,
     EngineFlags,
-    FlagSet,
     ImageFlags,
     OutputFlags,
     ScopeFlags,
     StartFlags,
     TargetFlags,
-    flag,
 )
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
-from kubectl_gadget.cli.framework.command import Entry, GroupParts, OneAtATime, lazily, make_group
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.events.schema import Example
@@ -74,17 +71,22 @@ class WatchFlags(FlagSet):
         values.duration_above_zero,
     ] = None
     record: Annotated[
-        str | None, flag(SHOW, "--record", metavar="FILE", help="Keep what was seen in this file"), values.some_text
+        str | None,
+        flag(SHOW, "--record", metavar="FILE", help="Keep what was seen in this file"),
+        values.some_text,
+        TypedOnly.FILES,
     ] = None
     recordings: Annotated[
         tuple[str, ...] | None,
         flag(SHOW, "--from", metavar="FILE", help="Watch nothing, take this recording; may be given again"),
         tuple,
+        TypedOnly.FILES,
     ] = None
     directory: Annotated[
         str | None,
         flag(SHOW, "--directory", metavar="DIR", help="Write a file for each object there, and print nothing"),
         values.some_text,
+        TypedOnly.FILES,
     ] = None
     quiet: Annotated[
         bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
@@ -107,7 +109,7 @@ class AdviseFlags:
     cluster: ClusterFlags
 
 
-Sources = tuple[tuple[str, Mapping[str, Any]], ...]
+Sources = tuple[tuple[str, Mapping[str, object]], ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ Format = Annotated[
     values.one_of("profile", "patch", "SeccompProfile"),
 ]
 Merge = Annotated[
-    str | None, flag(SHOW, "--merge", metavar="FILE", help="Add to this profile instead of to none"), values.some_text
+    str | None,
+    flag(SHOW, "--merge", metavar="FILE", help="Add to this profile instead of to none"),
+    values.some_text,
+    TypedOnly.FILES,
 ]
 
 
@@ -239,10 +244,11 @@ Check = Annotated[
     str | None,
     flag(SHOW, "--check", metavar="FILE", help="Show what these policies would have blocked, and advise nothing"),
     values.some_text,
+    TypedOnly.ACTION,
 ]
 
 
-Objects = Annotated[str | None, objects_flag(SHOW), values.some_text]
+Objects = Annotated[str | None, objects_flag(SHOW), values.some_text, TypedOnly.ACTION]
 
 
 def networkpolicy(
@@ -266,7 +272,7 @@ def networkpolicy(
     return code
 
 
-def _report(recording: "Recording", policies: Sequence[Mapping[str, Any]], flags: AdviseFlags) -> int:
+def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], flags: AdviseFlags) -> int:
     """Prints what would have been blocked; BLOCKED when there is anything."""
     from dataclasses import asdict
 
@@ -292,7 +298,7 @@ def _report(recording: "Recording", policies: Sequence[Mapping[str, Any]], flags
     return BLOCKED if found else 0
 
 
-def advise_group() -> Any:
+def advise_group() -> GadgetGroup:
     """`kubectl gadget advise`."""
     module = "kubectl_gadget.cli.commands.advise"
     entries = {
@@ -392,7 +398,7 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"{path} cannot be written")
 
 
-def _write(path: Path, write: Callable[[Any], object]) -> None:
+def _write(path: Path, write: Callable[[TextIO], object]) -> None:
     """Whole or not at all."""
     beside = path.with_name(path.name + ".part")
     try:

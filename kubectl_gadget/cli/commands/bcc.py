@@ -8,24 +8,21 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import say, wait_for
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, FlagSet, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ENGINE,
-    SHOW,
     ClusterFlags,
     EngineFlags,
-    FlagSet,
     ImageFlags,
     OutputFlags,
     ScopeFlags,
     StartFlags,
     TargetFlags,
-    flag,
 )
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -52,7 +49,7 @@ PAGE = Page(
     passes_on=True,
 )
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), tuple]
-List = Annotated[bool | None, flag(SHOW, "--list", help="The tools that the chosen nodes have")]
+List = Annotated[bool | None, flag(SHOW, "--list", help="The tools that the chosen nodes have"), TypedOnly.ACTION]
 _MOST_BYTES = 4 << 20
 
 
@@ -102,12 +99,12 @@ def bcc_image(flags: ImageFlags) -> str | None:
     return flags.image if "image" in flags.typed() or "bcc" in (flags.image or "") else None
 
 
-def _declared(request: dict[str, Any] | None) -> str:
+def _declared(request: dict[str, object] | None) -> str:
     """How the agents' command names what runs; a script has no name that would mean anything to others."""
     return "" if request is None else str(request.get("tool") or "own:script")
 
 
-def _request(words: tuple[str, ...]) -> dict[str, Any]:
+def _request(words: tuple[str, ...]) -> dict[str, object]:
     """What the agents are asked for. Raises UsageError."""
     if not words:
         raise UsageError("bcc needs the name of a tool, or a file", "kubectl gadget bcc --list")
@@ -129,7 +126,7 @@ def _request(words: tuple[str, ...]) -> dict[str, Any]:
     return {"script": base64.b64encode(script).decode(), "language": language, "arguments": arguments}
 
 
-def _run(options: "RunOptions", request: dict[str, Any]) -> int:
+def _run(options: "RunOptions", request: dict[str, object]) -> int:
     from kubectl_gadget.session.other_tools import bcc as session
 
     return wait_for(session.run(options, request, *output(options)))

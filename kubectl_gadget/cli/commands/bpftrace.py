@@ -14,8 +14,8 @@ import typer
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.bcc import ShownFlags, bcc_image, output
 from kubectl_gadget.cli.flags.connect import wait_for
+from kubectl_gadget.cli.flags.declaration import WHERE, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    WHERE,
     ClusterFlags,
     EngineFlags,
     ImageFlags,
@@ -23,7 +23,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
     ScopeFlags,
     StartFlags,
     TargetFlags,
-    flag,
 )
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.cli.help.help_pages import Page
@@ -54,6 +53,7 @@ File = Annotated[
     str | None,
     flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="The program is in this file; - is standard input"),
     values.some_text,
+    TypedOnly.ACTION,
 ]
 Pods = Annotated[
     tuple[str, ...] | None,

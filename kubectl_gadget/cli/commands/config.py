@@ -7,18 +7,19 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import say
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
-from kubectl_gadget.cli.framework.command import Entry, GroupParts, lazily, make_group
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, Flag, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
+from kubectl_gadget.cli.framework.command import Entry, GadgetCommand, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.cli.settings import defaults
-from kubectl_gadget.cli.settings.defaults import Flag, Setting, Settings
+from kubectl_gadget.cli.settings.defaults import Setting, Settings
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import SETTINGS
@@ -89,9 +90,9 @@ class Row(NamedTuple):
         """As it would be typed; "" where the flag has no default."""
         if self.setting is not None:
             return self.setting.text
-        if found := _DEFAULT.search(self.flag.declaration.help or ""):
+        if found := _DEFAULT.search(self.flag.option.help or ""):
             return found[1]
-        return self.flag.declaration.show_default or ("false" if self.flag.is_switch else "")
+        return str(self.flag.option.show_default or ("false" if self.flag.is_switch else ""))
 
     @property
     def source(self) -> str:
@@ -99,7 +100,7 @@ class Row(NamedTuple):
         return _BUILT_IN if self.setting is None else self.setting.source
 
 
-def config_group() -> Any:
+def config_group() -> GadgetGroup:
     """`kubectl gadget config`."""
     entries = {
         name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.commands.{target}", name))
@@ -178,14 +179,16 @@ def _rows_of(found: Settings, command: str) -> Iterator[Row]:
     flags = _command(command, "config view").flags()
     defaults.check_entry(found, command, flags)
     for one in flags:
-        if one.refusal() is None:
+        if one.typed_only is None:
             yield Row("", one, found.find(command, one))
 
 
-def _command(name: str, place: str) -> Any:
+def _command(name: str, place: str) -> GadgetCommand:
     from kubectl_gadget.cli.settings.settings_file import find_command
 
-    return find_command(name, place)
+    command = find_command(name, place)
+    assert command is not None  # load is on
+    return command
 
 
 def _say_ignored() -> bool:
@@ -197,7 +200,7 @@ def _say_ignored() -> bool:
     return bool(lines)
 
 
-def _as_json(row: Row) -> dict[str, Any]:
+def _as_json(row: Row) -> dict[str, object]:
     place = row.setting.place if row.setting else ""
     return {
         "command": row.command or None,
@@ -208,11 +211,11 @@ def _as_json(row: Row) -> dict[str, Any]:
     }
 
 
-def _json(document: Any) -> str:
+def _json(document: object) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _yaml(document: Any) -> str:
+def _yaml(document: object) -> str:
     import yaml
 
     return yaml.safe_dump(document, sort_keys=False)

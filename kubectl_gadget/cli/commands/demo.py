@@ -10,19 +10,21 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.flags import connect
 from kubectl_gadget.cli.flags.arguments import Given
 from kubectl_gadget.cli.flags.run_options import RunFlags, beforehand
-from kubectl_gadget.cli.framework.binding import level_key, levels_of
-from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.framework.binding import levels_of, own_level, set_level
+from kubectl_gadget.cli.framework.command import Command, Entry, GadgetCommand, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
 
 if TYPE_CHECKING:
+    from typer._click.core import Context
+
     from kubectl_gadget.demo import Scene
 
 TIMEOUT = "10s"
@@ -47,7 +49,7 @@ PAGE = Page(
 )
 
 
-def demo_group(entries: Mapping[str, Entry]) -> Any:
+def demo_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget demo`, with those of the root's `entries` that run gadgets on one machine."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
     return make_group(_flags, "demo", GroupParts(PAGE, here, kind=DemoGroup))
@@ -56,7 +58,7 @@ def demo_group(entries: Mapping[str, Entry]) -> Any:
 class DemoGroup(GadgetGroup):
     """Runs a sub-command among its pods; without one, `trace open`."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: "Context") -> int:
         """Runs the command, which starts the pods, and says what to try next."""
         from kubectl_gadget.demo import NETWORK_POLICIES, Scene
 
@@ -65,16 +67,16 @@ class DemoGroup(GadgetGroup):
         with ExitStack() as stack:
             objects = stack.enter_context(_objects(scene))
             own = (Given("timeout", TIMEOUT, "--timeout"), Given("local", True, "--local"))
-            ctx.meta[level_key(ctx)] = (*own, *objects, *ctx.meta[level_key(ctx)])
+            set_level(ctx, (*own, *objects, *own_level(ctx)))
+            command: Command = self
             words, last = [], ctx
-            while isinstance(last.command, GadgetGroup) and last.args:
+            while isinstance(command, GadgetGroup) and last.args:
                 words.append(last.args[0])
-                last = stack.enter_context(last.command.below(last))
-            if isinstance(last.command, GadgetGroup):
-                return last.command.invoke(last)
-            last.command.check(last)
-            stack.enter_context(_among_pods(last, words, scene))
-            return last.command.invoke(last)
+                command, last = stack.enter_context(command.below(last))
+            if isinstance(command, GadgetCommand):
+                command.check(last)
+                stack.enter_context(_among_pods(last, words, scene))
+            return command.invoke(last)
 
     def unknown(self, name: str, path: str) -> UsageError:
         """`demo open` was meant to be `demo trace open`."""
@@ -107,7 +109,7 @@ def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
 
 
 @contextmanager
-def _among_pods(ctx: Any, words: Sequence[str], scene: "Scene") -> Iterator[None]:
+def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterator[None]:
     """The runs of the block have the pods. Raises GadgetError at once when this machine cannot have them."""
     from kubectl_gadget import demo
 
@@ -118,7 +120,7 @@ def _among_pods(ctx: Any, words: Sequence[str], scene: "Scene") -> Iterator[None
     file = str(demo.NETWORK_POLICIES)
     if words[0] == "enforce" and not any(given.get(name) for name in _POLICIES):
         given["network_policies"] = file
-        ctx.meta[level_key(ctx)] = (*ctx.meta[level_key(ctx)], Given("network_policies", file, _POLICY))
+        set_level(ctx, (*own_level(ctx), Given("network_policies", file, _POLICY)))
     hint = _next(words, _typed(ctx, file))
     if words[0] == "enforce" and not ctx.params["pods"]:
         # Other pods of this machine are not the demo's to deny things to.
@@ -142,7 +144,7 @@ def _among_pods(ctx: Any, words: Sequence[str], scene: "Scene") -> Iterator[None
         tell(hint)
 
 
-def _typed(ctx: Any, file: str) -> list[str]:
+def _typed(ctx: "Context", file: str) -> list[str]:
     """What was typed behind the command, less what is about the demo alone."""
     own = levels_of(ctx.find_root())
     items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]

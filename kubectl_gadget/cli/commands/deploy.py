@@ -11,7 +11,8 @@ from typing import Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, WHERE, ClusterFlags, ImageFlags, ScopeFlags, StartFlags, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.run_options import agent_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cluster.options import AgentOptions
@@ -51,6 +52,7 @@ DryRun = Annotated[
         choices=("client", "none"),
     ),
     values.one_of("none", "client"),
+    TypedOnly.ACTION,
 ]
 Format = Annotated[
     str | None,
@@ -68,6 +70,7 @@ NodeSelector = Annotated[
     tuple[tuple[str, str], ...] | None,
     flag(_DEPLOY, "--node-selector", metavar="LABELS", help="Only nodes with these labels: key=value,key=value"),
     values.node_selector,
+    TypedOnly.ACTION,
 ]
 Contained = Annotated[
     bool | None,
@@ -76,6 +79,7 @@ Contained = Annotated[
         "--contained/--no-contained",
         help="Agents for observers: their own gadgets only, by an admission policy (SECURITY.md)",
     ),
+    TypedOnly.RIGHTS,
 ]
 Enforcing = Annotated[
     bool | None,
@@ -84,6 +88,7 @@ Enforcing = Annotated[
         "--enforcing/--no-enforcing",
         help="Agents that installed policies depend on: no other pod may take their place (system-node-critical)",
     ),
+    TypedOnly.RIGHTS,
 ]
 Wait = Annotated[bool | None, flag(_DEPLOY, "--wait/--no-wait", help="Wait until all agents run (default: true)")]
 Timeout = Annotated[

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
+from kubectl_gadget.cli.flags.declaration import ENGINE, SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    ENGINE,
-    SHOW,
     ClusterFlags,
     EngineFlags,
     ImageFlags,
@@ -23,7 +22,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
     ScopeFlags,
     StartFlags,
     TargetFlags,
-    flag,
 )
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
@@ -65,6 +63,8 @@ class FlowOutputFlags(OutputFlags):
 
 
 _Texts = tuple[str, ...] | None
+Conditions = dict[str, tuple[str, ...]]
+"""Conditions on flows, by flag: what was given."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class FlowFlags:
         values.duration_above_zero,
     ] = None
     web: Annotated[
-        bool | None, flag(SHOW, "--web/--no-web", help="The map as a live page on this machine; prints its address")
+        bool | None,
+        flag(SHOW, "--web/--no-web", help="The map as a live page on this machine; prints its address"),
+        TypedOnly.ACTION,
     ] = None
     web_port: Annotated[
         int | None,
@@ -107,10 +109,10 @@ class FlowFlags:
         ),
         values.duration_above_zero,
     ] = None
-    objects: Annotated[str | None, objects_flag(_FILTER), str] = None
+    objects: Annotated[str | None, objects_flag(_FILTER), str, TypedOnly.ACTION] = None
 
 
-def _condition_flags() -> dict[str, Any]:
+def _condition_flags() -> dict[str, object]:
     """--pod, --from-pod, --to-pod and so on, and the conditions on the event itself."""
     words = {
         "pod": ("NAME", "pods: NAME, NAMESPACE/NAME, with * for any text"),
@@ -122,14 +124,17 @@ def _condition_flags() -> dict[str, Any]:
         "process": ("COMM", "processes, by COMM or pid"),
         "fqdn": ("NAME", "DNS names that led there, with * for any text"),
     }
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, (metavar, help) in words.items():
         for end, of in (("", "At either end"), ("from_", "As client"), ("to_", "As server")):
             if name == "namespace" and not end:
                 continue  # -n says that
             spelling = f"--{end}{name}".replace("_", "-")
             found[f"flow_{end}{name}"] = Annotated[
-                _Texts, flag(_FILTER, spelling, metavar=metavar, help=f"{of}: {help}"), values.commas
+                _Texts,
+                flag(_FILTER, spelling, metavar=metavar, help=f"{of}: {help}"),
+                values.commas,
+                TypedOnly.SELECTION,
             ]
     for name, metavar, help in (
         ("protocol", "NAME", "tcp, udp, icmp, dns, http"),
@@ -141,7 +146,9 @@ def _condition_flags() -> dict[str, Any]:
         ("http_path", "REGEX", "paths of HTTP requests"),
     ):
         spelling = f"--{name}".replace("_", "-")
-        found[f"flow_{name}"] = Annotated[_Texts, flag(_FILTER, spelling, metavar=metavar, help=help), values.commas]
+        found[f"flow_{name}"] = Annotated[
+            _Texts, flag(_FILTER, spelling, metavar=metavar, help=help), values.commas, TypedOnly.SELECTION
+        ]
     return found
 
 
@@ -158,7 +165,7 @@ def flows(
     image: ImageFlags,
     start: StartFlags,
     cluster: ClusterFlags,
-    extras: dict[str, Any] = {},  # noqa: B006
+    extras: Conditions,
 ) -> int:
     """Runs the network gadgets and tells their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
@@ -223,7 +230,7 @@ def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
         raise UsageError(f"--map draws a map, and -o {output.output} prints flows")
 
 
-def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "FlowFilter":
+def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "FlowFilter":
     from kubectl_gadget.flows import filter
 
     tests: list[filter.Test] = []
@@ -241,7 +248,7 @@ def _filter(expression: str | None, extras: dict[str, Any], loopback: bool) -> "
     return filter.FlowFilter(tests, internal=loopback)
 
 
-def _gadgets(flow: FlowFlags, extras: dict[str, Any]) -> "FlowGadgets":
+def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":
     from kubectl_gadget.flows.recipe import FlowGadgets
 
     asks_for_http = flow.http

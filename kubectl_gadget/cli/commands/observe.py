@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
+from kubectl_gadget.cli.flags.declaration import SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
-    SHOW,
     ClusterFlags,
     EngineFlags,
     ImageFlags,
@@ -23,7 +23,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
     ScopeFlags,
     StartFlags,
     TargetFlags,
-    flag,
 )
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of
@@ -118,14 +117,19 @@ class StoryFlags:
         re.Pattern[str] | None,
         flag(CHOICE, "--process", metavar="REGEX", help="Programs whose path matches: vi$"),
         _pattern,
+        TypedOnly.SELECTION,
     ] = None
     pod: Annotated[
-        re.Pattern[str] | None, flag(CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"), _pattern
+        re.Pattern[str] | None,
+        flag(CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"),
+        _pattern,
+        TypedOnly.SELECTION,
     ] = None
     event_types: Annotated[
         tuple[str, ...] | None,
         flag(CHOICE, "--event-types", "-e", metavar="TYPES", help=f"{','.join(EVENT_TYPES)}", choices=EVENT_TYPES),
         _event_types,
+        TypedOnly.SELECTION,
     ] = None
     file_paths: Annotated[
         str | None,
@@ -140,19 +144,23 @@ class StoryFlags:
     flows: Annotated[
         bool | None,
         flag(CHOICE, "--flows/--no-flows", help="And their connections, and the names they ask for"),
+        TypedOnly.SELECTION,
     ] = None
     installed: Annotated[
         bool | None,
         flag(CHOICE, "--installed/--no-installed", help="And events of policies that are installed"),
+        TypedOnly.ACTION,
     ] = None
     policy_names: Annotated[
         tuple[str, ...] | None,
         flag(CHOICE, "--policy-names", metavar="NAMES", help="Only events of these policies"),
         values.commas,
+        TypedOnly.SELECTION,
     ] = None
     running: Annotated[
         bool | None,
         flag(CHOICE, "--running/--no-running", help="And processes and open files that are there already"),
+        TypedOnly.SELECTION,
     ] = None
 
 

@@ -5,13 +5,16 @@ flags are known only after the C was compiled, so even `run DIR --help` compiles
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.flags.run_options import RunFlags
-from kubectl_gadget.cli.framework.command import GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
 
 _PAGE = Page(
     "Run a program of your own on all nodes: a C file that prints or sends, or a gadget with YAML and C.",
@@ -28,7 +31,7 @@ _PAGE = Page(
 class OwnGadgets(GadgetGroup):
     """Takes the path of a gadget for a sub-command."""
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: "Context | None", cmd_name: str) -> GadgetCommand:
         """Compiles the gadget at the path `cmd_name` and makes its command."""
         from kubectl_gadget.catalogue import load_own
 
@@ -36,7 +39,7 @@ class OwnGadgets(GadgetGroup):
         return gadget_command(gadget, cmd_name, directory)
 
 
-def run_group() -> Any:
+def run_group() -> GadgetGroup:
     """`kubectl gadget run`."""
     return make_group(_flags, "run", GroupParts(_PAGE, {}, noun="gadget", kind=OwnGadgets))
 

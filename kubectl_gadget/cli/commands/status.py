@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.flag_sets import SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.events.schema import Example

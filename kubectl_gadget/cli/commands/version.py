@@ -7,16 +7,20 @@ and is no failure.
 import json
 import platform
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.flag_sets import SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags.declaration import SHOW, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import VERSIONS
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.agents.status import NodeStatus
 
 _SECONDS = 10.0
 PAGE = Page(
@@ -33,7 +37,7 @@ Format = Annotated[
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=VERSIONS.words, choices=VERSIONS.choices),
     values.format_of(VERSIONS),
 ]
-ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster")]
+ClientOnly = Annotated[bool | None, flag(SHOW, "--client/--no-client", help="Do not ask the cluster"), TypedOnly.ACTION]
 
 
 def version(scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None, output: Format = None) -> int:
@@ -57,7 +61,7 @@ def version(scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None,
     return 0
 
 
-def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
+def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
     """The agents that are deployed; None when no cluster could be asked."""
     from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
 
@@ -78,7 +82,7 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, Any]] | None:
     ]
 
 
-async def _ask(cluster: ClusterFlags) -> Any:
+async def _ask(cluster: ClusterFlags) -> "list[NodeStatus]":
     import asyncio
 
     from kubectl_gadget.cluster.agents.status import status

@@ -1,13 +1,15 @@
-"""Flags of gadgets that are no streams: how their tables are sorted, cut and added up.
+"""Flags of gadgets that are not streams: how their tables are sorted, cut and added up.
 
-The trap: columns are checked against the gadget in session.run, before anything is started, as those of --columns are.
+A gadget has those of ArrangementFlags that make sense for it. The trap: columns are checked against the gadget in
+session.run, before anything is started, as those of --columns are.
 """
 
-from dataclasses import replace
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags.flag_sets import flag
+from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.session.options import RunOptions
@@ -22,83 +24,107 @@ _WHOLE_STACKS = ("folded", "speedscope", "pprof")
 """Formats that are made of whole call stacks."""
 _NEVER_SECONDS = 1e9
 """In the place of that, where parts cannot be added up."""
-_SORT, _ROWS, _BY, _INTERVAL, _ONCE, _TREE, _BARS, _FLAMES, _DIFF = (
-    f"table_{name}" for name in ("sort", "max_rows", "by", "interval", "once", "tree", "bars", "flame_graph", "diff")
-)
 
 
-def arrangement_flags(gadget: Gadget) -> dict[str, Any]:
-    """By name, as binding.flattened() takes them."""
+@dataclass(frozen=True)
+class ArrangementFlags:
+    """What was given of them. Names of fields are those of the parameters."""
+
+    table_sort: tuple[str, ...] | None = None
+    table_max_rows: int | None = None
+    table_by: tuple[str, ...] | None = None
+    table_interval: float | None = None
+    table_once: bool | None = None
+    table_tree: bool | None = None
+    table_bars: int | None = None
+    table_flame_graph: str | None = None
+    table_diff: str | None = None
+
+
+def arrangement_flags(gadget: Gadget) -> dict[str, object]:
+    """By name, as binding.bind() takes them: those that this gadget has."""
     if gadget.kind not in TABLES:
         return {}
     default = f" (default: {gadget.sort})" if gadget.sort else ""
     sort = f"By columns; -NAME: the highest first{default}"
     rows = "Only the first rows of a table" + (f" (default: {_MOST_STACKS})" if gadget.weight else "")
-    found: dict[str, Any] = {
-        _SORT: Annotated[tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas],
-        _ROWS: Annotated[int | None, flag(PANEL, "--max-rows", metavar="N", help=rows), values.count],
+    found: dict[str, object] = {
+        "table_sort": Annotated[
+            tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas
+        ],
+        "table_max_rows": Annotated[int | None, flag(PANEL, "--max-rows", metavar="N", help=rows), values.count],
     }
     if gadget.kind in ("top", "profile"):
         each = "one, at the end" if gadget.kind == "profile" else "1s"
         of = f" (default: {','.join(gadget.by)})" if gadget.by else ""
         by = f"Add up all rows that agree in these columns: node,pod{of}"
-        found[_BY] = Annotated[tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas]
-        found[_INTERVAL] = Annotated[
+        found["table_by"] = Annotated[
+            tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas
+        ]
+        found["table_interval"] = Annotated[
             float | None,
             flag(PANEL, "--interval", metavar="TIME", help=f"A table for each such time (default: {each})"),
             values.duration_above_zero,
         ]
     if gadget.kind == "top":
         once = "One table, of one interval or of --timeout"
-        found[_ONCE] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once), lambda value: value]
+        found["table_once"] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once)]
     if gadget.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
-        found[_BARS] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
+        found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
     if gadget.weight:
         flames = "Flame graph, .html or .svg; or -o folded speedscope pprof"
-        found[_FLAMES] = Annotated[
-            str | None, flag(PANEL, "--flame-graph", metavar="FILE", help=flames), values.some_text
-        ]
-        diff = "Colour it by the difference to this file of -o folded"
-        found[_DIFF] = Annotated[str | None, flag(PANEL, "--diff", metavar="FILE", help=diff), values.some_text]
+        found["table_flame_graph"] = _file_flag("--flame-graph", flames)
+        found["table_diff"] = _file_flag("--diff", "Colour it by the difference to this file of -o folded")
     if gadget.histogram:
-        diff = "Compare with this recording, made with -o json"
-        found[_DIFF] = Annotated[str | None, flag(PANEL, "--diff", metavar="FILE", help=diff), values.some_text]
+        found["table_diff"] = _file_flag("--diff", "Compare with this recording, made with -o json")
     if gadget.tree:
-        found[_TREE] = Annotated[
-            bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents"), lambda value: value
+        found["table_tree"] = Annotated[
+            bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents")
         ]
     return found
 
 
-def arranged(options: RunOptions, extras: dict[str, Any]) -> RunOptions:
-    """The run with what was given of them."""
-    found = _arrangement(options, extras)
-    timeout = options.timeout or (found.interval if extras.get(_ONCE) else None)
+def _file_flag(spelling: str, help: str) -> object:
+    option = flag(PANEL, spelling, metavar="FILE", help=help)
+    return Annotated[str | None, option, values.some_text, TypedOnly.FILES]
+
+
+def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:
+    """The run with those of the given values that are about its tables."""
+    make: Callable[..., ArrangementFlags] = ArrangementFlags
+    flags = make(**{name: value for name, value in given.items() if name in ArrangementFlags.__dataclass_fields__})
+    found = _arrangement(options, flags)
+    timeout = options.timeout or (found.interval if flags.table_once else None)
     return replace(options, arrangement=found, timeout=timeout)
 
 
-def _arrangement(options: RunOptions, extras: dict[str, Any]) -> Arrangement:
+def _arrangement(options: RunOptions, flags: ArrangementFlags) -> Arrangement:
+    gadget, format = options.gadgets[0].gadget, options.output.format
+    _refuse_contradictions(gadget, flags, format)
     defaults = Arrangement()
-    gadget = options.gadgets[0].gadget
-    at_end = bool(extras.get(_ONCE)) or (gadget.kind == "profile" and _INTERVAL not in extras)
-    format = options.output.format
-    if extras.get(_BY) and (format in _WHOLE_STACKS or _FLAMES in extras):
-        what = "--flame-graph" if _FLAMES in extras else f"-o {format}"
-        raise UsageError(f"{what} is made of whole call stacks, and --by leaves them out", "one without the other")
-    if _DIFF in extras and _FLAMES not in extras and not gadget.histogram:
-        raise UsageError("--diff is for flame graphs", "--flame-graph FILE.html")
+    at_end = bool(flags.table_once) or (gadget.kind == "profile" and flags.table_interval is None)
+    interval = defaults.interval if flags.table_interval is None else flags.table_interval
+    if at_end and gadget.kind == "profile":
+        interval = _NEVER_SECONDS if gadget.gauge else _SEND_SECONDS
+    max_rows = _MOST_STACKS if gadget.weight and format in ("table", "wide") else None
     return Arrangement(
-        sort=extras.get(_SORT, defaults.sort),
-        max_rows=extras.get(_ROWS, _MOST_STACKS if gadget.weight and format in ("table", "wide") else None),
-        by=extras.get(_BY, gadget.by),
-        tree=bool(extras.get(_TREE)),
+        sort=defaults.sort if flags.table_sort is None else flags.table_sort,
+        max_rows=max_rows if flags.table_max_rows is None else flags.table_max_rows,
+        by=gadget.by if flags.table_by is None else flags.table_by,
+        tree=bool(flags.table_tree),
         lines=format in ("table", "wide"),
-        interval=(_NEVER_SECONDS if gadget.gauge else _SEND_SECONDS)
-        if at_end and gadget.kind == "profile"
-        else extras.get(_INTERVAL, defaults.interval),
+        interval=interval,
         at_end=at_end,
-        bars=int(extras.get(_BARS, defaults.bars)),
-        flame_graph=extras.get(_FLAMES, defaults.flame_graph),
-        diff=extras.get(_DIFF, defaults.diff),
+        bars=defaults.bars if flags.table_bars is None else flags.table_bars,
+        flame_graph=flags.table_flame_graph or "",
+        diff=flags.table_diff or "",
     )
+
+
+def _refuse_contradictions(gadget: Gadget, flags: ArrangementFlags, format: str) -> None:
+    if flags.table_by and (format in _WHOLE_STACKS or flags.table_flame_graph):
+        what = "--flame-graph" if flags.table_flame_graph else f"-o {format}"
+        raise UsageError(f"{what} is made of whole call stacks, and --by leaves them out", "one without the other")
+    if flags.table_diff and not flags.table_flame_graph and not gadget.histogram:
+        raise UsageError("--diff is for flame graphs", "--flame-graph FILE.html")

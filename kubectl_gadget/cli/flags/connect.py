@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-def wait_for(work: Coroutine[Any, Any, Answer]) -> Answer:
+def wait_for(work: Coroutine[object, None, Answer]) -> Answer:
     """Runs `work` to its end. asyncio is imported here, since `deploy --help` needs none of it."""
     import asyncio
 

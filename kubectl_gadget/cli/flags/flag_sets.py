@@ -1,66 +1,18 @@
 """The flags that commands share, in sets: each field is one flag, with its reader from values.py.
 
-A command takes whole sets as parameters (see binding.py). None means that a flag was not given, so that a flag before
-the sub-command and one behind it can be told apart and the later wins. The trap: a field's name is also the
+A command takes whole sets as parameters (framework/binding.py). None means that a flag was not given, so that a flag
+before the sub-command and one after it can be told apart and the later wins. The trap: a field's name is also the
 parameter's name in every command, so no two sets may use the same one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE, SHOW, WHERE, FlagSet, TypedOnly, flag
 from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 from kubectl_gadget.output.registry import ROWS
-
-WHERE = "Which containers"
-SHOW = "Output"
-ENGINE = "More"
-CLUSTER = "Connection to the cluster, as kubectl's own"
-
-
-def flag(
-    panel: str,
-    *spellings: str,
-    metavar: str | None = None,
-    help: str,
-    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
-    default: str = "",
-) -> Any:
-    """One flag: `metavar` names its value, None makes it a switch; `choices`, or what gives them, are what completion
-    offers; `default` is what `config view` shows where the help does not say it."""
-
-    def offered(incomplete: str) -> list[str]:
-        known = choices() if callable(choices) else choices
-        return [choice for choice in known if choice.startswith(incomplete)]
-
-    return typer.Option(
-        *spellings,
-        metavar=metavar,
-        help=help,
-        rich_help_panel=panel,
-        autocompletion=offered if choices else None,
-        show_default=default or False,
-    )
-
-
-class FlagSet:
-    """Base of the sets. A value that was not typed, but comes from the environment or the configuration file, is a
-    wish: where it does not fit, it gives way, and is no error."""
-
-    __slots__ = ("_presets",)
-
-    def remember_presets(self, names: Iterable[str]) -> None:
-        """Which fields were not typed."""
-        object.__setattr__(self, "_presets", frozenset(names))
-
-    def typed(self) -> dict[str, Any]:
-        """The flags that were given on the command line, by field."""
-        presets: frozenset[str] = getattr(self, "_presets", frozenset())
-        return {name: value for name, value in vars(self).items() if value is not None and name not in presets}
 
 
 @dataclass(frozen=True)
@@ -104,6 +56,7 @@ class TargetFlags(FlagSet):
             "--own-processes/--no-own-processes",
             help="Processes of kubectl gadget itself too, which --host and -A leave out",
         ),
+        TypedOnly.SELECTION,
     ] = None
     local: Annotated[
         bool | None, flag(WHERE, "--local/--no-local", help="This machine; the default when there is no kubeconfig")
@@ -136,6 +89,7 @@ class OutputFlags(FlagSet):
         str | None,
         flag(SHOW, "--filter", metavar="EXPR", help="Rows for which this CEL expression over columns holds"),
         values.some_text,
+        TypedOnly.SELECTION,
     ] = None
     timeout: Annotated[
         float | None,
@@ -143,17 +97,22 @@ class OutputFlags(FlagSet):
         values.duration_above_zero,
     ] = None
     max_events: Annotated[
-        int | None, flag(SHOW, "--max-events", metavar="N", help="End after this many rows"), values.count
+        int | None,
+        flag(SHOW, "--max-events", metavar="N", help="End after this many rows"),
+        values.count,
+        TypedOnly.END,
     ] = None
     fail_on: Annotated[
         str | None,
         flag(SHOW, "--fail-on", metavar="EXPR", help="End at the first row that matches, and exit 4"),
         values.some_text,
+        TypedOnly.END,
     ] = None
     expect: Annotated[
         str | None,
         flag(SHOW, "--expect", metavar="EXPR", help="Exit 4 when no row matched until the end"),
         values.some_text,
+        TypedOnly.END,
     ] = None
     strict: Annotated[
         bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit 1 when events were lost or a node failed")
@@ -258,6 +217,7 @@ class ImageFlags(FlagSet):
     privileged: Annotated[
         bool | None,
         flag(ENGINE, "--privileged/--no-privileged", help="Agents with all rights, for nodes that need it"),
+        TypedOnly.RIGHTS,
     ] = None
 
 
@@ -355,7 +315,7 @@ class ClusterFlags(FlagSet):
         given = {name: value for name, value in vars(self).items() if value is not None and name != "agent_namespace"}
         return KubeOptions(**given)
 
-    def agents(self, **others: Any) -> AgentOptions:
+    def agents(self, image: ImageFlags | None = None, start: StartFlags | None = None) -> AgentOptions:
         """Agents in their namespace; what is None keeps its default."""
-        given = {"namespace": self.agent_namespace, **others}
+        given = {**vars(image or ImageFlags()), **vars(start or StartFlags()), "namespace": self.agent_namespace}
         return AgentOptions(**{name: value for name, value in given.items() if value is not None})

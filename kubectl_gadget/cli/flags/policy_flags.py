@@ -6,14 +6,16 @@ The trap: reading YAML and compiling policies takes time, so nothing of it is im
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags.flag_sets import flag
+from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import RunOptions
 
 if TYPE_CHECKING:
+    from typer.models import OptionInfo
+
     from kubectl_gadget.policies.engine.engine import Engine
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
@@ -22,7 +24,7 @@ OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it 
 _OBJECTS_HELP = "With --local: kubectl get pods,ns,svc,no -A -o yaml"
 
 
-def objects_flag(section: str) -> Any:
+def objects_flag(section: str) -> "OptionInfo":
     """--objects, in the section of a command's help."""
     return flag(section, "--objects", metavar="FILE", help=_OBJECTS_HELP)
 
@@ -41,12 +43,14 @@ class PolicyFlags:
             help="A file, a folder, or - for standard input",
         ),
         tuple,
+        TypedOnly.ACTION,
     ] = None
-    objects: Annotated[str | None, objects_flag(POLICIES), str] = None
+    objects: Annotated[str | None, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
     ready: Annotated[
         tuple[str, ...] | None,
         flag(POLICIES, "--policy", metavar="NAMES", help="Those that come with this program: see policy list"),
         values.commas,
+        TypedOnly.ACTION,
     ] = None
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from kubectl_gadget.cli.flags.declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -16,7 +17,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
     StartFlags,
     TargetFlags,
 )
-from kubectl_gadget.cli.flags.reading import spelling
 from kubectl_gadget.cluster.options import AgentOptions, Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
@@ -86,7 +86,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
 
 def agent_options(image: ImageFlags, start: StartFlags, cluster: ClusterFlags) -> AgentOptions:
     """How agents are started."""
-    return cluster.agents(**vars(image), **vars(start))
+    return cluster.agents(image, start)
 
 
 def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:

@@ -7,13 +7,18 @@ Made by hand, since typer's own draws boxes with rich. The trap: flags that few 
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, ENGINE
+from typer.core import TyperOption
+
+from kubectl_gadget.cli.flags.declaration import CLUSTER, ENGINE
 from kubectl_gadget.events.schema import Column, Example
+
+if TYPE_CHECKING:
+    from typer._click.core import Parameter  # typer names it nowhere else
 
 NAMED_ONLY = (ENGINE, CLUSTER)
 MOST_LINES = 48
@@ -42,13 +47,20 @@ class Page:
     """all that follows the first word is for another program"""
 
 
+class HasPage(Protocol):
+    """A command."""
+
+    page: Page
+    params: "list[Parameter]"
+
+
 class _Wrapper(textwrap.TextWrapper):
     """A list of names ends a line after a comma, and not within a name."""
 
     wordsep_simple_re = re.compile(r"(\s+)|(?<=,)(?=\S)")
 
 
-def command_help(command: Any, path: str, presets: Mapping[str, str] = MappingProxyType({})) -> str:
+def command_help(command: HasPage, path: str, presets: Mapping[str, str] = MappingProxyType({})) -> str:
     """Help of one command: with fewer examples, and columns by name only, when it would be too long otherwise.
 
     `presets` are defaults that the user has set, by flag."""
@@ -59,11 +71,11 @@ def command_help(command: Any, path: str, presets: Mapping[str, str] = MappingPr
     return text
 
 
-def _command_help(command: Any, path: str, examples: int, explain_columns: bool, presets: Mapping[str, str]) -> str:
-    page: Page = command.page
+def _command_help(command: HasPage, path: str, examples: int, explain_columns: bool, presets: Mapping[str, str]) -> str:
+    page = command.page
     width = _width()
     parts = [*_head(page, width, examples)]
-    for title, flags in _panels(command.params).items():
+    for title, flags in panels(command.params).items():
         if title not in page.named_only and title not in page.silent:
             parts.append(
                 [f"{title}:", *_table([(flag_text(flag), _explained(flag, presets)) for flag in flags], width)]
@@ -74,41 +86,39 @@ def _command_help(command: Any, path: str, examples: int, explain_columns: bool,
     return _join(parts)
 
 
-def group_help(group: Any, path: str) -> str:
-    """Help of a group: its sub-commands by section."""
-    page: Page = group.page
+def group_help(page: Page, entries: Iterable[tuple[str, str, str]], path: str) -> str:
+    """Help of a group. `entries` are section, name and summary of each sub-command."""
     width = _width()
     parts = [*_head(page, width, len(page.examples))]
     sections: dict[str, list[tuple[str, str]]] = {}
-    for name, entry in group.entries.items():
-        if not entry.hidden:
-            sections.setdefault(entry.section, []).append((name, entry.summary))
+    for section, name, summary in entries:
+        sections.setdefault(section, []).append((name, summary))
     for title, rows in sections.items():
         parts.append([f"{title}:", *_table(rows, width)])
     parts.append([f"Usage: {path} {page.usage}".rstrip(), *_wrap(page.more, width)])
     return _join(parts)
 
 
-def flag_tables(params: Sequence[Any], presets: Mapping[str, str] = MappingProxyType({})) -> str:
+def flag_tables(params: "Sequence[Parameter]", presets: Mapping[str, str] = MappingProxyType({})) -> str:
     """All flags of `params`, explained, by group."""
     width = _width()
     return _join(
         [
             [f"{title}:", *_table([(flag_text(flag), _explained(flag, presets)) for flag in flags], width)]
-            for title, flags in _panels(params).items()
+            for title, flags in panels(params).items()
         ]
     )
 
 
-def flag_text(flag: Any) -> str:
+def flag_text(flag: TyperOption) -> str:
     """A flag as help shows it: `-n, --namespace NAME`, `--failed`."""
     names = sorted(flag.opts, key=len)
     return ", ".join(names) + (f" {flag.metavar}" if flag.metavar and not flag.is_flag else "")
 
 
-def _explained(flag: Any, presets: Mapping[str, str]) -> str:
+def _explained(flag: TyperOption, presets: Mapping[str, str]) -> str:
     """A flag's help, with the default that the user has set in the place of the built-in one."""
-    if (preset := presets.get(flag.name)) is None:
+    if (preset := presets.get(flag.name or "")) is None:
         return flag.help or ""
     return f"{_DEFAULT.sub('', flag.help or '')} {preset}"
 
@@ -122,12 +132,13 @@ def _head(page: Page, width: int, examples: int) -> Iterator[list[str]]:
         yield lines
 
 
-def _panels(params: Sequence[Any]) -> dict[str, list[Any]]:
-    panels: dict[str, list[Any]] = {}
+def panels(params: "Sequence[Parameter]") -> dict[str, list[TyperOption]]:
+    """The options of `params` by the section of help that they stand in."""
+    found: dict[str, list[TyperOption]] = {}
     for item in params:
-        if item.param_type_name == "option" and not item.hidden:
-            panels.setdefault(item.rich_help_panel or "Flags", []).append(item)
-    return panels
+        if isinstance(item, TyperOption) and not item.hidden:
+            found.setdefault(item.rich_help_panel or "Flags", []).append(item)
+    return found
 
 
 def _columns(columns: Sequence[Column], width: int, explain: bool) -> list[str]:
@@ -148,14 +159,14 @@ def _titled(column: Column) -> str:
     return column.title if column.title.lower() == column.name else f"{column.title} ({column.name})"
 
 
-def _further(command: Any, width: int) -> list[str]:
-    page: Page = command.page
-    panels = _panels(command.params)
+def _further(command: HasPage, width: int) -> list[str]:
+    page = command.page
+    by_title = panels(command.params)
     named = [
         max(item.opts, key=len)
         for title in page.named_only
         if title not in page.silent
-        for item in panels.get(title, [])
+        for item in by_title.get(title, [])
         if max(item.opts, key=len) in _WORTH_NAMING
     ]
     lines = _wrap(f"More flags: kubectl gadget options ({', '.join(named)}, …)", width) if named else []

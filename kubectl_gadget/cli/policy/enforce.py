@@ -13,6 +13,7 @@ from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.commands.observe import CHOICE, StoryFlags, StoryOutputFlags, tell
 from kubectl_gadget.cli.flags.connect import say
+from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import (
     ClusterFlags,
     EngineFlags,
@@ -20,7 +21,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
     ScopeFlags,
     StartFlags,
     TargetFlags,
-    flag,
 )
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
 from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_of
@@ -70,9 +70,12 @@ class EnforceFlags:
         flag(
             POLICIES, "--allow-weaker/--no-allow-weaker", help="Also on nodes that can send signals only, or just watch"
         ),
+        TypedOnly.RIGHTS,
     ] = None
     dry_run: Annotated[
-        bool | None, flag(POLICIES, "--dry-run/--no-dry-run", help="Deny and kill nothing; tell what would have been")
+        bool | None,
+        flag(POLICIES, "--dry-run/--no-dry-run", help="Deny and kill nothing; tell what would have been"),
+        TypedOnly.ACTION,
     ] = None
     action: Annotated[
         str | None,
@@ -84,9 +87,12 @@ class EnforceFlags:
             choices=_ACTIONS,
         ),
         values.one_of(*_ACTIONS),
+        TypedOnly.RIGHTS,
     ] = None
     yes: Annotated[
-        bool | None, flag(POLICIES, "--yes/--no-yes", help="Delete or isolate pods without asking first")
+        bool | None,
+        flag(POLICIES, "--yes/--no-yes", help="Delete or isolate pods without asking first"),
+        TypedOnly.RIGHTS,
     ] = None
 
 

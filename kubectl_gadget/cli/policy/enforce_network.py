@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.cli.flags.flag_sets import flag
+from kubectl_gadget.cli.flags.declaration import TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
-from kubectl_gadget.cli.flags.reading import spelling
 from kubectl_gadget.cli.flags.run_options import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.session.options import GadgetRun
@@ -36,10 +35,12 @@ class NetworkPolicyFlags:
             help="NetworkPolicies: a file, a folder, or - (stdin)",
         ),
         tuple,
+        TypedOnly.ACTION,
     ] = None
     from_cluster: Annotated[
         bool | None,
         flag(_SECTION, "--from-cluster/--no-from-cluster", help="NetworkPolicies that the cluster has"),
+        TypedOnly.ACTION,
     ] = None
 
     @property

@@ -9,24 +9,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.flag_sets import (
-    CLUSTER,
-    SHOW,
-    WHERE,
-    ClusterFlags,
-    ImageFlags,
-    NoHeaders,
-    ScopeFlags,
-    StartFlags,
-    flag,
-)
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag, spelling
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, NoHeaders, ScopeFlags, StartFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others, say_own
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
-from kubectl_gadget.cli.flags.reading import spelling
 from kubectl_gadget.cli.flags.run_options import agent_options
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
@@ -62,11 +52,13 @@ Files = Annotated[
         POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; may be repeated"
     ),
     tuple,
+    TypedOnly.ACTION,
 ]
 Ready = Annotated[
     tuple[str, ...] | None,
     flag(POLICIES, "--policy", metavar="NAME", help="One that comes with this program: see policy list"),
     values.commas,
+    TypedOnly.ACTION,
 ]
 Format = Annotated[
     str | None,
@@ -75,10 +67,15 @@ Format = Annotated[
 ]
 Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Warnings fail as well")]
 Nodes = Annotated[
-    tuple[str, ...] | None, flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"), values.node_names
+    tuple[str, ...] | None,
+    flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"),
+    values.node_names,
+    TypedOnly.SELECTION,
 ]
-AllNodes = Annotated[bool | None, flag(_NODES, "--all-nodes/--no-all-nodes", help="Every node of the cluster")]
-Local = Annotated[bool | None, flag(_NODES, "--local/--no-local", help="This machine")]
+AllNodes = Annotated[
+    bool | None, flag(_NODES, "--all-nodes/--no-all-nodes", help="Every node of the cluster"), TypedOnly.ACTION
+]
+Local = Annotated[bool | None, flag(_NODES, "--local/--no-local", help="This machine"), TypedOnly.SELECTION]
 
 
 def check(
@@ -221,7 +218,7 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
     return failed
 
 
-def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, Any]:
+def _as_json(report: "Report", answers: "Sequence[NodeHooks]") -> dict[str, object]:
     return {
         "policy": report.policy.name,
         "namespace": report.policy.namespace,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, ScopeFlags, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
@@ -26,18 +27,28 @@ PAGE = Page(
 )
 Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND"), tuple]
 Name = Annotated[
-    str | None, flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"), values.object_name
+    str | None,
+    flag(SHOW, "--name", metavar="NAME", help="The policy's name (default: the kind)"),
+    values.object_name,
+    TypedOnly.ACTION,
 ]
 Binary = Annotated[
-    str | None, flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"), values.some_text
+    str | None,
+    flag(SHOW, "--binary", metavar="PATH", help="uprobes, usdts: the program or library"),
+    values.some_text,
+    TypedOnly.ACTION,
 ]
 MatchBinary = Annotated[
     tuple[str, ...] | None,
     flag(SHOW, "--match-binary", metavar="PATH", help="all-syscalls, ftrace-list: only of this program"),
     values.commas,
+    TypedOnly.ACTION,
 ]
 Regex = Annotated[
-    str | None, flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"), values.some_text
+    str | None,
+    flag(SHOW, "--regex", "-r", metavar="REGEX", help="ftrace-list: which functions"),
+    values.some_text,
+    TypedOnly.ACTION,
 ]
 
 
@@ -57,7 +68,7 @@ def generate(
         what = f"there is no {' '.join(kinds)!r} to be made;" if kinds else "what is to be made?"
         raise UsageError(f"{what} one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}")
     (kind,) = kinds
-    makers: Mapping[str, Callable[[], dict[str, Any]]] = {
+    makers: Mapping[str, Callable[[], dict[str, object]]] = {
         "empty": make.empty,
         "all-syscalls": lambda: make.all_system_calls(match_binary or ()),
         "ftrace-list": lambda: make.ftrace_list(_need(regex, "--regex"), match_binary or ()),

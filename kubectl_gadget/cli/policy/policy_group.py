@@ -1,9 +1,7 @@
 """`kubectl gadget policy`: its sub-commands by name."""
 
-from typing import Any
-
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.framework.command import Entry, GroupParts, lazily, make_group
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
 
@@ -27,7 +25,7 @@ _PAGE = Page(
 )
 
 
-def policy_group() -> Any:
+def policy_group() -> GadgetGroup:
     """`kubectl gadget policy`."""
     entries = {
         name: Entry(summary, "Commands", lazily(f"kubectl_gadget.cli.policy.{target}", name))

@@ -6,13 +6,14 @@ The trap: a policy that denies stays when whoever installed it has gone home, so
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 
 import typer
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, TypedOnly, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.help.help_pages import Page
@@ -62,12 +63,15 @@ UNINSTALL_PAGE = Page(
     usage="NAME... | --all [flags]",
     silent=(WHERE, CLUSTER),
 )
-Enforce = Annotated[bool | None, flag(_HOW, "--enforce/--no-enforce", help="Also policies that deny, kill or signal")]
+Enforce = Annotated[
+    bool | None, flag(_HOW, "--enforce/--no-enforce", help="Also policies that deny, kill or signal"), TypedOnly.RIGHTS
+]
 AllowWeaker = Annotated[
     bool | None,
     flag(
         _HOW, "--allow-weaker/--no-allow-weaker", help="For all that is installed: also where only signals are possible"
     ),
+    TypedOnly.RIGHTS,
 ]
 Wait = Annotated[bool | None, flag(_HOW, "--wait/--no-wait", help="Wait until all nodes have it (default: true)")]
 Timeout = Annotated[
@@ -81,7 +85,15 @@ Format = Annotated[
     values.format_of(REPORTS),
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
-All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All of them")]
+All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All of them"), TypedOnly.ACTION]
+
+
+class PolicyState(TypedDict, total=False):
+    """What a node says of one installed policy, with more members that are passed on as they are."""
+
+    state: str
+    hooks: list[dict[str, str]]
+    events: int
 
 
 def install(
@@ -209,7 +221,7 @@ def _print(there: "Installed", found: "Sequence[NodePolicies]", headers: bool) -
     sys.stdout.flush()
 
 
-def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> dict[str, Any]:
+def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> PolicyState:
     """As the node says; `pending` while it has another state of the ConfigMap, `unknown` when it says nothing."""
     if not node.has_agent:
         return {"state": "no-agent"}
@@ -218,7 +230,8 @@ def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> dict[str
     for state in node.state.policies:
         if (state.name, state.namespace) == (one.policy.name, one.policy.namespace):
             stale = node.digest != there.digest
-            return {**state.to_json(), "state": f"{state.state},pending" if stale else state.state}
+            shown = f"{state.state},pending" if stale else state.state
+            return cast(PolicyState, {**state.to_json(), "state": shown})
     return {"state": "pending"}
 
 
@@ -245,7 +258,7 @@ def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
     return failed
 
 
-def _as_json(there: "Installed", found: "Sequence[NodePolicies]") -> list[dict[str, Any]]:
+def _as_json(there: "Installed", found: "Sequence[NodePolicies]") -> list[dict[str, object]]:
     return [
         {
             "policy": one.policy.name,

@@ -5,7 +5,8 @@ import sys
 from typing import Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, WHERE, ClusterFlags, NoHeaders, ScopeFlags, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, WHERE, flag
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.help.printed_tables import print_table
 from kubectl_gadget.events.schema import Example

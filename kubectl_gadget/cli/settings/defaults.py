@@ -9,19 +9,11 @@ does something, and of no help and no completion.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import get_type_hints
 
-from kubectl_gadget.cli.flags.arguments import Given, Parsed, Spelling, parse
-from kubectl_gadget.cli.flags.flag_sets import (
-    CLUSTER,
-    WHERE,
-    ClusterFlags,
-    EngineFlags,
-    ImageFlags,
-    OutputFlags,
-    StartFlags,
-)
-from kubectl_gadget.cli.flags.reading import read_value, repeats
+from kubectl_gadget.cli.flags.arguments import Given, Spelling, parse
+from kubectl_gadget.cli.flags.declaration import Flag, read_value
+from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, EngineFlags, ImageFlags, OutputFlags, StartFlags
 from kubectl_gadget.cli.values import nearest
 from kubectl_gadget.errors import UsageError
 
@@ -56,85 +48,6 @@ _GIVES_WAY: Mapping[str, tuple[str, ...]] = {
     "map_every": ("output",),
 }
 """By what was typed: the settings that contradict it."""
-
-_RIGHTS = "it decides about rights or enforcement"
-_LOOKED_AT = "it chooses what is looked at"
-_RUNS = "it chooses what is run or done"
-_FILES = "it names what is read or written"
-_END = "it decides when a run ends or with which exit code"
-_REFUSED_PANELS = {WHERE: _LOOKED_AT, CLUSTER: "the kubeconfig holds it (kubectl config set-context)"}
-_REFUSED = {
-    **dict.fromkeys(("action", "yes", "allow_weaker", "enforce", "enforcing", "contained", "privileged"), _RIGHTS),
-    **dict.fromkeys(
-        ("filter", "pod", "process", "running", "event_types", "policy_names", "flows", "nodes", "local"), _LOOKED_AT
-    ),
-    **dict.fromkeys(("own_processes", "parameter_pid", "parameter_descendants"), _LOOKED_AT),
-    **dict.fromkeys(("parameter_function", "parameter_receiver_pid"), _LOOKED_AT),
-    **dict.fromkeys(("max_events", "fail_on", "expect"), _END),
-    **dict.fromkeys(("files", "ready", "installed", "network_policies", "from_cluster", "objects", "name"), _RUNS),
-    **dict.fromkeys(("all", "all_nodes", "dry_run", "list_tools", "client", "check", "web"), _RUNS),
-    **dict.fromkeys(("binary", "match_binary", "regex", "node_selector"), _RUNS),
-    **dict.fromkeys(("record", "recordings", "directory", "merge", "table_flame_graph", "table_diff"), _FILES),
-    **dict.fromkeys(("program_file", "parameter_target"), _RUNS),
-}
-"""By parameter: why no setting is taken."""
-_CONDITIONS = "flow_"
-"""Beginning of the parameters of `flows` that are filters."""
-
-
-class Flag(NamedTuple):
-    """One flag of a command."""
-
-    name: str
-    """of the parameter"""
-    hint: Any
-    in_set: bool = False
-    """it is a field of a FlagSet"""
-
-    @property
-    def declaration(self) -> Any:
-        """What typer knows of it."""
-        return get_args(self.hint)[1]
-
-    @property
-    def spellings(self) -> list[str]:
-        """`--host`, `--no-host`; the first long one is its name in settings."""
-        return [text for part in (self.declaration.default, *self.declaration.param_decls) for text in part.split("/")]
-
-    @property
-    def key(self) -> str:
-        """Its name in settings: the long spelling without dashes."""
-        return next(text for text in self.spellings if text.startswith("--"))[2:]
-
-    @property
-    def is_switch(self) -> bool:
-        """It takes no value."""
-        return self.declaration.metavar is None
-
-    def refusal(self) -> str | None:
-        """Why it cannot be set but on the command line; None: it can."""
-        if self.name.startswith(_CONDITIONS):
-            return _LOOKED_AT
-        return _REFUSED.get(self.name) or _REFUSED_PANELS.get(self.declaration.rich_help_panel)
-
-    def read(self, setting: "Setting") -> Any:
-        """The setting's value as a command gets it. Raises UsageError."""
-        found = [item.value for item in self.given(setting)]
-        return read_value(self.hint, found if repeats(self.hint) else found[-1], f"{setting.place}: {self.key}")
-
-    def given(self, setting: "Setting") -> list[Given]:
-        """The setting as if it had been typed. Raises UsageError."""
-        place = f"{setting.place}: {self.key}"
-        if len(setting.texts) != 1 and not repeats(self.hint):
-            raise UsageError(f"{place} takes one value, and not a list")
-        if not self.is_switch:
-            return [Given(self.name, text, place, preset=True) for text in setting.texts]
-        parsed: Parsed = parse({"--switch": Spelling("", True)}, ())
-        try:
-            parsed = parse({"--switch": Spelling("", True)}, [f"--switch={setting.texts[0]}"])
-        except UsageError:
-            raise UsageError(f"{place} {setting.texts[0]!r}: must be true or false") from None
-        return [Given(self.name, parsed.given[0].value, place, preset=True)]
 
 
 @dataclass(frozen=True)
@@ -174,8 +87,8 @@ class Settings:
         """What holds for this flag of the command, the command line aside."""
         is_shared = flag.in_set and flag.name in shared_flags()
         own = self.commands.get(command, {}).get(flag.key)
-        if not is_shared or flag.refusal():
-            return None if flag.refusal() else own
+        if not is_shared or flag.typed_only:
+            return None if flag.typed_only else own
         found = [self.environment.get(flag.key), own, self.defaults.get(flag.key)]
         for setting in found:
             if setting is not None and (setting is own or _fits(flag, setting)):
@@ -199,7 +112,7 @@ def load() -> Settings:
 
         read_file(found)
     for setting in (*found.environment.values(), *found.defaults.values()):
-        shared_flag(setting.key).read(setting)
+        _read(shared_flag(setting.key), setting)
     return found
 
 
@@ -240,7 +153,7 @@ def presets(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequen
     found: list[Given] = []
     for flag in flags:
         if flag.name not in gone and (setting := settings.find(command, flag)) is not None:
-            found += flag.given(setting)
+            found += _given(flag, setting)
     formats = {item.value for item in found if item.name == "output"}
     if formats - {"table", "wide"} or ("output" in typed and typed["output"].value != "table"):
         # Columns of tables: programs that read -o json get all members.
@@ -253,14 +166,14 @@ def check_entry(settings: Settings, command: str, flags: Sequence[Flag]) -> None
     by_key = {flag.key: flag for flag in flags}
     for key, setting in settings.commands.get(command, {}).items():
         if key not in by_key:
-            near = nearest(key, [flag.key for flag in flags if not flag.refusal()])
+            near = nearest(key, [flag.key for flag in flags if not flag.typed_only])
             meant = f"; did you mean {near}?" if near else ""
             raise UsageError(
                 f"{setting.place}: {command} has no flag --{key}{meant}", f"kubectl gadget {command} --help"
             )
-        if why := by_key[key].refusal():
+        if why := by_key[key].typed_only:
             raise UsageError(f"{setting.place}: --{key} cannot be set here: {why}", "give it on the command line")
-        by_key[key].read(setting)
+        _read(by_key[key], setting)
 
 
 def mention_ignored(words: Sequence[str], flags: Sequence[Flag], levels: Sequence[Sequence[Given]]) -> None:
@@ -283,7 +196,7 @@ def ignored_variables(flags: Mapping[str, Flag]) -> list[str]:
         if rest == name or name in known or rest in _NO_FLAGS or rest.startswith(_OF_OTHERS):
             continue
         flag = flags.get(rest.lower().replace("_", "-"))
-        if flag is not None and (why := flag.refusal()):
+        if flag is not None and (why := flag.typed_only):
             found.append(f"{name} is not used: {why}, so only the command line sets --{flag.key}")
         elif flag is not None:
             where = "the configuration file sets it, below commands"
@@ -319,7 +232,27 @@ def _environment() -> dict[str, Setting]:
 def _fits(flag: Flag, setting: Setting) -> bool:
     """Whether a setting for all commands can be one of this command, which may take other values: formats."""
     try:
-        flag.read(setting)
+        _read(flag, setting)
     except UsageError:
         return False
     return True
+
+
+def _read(flag: Flag, setting: Setting) -> object:
+    """The setting's value as a command gets it. Raises UsageError."""
+    found = [item.value for item in _given(flag, setting)]
+    return read_value(flag.hint, found if flag.repeats else found[-1], f"{setting.place}: {flag.key}")
+
+
+def _given(flag: Flag, setting: Setting) -> list[Given]:
+    """The setting as if it had been typed. Raises UsageError."""
+    place = f"{setting.place}: {flag.key}"
+    if len(setting.texts) != 1 and not flag.repeats:
+        raise UsageError(f"{place} takes one value, and not a list")
+    if not flag.is_switch:
+        return [Given(flag.name, text, place, preset=True) for text in setting.texts]
+    try:
+        parsed = parse({"--switch": Spelling("", True)}, [f"--switch={setting.texts[0]}"])
+    except UsageError:
+        raise UsageError(f"{place} {setting.texts[0]!r}: must be true or false") from None
+    return [Given(flag.name, parsed.given[0].value, place, preset=True)]

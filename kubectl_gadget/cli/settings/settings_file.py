@@ -10,19 +10,18 @@ The trap: values are kept as they are written, since a flag's own reader reads t
 true, is refused as on the command line.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from kubectl_gadget.cli.framework.command import GadgetGroup
+from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
 from kubectl_gadget.cli.settings.defaults import Setting, Settings, shared_flags
 from kubectl_gadget.cli.values import nearest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.yaml_files import read_yaml
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SECTIONS = ("defaults", "commands")
 
 
@@ -53,12 +52,13 @@ def check_command(name: str, place: str) -> None:
     find_command(name, place, load=False)
 
 
-def find_command(name: str, place: str, *, load: bool = True) -> Any:
+def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand | None:
     """The command `name`; with load=False only whether it exists. Raises UsageError that begins with `place`."""
     from kubectl_gadget.cli.root import PROGRAM, root
 
     words = name.split()
-    group, path = root(), PROGRAM
+    group: GadgetGroup = root()
+    path = PROGRAM
     if words[:1] in (["demo"], ["config"]):
         raise UsageError(
             f"{place}: {words[0]} has no settings" + "; it uses those of the command" * (words[0] == "demo")
@@ -68,7 +68,8 @@ def find_command(name: str, place: str, *, load: bool = True) -> Any:
         if word.startswith("-"):
             raise UsageError(f"{place}: {name!r} is not the name of a command", "flags stand below it, without dashes")
         if path == f"{PROGRAM} run":
-            return group.get_command(None, " ".join([word, *words])) if load else None
+            own = group.get_command(None, " ".join([word, *words])) if load else None
+            return own if isinstance(own, GadgetCommand) else None
         for part in word.split("+"):
             if part not in group.entries:
                 error = group.unknown(part, path)
@@ -76,15 +77,16 @@ def find_command(name: str, place: str, *, load: bool = True) -> Any:
                 raise UsageError(f"{place}: {error}{meant}")
         if not words and not load and path != PROGRAM:
             return None
-        group, path = group.get_command(None, word), f"{path} {word}"
-        if words and not isinstance(group, GadgetGroup):
-            raise UsageError(
-                f"{place}: {name!r} is not the name of a command{_meant(name, [path.removeprefix(PROGRAM + ' ')])}"
-            )
-    if isinstance(group, GadgetGroup):
-        first = next(iter(group.entries), "GADGET")
-        raise UsageError(f"{place}: {name!r} stands for several commands: name each, such as `{name} {first}`")
-    return group
+        command, path = group.get_command(None, word), f"{path} {word}"
+        if isinstance(command, GadgetGroup):
+            group = command
+        elif words:
+            known = [path.removeprefix(f"{PROGRAM} ")]
+            raise UsageError(f"{place}: {name!r} is not the name of a command{_meant(name, known)}")
+        else:
+            return command
+    first = next(iter(group.entries), "GADGET")
+    raise UsageError(f"{place}: {name!r} stands for several commands: name each, such as `{name} {first}`")
 
 
 def _check_shared(settings: Settings) -> None:
@@ -135,6 +137,6 @@ def _place(file: str, node: yaml.Node) -> str:
     return f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
-def _meant(name: str, known: Any) -> str:
+def _meant(name: str, known: Iterable[str]) -> str:
     near = nearest(name, known)
     return f"; did you mean {near}?" if near else f"; known are {', '.join(known)}"

@@ -12,6 +12,7 @@ import yaml
 
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
+from kubectl_gadget.cli.flags.declaration import Flag
 from kubectl_gadget.cli.framework.command import GadgetGroup
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cli.settings import defaults
@@ -136,7 +137,7 @@ def test_a_format_that_a_command_lacks_is_not_its_default(
         ("commands:\n  trace open:\n    max-depth: x\n", "3:5: max-depth 'x': not a whole number"),
         (
             "commands:\n  trace open:\n    namespace: a\n",
-            "3:5: --namespace cannot be set here: it chooses what",
+            "3:5: --namespace cannot be set here: it selects what",
         ),
         ("commands:\n  trace open:\n    token: a\n", "3:5: --token cannot be set here: the kubeconfig holds it"),
         ("commands:\n  trace open:\n    filter: 'pid > 1'\n", "3:5: --filter cannot be set here"),
@@ -201,7 +202,7 @@ def test_a_wrong_value_in_the_environment_names_the_variable(
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("KUBECTL_GADGET_NAMESPACE", "it chooses what is looked at, so only the command line sets --namespace"),
+        ("KUBECTL_GADGET_NAMESPACE", "it selects what is traced or shown, so only the command line sets --namespace"),
         ("KUBECTL_GADGET_COLUMNS", "--columns belongs to the command; the configuration file sets it, below commands"),
         ("KUBECTL_GADGET_OUTPT", "did you mean KUBECTL_GADGET_OUTPUT?"),
         ("KUBECTL_GADGET_PORT_80_TCP", ""),
@@ -281,7 +282,7 @@ def test_help_shows_the_default_that_holds(
     assert "(default: 1s, from env KUBECTL_GADGET_SORT_WAIT)" in text
 
 
-def all_flags(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, defaults.Flag]]:
+def all_flags(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Flag]]:
     if not isinstance(command, GadgetGroup):
         yield from ((" ".join(path), flag) for flag in command.flags())
         return
@@ -294,14 +295,14 @@ def test_no_setting_chooses_what_is_looked_at_or_what_is_done(built_in: list[Gad
     words |= {"namespace", "selector", "node", "container", "pid", "context", "token", "as", "filter", "dry", "own"}
     found = list(all_flags(root()))
     assert len(found) > 1000
-    settable = {(command, flag.key) for command, flag in found if not flag.refusal()}
+    settable = {(command, flag.key) for command, flag in found if not flag.typed_only}
     shown = {("top file", "all"), ("trace ssl", "all-calls"), ("trace fsslower", "all-files")}  # rows, not targets
     for command, key in settable - shown:
         if key != "agent-namespace":
             assert not words & set(key.split("-")), (command, key)
     assert ("trace open", "columns") in settable
     for name in ("image", "output", "color", "agent_namespace"):
-        assert not defaults.shared_flags()[name].refusal()
+        assert not defaults.shared_flags()[name].typed_only
 
 
 def test_no_two_commands_share_a_default_under_different_names(built_in: list[GadgetSummary]) -> None:

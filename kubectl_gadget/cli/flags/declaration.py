@@ -1,0 +1,145 @@
+"""What one flag is: typer's declaration, the readers of its value, and whether settings may set it.
+
+    max_events: Annotated[int | None, flag(SHOW, "--max-events", metavar="N", …), values.count, TypedOnly.END] = None
+
+typer takes every value as text. Readers run when the command does, so that `--help` works beside a wrong value. The
+trap: an error names the value as it was written and where, so a reader's own words must continue a sentence.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin, get_type_hints
+
+import typer
+
+from kubectl_gadget.errors import UsageError
+
+if TYPE_CHECKING:
+    from typer.models import OptionInfo
+
+WHERE = "Which containers"
+SHOW = "Output"
+ENGINE = "More"
+CLUSTER = "Connection to the cluster, as kubectl's own"
+
+
+class TypedOnly(StrEnum):
+    """Why a flag is taken from the command line alone, and not from settings."""
+
+    RIGHTS = "it decides about rights or enforcement"
+    SELECTION = "it selects what is traced or shown"
+    ACTION = "it selects what is run or done"
+    FILES = "it names files that are read or written"
+    END = "it decides when a run ends or with which exit code"
+    CONNECTION = "the kubeconfig holds it (kubectl config set-context)"
+
+
+_TYPED_ONLY_PANELS = {WHERE: TypedOnly.SELECTION, CLUSTER: TypedOnly.CONNECTION}
+
+
+def flag(
+    panel: str,
+    *spellings: str,
+    metavar: str | None = None,
+    help: str,
+    choices: Sequence[str] | Callable[[], Sequence[str]] = (),
+    default: str = "",
+) -> "OptionInfo":
+    """One flag: `metavar` names its value, None makes it a switch; `choices`, or what gives them, are what completion
+    offers; `default` is what `config view` shows where the help does not say it."""
+
+    def offered(incomplete: str) -> list[str]:
+        known = choices() if callable(choices) else choices
+        return [choice for choice in known if choice.startswith(incomplete)]
+
+    option: OptionInfo = typer.Option(
+        *spellings,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        autocompletion=offered if choices else None,
+        show_default=default or False,
+    )
+    return option
+
+
+class Flag(NamedTuple):
+    """One flag of a command."""
+
+    name: str
+    """of the parameter or field"""
+    hint: object
+    """its Annotated type"""
+    in_set: bool = False
+    """it is a field of a FlagSet"""
+
+    @property
+    def option(self) -> "OptionInfo":
+        """What typer knows of it."""
+        option: OptionInfo = get_args(self.hint)[1]
+        return option
+
+    @property
+    def spellings(self) -> list[str]:
+        """`--host`, `--no-host`; the first long one is its name in settings."""
+        return [
+            text for part in (str(self.option.default), *(self.option.param_decls or ())) for text in part.split("/")
+        ]
+
+    @property
+    def key(self) -> str:
+        """Its name in settings: the long spelling without dashes."""
+        return next(text for text in self.spellings if text.startswith("--"))[2:]
+
+    @property
+    def is_switch(self) -> bool:
+        """It takes no value."""
+        return self.option.metavar is None
+
+    @property
+    def repeats(self) -> bool:
+        """It may be given more than once."""
+        return repeats(self.hint)
+
+    @property
+    def typed_only(self) -> str | None:
+        """Why it can only be given on the command line; None: settings can set it."""
+        declared = [item for item in get_args(self.hint) if isinstance(item, TypedOnly)]
+        return declared[0] if declared else _TYPED_ONLY_PANELS.get(str(self.option.rich_help_panel))
+
+
+class FlagSet:
+    """Base of the sets. A value that was not typed, but comes from the environment or the configuration file, is a
+    wish: where it does not fit, it gives way, and is no error."""
+
+    __slots__ = ("_presets",)
+
+    def remember_presets(self, names: Iterable[str]) -> None:
+        """Which fields were not typed."""
+        object.__setattr__(self, "_presets", frozenset(names))
+
+    def typed(self) -> dict[str, object]:
+        """The flags that were given on the command line, by field."""
+        presets: frozenset[str] = getattr(self, "_presets", frozenset())
+        return {name: value for name, value in vars(self).items() if value is not None and name not in presets}
+
+
+def read_value(hint: object, value: object, spelling: str) -> object:
+    """What the readers of `hint` make of a value that was given as `spelling`. Raises UsageError."""
+    for reader in (item for item in get_args(hint)[2:] if callable(item)):
+        try:
+            value = reader(value)
+        except ValueError as error:
+            what = [spelling] * bool(spelling) + [repr(value)] * isinstance(value, str)
+            raise UsageError(": ".join([" ".join(what)] * bool(what) + [str(error)])) from None
+    return value
+
+
+def repeats(hint: object) -> bool:
+    """Whether a flag or an argument may be given more than once."""
+    return any(get_origin(item) in (tuple, list) for item in (hint, *get_args(hint), *get_args(get_args(hint)[0])))
+
+
+def spelling(kind: type, name: str) -> str:
+    """The long spelling of the flag in field `name` of the set `kind`."""
+    return Flag(name, get_type_hints(kind, include_extras=True)[name]).spellings[0]

@@ -1,0 +1,99 @@
+"""Flags that a gadget's YAML describes: one for each of its parameters, with the reader of its type.
+
+The trap: a number must fit the variable of the BPF program that it is written to, so its size limits what is read.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
+from kubectl_gadget.events.schema import Gadget, Parameter
+
+_PREFIX = "parameter_"
+_TYPED_ONLY = {
+    **dict.fromkeys(("pid", "descendants", "function", "receiver-pid"), TypedOnly.SELECTION),
+    "target": TypedOnly.ACTION,
+}
+"""By parameter: why settings cannot set it."""
+_TEXT_TYPES: dict[str, tuple[str, Callable[[str], str]]] = {
+    "syscalls": ("LIST", values.syscalls),
+    "functions": ("LIST", values.functions),
+    "address": ("IP", values.ip),
+    "pcap": ("EXPRESSION", values.pcap),
+    "paths": ("PATHS", values.paths),
+}
+"""By type: what help calls the value, and its reader."""
+
+
+def parameter_flags(gadget: Gadget) -> dict[str, object]:
+    """By name, as binding.bind() takes them: the flags of all parameters."""
+    panel = f"Flags of {' '.join(gadget.command)}"
+    return {parameter_key(item): _parameter_flag(item, gadget, panel) for item in gadget.parameters}
+
+
+def parameter_key(parameter: Parameter) -> str:
+    """The name of its flag among those of the command."""
+    return _PREFIX + parameter.name.replace("-", "_")
+
+
+def parameter_values(given: dict[str, object]) -> dict[str, object]:
+    """By Parameter.name: those of the given values that belong to parameters."""
+    return {
+        name.removeprefix(_PREFIX).replace("_", "-"): value for name, value in given.items() if name.startswith(_PREFIX)
+    }
+
+
+def functions_parameter(gadget: Gadget) -> Parameter | None:
+    """The parameter that says which functions are followed."""
+    return next((item for item in gadget.parameters if item.type == "functions"), None)
+
+
+def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> object:
+    metavar, reader, choices = _value_of(parameter, gadget)
+    option = flag(panel, _spelling(parameter), metavar=metavar, help=_help(parameter), choices=choices)
+    if reader is None:
+        declared: object = Annotated[bool | None, option]
+    else:
+        declared = Annotated[str | None, option, reader]
+    why = _TYPED_ONLY.get(parameter.name)
+    return Annotated[declared, why] if why else declared
+
+
+def _spelling(parameter: Parameter) -> str:
+    return f"--{parameter.name}" + (f"/--no-{parameter.name}" if parameter.type == "bool" else "")
+
+
+def _help(parameter: Parameter) -> str:
+    default = parameter.default
+    if default in (None, False, ""):
+        return parameter.description
+    shown = values.duration_text(int(default), parameter.unit) if parameter.unit else default
+    return f"{parameter.description} (default: {shown})"
+
+
+Choices = Sequence[str] | Callable[[], Sequence[str]]
+
+
+def _value_of(parameter: Parameter, gadget: Gadget) -> tuple[str | None, Callable[[str], object] | None, Choices]:
+    """What help calls the value, None for a switch; its reader; what completion offers."""
+    if parameter.type == "bool":
+        return None, None, ()
+    if parameter.type in _TEXT_TYPES:
+        return *_TEXT_TYPES[parameter.type], ()
+    if parameter.words:
+        return "WORDS", values.words_of(parameter.words), ("all", *parameter.words)
+    if parameter.choices:
+        return "WORD", values.one_of(*parameter.choices), parameter.choices
+    words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]
+    if words:
+        return "NAMES", values.words_of(words), ("all", *words)
+    if parameter.names:
+        return "NAME", values.number_of(parameter.names), partial(values.names_of, parameter.names)
+    place = gadget.globals.get(parameter.variable)
+    if parameter.type == "duration":
+        return "TIME", values.duration_in(parameter.unit, place.size if place else 4), ()
+    if parameter.type == "int":
+        return "N", values.integer_of(place.size, signed=place.signed) if place else values.integer_of(8), ()
+    return "TEXT", values.text_of(place.size if place else 256), ()

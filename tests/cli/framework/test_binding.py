@@ -1,0 +1,97 @@
+"""From typed functions to typer's commands."""
+
+import ast
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+from typer.core import TyperArgument, TyperOption
+
+from kubectl_gadget import cli
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.declaration import SHOW, FlagSet, flag
+from kubectl_gadget.cli.framework.binding import bind
+from kubectl_gadget.cli.framework.command import GadgetCommand, make_command
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SampleFlags(FlagSet):
+    rows: Annotated[int | None, flag(SHOW, "--rows", metavar="N", help="Rows"), values.count] = None
+    names: Annotated[tuple[str, ...] | None, flag(SHOW, "--name", metavar="NAME", help="Names"), values.commas] = None
+    loud: Annotated[bool | None, flag(SHOW, "--loud/--no-loud", "-v", help="Loud")] = None
+
+
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="WORD"), tuple]
+
+
+def run(command: GadgetCommand, words: list[str]) -> int:
+    with command.make_context("sample", words) as ctx:
+        return command.invoke(ctx)
+
+
+def test_a_flag_set_is_one_option_of_typer_for_each_field() -> None:
+    def sample(words: Words, flags: SampleFlags) -> int:
+        return 0
+
+    params = make_command(sample, "sample", Page()).params
+    options = {item.name: item for item in params if isinstance(item, TyperOption)}
+    assert list(options) == ["rows", "names", "loud"]
+    assert options["loud"].is_flag
+    assert options["loud"].secondary_opts == ["--no-loud"]
+    assert options["names"].multiple
+    assert [item.name for item in params if isinstance(item, TyperArgument)] == ["words"]
+
+
+def test_what_typer_reads_is_a_real_constructor() -> None:
+    def sample(flags: SampleFlags) -> int:
+        return 0
+
+    options = bind(sample).options
+    assert not hasattr(options, "__signature__")
+    assert list(inspect.signature(options).parameters) == ["rows", "names", "loud"]
+
+
+def test_a_function_gets_its_sets_with_values_of_their_types() -> None:
+    seen: list[object] = []
+
+    def sample(words: Words, flags: SampleFlags) -> int:
+        seen.append((words, flags))
+        return 3
+
+    command = make_command(sample, "sample", Page())
+    assert run(command, ["one", "--rows=2", "--name", "a,b", "--name=c", "-v", "two"]) == 3
+    assert seen == [(("one", "two"), SampleFlags(2, ("a", "b", "c"), True))]
+
+
+def test_further_flags_come_as_a_dictionary_of_what_was_given() -> None:
+    seen: list[object] = []
+
+    def sample(flags: SampleFlags, extras: dict[str, object]) -> int:
+        seen.append(extras)
+        return 0
+
+    hints: dict[str, object] = {
+        "size": Annotated[int | None, flag(SHOW, "--size", metavar="N", help="Size"), values.count],
+        "other": Annotated[bool | None, flag(SHOW, "--other", help="Other")],
+    }
+    assert run(make_command(sample, "sample", Page(), hints), ["--size", "7"]) == 0
+    assert seen == [{"size": 7}]
+
+
+def test_a_value_that_cannot_be_read_names_its_flag() -> None:
+    def sample(flags: SampleFlags) -> int:
+        return 0
+
+    with pytest.raises(UsageError, match=r"--rows '0': must be 1 or more"):
+        run(make_command(sample, "sample", Page()), ["--rows", "0"])
+
+
+def test_the_command_line_is_typed() -> None:
+    for path in Path(cli.__path__[0]).rglob("*.py"):
+        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        assert "Any" not in names, path
