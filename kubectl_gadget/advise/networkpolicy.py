@@ -20,7 +20,6 @@ KIND = FactKind(
     ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),
     ("connections", "sent_packets", "received_packets"),
 )
-FORMATS = ("kubernetes", "cilium")
 _MANY_ADDRESSES = 20
 Ports = tuple[tuple[str, int], ...]
 

@@ -18,7 +18,6 @@ from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.errors import UsageError
 
 KIND = FactKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
-FORMATS = ("profile", "patch", "SeccompProfile")
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 _RUNTIME_TEXT = (
     # To give up rights, when the profile was loaded before (allowPrivilegeEscalation is not false) …
