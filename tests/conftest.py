@@ -125,12 +125,12 @@ def why_no_containers() -> str | None:
 @pytest.fixture(scope="module", autouse=True)
 def _descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails when the unit tests of a file leave descriptors open, which then are missing elsewhere."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(os.listdir("/dev/fd"))
     yield
     if not all(is_unit(item) for item in request.session.items if item.path == request.path):
         return
     deadline = time.monotonic() + _CLOSING_SECONDS
-    while (more := len(os.listdir("/proc/self/fd")) - before) > _MOST_DESCRIPTORS:
+    while (more := len(os.listdir("/dev/fd")) - before) > _MOST_DESCRIPTORS:
         if time.monotonic() > deadline:
             pytest.fail(f"{request.path.name} leaves {more} descriptors open")
         gc.collect()  # of earlier files, too, whose garbage may have come after the count

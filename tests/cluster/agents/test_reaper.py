@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.cluster.agents import reaper, removal
+from kubectl_gadget.cluster.agents import payload, reaper, removal
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
@@ -22,7 +22,8 @@ from tests.fake_cluster import FakeCluster
 
 NAMESPACE = "kubectl-gadget"
 CLIENT = """
-import asyncio, signal, sys
+import asyncio, pathlib, signal, sys
+from kubectl_gadget.cluster.agents import payload
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
@@ -35,6 +36,7 @@ async def main():
     print(agents._reaper.process.pid, flush=True)
     await asyncio.sleep(1000)
 
+payload._FOLDER = pathlib.Path(sys.argv[2])  # where this process has found the texts of pods, see tests/conftest.py
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
 asyncio.run(main())
 """
@@ -43,9 +45,8 @@ asyncio.run(main())
 @asynccontextmanager
 async def client(kubeconfig: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """One that has started an agent, in a process group of its own, and the reaper's process number."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CLIENT, str(kubeconfig), stdout=asyncio.subprocess.PIPE, start_new_session=True
-    )
+    command = [sys.executable, "-c", CLIENT, str(kubeconfig), str(payload._FOLDER)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
     try:
         assert process.stdout is not None
         yield process, int(await process.stdout.readline())

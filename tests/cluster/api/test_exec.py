@@ -61,7 +61,7 @@ async def test_exit_code_and_standard_error_are_kept(api: Api) -> None:
 
 
 async def test_a_command_that_cannot_be_started_says_why(api: Api) -> None:
-    stream = await start(api, "no-such-program")
+    stream = await start(api, "/no-such-program")  # with its path: that of the user may lead to what is not theirs
     assert await drain(stream) == b""
     assert stream.exit_code is None
     assert "No such file" in stream.stderr_tail
