@@ -48,9 +48,14 @@ def _write_index(built: Path, names: list[str]) -> None:
         return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS)
 
     contained.write(built, gadgets)
-    gadgets.sort(key=lambda gadget: (place(gadget.group), gadget.group, gadget.command))
+    gadgets.sort(key=lambda gadget: (place(gadget.about.group), gadget.about.group, gadget.command))
     entries = [
-        {"name": gadget.name, "command": gadget.command, "group": gadget.group, "summary": gadget.summary}
+        {
+            "name": gadget.name,
+            "command": gadget.command,
+            "group": gadget.about.group,
+            "summary": gadget.about.summary,
+        }
         for gadget in gadgets
     ]
     index = built / "gadgets" / "index.json"

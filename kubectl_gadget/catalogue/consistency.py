@@ -92,19 +92,19 @@ def _check_columns(gadget: Gadget, source: str) -> None:
 
 def _check_totals(gadget: Gadget, source: str) -> None:
     fields = {field.name for field in gadget.record.fields}
-    of_quotients = (name for item in gadget.quotients for name in (item.field, item.of, item.per))
-    wanted = {*gadget.sums, *gadget.describes, *of_quotients}
+    of_quotients = (name for item in gadget.totals.quotients for name in (item.field, item.of, item.per))
+    wanted = {*gadget.totals.sums, *gadget.totals.describes, *of_quotients}
     if missing := sorted(wanted - fields):
         raise UsageError(f"{source}: sums or quotients name {', '.join(missing)}, which is not a field")
-    if gadget.weight and gadget.weight not in gadget.sums:
-        raise UsageError(f"{source}: weight names {gadget.weight}, which is not among the sums")
-    if wrong := sorted(set(gadget.gauges) - set(gadget.sums)):
+    if gadget.totals.weight and gadget.totals.weight not in gadget.totals.sums:
+        raise UsageError(f"{source}: weight names {gadget.totals.weight}, which is not among the sums")
+    if wrong := sorted(set(gadget.totals.gauges) - set(gadget.totals.sums)):
         raise UsageError(f"{source}: gauges names {wrong[0]}, which is none of the sums")
     names = {column.name for column in gadget.columns}
     for key, wanted_columns in (
-        ("sort", gadget.sort.replace("-", "").split(",")),
-        ("by", gadget.by),
-        ("narrow", gadget.narrow),
+        ("sort", gadget.table.sort.replace("-", "").split(",")),
+        ("by", gadget.table.by),
+        ("narrow", gadget.table.narrow),
     ):
         if wrong := [name for name in wanted_columns if name and name not in names]:
             raise UsageError(f"{source}: {key} names {wrong[0]}, which is not a column")
@@ -112,20 +112,20 @@ def _check_totals(gadget: Gadget, source: str) -> None:
 
 def _check_parameters(gadget: Gadget, source: str) -> None:
     parameters = {parameter.name for parameter in gadget.parameters}
-    for choice in gadget.programs:
+    for choice in gadget.agent.programs:
         if choice.when and choice.when[0] not in parameters:
             raise UsageError(f"{source}: programs have a `when` of {choice.when[0]}, which is not a parameter")
     columns = {column.name for column in gadget.columns}
     for parameter in gadget.parameters:
         if wrong := [name for name in parameter.shows if name not in columns]:
             raise UsageError(f"{source}: parameter {parameter.name} shows {wrong[0]}, which is not a column")
-        if parameter.variable and not gadget.globals.keys() >= set(parameter.variables):
+        if parameter.variable and not gadget.agent.globals.keys() >= set(parameter.variables):
             raise UsageError(
                 f"{source}: parameter {parameter.name} sets {parameter.variable}, which the C does not have",
-                f"one of {', '.join(sorted(gadget.globals))}",
+                f"one of {', '.join(sorted(gadget.agent.globals))}",
             )
         if parameter.type in ("int", "duration") and parameter.variable:
-            size = gadget.globals[parameter.variable].size
+            size = gadget.agent.globals[parameter.variable].size
             if size not in (1, 2, 4, 8):
                 raise UsageError(f"{source}: {parameter.variable} has {size} bytes, which no C integer has")
         wanted = _DEFAULTS.get(parameter.type, str)

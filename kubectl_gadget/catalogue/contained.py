@@ -37,14 +37,16 @@ def write(built: Path, gadgets: Iterable[Gadget]) -> None:
 
 def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
     """What may be asked of one gadget. `fixed` has the members of RUN's entry that must be exactly so."""
-    globals = {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()}
+    globals = {name: {"offset": place.offset, "size": place.size} for name, place in gadget.agent.globals.items()}
     fixed: dict[str, Any] = {"globals": globals, "kind": "top" if gadget.kind == "profile" else gadget.kind}
     if gadget.kind in ("top", "profile"):
         fixed["record_bytes"] = gadget.record.size
-    if gadget.libraries:
-        fixed["libraries"] = [{"files": list(item.files), "functions": item.functions} for item in gadget.libraries]
-    if gadget.sampler:
-        fixed |= {"sampler": gadget.sampler, "layout": layout(gadget)}
+    if gadget.agent.libraries:
+        fixed["libraries"] = [
+            {"files": list(item.files), "functions": item.functions} for item in gadget.agent.libraries
+        ]
+    if gadget.agent.sampler:
+        fixed |= {"sampler": gadget.agent.sampler, "layout": layout(gadget)}
     found: dict[str, Any] = {
         "objects": _digests(gadget.name, built),
         "programs": [
@@ -53,7 +55,7 @@ def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
                 "purpose": choice.purpose,
                 **({"aside": True} if choice.aside else {}),
             }
-            for choice in gadget.programs
+            for choice in gadget.agent.programs
         ],
         "fixed": fixed,
         "parameters": {

@@ -3,25 +3,34 @@
 The trap: YAML turns `no`, `on` and `0755` into something else, so each value's type is checked and never converted.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import yaml
 
+from kubectl_gadget.catalogue.consistency import field_of
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import (
     HISTOGRAM_SUMS,
     NANOSECONDS,
+    About,
+    AgentSide,
     Answer,
     Column,
     Example,
+    Field,
+    Gadget,
     Library,
     Parameter,
     ProgramChoice,
     Quotient,
+    Record,
+    RowView,
     Show,
+    TableDefaults,
+    TotalFields,
 )
 from kubectl_gadget.yaml_files import read_yaml
 
@@ -41,71 +50,14 @@ _TYPES = {
 _KIND_NAMES = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a mapping"}
 _GADGET_KEYS = (
     *("command", "group", "summary", "description", "record", "view", "sent", "programs", "parameters", "columns"),
-    *(
-        "examples",
-        "kind",
-        "sort",
-        "sums",
-        "describes",
-        "quotients",
-        "gauge",
-        "weight",
-        "by",
-        "histogram",
-        "tree",
-        "libraries",
-    ),
-    *("sampler", "gauges", "narrow", "whole_nodes", "shows_contents"),
+    *("examples", "kind", "sort", "sums", "describes", "quotients", "gauge", "weight", "by", "histogram", "tree"),
+    *("libraries", "sampler", "gauges", "narrow", "whole_nodes", "shows_contents"),
 )
 _COLUMN_KEYS = ("name", "title", "field", "description", "show", "width", "align", "stretch", "values", "flags")
 _PARAMETER_KEYS = (
     *("name", "type", "description", "variable", "default", "column", "test"),
     *("words", "choices", "names", "unit", "shows"),
 )
-_MANY_EXAMPLES = 1
-
-Names = tuple[tuple[int, str], ...]
-"""Numbers, and the name of each."""
-
-
-@dataclass(frozen=True)
-class Description:
-    """What the YAML says. Names of fields, variables and programs are not checked against the object yet."""
-
-    path: Path
-    name: str
-    command: tuple[str, ...]
-    group: str
-    summary: str
-    description: str
-    record: str
-    programs: tuple[ProgramChoice, ...]
-    parameters: tuple[Parameter, ...]
-    columns: tuple[Column, ...]
-    examples: tuple[Example, ...]
-    named: tuple[str, ...] = ()
-    """the columns that the YAML itself names"""
-    values: dict[str, Names] = field(default_factory=dict)
-    flags: dict[str, Names] = field(default_factory=dict)
-    """by field: names of numbers and of bits that its columns spell out"""
-    view: str = ""
-    sent: str = ""
-    kind: Answer = "stream"
-    sort: str = ""
-    sums: tuple[str, ...] = ()
-    gauges: tuple[str, ...] = ()
-    describes: tuple[str, ...] = ()
-    quotients: tuple[Quotient, ...] = ()
-    gauge: bool = False
-    weight: str = ""
-    histogram: bool = False
-    by: tuple[str, ...] = ()
-    tree: bool = False
-    libraries: tuple[Library, ...] = ()
-    sampler: str = ""
-    narrow: tuple[str, ...] = ()
-    whole_nodes: bool = False
-    shows_contents: bool = False
 
 
 class Part:
@@ -155,69 +107,94 @@ class Part:
         return [Part(self.path, f"{key}[{index}]", item, known) for index, item in enumerate(items)]
 
 
-def read_description(path: Path) -> Description:
+def read_description(path: Path) -> Gadget:
     """The gadget that `path` describes; its name is the file's. Raises UsageError."""
     return describe(path, path.stem, read_yaml(path, yaml.safe_load))
 
 
-def describe(path: Path, name: str, value: object) -> Description:
-    """The gadget that the parsed YAML `value` describes. `path` is named in errors. Raises UsageError."""
+def describe(path: Path, name: str, value: object) -> Gadget:
+    """The gadget that the parsed YAML `value` describes, without what only its object says: of its records there are
+    the structs' names, and the fields to whose numbers the YAML gives names; there are no globals, and only the columns
+    and parameters that the YAML names. `path` is named in errors. Raises UsageError."""
     top = Part(path, "", value, _GADGET_KEYS)
-    examples = tuple(
-        Example(item.need("command", str), item.need("description", str))
-        for item in top.parts("examples", ("command", "description"))
-    )
-    if len(examples) < _MANY_EXAMPLES:
-        top.fail("examples", "is missing: people read them first")
-    view, sent = top.get("view", str, ""), top.get("sent", str, "")
-    if bool(view) != bool(sent):
-        top.fail("sent" if view else "view", "is missing: a view makes rows (`record`) of what is `sent`")
     programs = _programs(top)
     histogram = top.get("histogram", bool, False)
     kind = top.one_of("kind", get_args(Answer), "stream")
-    without_c = bool(view) or kind == "recorder"
+    view = _view(top)
+    without_c = view is not None or kind == "recorder"
     without_variable = {choice.when[0] for choice in programs if choice.when}
-    return Description(
-        path=path,
+    return Gadget(
         name=name,
         command=tuple(top.need("command", str).split()),
-        group=top.need("group", str),
-        summary=top.need("summary", str),
-        description=top.get("description", str, "").strip(),
-        record=top.need("record", str),
-        programs=programs,
+        about=_about(top),
+        record=Record(top.need("record", str), 0, _named_fields(top)),
+        columns=_columns(top),
+        agent=AgentSide(
+            programs=programs,
+            libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
+            sampler=top.get("sampler", str, ""),
+        ),
         parameters=tuple(
             _parameter(
                 item, without_c or item.get("type", str) == "functions" or item.get("name", str) in without_variable
             )
             for item in top.parts("parameters", _PARAMETER_KEYS)
         ),
-        columns=_columns(top),
-        values=_names_of_numbers(top, "values"),
-        flags=_names_of_numbers(top, "flags"),
-        examples=examples,
-        named=tuple(value["name"] if isinstance(value, dict) else value for value in top.need("columns", list)),
-        view=view,
-        sent=sent,
         kind=kind,
-        sort=top.get("sort", str, "-count" if histogram else ""),
+        view=view,
+        totals=_totals(top, histogram),
+        table=TableDefaults(
+            sort=top.get("sort", str, "-count" if histogram else ""),
+            by=_names(top, "by"),
+            tree=top.get("tree", bool, False),
+            narrow=_names(top, "narrow"),
+        ),
+        whole_nodes=top.get("whole_nodes", bool, False),
+        shows_contents=top.get("shows_contents", bool, False),
+    )
+
+
+def _about(top: Part) -> About:
+    examples = tuple(
+        Example(item.need("command", str), item.need("description", str))
+        for item in top.parts("examples", ("command", "description"))
+    )
+    if not examples:
+        top.fail("examples", "is missing: people read them first")
+    description = top.get("description", str, "").strip()
+    return About(top.need("group", str), top.need("summary", str), description, examples)
+
+
+def _view(top: Part) -> RowView | None:
+    name, sent = top.get("view", str, ""), top.get("sent", str, "")
+    if bool(name) != bool(sent):
+        top.fail("sent" if name else "view", "is missing: a view makes rows (`record`) of what is `sent`")
+    return RowView(name, Record(sent, 0, ())) if name else None
+
+
+def _totals(top: Part, histogram: bool) -> TotalFields:
+    return TotalFields(
         sums=(*_names(top, "sums"), *(HISTOGRAM_SUMS if histogram else ())),
         gauges=_names(top, "gauges"),
         describes=_names(top, "describes"),
-        gauge=top.get("gauge", bool, False),
-        weight=top.get("weight", str, ""),
         quotients=(
             *(_quotient(item) for item in top.parts("quotients", ("field", "of", "per", "times"))),
             *([Quotient("mean", "total", "count")] if histogram else []),
         ),
+        gauge=top.get("gauge", bool, False),
+        weight=top.get("weight", str, ""),
         histogram=histogram,
-        by=_names(top, "by"),
-        tree=top.get("tree", bool, False),
-        libraries=tuple(_library(item) for item in top.parts("libraries", ("files", "functions"))),
-        sampler=top.get("sampler", str, ""),
-        narrow=_names(top, "narrow"),
-        whole_nodes=top.get("whole_nodes", bool, False),
-        shows_contents=top.get("shows_contents", bool, False),
+    )
+
+
+def other_columns(gadget: Gadget, fields: Collection[str]) -> tuple[Column, ...]:
+    """Columns that every gadget has, and that this one does not name. `fields`: those of its record, since a total does
+    not begin with a gadget_record."""
+    named = {column.name for column in gadget.columns}
+    return tuple(
+        replace(column, show="wide") if column.show == "default" else column
+        for column in shared_columns()
+        if column.name not in named and (gadget.kind not in ("top", "profile") or field_of(column) in fields)
     )
 
 
@@ -247,23 +224,28 @@ def _names(top: Part, key: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _names_of_numbers(top: Part, key: str) -> dict[str, Names]:
-    """What the columns say under `key`, by the field that each shows."""
-    found: dict[str, Names] = {}
+def _named_fields(top: Part) -> tuple[Field, ...]:
+    """The fields to whose numbers columns give names, without their places."""
+    found: dict[str, Field] = {}
     for index, value in enumerate(top.need("columns", list)):
-        if not isinstance(value, dict) or key not in value:
+        if not isinstance(value, dict):
             continue
         item = Part(top.path, f"columns[{index}]", value, _COLUMN_KEYS)
-        names = item.need(key, dict)
-        if "values" in value and "flags" in value:
+        values, flags = _names_of_numbers(item, "values"), _names_of_numbers(item, "flags")
+        if values and flags:
             item.fail("flags", "is there beside values: a number is one of several, or a set of flags")
-        for number, name in names.items():
-            if type(number) is not int or not isinstance(name, str):
-                item.fail(
-                    key, f"has to map numbers to names, such as {{1: open, 2: closed}}; it has {number!r}: {name!r}"
-                )
-        found[item.get("field", str, item.need("name", str))] = tuple(names.items())
-    return found
+        if values or flags:
+            name = item.get("field", str, item.need("name", str))
+            found[name] = Field(name, 0, 0, "", values=values, flags=flags)
+    return tuple(found.values())
+
+
+def _names_of_numbers(item: Part, key: str) -> tuple[tuple[int, str], ...]:
+    names = item.need(key, dict) if key in item.value else {}
+    for number, name in names.items():
+        if type(number) is not int or not isinstance(name, str):
+            item.fail(key, f"has to map numbers to names, such as {{1: open, 2: closed}}; it has {number!r}: {name!r}")
+    return tuple(names.items())
 
 
 def _quotient(item: Part) -> Quotient:
@@ -332,7 +314,7 @@ def _parameter(item: Part, needs_no_variable: bool = False) -> Parameter:
 
 
 def _columns(top: Part) -> tuple[Column, ...]:
-    """The gadget's columns in its order, then those of every gadget that it does not name."""
+    """The gadget's columns in its order, then those of every histogram that it does not name."""
     shared = {column.name: column for column in shared_columns()}
     columns: dict[str, Column] = {}
     for index, value in enumerate(top.need("columns", list)):
@@ -345,9 +327,6 @@ def _columns(top: Part) -> tuple[Column, ...]:
         columns[name] = _column(item, shared.get(name))
     if top.get("histogram", bool, False):
         columns |= {column.name: column for column in _histogram_columns() if column.name not in columns}
-    for name, column in shared.items():
-        if name not in columns:
-            columns[name] = column if column.show != "default" else replace(column, show="wide")
     return tuple(columns.values())
 
 

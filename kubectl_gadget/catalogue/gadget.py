@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from kubectl_gadget.catalogue.compiler import compile_object, read_types
-from kubectl_gadget.catalogue.consistency import check, field_of
-from kubectl_gadget.catalogue.description import Description, read_description, shared_columns, shared_parameters
+from kubectl_gadget.catalogue.consistency import check
+from kubectl_gadget.catalogue.description import other_columns, read_description, shared_parameters
 from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.catalogue.layout import Layout
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Column, Gadget, Record
+from kubectl_gadget.events.schema import AgentSide, Gadget, Record
 
 
 def object_path(built: Path, name: str, architecture: str) -> Path:
@@ -46,94 +46,60 @@ def build_gadget(description: Path, source: Path, built: Path, architectures: Se
     if not inputs.changed(target, [description, source]):
         return
     layouts = [Layout(read_types(path), str(source)) for path in objects]
-    gadget = join(read, layouts)
+    gadget = join(read, str(description), layouts)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(gadget.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     inputs.made(target, [description, source])
 
 
-def join(read: Description, layouts: Sequence[Layout], records: Sequence[Record] = ()) -> Gadget:
-    """The whole gadget. Raises UsageError when the YAML names what the object has not got. `records`: of each layout
-    the record, where it is no struct of the object."""
-    records = records or [layout.record(read.record) for layout in layouts]
-    record = _with_names(read, records[0])
-    sent = layouts[0].record(read.sent) if read.sent else None
+def join(read: Gadget, source: str, layouts: Sequence[Layout], records: Sequence[Record] = ()) -> Gadget:
+    """The whole gadget: what its YAML says, and the objects' layouts. `source` is named in errors. `records`: of each
+    layout the record, where it is not a struct of the object. Raises UsageError when the YAML names what the object
+    does not have."""
+    records = records or [layout.record(read.record.struct) for layout in layouts]
+    view = read.view and replace(read.view, sent=layouts[0].record(read.view.sent.struct))
     variables = layouts[0].globals()
     for layout, other in zip(layouts[1:], records[1:], strict=True):
-        same_sent = sent is None or layout.record(read.sent) == sent
+        same_sent = view is None or layout.record(view.sent.struct) == view.sent
         if other != records[0] or not same_sent or layout.globals() != variables:
-            raise UsageError(f"{read.path}: the record or the variables differ between architectures")
-    _check_programs(read, layouts)
-    columns = _columns_of(read, record)
+            raise UsageError(f"{source}: the record or the variables differ between architectures")
+    _check_programs(read.agent, source, layouts)
     own = {parameter.name for parameter in read.parameters}
-    shared = [item for item in shared_parameters() if item.variable in variables and item.name not in own]
-    gadget = Gadget(
-        name=read.name,
-        command=read.command,
-        group=read.group,
-        summary=read.summary,
-        description=read.description,
-        record=record,
-        columns=columns,
-        programs=read.programs,
-        globals=variables,
+    shared = (item for item in shared_parameters() if item.variable in variables and item.name not in own)
+    gadget = replace(
+        read,
+        record=_with_names(records[0], read.record, source),
+        view=view,
+        columns=(*read.columns, *other_columns(read, {field.name for field in records[0].fields})),
+        agent=replace(read.agent, globals=variables),
         parameters=(*read.parameters, *shared),
-        examples=read.examples,
-        view=read.view,
-        sent=sent,
-        kind=read.kind,
-        sort=read.sort,
-        sums=read.sums,
-        gauges=read.gauges,
-        describes=read.describes,
-        quotients=read.quotients,
-        gauge=read.gauge,
-        weight=read.weight,
-        histogram=read.histogram,
-        by=read.by,
-        narrow=read.narrow,
-        whole_nodes=read.whole_nodes,
-        shows_contents=read.shows_contents,
-        tree=read.tree,
-        libraries=read.libraries,
-        sampler=read.sampler,
     )
-    check(gadget, str(read.path))
-    names = {column.name for column in columns}
+    check(gadget, source)
+    names = {column.name for column in gadget.columns}
     for parameter in read.parameters:
         if parameter.column is not None and parameter.column not in names:
-            raise UsageError(f"{read.path}: parameter {parameter.name} tests {parameter.column}, which is not a column")
+            raise UsageError(f"{source}: parameter {parameter.name} tests {parameter.column}, which is not a column")
     return gadget
 
 
-def _with_names(read: Description, record: Record) -> Record:
+def _with_names(record: Record, described: Record, source: str) -> Record:
     """With the names that the YAML gives to numbers, which come before those of the C. Raises UsageError."""
-    known = {field.name for field in record.fields}
-    for name in (*read.values, *read.flags):
-        if name not in known:
-            raise UsageError(
-                f"{read.path}: values or flags are of {name}, which is not a field of struct {record.struct}"
-            )
+    named = {field.name: field for field in described.fields}
+    if wrong := [name for name in named if name not in {field.name for field in record.fields}]:
+        raise UsageError(f"{source}: values or flags are of {wrong[0]}, which is not a field of struct {record.struct}")
     fields = (
-        replace(field, values=read.values.get(field.name, field.values), flags=read.flags.get(field.name, ()))
+        replace(field, values=named[field.name].values or field.values, flags=named[field.name].flags)
+        if field.name in named
+        else field
         for field in record.fields
     )
     return replace(record, fields=tuple(fields))
 
 
-def _check_programs(read: Description, layouts: Sequence[Layout]) -> None:
-    for name in (name for item in read.libraries for names in item.functions.values() for name in names):
-        if not all(name in layout.functions() for layout in layouts):
-            raise UsageError(f"{read.path}: libraries names {name}, and the C has no such function")
-    for name in (name for choice in read.programs for names in choice.any_of for name in names):
-        if not all(name in layout.functions() for layout in layouts):
-            raise UsageError(f"{read.path}: programs names {name}, and the C has no such function")
-
-
-def _columns_of(read: Description, record: Record) -> tuple[Column, ...]:
-    """Without those of every gadget that a total has not got, which begins with no gadget_record."""
-    shared = {column.name for column in shared_columns()} - set(read.named)
-    fields = {field.name for field in record.fields}
-    if read.kind not in ("top", "profile"):
-        return read.columns
-    return tuple(column for column in read.columns if column.name not in shared or field_of(column) in fields)
+def _check_programs(agent: AgentSide, source: str, layouts: Sequence[Layout]) -> None:
+    of_libraries = [name for item in agent.libraries for names in item.functions.values() for name in names]
+    of_choices = [name for choice in agent.programs for names in choice.any_of for name in names]
+    for key, names in (("libraries", of_libraries), ("programs", of_choices)):
+        for name in names:
+            if not all(name in layout.functions() for layout in layouts):
+                raise UsageError(f"{source}: {key} names {name}, and the C has no such function")

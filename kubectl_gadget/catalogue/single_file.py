@@ -202,7 +202,7 @@ def _describe(source: Path, name: str, layouts: list[Layout]) -> Gadget:
         )
     read = describe(source, name, value)
     records = [layout.sent_record(found) for layout in layouts for found in layout.sent_structs()]
-    return join(read, layouts, records[:1] and records)
+    return join(read, str(source), layouts, records[:1] and records)
 
 
 _MESSAGE: dict[str, Any] = {

@@ -207,8 +207,8 @@ def _gadget_page(gadget: Gadget) -> str:
     command = " ".join(gadget.command)
     by_title = panels(gadget_command(gadget, gadget.command[-1]).params)
     own = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
-    examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.examples)
-    parts = [f"# kubectl gadget {command}", f"{gadget.summary}.", gadget.description.strip()]
+    examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.about.examples)
+    parts = [f"# kubectl gadget {command}", f"{gadget.about.summary}.", gadget.about.description.strip()]
     if examples:
         parts += ["## Examples", f"```sh\n{examples}\n```"]
     if own:

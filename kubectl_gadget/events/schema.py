@@ -1,8 +1,8 @@
-"""A gadget as the client sees it: its record's layout, its columns, its parameters.
+"""A gadget as the client sees it: what people read of it, its record's layout, its columns, its parameters.
 
-The build writes one JSON file per gadget (kubectl_gadget/built/gadgets/NAME.json) from the gadget's YAML and its
-object's BTF; this module is that file's format. The trap: nothing heavy may be imported here, since `--help` reads it
-too.
+This is what a gadget's YAML says (catalogue/description.py), with what only its object's BTF knows: layouts and
+globals. The build writes it as kubectl_gadget/built/gadgets/NAME.json, whose format is this module. The trap: nothing
+heavy may be imported here, since `--help` reads it too.
 """
 
 from collections.abc import Mapping
@@ -209,6 +209,78 @@ class Example:
 
 
 @dataclass(frozen=True)
+class About:
+    """What people read about a gadget before they run it."""
+
+    group: str
+    """files, processes, network, security, memory: how lists are ordered"""
+    summary: str
+    """one line, no full stop"""
+    description: str = ""
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class AgentSide:
+    """What the agent loads and runs for a gadget."""
+
+    programs: tuple[ProgramChoice, ...] = ()
+    globals: dict[str, Global] = field(default_factory=dict)
+    libraries: tuple[Library, ...] = ()
+    """where the uprobe programs go"""
+    sampler: str = ""
+    """what of the agent reads rows from the node itself (agent/answers/samplers.py)"""
+
+
+@dataclass(frozen=True)
+class RowView:
+    """What makes rows of what the programs send (views/stage.py)."""
+
+    name: str
+    sent: Record
+
+
+@dataclass(frozen=True)
+class TotalFields:
+    """How the fields of a total add up. All empty for gadgets that have no totals."""
+
+    sums: tuple[str, ...] = ()
+    """fields that add up; the others are its key"""
+    gauges: tuple[str, ...] = ()
+    """those of the sums that say how much there is now: of several intervals of a node only the last one counts"""
+    describes: tuple[str, ...] = ()
+    """further fields that are not its key: what is known of what it is about"""
+    quotients: tuple[Quotient, ...] = ()
+    gauge: bool = False
+    """sums are of what is there when an interval ends, so those of several intervals are not added up"""
+    weight: str = ""
+    """the sum that flame graphs are drawn by, of a gadget whose key has call stacks"""
+    histogram: bool = False
+    """totals are histograms (bpf/include/gadget/histogram.h), which have HISTOGRAM_MAXIMA and PERCENTILES, too"""
+
+    @property
+    def added_up(self) -> frozenset[str]:
+        """Fields that rows get when totals are added up."""
+        of_histogram = (*HISTOGRAM_MAXIMA, *PERCENTILES) if self.histogram else ()
+        return frozenset((*self.sums, *(quotient.field for quotient in self.quotients), *of_histogram))
+
+
+@dataclass(frozen=True)
+class TableDefaults:
+    """How tables show the rows unless flags say otherwise."""
+
+    sort: str = ""
+    """of tables that are not streams: the columns that rows are sorted by, comma-separated; - in front: the highest
+    first"""
+    by: tuple[str, ...] = ()
+    """columns that rows are added up by; none: all of the key"""
+    tree: bool = False
+    """rows have parents among each other (pid, ppid)"""
+    narrow: tuple[str, ...] = ()
+    """columns that are left out on a narrow terminal, the first one first"""
+
+
+@dataclass(frozen=True)
 class Gadget:
     """All that the client knows about a gadget, except its BPF objects."""
 
@@ -216,51 +288,20 @@ class Gadget:
     """trace_open"""
     command: tuple[str, ...]
     """("trace", "open")"""
-    group: str
-    """files, processes, network, security, memory: how lists are ordered"""
-    summary: str
-    """one line, no full stop"""
-    description: str
+    about: About
     record: Record
     columns: tuple[Column, ...]
-    programs: tuple[ProgramChoice, ...]
-    globals: dict[str, Global]
+    agent: AgentSide = AgentSide()
     parameters: tuple[Parameter, ...] = ()
-    examples: tuple[Example, ...] = field(default=())
-    view: str = ""
-    """what makes rows of what the programs send (views/stage.py); empty: that are the rows"""
-    sent: Record | None = None
-    """what the programs send, when there is a view"""
     kind: Answer = "stream"
-    sort: str = ""
-    """of tables that are no stream: the columns that rows are sorted by, with commas; - in front: the highest first"""
-    sums: tuple[str, ...] = ()
-    """fields of a total that add up; the others are its key"""
-    gauges: tuple[str, ...] = ()
-    """those of the sums that say how much there is now: of several intervals of a node only the last one counts"""
-    describes: tuple[str, ...] = ()
-    """further fields of a total that are not its key: what is known of whom it is about"""
-    quotients: tuple[Quotient, ...] = ()
-    gauge: bool = False
-    """sums are of what is there when an interval ends, so those of several intervals are not added up"""
-    weight: str = ""
-    """the sum that flame graphs are drawn by, of a gadget whose key has call stacks"""
-    histogram: bool = False
-    """its totals are histograms (bpf/include/gadget/histogram.h), which have HISTOGRAM_MAXIMA and PERCENTILES, too"""
-    by: tuple[str, ...] = ()
-    """columns that rows are added up by unless --by says otherwise; none: all of the key"""
-    tree: bool = False
-    """rows have parents among each other (pid, ppid)"""
-    libraries: tuple[Library, ...] = ()
-    """where the uprobe programs go"""
-    narrow: tuple[str, ...] = ()
-    """columns that a table leaves out on a narrow terminal, the first one first"""
+    view: RowView | None = None
+    """None: what the programs send are the rows"""
+    totals: TotalFields = TotalFields()
+    table: TableDefaults = TableDefaults()
     whole_nodes: bool = False
     """it is about all of each node, the node's own included, unless containers are chosen"""
     shows_contents: bool = False
     """it shows what is read, written or sent, in which passwords and tokens may be"""
-    sampler: str = ""
-    """what of the agent reads rows from the node itself (agent/answers/samplers.py)"""
 
     @property
     def event(self) -> str:
@@ -268,14 +309,13 @@ class Gadget:
         return self.command[-1]
 
     @property
-    def adds_up(self) -> frozenset[str]:
-        """Fields of a total that rows get when they are added up."""
-        of_histogram = (*HISTOGRAM_MAXIMA, *PERCENTILES) if self.histogram else ()
-        return frozenset((*self.sums, *(quotient.field for quotient in self.quotients), *of_histogram))
+    def sent(self) -> Record | None:
+        """What the programs send, when a view makes rows of it."""
+        return self.view.sent if self.view else None
 
     def as_sent(self) -> "Gadget":
         """The gadget with the record that its programs send."""
-        return self if self.sent is None else replace(self, record=self.sent)
+        return self if self.view is None else replace(self, record=self.view.sent)
 
     def column(self, name: str) -> Column:
         """The column of that name. Raises UsageError that offers the nearest names."""

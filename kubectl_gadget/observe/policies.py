@@ -13,7 +13,7 @@ from kubectl_gadget.events.columns.stack_columns import STACK
 from kubectl_gadget.events.identity import UNKNOWN, Container
 from kubectl_gadget.events.linux.errno_and_open import errno_name
 from kubectl_gadget.events.linux.process import signal_name
-from kubectl_gadget.events.schema import Field, Gadget, Record
+from kubectl_gadget.events.schema import About, Field, Gadget, Record
 from kubectl_gadget.events.stacks import Frame, stack_of
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.decode import Match, matches
@@ -35,25 +35,17 @@ _FIELDS = (
 GADGET = Gadget(
     name=NAME,
     command=("observe",),
-    group="security",
-    summary="What policies matched",
-    description="",
+    about=About("security", "What policies matched"),
     record=Record("policy_event", HEAD, tuple(Field(name, at, size, type) for name, at, size, type in _FIELDS)),
     columns=(),
-    programs=(),
-    globals={},
 )
 """As the client knows it. What it runs is made by policies.engine, and not by its programs."""
 INSTALLED = Gadget(
     name="installed",
     command=("observe",),
-    group="security",
-    summary="What installed policies matched",
-    description="",
+    about=About("security", "What installed policies matched"),
     record=Record("gadget_record", RECORD, GADGET.record.fields),
     columns=(),
-    programs=(),
-    globals={},
 )
 """Of policies that are in force already. Behind the head of their record, the agents send the event as JSON."""
 _LENGTH = (1 << 30) - 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch, Origins, decode
 from kubectl_gadget.events.identity import UNKNOWN, Owners
-from kubectl_gadget.events.schema import Column, Field, Gadget, Record, Show
+from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record, Show
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.policy_events.event import PolicyEvent
@@ -111,13 +111,9 @@ _COLUMNS = (
 GADGET = Gadget(
     name="observe",
     command=("observe",),
-    group="processes",
-    summary="The life of workloads: their processes, and what each of them did",
-    description="",
+    about=About("processes", "The life of workloads: their processes, and what each of them did"),
     record=_record(),
     columns=_COLUMNS,
-    programs=(),
-    globals={},
 )
 
 

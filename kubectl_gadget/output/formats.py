@@ -89,7 +89,7 @@ def make_sink(
     exist or does not parse.
     """
     make, template = ROWS.choose(options.format, MAKERS)
-    if options.diff and gadgets[0].histogram and options.format not in ("table", "wide"):
+    if options.diff and gadgets[0].totals.histogram and options.format not in ("table", "wide"):
         raise UsageError(f"--diff compares in a table, and not in -o {options.format.partition('=')[0]}")
     chosen = choose_columns(gadgets, options.columns, "json") if options.columns else ()
     sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
@@ -115,9 +115,9 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
     kind = gadgets[0].kind
     live = kind in ("top", "profile") and terminal is not None and not options.once
     keys = key_columns(gadgets[0], shown)
-    recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].histogram else None
+    recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].totals.histogram else None
     live_table: LiveTable | None = None
-    live_columns = LiveColumns(titles, keys, gadgets[0].narrow, cells)
+    live_columns = LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
 
     def fit_titles() -> list[Heading]:
         """The columns there is room for. Columns of streams lose cells instead: the last ones matter most."""
@@ -136,7 +136,7 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
         return TableSink(stream, fit, read=read, terminal=terminal, color=color, header=header, wraps=wraps)
 
     def table(stream: TextIO) -> Sink:
-        if not gadgets[0].histogram:
+        if not gadgets[0].totals.histogram:
             return plain(stream)
         if recording is not None:
             return DiffTable(stream, recording, keys, options.bars)

@@ -54,7 +54,7 @@ def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: in
         **({"own": True} if run.directory else {}),
         "object": index,
         "programs": _programs(gadget, run.parameters),
-        "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.globals.items()},
+        "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.agent.globals.items()},
         "parameters": _variables(gadget, {**pushed, **run.parameters}) | _triggers(run),
         "ring_bytes": _RING_BYTES.get(gadget.kind, ring_bytes),
         **_answer(run, interval),
@@ -81,20 +81,20 @@ def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
             "purpose": choice.purpose,
             **({"aside": True} if choice.aside else {}),
         }
-        for choice in gadget.programs
+        for choice in gadget.agent.programs
         if choice.is_wanted(values)
     ]
 
 
 def _libraries(run: GadgetRun) -> dict[str, Any]:
     gadget = run.gadget
-    if not gadget.libraries:
+    if not gadget.agent.libraries:
         return {}
     for parameter in gadget.parameters:
         if parameter.type == "functions":
-            (programs,) = gadget.libraries[0].functions.values()
+            (programs,) = gadget.agent.libraries[0].functions.values()
             return {"libraries": _asked_for(run.parameters.get(parameter.name) or "", programs), "named": True}
-    return {"libraries": [{"files": list(item.files), "functions": item.functions} for item in gadget.libraries]}
+    return {"libraries": [{"files": list(item.files), "functions": item.functions} for item in gadget.agent.libraries]}
 
 
 def _asked_for(text: str, programs: Sequence[str]) -> list[dict[str, Any]]:
@@ -110,9 +110,9 @@ def _asked_for(text: str, programs: Sequence[str]) -> list[dict[str, Any]]:
 
 def sampled(gadget: Gadget) -> dict[str, Any]:
     """What the agent has to know to make rows itself; nothing for gadgets whose rows come from programs alone."""
-    if not gadget.sampler:
+    if not gadget.agent.sampler:
         return {}
-    return {"sampler": gadget.sampler, "layout": layout(gadget)}
+    return {"sampler": gadget.agent.sampler, "layout": layout(gadget)}
 
 
 def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
             # A profile is sent in parts, so that a node that is lost takes only its last one with it.
             answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}
             # By function and not by place in it, so that samples of one function are one row.
-            return {**answer, "stack_offsets": False} if gadget.weight else answer
+            return {**answer, "stack_offsets": False} if gadget.totals.weight else answer
     values = _values(run)
     reasons = _reasons(values)
     return {

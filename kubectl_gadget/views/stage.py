@@ -45,12 +45,12 @@ def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:
 
     Raises GadgetError when this version has no such view.
     """
-    if not gadget.view:
+    if gadget.view is None:
         return None
-    if gadget.view not in _MODULES:
+    if gadget.view.name not in _MODULES:
         raise GadgetError(
-            f"{gadget.name} needs the view {gadget.view!r}", f"one of {', '.join(_MODULES)}, or an update"
+            f"{gadget.name} needs the view {gadget.view.name!r}", f"one of {', '.join(_MODULES)}, or an update"
         )
     values = {parameter.name: parameter.default for parameter in gadget.parameters} | dict(parameters)
-    stage: Stage = import_module(f"kubectl_gadget.views.{_MODULES[gadget.view]}").make(gadget, values)
+    stage: Stage = import_module(f"kubectl_gadget.views.{_MODULES[gadget.view.name]}").make(gadget, values)
     return stage

@@ -35,7 +35,7 @@ class Answers(Tracer):
         self._ring = open_ring(events.fd, events.entries, self.counters)
         self.warnings: list[str] = []
         rows = None
-        if self.gadget.sampler:
+        if self.gadget.agent.sampler:
             self._containers = Containers()
             rows = sampled(request.sampled(self.gadget), self._containers)
         if self.gadget.kind == "snapshot":

@@ -52,7 +52,7 @@ class Followed(StackAnswers):
 
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
-        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.libraries]
+        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.agent.libraries]
         self.uprobe_warnings: list[str] = []
         self.uprobes = Uprobes(
             object, libraries, lambda cgroup: cgroup.endswith(f"/followed-{os.getpid()}"), self.uprobe_warnings.append

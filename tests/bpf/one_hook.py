@@ -16,7 +16,7 @@ from tests.bpf.tracer import Tracer
 def one_hook(name: str, *programs: str, **parameters: Any) -> Iterator[Tracer]:
     """The gadget with these programs alone. Skips the test when this kernel refuses them."""
     tracer = Tracer(name, **parameters)
-    tracer.gadget = replace(tracer.gadget, programs=(ProgramChoice((programs,)),))
+    tracer.gadget = replace(tracer.gadget, agent=replace(tracer.gadget.agent, programs=(ProgramChoice((programs,)),)))
     try:
         tracer.__enter__()
     except Failure as failure:

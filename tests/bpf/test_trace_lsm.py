@@ -51,14 +51,14 @@ def test_only_the_hooks_asked_for_are_attached() -> None:
 
 def test_every_hook_loads() -> None:
     with Tracer("trace_lsm", hook="all") as tracer:
-        assert len(tracer.programs) == len(tracer.gadget.programs)
+        assert len(tracer.programs) == len(tracer.gadget.agent.programs)
 
 
 def as_modules(hook: str, **parameters: Any) -> Tracer:
     """The second choice, tried alone."""
     tracer = Tracer("trace_lsm", hook=hook, **parameters)
-    modules = tuple(replace(choice, any_of=choice.any_of[1:]) for choice in tracer.gadget.programs)
-    tracer.gadget = replace(tracer.gadget, programs=modules)
+    modules = tuple(replace(choice, any_of=choice.any_of[1:]) for choice in tracer.gadget.agent.programs)
+    tracer.gadget = replace(tracer.gadget, agent=replace(tracer.gadget.agent, programs=modules))
     return tracer
 
 
@@ -66,7 +66,7 @@ def test_every_hook_loads_as_a_security_module() -> None:
     try:
         with as_modules("all") as tracer:
             assert all(name.endswith("_module") for name in tracer.programs)
-            assert len(tracer.programs) == len(tracer.gadget.programs)
+            assert len(tracer.programs) == len(tracer.gadget.agent.programs)
     except Failure:
         modules = Path("/sys/kernel/security/lsm")
         if modules.exists() and "bpf" not in modules.read_text().split(","):

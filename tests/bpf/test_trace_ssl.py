@@ -44,7 +44,7 @@ class WithLibraries(Tracer):
 
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
-        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.libraries]
+        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.agent.libraries]
         self.uprobe_warnings: list[str] = []
         self.uprobes = Uprobes(object, libraries, lambda cgroup: True, self.uprobe_warnings.append)
         self.uprobes.prepare()

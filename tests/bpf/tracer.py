@@ -59,7 +59,7 @@ class Tracer:
         self._raw_syscalls = raw_syscalls
         self._compat = compat
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
-        if raw_syscalls and VARIABLE in self.gadget.globals:
+        if raw_syscalls and VARIABLE in self.gadget.agent.globals:
             self._values[VARIABLE] = True
         given = {key.replace("_", "-"): value for key, value in parameters.items()}
         self._parameters = {parameter.name: parameter.default for parameter in self.gadget.parameters} | given
@@ -127,7 +127,7 @@ class Tracer:
     def _load(self, gadget: Gadget) -> BpfObject:
         """Loads and attaches the first sets of programs that this kernel takes, without the optional ones that it does
         not."""
-        wanted = [choice for choice in gadget.programs if choice.is_wanted(self._parameters)]
+        wanted = [choice for choice in gadget.agent.programs if choice.is_wanted(self._parameters)]
         choices = [[*choice.any_of, ()] if choice.optional else [*choice.any_of] for choice in wanted]
         while True:
             object = self._open([program for choice in choices for program in choice[0]])
@@ -153,7 +153,7 @@ class Tracer:
     def _open(self, programs: Sequence[str]) -> BpfObject:
         kind = SyscallObject if self._raw_syscalls else BpfObject
         # As for the agent, a gadget that names no programs has all of its object.
-        object: BpfObject = kind(self._elf, self.gadget.name, programs if self.gadget.programs else None)
+        object: BpfObject = kind(self._elf, self.gadget.name, programs if self.gadget.agent.programs else None)
         self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):
@@ -167,7 +167,7 @@ class Tracer:
 
     def _set_variables(self, object: BpfObject) -> None:
         for name, value in self._values.items():
-            place = self.gadget.globals[name]
+            place = self.gadget.agent.globals[name]
             object.set_variable(place.offset, variable_bytes(value, place.size))
 
     def _decode(self, record: bytes) -> dict[str, Any]:

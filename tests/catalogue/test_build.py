@@ -67,7 +67,7 @@ def test_a_new_description_needs_no_compiler(tree: Path, monkeypatch: pytest.Mon
     edit(tree / "gadgets" / "trace_chmod.yaml", "summary: Files", "summary: All files")
     monkeypatch.setattr("kubectl_gadget.catalogue.gadget.compile_object", None)
     build.build(tree, tree / "built", ONE)
-    assert load_gadget("trace_chmod", tree / "built").summary.startswith("All files")
+    assert load_gadget("trace_chmod", tree / "built").about.summary.startswith("All files")
 
 
 def test_changed_c_is_compiled(tree: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget.catalogue.description import read_description, shared_parameters
+from kubectl_gadget.catalogue.description import other_columns, read_description, shared_parameters
 from kubectl_gadget.errors import UsageError
 
 SHARED_FIRST = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
@@ -45,13 +45,13 @@ def complaint(directory: Path, value: object) -> str:
 def test_the_name_is_that_of_the_file(tmp_path: Path) -> None:
     read = read_description(write(tmp_path, gadget()))
     assert (read.name, read.command) == ("trace_something", ("trace", "something"))
-    assert read.programs[0].any_of == (("a", "b"), ("c",))
+    assert read.agent.programs[0].any_of == (("a", "b"), ("c",))
 
 
 def test_programs_may_hang_on_a_parameter_that_is_true(tmp_path: Path) -> None:
     parameters = [{"name": "reports", "type": "bool", "description": "more"}]
     programs = [{"any_of": [["a"]], "when": {"reports": True}}]
-    (choice,) = read_description(write(tmp_path, gadget(programs=programs, parameters=parameters))).programs
+    (choice,) = read_description(write(tmp_path, gadget(programs=programs, parameters=parameters))).agent.programs
     assert [choice.is_wanted({"reports": value}) for value in (True, False)] == [True, False]
 
 
@@ -60,7 +60,7 @@ def test_programs_may_hang_on_a_word_of_a_parameter(tmp_path: Path) -> None:
     parameters = [{"name": "hook", "type": "string", "description": "which", "default": "open,close"}]
     read = read_description(write(tmp_path, gadget(programs=programs, parameters=parameters)))
     wanted = {
-        words: [choice.is_wanted({"hook": words}) for choice in read.programs]
+        words: [choice.is_wanted({"hook": words}) for choice in read.agent.programs]
         for words in ("open", "close, open", "all", "close", "opened")
     }
     assert wanted == {
@@ -73,14 +73,21 @@ def test_programs_may_hang_on_a_word_of_a_parameter(tmp_path: Path) -> None:
 
 
 def test_columns_of_every_gadget_follow_those_that_are_named(tmp_path: Path) -> None:
-    columns = read_description(write(tmp_path, gadget())).columns
-    assert [column.name for column in columns[:3]] == ["pid", "what", "timestamp"]
-    assert set(SHARED_FIRST) < {column.name for column in columns}
+    read = read_description(write(tmp_path, gadget()))
+    others = [column.name for column in other_columns(read, ())]
+    assert ([column.name for column in read.columns], others[0]) == (["pid", "what"], "timestamp")
+    assert set(SHARED_FIRST) < {"pid", *others}
 
 
 def test_only_columns_that_are_named_are_in_the_default_table(tmp_path: Path) -> None:
-    columns = read_description(write(tmp_path, gadget())).columns
-    assert [column.name for column in columns if column.show == "default"] == ["pid", "what"]
+    read = read_description(write(tmp_path, gadget()))
+    assert {column.show for column in read.columns} == {"default"}
+    assert "default" not in {column.show for column in other_columns(read, ())}
+
+
+def test_a_total_has_only_the_columns_of_every_gadget_whose_fields_it_has(tmp_path: Path) -> None:
+    read = read_description(write(tmp_path, gadget(kind="top")))
+    assert [column.name for column in other_columns(read, ["comm"])] == ["comm"]
 
 
 def test_a_column_of_every_gadget_may_be_shown_otherwise(tmp_path: Path) -> None:

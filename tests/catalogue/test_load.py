@@ -26,7 +26,7 @@ def test_every_gadget_has_objects_for_both_architectures() -> None:
 
 def test_every_gadget_has_three_examples_at_least() -> None:
     for entry in load_index():
-        examples = load_gadget(entry.name).examples
+        examples = load_gadget(entry.name).about.examples
         assert len(examples) >= 3, entry.name
         assert all(example.command.startswith(f"kubectl gadget {' '.join(entry.command)}") for example in examples)
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.events.schema import (
+    About,
+    AgentSide,
     Column,
     Example,
     Field,
@@ -28,15 +30,19 @@ def _gadget(verb: str, noun: str, columns: tuple[Column, ...], parameters: tuple
     return Gadget(
         name=f"{verb}_{noun}",
         command=(verb, noun),
-        group="files",
-        summary=f"Show every {noun} as it happens",
-        description=f"Shows every {noun}.\n\nWith its result.",
+        about=About(
+            "files",
+            f"Show every {noun} as it happens",
+            f"Shows every {noun}.\n\nWith its result.",
+            (Example(f"kubectl gadget {verb} {noun}", f"each {noun} in this namespace"),),
+        ),
         record=Record(f"{verb}_{noun}", 8 * len(columns), tuple(_field(8 * i, item) for i, item in enumerate(columns))),
         columns=(*_WHERE, *columns),
-        programs=(ProgramChoice((("exit",),)),),
-        globals={item.variable: Global(8 * i, 16 if item.type == "string" else 4) for i, item in enumerate(parameters)},
+        agent=AgentSide(
+            (ProgramChoice((("exit",),)),),
+            {item.variable: Global(8 * i, 16 if item.type == "string" else 4) for i, item in enumerate(parameters)},
+        ),
         parameters=parameters,
-        examples=(Example(f"kubectl gadget {verb} {noun}", f"each {noun} in this namespace"),),
     )
 
 
@@ -62,4 +68,4 @@ TOP_FILE = replace(_gadget("top", "file", (Column("bytes", "BYTES", "bytes", "re
 
 
 GADGETS = {gadget.name: gadget for gadget in (TRACE_OPEN, TOP_FILE)}
-INDEX = [GadgetSummary(item.name, item.command, item.group, item.summary) for item in GADGETS.values()]
+INDEX = [GadgetSummary(item.name, item.command, item.about.group, item.about.summary) for item in GADGETS.values()]

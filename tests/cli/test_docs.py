@@ -45,7 +45,7 @@ def test_a_gadgets_page_has_every_flag_column_member_and_example(folder: Path) -
         assert f"`--{item.name}" in text
     for column in TRACE_OPEN.columns:
         assert f"| `{column.name}` | {column.title} |" in text
-    for example in TRACE_OPEN.examples:
+    for example in TRACE_OPEN.about.examples:
         assert example.command in text
 
 

@@ -5,7 +5,17 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_gadget.events.schema import Column, Field, Gadget, Global, Parameter, ProgramChoice, Record
+from kubectl_gadget.events.schema import (
+    About,
+    AgentSide,
+    Column,
+    Field,
+    Gadget,
+    Global,
+    Parameter,
+    ProgramChoice,
+    Record,
+)
 
 FIELDS = (
     Field("timestamp", 0, 8, "gadget_timestamp"),
@@ -41,9 +51,7 @@ def column(name: str, title: str | None = None, field: str | None = None, **more
 OPEN = Gadget(
     name="trace_open",
     command=("trace", "open"),
-    group="files",
-    summary="Files that are opened",
-    description="",
+    about=About("files", "Files that are opened"),
     record=Record("open_record", SIZE, FIELDS),
     columns=(
         column("node", width=12),
@@ -65,8 +73,10 @@ OPEN = Gadget(
         column("parent_comm", show="json"),
         column("image", show="json"),
     ),
-    programs=(ProgramChoice((("open_exit",),)),),
-    globals={"gadget_filter_pid": Global(0, 4), "gadget_filter_comm": Global(4, 16), "gadget_path": Global(32, 16)},
+    agent=AgentSide(
+        (ProgramChoice((("open_exit",),)),),
+        {"gadget_filter_pid": Global(0, 4), "gadget_filter_comm": Global(4, 16), "gadget_path": Global(32, 16)},
+    ),
     parameters=(
         Parameter("pid", "int", "", "gadget_filter_pid", 0, "pid", "equal"),
         Parameter("comm", "string", "", "gadget_filter_comm", "", "comm", "equal"),

@@ -147,6 +147,11 @@ def with_field(number: int, **other: Any) -> dict[str, Any]:
     return SCHEMA | {"record": SCHEMA["record"] | {"fields": fields}}
 
 
+def with_globals(globals: Any) -> dict[str, Any]:
+    """The schema with other globals."""
+    return SCHEMA | {"agent": SCHEMA["agent"] | {"globals": globals}}
+
+
 @given(spoilt(SCHEMA) | altered(SCHEMA))
 @example(with_column(width=1 << 62))  # filled all memory with blanks
 @example(with_column(name="%d"))  # JSON rows are made by a template
@@ -157,8 +162,8 @@ def with_field(number: int, **other: Any) -> dict[str, Any]:
 @example(with_field(2, type="char[4]"))
 @example(with_field(16, size=64))
 @example(SCHEMA | {"command": []})
-@example(SCHEMA | {"globals": []})
-@example(SCHEMA | {"globals": SCHEMA["globals"] | {"gadget_filter_pid": {"offset": 0, "size": -1}}})
+@example(with_globals([]))
+@example(with_globals(SCHEMA["agent"]["globals"] | {"gadget_filter_pid": {"offset": 0, "size": -1}}))
 @settings(many, max_examples=60)
 def test_a_spoilt_schema_is_used_or_refused_in_words(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "trace_something.json"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.catalogue.load import load_gadget
-from kubectl_gadget.events.schema import Gadget, Parameter, ProgramChoice
+from kubectl_gadget.events.schema import AgentSide, Gadget, Parameter, ProgramChoice
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build, packed_address
 from tests.events.records import OPEN
@@ -19,7 +19,7 @@ HOOK = Parameter("hook", "string", "which", "", default="open,close")
 
 
 def asked_for(**parameters: str) -> list[tuple[str, bool]]:
-    gadget: Gadget = replace(OPEN, programs=CHOICES, parameters=(HOOK,))
+    gadget: Gadget = replace(OPEN, agent=AgentSide(CHOICES), parameters=(HOOK,))
     request = build([GadgetRun(gadget, parameters)], [{}], 1 << 20)
     return [(item["any_of"][0][0], item["optional"]) for item in request.gadgets[0]["programs"]]
 

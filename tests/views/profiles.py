@@ -7,7 +7,7 @@ import numpy as np
 
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
-from kubectl_gadget.events.schema import Column, Field, Gadget, Record
+from kubectl_gadget.events.schema import About, Column, Field, Gadget, Record, TableDefaults, TotalFields
 from kubectl_gadget.events.stacks import Frame, number_of
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.views.tables.aggregation import Block, arrange
@@ -39,17 +39,12 @@ def _fields() -> tuple[Field, ...]:
 PROFILE = Gadget(
     name="profile_cpu",
     command=("profile", "cpu"),
-    group="processes",
-    summary="",
-    description="",
+    about=About("processes", ""),
     record=Record("profile_cpu", sum(size for _, size in _FIELDS.values()), _fields()),
     columns=tuple(Column(name, name.upper(), name, "") for name in ("node", "pod", *_FIELDS) if name != "unused"),
-    programs=(),
-    globals={},
     kind="profile",
-    sort="-samples",
-    sums=("samples", "cpu_time"),
-    weight="cpu_time",
+    totals=TotalFields(sums=("samples", "cpu_time"), weight="cpu_time"),
+    table=TableDefaults(sort="-samples"),
 )
 
 

@@ -110,7 +110,7 @@ class VerbGroup(GadgetGroup):
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> GadgetCommand:
     """The command that runs `gadget`. Raises UsageError when one of its flags is taken already."""
     usage = "FILE:SYMBOL... [POD|KIND/NAME...]" if functions_parameter(gadget) else "[POD|KIND/NAME...] [flags]"
-    page = Page(gadget.summary + ".", gadget.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
+    page = Page(gadget.about.summary + ".", gadget.about.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
     return _command((gadget,), name, page, directory)
 
 

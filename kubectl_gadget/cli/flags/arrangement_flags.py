@@ -45,9 +45,9 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     """By name, as binding.bind() takes them: those that this gadget has."""
     if gadget.kind not in TABLES:
         return {}
-    default = f" (default: {gadget.sort})" if gadget.sort else ""
+    default = f" (default: {gadget.table.sort})" if gadget.table.sort else ""
     sort = f"By columns; -NAME: the highest first{default}"
-    rows = "Only the first rows of a table" + (f" (default: {_MOST_STACKS})" if gadget.weight else "")
+    rows = "Only the first rows of a table" + (f" (default: {_MOST_STACKS})" if gadget.totals.weight else "")
     found: dict[str, object] = {
         "table_sort": Annotated[
             tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas
@@ -56,7 +56,7 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     }
     if gadget.kind in ("top", "profile"):
         each = "one, at the end" if gadget.kind == "profile" else "1s"
-        of = f" (default: {','.join(gadget.by)})" if gadget.by else ""
+        of = f" (default: {','.join(gadget.table.by)})" if gadget.table.by else ""
         by = f"Add up all rows that agree in these columns: node,pod{of}"
         found["table_by"] = Annotated[
             tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas
@@ -69,16 +69,16 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     if gadget.kind == "top":
         once = "One table, of one interval or of --timeout"
         found["table_once"] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once)]
-    if gadget.histogram:
+    if gadget.totals.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
         found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
-    if gadget.weight:
+    if gadget.totals.weight:
         flames = "Flame graph, .html or .svg; or -o folded speedscope pprof"
         found["table_flame_graph"] = _file_flag("--flame-graph", flames)
         found["table_diff"] = _file_flag("--diff", "Colour it by the difference to this file of -o folded")
-    if gadget.histogram:
+    if gadget.totals.histogram:
         found["table_diff"] = _file_flag("--diff", "Compare with this recording, made with -o json")
-    if gadget.tree:
+    if gadget.table.tree:
         found["table_tree"] = Annotated[
             bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents")
         ]
@@ -106,12 +106,12 @@ def _arrangement(options: RunOptions, flags: ArrangementFlags) -> Arrangement:
     at_end = bool(flags.table_once) or (gadget.kind == "profile" and flags.table_interval is None)
     interval = defaults.interval if flags.table_interval is None else flags.table_interval
     if at_end and gadget.kind == "profile":
-        interval = _NEVER_SECONDS if gadget.gauge else _SEND_SECONDS
-    max_rows = _MOST_STACKS if gadget.weight and format in ("table", "wide") else None
+        interval = _NEVER_SECONDS if gadget.totals.gauge else _SEND_SECONDS
+    max_rows = _MOST_STACKS if gadget.totals.weight and format in ("table", "wide") else None
     return Arrangement(
         sort=defaults.sort if flags.table_sort is None else flags.table_sort,
         max_rows=max_rows if flags.table_max_rows is None else flags.table_max_rows,
-        by=gadget.by if flags.table_by is None else flags.table_by,
+        by=gadget.table.by if flags.table_by is None else flags.table_by,
         tree=bool(flags.table_tree),
         lines=format in ("table", "wide"),
         interval=interval,
@@ -126,5 +126,5 @@ def _refuse_contradictions(gadget: Gadget, flags: ArrangementFlags, format: str)
     if flags.table_by and (format in _WHOLE_STACKS or flags.table_flame_graph):
         what = "--flame-graph" if flags.table_flame_graph else f"-o {format}"
         raise UsageError(f"{what} is made of whole call stacks, and --by leaves them out", "one without the other")
-    if flags.table_diff and not flags.table_flame_graph and not gadget.histogram:
+    if flags.table_diff and not flags.table_flame_graph and not gadget.totals.histogram:
         raise UsageError("--diff is for flame graphs", "--flame-graph FILE.html")

@@ -86,12 +86,12 @@ def _value_of(parameter: Parameter, gadget: Gadget) -> tuple[str | None, Callabl
         return "WORDS", values.words_of(parameter.words), ("all", *parameter.words)
     if parameter.choices:
         return "WORD", values.one_of(*parameter.choices), parameter.choices
-    words = [choice.when[1] for choice in gadget.programs if choice.when and choice.when[0] == parameter.name]
+    words = [choice.when[1] for choice in gadget.agent.programs if choice.when and choice.when[0] == parameter.name]
     if words:
         return "NAMES", values.words_of(words), ("all", *words)
     if parameter.names:
         return "NAME", values.number_of(parameter.names), partial(values.names_of, parameter.names)
-    place = gadget.globals.get(parameter.variable)
+    place = gadget.agent.globals.get(parameter.variable)
     if parameter.type == "duration":
         return "TIME", values.duration_in(parameter.unit, place.size if place else 4), ()
     if parameter.type == "int":

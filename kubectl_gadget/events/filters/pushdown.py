@@ -44,14 +44,14 @@ def _value(parameter: Parameter, test: str, literal: Any, gadget: Gadget) -> Any
         return None
     fits = parameter.type == ("bool" if isinstance(literal, bool) else "int")
     if fits and parameter.type == "int":
-        size = gadget.globals[parameter.variable].size if parameter.variable in gadget.globals else 8
+        size = gadget.agent.globals[parameter.variable].size if parameter.variable in gadget.agent.globals else 8
         fits = -(1 << (8 * size - 1)) <= literal < 1 << (8 * size)
     return literal if fits else None
 
 
 def _room(parameter: Parameter, gadget: Gadget) -> int | None:
     """Bytes of text that the global holds, less its NUL."""
-    place = gadget.globals.get(parameter.variable)
+    place = gadget.agent.globals.get(parameter.variable)
     return place.size - 1 if place is not None else None
 
 

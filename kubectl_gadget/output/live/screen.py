@@ -149,7 +149,7 @@ class LiveTable(Sink):
         now = self.sorted_by
         place = self._columns.index(now) + step if now in self._columns else 0
         name = self._columns[place % len(self._columns)]
-        self._order = [f"-{name}" if name in self._gadget.adds_up else name]
+        self._order = [f"-{name}" if name in self._gadget.totals.added_up else name]
 
     def _draw(self) -> None:
         assert self._rows is not None

@@ -81,16 +81,16 @@ class FlameGraphSink(ProfileSink):
         with open(self._path, "w", encoding="utf-8") as file:
             title = f"kubectl gadget {' '.join(self.gadget.command)}"
             root = tree(self.paths, self._before)
-            unit = unit_of(self.gadget, self.gadget.weight)
+            unit = unit_of(self.gadget, self.gadget.totals.weight)
             write(file, root, title, self._subtitle(root[2], unit), unit, self._path.endswith(".svg"))
 
     def _subtitle(self, whole: int, unit: str) -> str:
         """`30.0s, 2970 samples (29.7s), pods app=cart, 2026-08-01 12:00 UTC`: duration, amount, selection, time."""
         parts = [] if self._started is None else [duration_text(round((self._clock() - self._started) * 1e9))]
         amount = _amount(whole, unit)
-        counted = [name for name in self.gadget.sums if unit_of(self.gadget, name) == "count"]
+        counted = [name for name in self.gadget.totals.sums if unit_of(self.gadget, name) == "count"]
         if counted and unit != "count":
-            place = self.gadget.sums.index(counted[0])
+            place = self.gadget.totals.sums.index(counted[0])
             amount = f"{sum(sample.values[place] for sample in self.samples)} {counted[0]} ({amount})"
         elif counted:
             amount += f" {counted[0]}"

@@ -28,7 +28,7 @@ class ProfileSink(Sink):
         self.samples: list[Sample] = []
 
     def write_block(self, rows: Rows) -> None:
-        if self.gadget.gauge:
+        if self.gadget.totals.gauge:
             self.samples.clear()
         self.write(rows.everything)
 
@@ -48,7 +48,7 @@ class ProfileSink(Sink):
     @property
     def paths(self) -> Paths:
         """The samples, added up by what the gadget is weighed by."""
-        place = self.gadget.sums.index(self.gadget.weight)
+        place = self.gadget.totals.sums.index(self.gadget.totals.weight)
         found: Paths = {}
         for sample in self.samples:
             if weight := sample.values[place]:

@@ -57,7 +57,7 @@ def encode(gadget: Gadget, samples: Iterable[Sample], wall_ns: int) -> bytes:
     """A whole Profile message."""
     numbers = _Numbers()
     parts = []
-    for name in gadget.sums:
+    for name in gadget.totals.sums:
         pair = _number(1, numbers.text(name)) + _number(2, numbers.text(unit_of(gadget, name)))
         parts.append(_bytes(_SAMPLE_TYPE, pair))
     parts += [_bytes(_SAMPLE, _sample(sample, numbers)) for sample in samples]
@@ -70,7 +70,7 @@ def encode(gadget: Gadget, samples: Iterable[Sample], wall_ns: int) -> bytes:
     for module, id in numbers.modules.items():
         # Bit 7: it has its functions' names, so nobody has to look for them.
         parts.append(_bytes(_MAPPING, _number(1, id) + _number(5, numbers.text(module)) + _number(7, 1)))
-    parts += [_number(_TIME, wall_ns), _number(_DEFAULT, numbers.text(gadget.weight))]
+    parts += [_number(_TIME, wall_ns), _number(_DEFAULT, numbers.text(gadget.totals.weight))]
     return b"".join([*parts, *(_bytes(_STRING, text.encode("utf-8", "replace")) for text in numbers.texts)])
 
 

@@ -47,7 +47,7 @@ class SpeedscopeSink(ProfileSink):
         return {
             "type": "sampled",
             "name": name,
-            "unit": _UNITS[unit_of(self.gadget, self.gadget.weight)],
+            "unit": _UNITS[unit_of(self.gadget, self.gadget.totals.weight)],
             "startValue": 0,
             "endValue": sum(weights),
             "samples": stacks,

@@ -58,7 +58,7 @@ def key_columns(gadget: Gadget, columns: Sequence[str]) -> list[str]:
     """Those of the columns that say what a histogram is of."""
 
     def is_key(column: Column | None) -> bool:
-        return column is not None and column.field not in (*gadget.adds_up, "timestamp", "interval")
+        return column is not None and column.field not in (*gadget.totals.added_up, "timestamp", "interval")
 
     return [name for name in columns if is_key(find_column(gadget, name))]
 

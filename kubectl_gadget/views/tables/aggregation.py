@@ -49,9 +49,9 @@ def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
         for name in (*(item.removeprefix("-") for item in arrangement.sort), *arrangement.by):
             if find_column(gadget, name) is None:
                 gadget.column(name)
-        if wrong := [name for name in arrangement.by if name in gadget.adds_up]:
+        if wrong := [name for name in arrangement.by if name in gadget.totals.added_up]:
             raise UsageError(f"--by {wrong[0]}: that is what is added up", "--by with columns that say of whom")
-        if arrangement.tree and not gadget.tree:
+        if arrangement.tree and not gadget.table.tree:
             raise UsageError(f"{' '.join(gadget.command)} has no tree")
 
 
@@ -59,19 +59,21 @@ def shown_columns(arrangement: Arrangement, gadget: Gadget, with_time: bool) -> 
     """The columns of rows that were added up `by` some: those, and what adds up; none when nothing is asked for."""
     if not arrangement.by:
         return ()
-    found = [column.name for column in gadget.columns if column.field in gadget.adds_up and column.show == "default"]
+    found = [
+        column.name for column in gadget.columns if column.field in gadget.totals.added_up and column.show == "default"
+    ]
     return (*(("timestamp",) if with_time else ()), *arrangement.by, *found)
 
 
 def added_up_members(gadget: Gadget) -> frozenset[str]:
     """What filters may only look at when rows have been added up."""
-    columns = (column for column in gadget.columns if column.field in gadget.adds_up)
+    columns = (column for column in gadget.columns if column.field in gadget.totals.added_up)
     return frozenset(member.name for column in columns for member in column_members(gadget, column))
 
 
 def order_of(arrangement: Arrangement, gadget: Gadget) -> tuple[str, ...]:
     """The columns to sort by."""
-    return arrangement.sort or tuple(filter(None, gadget.sort.split(",")))
+    return arrangement.sort or tuple(filter(None, gadget.table.sort.split(",")))
 
 
 def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | None = None) -> Block:
@@ -80,7 +82,7 @@ def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | N
     if not parts:
         return Block(NO_ROWS, NO_ROWS)
     gadget = parts[0].gadget
-    if gadget.sums:
+    if gadget.totals.sums:
         parts = add_up(parts, arrangement.by)
     if keep is not None:
         parts = [keep.select(part) for part in parts]
@@ -92,7 +94,7 @@ def arrange(batches: Sequence[Batch], arrangement: Arrangement, keep: Filter | N
 
 def condense(batches: Sequence[Batch]) -> list[Batch]:
     """The same rows, but only one for each node, container and key, when the gadget's rows can be added up."""
-    return add_up(_joined(batches), ()) if batches and batches[0].gadget.sums else list(batches)
+    return add_up(_joined(batches), ()) if batches and batches[0].gadget.totals.sums else list(batches)
 
 
 def _joined(batches: Sequence[Batch]) -> list[Batch]:
@@ -121,9 +123,11 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
                 first[place].append(row)
             found.append(number)
         numbers.append(np.array(found, np.intp))
-    sums = {name: _zeros(batches[0], name, len(groups)) for name in gadget.sums}
-    maxima = {name: _zeros(batches[0], name, len(groups)) for name in (HISTOGRAM_MAXIMA if gadget.histogram else ())}
-    known = {name: np.zeros(len(groups), np.bool_) for name in (gadget.sums if gadget.sampler else ())}
+    sums = {name: _zeros(batches[0], name, len(groups)) for name in gadget.totals.sums}
+    maxima = {
+        name: _zeros(batches[0], name, len(groups)) for name in (HISTOGRAM_MAXIMA if gadget.totals.histogram else ())
+    }
+    known = {name: np.zeros(len(groups), np.bool_) for name in (gadget.totals.sums if gadget.agent.sampler else ())}
     intervals, ends = (np.zeros(len(groups), np.uint64) for _ in range(2))
     for batch, found_numbers in zip(batches, numbers, strict=True):
         lengths, latest = _intervals(batch)
@@ -150,7 +154,7 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
         part.give("interval", intervals[mine])
         part.give("timestamp", ends[mine])
         fill_in_quotients(part)
-        if gadget.histogram:
+        if gadget.totals.histogram:
             fill_in_percentiles(part)
         made.append(part)
         start += len(rows)
@@ -161,17 +165,17 @@ def _counting(
     batch: Batch, name: str, values: npt.NDArray[np.uint64], latest: npt.NDArray[np.uint64]
 ) -> "npt.NDArray[np.bool_] | slice":
     """Which rows go into that sum: of gadgets with a sampler not the unknown ones, of gauges only a node's last."""
-    if not batch.gadget.sampler:
+    if not batch.gadget.agent.sampler:
         return slice(None)
     counts: npt.NDArray[np.bool_] = values != _UNKNOWN
-    return counts & (batch.raw("timestamp") == latest) if name in batch.gadget.gauges else counts
+    return counts & (batch.raw("timestamp") == latest) if name in batch.gadget.totals.gauges else counts
 
 
 def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
     gadget = batch.gadget
     if by:
         return zip(*(_values(batch, name) for name in by), strict=True)
-    others = {*_FILLED_IN, *gadget.adds_up, *gadget.describes}
+    others = {*_FILLED_IN, *gadget.totals.added_up, *gadget.totals.describes}
     own = [f.name for f in gadget.record.fields if f.name not in others and f.type != "gadget_cgroup"]
     owner = (_values(batch, name) for name in ("node", "namespace", "pod", "container", "container_id"))
     return zip(*owner, *(batch.raw(name).tolist() for name in own), strict=True)
@@ -200,11 +204,11 @@ def _intervals(batch: Batch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uin
 
 def fill_in_quotients(batch: Batch) -> None:
     """Fills in the fields that the gadget's YAML lists under `quotients`."""
-    for item in batch.gadget.quotients:
+    for item in batch.gadget.totals.quotients:
         of, per = batch.raw(item.of).astype(np.uint64), batch.raw(item.per).astype(np.uint64)
         product = of * np.uint64(item.times)
         quotient = np.where(per == 0, np.uint64(0), product // np.maximum(per, np.uint64(1)))
-        batch.give(item.field, np.where(of == _UNKNOWN, of, quotient) if batch.gadget.sampler else quotient)
+        batch.give(item.field, np.where(of == _UNKNOWN, of, quotient) if batch.gadget.agent.sampler else quotient)
 
 
 def fill_in_percentiles(batch: Batch) -> None:

@@ -62,7 +62,7 @@ def unit_of(gadget: Gadget, field: str) -> str:
 
 def has_stacks(gadget: Gadget) -> bool:
     """Whether there is a flame graph of it."""
-    return bool(gadget.weight)
+    return bool(gadget.totals.weight)
 
 
 def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
@@ -83,7 +83,7 @@ def _samples(batch: Batch, gadget: Gadget) -> list[Sample]:
     owners = [owner_texts(batch, name).values() for name in ("node", "namespace", "pod", "container")]
     comms = [text or "" for text in FixedTexts(batch.raw("comm")).texts()]
     pids = batch.raw("pid").tolist()
-    sums = [batch.raw(name).tolist() for name in gadget.sums]
+    sums = [batch.raw(name).tolist() for name in gadget.totals.sums]
     made = []
     for row, (owner, comm) in enumerate(zip(zip(*owners, strict=True), comms, strict=True)):
         node, *names = owner

@@ -14,7 +14,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.members import filter_members
 from kubectl_gadget.events.filters.filter import cel_functions, compile_filter, kernel_parameters
 from kubectl_gadget.events.identity import Identity
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.events.schema import About, Gadget
 from tests.events.records import OPEN, column, record, ring
 from tests.messages import changes
 
@@ -215,7 +215,7 @@ def test_a_variable_of_a_macro_is_no_column() -> None:
 
 
 def test_a_column_that_only_another_gadget_has_never_matches() -> None:
-    other = Gadget("other", ("other",), "", "", "", OPEN.record, (column("pid"), column("ppid")), (), {})
+    other = Gadget("other", ("other",), About("", ""), OPEN.record, (column("pid"), column("ppid")))
     compiled = compile_filter("ppid == 1 || pid == 7", [OPEN, other])
     assert compiled.mask(batch_of(record(pid=1), record(pid=7))).tolist() == [False, True]
     batch = decode(other, "node-1", ring(record(pid=3)))

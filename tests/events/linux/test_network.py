@@ -17,15 +17,13 @@ from kubectl_gadget.events.linux.network import (
     tcp_flag_names,
     tcp_state_name,
 )
-from kubectl_gadget.events.schema import Field, Gadget, ProgramChoice, Record
+from kubectl_gadget.events.schema import About, AgentSide, Field, Gadget, ProgramChoice, Record
 from tests.events.records import column, ring
 
 TCP = Gadget(
     name="trace_tcp",
     command=("trace", "tcp"),
-    group="network",
-    summary="",
-    description="",
+    about=About("network", ""),
     record=Record(
         "tcp",
         40,
@@ -39,8 +37,7 @@ TCP = Gadget(
         ),
     ),
     columns=tuple(map(column, ("remote", "duration", "sent", "operation", "remote_port", "family"))),
-    programs=(ProgramChoice((("state_changed",),)),),
-    globals={},
+    agent=AgentSide((ProgramChoice((("state_changed",),)),)),
 )
 UNKNOWN = (1 << 64) - 1
 

@@ -293,8 +293,8 @@ def test_at_80_columns_top_pod_tells_the_containers_of_a_pod_apart(unknown: Sequ
 def test_at_80_columns_a_table_keeps_what_it_is_about(command: str) -> None:
     gadget = load_gadget(f"top_{command}")
     names = choose_columns([gadget], (), "default")
-    order = gadget.sort.split(",")[0].removeprefix("-")
-    shown = [heading.name for heading in fitting(headings([gadget], names), 80, gadget.narrow, order)]
+    order = gadget.table.sort.split(",")[0].removeprefix("-")
+    shown = [heading.name for heading in fitting(headings([gadget], names), 80, gadget.table.narrow, order)]
     assert set(shown) >= {order, *ABOUT[command]}
 
 

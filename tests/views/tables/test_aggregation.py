@@ -11,7 +11,17 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.filters.filter import compile_filter
 from kubectl_gadget.events.identity import UNKNOWN, Container, Owners
-from kubectl_gadget.events.schema import Column, Field, Gadget, Quotient, Record
+from kubectl_gadget.events.schema import (
+    About,
+    AgentSide,
+    Column,
+    Field,
+    Gadget,
+    Quotient,
+    Record,
+    TableDefaults,
+    TotalFields,
+)
 from kubectl_gadget.views.rows import MemberRows
 from kubectl_gadget.views.tables.aggregation import Block, added_up_members, arrange, check, shown_columns
 from kubectl_gadget.views.tables.arrangement import Arrangement
@@ -28,21 +38,16 @@ def column(name: str) -> Column:
 TOP = Gadget(
     name="top_calls",
     command=("top", "calls"),
-    group="processes",
-    summary="",
-    description="",
+    about=About("processes", ""),
     record=Record(
         "top_calls",
         56,
         tuple(Field(name, 8 * place, 8, _TYPES.get(name, "__u64")) for place, name in enumerate(_FIELDS)),
     ),
     columns=tuple(map(column, ("timestamp", "node", "pod", "syscall", "count", "total", "mean", "interval"))),
-    programs=(),
-    globals={},
     kind="top",
-    sort="-count",
-    sums=("count", "total"),
-    quotients=(Quotient("mean", "total", "count"),),
+    totals=TotalFields(sums=("count", "total"), quotients=(Quotient("mean", "total", "count"),)),
+    table=TableDefaults(sort="-count"),
 )
 
 
@@ -85,7 +90,7 @@ def test_sums_are_exact_beyond_what_a_float_holds() -> None:
 
 
 def test_what_all_parts_of_a_row_lack_is_unknown_and_not_zero() -> None:
-    gadget = replace(TOP, sampler="cgroups", sums=("count", "total"), sort="syscall")
+    gadget = replace(TOP, agent=AgentSide(sampler="cgroups"), table=TableDefaults(sort="syscall"))
     unknown = 2**64 - 1
     rows = [(9, 1, 5, unknown), (9, 1, unknown, 20), (9, 2, 7, unknown), (9, 2, 4, unknown)]
     (first, second) = arrange([part("a", rows, gadget=gadget)], Arrangement()).parts[0].raw("total").tolist()
@@ -95,7 +100,7 @@ def test_what_all_parts_of_a_row_lack_is_unknown_and_not_zero() -> None:
 
 
 def test_of_a_gauge_only_the_last_interval_of_each_node_counts() -> None:
-    gadget = replace(TOP, sampler="cgroups", gauges=("total",))
+    gadget = replace(TOP, agent=AgentSide(sampler="cgroups"), totals=replace(TOP.totals, gauges=("total",)))
     parts = [
         part("a", [(9, 1, 5, 100)], at=1, gadget=gadget),
         part("a", [(9, 1, 6, 300)], at=2, gadget=gadget),
