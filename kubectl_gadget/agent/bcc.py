@@ -69,8 +69,8 @@ def headers(root: str = "") -> str:
     if source := os.environ.get("BCC_KERNEL_SOURCE"):
         return source if os.path.isdir(source) else ""
     release = os.uname().release
-    places = [f"{root}/lib/modules/{release}/{name}" for name in ("source", "build")]
-    found = next((place for place in places if os.path.isdir(f"{place}/include")), "")
+    candidates = [f"{root}/lib/modules/{release}/{name}" for name in ("source", "build")]
+    found = next((path for path in candidates if os.path.isdir(f"{path}/include")), "")
     archive = f"{root}/sys/kernel/kheaders.tar.xz"
     return found or (archive if os.path.exists(archive) else "")
 
@@ -118,12 +118,12 @@ def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> s
     return f"{wanted} is asked for, and the command of this session declared {declared or 'nothing'}"
 
 
-class Lines:
+class ToolLines:
     """Complete lines out of pieces."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, send: Callable[[str], None]) -> None:
         self._rest = b""
-        self._tell = tell
+        self._send = send
 
     def feed(self, data: bytes) -> None:
         """The next piece; b"" is the end."""
@@ -131,10 +131,10 @@ class Lines:
         if not data and self._rest:
             lines, self._rest = [self._rest], b""
         for line in lines:
-            self._tell(line.decode(errors="replace"))
+            self._send(line.decode(errors="replace"))
 
 
-class Runner:
+class ToolRunner:
     """Speaks over `input` and `output`."""
 
     def __init__(self, input: IO[bytes], output: IO[bytes], declared: str | None = None) -> None:
@@ -148,7 +148,7 @@ class Runner:
         """beginning of lines that bpftrace prints of a map that is not the user's"""
 
     def run(self) -> int:
-        """Until the tool has ended. The exit code of this program: 0 when the client was told all."""
+        """Until the tool has ended. The exit code of this program: 0 when the client got everything."""
         request = self._next()
         known, found = tools(), headers()
         if "bpftrace" in request:
@@ -196,18 +196,18 @@ class Runner:
             self._pods = bpftrace.ChosenPods(str(name), request.get("filter") or {})
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
-        """The tool's lines, until it has closed both streams; it is told to end when the client says so or is gone."""
+        """The tool's lines, until it has closed both streams; it gets a signal when the client says so or is gone."""
         assert process.stdout is not None
         assert process.stderr is not None
-        with selectors.DefaultSelector() as ready:
-            lines = {process.stdout: Lines(self._out), process.stderr: Lines(self._err)}
+        with selectors.DefaultSelector() as selector:
+            lines = {process.stdout: ToolLines(self._out), process.stderr: ToolLines(self._err)}
             sources: list[IO[bytes] | int] = [*lines, self._input]
             for source in [*sources, self._pods.fd] if self._pods else sources:
-                ready.register(source, selectors.EVENT_READ)
+                selector.register(source, selectors.EVENT_READ)
             open_streams = set(lines)
             quiet_since = math.inf
             while open_streams:
-                events = ready.select(self._patience(quiet_since))
+                events = selector.select(self._patience(quiet_since))
                 if self._pods:
                     self._look_after_pods(process.pid)
                 if any(key.fileobj in lines for key, _ in events) and quiet_since < math.inf:
@@ -218,7 +218,7 @@ class Runner:
                 for key, _ in events:
                     if key.fileobj is self._input:
                         if self._is_over():
-                            ready.unregister(self._input)
+                            selector.unregister(self._input)
                             quiet_since = time.monotonic()
                             _signal(process, signal.SIGINT)
                         continue
@@ -228,7 +228,7 @@ class Runner:
                     data = os.read(stream.fileno(), 1 << 16)
                     lines[stream].feed(data)
                     if not data:
-                        ready.unregister(stream)
+                        selector.unregister(stream)
                         open_streams.discard(stream)
 
     def _patience(self, quiet_since: float) -> float | None:
@@ -269,7 +269,7 @@ class Runner:
             self._output.write(json.dumps(members).encode() + b"\n")
             self._output.flush()
         except BrokenPipeError:
-            return  # the client is gone, which the input tells as well
+            return  # the client is gone, which the input shows as well
 
     def _next(self) -> dict[str, Any]:
         line = self._input.readline()
@@ -290,4 +290,4 @@ def run(declared: str | None = None) -> int:
     # A shell has its background jobs ignore what ends a tool, and the tool would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(0, "rb", buffering=0, closefd=False) as input, open(1, "wb", closefd=False) as output:
-        return Runner(input, output, declared).run()
+        return ToolRunner(input, output, declared).run()

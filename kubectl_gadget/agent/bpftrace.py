@@ -151,7 +151,7 @@ class ChosenPods:
         self._containers.take_changes()
         self._containers.take_removed()
 
-    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         """As agent.containers.Follower has it."""
         if container is not None and wanted:
             self._wanted.add(cgroup)

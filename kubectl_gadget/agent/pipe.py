@@ -12,7 +12,7 @@ _MOST_PIECES = 64
 """Pieces per writev(); IOV_MAX is 1024."""
 
 
-class Source(Protocol):
+class WrittenRing(Protocol):
     """Whose bytes are written: a ring."""
 
     def advance(self, count: int) -> None:
@@ -24,7 +24,7 @@ class FramePipe:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._queue: deque[tuple[memoryview, Source | None]] = deque()
+        self._queue: deque[tuple[memoryview, WrittenRing | None]] = deque()
         self._owed = 0
         self.closed = False
         """The reader has gone; everything is thrown away from now on."""
@@ -35,7 +35,7 @@ class FramePipe:
         return bool(self._queue)
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
         """Pieces that wait."""
         return len(self._queue)
 
@@ -43,7 +43,7 @@ class FramePipe:
         """Queues a whole frame."""
         self._queue.append((memoryview(frame), None))
 
-    def put_ring(self, head: bytes, batch: memoryview, ring: Source) -> None:
+    def put_ring(self, head: bytes, batch: memoryview, ring: WrittenRing) -> None:
         """Queues a frame's head and the ring's bytes as its rest. The pipe advances `ring` while it writes."""
         self.put(head)
         if batch:
@@ -80,7 +80,7 @@ class FramePipe:
             if ring is not None:
                 self._give_back(ring, taken)
 
-    def _give_back(self, ring: Source, taken: int) -> None:
+    def _give_back(self, ring: WrittenRing, taken: int) -> None:
         # A pipe takes any number of bytes, the ring's position is a multiple of 8. A batch is one too, so what is owed
         # is always to the ring whose batch is in front.
         self._owed += taken

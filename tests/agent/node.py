@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_gadget.agent.containers.ring_fairness import Numbers
+from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 
@@ -14,7 +14,7 @@ class NoContainers:
     is_open = True
 
     def __init__(self) -> None:
-        self.shares = Numbers()
+        self.numbers = ContainerNumbers()
         self.followers: list[Any] = []
 
     def follow(self, follower: Any) -> None:

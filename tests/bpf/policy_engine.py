@@ -69,7 +69,7 @@ class Enforcer:
         self.context = node_context({"gadget_containers": self._verdicts.fd}, node)
         self.source = PolicySource(self._spec, object_bytes("policy", MACHINE), self.context)
         for cgroup, container in self._containers.items():
-            self.source._profiles.tell(cgroup, container, True)
+            self.source._profiles.set_owner(cgroup, container, True)
         self._data()
         return self
 

@@ -63,7 +63,7 @@ class StackAnswers(Answers):
 
     def _take_stacks(self) -> None:
         self.stacks.take()
-        if told := self.stacks.tell():
+        if told := self.stacks.take_new():
             self._functions[told["first"] :] = [text.split("\t")[0] for text in told["frames"]]
             for id, places in told["stacks"].items():
                 self._stacks[int(id)] = [self._functions[place] for place in places]

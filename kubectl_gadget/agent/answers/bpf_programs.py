@@ -1,4 +1,4 @@
-"""How often each BPF program of the node ran and how long, and who holds it: bpf(2) and /proc/PID/fdinfo.
+"""How often each BPF program of the node ran, for how long, and which process holds it: bpf(2) and /proc/PID/fdinfo.
 
 The kernel counts as long as the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts are since
 the program was loaded or counting was first turned on, so one that was there at the start counts from its first look.
@@ -36,8 +36,8 @@ _NAME_OF_MAP = slice(24, 40)
 """In struct bpf_map_info."""
 
 
-class Program(NamedTuple):
-    """What the kernel tells of a program."""
+class LoadedProgram(NamedTuple):
+    """What the kernel reports of a program."""
 
     id: int
     type: int
@@ -60,7 +60,7 @@ class Kernel:
         """Has the kernel count until this file descriptor is closed."""
         return int(self._lib.call("bpf_enable_stats", _RUN_TIME))
 
-    def programs(self) -> Iterator[Program]:
+    def programs(self) -> Iterator[LoadedProgram]:
         """All of them."""
         for id in self._ids("prog"):
             maps = (ctypes.c_uint32 * _MOST_MAPS)()
@@ -73,7 +73,7 @@ class Kernel:
             fields = _PROGRAM.unpack_from(info)
             kind, _, _, _, _, _, _, loaded, uid, count, _, name, run_time, runs, misses = fields
             used = tuple(maps[: min(count, _MOST_MAPS)])
-            yield Program(id, kind, loaded, uid, name.rstrip(b"\0"), run_time, runs, misses, used)
+            yield LoadedProgram(id, kind, loaded, uid, name.rstrip(b"\0"), run_time, runs, misses, used)
 
     def map_name(self, id: int) -> bytes:
         """A map's name, at most 15 characters; empty when it is gone."""
@@ -144,7 +144,7 @@ class BpfPrograms:
         self._ours: set[int] = set()
 
     def rows(self) -> Iterator[Row]:
-        """A row for each program of who is wanted, and for each of ours, with what came since the last call."""
+        """A row for each program of a wanted container, and for each of ours, with what came since the last call."""
         found = {program.id: program for program in self._kernel.programs()}
         if found.keys() - self._owners.keys():
             self._owners = self._find_owners(found)
@@ -176,7 +176,7 @@ class BpfPrograms:
     def close(self) -> None:
         os.close(self._counting)
 
-    def _find_ours(self, programs: dict[int, Program]) -> set[int]:
+    def _find_ours(self, programs: dict[int, LoadedProgram]) -> set[int]:
         """Programs with maps of ours, and all others of the processes that hold these."""
         found = {program.id for program in programs.values() if any(map(self._is_map_of_ours, program.maps))}
         agents = {self._owners[id][1] for id in found} - {0}
@@ -185,8 +185,8 @@ class BpfPrograms:
     def _is_map_of_ours(self, id: int) -> bool:
         return self._kernel.map_name(id) in _OURS
 
-    def _find_owners(self, programs: dict[int, Program]) -> dict[int, tuple[int, int]]:
-        """Cgroup and process of who holds each program; the node's own and 0 when nobody does."""
+    def _find_owners(self, programs: dict[int, LoadedProgram]) -> dict[int, tuple[int, int]]:
+        """Cgroup and process that hold each program; the root cgroup and 0 when no process does."""
         pids = {pid: id for id, path in self._containers.everything() for pid in cgroups.processes(self._root, path)}
         owners = dict.fromkeys(programs, (self._top, 0))
         for pid, cgroup in pids.items():

@@ -15,7 +15,7 @@ from kubectl_gadget.agent.host import cgroups
 _MICROSECONDS = 1000
 
 
-class Usage(NamedTuple):
+class ContainerUsage(NamedTuple):
     """None: unknown. Times in ns; all but `memory` and `processes` since the cgroup was made."""
 
     cpu_time: int | None
@@ -37,17 +37,17 @@ _CONTROLLERS = {
     "pids": "the number of processes",
 }
 """What is not known without them."""
-_NOTHING = Usage(0, 0, 0, 0, 0, 0, 0, 0, None, None)
+_NOTHING = ContainerUsage(0, 0, 0, 0, 0, 0, 0, 0, None, None)
 
 
-def read_usage(cgroup: str) -> Usage | None:
+def read_usage(cgroup: str) -> ContainerUsage | None:
     """Of the cgroup in that folder; None when it is gone."""
     if not os.path.isdir(cgroup):
         return None
     cpu = _pairs(_read(f"{cgroup}/cpu.stat"))
     memory = _pairs(_read(f"{cgroup}/memory.stat"))
     disks = _read(f"{cgroup}/io.stat")
-    return Usage(
+    return ContainerUsage(
         cpu_time=_times(cpu.get("usage_usec"), _MICROSECONDS),
         throttled=_times(cpu.get("throttled_usec"), _MICROSECONDS),
         cpu_stalled=_stalled(_read(f"{cgroup}/cpu.pressure")),
@@ -96,14 +96,14 @@ class CgroupUsage:
             # What was there at the start, but is wanted only since a moment ago, has nothing to count from.
             before = last.get(id, now if id in self._old else _NOTHING)
             row = {"cgroup": id, "memory": _known(now.memory), "processes": _known(now.processes)}
-            for name, new, old in zip(Usage._fields[:-2], now, before, strict=False):
+            for name, new, old in zip(ContainerUsage._fields[:-2], now, before, strict=False):
                 row[name] = UNKNOWN if new is None else max(0, new - (old or 0))
             yield row
 
     def close(self) -> None:
         """It holds nothing."""
 
-    def _usage(self, path: str) -> Usage | None:
+    def _usage(self, path: str) -> ContainerUsage | None:
         return read_usage(f"{self._root}/{path}")
 
 

@@ -1,8 +1,8 @@
 """A gadget's tables that the client fills while it runs: UPDATE of docs/protocol.md.
 
-Entries of maps are set and removed as they are. The table of containers is told by pod, and kept by cgroup here, since
-a container's first packet may come before any answer of the client. The trap: all that is set comes before the
-containers that may use it, and all that is removed after them, or a moment's refusal would be seen.
+Entries of maps are set and removed as they are. The client gives the table of containers by pod, and it is kept by
+cgroup here, since a container's first packet may come before any answer of the client. The trap: all that is set comes
+before the containers that may use it, and all that is removed after them, or packets would be refused for a moment.
 """
 
 import struct
@@ -84,7 +84,7 @@ class _ByContainer:
         for cgroup, (container, wanted) in self._known.items():
             self._write(cgroup, container, wanted)
 
-    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         """As containers.Follower."""
         self._known[cgroup] = container, wanted
         self._write(cgroup, container, wanted)
@@ -100,7 +100,7 @@ class _ByContainer:
     def _entry(self, container: Container | None, wanted: bool) -> bytes:
         if container is None or not (container.pod or container.pod_uid):
             return self._host
-        # Without a name there is the UID that its cgroup bears; what nobody has heard of then is in no namespace.
+        # Without a name there is the UID that its cgroup bears; what the client does not know then is in no namespace.
         name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
         text = self._pods.get(name) or self._namespaces.get(container.namespace)
         return bytes.fromhex(text) if text and wanted else self._other

@@ -1,7 +1,7 @@
 """Iterators over the map `gadget_walked` of a gadget that sends events: run each second, and once more at the end.
 
-They tell what programs have only counted. The trap: the last walk comes after all programs have been detached, or what
-they count until then would never be told; so iterators are opened before, since their links end with all others.
+They send what programs have only counted. The trap: the last walk comes after all programs have been detached, or what
+they counted until then would be lost; so iterators are opened before, since their links end with all others.
 """
 
 from kubectl_gadget.agent.bpf.object import MAP_ITERATOR, BpfObject

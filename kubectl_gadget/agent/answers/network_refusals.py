@@ -1,6 +1,6 @@
 """Finds what other agents of this node refuse by network policies: bpf/include/gadget/refused.h.
 
-Each agent that refuses has a map of what it refused. Its number is told by an iterator, its holder by /proc, and
+Each agent that refuses has a map of what it refused. An iterator gives its number, /proc its holder, and
 pidfd_getfd(2) gives it, for which CAP_SYS_PTRACE is enough. So nothing is pinned: when either agent ends, however, the
 kernel closes what it held. The trap: a map that we hold is there still, so that its agent's end is what is waited for.
 """
@@ -38,7 +38,7 @@ class Refusals:
             self._object.attach(_PROGRAM)
         except Failure as failure:
             self._object.close()
-            raise AgentError(f"this kernel does not tell which policies refuse: {failure}") from None
+            raise AgentError(f"this kernel does not say which policies refuse: {failure}") from None
         map = self._object.map(MAP)
         assert map is not None
         self._map = map
@@ -77,7 +77,9 @@ class Refusals:
     def _take(self, number: int, pid: int, fd: int) -> None:
         free = set(range(self._map.entries)) - {place for _, place in self._holders.values()}
         if not free:
-            self.warnings.append("policies of one agent more than can be told are in force; its refusals have no names")
+            self.warnings.append(
+                "too many agents have network policies in force: what one of them refuses is shown without names"
+            )
             return
         pidfd = -1
         try:
@@ -91,7 +93,7 @@ class Refusals:
             if pidfd >= 0:
                 os.close(pidfd)
             if not isinstance(error, ProcessLookupError):
-                self.warnings.append(f"what the policies of agent {pid} refuse cannot be told by name: {error}")
+                self.warnings.append(f"the policies of agent {pid} cannot be named in what they refuse: {error}")
             return
         self._holders[number] = pidfd, min(free)
         self._ended.register(pidfd, select.POLLIN)

@@ -21,7 +21,7 @@ from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.errors import AgentError
 
 MOST_SPARES = 128
-"""Recordings that nobody uses yet: how many new containers and crashes there may be before the agent sees to it."""
+"""Spare recordings: how many new containers and crashes there may be before the agent makes more."""
 MOST_RECORDS = 65536
 _ARRAY, _MMAPABLE, _INNER_MAP = 2, 1 << 10, 1 << 12
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
@@ -38,7 +38,7 @@ _BECAUSE = struct.Struct("<III4x16s")
 _RING_HEADER = struct.Struct("<II")
 
 
-class Reason:
+class RecordingReason:
     """What triggers a recording to be shown."""
 
     def __init__(self, because: int, signal: int = 0, pid: int = 0, comm: bytes = b"") -> None:
@@ -73,8 +73,8 @@ class Recorder:
         self._removed = []
         for cgroup in gone:
             self._lib.raw("bpf_map_delete_elem", self._recorders.fd, ctypes.byref(ctypes.c_uint64(cgroup)))
-        taken = [*triggered, *((place, Reason(_EXIT) if self._on_exit else None) for place in gone.values())]
-        taken += [(place, Reason(because)) for because in self._reasons[:1] for place in used.values()]
+        taken = [*triggered, *((place, RecordingReason(_EXIT) if self._on_exit else None) for place in gone.values())]
+        taken += [(place, RecordingReason(because)) for because in self._reasons[:1] for place in used.values()]
         self._reasons = []
         # Two triggers at once share a recording when there was no other to spare.
         reasons = dict(reversed(taken))
@@ -107,9 +107,9 @@ class Recorder:
             os.close(fd)
         self._fds.clear()
 
-    def _triggers(self) -> list[tuple[int, Reason]]:
-        """Places to be shown, and why, as the programs told since the last call."""
-        found: list[tuple[int, Reason]] = []
+    def _triggers(self) -> list[tuple[int, RecordingReason]]:
+        """Places to be shown, and why, as programs have reported since the last call."""
+        found: list[tuple[int, RecordingReason]] = []
         if not self._ring.settle():
             return found
         batch = self._ring.batch()
@@ -126,10 +126,10 @@ class Recorder:
             place, because, signal, _ = _TRIGGER.unpack(record[-_TRIGGER.size :])
             if place in self._fds:
                 pid = _RECORD_HEAD.unpack_from(record)[2]
-                found.append((place, Reason(because, signal, pid, record[_COMM])))
+                found.append((place, RecordingReason(because, signal, pid, record[_COMM])))
         return found
 
-    def _with_reason(self, rows: list[bytes], reason: Reason) -> bytes:
+    def _with_reason(self, rows: list[bytes], reason: RecordingReason) -> bytes:
         start, fields = self._offset, reason.fields
         return b"".join(
             _RING_HEADER.pack(len(row), 0) + row[:start] + fields + row[start + len(fields) :] + bytes(-len(row) % 8)
@@ -196,7 +196,7 @@ class Recorder:
         self._spare.add(place)
 
     def _supply(self, used: set[int]) -> None:
-        """Sees to it that there are spare recordings, as long as there may be more. `used` are the places of those in
+        """Makes spare recordings, as long as there may be more. `used` are the places of those in
         use."""
         self._spare -= used
         free = (place for place in range(self._places) if place not in self._fds)

@@ -1,4 +1,4 @@
-"""Rows that the agent itself reads from the node, for what no BPF program can tell: mounts, cgroups' files.
+"""Rows that the agent itself reads from the node, for what no BPF program can read: mounts, cgroups' files.
 
 A gadget's YAML names such a reader under `sampler:`, and RUN says where each field lies in the record, so that the rows
 are records as the kernel writes them. A sampler gives rows as dicts by field; what it does not name is 0, and a text
@@ -51,7 +51,7 @@ def make(name: str, containers: Containers) -> Sampler:
     return sampler
 
 
-class Packer:
+class RowPacker:
     """Makes records. `layout` is RUN's: {"size": …, "fields": {name: [offset, size]}, "texts": [name…]}."""
 
     def __init__(self, layout: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Sampled:
     """A sampler's rows as records, for the answer of a gadget; `spec` is the gadget's in RUN."""
 
     def __init__(self, spec: Mapping[str, Any], containers: Containers) -> None:
-        self._packer = Packer(spec["layout"])
+        self._packer = RowPacker(spec["layout"])
         self._sampler = make(spec["sampler"], containers)
 
     def records(self, head: bytes) -> Iterator[bytes]:

@@ -28,8 +28,8 @@ _WALK_SECONDS = 2.0
 class Totals:
     """Of one object. `record` is the size of the record in bytes.
 
-    `sampled` gives rows of its own; then the object need not have totals, and those it has know nothing of what lies
-    behind the value.
+    `sampled` gives rows of its own; then the object need not have totals, and those it has do not contain the fields
+    after the value.
     """
 
     def __init__(self, object: BpfObject, record: int, sampled: Sampled | None, warn: Callable[[str], None]) -> None:

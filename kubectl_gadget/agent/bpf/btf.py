@@ -1,6 +1,6 @@
 """Types, looked up in BTF through libbpf: the kernel's functions and structs, and the variables of an object.
 
-The trap: BTF knows functions that nobody can hook, and a kernel may have several types of one name.
+The trap: BTF knows functions that cannot be hooked, and a kernel may have several types of one name.
 """
 
 import ctypes
@@ -36,13 +36,13 @@ class _Type(ctypes.Structure):
 
 
 class Prototype(NamedTuple):
-    """`result` is 0 for void. Two equal ones are of functions that take and give the same."""
+    """`result` is 0 for void. Two functions with equal prototypes take and return the same types."""
 
     result: int
     parameters: tuple[int, ...]
 
 
-class Shape(NamedTuple):
+class ValueType(NamedTuple):
     """What a type is, as far as reading it goes."""
 
     name: str
@@ -98,7 +98,7 @@ class Btf:
         """The type of that name; None: there is none."""
         return self._find(name, _STRUCT) or self._find(name, _UNION)
 
-    def shape(self, id: int) -> Shape:
+    def shape(self, id: int) -> ValueType:
         """What a type is."""
         id, kind = self._plain(id)
         at, type = self._type(id)
@@ -106,14 +106,14 @@ class Btf:
             inner, inner_kind = self._plain(type.size) if type.size else (0, 0)
             name = self._name(self._type(inner)[1].name) if inner else "void"
             is_text = inner_kind == _INT and self._size(inner) == 1
-            return Shape(name if inner_kind in (_STRUCT, _UNION) else "", 8, False, True, is_text, False)
+            return ValueType(name if inner_kind in (_STRUCT, _UNION) else "", 8, False, True, is_text, False)
         name = self._name(type.name)
         if kind == _ARRAY:
             element = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))[0]
             is_text = self._plain(element)[1] == _INT and self._size(element) == 1
-            return Shape(name, self._size(id), False, False, is_text, True)
+            return ValueType(name, self._size(id), False, False, is_text, True)
         signed = kind == _INT and bool(ctypes.c_uint32.from_address(at + ctypes.sizeof(_Type)).value >> 24 & 1)
-        return Shape(name, self._size(id), signed, False, False, kind in (_STRUCT, _UNION))
+        return ValueType(name, self._size(id), signed, False, False, kind in (_STRUCT, _UNION))
 
     def follow(self, id: int, path: list[str | int]) -> tuple[list[int], int]:
         """From a type, of which a pointer is looked through first, along members and elements: offsets, with a load

@@ -71,7 +71,7 @@ def problem(what: str, why: str, remedy: str | None) -> dict[str, str]:
 
 
 def lacking(kind: str) -> str | None:
-    """Why this kernel takes no program of the kind, such as "fentry"; None when it does, or that cannot be told. The
+    """Why this kernel takes no program of the kind, such as "fentry"; None when it does, or that is not known. The
     kernel itself answers all of that with EPERM or ENOENT."""
     if kind in ("fentry", "fexit", "fmod_ret", "lsm") and _fentry() is False:
         return f"this kernel takes no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"

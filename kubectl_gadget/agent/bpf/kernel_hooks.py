@@ -1,7 +1,7 @@
 """Which hooks this kernel has: functions, system calls, tracepoints, LSM hooks. Only what is asked for as a way is
 attached, for a moment, and does nothing (ways.py).
 
-The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs tells what can be hooked,
+The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs lists what can be hooked,
 and without tracefs the answer is None, "could not tell".
 """
 

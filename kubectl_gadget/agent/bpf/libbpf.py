@@ -18,7 +18,7 @@ _MOST_LINES = 4000
 """Lines of libbpf's and the verifier's output that are kept; the telling ones come last."""
 
 _MOST_SAID = 16 << 20
-"""Bytes of one message: the verifier's log is one, and its last lines tell why."""
+"""Bytes of one message: the verifier's log is one, and its last lines say why."""
 
 _PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)

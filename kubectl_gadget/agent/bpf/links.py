@@ -2,8 +2,8 @@
 
 The kernel takes some 70 ms to free the perf event of a tracepoint or kprobe, one after the other, and a gadget may have
 thirty. But its program runs no more as soon as the link between both is closed. So that is done at once for all, and
-the events are freed when nobody waits. The trap: a program may still be under way on another CPU then, and whoever
-reads its maps has to wait for that, once (`wait_for_programs`).
+the events are freed later, when nothing waits for it. The trap: a program may still be under way on another CPU then,
+and whoever reads its maps has to wait for that, once (`wait_for_programs`).
 """
 
 import contextlib
@@ -40,17 +40,17 @@ class Links:
 
     def release(self, links: Iterable[int]) -> bool:
         """Detaches their programs. True: some may still be under way, so wait_for_programs() has to be called."""
-        places: list[int] = []
+        events: list[int] = []
         for link in links:
             fd = int(self._lib.raw("bpf_link__fd", link))
             if _is_perf(fd):
-                places.append(fd)
+                events.append(fd)
                 self._closed.append(link)
             else:
                 self._lib.raw("bpf_link__destroy", link)
-        _count(len(places))
-        _close_together(places)
-        return bool(places)
+        _count(len(events))
+        _close_together(events)
+        return bool(events)
 
     def free(self) -> None:
         """Frees what was released. May take long."""
@@ -60,7 +60,7 @@ class Links:
 
 
 def leave_to_child(streams: Iterable[int]) -> bool:
-    """To be called when this process is about to end: has a child free the perf events, so that nobody waits for them.
+    """To be called when this process is about to end: has a child free the perf events, so that nothing waits for them.
     The child closes `streams`, whose other side waits for their end. False: there are none."""
     if not _unfreed:
         return False

@@ -1,7 +1,7 @@
 """Why this kernel refused: from libbpf's errno and words to an AgentError with cause and remedy.
 
-The verifier's log is long and its end tells the reason, so only the last telling lines are shown. The trap: EPERM has
-four causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not tell apart; they are looked up.
+The verifier's log is long and its end has the reason, so only the last useful lines are shown. The trap: EPERM has
+four causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not distinguish; they are looked up.
 """
 
 import errno

@@ -37,10 +37,10 @@ class MappedRing:
             mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page),
         ]
         self._consumer = memoryview(self._maps[0]).cast("Q")
-        behind = memoryview(self._maps[1])
-        self._producer = behind[:page].cast("Q")
-        self._data = behind[page:]
-        self._views = [self._consumer, self._producer, self._data, behind]
+        mapped = memoryview(self._maps[1])
+        self._producer = mapped[:page].cast("Q")
+        self._data = mapped[page:]
+        self._views = [self._consumer, self._producer, self._data, mapped]
         self._position = self._consumer[0]
         self._end = self._position
         self.complete_until = 0

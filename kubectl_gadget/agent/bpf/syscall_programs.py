@@ -1,6 +1,6 @@
 """Programs for single system calls, run from the raw tracepoints of all calls by bpf/syscalls.bpf.c.
 
-    calls = Calls()                                  # one for all objects of a run
+    calls = SyscallDispatcher()                                  # one for all objects of a run
     object = SyscallObject(elf, name, programs, calls=calls)
     object.load(); object.attach(program); follow_compat_calls(object, elf, name, set_variables)
 
@@ -8,7 +8,7 @@ The tracepoints syscalls/… are not used: they leave out what 32-bit programs c
 a container could hide; and Debian's and Ubuntu's kernels keep perf_event_open(), which attaches them, for
 CAP_SYS_ADMIN.
 
-The trap: a raw tracepoint tells a program in another way what the call returned, so a program must use gadget_result()
+The trap: a raw tracepoint passes what the call returned in another way, so a program must use gadget_result()
 (bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before there were copies for 32-bit
 calls are run by the tracepoints where the kernel allows it.
 """
@@ -40,7 +40,7 @@ _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
 """The arrays of programs, in the order of struct followers."""
 
 
-class Calls:
+class SyscallDispatcher:
     """The program that calls the others, loaded when it is first needed. Closed after all objects that use it."""
 
     def __init__(self) -> None:
@@ -120,11 +120,11 @@ class SyscallObject(BpfObject):
         elf: bytes,
         name: str,
         programs: Iterable[str] | None = None,
-        calls: Calls | None = None,
+        calls: SyscallDispatcher | None = None,
         is_copy: bool = False,
     ) -> None:
         super().__init__(elf, name, programs)
-        self.calls = calls or Calls()
+        self.calls = calls or SyscallDispatcher()
         self._owns_calls = calls is None
         self._is_copy = is_copy
         self._followed: dict[str, tuple[str, int, int]] = {}

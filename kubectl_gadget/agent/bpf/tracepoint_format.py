@@ -1,7 +1,7 @@
 """Where the fields of a tracepoint's record lie on this kernel, as tracefs lists them, for slots of policies.
 
 Policies count fields as `format` lists them, from 0, the common ones included. The trap: an array lies in the record
-itself, and a `__data_loc` field says where a text lies behind it; only other texts are pointers.
+itself, and a `__data_loc` field says where the text lies after the fields; only other texts are pointers.
 """
 
 import re
@@ -37,7 +37,7 @@ _ARRAY = re.compile(r"\[(\d+)\]$")
 _TEXT = re.compile(r"\bchar\b")
 
 
-class Field(NamedTuple):
+class TracepointField(NamedTuple):
     """`declared` is C: "char comm[16]"."""
 
     declared: str
@@ -67,14 +67,14 @@ class Field(NamedTuple):
         return self.size // int(length[1]) if length and int(length[1]) else self.size
 
 
-def fields(tracepoint: str) -> list[Field]:
+def fields(tracepoint: str) -> list[TracepointField]:
     """Of "sched/sched_switch". Raises AgentError."""
     for folder in TRACING:
         try:
             with open(f"{folder}/events/{tracepoint}/format", encoding="utf-8") as text:
                 found = map(_FIELD.match, text)
                 return [
-                    Field(one["declared"], int(one["offset"]), int(one["size"]), one["signed"] == "1")
+                    TracepointField(one["declared"], int(one["offset"]), int(one["size"]), one["signed"] == "1")
                     for one in found
                     if one
                 ]
@@ -118,8 +118,8 @@ def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> 
     return bytes(placed)
 
 
-def _decided(field: Field, flags: int, tracepoint: str) -> tuple[int, int, int]:
-    """Type, flags and size of a field whose type nobody said."""
+def _decided(field: TracepointField, flags: int, tracepoint: str) -> tuple[int, int, int]:
+    """Type, flags and size of a field whose type the policy does not give."""
     of_call = tracepoint.startswith(_OF_SYSCALLS)
     if not field.is_text:
         size, signed = field.number_size, field.is_signed
@@ -145,7 +145,7 @@ def _is_field(entry: Mapping[str, Any]) -> bool:
     return bool(entry.get("auto")) and entry["source"] == "parameter" and not entry.get("struct")
 
 
-def _field(known: list[Field], tracepoint: str, index: int) -> Field:
+def _field(known: list[TracepointField], tracepoint: str, index: int) -> TracepointField:
     if index >= len(known):
         names = ", ".join(f"{number} {field.declared}" for number, field in enumerate(known))
         raise AgentError(f"{tracepoint} has no field {index}; there are: {names}")

@@ -2,7 +2,7 @@
 whether this kernel takes any program there.
 
 The trap: that a hook's name is in the kernel says little; kernels refuse whole kinds of programs, so only loading and
-attaching one tells.
+attaching one shows.
 """
 
 import errno
@@ -40,7 +40,7 @@ def check(way: Mapping[str, Any]) -> None:
     _check_called(way)
     if way["kind"] == "lsm" and not (active := features.bpf_lsm()):
         if active is None:
-            raise AgentError("whether BPF is an active security module cannot be told (mount /sys/kernel/security)")
+            raise AgentError("it is not known whether BPF is an active security module (mount /sys/kernel/security)")
         raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
     names = way.get("same")
     if names is None:

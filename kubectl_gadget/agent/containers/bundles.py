@@ -3,7 +3,7 @@
 A runtime writes the OCI bundle before it makes the cgroup. Where it lies is known for the usual set-ups; for all
 others it is learnt: from the process that made the cgroup (its --bundle, or its working directory) and from the shims
 of running containers. A pod has no folder of a runtime mounted, or containerd's socket would be there as well; it reads
-the files through /proc/1/root, the node's. The trap: runtimes may live in another mount namespace, so learnt places go
+the files through /proc/1/root, the node's. The trap: runtimes may live in another mount namespace, so learnt folders go
 through /proc/PID/root.
 """
 
@@ -35,7 +35,7 @@ _MOST_BYTES = 4 << 20
 _MOST_LEARNT = 64
 
 
-class Known(NamedTuple):
+class RuncContainer(NamedTuple):
     """A container that runc has a state.json of. `cgroup` is the path as runc sees it, `bundle` as we see it."""
 
     id: str
@@ -62,13 +62,13 @@ class Bundles:
 
     def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
         """Runtime and container id, when process `creator` is a runtime that makes the cgroup at `path` for it."""
-        told = identity.command(procfs.command_line(creator))
-        if told is None:
+        asked = identity.command(procfs.command_line(creator))
+        if asked is None:
             return None
-        config = read_json(f"{self._bundle_of(creator, told)}/config.json")
-        return (told.runtime, told.id) if identity.cgroup_belongs(path, told.id, config) else None
+        config = read_json(f"{self._bundle_of(creator, asked)}/config.json")
+        return (asked.runtime, asked.id) if identity.cgroup_belongs(path, asked.id, config) else None
 
-    def known_to_runc(self) -> list[Known]:
+    def known_to_runc(self) -> list[RuncContainer]:
         """Containers that exist already, by the state.json of runc and its like."""
         found = []
         for root, pattern in ((root, pattern) for root in self._roots() for pattern in _STATES):
@@ -79,7 +79,7 @@ class Bundles:
                     path = paths.get("") if isinstance(paths, dict) else None
                     if isinstance(path, str):
                         bundle = _bundle_label(state)
-                        found.append(Known(id, path, bundle and root + bundle))
+                        found.append(RuncContainer(id, path, bundle and root + bundle))
         return found
 
     def learn(self, path: str) -> None:
@@ -96,9 +96,9 @@ class Bundles:
     def _candidates(self, unnamed: Container, path: str, creator: int) -> Iterator[str]:
         """Folders that may be the bundle, the surest and cheapest first."""
         id = unnamed.id
-        told = identity.command(procfs.command_line(creator)) if creator else None
-        if told and told.id == id:
-            bundle = self._bundle_of(creator, told)
+        asked = identity.command(procfs.command_line(creator)) if creator else None
+        if asked and asked.id == id:
+            bundle = self._bundle_of(creator, asked)
             self._learn_from_runtime(creator, bundle)
             yield bundle
         if len(id) != 64:
@@ -120,9 +120,9 @@ class Bundles:
         learnt = [folder.partition("/root/")[0] + "/root" for folder in self._learnt]
         return list(dict.fromkeys([self._host, *(["/proc/1/root"] if self._host else []), *learnt]))
 
-    def _bundle_of(self, pid: int, told: identity.Command) -> str:
+    def _bundle_of(self, pid: int, asked: identity.RuntimeCommand) -> str:
         working = procfs.link(f"/proc/{pid}/cwd") or "/"
-        return f"/proc/{pid}/root" + os.path.join(working, told.bundle or "")
+        return f"/proc/{pid}/root" + os.path.join(working, asked.bundle or "")
 
     def _learn_from_runtime(self, pid: int, bundle: str) -> None:
         # The runtime itself is gone in a moment; the shim that started it stays and shares its mount namespace.
@@ -134,7 +134,7 @@ class Bundles:
     def _remember(self, folder: str) -> None:
         same = folder.partition("/root/")[2]
         alive = [old for old in self._learnt if os.path.isdir(old)]
-        # One place for each folder and mount namespace; a namespace is told by the device and inode behind it.
+        # One place for each folder and mount namespace; a namespace is identified by the device and inode of its root.
         new = _identity_of(folder)
         others = [old for old in alive if not (old.partition("/root/")[2] == same and _identity_of(old) == new)]
         self._learnt = [folder, *others][:_MOST_LEARNT]
@@ -179,7 +179,7 @@ def _identity_of(path: str) -> tuple[int, int] | None:
 
 
 def _owned_by_root(path: str) -> bool:
-    """/run also has folders of users, who are not to say what a container is called."""
+    """/run also has folders of users, which must not decide what a container is called."""
     try:
         return os.stat(path).st_uid == 0
     except OSError:

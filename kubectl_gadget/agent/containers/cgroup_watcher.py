@@ -19,7 +19,7 @@ _RING_BYTES = 256 << 10
 _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 
 
-class Change(NamedTuple):
+class CgroupChange(NamedTuple):
     """A cgroup was made or removed. `pid` did it, 0 when it is not visible here. `name` is the directory's."""
 
     cgroup: int
@@ -29,7 +29,7 @@ class Change(NamedTuple):
     name: str
 
 
-class Watcher:
+class CgroupWatcher:
     """Follows all of the kernel's cgroups v2 from its making on. Raises AgentError."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Watcher:
         """Whether all changes that happened before this call are now there to be read."""
         return self._ring.settle()
 
-    def read(self) -> Iterator[Change]:
+    def read(self) -> Iterator[CgroupChange]:
         """The changes before the settled position."""
         batch = self._ring.batch()
         count = len(batch)
@@ -71,7 +71,7 @@ class Watcher:
         batch.release()
         self._ring.advance(count)
         for _, _, cgroup, parent, pid, made, name in changes:
-            yield Change(cgroup, parent, pid, made == 1, os.fsdecode(name.partition(b"\0")[0]))
+            yield CgroupChange(cgroup, parent, pid, made == 1, os.fsdecode(name.partition(b"\0")[0]))
 
     def close(self) -> None:
         self._ring.close()

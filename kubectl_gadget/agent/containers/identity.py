@@ -44,8 +44,8 @@ class Container(NamedTuple):
     """it was there when the session began"""
 
 
-class Command(NamedTuple):
-    """What a runtime was told on its command line. `bundle` is None for its working directory."""
+class RuntimeCommand(NamedTuple):
+    """What a runtime was asked for on its command line. `bundle` is None for its working directory."""
 
     runtime: str
     id: str
@@ -68,7 +68,7 @@ def pod_uid(path: str) -> str:
     return found[-1].replace("_", "-") if found else ""
 
 
-def command(arguments: list[str]) -> Command | None:
+def command(arguments: list[str]) -> RuntimeCommand | None:
     """Reads `runc … create --bundle DIR ID` and its like. None for any other process."""
     runtime = arguments[0].rpartition("/")[2] if arguments else ""
     if runtime not in _COMMANDS or _VERBS.isdisjoint(arguments):
@@ -81,7 +81,7 @@ def command(arguments: list[str]) -> Command | None:
             bundle = value
         elif option.startswith("--bundle="):
             bundle = option.partition("=")[2]
-    return Command(runtime, arguments[-1], bundle)
+    return RuntimeCommand(runtime, arguments[-1], bundle)
 
 
 def cgroup_belongs(path: str, id: str, config: object) -> bool:

@@ -1,8 +1,8 @@
 """Processes that have left their container's cgroup, still known as the container's: bpf/moved.bpf.c at work.
 
-The kernel remembers from the moment that this is made on. Who had left before is told by the PID or mount namespace,
-which the first process of a container has as its own. The trap: a tool of the node may enter a container's mount
-namespace as well, so that one alone counts only in pods that have the node's PID namespace.
+The kernel remembers from the moment that this is made on. Processes that had left before are found by their PID or
+mount namespace, which the first process of a container has as its own. The trap: a tool of the node may enter a
+container's mount namespace as well, so that one alone counts only in pods that have the node's PID namespace.
 """
 
 import struct
@@ -21,7 +21,7 @@ _FOUND = struct.Struct("<QQIIII")
 _ADOPTED, _MOVED, _COUNTS = struct.Struct("<QQII"), struct.Struct("<QQ"), struct.Struct("<QQ")
 
 
-class Process(NamedTuple):
+class MovedProcess(NamedTuple):
     """struct process_found: a process that is there. `container` is the id of its container's own cgroup, or 0."""
 
     started: int
@@ -32,7 +32,7 @@ class Process(NamedTuple):
     mount_namespace: int
 
 
-class Moved:
+class MovedProcesses:
     """Without task storage (Linux 5.11) nothing is known of such processes, and the first warning says so."""
 
     def __init__(self, verdicts_fd: int, pid_level: int) -> None:
@@ -61,7 +61,7 @@ class Moved:
         node's own mount namespace."""
         if self._object is None:
             return
-        processes = [Process(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]
+        processes = [MovedProcess(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]
         for process, container in elsewhere(processes, self._pid_level, node_namespace):
             one = _ADOPTED.pack(process.started, container, process.tgid, 0)
             self._object.required_map("adopted").put(bytes(4), one)
@@ -90,9 +90,9 @@ class Moved:
             self._object = None
 
 
-def elsewhere(processes: Iterable[Process], pid_level: int, node_namespace: int) -> list[tuple[Process, int]]:
+def elsewhere(processes: Iterable[MovedProcess], pid_level: int, node_namespace: int) -> list[tuple[MovedProcess, int]]:
     """Of processes in no container's cgroup those that are in a container's namespaces, and that container's cgroup."""
-    first: dict[int, Process] = {}
+    first: dict[int, MovedProcess] = {}
     outside = []
     for process in processes:
         if not process.container:

@@ -1,7 +1,7 @@
 """Which containers lose events while a ring is full: each has a number, by which gadgets count
 (bpf/include/gadget/fairness.h).
 
-The trap: a container that is gone is told of a while after, so numbers are used again as late as can be.
+The trap: a container that is gone is still reported for a while, so numbers are reused as late as possible.
 """
 
 import mmap
@@ -16,8 +16,8 @@ MOST = 2048
 _UNKNOWN, _HOST = 0, 1
 _WORDS, _LOST = 4, 2
 """u64 of struct gadget_share, and which of them counts what was lost."""
-_TOLD = 20
-"""How many of those that lost most are told by name."""
+_MOST_NAMED = 20
+"""How many of those that lost most are named."""
 _MOST_LOSERS = 2 * MOST
 """That are kept; of more, the half that lost least is forgotten."""
 
@@ -25,7 +25,7 @@ Loser = tuple[tuple[str, Any], ...]
 """Whom STATS names, as the items of a JSON object."""
 
 
-class Numbers:
+class ContainerNumbers:
     """The numbers of containers, by the cgroup that is the container's own; 0 is the host."""
 
     def __init__(self) -> None:
@@ -56,8 +56,8 @@ class Numbers:
         return self._losers[number]
 
 
-class Losses:
-    """What one gadget's containers have lost, by its map `gadget_shares`; without one it tells nothing."""
+class ContainerLosses:
+    """What one gadget's containers have lost, by its map `gadget_shares`; without one it reports nothing."""
 
     def __init__(self, map: BpfMap | None) -> None:
         self._counts = [0] * MOST
@@ -67,8 +67,8 @@ class Losses:
             self._memory = mmap.mmap(map.fd, MOST * _WORDS * 8, mmap.MAP_SHARED, mmap.PROT_READ)
             self._words = memoryview(self._memory).cast("Q")
 
-    def by_container(self, numbers: Numbers) -> list[dict[str, Any]]:
-        """`lost_by` of STATS: since the start, the most first. What nobody is named for is those it does not name."""
+    def by_container(self, numbers: ContainerNumbers) -> list[dict[str, Any]]:
+        """`lost_by` of STATS: since the start, the most first. Losses that cannot be attributed are left out."""
         if self._memory is None:
             return []
         counts = self._words[_LOST::_WORDS].tolist()
@@ -79,7 +79,7 @@ class Losses:
             self._counts = counts
             if len(self._lost) > _MOST_LOSERS:
                 self._lost = Counter(dict(self._lost.most_common(MOST)))
-        named = [(loser, lost) for loser, lost in self._lost.most_common() if loser][:_TOLD]
+        named = [(loser, lost) for loser, lost in self._lost.most_common() if loser][:_MOST_NAMED]
         return [{**dict(loser), "lost": lost} for loser, lost in named]
 
     def close(self) -> None:

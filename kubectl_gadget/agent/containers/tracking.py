@@ -13,18 +13,18 @@ from typing import Any, Protocol
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.bundles import Bundles
-from kubectl_gadget.agent.containers.cgroup_watcher import Watcher
+from kubectl_gadget.agent.containers.cgroup_watcher import CgroupWatcher
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.containers.moved_processes import Moved
-from kubectl_gadget.agent.containers.ring_fairness import Numbers
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
+from kubectl_gadget.agent.containers.moved_processes import MovedProcesses
+from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerFilter
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.agent.host.cgroups import Cgroup
 from kubectl_gadget.agent.host.node import pod_namespace, pod_uid
 
 _VERDICTS = 65536
-_SHARE_SHIFT = 8
-"""GADGET_SHARE_SHIFT: a container's number stands above the verdict."""
+_NUMBER_SHIFT = 8
+"""GADGET_NUMBER_SHIFT: a container's number stands above the verdict."""
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
 """Containers make as many as they like, and a client that is stopped takes none."""
@@ -34,7 +34,7 @@ _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait before each new attempt to name a container."""
 
 
-class _Node:
+class _TrackedCgroup:
     """A cgroup in the tree. `owner` is the cgroup id of the container it belongs to, 0 for the host."""
 
     __slots__ = ("cgroup", "owner", "verdict")
@@ -58,10 +58,10 @@ class _Unnamed:
 
 
 class Follower(Protocol):
-    """Whoever has to know whose each cgroup is."""
+    """Gets to know which container each cgroup belongs to."""
 
-    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
-        """Told when it is known, and when the filter changes. Without a container it is the host's."""
+    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+        """Called when the container is known, and when the filter changes. None: the host's."""
 
     def forget(self, cgroup: int) -> None:
         """It was removed."""
@@ -70,25 +70,25 @@ class Follower(Protocol):
 class Containers:
     """Raises AgentError when the node has no cgroup v2, or refuses the BPF programs.
 
-    With `only`, a namespace, no other container is told of, and no filter reaches beyond its containers.
+    With `only`, a namespace, no other container is reported, and no filter reaches beyond its containers.
     """
 
     def __init__(self, only: str | None = None) -> None:
         self._only = only
         self._root = cgroups.find_root()
         self._bundles = Bundles(self._root)
-        self._watcher = Watcher()
+        self._watcher = CgroupWatcher()
         self.fd = self._watcher.fd
         """Readable when cgroups were made or removed."""
         self._verdicts = HashMap("gadget_verdicts", _VERDICTS)
-        self.shares = Numbers()
-        self._moved = Moved(self._verdicts.fd, self._watcher.pid_level)
+        self.numbers = ContainerNumbers()
+        self._moved = MovedProcesses(self._verdicts.fd, self._watcher.pid_level)
         self.shared = {"gadget_containers": self._verdicts.fd, **self._moved.maps}
         """maps that all gadgets have together, by name"""
         self.warnings = self._moved.warnings
         self._lost = 0
-        self._filter = Filter({"host": True}, only=only)
-        self._nodes: dict[int, _Node] = {}
+        self._filter = ContainerFilter({"host": True}, only=only)
+        self._nodes: dict[int, _TrackedCgroup] = {}
         self._members: dict[int, set[int]] = {}  # by owner
         self._containers: dict[int, Container] = {}  # by cgroup
         self._unnamed: dict[int, _Unnamed] = {}  # by cgroup
@@ -113,18 +113,18 @@ class Containers:
 
     def set_filter(self, value: dict[str, Any]) -> None:
         """A FILTER object. Raises FrameError when it is not one."""
-        self._filter = Filter(value, pod_uid(), pod_namespace(), self._only)
+        self._filter = ContainerFilter(value, pod_uid(), pod_namespace(), self._only)
         for id in self._nodes:
             self._judge(id)
 
     def follow(self, follower: "Follower") -> None:
-        """Tells it of every cgroup that is there, and from now on."""
+        """Calls it for every cgroup that is there, and from now on."""
         self._followers.append(follower)
         for id in self._nodes:
             self._judge(id)
 
     def unfollow(self, follower: "Follower") -> None:
-        """Tells it nothing any more."""
+        """Calls it no more."""
         self._followers.remove(follower)
 
     @property
@@ -135,7 +135,7 @@ class Containers:
     def drain(self) -> bool:
         """Takes in what happened. True when nothing older than this call is missing."""
         if len(self._new_containers) > _MOST_UNSENT or len(self._new_cgroups) > _MOST_UNSENT_CGROUPS:
-            return False  # nobody reads: the ring fills up instead, and the tree is walked again afterwards
+            return False  # the client does not read: the ring fills up instead, and the tree is walked again afterwards
         settled = self._watcher.settle()
         for change in self._watcher.read():
             if not change.made:
@@ -217,7 +217,7 @@ class Containers:
         above = self._nodes.get(cgroup.parent)
         owner = above.owner if above else 0
         new = self._container_in(cgroup, owner, creator, runc or {})
-        self._nodes[cgroup.id] = _Node(cgroup, cgroup.id if new else owner)
+        self._nodes[cgroup.id] = _TrackedCgroup(cgroup, cgroup.id if new else owner)
         self._members.setdefault(cgroup.id if new else owner, set()).add(cgroup.id)
         if new:
             self._unnamed[cgroup.id] = _Unnamed(new._replace(earlier=earlier), creator)
@@ -257,7 +257,7 @@ class Containers:
         return True
 
     def _introduce(self, id: int, container: Container) -> None:
-        if self._may_tell_of(container):
+        if self._may_report(container):
             self._new_containers.append(container)
         for member in self._members[id]:
             self._publish(member)
@@ -294,16 +294,16 @@ class Containers:
         self._introduce(id, container)
 
     def _publish(self, id: int) -> None:
-        """Tells whose this cgroup is, unless its container is still to be named."""
+        """Reports whose this cgroup is, unless its container is still to be named."""
         owner = self._nodes[id].owner
         if owner in self._unnamed:
             return
         self._judge(id)
         container = self._containers.get(owner)
-        if self._may_tell_of(container):
+        if self._may_report(container):
             self._new_cgroups[id] = container.id if container else None
 
-    def _may_tell_of(self, container: Container | None) -> bool:
+    def _may_report(self, container: Container | None) -> bool:
         return self._only is None or (container is not None and container.namespace == self._only)
 
     def _judge(self, id: int) -> None:
@@ -315,11 +315,11 @@ class Containers:
             return
         else:
             verdict = self._filter.verdict(self._containers[node.owner])
-        share = self.shares.of(node.owner, self._containers.get(node.owner))
-        if verdict != node.verdict and self._verdicts.set(id, verdict | share << _SHARE_SHIFT):
+        number = self.numbers.of(node.owner, self._containers.get(node.owner))
+        if verdict != node.verdict and self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
             node.verdict = verdict
         for follower in self._followers:
-            follower.tell(id, self._containers.get(node.owner), verdict in (WANTED, WANTED_HOST))
+            follower.set_owner(id, self._containers.get(node.owner), verdict in (WANTED, WANTED_HOST))
 
     def _gone(self, id: int) -> None:
         node = self._nodes.get(id)
@@ -330,15 +330,15 @@ class Containers:
         if node.owner == id and id not in self._kept and id in self._moved.origins():
             self._kept[id] = time.monotonic() + _LOOK_EVERY
             return
-        may_tell = self._may_tell_of(self._containers.get(node.owner))
+        may_report = self._may_report(self._containers.get(node.owner))
         del self._nodes[id]
         self._members[node.owner].discard(id)
         if node.owner == id:
             del self._members[id], self._containers[id]
-            self.shares.give_back(id)
+            self.numbers.give_back(id)
             self._nameless.discard(id)
         self._verdicts.delete(id)
         for follower in self._followers:
             follower.forget(id)
-        if may_tell:
+        if may_report:
             self._removed.append(id)

@@ -15,7 +15,7 @@ _AGENT = "agent"
 WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 
 
-class Filter:
+class ContainerFilter:
     """A FILTER object. Raises FrameError when it is not one.
 
     The pod `own_pod` is the agent's, and so are other agents in `own_namespace`. What agents do is noise, unless they

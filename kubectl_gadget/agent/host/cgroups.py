@@ -13,7 +13,7 @@ from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 from kubectl_gadget.errors import AgentError
 
 
-class Mount(NamedTuple):
+class CgroupMount(NamedTuple):
     """A line of /proc/self/mountinfo: the mounted file system's root, where it is mounted, and its type."""
 
     root: str
@@ -29,12 +29,12 @@ class Cgroup(NamedTuple):
     path: str
 
 
-def parse_mounts(data: bytes) -> list[Mount]:
+def parse_mounts(data: bytes) -> list[CgroupMount]:
     """Of proc(5)'s mountinfo."""
-    return [Mount(*map(os.fsdecode, (found.root, found.target, found.type))) for found in parse_mountinfo(data)]
+    return [CgroupMount(*map(os.fsdecode, (found.root, found.target, found.type))) for found in parse_mountinfo(data)]
 
 
-def choose_mount(mounts: list[Mount], host: str) -> str | None:
+def choose_mount(mounts: list[CgroupMount], host: str) -> str | None:
     """The mount point of the node's cgroup v2 tree. `host` is where the node's file system lies, "" for here."""
     wanted = f"{host}/sys/fs/cgroup"
     points = [mount.point for mount in mounts if mount.type == "cgroup2"]
@@ -64,9 +64,9 @@ def walk(root: str) -> Iterator[Cgroup]:
     """All cgroups from the root down, each after the one above it. What vanishes meanwhile is left out."""
     top = Cgroup(os.stat(root).st_ino, 0, "")
     yield top
-    waiting = [top]
-    while waiting:
-        above = waiting.pop()
+    unvisited = [top]
+    while unvisited:
+        above = unvisited.pop()
         try:
             with os.scandir(f"{root}/{above.path}") as entries:
                 found = [
@@ -79,7 +79,7 @@ def walk(root: str) -> Iterator[Cgroup]:
                 raise
             continue  # removed while we walked
         yield from found
-        waiting += found
+        unvisited += found
 
 
 def processes(root: str, path: str) -> list[int]:

@@ -1,6 +1,6 @@
 """The file systems that the node's processes see: one process of each, through whose /proc/PID/root they are reached.
 
-/proc is looked at again and again, since nothing tells when a process changes its root. The trap: a path with
+/proc is looked at again and again, since no event says when a process changes its root. The trap: a path with
 symbolic links has to be followed inside of such a root, or an absolute link leads out of it, into our own.
 """
 
@@ -43,7 +43,7 @@ def open_inside(root: str, path: str, flags: int = _READ) -> int:
 
 
 @dataclass
-class _Process:
+class _ProcessRoot:
     root: RootId | None = None
     looks: int = 0
     due: float = 0.0
@@ -54,7 +54,7 @@ class FileSystems:
 
     def __init__(self, wanted_cgroup: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, _ProcessRoot] = {}
 
     def look(self) -> dict[RootId, str]:
         """`/proc/PID/root` of a process of each, as far as is known now."""
@@ -64,7 +64,7 @@ class FileSystems:
             del self._processes[gone]
         roots: dict[RootId, str] = {}
         for pid in present:
-            process = self._processes.setdefault(pid, _Process())
+            process = self._processes.setdefault(pid, _ProcessRoot())
             if process.due <= now:
                 process.due = now + _AGAIN[min(process.looks, len(_AGAIN) - 1)]
                 process.looks += 1

@@ -1,4 +1,4 @@
-"""What /proc tells about other processes: runtimes and shims that come and go while we look.
+"""What /proc says about other processes: runtimes and shims that come and go while we look.
 
 So every function here has an answer for a process that is gone. The trap: cwd and root of another user's process need
 CAP_SYS_PTRACE, and numbers are those of the PID namespace that /proc was mounted in.

@@ -1,7 +1,7 @@
 """Events of installed policies, from the process that has them in force to sessions in the same pod.
 
 The packets are those of installed_source.py. The trap: a session that is slow must not hold the log up, so what its
-socket does not take is counted and told to it.
+socket does not take is counted, and the count is sent to it.
 """
 
 import json
@@ -43,13 +43,13 @@ class Feed:
                 self._sessions[session] = 0
         return bool(self._sessions)
 
-    def tell(self, logged: LoggedEvent) -> None:
+    def send(self, logged: LoggedEvent) -> None:
         """An event, to all sessions."""
         if self._sessions:
             self._send(EVENT + logged.record + json.dumps(event_spec(logged.event)).encode(), counts=True)
 
     def complete(self, until: int) -> None:
-        """Every event before this boot time, in ns, has been told."""
+        """Every event before this boot time, in ns, has been sent."""
         self._send(COMPLETE + NUMBER.pack(until), counts=False)
 
     def _send(self, packet: bytes, counts: bool) -> None:

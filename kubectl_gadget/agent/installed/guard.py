@@ -1,4 +1,4 @@
-"""The process that has installed policies in force: follows the ConfigMap's file, and tells events on its output.
+"""The process that has installed policies in force: follows the ConfigMap's file, and writes events to its output.
 
 The pod's main process starts it when there is something to install (agent/pod/idle.py), and again when it ends. Ending
 it ends nothing: what is in force is pinned. The trap: a new set is in force before the old one is taken away, so it
@@ -103,7 +103,7 @@ class Guard:
 
     @property
     def _has_rest(self) -> bool:
-        """Whether there are events to be told at once."""
+        """Whether there are events to be written at once."""
         return any(one.has_rest for one in self._sets)
 
     def _look(self) -> None:
@@ -146,7 +146,7 @@ class Guard:
             self._describe(one)
         if not self._sets:
             self._say("no policies are in force")
-        # Before what is left to tell, which may take long.
+        # Before the remaining events are written, which may take long.
         self._write_state()
         for old in before:
             self._tell(old.close())
@@ -184,7 +184,7 @@ class Guard:
         offset = clocks["realtime_ns"] - clocks["boot_ns"]
         for logged in events:
             self._write(line(logged, self._container(logged), self._node, offset))
-            self._feed.tell(logged)
+            self._feed.send(logged)
         self._out.flush()
 
     def _container(self, logged: LoggedEvent) -> dict[str, Any] | None:

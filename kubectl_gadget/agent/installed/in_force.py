@@ -1,8 +1,8 @@
 """One set of installed policies in force on this node: loaded here, or taken over from an agent that is no more.
 
 Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set follows another, both
-are in force, and a call that both see is told by one of them: by the old one before the moment `until`, by the new one
-from then on.
+are in force, and a call that both see is reported by one of them: by the old one before the moment `until`, by the new
+one from then on.
 """
 
 import json
@@ -28,7 +28,7 @@ from kubectl_gadget.policy_events.told import ToldHook
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after it was loaded."""
 _MOST_BYTES = 1 << 17
-"""That are told at a time: a flood of events must not hold up a change of policies."""
+"""That are taken at a time: a flood of events must not hold up a change of policies."""
 Key = tuple[str, str]
 """Namespace and name of a policy."""
 
@@ -47,7 +47,7 @@ class InForce:
         self.until: int | None = None
         self.since = 0
         self.counts = [0] * len(chosen.policies)
-        """events told, by policy"""
+        """events given by take(), by policy"""
         self.has_rest = False
         """whether take() has left some before the settled position"""
         self._loaded = loaded
@@ -63,7 +63,7 @@ class InForce:
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 
     def follows(self, before: "list[InForce]") -> None:
-        """From now on this set tells what the ones before told as well."""
+        """From now on this set reports what the ones before reported as well."""
         self.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for one in before:
             self._before |= one.keys()
@@ -74,7 +74,7 @@ class InForce:
         return self.has_rest or self._loaded is None or self._loaded.output.ring.settle()
 
     def take(self) -> Iterator[LoggedEvent]:
-        """The next events up to the settled position, so many that who asks is not kept long."""
+        """The next events up to the settled position, so many that the caller does not wait long."""
         if self._loaded is None:
             return
         ring = self._loaded.output.ring
@@ -86,11 +86,11 @@ class InForce:
         told = {number: one for number, one in enumerate(self._told) if one is not None}
         for record in records(data):
             for logged in events(record, told):
-                if self._tells(logged):
+                if self._reports(logged):
                     self.counts[logged.policy] += 1
                     yield logged
 
-    def _tells(self, logged: LoggedEvent) -> bool:
+    def _reports(self, logged: LoggedEvent) -> bool:
         this, time = key(self.policies[logged.policy]), logged.head.timestamp
         if time < self.since and this in self._before:
             return False
@@ -98,7 +98,7 @@ class InForce:
 
     @property
     def complete_until(self) -> int:
-        """Boot time in ns: all events before it have been told, after settle() and take()."""
+        """Boot time in ns: all events before it have been given, after settle() and take()."""
         if self._loaded is None:
             return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return self._loaded.output.ring.complete_until
@@ -178,7 +178,7 @@ class InForce:
             self._loaded.hooks.detach()
 
     def close(self) -> Iterator[LoggedEvent]:
-        """After end(): gives what it has not told yet."""
+        """After end(): gives the remaining events."""
         if self._loaded is None:
             return
         while self.has_rest:
@@ -206,7 +206,7 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
     except (KeyError, TypeError, ValueError) as error:
         hooks.detach()
         loaded.close()
-        what = f"what the policies tell is not as this agent reads it: {error!r}"
+        what = f"the records of the policies are not as this agent reads them: {error!r}"
         return InForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
 
 

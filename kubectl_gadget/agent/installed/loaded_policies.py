@@ -74,7 +74,7 @@ def load(spec: dict[str, Any], elf: bytes, containers: Containers, hooks: HookSe
     """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks` then has what failed."""
     context = node_context(containers)
     load_hooks(spec, elf, context, hooks, tolerant=True)
-    output = hooks.open_output(containers.shares)
+    output = hooks.open_output(containers.numbers)
     try:
         profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
         profiles.begin(is_open=True)
@@ -90,7 +90,7 @@ def take_over(spec: dict[str, Any], hooks: HookSet, links: Iterable[int], contai
     """Goes on with `hooks`, and with the links of programs that remember processes."""
     context = node_context(containers)
     hooks.processes.adopt(links)
-    output = hooks.open_output(containers.shares)
+    output = hooks.open_output(containers.numbers)
     profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
     profiles.adopt()
     files = FileSearch(hooks.hooks, context.wants_cgroup, context.warnings.add)

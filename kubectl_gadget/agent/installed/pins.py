@@ -87,7 +87,7 @@ class Pins:
             raise AgentError(f"{self._folder}/{name} cannot be taken over: {error}") from None
 
     def remove(self, name: str) -> None:
-        """Unpins it: what nobody else holds is detached and gone."""
+        """Unpins it: what no other process holds is detached and gone."""
         shutil.rmtree(f"{self._folder}/{name}", ignore_errors=True)
 
     def remove_all(self) -> int:

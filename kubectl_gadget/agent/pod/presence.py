@@ -15,7 +15,7 @@ PATH = f"{FOLDER}/kubectl-gadget.sessions"
 
 
 def announce(path: str = PATH) -> int | None:
-    """Marks that a session runs, until this process ends. The lock's file descriptor, None where nobody asks."""
+    """Marks that a session runs, until this process ends. The lock's file descriptor, None where nothing asks."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -1,4 +1,4 @@
-"""Records of a ring that have settled and were not looked at yet, for who acts on events where they happen.
+"""Settled records that no reaction has processed yet.
 
 The trap: they are looked at long before they are shipped, so nothing is given back to the ring here.
 """

@@ -1,7 +1,7 @@
 """Loads and attaches the hooks of a set of policies, and what goes with them: followed files, remembered processes.
 
-The trap: a hook is attached at once, since only that tells whether the kernel lets it; it asks no policy until profiles
-are set (profiles.py), so none is in force by half.
+The trap: a hook is attached at once, since only that shows whether the kernel allows it; it asks no policy until
+profiles are set (profiles.py), so none is in force by half.
 """
 
 from typing import Any

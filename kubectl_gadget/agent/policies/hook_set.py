@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_gadget.agent.bpf.links import wait_for_programs
-from kubectl_gadget.agent.containers.ring_fairness import Numbers
+from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.host.file_systems import FileSystems
 from kubectl_gadget.agent.policies.followed_files import FollowedFiles
 from kubectl_gadget.agent.policies.hook import PolicyHook
@@ -42,7 +42,7 @@ class HookSet:
         self._real_files = self._real_files or RealFiles()
         return self._real_files
 
-    def open_output(self, numbers: Numbers) -> EventsOutput:
+    def open_output(self, numbers: ContainerNumbers) -> EventsOutput:
         """The ring to which all hooks write, and its counters."""
         first = self.hooks[0]
         return EventsOutput(first.map("gadget_events"), first.map("gadget_cpus"), first.map("gadget_shares"), numbers)

@@ -24,7 +24,7 @@ _RING = struct.Struct("<II")
 _DISCARDED = 1 << 30
 
 
-class Head(NamedTuple):
+class RecordHead(NamedTuple):
     """struct gadget_record."""
 
     timestamp: int
@@ -47,7 +47,7 @@ class LoggedEvent:
 
     policy: int
     """its number in the set"""
-    head: Head
+    head: RecordHead
     record: bytes
     event: PolicyEvent
     hook: ToldHook
@@ -80,7 +80,7 @@ def whole_records(ring: bytes | memoryview, most: int) -> int:
 
 def events(record: bytes, hooks: Mapping[int, ToldHook]) -> Iterator[LoggedEvent]:
     """Of one record; `hooks` by their number."""
-    head = Head(*_HEAD.unpack_from(record))
+    head = RecordHead(*_HEAD.unpack_from(record))
     found = read(record, lambda number: hooks[number].forms)
     hook = hooks[found.hook]
     for selector, event in hook.events(found, head.tid):

@@ -30,7 +30,7 @@ class PolicySource:
         self._fresh = FreshRecords()
         warn = context.warnings.add
         load_hooks(spec, elf, context, self._hooks)
-        self._output = self._hooks.open_output(context.containers.shares)
+        self._output = self._hooks.open_output(context.containers.numbers)
         try:
             self._reactions = _reactions(spec, context)
             self._stacks = None

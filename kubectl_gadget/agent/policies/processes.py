@@ -1,6 +1,6 @@
 """What policies ask of processes at their exec, kept by the kernel from then on and handed on to forks.
 
-The trap: those that run already are told by iterators, after the programs for new ones are attached, so that none is
+The trap: those that run already are found by iterators, after the programs for new ones are attached, so that none is
 missed in between.
 """
 

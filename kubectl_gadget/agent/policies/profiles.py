@@ -54,7 +54,7 @@ class Profiles:
         self._numbers = {tuple(bits): number for number, bits in sorted(numbers.items(), reverse=True)}
         self._next = max(numbers) + 1
 
-    def tell(self, cgroup: int, container: Container | None, wanted: bool) -> None:
+    def set_owner(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         """As containers.Follower. What the session's filter does not want has no policies."""
         self._cgroups[cgroup] = container, wanted
         self._judge(cgroup, container, wanted)

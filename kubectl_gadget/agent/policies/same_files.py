@@ -1,7 +1,7 @@
 """Files that policies name by path and mean by what they are: device and inode, in every container's own root.
 
 They are looked up when a container is seen for the first time, and again every few seconds, since a file may come
-later; one that was there once stays what is meant until its container has ended. The trap: stat() tells other devices
+later; one that was there once stays what is meant until its container has ended. The trap: stat() reports other devices
 than the kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 

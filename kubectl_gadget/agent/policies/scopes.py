@@ -1,8 +1,8 @@
 """Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
 
 The agent decides it by itself, since a container's first instruction may come before any answer of the client. The
-trap: labels of pods and nodes only the client knows; until it has told them, whoever they may be for is unsure, and
-what that means the selectors say (PolicyHook.bits).
+trap: only the client knows labels of pods and nodes; until it has sent them, whether a policy by labels applies is
+unsure, and the selectors say what that means (PolicyHook.bits).
 """
 
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ class Applicable(NamedTuple):
 
     sure: tuple[int, ...] = ()
     unsure: tuple[int, ...] = ()
-    """until the client has told labels"""
+    """until the client has sent labels"""
 
 
 NOTHING = Applicable()
 
 
-class Labels:
+class ScopesByLabels:
     """What the client has said of labels so far: for which scopes those of the node, and of each pod, are right."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Labels:
                 self._pods[pod] = frozenset(scopes)
 
     def node(self, scope: int) -> bool | None:
-        """None: not told yet."""
+        """None: not known yet."""
         return None if self._node is None else scope in self._node
 
     def pod(self, scope: int, container: Container) -> bool | None:
@@ -50,7 +50,7 @@ class Labels:
         return None
 
 
-class Scope:
+class PolicyScope:
     """One policy's. Raises FrameError when it is not a SCOPE."""
 
     def __init__(self, value: dict[str, Any]) -> None:
@@ -87,8 +87,8 @@ class Scopes:
     """Of all policies of a session, which have numbers in this order."""
 
     def __init__(self, values: list[dict[str, Any]]) -> None:
-        self._scopes = [Scope(value) for value in values]
-        self.labels = Labels()
+        self._scopes = [PolicyScope(value) for value in values]
+        self.labels = ScopesByLabels()
 
     def of(self, container: Container | None) -> Applicable:
         """The policies that apply to a container, or with None, or without a pod, to the host."""

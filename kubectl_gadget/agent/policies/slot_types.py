@@ -9,7 +9,7 @@ import struct
 from typing import Any
 
 from kubectl_gadget.agent.bpf import btf
-from kubectl_gadget.agent.bpf.btf import Btf, Shape
+from kubectl_gadget.agent.bpf.btf import Btf, ValueType
 from kubectl_gadget.errors import AgentError
 
 SLOT_BYTES, MOST_STEPS = 40, 6
@@ -76,7 +76,7 @@ def _start(kernel: Btf, entry: dict[str, Any], way: dict[str, Any]) -> int:
     return prototype.parameters[int(entry["index"])]
 
 
-def _decide(slots: bytearray, at: int, shape: Shape, entry: dict[str, Any], way: dict[str, Any]) -> None:
+def _decide(slots: bytearray, at: int, shape: ValueType, entry: dict[str, Any], way: dict[str, Any]) -> None:
     type, size, flags = _NUMBER, 8, 0
     if shape.is_text:
         type = _STRING

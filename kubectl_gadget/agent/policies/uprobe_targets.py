@@ -2,8 +2,8 @@
 
 The path is looked up in the file system of each container, and of the node, whether somebody runs the file yet or not,
 so that whoever starts it later is seen from the first instruction. Where a function may run in the place of another one
-(`instead`), the kernel is told how far away it is in each file, before the probe is set. The trap: containers of one
-image share the file below their file systems, so what is attached to is told by symbols/real_files.py.
+(`instead`), the kernel gets its distance in each file before the probe is set. The trap: containers of one
+image share the file below their file systems, so symbols/real_files.py finds the file that is attached to.
 """
 
 import ctypes
@@ -68,7 +68,7 @@ class UprobeTargets:
         self._files: dict[FileId, _File] = {}
         self._seen = False
         """whether any root has had the file"""
-        self._told: set[str] = set()
+        self._said: set[str] = set()
         self._warnings: list[str] = []
         self._silent_until: float | None = time.monotonic() + _PATIENCE
 
@@ -164,8 +164,8 @@ class UprobeTargets:
 
     def _warn(self, text: str) -> None:
         """Once: images have the same file many times."""
-        if text not in self._told and len(self._told) < _MOST_WARNINGS:
-            self._told.add(text)
+        if text not in self._said and len(self._said) < _MOST_WARNINGS:
+            self._said.add(text)
             self._warnings.append(text)
 
     def _attach(self, path: str, file: int) -> _File:

@@ -66,7 +66,7 @@ def check_declared(command: SessionCommand, specs: list[dict[str, Any]], in_pod:
 
 
 def take_place() -> int:
-    """One of the places for contained sessions, held until this process ends. Raises AgentError when all are taken."""
+    """One of the slots for contained sessions, held until this process ends. Raises AgentError when all are taken."""
     for number in range(SESSIONS):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{presence.FOLDER}/kubectl-gadget.contained.{number}", flags, 0o600)

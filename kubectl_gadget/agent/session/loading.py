@@ -1,8 +1,8 @@
-"""Has the client know that the agent is there while it loads programs.
+"""Lets the client know that the agent is alive while it loads programs.
 
 The kernel's verifier may take longer than a client waits for any frame, where the processor is slow or busy and the
-programs are many; nothing else of the session runs meanwhile. The trap: the pipe is one thread's at a time, so who
-loads writes nothing to it.
+programs are many; nothing else of the session runs meanwhile. The trap: only one thread may use the pipe at a
+time, so whatever loads programs writes nothing to it.
 """
 
 import threading
@@ -21,15 +21,15 @@ def heard(pipe: FramePipe, every: float = EVERY_SECONDS) -> Iterator[None]:
     """Sends a PONG that answers nothing, its id is 0, each `every` seconds until the block ends."""
     over = threading.Event()
 
-    def tell() -> None:
+    def send() -> None:
         while not over.wait(every):
             pipe.put(encode_json(FrameType.PONG, {"id": 0, **node.clocks()}))
             pipe.flush()
 
-    teller = threading.Thread(target=tell, name="heard while programs are loaded")
-    teller.start()
+    sender = threading.Thread(target=send, name="heard while programs are loaded")
+    sender.start()
     try:
         yield
     finally:
         over.set()
-        teller.join()
+        sender.join()

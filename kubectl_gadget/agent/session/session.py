@@ -143,7 +143,7 @@ class Session:
         busy = shipper.turn()
         now = time.monotonic()
         context.callbacks.turn(now)
-        while self._pipe.waiting < _MOST_PIECES and (warning := context.warnings.take()):
+        while self._pipe.queued < _MOST_PIECES and (warning := context.warnings.take()):
             self._send_warning(warning)
         now = time.monotonic()
         self._next_turn = min(now + (_BUSY_TURN if busy else _IDLE_TURN), shipper.due)
@@ -169,7 +169,7 @@ class Session:
                 if self._containers:
                     self._containers.set_filter(frame.json())
             case FrameType.HEARTBEAT:
-                if self._pipe.waiting < _MOST_PIECES:
+                if self._pipe.queued < _MOST_PIECES:
                     self._pipe.put(encode_json(FrameType.PONG, {"id": frame.json().get("id"), **node.clocks()}))
             case FrameType.SHOW:
                 for show in self._context.callbacks.show if self._context else ():
@@ -234,7 +234,7 @@ class Session:
 
     def _warn(self, message: str) -> None:
         """About frames of the client, which may send any number of them."""
-        if self._pipe.waiting < _MOST_PIECES:
+        if self._pipe.queued < _MOST_PIECES:
             self._send_warning(message)
 
     def _send_warning(self, message: str) -> None:

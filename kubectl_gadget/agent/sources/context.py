@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_gadget.agent.bpf.syscall_programs import Calls
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.symbols.stacks import Symbols
@@ -69,7 +69,7 @@ class NodeContext:
     own_processes: Mapping[str, int] = field(default_factory=dict)
     """variables with the numbers of processes whose events gadgets leave out"""
     symbols: Symbols = field(default_factory=Symbols)
-    calls: Calls = field(default_factory=Calls)
+    calls: SyscallDispatcher = field(default_factory=SyscallDispatcher)
     """runs the programs that follow single system calls"""
     warnings: Warnings = field(default_factory=Warnings)
     callbacks: Callbacks = field(default_factory=Callbacks)

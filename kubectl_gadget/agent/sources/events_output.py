@@ -6,7 +6,7 @@ from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.ring import open_ring
-from kubectl_gadget.agent.containers.ring_fairness import Losses, Numbers
+from kubectl_gadget.agent.containers.ring_fairness import ContainerLosses, ContainerNumbers
 from kubectl_gadget.errors import AgentError
 
 DEFAULT_RING_BYTES = 4 << 20
@@ -17,12 +17,12 @@ _MOST_RING_BYTES = 32 << 20
 class EventsOutput:
     """`numbers` are those of the containers, to name whose events were lost."""
 
-    def __init__(self, events: BpfMap, cpus: BpfMap, fairness: BpfMap | None, numbers: Numbers) -> None:
+    def __init__(self, events: BpfMap, cpus: BpfMap, fairness: BpfMap | None, numbers: ContainerNumbers) -> None:
         self.fd = events.fd
         """The ring's."""
         self.counters = CpuCounters(cpus.fd, cpus.entries)
         self.ring = open_ring(events.fd, events.entries, self.counters)
-        self._losses = Losses(fairness)
+        self._losses = ContainerLosses(fairness)
         self._numbers = numbers
 
     def stats(self, recursion: int = 0) -> dict[str, Any]:

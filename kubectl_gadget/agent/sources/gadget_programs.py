@@ -210,7 +210,7 @@ class GadgetPrograms:
                 f"gadget {self._name}: the object lacks the map gadget_events or gadget_cpus",
                 "include gadget/output.h (docs/writing-gadgets.md)",
             )
-        return EventsOutput(events, cpus, object.map("gadget_shares"), self._context.containers.shares)
+        return EventsOutput(events, cpus, object.map("gadget_shares"), self._context.containers.numbers)
 
     def _refused(self, program: str | None, failure: Failure, lacking: str | None) -> None:
         choice = next((choice for choice in self._choices if program in choice.programs), None)

@@ -33,7 +33,7 @@ class SharedMaps:
         return self._descendants[pid].fd
 
     def refusals(self) -> int | None:
-        """What other agents' network policies refuse; None, with a warning, where this kernel does not tell."""
+        """What other agents' network policies refuse; None, with a warning, where this kernel does not say."""
         if self._refusals is None:
             try:
                 self._refusals = Refusals()

@@ -1,4 +1,4 @@
-"""What tells the contents of a program's file apart: its build id, and digests of all of it.
+"""What identifies the contents of a program's file: its build id, and digests of all of it.
 
 The trap: the file comes from a container, so every number in it may be a lie, and what does not fit has no build id.
 """

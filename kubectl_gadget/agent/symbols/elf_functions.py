@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from kubectl_gadget.agent.symbols import go_functions
-from kubectl_gadget.agent.symbols.elf_source import MemorySource, Source, Texts
+from kubectl_gadget.agent.symbols.elf_source import ElfSource, ElfTexts, MemorySource
 
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -42,14 +42,14 @@ class Function(NamedTuple):
 class ElfFunctions:
     """Of one file. Whatever is wrong with it, there are just no functions."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ElfSource) -> None:
         self._starts = array("Q")
         self._sizes = array("Q")
         self._heads = array("Q")
         """the first 8 bytes of each symbol: name, kind, binding, section"""
         self._places = array("B")
         """index into `_texts`"""
-        self._texts: list[Texts | go_functions.GoNames] = []
+        self._texts: list[ElfTexts | go_functions.GoNames] = []
         self._complete = False
         self._loads: list[tuple[int, int, int]] = []
         self.is_elf = source.read(0, len(_MAGIC)) == _MAGIC
@@ -77,7 +77,7 @@ class ElfFunctions:
                 return Function(name, address - start) if name else None
         return None
 
-    def _read(self, source: Source) -> None:
+    def _read(self, source: ElfSource) -> None:
         fields = _HEADER.unpack(source.read(0, _HEADER.size))
         segments, sections, segment_size, segment_count, section_size, section_count, names = (
             *fields[4:6],
@@ -104,7 +104,7 @@ class ElfFunctions:
         self._places = array("B", (item[3] for item in found))
 
     def _add_tables(
-        self, source: Source, tables: list[tuple[int, ...]], wanted: int, found: list[tuple[int, int, int, int]]
+        self, source: ElfSource, tables: list[tuple[int, ...]], wanted: int, found: list[tuple[int, int, int, int]]
     ) -> None:
         for _, kind, _, _, start, size, link, _, _, _ in tables:
             if kind != wanted or link >= len(tables) or len(self._texts) > 200:
@@ -112,7 +112,7 @@ class ElfFunctions:
             data = source.read(start, min(size, _MOST_SYMBOL_BYTES))
             words = array("Q", data[: len(data) // _SYMBOL_BYTES * _SYMBOL_BYTES])
             place = len(self._texts)
-            self._texts.append(Texts(source, *tables[link][4:6]))
+            self._texts.append(ElfTexts(source, *tables[link][4:6]))
             found += [
                 (address, length, head, place)
                 for head, address, length in zip(words[0::3], words[1::3], words[2::3], strict=True)
@@ -120,12 +120,12 @@ class ElfFunctions:
             ]
 
     def _add_debugdata(
-        self, source: Source, tables: list[tuple[int, ...]], names: int, found: list[tuple[int, int, int, int]]
+        self, source: ElfSource, tables: list[tuple[int, ...]], names: int, found: list[tuple[int, int, int, int]]
     ) -> None:
         """MiniDebugInfo: an ELF file in itself, compressed, with the symbols that .dynsym lacks."""
         if names >= len(tables):
             return
-        texts = Texts(source, *tables[names][4:6])
+        texts = ElfTexts(source, *tables[names][4:6])
         for name, kind, _, _, start, size, _, _, _, _ in tables:
             if kind == _PROGBITS and size < _MOST_DEBUGDATA and texts.at(name) == b".gnu_debugdata":
                 unpacked = lzma.LZMADecompressor().decompress(source.read(start, size), _MOST_DEBUGDATA)
@@ -138,7 +138,7 @@ class ElfFunctions:
 
     def _add_go(
         self,
-        source: Source,
+        source: ElfSource,
         tables: list[tuple[int, ...]],
         names: int,
         entry: int,
@@ -146,7 +146,7 @@ class ElfFunctions:
     ) -> None:
         if names >= len(tables):
             return
-        titles = Texts(source, *tables[names][4:6])
+        titles = ElfTexts(source, *tables[names][4:6])
         sections = {titles.at(table[0]): table for table in tables[:_MOST_SECTIONS]}
         table = next((sections[name] for name in go_functions.SECTIONS if name in sections), None)
         if table is None or b".text" not in sections:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 _MOST_NAME_BYTES = 4096
 
 
-class Source(Protocol):
+class ElfSource(Protocol):
     """Where an ELF file's bytes are."""
 
     def read(self, offset: int, size: int) -> bytes:
@@ -54,10 +54,10 @@ class MemorySource:
         return self._data[offset : offset + size]
 
 
-class Texts(NamedTuple):
+class ElfTexts(NamedTuple):
     """A table of texts that end with NUL."""
 
-    source: Source
+    source: ElfSource
     start: int
     size: int
 

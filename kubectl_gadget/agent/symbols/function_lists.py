@@ -20,7 +20,7 @@ MOST = 20_000
 
 def functions(pattern: str) -> dict[int, str]:
     """By number, the functions that a regular expression finds among those that can be hooked; an empty one: the system
-    calls. Raises AgentError when there are none, too many, or when that cannot be told."""
+    calls. Raises AgentError when there are none, too many, or when the kernel does not list them."""
     if not pattern:
         object = BpfObject(own_elf("syscalls"), "syscalls", [])
         try:

@@ -1,7 +1,7 @@
 """The table of functions that every Go program carries for its own stack traces, also when it was stripped: .gopclntab.
 
 Its layout is that of Go 1.18 and later (runtime/symtab.go, debug/gosym). The trap: functions are counted from the start
-of Go's own code, which the table does not always tell; where the file's code begins with C, guessing would shift all
+of Go's own code, which the table does not always contain; where the file's code begins with C, guessing would shift all
 names. So a guess counts only when the program's entry point turns out to be Go's.
 """
 
@@ -10,7 +10,7 @@ from array import array
 from itertools import pairwise
 from typing import NamedTuple
 
-from kubectl_gadget.agent.symbols.elf_source import Source, Texts
+from kubectl_gadget.agent.symbols.elf_source import ElfSource, ElfTexts
 
 SECTIONS = (b".gopclntab", b".data.rel.ro.gopclntab")
 _MAGIC = (0xFFFFFFF0, 0xFFFFFFF1)
@@ -22,11 +22,11 @@ _ENTRY = "_rt0_"
 
 
 class GoNames(NamedTuple):
-    """As Texts, by where a function's description is."""
+    """As ElfTexts, by where a function's description is."""
 
-    source: Source
+    source: ElfSource
     descriptions: int
-    names: Texts
+    names: ElfTexts
 
     def at(self, offset: int) -> bytes:
         data = self.source.read(self.descriptions + offset, _FUNCTION.size)
@@ -42,7 +42,7 @@ class GoFunctions(NamedTuple):
     names: GoNames
 
 
-def read(source: Source, section: tuple[int, int], text_start: int, entry: int) -> GoFunctions | None:
+def read(source: ElfSource, section: tuple[int, int], text_start: int, entry: int) -> GoFunctions | None:
     """Of the section that begins at the first number and has so many bytes. None: there is none that can be trusted.
 
     Raises struct.error and ValueError for what is no such table.
@@ -58,7 +58,7 @@ def read(source: Source, section: tuple[int, int], text_start: int, entry: int) 
     offsets, places = words[0::2], words[1::2]
     starts = array("Q", (base + offset for offset in offsets[:-1]))
     sizes = array("Q", (max(0, end - begin) for begin, end in pairwise(offsets)))
-    described = GoNames(source, start + functions, Texts(source, start + names, size - names))
+    described = GoNames(source, start + functions, ElfTexts(source, start + names, size - names))
     if not go_start:
         at_entry = next((place for begin, place in zip(starts, places, strict=False) if begin == entry), None)
         if at_entry is None or not described.at(at_entry).decode(errors="replace").startswith(_ENTRY):

@@ -1,6 +1,6 @@
 """Names of the kernel's functions, which the kernel itself spells for us (bpf/symbols.bpf.c, Linux 5.13).
 
-Before, /proc/kallsyms is read, which shows addresses only to who has CAP_SYSLOG or where kernel.kptr_restrict is 0. The
+Before, /proc/kallsyms is read, which shows addresses only with CAP_SYSLOG or where kernel.kptr_restrict is 0. The
 trap: modules and BPF programs come and go, so what was spelt is forgotten after a while.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.object import own_program
-from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, Frame
+from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, StackFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
 """What a stack begins with, as in bpf/include/gadget/stacks.h: what was asked for, or an interrupt or a tracepoint."""
@@ -36,12 +36,12 @@ class KernelSymbols:
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
-        self._known: dict[int, Frame] = {}
+        self._known: dict[int, StackFrame] = {}
         self._forget_at = 0.0
         self._listed: tuple[list[int], list[str]] | None = None
         self._object = own_program("symbols", "name")
 
-    def frames(self, addresses: Sequence[int], begins: int) -> list[Frame]:
+    def frames(self, addresses: Sequence[int], begins: int) -> list[StackFrame]:
         """One for each address but for those that the tracing itself has added; `begins` is HERE, …"""
         now = time.monotonic()
         if now > self._forget_at:
@@ -64,9 +64,9 @@ class KernelSymbols:
         for address, name in zip(addresses, names, strict=True):
             found = _SPELT.fullmatch(name)
             if found:
-                self._known[address] = Frame(found[1], found[3] or "", int(found[2], 16))
+                self._known[address] = StackFrame(found[1], found[3] or "", int(found[2], 16))
             else:
-                self._known[address] = Frame(UNKNOWN, "", None)
+                self._known[address] = StackFrame(UNKNOWN, "", None)
 
     def _ask(self, addresses: Sequence[int]) -> list[str]:
         assert self._object is not None
@@ -106,7 +106,7 @@ def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
     return [start for start, _ in found], [name for _, name in found]
 
 
-def _tracing_frames(frames: Sequence[Frame], begins: int) -> int:
+def _tracing_frames(frames: Sequence[StackFrame], begins: int) -> int:
     """How many of the innermost frames are not what was traced."""
     if begins == INTERRUPT:
         for number, frame in enumerate(frames):

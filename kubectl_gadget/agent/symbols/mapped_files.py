@@ -1,6 +1,6 @@
 """Which files the node's processes have mapped to execute, for those files that a gadget's uprobes are meant for.
 
-/proc is looked at again and again, since nothing tells when a process maps a library: a new process soon and often, an
+/proc is looked at again and again, since no event says when a process maps a library: a new process soon and often, an
 old one seldom. The trap: a path in /proc/PID/maps is that of the process's own root and may be another file by now.
 """
 
@@ -20,14 +20,14 @@ _DELETED = b" (deleted)"
 
 
 class MappedFile(NamedTuple):
-    """One file, by what tells it apart; `path` leads to it from here."""
+    """One file, by what identifies it; `path` leads to it from here."""
 
     device: int
     inode: int
     path: str
 
 
-class _Process:
+class _ProcessFiles:
     __slots__ = ("due", "files", "looks")
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class MappedFiles:
     def __init__(self, wanted_cgroup: Callable[[str], bool], wanted_name: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
         self._wanted_name = wanted_name
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, _ProcessFiles] = {}
         self._others: set[str] = set()
         """names of libraries and paths of programs that are not wanted"""
 
@@ -64,13 +64,13 @@ class MappedFiles:
         for pid in present:
             process = self._processes.get(pid)
             if process is None:
-                process = self._processes[pid] = _Process()
+                process = self._processes[pid] = _ProcessFiles()
             if process.due <= now:
                 self._look_at(pid, process, now)
             files.update(process.files)
         return files
 
-    def _look_at(self, pid: int, process: _Process, now: float) -> None:
+    def _look_at(self, pid: int, process: _ProcessFiles, now: float) -> None:
         process.due = now + _AGAIN[min(process.looks, len(_AGAIN) - 1)]
         process.looks += 1
         process.files = {}

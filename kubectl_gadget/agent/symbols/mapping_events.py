@@ -1,4 +1,4 @@
-"""Has the kernel tell of executable mappings with their build ids: perf events that count nothing, one for each CPU.
+"""Has the kernel report executable mappings with their build ids: perf events that count nothing, one for each CPU.
 
 Nobody reads them; a program at the function that would write them sees what it is given. Linux 5.12. The trap: CPUs
 that come later have none, and where the kernel keeps perf_event_open() from the agent there are none at all.
@@ -26,10 +26,10 @@ class MappingEvents:
                 self._fds.append(sampling.open_event(cpu, _DUMMY, 0, _MMAP | _MMAP2 | _BUILD_ID))
         except Failure as failure:
             self.close()
-            what = f"the kernel does not tell of mappings with their build ids: {failure}"
+            what = f"the kernel does not report mappings with their build ids: {failure}"
             raise AgentError(what, "Linux 5.12 or newer, with kernel.perf_event_paranoid=2 or --privileged") from None
 
     def close(self) -> None:
-        """The kernel tells no more. May be called twice."""
+        """The kernel reports no more. May be called twice."""
         while self._fds:
             os.close(self._fds.pop())

@@ -55,7 +55,7 @@ class PerfMap:
         for line in text.splitlines():
             parts = line.split(None, 2)
             try:
-                # A later line tells of what has taken the place of the earlier one.
+                # A later line replaces the earlier one.
                 found[int(parts[0], 16)] = int(parts[1], 16), parts[2].decode(errors="replace")
             except (ValueError, IndexError):
                 continue

@@ -17,7 +17,7 @@ _KEY = bytes(4)
 
 
 class RealFiles:
-    """May be made on any kernel; where it cannot be told, files are what stat() says."""
+    """May be made on any kernel; where it cannot be found, files are what stat() says."""
 
     def __init__(self) -> None:
         self._object = own_program("mapped_file", "find_file")

@@ -1,8 +1,8 @@
-"""Call stacks of one gadget: taken out of its map (bpf/include/gadget/stacks.h), named, and told to the client.
+"""Call stacks of one gadget: taken out of its map (bpf/include/gadget/stacks.h), named, and sent to the client.
 
 They are taken many times a second, since a process must be asked while it lives. A number means the same stack for the
-whole session, so each is told once, and again when it comes again after some seconds, since what lies at an address may
-have changed. The trap: they must be taken after the end of what refers to them was noted, and told before it.
+whole session, so each is sent once, and again when it comes again after some seconds, since what lies at an address may
+have changed. The trap: they must be taken after the end of what refers to them was noted, and sent before it.
 """
 
 import struct
@@ -12,13 +12,13 @@ from typing import Any
 from kubectl_gadget.agent.bpf.map_batches import take_all
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
-from kubectl_gadget.agent.symbols.user_symbols import Frame, UserSymbols
+from kubectl_gadget.agent.symbols.user_symbols import StackFrame, UserSymbols
 
 _HEAD = struct.Struct("<IIQ")
 _ID = struct.Struct("<Q")
 _AGAIN = 10.0
-"""Seconds after which a stack is told anew."""
-_MOST_TOLD = 1 << 18
+"""Seconds after which a stack is sent anew."""
+_MOST_SENT = 1 << 18
 _MOST_FRAMES = 1 << 18
 _MOST_AT_ONCE = 256
 """Entries of a batch: a stack has a kilobyte."""
@@ -31,7 +31,7 @@ class Symbols:
         self._kernel: KernelSymbols | None = None
         self._user: UserSymbols | None = None
 
-    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[Frame]:
+    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> list[StackFrame]:
         """Innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
         if pid:
             self._user = self._user or UserSymbols()
@@ -52,7 +52,7 @@ class Stacks:
         self._map = map
         self._symbols = symbols
         self._with_offsets = with_offsets
-        self._told: dict[int, float] = {}
+        self._sent: dict[int, float] = {}
         self._numbers: dict[str, int] = {}
         self._first = 0
         self._new: list[str] = []
@@ -61,27 +61,27 @@ class Stacks:
     def take(self) -> None:
         """Takes in what the map holds."""
         now = time.monotonic()
-        if len(self._told) > _MOST_TOLD:
-            self._told = {id: told for id, told in self._told.items() if now - told < _AGAIN}
+        if len(self._sent) > _MOST_SENT:
+            self._sent = {id: sent for id, sent in self._sent.items() if now - sent < _AGAIN}
         for keys, values in take_all(self._map, _MOST_AT_ONCE):
             for key, value in zip(keys, values, strict=True):
                 id = _ID.unpack(key)[0]
-                if now - self._told.get(id, -_AGAIN) >= _AGAIN:
-                    self._told[id] = now
+                if now - self._sent.get(id, -_AGAIN) >= _AGAIN:
+                    self._sent[id] = now
                     self._name(id, value)
 
     def take_new(self) -> dict[str, Any] | None:
         """What is new since the last call, as in a STACKS frame."""
         if not self._stacks:
             return None
-        told = {"first": self._first, "frames": self._new, "stacks": self._stacks}
+        new = {"first": self._first, "frames": self._new, "stacks": self._stacks}
         self._first += len(self._new)
         self._new, self._stacks = [], {}
         if self._first > _MOST_FRAMES:
             # The client takes those that come for the first ones again.
             self._first = 0
             self._numbers.clear()
-        return told
+        return new
 
     def _name(self, id: int, value: bytes) -> None:
         pid, depth, program = _HEAD.unpack_from(value)
@@ -96,7 +96,7 @@ class Stacks:
             numbers.append(number)
         self._stacks[str(id)] = numbers
 
-    def _text(self, frame: Frame) -> str:
+    def _text(self, frame: StackFrame) -> str:
         """Function, file and offset, with tabs between."""
         known = frame.function[:1] != "["
         offset = "" if frame.offset is None or (known and not self._with_offsets) else f"{frame.offset:#x}"

@@ -25,7 +25,7 @@ SECTIONS = ("uprobe", "uretprobe")
 _EVERY = 0.1
 """Seconds between two looks at the processes."""
 _PATIENCE = 2.0
-"""Seconds after which it is told that nothing was found."""
+"""Seconds after which a warning says that nothing was found."""
 _MOST_FILES = 512
 UPROBE_MULTI = 48
 """BPF_TRACE_UPROBE_MULTI."""

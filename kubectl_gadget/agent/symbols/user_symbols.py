@@ -35,7 +35,7 @@ _VDSO_ADDRESS = 33
 """AT_SYSINFO_EHDR"""
 
 
-class Frame(NamedTuple):
+class StackFrame(NamedTuple):
     """One call of a stack."""
 
     function: str
@@ -53,7 +53,7 @@ class _Mapping(NamedTuple):
     path: str
 
 
-class _Process:
+class _ProcessMappings:
     def __init__(self, pid: int, program: int) -> None:
         self.pid, self._program = pid, program
         self.read_at = -1.0
@@ -97,11 +97,11 @@ class UserSymbols:
     """Of all processes of the node."""
 
     def __init__(self) -> None:
-        self._processes: OrderedDict[tuple[int, int], _Process] = OrderedDict()
+        self._processes: OrderedDict[tuple[int, int], _ProcessMappings] = OrderedDict()
         self._files: OrderedDict[tuple[int, ...], tuple[FileSource, ElfFunctions]] = OrderedDict()
         self._vdso: ElfFunctions | None = None
 
-    def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[Frame]:
+    def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[StackFrame]:
         """One for each address; the first is where the process was, the others are where calls go on.
 
         `program` is where its stack began, which tells whether it still runs the same program.
@@ -115,7 +115,7 @@ class UserSymbols:
         if process.read_at != now and any(process.mapping(place) is None for place in places):
             process.read(now)
         if not process.known:
-            return [Frame(UNKNOWN, GONE, None)]
+            return [StackFrame(UNKNOWN, GONE, None)]
         frames = [self._frame(process, place, number > 0) for number, place in enumerate(places)]
         # Where no frame pointers are, anything may be taken for an address.
         return [
@@ -126,19 +126,19 @@ class UserSymbols:
         while self._files:
             self._files.popitem()[1][0].close()
 
-    def _process(self, pid: int, program: int) -> _Process:
+    def _process(self, pid: int, program: int) -> _ProcessMappings:
         process = self._processes.get((pid, program))
         if process is None:
-            process = self._processes[pid, program] = _Process(pid, program)
+            process = self._processes[pid, program] = _ProcessMappings(pid, program)
             if len(self._processes) > _MOST_PROCESSES:
                 self._processes.popitem(last=False)
         self._processes.move_to_end((pid, program))
         return process
 
-    def _frame(self, process: _Process, address: int, is_call: bool) -> Frame:
+    def _frame(self, process: _ProcessMappings, address: int, is_call: bool) -> StackFrame:
         mapping = process.mapping(address)
         if mapping is None:
-            return Frame(UNKNOWN, "", None)
+            return StackFrame(UNKNOWN, "", None)
         module = mapping.path.removesuffix(_DELETED)
         functions = self._functions_of(process, mapping)
         in_file = address - mapping.start + mapping.offset
@@ -150,10 +150,10 @@ class UserSymbols:
             found = process.jit.find(address)
             in_file = 0
         if found is None:
-            return Frame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
-        return Frame(found.name, module or "[jit]", found.offset + is_call)
+            return StackFrame(UNKNOWN, module or "[anon]", in_file + is_call if in_file else None)
+        return StackFrame(found.name, module or "[jit]", found.offset + is_call)
 
-    def _functions_of(self, process: _Process, mapping: _Mapping) -> ElfFunctions | None:
+    def _functions_of(self, process: _ProcessMappings, mapping: _Mapping) -> ElfFunctions | None:
         if mapping.path == "[vdso]":
             if self._vdso is None:
                 self._vdso = ElfFunctions(MemorySource(own_vdso()))
@@ -170,7 +170,7 @@ class UserSymbols:
         ways = [f"/proc/{pid}/root{path}"] if path.startswith("/") and not path.startswith("/memfd:") else []
         if procfs.link(f"/proc/{pid}/exe") == mapping.path:
             ways.insert(0, f"/proc/{pid}/exe")
-        # Also what was deleted; only for who has CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+        # Also what was deleted; only for processes that have CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
         ways.append(f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}")
         for way in ways:
             if (source := open_file(way)) is None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kubectl_gadget.agent.answers.cgroup_usage import Usage, missing, read_usage
+from kubectl_gadget.agent.answers.cgroup_usage import ContainerUsage, missing, read_usage
 
 FILES = {
     "cpu.stat": "usage_usec 4711\nuser_usec 4000\nnr_throttled 3\nthrottled_usec 17\n",
@@ -19,7 +19,7 @@ FILES = {
 def test_all_files_are_read_and_times_are_nanoseconds(tmp_path: Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    assert read_usage(str(tmp_path)) == Usage(
+    assert read_usage(str(tmp_path)) == ContainerUsage(
         cpu_time=4_711_000,
         throttled=17_000,
         cpu_stalled=23_000,
@@ -35,7 +35,7 @@ def test_all_files_are_read_and_times_are_nanoseconds(tmp_path: Path) -> None:
 
 def test_without_controllers_nothing_is_made_up(tmp_path: Path) -> None:
     (tmp_path / "cpu.stat").write_text("usage_usec 5\n")
-    assert read_usage(str(tmp_path)) == Usage(5000, *[None] * 9)
+    assert read_usage(str(tmp_path)) == ContainerUsage(5000, *[None] * 9)
 
 
 def test_a_cgroup_that_is_gone_has_no_usage(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Node:
     def follow(self, follower: Any) -> None:
         self.followers.append(follower)
         for cgroup, pod, wanted in ((1, "web", True), (2, "db", True), (3, "web", False), (4, None, True)):
-            follower.tell(cgroup, container(cgroup, pod) if pod else None, wanted)
+            follower.set_owner(cgroup, container(cgroup, pod) if pod else None, wanted)
 
 
 def container(cgroup: int, pod: str) -> Container:
@@ -77,7 +77,7 @@ def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(obj
     tables.update({"containers": {**fixed, "pods": {"shop/web": None}, "namespaces": {"shop": NAMESPACE.hex()}}})
     assert [of_cgroup(object, cgroup) for cgroup in (1, 2, 3, 4)] == [NAMESPACE, NAMESPACE, OTHER, HOST]
     (follower,) = node.followers
-    follower.tell(5, container(5, "web"), True)
+    follower.set_owner(5, container(5, "web"), True)
     assert of_cgroup(object, 5) == NAMESPACE
     follower.forget(5)
     tables.update({"containers": fixed})
@@ -91,9 +91,9 @@ def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_be
     tables.update({"containers": {**fixed, "pods": {"uid": POD.hex()}}})
     (follower,) = node.followers
     nameless = container(5, "")._replace(namespace="")
-    follower.tell(5, nameless, True)
-    follower.tell(6, nameless._replace(pod_uid="other"), True)
-    follower.tell(7, nameless._replace(pod_uid=""), True)
+    follower.set_owner(5, nameless, True)
+    follower.set_owner(6, nameless._replace(pod_uid="other"), True)
+    follower.set_owner(7, nameless._replace(pod_uid=""), True)
     assert [of_cgroup(object, cgroup) for cgroup in (5, 6, 7)] == [POD, OTHER, HOST]
 
 

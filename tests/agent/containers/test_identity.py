@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers import identity
-from kubectl_gadget.agent.containers.identity import Command, Container
+from kubectl_gadget.agent.containers.identity import Container, RuntimeCommand
 from kubectl_gadget.events.identity import SANDBOX
 
 ID = "0123456789abcdef" * 4
@@ -177,11 +177,11 @@ def test_a_lone_surrogate_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (f"/usr/bin/runc --root /run/x --log l create --bundle /b --pid-file p {ID}", Command("runc", ID, "/b")),
-        ("runc run web", Command("runc", "web", None)),
-        ("crun --systemd-cgroup run --bundle=/b web", Command("crun", "web", "/b")),
-        ("runc run -b ../b web", Command("runc", "web", "../b")),
-        ("runc restore web", Command("runc", "web", None)),
+        (f"/usr/bin/runc --root /run/x --log l create --bundle /b --pid-file p {ID}", RuntimeCommand("runc", ID, "/b")),
+        ("runc run web", RuntimeCommand("runc", "web", None)),
+        ("crun --systemd-cgroup run --bundle=/b web", RuntimeCommand("crun", "web", "/b")),
+        ("runc run -b ../b web", RuntimeCommand("runc", "web", "../b")),
+        ("runc restore web", RuntimeCommand("runc", "web", None)),
         ("runc init", None),
         ("runc exec web sh", None),
         ("runc run --help", None),
@@ -191,7 +191,7 @@ def test_a_lone_surrogate_is_replaced() -> None:
         ("", None),
     ],
 )
-def test_a_runtimes_command_line_says_what_it_makes(line: str, expected: Command | None) -> None:
+def test_a_runtimes_command_line_says_what_it_makes(line: str, expected: RuntimeCommand | None) -> None:
     assert identity.command(line.split(" ") if line else []) == expected
 
 

@@ -1,21 +1,21 @@
 """Which processes of no container's cgroup are a container's all the same: by the namespaces of its first process."""
 
-from kubectl_gadget.agent.containers.moved_processes import Process, elsewhere
+from kubectl_gadget.agent.containers.moved_processes import MovedProcess, elsewhere
 
 NODE_PIDS, NODE_MOUNTS = 100, 200
-OWN = Process(10, 7, 1000, 1, 101, 201)
+OWN = MovedProcess(10, 7, 1000, 1, 101, 201)
 """A container's first process."""
-SHARING = Process(20, 8, 1001, 0, NODE_PIDS, 202)
+SHARING = MovedProcess(20, 8, 1001, 0, NODE_PIDS, 202)
 """The same of a pod with the node's PID namespace."""
-SYSTEMD = Process(1, 0, 1, 0, NODE_PIDS, NODE_MOUNTS)
+SYSTEMD = MovedProcess(1, 0, 1, 0, NODE_PIDS, NODE_MOUNTS)
 
 
-def found(*processes: Process) -> list[tuple[int, int]]:
+def found(*processes: MovedProcess) -> list[tuple[int, int]]:
     return [(process.tgid, container) for process, container in elsewhere(processes, 0, NODE_MOUNTS)]
 
 
-def outside(pids: int, mounts: int, level: int = 1) -> Process:
-    return Process(30, 0, 2000, level, pids, mounts)
+def outside(pids: int, mounts: int, level: int = 1) -> MovedProcess:
+    return MovedProcess(30, 0, 2000, level, pids, mounts)
 
 
 def test_who_is_in_a_containers_pid_namespace_is_its() -> None:

@@ -12,7 +12,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.containers.ring_fairness import MOST, Losses, Numbers
+from kubectl_gadget.agent.containers.ring_fairness import MOST, ContainerLosses, ContainerNumbers
 from tests.agent.bpf.test_ring import read
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import cgroups
@@ -22,7 +22,7 @@ OTHER = Container("c2", 8, "", "", "", "web", "", "docker", "container")
 
 
 def test_a_container_keeps_its_number_and_the_host_has_its_own() -> None:
-    numbers = Numbers()
+    numbers = ContainerNumbers()
     assert numbers.of(7, POD) == numbers.of(7, None)
     assert len({numbers.of(0, None), numbers.of(7, POD), numbers.of(8, OTHER), 0}) == 4
     assert dict(numbers.loser(numbers.of(8, OTHER))) == {"container": "web"}
@@ -30,7 +30,7 @@ def test_a_container_keeps_its_number_and_the_host_has_its_own() -> None:
 
 
 def test_a_number_is_used_again_as_late_as_can_be_and_then_there_is_none_left() -> None:
-    numbers = Numbers()
+    numbers = ContainerNumbers()
     first = numbers.of(1, POD)
     numbers.give_back(1)
     given = [numbers.of(2 + number, OTHER) for number in range(MOST - 2)]
@@ -50,7 +50,7 @@ def test_names_take_no_more_memory_once_all_numbers_were_given() -> None:
 
     tracemalloc.start()
     try:
-        numbers = Numbers()
+        numbers = ContainerNumbers()
         before = come_and_go(0)
         full = come_and_go(2 * MOST)
         assert full - before < 600 * MOST
@@ -70,7 +70,7 @@ class TestInTheKernel:
     def test_what_a_full_ring_refuses_is_counted_by_container(
         self, opens: Compiled, opener: Opener, verdicts: HashMap
     ) -> None:
-        numbers = Numbers()
+        numbers = ContainerNumbers()
         object = BpfObject(opens.elf, "opens", ["openat_exit"])
         try:
             events, cpus, containers = map(object.map, ("gadget_events", "gadget_cpus", "gadget_containers"))
@@ -84,7 +84,7 @@ class TestInTheKernel:
             object.set_constant("gadget_filter_pid", opener.pid)
             object.load()
             object.attach("openat_exit")
-            counts, losses = CpuCounters(cpus.fd, cpus.entries), Losses(object.map("gadget_shares"))
+            counts, losses = CpuCounters(cpus.fd, cpus.entries), ContainerLosses(object.map("gadget_shares"))
             ring = open_ring(events.fd, events.entries, counts)
             opener.open(1)
             [cgroup] = cgroups(read(ring))

@@ -3,63 +3,63 @@
 import pytest
 
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, Filter
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerFilter
 from kubectl_gadget.errors import FrameError
 
 SHIP = Container("i", 1, "default", "xwing", "uid-1", "spaceship", "", "containerd", "container")
 
 
 def test_null_means_any() -> None:
-    assert Filter({"namespaces": None, "pods": None, "containers": None}).verdict(SHIP) == WANTED
-    assert Filter({}).verdict(SHIP) == WANTED
+    assert ContainerFilter({"namespaces": None, "pods": None, "containers": None}).verdict(SHIP) == WANTED
+    assert ContainerFilter({}).verdict(SHIP) == WANTED
 
 
 @pytest.mark.parametrize("member", ["namespaces", "pods", "containers"])
 def test_each_list_has_to_hold_the_name(member: str) -> None:
     name = {"namespaces": "default", "pods": "xwing", "containers": "spaceship"}[member]
-    assert Filter({member: ["other", name]}).verdict(SHIP) == WANTED
-    assert Filter({member: ["other"]}).verdict(SHIP) == UNWANTED
-    assert Filter({member: []}).verdict(SHIP) == UNWANTED
+    assert ContainerFilter({member: ["other", name]}).verdict(SHIP) == WANTED
+    assert ContainerFilter({member: ["other"]}).verdict(SHIP) == UNWANTED
+    assert ContainerFilter({member: []}).verdict(SHIP) == UNWANTED
 
 
 def test_a_pod_can_be_excluded_by_its_uid() -> None:
-    assert Filter({"exclude_pods": ["uid-1"]}).verdict(SHIP) == UNWANTED
-    assert Filter({"exclude_pods": [f"{SHIP.namespace}/{SHIP.pod}"]}).verdict(SHIP) == UNWANTED
-    assert Filter({"exclude_pods": [f"another/{SHIP.pod}", "/"]}).verdict(SHIP) == WANTED
-    assert Filter({"exclude_pods": [""]}).verdict(SHIP._replace(pod_uid="")) == WANTED
+    assert ContainerFilter({"exclude_pods": ["uid-1"]}).verdict(SHIP) == UNWANTED
+    assert ContainerFilter({"exclude_pods": [f"{SHIP.namespace}/{SHIP.pod}"]}).verdict(SHIP) == UNWANTED
+    assert ContainerFilter({"exclude_pods": [f"another/{SHIP.pod}", "/"]}).verdict(SHIP) == WANTED
+    assert ContainerFilter({"exclude_pods": [""]}).verdict(SHIP._replace(pod_uid="")) == WANTED
 
 
 def test_the_agents_own_pod_is_wanted_only_where_its_namespace_is_named() -> None:
-    assert Filter({}, "uid-1").verdict(SHIP) == UNWANTED
-    assert Filter({"pods": ["xwing"], "exclude_pods": ["uid-2"]}, "uid-1").verdict(SHIP) == UNWANTED
-    assert Filter({"namespaces": ["default"]}, "uid-1").verdict(SHIP) == WANTED
-    assert Filter({}, "uid-2").verdict(SHIP) == WANTED
-    assert Filter({}).verdict(SHIP._replace(pod_uid="")) == WANTED
+    assert ContainerFilter({}, "uid-1").verdict(SHIP) == UNWANTED
+    assert ContainerFilter({"pods": ["xwing"], "exclude_pods": ["uid-2"]}, "uid-1").verdict(SHIP) == UNWANTED
+    assert ContainerFilter({"namespaces": ["default"]}, "uid-1").verdict(SHIP) == WANTED
+    assert ContainerFilter({}, "uid-2").verdict(SHIP) == WANTED
+    assert ContainerFilter({}).verdict(SHIP._replace(pod_uid="")) == WANTED
 
 
 def test_a_sandbox_is_chosen_as_any_container_of_its_pod() -> None:
     sandbox = SHIP._replace(kind="sandbox", container="POD")
-    assert Filter({}).verdict(sandbox) == WANTED
-    assert Filter({"containers": ["POD"]}).verdict(sandbox) == WANTED
-    assert Filter({"containers": ["spaceship"]}).verdict(sandbox) == UNWANTED
+    assert ContainerFilter({}).verdict(sandbox) == WANTED
+    assert ContainerFilter({"containers": ["POD"]}).verdict(sandbox) == WANTED
+    assert ContainerFilter({"containers": ["spaceship"]}).verdict(sandbox) == UNWANTED
 
 
 def test_the_host_is_wanted_when_asked_for() -> None:
-    assert Filter({"host": True}).host == WANTED_HOST
-    assert Filter({}).host == UNWANTED_HOST
+    assert ContainerFilter({"host": True}).host == WANTED_HOST
+    assert ContainerFilter({}).host == UNWANTED_HOST
 
 
 @pytest.mark.parametrize("value", [{"pods": "xwing"}, {"namespaces": [1]}, {"exclude_pods": {}}])
 def test_what_is_no_list_of_names_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(FrameError):
-        Filter(value)
+        ContainerFilter(value)
 
 
 def test_other_agents_are_left_out_by_their_namespace_unless_they_are_asked_for() -> None:
     agent = SHIP._replace(namespace="kubectl-gadget", container="agent", pod_uid="uid-9")
-    assert Filter({}, "uid-2", "kubectl-gadget").verdict(agent) == UNWANTED
-    assert Filter({}, "uid-2", "kubectl-gadget").verdict(agent._replace(container="sidecar")) == WANTED
-    assert Filter({}, "uid-2", "kubectl-gadget").verdict(agent._replace(namespace="shop")) == WANTED
-    assert Filter({"namespaces": ["kubectl-gadget"]}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED
-    assert Filter({"own_processes": True}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED
-    assert Filter({"own_processes": True}, "uid-9", "kubectl-gadget").verdict(agent) == WANTED
+    assert ContainerFilter({}, "uid-2", "kubectl-gadget").verdict(agent) == UNWANTED
+    assert ContainerFilter({}, "uid-2", "kubectl-gadget").verdict(agent._replace(container="sidecar")) == WANTED
+    assert ContainerFilter({}, "uid-2", "kubectl-gadget").verdict(agent._replace(namespace="shop")) == WANTED
+    assert ContainerFilter({"namespaces": ["kubectl-gadget"]}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED
+    assert ContainerFilter({"own_processes": True}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED
+    assert ContainerFilter({"own_processes": True}, "uid-9", "kubectl-gadget").verdict(agent) == WANTED

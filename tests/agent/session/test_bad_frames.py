@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.containers.verdicts import Filter
+from kubectl_gadget.agent.containers.verdicts import ContainerFilter
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire import Frame, FrameType
@@ -32,7 +32,7 @@ some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthChe
 @given(spoilt(FILTER).map(lambda value: Frame(FrameType.FILTER, as_json(value))))
 def test_a_spoilt_filter_is_a_filter_or_refused(frame: Frame) -> None:
     try:
-        Filter(frame.json()).verdict(POD)
+        ContainerFilter(frame.json()).verdict(POD)
     except GadgetError:
         return
 

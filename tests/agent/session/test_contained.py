@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget import catalogue
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, Filter
+from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, ContainerFilter
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained
 from kubectl_gadget.agent.session.contained import Catalogue, check_declared, take_place
@@ -205,7 +205,7 @@ def container(namespace: str, kind: str = "container") -> Container:
     ],
 )
 def test_no_filter_reaches_beyond_the_only_namespace(asked_for: dict[str, Any]) -> None:
-    filter = Filter(asked_for, only="shop")
+    filter = ContainerFilter(asked_for, only="shop")
     assert filter.host == UNWANTED_HOST
     assert filter.verdict(container("other")) == UNWANTED
     assert filter.verdict(container("")) == UNWANTED
