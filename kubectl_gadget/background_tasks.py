@@ -1,10 +1,11 @@
-"""Background tasks with an owner: one that ends by an error tells it, so nobody waits for it in vain.
+"""Background tasks with an owner, who gets the error of one that dies, so that no one waits for it in vain.
 
-The trap: asyncio keeps the error of a task that nobody awaits to itself, and what the task was to bring never comes.
+The trap: asyncio keeps the error of a task that is not awaited to itself, and what the task was to bring never comes.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import TracebackType
 from typing import Any
 
 from kubectl_gadget.errors import GadgetError, internal_error
@@ -12,13 +13,49 @@ from kubectl_gadget.errors import GadgetError, internal_error
 Failed = Callable[[GadgetError], object]
 
 
+class Tasks:
+    """The background tasks of one run. Leaving the block cancels those that still run, and waits for them.
+
+    `failed` gets the error of each task that dies; the other tasks go on, so that a run can end in order.
+    """
+
+    def __init__(self, failed: Failed) -> None:
+        self._failed = failed
+        self._group = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Tasks":
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._running:
+            task.cancel()
+        # Without the block's own error, which the group would wrap.
+        await self._group.__aexit__(None, None, None)
+
+    def start(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[None]:
+        """Runs `work` in the background until it ends or this block does."""
+        task = self._group.create_task(_owned(work, self._failed), name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # for one that was cancelled before its first step
+        return task
+
+    def fail(self, error: GadgetError) -> None:
+        """Gives the owner an error with which a task goes on."""
+        self._failed(error)
+
+
 def start(work: Coroutine[Any, Any, object], name: str, failed: Failed) -> asyncio.Task[None]:
-    """Runs `work` beside its owner, who cancels and awaits the task (`end`), and whom `failed` gives the error with
-    which it ends."""
+    """Runs `work` for a single owner, which must await the task in the end, and whose `failed` gets the error with
+    which it dies."""
     return asyncio.create_task(_owned(work, failed), name=name)
 
 
-async def end(*tasks: asyncio.Task[None]) -> None:
+async def cancel(*tasks: asyncio.Task[None]) -> None:
     """Cancels tasks and waits until they have ended."""
     for task in tasks:
         task.cancel()
@@ -33,7 +70,7 @@ async def _owned(work: Coroutine[Any, Any, object], failed: Failed) -> None:
 
 
 def as_gadget_error(error: BaseException) -> GadgetError:
-    """What a user can be told of it, also when it comes out of a task group."""
+    """The error that a user sees for this one, also when a task group has wrapped it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, GadgetError) else internal_error(error)

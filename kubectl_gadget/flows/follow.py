@@ -1,18 +1,11 @@
 """The cluster's pods, services and nodes as an address book has them, kept up to date.
 
-The trap: what the user may not list is only missing, as names; it does not end the run.
+The trap: what the user may not list has no names, and does not end the run.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TextIO
-
 from kubectl_gadget.advise.inventory import SLICE_OF, Node, Pod, Service
-from kubectl_gadget.cluster.api import objects
-from kubectl_gadget.cluster.api.objects import Objects
-from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
-from kubectl_gadget.cluster.options import KubeOptions
-from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
+from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import PodFacts
 
@@ -21,24 +14,21 @@ _KEPT_SECONDS = 60.0
 _KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
 
 
-@contextmanager
-def following(kube: KubeOptions, book: AddressBook, stderr: TextIO, quiet: bool = False) -> Iterator[None]:
-    """Keeps `book.cluster` up to date inside the block; waits a moment for the first lists."""
+def followed(book: AddressBook) -> Follower:
+    """Keeps `book.cluster` up to date while a run goes on; the run waits a moment for the first lists."""
 
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=stderr, flush=True)
-
-    def changed(found: Objects) -> None:
+    def take(found: Objects) -> None:
         book.cluster = known(found)
 
-    def failed(kind: Resource | None, error: GadgetError) -> None:
-        say(f"names of {kind.plural if kind else 'addresses'} are not known: {error}")
-
-    # Last packets of what is gone may still be on their way. Whoever gets its address comes later in the order.
-    limits = {"first_seconds": _FIRST_SECONDS, "keep_seconds": _KEPT_SECONDS}
-    with objects.following(kube, _KINDS, changed, failed, say, **limits):
-        yield
+    # Last packets of what is gone may still be on their way.
+    return Follower(
+        _KINDS,
+        take,
+        _FIRST_SECONDS,
+        _KEPT_SECONDS,
+        missing="some addresses have no names",
+        unchanged="names of addresses stay as they were",
+    )
 
 
 def known(found: Objects) -> Addresses:

@@ -12,22 +12,23 @@ import json
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from kubectl_gadget.errors import GadgetError, internal_error
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent, Party
 from kubectl_gadget.flows.graph import Edge, FlowGraph, Place, place
 from kubectl_gadget.flows.process_tree import ProcessTree
 from kubectl_gadget.flows.processes import Processes
 from kubectl_gadget.flows.records import record
+from kubectl_gadget.session.services import Surroundings
 
 _TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000
@@ -188,70 +189,50 @@ def vars_of(found: Place) -> dict[str, str]:
     return {"group": found.group, "name": found.name, "kind": found.kind}
 
 
-@contextmanager
-def served(page: LivePage, port: int = 0) -> Iterator[str]:
-    """Serves the page while the block runs; gives its URL. Raises GadgetError when the port is taken."""
-    token = secrets.token_urlsafe(24)
-    ready = threading.Event()
-    outcome: dict[str, Any] = {}
+class PageServer:
+    """A service of a run (`serve`): the page on a port of this machine, of which `say` gets the URL."""
 
-    async def main() -> None:
-        stop = outcome["stop"] = asyncio.Event()
-        outcome["loop"] = asyncio.get_running_loop()
+    def __init__(self, page: LivePage, port: int, say: Callable[[str], object]) -> None:
+        """`port` 0: any that is free."""
+        self._page = page
+        self._port = port
+        self._say = say
+
+    @asynccontextmanager
+    async def serve(self, run: Surroundings) -> AsyncIterator[None]:
+        """Raises GadgetError when the port is taken."""
+        token = secrets.token_urlsafe(24)
         try:
             server = await serve(
-                lambda connection: _follow(connection, page),
+                lambda connection: _follow(connection, self._page),
                 "127.0.0.1",
-                port,
+                self._port,
                 process_request=lambda connection, request: _answer(connection, request, token),
                 max_size=1 << 16,
                 ping_interval=None,
             )
         except OSError as error:
-            outcome["error"] = error
-            ready.set()
-            return
+            raise GadgetError(
+                f"the page cannot be served on port {self._port}: {error.strerror}", "another --web-port"
+            ) from None
         async with server:
-            outcome["port"] = next(iter(server.sockets)).getsockname()[1]
-            ready.set()
-            while not stop.is_set():
-                try:
-                    async with asyncio.timeout(_TICK_SECONDS):
-                        await stop.wait()
-                except TimeoutError:
-                    if news := page.news():
-                        broadcast(server.connections, news)
+            port = next(iter(server.sockets)).getsockname()[1]
+            self._say(f"open http://127.0.0.1:{port}/?token={token}")
+            run.tasks.start(_broadcast(server, self._page), "news of the web page")
+            yield
 
-    def work() -> None:
-        try:
-            asyncio.run(main())
-        except Exception as error:
-            outcome["failure"] = internal_error(error)
-        finally:
-            ready.set()
 
-    thread = threading.Thread(target=work, name="web page", daemon=True)
-    thread.start()
-    ready.wait()
-    if "failure" in outcome:
-        raise outcome["failure"]
-    if "error" in outcome:
-        raise GadgetError(
-            f"the page cannot be served on port {port}: {outcome['error'].strerror}", "another --web-port"
-        )
-    try:
-        yield f"http://127.0.0.1:{outcome['port']}/?token={token}"
-    finally:
-        if not outcome["loop"].is_closed():
-            outcome["loop"].call_soon_threadsafe(outcome["stop"].set)
-        thread.join(5)
-    if "failure" in outcome:
-        raise outcome["failure"]
+async def _broadcast(server: Server, page: LivePage) -> None:
+    while True:
+        await asyncio.sleep(_TICK_SECONDS)
+        # In a thread, since a large map takes a while.
+        if news := await asyncio.to_thread(page.news):
+            broadcast(server.connections, news)
 
 
 async def _follow(connection: ServerConnection, page: LivePage) -> None:
     """First everything, then, by broadcast, what is new, until the page is closed."""
-    await connection.send(page.all())
+    await connection.send(await asyncio.to_thread(page.all))
     await connection.wait_closed()
 
 

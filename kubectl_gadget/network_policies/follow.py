@@ -3,18 +3,15 @@
 The trap: a policy by labels means nothing while pods or namespaces may not be listed, so then nothing is started.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
 from kubectl_gadget.advise.evaluate import Policy
 from kubectl_gadget.advise.inventory import SLICE_OF, Inventory, Node, Pod, Service
-from kubectl_gadget.cluster.api import objects
-from kubectl_gadget.cluster.api.objects import Objects
 from kubectl_gadget.cluster.api.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -25,8 +22,8 @@ from kubectl_gadget.cluster.api.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.cluster.options import KubeOptions
-from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
+from kubectl_gadget.cluster.informer import Follower, Objects
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
 from kubectl_gadget.network_policies.read import check
 from kubectl_gadget.network_policies.tables import HOST_ENTRY, pod_entry
@@ -36,6 +33,7 @@ from kubectl_gadget.yaml_files import read_yaml
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
 _NEEDED = (PODS, NAMESPACES, NETWORK_POLICIES)
 _FIRST_SECONDS = 60.0
+NO_POLICY = "there is no NetworkPolicy; nothing is refused until there is one"
 _EMPTY = Contents(containers="pods", other=pod_entry(0), host=HOST_ENTRY)
 
 
@@ -125,35 +123,22 @@ def _flattened(documents: Sequence[Any], name: str) -> Iterator[Object]:
             yield item
 
 
-@contextmanager
-def following(kube: KubeOptions, made: PolicyTables, from_cluster: bool, stderr: TextIO, quiet: bool) -> Iterator[None]:
-    """Keeps the tables up to date inside the block. Raises ClusterError, also when what is needed cannot be listed."""
-    errors: list[GadgetError] = []
-    kinds = (*_KINDS, *((NETWORK_POLICIES,) if from_cluster else ()))
+def followed(made: PolicyTables, from_cluster: bool, say: Callable[[str], object]) -> Follower:
+    """Keeps the tables up to date while a run goes on, which cannot be without pods and namespaces."""
 
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=stderr, flush=True)
+    def listed() -> None:
+        if not made.count:
+            say(NO_POLICY)
 
-    def changed(found: Objects) -> None:
-        try:
-            made.take(found)
-        except UsageError as error:
-            errors.append(error)
-            say(f"the tables stay as they were: {error}")
-
-    def failed(kind: Resource | None, error: GadgetError) -> None:
-        if kind is None or kind in _NEEDED:
-            errors.append(error)
-        else:
-            say(f"{kind.plural} are not known, policies mean them by address alone: {error}")
-
-    with objects.following(kube, kinds, changed, failed, say, first_seconds=_FIRST_SECONDS) as known:
-        if errors:
-            raise errors[0]
-        if not known:
-            raise ClusterError(f"pods and namespaces were not listed within {_FIRST_SECONDS:.0f} s")
-        yield
+    return Follower(
+        (*_KINDS, *((NETWORK_POLICIES,) if from_cluster else ())),
+        made.take,
+        _FIRST_SECONDS,
+        required=frozenset(_NEEDED),
+        missing="policies know some services and nodes by address alone",
+        unchanged="the tables stay as they were",
+        listed=listed,
+    )
 
 
 def _name(policy: Policy) -> tuple[str, str]:

@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from kubectl_gadget import background_tasks
 from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.advise.recording import Run as RecordedRun
 from kubectl_gadget.cluster.api import kubeconfig
-from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
-from kubectl_gadget.cluster.inventory import InventoryWatch, Keep
+from kubectl_gadget.cluster.seen_objects import Keep, SeenObjects
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.sink import Sink
@@ -72,9 +70,16 @@ def observe(options: RunOptions, order: Order, stderr: TextIO) -> int:
     """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. The run's exit code, 0 for
     Ctrl-C. Raises GadgetError."""
     progress = Progress(stderr, options.quiet, options.verbose)
+    seen = None if options.local else _seen_objects(options, order.whole_cluster)
+    if seen is not None:
+        options = replace(options, followers=(seen.subscribe,))
     sink = FactSink(order.recording, order.facts_of, len(options.gadgets) > 1)
     options = replace(options, make_sink=lambda *_: sink)
-    code = asyncio.run(_observe(options, order, progress))
+    try:
+        code = asyncio.run(_observe(options, order, progress))
+    finally:
+        if seen is not None:
+            _add(order.recording.inventory, seen, order.whole_cluster)
     return 0 if code == 128 + signal.SIGINT else code
 
 
@@ -89,7 +94,7 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
         raise
     began = datetime.now(UTC)
     try:
-        code = await (run.main() if options.local else _beside_inventory(options, order, run, progress))
+        code = await run.main()
     except GadgetError as error:
         if not recording.facts:
             raise
@@ -112,24 +117,13 @@ async def _observe(options: RunOptions, order: Order, progress: Progress) -> int
     return code
 
 
-async def _beside_inventory(options: RunOptions, order: Order, run: Run, progress: Progress) -> int:
-    cluster = kubeconfig.load(options.kube)
+def _seen_objects(options: RunOptions, whole_cluster: bool) -> SeenObjects:
     chosen = options.selection
-    namespace = chosen.namespace or (None if chosen.all_namespaces else cluster.namespace)
+    namespace = None if chosen.all_namespaces else chosen.namespace or kubeconfig.load(options.kube).namespace
     keep: dict[Resource, Keep] = {PODS: Pod.from_object}
-    if order.whole_cluster:
+    if whole_cluster:
         keep |= {SERVICES: _as_it_is, ENDPOINT_SLICES: _as_it_is, NODES: Node.from_object, NAMESPACES: _labels}
-    api = Api(cluster, progress.say)
-    inventory = InventoryWatch(api, keep, namespace, progress.warn, order.whole_cluster)
-    watching = background_tasks.start(inventory.watch(), "inventory", run.fail)
-    try:
-        await inventory.listed()
-        code = await run.main()
-    finally:
-        await background_tasks.end(watching)
-        api.close()
-        _add(order.recording.inventory, inventory, order.whole_cluster)
-    return code
+    return SeenObjects(keep, None if whole_cluster else namespace, "some peers are not known by name")
 
 
 def _labels(namespace: Object) -> tuple[str, dict[str, str]]:
@@ -140,7 +134,7 @@ def _as_it_is(found: Object) -> Object:
     return found
 
 
-def _add(to: Inventory, inventory: InventoryWatch, whole_cluster: bool) -> None:
+def _add(to: Inventory, inventory: SeenObjects, whole_cluster: bool) -> None:
     to.pods += inventory.found(PODS)
     if whole_cluster:
         slices = inventory.found(ENDPOINT_SLICES)

@@ -15,11 +15,13 @@ from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.tables import LiveTables
 from kubectl_gadget.views.tables.arrangement import Arrangement
 
-if TYPE_CHECKING:  # what needs numpy
+if TYPE_CHECKING:  # what needs numpy, or a cluster
+    from kubectl_gadget.cluster.informer import Informer
     from kubectl_gadget.events.collector import RowTransform
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.engine import Engine
+    from kubectl_gadget.session.services import Service
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class RunOptions:
     output: OutputOptions = field(default_factory=OutputOptions)
     local: bool = False
     """this machine, and no cluster"""
+    followers: "tuple[Callable[[Informer], object], ...]" = ()
+    """each subscribes to the cluster's objects that something of the run needs; not called without a cluster"""
+    services: "tuple[Service, ...]" = ()
+    """what works in the run's event loop from before its first node until its last row"""
     beforehand: Callable[[], object] | None = None
     """with `local`: called once all has been checked, and before the agent gets its orders; may block"""
     local_by_default: bool = False

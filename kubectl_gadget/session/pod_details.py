@@ -1,20 +1,14 @@
 """What a cluster knows of pods besides their names, for JSON of events: labels, and what they are replicas of.
 
-The trap: who may trace pods may still not be allowed to list them in all namespaces; then events lack it, which is said
-once.
+The trap: a user who may trace pods may not be allowed to list them in all namespaces. Events of others then lack it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from kubectl_gadget.advise.inventory import Pod
-from kubectl_gadget.cluster.api import objects
-from kubectl_gadget.cluster.api.objects import Objects
-from kubectl_gadget.cluster.api.resources import PODS, Object, Resource
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.api.resources import PODS, Object
+from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.cluster.selection.pod_identity import PodValues
-from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.identity import Container
 
 _FIRST_SECONDS = 20.0
@@ -46,20 +40,13 @@ def _details(found: Object) -> Object:
     return {"pod_labels": pod.labels, "workload": workload.name, "workload_kind": workload.kind}
 
 
-@contextmanager
-def following(kube: KubeOptions, details: PodDetails, stderr: TextIO, quiet: bool) -> Iterator[None]:
-    """Keeps them up to date inside the block."""
-    said: list[str] = []
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=stderr, flush=True)
-
-    def failed(kind: Resource | None, error: GadgetError) -> None:
-        if not said:
-            said.append(str(error))
-            say(f"warning: events have no labels and workloads of pods: {error}")
-
-    limits = {"first_seconds": _FIRST_SECONDS, "keep_seconds": _KEEP_SECONDS}
-    with objects.following(kube, (PODS,), details.take, failed, say, **limits):
-        yield
+def followed(details: PodDetails) -> Follower:
+    """Keeps them up to date while a run goes on."""
+    return Follower(
+        (PODS,),
+        details.take,
+        _FIRST_SECONDS,
+        _KEEP_SECONDS,
+        missing="some events have no labels and workloads of pods",
+        unchanged="labels and workloads of pods stay as they were",
+    )

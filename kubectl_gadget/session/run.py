@@ -10,8 +10,10 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TextIO
 
+from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.live.keys import Keys, can_read_keys
@@ -25,6 +27,7 @@ from kubectl_gadget.session.nodes.participants import NodeChange, Nodes, choose_
 from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.services import Surroundings
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:  # what needs numpy
@@ -96,7 +99,7 @@ class Run:
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._interrupts = Interrupts()
-        self._watch_error: GadgetError | None = None
+        self._failure: GadgetError | None = None
         self._watching = True
         self._began = time.monotonic()
         self._deadline_set = False
@@ -119,13 +122,25 @@ class Run:
 
     async def main(self) -> int:
         """The exit code of the run. Raises GadgetError when it could not run at all, after cleaning up."""
+        self._loop = asyncio.get_running_loop()
+        async with Tasks(self.fail) as self._tasks, AsyncExitStack() as services:
+            try:
+                self._catch_signals()
+                for service in self._options.services:
+                    await services.enter_async_context(service(Surroundings(self._tasks, self._nodes.api)))
+            except BaseException:
+                await self._nodes.close()
+                raise
+            pipeline, seconds = await self._show_rows()
+        return self._conclude(pipeline, seconds)
+
+    async def _show_rows(self) -> "tuple[Pipeline, float]":
+        """The pipeline after its last row, and how long the run took."""
         from kubectl_gadget.session.steps.frames import LiveFrames
 
-        self._loop = asyncio.get_running_loop()
         backlog = Backlog(self._options.buffer_bytes)
         pipeline = self._preparation.pipeline(LiveFrames(backlog), self._nodes.wants, self._events())
-        self._catch_signals()
-        showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")
+        showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")  # awaited below
         try:
             await self._stream(backlog)
         finally:
@@ -135,7 +150,7 @@ class Run:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return self._conclude(pipeline, ended - self._began)
+        return pipeline, ended - self._began
 
     def quit(self) -> None:
         """Ends the run as if its time were over. From any thread."""
@@ -143,9 +158,9 @@ class Run:
             self._loop.call_soon_threadsafe(self._stop, "quit")
 
     def fail(self, error: GadgetError) -> None:
-        """Ends the run with an error of what runs beside it."""
-        self._watch_error = self._watch_error or error
-        self._stop("what runs beside it failed")
+        """Ends the run with an error of one of its background tasks."""
+        self._failure = self._failure or error
+        self._stop("a background task failed")
 
     def key(self, key: str) -> None:
         """What a key does while it records. From any thread."""
@@ -156,7 +171,7 @@ class Run:
 
     def _show(self) -> None:
         for session in self._sessions.values():
-            self._tasks.create_task(session.show(), name="show what was recorded")
+            self._tasks.start(session.show(), "show what was recorded")
 
     def _events(self) -> "PipelineEvents":
         from kubectl_gadget.session.pipeline import PipelineEvents
@@ -171,28 +186,23 @@ class Run:
 
     async def _stream(self, backlog: Backlog) -> None:
         """Until the run is stopped; all nodes are detached when this returns."""
-        async with asyncio.TaskGroup() as self._tasks:
-            tasks = self._tasks
-            watcher = tasks.create_task(self._watch(tasks, backlog), name="nodes of the run")
-            reading = tasks.create_task(self._watch_reader(), name="reader of the output")
+        watcher = self._tasks.start(self._watch(backlog), "nodes of the run")
+        reading = self._tasks.start(self._watch_reader(), "reader of the output")
+        try:
             await self._stopped.wait()
-            watcher.cancel()
-            reading.cancel()
+            await cancel(watcher, reading)
             for session in self._sessions.values():
                 session.stop()
             if self._running:
                 await asyncio.wait(self._running, timeout=_STOP_SECONDS)
-            for task in self._running:
-                task.cancel()
+        finally:
+            await cancel(watcher, reading, *self._running)
 
-    async def _watch(self, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
-        try:
-            async for change in self._nodes.watch():
-                for name, agent_filter in change.filters.items():
-                    backlog.add(Item(name, Selected(FilterSpec.from_json(agent_filter))))
-                await self._apply(change, tasks, backlog)
-        except GadgetError as error:
-            self._watch_error = error
+    async def _watch(self, backlog: Backlog) -> None:
+        async for change in self._nodes.watch(self._tasks):
+            for name, agent_filter in change.filters.items():
+                backlog.add(Item(name, Selected(FilterSpec.from_json(agent_filter))))
+            await self._apply(change, backlog)
         self._watching = False
         self._check()
 
@@ -202,7 +212,7 @@ class Run:
                 self._stop("output ended")
             await asyncio.sleep(_READER_SECONDS)
 
-    async def _apply(self, change: NodeChange, tasks: asyncio.TaskGroup, backlog: Backlog) -> None:
+    async def _apply(self, change: NodeChange, backlog: Backlog) -> None:
         for name in change.remove:
             if (leaving := self._sessions.pop(name, None)) is not None:
                 leaving.stop()
@@ -224,7 +234,7 @@ class Run:
                 late=self._announced and not self._once,
             )
             self._sessions[name] = session
-            task = tasks.create_task(session.run(), name=f"session of {name}")
+            task = self._tasks.start(session.run(), f"session of {name}")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             task.add_done_callback(lambda _: self._check())
@@ -248,7 +258,7 @@ class Run:
         over = not self._running and (not self._watching or (states and all(state.error for state in states)))
         if self._once:
             self._check_answers()
-        if over or (self._watch_error is not None and not self._sessions):
+        if over:
             self._stop("no node is left")
 
     def _is_attached(self) -> bool:
@@ -341,14 +351,17 @@ class Run:
         states = self._states
         self.watched = pipeline.watched()
         self.seconds, self.lost = seconds, summary.missing(states, pipeline.unattributed)
-        if self._watch_error is not None:
-            raise self._watch_error
-        if states and not any(state.ever_attached for state in states.values()) and self._interrupts.signal is None:
+        ran = any(state.ever_attached for state in states.values())
+        if self._failure is not None and not ran:
+            raise self._failure
+        if states and not ran and self._interrupts.signal is None:
             raise self._none_ran()
         noun = "row" if self._options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
         unattributed, skew_ns, late = pipeline.unattributed, pipeline.skew_ns, pipeline.late
         for line in summary.lines(states, pipeline.shown, unattributed, skew_ns, seconds, noun, late):
             self._progress.say(line)
+        if self._failure is not None:
+            raise self._failure
         selection = self._options.selection
         if self._options.local and not selection.host and not self.watched and not pipeline.shown.total():
             self._progress.say(_why_nothing(selection))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
+from kubectl_gadget.errors import GadgetError
 from tests.cluster.real_cluster import AGENT_FLAGS, gadget, kubectl
 from tests.fake_cluster import FakeCluster
 
@@ -31,6 +33,18 @@ def api(cluster: FakeCluster, tmp_path: Path, warnings: list[str]) -> Iterator[A
     path = cluster.write_kubeconfig(tmp_path / "kubeconfig")
     with closing(Api(load(KubeOptions(kubeconfig=str(path))), warnings.append)) as api:
         yield api
+
+
+@pytest.fixture
+async def failures() -> list[GadgetError]:
+    """With what background tasks died."""
+    return []
+
+
+@pytest.fixture
+async def tasks(failures: list[GadgetError]) -> AsyncIterator[Tasks]:
+    async with Tasks(failures.append) as tasks:
+        yield tasks
 
 
 @pytest.fixture

@@ -91,6 +91,10 @@ class FakeCluster:
         self.certificate_authority = authority.cert_pem.bytes().decode()
         return context
 
+    def break_watches(self) -> None:
+        """Cuts the connections of all watches."""
+        self.server.break_watches()
+
     def add_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> Object:
         metadata = {"name": name, "labels": dict(labels or {})}
         return self.store.add("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})

@@ -9,6 +9,10 @@ class Faults:
 
     forbidden: set[tuple[str, str]] = field(default_factory=set)
     """(verb, resource or resource/subresource) that RBAC refuses, as ("create", "pods/exec")"""
+    forbidden_in_whole: set[tuple[str, str]] = field(default_factory=set)
+    """the same, and allowed in each namespace"""
+    held_lists: set[str] = field(default_factory=set)
+    """resources whose lists of all namespaces get no answer"""
     unauthorized: bool = False
     """every request is answered with 401"""
     refused_tokens: set[str] = field(default_factory=set)

@@ -84,6 +84,7 @@ class Server:
         self._environment = environment
         self.requests: list[tuple[str, str]] = []
         """(verb, resource) of each request, in order"""
+        self._watches: set[asyncio.BaseTransport] = set()
         self.headers: list[dict[str, str]] = []
         """of each request"""
         self.app = web.Application(client_max_size=64 << 20)
@@ -91,6 +92,12 @@ class Server:
             for scope in ("/namespaces/{namespace}", ""):
                 for tail in ("/{plural}", "/{plural}/{name}", "/{plural}/{name}/{sub}"):
                     self.app.router.add_route("*", prefix + scope + tail, self._answer)
+
+    def break_watches(self) -> None:
+        """Cuts the connections of all watches."""
+        for transport in tuple(self._watches):
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -144,7 +151,8 @@ class Server:
         if self._faults.starting:
             self._faults.starting -= 1
             raise Refused(500, "InternalError", "the storage is not ready")
-        if (verb, resource) in self._faults.forbidden:
+        whole = self._faults.forbidden_in_whole if namespace is None else ()
+        if (verb, resource) in self._faults.forbidden or (verb, resource) in whole:
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             plural = resource.partition("/")[0]
             text = f'{plural} is forbidden: User "tester" cannot {verb} resource "{resource}" in API group "" {where}'
@@ -160,6 +168,8 @@ class Server:
         return web.json_response(self._found(plural, namespace, name))
 
     async def _list(self, request: web.Request, plural: str, namespace: str | None) -> web.StreamResponse:
+        if namespace is None and plural in self._faults.held_lists:
+            await asyncio.Event().wait()
         accepts = matcher(request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
         items = [found for found in self._store.list(plural, namespace) if accepts(found)]
         metadata = {"resourceVersion": str(self._store.version)}
@@ -281,9 +291,12 @@ class Server:
                     await websocket.send_str(json.dumps({"type": kind, "object": found}))
 
         sender = asyncio.create_task(send(), name="watch")
+        assert request.transport is not None
+        self._watches.add(request.transport)
         try:
             await websocket.receive()
         finally:
+            self._watches.discard(request.transport)
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
         return websocket

@@ -14,11 +14,12 @@ from websockets.sync.client import connect
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.table import FlowTable
-from kubectl_gadget.flows.web import LivePage, served
+from kubectl_gadget.flows.web import LivePage
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.flows.browser import CHROMIUM, opened
 from tests.flows.rows import DEATHSTAR, SERVER, accepted, drop, tcp
 from tests.flows.rows import XWING as XWING_ROW
+from tests.flows.serving import served
 from tests.observe.lives import NOON, SHELL, XWING, executed
 
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

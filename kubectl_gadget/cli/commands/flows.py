@@ -6,8 +6,8 @@ looked at at all.
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli import values
@@ -169,7 +169,7 @@ def flows(
 ) -> int:
     """Runs the network gadgets and tells their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
-    from kubectl_gadget.flows.follow import following, known
+    from kubectl_gadget.flows.follow import followed, known
     from kubectl_gadget.flows.table import FlowTable
     from kubectl_gadget.session.run import run
 
@@ -207,14 +207,15 @@ def flows(
             row_listeners=[page.add_rows] if page else [],
         )
 
-    with ExitStack() as stack:
-        if page:
-            from kubectl_gadget.flows.web import served
+    if page:
+        from kubectl_gadget.flows.web import PageServer
 
-            say(f"open {stack.enter_context(served(page, flow.web_port or 0))}")
-        if not options.local:
-            stack.enter_context(following(options.kube, book, sys.stderr, options.quiet))
-        code = run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
+        options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
+    if not options.local:
+        from kubectl_gadget.cluster.informer import Informer
+
+        options = replace(options, followers=(partial(Informer.follow, follower=followed(book)),))
+    code = run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
     if flow_filter.hidden and not options.quiet:
         say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")
     for reason in flow_filter.undecided():

@@ -6,8 +6,7 @@ containers are made after the join.
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.story import Told
     from kubectl_gadget.policies.engine.engine import Engine
     from kubectl_gadget.session.pod_details import PodDetails
+    from kubectl_gadget.session.policies.labels import PolicyLabels
+    from kubectl_gadget.session.services import Service
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -191,9 +192,10 @@ def tell(
     objects: str | None = None,
     on_told: "Callable[[Told], None] | None" = None,
     silent: GadgetRun | None = None,
+    services: "tuple[Service, ...]" = (),
 ) -> int:
     """The story of processes, with what policies saw. `objects` is a file with pods and nodes; `silent` runs along, and
-    nothing is told of it."""
+    its rows are not shown. `services` as in RunOptions."""
     from kubectl_gadget.session.recipes.story import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
@@ -210,21 +212,21 @@ def tell(
     options = run_options(gadgets.runs(), pods, flags)
     if compiled is not None:
         _warn(compiled, flags, options)
-    with ExitStack() as stack:
-        labels = stack.enter_context(labels_of(compiled, options, objects, sys.stderr)) if compiled else None
-        details = stack.enter_context(_details(options, output, objects))
-        if compiled:
-            with_labels = replace(options.gadgets[-1], tables=labels.tables if labels else None)
-            options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
-        format = output.output or _COMPACT
-        recipe = StoryRecipe(
-            gadgets,
-            _choice(story, format),
-            _output(format, output, story, details),
-            labels.is_for if labels else None,
-            on_told,
-        )
-        return run(recipe.applied(options), sys.stdout, sys.stderr)
+    labels = labels_of(compiled, options, objects) if compiled else None
+    details = _details(options, output, objects)
+    options = replace(options, services=services)
+    if compiled:
+        with_labels = replace(options.gadgets[-1], tables=labels.tables if labels else None)
+        options = replace(options, gadgets=(*options.gadgets[:-1], with_labels))
+    format = output.output or _COMPACT
+    recipe = StoryRecipe(
+        gadgets,
+        _choice(story, format),
+        _output(format, output, story, details),
+        labels.is_for if labels else None,
+        on_told,
+    )
+    return run(_followed(recipe.applied(options), labels, details), sys.stdout, sys.stderr)
 
 
 def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
@@ -235,23 +237,31 @@ def _warn(compiled: "Engine", flags: RunFlags, options: RunOptions) -> None:
         warn_of_others("policies", {policy.namespace for policy in compiled.policies}, chosen)
 
 
-@contextmanager
-def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "Iterator[PodDetails | None]":
-    """What JSON says of pods, kept up to date inside the block; None where nothing is known, or it is not shown."""
+def _followed(options: RunOptions, labels: "PolicyLabels | None", details: "PodDetails | None") -> RunOptions:
+    """The run that keeps them up to date with the cluster."""
+    if options.local:
+        return options
+    from kubectl_gadget.cluster.informer import Informer
+    from kubectl_gadget.session import pod_details
+    from kubectl_gadget.session.policies import labels as policy_labels
+
+    followers = [policy_labels.followed(labels)] if labels else []
+    followers += [pod_details.followed(details)] if details else []
+    return replace(options, followers=tuple(partial(Informer.follow, follower=follower) for follower in followers))
+
+
+def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "PodDetails | None":
+    """What JSON says of pods, from a file of objects where there is one; None where nothing is known, or shown."""
     if output.output not in (_JSON, _STRICT) or (options.local and not objects):
-        yield None
-        return
-    from kubectl_gadget.session.pod_details import PodDetails, following
+        return None
+    from kubectl_gadget.session.pod_details import PodDetails
 
     details = PodDetails()
     if objects:
         from kubectl_gadget.network_policies.follow import read_objects
 
         details.take(read_objects(objects))
-        yield details
-        return
-    with following(options.kube, details, sys.stderr, options.quiet):
-        yield details
+    return details
 
 
 def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:

@@ -3,10 +3,9 @@
 The trap: reading YAML and compiling policies takes time, so nothing of it is imported before it is asked for.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag
@@ -84,12 +83,9 @@ def engine_of(
     return Engine(policies, EngineOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
 
 
-@contextmanager
-def labels_of(
-    engine: "Engine", options: RunOptions, objects: str | None, stderr: TextIO
-) -> "Iterator[PolicyLabels | None]":
-    """The labels that policies go by, kept up to date inside the block; None when they go by none. Raises UsageError
-    and ClusterError."""
+def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "PolicyLabels | None":
+    """The labels that policies go by, from a file of objects where there is no cluster; None when they go by none.
+    Raises UsageError."""
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
     if not engine.by_labels:
@@ -97,19 +93,16 @@ def labels_of(
             from kubectl_gadget.network_policies.follow import read_objects
 
             read_objects(objects)  # what is wrong with it is said all the same
-        yield None
-        return
-    from kubectl_gadget.session.policies.labels import PolicyLabels, following
+        return None
+    from kubectl_gadget.session.policies.labels import PolicyLabels
 
     labels = PolicyLabels(engine.scopes, one_node=bool(options.local))
     if not options.local:
-        with following(options.kube, labels, stderr, options.quiet):
-            yield labels
-        return
+        return labels
     if not objects:
         what = "these policies go by labels of pods or nodes, which only a cluster knows"
         raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
     from kubectl_gadget.network_policies.follow import read_objects
 
     labels.take(read_objects(objects))
-    yield labels
+    return labels

@@ -151,14 +151,14 @@ def enforce(
 
 
 def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags) -> int:
-    from kubectl_gadget.session.policies.delete_pods import deleting_pods
+    from kubectl_gadget.session.policies.delete_pods import PodDeleter
 
-    with deleting_pods(flags.cluster.options(), _namespace(flags), say) as deleter:
+    deleter = PodDeleter(_namespace(flags), say)
 
-        def delete(container: "Container", policy: str) -> None:
-            deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {policy}")
+    def delete(container: "Container", policy: str) -> None:
+        deleter.delete(container.namespace, container.pod, container.pod_uid, f"policy {policy}")
 
-        return tell(compiled, pods, story, flags, on_told=partial(_react, delete))
+    return tell(compiled, pods, story, flags, on_told=partial(_react, delete), services=(deleter.serve,))
 
 
 def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None) -> int:

@@ -5,10 +5,12 @@ them.
 """
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
+from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.declaration import TypedOnly, flag, spelling
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL
@@ -54,7 +56,7 @@ def enforce_network(
 ) -> int:
     """Checks, carries out, and tells each refusal. `objects` is a file with what the cluster has."""
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.network_policies.follow import PolicyTables, following, read_objects
+    from kubectl_gadget.network_policies.follow import NO_POLICY, PolicyTables, followed, read_objects
     from kubectl_gadget.network_policies.read import read_files
     from kubectl_gadget.session.run import run
 
@@ -72,14 +74,17 @@ def enforce_network(
         raise UsageError(OBJECTS_ARE_LOCAL)
     if options.local:
         check_objects(objects)
-    with ExitStack() as stack:
-        if objects:
-            made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
-        else:
-            stack.enter_context(following(options.kube, made, bool(policies.from_cluster), sys.stderr, options.quiet))
-        if not made.count and not options.quiet:
-            sys.stderr.write("there is no NetworkPolicy; nothing is refused until there is one\n")
-        return run(options, sys.stdout, sys.stderr)
+    warn: Callable[[str], object] = say if not options.quiet else str
+    if objects:
+        made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
+        if not made.count:
+            warn(NO_POLICY)
+    else:
+        from kubectl_gadget.cluster.informer import Informer
+
+        follower = followed(made, bool(policies.from_cluster), warn)
+        options = replace(options, followers=(partial(Informer.follow, follower=follower),))
+    return run(options, sys.stdout, sys.stderr)
 
 
 def check_objects(objects: str | None) -> None:

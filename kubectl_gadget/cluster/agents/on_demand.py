@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from kubectl_gadget import background_tasks
+from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.agents import manifests, reaper, removal
 from kubectl_gadget.cluster.agents.reaper import Reaper
 from kubectl_gadget.cluster.agents.startup import wait_running
@@ -35,9 +35,9 @@ _SIGN_SECONDS = 5.0
 class OnDemandAgents:
     """All pods that one run started. `close` must be awaited at the end."""
 
-    def __init__(self, api: Api, options: AgentOptions, run: str, say: Say, failed: background_tasks.Failed) -> None:
-        """`failed` gets the error with which what keeps the agents alive ends."""
-        self._failed = failed
+    def __init__(self, api: Api, options: AgentOptions, tasks: Tasks, run: str, say: Say) -> None:
+        """`tasks` has the task that keeps the agents alive."""
+        self._tasks = tasks
         self._api = api
         self._options = options
         self._run = run
@@ -70,7 +70,7 @@ class OnDemandAgents:
     async def close(self) -> list[str]:
         """Removes all that was created; returns the names of what may remain. Never raises ClusterError."""
         if self._keeper is not None:
-            await background_tasks.end(self._keeper)
+            await cancel(self._keeper)
         async with self._lock:
             if not self._begun:
                 return []
@@ -100,8 +100,7 @@ class OnDemandAgents:
                     raise _refusal(error, self._options.namespace, None) from None
                 self._anchored_at = time.monotonic()
                 if self._keeper is None:
-                    name = "anchor of the on-demand agents"
-                    self._keeper = background_tasks.start(self._keep(), name, self._failed)
+                    self._keeper = self._tasks.start(self._keep(), "anchor of the on-demand agents")
             return self._anchor
 
     async def _begin(self) -> None:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.background_tasks import Failed
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.boot import open_agent
 from kubectl_gadget.cluster.agents.on_demand import REMEDY, OnDemandAgents, Say
@@ -36,14 +36,14 @@ class Agents:
         self,
         api: Api,
         options: AgentOptions,
+        tasks: Tasks,
         say: Say = lambda _node, _text: None,
         run: str | None = None,
         note: Callable[[str], object] = lambda _text: None,
-        failed: Failed = lambda _error: None,
         session: SessionCommand = NO_GADGETS,
     ) -> None:
-        """`say` gets how agents start, `note` what users should know of those that run, and `failed` an error after
-        which those that were started will not stay. `session` is what the commands of sessions declare."""
+        """`tasks` has what keeps started agents alive. `say` gets how agents start, and `note` what users should know
+        of those that run. `session` is what the commands of sessions declare."""
         self._session = session
         self._api = api
         self._options = options
@@ -51,7 +51,7 @@ class Agents:
         self._note = note
         self._is_noted = False
         self.run = run or secrets.token_hex(4)
-        self._on_demand = OnDemandAgents(api, options, self.run, say, failed)
+        self._on_demand = OnDemandAgents(api, options, tasks, self.run, say)
         self._pods: dict[str, str] = {}
         self._residents: dict[str, Object] = {}
         self._had_residents: set[str] = set()

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.boot import open_agent
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
@@ -85,16 +86,9 @@ async def _on_all_nodes(api: Api, options: AgentOptions, role: Object, say: Say)
         image_pull_policy=options.image_pull_policy or annotations.get(manifests.PULL_ANNOTATION),
         pins=True,
     )
-    agents = OnDemandAgents(
-        api,
-        options,
-        secrets.token_hex(4),
-        lambda _node, _text: None,
-        lambda error: say(f"agents may end early: {error}"),
-    )
     slots = asyncio.Semaphore(_PARALLEL)
 
-    async def one(node: Object) -> NodeResult:
+    async def one(agents: OnDemandAgents, node: Object) -> NodeResult:
         name = node["metadata"]["name"]
         if problem := not_ready(node):
             return NodeResult(name, problem=problem)
@@ -107,11 +101,13 @@ async def _on_all_nodes(api: Api, options: AgentOptions, role: Object, say: Say)
                 return NodeResult(name, problem=str(error))
             return await _release(api, options, pod)
 
-    try:
-        return await asyncio.gather(*map(one, nodes))
-    finally:
-        for remaining in await agents.close():
-            say(f"may remain: {remaining}")
+    async with Tasks(lambda error: say(f"agents may end early: {error}")) as tasks:
+        agents = OnDemandAgents(api, options, tasks, secrets.token_hex(4), lambda _node, _text: None)
+        try:
+            return await asyncio.gather(*(one(agents, node) for node in nodes))
+        finally:
+            for remaining in await agents.close():
+                say(f"may remain: {remaining}")
 
 
 async def _release(api: Api, options: AgentOptions, pod: Object) -> NodeResult:

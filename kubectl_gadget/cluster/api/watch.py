@@ -37,6 +37,9 @@ class Changed:
     deleted: bool
 
 
+Change = Synced | Changed
+
+
 @dataclass(frozen=True)
 class Scope:
     """What is watched."""
@@ -47,7 +50,7 @@ class Scope:
     fields: str | None = None
 
 
-async def follow(api: Api, scope: Scope) -> AsyncGenerator[Synced | Changed, None]:
+async def follow(api: Api, scope: Scope) -> AsyncGenerator[Change, None]:
     """Never ends by itself. Raises ClusterError when the first list fails, later only what trying again cannot mend.
 
     Close it (contextlib.aclosing) when leaving early.

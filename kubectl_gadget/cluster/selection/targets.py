@@ -9,16 +9,17 @@ import asyncio
 import difflib
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from kubectl_gadget import background_tasks
+from kubectl_gadget.background_tasks import Tasks, as_gadget_error, cancel
 from kubectl_gadget.cluster.agents.startup import not_ready
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS, Object, Resource
-from kubectl_gadget.cluster.api.watch import Changed, Scope, Synced, follow
+from kubectl_gadget.cluster.api.watch import Change, Changed, Synced
+from kubectl_gadget.cluster.informer import Informer, Subscription
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.selection import label_selectors
 from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key
@@ -32,7 +33,7 @@ Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
 """Raises ForbiddenError when one of these rights, or another that the run takes, is missing."""
 
 _SETTLE_SECONDS = 0.1
-"""Changes that come together are told together."""
+"""Changes that come together are reported together."""
 _LINGER_SECONDS = 60.0
 """A node that hosts no selected pod any more is kept this long: a restarted pod mostly comes back to it."""
 
@@ -73,12 +74,16 @@ class Targets:
     def __init__(
         self,
         api: Api,
+        informer: Informer,
+        tasks: Tasks,
         selection: Selection,
         warn: Callable[[str], None],
         linger: float = _LINGER_SECONDS,
         require: Require | None = None,
     ) -> None:
         self._api = api
+        self._informer = informer
+        self._tasks = tasks
         self._require = require or (lambda wanted: api.require(wanted, "choose nodes and pods"))
         self._selection = selection
         self._warn = warn
@@ -107,7 +112,9 @@ class Targets:
         """when (monotonic seconds) nodes without selected pods are left"""
         self._complained: set[str] = set()
         self._current: dict[str, Filter] = {}
-        self._queue: asyncio.Queue[tuple[Resource | None, Synced | Changed | GadgetError]] = asyncio.Queue()
+        self._refusal: GadgetError | None = None
+        """of the rights, or of the workloads"""
+        self._queue: asyncio.Queue[tuple[Resource | None, Change | GadgetError]] = asyncio.Queue()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
         """Whether the label selector or a workload wants this pod, by its UID and NAMESPACE/NAME as its containers have
@@ -115,39 +122,38 @@ class Targets:
         return self._judged.of(pod_uid, pod_name) if self._excludes else True
 
     async def watch(self) -> AsyncGenerator[TargetChange, None]:
-        """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError.
+        """First what is there, perhaps nothing; then each change. Never ends by itself. Raises ClusterError. It starts
+        the informer.
 
         Close it (contextlib.aclosing) when leaving early.
         """
-        queue = self._queue
         wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
         wanted += self._workloads.watched if self._workloads else ()
-        tasks = [
-            background_tasks.start(self._feed(kind, queue), f"watch of {kind.plural}", self.fail) for kind in wanted
-        ]
-        # Asked for while the lists are on their way, so that it takes no time of its own. Awaited below.
-        rights = asyncio.create_task(self._require(self._accesses(wanted)), name="rights")
-        there = asyncio.create_task(self._check_workloads(), name="workloads")
-        tasks += [rights, there]
+        for kind in wanted:
+            self._informer.subscribe(Subscription(kind, partial(self._put, kind), self.namespace, self.fail))
+        self._informer.start()
+        # Asked for while the lists are on their way, so that it takes no time of its own.
+        checks = self._tasks.start(self._check(self._accesses(wanted)), "rights and workloads")
         try:
             missing = set(wanted)
             while missing:
                 try:
-                    missing.discard(await self._take(queue))
-                except ForbiddenError:
-                    await rights  # says all that is missing, not only this
-                    raise
-            await rights
-            await there
+                    missing.discard(await self._take())
+                except ForbiddenError as error:
+                    await checks  # names all rights that are missing, not only this one
+                    raise self._refusal or error from None
+            await checks
+            if self._refusal is not None:
+                raise self._refusal
             await self._complain()
             yield self._change()
             while True:
-                await self._settle(queue)
+                await self._settle()
                 change = self._change()
                 if change != TargetChange():
                     yield change
         finally:
-            await background_tasks.end(*tasks)
+            await cancel(checks)
 
     def fail(self, error: GadgetError) -> None:
         """Ends `watch` with an error that its owner found elsewhere."""
@@ -161,32 +167,37 @@ class Targets:
         ]
         return listed + (self._workloads.accesses() if self._workloads else [])
 
+    def _put(self, kind: Resource, change: Change) -> None:
+        self._queue.put_nowait((kind, change))
+
+    async def _check(self, accesses: Sequence[Access]) -> None:
+        """Fails with what is missing for the run: rights, or else workloads."""
+        checks = self._require(accesses), self._check_workloads()
+        for result in await asyncio.gather(*checks, return_exceptions=True):
+            if isinstance(result, Exception):
+                self._refusal = as_gadget_error(result)
+                self.fail(self._refusal)
+                return
+
     async def _check_workloads(self) -> None:
         if self._workloads:
             await self._check_namespace()
             await self._workloads.check()
 
-    async def _feed(self, kind: Resource, queue: "asyncio.Queue[Any]") -> None:
-        scope = Scope(kind, self.namespace if kind.namespaced else None)
-        async with aclosing(follow(self._api, scope)) as changes:
-            async for change in changes:
-                queue.put_nowait((kind, change))
-
-    async def _settle(self, queue: "asyncio.Queue[Any]") -> None:
+    async def _settle(self) -> None:
         """Waits for changes, or for the time at which a node is left."""
         until = min(self._leaving.values(), default=None)
         try:
             async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
-                await self._take(queue)
+                await self._take()
         except TimeoutError:
             return
         await asyncio.sleep(_SETTLE_SECONDS)
-        while not queue.empty():
-            await self._take(queue)
+        while not self._queue.empty():
+            await self._take()
 
-    async def _take(self, queue: "asyncio.Queue[Any]") -> Resource:
-        kind: Resource | None
-        kind, change = await queue.get()
+    async def _take(self) -> Resource:
+        kind, change = await self._queue.get()
         if isinstance(change, GadgetError):
             raise change
         assert kind is not None

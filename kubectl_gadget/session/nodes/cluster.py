@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.api import kubeconfig
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.informer import Informer
 from kubectl_gadget.cluster.selection.targets import Targets
-from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.nodes.declared import declared
 from kubectl_gadget.session.nodes.participants import NodeChange
 from kubectl_gadget.session.nodes.stream import NodeStream, Open
@@ -32,7 +33,7 @@ class ClusterNodes:
         self._cluster = kubeconfig.load(options.kube)
         self._targets: Targets | None = None
         self._agents: Agents | None = None
-        self._api: Api | None = None
+        self.api = Api(self._cluster, progress.say)
         self._starting_since: float | None = None
 
     async def begin(self) -> None:
@@ -46,16 +47,16 @@ class ClusterNodes:
         """As "2/3 nodes"."""
         return f"{attached}/{known} nodes"
 
-    async def watch(self) -> AsyncIterator[NodeChange]:
-        """First the nodes that are there, then changes. Never ends by itself. Raises ClusterError."""
-        self._api = api = Api(self._cluster, self._progress.say)
-        say, selection = self._progress.say, self._options.selection
+    async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+        """First the nodes that are there, then changes. Never ends by itself. Raises GadgetError."""
+        api, say, selection = self.api, self._progress.say, self._options.selection
         namespace = None if selection.all_namespaces else selection.namespace or self._cluster.namespace
         session = declared(self._options, namespace)
-        self._agents = agents = Agents(
-            api, self._options.agent, self._tell, note=say, failed=self._fail, session=session
-        )
-        self._targets = Targets(api, selection, say, require=agents.require)
+        self._agents = agents = Agents(api, self._options.agent, tasks, self._report_start, note=say, session=session)
+        informer = Informer(api, tasks, say, namespace)
+        for subscribe in self._options.followers:
+            subscribe(informer)
+        self._targets = Targets(api, informer, tasks, selection, say, require=agents.require)
 
         def opener(node: str) -> Open:
             async def open_stream() -> NodeStream:
@@ -65,17 +66,14 @@ class ClusterNodes:
 
         async with aclosing(self._targets.watch()) as changes:
             async for change in changes:
+                await informer.known()
                 yield NodeChange(
                     add={node: opener(node) for node in change.add},
                     remove=change.remove,
                     filters={**change.add, **change.update},
                 )
 
-    def _fail(self, error: GadgetError) -> None:
-        if self._targets is not None:
-            self._targets.fail(error)
-
-    def _tell(self, node: str, message: str) -> None:
+    def _report_start(self, node: str, message: str) -> None:
         """Progress of an agent that is started: one line for all nodes, and more only where it takes long."""
         now = time.monotonic()
         if self._starting_since is None:
@@ -88,8 +86,7 @@ class ClusterNodes:
 
     async def close(self) -> None:
         """Removes the agents that were started for this run, and says what may remain."""
-        if self._agents is None or self._api is None:
-            return
-        for remaining in await self._agents.close():
-            self._progress.warn(f"may remain: {remaining}")
-        self._api.close()
+        if self._agents is not None:
+            for remaining in await self._agents.close():
+                self._progress.warn(f"may remain: {remaining}")
+        self.api.close()

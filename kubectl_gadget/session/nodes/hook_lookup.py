@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
@@ -55,7 +56,16 @@ async def ask_cluster(
 
     `tell` gets a node, empty for all, and a text about its agent.
     """
-    agents = Agents(api, options, tell, note=partial(tell, ""))
+    async with Tasks(lambda error: tell("", f"agents may end early: {error}")) as tasks:
+        agents = Agents(api, options, tasks, tell, note=partial(tell, ""))
+        try:
+            return await _ask_nodes(api, agents, asked, names, options.start_timeout + _SECONDS)
+        finally:
+            for remaining in await agents.close():
+                tell("", f"may remain: {remaining}")
+
+
+async def _ask_nodes(api: Api, agents: Agents, asked: LookUp, names: Sequence[str], seconds: float) -> list[NodeHooks]:
     await agents.require([Access("list", NODES.plural)])
     nodes = (await api.find(NODES)).items
     labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in nodes}
@@ -63,7 +73,6 @@ async def ask_cluster(
         if name not in labels:
             raise UsageError(f"there is no node {name!r}", f"one of {', '.join(sorted(labels))}")
     slots = asyncio.Semaphore(_PARALLEL)
-    seconds = options.start_timeout + _SECONDS
 
     async def one(node: str) -> NodeHooks:
         async with slots:
@@ -76,11 +85,7 @@ async def ask_cluster(
                 return NodeHooks(node, labels=labels[node], problem=str(error))
             return NodeHooks(node, hello, hooks, labels[node])
 
-    try:
-        return list(await asyncio.gather(*map(one, sorted(names or labels))))
-    finally:
-        for remaining in await agents.close():
-            tell("", f"may remain: {remaining}")
+    return list(await asyncio.gather(*map(one, sorted(names or labels))))
 
 
 async def _ask(open_stream: Open, asked: LookUp) -> tuple[Hello, Hooks]:

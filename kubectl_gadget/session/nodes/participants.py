@@ -8,13 +8,17 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.session.nodes.local import LocalStream, open_local
 from kubectl_gadget.session.nodes.stream import Open
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.api.requests import Api
 
 AgentFilter = dict[str, Any]
 """FILTER of docs/protocol.md."""
@@ -36,6 +40,10 @@ class Nodes(Protocol):
     reconnect: bool
     """whether a broken stream is opened again"""
 
+    @property
+    def api(self) -> "Api | None":
+        """The cluster's; None for this machine alone."""
+
     async def begin(self) -> None:
         """Starts what takes time and may be in vain. Nothing is traced and nothing made in a cluster before `watch`."""
 
@@ -45,8 +53,9 @@ class Nodes(Protocol):
     def where(self, attached: int, known: int) -> str:
         """Where the run is, for a sentence, when so many of the nodes that are known take part."""
 
-    def watch(self) -> AsyncIterator[NodeChange]:
-        """First what is there, then changes, until cancelled; may end when nothing will change. Raises GadgetError."""
+    def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+        """First what is there, then changes, until cancelled; may end when nothing will change. Raises GadgetError.
+        `tasks` are the run's."""
 
     async def close(self) -> None:
         """Removes all that was created for this run."""
@@ -73,6 +82,7 @@ class LocalNodes:
     """This machine, as the only node."""
 
     reconnect = False
+    api = None
 
     def __init__(self, selection: Selection, chosen: bool, beforehand: Callable[[], object] | None = None) -> None:
         """`chosen`: whether the user said so, or there is just no cluster. `beforehand` as in RunOptions."""
@@ -93,7 +103,7 @@ class LocalNodes:
         """Says why, too, to who may have expected a cluster."""
         return "this machine" if self._chosen else "this machine (no kubeconfig was found)"
 
-    async def watch(self) -> AsyncIterator[NodeChange]:
+    async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
         """One change: this machine, under the name that its agent gives itself."""
         if self._beforehand is not None:
             await asyncio.to_thread(self._beforehand)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TextIO
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.session.interrupts import Interrupts
@@ -126,8 +127,11 @@ class BccRun:
     ) -> None:
         self._nodes = nodes
         self._changes = changes
-        self._work: list[asyncio.Task[bool]] = []
-        self._tasks: asyncio.TaskGroup | None = None
+        self._work: list[asyncio.Task[None]] = []
+        self._failed = 0
+        """nodes on which the tool did not end well"""
+        self._tasks = Tasks(self._fail)
+        self._failure: GadgetError | None = None
         self._show = show
         self._progress = progress
         self._interrupts = Interrupts()
@@ -141,23 +145,27 @@ class BccRun:
         if seconds is not None:
             loop.call_later(seconds, self._stopped.set)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                beside = [tasks.create_task(self._stop(), name="end of bcc")]
+            async with self._tasks as tasks:
+                tasks.start(self._stop(), "end of bcc")
                 if self._changes:
-                    beside.append(tasks.create_task(self._changes(self), name="changes of nodes"))
+                    tasks.start(self._changes(self), "changes of nodes")
                 for node in self._nodes:
                     self._begin(node)
                 while under_way := [task for task in self._work if not task.done()]:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in beside:
-                    task.cancel()
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+        if self._failure is not None:
+            raise self._failure
         if self._interrupts.signal is not None:
             return 128 + self._interrupts.signal
-        return 0 if all(task.result() for task in self._work) else 1
+        return 0 if self._failed == 0 else 1
+
+    def _fail(self, error: GadgetError) -> None:
+        """Ends the run with an error of one of its background tasks."""
+        self._failure = self._failure or error
+        self._stopped.set()
 
     def join(self, node: BccNode) -> None:
         """One more node, which lacks nothing."""
@@ -165,8 +173,11 @@ class BccRun:
         self._begin(node)
 
     def _begin(self, node: BccNode) -> None:
-        assert self._tasks is not None
-        self._work.append(self._tasks.create_task(self._follow(node), name=f"bcc on {node.name}"))
+        self._work.append(self._tasks.start(self._work_on(node), f"bcc on {node.name}"))
+
+    async def _work_on(self, node: BccNode) -> None:
+        if not await self._follow(node):
+            self._failed += 1
 
     async def _follow(self, node: BccNode) -> bool:
         """Shows what it says. Whether the tool ended well."""
@@ -224,7 +235,7 @@ class Printed:
         stream.flush()
 
 
-async def openers(options: RunOptions, progress: Progress) -> AsyncGenerator[dict[str, Open]]:
+async def openers(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncGenerator[dict[str, Open]]:
     """How each chosen node is reached, once; all that was started for it is removed when this is closed."""
     if options.local:
         yield {socket.gethostname(): lambda: open_local("bcc")}
@@ -233,7 +244,7 @@ async def openers(options: RunOptions, progress: Progress) -> AsyncGenerator[dic
 
     nodes = ClusterNodes(options, progress)
     try:
-        async for change in nodes.watch():
+        async for change in nodes.watch(tasks):
             if change.add:
                 yield change.add
                 return
@@ -242,9 +253,14 @@ async def openers(options: RunOptions, progress: Progress) -> AsyncGenerator[dic
         await nodes.close()
 
 
+def cluster_tasks(progress: Progress) -> Tasks:
+    """For what works in the background while agents of a cluster do."""
+    return Tasks(lambda error: progress.warn(f"agents may end early: {error}"))
+
+
 async def run(options: RunOptions, request: dict[str, Any], show: Printer, progress: Progress) -> int:
     """The whole of it; the exit code. Raises GadgetError when nothing was started."""
-    async with aclosing(openers(options, progress)) as found:
+    async with cluster_tasks(progress) as tasks, aclosing(openers(options, progress, tasks)) as found:
         async for each in found:
             nodes, answers = await ask(each, request)
             try:
@@ -258,7 +274,7 @@ async def run(options: RunOptions, request: dict[str, Any], show: Printer, progr
 
 async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[str]]:
     """Which tools there are, by node."""
-    async with aclosing(openers(options, progress)) as found:
+    async with cluster_tasks(progress) as tasks, aclosing(openers(options, progress, tasks)) as found:
         async for each in found:
             nodes, answers = await ask(each, {"list": True})
             await asyncio.gather(*(node.stream.close() for node in nodes))

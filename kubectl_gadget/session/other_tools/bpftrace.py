@@ -11,12 +11,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.session.nodes.local import open_local
 from kubectl_gadget.session.nodes.participants import NodeChange, local_filter
 from kubectl_gadget.session.nodes.stream import Open
 from kubectl_gadget.session.options import RunOptions
-from kubectl_gadget.session.other_tools.bcc import BccNode, BccRun, Printer, ask, refuse
+from kubectl_gadget.session.other_tools.bcc import BccNode, BccRun, Printer, ask, cluster_tasks, refuse
 from kubectl_gadget.session.other_tools.bpftrace_program import limited
 from kubectl_gadget.session.progress import Progress
 
@@ -99,7 +100,7 @@ class Nodes:
             self._progress.warn(str(error))
 
 
-async def changes(options: RunOptions, progress: Progress) -> AsyncIterator[NodeChange]:
+async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncIterator[NodeChange]:
     """This machine, or the cluster's nodes that host what was chosen, as that changes. Raises GadgetError."""
     if options.local:
         import os
@@ -112,7 +113,7 @@ async def changes(options: RunOptions, progress: Progress) -> AsyncIterator[Node
 
     nodes = ClusterNodes(options, progress)
     try:
-        async for change in nodes.watch():
+        async for change in nodes.watch(tasks):
             yield change
     finally:
         await nodes.close()
@@ -121,7 +122,10 @@ async def changes(options: RunOptions, progress: Progress) -> AsyncIterator[Node
 async def run(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
     """The whole of it; the exit code. Raises GadgetError when nothing was started."""
     nodes = Nodes(script, progress)
-    async with aclosing(changes(options, progress)) as found:  # type: ignore[type-var]
+    async with (
+        cluster_tasks(progress) as tasks,
+        aclosing(changes(options, progress, tasks)) as found,  # type: ignore[type-var]
+    ):
         first: list[BccNode] = []
         async for change in found:
             first = await nodes.open(change)

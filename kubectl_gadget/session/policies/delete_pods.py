@@ -1,47 +1,70 @@
 """Deletes pods while a run goes on: the client's own reaction to events of policies, the latest of all ways.
 
-It works in a thread with a loop of its own, since whoever sees events must not wait for the API server. The trap: a pod
-of a controller comes back under another name, and does the same again; each pod is deleted once, by its uid, so that it
-is never another one of the same name.
+The trap: a pod of a controller comes back under another name, and does the same again. Each pod is deleted once, by its
+uid, so that it is never another one of the same name.
 """
 
 import asyncio
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from kubectl_gadget.background_tasks import as_gadget_error
-from kubectl_gadget.cluster.api import kubeconfig
+from kubectl_gadget.background_tasks import Tasks, as_gadget_error
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import PODS
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.session.services import Surroundings
 
 _END_SECONDS = 30.0
 Say = Callable[[str], None]
 
 
 class PodDeleter:
-    """`delete` may be called from any thread."""
+    """A service of a run (`serve`). `delete` may be called from any thread."""
 
-    def __init__(self, api: Api, loop: asyncio.AbstractEventLoop, say: Say, end_seconds: float = _END_SECONDS) -> None:
-        self._end_seconds = end_seconds
-        self._api = api
-        self._loop = loop
+    def __init__(self, namespace: str | None, say: Say, end_seconds: float = _END_SECONDS) -> None:
+        """`namespace` is the only one with pods to delete; None: any."""
+        self._namespace = namespace
         self._say = say
+        self._end_seconds = end_seconds
         self._begun: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._deletions: _Deletions | None = None
+
+    @asynccontextmanager
+    async def serve(self, run: Surroundings) -> AsyncIterator[None]:
+        """Raises ForbiddenError when pods of the namespace may not be deleted. At the end it waits for deletions."""
+        if run.api is None:
+            raise UsageError("without a cluster there are no pods to delete")
+        await run.api.require([Access("delete", PODS.plural, self._namespace)], "delete pods")
+        deletions = self._deletions = _Deletions(run.api, run.tasks, self._say)
+        yield
+        await deletions.finish(self._end_seconds)
 
     def delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
         """Deletes a pod at once, without grace, unless that has begun."""
-        if uid not in self._begun:
+        if uid not in self._begun and self._deletions is not None:
             self._begun.add(uid)
-            self._loop.call_soon_threadsafe(self._start, namespace, pod, uid, why)
+            self._deletions.begin(namespace, pod, uid, why)
+
+
+class _Deletions:
+    """Those of one run."""
+
+    def __init__(self, api: Api, tasks: Tasks, say: Say) -> None:
+        self._api = api
+        self._tasks = tasks
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, namespace: str, pod: str, uid: str, why: str) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._start, namespace, pod, uid, why)
 
     def _start(self, namespace: str, pod: str, uid: str, why: str) -> None:
-        task = self._loop.create_task(self._delete(namespace, pod, uid, why), name=f"deleting {namespace}/{pod}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._tasks.start(self._delete(namespace, pod, uid, why), f"deleting {namespace}/{pod}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
         try:
@@ -51,31 +74,10 @@ class PodDeleter:
         else:
             self._say(f"{namespace}/{pod} {'deleted' if gone else 'was gone already'}: {why}")
 
-    async def finish(self) -> None:
-        """Waits for what was begun, but not for ever for an API server that does not answer."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._end_seconds)
+    async def finish(self, seconds: float) -> None:
+        """Waits for what was begun, at most for so long."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=seconds)
             for task in late:
                 what = task.get_name().removeprefix("deleting ")
-                self._say(f"{what} may not be deleted: the API server did not answer in {self._end_seconds:.0f} s")
-                task.cancel()
-
-
-@contextmanager
-def deleting_pods(kube: KubeOptions, namespace: str | None, say: Say) -> Iterator[PodDeleter]:
-    """Raises ForbiddenError when pods of the namespace (None: of all) may not be deleted."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="deleting pods", daemon=True)
-    thread.start()
-    try:
-        with closing(Api(kubeconfig.load(kube), say)) as api:
-            wanted = [Access("delete", PODS.plural, namespace)]
-            asyncio.run_coroutine_threadsafe(api.require(wanted, "delete pods"), loop).result()
-            deleter = PodDeleter(api, loop, say)
-            yield deleter
-            asyncio.run_coroutine_threadsafe(deleter.finish(), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_END_SECONDS)
-        if not thread.is_alive():
-            loop.close()
+                self._say(f"{what} may not be deleted: the API server did not answer in {seconds:.0f} s")

@@ -1,20 +1,14 @@
 """Labels for the engine of policies: which of its scopes each pod and each node has the labels for, as they change.
 
-Agents know no labels, so they are told by UPDATE (docs/protocol.md, "Policies"), and until then a pod is one that a
-policy may be for. The trap: what an agent was unsure of it has guarded and reported, so the client looks once more at
-what only was to be seen (`is_for`).
+Agents know no labels, so they get them in UPDATE (docs/protocol.md, "Policies"), and until then a policy may be for any
+pod. The trap: an agent guards and reports a pod that it is unsure of, so the client checks each event again (`is_for`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Mapping, Sequence
 
-from kubectl_gadget.cluster.api import objects
-from kubectl_gadget.cluster.api.objects import Objects
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
-from kubectl_gadget.cluster.options import KubeOptions
+from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key
-from kubectl_gadget.errors import ClusterError, GadgetError
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.workloads import is_for_labels, is_for_node
@@ -84,23 +78,13 @@ class PolicyLabels:
         return tuple(number for number, scope in self._by_node.items() if is_for_node(scope, labels))
 
 
-@contextmanager
-def following(kube: KubeOptions, labels: PolicyLabels, stderr: TextIO, quiet: bool) -> Iterator[None]:
-    """Keeps them up to date inside the block. Raises ClusterError, also when pods or nodes cannot be listed."""
-    errors: list[GadgetError] = []
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=stderr, flush=True)
-
-    def failed(kind: Resource | None, error: GadgetError) -> None:
-        errors.append(error)
-
-    with objects.following(
-        kube, labels.kinds, labels.take, failed, say, first_seconds=_FIRST_SECONDS, keep_seconds=_KEEP_SECONDS
-    ) as known:
-        if errors:
-            raise errors[0]
-        if not known:
-            raise ClusterError(f"pods were not listed within {_FIRST_SECONDS:.0f} s")
-        yield
+def followed(labels: PolicyLabels) -> Follower:
+    """Keeps them up to date while a run goes on, which cannot be without them."""
+    return Follower(
+        labels.kinds,
+        labels.take,
+        _FIRST_SECONDS,
+        _KEEP_SECONDS,
+        required=frozenset(labels.kinds),
+        unchanged="policies go by the labels as they were",
+    )

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from kubectl_gadget import catalogue
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import contained, manifests
 from kubectl_gadget.cluster.agents.deploy import deploy, undeploy
 from kubectl_gadget.cluster.agents.per_node import Agents
@@ -91,21 +92,21 @@ async def test_installed_policies_and_contained_agents_exclude_each_other(cluste
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the agent runs on Linux")
 @pytest.mark.usefixtures("catalogue_built")
-async def test_sessions_in_contained_agents_are_contained(cluster: FakeCluster, api: Api) -> None:
+async def test_sessions_in_contained_agents_are_contained(cluster: FakeCluster, api: Api, tasks: Tasks) -> None:
     await deploy(api, OPTIONS, lambda _: None)
     # The fake API server refuses every other command.
     found = await status(api, OPTIONS)
     assert all(node.hello is not None for node in found)
-    agents = Agents(api, OPTIONS, session=SessionCommand(("trace_open",), namespace="shop"))
+    agents = Agents(api, OPTIONS, tasks, session=SessionCommand(("trace_open",), namespace="shop"))
     stream = await agents.open("node-1")
     assert await stream.receive()
     await stream.close()
     await agents.close()
 
 
-async def test_tools_of_bcc_do_not_run_where_agents_are_contained(cluster: FakeCluster, api: Api) -> None:
+async def test_tools_of_bcc_do_not_run_where_agents_are_contained(cluster: FakeCluster, api: Api, tasks: Tasks) -> None:
     await deploy(api, OPTIONS, lambda _: None)
-    agents = Agents(api, AgentOptions(start_timeout=10, bcc=True, bcc_tool="opensnoop"))
+    agents = Agents(api, AgentOptions(start_timeout=10, bcc=True, bcc_tool="opensnoop"), tasks)
     with pytest.raises(GadgetError, match="agents are contained"):
         await agents.open("node-1")
     await agents.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents.deploy import deploy, render, undeploy
 from kubectl_gadget.cluster.agents.per_node import Agents
@@ -91,10 +92,10 @@ async def test_a_role_for_users_alone_is_no_deployment(cluster: FakeCluster, api
 
 
 async def test_undeploy_removes_what_runs_left_behind(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     before = set(cluster.store.objects)
-    await (await Agents(api, agent_options).open("node-1")).close()
+    await (await Agents(api, agent_options, tasks).open("node-1")).close()
     await undeploy(api, agent_options, lambda _: None)
     assert set(cluster.store.objects) == before
 

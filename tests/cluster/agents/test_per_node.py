@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.agents import per_node as agents_module
 from kubectl_gadget.cluster.agents.deploy import deploy
@@ -35,10 +36,10 @@ async def hello(stream: ExecStream) -> dict[str, object]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the agent runs on Linux")
 async def test_an_on_demand_agent_says_hello_and_leaves_nothing(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     before = set(cluster.store.objects)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     streams = await asyncio.gather(*map(agents.open, cluster.nodes))
     greetings = [await hello(stream) for stream in streams]
     assert [greeting["node"] for greeting in greetings] == cluster.nodes
@@ -47,10 +48,12 @@ async def test_an_on_demand_agent_says_hello_and_leaves_nothing(
     await until(lambda: set(cluster.store.objects) == before)
 
 
-async def test_a_resident_agent_is_used_and_stays(cluster: FakeCluster, api: Api, agent_options: AgentOptions) -> None:
+async def test_a_resident_agent_is_used_and_stays(
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
+) -> None:
     await deploy(api, agent_options, lambda _: None)
     pods = {pod["metadata"]["name"] for pod in cluster.pods(NAMESPACE)}
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     for stream in await asyncio.gather(*map(agents.open, cluster.nodes)):
         await stream.close()
     assert await agents.close() == []
@@ -59,12 +62,12 @@ async def test_a_resident_agent_is_used_and_stays(cluster: FakeCluster, api: Api
 
 
 async def test_flags_that_cannot_change_resident_agents_are_told_once(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     await deploy(api, agent_options, lambda _: None)
     notes: list[str] = []
     for options in (agent_options, replace(agent_options, image="another", privileged=True)):
-        agents = Agents(api, options, note=notes.append)
+        agents = Agents(api, options, tasks, note=notes.append)
         for stream in await asyncio.gather(*map(agents.open, cluster.nodes)):
             await stream.close()
         await agents.close()
@@ -72,20 +75,22 @@ async def test_flags_that_cannot_change_resident_agents_are_told_once(
     assert "--image and --privileged cannot change (try: kubectl gadget deploy --image" in note
 
 
-async def test_the_resident_agents_are_listed_once_for_all_nodes(api: Api, agent_options: AgentOptions) -> None:
+async def test_the_resident_agents_are_listed_once_for_all_nodes(
+    api: Api, tasks: Tasks, agent_options: AgentOptions
+) -> None:
     await deploy(api, agent_options, lambda _: None)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     streams = await asyncio.gather(*[agents.open(node) for node in ("node-1", "node-2") * 10])
     for stream in streams:
         await stream.close()
 
 
 async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.cluster.agents.per_node._FRESH_SECONDS", 0.01)
     await deploy(api, agent_options, lambda _: None)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     (old,) = [pod for pod in cluster.pods(NAMESPACE) if pod["spec"]["nodeName"] == "node-1"]
     cluster.store.remove("pods", NAMESPACE, old["metadata"]["name"])
@@ -99,12 +104,12 @@ async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
 
 
 async def test_a_resident_pod_that_does_not_come_back_is_replaced_by_one_on_demand(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.cluster.agents.per_node._FRESH_SECONDS", 0.01)
     monkeypatch.setattr("kubectl_gadget.cluster.agents.per_node._RETURN_SECONDS", 0.1)
     await deploy(api, agent_options, lambda _: None)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     for pod in cluster.pods(NAMESPACE):
         cluster.store.remove("pods", NAMESPACE, pod["metadata"]["name"])
@@ -116,11 +121,11 @@ async def test_a_resident_pod_that_does_not_come_back_is_replaced_by_one_on_dema
 
 
 async def test_everything_that_is_missing_is_said_before_anything_is_created(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     cluster.faults.forbidden |= {("create", "pods"), ("create", "jobs"), ("create", "namespaces")}
     before = set(cluster.store.objects)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     with pytest.raises(ForbiddenError) as error:
         await agents.open("node-1")
     for missing in ("create pods in namespace", "create jobs.batch in namespace", "create namespaces in the whole"):
@@ -130,12 +135,12 @@ async def test_everything_that_is_missing_is_said_before_anything_is_created(
 
 
 async def test_rights_to_start_agents_are_asked_for_where_none_is_resident(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     cluster.faults.forbidden |= {("watch", "nodes"), ("create", "pods/exec"), ("create", "jobs")}
     before = set(cluster.store.objects)
     with pytest.raises(ForbiddenError) as error:
-        await Agents(api, agent_options).require([Access("list", "nodes"), Access("watch", "nodes")])
+        await Agents(api, agent_options, tasks).require([Access("list", "nodes"), Access("watch", "nodes")])
     missing = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
     assert missing == [
         "watch nodes in the whole cluster",
@@ -147,34 +152,34 @@ async def test_rights_to_start_agents_are_asked_for_where_none_is_resident(
 
 
 async def test_rights_to_start_agents_are_not_asked_for_where_they_are_resident(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     await deploy(api, agent_options, lambda _: None)
     cluster.faults.forbidden |= {("create", "pods"), ("create", "jobs")}
-    await Agents(api, agent_options).require([Access("list", "nodes")])
+    await Agents(api, agent_options, tasks).require([Access("list", "nodes")])
     cluster.faults.forbidden.add(("list", "nodes"))
     with pytest.raises(ForbiddenError) as error:
-        await Agents(api, agent_options).require([Access("list", "nodes")])
+        await Agents(api, agent_options, tasks).require([Access("list", "nodes")])
     assert "jobs" not in str(error.value)
     assert "kubectl-gadget-users" in str(error.value.remedy)
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"])
 async def test_a_pod_that_cannot_start_fails_with_its_reason(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, reason: str
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, reason: str
 ) -> None:
     cluster.faults.waiting["node-1"] = (reason, "no such thing")
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     with pytest.raises(DeployError, match=rf"on node-1 does not start: {reason} .*no such thing"):
         await agents.open("node-1")
     await agents.close()
 
 
 async def test_a_pod_that_crashes_fails_with_the_last_line_of_its_log(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     cluster.faults.crash["node-2"] = (3, "Traceback\nImportError: libbpf.so.1 is missing\n")
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     good, bad = await asyncio.gather(*map(agents.open, cluster.nodes), return_exceptions=True)
     assert isinstance(good, ExecStream)
     await good.close()
@@ -184,40 +189,40 @@ async def test_a_pod_that_crashes_fails_with_the_last_line_of_its_log(
 
 
 async def test_pod_security_is_named_with_its_remedy(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     cluster.faults.pod_security = True
     cluster.add_namespace(NAMESPACE)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     with pytest.raises(DeployError, match="Pod Security of namespace kubectl-gadget") as error:
         await agents.open("node-1")
     assert "pod-security.kubernetes.io/enforce=privileged" in str(error.value.remedy)
     await agents.close()
 
 
-async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeCluster, api: Api) -> None:
+async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeCluster, api: Api, tasks: Tasks) -> None:
     cluster.faults.waiting["node-1"] = ("ContainerCreating", "")
-    agents = Agents(api, AgentOptions(start_timeout=0.3))
+    agents = Agents(api, AgentOptions(start_timeout=0.3), tasks)
     with pytest.raises(DeployError, match="on node-1 does not run after 0 s: ContainerCreating"):
         await agents.open("node-1")
     await agents.close()
 
 
 async def test_the_namespace_of_the_run_before_is_waited_for(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, warnings: list[str]
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, warnings: list[str]
 ) -> None:
     cluster.faults.slow_namespaces = 0.3
     for _ in range(2):
-        agents = Agents(api, agent_options)
+        agents = Agents(api, agent_options, tasks)
         await (await agents.open("node-1")).close()
         assert await agents.close() == []
     assert warnings == ["waiting until the namespace kubectl-gadget of an earlier run is gone"]
 
 
 async def test_a_namespace_that_others_use_or_made_is_kept(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
-    first, second = Agents(api, agent_options), Agents(api, agent_options)
+    first, second = Agents(api, agent_options, tasks), Agents(api, agent_options, tasks)
     for agents in (first, second):
         await (await agents.open("node-1")).close()
     assert await first.close() == []
@@ -228,9 +233,9 @@ async def test_a_namespace_that_others_use_or_made_is_kept(
 
 
 async def test_the_cluster_removes_the_pods_of_a_client_that_is_gone(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     (job,) = cluster.store.list("jobs", NAMESPACE)
     assert job["spec"]["completions"] == 0
@@ -241,20 +246,20 @@ async def test_the_cluster_removes_the_pods_of_a_client_that_is_gone(
 
 
 async def test_a_living_client_puts_the_end_of_its_pods_off(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.cluster.agents.on_demand._SIGN_SECONDS", 0.01)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     await until(lambda: ("patch", "jobs") in cluster.server.requests)
     await agents.close()
 
 
 async def test_pods_that_went_while_the_client_slept_are_started_anew(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.cluster.agents.on_demand._SIGN_SECONDS", 0.01)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     (job,) = cluster.store.list("jobs", NAMESPACE)
     cluster.store.remove("jobs", NAMESPACE, job["metadata"]["name"])
@@ -283,7 +288,7 @@ def test_pods_on_demand_are_made_of_the_daemon_sets_template() -> None:
 
 
 async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions
+    monkeypatch: pytest.MonkeyPatch, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     failures = iter([True, False, True, False, True])
     opened = agents_module.open_agent
@@ -294,7 +299,7 @@ async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_aga
         return await opened(*words, **named)
 
     await deploy(api, agent_options, lambda _: None)
-    agents = Agents(api, agent_options)
+    agents = Agents(api, agent_options, tasks)
     monkeypatch.setattr(agents_module, "open_agent", sometimes)
     with pytest.raises(UnreachableError):
         await agents.open("node-1")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import payload, reaper, removal
 from kubectl_gadget.cluster.agents.on_demand import OnDemandAgents
 from kubectl_gadget.cluster.api.kubeconfig import load
@@ -23,6 +24,7 @@ from tests.fake_cluster import FakeCluster
 NAMESPACE = "kubectl-gadget"
 CLIENT = """
 import asyncio, pathlib, signal, sys
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import payload
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.kubeconfig import load
@@ -31,10 +33,11 @@ from kubectl_gadget.cluster.options import AgentOptions, KubeOptions
 
 async def main():
     api = Api(load(KubeOptions(kubeconfig=sys.argv[1])))
-    agents = OnDemandAgents(api, AgentOptions(start_timeout=10), "killed", lambda _node, _text: None, print)
-    await agents.start("node-1")
-    print(agents._reaper.process.pid, flush=True)
-    await asyncio.sleep(1000)
+    async with Tasks(print) as tasks:
+        agents = OnDemandAgents(api, AgentOptions(start_timeout=10), tasks, "killed", lambda _node, _text: None)
+        await agents.start("node-1")
+        print(agents._reaper.process.pid, flush=True)
+        await asyncio.sleep(1000)
 
 payload._FOLDER = pathlib.Path(sys.argv[2])  # where this process has found the texts of pods, see tests/conftest.py
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
@@ -108,9 +111,9 @@ async def test_what_is_sent_to_all_processes_of_the_user_does_not_end_the_one_th
 
 
 async def test_the_namespace_stays_as_long_as_another_run_uses_it(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions, kubeconfig: Path
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, kubeconfig: Path
 ) -> None:
-    other = OnDemandAgents(api, agent_options, "other", lambda _node, _text: None, print)
+    other = OnDemandAgents(api, agent_options, tasks, "other", lambda _node, _text: None)
     async with client(kubeconfig) as (process, _):
         await other.start("node-2")
         process.kill()
@@ -121,9 +124,9 @@ async def test_the_namespace_stays_as_long_as_another_run_uses_it(
 
 
 async def test_at_the_end_of_a_run_its_process_ends_without_a_request(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
-    agents = OnDemandAgents(api, agent_options, "ended", lambda _node, _text: None, print)
+    agents = OnDemandAgents(api, agent_options, tasks, "ended", lambda _node, _text: None)
     await agents.start("node-1")
     assert await agents.close() == []
     assert agents._reaper is not None
@@ -133,10 +136,10 @@ async def test_at_the_end_of_a_run_its_process_ends_without_a_request(
 
 
 async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
+    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
     before = set(cluster.store.objects)
-    agents = OnDemandAgents(api, agent_options, "ended", lambda _node, _text: None, print)
+    agents = OnDemandAgents(api, agent_options, tasks, "ended", lambda _node, _text: None)
     await agents.start("node-1")
     cluster.faults.starting = 1
     assert await agents.close() == [f"job/run-ended and its pods in namespace {NAMESPACE}"]

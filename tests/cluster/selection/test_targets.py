@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.cluster import informer as informer_module
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.informer import Informer
 from kubectl_gadget.cluster.options import Selection
-from kubectl_gadget.cluster.selection import targets as targets_module
 from kubectl_gadget.cluster.selection.targets import TargetChange, Targets
 from kubectl_gadget.errors import ClusterError, ForbiddenError, InternalError
 from tests.fake_cluster import FakeCluster
@@ -19,12 +21,13 @@ Begin = Callable[..., Any]
 
 
 @pytest.fixture
-async def begin(api: Api, warnings: list[str]) -> AsyncIterator[Begin]:
+async def begin(api: Api, tasks: Tasks, warnings: list[str]) -> AsyncIterator[Begin]:
     """begin(**selection) → (targets, next change)."""
     async with AsyncExitStack() as stack:
 
         async def start(**selection: Any) -> tuple[Targets, Next]:
-            targets = Targets(api, Selection(**selection), warnings.append, linger=0.0)
+            informer = Informer(api, tasks, warnings.append)
+            targets = Targets(api, informer, tasks, Selection(**selection), warnings.append, linger=0.0)
             changes = await stack.enter_async_context(aclosing(targets.watch()))
             return targets, lambda: asyncio.wait_for(anext(changes), 10)
 
@@ -38,7 +41,7 @@ async def test_a_watch_that_dies_of_a_fault_of_ours_ends_the_targets_with_its_re
         raise LookupError("a fault")
         yield
 
-    monkeypatch.setattr(targets_module, "follow", broken)
+    monkeypatch.setattr(informer_module, "follow", broken)
     _, change = await begin()
     with pytest.raises(InternalError, match="LookupError: a fault"):
         await change()
@@ -155,9 +158,10 @@ async def test_nodes_follow_the_pods(cluster: FakeCluster, begin: Begin) -> None
     assert await change() == TargetChange(remove=("node-1",))
 
 
-async def test_a_node_is_kept_for_a_while_after_its_last_pod(cluster: FakeCluster, api: Api) -> None:
+async def test_a_node_is_kept_for_a_while_after_its_last_pod(cluster: FakeCluster, api: Api, tasks: Tasks) -> None:
     cluster.add_pod("a", "node-1")
-    async with aclosing(Targets(api, Selection(), lambda _: None, linger=1000).watch()) as changes:
+    targets = Targets(api, Informer(api, tasks, print), tasks, Selection(), lambda _: None, linger=1000)
+    async with aclosing(targets.watch()) as changes:
         await anext(changes)
         cluster.delete_pod("a")
         cluster.add_pod("b", "node-2")

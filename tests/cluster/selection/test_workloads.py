@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.informer import Informer
 from kubectl_gadget.cluster.options import Selection
 from kubectl_gadget.cluster.selection.targets import Targets
 from kubectl_gadget.errors import ClusterError, ForbiddenError
@@ -18,13 +20,13 @@ WEB = {"app": "web"}
 
 
 @pytest.fixture
-async def begin(api: Api, warnings: list[str]) -> AsyncIterator[Begin]:
+async def begin(api: Api, tasks: Tasks, warnings: list[str]) -> AsyncIterator[Begin]:
     """begin((kind, name), …) → (targets, next change)."""
     async with AsyncExitStack() as stack:
 
         async def start(*workloads: tuple[str, str], **more: Any) -> tuple[Targets, Any]:
             selection = Selection(workloads=workloads, **more)
-            targets = Targets(api, selection, warnings.append, linger=0.0)
+            targets = Targets(api, Informer(api, tasks, warnings.append), tasks, selection, warnings.append, linger=0.0)
             changes = await stack.enter_async_context(aclosing(targets.watch()))
             return targets, lambda: asyncio.wait_for(anext(changes), 10)
 

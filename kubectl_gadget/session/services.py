@@ -1,0 +1,27 @@
+"""What works beside a run, in its event loop: it begins before the first node is asked and ends after the last row.
+
+The trap: rows are shown in a thread of their own, so what they lead to has to be passed into the event loop.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.background_tasks import Tasks
+
+if TYPE_CHECKING:
+    from kubectl_gadget.cluster.api.requests import Api
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run has for its services."""
+
+    tasks: Tasks
+    api: "Api | None"
+    """None without a cluster"""
+
+
+Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]
+"""The block is the run. An error that it raises at its beginning is the run's."""
