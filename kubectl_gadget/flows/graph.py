@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from kubectl_gadget.events.columns.kinds import bytes_text
+from kubectl_gadget.events.columns.amounts import bytes_text
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
 

@@ -5,7 +5,7 @@ The trap: names come from containers and from the network; every text is escaped
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.columns.kinds import bytes_text, duration_text
+from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
 from kubectl_gadget.events.columns.members import LATE_MARK
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.output.escape import escape

@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kubectl_gadget.events.columns.kinds import duration_text
+from kubectl_gadget.events.columns.amounts import duration_text
 from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.flows.address_book import AddressBook, is_shared
 from kubectl_gadget.flows.endpoint_rows import End, EndReader, Key, Place

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.kinds import Member
+from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.members import filter_members, owner_texts, shown
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget

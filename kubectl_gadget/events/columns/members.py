@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 import numpy as np
 
 from kubectl_gadget.events.batch import STRING_TYPES, Batch
-from kubectl_gadget.events.columns.kinds import Kind, Member, kind_of
+from kubectl_gadget.events.columns.kind import Kind, Member
+from kubectl_gadget.events.columns.kinds import kind_of
 from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts
 from kubectl_gadget.events.identity import UNKNOWN, Owners
 from kubectl_gadget.events.schema import IDENTITY_COLUMNS, Column, Field, Gadget, owner_source

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.kinds import Member
+from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.texts import Texts
 from kubectl_gadget.events.filters import cel
 from kubectl_gadget.events.filters.cel_logic import (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.kinds import Member
+from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.members import filter_members, unread_members
 from kubectl_gadget.events.filters import cel
 from kubectl_gadget.events.filters.cel_check import check, column_shapes

@@ -8,8 +8,8 @@ from typing import TextIO
 
 import numpy as np
 
+from kubectl_gadget.events.columns.amounts import duration_text
 from kubectl_gadget.events.columns.histogram import Counts, octave_bounds, octaves
-from kubectl_gadget.events.columns.kinds import duration_text
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Column, Gadget
 from kubectl_gadget.output.escape import escape

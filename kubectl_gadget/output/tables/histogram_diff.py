@@ -12,8 +12,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.columns.amounts import duration_text
 from kubectl_gadget.events.columns.histogram import STARTS, Counts, percentiles, read_buckets
-from kubectl_gadget.events.columns.kinds import duration_text
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import PERCENTILES
 from kubectl_gadget.output.escape import escape

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.columns.kinds import quote
 from kubectl_gadget.events.columns.members import filter_members, row_members, shown
+from kubectl_gadget.events.columns.text_kinds import quote
 from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES, errno_name, open_flag_names
 from tests.events.records import OPEN, record, ring
 

@@ -1,0 +1,150 @@
+"""Kinds whose meaning one gadget or one protocol gives: arguments of calls and hooks, DNS, HTTP, TLS, states.
+
+They stand here and not in the gadget's YAML where a name needs more than a list of numbers: other fields of the record,
+the machine's architecture, or a member with the raw number. The trap: some read further fields of their record by name.
+"""
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.kind import (
+    UNREAD,
+    Kind,
+    Member,
+    coded,
+    known,
+    maybe,
+    spelt_with_raw,
+    texts_of,
+    with_raw,
+)
+from kubectl_gadget.events.columns.syscall_columns import (
+    raw_arguments,
+    show_arguments,
+    show_results,
+    syscall_arguments,
+    syscall_results,
+)
+from kubectl_gadget.events.columns.text_kinds import addresses, fixed_texts, paths, quote, span_texts
+from kubectl_gadget.events.columns.texts import CodedTexts, FixedTexts, Texts
+from kubectl_gadget.events.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
+from kubectl_gadget.events.linux.lsm import lsm_argument_texts
+from kubectl_gadget.events.linux.process import prctl_option_name, ptrace_request_name, signal_code_name
+from kubectl_gadget.events.linux.state import socket_state_name, task_state_name
+from kubectl_gadget.events.linux.syscall_text import KILLED
+from kubectl_gadget.events.linux.syscalls import syscall_name
+from kubectl_gadget.events.protocols.dns_names import dns_flag_names, dns_rcode_name, dns_type_name
+from kubectl_gadget.events.protocols.grpc_names import grpc_status_name
+from kubectl_gadget.events.protocols.tls_names import tls_version_name
+from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers
+
+
+def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
+    return coded(batch, field, lambda number: syscall_name(number, batch.architecture))
+
+
+def _recorded_syscall(batch: Batch, field: Field) -> CodedTexts:
+    """As strace marks what is no call."""
+    return coded(batch, field, lambda number: "+++" if number == KILLED else syscall_name(number, batch.architecture))
+
+
+def _lsm_arguments(batch: Batch, field: Field) -> Texts:
+    """What they mean depends on the record's field `hook`; the field itself says how many there are."""
+
+    def spell() -> list[str | None]:
+        hooks = FixedTexts(batch.raw("hook")).texts()
+        values = zip(*(batch.raw(f"argument_{place}").tolist() for place in (1, 2, 3)), strict=True)
+        counts = batch.raw(field).tolist()
+        rows = zip(hooks, values, counts, strict=True)
+        return [lsm_argument_texts(hook or "", row[:count], batch.architecture) for hook, row, count in rows]
+
+    return Texts(spell, len(batch))
+
+
+def _signal_codes(batch: Batch, field: Field) -> CodedTexts:
+    """Their meaning depends on the signal, which is the record's field `signal`."""
+    pairs = np.stack([batch.raw("signal"), batch.raw(field)], axis=1)
+    found, codes = np.unique(pairs.astype(np.int64), axis=0, return_inverse=True)
+    return CodedTexts(codes.ravel(), [signal_code_name(signal, code) for signal, code in found.tolist()] or [""])
+
+
+def _user_addresses(batch: Batch, field: Field) -> Texts:
+    """Of memory in a process; null for 0."""
+    return Texts(lambda: [hex(address) if address else None for address in batch.raw(field).tolist()], len(batch))
+
+
+def _read_numbers(batch: Batch, field: Field) -> SomeNumbers:
+    numbers = batch.raw(field)
+    return SomeNumbers(numbers, numbers != np.uint32(0xFFFFFFFF))
+
+
+def _grpc_statuses(batch: Batch, field: Field) -> Texts:
+    numbers = KnownNumbers(batch.raw(field)).values()
+    return Texts(lambda: [None if number is None else grpc_status_name(number) for number in numbers], len(batch))
+
+
+def _show_lsm_arguments(batch: Batch, field: Field) -> list[str]:
+    """With what else the hook was given, which has fields of its own in other formats."""
+    record = batch.gadget.record
+    parts = [texts_of(_lsm_arguments(batch, field))]
+    ends = zip(addresses(batch, record.field("address")).texts(), batch.raw("port").tolist(), strict=True)
+    parts.append([address and f"address={address} port={port}" for address, port in ends])
+    for name, read in (("name", span_texts), ("file_system", span_texts), ("to", paths)):
+        texts = read(batch, record.field(name)).texts()
+        parts.append([None if text is None else f"{name}={quote(text)}" for text in texts])
+    targets = zip(
+        batch.raw("target_pid").tolist(), fixed_texts(batch, record.field("target_comm")).texts(), strict=True
+    )
+    parts.append([f"target={pid} ({comm})" if pid else None for pid, comm in targets])
+    return [" ".join(filter(None, row)) or "-" for row in zip(*parts, strict=True)]
+
+
+GADGET_KINDS: dict[str, Kind] = {
+    "gadget_signal_code": with_raw(_signal_codes),
+    "gadget_signal_target": maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != -(1 << 31))),
+    "gadget_in_syscall": with_raw(_in_syscall, none=UNREAD),
+    "gadget_lsm_arguments": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
+        _show_lsm_arguments,
+    ),
+    "gadget_bpf_command": spelt_with_raw(bpf_command_name),
+    "gadget_bpf_program_type": spelt_with_raw(bpf_program_type_name, none="-"),
+    "gadget_bpf_map_type": spelt_with_raw(bpf_map_type_name, none="-"),
+    "gadget_ptrace_request": spelt_with_raw(ptrace_request_name, none="-"),
+    "gadget_prctl_option": spelt_with_raw(prctl_option_name, none="-"),
+    "gadget_read_number": maybe(_read_numbers),
+    "gadget_dns_type": spelt_with_raw(dns_type_name, none="-"),
+    "gadget_dns_rcode": spelt_with_raw(dns_rcode_name),
+    "gadget_dns_flags": spelt_with_raw(dns_flag_names),
+    "gadget_http_status": Kind(
+        lambda column, field: (Member(column, "int", lambda batch: _read_numbers(batch, field)),),
+        lambda batch, field: [str(number) if number else "-" for number in _read_numbers(batch, field).values()],
+    ),
+    "gadget_grpc_status": Kind(
+        lambda column, field: (
+            Member(column, "text", lambda batch: _grpc_statuses(batch, field)),
+            Member(f"{column}_raw", "int", lambda batch: KnownNumbers(batch.raw(field))),
+        ),
+        lambda batch, field: [text or UNREAD for text in _grpc_statuses(batch, field).texts()],
+    ),
+    "gadget_tls_version": spelt_with_raw(tls_version_name, none="-"),
+    "gadget_millicores": known(lambda millicores: f"{millicores}m"),
+    "gadget_task_state": spelt_with_raw(task_state_name),
+    "gadget_socket_state": spelt_with_raw(socket_state_name),
+    "gadget_syscall": with_raw(_recorded_syscall),
+    "gadget_syscall_result": Kind(
+        lambda column, field: (Member(column, "int", lambda batch: syscall_results(batch, field)),), show_results
+    ),
+    "gadget_syscall_arguments": Kind(
+        lambda column, field: (
+            Member(column, "texts", lambda batch: syscall_arguments(batch, field)),
+            Member(f"{column}_raw", "texts", lambda batch: raw_arguments(batch, field)),
+        ),
+        show_arguments,
+    ),
+    "gadget_user_address": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _user_addresses(batch, field)),),
+        lambda batch, field: [text or UNREAD for text in _user_addresses(batch, field).texts()],
+    ),
+}

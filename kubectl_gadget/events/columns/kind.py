@@ -1,0 +1,137 @@
+"""What a kind is: the members that a column becomes in JSON and filters, and what people see in a table.
+
+The rule for names: the column's own name has what is meant; where a number and its name are both of use, they stand
+beside each other. So `errno` is a number with `error` beside it, `flags` a text with `flags_raw` beside it. The trap:
+nothing may be made up; what could not be read is null.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.texts import CodedTexts, Nulls, Texts
+from kubectl_gadget.events.linux.process import flag_names
+from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.vectors import KnownNumbers, Mask, Numbers, Type, Vector
+
+UNREAD = "-"
+"""In tables: the program could not read this text, or was not asked to."""
+
+
+CUT = "…"
+
+
+Show = Callable[[Batch, Field], list[str]]
+
+
+Read = Callable[[Batch], Vector]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a JSON row, and one name in filters."""
+
+    name: str
+    type: Type
+    read: Read
+    optional: bool = False
+    """left out of a JSON row when it is false or null"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one typedef is read. `members` takes the column's name; `show` gives texts that are not escaped yet."""
+
+    members: Callable[[str, Field], tuple[Member, ...]]
+    show: Show
+    alarm: bool = False
+    """a value other than 0 is an error, which tables show in red"""
+
+
+def texts_of(vector: Vector) -> list[str | None]:
+    assert isinstance(vector, Texts)
+    return vector.texts()
+
+
+def coded(batch: Batch, field: Field, spell: Callable[[int], str]) -> CodedTexts:
+    """Few different numbers in many rows, each spelt once."""
+    numbers, codes = np.unique(batch.raw(field), return_inverse=True)
+    return CodedTexts(codes, [spell(number) for number in numbers.tolist()] or [""])
+
+
+def number_member(name: str, field: Field) -> Member:
+    return Member(name, "int", lambda batch: Numbers(batch.raw(field)))
+
+
+def spelt_member(name: str, field: Field, spell: Callable[[Batch, Field], CodedTexts]) -> Member:
+    return Member(name, "text", lambda batch: spell(batch, field))
+
+
+def _show_number(batch: Batch, field: Field) -> list[str]:
+    return list(map(str, batch.raw(field).tolist()))
+
+
+def _numbers() -> Kind:
+    return Kind(lambda column, field: (number_member(column, field),), _show_number)
+
+
+def some_texts(known: Mask, batch: Batch, spell: Callable[[], CodedTexts]) -> Texts:
+    """Coded texts, but null where they are not known; as fast as before where all or none are."""
+    if known.all():
+        return spell()
+    if not known.any():
+        return Nulls(len(batch))
+    return Texts(lambda: [text if ok else None for text, ok in zip(spell().texts(), known, strict=True)], len(batch))
+
+
+def with_raw(spell: Callable[[Batch, Field], CodedTexts], none: str = "") -> Kind:
+    return Kind(
+        lambda column, field: (spelt_member(column, field, spell), number_member(f"{column}_raw", field)),
+        lambda batch, field: [text or none for text in texts_of(spell(batch, field))],
+    )
+
+
+def spelt_with_raw(spell: Callable[[int], str], none: str = "") -> Kind:
+    """`none` is shown in tables for what has an empty name."""
+    return with_raw(lambda batch, field: coded(batch, field, spell), none)
+
+
+def _value_names(batch: Batch, field: Field) -> CodedTexts:
+    names = dict(field.values)
+    return coded(batch, field, lambda number: names.get(number, str(number) if number else ""))
+
+
+def maybe(read: Callable[[Batch, Field], Numbers]) -> Kind:
+    """A number that not every row has."""
+    return Kind(
+        lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
+        lambda batch, field: [UNREAD if number is None else str(number) for number in read(batch, field).values()],
+    )
+
+
+def known(spell: Callable[[int], str]) -> Kind:
+    """A number that may be unknown."""
+
+    def read(batch: Batch, field: Field) -> KnownNumbers:
+        return KnownNumbers(batch.raw(field))
+
+    return Kind(
+        lambda column, field: (Member(column, "int", lambda batch: read(batch, field)),),
+        lambda batch, field: [UNREAD if number is None else spell(number) for number in read(batch, field).values()],
+    )
+
+
+NUMBER = _numbers()
+
+
+ENUM = Kind(
+    lambda column, field: (spelt_member(column, field, _value_names),),
+    lambda batch, field: [text or UNREAD for text in texts_of(_value_names(batch, field))],
+)
+"""One of the field's `values`; 0 is empty where it has no name, another number stays one."""
+
+
+FLAGS = with_raw(lambda batch, field: coded(batch, field, lambda bits: flag_names(bits, field.flags)), none=UNREAD)
+"""A set of the field's `flags`."""

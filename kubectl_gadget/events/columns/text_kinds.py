@@ -1,0 +1,249 @@
+"""Kinds of texts: names, paths, lists, bytes.
+
+A text may be cut or not be UTF-8; both have members of their own. The trap: a real text that looks like a mark of ours
+(`-`, an empty one) stands in quotes in tables.
+"""
+
+import base64
+from collections.abc import Callable, Sequence
+
+from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.absent_processes import comms
+from kubectl_gadget.events.columns.kind import CUT, UNREAD, Kind, Member, texts_of
+from kubectl_gadget.events.columns.texts import FixedTexts, Nulls, SpanTexts, TextLists, Texts
+from kubectl_gadget.events.linux.network import address_text
+from kubectl_gadget.events.schema import Field
+from kubectl_gadget.events.vectors import Truths, Vector
+
+_MARKED = {"": '""', UNREAD: '"-"'}
+"""Real texts that would be taken for something else in a table."""
+
+
+def addresses(batch: Batch, field: Field) -> Texts:
+    """Each address is spelt once."""
+
+    def spell() -> list[str | None]:
+        raw = batch.raw(field).tolist()
+        spelt = {address: address_text(address) for address in set(raw)}
+        return [spelt[address] for address in raw]
+
+    return Texts(spell, len(batch))
+
+
+def fixed_texts(batch: Batch, field: Field) -> FixedTexts:
+    return FixedTexts(batch.raw(field))
+
+
+def _data(batch: Batch, field: Field) -> list[str | None]:
+    """Bytes that are no text, in base64."""
+    spans = batch.spans(field)
+    memory = batch.buffer.bytes.data
+    places = zip(spans.starts.tolist(), spans.lengths.tolist(), spans.readable.tolist(), strict=True)
+    return [
+        base64.b64encode(memory[start : start + length]).decode() if readable else None
+        for start, length, readable in places
+    ]
+
+
+def _data_members(column: str, field: Field) -> tuple[Member, ...]:
+    value = Member(column, "text", lambda batch: Texts(lambda: _data(batch, field), len(batch)))
+    return value, _cut_member(column, field)
+
+
+def _show_data(batch: Batch, field: Field) -> list[str]:
+    return [UNREAD if text is None else text for text in _data(batch, field)]
+
+
+def span_texts(batch: Batch, field: Field) -> SpanTexts:
+    spans = batch.spans(field)
+    buffer = batch.buffer
+    return SpanTexts(buffer.bytes, spans.starts, spans.lengths, spans.readable, lambda: buffer.latin1)
+
+
+def paths(batch: Batch, field: Field) -> Texts:
+    def join() -> list[str | None]:
+        cut = batch.spans(field).cut.tolist()
+        chains = span_texts(batch, field).texts()
+        return [_join_path(chain, is_cut) for chain, is_cut in zip(chains, cut, strict=True)]
+
+    return Texts(join, len(batch))
+
+
+def _join_path(chain: str | None, cut: bool) -> str | None:
+    """Components come leaf first, each ended by NUL. A cut path lacks its upper part, so it has no slash in front."""
+    if chain is None:
+        return None
+    parts = chain.split("\0")
+    parts.reverse()
+    if parts[0] == "":
+        parts = parts[1:]
+    joined = "/".join(parts)
+    return joined if cut else f"/{joined}"
+
+
+def _path_at(batch: Batch, field: Field) -> Texts:
+    """The path and where it starts from as one; without the latter, the path as the caller wrote it."""
+
+    def join() -> list[str | None]:
+        bases = paths(batch, batch.gadget.record.field(f"{field.name}_base")).texts()
+        return [_join_base(base, text) for base, text in zip(bases, span_texts(batch, field).texts(), strict=True)]
+
+    return Texts(join, len(batch))
+
+
+def _join_base(base: str | None, text: str | None) -> str | None:
+    if text is None or base is None or text.startswith("/"):
+        return text
+    return f"{base.rstrip('/')}/{text}" if text else base
+
+
+def _path_at_members(column: str, field: Field) -> tuple[Member, ...]:
+    written = Member(f"{column}_written", "text", lambda batch: span_texts(batch, field))
+    return (*_text_members(_path_at, sizable=True)(column, field), written)
+
+
+def _list(batch: Batch, field: Field) -> TextLists:
+    return TextLists([_split_list(text) for text in span_texts(batch, field).texts()])
+
+
+def _split_list(text: str | None) -> list[str] | None:
+    """Elements end with NUL; the last one of a cut list may lack it."""
+    if text is None:
+        return None
+    return (text[:-1] if text.endswith("\0") else text).split("\0") if text else []
+
+
+def _text_members(read: Callable[[Batch, Field], Texts], sizable: bool) -> Callable[[str, Field], tuple[Member, ...]]:
+    def members(column: str, field: Field) -> tuple[Member, ...]:
+        def value(batch: Batch) -> Vector:
+            return batch.vector(column, lambda batch: read(batch, field))
+
+        def raw(batch: Batch) -> Vector:
+            texts = value(batch)
+            assert isinstance(texts, Texts)
+            return Nulls(len(batch)) if texts.printable() else _base64(texts.texts())
+
+        found = [Member(column, "text", value)]
+        if sizable:
+            found.append(_cut_member(column, field))
+        return (*found, Member(f"{column}_bytes", "text", raw, optional=True))
+
+    return members
+
+
+def _list_members(column: str, field: Field) -> tuple[Member, ...]:
+    def value(batch: Batch) -> Vector:
+        return batch.vector(column, lambda batch: _list(batch, field))
+
+    def raw(batch: Batch) -> Vector:
+        vector = value(batch)
+        assert isinstance(vector, TextLists)
+        if vector.printable():
+            return Nulls(len(batch))
+        return TextLists([_base64_list(items) for items in vector.lists])
+
+    return (
+        Member(column, "texts", value),
+        _cut_member(column, field),
+        Member(f"{column}_bytes", "texts", raw, optional=True),
+    )
+
+
+def _cut_member(column: str, field: Field) -> Member:
+    return Member(f"{column}_cut", "bool", lambda batch: Truths(batch.spans(field).cut), optional=True)
+
+
+def _base64(texts: Sequence[str | None]) -> Texts:
+    """The exact bytes where a text is not valid UTF-8, else null."""
+    return Texts(lambda: [None if text is None or _is_valid(text) else _encode(text) for text in texts], len(texts))
+
+
+def _base64_list(items: list[str] | None) -> list[str] | None:
+    return None if items is None or all(map(_is_valid, items)) else [_encode(item) for item in items]
+
+
+def _is_valid(text: str) -> bool:
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+
+
+def _mark(text: str | None) -> str:
+    return UNREAD if text is None else _MARKED.get(text, text)
+
+
+def _marked(texts: Texts) -> list[str]:
+    return [_mark(text) for text in texts.texts()]
+
+
+def _show_fixed(batch: Batch, field: Field) -> list[str]:
+    return _marked(fixed_texts(batch, field))
+
+
+def _show_span(batch: Batch, field: Field) -> list[str]:
+    texts = texts_of(batch.vector(f"{field.name}:shown", lambda batch: span_texts(batch, field)))
+    cut = batch.spans(field).cut
+    if None in texts or "" in texts or UNREAD in texts:
+        texts = [_mark(text) for text in texts]
+    if cut.any():
+        texts = [f"{text}{CUT}" if is_cut else text for text, is_cut in zip(texts, cut.tolist(), strict=True)]
+    return texts  # type: ignore[return-value]
+
+
+def _show_path(batch: Batch, field: Field) -> list[str]:
+    cut = batch.spans(field).cut.tolist()
+    return [
+        UNREAD if text is None else f"{CUT}/{text}" if is_cut else text
+        for text, is_cut in zip(paths(batch, field).texts(), cut, strict=True)
+    ]
+
+
+def _show_path_at(batch: Batch, field: Field) -> list[str]:
+    cut = batch.spans(field).cut.tolist()
+    texts = map(_mark, _path_at(batch, field).texts())
+    return [f"{text}{CUT}" if is_cut else text for text, is_cut in zip(texts, cut, strict=True)]
+
+
+def _show_terminal_text(batch: Batch, field: Field) -> list[str]:
+    """Without the newline at its end, which the table has of its own."""
+    texts = zip(span_texts(batch, field).texts(), batch.spans(field).cut.tolist(), strict=True)
+    return [_mark(text and text.rstrip("\r\n")) + (CUT if is_cut else "") for text, is_cut in texts]
+
+
+def _show_list(batch: Batch, field: Field) -> list[str]:
+    cut = batch.spans(field).cut.tolist()
+    return [
+        UNREAD if items is None else " ".join(map(quote, items)) + (CUT if is_cut else "")
+        for items, is_cut in zip(_list(batch, field).lists, cut, strict=True)
+    ]
+
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
+
+
+def quote(word: str) -> str:
+    """A word as a shell would read it back, in quotes only when it needs them. Letters of any script need none."""
+    if word and all(character in _PLAIN or (ord(character) > 127 and character.isprintable()) for character in word):
+        return word
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+FIXED_TEXT = Kind(_text_members(fixed_texts, sizable=False), _show_fixed)
+
+
+TEXT_KINDS: dict[str, Kind] = {
+    "gadget_comm": Kind(_text_members(comms, sizable=False), lambda batch, field: _marked(comms(batch, field))),
+    "gadget_operation": FIXED_TEXT,
+    "gadget_device": Kind(
+        _text_members(fixed_texts, sizable=False),
+        lambda batch, field: [text or "-" for text in texts_of(fixed_texts(batch, field))],
+    ),
+    "gadget_terminal_text": Kind(_text_members(span_texts, sizable=True), _show_terminal_text),
+    "gadget_data": Kind(_data_members, _show_data),
+    "gadget_string": Kind(_text_members(span_texts, sizable=True), _show_span),
+    "gadget_strings": Kind(_list_members, _show_list),
+    "gadget_path": Kind(_text_members(paths, sizable=True), _show_path),
+    "gadget_path_at": Kind(_path_at_members, _show_path_at),
+}

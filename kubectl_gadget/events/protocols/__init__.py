@@ -1,0 +1,1 @@
+"""What DNS, gRPC and TLS call their numbers."""
