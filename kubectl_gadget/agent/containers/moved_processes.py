@@ -1,9 +1,10 @@
 """Processes that have left their container's cgroup, still known as the container's: bpf/moved.bpf.c at work.
 
-The kernel remembers from the moment that this is made on. Processes that had left before are found by their PID or mount namespace,
-which the first process of a container has as its own. The traps: a tool of the node may enter a container's mount
-namespace as well, so that one alone counts only in pods that have the node's PID namespace. And the runtime is in a new
-container's cgroup before it has made namespaces for it: its own are the node's, and not always those of process 1.
+The kernel remembers from the moment that this is made on. Processes that had left before are found by their PID or
+mount namespace, which the first process of a container has as its own. The traps: a tool of the node may enter a
+container's mount namespace as well, so that one alone counts only in pods that have the node's PID namespace. And the
+runtime is in a new container's cgroup before it has made namespaces for it: its own are the node's, and not always
+those of process 1.
 """
 
 import struct
