@@ -4,8 +4,10 @@
  *
  * Hooks: the raw tracepoint sys_exit, and of it the calls that move data through a descriptor; what they return is what
  * moved, whatever was asked for; and io_uring_complete. A file is known by its file system's device and its inode. Not
- * seen: files that are mapped, requests of io_uring that complete silently, and POSIX AIO.
+ * seen: files that are mapped, and requests of io_uring that complete silently. Requests of POSIX AIO count without
+ * bytes.
  */
+#include <gadget/aio.h>
 #include <gadget/compat_call.h>
 #include <gadget/open_file.h>
 #include <gadget/output.h>
@@ -138,10 +140,43 @@ static __always_inline bool moves_data(__s32 number)
 	case GADGET_CALL_PWRITEV2:
 	case GADGET_CALL_SENDFILE:
 	case GADGET_CALL_COPY_FILE_RANGE:
+	case GADGET_CALL_IO_SUBMIT:
 		return true;
 	default:
 		return false;
 	}
+}
+
+/* Not static: the verifier looks at it once, and not for each request. */
+__noinline int count_aio(__u64 address)
+{
+	struct gadget_aio_request request;
+
+	if (gadget_aio_read(&request, address))
+		count(request.fd, 0, gadget_aio_writes(&request));
+	return 0;
+}
+
+/* How much they move is told to no system call. */
+static __always_inline void count_submitted(const struct gadget_compat_call *call, long submitted)
+{
+	const void *requests = (const void *)call->arguments[2];
+	__u32 short_pointer = 0;
+	__u64 address;
+
+	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++) {
+		address = 0;
+		if (call->has_short_pointers) {
+			bpf_probe_read_user(&short_pointer, sizeof(short_pointer),
+					    requests + place * sizeof(short_pointer));
+			address = short_pointer;
+		} else {
+			bpf_probe_read_user(&address, sizeof(address), requests + place * sizeof(address));
+		}
+		count_aio(address);
+	}
+	if (submitted > GADGET_AIO_REQUESTS)
+		gadget_count_map_full();
 }
 
 SEC("raw_tp/sys_exit")
@@ -184,6 +219,10 @@ int moved(struct bpf_raw_tracepoint_args *ctx)
 		from = now.arguments[0];
 		to = now.arguments[2];
 		break;
+	case GADGET_CALL_IO_SUBMIT:
+		if (gadget_counts())
+			count_submitted(&now, bytes);
+		return 0;
 	default:
 		return 0;
 	}

@@ -6,6 +6,7 @@
  * Hooks: the exits of the system calls that open files and move their data; what sees the last close. Once at start, an
  * iterator over all open files.
  */
+#include <gadget/aio.h>
 #include <gadget/credentials.h>
 #include <gadget/followed_file.h>
 #include <gadget/open_file.h>
@@ -356,6 +357,44 @@ GADGET_ON_EXIT(mmap)
 		return 0;
 	return used_one(ctx, gadget_argument(registers, 4), gadget_argument(registers, 1),
 			gadget_argument(registers, 2), MMAP);
+}
+
+/* Not static: the verifier looks at it once, and not for each request. */
+__noinline int use_by_aio(__u64 address)
+{
+	struct gadget_aio_request request;
+	const struct gadget_followed *followed;
+	struct file *file;
+
+	if (!gadget_aio_read(&request, address))
+		return 0;
+	file = gadget_file_of(request.fd);
+	followed = gadget_followed_of(file);
+	if (!followed)
+		return 0;
+	if (gadget_aio_writes(&request))
+		send_use(gadget_scratch(&scratch), file, followed, request.fd, UNKNOWN, ~0U, WRITE);
+	else
+		send_use(gadget_scratch(&scratch), file, followed, request.fd, UNKNOWN, ~0U, READ);
+	return 0;
+}
+
+/* It returns how many requests it has taken. */
+GADGET_ON_EXIT(io_submit)
+{
+	const void *requests = (const void *)gadget_argument(registers, 2);
+	__u64 address;
+
+	if (result <= 0 || !gadget_follows_any())
+		return 0;
+	for (int place = 0; place < GADGET_AIO_REQUESTS && place < result; place++) {
+		address = 0;
+		gadget_read_user_pointer(&address, requests, place);
+		use_by_aio(address);
+	}
+	if (result > GADGET_AIO_REQUESTS)
+		gadget_count_map_full();
+	return 0;
 }
 
 GADGET_SCRATCH(uring_scratch, BYTES);

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * POSIX AIO of the kernel (io_submit): what a call asks for, read from the program's memory when it returns. The kernel
+ * tells no system call how it went: results lie in memory that the program may read by itself.
+ *
+ * The trap: another thread may have rewritten the requests by then. Of a call that is refused nothing was done.
+ */
+#pragma once
+
+#include <gadget/output.h>
+#include <gadget/syscall.h>
+
+/* Requests of one call that are looked at; what is beyond is counted as lost. */
+#define GADGET_AIO_REQUESTS 128
+
+/* include/uapi/linux/aio_abi.h: aio_lio_opcode. */
+enum {
+	GADGET_AIO_READ = 0,
+	GADGET_AIO_WRITE = 1,
+	GADGET_AIO_READV = 7,
+	GADGET_AIO_WRITEV = 8,
+};
+
+/* struct iocb: how the program wrote it, the same for 32-bit programs. */
+struct gadget_aio_request {
+	__u64 data;
+	__u64 key;
+	__u16 opcode;
+	__s16 priority;
+	__s32 fd;
+	__u64 buffer;
+	/* Of READV and WRITEV, how many buffers. */
+	__u64 bytes;
+	__u64 position;
+};
+
+static __always_inline bool gadget_aio_reads(const struct gadget_aio_request *request)
+{
+	return request->opcode == GADGET_AIO_READ || request->opcode == GADGET_AIO_READV;
+}
+
+static __always_inline bool gadget_aio_writes(const struct gadget_aio_request *request)
+{
+	return request->opcode == GADGET_AIO_WRITE || request->opcode == GADGET_AIO_WRITEV;
+}
+
+/* Reads the request at this address of the program's memory. False: it moves no data, or cannot be read. */
+static __always_inline bool gadget_aio_read(struct gadget_aio_request *request, __u64 address)
+{
+	if (bpf_probe_read_user(request, sizeof(*request), (const void *)address)) {
+		gadget_count_map_full();
+		return false;
+	}
+	return gadget_aio_reads(request) || gadget_aio_writes(request);
+}
