@@ -6,9 +6,9 @@ The trap: a container that no Kubernetes made has no pod; it is a workload of it
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_gadget.advise.inventory import Inventory, Workload
 from kubectl_gadget.advise.recording import Fact, Recording, Watched
 from kubectl_gadget.events.identity import SANDBOX
+from kubectl_gadget.kube.inventory import Inventory, Workload
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kubectl_gadget.advise.inventory import Workload
+from kubectl_gadget.kube.inventory import Workload
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import Any
 
 import yaml
 
-from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, is_own, normal
 from kubectl_gadget.advise.policy_shape import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Inventory, Pod
+from kubectl_gadget.kube.label_selectors import selects
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.read.document import Problems, check, documents, inside, items_of, nearest, peek
 from kubectl_gadget.policies.read.schema import POLICY_KINDS
@@ -176,28 +177,6 @@ class Evaluation:
 
     def _namespace_labels(self, name: str) -> Mapping[str, str]:
         return {NAMESPACE_LABEL: name, **self._inventory.namespaces.get(name, {})}
-
-
-def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector selects; an empty one selects all."""
-    selector = selector or {}
-    wanted = selector.get("matchLabels") or {}
-    return wanted.items() <= labels.items() and all(
-        _holds(term, labels) for term in selector.get("matchExpressions") or ()
-    )
-
-
-def _holds(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    key, values = term["key"], term.get("values") or ()
-    match term["operator"]:
-        case "In":
-            return key in labels and labels[key] in values
-        case "NotIn":
-            return key not in labels or labels[key] not in values
-        case "Exists":
-            return key in labels
-        case _:
-            return key not in labels
 
 
 def _has_port(wanted: Mapping[str, Any], protocol: str, port: int, target: Pod | None) -> bool:

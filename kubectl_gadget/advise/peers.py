@@ -8,8 +8,8 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Port, Service
 from kubectl_gadget.advise.recording import Fact
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"

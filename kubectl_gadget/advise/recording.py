@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
-from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 
 VERSION = 1
 Fact = dict[str, Any]

@@ -196,7 +196,7 @@ def whole_number(text: str) -> int:
 
 def label_selector(text: str) -> str:
     """A label selector as kubectl takes it. Raises UsageError where it does not parse."""
-    from kubectl_gadget.cluster.selection import label_selectors
+    from kubectl_gadget.kube import label_selectors
 
     label_selectors.parse(text)
     return text

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kubectl_gadget.cluster.selection import label_selectors
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import FlowEvent, Party
 from kubectl_gadget.flows.records import direction, record
+from kubectl_gadget.kube import label_selectors
 
 Test = Callable[[FlowEvent], bool]
 _PartyTest = Callable[[Party], bool]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
-from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.events.columns.amounts import bytes_text, duration_text
 from kubectl_gadget.events.community_id import community_id
+from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.policy_events.body import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]

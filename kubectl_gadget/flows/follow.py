@@ -3,11 +3,11 @@
 The trap: what the user may not list has no names, and does not end the run.
 """
 
-from kubectl_gadget.advise.inventory import SLICE_OF, Node, Pod, Service
 from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
 from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import PodFacts
+from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service
 
 _FIRST_SECONDS = 5.0
 _KEPT_SECONDS = 60.0

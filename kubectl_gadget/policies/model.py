@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
+from kubectl_gadget.kube.label_selectors import Requirement
+
 HookKind = Literal["kprobe", "fentry", "tracepoint", "raw_tracepoint", "uprobe", "usdt", "lsm", "loader"]
 Mode = Literal["enforce", "monitor"]
 Source = Literal["parameter", "current_task", "registers"]
@@ -82,7 +84,6 @@ ActionKind = Literal[
 ]
 ReturnAction = Literal["", "Post", "TrackSock", "UntrackSock"]
 RateScope = Literal["thread", "process", "global"]
-LabelOperator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 
 NAMESPACES = ("uts", "ipc", "mnt", "pid", "pid_for_children", "net", "time", "time_for_children", "cgroup", "user")
 """In the order of the rival's bits."""
@@ -114,15 +115,6 @@ class Range:
 
     first: int
     last: int
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """One line of a label selector. `NotIn` holds for what has no such label, as in Kubernetes."""
-
-    key: str
-    operator: LabelOperator
-    values: tuple[str, ...] = ()
 
 
 Labels = tuple[Requirement, ...]

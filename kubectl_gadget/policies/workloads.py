@@ -13,7 +13,7 @@ podSelector, `{}`, selects all pods, and so it leaves out the node's own process
 
 from collections.abc import Mapping
 
-from kubectl_gadget.policies.model import Labels, Requirement, Scope
+from kubectl_gadget.policies.model import Labels, Scope
 
 NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace"
 """A label that every pod has for podSelectors, so that they can select by namespace."""
@@ -31,17 +31,4 @@ def is_for_node(scope: Scope, labels: Mapping[str, str]) -> bool:
 
 def selected(selector: Labels | None, labels: Mapping[str, str]) -> bool:
     """Whether all requirements of a label selector hold; True for none."""
-    return all(_holds(requirement, labels) for requirement in selector or ())
-
-
-def _holds(requirement: Requirement, labels: Mapping[str, str]) -> bool:
-    value = labels.get(requirement.key)
-    match requirement.operator:
-        case "In":
-            return value in requirement.values
-        case "NotIn":
-            return value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
+    return all(requirement.accepts(labels) for requirement in selector or ())

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.advise.recording import Run as RecordedRun
 from kubectl_gadget.cluster.api import kubeconfig
@@ -19,6 +18,7 @@ from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NAMESPACES, NO
 from kubectl_gadget.cluster.seen_objects import Keep, SeenObjects
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Service
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.session.nodes.participants import choose_nodes
 from kubectl_gadget.session.options import RunOptions

@@ -5,11 +5,11 @@ The trap: a user who may trace pods may not be allowed to list them in all names
 
 from typing import Any
 
-from kubectl_gadget.advise.inventory import Pod
 from kubectl_gadget.cluster.api.resources import PODS, Object
 from kubectl_gadget.cluster.informer import Follower, Objects
-from kubectl_gadget.cluster.selection.pod_identity import PodValues
 from kubectl_gadget.events.identity import Container
+from kubectl_gadget.kube.inventory import Pod
+from kubectl_gadget.kube.pod_identity import PodValues
 
 _FIRST_SECONDS = 20.0
 _KEEP_SECONDS = 600.0

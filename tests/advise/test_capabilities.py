@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise import capabilities
-from kubectl_gadget.advise.inventory import Inventory
 from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.kube.inventory import Inventory
 from tests.advise.flows import WEB
 
 FIRST, NESTED = 0xEFFFFFFD, 4026532000

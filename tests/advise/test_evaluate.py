@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_yaml
 from kubectl_gadget.advise.evaluate import blocked, read_policies
-from kubectl_gadget.advise.inventory import Inventory
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Inventory
 from tests.advise.flows import WEB, flow, recording
 from tests.advise.test_networkpolicy import FACTS, PODS
 

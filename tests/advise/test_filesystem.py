@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise import filesystem
-from kubectl_gadget.advise.inventory import Inventory, Mount, Pod
 from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.kube.inventory import Inventory, Mount, Pod
 from tests.advise.flows import WEB
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
-from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Inventory, Pod
 from tests.advise.flows import DB, WEB, WEB_2
 
 CALLS = ["ptrace", "clone", "clone3", "mkdir", "read", "bind", "swapon"]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.advise.evaluate import Evaluation, read_policies
-from kubectl_gadget.advise.inventory import Inventory, Node, Port, Service
-from kubectl_gadget.advise.inventory import Pod as KnownPod
 from kubectl_gadget.advise.peers import Endpoint, Peers
 from kubectl_gadget.agent.answers.map_walks import MapWalks
+from kubectl_gadget.kube.inventory import Inventory, Node, Port, Service
+from kubectl_gadget.kube.inventory import Pod as KnownPod
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.follow import contents
 from kubectl_gadget.network_policies.isolate import PodIsolation

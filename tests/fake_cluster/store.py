@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from kubectl_gadget.cluster.selection import label_selectors
+from kubectl_gadget.kube import label_selectors
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]

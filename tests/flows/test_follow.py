@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.flows.follow import addresses
+from kubectl_gadget.kube.inventory import Workload
 
 
 def pod(name: str, ip: str, **spec: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget.advise.inventory import Workload
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
@@ -17,6 +16,7 @@ from kubectl_gadget.flows.formats import output_of
 from kubectl_gadget.flows.lines import compact, dictionary
 from kubectl_gadget.flows.records import MEMBERS, hubble, line, record
 from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Port
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port
 
 NAMESPACES = {"shop": {"team": "a"}, "data": {"team": "b"}}
 ADDRESSES = [f"10.0.{i}.{j}" for i in range(2) for j in range(1, 6)] + [f"fd00::{j}" for j in range(1, 5)]

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 
 from kubectl_gadget.advise.evaluate import read_policies
-from kubectl_gadget.advise.inventory import Inventory, Pod
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.follow import PolicyTables, inventory, read_objects
 from kubectl_gadget.network_policies.read import read_files

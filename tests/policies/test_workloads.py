@@ -2,7 +2,8 @@
 
 import pytest
 
-from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
+from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
+from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
 from tests.policies.model.workloads import Workload, belongs
 

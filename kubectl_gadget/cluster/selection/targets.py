@@ -21,10 +21,10 @@ from kubectl_gadget.cluster.api.resources import NAMESPACES, NODES, PODS, Object
 from kubectl_gadget.cluster.api.watch import Change, Changed, Synced
 from kubectl_gadget.cluster.informer import Informer, Subscription
 from kubectl_gadget.cluster.options import Selection
-from kubectl_gadget.cluster.selection import label_selectors
-from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key
 from kubectl_gadget.cluster.selection.workloads import Controller, Workloads, facts
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
+from kubectl_gadget.kube import label_selectors
+from kubectl_gadget.kube.pod_identity import PodValues, container_key
 
 Filter = dict[str, Any]
 """FILTER of docs/protocol.md."""

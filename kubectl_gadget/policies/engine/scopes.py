@@ -6,7 +6,8 @@ hold there (session/policies/labels.py).
 
 from typing import Any
 
-from kubectl_gadget.policies.model import Requirement, Scope
+from kubectl_gadget.kube.label_selectors import Requirement
+from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
 
 

@@ -1,6 +1,7 @@
 """Whom a policy or a selector is for, from the YAML: label selectors, and the host."""
 
-from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
+from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
+from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.read.document import Part, Problems
 
 CONTAINER_KEYS = ("name", "repo")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.informer import Follower, Objects
-from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key
+from kubectl_gadget.kube.pod_identity import PodValues, container_key
 from kubectl_gadget.policies.engine.scopes import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
 from kubectl_gadget.policies.workloads import is_for_labels, is_for_node

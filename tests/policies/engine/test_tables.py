@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.label_selectors import Requirement
 from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.globs import automata
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
@@ -27,7 +28,6 @@ from kubectl_gadget.policies.model import (
     Hook,
     Policy,
     PolicyOptions,
-    Requirement,
     Scope,
     Selector,
     Subject,

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.cluster.api.resources import NODES, PODS
+from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.engine.scopes import scope_spec
-from kubectl_gadget.policies.model import LabelOperator, Labels, Requirement, Scope
+from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
 from kubectl_gadget.session.policies.labels import PolicyLabels
 from kubectl_gadget.session.tables import Contents, updates
@@ -55,7 +56,7 @@ def pod(labels: dict[str, str], namespace: str = "a", **more: Any) -> dict[str, 
 def tell(scopes: Scopes, labels: PolicyLabels) -> None:
     """As a session does it."""
     for update in updates(0, Contents(), labels.tables.of(NODE)):
-        scopes.told.learn(update["labels"])
+        scopes.labels.learn(update["labels"])
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubectl_gadget.cluster.selection.pod_identity import mirror_hash
+from kubectl_gadget.kube.pod_identity import mirror_hash
 
 Object = Mapping[str, Any]
 Labels = Mapping[str, str]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.advise.inventory import Inventory, Node, Pod, Port, Service, Workload
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service, Workload
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.cluster.selection.pod_identity import PodValues, container_key, mirror_hash
+from kubectl_gadget.kube.pod_identity import PodValues, container_key, mirror_hash
 
 HASH = "0123456789abcdef0123456789abcdef"
 VICTIM = "7e1c1a9e-0000-4000-8000-000000000001"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.cluster.selection.label_selectors import parse
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.label_selectors import parse
 
 
 @pytest.mark.parametrize(

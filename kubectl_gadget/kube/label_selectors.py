@@ -1,4 +1,5 @@
-"""kubectl's label selectors, decided here: `app=x,tier!=db,env in (a,b),!legacy`.
+"""Label selectors, in each way to write them: kubectl's `app=x,tier!=db,env in (a,b),!legacy`, and matchLabels with
+matchExpressions as objects have them.
 
 The API server could decide them, but an agent's filter needs the pods that do *not* match as well, from one and the
 same watch. Grammar: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors.
@@ -8,6 +9,7 @@ The trap: `key != value` and `key notin (…)` match objects that have no such l
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
 
@@ -21,23 +23,36 @@ _REQUIREMENT = re.compile(
 _WHOLE_VALUE = re.compile(_VALUE)
 
 
+LabelOperator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+
+
 @dataclass(frozen=True)
-class _Requirement:
+class Requirement:
+    """One condition of a label selector."""
+
     key: str
-    values: frozenset[str] | None
-    """None: any value"""
-    negated: bool
+    operator: LabelOperator
+    values: tuple[str, ...] = ()
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
-        found = self.key in labels and (self.values is None or labels[self.key] in self.values)
-        return found is not self.negated
+        """Whether it holds for an object with these labels."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "In":
+                return value is not None and value in self.values
+            case "NotIn":
+                return value is None or value not in self.values
+            case "Exists":
+                return value is not None
+            case "DoesNotExist":
+                return value is None
 
 
 @dataclass(frozen=True)
 class LabelSelector:
     """A selector that was understood."""
 
-    requirements: tuple[_Requirement, ...]
+    requirements: tuple[Requirement, ...]
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
         """Whether an object with these labels is selected."""
@@ -62,13 +77,23 @@ def parse(text: str) -> LabelSelector:
     return LabelSelector(tuple(requirements))
 
 
-def _requirement(match: re.Match[str], text: str) -> _Requirement:
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector of the API, which was checked, selects an object; an empty one selects all."""
+    selector = selector or {}
+    wanted = selector.get("matchLabels") or {}
+    return wanted.items() <= labels.items() and all(
+        Requirement(term["key"], term["operator"], tuple(term.get("values") or ())).accepts(labels)
+        for term in selector.get("matchExpressions") or ()
+    )
+
+
+def _requirement(match: re.Match[str], text: str) -> Requirement:
     if key := match["key"]:
-        return _Requirement(key, frozenset([match["value"]]), match["operator"] == "!=")
+        return Requirement(key, "NotIn" if match["operator"] == "!=" else "In", (match["value"],))
     if key := match["set_key"]:
         values = [value.strip() for value in match["values"].split(",")]
         for value in values:
             if not _WHOLE_VALUE.fullmatch(value):
                 raise UsageError(f"{value!r} in the label selector {text!r} is not a label value")
-        return _Requirement(key, frozenset(values), match["set_operator"] == "notin")
-    return _Requirement(match["exists"], None, match["absent"] is not None)
+        return Requirement(key, "NotIn" if match["set_operator"] == "notin" else "In", tuple(values))
+    return Requirement(match["exists"], "Exists" if match["absent"] is None else "DoesNotExist")

@@ -1,0 +1,1 @@
+"""Objects of Kubernetes as plain records, and what their labels and owners mean. No connection to any cluster."""
