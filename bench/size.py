@@ -21,7 +21,10 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.session.nodes.local import open_local
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
-from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json, split_events
+from kubectl_gadget.wire import FrameDecoder, FrameType, encode, split_events
+from kubectl_gadget.wire.agent_messages import Hello
+from kubectl_gadget.wire.client_messages import FilterSpec, Run
+from kubectl_gadget.wire.message import read
 
 PROJECT = Path(__file__).resolve().parent.parent
 OBJECTS = PROJECT / "kubectl_gadget" / "built" / "objects"
@@ -62,15 +65,18 @@ async def record(name: str) -> tuple[list[bytes], int]:
                 for frame in decoder.feed(data):
                     if frame.type == FrameType.HELLO:
                         await stream.send(
-                            encode(FrameType.OBJECT, request.object_bytes(0, frame.json()["architecture"]))
+                            encode(
+                                FrameType.OBJECT,
+                                request.object_bytes(0, read(Hello, frame.payload, "HELLO").architecture),
+                            )
                         )
-                        everyone = {"host": True, "exclude_pods": []}
-                        await stream.send(encode_json(FrameType.RUN, {"gadgets": request.gadgets, "filter": everyone}))
+                        run = Run(gadgets=tuple(request.gadgets), filter=FilterSpec(host=True))
+                        await stream.send(encode(FrameType.RUN, run.to_bytes()))
                     elif frame.type == FrameType.STARTED:
                         busy = await asyncio.create_subprocess_exec(*BUSY)
                         await busy.wait()
                         await asyncio.sleep(1.2)
-                        await stream.send(encode_json(FrameType.STOP, {}))
+                        await stream.send(encode(FrameType.STOP, b"{}"))
                     elif frame.type == FrameType.EVENTS and len(frame.payload) > len(_HEAD):
                         payloads.append(frame.payload)
                     elif frame.type == FrameType.END:

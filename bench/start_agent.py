@@ -13,6 +13,7 @@ from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
 from kubectl_gadget.agent.session import session, start_sources  # noqa: E402, F401
 from kubectl_gadget.agent.session.hello import hello  # noqa: E402
 from kubectl_gadget.agent.sources.stream import StreamSource  # noqa: E402
+from kubectl_gadget.wire.client_messages import FilterSpec  # noqa: E402
 
 libbpf.load()
 seen["imports"] = time.time()
@@ -23,7 +24,7 @@ def main() -> None:
     hello()
     seen["HELLO"] = time.time()
     containers = Containers()
-    containers.set_filter({"host": True})
+    containers.set_filter(FilterSpec(host=True))
     seen["containers"] = time.time()
 
     import json
@@ -52,7 +53,7 @@ def main() -> None:
     stage("opened", "__init__")
     stage("loaded", "load")
     stage("attached", "attach")
-    context = start_sources.node_context({}, containers)
+    context = start_sources.node_context(FilterSpec(), containers)
     source = StreamSource(spec, elf, context)
     sys.stdout.write(json.dumps(seen))
     source.detach()

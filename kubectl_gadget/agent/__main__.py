@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
             from kubectl_gadget.agent.session.hello import hello
 
-            sys.stdout.write(json.dumps(hello(), indent=2) + "\n")
+            sys.stdout.write(json.dumps(hello().to_json(), indent=2) + "\n")
             return 0
     sys.stderr.write(_USAGE + "\n")
     return 2

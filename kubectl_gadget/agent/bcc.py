@@ -23,6 +23,7 @@ from kubectl_gadget.agent import bpftrace
 from kubectl_gadget.agent.bpf.refusal import capabilities
 from kubectl_gadget.agent.host import node
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 TOOLS = "/usr/sbin"
 _SUFFIX = "-bpfcc"
@@ -193,7 +194,7 @@ class ToolRunner:
         self._is_bpftrace = "bpftrace" in request
         if name := request.get("map"):
             self._hidden = f"@{name}["
-            self._pods = bpftrace.ChosenPods(str(name), request.get("filter") or {})
+            self._pods = bpftrace.ChosenPods(str(name), FilterSpec.from_json(request.get("filter") or {}, "FILTER"))
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
         """The tool's lines, until it has closed both streams; it gets a signal when the client says so or is gone."""
@@ -253,7 +254,7 @@ class ToolRunner:
             return True
         if self._pods is None or not isinstance(line.get("filter"), dict):
             return True
-        self._pods.set_filter(line["filter"])
+        self._pods.set_filter(FilterSpec.from_json(line["filter"], "FILTER"))
         return False
 
     def _out(self, line: str) -> None:

@@ -23,6 +23,7 @@ from kubectl_gadget.agent.bpf.refusal import capabilities
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import node
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
 """Places in an ELF header of 64 bits: of e_phoff, and of e_phentsize and e_phnum."""
@@ -128,7 +129,7 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
 class ChosenPods:
     """Keeps the map of a bpftrace process: the cgroups of the containers that are wanted. Raises AgentError."""
 
-    def __init__(self, name: str, filter: dict[str, Any]) -> None:
+    def __init__(self, name: str, filter: FilterSpec) -> None:
         self._name = name if _MAP_NAME.fullmatch(name) else ""
         self._wanted: set[int] = set()
         self._map: OpenMap | None = None
@@ -141,7 +142,7 @@ class ChosenPods:
         self._containers.follow(self)
         self.turn()
 
-    def set_filter(self, filter: dict[str, Any]) -> None:
+    def set_filter(self, filter: FilterSpec) -> None:
         """Other pods from now on."""
         self._containers.set_filter(filter)
 

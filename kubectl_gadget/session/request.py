@@ -17,6 +17,16 @@ from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.run_request import RunRequest
+from kubectl_gadget.wire.client_messages import (
+    AnyGadget,
+    GadgetSpec,
+    Layout,
+    Library,
+    ProgramChoice,
+    RecorderSpec,
+    Variable,
+)
+from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
 """Of gadgets whose rows do not come through the ring."""
@@ -31,8 +41,8 @@ def build(
 ) -> RunRequest:
     """RUN for these gadgets; `pushed` holds, for each, parameters (by name) that come from the filter. `interval` is
     that of totals, in seconds; `map_entries` the room of hashes, None: as each gadget has it."""
-    maps = {} if map_entries is None else {"map_entries": map_entries}
-    entries = [_entry(index, run, pushed[index], ring_bytes, interval) | maps for index, run in enumerate(runs)]
+    rooms = (ring_bytes, map_entries or 0)
+    entries = [_entry(index, run, pushed[index], rooms, interval) for index, run in enumerate(runs)]
 
     @cache  # since every node asks
     def object_bytes(index: int, architecture: str) -> bytes:
@@ -43,24 +53,27 @@ def build(
     return RunRequest(entries, object_bytes, {index: run.tables for index, run in enumerate(runs) if run.tables})
 
 
-def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], ring_bytes: int, interval: float) -> dict[str, Any]:
-    gadget = run.gadget
+def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], rooms: tuple[int, int], interval: float) -> AnyGadget:
+    gadget, (ring_bytes, map_entries) = run.gadget, rooms
     if run.installed:
-        return {"name": gadget.name, "kind": "installed", "object": index}
+        return InstalledSpec(name=gadget.name, kind="installed", object=index)
     if run.policies is not None:
-        return {"index": index, "object": index, "ring_bytes": ring_bytes, **run.policies.spec()}
-    return {
-        "name": gadget.name,
-        **({"own": True} if run.directory else {}),
-        "object": index,
-        "programs": _programs(gadget, run.parameters),
-        "globals": {name: {"offset": place.offset, "size": place.size} for name, place in gadget.agent.globals.items()},
-        "parameters": _variables(gadget, {**pushed, **run.parameters}) | _triggers(run),
-        "ring_bytes": _RING_BYTES.get(gadget.kind, ring_bytes),
+        return PolicySpec.from_json(run.policies.spec(), "policies").replace(object=index, ring_bytes=ring_bytes)
+    return GadgetSpec(
+        name=gadget.name,
+        own=bool(run.directory),
+        object=index,
+        programs=_programs(gadget, run.parameters),
+        globals={name: Variable(offset=at.offset, size=at.size) for name, at in gadget.agent.globals.items()},
+        parameters=_variables(gadget, {**pushed, **run.parameters}) | _triggers(run),
+        ring_bytes=_RING_BYTES.get(gadget.kind, ring_bytes),
+        map_entries=map_entries,
+        libraries=_libraries(run),
+        named=_functions_of(gadget) is not None,
+        sampler=gadget.agent.sampler or "",
+        layout=sampled_layout(gadget),
         **_answer(run, interval),
-        **_libraries(run),
-        **sampled(gadget),
-    }
+    )
 
 
 def _triggers(run: GadgetRun) -> dict[str, bool]:
@@ -71,51 +84,57 @@ def _triggers(run: GadgetRun) -> dict[str, bool]:
     return {f"gadget_recorder_on_{reason}": reason in reasons for reason in ("crash", "kill")}
 
 
-def _programs(gadget: Gadget, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _programs(gadget: Gadget, given: Mapping[str, Any]) -> tuple[ProgramChoice, ...]:
     """Those that these parameters ask for. What the user asked for by its name is not optional."""
     values = {parameter.name: parameter.default for parameter in gadget.parameters} | dict(given)
-    return [
-        {
-            "any_of": [list(programs) for programs in choice.any_of],
-            "optional": choice.optional and not choice.is_named(given),
-            "purpose": choice.purpose,
-            **({"aside": True} if choice.aside else {}),
-        }
+    return tuple(
+        ProgramChoice(
+            any_of=tuple(map(tuple, choice.any_of)),
+            optional=choice.optional and not choice.is_named(given),
+            purpose=choice.purpose,
+            aside=choice.aside,
+        )
         for choice in gadget.agent.programs
         if choice.is_wanted(values)
-    ]
+    )
 
 
-def _libraries(run: GadgetRun) -> dict[str, Any]:
-    gadget = run.gadget
+def _functions_of(gadget: Gadget) -> Parameter | None:
+    """The parameter with which a user names functions; None: the gadget itself does, or has none."""
     if not gadget.agent.libraries:
-        return {}
-    for parameter in gadget.parameters:
-        if parameter.type == "functions":
-            (programs,) = gadget.agent.libraries[0].functions.values()
-            return {"libraries": _asked_for(run.parameters.get(parameter.name) or "", programs), "named": True}
-    return {"libraries": [{"files": list(item.files), "functions": item.functions} for item in gadget.agent.libraries]}
+        return None
+    return next((parameter for parameter in gadget.parameters if parameter.type == "functions"), None)
 
 
-def _asked_for(text: str, programs: Sequence[str]) -> list[dict[str, Any]]:
+def _libraries(run: GadgetRun) -> tuple[Library, ...]:
+    gadget = run.gadget
+    if (named := _functions_of(gadget)) is not None:
+        (programs,) = gadget.agent.libraries[0].functions.values()
+        return _asked_for(run.parameters.get(named.name) or "", programs)
+    return tuple(
+        Library(files=tuple(item.files), functions={name: tuple(each) for name, each in item.functions.items()})
+        for item in gadget.agent.libraries
+    )
+
+
+def _asked_for(text: str, programs: Sequence[str]) -> tuple[Library, ...]:
     """Libraries, of FILE:SYMBOL with commas."""
     found = []
     for target in filter(None, text.split(",")):
         file, _, symbol = target.rpartition(":")
-        found.append({"files": [file.removesuffix(":")], "functions": {symbol: list(programs)}})
+        found.append(Library(files=(file.removesuffix(":"),), functions={symbol: tuple(programs)}))
     if not found:
         raise UsageError("no function is named", "name some as FILE:SYMBOL, such as libc:getaddrinfo")
-    return found
+    return tuple(found)
 
 
-def sampled(gadget: Gadget) -> dict[str, Any]:
-    """What the agent has to know to make rows itself; nothing for gadgets whose rows come from programs alone."""
-    if not gadget.agent.sampler:
-        return {}
-    return {"sampler": gadget.agent.sampler, "layout": layout(gadget)}
+def sampled_layout(gadget: Gadget) -> Layout | None:
+    """How the agent makes rows itself; None for gadgets whose rows come from programs alone."""
+    return Layout.from_json(layout(gadget)) if gadget.agent.sampler else None
 
 
 def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
+    """Members that only some kinds of gadgets have."""
     gadget = run.gadget
     match gadget.kind:
         case "stream":
@@ -131,13 +150,13 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
     reasons = _reasons(values)
     return {
         "kind": gadget.kind,
-        "recorder": {
-            "last": values["last"],
-            "bytes": values["memory"] << 20,
-            "exit": "exit" in reasons,
-            "end": "end" in reasons,
-            "offset": gadget.record.field("because").offset,
-        },
+        "recorder": RecorderSpec(
+            last=values["last"],
+            bytes=values["memory"] << 20,
+            exit="exit" in reasons,
+            end="end" in reasons,
+            offset=gadget.record.field("because").offset,
+        ),
     }
 
 
@@ -160,11 +179,11 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
         if parameter.type == "syscalls":
             found.update(_tables(parameter, value))
         elif parameter.type == "address" and value:
-            found[parameter.variable] = {"hex": packed_address(value).hex()}
+            found[parameter.variable] = packed_address(value)
         elif parameter.type == "pcap" and value:
-            found[parameter.variable] = {"hex": pcap_filter.compile_filter(value).hex()}
+            found[parameter.variable] = pcap_filter.compile_filter(value)
         elif parameter.type == "paths" and value:
-            found[parameter.variable] = {"hex": path_tails.table(path_tails.read_paths(value)).hex()}
+            found[parameter.variable] = path_tails.table(path_tails.read_paths(value))
         elif parameter.variable and value is not None:
             found[parameter.variable] = value
     return found
@@ -176,7 +195,7 @@ def packed_address(text: str) -> bytes:
     return (b"\0" * 10 + b"\xff\xff" if address.version == 4 else b"") + address.packed
 
 
-def _tables(parameter: Parameter, wanted: str | None) -> dict[str, str]:
+def _tables(parameter: Parameter, wanted: str | None) -> dict[str, Any]:
     """For each architecture, since it is not known yet on which the gadget will run."""
     calls = syscall_table.select(wanted) if wanted else None
     tables = [syscall_table.kernel_table(architecture, calls) for architecture in ARCHITECTURES]

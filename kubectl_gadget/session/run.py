@@ -28,7 +28,6 @@ from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.services import Surroundings
-from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.events.identity import Container
@@ -201,7 +200,7 @@ class Run:
     async def _watch(self, backlog: Backlog) -> None:
         async for change in self._nodes.watch(self._tasks):
             for name, agent_filter in change.filters.items():
-                backlog.add(Item(name, Selected(FilterSpec.from_json(agent_filter))))
+                backlog.add(Item(name, Selected(agent_filter)))
             await self._apply(change, backlog)
         self._watching = False
         self._check()

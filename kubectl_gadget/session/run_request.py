@@ -3,18 +3,18 @@
 The trap: request.py builds it and needs numpy for that; nodes only send it, so it has a module of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.session.tables import LiveTables
+from kubectl_gadget.wire.client_messages import AnyGadget
 
 
 @dataclass(frozen=True)
 class RunRequest:
     """What is asked of every node's agent."""
 
-    gadgets: list[dict[str, Any]]
+    gadgets: Sequence[AnyGadget]
     """the entries of RUN's `gadgets`"""
     object_bytes: Callable[[int, str], bytes]
     """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""

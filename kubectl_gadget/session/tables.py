@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+
+from kubectl_gadget.wire.client_messages import PodTable, Update
+from kubectl_gadget.wire.policy_messages import LabelScopes
 
 _ENTRIES = 20_000
 """of one frame"""
@@ -64,49 +66,48 @@ class LiveTables:
         return end
 
 
-def first_labels(now: Contents) -> dict[str, Any] | None:
+def first_labels(now: Contents) -> LabelScopes | None:
     """As in UPDATE, for RUN; None when they are not known, or nothing goes by labels."""
     return None if now.labels is None else _labels(Contents(), now)
 
 
-def updates(gadget: int, before: Contents, now: Contents) -> Iterator[dict[str, Any]]:
+def updates(gadget: int, before: Contents, now: Contents) -> Iterator[Update]:
     """UPDATE frames that lead from one state to the other: all that is new, then pods, then what goes."""
     for table, entries in now.tables.items():
         old = before.tables.get(table, {})
-        new = {key.hex(): value.hex() for key, value in entries.items() if old.get(key) != value}
+        new = {key: value for key, value in entries.items() if old.get(key) != value}
         for part in _parts(new):
-            yield {"gadget": gadget, "set": {table: part}}
+            yield Update(gadget=gadget, set={table: part})
     if now.labels is not None and (before.labels is None or (before.labels, before.node) != (now.labels, now.node)):
-        yield {"gadget": gadget, "labels": _labels(before, now)}
+        yield Update(gadget=gadget, labels=_labels(before, now))
     if containers := _containers(before, now):
-        yield {"gadget": gadget, "containers": containers}
+        yield Update(gadget=gadget, containers=containers)
     for table, entries in before.tables.items():
-        gone = {key.hex(): "" for key in entries.keys() - now.tables.get(table, {}).keys()}
+        gone = {key: b"" for key in entries.keys() - now.tables.get(table, {}).keys()}
         for part in _parts(gone):
-            yield {"gadget": gadget, "remove": {table: list(part)}}
+            yield Update(gadget=gadget, remove={table: tuple(part)})
 
 
-def _labels(before: Contents, now: Contents) -> dict[str, Any]:
+def _labels(before: Contents, now: Contents) -> LabelScopes:
     old, new = before.labels or {}, now.labels or {}
-    gone: dict[str, list[int] | None] = dict.fromkeys(old.keys() - new.keys())
-    changed = {pod: list(scopes) for pod, scopes in new.items() if old.get(pod) != scopes}
-    return {"node": list(now.node), "pods": gone | changed}
+    gone: dict[str, tuple[int, ...] | None] = dict.fromkeys(old.keys() - new.keys())
+    changed = {pod: tuple(scopes) for pod, scopes in new.items() if old.get(pod) != scopes}
+    return LabelScopes(node=tuple(now.node), pods=gone | changed)
 
 
-def _containers(before: Contents, now: Contents) -> dict[str, Any] | None:
+def _containers(before: Contents, now: Contents) -> PodTable | None:
     pods, namespaces = _changes(before.pods, now.pods), _changes(before.namespaces, now.namespaces)
     if not now.containers or (before.containers and not pods and not namespaces):
         return None
-    fixed = {"table": now.containers, "other": now.other.hex(), "host": now.host.hex()}
-    return {**fixed, "pods": pods, "namespaces": namespaces}
+    return PodTable(table=now.containers, other=now.other, host=now.host, pods=pods, namespaces=namespaces)
 
 
-def _changes(before: Mapping[str, bytes], now: Mapping[str, bytes]) -> dict[str, str | None]:
-    gone: dict[str, str | None] = dict.fromkeys(before.keys() - now.keys())
-    return gone | {name: value.hex() for name, value in now.items() if before.get(name) != value}
+def _changes(before: Mapping[str, bytes], now: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    gone: dict[str, bytes | None] = dict.fromkeys(before.keys() - now.keys())
+    return gone | {name: value for name, value in now.items() if before.get(name) != value}
 
 
-def _parts(entries: dict[str, str]) -> Iterator[dict[str, str]]:
+def _parts(entries: dict[bytes, bytes]) -> Iterator[dict[bytes, bytes]]:
     left = iter(entries.items())
     while part := dict(islice(left, _ENTRIES)):
         yield part

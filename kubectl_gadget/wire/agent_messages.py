@@ -5,7 +5,7 @@ The trap: clients also talk to older agents, so a member that was added later ne
 
 from collections.abc import Mapping
 
-from kubectl_gadget.wire.frames import Frame, FrameType
+from kubectl_gadget.wire.frames import Frame, FrameType, encode
 from kubectl_gadget.wire.message import NONE, Message, read
 
 
@@ -368,3 +368,11 @@ def from_agent(frame: Frame) -> AgentMessage | None:
     FrameError when it is not as docs/protocol.md says."""
     cls = OF_AGENTS.get(frame.type)
     return None if cls is None else read(cls, frame.payload, FrameType(frame.type).name)
+
+
+_TYPES = {cls: type for type, cls in OF_AGENTS.items()}
+
+
+def encode_message(message: AgentMessage) -> bytes:
+    """One whole frame."""
+    return encode(_TYPES[type(message)], message.to_bytes())

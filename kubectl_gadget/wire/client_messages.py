@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from kubectl_gadget.wire.message import NONE, FilePath, Hex, Message, Value
-from kubectl_gadget.wire.policy_messages import InstalledSpec, Labels, PolicySpec, Way
+from kubectl_gadget.wire.policy_messages import InstalledSpec, LabelScopes, PolicySpec, Way
 
 DEFAULT_RING_BYTES = 4 << 20
 
@@ -128,10 +128,13 @@ class GadgetSpec(Message):
     """whether `libraries` are what a user named"""
 
 
+AnyGadget = GadgetSpec | PolicySpec | InstalledSpec
+
+
 class Run(Message):
     """RUN: what the session is to do."""
 
-    gadgets: tuple[GadgetSpec | PolicySpec | InstalledSpec, ...]
+    gadgets: tuple[AnyGadget, ...]
     """by `kind`: GADGET, POLICIES or INSTALLED"""
     filter: FilterSpec = FilterSpec()
     """which containers are traced"""
@@ -170,7 +173,7 @@ class Update(Message):
     """a table that is filled by cgroup"""
     remove: Mapping[str, tuple[Hex, ...]] = NONE
     """by table, keys that go"""
-    labels: Labels | None = None
+    labels: LabelScopes | None = None
     """of policies: for which scopes labels are right"""
 
 

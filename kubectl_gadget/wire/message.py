@@ -7,7 +7,7 @@ compile five functions for each message; how to read one is worked out when the 
 """
 
 import json
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, Union, dataclass_transform, get_args, get_origin
@@ -294,7 +294,7 @@ def _or_null(codec: Codec) -> Codec:
 
 def _list_codec(codec: Codec) -> Codec:
     def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise _wrong(value, "a list")
         return tuple(_read_each(value, codec.read))
 
@@ -311,7 +311,7 @@ def _read_each(values: Iterable[Any], read: Callable[[Any], Any]) -> Iterable[An
 
 def _fixed_codec(codecs: list[Codec]) -> Codec:
     def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list) or len(value) != len(codecs):
+        if not isinstance(value, list | tuple) or len(value) != len(codecs):
             raise _wrong(value, f"a list of {len(codecs)}")
         return tuple(codec.read(each) for codec, each in zip(codecs, value, strict=True))
 
@@ -356,7 +356,7 @@ def _read_hex(value: object) -> bytes:
 
 def _read_base64(value: object) -> bytes:
     try:
-        return b64decode(_read_text(value), validate=True)
+        return a2b_base64(_read_text(value), strict_mode=True)
     except ValueError:
         raise _wrong(value, "bytes in base64") from None
 
@@ -400,12 +400,14 @@ def _write_value(value: int | str | bytes) -> object:
 
 
 HEX = Codec(_read_hex, bytes.hex, "hex")
-BASE64 = Codec(_read_base64, lambda value: b64encode(value).decode(), "base64")
+BASE64 = Codec(_read_base64, lambda value: b2a_base64(value, newline=False).decode(), "base64")
 VALUE = Codec(_read_value, _write_value, "value")
+STEP = Codec(lambda value: _read_int(value) if type(value) is int else _read_text(value), _same, "string or number")
 PATH = Codec(_read_path, _same, "path")
 BITS = Codec(_read_bits, "{:x}".format, "hex")
 Hex = Annotated[bytes, HEX]
 Base64 = Annotated[bytes, BASE64]
+Step = Annotated[str | int, STEP]
 FilePath = Annotated[str, PATH]
 Bits = Annotated[int, BITS]
 Value = Annotated[int | str | bytes, VALUE]

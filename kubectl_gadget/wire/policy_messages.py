@@ -6,7 +6,7 @@ The trap: the file of installed policies and what agents pin have them too, so o
 from collections.abc import Mapping
 from typing import ClassVar
 
-from kubectl_gadget.wire.message import NONE, Base64, Bits, FilePath, Message, Value
+from kubectl_gadget.wire.message import NONE, Base64, Bits, FilePath, Message, Step, Value
 
 _RING_BYTES = 4 << 20
 
@@ -90,8 +90,8 @@ class Resolve(Message):
     """where `path` begins: `parameter`, `return`, `task` or `registers`"""
     struct: str | None = None
     """the type that it points to, where the prototype does not say"""
-    path: tuple[str, ...] = ()
-    """members that lead to the value"""
+    path: tuple[Step, ...] = ()
+    """members, and places in arrays, that lead to the value"""
     auto: bool = False
     """whether the agent sets the slot's type"""
     compared: str | None = None
@@ -150,7 +150,7 @@ class PolicyHookSpec(Message):
     """pattern of the functions that the program goes to; empty: system calls; null: it has a target"""
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
-    told: object = None
+    told: Mapping[str, object] = NONE
     """of installed policies: what records mean (policy_events/told.py)"""
 
 
@@ -182,7 +182,7 @@ class ScopeSpec(Message):
     """whether labels of the node count, which the client tells"""
 
 
-class Labels(Message):
+class LabelScopes(Message):
     """For which scopes labels are right."""
 
     node: tuple[int, ...]
@@ -211,8 +211,6 @@ class PolicySpec(Message):
     """number of its OBJECT frame: policy.bpf.o, which is loaded once for each hook"""
     ring_bytes: int = _RING_BYTES
     """size of the ring buffer, which all hooks share"""
-    parameters: Mapping[str, Value] = NONE
-    """variables of the object"""
     scopes: tuple[ScopeSpec, ...]
     """by which selectors are numbered"""
     hooks: tuple[PolicyHookSpec, ...]
@@ -223,7 +221,7 @@ class PolicySpec(Message):
     """whether STACKS come"""
     tracks: bool = False
     """whether sockets have owners"""
-    labels: Labels | None = None
+    labels: LabelScopes | None = None
     """as in UPDATE; null: not known yet"""
     processes: ProcessesSpec | None = None
     """what is remembered of processes"""
@@ -244,3 +242,27 @@ class InstalledSpec(Message):
     """`installed`"""
     object: int = 0
     """number of its OBJECT frame, which is empty"""
+
+
+class InstalledPolicy(Message):
+    """A policy of the installed file."""
+
+    name: str
+    """of the policy"""
+    namespace: str | None = None
+    """null: a cluster-wide policy"""
+    enforces: bool = False
+    """whether it does more than observe"""
+
+
+class InstalledFile(Message):
+    """`set.json` in the file of installed policies."""
+
+    format: int
+    """version of records and of this file"""
+    digest: str
+    """of all that the file has; empty: nothing is installed"""
+    policies: tuple[InstalledPolicy, ...]
+    """in the order by which hooks number them"""
+    spec: PolicySpec
+    """all hooks, as in RUN"""

@@ -6,8 +6,11 @@ trap: only one spelling is valid, in one order; a second way to say the same wou
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
+from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec
 
 SESSION = "session"
 _CONTAINED, _GADGETS, _ENFORCES, _NAMESPACE = "--contained", "--gadgets=", "--enforces", "--only-namespace="
@@ -62,26 +65,31 @@ class SessionCommand(NamedTuple):
         )
 
 
+_DRY_RUN = "dry_run"
+_DEEDS = ("policy_signals", "policy_sets", "policy_overrides")
+"""Variables of the policies' programs that let them do something."""
 UNDECLARED = SessionCommand()
 NO_GADGETS = SessionCommand(())
 """For sessions that only ask what a node is and has."""
 
 
-def declared_name(spec: Mapping[str, Any]) -> str:
+def declared_name(spec: AnyGadget) -> str:
     """How a command declares an entry of RUN's `gadgets`."""
-    return f"{OWN if spec.get('own') else ''}{spec['name']}"
+    return f"{OWN if isinstance(spec, GadgetSpec) and spec.own else ''}{spec.name}"
 
 
-def enforces(spec: Mapping[str, Any]) -> bool:
+def enforces(spec: AnyGadget) -> bool:
     """Whether an entry of RUN's `gadgets` can do more than observe. What decides are the values that the BPF programs
     go by, not what the client calls them."""
-    if spec.get("kind") == "policy":
-        return bool(spec.get("kill")) or any(_hook_enforces(hook) for hook in spec["hooks"])
-    return "dry_run" in (spec.get("globals") or {}) and not (spec.get("parameters") or {}).get("dry_run")
+    if isinstance(spec, PolicySpec):
+        return bool(spec.kill) or any(map(_hook_enforces, spec.hooks))
+    if not isinstance(spec, GadgetSpec) or _DRY_RUN not in spec.globals:
+        return False
+    dry_run = spec.parameters.get(_DRY_RUN)
+    return not isinstance(dry_run, int) or not dry_run
 
 
-def _hook_enforces(hook: Mapping[str, Any]) -> bool:
-    variables = hook.get("variables") or {}
-    if variables.get("policy_signals") or variables.get("policy_sets"):
-        return True
-    return any((way.get("variables") or {}).get("policy_overrides") for way in hook["ways"])
+def _hook_enforces(hook: PolicyHookSpec) -> bool:
+    """A way's variables are set after the hook's, and may be any of them."""
+    variables = [hook.variables, *(way.variables for way in hook.ways)]
+    return any(each.get(name) for each in variables for name in _DEEDS)

@@ -14,6 +14,7 @@ from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.session import request
+from kubectl_gadget.wire.client_messages import GadgetSpec
 from tests.bpf.tracer import Tracer, split
 
 
@@ -37,7 +38,10 @@ class Answers(Tracer):
         rows = None
         if self.gadget.agent.sampler:
             self._containers = Containers()
-            rows = sampled(request.sampled(self.gadget), self._containers)
+            layout = request.sampled_layout(self.gadget)
+            rows = sampled(
+                GadgetSpec(name="g", object=0, sampler=self.gadget.agent.sampler, layout=layout), self._containers
+            )
         if self.gadget.kind == "snapshot":
             self.answer = Iterators(self._object, rows, self.warnings.append)
         else:

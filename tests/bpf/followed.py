@@ -13,6 +13,7 @@ import pytest
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
+from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.stacks import StackAnswers
 
 
@@ -52,7 +53,7 @@ class Followed(StackAnswers):
 
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
-        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.agent.libraries]
+        libraries = [Library(files=tuple(item.files), functions=item.functions) for item in self.gadget.agent.libraries]
         self.uprobe_warnings: list[str] = []
         self.uprobes = Uprobes(
             object, libraries, lambda cgroup: cgroup.endswith(f"/followed-{os.getpid()}"), self.uprobe_warnings.append

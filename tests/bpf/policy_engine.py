@@ -28,6 +28,7 @@ from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
+from kubectl_gadget.wire.policy_messages import PolicySpec
 from tests.agent.node import node_context
 from tests.bpf.tracer import MACHINE, pid_level, split
 
@@ -57,15 +58,13 @@ class Enforcer:
         for hook in spec["hooks"]:
             if kinds:
                 hook["ways"] = [way for way in hook["ways"] if way["kind"] in kinds]
-        self._spec: dict[str, Any] = spec | {
-            "scopes": spec["scopes"] if containers else [EVERYWHERE] * len(self.engine.scopes),
-            "ring_bytes": 8 << 20,
-            "parameters": {"gadget_filter_pid": os.getpid() if pid is None else pid},
-        }
+        scopes = spec["scopes"] if containers else [EVERYWHERE] * len(self.engine.scopes)
+        self._spec = PolicySpec.from_json(spec | {"scopes": scopes, "ring_bytes": 8 << 20})
+        self._pid = os.getpid() if pid is None else pid
 
     def __enter__(self) -> "Enforcer":
         self._verdicts = HashMap("verdicts", 64)
-        node = {"gadget_node_pid_level": pid_level()}
+        node = {"gadget_node_pid_level": pid_level(), "gadget_filter_pid": self._pid}
         self.context = node_context({"gadget_containers": self._verdicts.fd}, node)
         self.source = PolicySource(self._spec, object_bytes("policy", MACHINE), self.context)
         for cgroup, container in self._containers.items():
@@ -107,7 +106,7 @@ class Enforcer:
 
     @property
     def lost(self) -> dict[str, Any]:
-        return dict(self.source.stats()["lost"])
+        return dict(self.source.stats().lost)
 
     def counts(self) -> dict[str, int]:
         """Of the only hook that the policies name."""

@@ -117,13 +117,13 @@ class Policies(Tracer):
         """With what the policies say, or with these."""
         now = now or contents(self._compiler.compile(self.policies, self.inventory), "here")
         for update in updates(0, self._before, now):
-            for table, entries in update.get("set", {}).items():
+            for table, entries in update.set.items():
                 for key, value in entries.items():
-                    self._map(table).put(bytes.fromhex(key), bytes.fromhex(value))
-            for table, keys in update.get("remove", {}).items():
+                    self._map(table).put(key, value)
+            for table, keys in update.remove.items():
                 for key in keys:
-                    self._map(table).remove(bytes.fromhex(key))
-            if "containers" in update:
+                    self._map(table).remove(key)
+            if update.containers is not None:
                 for pod in self._pods:
                     value = now.pods.get(f"{pod.namespace}/{pod.name}", now.other)
                     self._map("pods").put(struct.pack("<Q", pod.cgroup_id), value)

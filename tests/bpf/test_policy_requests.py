@@ -69,8 +69,8 @@ def ring(policy: Policy, path: Path, times: int = 1) -> dict[str, int]:
         assert time.monotonic() - begun < 1, "the ring waited for what is outside"
         for finish in enforcer.context.callbacks.after_last:
             finish()
-        stats = enforcer.source.stats()
-        return dict(stats.get("requests", {})) | {"events": len(enforcer.matches())}
+        requests = enforcer.source.stats().requests
+        return (requests.to_json() if requests else {}) | {"events": len(enforcer.matches())}
 
 
 @pytest.fixture

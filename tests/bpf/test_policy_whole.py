@@ -44,10 +44,10 @@ def test_buffers_are_sent_as_they_are_and_what_is_too_long_is_cut_and_counted(si
         for size in sizes:
             os.write(sink, data(size))
         assert [text(match) for match in enforcer.matches()] == [(data(size), False, size) for size in sizes]
-        assert enforcer.source.stats()["cut_strings"] == 0
+        assert enforcer.source.stats().cut_strings == 0
         os.write(sink, data(MOST + 1))
         assert [text(match) for match in enforcer.matches()] == [(data(MOST), True, MOST + 1)]
-        assert enforcer.source.stats()["cut_strings"] == 1
+        assert enforcer.source.stats().cut_strings == 1
 
 
 def test_without_it_the_first_bytes_are_sent(sink: int) -> None:

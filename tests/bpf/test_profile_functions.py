@@ -13,6 +13,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
 from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
+from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.answers import Answers
 
 pytestmark = pytest.mark.bpf
@@ -43,7 +44,7 @@ class Followed(Answers):
 
     def __init__(self, *functions: tuple[str, str]) -> None:
         super().__init__("profile_functions")
-        self._asked = [{"files": [file], "functions": {symbol: PROGRAMS["programs"]}} for file, symbol in functions]
+        self._asked = [Library(files=(file,), functions={symbol: PROGRAMS["programs"]}) for file, symbol in functions]
 
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)

@@ -14,6 +14,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.symbols.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from kubectl_gadget.agent.symbols.uprobes import Uprobes, has_multi
+from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.tracer import Tracer
 from tests.conftest import why_no_bpf
 
@@ -44,7 +45,7 @@ class WithLibraries(Tracer):
 
     def _open(self, programs: Any) -> Any:
         object = super()._open(programs)
-        libraries = [{"files": item.files, "functions": item.functions} for item in self.gadget.agent.libraries]
+        libraries = [Library(files=tuple(item.files), functions=item.functions) for item in self.gadget.agent.libraries]
         self.uprobe_warnings: list[str] = []
         self.uprobes = Uprobes(object, libraries, lambda cgroup: True, self.uprobe_warnings.append)
         self.uprobes.prepare()
@@ -221,7 +222,7 @@ def test_it_is_told_once_when_nobody_uses_such_a_library(monkeypatch: pytest.Mon
     monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._EVERY", 0.0)
     with Tracer("trace_ssl") as tracer:
         found: list[str] = []
-        nowhere = [{"files": ["libnowhere.so"], "functions": {}}]
+        nowhere = [Library(files=("libnowhere.so",), functions={})]
         uprobes = Uprobes(tracer._object, nowhere, lambda cgroup: True, found.append)
         uprobes.turn(time.monotonic())
         uprobes.turn(time.monotonic())

@@ -49,8 +49,8 @@ def cgroup() -> Iterator[Path]:
 def record(client: Client, **parameters: Any) -> None:
     request = build((GadgetRun(load_gadget("traceloop"), parameters),), ({},), 1 << 20)
     (gadget,) = request.gadgets
-    gadget["parameters"]["filter_errno"] = errno.ENOSYS
-    client.run(object_bytes("traceloop", MACHINE), gadget)
+    gadget = gadget.replace(parameters={**gadget.parameters, "filter_errno": errno.ENOSYS})
+    client.run(object_bytes("traceloop", MACHINE), gadget.to_json())
 
 
 def recordings(client: Client) -> list[list[dict[str, Any]]]:

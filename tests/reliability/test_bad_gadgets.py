@@ -240,13 +240,13 @@ def containers() -> Iterator[Containers]:
 def test_a_spoilt_object_is_taken_or_refused_in_words(name: str, containers: Containers) -> None:
     elf = object_bytes(name, MACHINE)
     (entry,) = request.build([GadgetRun(load_gadget(name), {}, None)], [{}], 1 << 16).gadgets
-    assert outcome_of(elf, entry, containers) == (TAKEN, "")
+    assert outcome_of(elf, entry.to_json(), containers) == (TAKEN, "")
     refused = []
 
     @given(spoilt_bytes(len(elf)))
     @settings(many, max_examples=40)
     def each(changes: list[tuple[int, bytes]]) -> None:
-        code, said = outcome_of(applied(elf, changes), entry, containers)
+        code, said = outcome_of(applied(elf, changes), entry.to_json(), containers)
         assert code in (TAKEN, REFUSED), said
         if code == REFUSED:
             refused.append(said)

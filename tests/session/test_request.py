@@ -21,7 +21,7 @@ HOOK = Parameter("hook", "string", "which", "", default="open,close")
 def asked_for(**parameters: str) -> list[tuple[str, bool]]:
     gadget: Gadget = replace(OPEN, agent=AgentSide(CHOICES), parameters=(HOOK,))
     request = build([GadgetRun(gadget, parameters)], [{}], 1 << 20)
-    return [(item["any_of"][0][0], item["optional"]) for item in request.gadgets[0]["programs"]]
+    return [(item.any_of[0][0], item.optional) for item in request.gadgets[0].programs]
 
 
 def test_programs_that_hang_on_a_word_are_those_of_the_default_when_nothing_is_given() -> None:
@@ -50,9 +50,9 @@ def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
     def asked(on: str) -> tuple[set[str], set[str]]:
         run = GadgetRun(load_gadget("traceloop"), {"on": on, "memory": 3})
         (gadget,) = build((run,), ({},), 1 << 20).gadgets
-        by_programs = {word for word in ("crash", "kill") if gadget["parameters"][f"gadget_recorder_on_{word}"]}
-        assert gadget["recorder"]["bytes"] == 3 << 20
-        return by_programs, {word for word in ("exit", "end") if gadget["recorder"][word]}
+        by_programs = {word for word in ("crash", "kill") if gadget.parameters[f"gadget_recorder_on_{word}"]}
+        assert gadget.recorder.bytes == 3 << 20
+        return by_programs, {word for word in ("exit", "end") if getattr(gadget.recorder, word)}
 
     assert asked("crash, end") == ({"crash"}, {"end"})
     assert asked("all") == ({"crash", "kill"}, {"exit", "end"})
@@ -61,5 +61,5 @@ def test_a_recorder_is_told_when_to_show_what_it_has() -> None:
 @pytest.mark.usefixtures("catalogue_built")
 def test_what_is_of_little_weight_is_marked_for_the_agent() -> None:
     request = build([GadgetRun(load_gadget("trace_tcp"), {})], [{}], 1 << 20)
-    (aside,) = [item for item in request.gadgets[0]["programs"] if item.get("aside")]
-    assert aside["any_of"] == [["accept_of_uring"]]
+    (aside,) = [item for item in request.gadgets[0].programs if item.aside]
+    assert aside.any_of == (("accept_of_uring",),)

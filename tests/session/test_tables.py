@@ -60,7 +60,7 @@ def test_updates_lead_from_each_state_to_the_next(states: list[Contents]) -> Non
     applied, before = Applied(), Contents()
     for now in states:
         for update in updates(3, before, now):
-            applied.take(update)
+            applied.take(update.to_json())
         assert applied.has(now)
         assert list(updates(3, now, now)) == []
         before = now
@@ -68,14 +68,14 @@ def test_updates_lead_from_each_state_to_the_next(states: list[Contents]) -> Non
 
 @given(CONTENTS, CONTENTS)
 def test_what_is_new_is_set_before_containers_use_it_and_what_goes_after(before: Contents, now: Contents) -> None:
-    order = [next(iter(update.keys() - {"gadget"})) for update in updates(0, before, now)]
+    order = [next(iter(update.to_json().keys() - {"gadget"})) for update in updates(0, before, now)]
     assert order == sorted(order, key=["set", "containers", "remove"].index)
 
 
 def test_many_entries_are_several_frames() -> None:
     many = {number.to_bytes(4): b"x" for number in range(50_000)}
     found = list(updates(0, Contents(), Contents({"peers": many})))
-    assert [len(update["set"]["peers"]) for update in found] == [20_000, 20_000, 10_000]
+    assert [len(update.set["peers"]) for update in found] == [20_000, 20_000, 10_000]
 
 
 def test_who_listens_is_told_of_each_change_until_it_ends() -> None:

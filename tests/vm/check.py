@@ -72,8 +72,8 @@ def instructions(gadget: GadgetSource) -> dict[str, int]:
 
 def left_out(gadget: GadgetSource) -> list[str]:
     """Programs that it could do without, and of which this kernel took no alternative."""
-    programs = gadget.started()["programs"]
-    return [skip["program"] for entry in programs for skip in entry["skipped"] if not entry["chosen"]]
+    programs = gadget.started().programs
+    return [skip.program for entry in programs for skip in entry.skipped if not entry.chosen]
 
 
 def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def check(name: str, containers: Containers, count: bool) -> dict[str, Any]:
     try:
         with attached(name, containers) as gadget:
             found = {
-                "hooks": sorted({hook for entry in gadget.started()["programs"] for hook in entry["hooks"]}),
+                "hooks": sorted({hook for entry in gadget.started().programs for hook in entry.hooks}),
                 "without": left_out(gadget),
                 "instructions": instructions(gadget),
             }

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.cluster.agents import manifests
 from kubectl_gadget.cluster.options import AgentOptions
+from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
+from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 from kubectl_gadget.wire.session_command import MOST_GADGETS, SessionCommand, declared_name, enforces
 
 NAMES = st.lists(st.from_regex(r"(own:)?[a-z][a-z0-9_]{0,20}", fullmatch=True), max_size=MOST_GADGETS)
@@ -68,23 +70,46 @@ def test_the_admission_policy_has_the_same_grammar() -> None:
 
 
 def test_an_own_gadget_is_declared_as_such() -> None:
-    assert declared_name({"name": "trace_open"}) == "trace_open"
-    assert declared_name({"name": "trace_open", "own": True}) == "own:trace_open"
+    assert declared_name(GadgetSpec(name="trace_open", object=0)) == "trace_open"
+    assert declared_name(GadgetSpec(name="trace_open", object=0, own=True)) == "own:trace_open"
+
+
+DRY_RUN = {"dry_run": {"offset": 0, "size": 1}}
+WAY = {"program": "p", "kind": "kprobe", "target": "t"}
+
+
+def gadget(**members: object) -> GadgetSpec:
+    return GadgetSpec.from_json({"name": "g", "object": 0, **members})
+
+
+def hook(variables: dict[str, object], *of_ways: dict[str, object]) -> PolicySpec:
+    ways = [{**WAY, "variables": each} for each in of_ways]
+    found = {"name": "h", "words": 1, "variables": variables, "ways": ways, "selectors": []}
+    return PolicySpec.from_json({"name": "policy", "kind": "policy", "scopes": [], "hooks": [found]})
 
 
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ({"name": "trace_open", "globals": {}, "parameters": {}}, False),
-        ({"name": "network_policy", "globals": {"dry_run": {}}, "parameters": {}}, True),
-        ({"name": "network_policy", "globals": {"dry_run": {}}, "parameters": {"dry_run": True}}, False),
-        ({"kind": "policy", "hooks": [{"variables": {"policy_signals": False}, "ways": [{}]}]}, False),
-        ({"kind": "policy", "hooks": [{"variables": {"policy_signals": True}, "ways": []}]}, True),
-        ({"kind": "policy", "hooks": [{"variables": {"policy_signals": {"hex": "01"}}, "ways": []}]}, True),
-        ({"kind": "policy", "hooks": [{"variables": {"policy_sets": True}, "ways": []}]}, True),
-        ({"kind": "policy", "hooks": [{"ways": [{"variables": {"policy_overrides": True}}]}]}, True),
-        ({"kind": "policy", "kill": {"0": "1"}, "hooks": []}, True),
+        (gadget(), False),
+        (gadget(globals=DRY_RUN), True),
+        (gadget(globals=DRY_RUN, parameters={"dry_run": True}), False),
+        (gadget(globals=DRY_RUN, parameters={"dry_run": 0}), True),
+        # Values that are no numbers, of which the program sees a zero.
+        (gadget(globals=DRY_RUN, parameters={"dry_run": {"hex": "00"}}), True),
+        (gadget(globals=DRY_RUN, parameters={"dry_run": "\0"}), True),
+        (hook({"policy_signals": False}, {}), False),
+        (hook({"policy_signals": True}), True),
+        (hook({"policy_signals": {"hex": "01"}}), True),
+        (hook({"policy_sets": True}), True),
+        (hook({}, {"policy_overrides": True}), True),
+        # A way may set any variable of the hook anew.
+        (hook({}, {}, {"policy_signals": True}), True),
+        (hook({}, {"policy_sets": True}), True),
+        (hook({"policy_overrides": True}, {}), True),
+        (hook({}).replace(kill={0: 1}), True),
+        (InstalledSpec(name="installed", kind="installed"), False),
     ],
 )
-def test_what_enforces_is_told_by_what_the_programs_go_by(spec: dict[str, object], expected: bool) -> None:
+def test_what_enforces_is_told_by_what_the_programs_go_by(spec: AnyGadget, expected: bool) -> None:
     assert enforces(spec) is expected

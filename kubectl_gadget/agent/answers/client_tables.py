@@ -6,7 +6,6 @@ before the containers that may use it, and all that is removed after them, or pa
 """
 
 import struct
-from typing import Any
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
@@ -14,6 +13,7 @@ from kubectl_gadget.agent.bpf.object import TABLE_PREFIX, BpfObject
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.client_messages import PodTable, Update
 
 
 class ClientTables:
@@ -25,32 +25,26 @@ class ClientTables:
         self._containers = containers
         self._by_container: _ByContainer | None = None
 
-    def update(self, value: dict[str, Any]) -> None:
-        """An UPDATE object. Raises FrameError when it is none, and AgentError when the kernel refuses an entry."""
-        try:
-            for name, entries in value.get("set", {}).items():
-                self._set(name, entries)
-            if (containers := value.get("containers")) is not None:
-                self._tell(containers)
-            for name, keys in value.get("remove", {}).items():
-                map = self._map(name)
-                for key in keys:
-                    map.remove(_exact(key, map.key_size))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FrameError(f"UPDATE is not as docs/protocol.md says: {error!r}") from error
+    def update(self, update: Update) -> None:
+        """Raises FrameError when it does not fit the maps, and AgentError when the kernel refuses an entry."""
+        for name, entries in update.set.items():
+            map = self._map(name)
+            for key, value in entries.items():
+                _put(self._gadget, name, map, _exact(key, map.key_size), _exact(value, map.value_size))
+        if update.containers is not None:
+            self._tell(update.containers)
+        for name, keys in update.remove.items():
+            map = self._map(name)
+            for key in keys:
+                map.remove(_exact(key, map.key_size))
 
-    def _set(self, name: str, entries: dict[str, str]) -> None:
-        map = self._map(name)
-        for key, text in entries.items():
-            _put(self._gadget, name, map, _exact(key, map.key_size), _exact(text, map.value_size))
-
-    def _tell(self, value: dict[str, Any]) -> None:
+    def _tell(self, table: PodTable) -> None:
         if self._by_container is None:
-            self._by_container = _ByContainer(self._gadget, value["table"], self._map(value["table"]))
-            self._by_container.learn(value)
+            self._by_container = _ByContainer(self._gadget, table.table, self._map(table.table))
+            self._by_container.learn(table)
             self._containers.follow(self._by_container)
         else:
-            self._by_container.learn(value)
+            self._by_container.learn(table)
 
     def _map(self, name: str) -> BpfMap:
         map = self._object.map(TABLE_PREFIX + name)
@@ -67,20 +61,20 @@ class _ByContainer:
         self._name = name
         self._map = map
         self._known: dict[int, tuple[Container | None, bool]] = {}
-        self._pods: dict[str, str] = {}
-        self._namespaces: dict[str, str] = {}
+        self._pods: dict[str, bytes] = {}
+        self._namespaces: dict[str, bytes] = {}
         self._other = self._host = b""
 
-    def learn(self, value: dict[str, Any]) -> None:
-        """Other entries than before, for the pods that are named."""
-        for table, changes in ((self._pods, value.get("pods", {})), (self._namespaces, value.get("namespaces", {}))):
-            for name, text in changes.items():
-                if text is None:
-                    table.pop(name, None)
-                else:
-                    table[name] = text
+    def learn(self, table: PodTable) -> None:
+        """Other entries than before, for the pods that are named. Raises FrameError when they do not fit the map."""
         size = self._map.value_size
-        self._other, self._host = _exact(value["other"], size), _exact(value["host"], size)
+        for known, changes in ((self._pods, table.pods), (self._namespaces, table.namespaces)):
+            for name, value in changes.items():
+                if value is None:
+                    known.pop(name, None)
+                else:
+                    known[name] = _exact(value, size)
+        self._other, self._host = _exact(table.other, size), _exact(table.host, size)
         for cgroup, (container, wanted) in self._known.items():
             self._write(cgroup, container, wanted)
 
@@ -102,14 +96,13 @@ class _ByContainer:
             return self._host
         # Without a name there is the UID that its cgroup bears; what the client does not know then is in no namespace.
         name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
-        text = self._pods.get(name) or self._namespaces.get(container.namespace)
-        return bytes.fromhex(text) if text and wanted else self._other
+        value = self._pods.get(name) or self._namespaces.get(container.namespace)
+        return value if value and wanted else self._other
 
 
-def _exact(text: str, size: int) -> bytes:
-    data = bytes.fromhex(text)
+def _exact(data: bytes, size: int) -> bytes:
     if len(data) != size:
-        raise ValueError(f"{len(data)} bytes where {size} are needed")
+        raise FrameError(f"UPDATE: {len(data)} bytes where the map has {size}")
     return data
 
 

@@ -11,7 +11,6 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -19,6 +18,7 @@ from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.client_messages import RecorderSpec
 
 MOST_SPARES = 128
 """Spare recordings: how many new containers and crashes there may be before the agent makes more."""
@@ -48,12 +48,12 @@ class RecordingReason:
 class Recorder:
     """Of one object, which was prepared for it. `spec` is the `recorder` of RUN's gadget."""
 
-    def __init__(self, object: BpfObject, ring: Ring, spec: dict[str, Any], record_bytes: int) -> None:
+    def __init__(self, object: BpfObject, ring: Ring, spec: RecorderSpec, record_bytes: int) -> None:
         self._lib = libbpf.load()
         self._ring = ring
-        self._last: int = spec["last"]
-        self._offset: int = spec["offset"]
-        self._on_exit, self._on_end = bool(spec["exit"]), bool(spec["end"])
+        self._last = spec.last
+        self._offset = spec.offset
+        self._on_exit, self._on_end = spec.exit, spec.end
         self._outer, self._queue, self._recorders = (_map(object, name) for name in _MAPS)
         self._fds: dict[int, int] = {}  # of the recordings, by place
         self._spare: set[int] = set()
@@ -224,15 +224,15 @@ class Recorder:
 _MAPS = ("gadget_recordings", "gadget_spare_places", "gadget_recorders")
 
 
-def prepare(object: BpfObject, spec: dict[str, Any]) -> int:
+def prepare(object: BpfObject, spec: RecorderSpec) -> int:
     """Makes room for as many recorders as `spec` allows, before the object is loaded. The bytes of a record. Raises
     AgentError."""
-    last, recorded = spec["last"], _map(object, _MAPS[0]).inner_value_size
+    last, recorded = spec.last, _map(object, _MAPS[0]).inner_value_size
     if not 0 < last <= MOST_RECORDS:
         raise AgentError(f"recordings of {last} records are not possible", f"1 to {MOST_RECORDS}")
-    places = spec["bytes"] // (last * recorded)
+    places = spec.bytes // (last * recorded)
     if places < 2:
-        what = f"two recordings of {last} records need {2 * last * recorded:,} bytes, more than {spec['bytes']:,}"
+        what = f"two recordings of {last} records need {2 * last * recorded:,} bytes, more than {spec.bytes:,}"
         raise AgentError(what, "fewer records (--last), or more memory (--memory)")
     spares = max(1, min(MOST_SPARES, places // 4))
     for name, entries in zip(_MAPS, (places, places, places - spares), strict=True):

@@ -9,10 +9,11 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.client_messages import GadgetSpec, Layout
 
 Row = Mapping[str, int | bytes]
 """Values by field: numbers, bytes for texts and arrays."""
@@ -52,12 +53,17 @@ def make(name: str, containers: Containers) -> Sampler:
 
 
 class RowPacker:
-    """Makes records. `layout` is RUN's: {"size": …, "fields": {name: [offset, size]}, "texts": [name…]}."""
+    """Makes records. Raises FrameError when `layout` has fields outside of them."""
 
-    def __init__(self, layout: Mapping[str, Any]) -> None:
-        self.size: int = layout["size"]
-        self._fields: dict[str, list[int]] = layout["fields"]
-        self._texts: list[str] = layout["texts"]
+    def __init__(self, layout: Layout) -> None:
+        ends = [offset + size for offset, size in layout.fields.values() if offset >= 0 and size >= 0]
+        if len(ends) < len(layout.fields) or not max(ends, default=0) <= layout.size <= _MOST_BYTES:
+            raise FrameError(f"RUN: `layout` has fields outside of its {layout.size} bytes")
+        if unknown := set(layout.texts) - layout.fields.keys():
+            raise FrameError(f"RUN: `layout` has texts that are no fields: {', '.join(sorted(unknown))}")
+        self.size = layout.size
+        self._fields = layout.fields
+        self._texts = layout.texts
 
     def pack(self, row: Row, head: bytes = b"") -> bytes:
         """One record that begins with `head`, as ring buffer bytes."""
@@ -79,17 +85,21 @@ class RowPacker:
         return _HEADER.pack(len(record), 0) + record + bytes(-len(record) % 8)
 
 
-def sampled(spec: Mapping[str, Any], containers: Containers) -> "Sampled | None":
-    """The sampler that `spec` asks for; None when it asks for none. Raises AgentError."""
-    return Sampled(spec, containers) if spec.get("sampler") else None
+def sampled(spec: GadgetSpec, containers: Containers) -> "Sampled | None":
+    """The sampler that `spec` asks for; None when it asks for none. Raises AgentError and FrameError."""
+    if not spec.sampler:
+        return None
+    if spec.layout is None:
+        raise FrameError(f"RUN: {spec.name} has a `sampler` without a `layout`")
+    return Sampled(spec.sampler, spec.layout, containers)
 
 
 class Sampled:
-    """A sampler's rows as records, for the answer of a gadget; `spec` is the gadget's in RUN."""
+    """A sampler's rows as records, for the answer of a gadget."""
 
-    def __init__(self, spec: Mapping[str, Any], containers: Containers) -> None:
-        self._packer = RowPacker(spec["layout"])
-        self._sampler = make(spec["sampler"], containers)
+    def __init__(self, sampler: str, layout: Layout, containers: Containers) -> None:
+        self._packer = RowPacker(layout)
+        self._sampler = make(sampler, containers)
 
     def records(self, head: bytes) -> Iterator[bytes]:
         """All rows, in pieces of many."""

@@ -5,6 +5,7 @@ The trap: BTF knows functions that cannot be hooked, and a kernel may have sever
 
 import ctypes
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -115,7 +116,7 @@ class Btf:
         signed = kind == _INT and bool(ctypes.c_uint32.from_address(at + ctypes.sizeof(_Type)).value >> 24 & 1)
         return ValueType(name, self._size(id), signed, False, False, kind in (_STRUCT, _UNION))
 
-    def follow(self, id: int, path: list[str | int]) -> tuple[list[int], int]:
+    def follow(self, id: int, path: Sequence[str | int]) -> tuple[list[int], int]:
         """From a type, of which a pointer is looked through first, along members and elements: offsets, with a load
         after each but the last, and the type at the end. Raises AgentError."""
         offsets = [0]
@@ -147,7 +148,7 @@ class Btf:
             is_pointed_to = False
         return offsets, id
 
-    def _element(self, at: int, type: _Type, index: int, path: list[str | int]) -> tuple[int, int]:
+    def _element(self, at: int, type: _Type, index: int, path: Sequence[str | int]) -> tuple[int, int]:
         if type.kind != _ARRAY:
             raise AgentError(f"{'.'.join(map(str, path))}: [{index}] follows what is no array")
         element, _, length = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))

@@ -6,12 +6,13 @@ Nothing is loaded but one empty ring buffer. The trap: "could not tell" is None,
 import ctypes
 import errno
 import os
-from typing import Any
+from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.refusal import lockdown, missing_capabilities, perf_is_closed, security_file
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import Problem
 
 _RINGBUF = 27
 _LSM_LIST_MODULES = 461
@@ -44,8 +45,8 @@ def syscall_tracepoints() -> bool | None:
     return False if perf_is_closed() else _in_tracefs("events/syscalls")
 
 
-def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
-    """What will keep gadgets from running here, each with `what`, `why` and `try`."""
+def problems(can: dict[str, bool | None]) -> list[Problem]:
+    """What will keep gadgets from running here."""
     found = []
     if missing := missing_capabilities():
         why = f"the capabilities {', '.join(missing)} are missing"
@@ -65,9 +66,9 @@ def problems(can: dict[str, bool | None]) -> list[dict[str, str]]:
     return found
 
 
-def problem(what: str, why: str, remedy: str | None) -> dict[str, str]:
+def problem(what: str, why: str, remedy: str | None) -> Problem:
     """One problem as in HELLO and END."""
-    return {"what": what, "why": why, "try": remedy or ""}
+    return Problem(what=what, why=why, try_=remedy or "")
 
 
 def lacking(kind: str) -> str | None:
@@ -130,8 +131,17 @@ def _active_modules() -> list[int] | None:
     return list(found[:count]) if count >= 0 else None
 
 
-def describe() -> dict[str, Any]:
-    """`cgroup_root`, `can`, `syscalls` and `problems` of HELLO."""
+class Abilities(NamedTuple):
+    """These members of HELLO."""
+
+    cgroup_root: str
+    can: dict[str, bool | None]
+    syscalls: str
+    problems: tuple[Problem, ...]
+
+
+def describe() -> Abilities:
+    """What the node can do."""
     features = can()
     found = problems(features)
     root = ""
@@ -140,4 +150,4 @@ def describe() -> dict[str, Any]:
     except AgentError as error:
         found.append(problem("containers cannot be told apart", str(error), error.remedy))
     way = "tracepoint" if features["syscall_tracepoint"] else "tp_btf"
-    return {"cgroup_root": root, "can": features, "syscalls": way, "problems": found}
+    return Abilities(root, features, way, tuple(found))

@@ -9,11 +9,12 @@ import os
 import platform
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
 
 from kubectl_gadget.agent.bpf import ways
 from kubectl_gadget.agent.bpf.features import TRACING
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import FoundFunction, FoundFunctions, Hooks
+from kubectl_gadget.wire.client_messages import LookUp
 
 _KALLSYMS = "/proc/kallsyms"
 _PREFIX = {"x86_64": "__x64_", "aarch64": "__arm64_"}
@@ -21,36 +22,34 @@ _COMPAT = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
 _MOST_GENERATED = 20_000
 
 
-def look_up(asked: dict[str, Any]) -> dict[str, Any]:
-    """The answer to the frame HOOKS of docs/protocol.md. Raises AgentError when a pattern is none."""
-    functions = {str(name): _symbol(str(name)) for name in asked.get("functions", ())}
-    lsm = [str(name) for name in asked.get("lsm", ())]
-    patterns = [str(pattern) for pattern in asked.get("patterns", ())]
-    wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in lsm)}
+def look_up(asked: LookUp) -> Hooks:
+    """The answer. Raises AgentError when a pattern is none."""
+    functions = {name: _symbol(name) for name in asked.functions}
+    wanted = {*functions.values(), *(f"bpf_lsm_{name}" for name in asked.lsm)}
     present = wanted.intersection(_kernel_symbols())
-    tracepoints = {str(name): _tracepoint(str(name)) for name in asked.get("tracepoints", ())}
+    tracepoints = {name: _tracepoint(name) for name in asked.tracepoints}
     missing = {name for name, symbol in functions.items() if name == symbol and symbol not in present}
     not_there = {name for name, there in tracepoints.items() if there is False}
     traceable = traceable_names()
     hookable = None if traceable is None else set(traceable)
     injected = _lines("error_injection/list", ("/sys/kernel/debug",))
     replaceable = None if injected is None else set(injected)
-    return {
-        "functions": {
-            name: {
-                "exists": symbol in present,
-                "traceable": None if hookable is None else symbol in hookable,
-                "overridable": None if replaceable is None else symbol in replaceable,
-            }
+    found = Hooks(
+        functions={
+            name: FoundFunction(
+                exists=symbol in present,
+                traceable=None if hookable is None else symbol in hookable,
+                overridable=None if replaceable is None else symbol in replaceable,
+            )
             for name, symbol in functions.items()
         },
-        "tracepoints": tracepoints,
-        "lsm": {name: f"bpf_lsm_{name}" in present for name in lsm},
-        **({"untold": why_untold()} if traceable is None else {}),
-        "generated": {pattern: _matching(pattern, traceable) for pattern in patterns},
-        "near": _near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
-        "ways": {str(name): ways.try_all(found) for name, found in (asked.get("ways") or {}).items()},
-    }
+        tracepoints=tracepoints,
+        lsm={name: f"bpf_lsm_{name}" in present for name in asked.lsm},
+        generated={pattern: _matching(pattern, traceable) for pattern in asked.patterns},
+        near=_near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
+        ways={name: ways.try_all(each) for name, each in asked.ways.items()},
+    )
+    return found.replace(untold=why_untold()) if traceable is None else found
 
 
 def _symbol(name: str) -> str:
@@ -70,12 +69,12 @@ def _kernel_symbols() -> Iterator[str]:
         raise AgentError(f"{_KALLSYMS} cannot be read: {error.strerror}") from None
 
 
-def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, list[str]]:
+def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """For each name that is missing, at most two that look like it. `known` is not read without any."""
     import difflib  # 3 ms of each agent's start
 
     names = set(known()) if missing else set()
-    return {name: found for name in missing if (found := difflib.get_close_matches(name, names, 2, 0.7))}
+    return {name: tuple(found) for name in missing if (found := difflib.get_close_matches(name, names, 2, 0.7))}
 
 
 def traceable_names() -> list[str] | None:
@@ -124,12 +123,12 @@ def _tracepoints() -> Iterator[str]:
             yield from (f"{group.name}/{event.name}" for event in os.scandir(group.path) if event.is_dir())
 
 
-def _matching(pattern: str, traceable: list[str] | None) -> dict[str, Any] | None:
+def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | None:
     """How many functions a pattern finds, and which; without one, the system calls. None: could not tell."""
     if traceable is None:
         return None
     names = sorted(set(matching(pattern, traceable)))
-    return {"count": len(names), "functions": names[:_MOST_GENERATED]}
+    return FoundFunctions(count=len(names), functions=tuple(names[:_MOST_GENERATED]))
 
 
 def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:

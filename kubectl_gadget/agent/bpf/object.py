@@ -137,7 +137,7 @@ class BpfObject:
             raise ValueError(f"{len(value)} bytes at {offset} are outside the object's variables")
         ctypes.memmove(start + offset, value, len(value))
 
-    def set_constant(self, name: str, value: object) -> bool:
+    def set_constant(self, name: str, value: int | str | bytes) -> bool:
         """Sets a `const volatile` variable by its name, before load; False when the object has none of that name.
         Raises ValueError when it cannot have the value."""
         pointer = self._lib.raw("bpf_object__btf", self._pointer)
@@ -306,20 +306,13 @@ class BpfObject:
             yield pointer
 
 
-def variable_bytes(value: object, size: int) -> bytes:
+def variable_bytes(value: int | str | bytes, size: int) -> bytes:
     """A parameter as it lies in .rodata: little-endian numbers, strings padded with NUL. Raises ValueError."""
-    if isinstance(value, str):
-        text = value.encode()
-        if len(text) > size:
-            raise ValueError(f"it takes at most {size} bytes")
-        return text.ljust(size, b"\0")
-    if isinstance(value, dict):
-        data = bytes.fromhex(str(value.get("hex")))
+    if not isinstance(value, int):
+        data = value.encode() if isinstance(value, str) else value
         if len(data) > size:
             raise ValueError(f"it takes at most {size} bytes")
         return data.ljust(size, b"\0")
-    if not isinstance(value, int):
-        raise ValueError('it has to be a number, a boolean, a string or {"hex": …}')
     return value.to_bytes(size, "little", signed=value < 0)
 
 

@@ -7,10 +7,11 @@ itself, and a `__data_loc` field says where the text lies after the fields; only
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf.features import TRACING
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.policy_messages import Resolve
 
 _AUTO, _NUMBER, _STRING, _BUFFER, _DATA_LOC, _IOVEC = 0, 1, 2, 3, 21, 22
 """enum policy_type."""
@@ -130,19 +131,19 @@ def _decided(field: TracepointField, flags: int, tracepoint: str) -> tuple[int, 
     return _STRING, flags | (_USER if "*" in field.declared and of_call else 0), 8
 
 
-def autos(entries: Sequence[Mapping[str, Any]]) -> dict[int, str | None]:
+def autos(entries: Sequence[Resolve]) -> dict[int, str | None]:
     """Of RUN's `resolve`, those that say of a field alone that its type is open: its slot, and what it is compared
     with."""
-    return {int(one["slot"]): one.get("compared") for one in entries if _is_field(one)}
+    return {one.slot: one.compared for one in entries if _is_field(one)}
 
 
-def others(entries: Sequence[Mapping[str, Any]]) -> list[Any]:
+def others(entries: Sequence[Resolve]) -> list[Resolve]:
     """The rest, which BTF has to say."""
     return [one for one in entries if not _is_field(one)]
 
 
-def _is_field(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("auto")) and entry["source"] == "parameter" and not entry.get("struct")
+def _is_field(entry: Resolve) -> bool:
+    return entry.auto and entry.source == "parameter" and not entry.struct
 
 
 def _field(known: list[TracepointField], tracepoint: str, index: int) -> TracepointField:

@@ -8,12 +8,13 @@ attaching one shows.
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kubectl_gadget.agent.bpf import btf, features, refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import TriedWays
+from kubectl_gadget.wire.policy_messages import Way
 
 SLEEPABLE = "on_lsm_sleepable"
 _OVERRIDING = "on_uprobe_override"
@@ -24,25 +25,25 @@ _NOT_TAKEN = (errno.EINVAL, errno.EOPNOTSUPP)
 _TRAMPOLINES = ("lsm", "fmod_ret", "fentry", "fexit")
 
 
-def name_of(way: Mapping[str, Any]) -> str:
+def name_of(way: Way) -> str:
     """As STARTED names it: "lsm/file_open"."""
-    return f"{way['kind']}/{way['target']}"
+    return f"{way.kind}/{way.target}"
 
 
 class NoSuchCallsError(AgentError):
     """No program on this node can make such a call, so nothing is missed."""
 
 
-def check(way: Mapping[str, Any]) -> None:
+def check(way: Way) -> None:
     """Raises AgentError for what the kernel would not refuse and yet not do, or do with other arguments."""
-    if way.get("machine", os.uname().machine) != os.uname().machine:
-        raise NoSuchCallsError(f"this node is no {way['machine']}, whose programs make such calls")
+    if way.machine not in ("", os.uname().machine):
+        raise NoSuchCallsError(f"this node is no {way.machine}, whose programs make such calls")
     _check_called(way)
-    if way["kind"] == "lsm" and not (active := features.bpf_lsm()):
+    if way.kind == "lsm" and not (active := features.bpf_lsm()):
         if active is None:
             raise AgentError("it is not known whether BPF is an active security module (mount /sys/kernel/security)")
         raise AgentError("BPF is not among the active security modules (boot with lsm=…,bpf)")
-    names = way.get("same")
+    names = way.same
     if names is None:
         return
     first, second = (btf.kernel().prototype(name) for name in names)
@@ -52,64 +53,63 @@ def check(way: Mapping[str, Any]) -> None:
         raise AgentError(f"the arguments of {names[0]} are not those of {names[1]}")
 
 
-def _check_called(way: Mapping[str, Any]) -> None:
+def _check_called(way: Way) -> None:
     """That the kernel calls this function, of those for calls of 32-bit programs."""
-    functions = way.get("called")
+    functions = way.called
     if not functions:
         return
     called = next((name for name in functions if btf.kernel().prototype(name) is not None), None)
     if called is None:
         raise NoSuchCallsError("this kernel has no such calls of 32-bit programs")
-    if way["target"] in functions and way["target"] != called:
+    if way.target in functions and way.target != called:
         raise AgentError(f"the kernel calls {called} instead")
 
 
-def why(way: Mapping[str, Any], error: AgentError | Failure) -> str:
+def why(way: Way, error: AgentError | Failure) -> str:
     """Why this kernel does not take a program there."""
     if isinstance(error, AgentError):
         return str(error)
-    lacking = features.lacking(way["kind"])
-    if way["kind"] == "lsm" and not lacking and btf.kernel().prototype(f"bpf_lsm_{way['target']}") is None:
-        return f"the kernel has no security hook {way['target']}; it may be newer"
-    is_function = way["kind"] in _FUNCTIONS and error.errno in _MISSING
+    lacking = features.lacking(way.kind)
+    if way.kind == "lsm" and not lacking and btf.kernel().prototype(f"bpf_lsm_{way.target}") is None:
+        return f"the kernel has no security hook {way.target}; it may be newer"
+    is_function = way.kind in _FUNCTIONS and error.errno in _MISSING
     if is_function and not lacking and btf.kernel().prototype(_target(way)) is None:
         return f"the kernel has no function {_target(way)}; it may be inlined, or have another name"
-    if way["kind"] == "kprobe.multi" and error.errno in _NOT_TAKEN and "attach" in error.call:
+    if way.kind == "kprobe.multi" and error.errno in _NOT_TAKEN and "attach" in error.call:
         return "this kernel attaches no program to many functions at once (Linux 5.18 with CONFIG_FPROBE does)"
     reason = lacking or refusal.reason(error)[0]
-    if way["program"] == _OVERRIDING:
+    if way.program == _OVERRIDING:
         return f"this kernel lets no program change another one's registers (Debian's 7.3 does): {reason}"
     if _WRITING in reason:
         return f"Set takes CAP_SYS_ADMIN (--privileged), and a kernel that lets programs be written to: {reason}"
-    if way["program"] == SLEEPABLE and features.bpf_lsm() is True:
+    if way.program == SLEEPABLE and features.bpf_lsm() is True:
         return f"imaHash takes a program that may sleep, which this kernel does not take: {reason}"
     return reason
 
 
-def aim(object: BpfObject, way: Mapping[str, Any]) -> None:
+def aim(object: BpfObject, way: Way) -> None:
     """Before the object is loaded."""
-    if way["kind"] in _TRAMPOLINES:
-        object.aim(way["program"], _target(way))
+    if way.kind in _TRAMPOLINES:
+        object.aim(way.program, _target(way))
 
 
-def attach(object: BpfObject, way: Mapping[str, Any], functions: Mapping[int, str] | None = None) -> None:
+def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = None) -> None:
     """Once it is loaded; to many functions with their numbers as cookies. Raises libbpf.Failure."""
-    match way["kind"]:
+    match way.kind:
         case "kprobe.multi":
-            object.attach_kprobes(way["program"], functions or {})
+            object.attach_kprobes(way.program, functions or {})
         case "kprobe":
-            object.attach_kprobe(way["program"], _target(way))
+            object.attach_kprobe(way.program, _target(way))
         case "tracepoint":
-            object.attach_tracepoint(way["program"], *way["target"].split("/", 1))
+            object.attach_tracepoint(way.program, *way.target.split("/", 1))
         case "raw_tracepoint":
-            object.attach_raw_tracepoint(way["program"], way["target"])
+            object.attach_raw_tracepoint(way.program, way.target)
         case _:
-            object.attach(way["program"])
+            object.attach(way.program)
 
 
-def try_all(ways: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The first that this kernel takes, by loading and attaching a program that does nothing, and why not those before:
-    `{"way": "fentry/fd_install", "refused": {"lsm/…": why}}`; `way` is null when there is none."""
+def try_all(ways: Sequence[Way]) -> TriedWays:
+    """The first that this kernel takes, by attaching one that does nothing, and why those before are not."""
     elf, refused = own_elf("attach_probe"), {}
     for way in ways:
         try:
@@ -117,13 +117,13 @@ def try_all(ways: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         except (AgentError, Failure) as error:
             refused[name_of(way)] = why(way, error)
         else:
-            return {"way": name_of(way), "refused": refused}
-    return {"way": None, "refused": refused}
+            return TriedWays(way=name_of(way), refused=refused)
+    return TriedWays(way=None, refused=refused)
 
 
-def _try(elf: bytes, way: Mapping[str, Any]) -> None:
+def _try(elf: bytes, way: Way) -> None:
     check(way)
-    object = BpfObject(elf, "attach_probe", [way["program"]])
+    object = BpfObject(elf, "attach_probe", [way.program])
     try:
         aim(object, way)
         object.load()
@@ -132,7 +132,7 @@ def _try(elf: bytes, way: Mapping[str, Any]) -> None:
         object.close()
 
 
-def _target(way: Mapping[str, Any]) -> str:
+def _target(way: Way) -> str:
     """The kernel's function."""
     prefix = "__x64_sys_" if os.uname().machine == "x86_64" else "__arm64_sys_"
-    return f"{prefix}{way['target']}" if way.get("syscall") else str(way["target"])
+    return f"{prefix}{way.target}" if way.syscall else way.target

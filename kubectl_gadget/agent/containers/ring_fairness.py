@@ -10,6 +10,7 @@ from typing import Any
 
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.containers.identity import Container
+from kubectl_gadget.wire.agent_messages import Loser
 
 MOST = 2048
 """GADGET_SHARES."""
@@ -21,8 +22,8 @@ _MOST_NAMED = 20
 _MOST_LOSERS = 2 * MOST
 """That are kept; of more, the half that lost least is forgotten."""
 
-Loser = tuple[tuple[str, Any], ...]
-"""Whom STATS names, as the items of a JSON object."""
+Named = tuple[tuple[str, Any], ...]
+"""Whom STATS names, as the members of a Loser."""
 
 
 class ContainerNumbers:
@@ -30,7 +31,7 @@ class ContainerNumbers:
 
     def __init__(self) -> None:
         self._numbers = {0: _HOST}
-        self._losers: list[Loser] = [() for _ in range(MOST)]
+        self._losers: list[Named] = [() for _ in range(MOST)]
         self._losers[_HOST] = (("host", True),)
         self._free = deque(range(_HOST + 1, MOST))
 
@@ -51,7 +52,7 @@ class ContainerNumbers:
         if (number := self._numbers.pop(owner, None)) is not None:
             self._free.append(number)
 
-    def loser(self, number: int) -> Loser:
+    def loser(self, number: int) -> Named:
         """Whose it is, or was last."""
         return self._losers[number]
 
@@ -61,16 +62,16 @@ class ContainerLosses:
 
     def __init__(self, map: BpfMap | None) -> None:
         self._counts = [0] * MOST
-        self._lost: Counter[Loser] = Counter()
+        self._lost: Counter[Named] = Counter()
         self._memory: mmap.mmap | None = None
         if map is not None:
             self._memory = mmap.mmap(map.fd, MOST * _WORDS * 8, mmap.MAP_SHARED, mmap.PROT_READ)
             self._words = memoryview(self._memory).cast("Q")
 
-    def by_container(self, numbers: ContainerNumbers) -> list[dict[str, Any]]:
+    def by_container(self, numbers: ContainerNumbers) -> tuple[Loser, ...]:
         """`lost_by` of STATS: since the start, the most first. Losses that cannot be attributed are left out."""
         if self._memory is None:
-            return []
+            return ()
         counts = self._words[_LOST::_WORDS].tolist()
         if counts != self._counts:
             for number, (now, before) in enumerate(zip(counts, self._counts, strict=True)):
@@ -80,7 +81,7 @@ class ContainerLosses:
             if len(self._lost) > _MOST_LOSERS:
                 self._lost = Counter(dict(self._lost.most_common(MOST)))
         named = [(loser, lost) for loser, lost in self._lost.most_common() if loser][:_MOST_NAMED]
-        return [{**dict(loser), "lost": lost} for loser, lost in named]
+        return tuple(Loser(**dict(loser), lost=lost) for loser, lost in named)
 
     def close(self) -> None:
         if self._memory is not None:

@@ -8,7 +8,7 @@ forge names.
 
 import os
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.containers import identity
@@ -21,6 +21,8 @@ from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WA
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.agent.host.cgroups import Cgroup
 from kubectl_gadget.agent.host.node import pod_namespace, pod_uid
+from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _VERDICTS = 65536
 _NUMBER_SHIFT = 8
@@ -87,7 +89,7 @@ class Containers:
         """maps that all gadgets have together, by name"""
         self.warnings = self._moved.warnings
         self._lost = 0
-        self._filter = ContainerFilter({"host": True}, only=only)
+        self._filter = ContainerFilter(FilterSpec(host=True), only=only)
         self._nodes: dict[int, _TrackedCgroup] = {}
         self._members: dict[int, set[int]] = {}  # by owner
         self._containers: dict[int, Container] = {}  # by cgroup
@@ -111,9 +113,9 @@ class Containers:
             "gadget_node_named_only": int(self._only is not None),
         }
 
-    def set_filter(self, value: dict[str, Any]) -> None:
-        """A FILTER object. Raises FrameError when it is not one."""
-        self._filter = ContainerFilter(value, pod_uid(), pod_namespace(), self._only)
+    def set_filter(self, wanted: FilterSpec) -> None:
+        """FILTER: which containers are traced from now on."""
+        self._filter = ContainerFilter(wanted, pod_uid(), pod_namespace(), self._only)
         for id in self._nodes:
             self._judge(id)
 
@@ -150,15 +152,15 @@ class Containers:
         self._let_go()
         return settled
 
-    def take_changes(self) -> dict[str, Any] | None:
-        """What is new since the last call, as a CONTAINERS frame; None when nothing is."""
+    def take_changes(self) -> ContainerChanges | None:
+        """What is new since the last call; None when nothing is."""
         if not self._new_containers and not self._new_cgroups:
             return None
-        changes = {
-            "containers": [container._asdict() for container in self._new_containers],
-            "cgroups": {str(cgroup): owner for cgroup, owner in self._new_cgroups.items()},
-            "removed": [],
-        }
+        changes = ContainerChanges(
+            containers=tuple(ContainerNames(**container._asdict()) for container in self._new_containers),
+            cgroups=self._new_cgroups,
+            removed=(),
+        )
         self._new_containers = []
         self._new_cgroups = {}
         return changes

@@ -5,10 +5,8 @@ not be named gets none, and the client decides. A session that may see one names
 verdict is not sent there (gadget_node_named_only).
 """
 
-from typing import Any
-
 from kubectl_gadget.agent.containers.identity import Container
-from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _AGENT = "agent"
 """The container of an agent's pod (manifests/daemonset.yaml)."""
@@ -16,24 +14,20 @@ WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 
 
 class ContainerFilter:
-    """A FILTER object. Raises FrameError when it is not one.
+    """What FILTER asks for.
 
     The pod `own_pod` is the agent's, and so are other agents in `own_namespace`. What agents do is noise, unless they
-    were asked for, or their namespace by name. `only` is the one namespace that the session may see, whatever `value`
+    were asked for, or their namespace by name. `only` is the one namespace that the session may see, whatever `wanted`
     asks for.
     """
 
-    def __init__(
-        self, value: dict[str, Any], own_pod: str = "", own_namespace: str = "", only: str | None = None
-    ) -> None:
-        if not isinstance(value, dict):
-            raise FrameError("a filter is no object")
-        self._namespaces = _names(value, "namespaces")
-        self._pods = _names(value, "pods")
-        self._containers = _names(value, "containers")
-        self._exclude = _names(value, "exclude_pods") or frozenset()
-        self._host = bool(value.get("host"))
-        leaves_out = self._namespaces is None and not value.get("own_processes")
+    def __init__(self, wanted: FilterSpec, own_pod: str = "", own_namespace: str = "", only: str | None = None) -> None:
+        self._namespaces = _names(wanted.namespaces)
+        self._pods = _names(wanted.pods)
+        self._containers = _names(wanted.containers)
+        self._exclude = frozenset(wanted.exclude_pods)
+        self._host = wanted.host
+        leaves_out = self._namespaces is None and not wanted.own_processes
         self._agents = own_namespace if leaves_out else ""
         if own_pod and leaves_out:
             self._exclude |= {own_pod}
@@ -69,10 +63,5 @@ class ContainerFilter:
         return any(key in self._exclude for key in (container.pod_uid, name) if key)
 
 
-def _names(value: dict[str, Any], member: str) -> frozenset[str] | None:
-    names = value.get(member)
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise FrameError(f"`{member}` of a filter is neither null nor a list of names")
-    return frozenset(names)
+def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)

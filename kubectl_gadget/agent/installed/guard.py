@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import TextIO
 
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
@@ -25,8 +25,10 @@ from kubectl_gadget.agent.installed.installed_state import lock_state, write_sta
 from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.policies.log import LoggedEvent, line
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _TURN = 0.2
 _LOOK_EVERY = 1.0
@@ -49,7 +51,7 @@ class Guard:
         """the last one is the newest"""
         self._lost: dict[int, int] = {}
         self._names: dict[int, str | None] = {}
-        self._described: dict[str, dict[str, Any]] = {}
+        self._described: dict[str, ContainerNames] = {}
         self._removed: list[int] = []
         self._pins: Pins | None = None
         self._not_pinned = ""
@@ -60,7 +62,7 @@ class Guard:
         except AgentError as error:
             self._not_pinned = str(error)
         self._containers = Containers()
-        self._containers.set_filter({"host": True})
+        self._containers.set_filter(FilterSpec(host=True))
         self._feed = Feed()
         self._epoll = select.epoll()
         for fd in (self._containers.fd, self._feed.fd):
@@ -73,7 +75,7 @@ class Guard:
             assert self._pins is not None
             try:
                 found, variables = in_force.take_over(self._pins, name, self._containers)
-            except (AgentError, KeyError, TypeError, ValueError) as error:
+            except (GadgetError, KeyError) as error:
                 self._say(f"{name} is not taken over: {error}")
                 continue
             if variables != current:
@@ -176,8 +178,8 @@ class Guard:
     def _learn(self) -> None:
         changes = self._containers.take_changes()
         if changes:
-            self._described |= {one["id"]: one for one in changes["containers"]}
-            self._names |= {int(cgroup): id for cgroup, id in changes["cgroups"].items()}
+            self._described |= {one.id: one for one in changes.containers}
+            self._names |= changes.cgroups
 
     def _tell(self, events: Iterable[LoggedEvent]) -> None:
         clocks = node.clocks()
@@ -187,7 +189,7 @@ class Guard:
             self._feed.send(logged)
         self._out.flush()
 
-    def _container(self, logged: LoggedEvent) -> dict[str, Any] | None:
+    def _container(self, logged: LoggedEvent) -> ContainerNames | None:
         id = self._names.get(logged.head.cgroup & ~ELSEWHERE)
         return self._described.get(id) if id else None
 
@@ -201,9 +203,9 @@ class Guard:
 
     def _describe(self, one: InForce) -> None:
         for state in one.state():
-            ways = ", ".join(f"{hook['method']} at {hook['by']}" for hook in state["hooks"])
-            why = f": {state['error']}" if state["error"] else ""
-            self._say(f"policy {state['name']}: {state['state']}{why}{f' ({ways})' if ways else ''}")
+            ways = ", ".join(f"{hook.method} at {hook.by}" for hook in state.hooks)
+            why = f": {state.error}" if state.error else ""
+            self._say(f"policy {state.name}: {state.state}{why}{f' ({ways})' if ways else ''}")
         if one.not_pinned:
             self._say(f"in force only as long as this process lives: {one.not_pinned}")
 
@@ -221,14 +223,14 @@ class Guard:
     def _write_state(self) -> None:
         self._next_state = time.monotonic() + _STATE_EVERY
         newest = self._sets[-1] if self._sets else None
-        state = {
-            "digest": newest.digest if newest else "",
-            "pinned": bool(newest and newest.pinned),
-            "not_pinned": newest.not_pinned if newest else "",
-            "problem": self._problem,
-            "lost": newest.lost() if newest else 0,
-            "policies": newest.state() if newest else [],
-        }
+        state = PoliciesState(
+            digest=newest.digest if newest else "",
+            pinned=bool(newest and newest.pinned),
+            not_pinned=newest.not_pinned if newest else "",
+            problem=self._problem,
+            lost=newest.lost() if newest else 0,
+            policies=newest.state() if newest else (),
+        )
         write_state(state)
 
 

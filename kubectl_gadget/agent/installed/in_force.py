@@ -5,11 +5,9 @@ are in force, and a call that both see is reported by one of them: by the old on
 one from then on.
 """
 
-import json
 import os
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.maps import OpenMap
@@ -17,13 +15,17 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed import loaded_policies
 from kubectl_gadget.agent.installed.installed_file import InstalledSet
 from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
+from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedPolicies
 from kubectl_gadget.agent.installed.pins import Pins
 from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.policy_events.record import FORMAT
 from kubectl_gadget.policy_events.told import ToldHook
+from kubectl_gadget.wire.agent_messages import PolicyHookState, PolicyState
+from kubectl_gadget.wire.message import parse
+from kubectl_gadget.wire.policy_messages import InstalledPolicy
 
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after it was loaded."""
@@ -55,7 +57,7 @@ class InForce:
         self._before: set[Key] = set()
         self._after: set[Key] = set()
         names = {hook.name for hook in loaded.hooks.hooks} if loaded else set()
-        self._told = [_told(hook) if hook["name"] in names else None for hook in chosen.spec["hooks"]]
+        self._told = [ToldHook(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
 
     def keys(self) -> set[Key]:
         """The policies that are in force."""
@@ -114,27 +116,27 @@ class InForce:
         self._loaded.files.turn(time.monotonic())
         return self._loaded.warnings.take_all()
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> tuple[PolicyState, ...]:
         """Of each policy, for people and `policy installed`."""
-        return [self._state_of(number, policy) for number, policy in enumerate(self.policies)]
+        return tuple(self._state_of(number, policy) for number, policy in enumerate(self.policies))
 
-    def _state_of(self, number: int, policy: dict[str, Any]) -> dict[str, Any]:
-        found = {"name": policy["name"], "namespace": policy["namespace"], "enforces": policy["enforces"]}
+    def _state_of(self, number: int, policy: InstalledPolicy) -> PolicyState:
+        found = PolicyState(name=policy.name, namespace=policy.namespace, enforces=policy.enforces)
         if self._loaded is None:
-            return {**found, "state": "load_error", "error": self.error, "hooks": [], "events": 0}
+            return found.replace(state="load_error", error=self.error, hooks=(), events=0)
         loaded = self._loaded.hooks
         failed = [
-            _with_remedy(loaded.failed[hook["name"]])
-            for hook in self._spec["hooks"]
-            if hook["name"] in loaded.failed and number in hook["policies"]
+            _with_remedy(loaded.failed[hook.name])
+            for hook in self._spec.hooks
+            if hook.name in loaded.failed and number in hook.policies
         ]
-        hooks = [
-            {"hook": hook.name, "by": hook.hook, "method": hook.way["method"]}
+        hooks = tuple(
+            PolicyHookState(hook=hook.name, by=hook.hook, method=hook.way.method)
             for hook in loaded.hooks
             if number in hook.policies
-        ]
+        )
         state = "load_error" if number in loaded.without else "enabled"
-        return {**found, "state": state, "error": "\n".join(failed), "hooks": hooks, "events": self.counts[number]}
+        return found.replace(state=state, error="\n".join(failed), hooks=hooks, events=self.counts[number])
 
     def pin(self, pins: Pins, node: dict[str, int]) -> None:
         """Keeps it in force after this process. What is in the way is in `not_pinned`."""
@@ -147,20 +149,19 @@ class InForce:
         for number, hook in enumerate(loaded.hooks):
             pieces[f"{number}_link"] = hook.link_fd()
             pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
-            hooks.append({"name": hook.name, "way": {**hook.way, "variables": {}}})
-        spec = {**self._spec, "hooks": [{**hook, "ways": [], "tables": {}} for hook in self._spec["hooks"]]}
-        state = {
-            "format": FORMAT,
-            "digest": self.digest,
-            "policies": self.policies,
-            "spec": spec,
-            "node": node,
-            "attached": hooks,
-            "without": sorted(loaded.without),
-            "failed": {name: [str(error), error.remedy] for name, error in loaded.failed.items()},
-        }
+            hooks.append(AttachedHook(name=hook.name, way=hook.way.replace(variables={})))
+        state = PinnedPolicies(
+            format=FORMAT,
+            digest=self.digest,
+            policies=self.policies,
+            spec=self._spec.replace(hooks=tuple(hook.replace(ways=(), tables={}) for hook in self._spec.hooks)),
+            node=node,
+            attached=tuple(hooks),
+            without=tuple(sorted(loaded.without)),
+            failed={name: (str(error), error.remedy) for name, error in loaded.failed.items()},
+        )
         try:
-            self.pinned = pins.pin(pieces, json.dumps(state).encode())
+            self.pinned = pins.pin(pieces, state.to_bytes())
         except AgentError as error:
             self.not_pinned = str(error)
 
@@ -199,8 +200,8 @@ def load(chosen: InstalledSet, containers: Containers) -> InForce:
         loaded = loaded_policies.load(chosen.spec, chosen.elf, containers, hooks)
     except AgentError as error:
         return InForce(chosen, None, "\n".join(map(_with_remedy, hooks.failed.values() or [error])))
-    except (KeyError, TypeError, ValueError) as error:
-        return InForce(chosen, None, f"the installed policies are not as docs/protocol.md says: {error!r}")
+    except FrameError as error:
+        return InForce(chosen, None, str(error))
     try:
         return InForce(chosen, loaded)
     except (KeyError, TypeError, ValueError) as error:
@@ -214,35 +215,32 @@ def _with_remedy(error: AgentError) -> str:
     return f"{error}\ntry: {error.remedy}" if error.remedy else str(error)
 
 
-def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, dict[str, int]]:
-    """Goes on with a pinned set; and the node's variables that it was loaded with. Raises AgentError."""
+def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, Mapping[str, int]]:
+    """Goes on with a pinned set; and the node's variables that it was loaded with. Raises AgentError, FrameError, and
+    KeyError for what was not pinned."""
     pieces, data = pins.open(name)
-    state = json.loads(data)
-    if state.get("format") != FORMAT:
+    value = parse(data)
+    if value.get("format") != FORMAT:
         for fd in pieces.values():
             os.close(fd)
-        raise AgentError(f"its records have the format {state.get('format')!r}, and this agent reads {FORMAT}")
-    specs = {hook["name"]: hook for hook in state["spec"]["hooks"]}
+        raise AgentError(f"its records have the format {value.get('format')!r}, and this agent reads {FORMAT}")
+    state = PinnedPolicies.from_json(value, name)
+    specs = {hook.name: hook for hook in state.spec.hooks}
     shared = {name: pieces.pop(name) for name in SHARED}
     hooks: list[PolicyHook] = []
-    for number, attached in enumerate(state["attached"]):
+    for number, attached in enumerate(state.attached):
         maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
-        spec = {**specs[attached["name"]], "way": attached["way"]}
-        hooks.append(TakenOverHook(spec, maps, pieces.pop(f"{number}_link")))
-    chosen = InstalledSet(state["digest"], state["policies"], state["spec"], b"")
-    failed = {name: AgentError(text, remedy) for name, (text, remedy) in state["failed"].items()}
-    adopted = HookSet(hooks, set(state["without"]), failed)
+        hooks.append(TakenOverHook(specs[attached.name], attached.way, maps, pieces.pop(f"{number}_link")))
+    chosen = InstalledSet(state.digest, state.policies, state.spec, b"")
+    failed = {name: AgentError(text, remedy) for name, (text, remedy) in state.failed.items()}
+    adopted = HookSet(hooks, set(state.without), failed)
     found = InForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
     found.pinned = name
-    return found, state["node"]
+    return found, state.node
 
 
-def key(policy: dict[str, Any]) -> Key:
+def key(policy: InstalledPolicy) -> Key:
     """Of an entry of the set's policies."""
-    return policy["namespace"] or "", policy["name"]
-
-
-def _told(hook: dict[str, Any]) -> ToldHook:
-    return ToldHook(hook["told"])
+    return policy.namespace or "", policy.name

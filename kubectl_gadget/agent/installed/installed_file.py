@@ -6,14 +6,14 @@ but it may be gone.
 """
 
 import io
-import json
 import os
 import zipfile
 from dataclasses import dataclass
-from typing import Any
 
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.policy_events.record import FORMAT
+from kubectl_gadget.wire.message import parse
+from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy, PolicySpec
 
 FILE = "policies.zip"
 _MOST_BYTES = 64 << 20
@@ -25,14 +25,13 @@ class InstalledSet:
 
     digest: str
     """empty: nothing is installed"""
-    policies: list[dict[str, Any]]
-    """name, namespace, enforces"""
-    spec: dict[str, Any]
+    policies: tuple[InstalledPolicy, ...]
+    spec: PolicySpec
     """as of RUN, for the engine"""
     elf: bytes
 
 
-NOTHING = InstalledSet("", [], {"hooks": [], "scopes": []}, b"")
+NOTHING = InstalledSet("", (), PolicySpec(name="policy", kind="policy", scopes=(), hooks=()), b"")
 
 
 def stamp(folder: str) -> tuple[int, ...] | None:
@@ -56,13 +55,14 @@ def read_installed(folder: str) -> InstalledSet:
     remedy = "install them again with a client of the agents' version"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            value = json.loads(archive.read("set.json"))
+            value = parse(archive.read("set.json"))
             if value.get("format") != FORMAT:
                 what = f"the installed policies have the format {value.get('format')!r}, not {FORMAT}"
                 raise AgentError(what, remedy)
-            if not value["policies"]:
+            found = InstalledFile.from_json(value, "set.json")
+            if not found.policies:
                 return NOTHING
             elf = archive.read(f"{os.uname().machine}.bpf.o")
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, AttributeError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, FrameError) as error:
         raise AgentError(f"the installed policies cannot be understood: {error}", remedy) from None
-    return InstalledSet(str(value["digest"]), value["policies"], value["spec"], elf)
+    return InstalledSet(found.digest, found.policies, found.spec, elf)

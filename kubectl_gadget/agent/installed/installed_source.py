@@ -8,13 +8,15 @@ import math
 import socket
 import struct
 from contextlib import suppress
-from typing import Any
 
 from kubectl_gadget.agent.host import node
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
+from kubectl_gadget.wire.client_messages import Update
+from kubectl_gadget.wire.policy_messages import InstalledSpec
 
 PATH = f"{presence.FOLDER}/kubectl-gadget.feed"
 EVENT, COMPLETE, LOST = b"E", b"C", b"L"
@@ -116,8 +118,8 @@ class InstalledSource:
 
     due = math.inf
 
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext, path: str = PATH) -> None:
-        self.name: str = spec["name"]
+    def __init__(self, spec: InstalledSpec, elf: bytes, context: NodeContext, path: str = PATH) -> None:
+        self.name = spec.name
         self._warn = context.warnings.add
         self._gaps = 0
         try:
@@ -131,14 +133,14 @@ class InstalledSource:
     def fd(self) -> int:
         return self._ring.fd
 
-    def started(self) -> dict[str, Any]:
-        return {"name": self.name, "programs": []}
+    def started(self) -> StartedGadget:
+        return StartedGadget(name=self.name, programs=())
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> GadgetStats:
         lost = {"ring_full": {"all": self._ring.lost}} if self._ring.lost else {}
-        return {"events": self._ring.events, "bytes": self._ring.bytes, "lost": lost, "cut_strings": 0}
+        return GadgetStats(events=self._ring.events, bytes=self._ring.bytes, lost=lost, cut_strings=0)
 
-    def update(self, value: dict[str, Any]) -> None:
+    def update(self, update: Update) -> None:
         raise FrameError(f"UPDATE is for {self.name}, which takes none")
 
     def settle(self, is_blocked: bool) -> bool:

@@ -1,18 +1,18 @@
 """What the process that has installed policies in force says of itself, for sessions in the same pod."""
 
 import fcntl
-import json
 import os
-from typing import Any
 
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.agent_messages import PoliciesState
+from kubectl_gadget.wire.message import read
 
 STATE = f"{presence.FOLDER}/kubectl-gadget.policies"
 """What is in force, as JSON; the process that wrote it holds a lock on STATE.lock."""
 
 
-def state() -> dict[str, Any] | None:
+def state() -> PoliciesState | None:
     """What is in force on this node; None when no process of this pod has anything to do with it."""
     try:
         lock = os.open(f"{STATE}.lock", os.O_RDWR | os.O_CLOEXEC)
@@ -27,17 +27,16 @@ def state() -> dict[str, Any] | None:
     finally:
         os.close(lock)
     try:
-        with open(STATE) as file:
-            found = json.load(file)
-    except (OSError, ValueError):
+        with open(STATE, "rb") as file:
+            return read(PoliciesState, file.read(), STATE).replace(running=running)
+    except (OSError, FrameError):
         return None
-    return found | {"running": running} if isinstance(found, dict) else None
 
 
-def write_state(value: dict[str, Any]) -> None:
+def write_state(state: PoliciesState) -> None:
     """Replaces what was said before."""
-    with open(f"{STATE}.new", "w") as file:
-        json.dump(value, file)
+    with open(f"{STATE}.new", "wb") as file:
+        file.write(state.to_bytes())
     os.replace(f"{STATE}.new", STATE)
 
 

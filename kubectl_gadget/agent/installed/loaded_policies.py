@@ -6,7 +6,6 @@ The trap: hooks that were taken over have only a link and the maps that were pin
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
 from kubectl_gadget.agent.containers.tracking import Containers
@@ -18,14 +17,15 @@ from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.symbols.real_files import RealFiles
+from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec, Way
 
 
 class TakenOverHook(PolicyHook):
     """A hook that another process has attached."""
 
-    def __init__(self, spec: dict[str, Any], maps: dict[str, OpenMap], link: int) -> None:
+    def __init__(self, spec: PolicyHookSpec, way: Way, maps: dict[str, OpenMap], link: int) -> None:
         super().__init__(spec, lambda _: None, RealFiles)
-        self.way = spec["way"]
+        self.way = way
         self._maps = maps
         self._link = link
 
@@ -70,7 +70,7 @@ def node_context(containers: Containers) -> NodeContext:
     return NodeContext(containers, maps, lambda path: True, variables, warnings=warnings)
 
 
-def load(spec: dict[str, Any], elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
+def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
     """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks` then has what failed."""
     context = node_context(containers)
     load_hooks(spec, elf, context, hooks, tolerant=True)
@@ -86,7 +86,7 @@ def load(spec: dict[str, Any], elf: bytes, containers: Containers, hooks: HookSe
     return LoadedPolicies(hooks, output, profiles, files, context.warnings)
 
 
-def take_over(spec: dict[str, Any], hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
+def take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
     """Goes on with `hooks`, and with the links of programs that remember processes."""
     context = node_context(containers)
     hooks.processes.adopt(links)

@@ -4,11 +4,9 @@ the kernel takes.
 The trap: the maps in SHARED belong to the object that was loaded first, so objects are closed together.
 """
 
-import base64
 import os
 import struct
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf import libbpf, tracepoint_format, ways
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -23,7 +21,9 @@ from kubectl_gadget.agent.policies.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.symbols import function_lists
 from kubectl_gadget.agent.symbols.mapping_events import MappingEvents
 from kubectl_gadget.agent.symbols.real_files import RealFiles
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.agent_messages import Skipped
+from kubectl_gadget.wire.policy_messages import PolicyHookSpec, Resolve, Way
 
 SHARED = (
     *("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes"),
@@ -47,20 +47,21 @@ class PolicyHook:
     """One hook: the first of its ways that this kernel takes. Raises AgentError when there is none."""
 
     def __init__(
-        self, spec: dict[str, Any], prepare: Callable[[BpfObject], None], real_files: Callable[[], RealFiles]
+        self, spec: PolicyHookSpec, prepare: Callable[[BpfObject], None], real_files: Callable[[], RealFiles]
     ) -> None:
         self._real_files = real_files
-        self.name: str = spec["name"]
-        self.words: int = spec["words"]
-        self.selectors: list[int] = spec["selectors"]
-        self._workloads = {int(place): list(scopes) for place, scopes in spec.get("workloads", {}).items()}
-        self._unsure = frozenset(spec.get("unsure", ()))
-        self.policies: list[int] = spec.get("policies", [])
+        self.name = spec.name
+        self.words = spec.words
+        self.selectors = spec.selectors
+        self._workloads = spec.workloads
+        self._unsure = frozenset(spec.unsure)
+        self.policies = spec.policies
         """of each selector, for policies that stay in force one by one"""
-        self.skipped: list[dict[str, str]] = []
+        self.skipped: list[Skipped] = []
         self.is_needed = True
         """where it could not be loaded: whether what it is for can happen on this node"""
-        self.way: dict[str, Any] = {}
+        self.way: Way
+        """that was taken, once it is loaded"""
         self.probes: UprobeTargets | None = None
         """of a hook in programs, which are attached as their files are found"""
         self.files: SameFiles | None = None
@@ -82,7 +83,7 @@ class PolicyHook:
 
     def link_fd(self) -> int:
         """What holds its program in place."""
-        return self.object.link_fds(self.way["program"])[0]
+        return self.object.link_fds(self.way.program)[0]
 
     def detach(self) -> None:
         """Its program runs no more, unless its link is pinned."""
@@ -109,87 +110,91 @@ class PolicyHook:
     def load(self, elf: bytes, loaded: BpfObject | None) -> bool:
         """Loads and fills the tables; `loaded` is an object that was before. False: left out, since it is optional."""
         needless = []
-        for way in self._spec["ways"]:
+        for way in self._spec.ways:
             try:
                 ways.check(way)
                 self._try(way, elf, loaded)
             except (AgentError, Failure) as refused:
-                self.skipped.append({"program": ways.name_of(way), "why": ways.why(way, refused)})
+                self.skipped.append(Skipped(program=ways.name_of(way), why=ways.why(way, refused)))
                 needless.append(isinstance(refused, ways.NoSuchCallsError))
             else:
                 self.way = way
                 return True
-        if self._spec.get("optional"):
+        if self._spec.optional:
             self.is_needed = not all(needless)
             return False
-        tried = "\n".join(f"  {skip['program']}: {skip['why']}" for skip in self.skipped)
+        tried = "\n".join(f"  {skip.program}: {skip.why}" for skip in self.skipped)
         raise AgentError(f"no way to {self.name} on this node:\n{tried}", self._remedy())
 
     def _remedy(self) -> str | None:
         """What helps here: what needs no way, or one that this kernel takes."""
-        remedies = self._spec.get("remedies", ())
-        helping = (one["text"] for one in remedies if not one["ways"] or ways.try_all(one["ways"])["way"])
+        helping = (one.text for one in self._spec.remedies if not one.ways or ways.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
-    def _try(self, way: dict[str, Any], elf: bytes, loaded: BpfObject | None) -> None:
-        programs = [way["program"], *way.get("also", [])]
+    def _try(self, way: Way, elf: bytes, loaded: BpfObject | None) -> None:
+        programs = [way.program, *way.also]
         functions = None
-        if "functions" in self._spec:
-            functions = function_lists.functions(str(self._spec["functions"]))
+        if self._spec.functions is not None:
+            functions = function_lists.functions(self._spec.functions)
         object = BpfObject(elf, "policy", programs)
         probes = None
         try:
-            for name, value in (self._spec["variables"] | way.get("variables", {})).items():
-                if not object.set_constant(name, value):
-                    raise KeyError(name)
+            self._set_variables(object, way)
             self._resolve(object, way)
             self._prepare(object)
             if loaded is not None:
                 share(object, loaded)
-            tables = _tables(self._spec["tables"])
-            if way["program"] == ways.SLEEPABLE:
+            tables = _tables(self._spec.tables)
+            if way.program == ways.SLEEPABLE:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
             if functions:
                 object.required_map(function_lists.MAP).resize(len(functions))
             ways.aim(object, way)
-            if "place" in way:
-                probes = UprobeTargets(object, programs, way["place"], self._real_files())
+            if way.place is not None:
+                probes = UprobeTargets(object, programs, way.place, self._real_files())
                 probes.prepare()
             object.load()
             for name, entries in tables.items():
                 self._fill(object, name, entries)
             if functions:
                 function_lists.fill(object.required_map(function_lists.MAP), functions)
-            if "place" not in way:  # else to files that are looked for (uprobe_targets.py)
+            if way.place is None:  # else to files that are looked for (uprobe_targets.py)
                 ways.attach(object, way, functions)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            object.close()
-            raise AgentError(f"RUN's policies are not as docs/protocol.md says: {error!r}") from error
         except BaseException:
             object.close()
             raise
-        if self._spec.get("mappings"):
+        if self._spec.mappings:
             try:
                 self._mappings = MappingEvents()
             except AgentError:
                 object.close()
                 raise
-        if files := self._spec.get("files"):
-            self.files = SameFiles(object.required_map("policy_files"), files)
+        if self._spec.files:
+            self.files = SameFiles(object.required_map("policy_files"), self._spec.files)
         self._object = object
         self.probes = probes
 
-    def _resolve(self, object: BpfObject, way: dict[str, Any]) -> None:
+    def _set_variables(self, object: BpfObject, way: Way) -> None:
+        for name, value in {**self._spec.variables, **way.variables}.items():
+            try:
+                if not object.set_constant(name, value):
+                    raise FrameError(f"RUN: {self.name} sets {name}, which the engine of policies does not have")
+            except (ValueError, OverflowError) as error:
+                raise FrameError(f"RUN: {self.name} sets {name} to {value!r}: {error}") from None
+
+    def _resolve(self, object: BpfObject, way: Way) -> None:
         """Members that slots lead to, where this kernel has them."""
-        entries = self._spec.get("resolve", ())
-        slots = bytes.fromhex(way["variables"]["policy_slots"]["hex"])
-        if way.get("record"):
-            slots = tracepoint_format.place(slots, way["target"], tracepoint_format.autos(entries))
+        entries: Sequence[Resolve] = self._spec.resolve
+        slots = way.variables.get("policy_slots")
+        if not isinstance(slots, bytes) or len(slots) % slot_types.SLOT_BYTES:
+            raise FrameError(f"RUN: {self.name} has a way without `policy_slots`")
+        if way.record:
+            slots = tracepoint_format.place(slots, way.target, tracepoint_format.autos(entries))
             entries = tracepoint_format.others(entries)
         if entries:
             slots = slot_types.resolve(slots, entries, way)
-        object.set_constant("policy_slots", {"hex": slots.hex()})
+        object.set_constant("policy_slots", slots)
 
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
         for name, sets in _SETS.items():
@@ -199,14 +204,14 @@ class PolicyHook:
         for name, data in tables.items():
             map = object.required_map(name)
             map.resize(max(1, len(data) // (map.key_size + map.value_size)))
-        if not self._spec.get("files"):
+        if not self._spec.files:
             object.required_map("policy_files").resize(1)
-        if entries := int(self._spec.get("limited", 0)):
-            object.required_map("policy_posted").resize(entries)
+        if self._spec.limited:
+            object.required_map("policy_posted").resize(self._spec.limited)
         if "on_uretprobe" in object.chosen:
             object.required_map("policy_calls").resize(_CALLS)
         rooms = object.required_map("policy_rooms")
-        if self._spec.get("whole"):
+        if self._spec.whole:
             count = min(_MOST_ROOMS, libbpf.load().call("libbpf_num_possible_cpus"))
             rooms.resize(count)
             object.set_constant("policy_rooms_count", count)
@@ -278,13 +283,13 @@ def put_all(map: BpfMap, entries: bytes) -> None:
         map.put(entries[start:middle], entries[middle : start + size])
 
 
-def _tables(given: dict[str, str]) -> dict[str, bytes]:
+def _tables(given: Mapping[str, bytes]) -> dict[str, bytes]:
     """The entries of each map. `NAME@MACHINE` is for one architecture. Raises AgentError when it is not this one."""
     found = {}
-    for key, text in given.items():
+    for key, entries in given.items():
         name, _, machine = key.partition("@")
         if machine in ("", os.uname().machine):
-            found[name] = base64.b64decode(text)
+            found[name] = entries
     for name in {key.partition("@")[0] for key in given} - found.keys():
         raise AgentError(f"{name} is for another architecture than {os.uname().machine}")
     return found

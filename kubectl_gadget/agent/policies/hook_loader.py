@@ -4,22 +4,21 @@ The trap: a hook is attached at once, since only that shows whether the kernel a
 profiles are set (profiles.py), so none is in force by half.
 """
 
-from typing import Any
-
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.policies.followed_files import FollowedFiles
 from kubectl_gadget.agent.policies.hook import PolicyHook, share
 from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.events_output import DEFAULT_RING_BYTES, ring_bytes
+from kubectl_gadget.agent.sources.events_output import ring_bytes
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.policy_messages import PolicySpec
 
 _SOCKETS = 16384
 """Whose owner is remembered."""
 
 
-def load_hooks(spec: dict[str, Any], elf: bytes, context: NodeContext, found: HookSet, tolerant: bool = False) -> None:
+def load_hooks(spec: PolicySpec, elf: bytes, context: NodeContext, found: HookSet, tolerant: bool = False) -> None:
     """Loads those of `spec`, RUN's gadget, into `found`, which has those that failed also when it raises AgentError.
     `tolerant`: a hook that this node does not have takes its policies out, and not all of them."""
     try:
@@ -30,7 +29,7 @@ def load_hooks(spec: dict[str, Any], elf: bytes, context: NodeContext, found: Ho
 
 
 class _Loader:
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext, found: HookSet) -> None:
+    def __init__(self, spec: PolicySpec, elf: bytes, context: NodeContext, found: HookSet) -> None:
         self._spec = spec
         self._elf = elf
         self._context = context
@@ -39,13 +38,13 @@ class _Loader:
     def load(self, tolerant: bool) -> None:
         first = self._followed_files()
         hooks = self._found.hooks
-        for spec in self._spec["hooks"]:
+        for spec in self._spec.hooks:
             hook = PolicyHook(spec, self._prepare, self._found.real_files)
             try:
                 if hook.load(self._elf, hooks[0].object if hooks else first):
                     hooks.append(hook)
                 elif hook.is_needed:
-                    self._context.warnings.add(f"{hook.name} is left out: {hook.skipped[-1]['why']}")
+                    self._context.warnings.add(f"{hook.name} is left out: {hook.skipped[-1].why}")
             except AgentError as error:
                 if not tolerant:
                     raise
@@ -55,12 +54,12 @@ class _Loader:
             raise AgentError("none of the policies' hooks exists on this node")
         if self._found.followed:
             self._found.followed.after()
-        if (processes := self._spec.get("processes")) is not None:
-            self._found.processes.load(processes, self._elf, self._prepare, hooks[0].object)
+        if self._spec.processes is not None:
+            self._found.processes.load(self._spec.processes.followed, self._elf, self._prepare, hooks[0].object)
 
     def _followed_files(self) -> BpfObject | None:
         """Where policies follow files, an object whose maps hooks are to share, if there is one already."""
-        if not self._spec.get("follows"):
+        if not self._spec.follows:
             return None
 
         def prepare(object: BpfObject) -> None:
@@ -72,17 +71,17 @@ class _Loader:
         return self._found.followed.before()
 
     def _prepare(self, object: BpfObject) -> None:
-        size = ring_bytes(self._spec.get("ring_bytes") or DEFAULT_RING_BYTES)
+        size = ring_bytes(self._spec.ring_bytes)
         # A killer is woken by each event, everybody else when there is something to ship.
-        node = {"gadget_ring_wake_bytes": size // 4, "gadget_wake_each": bool(self._spec.get("kill"))}
-        for name, value in {**self._spec.get("parameters", {}), **self._context.variables, **node}.items():
+        node = {"gadget_ring_wake_bytes": size // 4, "gadget_wake_each": bool(self._spec.kill)}
+        for name, value in {**self._context.variables, **node}.items():
             object.set_constant(name, value)
         object.required_map("gadget_events").resize(size)
         object.required_map("gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
         object.reuse(self._context.maps.of_containers)
-        if not self._spec.get("stacks"):
+        if not self._spec.stacks:
             object.required_map("gadget_stacks").resize(1)
-        if not self._spec.get("follows"):
+        if not self._spec.follows:
             object.required_map("gadget_followed").resize(1)
-        if self._spec.get("tracks"):
+        if self._spec.tracks:
             object.required_map("policy_sockets").resize(_SOCKETS)

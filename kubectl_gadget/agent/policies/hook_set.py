@@ -7,7 +7,6 @@ again. The trap: maps belong to the hook that was loaded first, so hooks are clo
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
@@ -20,6 +19,7 @@ from kubectl_gadget.agent.policies.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import StartedPrograms
 
 _LOOK_EVERY = 0.1
 """Seconds between two looks for files that probes are meant for."""
@@ -47,17 +47,14 @@ class HookSet:
         first = self.hooks[0]
         return EventsOutput(first.map("gadget_events"), first.map("gadget_cpus"), first.map("gadget_shares"), numbers)
 
-    def programs(self) -> list[dict[str, Any]]:
+    def programs(self) -> tuple[StartedPrograms, ...]:
         """As in the STARTED frame."""
-        return [
-            {
-                "chosen": [hook.way["program"]],
-                "hooks": [hook.hook],
-                "skipped": hook.skipped,
-                "method": hook.way["method"],
-            }
+        return tuple(
+            StartedPrograms(
+                chosen=(hook.way.program,), hooks=(hook.hook,), skipped=tuple(hook.skipped), method=hook.way.method
+            )
             for hook in self.hooks
-        ]
+        )
 
     def counts(self) -> dict[str, dict[str, int]]:
         """`hooks` of the STATS frame."""

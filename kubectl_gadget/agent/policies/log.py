@@ -9,13 +9,14 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.record import RECORD, Found, Type, Value, read
 from kubectl_gadget.policy_events.told import ToldHook
+from kubectl_gadget.wire.agent_messages import ContainerNames
 
 _DOCKER_CHARACTERS = 31
 _IDS = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
@@ -87,8 +88,8 @@ def events(record: bytes, hooks: Mapping[int, ToldHook]) -> Iterator[LoggedEvent
         yield LoggedEvent(selector.policy, head, record[:RECORD], event, hook, found)
 
 
-def line(logged: LoggedEvent, container: dict[str, Any] | None, node: str, boot_offset: int) -> str:
-    """The line, without its end. `container` is as in CONTAINERS; `boot_offset` is wall time less boot time, in ns."""
+def line(logged: LoggedEvent, container: ContainerNames | None, node: str, boot_offset: int) -> str:
+    """The line, without its end. `boot_offset` is wall time less boot time, in ns."""
     body: Object = {"process": _process(logged, container, node), "parent": _parent(logged, node)}
     body |= policy_body(logged.event)
     time = rfc3339(logged.head.timestamp + boot_offset)
@@ -96,7 +97,7 @@ def line(logged: LoggedEvent, container: dict[str, Any] | None, node: str, boot_
     return json.dumps(envelope, separators=(",", ":"))
 
 
-def _process(logged: LoggedEvent, container: dict[str, Any] | None, node: str) -> Object:
+def _process(logged: LoggedEvent, container: ContainerNames | None, node: str) -> Object:
     head, found = logged.head, logged.found
     binary = _path(logged.hook.of_process(found, Type.BINARY)) or found.caller.comm
     arguments, directory = _from_proc(head.pid, binary)
@@ -111,9 +112,9 @@ def _process(logged: LoggedEvent, container: dict[str, Any] | None, node: str) -
         "parent_exec_id": found.parent.text(node) if found.parent.started else None,
     }
     if container is not None:
-        process["docker"] = container["id"][:_DOCKER_CHARACTERS]
-        names = (container["image"], container["runtime"], container["id"])
-        process["pod"] = pod_body(container, *names, head.container_pid)
+        process["docker"] = container.id[:_DOCKER_CHARACTERS]
+        names = (container.image, container.runtime, container.id)
+        process["pod"] = pod_body(container.to_json(), *names, head.container_pid)
     process["process_credentials"] = {name: getattr(found.caller.credentials, name) for name in _IDS}
     return known(process)
 

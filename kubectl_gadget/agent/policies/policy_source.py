@@ -6,17 +6,20 @@ are shipped, and also while the client takes nothing.
 """
 
 import math
-from typing import Any
 
 from kubectl_gadget.agent.policies.fresh_records import FreshRecords
 from kubectl_gadget.agent.policies.hook_loader import load_hooks
 from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet
 from kubectl_gadget.agent.policies.profiles import Profiles
 from kubectl_gadget.agent.policies.reaction import ProcessKiller
-from kubectl_gadget.agent.policies.requests import OutsideRequests, read
+from kubectl_gadget.agent.policies.requests import OutsideRequests
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.symbols.stacks import Stacks
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
+from kubectl_gadget.wire.client_messages import Update
+from kubectl_gadget.wire.policy_messages import PolicySpec
 
 
 class PolicySource:
@@ -24,8 +27,8 @@ class PolicySource:
 
     due = math.inf
 
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
-        self.name: str = spec["name"]
+    def __init__(self, spec: PolicySpec, elf: bytes, context: NodeContext) -> None:
+        self.name = spec.name
         self._hooks = HookSet()
         self._fresh = FreshRecords()
         warn = context.warnings.add
@@ -34,7 +37,7 @@ class PolicySource:
         try:
             self._reactions = _reactions(spec, context)
             self._stacks = None
-            if spec.get("stacks"):
+            if spec.stacks:
                 self._stacks = Stacks(self._hooks.hooks[0].map("gadget_stacks"), context.symbols, with_offsets=True)
             self._profiles = Profiles(spec, self._hooks.hooks, self._hooks.without, warn)
             self._profiles.begin(context.containers.is_open)
@@ -48,18 +51,20 @@ class PolicySource:
     def fd(self) -> int:
         return self._output.fd
 
-    def started(self) -> dict[str, Any]:
-        return {"name": self.name, "programs": self._hooks.programs()}
+    def started(self) -> StartedGadget:
+        return StartedGadget(name=self.name, programs=self._hooks.programs())
 
-    def stats(self) -> dict[str, Any]:
-        found = self._output.stats() | {"hooks": self._hooks.counts()}
+    def stats(self) -> GadgetStats:
+        found = self._output.stats().replace(hooks=self._hooks.counts())
         for reaction in self._reactions:
-            found |= reaction.stats()
+            found = reaction.add_to(found)
         return found
 
-    def update(self, value: dict[str, Any]) -> None:
+    def update(self, update: Update) -> None:
         """Labels of pods and of the node."""
-        self._profiles.update(value)
+        if update.labels is None:
+            raise FrameError(f"UPDATE for {self.name} has no `labels`")
+        self._profiles.update(update.labels)
 
     def settle(self, is_blocked: bool) -> bool:
         settled = self._output.ring.settle()
@@ -87,14 +92,13 @@ class PolicySource:
         self._hooks.close()
 
 
-def _reactions(spec: dict[str, Any], context: NodeContext) -> list[ProcessKiller | OutsideRequests]:
+def _reactions(spec: PolicySpec, context: NodeContext) -> list[ProcessKiller | OutsideRequests]:
     """What the agent itself does about events."""
     found: list[ProcessKiller | OutsideRequests] = []
-    if kill := spec.get("kill"):
-        masks = {int(hook): int(selectors, 16) for hook, selectors in kill.items()}
-        found.append(ProcessKiller(masks, context.warnings.add))
-    if wanted := spec.get("requests"):
-        requests = OutsideRequests(read(wanted), context.warnings.add)
+    if spec.kill:
+        found.append(ProcessKiller(spec.kill, context.warnings.add))
+    if spec.requests:
+        requests = OutsideRequests(spec.requests, context.warnings.add)
         context.callbacks.after_last.append(requests.finish)
         found.append(requests)
     return found

@@ -4,10 +4,8 @@ The trap: those that run already are found by iterators, after the programs for 
 missed in between.
 """
 
-import base64
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -34,9 +32,8 @@ class RememberedProcesses:
             return self._adopted
         return [fd for program in _REMEMBERING for fd in self._object.link_fds(program)]
 
-    def load(self, spec: dict[str, Any], elf: bytes, prepare: Callable[[BpfObject], None], first: BpfObject) -> None:
-        """`spec` is `processes` of RUN, `first` the object with the maps. Raises AgentError."""
-        followed = base64.b64decode(spec["followed"])
+    def load(self, followed: bytes, elf: bytes, prepare: Callable[[BpfObject], None], first: BpfObject) -> None:
+        """`followed` is that of RUN's `processes`, `first` the object with the maps. Raises AgentError."""
         self._object = object = BpfObject(elf, "policy", [*_REMEMBERING, *_AT_START])
         try:
             prepare(object)

@@ -6,13 +6,12 @@ cgroups that are not known yet; what it says is in force in a container before i
 
 import struct
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import NOTHING, Applicable, Scopes
-from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.policy_messages import LabelScopes, PolicySpec
 
 _INHERITED, _SANDBOX = 1 << 31, 1 << 30
 
@@ -22,7 +21,7 @@ class Profiles:
 
     def __init__(
         self,
-        spec: dict[str, Any],
+        spec: PolicySpec,
         hooks: Sequence[PolicyHook],
         without: Collection[int],
         warn: Callable[[str], None],
@@ -30,9 +29,9 @@ class Profiles:
         self._hooks = hooks
         self._without = without
         self._warn = warn
-        self._scopes = Scopes(spec["scopes"])
-        if spec.get("labels") is not None:
-            self._learn(spec)
+        self._scopes = Scopes(spec.scopes)
+        if spec.labels is not None:
+            self._scopes.labels.learn(spec.labels)
         self._numbers: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
         self._by_scopes: dict[Applicable, int] = {}
@@ -64,17 +63,11 @@ class Profiles:
         self._cgroups.pop(cgroup, None)
         self._hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
 
-    def update(self, value: dict[str, Any]) -> None:
-        """Labels of an UPDATE object. Raises FrameError when they are not as they should be."""
-        self._learn(value)
+    def update(self, labels: LabelScopes) -> None:
+        """Takes labels that have changed."""
+        self._scopes.labels.learn(labels)
         for cgroup, (container, wanted) in self._cgroups.items():
             self._judge(cgroup, container, wanted)
-
-    def _learn(self, value: dict[str, Any]) -> None:
-        try:
-            self._scopes.labels.learn(value["labels"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise FrameError(f"labels are not as docs/protocol.md says: {error!r}") from error
 
     def _judge(self, cgroup: int, container: Container | None, wanted: bool) -> None:
         profile = self._number(self._scopes.of(container) if wanted else NOTHING)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.record import read_head
+from kubectl_gadget.wire.agent_messages import GadgetStats
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -33,9 +34,9 @@ class ProcessKiller:
         if any(mask >> bit & 1 for bit in found.selectors):
             self._kill(found.exec.pid, found.exec.started)
 
-    def stats(self) -> dict[str, int]:
-        """For STATS."""
-        return {"killed": self.killed, "gone": self.gone}
+    def add_to(self, stats: GadgetStats) -> GadgetStats:
+        """The same with what was done here."""
+        return stats.replace(killed=self.killed, gone=self.gone)
 
     def _kill(self, pid: int, started: int) -> None:
         try:

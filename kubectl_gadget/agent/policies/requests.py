@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from kubectl_gadget import __version__
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.policy_events.record import read_head
+from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -28,7 +29,8 @@ _MOST_WARNINGS = 16
 _FAREWELL = 2.0
 """Seconds that what waits may still take at the end."""
 
-Request = tuple[Literal["url", "name"], str]
+Request = tuple[str, str]
+"""`url` or `name`, and which."""
 
 
 class OutsideRequests:
@@ -37,6 +39,9 @@ class OutsideRequests:
     def __init__(self, requests: Mapping[int, Mapping[int, Sequence[Request]]], warn: Callable[[str], None]) -> None:
         self._requests = requests
         urls = {text for bits in requests.values() for each in bits.values() for kind, text in each if kind == "url"}
+        kinds = {kind for bits in requests.values() for each in bits.values() for kind, _ in each}
+        if not kinds <= {"url", "name"}:
+            raise FrameError(f"RUN: requests of the kinds {', '.join(sorted(kinds))}, not `url` and `name`")
         self._opener = _opener(urls) if urls else None
         self._queue: Queue[Request] = Queue(MOST_WAITING)
         self._lock = threading.Lock()
@@ -62,10 +67,10 @@ class OutsideRequests:
                 except Full:
                     self._count("left_out")
 
-    def stats(self) -> dict[str, Any]:
-        """For STATS: `requests`, how many were answered, failed, and were left out."""
+    def add_to(self, stats: GadgetStats) -> GadgetStats:
+        """The same with how many requests were answered, failed, and were left out."""
         with self._lock:
-            return {"requests": dict(self._counts)}
+            return stats.replace(requests=RequestCounts(**self._counts))
 
     def finish(self) -> None:
         """No more will come: gives what waits a moment. What is under way then is left to itself."""
@@ -121,14 +126,6 @@ class OutsideRequests:
     def _count(self, what: str) -> None:
         with self._lock:
             self._counts[what] += 1
-
-
-def read(value: Mapping[str, Any]) -> dict[int, dict[int, list[Request]]]:
-    """RUN's `requests`: docs/protocol.md, "Policies"."""
-    return {
-        int(hook): {int(bit): [(kind, str(text)) for kind, text in each] for bit, each in bits.items()}
-        for hook, bits in value.items()
-    }
 
 
 def _opener(urls: set[str]) -> "OpenerDirector":

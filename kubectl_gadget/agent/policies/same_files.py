@@ -5,16 +5,15 @@ later; one that was there once stays what is meant until its container has ended
 than the kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 
-import base64
 import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.host.file_systems import RootId, open_inside
+from kubectl_gadget.wire.policy_messages import SameFile
 
 _AGAIN = 5.0
 """Seconds between two looks at one root."""
@@ -27,12 +26,9 @@ Identity = tuple[int, int]
 class SameFiles:
     """Those of one hook. `entries` are its `files` (docs/protocol.md, "Policies"), `map` its policy_files."""
 
-    def __init__(self, map: BpfMap, entries: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, map: BpfMap, entries: Iterable[SameFile]) -> None:
         self._map = map
-        self._entries = [
-            (entry["test"], entry["path"], int.from_bytes(base64.b64decode(entry["selectors"]), "little"))
-            for entry in entries
-        ]
+        self._entries = [(entry.test, entry.path, int.from_bytes(entry.selectors, "little")) for entry in entries]
         self._found: dict[RootId, dict[str, set[Identity]]] = {}
         self._due: dict[RootId, float] = {}
         self._there: dict[tuple[int, Identity], int] = {}

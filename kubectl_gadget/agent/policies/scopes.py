@@ -5,10 +5,12 @@ trap: only the client knows labels of pods and nodes; until it has sent them, wh
 unsure, and the selectors say what that means (PolicyHook.bits).
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.policy_messages import LabelScopes, ScopeSpec
 
 
 class Applicable(NamedTuple):
@@ -20,6 +22,7 @@ class Applicable(NamedTuple):
 
 
 NOTHING = Applicable()
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 class ScopesByLabels:
@@ -29,10 +32,10 @@ class ScopesByLabels:
         self._node: frozenset[int] | None = None
         self._pods: dict[str, frozenset[int]] = {}
 
-    def learn(self, value: dict[str, Any]) -> None:
-        """UPDATE's `labels`. Raises TypeError, AttributeError or KeyError when it is none."""
-        self._node = frozenset(value["node"])
-        for pod, scopes in value["pods"].items():
+    def learn(self, labels: LabelScopes) -> None:
+        """What RUN or UPDATE says."""
+        self._node = frozenset(labels.node)
+        for pod, scopes in labels.pods.items():
             if scopes is None:
                 self._pods.pop(pod, None)
             else:
@@ -51,18 +54,18 @@ class ScopesByLabels:
 
 
 class PolicyScope:
-    """One policy's. Raises FrameError when it is not a SCOPE."""
+    """One policy's. Raises FrameError when it has an operator that is not known."""
 
-    def __init__(self, value: dict[str, Any]) -> None:
-        try:
-            self.pods = bool(value["pods"])
-            self.host = bool(value["host"])
-            self.by_node = bool(value.get("by_node"))
-            self.by_labels = bool(value.get("by_labels"))
-            self._namespaces = _names(value.get("namespaces"))
-            self._containers = [(line["key"], line["operator"], set(line["values"])) for line in value["containers"]]
-        except (KeyError, TypeError) as error:
-            raise FrameError(f"a policy's scope is not as docs/protocol.md says: {error!r}") from None
+    def __init__(self, spec: ScopeSpec) -> None:
+        self.pods = spec.pods
+        self.host = spec.host
+        self.by_node = spec.by_node
+        self.by_labels = spec.by_labels
+        self._namespaces = None if spec.namespaces is None else frozenset(spec.namespaces)
+        self._containers = [(line.key, line.operator, frozenset(line.values)) for line in spec.containers]
+        for _, operator, _ in self._containers:
+            if operator not in _OPERATORS:
+                raise FrameError(f"a policy's scope has the unknown operator {operator!r}")
 
     @property
     def is_open(self) -> bool:
@@ -86,8 +89,8 @@ class PolicyScope:
 class Scopes:
     """Of all policies of a session, which have numbers in this order."""
 
-    def __init__(self, values: list[dict[str, Any]]) -> None:
-        self._scopes = [PolicyScope(value) for value in values]
+    def __init__(self, specs: Sequence[ScopeSpec]) -> None:
+        self._scopes = [PolicyScope(spec) for spec in specs]
         self.labels = ScopesByLabels()
 
     def of(self, container: Container | None) -> Applicable:
@@ -134,18 +137,7 @@ def repository(image: str) -> str:
     return head if colon and "/" not in tag else name
 
 
-def _holds(label: str | None, operator: str, values: set[str]) -> bool:
-    match operator:
-        case "In":
-            return label in values
-        case "NotIn":
-            return label not in values
-        case "Exists":
-            return label is not None
-        case "DoesNotExist":
-            return label is None
-    raise FrameError(f"a policy's scope has the unknown operator {operator!r}")
-
-
-def _names(value: list[str] | None) -> frozenset[str] | None:
-    return None if value is None else frozenset(value)
+def _holds(label: str | None, operator: str, values: frozenset[str]) -> bool:
+    if operator in ("In", "NotIn"):
+        return (label in values) == (operator == "In")
+    return (label is not None) == (operator == "Exists")

@@ -6,11 +6,12 @@ given.
 """
 
 import struct
-from typing import Any
+from collections.abc import Iterable
 
 from kubectl_gadget.agent.bpf import btf
 from kubectl_gadget.agent.bpf.btf import Btf, ValueType
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.policy_messages import Resolve, Way
 
 SLOT_BYTES, MOST_STEPS = 40, 6
 _SIGNED, _EMBEDDED = 1, 4
@@ -25,58 +26,60 @@ _STRUCTS = {
 _WITHOUT_TEXT = (9, 10, 12, 14, 19)
 
 
-def resolve(slots: bytes, entries: list[dict[str, Any]], way: dict[str, Any]) -> bytes:
+def resolve(slots: bytes, entries: Iterable[Resolve], way: Way) -> bytes:
     """The slots with all that was left open. Raises AgentError."""
     found = bytearray(slots)
     for entry in entries:
         kernel = _types(entry)
         start = _start(kernel, entry, way)
-        steps, end = kernel.follow(start, entry["path"]) if entry["path"] else ([], start)
+        steps, end = kernel.follow(start, entry.path) if entry.path else ([], start)
         if len(steps) > MOST_STEPS:
             raise AgentError(f"{len(steps)} pointers to follow, of {MOST_STEPS} that are possible")
-        at = SLOT_BYTES * entry["slot"]
+        at = SLOT_BYTES * entry.slot
+        if not 0 <= at <= len(found) - SLOT_BYTES:
+            raise FrameError(f"RUN: `resolve` has the slot {entry.slot}, of {len(found) // SLOT_BYTES}")
         shape = kernel.shape(end)
         if steps and shape.is_whole:
             found[at + 2] |= _EMBEDDED
         if steps:
             struct.pack_into(f"<I{len(steps)}I", found, at + 12, len(steps), *steps)
-        if entry.get("auto"):
+        if entry.auto:
             _decide(found, at, shape, entry, way)
     return bytes(found)
 
 
-def _types(entry: dict[str, Any]) -> Btf:
+def _types(entry: Resolve) -> Btf:
     """Where the types are: of the kernel, one of its modules, or in a file. Raises AgentError."""
-    if module := entry.get("module"):
+    if module := entry.module:
         return btf.module(module)
-    if path := entry.get("btf"):
+    if path := entry.btf:
         return btf.in_file(path)
     return btf.kernel()
 
 
-def _start(kernel: Btf, entry: dict[str, Any], way: dict[str, Any]) -> int:
+def _start(kernel: Btf, entry: Resolve, way: Way) -> int:
     """The type that `path` begins at."""
-    named = {"task": "task_struct", "registers": "pt_regs"}.get(entry["source"], entry.get("struct"))
+    named = {"task": "task_struct", "registers": "pt_regs"}.get(entry.source, entry.struct)
     if named:
         id = kernel.struct(named)
         if id is None:
             raise AgentError(f"{kernel.whose} has no struct {named}")
         return id
-    name = way["target"]
-    if way["kind"] == "raw_tracepoint":
+    name = way.target
+    if way.kind == "raw_tracepoint":
         prototype = kernel.tracepoint(name)
     else:
-        prototype = kernel.prototype(f"bpf_lsm_{name}" if way["kind"] == "lsm" else name)
-    if entry["source"] == "return":
+        prototype = kernel.prototype(f"bpf_lsm_{name}" if way.kind == "lsm" else name)
+    if entry.source == "return":
         if prototype is None or not prototype.result:
             raise AgentError(f"{name} returns nothing")
         return prototype.result
-    if prototype is None or entry["index"] >= len(prototype.parameters):
-        raise AgentError(f"{name} has no parameter {entry['index']}")
-    return prototype.parameters[int(entry["index"])]
+    if prototype is None or not 0 <= entry.index < len(prototype.parameters):
+        raise AgentError(f"{name} has no parameter {entry.index}")
+    return prototype.parameters[entry.index]
 
 
-def _decide(slots: bytearray, at: int, shape: ValueType, entry: dict[str, Any], way: dict[str, Any]) -> None:
+def _decide(slots: bytearray, at: int, shape: ValueType, entry: Resolve, way: Way) -> None:
     type, size, flags = _NUMBER, 8, 0
     if shape.is_text:
         type = _STRING
@@ -85,10 +88,10 @@ def _decide(slots: bytearray, at: int, shape: ValueType, entry: dict[str, Any], 
     elif not shape.is_pointer:
         size, flags = shape.size, _SIGNED if shape.signed else 0
         if size not in (1, 2, 4, 8):
-            raise AgentError(f"argument {entry['index']} of {way['target']} is a {shape.name}, which cannot be read")
-    compared = entry.get("compared")
+            raise AgentError(f"argument {entry.index} of {way.target} is a {shape.name}, which cannot be read")
+    compared = entry.compared
     if (compared and (compared == "number") != (type == _NUMBER)) or (compared == "text" and type in _WITHOUT_TEXT):
-        what = f"argument {entry['index']} of {way['target']} is a {shape.name or 'text'} on this node"
+        what = f"argument {entry.index} of {way.target} is a {shape.name or 'text'} on this node"
         raise AgentError(f"{what}, and is compared with a {compared}", "the argument's type in the policy")
     slots[at], slots[at + 3] = type, size
     slots[at + 2] |= flags

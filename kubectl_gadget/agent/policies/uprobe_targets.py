@@ -11,7 +11,6 @@ import os
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -23,6 +22,7 @@ from kubectl_gadget.agent.symbols.elf_symbols import address_offset, function_of
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.agent.symbols.uprobes import SECTIONS, UPROBE_MULTI, MultiOptions, Options, has_multi
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
 
 _AGAIN = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two looks for the file in one root; the last one for ever."""
@@ -52,14 +52,14 @@ class _File:
 class UprobeTargets:
     """The probe programs of `object`, for one hook. `place` is that of RUN's way: docs/protocol.md, "Policies"."""
 
-    def __init__(self, object: BpfObject, programs: list[str], place: dict[str, Any], real_files: RealFiles) -> None:
-        self.path: str = place["path"]
+    def __init__(self, object: BpfObject, programs: list[str], place: ProbePlace, real_files: RealFiles) -> None:
+        self.path = place.path
         self._lib = libbpf.load()
         self._object = object
         # Returns first: an entry whose return is not seen would wait for ever.
         self._programs = sorted(programs, key=lambda program: object.section(program) != "uretprobe")
         self._place = place
-        self._instead: list[dict[str, Any]] = place.get("instead", [])
+        self._instead = place.instead
         self._numbers = 0
         """of files, so far"""
         self._real_files = real_files
@@ -158,8 +158,8 @@ class UprobeTargets:
     @property
     def _name(self) -> str:
         place = self._place
-        names = [place[key] for key in ("symbol", "provider", "name") if place.get(key)]
-        names += [f"{place[key]:#x}" for key in ("offset", "address") if place.get(key) is not None]
+        names = [name for name in (place.symbol, place.provider, place.name) if name]
+        names += [f"{number:#x}" for number in (place.offset, place.address) if number is not None]
         return ":".join([self.path, *names])
 
     def _warn(self, text: str) -> None:
@@ -171,14 +171,14 @@ class UprobeTargets:
     def _attach(self, path: str, file: int) -> _File:
         """Without links where the file is not the one that is meant. Raises Failure, OSError, AgentError."""
         attached = _File()
-        digests = self._place.get("digests") or []
+        digests = list(self._place.digests)
         if digests and not build_ids.matches(file, digests):
-            if not self._place.get("ignore_digests"):
+            if not self._place.ignore_digests:
                 self._warn(f"{self.path} has none of the policy's binaryDigests, so no probe is set in it")
             return attached
-        if self._place.get("provider"):
+        if self._place.provider and self._place.name:
             (program,) = self._programs
-            names = (self._place["provider"].encode(), self._place["name"].encode())
+            names = (self._place.provider.encode(), self._place.name.encode())
             pointer = self._object.pointer(program)
             attached.links.append(self._lib.call("bpf_program__attach_usdt", pointer, -1, path.encode(), *names, None))
             return attached
@@ -196,14 +196,14 @@ class UprobeTargets:
             raise
         return attached
 
-    def _offset(self, path: str, place: dict[str, Any]) -> int:
+    def _offset(self, path: str, place: Spot) -> int:
         """Where in the file the function is that `place` says."""
-        if (symbol := place.get("symbol")) is not None:
-            found = function_offsets(path, [symbol]).get(symbol)
-        elif (address := place.get("address")) is not None:
-            found = address_offset(path, address)
+        if place.symbol is not None:
+            found = function_offsets(path, [place.symbol]).get(place.symbol)
+        elif place.address is not None:
+            found = address_offset(path, place.address)
         else:
-            found = int(place["offset"])
+            found = place.offset
         if found is None:
             raise AgentError(f"{self._name}: the file has no such function{_named(place)}, so no probe is set in it")
         return found
@@ -226,7 +226,7 @@ class UprobeTargets:
     def _link(self, program: str, path: bytes, offset: int) -> int:
         pointer = self._object.pointer(program)
         at_return = self._object.section(program) == "uretprobe"
-        counter = self._place.get("counter") or 0
+        counter = self._place.counter or 0
         cookie = self._numbers if self._instead else 0
         if not self._multi:
             single = Options(ctypes.sizeof(Options), counter, cookie, at_return)
@@ -248,7 +248,8 @@ class UprobeTargets:
         return int(self._lib.call("bpf_program__attach_uprobe_multi", *arguments))
 
 
-def _named(place: dict[str, Any]) -> str:
+def _named(place: Spot) -> str:
     """Which one, where it is not the probe's own."""
-    (name, value), *others = place.items()
-    return "" if others else f" ({name} {value})"
+    if isinstance(place, ProbePlace):
+        return ""
+    return "".join(f" ({name} {value})" for name, value in vars(place).items())

@@ -8,13 +8,14 @@ member of RUN that is not known here is refused, not ignored, or a newer one wou
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType
+from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramChoice, RecorderSpec
 from kubectl_gadget.wire.session_command import SessionCommand, declared_name, enforces
 
 FRAMES = frozenset(
@@ -50,7 +51,7 @@ def is_contained() -> bool:
     return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
 
 
-def check_declared(command: SessionCommand, specs: list[dict[str, Any]], in_pod: bool) -> None:
+def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], in_pod: bool) -> None:
     """Compares what the command declared, which the audit log has, with what RUN asks for. Raises AgentError."""
     names = [declared_name(spec) for spec in specs]
     if command.gadgets is None:
@@ -61,7 +62,7 @@ def check_declared(command: SessionCommand, specs: list[dict[str, Any]], in_pod:
     if sorted(names) != sorted(command.gadgets):
         declared = ", ".join(command.gadgets) or "none"
         raise AgentError(f"RUN asks for the gadgets {', '.join(names)}, and the command declared {declared}")
-    if not command.enforces and (found := [spec["name"] for spec in specs if enforces(spec)]):
+    if not command.enforces and (found := [spec.name for spec in specs if enforces(spec)]):
         raise AgentError(f"{', '.join(found)} would enforce, and the command does not declare --enforces")
 
 
@@ -109,36 +110,36 @@ class Catalogue:
                 "a client of the agent's version, and no gadget of your own",
             )
 
-    def checked(self, spec: Mapping[str, Any], objects: list[bytes]) -> dict[str, Any]:
+    def checked(self, spec: AnyGadget, objects: list[bytes]) -> GadgetSpec:
         """An entry of RUN's gadgets that has nothing but what was checked. Raises AgentError."""
-        name = spec.get("name")
+        name = spec.name
         entry = self.entry(name)
-        number = spec.get("object")
-        if not _is_within(number, 0, len(objects) - 1):
-            raise AgentError(f"{name}: there is no object {number!r}")
-        assert isinstance(number, int)
-        if _sha256(objects[number]) != self._digest(str(name)):
+        if not isinstance(spec, GadgetSpec):
+            raise AgentError(f"{name}: `kind` is not that of this agent's catalogue", "the agent's version")
+        if not _is_within(spec.object, 0, len(objects) - 1):
+            raise AgentError(f"{name}: there is no object {spec.object}")
+        if _sha256(objects[spec.object]) != self._digest(name):
             raise AgentError(f"{name}: its object is that of another gadget")
-        fixed: dict[str, Any] = entry["fixed"]
-        found: dict[str, Any] = {"name": name, "object": number, **fixed}
-        for key, value in spec.items():
-            if key in fixed or key == "kind":
-                if value != fixed[key]:
+        fixed = GadgetSpec.from_json({**entry["fixed"], "name": name, "object": spec.object}, "the agent's catalogue")
+        free: dict[str, Any] = {}
+        for key in spec.given():
+            value = getattr(spec, key)
+            if key in (fixed.given() | {"kind"}) - _FREE:
+                if value != getattr(fixed, key):
                     raise AgentError(f"{name}: `{key}` is not that of this agent's catalogue", "the agent's version")
             elif key in _LIMITS:
-                found[key] = _number(name, key, value, *_LIMITS[key])
-            elif key == "stack_offsets" and isinstance(value, bool):
-                found[key] = value
+                free[key] = _number(name, key, value, *_LIMITS[key])
+            elif key == "stack_offsets":
+                free[key] = value
             elif key == "recorder" and "recorder_offset" in entry:
-                found[key] = _recorder(name, value, entry["recorder_offset"])
+                free[key] = _recorder(name, value, entry["recorder_offset"])
             elif key not in _FREE:
                 raise AgentError(f"{name}: contained agents do not take `{key}`")
-        found["programs"] = [_programs(name, wanted, entry["programs"]) for wanted in spec.get("programs") or []]
-        found["parameters"] = {
-            key: _parameter(name, key, value, entry["parameters"])
-            for key, value in (spec.get("parameters") or {}).items()
+        free["programs"] = tuple(_programs(name, wanted, entry["programs"]) for wanted in spec.programs)
+        free["parameters"] = {
+            key: _parameter(name, key, value, entry["parameters"]) for key, value in spec.parameters.items()
         }
-        return found
+        return fixed.replace(**free)
 
     def _digest(self, name: str) -> str | None:
         digests: dict[str, str] = self._entries.get(name, {}).get("objects", {})
@@ -168,23 +169,26 @@ def _number(name: object, key: str, value: object, least: int, most: int) -> int
     return value
 
 
-def _recorder(name: object, value: object, offset: int) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) != {*_RECORDER, "exit", "end", "offset"} or value["offset"] != offset:
+def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpec:
+    if value is None or value.offset != offset:
         raise AgentError(f"{name}: `recorder` is not as in this agent's catalogue")
-    numbers = {key: _number(name, key, value[key], *limits) for key, limits in _RECORDER.items()}
-    return {**numbers, "exit": bool(value["exit"]), "end": bool(value["end"]), "offset": offset}
+    for key, limits in _RECORDER.items():
+        _number(name, key, getattr(value, key), *limits)
+    return value
 
 
-def _programs(name: object, wanted: object, known: list[dict[str, Any]]) -> dict[str, Any]:
+def _programs(name: str, wanted: ProgramChoice, known: list[dict[str, Any]]) -> ProgramChoice:
     """One entry of `programs`; what is said when it does not load is the catalogue's."""
-    any_of = wanted.get("any_of") if isinstance(wanted, dict) else None
-    found = next((choice for choice in known if choice["any_of"] == any_of), None)
-    if found is None or not isinstance(wanted, dict):
+    choices = (ProgramChoice.from_json(choice, "the agent's catalogue") for choice in known)
+    found = next((choice for choice in choices if choice.any_of == wanted.any_of), None)
+    if found is None:
         raise AgentError(f"{name}: its programs are not those of this agent's catalogue")
-    return {**found, "optional": wanted.get("optional") is True}
+    return found.replace(optional=wanted.optional)
 
 
-def _parameter(name: object, key: str, value: object, known: Mapping[str, str | list[int]]) -> object:
+def _parameter(
+    name: str, key: str, value: int | str | bytes, known: Mapping[str, str | list[int]]
+) -> int | str | bytes:
     type = known.get(key)
     if type is None:
         raise AgentError(f"{name} has no parameter {key}")
@@ -198,7 +202,7 @@ def _parameter(name: object, key: str, value: object, known: Mapping[str, str | 
         "bool": isinstance(value, bool),
         "int": isinstance(value, int) and not isinstance(value, bool),
         "text": isinstance(value, str),
-        "bytes": isinstance(value, dict) and set(value) == {"hex"} and isinstance(value["hex"], str),
+        "bytes": isinstance(value, bytes),
     }
     if not right[type]:
         raise AgentError(f"{name}: parameter {key} takes {type}, not {str(value)[:_SHOWN]!r}")

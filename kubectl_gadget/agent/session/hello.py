@@ -1,7 +1,6 @@
 """HELLO: what this agent is, and what its node has."""
 
 import os
-from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.agent.bpf import features
@@ -9,22 +8,27 @@ from kubectl_gadget.agent.host import node
 from kubectl_gadget.agent.installed import installed_state
 from kubectl_gadget.agent.session.contained import is_contained
 from kubectl_gadget.agent.session.kinds import KINDS
+from kubectl_gadget.wire.agent_messages import Hello
 
 
-def hello() -> dict[str, Any]:
-    """The HELLO frame's object."""
+def hello() -> Hello:
+    """As the HELLO frame has it."""
     system = os.uname()
-    return {
-        "protocol": 1,
-        "agent": __version__,
-        "node": node.name(),
-        "addresses": node.addresses(),
-        "architecture": system.machine,
-        "kernel": system.release,
-        "kinds": KINDS,
-        "boot_id": node.boot_id(),
+    able = features.describe()
+    return Hello(
+        protocol=1,
+        agent=__version__,
+        node=node.name(),
+        addresses=tuple(node.addresses()),
+        architecture=system.machine,
+        kernel=system.release,
+        kinds=KINDS,
+        boot_id=node.boot_id(),
+        cgroup_root=able.cgroup_root,
+        can=able.can,
+        syscalls=able.syscalls,
+        problems=able.problems,
+        policies=installed_state.state(),
+        contained=is_contained(),
         **node.clocks(),
-        **features.describe(),
-        "policies": installed_state.state(),
-        "contained": is_contained(),
-    }
+    )

@@ -4,11 +4,11 @@ The trap: what a kind needs is imported only when RUN asks for it. Policies take
 """
 
 from importlib import import_module
-from typing import Any
 
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.source import Source
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.client_messages import AnyGadget
 
 _CLASSES = {
     "stream": ("sources.stream", "StreamSource"),
@@ -22,11 +22,10 @@ KINDS = tuple(_CLASSES)
 """What HELLO says that this agent can do."""
 
 
-def make_source(spec: dict[str, Any], elf: bytes, context: NodeContext) -> Source:
+def make_source(spec: AnyGadget, elf: bytes, context: NodeContext) -> Source:
     """Makes and attaches the source for one of RUN's `gadgets`. Raises AgentError."""
-    kind = spec.get("kind", "stream")
-    if kind not in _CLASSES:
-        raise AgentError(f"gadget {spec['name']}: this agent knows no gadgets of kind {kind!r}", "update the agents")
-    module, name = _CLASSES[kind]
+    if spec.kind not in _CLASSES:
+        raise AgentError(f"gadget {spec.name}: this agent knows no gadgets of kind {spec.kind!r}", "update the agents")
+    module, name = _CLASSES[spec.kind]
     source: Source = getattr(import_module(f"kubectl_gadget.agent.{module}"), name)(spec, elf, context)
     return source

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from kubectl_gadget.agent.host import node
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.wire import FrameType, encode_json
+from kubectl_gadget.wire.agent_messages import Pong, encode_message
 
 EVERY_SECONDS = 5.0
 
@@ -23,7 +23,7 @@ def heard(pipe: FramePipe, every: float = EVERY_SECONDS) -> Iterator[None]:
 
     def send() -> None:
         while not over.wait(every):
-            pipe.put(encode_json(FrameType.PONG, {"id": 0, **node.clocks()}))
+            pipe.put(encode_message(Pong(id=0, **node.clocks())))
             pipe.flush()
 
     sender = threading.Thread(target=send, name="heard while programs are loaded")

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from typing import Any
 
 from kubectl_gadget.agent.bpf import features, links
 from kubectl_gadget.agent.bpf.kernel_hooks import look_up
@@ -27,7 +26,19 @@ from kubectl_gadget.agent.session.start_sources import make_sources, node_contex
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.source import Source
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
-from kubectl_gadget.wire import Frame, FrameType, encode_json
+from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.wire.agent_messages import (
+    AgentMessage,
+    End,
+    Pong,
+    Started,
+    Stats,
+    Usage,
+    WarningText,
+    encode_message,
+)
+from kubectl_gadget.wire.client_messages import FilterSpec, Heartbeat, LookUp, Run, Update
+from kubectl_gadget.wire.message import read
 from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
 
 HEARTBEAT_LIMIT = 30.0
@@ -87,7 +98,7 @@ class Session:
             if self._command.contained:
                 self._catalogue = Catalogue(self._command)
                 self._place = take_place()
-            self._pipe.put(encode_json(FrameType.HELLO, hello()))
+            self._send(hello())
             self._pipe.flush()
             self._follow_containers()
             while True:
@@ -150,7 +161,7 @@ class Session:
         if now >= self._next_stats:
             self._next_stats = now + _STATS_EVERY
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
-                self._pipe.put(encode_json(FrameType.STATS, self._stats()))
+                self._send(self._stats())
                 self._pipe.flush()
 
     def _take(self, frame: Frame) -> None:
@@ -163,52 +174,49 @@ class Session:
                 self._objects.append(frame.payload)
             case FrameType.RUN:
                 with loading.heard(self._pipe):
-                    context = self._start(frame.json())
+                    context = self._start(read(Run, frame.payload, "RUN", strict=self._catalogue is not None))
                 self._say_started(context)
             case FrameType.FILTER:
                 if self._containers:
-                    self._containers.set_filter(frame.json())
+                    self._containers.set_filter(read(FilterSpec, frame.payload, "FILTER"))
             case FrameType.HEARTBEAT:
+                beat = read(Heartbeat, frame.payload, "HEARTBEAT")
                 if self._pipe.queued < _MOST_PIECES:
-                    self._pipe.put(encode_json(FrameType.PONG, {"id": frame.json().get("id"), **node.clocks()}))
+                    self._send(Pong(id=beat.id, **node.clocks()))
             case FrameType.SHOW:
                 for show in self._context.callbacks.show if self._context else ():
                     show()
             case FrameType.UPDATE:
-                self._update(frame.json())
+                self._update(read(Update, frame.payload, "UPDATE"))
             case FrameType.LOOK_UP:
-                self._look_up(frame.json())
+                self._send(look_up(read(LookUp, frame.payload, "LOOK_UP")))
             case FrameType.STOP:
                 raise _Over("stop")
             case _:
                 self._warn(f"a frame of the unknown type {frame.type} was skipped")
 
-    def _start(self, run: dict[str, Any]) -> NodeContext:
+    def _start(self, run: Run) -> NodeContext:
         """RUN: loads and attaches everything."""
         if self._context:
             raise FrameError("RUN came twice")
         containers = self._containers
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
-        try:
-            specs: list[dict[str, Any]] = run["gadgets"]
-            check_declared(self._command, specs, bool(node.pod_uid()))
-            if self._catalogue:
-                specs = [self._catalogue.checked(spec, self._objects) for spec in specs]
-            containers.set_filter(run.get("filter") or {})
-            containers.drain()
-            self._context = node_context(run, containers)
-            for source in make_sources(specs, self._objects, self._context):
-                self._sources.append(source)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise FrameError(f"RUN is not as docs/protocol.md says: {error!r}") from error
+        specs = run.gadgets
+        check_declared(self._command, specs, bool(node.pod_uid()))
+        if self._catalogue:
+            specs = tuple(self._catalogue.checked(spec, self._objects) for spec in specs)
+        containers.set_filter(run.filter)
+        containers.drain()
+        self._context = node_context(run.filter, containers)
+        for source in make_sources(specs, self._objects, self._context):
+            self._sources.append(source)
         self._objects.clear()
         return self._context
 
     def _say_started(self, context: NodeContext) -> None:
         give_back_freed_memory()
-        started = {"gadgets": [source.started() for source in self._sources], **node.clocks()}
-        self._pipe.put(encode_json(FrameType.STARTED, started))
+        self._send(Started(gadgets=tuple(source.started() for source in self._sources), **node.clocks()))
         for warning in [*context.containers.warnings, *context.warnings.take_all()]:
             self._send_warning(warning)
         self._shipper = Shipper(self._sources, context.containers, context.callbacks, self._pipe)
@@ -216,21 +224,17 @@ class Session:
             self._client.watch(source.fd)
         self._next_stats = time.monotonic() + _STATS_EVERY
 
-    def _look_up(self, value: dict[str, Any]) -> None:
-        try:
-            answer = look_up(value)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise FrameError(f"LOOK_UP is not as docs/protocol.md says: {error!r}") from error
-        self._pipe.put(encode_json(FrameType.HOOKS, answer))
+    def _update(self, update: Update) -> None:
+        if not 0 <= update.gadget < len(self._sources):
+            raise FrameError(f"UPDATE is for gadget {update.gadget}, which does not run")
+        self._sources[update.gadget].update(update)
 
-    def _update(self, value: dict[str, Any]) -> None:
-        index = value.get("gadget")
-        if not isinstance(index, int) or not 0 <= index < len(self._sources):
-            raise FrameError(f"UPDATE is for gadget {index!r}, which does not run")
-        self._sources[index].update(value)
+    def _stats(self) -> Stats:
+        gadgets = tuple(source.stats() for source in self._sources)
+        return Stats(gadgets=gadgets, agent=Usage(**node.usage()), **node.clocks())
 
-    def _stats(self) -> dict[str, Any]:
-        return {"gadgets": [source.stats() for source in self._sources], "agent": node.usage(), **node.clocks()}
+    def _send(self, message: AgentMessage) -> None:
+        self._pipe.put(encode_message(message))
 
     def _warn(self, message: str) -> None:
         """About frames of the client, which may send any number of them."""
@@ -238,7 +242,7 @@ class Session:
             self._send_warning(message)
 
     def _send_warning(self, message: str) -> None:
-        self._pipe.put(encode_json(FrameType.WARNING, {"message": message}))
+        self._send(WarningText(message=message))
 
     def _close(self, reason: str, error: GadgetError | None) -> None:
         """Detaches, sends what the rings still hold and END as far as the client takes it in time, frees all."""
@@ -255,12 +259,8 @@ class Session:
                 call()
             for warning in self._context.warnings.take_all():
                 self._send_warning(warning)
-        end: dict[str, Any] = {"reason": reason}
-        if error is not None:
-            end["error"] = features.problem(str(error), "", error.remedy)
-        if self._shipper:
-            end["stats"] = self._stats()
-        self._pipe.put(encode_json(FrameType.END, end))
+        problem = None if error is None else features.problem(str(error), "", error.remedy)
+        self._send(End(reason=reason, error=problem, stats=self._stats() if self._shipper else None))
         self._pipe.flush()
         while self._pipe.blocked and time.monotonic() < deadline:
             self._client.wait_for_output(max(0.0, deadline - time.monotonic()))

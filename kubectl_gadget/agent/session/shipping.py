@@ -13,7 +13,7 @@ from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import Callbacks
 from kubectl_gadget.agent.sources.source import Source
-from kubectl_gadget.wire import FrameType, encode_json
+from kubectl_gadget.wire.agent_messages import ContainerChanges, encode_message
 
 
 class Shipper:
@@ -39,7 +39,7 @@ class Shipper:
         if is_blocked:
             return False
         if changes := self._containers.take_changes():
-            self._pipe.put(encode_json(FrameType.CONTAINERS, changes))
+            self._pipe.put(encode_message(changes))
         shipped = 0
         if named:
             for (source, channel), is_settled in zip(self._channels, settled, strict=True):
@@ -66,9 +66,8 @@ class Shipper:
     def _send_removed(self) -> None:
         """What was seen as removed in the turn before: all its events have been shipped by now."""
         if self._removed:
-            self._pipe.put(
-                encode_json(FrameType.CONTAINERS, {"containers": [], "cgroups": {}, "removed": self._removed})
-            )
+            removed = ContainerChanges(containers=(), cgroups={}, removed=tuple(self._removed))
+            self._pipe.put(encode_message(removed))
         self._removed = self._containers.take_removed()
         if self._removed:
             for call in self._callbacks.removed:

@@ -4,8 +4,7 @@ The trap: the kernel's verifier may take long, and nothing else of the session r
 """
 
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from kubectl_gadget.agent.bpf import features
 from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
@@ -16,31 +15,35 @@ from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec
 
 
-def node_context(run: dict[str, Any], containers: Containers) -> NodeContext:
-    """What all sources of a session get. `run` is RUN's object."""
+def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
+    """What all sources of a session get. `filter` is RUN's."""
     variables = containers.variables() | {
         VARIABLE: int(not features.syscall_tracepoints()),
         "gadget_node_random": int.from_bytes(os.urandom(8), "little"),
     }
     warnings = Warnings()
     maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
-    context = NodeContext(containers, maps, containers.wants, variables, _own_processes(run), warnings=warnings)
+    context = NodeContext(containers, maps, containers.wants, variables, _own_processes(filter), warnings=warnings)
     context.callbacks.each_turn.append(maps.turn)
     return context
 
 
-def make_sources(specs: list[dict[str, Any]], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
-    """Makes one after the other. Raises AgentError; those before have been given then, and are the caller's."""
+def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
+    """Makes one after the other. Raises AgentError and FrameError; those before have been given then, and are the
+    caller's."""
     for spec in specs:
-        yield make_source(spec, objects[spec["object"]], context)
+        if not 0 <= spec.object < len(objects):
+            raise FrameError(f"RUN: {spec.name} has the object {spec.object}, of {len(objects)} that came")
+        yield make_source(spec, objects[spec.object], context)
 
 
-def _own_processes(run: dict[str, Any]) -> dict[str, int]:
+def _own_processes(filter: FilterSpec) -> dict[str, int]:
     """Variables of gadgets for the processes that are left out: this one and the client that started it, where the
     processes of the host are wanted and ours were not asked for."""
-    selection = run.get("filter") or {}
-    if not node.client() or not selection.get("host") or selection.get("own_processes"):
+    if not node.client() or not filter.host or filter.own_processes:
         return {}
     return dict(zip(OWN_PROCESSES, (os.getpid(), node.client()), strict=True))

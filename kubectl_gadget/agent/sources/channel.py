@@ -9,7 +9,8 @@ from typing import Protocol
 from kubectl_gadget.agent.answers.pieces import Piece
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.symbols.stacks import Stacks
-from kubectl_gadget.wire import EventsHeader, FrameType, encode, encode_json, header
+from kubectl_gadget.wire import EventsHeader, FrameType, encode, header
+from kubectl_gadget.wire.agent_messages import encode_message
 
 _EVENTS_HEAD = 24
 _SAY_COMPLETE_NS = 400_000_000
@@ -62,5 +63,5 @@ class Channel:
 
     def send_stacks(self, stacks: Stacks) -> None:
         """Stacks that are new; to be sent before the events that refer to them."""
-        if new := stacks.take_new():
-            self._pipe.put(encode_json(FrameType.STACKS, {"gadget": self._index, **new}))
+        if new := stacks.take_new(self._index):
+            self._pipe.put(encode_message(new))

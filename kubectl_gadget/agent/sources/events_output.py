@@ -1,15 +1,13 @@
 """The maps by which programs give events and count them (bpf/include/gadget/output.h), of one object."""
 
-from typing import Any
-
 from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.ring_fairness import ContainerLosses, ContainerNumbers
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import GadgetStats
 
-DEFAULT_RING_BYTES = 4 << 20
 _MOST_RING_BYTES = 32 << 20
 """A whole ring has to fit into one EVENTS frame."""
 
@@ -25,19 +23,19 @@ class EventsOutput:
         self._losses = ContainerLosses(fairness)
         self._numbers = numbers
 
-    def stats(self, recursion: int = 0) -> dict[str, Any]:
+    def stats(self, recursion: int = 0) -> GadgetStats:
         """As in the STATS frame. `recursion` is how often programs were not run, since one already ran on that CPU."""
         cpus = self.counters
         lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
         if recursion:
             lost["recursion"] = {"all": recursion}
-        return {
-            "events": cpus.total(counters.EVENTS),
-            "bytes": cpus.total(counters.BYTES),
-            "lost": {cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
-            "cut_strings": cpus.total(counters.CUT_STRINGS),
-            "lost_by": self._losses.by_container(self._numbers) if lost["ring_full"] else [],
-        }
+        return GadgetStats(
+            events=cpus.total(counters.EVENTS),
+            bytes=cpus.total(counters.BYTES),
+            lost={cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
+            cut_strings=cpus.total(counters.CUT_STRINGS),
+            lost_by=self._losses.by_container(self._numbers) if lost["ring_full"] else (),
+        )
 
     def close(self) -> None:
         self.ring.close()
@@ -45,8 +43,8 @@ class EventsOutput:
         self._losses.close()
 
 
-def ring_bytes(wanted: object) -> int:
+def ring_bytes(wanted: int) -> int:
     """The ring's size for `wanted` bytes: the next power of two of at least a page. Raises AgentError."""
-    if not isinstance(wanted, int) or not 0 < wanted <= _MOST_RING_BYTES:
-        raise AgentError(f"a ring of {wanted!r} bytes is not possible", f"1 to {_MOST_RING_BYTES} bytes")
+    if not 0 < wanted <= _MOST_RING_BYTES:
+        raise AgentError(f"a ring of {wanted} bytes is not possible", f"1 to {_MOST_RING_BYTES} bytes")
     return int(max(4096, 1 << (wanted - 1).bit_length()))

@@ -7,7 +7,6 @@ program fails its whole object, so after a refusal the object is opened anew wit
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 from kubectl_gadget.agent.bpf import features, refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -19,27 +18,25 @@ from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
 from kubectl_gadget.agent.symbols.stacks import Stacks
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import Skipped, StartedPrograms
+from kubectl_gadget.wire.client_messages import GadgetSpec, ProgramChoice
 
 
 class _Choice:
     """One entry of RUN's `programs`: sets of programs, one of which is wanted, and which of them was refused why."""
 
-    def __init__(self, value: dict[str, Any]) -> None:
-        self.sets: list[list[str]] = value["any_of"]
-        self.optional = bool(value.get("optional"))
-        self.purpose = str(value.get("purpose") or "")
-        """what is not seen without it"""
-        self.aside = bool(value.get("aside"))
-        """that is said with STARTED alone, and in no warning"""
+    def __init__(self, wanted: ProgramChoice) -> None:
+        self.wanted = wanted
         self.next = 0
-        self.skipped: list[dict[str, str]] = []
+        self.skipped: list[Skipped] = []
 
     @property
-    def programs(self) -> list[str]:
-        return self.sets[self.next] if self.next < len(self.sets) else []
+    def programs(self) -> tuple[str, ...]:
+        sets = self.wanted.any_of
+        return sets[self.next] if self.next < len(sets) else ()
 
     def refuse(self, program: str, why: str) -> None:
-        self.skipped.append({"program": program, "why": why})
+        self.skipped.append(Skipped(program=program, why=why))
         self.next += 1
 
 
@@ -52,7 +49,7 @@ class GadgetPrograms:
 
     def __init__(
         self,
-        spec: dict[str, Any],
+        spec: GadgetSpec,
         elf: bytes,
         context: NodeContext,
         prepare: Callable[[BpfObject], None] | None,
@@ -63,13 +60,13 @@ class GadgetPrograms:
         self.stacks: Stacks | None = None
         self.uprobes: Uprobes | None = None
         self._spec = spec
-        self._name: str = spec["name"]
+        self._name = spec.name
         self._elf = elf
         self._context = context
         self._prepare = prepare
         self._open = open
         self._resources = ExitStack()
-        self._choices = [_Choice(value) for value in spec.get("programs") or []]
+        self._choices = [_Choice(wanted) for wanted in spec.programs]
         self._variables = GadgetVariables(spec, {**context.variables, **context.own_processes})
         self._refused_calls = False
         while not self._try():
@@ -85,13 +82,13 @@ class GadgetPrograms:
         if self.uprobes:
             context.callbacks.each_turn.append(self.uprobes.turn)
 
-    def started(self) -> list[dict[str, Any]]:
+    def started(self) -> tuple[StartedPrograms, ...]:
         """`programs` of the STARTED frame."""
-        chosen = [(choice.programs, choice.skipped) for choice in self._choices] or [(self.object.chosen, [])]
-        return [
-            {"chosen": names, "hooks": [self.object.hook(name) for name in names], "skipped": skipped}
-            for names, skipped in chosen
-        ]
+        chosen = [(choice.programs, tuple(choice.skipped)) for choice in self._choices]
+        return tuple(
+            StartedPrograms(chosen=names, hooks=tuple(map(self.object.hook, names)), skipped=skipped)
+            for names, skipped in chosen or [(tuple(self.object.chosen), ())]
+        )
 
     def fds(self) -> dict[str, int]:
         """File descriptors of the programs that were loaded. They end with the gadget."""
@@ -134,10 +131,10 @@ class GadgetPrograms:
                 for program in object.chosen:
                     object.attach(program)
                     section = object.section(program)
-                    if section.startswith("iter") and section != MAP_ITERATOR and self._spec.get("kind") != "snapshot":
+                    if section.startswith("iter") and section != MAP_ITERATOR and self._spec.kind != "snapshot":
                         object.iterate(program)
                 if stacks := object.map("gadget_stacks"):
-                    self.stacks = Stacks(stacks, self._context.symbols, bool(self._spec.get("stack_offsets", True)))
+                    self.stacks = Stacks(stacks, self._context.symbols, self._spec.stack_offsets)
             except Failure as failure:
                 program = program or refusal.failed_program(failure.log)
                 section = object.section(program) if program in object.program_names else ""
@@ -150,17 +147,15 @@ class GadgetPrograms:
         return True
 
     def _uprobes(self, object: BpfObject) -> Uprobes | None:
-        libraries = self._spec.get("libraries")
-        if not libraries:
+        spec, context = self._spec, self._context
+        if not spec.libraries:
             return None
-        context = self._context
-        named = bool(self._spec.get("named"))
-        return Uprobes(object, libraries, context.wants_cgroup, context.warnings.add, named)
+        return Uprobes(object, spec.libraries, context.wants_cgroup, context.warnings.add, spec.named)
 
     def _open_object(self, wanted: list[str] | None) -> BpfObject:
         """Raw tracepoints run the programs that follow system calls: they also see those of 32-bit programs."""
         variables = self._variables
-        if COMPAT in (self._spec.get("globals") or {}) and not self._refused_calls:
+        if COMPAT in self._spec.globals and not self._refused_calls:
             variables.of_node[VARIABLE] = 1
         if not variables.of_node.get(VARIABLE):
             return BpfObject(self._elf, self._name, wanted)
@@ -199,8 +194,8 @@ class GadgetPrograms:
         self._variables.resize_maps(object)
         if self._prepare:
             self._prepare(object)
-        if entries := self._spec.get("map_entries"):
-            object.resize_hashes(entries)
+        if self._spec.map_entries:
+            object.resize_hashes(self._spec.map_entries)
         self._variables.share_maps(object, self._context.maps)
 
     def _open_output(self, object: BpfObject) -> EventsOutput:
@@ -217,12 +212,13 @@ class GadgetPrograms:
         why, remedy = (lacking, None) if lacking else refusal.reason(failure)
         if choice is None or program is None:
             raise refusal.refused(f"gadget {self._name}", failure)
-        last = choice.next + 1 == len(choice.sets)
-        if last and not choice.optional:
-            others = "".join(f"\n{skip['program']} was tried before: {skip['why']}" for skip in choice.skipped)
+        wanted = choice.wanted
+        last = choice.next + 1 == len(wanted.any_of)
+        if last and not wanted.optional:
+            others = "".join(f"\n{skip.program} was tried before: {skip.why}" for skip in choice.skipped)
             error = refusal.refused(f"gadget {self._name} (program {program})", failure, lacking)
             raise AgentError(f"{error}{others}", error.remedy)
         choice.refuse(program, "\n".join(part for part in (why, remedy) if part))
-        if last and not choice.aside:
-            lacks = f"{choice.purpose} ({program}: " if choice.purpose else f"runs without {program} ("
+        if last and not wanted.aside:
+            lacks = f"{wanted.purpose} ({program}: " if wanted.purpose else f"runs without {program} ("
             self._context.warnings.add(f"{self._name}: {lacks}{why})")

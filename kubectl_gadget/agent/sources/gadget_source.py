@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 from kubectl_gadget.agent.answers.client_tables import ClientTables
 from kubectl_gadget.agent.bpf.object import BpfObject
@@ -10,6 +9,8 @@ from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_programs import GadgetPrograms
+from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
+from kubectl_gadget.wire.client_messages import GadgetSpec, Update
 
 
 class GadgetSource:
@@ -17,13 +18,13 @@ class GadgetSource:
 
     def __init__(
         self,
-        spec: dict[str, Any],
+        spec: GadgetSpec,
         elf: bytes,
         context: NodeContext,
         open: Callable[[BpfObject, EventsOutput, ExitStack], None],
         prepare: Callable[[BpfObject], None] | None = None,
     ) -> None:
-        self.name: str = spec["name"]
+        self.name = spec.name
         self._programs = GadgetPrograms(spec, elf, context, prepare, open)
         self._containers = context.containers
         self._tables: ClientTables | None = None
@@ -32,17 +33,17 @@ class GadgetSource:
     def fd(self) -> int:
         return self._programs.output.fd
 
-    def started(self) -> dict[str, Any]:
-        return {"name": self.name, "programs": self._programs.started()}
+    def started(self) -> StartedGadget:
+        return StartedGadget(name=self.name, programs=self._programs.started())
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> GadgetStats:
         return self._programs.output.stats(self._programs.object.missed())
 
-    def update(self, value: dict[str, Any]) -> None:
+    def update(self, update: Update) -> None:
         """Entries of the gadget's tables."""
         if self._tables is None:
             self._tables = ClientTables(self.name, self._programs.object, self._containers)
-        self._tables.update(value)
+        self._tables.update(update)
 
     def program_fds(self) -> dict[str, int]:
         """File descriptors of the programs that were loaded. They end with the gadget."""

@@ -4,15 +4,15 @@ The trap: `globals` say where each variable lies, and come from the client, so a
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from kubectl_gadget.agent.answers.network_refusals import MAP as REFUSALS
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.containers import descendants
-from kubectl_gadget.agent.sources.events_output import DEFAULT_RING_BYTES, ring_bytes
+from kubectl_gadget.agent.sources.events_output import ring_bytes
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.client_messages import GadgetSpec
 
 OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
 """Variables with the numbers of processes that are left out."""
@@ -24,18 +24,18 @@ _MOST_OFTEN = 10_000
 class GadgetVariables:
     """Of one gadget. `spec` is that of RUN, `of_node` has values of variables that begin with gadget_node_."""
 
-    def __init__(self, spec: dict[str, Any], of_node: Mapping[str, int]) -> None:
+    def __init__(self, spec: GadgetSpec, of_node: Mapping[str, int]) -> None:
         self.of_node = dict(of_node)
-        self._name: str = spec["name"]
-        self._places: dict[str, dict[str, int]] = spec.get("globals") or {}
-        self._parameters: dict[str, Any] = spec.get("parameters") or {}
-        self._ring_bytes = spec.get("ring_bytes") or DEFAULT_RING_BYTES
+        self._name = spec.name
+        self._places = spec.globals
+        self._parameters = spec.parameters
+        self._ring_bytes = spec.ring_bytes
 
     def frequency(self) -> int:
         """How often a program for perf events runs, per second. Raises AgentError."""
         frequency = self._parameters.get(_FREQUENCY, 1)
         if not isinstance(frequency, int) or not 1 <= frequency <= _MOST_OFTEN:
-            what = f"gadget {self._name}: {frequency} samples a second are not possible"
+            what = f"gadget {self._name}: {frequency!r} samples a second are not possible"
             raise AgentError(what, f"1 to {_MOST_OFTEN}, such as 99")
         return frequency
 
@@ -43,14 +43,14 @@ class GadgetVariables:
         """Raises AgentError for a parameter that the object does not have, or that cannot have its value."""
         node = self.of_node | {"gadget_ring_wake_bytes": ring_bytes(self._ring_bytes) // 4}
         values = {name: value for name, value in node.items() if name in self._places}
-        if (chosen := self._parameters.get(descendants.PID)) and chosen in map(values.get, OWN_PROCESSES):
+        if (chosen := self._parameters.get(descendants.PID)) and chosen in [values.get(name) for name in OWN_PROCESSES]:
             values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # it was asked for by its number
-        for name, value in (self._parameters | values).items():
+        for name, value in {**self._parameters, **values}.items():
             if name not in self._places:
                 raise AgentError(f"gadget {self._name} has no parameter {name}")
             place = self._places[name]
             try:
-                object.set_variable(place["offset"], variable_bytes(value, place["size"]))
+                object.set_variable(place.offset, variable_bytes(value, place.size))
             except (ValueError, OverflowError, UnicodeError) as error:
                 raise AgentError(f"gadget {self._name}: parameter {name} cannot be {value!r}: {error}") from None
 
@@ -65,6 +65,9 @@ class GadgetVariables:
         """Has the object use the maps of the session that it needs."""
         object.reuse(maps.of_containers)
         if self._parameters.get(descendants.PARAMETER) and (chosen := object.map(descendants.MAP)):
-            chosen.reuse(maps.descendants(self._parameters.get(descendants.PID) or 0))
+            pid = self._parameters.get(descendants.PID, 0)
+            if not isinstance(pid, int):
+                raise AgentError(f"gadget {self._name}: parameter {descendants.PID} cannot be {pid!r}")
+            chosen.reuse(maps.descendants(pid))
         if (refusals := object.map(REFUSALS)) and (fd := maps.refusals()) is not None:
             refusals.reuse(fd)

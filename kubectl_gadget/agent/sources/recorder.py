@@ -2,7 +2,6 @@
 
 import math
 from contextlib import ExitStack
-from typing import Any
 
 from kubectl_gadget.agent.answers import recorder
 from kubectl_gadget.agent.answers.pieces import Pieces
@@ -12,6 +11,8 @@ from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class RecorderSource(GadgetSource):
@@ -19,10 +20,12 @@ class RecorderSource(GadgetSource):
 
     due = math.inf
 
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._recorder: Recorder
         self._pieces = Pieces()
-        wanted: dict[str, Any] = spec["recorder"]
+        wanted = spec.recorder
+        if wanted is None:
+            raise FrameError(f"RUN: {spec.name} is a recorder without `recorder`")
         record_bytes = 0
 
         def prepare(object: BpfObject) -> None:

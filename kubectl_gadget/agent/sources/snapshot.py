@@ -2,7 +2,6 @@
 
 import math
 from contextlib import ExitStack
-from typing import Any
 
 from kubectl_gadget.agent.answers.iterators import Iterators
 from kubectl_gadget.agent.answers.pieces import Pieces
@@ -12,12 +11,13 @@ from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class SnapshotSource(GadgetSource):
     """`spec` is one of RUN's `gadgets`, `elf` its object."""
 
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._iterators: Iterators
         self._pieces = Pieces()
         self.due = 0.0

@@ -6,9 +6,11 @@ empty, and close(). The trap: nothing may be given to ship() whose container may
 found waits, and ship() sends only that.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
+from kubectl_gadget.wire.client_messages import Update
 
 
 class Source(Protocol):
@@ -24,14 +26,14 @@ class Source(Protocol):
     def due(self) -> float:
         """When settle() has something to take that `fd` does not announce, by the monotonic clock; inf: never."""
 
-    def started(self) -> dict[str, Any]:
+    def started(self) -> StartedGadget:
         """Its entry of the STARTED frame: which programs were chosen, where they are attached, what was skipped."""
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> GadgetStats:
         """Its entry of the STATS frame: counts since the start."""
 
-    def update(self, value: dict[str, Any]) -> None:
-        """Takes an UPDATE object. Raises FrameError when it is not one for this kind, AgentError when the kernel
+    def update(self, update: Update) -> None:
+        """Takes an UPDATE. Raises FrameError when it is not one for this kind, AgentError when the kernel
         refuses an entry."""
 
     def settle(self, is_blocked: bool) -> bool:

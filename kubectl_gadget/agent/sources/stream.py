@@ -2,7 +2,6 @@
 
 import math
 from contextlib import ExitStack
-from typing import Any
 
 from kubectl_gadget.agent.answers.map_walks import MapWalks
 from kubectl_gadget.agent.bpf.object import BpfObject
@@ -10,6 +9,7 @@ from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class StreamSource(GadgetSource):
@@ -17,7 +17,7 @@ class StreamSource(GadgetSource):
 
     due = math.inf
 
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._walks: MapWalks
         super().__init__(spec, elf, context, self._open)
         self._ring = self._programs.output.ring

@@ -3,7 +3,6 @@
 import math
 import time
 from contextlib import ExitStack
-from typing import Any
 
 from kubectl_gadget.agent.answers.pieces import Pieces
 from kubectl_gadget.agent.answers.samplers import sampled
@@ -13,18 +12,22 @@ from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class TopSource(GadgetSource):
     """`spec` is one of RUN's `gadgets`, `elf` its object."""
 
-    def __init__(self, spec: dict[str, Any], elf: bytes, context: NodeContext) -> None:
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._totals: Totals
         self._pieces = Pieces()
-        self._seconds: float = spec["interval_ms"] / 1000
+        if spec.interval_ms <= 0 or spec.record_bytes <= 0:
+            raise FrameError(f"RUN: {spec.name} has no `interval_ms` or no `record_bytes`")
+        self._seconds = spec.interval_ms / 1000
         self._is_detached = False
         self.due = math.inf
-        record_bytes: int = spec["record_bytes"]
+        record_bytes = spec.record_bytes
 
         def open(object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
             self._totals = Totals(object, record_bytes, sampled(spec, context.containers), context.warnings.add)

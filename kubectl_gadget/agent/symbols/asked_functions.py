@@ -6,12 +6,12 @@ crashes a program written in Go, which moves its stacks, so such files are refus
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.symbols.elf_symbols import is_chosen, is_go, matching_functions, nearest_functions
 
-Libraries = list[tuple[tuple[str, ...], dict[str, tuple[str, ...]]]]
+Libraries = Sequence[tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]]
 
 _OFFSET = re.compile("0x[0-9a-fA-F]{1,15}")
 

@@ -7,12 +7,12 @@ have changed. The trap: they must be taken after the end of what refers to them 
 
 import struct
 import time
-from typing import Any
 
 from kubectl_gadget.agent.bpf.map_batches import take_all
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
 from kubectl_gadget.agent.symbols.user_symbols import StackFrame, UserSymbols
+from kubectl_gadget.wire.agent_messages import StackNames
 
 _HEAD = struct.Struct("<IIQ")
 _ID = struct.Struct("<Q")
@@ -56,7 +56,7 @@ class Stacks:
         self._numbers: dict[str, int] = {}
         self._first = 0
         self._new: list[str] = []
-        self._stacks: dict[str, list[int]] = {}
+        self._stacks: dict[int, tuple[int, ...]] = {}
 
     def take(self) -> None:
         """Takes in what the map holds."""
@@ -70,11 +70,11 @@ class Stacks:
                     self._sent[id] = now
                     self._name(id, value)
 
-    def take_new(self) -> dict[str, Any] | None:
-        """What is new since the last call, as in a STACKS frame."""
+    def take_new(self, gadget: int) -> StackNames | None:
+        """What is new since the last call; `gadget` is the index in RUN."""
         if not self._stacks:
             return None
-        new = {"first": self._first, "frames": self._new, "stacks": self._stacks}
+        new = StackNames(gadget=gadget, first=self._first, frames=tuple(self._new), stacks=self._stacks)
         self._first += len(self._new)
         self._new, self._stacks = [], {}
         if self._first > _MOST_FRAMES:
@@ -94,7 +94,7 @@ class Stacks:
                 number = self._numbers[text] = self._first + len(self._new)
                 self._new.append(text)
             numbers.append(number)
-        self._stacks[str(id)] = numbers
+        self._stacks[id] = tuple(numbers)
 
     def _text(self, frame: StackFrame) -> str:
         """Function, file and offset, with tabs between."""

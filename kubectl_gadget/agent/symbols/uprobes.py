@@ -10,8 +10,7 @@ import ctypes
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -20,6 +19,7 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
 from kubectl_gadget.agent.symbols.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFile, MappedFiles
+from kubectl_gadget.wire.client_messages import Library
 
 SECTIONS = ("uprobe", "uretprobe")
 _EVERY = 0.1
@@ -68,7 +68,7 @@ class Uprobes:
     def __init__(
         self,
         object: BpfObject,
-        libraries: list[dict[str, Any]],
+        libraries: Sequence[Library],
         wanted_cgroup: Callable[[str], bool],
         warn: Callable[[str], None],
         named: bool = False,
@@ -77,7 +77,7 @@ class Uprobes:
         self._functions = AskedFunctions(object) if named else None
         self._lib = libbpf.load()
         self._object = object
-        self._libraries = [(tuple(item["files"]), dict(item["functions"])) for item in libraries]
+        self._libraries = [(item.files, item.functions) for item in libraries]
         self._multi = has_multi(os.uname().release)
         self._files = MappedFiles(wanted_cgroup, self._is_wanted)
         self._links: dict[tuple[int, int], list[int]] = {}

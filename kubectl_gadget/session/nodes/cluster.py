@@ -18,6 +18,7 @@ from kubectl_gadget.session.nodes.participants import NodeChange
 from kubectl_gadget.session.nodes.stream import NodeStream, Open
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _LONG_SECONDS = 5.0
 
@@ -70,7 +71,7 @@ class ClusterNodes:
                 yield NodeChange(
                     add={node: opener(node) for node in change.add},
                     remove=change.remove,
-                    filters={**change.add, **change.update},
+                    filters={node: FilterSpec.from_json(each) for node, each in (change.add | change.update).items()},
                 )
 
     def _report_start(self, node: str, message: str) -> None:

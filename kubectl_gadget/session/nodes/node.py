@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.background_tasks import as_gadget_error
@@ -21,7 +20,7 @@ from kubectl_gadget.session.nodes.stream import NodeStream, Open
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.session.tables import Contents, LiveTables, first_labels, updates
-from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, encode_json, split_events
+from kubectl_gadget.wire import LAST, Frame, FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.agent_messages import (
     ContainerChanges,
     End,
@@ -33,6 +32,7 @@ from kubectl_gadget.wire.agent_messages import (
     WarningText,
     from_agent,
 )
+from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat, Run
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
@@ -56,7 +56,7 @@ class NodeSession:
         state: NodeState,
         open_stream: Open,
         request: RunRequest,
-        agent_filter: dict[str, Any],
+        agent_filter: FilterSpec,
         backlog: Backlog,
         progress: Progress,
         on_change: Callable[[], None],
@@ -86,14 +86,14 @@ class NodeSession:
         self._addresses: tuple[str, ...] = ()
         """the node's own, as its agent tells them"""
 
-    async def set_filter(self, agent_filter: dict[str, Any]) -> None:
+    async def set_filter(self, agent_filter: FilterSpec) -> None:
         """Replaces the filter, now and for later connections."""
         if agent_filter == self._filter:
             return
         self._filter = agent_filter
         if self._stream is not None and self.state.attached:
             try:
-                await self._stream.send(encode_json(FrameType.FILTER, agent_filter))
+                await self._stream.send(encode(FrameType.FILTER, agent_filter.to_bytes()))
             except GadgetError as error:
                 self._progress.node(self.state.name, f"the new filter was not delivered: {error}")
 
@@ -101,7 +101,7 @@ class NodeSession:
         """Asks the agent for what its flight recorders hold."""
         if self._stream is not None and self.state.attached:
             try:
-                await self._stream.send(encode_json(FrameType.SHOW, {}))
+                await self._stream.send(encode(FrameType.SHOW, b"{}"))
             except GadgetError as error:
                 self._progress.node(self.state.name, f"it was not asked: {error}")
 
@@ -297,16 +297,17 @@ class NodeSession:
         await self._beat(stream)
         for index in range(len(self._request.gadgets)):
             await stream.send(encode(FrameType.OBJECT, self._request.object_bytes(index, hello.architecture)))
-        await stream.send(encode_json(FrameType.RUN, {"gadgets": self._gadgets(), "filter": self._filter}))
+        run = Run(gadgets=self._gadgets(), filter=self._filter)
+        await stream.send(encode(FrameType.RUN, run.to_bytes()))
         self._asked.set()
 
-    def _gadgets(self) -> list[dict[str, Any]]:
+    def _gadgets(self) -> tuple[AnyGadget, ...]:
         """RUN's, with what this node has to know before anything is in force."""
         gadgets = list(self._request.gadgets)
         for index, tables in self._request.tables.items():
             if (labels := first_labels(tables.of(self.state.name))) is not None:
-                gadgets[index] = gadgets[index] | {"labels": labels}
-        return gadgets
+                gadgets[index] = gadgets[index].replace(labels=labels)
+        return tuple(gadgets)
 
     async def _fill(self, stream: NodeStream, index: int, tables: LiveTables) -> None:
         """Fills a gadget's tables as soon as it was asked for, and keeps them up to date."""
@@ -322,7 +323,7 @@ class NodeSession:
             while True:
                 now = tables.of(self.state.name, self._addresses)
                 for update in updates(index, before, now):
-                    await stream.send(encode_json(FrameType.UPDATE, update))
+                    await stream.send(encode(FrameType.UPDATE, update.to_bytes()))
                 before = now
                 await changed.wait()
                 changed.clear()
@@ -335,8 +336,8 @@ class NodeSession:
     def _check_kinds(self, hello: Hello) -> None:
         """An older agent would take a gadget for a stream, and its rows for something else."""
         for gadget in self._request.gadgets:
-            if gadget.get("kind", "stream") not in hello.kinds:
-                what = f"its agent (version {hello.agent or 'unknown'}) is too old for {gadget['name']}"
+            if gadget.kind not in hello.kinds:
+                what = f"its agent (version {hello.agent or 'unknown'}) is too old for {gadget.name}"
                 raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
 
     def _start(self, started: Started) -> None:
@@ -379,7 +380,7 @@ class NodeSession:
                     return
                 if not self._stop.is_set() and self.state.hello is not None:
                     await self._beat(stream)
-            await stream.send(encode_json(FrameType.STOP, {}))
+            await stream.send(encode(FrameType.STOP, b"{}"))
             await asyncio.sleep(_END_SECONDS)
         except GadgetError:
             # The reader sees the same broken stream and reports it.
@@ -401,7 +402,7 @@ class NodeSession:
     async def _beat(self, stream: NodeStream) -> None:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
-        await stream.send(encode_json(FrameType.HEARTBEAT, {"id": self._beats}))
+        await stream.send(encode(FrameType.HEARTBEAT, Heartbeat(id=self._beats).to_bytes()))
 
 
 def _addresses(hello: Hello) -> tuple[str, ...]:

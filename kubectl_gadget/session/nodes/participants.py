@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.options import Selection
@@ -16,12 +16,10 @@ from kubectl_gadget.session.nodes.local import LocalStream, open_local
 from kubectl_gadget.session.nodes.stream import Open
 from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.requests import Api
-
-AgentFilter = dict[str, Any]
-"""FILTER of docs/protocol.md."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class NodeChange:
 
     add: dict[str, Open] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
-    filters: dict[str, AgentFilter] = field(default_factory=dict)
+    filters: dict[str, FilterSpec] = field(default_factory=dict)
     """of all nodes in `add`, and of others whose filter is a new one"""
 
 
@@ -61,16 +59,15 @@ class Nodes(Protocol):
         """Removes all that was created for this run."""
 
 
-def local_filter(selection: Selection) -> AgentFilter:
+def local_filter(selection: Selection) -> FilterSpec:
     """FILTER for one machine: without -n every container, also those that no Kubernetes made."""
-    return {
-        "namespaces": [selection.namespace] if selection.namespace and not selection.all_namespaces else None,
-        "pods": list(selection.pods) or None,
-        "containers": list(selection.containers) or None,
-        "exclude_pods": [],
-        "host": selection.host,
-        **({"own_processes": True} if selection.own_processes else {}),
-    }
+    return FilterSpec(
+        namespaces=(selection.namespace,) if selection.namespace and not selection.all_namespaces else None,
+        pods=tuple(selection.pods) or None,
+        containers=tuple(selection.containers) or None,
+        host=selection.host,
+        own_processes=selection.own_processes,
+    )
 
 
 def local_node() -> str:

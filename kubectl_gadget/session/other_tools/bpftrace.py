@@ -20,6 +20,7 @@ from kubectl_gadget.session.options import RunOptions
 from kubectl_gadget.session.other_tools.bcc import BccNode, BccRun, Printer, ask, cluster_tasks, refuse
 from kubectl_gadget.session.other_tools.bpftrace_program import limited
 from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 DECLARED = "own:bpftrace"
 """How the agents' command names it."""
@@ -35,9 +36,9 @@ class Script:
     map_name: str = ""
     """of the map that holds the cgroups of the chosen pods; "": the whole node is looked at"""
 
-    def request(self, filter: dict[str, Any]) -> dict[str, Any]:
+    def request(self, filter: FilterSpec) -> dict[str, Any]:
         """What an agent is asked for."""
-        chosen = {"map": self.map_name, "filter": filter} if self.map_name else {}
+        chosen = {"map": self.map_name, "filter": filter.to_json()} if self.map_name else {}
         return {"bpftrace": self.text, "arguments": list(self.arguments), **chosen}
 
 
@@ -73,18 +74,18 @@ class Nodes:
         return nodes
 
     async def _ask(self, name: str, open: Open, change: NodeChange) -> tuple[list[BccNode], list[dict[str, Any]]]:
-        return await ask({name: open}, self._script.request(change.filters.get(name) or {}))
+        return await ask({name: open}, self._script.request(change.filters.get(name) or FilterSpec()))
 
     async def apply(self, change: NodeChange, run: BccRun) -> None:
         """A change while it runs. What goes wrong with one node is said, and the others go on."""
         for name, filter in change.filters.items():
             if name in self.by_name and name not in change.add:
-                await self._say(self.by_name[name], filter=filter)
+                await self._say(self.by_name[name], filter=filter.to_json())
         for name in change.remove:
             if node := self.by_name.pop(name, None):
                 await self._say(node, stop=True)
         for name, open in change.add.items():
-            alone = NodeChange(add={name: open}, filters={name: change.filters.get(name) or {}})
+            alone = NodeChange(add={name: open}, filters={name: change.filters.get(name) or FilterSpec()})
             try:
                 for node in await self.open(alone):
                     run.join(node)

@@ -14,6 +14,7 @@ from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError, FrameError
 from tests.bpf.tracer import MACHINE
+from tests.messages import update_of
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 VALUE = 40
@@ -62,9 +63,9 @@ def of_cgroup(object: BpfObject, cgroup: int) -> bytes | None:
 def test_entries_are_set_and_removed(object: BpfObject) -> None:
     tables: Any = ClientTables("g", object, Node())  # type: ignore[arg-type]
     key, entry = bytes(12), b"p ingress[0]".ljust(128, b"\0")
-    tables.update({"set": {"rules": {key.hex(): entry.hex()}}})
+    tables.update(update_of({"gadget": 0, "set": {"rules": {key.hex(): entry.hex()}}}))
     assert value(object, "rules", key) == entry
-    tables.update({"remove": {"rules": [key.hex()]}})
+    tables.update(update_of({"gadget": 0, "remove": {"rules": [key.hex()]}}))
     assert value(object, "rules", key) is None
 
 
@@ -72,15 +73,22 @@ def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(obj
     node = Node()
     tables: Any = ClientTables("g", object, node)  # type: ignore[arg-type]
     fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
-    tables.update({"containers": {**fixed, "pods": {"shop/web": POD.hex()}}})
+    tables.update(update_of({"gadget": 0, "containers": {**fixed, "pods": {"shop/web": POD.hex()}}}))
     assert [of_cgroup(object, cgroup) for cgroup in (1, 2, 3, 4)] == [POD, OTHER, OTHER, HOST]
-    tables.update({"containers": {**fixed, "pods": {"shop/web": None}, "namespaces": {"shop": NAMESPACE.hex()}}})
+    tables.update(
+        update_of(
+            {
+                "gadget": 0,
+                **{"containers": {**fixed, "pods": {"shop/web": None}, "namespaces": {"shop": NAMESPACE.hex()}}},
+            }
+        )
+    )
     assert [of_cgroup(object, cgroup) for cgroup in (1, 2, 3, 4)] == [NAMESPACE, NAMESPACE, OTHER, HOST]
     (follower,) = node.followers
     follower.set_owner(5, container(5, "web"), True)
     assert of_cgroup(object, 5) == NAMESPACE
     follower.forget(5)
-    tables.update({"containers": fixed})
+    tables.update(update_of({"gadget": 0, "containers": fixed}))
     assert of_cgroup(object, 5) is None
 
 
@@ -88,7 +96,7 @@ def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_be
     node = Node()
     tables: Any = ClientTables("g", object, node)  # type: ignore[arg-type]
     fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
-    tables.update({"containers": {**fixed, "pods": {"uid": POD.hex()}}})
+    tables.update(update_of({"gadget": 0, "containers": {**fixed, "pods": {"uid": POD.hex()}}}))
     (follower,) = node.followers
     nameless = container(5, "")._replace(namespace="")
     follower.set_owner(5, nameless, True)
@@ -110,4 +118,4 @@ def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_be
 )
 def test_an_update_that_is_none_is_refused(object: BpfObject, update: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        ClientTables("g", object, Node()).update(update)  # type: ignore[arg-type]
+        ClientTables("g", object, Node()).update(update_of({"gadget": 0, **update}))  # type: ignore[arg-type]

@@ -9,11 +9,12 @@ import pytest
 
 from kubectl_gadget.agent.bpf import features, libbpf, refusal
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.wire.agent_messages import Problem
 from tests.agent.client import PROJECT
 
 
-def what(problems: list[dict[str, str]]) -> list[str]:
-    return [problem["why"] for problem in problems]
+def what(problems: list[Problem]) -> list[str]:
+    return [problem.why for problem in problems]
 
 
 def test_probe_prints_hello_as_json() -> None:
@@ -59,7 +60,7 @@ def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -
     lacking = {"btf": False, "ring_buffer": False, "syscall_tracepoint": None}
     found = features.problems(lacking)
     assert len(found) == 4
-    assert all(problem["what"] and problem["why"] and problem["try"] for problem in found)
+    assert all(problem.what and problem.why and problem.try_ for problem in found)
 
 
 def test_a_machine_without_libbpf_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

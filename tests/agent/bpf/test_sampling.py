@@ -47,10 +47,10 @@ def test_where_perf_events_are_refused_the_tick_is_followed(
     gadget = None
     try:
         gadget = TopSource(spec, elf, node_context({"gadget_containers": verdicts.fd}))
-        (programs,) = gadget.started()["programs"]
-        assert programs["chosen"] == ["tick"]
-        assert programs["hooks"] == ["tp_btf/hrtimer_expire_entry"]
-        assert [skipped["program"] for skipped in programs["skipped"]] == ["clock"]
+        (programs,) = gadget.started().programs
+        assert programs.chosen == ("tick",)
+        assert programs.hooks == ("tp_btf/hrtimer_expire_entry",)
+        assert [skipped.program for skipped in programs.skipped] == ["clock"]
         gadget.detach()
     finally:
         if gadget:

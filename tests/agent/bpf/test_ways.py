@@ -6,6 +6,7 @@ import pytest
 
 from kubectl_gadget.agent.bpf import features, ways
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from tests.messages import way
 
 
 @pytest.mark.parametrize("kind", ["fentry", "kprobe"])
@@ -14,7 +15,7 @@ def test_a_function_that_the_kernel_has_not_got_is_named(kind: str, monkeypatch:
     missing = Failure("bpf_program__attach", errno.ENOENT, [])
 
     def why(function: str) -> str:
-        return ways.why({"program": f"on_{kind}", "kind": kind, "target": function}, missing)
+        return ways.why(way({"program": f"on_{kind}", "kind": kind, "target": function}), missing)
 
     assert why("no_such_read") == "the kernel has no function no_such_read; it may be inlined, or have another name"
     assert "no function" not in why("vfs_read")
@@ -22,15 +23,15 @@ def test_a_function_that_the_kernel_has_not_got_is_named(kind: str, monkeypatch:
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
 def test_a_kernel_that_attaches_nothing_to_many_functions_is_told(number: int) -> None:
-    way = {"program": "on_kprobe_multi", "kind": "kprobe.multi", "target": "k"}
-    assert ways.why(way, Failure("bpf_program__attach_kprobe_multi_opts", number, [])) == (
+    there = way({"program": "on_kprobe_multi", "kind": "kprobe.multi", "target": "k"})
+    assert ways.why(there, Failure("bpf_program__attach_kprobe_multi_opts", number, [])) == (
         "this kernel attaches no program to many functions at once (Linux 5.18 with CONFIG_FPROBE does)"
     )
 
 
 def test_a_security_hook_that_the_kernel_has_not_got_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "lacking", lambda kind: None)
-    way = {"program": ways.SLEEPABLE, "kind": "lsm", "target": "no_such_hook"}
-    assert ways.why(way, Failure("bpf_object__load", errno.ESRCH, [])) == (
+    there = way({"program": ways.SLEEPABLE, "kind": "lsm", "target": "no_such_hook"})
+    assert ways.why(there, Failure("bpf_object__load", errno.ESRCH, [])) == (
         "the kernel has no security hook no_such_hook; it may be newer"
     )

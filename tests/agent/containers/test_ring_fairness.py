@@ -13,6 +13,7 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.identity import Container
 from kubectl_gadget.agent.containers.ring_fairness import MOST, ContainerLosses, ContainerNumbers
+from kubectl_gadget.wire.agent_messages import Loser
 from tests.agent.bpf.test_ring import read
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import cgroups
@@ -98,6 +99,6 @@ class TestInTheKernel:
             counts.close()
         finally:
             object.close()
-        assert told == [{"namespace": "default", "pod": "xwing", "container": "spaceship", "lost": lost}]
+        assert told == (Loser(namespace="default", pod="xwing", container="spaceship", lost=lost),)
         # Nobody else is there, so three quarters are filled, to within a record.
         assert abs(held - (3 << 14)) < 100

@@ -1,6 +1,5 @@
 """Files that policies name are found in each root, and their table holds what all roots have."""
 
-import base64
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from kubectl_gadget.agent.policies import same_files
 from kubectl_gadget.agent.policies.same_files import SameFiles, identity_of
+from kubectl_gadget.wire.policy_messages import SameFile
 
 ROOT = "/proc/self/root"
 
@@ -27,8 +27,8 @@ class Table:
         del self.entries[key]
 
 
-def entry(test: int, path: Path, selectors: int) -> dict[str, object]:
-    return {"test": test, "path": str(path), "selectors": base64.b64encode(selectors.to_bytes(8, "little")).decode()}
+def entry(test: int, path: Path, selectors: int) -> SameFile:
+    return SameFile(test=test, path=str(path), selectors=selectors.to_bytes(8, "little"))
 
 
 def test_a_link_has_the_identity_of_what_it_leads_to(tmp_path: Path) -> None:

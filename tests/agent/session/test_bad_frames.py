@@ -15,6 +15,8 @@ from kubectl_gadget.agent.containers.verdicts import ContainerFilter
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.message import read
 from tests.agent.conftest import Compiled
 from tests.spoilt import as_json, spoilt
 
@@ -29,10 +31,10 @@ POD = Container("c1", 7, "default", "xwing", "u1", "main", "", "containerd", "co
 some = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@given(spoilt(FILTER).map(lambda value: Frame(FrameType.FILTER, as_json(value))))
-def test_a_spoilt_filter_is_a_filter_or_refused(frame: Frame) -> None:
+@given(spoilt(FILTER).map(as_json))
+def test_a_spoilt_filter_is_a_filter_or_refused(payload: bytes) -> None:
     try:
-        ContainerFilter(frame.json()).verdict(POD)
+        ContainerFilter(read(FilterSpec, payload, "FILTER")).verdict(POD)
     except GadgetError:
         return
 
@@ -109,7 +111,25 @@ def test_no_other_spoilt_frame_is_an_error_of_our_own(
 
 @pytest.mark.bpf
 @pytest.mark.parametrize(
-    ("type", "value"), [(FrameType.LOOK_UP, b'{"functions":null}'), (FrameType.RUN, b'{"gadgets":[],"filter":1}')]
+    ("type", "value"),
+    [
+        (FrameType.LOOK_UP, b'{"functions":null}'),
+        (FrameType.RUN, b'{"gadgets":[],"filter":1}'),
+        (FrameType.RUN, b'{"gadgets":[{"name":"a","object":-1}]}'),
+        (FrameType.RUN, b'{"gadgets":[{"name":"a","object":0,"kind":"top"}]}'),
+        (FrameType.RUN, b'{"gadgets":[{"name":"a","object":0,"kind":"recorder"}]}'),
+        (FrameType.RUN, b'{"gadgets":[{"name":"a","object":0,"kind":"snapshot","sampler":"mounts"}]}'),
+        (
+            FrameType.RUN,
+            b'{"gadgets":[{"name":"a","object":0,"sampler":"mounts","layout":{"size":9,"fields":{"a":[4,9]}}}]}',
+        ),
+        (FrameType.RUN, b'{"gadgets":[{"name":"a","kind":"policy","scopes":[],"hooks":[]}]}'),
+        (FrameType.RUN, b"[" * 100_000),
+        (FrameType.RUN, b'{"gadgets":[{"name":"a","object":' + b"9" * 4000 + b"}]}"),
+        (FrameType.RUN, b'{"gadgets":[],"gadgets":[]}'),
+        (FrameType.HEARTBEAT, b'{"id":NaN}'),
+        (FrameType.HEARTBEAT, b'{"id":"1"}'),
+    ],
 )
 def test_what_was_an_error_of_our_own_once_is_refused(
     type: FrameType, value: bytes, opens: Compiled, containers: Containers

@@ -17,11 +17,13 @@ from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained
 from kubectl_gadget.agent.session.contained import Catalogue, check_declared, take_place
 from kubectl_gadget.catalogue.contained import LEFT_OUT
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.session.options import GadgetRun
 from kubectl_gadget.session.request import build
+from kubectl_gadget.wire.client_messages import GadgetSpec, Run, Variable
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 from tests.agent.client import PROJECT
+from tests.messages import filter_spec, gadget_spec
 
 MACHINE = os.uname().machine
 NAMES = [summary.name for summary in catalogue.load_index()]
@@ -32,25 +34,23 @@ def asked(name: str, **parameters: Any) -> tuple[dict[str, Any], bytes]:
     """What the client asks of a gadget, as it comes out of JSON, and its object."""
     run = GadgetRun(catalogue.load_gadget(name), parameters)
     request = build([run], [{}], 4 << 20)
-    return json.loads(json.dumps(request.gadgets[0])), request.object_bytes(0, MACHINE)
+    return json.loads(json.dumps(request.gadgets[0].to_json())), request.object_bytes(0, MACHINE)
 
 
-def checked(spec: dict[str, Any], elf: bytes, namespace: str | None = None) -> dict[str, Any]:
+def checked(spec: dict[str, Any], elf: bytes, namespace: str | None = None) -> GadgetSpec:
+    """As a session does it, which reads RUN and knows no members but those of docs/protocol.md."""
     command = SessionCommand((spec["name"],), contained=True, namespace=namespace)
     known = Catalogue(command)
     known.check_object(elf, 0)
-    return known.checked(spec, [elf])
+    (asked_for,) = Run.from_json({"gadgets": [spec]}, strict=True).gadgets
+    return known.checked(asked_for, [elf])
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_what_the_client_asks_for_passes_unchanged(name: str, catalogue_built: Path) -> None:
     spec, elf = asked(name)
     found = checked(spec, elf)
-    known = {"kind": "stream", **spec}
-    assert {key: value for key, value in found.items() if key != "kind"} == {
-        key: value for key, value in known.items() if key != "kind"
-    }
-    assert found["kind"] == known["kind"]
+    assert found == gadget_spec(spec)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_the_client_asks_for_passes_unchanged(name: str, catalogue_built: P
 )
 def test_parameters_of_every_type_pass(name: str, parameters: dict[str, Any], catalogue_built: Path) -> None:
     spec, elf = asked(name, **parameters)
-    assert checked(spec, elf)["parameters"] == spec["parameters"]
+    assert checked(spec, elf).parameters == gadget_spec(spec).parameters
 
 
 def test_what_does_more_than_observe_is_left_out(catalogue_built: Path) -> None:
@@ -127,7 +127,7 @@ def spoil(spec: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def test_everything_else_is_refused(path: str, value: Any, catalogue_built: Path) -> None:
     spec, elf = asked("trace_open", path="/etc", pid=1)
     checked(spec, elf)
-    with pytest.raises((AgentError, AttributeError)):
+    with pytest.raises((AgentError, FrameError)):
         checked(spoil(spec, path, value), elf)
 
 
@@ -151,7 +151,7 @@ def test_everything_else_is_refused(path: str, value: Any, catalogue_built: Path
 )
 def test_what_is_not_the_users_to_choose_is_refused(name: str, path: str, value: Any, catalogue_built: Path) -> None:
     spec, elf = asked(name)
-    with pytest.raises(AgentError):
+    with pytest.raises((AgentError, FrameError)):
         checked(spoil(spec, path, value), elf)
 
 
@@ -161,7 +161,7 @@ def test_an_object_is_that_of_its_gadget_byte_for_byte(catalogue_built: Path) ->
     known = Catalogue(SessionCommand(("trace_open", "trace_exec"), contained=True))
     known.check_object(elf, 0)
     with pytest.raises(AgentError, match="is that of another gadget"):
-        known.checked(spec, [other])
+        known.checked(gadget_spec(spec), [other])
     with pytest.raises(AgentError, match="objects of their own catalogue only"):
         known.check_object(elf[:-1] + b"\x01", 0)
     with pytest.raises(AgentError, match="objects of their own catalogue only"):
@@ -205,7 +205,7 @@ def container(namespace: str, kind: str = "container") -> Container:
     ],
 )
 def test_no_filter_reaches_beyond_the_only_namespace(asked_for: dict[str, Any]) -> None:
-    filter = ContainerFilter(asked_for, only="shop")
+    filter = ContainerFilter(filter_spec(asked_for), only="shop")
     assert filter.host == UNWANTED_HOST
     assert filter.verdict(container("other")) == UNWANTED
     assert filter.verdict(container("")) == UNWANTED
@@ -214,8 +214,8 @@ def test_no_filter_reaches_beyond_the_only_namespace(asked_for: dict[str, Any]) 
 
 
 def test_run_has_to_be_what_the_command_declared() -> None:
-    trace = {"name": "trace_open", "globals": {}}
-    refuse = {"name": "network_policy", "globals": {"dry_run": {}}, "parameters": {}}
+    trace = GadgetSpec(name="trace_open", object=0)
+    refuse = GadgetSpec(name="network_policy", object=0, globals={"dry_run": Variable(offset=0, size=1)})
     check_declared(SessionCommand(("trace_open",)), [trace], in_pod=True)
     check_declared(SessionCommand(("network_policy",), enforces=True), [refuse], in_pod=True)
     check_declared(SessionCommand(), [trace], in_pod=False)
@@ -224,7 +224,7 @@ def test_run_has_to_be_what_the_command_declared() -> None:
         (NO_GADGETS, trace),
         (SessionCommand(("trace_exec",)), trace),
         (SessionCommand(("trace_open", "trace_exec")), trace),
-        (SessionCommand(("trace_open",)), trace | {"own": True}),
+        (SessionCommand(("trace_open",)), trace.replace(own=True)),
         (SessionCommand(("network_policy",)), refuse),
     ):
         with pytest.raises(AgentError):

@@ -132,8 +132,8 @@ def test_a_ring_has_a_power_of_two_of_bytes(wanted: int, given: int) -> None:
     assert ring_bytes(wanted) == given
 
 
-@pytest.mark.parametrize("wanted", [0, -1, 1 << 30, "4M", None, 1.5])
-def test_a_ring_of_another_size_is_refused(wanted: object) -> None:
+@pytest.mark.parametrize("wanted", [0, -1, 1 << 30])
+def test_a_ring_of_another_size_is_refused(wanted: int) -> None:
     with pytest.raises(AgentError):
         ring_bytes(wanted)
 
@@ -143,4 +143,4 @@ def test_parameters_lie_in_memory_as_c_has_them() -> None:
     assert variable_bytes(-1, 2) == b"\xff\xff"
     assert variable_bytes(True, 1) == b"\1"
     assert variable_bytes("vi", 4) == b"vi\0\0"
-    assert variable_bytes({"hex": "00ff"}, 4) == b"\0\xff\0\0"
+    assert variable_bytes(b"\0\xff", 4) == b"\0\xff\0\0"

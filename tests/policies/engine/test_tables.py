@@ -35,6 +35,7 @@ from kubectl_gadget.policies.model import (
 )
 from kubectl_gadget.policies.read.linux_names import COMPAT_CALL
 from kubectl_gadget.policy_events.record import Type, Value
+from tests.messages import hook_message
 from tests.policies.engine import random_policies as some
 from tests.policies.engine.reader import Reader
 from tests.policies.model.calls import ArgumentValue, Call, Connection, Process
@@ -200,7 +201,7 @@ def test_while_labels_are_not_known_selectors_that_deny_hold_and_those_that_let_
     watching = Policy("watching", hooks=(Hook("kprobe", "f", selectors=selectors[:1]),))
     engine = Engine([strict, watching], EngineOptions(enforce=True, allow_weaker=True))
     (compiled,) = engine.hooks
-    hook = PolicyHook(hook_spec(compiled), lambda object: None, NotImplemented)
+    hook = PolicyHook(hook_message(hook_spec(compiled)), lambda object: None, NotImplemented)
     everyone, labelled = (engine.scopes.index(scope) for scope in (Scope(), trusted.values[0]))
     assert engine.by_labels
     assert hook.bits(Applicable((everyone, labelled), ())) == 0b10111

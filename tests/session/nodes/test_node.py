@@ -15,10 +15,12 @@ from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_request import RunRequest
 from kubectl_gadget.wire import Frame, FrameType
 from kubectl_gadget.wire.agent_messages import ContainerChanges, GadgetStats, Hello, Started, Stats
+from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec
+from kubectl_gadget.wire.message import parse
 from tests.session.scripted import HELLO, Reaction, ScriptedStream, obedient
 
 REQUEST = RunRequest(
-    [{"name": "trace_open", "object": 0}], lambda index, architecture: f"{architecture}-{index}".encode()
+    [GadgetSpec(name="trace_open", object=0)], lambda index, architecture: f"{architecture}-{index}".encode()
 )
 
 
@@ -36,7 +38,7 @@ class Bench:
             self.state,
             self._open,
             request,
-            {"host": False},
+            FilterSpec(host=False),
             self.backlog,
             Progress(self.errors),
             self.changed.set,
@@ -75,7 +77,7 @@ async def test_object_and_run_are_sent_for_the_architecture_that_hello_names() -
     await bench.until(lambda: bench.state.attached)
     sent = {frame.type: frame for frame in bench.streams[0].received}
     assert sent[FrameType.OBJECT].payload == b"x86_64-0"
-    assert sent[FrameType.RUN].json() == {"gadgets": REQUEST.gadgets, "filter": {"host": False}}
+    assert parse(sent[FrameType.RUN].payload) == {"gadgets": [{"name": "trace_open", "object": 0}]}
     bench.session.stop()
     await task
 
@@ -183,7 +185,7 @@ async def test_a_fault_of_ours_ends_its_node_only_and_is_not_tried_again() -> No
     def fails(index: int, architecture: str) -> bytes:
         raise LookupError("a fault")
 
-    bench = Bench(obedient, request=RunRequest([{"name": "trace_open", "object": 0}], fails))
+    bench = Bench(obedient, request=RunRequest([GadgetSpec(name="trace_open", object=0)], fails))
     await bench.session.run()
     assert "this should not have happened: LookupError" in str(bench.state.error)
     assert bench.state.given_up
@@ -226,9 +228,9 @@ async def test_a_new_filter_is_sent_once_and_only_when_it_differs() -> None:
     bench = Bench(obedient)
     task = asyncio.create_task(bench.session.run())
     await bench.until(lambda: bench.state.attached)
-    await bench.session.set_filter({"host": True})
-    await bench.session.set_filter({"host": True})
-    filters = [frame.json() for frame in bench.streams[0].received if frame.type == FrameType.FILTER]
+    await bench.session.set_filter(FilterSpec(host=True))
+    await bench.session.set_filter(FilterSpec(host=True))
+    filters = [parse(frame.payload) for frame in bench.streams[0].received if frame.type == FrameType.FILTER]
     assert filters == [{"host": True}]
     bench.session.stop()
     await task
@@ -245,7 +247,7 @@ async def test_the_last_line_that_a_dead_agent_said_is_the_reason() -> None:
 
 
 async def test_an_agent_that_does_not_know_the_kind_of_gadget_is_not_asked_for_it() -> None:
-    request = RunRequest([{"name": "traceloop", "object": 0, "kind": "recorder"}], lambda index, architecture: b"")
+    request = RunRequest([GadgetSpec(name="traceloop", object=0, kind="recorder")], lambda index, architecture: b"")
     bench = Bench(obedient, request=request)
     await bench.session.run()
     assert "too old for traceloop" in str(bench.state.error)

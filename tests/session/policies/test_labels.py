@@ -14,6 +14,8 @@ from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
 from kubectl_gadget.session.policies.labels import PolicyLabels
 from kubectl_gadget.session.tables import Contents, updates
+from kubectl_gadget.wire.policy_messages import LabelScopes
+from tests.messages import scope_message
 from tests.policies.model.workloads import Workload, belongs
 
 NODE = "node-1"
@@ -56,7 +58,8 @@ def pod(labels: dict[str, str], namespace: str = "a", **more: Any) -> dict[str, 
 def tell(scopes: Scopes, labels: PolicyLabels) -> None:
     """As a session does it."""
     for update in updates(0, Contents(), labels.tables.of(NODE)):
-        scopes.labels.learn(update["labels"])
+        assert update.labels is not None
+        scopes.labels.learn(update.labels)
 
 
 @settings(deadline=None)
@@ -73,7 +76,7 @@ def tell(scopes: Scopes, labels: PolicyLabels) -> None:
     ),
 )
 def test_agents_judge_as_the_model_does_once_they_were_told(given: list[Scope], workload: Workload) -> None:
-    labels, scopes = PolicyLabels(given), Scopes([scope_spec(scope) for scope in given])
+    labels, scopes = PolicyLabels(given), Scopes([scope_message(scope_spec(scope)) for scope in given])
     before = scopes.of(container(workload))
     node = {"metadata": {"name": NODE, "labels": dict(workload.node_labels)}}
     labels.take({PODS: [pod(dict(workload.labels), workload.namespace)], NODES: [node]})
@@ -90,7 +93,7 @@ APP = Scope(pods=(Requirement("app", "In", ("web",)),))
 
 
 def test_a_pod_whose_labels_change_is_judged_anew() -> None:
-    labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
+    labels, scopes = PolicyLabels([APP]), Scopes([scope_message(scope_spec(APP))])
     there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     assert scopes.of(there) == Applicable((), (0,))
     found = []
@@ -116,7 +119,7 @@ def test_a_static_pod_is_known_by_the_name_that_its_containers_have() -> None:
 
 
 def test_a_pod_that_claims_the_uid_of_another_takes_it_out_of_no_policy() -> None:
-    labels, scopes = PolicyLabels([APP]), Scopes([scope_spec(APP)])
+    labels, scopes = PolicyLabels([APP]), Scopes([scope_message(scope_spec(APP))])
     there = Container("id", 1, "a", "pod", "uid", "main", "", "containerd", "container")
     simple = pod({}, "evil", name="decoy", uid="decoy", annotations={"kubernetes.io/config.hash": "uid"})
     perfect = mirror({}, "uid", namespace="evil", name="perfect", uid="perfect")
@@ -138,7 +141,7 @@ def test_a_pod_that_is_gone_is_forgotten_by_its_agent() -> None:
     before = labels.tables.of(NODE)
     labels.take({PODS: []})
     (update,) = updates(0, before, labels.tables.of(NODE))
-    assert update["labels"] == {"node": [], "pods": {"uid": None}}
+    assert update.labels == LabelScopes(node=(), pods={"uid": None})
 
 
 def test_the_client_knows_what_was_seen_by_mistake() -> None:
