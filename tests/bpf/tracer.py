@@ -23,7 +23,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.bpf.refusal import failed_program
 from kubectl_gadget.agent.bpf.ring import open_ring
-from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, Calls, SyscallObject, follow_compat_calls
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget
@@ -35,6 +35,9 @@ CPUS = os.cpu_count() or 1
 MACHINE = os.uname().machine
 RAW_SYSCALLS = "SYSCALL_TRACEPOINTS" not in os.environ or not syscall_tracepoints()
 """The environment variable has all tests run the other way, which is for objects that were built before."""
+_CALLS = Calls()
+"""Of all tracers of this process, as an agent has one for all gadgets: the kernel's verifier takes as long for it as
+for a gadget, which is most of the time of a test in a virtual machine."""
 
 
 class Tracer:
@@ -151,9 +154,11 @@ class Tracer:
                 return object
 
     def _open(self, programs: Sequence[str]) -> BpfObject:
-        kind = SyscallObject if self._raw_syscalls else BpfObject
         # As for the agent, a gadget that names no programs has all of its object.
-        object: BpfObject = kind(self._elf, self.gadget.name, programs if self.gadget.agent.programs else None)
+        chosen = programs if self.gadget.agent.programs else None
+        name = self.gadget.name
+        raw = self._raw_syscalls
+        object = SyscallObject(self._elf, name, chosen, _CALLS) if raw else BpfObject(self._elf, name, chosen)
         self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):
