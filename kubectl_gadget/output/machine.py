@@ -1,7 +1,7 @@
 """Formats for machines: JSON lines, YAML documents, CSV. Values are exact and the text is always valid.
 
 The trap: a byte that is not UTF-8 has no place in any of them; the text then has U+FFFD, and the member NAME_bytes
-beside it has the exact bytes in base64 (docs/design.md).
+beside it has the exact bytes in base64 (docs/design/records.md).
 """
 
 import csv

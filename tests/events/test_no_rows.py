@@ -147,6 +147,6 @@ def test_every_typedef_is_in_a_gadget_of_these_tests() -> None:
 
 
 def test_the_typedefs_of_the_documents_are_those_of_the_tests() -> None:
-    text = (Path(__file__).parents[2] / "docs/design.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/design/records.md").read_text()
     named = {word for line in text.splitlines() if line.startswith("| `gadget_") for word in line.split("`")[1::2]}
     assert {word for word in named if word.startswith("gadget_")} <= set(KINDS) | {"gadget_exec_id"}

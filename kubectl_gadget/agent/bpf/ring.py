@@ -1,5 +1,4 @@
-"""Reads a BPF ring buffer in batches, without looking at any record (docs/design.md, "Finding the end of the
-committed records").
+"""Reads a BPF ring buffer in batches, without looking at any record (docs/design/reading.md).
 
 Both readers give bytes as the kernel wrote them. `settle()` finds how far everything is committed, `batch()` is what
 lies before that, `advance()` gives it back to the kernel. The trap: positions are single aligned 8-byte accesses, and

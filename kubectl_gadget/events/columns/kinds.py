@@ -1,4 +1,4 @@
-"""What each typedef of a record means: one entry in KINDS per typedef of docs/design.md, "Records".
+"""What each typedef of a record means: one entry in KINDS per typedef of docs/design/records.md.
 
 Those of texts, of files and of single gadgets have modules of their own. A typedef without an entry is shown by its C
 type. The trap: what the YAML or the C's enum names comes before the typedef.
