@@ -68,7 +68,7 @@ def test_the_image_is_small(image: Path) -> None:
 
 
 def test_every_object_that_the_agent_loads_by_itself_is_in_the_image(root: Path) -> None:
-    sources = [path.read_text() for path in (PROJECT / "kubectl_gadget" / "agent").glob("*.py")]
+    sources = [path.read_text() for path in (PROJECT / "kubectl_gadget" / "agent").rglob("*.py")]
     names = {name for text in sources for name in re.findall(r'own_(?:elf|program)\("(\w+)"', text)}
     assert len(names) >= 3
     folder = root / "usr/lib/python3/dist-packages/kubectl_gadget/built/objects" / os.uname().machine
@@ -102,8 +102,8 @@ def test_every_module_of_the_agent_can_be_imported_and_is_compiled(root: Path) -
     program = (
         "import importlib, pkgutil, kubectl_gadget.agent as agent, kubectl_gadget.wire as wire\n"
         "for package in (agent, wire):\n"
-        "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
-        "        if module.name.endswith('__main__'): continue\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if module.name.rpartition('.')[2] in ('__main__', 'bootstrap', 'unpacking'): continue\n"
         "        print(importlib.import_module(module.name).__cached__)\n"
     )
     compiled = in_root(root, "/usr/bin/python3", "-I", "-c", program).decode().split()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents.payload import payload
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
@@ -60,9 +61,9 @@ def test_the_admission_policy_has_the_same_grammar() -> None:
         SessionCommand(("trace_open", "trace_exec"), contained=True, namespace="a-1"),
     ):
         words = manifests.contained_command(command, agent)
-        assert re.search(gadgets, words[6])
-        assert len(words) == 7 or re.search(namespace, words[7])
-        assert words[:6] == ("python3", "-I", "-m", "kubectl_gadget.agent", "session", "--contained")
+        assert re.search(gadgets, words[7])
+        assert len(words) == 8 or re.search(namespace, words[8])
+        assert words[:7] == (*payload().start, "session", "--contained")
     for wrong in ("--gadgets=own:x", "--gadgets=a,", "--gadgets=a b", "x--gadgets=a", "--gadgets=a\nb"):
         assert not re.search(gadgets, wrong)
     for wrong in ("--only-namespace=", "--only-namespace=-a", "--only-namespace=a/b", "--only-namespace=a,b"):

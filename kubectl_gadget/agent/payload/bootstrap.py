@@ -2,9 +2,10 @@
 
     python3 -I -c TEXT x86_64=LENGTH:SHA256,aarch64=LENGTH:SHA256 session …
 
-It takes the payload that an earlier session kept in the pod, or uses the image that has the same agent, or asks for the
-payload (docs/protocol.md, BOOT), whose head, unpacking.py, then goes on. The trap: this text is in each exec's URL and
-in the audit log, so it is short, and the build takes docstrings, comments and annotations out of it
+It takes the payload that an earlier process kept in the pod or that the deployment's ConfigMap has, or uses the image
+that has the same agent, or asks for the payload (docs/protocol.md, BOOT), whose head, unpacking.py, then goes on. The
+pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in each exec's
+URL and in the audit log, so it is short, and the build takes docstrings, comments and annotations out of it
 (catalogue/payload.py); and it must be valid for old Pythons (no walrus, no match), or none could say that it is too
 old. Nothing is run that has not the hash which the command names, but for an image that says it has.
 """
@@ -13,6 +14,7 @@ import os
 import sys
 
 machine = os.uname().machine
+get = os.environ.get
 offers = dict(offer.split("=") for offer in sys.argv.pop(1).split(","))
 OTHER = "try: --image docker.io/library/python:3.13-slim"
 if sys.version_info < (3, 11):  # noqa: UP036
@@ -26,8 +28,12 @@ except ImportError:
     from hashlib import sha256
 
 
+asks = sys.argv[1] not in ("idle", "alive", "policies") and get("KUBECTL_GADGET_CONTAINED") != "1"
+
+
 def say(text: str) -> None:
-    os.write(1, b"kg\1\x0b" + len(text).to_bytes(4, "little") + text.encode())
+    if sys.argv[1] in ("session", "release"):
+        os.write(1, b"kg\1\x0b" + len(text).to_bytes(4, "little") + text.encode())
 
 
 def read(path: str) -> bytes:
@@ -39,12 +45,17 @@ def read(path: str) -> bytes:
 
 
 is_ours = any(read(f"{folder}/kubectl_gadget/built/payload.sha256") == wanted.encode() for folder in sys.path)
-kept = f"{os.environ.get('KUBECTL_GADGET_RUN', '/dev/shm')}/kubectl-gadget.{wanted}"
-place, payload = kept, read(kept)
-if is_ours or sha256(payload).hexdigest() == wanted:
+kept = f"{get('KUBECTL_GADGET_RUN', '/dev/shm')}/kubectl-gadget.{wanted}"
+for place in (kept, f"{get('KUBECTL_GADGET_AGENT', '/agent')}/{machine}.zip", ""):
+    payload = read(place)
+    if is_ours or sha256(payload).hexdigest() == wanted:
+        break
+if place or is_ours:
     say("have")
+elif not asks:
+    sys.exit("the ConfigMap has another agent. try: kubectl gadget deploy")
 else:
-    place, payload = "", b""
+    payload = b""
     say(f"send {machine}")
     size = int(length) + 8
     while len(payload) < size:

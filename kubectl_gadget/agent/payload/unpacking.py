@@ -1,9 +1,10 @@
 """The head of a payload: checks what the image has, and makes the payload's modules importable.
 
 bootstrap.py runs its text with `payload`, the whole; `place`, the file that it was read from, or "" when the client
-sent it; and `kept`, the file in which later sessions look for it. There it is written where the pod has such a place,
-and else it lies in a memory file. The trap: modules are read from the file as they are imported, so it has to stay;
-/proc/self/fd names it even after somebody replaces it.
+sent it; and `kept`, the file in which later processes look for it. There it is written where the pod has such a place,
+and else it lies in a memory file or stays in `place`: a ConfigMap changes when a newer client deploys. The trap:
+modules are read from the file as they are imported, so it has to stay; /proc/self/fd names it even after somebody
+replaces it.
 """
 
 import os
@@ -31,7 +32,7 @@ def check() -> None:
 
 def stored() -> str:
     """The file in which the payload is; "" when the pod has no place for it."""
-    if place:
+    if place == kept:
         return place
     new = f"{kept}.{os.getpid()}"
     try:
@@ -39,7 +40,7 @@ def stored() -> str:
             written.write(payload)
         os.replace(new, kept)
     except OSError:
-        return ""
+        return place
     return kept
 
 

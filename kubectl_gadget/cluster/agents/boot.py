@@ -21,14 +21,15 @@ _SECONDS = 20.0
 _HEAD = struct.Struct("<2sBBI")
 _MOST = 64
 """Bytes of BOOT's payload."""
+_BOOTSTRAP = (*PYTHON, "-c")
+"""How a command begins that brings the agent or takes the deployment's."""
 NO_PYTHON = "the image has no python3"
 OTHER_IMAGE = f"--image {DEFAULT_IMAGE}, or another with Python 3.11 or newer and glibc"
 
 
 def command(words: Sequence[str]) -> tuple[str, ...]:
     """What starts the agent with `words` in a pod that may have none."""
-    carried = payload()
-    return (*PYTHON, "-c", carried.bootstrap, carried.offer, *words)
+    return (*payload().start, *words)
 
 
 async def open_agent(
@@ -38,9 +39,17 @@ async def open_agent(
 
     Raises what open_exec raises, and AgentError when it cannot be started there.
     """
-    stream = await open_exec(api, namespace, pod, container, command(words), where)
+    return await open_command(api, namespace, pod, container, command(words), where)
+
+
+async def open_command(
+    api: Api, namespace: str, pod: str, container: str, words: Sequence[str], where: str | None = None
+) -> ExecStream:
+    """The same for a whole command, also one that starts the agent of the pod's image."""
+    stream = await open_exec(api, namespace, pod, container, words, where)
     try:
-        await _boot(stream)
+        if tuple(words[: len(_BOOTSTRAP)]) == _BOOTSTRAP:
+            await _boot(stream)
     except BaseException:
         await stream.close()
         raise

@@ -121,6 +121,8 @@ async def undeploy(api: Api, options: AgentOptions, say: Say) -> None:
     for resource in (ROLE_BINDINGS, ROLES):
         removed |= await delete_ours(api, resource, manifests.USER, name, say)
     removed |= await delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
+    for found in manifests.agent_config_maps():
+        removed |= await delete_ours(api, CONFIG_MAPS, found["metadata"]["name"], name, say)
     selector = f"{manifests.NAME_LABEL}={manifests.NAME}"
     for job in (await api.find(JOBS, name, labels=selector)).items:
         removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)

@@ -1,7 +1,7 @@
 """The agents' images. The texts that start agents in pods name the default one, too, as a remedy.
 
-The agent travels with the run, so any image with Python does; ours, which has it already, is the faster choice. The
-trap: a release replaces the tag by the digest that it resolves here, and nowhere else.
+The agent travels with the run, or lies in a ConfigMap, so any image with Python does; ours, which has it already, is
+the faster choice. The trap: a release replaces the tag by the digest that it resolves here, and nowhere else.
 """
 
 from kubectl_gadget import __version__
@@ -13,17 +13,8 @@ OUR_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
 
 
 def image_of(options: AgentOptions) -> str:
-    """The image that agents on demand run in. bcc's tools are not in Python's, so for them it is one of ours."""
-    return _mirrored(options, f"{OUR_IMAGE}-bcc" if options.bcc else DEFAULT_IMAGE)
-
-
-def resident_image(options: AgentOptions) -> str:
-    """The image of resident agents, which have to be in it."""
-    return _mirrored(options, OUR_IMAGE)
-
-
-def _mirrored(options: AgentOptions, default: str) -> str:
-    image = options.image or default
+    """The image that agents run in. bcc's tools are not in Python's, so for them it is one of ours."""
+    image = options.image or (f"{OUR_IMAGE}-bcc" if options.bcc else DEFAULT_IMAGE)
     return mirrored(image, options.image_mirror) if options.image_mirror else image
 
 

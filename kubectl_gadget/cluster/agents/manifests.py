@@ -5,14 +5,15 @@ The trap: there is one pod template, the DaemonSet's. Pods on demand are made fr
 
 import copy
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.cluster.agents.image import image_of, resident_image
-from kubectl_gadget.cluster.agents.payload import PYTHON, payload
-from kubectl_gadget.cluster.api.resources import JOBS, PODS, Object
+from kubectl_gadget.cluster.agents.image import image_of
+from kubectl_gadget.cluster.agents.payload import KEY, PYTHON, config_map, payload
+from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, JOBS, PODS, Object
 from kubectl_gadget.cluster.options import AgentOptions
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
@@ -32,6 +33,7 @@ POLICIES = "kubectl-gadget-policies"
 """The ConfigMap with installed policies, which resident agents mount."""
 CONTAINER = "agent"
 AGENT_COMMAND = ("python3", "-I", "-m", "kubectl_gadget.agent")
+"""Starts the agent that an image has."""
 _MAIN = "idle"
 """What an agent's main process does; the words before it start an agent."""
 APPLIED = ("namespace", "rbac-user", "daemonset")
@@ -45,6 +47,10 @@ CONTAINED_LABEL = f"{NAME}/contained"
 """On agents' pods, with the value "true"."""
 _CONTENTS = "CONTENTS"
 """In the policy, the place of the gadgets that show contents."""
+_BOOTSTRAP, _OFFER = "'BOOTSTRAP'", "'OFFER'"
+"""In the policy, the places of the words that start the deployment's agent."""
+_PAYLOADS = "agent"
+"""The volume with the agent, one file for each architecture."""
 
 
 @functools.cache
@@ -70,6 +76,8 @@ def deployment(
     show what is read, written or sent, which contained agents run for fewer observers."""
     names = APPLIED_CONTAINED if options.contained else APPLIED
     objects = [found for name in names for found in documents(name)]
+    first = next(number for number, found in enumerate(objects) if found["kind"] == "DaemonSet")
+    objects[first:first] = agent_config_maps()
     for found in objects:
         if found["kind"] == "Namespace":
             found["metadata"]["name"] = options.namespace
@@ -82,11 +90,29 @@ def deployment(
             found["spec"]["template"]["spec"]["nodeSelector"] |= dict(node_selector or {})
         if found["kind"] == "ClusterRole" and not options.contained:
             # It outlives the namespace, so undeploy knows of a deployment whose namespace was deleted, and its image.
-            annotations = {IMAGE_ANNOTATION: resident_image(options)}
+            annotations = {IMAGE_ANNOTATION: image_of(options)}
             if options.image_pull_policy:
                 annotations[PULL_ANNOTATION] = options.image_pull_policy
             found["metadata"]["annotations"] = annotations
     return objects
+
+
+def agent_config_maps() -> list[Object]:
+    """One for each architecture, with the agent that resident pods run."""
+    return [
+        {
+            "apiVersion": CONFIG_MAPS.api_version,
+            "kind": CONFIG_MAPS.kind,
+            "metadata": {"name": agent_config_map(machine), "namespace": NAME, "labels": {NAME_LABEL: NAME}},
+            "binaryData": config_map(machine),
+        }
+        for machine in payload().architectures
+    ]
+
+
+def agent_config_map(machine: str) -> str:
+    """The name of the ConfigMap with the agent for `machine`, as `uname -m` has it."""
+    return f"{NAME}-agent-{machine.replace('_', '-')}"
 
 
 def is_contained(pod: Object) -> bool:
@@ -98,6 +124,12 @@ def agent_command(resident: Object) -> tuple[str, ...]:
     """The words that start the agent which a resident pod, or a template of such pods, has."""
     words = resident["spec"]["containers"][0].get("command") or ()
     return tuple(words[: words.index(_MAIN)]) if _MAIN in words else AGENT_COMMAND
+
+
+def is_of_another_client(resident: Object) -> bool:
+    """Whether a resident pod, not contained, runs an agent that a client of another version has deployed."""
+    command = agent_command(resident)
+    return not is_contained(resident) and command not in (AGENT_COMMAND, payload().start)
 
 
 def contained_command(session: SessionCommand, resident: Object) -> tuple[str, ...]:
@@ -193,18 +225,33 @@ def _fill(pod: dict[str, Any], options: AgentOptions, image: str) -> None:
 
 def _fill_resident(template: Object, options: AgentOptions) -> None:
     pod = template["spec"]
-    _fill(pod, options, resident_image(options))
+    _fill(pod, options, image_of(options))
     if options.enforcing:
         # Installed policies have to be looked after: no other pod may take the agent's place on a full node.
         pod["priorityClassName"] = "system-node-critical"
+    _run_from_config_maps(pod)
     if not options.contained:
         return
     template["metadata"]["labels"][CONTAINED_LABEL] = "true"
     _leave_policies(pod, ("policies", "bpf"))
     container = pod["containers"][0]
-    container["command"] = [*AGENT_COMMAND, "idle", "--idle-timeout", "0"]
+    container["command"] = [*payload().start, _MAIN, "--idle-timeout", "0"]
     container["env"].append({"name": "KUBECTL_GADGET_CONTAINED", "value": "1"})
     container["securityContext"]["capabilities"]["add"].remove("KILL")
+
+
+def _run_from_config_maps(pod: dict[str, Any]) -> None:
+    """In the place of the agent that an image has, which is used where it is the same."""
+    container = pod["containers"][0]
+    probe = container["livenessProbe"]["exec"]
+    for holder in (container, probe):
+        holder["command"] = [*payload().start, *holder["command"][len(AGENT_COMMAND) :]]
+    sources = [
+        {"configMap": {"name": agent_config_map(machine), "items": [{"key": KEY, "path": f"{machine}.zip"}]}}
+        for machine in payload().architectures
+    ]
+    pod["volumes"].append({"name": _PAYLOADS, "projected": {"sources": sources}})
+    container["volumeMounts"].append({"name": _PAYLOADS, "mountPath": "/agent", "readOnly": True})
 
 
 def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str]) -> None:
@@ -212,8 +259,15 @@ def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str])
     labels = spec["matchConstraints"]["namespaceSelector"]["matchLabels"]
     labels["kubernetes.io/metadata.name"] = options.namespace
     names = "', '".join(sorted(contents))
+    filled = {_CONTENTS: names, _BOOTSTRAP: _cel(payload().bootstrap), _OFFER: _cel(payload().offer)}
     for validation in spec["validations"]:
-        validation["expression"] = validation["expression"].replace(_CONTENTS, names)
+        for place, text in filled.items():
+            validation["expression"] = validation["expression"].replace(place, text)
+
+
+def _cel(text: str) -> str:
+    """A text as a literal of CEL, whose escapes are those of JSON."""
+    return json.dumps(text)
 
 
 def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ Made by the build (catalogue/payload.py). The trap: an installation without it c
 that it is missing is said only when one is to be started.
 """
 
+import base64
 import functools
 import json
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from kubectl_gadget.errors import GadgetError
 
 _FOLDER = Path(__file__).parents[2] / "built" / "payload"
 PYTHON = ("python3", "-I")
+KEY = "payload"
+"""In a ConfigMap with the agent of one architecture."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Payload:
     """the text of the main process of a pod on demand"""
     architectures: tuple[str, ...]
     """as `uname -m` names them"""
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        """The words that start the agent in a pod that may have none; those for the agent follow."""
+        return (*PYTHON, "-c", self.bootstrap, self.offer)
 
 
 @functools.cache
@@ -54,6 +62,12 @@ def payload_bytes(machine: str) -> bytes:
         return (_FOLDER / f"{machine}.zip").read_bytes()
     except OSError as error:
         raise _missing(error) from None
+
+
+@functools.cache
+def config_map(machine: str) -> dict[str, str]:
+    """`binaryData` of a ConfigMap with the agent of one architecture. Raises GadgetError."""
+    return {KEY: base64.b64encode(payload_bytes(machine)).decode()}
 
 
 def _missing(error: OSError) -> GadgetError:

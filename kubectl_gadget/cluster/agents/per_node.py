@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
-from kubectl_gadget.cluster.agents.boot import open_agent
+from kubectl_gadget.cluster.agents.boot import open_agent, open_command
 from kubectl_gadget.cluster.agents.on_demand import REMEDY, OnDemandAgents, Say
 from kubectl_gadget.cluster.agents.startup import is_running, wait_running
 from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
@@ -118,7 +118,7 @@ class Agents:
         if self._options.bcc:
             return await open_exec(self._api, *where, manifests.bcc_command(self._options.bcc_tool), node)
         if resident is not None and manifests.is_contained(resident):
-            return await open_exec(self._api, *where, manifests.contained_command(self._session, resident), node)
+            return await open_command(self._api, *where, manifests.contained_command(self._session, resident), node)
         return await open_agent(self._api, *where, manifests.session_words(self._session), node)
 
     async def _find_or_start(self, node: str) -> str:
@@ -137,7 +137,7 @@ class Agents:
         return self._pods[node]
 
     def _note_unchanged(self, resident: Object | None) -> None:
-        """Says, once, which flags for agents do nothing since this one runs already."""
+        """Says, once, which flags for agents do nothing since this one runs already, and whether it is another one."""
         if resident is None or self._is_noted:
             return
         container = resident["spec"]["containers"][0]
@@ -148,6 +148,10 @@ class Agents:
             self._is_noted = True
             text = f"resident agents answer, which {' and '.join(flags)} cannot change"
             self._note(f"warning: {text} (try: kubectl gadget deploy {flags[0]} …)")
+        elif manifests.is_of_another_client(resident):
+            self._is_noted = True
+            text = "resident agents are of another version, so this client sends its own to each node"
+            self._note(f"note: {text} (try: kubectl gadget deploy)")
 
     async def _find_resident(self, node: str) -> Object | None:
         until = time.monotonic() + _RETURN_SECONDS

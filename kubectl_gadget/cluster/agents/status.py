@@ -7,9 +7,9 @@ import asyncio
 from dataclasses import dataclass
 
 from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents.boot import open_command
 from kubectl_gadget.cluster.agents.per_node import USER_REMEDY
 from kubectl_gadget.cluster.agents.startup import is_running, not_ready, state, trouble
-from kubectl_gadget.cluster.api.exec import open_exec
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api, Listing
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object
@@ -111,7 +111,7 @@ async def _one(api: Api, options: AgentOptions, node: Object, pod: Object | None
 
 async def _ask(api: Api, options: AgentOptions, pod: Object) -> Hello:
     command = manifests.own_command(pod)
-    stream = await open_exec(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, command)
+    stream = await open_command(api, options.namespace, pod["metadata"]["name"], manifests.CONTAINER, command)
     try:
         decoder = FrameDecoder()
         while data := await stream.receive():

@@ -79,8 +79,8 @@ ACCESS_REVIEWS = Resource(
 BY_KIND = {
     resource.kind: resource
     for resource in (
-        *(NAMESPACES, DAEMON_SETS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS),
+        *(NAMESPACES, CONFIG_MAPS, DAEMON_SETS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS),
         *(ADMISSION_POLICIES, ADMISSION_POLICY_BINDINGS),
     )
 }
-"""What `manifests/` may hold."""
+"""What a deployment may hold."""

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,14 @@ class Pod:
         python: str = PYTHON,
         offer: str | None = None,
         words: tuple[str, ...] = ("session", "--gadgets="),
+        agent: Path | str = "/nonexistent",
+        contained: bool = False,
     ) -> None:
+        """`agent` is the folder with a deployment's agent."""
         self.data = data
         offer = offer or f"{MACHINE}={len(data)}:{hashlib.sha256(data).hexdigest()}"
         environment = {"PATH": "/usr/bin:/bin", "KUBECTL_GADGET_RUN": str(folder), "KUBECTL_GADGET_HOST": ""}
+        environment |= {"KUBECTL_GADGET_AGENT": str(agent), "KUBECTL_GADGET_CONTAINED": "1" if contained else ""}
         self.process = subprocess.Popen(
             [python, "-I", "-c", before + str(index["bootstrap"]), offer, *words],
             stdin=subprocess.PIPE,
@@ -144,6 +149,64 @@ def test_a_pod_without_a_place_for_it_runs_it_from_memory(index: dict[str, objec
     pod = Pod(index, carried, "/nonexistent")
     pod.boot()
     assert pod.frame().type == FrameType.HELLO
+    pod.end()
+
+
+@pytest.fixture
+def deployed(carried: bytes, tmp_path: Path) -> Path:
+    """The folder in which a deployment's pod finds its agent."""
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    (folder / f"{MACHINE}.zip").write_bytes(carried)
+    return folder
+
+
+def test_a_deployments_agent_comes_from_its_config_map_and_survives_the_next_one(
+    index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path
+) -> None:
+    for _ in range(2):
+        pod = Pod(index, carried, tmp_path, agent=deployed)
+        assert pod.boot() == "have"
+        assert pod.frame().type == FrameType.HELLO
+        pod.end()
+        # As when a newer client deploys: until its pod is replaced, the agent still answers.
+        (deployed / f"{MACHINE}.zip").write_bytes(b"newer")
+
+
+def test_the_main_process_of_a_pod_and_its_probe_start_from_the_config_map_and_print_nothing(
+    index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path
+) -> None:
+    main = Pod(index, carried, tmp_path, agent=deployed, words=("idle", "--idle-timeout", "0"))
+    while not (tmp_path / "kubectl-gadget.pid").exists() or not (tmp_path / "kubectl-gadget.alive").exists():
+        assert main.process.poll() is None, main.said()
+        time.sleep(0.02)
+    probe = Pod(index, carried, tmp_path, agent=deployed, words=("alive",))
+    assert probe.process.communicate(timeout=PATIENCE) == (b"", b"")
+    assert probe.process.returncode == 0
+    main.process.terminate()
+    assert main.process.communicate(timeout=PATIENCE) == (b"", b"")
+    assert main.process.returncode == 0
+
+
+@pytest.mark.parametrize("words", [("idle", "--idle-timeout", "0"), ("alive",), ("policies", "/policies")])
+def test_a_pods_own_processes_ask_nobody_for_an_agent(
+    index: dict[str, object], carried: bytes, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    pod = Pod(index, carried, tmp_path, words=words)
+    assert "the ConfigMap has another agent. try: kubectl gadget deploy" in pod.failure()
+
+
+def test_a_contained_agent_takes_none_from_its_client(
+    index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path
+) -> None:
+    (deployed / f"{MACHINE}.zip").write_bytes(carried + b"x")
+    words = ("session", "--contained", "--gadgets=")
+    pod = Pod(index, carried, tmp_path, agent=deployed, words=words, contained=True)
+    assert "the ConfigMap has another agent" in pod.failure()
+    (deployed / f"{MACHINE}.zip").write_bytes(carried)
+    pod = Pod(index, carried, tmp_path, agent=deployed, words=words, contained=True)
+    assert pod.boot() == "have"
+    assert pod.frame().json()["contained"] is True
     pod.end()
 
 

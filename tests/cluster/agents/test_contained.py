@@ -124,7 +124,7 @@ def test_a_contained_agent_has_neither_policies_nor_the_right_to_kill() -> None:
     assert pod["metadata"]["labels"]["kubectl-gadget/contained"] == "true"
     assert {"name": "KUBECTL_GADGET_CONTAINED", "value": "1"} in container["env"]
     assert "KILL" not in container["securityContext"]["capabilities"]["add"]
-    assert {mount["name"] for mount in container["volumeMounts"]} == {"cgroup", "tracing", "run"}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {"cgroup", "tracing", "run", "agent"}
     assert "KILL" in template(PLAIN)["spec"]["containers"][0]["securityContext"]["capabilities"]["add"]
 
 

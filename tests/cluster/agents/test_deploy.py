@@ -1,5 +1,7 @@
 """Deploy, undeploy, status, and the manifests they apply."""
 
+import base64
+import dataclasses
 import os
 import sys
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents import manifests, payload
 from kubectl_gadget.cluster.agents.deploy import deploy, render, undeploy
 from kubectl_gadget.cluster.agents.per_node import Agents
 from kubectl_gadget.cluster.agents.policy_removal import left_behind
@@ -40,6 +42,50 @@ async def test_deploying_again_changes_nothing(cluster: FakeCluster, api: Api, a
     names = set(cluster.store.objects)
     await deploy(api, agent_options, lambda _: None)
     assert set(cluster.store.objects) == names
+
+
+async def test_the_agent_lies_in_config_maps_that_a_newer_client_replaces(
+    monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, api: Api, agent_options: AgentOptions
+) -> None:
+    """So the image needs Python and nothing of ours."""
+
+    def deployed() -> tuple[dict[str, bytes], list[str]]:
+        maps = {
+            name: base64.b64decode(found["binaryData"]["payload"])
+            for (plural, _, name), found in cluster.store.objects.items()
+            if plural == "configmaps"
+        }
+        (pods,) = [found for (plural, _, _), found in cluster.store.objects.items() if plural == "daemonsets"]
+        return maps, pods["spec"]["template"]["spec"]["containers"][0]["command"]
+
+    await deploy(api, agent_options, lambda _: None)
+    maps, command = deployed()
+    names = {"x86_64": "kubectl-gadget-agent-x86-64", "aarch64": "kubectl-gadget-agent-aarch64"}
+    assert maps == {name: payload.payload_bytes(machine) for machine, name in names.items()}
+    assert command[:5] == list(payload.payload().start)
+    newer = dataclasses.replace(payload.payload(), offer="x86_64=1:00,aarch64=1:00")
+    monkeypatch.setattr(manifests, "payload", lambda: newer)
+    monkeypatch.setattr(manifests, "config_map", lambda machine: {"payload": "bmV3"})
+    await deploy(api, agent_options, lambda _: None)
+    maps, command = deployed()
+    assert set(maps.values()) == {b"new"}
+    assert command[4] == newer.offer
+
+
+async def test_a_run_says_that_the_resident_agents_are_of_another_client(
+    monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions
+) -> None:
+    await deploy(api, agent_options, lambda _: None)
+    newer = dataclasses.replace(payload.payload(), offer="x86_64=1:00,aarch64=1:00")
+    monkeypatch.setattr(manifests, "payload", lambda: newer)
+    notes: list[str] = []
+    agents = Agents(api, agent_options, note=notes.append)
+    for node in ("node-1", "node-2"):
+        await (await agents.open(node)).close()
+    await agents.close()
+    (note,) = notes
+    assert "of another version" in note
+    assert "try: kubectl gadget deploy" in note
 
 
 async def test_a_namespace_that_was_there_before_is_kept(

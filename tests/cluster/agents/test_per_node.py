@@ -277,7 +277,7 @@ def test_pods_on_demand_are_made_of_the_daemon_sets_template() -> None:
     resident = daemon_set["spec"]["template"]["spec"]
     mine, theirs = pod["spec"]["containers"][0], resident["containers"][0]
     assert mine["command"][-1] == "300"
-    of_residents = ("policies", "bpf")
+    of_residents = ("policies", "bpf", "agent")
     for place in (theirs["volumeMounts"], resident["volumes"]):
         place[:] = [one for one in place if one["name"] not in of_residents]
     del theirs["livenessProbe"]
