@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.cluster.agents.payload import payload
 from kubectl_gadget.wire import FrameDecoder, FrameType, encode, encode_json
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.session.test_contained import asked
@@ -164,7 +165,8 @@ def test_nothing_that_the_users_right_can_do_works_for_an_observer(observer: Pat
         said = execute(observer, pod, "python3", "-c", program)
         assert "FOUND" not in said, what
         assert refused in said, what
-    session = ("python3", "-I", "-m", "kubectl_gadget.agent", "session")
+    session = (*payload().start, "session")
+    python, isolated, runs, text, offer, _ = session
     only = f"--only-namespace={namespace}"
     for command in (
         ("sh",),
@@ -181,7 +183,11 @@ def test_nothing_that_the_users_right_can_do_works_for_an_observer(observer: Pat
         (*session, "--contained", "--gadgets=trace_open,", only),
         (*session, "--contained", "--gadgets=trace_open", f"{only}\n"),
         ("/usr/bin/python3", *session[1:], "--contained", "--gadgets=trace_open", only),
-        ("python3", "-m", *session[3:], "--contained", "--gadgets=trace_open", only),
+        (python, runs, *session[3:], "--contained", "--gadgets=trace_open", only),
+        (python, isolated, runs, text + " ", offer, "session", "--contained", "--gadgets=trace_open", only),
+        (python, isolated, runs, "print(1)", offer, "session", "--contained", "--gadgets=trace_open", only),
+        (python, isolated, runs, text, f"{offer}0", "session", "--contained", "--gadgets=trace_open", only),
+        (*manifests.AGENT_COMMAND, "session", "--contained", "--gadgets=trace_open", only),
         (*session[:-1], "idle"),
         (*session[:-1], "release"),
         (*session[:-1], "bcc", "--tool=opensnoop"),
@@ -265,7 +271,7 @@ def frames_of(account: Path, pod: str, command: tuple[str, ...], frames: bytes) 
     reports = 0
     while data := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]
         for frame in decoder.feed(data):
-            if frame.type == FrameType.EVENTS:
+            if frame.type in (FrameType.EVENTS, FrameType.BOOT):
                 continue
             found.append(frame.json())
             reports += frame.type == FrameType.STATS
