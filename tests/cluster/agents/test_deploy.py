@@ -73,13 +73,13 @@ async def test_the_agent_lies_in_config_maps_that_a_newer_client_replaces(
 
 
 async def test_a_run_says_that_the_resident_agents_are_of_another_client(
-    monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions
+    monkeypatch: pytest.MonkeyPatch, api: Api, agent_options: AgentOptions, tasks: Tasks
 ) -> None:
     await deploy(api, agent_options, lambda _: None)
     newer = dataclasses.replace(payload.payload(), offer="x86_64=1:00,aarch64=1:00")
     monkeypatch.setattr(manifests, "payload", lambda: newer)
     notes: list[str] = []
-    agents = Agents(api, agent_options, note=notes.append)
+    agents = Agents(api, agent_options, tasks, note=notes.append)
     for node in ("node-1", "node-2"):
         await (await agents.open(node)).close()
     await agents.close()
