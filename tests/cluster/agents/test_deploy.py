@@ -188,7 +188,7 @@ async def test_status_asks_every_agent(cluster: FakeCluster, api: Api, agent_opt
     cluster.faults.refused_exec["node-2"] = 500
     first, second = await status(api, agent_options)
     assert first.hello is not None
-    assert first.hello["node"] == "node-1"
+    assert first.hello.node == "node-1"
     assert first.state == "Running"
     assert second.hello is None
     assert "error dialing backend" in str(second.problem)
