@@ -23,7 +23,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.bpf.refusal import failed_program
 from kubectl_gadget.agent.bpf.ring import open_ring
-from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, Calls, SyscallObject, follow_compat_calls
+from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE, SyscallDispatcher, SyscallObject, follow_compat_calls
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events.linux import syscall_table
 from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget
@@ -35,7 +35,7 @@ CPUS = os.cpu_count() or 1
 MACHINE = os.uname().machine
 RAW_SYSCALLS = "SYSCALL_TRACEPOINTS" not in os.environ or not syscall_tracepoints()
 """The environment variable has all tests run the other way, which is for objects that were built before."""
-_CALLS = Calls()
+_CALLS = SyscallDispatcher()
 """Of all tracers of this process, as an agent has one for all gadgets: the kernel's verifier takes as long for it as
 for a gadget, which is most of the time of a test in a virtual machine."""
 
