@@ -33,7 +33,7 @@ def read_yaml(path: Path, parse: Callable[[str], Parsed]) -> Parsed:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeError:
-        raise UsageError(f"{path} is no YAML: it is not UTF-8") from None
+        raise UsageError(f"{path} is not valid YAML: it is not UTF-8") from None
     return parse_yaml(str(path), text, lambda: parse(text))
 
 
@@ -59,8 +59,8 @@ def no_yaml(file: str, text: str, error: "yaml.YAMLError | ValueError") -> Usage
         line, column = len(before), len(before[-1]) + 1
         why = f"{getattr(error, 'reason', error)}: is it a file of text?"
     else:
-        return UsageError(f"{file} is no YAML: {' '.join(str(error).split())}")
-    return UsageError(f"{file}:{line}:{column}: is no YAML: {why}")
+        return UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}")
+    return UsageError(f"{file}:{line}:{column}: is not valid YAML: {why}")
 
 
 def _why(text: str, error: "yaml.YAMLError | ValueError") -> str:

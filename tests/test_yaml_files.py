@@ -10,15 +10,18 @@ from kubectl_gadget.yaml_files import no_yaml
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a:\n\tb: 1\n", "f:2:1: is no YAML: a tab, with which YAML is not indented: write spaces"),
-        ("a:\n    b: 1\n  c: 2\n", "f:3:3: is no YAML: this does not go on with what is above: look at how it is"),
+        ("a:\n\tb: 1\n", "f:2:1: is not valid YAML: a tab, with which YAML is not indented: write spaces"),
+        (
+            "a:\n    b: 1\n  c: 2\n",
+            "f:3:3: is not valid YAML: this does not go on with what is above: look at how it is",
+        ),
         ("a:\n- b: 1\n - c\n", ":3:"),
-        ("a:\n  b 1\n  c: 2\n", "f:3:4: is no YAML: a `:` too many: this line or the one before lacks quotes"),
+        ("a:\n  b 1\n  c: 2\n", "f:3:4: is not valid YAML: a `:` too many: this line or the one before lacks quotes"),
         ("a: [1, 2\nb: 3\n", "(it began in line 1)"),
-        ('a: "x\nb: 1\n', "f:3:1: is no YAML: the file ends before a quote does (it began in line 1)"),
-        ("a: 1\nb: @c\n", "f:2:4: is no YAML: nothing begins with '@' unless it is in quotes"),
-        ("a: *b\n", "f:1:4: is no YAML: found undefined alias"),
-        ("a: 1\nb: \x01\n", "f:2:4: is no YAML:"),
+        ('a: "x\nb: 1\n', "f:3:1: is not valid YAML: the file ends before a quote does (it began in line 1)"),
+        ("a: 1\nb: @c\n", "f:2:4: is not valid YAML: nothing begins with '@' unless it is in quotes"),
+        ("a: *b\n", "f:1:4: is not valid YAML: found undefined alias"),
+        ("a: 1\nb: \x01\n", "f:2:4: is not valid YAML:"),
     ],
 )
 def test_the_place_and_the_mistake_are_said_in_one_line(loader: type[yaml.SafeLoader], text: str, said: str) -> None:
@@ -31,4 +34,4 @@ def test_the_place_and_the_mistake_are_said_in_one_line(loader: type[yaml.SafeLo
 
 
 def test_what_has_no_place_is_said_in_one_line_all_the_same() -> None:
-    assert str(no_yaml("f", "", ValueError("a\n  b"))) == "f is no YAML: a b"
+    assert str(no_yaml("f", "", ValueError("a\n  b"))) == "f is not valid YAML: a b"

@@ -157,8 +157,8 @@ class Recording:
                     continue
                 ((kind, value),) = entry.items()
                 take[kind](value)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise UsageError(f"{name}, line {number}: this is no line of a recording: {error!r}") from None
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                raise UsageError(f"{name}, line {number}: not a recording of kubectl gadget advise") from None
         inventory.forget_doubles()
 
     def _check_head(self, entry: Any, name: str) -> None:

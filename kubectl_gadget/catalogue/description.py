@@ -66,7 +66,7 @@ class Part:
     def __init__(self, path: Path, place: str, value: object, known: tuple[str, ...]) -> None:
         self.path, self.place = path, place
         if not isinstance(value, dict):
-            self.fail("", f"has to be a mapping, not {value!r}")
+            self.fail("", f"must be a mapping, not {value!r}")
         self.value: Mapping[str, Any] = value
         for key in value:
             if key not in known:
@@ -84,7 +84,7 @@ class Part:
             return default
         # bool is an int to Python, but not to people.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            self.fail(key, f"has to be {_KIND_NAMES[kind]}, not {value!r}")
+            self.fail(key, f"must be {_KIND_NAMES[kind]}, not {value!r}")
         return value
 
     def need(self, key: str, kind: type) -> Any:
@@ -95,10 +95,10 @@ class Part:
         return value
 
     def one_of(self, key: str, choices: tuple[str, ...], default: Any = None) -> Any:
-        """The value of `key`, which has to be one of `choices`."""
+        """The value of `key`, which must be one of `choices`."""
         value = self.get(key, str, default)
         if value is not None and value not in choices:
-            self.fail(key, f"has to be {' or '.join(choices)}, not {value!r}")
+            self.fail(key, f"must be {' or '.join(choices)}, not {value!r}")
         return value
 
     def parts(self, key: str, known: tuple[str, ...]) -> list["Part"]:
@@ -220,7 +220,7 @@ def _histogram_columns() -> list[Column]:
 def _names(top: Part, key: str) -> tuple[str, ...]:
     names = top.get(key, list, [])
     if not all(isinstance(name, str) for name in names):
-        top.fail(key, "has to be a list of texts")
+        top.fail(key, "must be a list of texts")
     return tuple(names)
 
 
@@ -256,7 +256,7 @@ def _library(item: Part) -> Library:
     functions: dict[str, Any] = item.need("functions", dict)
     for name, programs in functions.items():
         if not isinstance(programs, list) or not all(isinstance(program, str) for program in programs):
-            item.fail(f"functions.{name}", "has to be a list of programs")
+            item.fail(f"functions.{name}", "must be a list of programs")
     return Library(_names(item, "files"), {name: tuple(programs) for name, programs in functions.items()})
 
 
@@ -267,7 +267,7 @@ def _programs(top: Part) -> tuple[ProgramChoice, ...]:
         if not all(
             isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in sets
         ):
-            item.fail("any_of", "has to be a list of lists of programs, best first: [[a, b], [c]]")
+            item.fail("any_of", "must be a list of lists of programs, best first: [[a, b], [c]]")
         optional = item.get("optional", bool, False)
         purpose = item.get("purpose", str, "")
         if optional and not purpose:
@@ -336,7 +336,7 @@ def _column(item: Part, like: Column | None = None) -> Column:
         like = Column(name, name.upper().replace("_", " "), name, item.need("description", str))
     width = item.get("width", int, like.width)
     if not 1 <= width <= 200:
-        item.fail("width", f"has to be 1 to 200, not {width}")
+        item.fail("width", f"must be 1 to 200, not {width}")
     return Column(
         name=name,
         title=item.get("title", str, like.title),

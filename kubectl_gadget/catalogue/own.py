@@ -54,10 +54,10 @@ def _description(path: Path) -> Path:
         if path.suffix == ".c":
             path = path.parent / f"{path.name.removesuffix('.c').removesuffix('.bpf')}.yaml"
         if path.suffix not in (".yaml", ".yml"):
-            raise UsageError(f"{path} is not a gadget: a folder, a C file or a YAML file is one")
+            raise UsageError(f"{path} is not a gadget; expected a directory, a C file or a YAML file")
         return path
     if not path.is_dir():
-        raise UsageError(f"there is no {path}")
+        raise UsageError(f"{path}: no such file or directory")
     found = sorted(path.glob("*.yaml"))
     if len(found) != 1:
         names = ", ".join(item.name for item in found) or "none"

@@ -16,42 +16,42 @@ PROGRAM = "kubectl gadget"
 
 _VERBS = {
     "trace": "Show events as they happen",
-    "top": "Show who does most of something, again and again",
-    "snapshot": "Show what is there now",
+    "top": "Show the top users of something, refreshed at intervals",
+    "snapshot": "Show what exists now",
     "profile": "Show where time goes",
-    "audit": "Show what a rule of the kernel caught",
+    "audit": "Show what security rules of the kernel caught",
 }
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = (
     (
         "observe",
         "Gadgets",
-        "Show the life of workloads: programs, what they did, how they ended",
+        "Show the processes of workloads: what they run, what they do, how they end",
         "commands.observe:observe:PAGE",
     ),
     (
         "enforce",
         "Gadgets",
-        "Carry policies out: deny, kill, signal, for as long as it runs",
+        "Enforce policies while it runs: deny, kill, signal",
         "policy.enforce:enforce:PAGE",
     ),
-    ("flows", "Gadgets", "Show who talks to whom, with both ends' processes", "commands.flows:flows:PAGE:CONDITIONS"),
-    ("bcc", "Gadgets", "Run a tool of bcc, or a script of yours, on all nodes", "commands.bcc:bcc:PAGE"),
+    ("flows", "Gadgets", "Show network flows, with the processes at both ends", "commands.flows:flows:PAGE:CONDITIONS"),
+    ("bcc", "Gadgets", "Run a bcc tool, or your own bcc script, on all nodes", "commands.bcc:bcc:PAGE"),
     (
         "bpftrace",
         "Gadgets",
-        "Run a program of bpftrace on all nodes, for the chosen pods",
+        "Run a bpftrace program on all nodes, limited to selected pods",
         "commands.bpftrace:bpftrace:PAGE",
     ),
     ("list", "Gadgets", "List the gadgets", "commands.listing:list_gadgets:PAGE"),
-    ("deploy", "Cluster", "Keep agents on all nodes, so that a run starts at once", "commands.deploy:deploy:PAGE"),
+    ("deploy", "Cluster", "Keep agents on all nodes, so that gadgets start at once", "commands.deploy:deploy:PAGE"),
     (
         "undeploy",
         "Cluster",
-        "Remove all that deploy or a run made in the cluster",
+        "Remove all that deploy or a run created in the cluster",
         "commands.deploy:undeploy:UNDEPLOY_PAGE",
     ),
-    ("status", "Cluster", "Show the agents, and what works on which node", "commands.status:status:PAGE"),
+    ("status", "Cluster", "Show the agents, and what each node supports", "commands.status:status:PAGE"),
     ("version", "Other", "Show the version of this program and of the agents", "commands.version:version:PAGE"),
     ("options", "Other", "Explain the flags that all commands share", "commands.shared_flags:options:PAGE"),
 )
@@ -60,11 +60,13 @@ _PAGE = Page(
     "of a cluster, in one table, with nothing installed beforehand.",
     examples=(
         Example("kubectl gadget trace open", "files that the pods of this namespace open"),
-        Example("kubectl gadget trace exec -A -o json", "programs that start anywhere, one JSON object a line"),
-        Example("sudo kubectl gadget demo", "no cluster at hand: four small pods on this machine, for 10 s"),
+        Example(
+            "kubectl gadget trace exec -A -o json", "programs that start in any namespace, one JSON object per line"
+        ),
+        Example("sudo kubectl gadget demo", "without a cluster: four small pods on this machine, for 10 s"),
     ),
     usage="COMMAND [flags]",
-    more="kubectl gadget COMMAND --help explains a command, kubectl gadget options the flags that all share.",
+    more="kubectl gadget COMMAND --help explains a command; kubectl gadget options explains the shared flags.",
 )
 
 
@@ -102,18 +104,18 @@ class Root(GadgetGroup):
 
 def root() -> Root:
     """The whole command line."""
-    fixed = {"run": Entry("Run a gadget of your own: a folder or its YAML file", "Gadgets", _load_run)}
+    fixed = {"run": Entry("Run a gadget of your own: a C file, a directory or a YAML file", "Gadgets", _load_run)}
     fixed["advise"] = Entry(
-        "Watch, then write a policy that fits: networkpolicy, seccomp, capabilities, filesystem",
+        "Write policies from observed behaviour: networkpolicy, seccomp, capabilities, filesystem",
         "Gadgets",
         _load_advise,
     )
-    fixed["policy"] = Entry("Check, explain, generate and list policies", "Gadgets", _load_policy)
+    fixed["policy"] = Entry("Check, explain, generate, install and list policies", "Gadgets", _load_policy)
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
     fixed["demo"] = Entry(
-        "Run any of these on four small pods on this machine; needs no cluster", "Gadgets", _load_demo
+        "Run any of these on four small pods on this machine, without a cluster", "Gadgets", _load_demo
     )
     group = make_group(_flags, PROGRAM, GroupParts(_PAGE, fixed, kind=Root))
     assert isinstance(group, Root)

@@ -85,10 +85,10 @@ def duration_in(unit: str, size: int) -> Callable[[str], int]:
         if text.isdecimal():
             return int(text)
         if _NUMBER.fullmatch(text):
-            raise ValueError(f"has no unit: {text}s? Without one it is a whole number of {unit}")
+            raise ValueError(f"has no unit; write {text}s, or a whole number of {unit}")
         units, rest = divmod(round(duration(text) * 1e9), NANOSECONDS[unit])
         if rest:
-            raise ValueError(f"is not a whole number of {unit}, and shorter times are not told apart here")
+            raise ValueError(f"is not a whole number of {unit}")
         return units
 
     return read
@@ -147,10 +147,10 @@ def ring_size(text: str) -> int:
     """Bytes of a BPF ring buffer: the kernel takes powers of two only."""
     value = size(text)
     if not SMALLEST_RING <= value <= LARGEST_RING:
-        raise ValueError("a ring has between 64Ki and 1Gi")
+        raise ValueError("must be between 64Ki and 1Gi")
     if value & (value - 1):
         below = 1 << (value.bit_length() - 1)
-        raise ValueError(f"not a power of two; the nearest are {size_text(below)} and {size_text(below * 2)}")
+        raise ValueError(f"must be a power of two; the nearest are {size_text(below)} and {size_text(below * 2)}")
     return value
 
 
@@ -158,7 +158,7 @@ def buffer_size(text: str) -> int:
     """Bytes that the client may hold undecoded."""
     value = size(text)
     if value < SMALLEST_BUFFER:
-        raise ValueError("must be at least 1Mi, or one batch would not fit")
+        raise ValueError("must be at least 1Mi, so that a batch fits")
     return value
 
 
@@ -212,7 +212,7 @@ def some_text(text: str) -> str:
 def registry(text: str) -> str:
     """A registry, or a path in one, without what makes a URL: registry.example:5000/ghcr."""
     if "://" in text:
-        raise ValueError("is a URL; leave out what stands before the host, as in names of images")
+        raise ValueError("is a URL; write it without https://, as in image names")
     if not _REGISTRY.fullmatch(text):
         raise ValueError("is not a registry like registry.example or registry.example:5000/ghcr")
     return text.rstrip("/")
@@ -247,7 +247,7 @@ def commas(texts: Sequence[str]) -> tuple[str, ...]:
     """The parts of one or more comma-separated lists, in order, each once."""
     parts = [part.strip() for text in texts for part in text.split(",")]
     if not all(parts):
-        raise ValueError("there is an empty name in the list")
+        raise ValueError("the list has an empty name")
     return tuple(dict.fromkeys(parts))
 
 
@@ -315,7 +315,7 @@ def functions(text: str) -> str:
     for target in text.split(","):
         file, _, symbol = target.rpartition(":")
         if not file or not symbol:
-            raise ValueError("is no function: name it FILE:SYMBOL, such as libc:getaddrinfo")
+            raise ValueError("is not a function; write FILE:SYMBOL, such as libc:getaddrinfo")
     return text
 
 
@@ -343,14 +343,14 @@ def function_without_file(symbol: str) -> UsageError:
     except (OSError, TypeError):  # Windows
         is_of_libc = False
     others = f"/path/in/the/container:{symbol}, or libNAME:{symbol} for a function of a library"
-    what = f"{symbol!r} names no file: a function is written FILE:SYMBOL"
+    what = f"{symbol!r} has no file; write functions as FILE:SYMBOL"
     return UsageError(what, f"libc:{symbol}" if is_of_libc else others)
 
 
 def namespace(text: str) -> str:
     """The name of one namespace."""
     if "," in text:
-        raise ValueError('names more than one; use -A with --filter \'namespace in ["a", "b"]\'')
+        raise ValueError('names more than one namespace; use -A with --filter \'namespace in ["a", "b"]\'')
     return _resource_name(text, ("namespace", "namespaces", "ns"), "namespace", _LABEL)
 
 
@@ -359,7 +359,7 @@ def _resource_name(text: str, kinds: tuple[str, ...], kind: str, allowed: re.Pat
     if slash and prefix.lower() not in kinds:
         raise ValueError(f"is not the name of a {kind}")
     if not allowed.fullmatch(name) or len(name) > 253:
-        raise ValueError(f"is not the name of a {kind}: those have lower-case letters, digits and dashes")
+        raise ValueError(f"is not a valid {kind} name: use lower-case letters, digits and dashes")
     return name
 
 
@@ -395,7 +395,7 @@ def number_of(kind: str) -> Callable[[str], int]:
         prefix, spell, numbers = _named_numbers(kind)
         if text.isdecimal():
             if int(text) not in numbers:
-                raise ValueError(f"is the number of no {kind}: they go from {numbers[0]} to {numbers[-1]}")
+                raise ValueError(f"invalid {kind} number; expected {numbers[0]}–{numbers[-1]}")
             return int(text)
         names = {spell(number): number for number in numbers}
         name = text.upper()
@@ -404,7 +404,7 @@ def number_of(kind: str) -> Callable[[str], int]:
             meant = nearest(name, names_of(kind))
             article = "an" if kind == "errno" else "a"
             raise ValueError(
-                f"{text!r} is neither the number nor the name of {article} {kind}" + (f"; {meant}?" if meant else "")
+                f"is not the number or name of {article} {kind}" + (f"; did you mean {meant}?" if meant else "")
             )
         return found
 
@@ -444,7 +444,7 @@ def text_of(size: int) -> Callable[[str], str]:
         if "\0" in text or not text:
             raise ValueError("is empty, or holds a NUL")
         if len(text.encode()) >= size:
-            raise ValueError(f"is longer than the {size - 1} bytes that can be compared in the kernel")
+            raise ValueError(f"is longer than {size - 1} bytes, the most that the kernel can compare")
         return text
 
     return read
@@ -457,7 +457,9 @@ def words_of(words: Sequence[str]) -> Callable[[str], str]:
         for word in map(str.strip, text.split(",")):
             if word not in words and word != "all":
                 meant = nearest(word, words)
-                raise ValueError(f"{word!r} is none of all, {', '.join(words)}" + (f"; {meant}?" if meant else ""))
+                raise ValueError(
+                    f"{word!r} is not one of all, {', '.join(words)}" + (f"; did you mean {meant}?" if meant else "")
+                )
         return text
 
     return read

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows.flow import FlowEvent, Party
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.flows.records import direction, record
 from kubectl_gadget.kube import label_selectors
 
@@ -154,14 +154,22 @@ def protocol(texts: Sequence[str]) -> Test:
 
 
 def verdict(texts: Sequence[str]) -> Test:
-    """FORWARDED, DROPPED, ERROR."""
-    known = {text.upper() for text in texts}
+    """FORWARDED, DROPPED, ERROR. Raises UsageError."""
+    known = _known("--verdict", texts, (FORWARDED, DROPPED, ERROR))
     return lambda event: event.verdict in known
 
 
+def _known(flag: str, texts: Sequence[str], words: Sequence[str]) -> set[str]:
+    """The texts in upper case. Raises UsageError for what is none of the words, which would silently match nothing."""
+    for text in texts:
+        if text.upper() not in words:
+            raise UsageError(f"{flag} {text!r}: must be one of {', '.join(words)}")
+    return {text.upper() for text in texts}
+
+
 def traffic_direction(texts: Sequence[str]) -> Test:
-    """egress, ingress: of the end that saw it."""
-    known = {text.upper() for text in texts}
+    """egress, ingress: of the end that saw it. Raises UsageError."""
+    known = _known("--traffic-direction", texts, ("EGRESS", "INGRESS"))
     return lambda event: direction(event) in known
 
 

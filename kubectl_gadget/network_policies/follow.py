@@ -33,7 +33,7 @@ from kubectl_gadget.yaml_files import read_yaml
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)
 _NEEDED = (PODS, NAMESPACES, NETWORK_POLICIES)
 _FIRST_SECONDS = 60.0
-NO_POLICY = "there is no NetworkPolicy; nothing is refused until there is one"
+NO_POLICY = "there is no NetworkPolicy yet; nothing is denied until there is one"
 _EMPTY = Contents(containers="pods", other=pod_entry(0), host=HOST_ENTRY)
 
 

@@ -112,8 +112,8 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "file:2:1: is no YAML: a value is missing"),
-        ("a:\n  b: 1\n c: 2\n", "file:3:2: is no YAML: this does not go on with what is above"),
+        ("a: [", "file:2:1: is not valid YAML: a value is missing"),
+        ("a:\n  b: 1\n c: 2\n", "file:3:2: is not valid YAML: this does not go on with what is above"),
         ("", "holds no policy"),
         ("- 1", "no Kubernetes object"),
         ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "what is read is networking.k8s.io/v1 NetworkPolicy"),
@@ -124,11 +124,11 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
         ),
         (
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, status: 2026-99-99}",
-            "file is no YAML: month must be in",
+            "file is not valid YAML: month must be in",
         ),
         (
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x},\n status: {[a]: b}}",
-            "file:2:11: is no YAML: found unhashable key",
+            "file:2:11: is not valid YAML: found unhashable key",
         ),
     ],
 )

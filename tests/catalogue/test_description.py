@@ -127,31 +127,31 @@ PARAMETER = {"name": "p", "type": "bool", "description": "d", "variable": "v"}
     [
         ({"command": None}, "command is missing"),
         ({"summary": ""}, "summary is missing"),
-        ({"summary": 7}, "summary has to be a text, not 7"),
+        ({"summary": 7}, "summary must be a text, not 7"),
         ({"colums": []}, "colums is not known here; one of command, group,"),
-        ({"columns": "pid"}, "columns has to be a list, not 'pid'"),
-        ({"columns": [7]}, "columns[0] has to be a mapping, not 7"),
+        ({"columns": "pid"}, "columns must be a list, not 'pid'"),
+        ({"columns": [7]}, "columns[0] must be a mapping, not 7"),
         ({"columns": ["pid", "what"]}, "columns[1] what is not a column of every gadget; it needs a description"),
         ({"columns": ["pid", "pid"]}, "columns[1].name is there twice: pid"),
         ({"columns": [{"name": "x"}]}, "columns[0].description is missing"),
-        ({"columns": [{"name": "pid", "width": True}]}, "columns[0].width has to be a whole number, not True"),
-        ({"columns": [{"name": "pid", "width": 0}]}, "columns[0].width has to be 1 to 200, not 0"),
-        ({"columns": [{"name": "pid", "show": "no"}]}, "columns[0].show has to be default or wide or json, not 'no'"),
-        ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show has to be a text, not False"),
-        ({"columns": [COLUMN | {"values": [1]}]}, "columns[0].values has to be a mapping, not [1]"),
+        ({"columns": [{"name": "pid", "width": True}]}, "columns[0].width must be a whole number, not True"),
+        ({"columns": [{"name": "pid", "width": 0}]}, "columns[0].width must be 1 to 200, not 0"),
+        ({"columns": [{"name": "pid", "show": "no"}]}, "columns[0].show must be default or wide or json, not 'no'"),
+        ({"columns": [{"name": "pid", "show": False}]}, "columns[0].show must be a text, not False"),
+        ({"columns": [COLUMN | {"values": [1]}]}, "columns[0].values must be a mapping, not [1]"),
         ({"columns": [COLUMN | {"values": {}}]}, "columns[0].values is missing"),
         ({"columns": [COLUMN | {"values": {1: True}}]}, "columns[0].values has to map numbers to names, such as"),
         ({"columns": [COLUMN | {"flags": {"1": "a"}}]}, "columns[0].flags has to map numbers to names, such as"),
         ({"columns": [COLUMN | {"flags": {True: "a"}}]}, "columns[0].flags has to map numbers to names, such as"),
         ({"columns": [COLUMN | {"values": {1: "a"}, "flags": {1: "b"}}]}, "columns[0].flags is there beside values"),
-        ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of has to be a list of lists of programs"),
+        ({"programs": [{"any_of": ["a"]}]}, "programs[0].any_of must be a list of lists of programs"),
         ({"programs": [{"any_of": [["a"]], "optional": True}]}, "programs[0].purpose is missing"),
         ({"programs": [{"any_of": [["a"]], "when": {"hook": 1}}]}, "programs[0].when has to name one parameter"),
         ({"parameters": [PARAMETER | {"type": "duration"}]}, "parameters[0].unit is missing"),
         ({"parameters": [PARAMETER | {"unit": "ms"}]}, "parameters[0].unit is what a duration is counted in"),
-        ({"parameters": [PARAMETER | {"type": "float"}]}, "parameters[0].type has to be bool or int or string"),
+        ({"parameters": [PARAMETER | {"type": "float"}]}, "parameters[0].type must be bool or int or string"),
         ({"parameters": [PARAMETER | {"type": None}]}, "parameters[0].type is missing"),
-        ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default has to be true or false, not 1"),
+        ({"parameters": [PARAMETER | {"default": 1}]}, "parameters[0].default must be true or false, not 1"),
         ({"parameters": [PARAMETER | {"test": "equal"}]}, "parameters[0].column is missing: they go together"),
         ({"examples": []}, "examples is missing"),
     ],
@@ -161,13 +161,13 @@ def test_what_is_wrong_is_named_with_its_key(tmp_path: Path, changes: dict[str, 
 
 
 def test_a_list_is_no_gadget(tmp_path: Path) -> None:
-    assert complaint(tmp_path, []) == "the file has to be a mapping, not []"
+    assert complaint(tmp_path, []) == "the file must be a mapping, not []"
 
 
 def test_broken_yaml_is_told_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("command: [trace\nopen")
-    with pytest.raises(UsageError, match=r"broken\.yaml:2:5: is no YAML: .*line 1"):
+    with pytest.raises(UsageError, match=r"broken\.yaml:2:5: is not valid YAML: .*line 1"):
         read_description(path)
 
 

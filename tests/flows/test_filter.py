@@ -162,6 +162,8 @@ def test_the_shapes_of_flows_are_those_of_their_json(event: FlowEvent) -> None:
         (filter.http_status, "fine"),
         (filter.http_path, "("),
         (filter.labels, "a==b c"),
+        (filter.verdict, "LOST"),
+        (filter.traffic_direction, "in"),
     ],
 )
 def test_what_cannot_be_read_is_refused(make: Callable[..., object], text: str) -> None:

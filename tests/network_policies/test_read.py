@@ -128,7 +128,7 @@ def test_policies_of_the_cluster_go_with_those_of_files() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "objects.yaml:1:5: is no YAML"),
+        ("a: [", "objects.yaml:1:5: is not valid YAML"),
         ("- 1", "no Kubernetes object"),
         ("kind: Pod", "a Pod without a name"),
         ("{kind: Secret, metadata: {name: x}}", "holds a Secret"),

@@ -245,6 +245,6 @@ def refused(folder: Path, *flags: str) -> str:
 
 
 def test_flags_that_contradict_an_action_are_refused(tmp_path: Path) -> None:
-    assert "about what the kernel does" in refused(tmp_path, "--local", "--action", "kill", "--dry-run")
-    assert "--yes answers" in refused(tmp_path, "--local", "--action", "kill", "--yes")
-    assert "is for a cluster" in refused(tmp_path, "--local", "--action", "delete-pod", "--yes")
+    assert "only for --action kernel" in refused(tmp_path, "--local", "--action", "kill", "--dry-run")
+    assert "--yes is only for" in refused(tmp_path, "--local", "--action", "kill", "--yes")
+    assert "needs a cluster" in refused(tmp_path, "--local", "--action", "delete-pod", "--yes")

@@ -126,4 +126,4 @@ def test_descendants_without_a_process_are_refused() -> None:
     words = ["trace", "open", "--local", "--descendants"]
     done = subprocess.run([*GADGET, *words], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--descendants are those of a process" in done.stderr
+    assert "--descendants needs a process" in done.stderr

@@ -44,7 +44,7 @@ BLOCKED = 4
 _SUMMARIES = {
     "networkpolicy": "Network policies that allow the connections that were seen",
     "seccomp": "Seccomp profiles that allow the system calls that were seen",
-    "capabilities": "The capabilities that containers used, and who asked for what else",
+    "capabilities": "Capabilities that containers used, and which others they requested",
     "filesystem": "Whether root file systems can be read-only, and which volumes that needs",
 }
 
@@ -67,24 +67,24 @@ class WatchFlags(FlagSet):
     ] = None
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="Watch so long: 30m, 24h (default: until Ctrl-C)"),
+        flag(SHOW, "--timeout", metavar="TIME", help="How long to observe: 30m, 24h (default: until Ctrl-C)"),
         values.duration_above_zero,
     ] = None
     record: Annotated[
         str | None,
-        flag(SHOW, "--record", metavar="FILE", help="Keep what was seen in this file"),
+        flag(SHOW, "--record", metavar="FILE", help="Record the observations in this file"),
         values.some_text,
         TypedOnly.FILES,
     ] = None
     recordings: Annotated[
         tuple[str, ...] | None,
-        flag(SHOW, "--from", metavar="FILE", help="Watch nothing, take this recording; may be given again"),
+        flag(SHOW, "--from", metavar="FILE", help="Use this recording instead of observing; can be repeated"),
         tuple,
         TypedOnly.FILES,
     ] = None
     directory: Annotated[
         str | None,
-        flag(SHOW, "--directory", metavar="DIR", help="Write a file for each object there, and print nothing"),
+        flag(SHOW, "--directory", metavar="DIR", help="Write one file per object to this directory, print nothing"),
         values.some_text,
         TypedOnly.FILES,
     ] = None
@@ -92,7 +92,8 @@ class WatchFlags(FlagSet):
         bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error, only warnings")
     ] = None
     verbose: Annotated[
-        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error: programs, nodes, pods")
+        bool | None,
+        flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
     ] = None
 
 
@@ -135,7 +136,7 @@ SECCOMP_PAGE = _page(
         ("-l app=web --format SeccompProfile", "of all replicas, for the security-profiles-operator; Ctrl-C ends"),
         ("-l app=web --merge web.json", "an earlier profile, and what is missing in it"),
     ),
-    "What was not seen is refused by the profile: watch for long, and through a restart. docs/advise.md tells more.",
+    "The profile denies what was not observed: observe for long, and through a restart. See docs/advise.md.",
 )
 Format = Annotated[
     str | None,
@@ -150,7 +151,7 @@ Format = Annotated[
 ]
 Merge = Annotated[
     str | None,
-    flag(SHOW, "--merge", metavar="FILE", help="Add to this profile instead of to none"),
+    flag(SHOW, "--merge", metavar="FILE", help="Extend this profile"),
     values.some_text,
     TypedOnly.FILES,
 ]
@@ -170,7 +171,7 @@ def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge 
         _print(documents, recording, flags, warnings, "json" if format == "profile" else None)
         return code
     if format == "profile" and len(documents) > 1:
-        warnings.append("these are several profiles; --directory DIR writes a file for each")
+        warnings.append("there are several profiles; --directory DIR writes a file for each")
     if format == "profile" and len(documents) == 1:
         sys.stdout.write(json.dumps(documents[0].body, indent=2) + "\n")
         documents = []
@@ -185,7 +186,7 @@ CAPABILITIES_PAGE = _page(
         ("-A --record used.jsonl", "of all pods, kept for later"),
         ("--from used.jsonl --from later.jsonl", "from what was kept"),
     ),
-    "Ctrl-C ends the watching and prints. docs/advise.md tells more.",
+    "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
 
 
@@ -206,7 +207,7 @@ FILESYSTEM_PAGE = _page(
         ("web-0 --record writes.jsonl", "of one pod, kept for later"),
         ("--from writes.jsonl -o json", "from what was kept"),
     ),
-    "Ctrl-C ends the watching and prints. docs/advise.md tells more.",
+    "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
 
 
@@ -224,10 +225,10 @@ NETWORKPOLICY_PAGE = _page(
     "networkpolicy",
     (
         ("-n shop --timeout 24h > policies.yaml", "a policy for each workload of shop, after a day"),
-        ("-n shop --timeout 24h --record day.jsonl --format cilium", "the same for Cilium, and kept"),
-        ("--from day.jsonl --check policies.yaml", "what policies would have blocked of it; exit 4 if anything"),
+        ("-n shop --timeout 24h --record day.jsonl --format cilium", "the same for Cilium, with a recording"),
+        ("--from day.jsonl --check policies.yaml", "what policies would have blocked; exit code 4 if anything"),
     ),
-    "Ctrl-C ends the watching and prints. docs/advise.md tells more.",
+    "Ctrl-C stops observing and prints. See docs/advise.md.",
 )
 PolicyFormat = Annotated[
     str | None,
@@ -242,7 +243,7 @@ PolicyFormat = Annotated[
 ]
 Check = Annotated[
     str | None,
-    flag(SHOW, "--check", metavar="FILE", help="Show what these policies would have blocked, and advise nothing"),
+    flag(SHOW, "--check", metavar="FILE", help="Only show what these policies would have blocked"),
     values.some_text,
     TypedOnly.ACTION,
 ]
@@ -259,7 +260,7 @@ def networkpolicy(
     from kubectl_gadget.advise.evaluate import read_policies
 
     if format is not None and check is not None:
-        raise UsageError("--format says how to advise, and --check not to")
+        raise UsageError("--format and --check cannot be used together")
     policies = None
     if check:
         offline = flags.target.local or bool(flags.watch.recordings)
@@ -306,7 +307,7 @@ def advise_group() -> GadgetGroup:
         for name, summary in _SUMMARIES.items()
     }
     page = Page(
-        "Watch, then write a policy that fits.",
+        "Observe pods, then write policies that allow what they did.",
         usage="ADVISOR [POD|KIND/NAME...] [flags]",
         more="kubectl gadget advise ADVISOR --help explains an advisor.",
     )
@@ -329,7 +330,7 @@ def _watch(
     if flags.watch.recordings:
         _check_unwatched(flags)
         if objects:
-            raise UsageError("--objects is about pods that are watched, and --from watches none")
+            raise UsageError("--objects and --from cannot be used together")
         for name in flags.watch.recordings:
             _read_recording(recording, name)
         recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
@@ -368,9 +369,9 @@ def _observe(
 
 def _check_unwatched(flags: AdviseFlags) -> None:
     if flags.watch.timeout is not None:
-        raise UsageError("--timeout says how long to watch, and --from not to")
+        raise UsageError("--timeout and --from cannot be used together")
     if flags.scope.selector is not None:
-        raise UsageError("-l chooses pods to watch, and --from watches none", "name the pods, or -n and -c")
+        raise UsageError("-l cannot be used with --from: a recording has no labels", "name the pods, or -n and -c")
 
 
 def _read_recording(recording: "Recording", name: str) -> None:
@@ -389,7 +390,7 @@ def _read(name: str) -> str:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "is not a text of UTF-8"
+    return error.strerror or str(error) if isinstance(error, OSError) else "is not UTF-8 text"
 
 
 def _check_writable(path: Path) -> None:
@@ -419,7 +420,7 @@ def _write_files(directory: Path, documents: "Sequence[Document]", ending: str) 
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GadgetError(f"{directory} cannot be made: {error.strerror}") from None
+        raise GadgetError(f"the directory {directory} cannot be created: {error.strerror}") from None
     for document in documents:
         path = directory / f"{document.name}.{ending}"
         _write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
@@ -443,7 +444,7 @@ def _print(
     for warning in (*evidence.warnings(recording), *warnings):
         connect.say(f"warning: {warning}")
     if not recording.facts and not documents:
-        raise GadgetError("nothing was seen of the chosen containers, so there is nothing to advise", "watch longer")
+        raise GadgetError("nothing was observed in the selected containers, so there is no advice", "observe longer")
     head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: only what was seen is in it."
     documents = [replace(document, comments=(head, *document.comments)) for document in documents]
     if flags.watch.directory is not None:

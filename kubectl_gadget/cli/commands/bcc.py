@@ -35,21 +35,23 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.progress import Progress
 
 PAGE = Page(
-    "Run a tool of bcc, or a bcc script or C file of your own, on all nodes; each line behind its node's name.",
+    "Run a bcc tool, or your own bcc script or C file, on all nodes; each line begins with the node's name.",
     (
         Example("kubectl gadget bcc biolatency 10 1", "a histogram of disk latency on each node"),
         Example("kubectl gadget bcc --node worker-1 execsnoop -T", "the stock tool with its own flags, on one node"),
-        Example("kubectl gadget bcc ./mine.py --verbose", "a script of yours; ./mine.c does as well"),
-        Example("kubectl gadget bcc --list", "the tools that there are"),
+        Example("kubectl gadget bcc ./mine.py --verbose", "your own script; or a C file, ./mine.c"),
+        Example("kubectl gadget bcc --list", "the tools that are installed"),
     ),
     usage="[flags] TOOL|FILE.py|FILE.c [ARGS]",
-    more="Our flags stand before the tool's name, what follows is the tool's. bcc compiles on the node, so it needs "
-    "the kernel's headers there, and pods with all rights, which are removed at the end. The tools see the whole node: "
-    "-n and -l choose the nodes that host such pods, and no more.",
+    more="Our flags go before the tool's name, the tool's flags after it. bcc compiles on the node, so it needs "
+    "kernel headers there and privileged pods, which are removed at the end. Tools see the whole node: "
+    "-n and -l only select the nodes that run such pods.",
     passes_on=True,
 )
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), tuple]
-List = Annotated[bool | None, flag(SHOW, "--list", help="The tools that the chosen nodes have"), TypedOnly.ACTION]
+List = Annotated[
+    bool | None, flag(SHOW, "--list", help="List the tools that the selected nodes have"), TypedOnly.ACTION
+]
 _MOST_BYTES = 4 << 20
 
 
@@ -59,12 +61,12 @@ class ShownFlags(FlagSet):
 
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="End the tool, as by Ctrl-C, after this time: 30s, 5m"),
+        flag(SHOW, "--timeout", metavar="TIME", help="Stop the tool, as Ctrl-C does, after this time: 30s, 5m"),
         values.duration_above_zero,
     ] = None
     color: Annotated[
         str | None,
-        flag(SHOW, "--color", metavar="WHEN", help="Names of nodes: auto, always or never", choices=values.COLORS),
+        flag(SHOW, "--color", metavar="WHEN", help="Colour node names: auto, always or never", choices=values.COLORS),
         values.one_of(*values.COLORS),
     ] = None
     quiet: Annotated[bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress on standard error")] = None
@@ -107,7 +109,7 @@ def _declared(request: dict[str, object] | None) -> str:
 def _request(words: tuple[str, ...]) -> dict[str, object]:
     """What the agents are asked for. Raises UsageError."""
     if not words:
-        raise UsageError("bcc needs the name of a tool, or a file", "kubectl gadget bcc --list")
+        raise UsageError("no tool or file was given", "kubectl gadget bcc --list")
     tool, *arguments = words
     if arguments[:1] == ["--"]:
         del arguments[0]
@@ -119,10 +121,10 @@ def _request(words: tuple[str, ...]) -> dict[str, object]:
     except OSError as error:
         raise UsageError(f"{tool}: {error.strerror}") from None
     if len(script) > _MOST_BYTES:
-        raise UsageError(f"{tool} has more than {_MOST_BYTES >> 20} MiB, so it is no script")
+        raise UsageError(f"{tool} has more than {_MOST_BYTES >> 20} MiB, so it is not a script")
     language = "c" if path.suffix == ".c" else "python"
     if language == "c" and arguments:
-        raise UsageError(f"{tool} is C, which takes no arguments", "a script in Python that loads it")
+        raise UsageError(f"{tool} is a C file, which takes no arguments", "write a Python script that loads it")
     return {"script": base64.b64encode(script).decode(), "language": language, "arguments": arguments}
 
 

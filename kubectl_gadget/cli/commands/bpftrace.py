@@ -32,7 +32,7 @@ from kubectl_gadget.events.schema import Example
 _PROGRAM = "Program"
 _MOST_BYTES = 1 << 20
 PAGE = Page(
-    "Run a program of bpftrace on all nodes, for the chosen pods; each line behind its node's name.",
+    "Run a bpftrace program on all nodes, limited to selected pods; each line begins with the node's name.",
     (
         Example(
             "kubectl gadget bpftrace 'tracepoint:syscalls:sys_enter_openat "
@@ -43,21 +43,21 @@ PAGE = Page(
         Example("kubectl gadget bpftrace -l app=web -f slow.bt 100", "a file, with its positional parameter"),
     ),
     usage="[flags] {PROGRAM | -f FILE} [ARGS]",
-    more="Each probe's predicate gets a test of the current process's cgroup, which follows pods as they come and go. "
-    "Probes without a current process of a pod (iterators, interrupts) need --host: the whole node, and no test. "
-    "The agents' image ends in -bcc; its pods have all rights, and are removed at the end. ARGS that begin with a dash "
-    "stand behind --.",
+    more="Each probe tests the cgroup of the current process, and the test follows pods as they come and go. "
+    "Probes without a pod's process (iterators, interrupts) need --host: the whole node, without that test. "
+    "It needs the -bcc image in privileged pods, which are removed at the end. ARGS that begin with a dash "
+    "go after --.",
 )
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="PROGRAM"), tuple]
 File = Annotated[
     str | None,
-    flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="The program is in this file; - is standard input"),
+    flag(_PROGRAM, "--filename", "-f", metavar="FILE", help="Read the program from this file; - is standard input"),
     values.some_text,
     TypedOnly.ACTION,
 ]
 Pods = Annotated[
     tuple[str, ...] | None,
-    flag(WHERE, "--pod", metavar="POD", help="These pods: xwing, deploy/web, svc/db; may be given again"),
+    flag(WHERE, "--pod", metavar="POD", help="These pods: xwing, deploy/web, svc/db; can be repeated"),
     values.pod_names,
 ]
 
@@ -80,7 +80,7 @@ def bpftrace(
     text, arguments, name = _program(words, program_file)
     whole_node = bool(target.host)
     if whole_node and (pods or target.containers or scope.namespace or scope.selector):
-        raise UsageError("--host is the whole node, and pods are chosen as well", "one without the other")
+        raise UsageError("--host is the whole node, and pods are chosen as well", "use only one of them")
     script = session.script(text, arguments, whole_node, name)
     flags = RunFlags(scope, target, OutputFlags(**vars(shown)), EngineFlags(), image, start, cluster)
     options = run_options((), pods, flags)

@@ -26,18 +26,18 @@ from kubectl_gadget.output.registry import SETTINGS
 
 _COMMANDS = (
     ("view", "Show every default, and where it was set", "config:view:VIEW_PAGE"),
-    ("check", "Say what is wrong with the file and the environment", "config:check:CHECK_PAGE"),
+    ("check", "Say errors in the file and the environment", "config:check:CHECK_PAGE"),
     ("path", "Print the path of the file", "config:path:PATH_PAGE"),
 )
 _MORE = (
-    "Flags win over environment variables, these over the file: KUBECTL_GADGET_OUTPUT is the default of --output. "
-    "docs/configuration.md has a complete example."
+    "Flags override environment variables, and these override the file. KUBECTL_GADGET_OUTPUT is the default of "
+    "--output; docs/configuration.md has a complete example."
 )
 _PAGE = Page(
-    "Defaults of flags: from the environment, and from a file.",
+    "Show the defaults of flags, from the environment and from a file.",
     (
         Example("kubectl gadget config view", "every default, and where it was set"),
-        Example("kubectl gadget config check", "what is wrong with the file"),
+        Example("kubectl gadget config check", "errors in the file"),
         Example('"$EDITOR" "$(kubectl gadget config path)"', "edit it"),
     ),
     usage="COMMAND [flags]",
@@ -46,23 +46,25 @@ _PAGE = Page(
 VIEW_PAGE = Page(
     "Show the defaults of flags, and where each was set: a file and line, an environment variable, or built in.",
     (
-        Example("kubectl gadget config view", "those that commands share, and what the file sets for single ones"),
-        Example("kubectl gadget config view trace open", "those of one command"),
-        Example("kubectl gadget config view -o json", "for programs"),
+        Example(
+            "kubectl gadget config view", "defaults of shared flags, and those that the file sets for single commands"
+        ),
+        Example("kubectl gadget config view trace open", "defaults of one command"),
+        Example("kubectl gadget config view -o json", "for scripts"),
     ),
     usage="[COMMAND] [flags]",
     silent=(WHERE, CLUSTER),
     more=_MORE,
 )
 CHECK_PAGE = Page(
-    "Say what is wrong with the configuration file and the environment; exit code 2 when something is.",
-    (Example("kubectl gadget config check", "with line, column, and what was meant"),),
+    "Find errors in the configuration file and the environment; exit code 2 if there are any.",
+    (Example("kubectl gadget config check", "with line, column and suggestion"),),
     usage="[flags]",
     silent=(WHERE, CLUSTER),
 )
 PATH_PAGE = Page(
-    "Print the path of the configuration file, whether it exists or not.",
-    (Example('mkdir -p "$(dirname "$(kubectl gadget config path)")"', "make its folder"),),
+    "Print the path of the configuration file, even if it does not exist.",
+    (Example('mkdir -p "$(dirname "$(kubectl gadget config path)")"', "create its directory"),),
     usage="[flags]",
     silent=(WHERE, CLUSTER),
 )

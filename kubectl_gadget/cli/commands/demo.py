@@ -38,14 +38,14 @@ PAGE = Page(
     (
         Example("sudo kubectl gadget demo", "files that the pods open"),
         Example(
-            "sudo kubectl gadget demo trace exec --failed --timeout 30s", "programs that could not start, for 30 s"
+            "sudo kubectl gadget demo trace exec --failed --timeout 30s", "programs that failed to start, for 30 s"
         ),
-        Example("sudo kubectl gadget demo flows --http-rows", "who talks to whom, and what they ask"),
-        Example("sudo kubectl gadget demo enforce --network-policy", "with network policies that come with the demo"),
-        Example("sudo kubectl gadget demo observe --tree", "the life of their processes"),
+        Example("sudo kubectl gadget demo flows --http-rows", "network flows, with HTTP requests"),
+        Example("sudo kubectl gadget demo enforce --network-policy", "with the network policies of the demo"),
+        Example("sudo kubectl gadget demo observe --tree", "a tree of their processes"),
     ),
     usage="[COMMAND] [flags]",
-    more="Flags are those of COMMAND: kubectl gadget demo COMMAND --help.",
+    more="The flags are those of COMMAND: kubectl gadget demo COMMAND --help.",
 )
 
 
@@ -115,7 +115,7 @@ def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterato
 
     given = {item.name: item.value for level in levels_of(ctx) for item in level}
     if given["local"] is False:
-        raise UsageError("the demo runs on this machine; --local=false makes no sense with it")
+        raise UsageError("the demo runs on this machine, so --local=false cannot be used")
     tell = _silent if given.get("quiet") else connect.say
     file = str(demo.NETWORK_POLICIES)
     if words[0] == "enforce" and not any(given.get(name) for name in _POLICIES):
@@ -162,7 +162,7 @@ def _next(words: Sequence[str], typed: Sequence[str]) -> str:
     command = " ".join(words)
     other = "observe" if command == " ".join(_DEFAULT) else "trace open"
     return (
-        "the pods are gone again; next, try\n"
+        "the pods are removed; next, try\n"
         f"  sudo kubectl gadget demo {other}\n"
         f"  kubectl gadget {' '.join([command, *typed, '-A'])}        in your cluster, on all nodes\n"
         f"  kubectl gadget {command} --help    flags, filters and output formats"

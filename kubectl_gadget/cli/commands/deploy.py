@@ -23,7 +23,7 @@ from kubectl_gadget.output.registry import MANIFESTS
 _DEPLOY = "Deployment"
 _SECONDS = 120.0
 PAGE = Page(
-    "Keep an agent on every node, so that a run starts at once. Idle, it only sleeps.",
+    "Keep an agent on every node, so that gadgets start at once. An idle agent only sleeps.",
     (
         Example("kubectl gadget deploy", "on all nodes, and wait until all run"),
         Example("kubectl gadget deploy --dry-run=client -o yaml", "see what would be applied"),
@@ -33,10 +33,10 @@ PAGE = Page(
     usage="[flags]",
     named_only=(CLUSTER,),
     silent=(WHERE,),
-    more="kubectl gadget undeploy takes it all away again.",
+    more="kubectl gadget undeploy removes all of it.",
 )
 UNDEPLOY_PAGE = Page(
-    "Remove all that deploy or a run made in the cluster.",
+    "Remove all that deploy or a run created in the cluster.",
     (Example("kubectl gadget undeploy", "the agents, their roles and their namespace"),),
     usage="[flags]",
     silent=(WHERE,),
@@ -77,7 +77,7 @@ Contained = Annotated[
     flag(
         _DEPLOY,
         "--contained/--no-contained",
-        help="Agents for observers: their own gadgets only, by an admission policy (SECURITY.md)",
+        help="Agents for observers, limited to their gadgets by an admission policy (SECURITY.md)",
     ),
     TypedOnly.RIGHTS,
 ]
@@ -86,7 +86,7 @@ Enforcing = Annotated[
     flag(
         _DEPLOY,
         "--enforcing/--no-enforcing",
-        help="Agents that installed policies depend on: no other pod may take their place (system-node-critical)",
+        help="Agents for installed policies, never preempted by other pods (system-node-critical)",
     ),
     TypedOnly.RIGHTS,
 ]
@@ -129,7 +129,7 @@ def deploy(
     if output:
         raise UsageError(f"-o {output} says how to print what would be applied", f"--dry-run=client -o {output}")
     if wait is False and timeout is not None:
-        raise UsageError("--timeout says how long to wait, and --wait=false says not to")
+        raise UsageError("--timeout and --wait=false cannot be used together")
     _mention_scope(scope, options)
     wait_for(deployment.deploy(connect(cluster), options, say, labels, wait is not False, contents))
     return 0

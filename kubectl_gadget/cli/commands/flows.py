@@ -39,15 +39,17 @@ if TYPE_CHECKING:
 _FILTER = "Which flows"
 
 PAGE = Page(
-    "Show who talks to whom: one line for each flow that begins, goes on or ends, with both ends and their processes.",
+    "Show network flows: one line for each flow that begins, continues or ends, with the processes at both ends.",
     (
         Example("kubectl gadget flows", "flows of the pods of this namespace"),
-        Example("kubectl gadget flows -A --verdict DROPPED,ERROR", "what was dropped or refused, in any namespace"),
-        Example("kubectl gadget flows -A --map --timeout 30s", "a map of who talks to whom, after half a minute"),
+        Example(
+            "kubectl gadget flows -A --verdict DROPPED,ERROR", "flows that were dropped or refused, in any namespace"
+        ),
+        Example("kubectl gadget flows -A --map --timeout 30s", "a map of all flows, after half a minute"),
     ),
     usage="[POD|KIND/NAME...] [flags]",
-    more="FORWARDED is what went through, DROPPED what the kernel dropped, ERROR what the process saw fail.\n"
-    "The arrow is -> from the client to the server, <- for an answer, <> when it is unknown who began, or for a drop.",
+    more="FORWARDED: delivered. DROPPED: dropped by the kernel. ERROR: failed for the process.\n"
+    "Arrows: -> from client to server, <- an answer, <> a drop, or the client is not known.",
 )
 
 
@@ -71,20 +73,20 @@ Conditions = dict[str, tuple[str, ...]]
 class FlowFlags:
     """Which flows, and how they are drawn."""
 
-    with_map: Annotated[bool | None, flag(SHOW, "--map/--no-map", help="A map of who talks to whom, at the end")] = None
+    with_map: Annotated[bool | None, flag(SHOW, "--map/--no-map", help="Draw a map of the flows at the end")] = None
     map_every: Annotated[
         float | None,
-        flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map again and again: 10s"),
+        flag(SHOW, "--map-interval", metavar="TIME", help="Draw the map at this interval: 10s"),
         values.duration_above_zero,
     ] = None
     web: Annotated[
         bool | None,
-        flag(SHOW, "--web/--no-web", help="The map as a live page on this machine; prints its address"),
+        flag(SHOW, "--web/--no-web", help="Serve the map as a live web page; prints its address"),
         TypedOnly.ACTION,
     ] = None
     web_port: Annotated[
         int | None,
-        flag(SHOW, "--web-port", metavar="PORT", help="Port of that page (default: a free one)"),
+        flag(SHOW, "--web-port", metavar="PORT", help="Port of the web page (default: any free one)"),
         values.count,
     ] = None
     drops: Annotated[
@@ -97,15 +99,15 @@ class FlowFlags:
         bool | None, flag(ENGINE, "--http-rows/--no-http-rows", help="Plain HTTP requests and gRPC calls")
     ] = None
     packets: Annotated[
-        bool | None, flag(ENGINE, "--packets/--no-packets", help="A line for each packet of TCP and UDP, too: many")
+        bool | None, flag(ENGINE, "--packets/--no-packets", help="Also a line for each packet of TCP and UDP (many)")
     ] = None
     loopback: Annotated[
-        bool | None, flag(_FILTER, "--loopback/--no-loopback", help="Also what stays within one pod, or one host")
+        bool | None, flag(_FILTER, "--loopback/--no-loopback", help="Also flows within one pod or one host")
     ] = None
     report_every: Annotated[
         float | None,
         flag(
-            ENGINE, "--report-interval", metavar="TIME", help="Between two lines of a flow that goes on (default: 1s)"
+            ENGINE, "--report-interval", metavar="TIME", help="Time between reports of a flow in progress (default: 1s)"
         ),
         values.duration_above_zero,
     ] = None
@@ -226,9 +228,9 @@ def flows(
 def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
     for name in ("max_events", "fail_on", "expect"):
         if getattr(output, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is for rows of gadgets, and flows are made of several")
+            raise UsageError(f"--{name.replace('_', '-')} cannot be used with flows")
     if (flow.with_map or flow.map_every) and output.output not in (None, "table", "wide", "dot", "mermaid"):
-        raise UsageError(f"--map draws a map, and -o {output.output} prints flows")
+        raise UsageError(f"--map cannot be used with -o {output.output}")
 
 
 def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "FlowFilter":

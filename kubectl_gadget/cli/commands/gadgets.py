@@ -117,7 +117,7 @@ def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> 
 def several_command(gadgets: Sequence[Gadget], name: str) -> GadgetCommand:
     """The command that runs several gadgets in one stream. A flag that several of them have is given to each."""
     if not_streams := [gadget for gadget in gadgets if gadget.kind != "stream"]:
-        raise UsageError(f"{' '.join(not_streams[0].command)} is shown alone")
+        raise UsageError(f"{' '.join(not_streams[0].command)} cannot be combined with other gadgets")
     summary = f"{', '.join(' '.join(gadget.command) for gadget in gadgets)}, in one stream in the order of time."
     examples = (Example(f"kubectl gadget {gadgets[0].command[0]} {name}", "with a column EVENT that says which it is"),)
     return _command(tuple(gadgets), name, Page(summary, examples, usage="[POD|KIND/NAME...] [flags]"), None)
@@ -157,7 +157,7 @@ def _run(
 
     given = parameter_values(extras)
     if given.get("descendants") and given.get("pid") is None:
-        raise UsageError("--descendants are those of a process", "--pid N --descendants")
+        raise UsageError("--descendants needs a process", "--pid N --descendants")
     options = run_options(tuple(_run_of(gadget, given, directory) for gadget in gadgets), pods, flags)
     if gadgets[0].kind in TABLES:
         options = arranged(options, extras)
@@ -195,6 +195,6 @@ def _refuse_collisions(gadgets: Sequence[Gadget], command: GadgetCommand) -> Non
             if spelling in seen:
                 raise UsageError(
                     f"{'+'.join(gadget.name for gadget in gadgets)} has a parameter whose flag {spelling} is taken",
-                    "name the parameter otherwise in the gadget's YAML",
+                    "rename the parameter in the gadget's YAML",
                 )
             seen.add(spelling)

@@ -17,7 +17,7 @@ PAGE = Page(
     "List the gadgets.",
     (
         Example("kubectl gadget list", "every gadget with its description"),
-        Example("kubectl gadget list -o json", "the same for programs"),
+        Example("kubectl gadget list -o json", "the same for scripts"),
     ),
     usage="[flags]",
     silent=(WHERE, CLUSTER),

@@ -47,18 +47,18 @@ _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
 
 PAGE = Page(
-    "Show the life of workloads: programs, what they did, how they ended.",
+    "Show the processes of workloads: what they run, what they do, how they end.",
     (
-        Example("kubectl gadget observe", "what runs in the pods of this namespace, from now on"),
-        Example("kubectl gadget observe -f policy.yaml", "and what a TracingPolicy sees"),
+        Example("kubectl gadget observe", "processes of the pods of this namespace, from now on"),
+        Example("kubectl gadget observe -f policy.yaml", "with events of a TracingPolicy"),
         Example("kubectl gadget observe xwing --tree --timeout 30s", "the tree of its processes, after half a minute"),
-        Example("kubectl gadget observe --files /etc", "with what they do with files below /etc"),
-        Example("kubectl gadget observe -A -o json", "for machines: process_exec, process_exit, … with parents"),
-        Example("kubectl gadget observe -A --installed", "and what policy install has put in force"),
+        Example("kubectl gadget observe --files /etc", "with operations on files below /etc"),
+        Example("kubectl gadget observe -A -o json", "for programs: process_exec, process_exit, … with parents"),
+        Example("kubectl gadget observe -A --installed", "with events of installed policies"),
     ),
     usage="[POD|KIND/NAME...] [flags]",
-    more="-o json has the schema that security tools read, and what is ours beside it; -o jsonpb that schema alone, for"
-    " strict readers; the others flat columns.",
+    more="-o json has the schema that security tools read, with additions of ours; -o jsonpb has that schema alone, for"
+    " strict parsers; the other formats have flat columns.",
 )
 
 
@@ -66,7 +66,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        raise ValueError(f"not a valid regular expression: {error}") from None
 
 
 def _event_types(texts: Sequence[str]) -> tuple[str, ...]:
@@ -100,29 +100,27 @@ class StoryOutputFlags(OutputFlags):
 class StoryFlags:
     """What is told, and how."""
 
-    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Lines begin with the time")] = (
+    timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Begin lines with the time")] = (
         None
     )
     shown: Annotated[
         tuple[str, ...] | None,
-        flag(SHOW, "--show", metavar="NAMES", help=f"At the end of lines: {','.join(SHOWN)}", choices=SHOWN),
+        flag(SHOW, "--show", metavar="NAMES", help=f"Append to lines: {','.join(SHOWN)}", choices=SHOWN),
         _shown,
     ] = None
-    tree: Annotated[
-        bool | None, flag(SHOW, "--tree/--no-tree", help="Processes below their parents, drawn at the end")
-    ] = None
+    tree: Annotated[bool | None, flag(SHOW, "--tree/--no-tree", help="Draw a tree of the processes at the end")] = None
     ancestors: Annotated[
-        bool | None, flag(SHOW, "--ancestors/--no-ancestors", help="In JSON, all ancestors and not the parent alone")
+        bool | None, flag(SHOW, "--ancestors/--no-ancestors", help="In JSON, all ancestors instead of only the parent")
     ] = None
     process: Annotated[
         re.Pattern[str] | None,
-        flag(CHOICE, "--process", metavar="REGEX", help="Programs whose path matches: vi$"),
+        flag(CHOICE, "--process", metavar="REGEX", help="Only programs whose path matches: vi$"),
         _pattern,
         TypedOnly.SELECTION,
     ] = None
     pod: Annotated[
         re.Pattern[str] | None,
-        flag(CHOICE, "--pod", metavar="REGEX", help="Pods whose name matches"),
+        flag(CHOICE, "--pod", metavar="REGEX", help="Only pods whose name matches"),
         _pattern,
         TypedOnly.SELECTION,
     ] = None
@@ -138,18 +136,18 @@ class StoryFlags:
             CHOICE,
             "--files",
             metavar="PATHS",
-            help="And what is done with these files or folders: /etc",
+            help="Also operations on these files and directories: /etc",
         ),
         values.paths,
     ] = None
     flows: Annotated[
         bool | None,
-        flag(CHOICE, "--flows/--no-flows", help="And their connections, and the names they ask for"),
+        flag(CHOICE, "--flows/--no-flows", help="Also connections and DNS queries"),
         TypedOnly.SELECTION,
     ] = None
     installed: Annotated[
         bool | None,
-        flag(CHOICE, "--installed/--no-installed", help="And events of policies that are installed"),
+        flag(CHOICE, "--installed/--no-installed", help="Also events of installed policies"),
         TypedOnly.ACTION,
     ] = None
     policy_names: Annotated[
@@ -160,7 +158,7 @@ class StoryFlags:
     ] = None
     running: Annotated[
         bool | None,
-        flag(CHOICE, "--running/--no-running", help="And processes and open files that are there already"),
+        flag(CHOICE, "--running/--no-running", help="Also processes and files that are already there"),
         TypedOnly.SELECTION,
     ] = None
 
@@ -203,7 +201,7 @@ def tell(
     assert isinstance(output, StoryOutputFlags)
     _check(output, story)
     if flags.engine.no_sort:
-        raise UsageError("--no-sort makes no sense here: what happened is joined in the order of time")
+        raise UsageError("--no-sort cannot be used here: events are joined in the order of time")
     if compiled is not None and not story.installed:
         _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
     gadgets = StoryGadgets(
@@ -267,15 +265,15 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
 def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
     format = output.output or _COMPACT
     if flags.tree and output.output is not None:
-        raise UsageError(f"--tree draws a tree, and -o {format} prints events")
+        raise UsageError(f"--tree cannot be used with -o {format}")
     if (flags.timestamps or flags.shown) and (format != _COMPACT or flags.tree):
-        raise UsageError("--timestamps and --show are for lines", "-o compact, or --columns with a table")
+        raise UsageError("--timestamps and --show are only for lines", "-o compact, or --columns with a table")
     if flags.ancestors and format not in (_JSON, _STRICT):
-        raise UsageError("--ancestors is for -o json and jsonpb")
+        raise UsageError("--ancestors is only for -o json and jsonpb")
     if format == _STRICT:
         _refuse_ours(flags)
     if output.columns and format in _OF_LINES:
-        raise UsageError(f"--columns is not for -o {format}", "-o table, wide, csv or yaml")
+        raise UsageError(f"--columns cannot be used with -o {format}", "-o table, wide, csv or yaml")
 
 
 def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
@@ -294,7 +292,7 @@ def _refuse_ours(flags: StoryFlags) -> None:
     asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in flags.event_types or ()}
     for name, is_ours in asked.items():
         if is_ours:
-            raise UsageError(f"{name} comes from events that the schema of -o jsonpb does not have", "-o json")
+            raise UsageError(f"{name} needs events that the schema of -o jsonpb does not have", "-o json")
 
 
 def _choice(flags: StoryFlags, format: str) -> "Choice":

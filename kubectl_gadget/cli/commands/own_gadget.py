@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from typer._click.core import Context
 
 _PAGE = Page(
-    "Run a program of your own on all nodes: a C file that prints or sends, or a gadget with YAML and C.",
+    "Run your own BPF program on all nodes: a C file, or a gadget of C and YAML.",
     (
-        Example("kubectl gadget run hello.bpf.c", "what bpf_printk() prints, with node, namespace, pod and container"),
-        Example("kubectl gadget run ./my-gadget", "compile it when needed, and run it"),
+        Example("kubectl gadget run hello.bpf.c", "output of bpf_printk(), with node, namespace, pod and container"),
+        Example("kubectl gadget run ./my-gadget", "compile it if needed, and run it"),
         Example("kubectl gadget run ./my-gadget --help", "the flags and columns of that gadget"),
     ),
     usage="FILE.bpf.c|DIR|FILE.yaml [POD|KIND/NAME...] [flags]",
-    more="docs/writing-gadgets.md tells how to write one. It takes the flags of every gadget: kubectl gadget options.",
+    more="docs/writing-gadgets.md explains how to write one. The shared flags work here, too: kubectl gadget options.",
 )
 
 

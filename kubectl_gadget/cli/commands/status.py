@@ -20,7 +20,7 @@ PAGE = Page(
     "Show the agent of each node, its kernel, and what cannot work there.",
     (
         Example("kubectl gadget status", "one line per node"),
-        Example("kubectl gadget status -o json", "all that the agents say of themselves"),
+        Example("kubectl gadget status -o json", "everything that the agents report"),
         Example("kubectl gadget status --images", "images on the nodes that agents can run in, for --image"),
     ),
     usage="[flags]",
@@ -33,7 +33,7 @@ Format = Annotated[
 ]
 Images = Annotated[
     bool | None,
-    flag(SHOW, "--images", help="Instead: images that nodes have already and that agents can run in, by their names"),
+    flag(SHOW, "--images", help="List images already on the nodes that agents can run in, judged by name"),
 ]
 _NONE, _UNKNOWN = "<none>", "<unknown>"
 
@@ -66,10 +66,10 @@ def status(
     if any(node.pod for node in nodes):
         return 0
     if wait_for(left_behind(connect(cluster), cluster.agents())) is not None:
-        what = "the agents were not removed by undeploy, so policies that were installed may still be in force"
+        what = "the agents were removed without undeploy, so installed policies may still be in force"
         say(f"{what}; kubectl gadget undeploy finds and removes them")
     else:
-        say("no agents are deployed; each run starts its own, and kubectl gadget deploy keeps them")
+        say("no agents are deployed: each run starts its own; kubectl gadget deploy keeps agents on the nodes")
     return 0
 
 

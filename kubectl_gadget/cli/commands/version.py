@@ -26,8 +26,8 @@ _SECONDS = 10.0
 PAGE = Page(
     "Show the version of this program, and of the agents that are deployed.",
     (
-        Example("kubectl gadget version", "this program's, and the agents' when a cluster is there"),
-        Example("kubectl gadget version --client -o json", "only this program's, for programs"),
+        Example("kubectl gadget version", "of this program, and of the agents if there is a cluster"),
+        Example("kubectl gadget version --client -o json", "of this program only, for scripts"),
     ),
     usage="[flags]",
     silent=(WHERE,),
@@ -70,10 +70,10 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
     try:
         nodes = wait_for(_ask(cluster))
     except GadgetError as error:
-        say(f"the agents cannot be asked: {error}")
+        say(f"the agents did not answer: {error}")
         return None
     except TimeoutError:
-        say(f"the agents cannot be asked: the cluster did not answer within {_SECONDS:.0f} s")
+        say(f"the agents did not answer: the cluster did not answer within {_SECONDS:.0f} s")
         return None
     return [
         {"node": node.node, "version": node.hello.agent if node.hello else None, "image": node.image}

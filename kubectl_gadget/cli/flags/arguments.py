@@ -121,4 +121,4 @@ def _boolean(name: str, value: str | None) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise UsageError(f"{name}={value}: {name} is true or false", f"{name}, or {name}=false")
+    raise UsageError(f"{name}={value}: must be true or false", f"{name}, or {name}=false")

@@ -46,8 +46,8 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     if gadget.kind not in TABLES:
         return {}
     default = f" (default: {gadget.table.sort})" if gadget.table.sort else ""
-    sort = f"By columns; -NAME: the highest first{default}"
-    rows = "Only the first rows of a table" + (f" (default: {_MOST_STACKS})" if gadget.totals.weight else "")
+    sort = f"Sort by columns; -NAME: highest first{default}"
+    rows = "Show at most this many rows" + (f" (default: {_MOST_STACKS})" if gadget.totals.weight else "")
     found: dict[str, object] = {
         "table_sort": Annotated[
             tuple[str, ...] | None, flag(PANEL, "--sort", metavar="NAMES", help=sort), values.commas
@@ -57,30 +57,30 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     if gadget.kind in ("top", "profile"):
         each = "one, at the end" if gadget.kind == "profile" else "1s"
         of = f" (default: {','.join(gadget.table.by)})" if gadget.table.by else ""
-        by = f"Add up all rows that agree in these columns: node,pod{of}"
+        by = f"Aggregate rows by these columns: node,pod{of}"
         found["table_by"] = Annotated[
             tuple[str, ...] | None, flag(PANEL, "--by", metavar="NAMES", help=by), values.commas
         ]
         found["table_interval"] = Annotated[
             float | None,
-            flag(PANEL, "--interval", metavar="TIME", help=f"A table for each such time (default: {each})"),
+            flag(PANEL, "--interval", metavar="TIME", help=f"Time between tables (default: {each})"),
             values.duration_above_zero,
         ]
     if gadget.kind == "top":
-        once = "One table, of one interval or of --timeout"
+        once = "Print one table, after one interval or --timeout"
         found["table_once"] = Annotated[bool | None, flag(PANEL, "--once/--no-once", help=once)]
     if gadget.totals.histogram:
         bars = "Draw this many histograms as bars (default: 3)"
         found["table_bars"] = Annotated[int | None, flag(PANEL, "--bars", metavar="N", help=bars), values.zero_or_more]
     if gadget.totals.weight:
-        flames = "Flame graph, .html or .svg; or -o folded speedscope pprof"
+        flames = "Write a flame graph, .html or .svg; see also -o folded"
         found["table_flame_graph"] = _file_flag("--flame-graph", flames)
-        found["table_diff"] = _file_flag("--diff", "Colour it by the difference to this file of -o folded")
+        found["table_diff"] = _file_flag("--diff", "Colour it by the difference to this -o folded file")
     if gadget.totals.histogram:
         found["table_diff"] = _file_flag("--diff", "Compare with this recording, made with -o json")
     if gadget.table.tree:
         found["table_tree"] = Annotated[
-            bool | None, flag(PANEL, "--tree/--no-tree", help="Processes below their parents")
+            bool | None, flag(PANEL, "--tree/--no-tree", help="Show processes below their parents")
         ]
     return found
 
@@ -125,6 +125,6 @@ def _arrangement(options: RunOptions, flags: ArrangementFlags) -> Arrangement:
 def _refuse_contradictions(gadget: Gadget, flags: ArrangementFlags, format: str) -> None:
     if flags.table_by and (format in _WHOLE_STACKS or flags.table_flame_graph):
         what = "--flame-graph" if flags.table_flame_graph else f"-o {format}"
-        raise UsageError(f"{what} is made of whole call stacks, and --by leaves them out", "one without the other")
+        raise UsageError(f"{what} needs whole call stacks, and --by aggregates them away", "use only one of them")
     if flags.table_diff and not flags.table_flame_graph and not gadget.totals.histogram:
-        raise UsageError("--diff is for flame graphs", "--flame-graph FILE.html")
+        raise UsageError("--diff needs a flame graph", "--flame-graph FILE.html")

@@ -40,7 +40,7 @@ class TargetFlags(FlagSet):
 
     containers: Annotated[
         tuple[str, ...] | None,
-        flag(WHERE, "--container", "-c", metavar="NAME", help="Containers of this name; may be given again"),
+        flag(WHERE, "--container", "-c", metavar="NAME", help="Containers with this name; can be repeated"),
         values.commas,
     ] = None
     nodes: Annotated[
@@ -48,18 +48,19 @@ class TargetFlags(FlagSet):
         flag(WHERE, "--node", metavar="NAME", help="Only these nodes: --node a,b"),
         values.node_names,
     ] = None
-    host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Processes of the nodes themselves too")] = None
+    host: Annotated[bool | None, flag(WHERE, "--host/--no-host", help="Also processes of the nodes themselves")] = None
     own_processes: Annotated[
         bool | None,
         flag(
             ENGINE,
             "--own-processes/--no-own-processes",
-            help="Processes of kubectl gadget itself too, which --host and -A leave out",
+            help="Also processes of kubectl gadget itself, which --host and -A leave out",
         ),
         TypedOnly.SELECTION,
     ] = None
     local: Annotated[
-        bool | None, flag(WHERE, "--local/--no-local", help="This machine; the default when there is no kubeconfig")
+        bool | None,
+        flag(WHERE, "--local/--no-local", help="This machine; the default without a kubeconfig"),
     ] = None
 
 
@@ -82,63 +83,64 @@ class OutputFlags(FlagSet):
     ] = None
     columns: Annotated[
         tuple[str, ...] | None,
-        flag(SHOW, "--columns", metavar="NAMES", help="These columns, in this order: pod,comm,…"),
+        flag(SHOW, "--columns", metavar="NAMES", help="Show these columns, in this order: pod,comm,…"),
         values.commas,
     ] = None
     filter: Annotated[
         str | None,
-        flag(SHOW, "--filter", metavar="EXPR", help="Rows for which this CEL expression over columns holds"),
+        flag(SHOW, "--filter", metavar="EXPR", help="Only rows for which this CEL expression is true"),
         values.some_text,
         TypedOnly.SELECTION,
     ] = None
     timeout: Annotated[
         float | None,
-        flag(SHOW, "--timeout", metavar="TIME", help="End after this time: 30s, 5m, 1h30m"),
+        flag(SHOW, "--timeout", metavar="TIME", help="Stop after this time: 30s, 5m, 1h30m"),
         values.duration_above_zero,
     ] = None
     max_events: Annotated[
         int | None,
-        flag(SHOW, "--max-events", metavar="N", help="End after this many rows"),
+        flag(SHOW, "--max-events", metavar="N", help="Stop after this many rows"),
         values.count,
         TypedOnly.END,
     ] = None
     fail_on: Annotated[
         str | None,
-        flag(SHOW, "--fail-on", metavar="EXPR", help="End at the first row that matches, and exit 4"),
+        flag(SHOW, "--fail-on", metavar="EXPR", help="Stop at the first row that matches, with exit code 4"),
         values.some_text,
         TypedOnly.END,
     ] = None
     expect: Annotated[
         str | None,
-        flag(SHOW, "--expect", metavar="EXPR", help="Exit 4 when no row matched until the end"),
+        flag(SHOW, "--expect", metavar="EXPR", help="Exit code 4 if no row matched until the end"),
         values.some_text,
         TypedOnly.END,
     ] = None
     strict: Annotated[
-        bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit 1 when events were lost or a node failed")
+        bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit code 1 if events were lost or a node failed")
     ] = None
     quiet: Annotated[
         bool | None, flag(ENGINE, "--quiet/--no-quiet", "-q", help="No progress and no summary on standard error")
     ] = None
-    no_headers: Annotated[bool | None, flag(ENGINE, "--no-headers/--headers", help="No line of column names")] = None
+    no_headers: Annotated[bool | None, flag(ENGINE, "--no-headers/--headers", help="No header line")] = None
     color: Annotated[
         str | None,
         flag(
             ENGINE,
             "--color",
             metavar="WHEN",
-            help="auto (which heeds NO_COLOR), always or never",
+            help="auto (respects NO_COLOR), always or never",
             choices=values.COLORS,
             default="auto",
         ),
         values.one_of(*values.COLORS),
     ] = None
     verbose: Annotated[
-        bool | None, flag(ENGINE, "--verbose/--no-verbose", "-v", help="More on standard error: programs, nodes, pods")
+        bool | None,
+        flag(ENGINE, "--verbose/--no-verbose", "-v", help="More details on standard error: programs, nodes, pods"),
     ] = None
 
 
-NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No line of column names")]
+NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No header line")]
 """For commands with a table that are not runs."""
 
 
@@ -146,12 +148,12 @@ NoHeaders = Annotated[bool | None, flag(SHOW, "--no-headers/--headers", help="No
 class EngineFlags(FlagSet):
     """How a run works inside; the defaults are right for nearly everybody."""
 
-    no_sort: Annotated[bool | None, flag(ENGINE, "--no-sort", help="Rows as they come, not in the order of time")] = (
+    no_sort: Annotated[bool | None, flag(ENGINE, "--no-sort", help="Print rows as they arrive, not sorted by time")] = (
         None
     )
     sort_wait: Annotated[
         float | None,
-        flag(ENGINE, "--sort-wait", metavar="TIME", help="How long a row may wait for earlier ones (default: 200ms)"),
+        flag(ENGINE, "--sort-wait", metavar="TIME", help="How long a row waits for earlier ones (default: 200ms)"),
         values.duration,
     ] = None
     ring_bytes: Annotated[
@@ -162,13 +164,21 @@ class EngineFlags(FlagSet):
     map_entries: Annotated[
         int | None,
         flag(
-            ENGINE, "--map-entries", metavar="N", help="Room for what is under way in each gadget's maps on each node"
+            ENGINE,
+            "--map-entries",
+            metavar="N",
+            help="Entries of each gadget's BPF maps for operations in progress, on each node",
         ),
         values.count,
     ] = None
     buffer_bytes: Annotated[
         int | None,
-        flag(ENGINE, "--buffer-size", metavar="SIZE", help="What the client may hold undecoded (default: 256Mi)"),
+        flag(
+            ENGINE,
+            "--buffer-size",
+            metavar="SIZE",
+            help="Memory for events that the client has not decoded yet (default: 256Mi)",
+        ),
         values.buffer_size,
     ] = None
 
@@ -183,7 +193,7 @@ class ImageFlags(FlagSet):
             ENGINE,
             "--image",
             metavar="IMAGE",
-            help="What agents run in: any image with Python 3.11",
+            help="Image of the agents: any with Python 3.11 or newer",
             default=DEFAULT_IMAGE,
         ),
         values.some_text,
@@ -194,13 +204,15 @@ class ImageFlags(FlagSet):
             ENGINE,
             "--image-mirror",
             metavar="REGISTRY",
-            help="Registry, or a path in one, that stands in for the image's: registry.example/ghcr",
+            help="Registry, or path in one, to use instead of the image's: registry.example/ghcr",
         ),
         values.registry,
     ] = None
     image_pull_secret: Annotated[
         str | None,
-        flag(ENGINE, "--image-pull-secret", metavar="NAME", help="Secret in the agents' namespace for pulling it"),
+        flag(
+            ENGINE, "--image-pull-secret", metavar="NAME", help="Secret in the agents' namespace for pulling the image"
+        ),
         values.some_text,
     ] = None
     image_pull_policy: Annotated[
@@ -216,7 +228,7 @@ class ImageFlags(FlagSet):
     ] = None
     privileged: Annotated[
         bool | None,
-        flag(ENGINE, "--privileged/--no-privileged", help="Agents with all rights, for nodes that need it"),
+        flag(ENGINE, "--privileged/--no-privileged", help="Run agents as privileged pods, for nodes that need it"),
         TypedOnly.RIGHTS,
     ] = None
 
@@ -227,7 +239,7 @@ class StartFlags(FlagSet):
 
     start_timeout: Annotated[
         float | None,
-        flag(ENGINE, "--start-timeout", metavar="TIME", help="How long agents may take to start (default: 1m)"),
+        flag(ENGINE, "--start-timeout", metavar="TIME", help="How long to wait for agents to start (default: 1m)"),
         values.duration_above_zero,
     ] = None
 
@@ -256,22 +268,32 @@ class ClusterFlags(FlagSet):
     token: Annotated[
         str | None, flag(CLUSTER, "--token", metavar="TOKEN", help="Bearer token for the API server"), values.some_text
     ] = None
-    as_user: Annotated[str | None, flag(CLUSTER, "--as", metavar="USER", help="Act as this user"), values.some_text] = (
-        None
-    )
+    as_user: Annotated[
+        str | None, flag(CLUSTER, "--as", metavar="USER", help="Impersonate this user"), values.some_text
+    ] = None
     as_groups: Annotated[
         tuple[str, ...] | None,
-        flag(CLUSTER, "--as-group", metavar="GROUP", help="Act as a member of this group; may be given again"),
+        flag(CLUSTER, "--as-group", metavar="GROUP", help="Impersonate this group; can be repeated"),
         tuple,
     ] = None
     request_timeout: Annotated[
         float | None,
-        flag(CLUSTER, "--request-timeout", metavar="TIME", help="For each API call, never the stream; 0: no limit"),
+        flag(
+            CLUSTER,
+            "--request-timeout",
+            metavar="TIME",
+            help="Limit for each API request, not for streams; 0: no limit",
+        ),
         values.duration_or_none,
     ] = None
     certificate_authority: Annotated[
         str | None,
-        flag(CLUSTER, "--certificate-authority", metavar="FILE", help="Certificate of the cluster's authority"),
+        flag(
+            CLUSTER,
+            "--certificate-authority",
+            metavar="FILE",
+            help="Certificate of the cluster's certificate authority",
+        ),
         values.some_text,
     ] = None
     client_certificate: Annotated[
@@ -304,7 +326,7 @@ class ClusterFlags(FlagSet):
             ENGINE,
             "--agent-namespace",
             metavar="NAME",
-            help="Namespace that agents live in",
+            help="Namespace of the agents",
             default=AgentOptions.namespace,
         ),
         values.namespace,

@@ -36,14 +36,14 @@ def say_own(policies: "Iterable[Policy]") -> None:
     """Which one policies got that name none."""
     for policy in policies:
         if policy.names_no_namespace:
-            say(f"{policy.place.file}:{policy.place.line}: namespace: {policy.namespace}, as the policy names none")
+            say(f"{policy.place.file}:{policy.place.line}: namespace: {policy.namespace}, since the policy has none")
 
 
 def warn_of_others(what: str, namespaces: Iterable[str | None], chosen: str) -> None:
     """Of policies, `what`, that are for other pods than those a run is about; None is for all."""
     others = set(namespaces) - {chosen, None}
     for namespace in sorted(map(str, others)):
-        say(f"warning: {what} of namespace {namespace} do nothing here: the run is about pods of {chosen}")
+        say(f"warning: {what} of namespace {namespace} have no effect here: the run is limited to pods of {chosen}")
     if others:
         say("try: -A, or -n with the namespace")
 
@@ -52,8 +52,8 @@ def refuse_others(policies: "Iterable[Policy]", given: str | None) -> None:
     """Raises UsageError when -n says another namespace than a policy itself, which kubectl refuses, too."""
     others = [policy for policy in policies if given and policy.namespace not in (given, None)]
     lines = [
-        f"{one.place.file}: the policy {one.name} is of namespace {one.namespace}, and -n says {given}"
+        f"{one.place.file}: the policy {one.name} has the namespace {one.namespace}, but -n is {given}"
         for one in others
     ]
     if lines:
-        raise UsageError("\n       ".join(lines), "without -n, or with the policy's own namespace")
+        raise UsageError("\n       ".join(lines), "leave out -n, or use the policy's namespace")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.session.policies.labels import PolicyLabels
 
 POLICIES = "Policies"
-OBJECTS_ARE_LOCAL = "--objects is for --local: the cluster itself tells what it has"
-_OBJECTS_HELP = "With --local: kubectl get pods,ns,svc,no -A -o yaml"
+OBJECTS_ARE_LOCAL = "--objects is only for --local; with a cluster, its objects are used"
+_OBJECTS_HELP = "With --local: from kubectl get pods,ns,svc,no -A -o yaml"
 
 
 def objects_flag(section: str) -> "OptionInfo":
@@ -47,7 +47,7 @@ class PolicyFlags:
     objects: Annotated[str | None, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
     ready: Annotated[
         tuple[str, ...] | None,
-        flag(POLICIES, "--policy", metavar="NAMES", help="Those that come with this program: see policy list"),
+        flag(POLICIES, "--policy", metavar="NAMES", help="Built-in policies; see policy list"),
         values.commas,
         TypedOnly.ACTION,
     ] = None
@@ -100,7 +100,7 @@ def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "Po
     if not options.local:
         return labels
     if not objects:
-        what = "these policies go by labels of pods or nodes, which only a cluster knows"
+        what = "these policies select by labels of pods or nodes, which are not known without a cluster"
         raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
     from kubectl_gadget.network_policies.follow import read_objects
 

@@ -109,30 +109,30 @@ def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Run
 def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
     output, engine = flags.output, flags.engine
     if pods and flags.scope.selector:
-        raise UsageError("pods are chosen by name or with -l, not both")
+        raise UsageError("pods are selected by name or by -l, not both")
     if flags.scope.all_namespaces and (chosen := workloads(pods)):
         kind, name = chosen[0]
-        raise UsageError(f"{kind}/{name} is in one namespace, and -A means all", f"{kind}/{name} -n NAMESPACE")
+        raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
     if output.quiet and output.verbose:
-        raise UsageError("--quiet and --verbose exclude each other")
+        raise UsageError("--quiet and --verbose cannot be used together")
     if engine.no_sort and engine.sort_wait is not None:
-        raise UsageError("--sort-wait says how to sort, and --no-sort says not to")
+        raise UsageError("--sort-wait and --no-sort cannot be used together")
     if output.expect and output.timeout is None and output.max_events is None:
-        raise UsageError("--expect needs an end to wait for", "--timeout 30s, or --max-events N")
+        raise UsageError("--expect needs a limit for the run", "--timeout 30s, or --max-events N")
 
 
 def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
     """Refuses flags and targets that only a cluster gives a meaning to."""
     for kind, name in chosen:
         if flags.target.local:
-            raise UsageError(f"{kind}/{name} makes no sense with --local: it is for a cluster", "the names of pods")
+            raise UsageError(f"{kind}/{name} cannot be used with --local: it needs a cluster", "the names of pods")
         remedy = "set KUBECONFIG or --kubeconfig"
         raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
     for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
         for name in sorted(given.typed().keys() - _LOCAL_TOO):
             flag = spelling(type(given), name)
             if flags.target.local:
-                raise UsageError(f"{flag} makes no sense with --local: it is for a cluster")
+                raise UsageError(f"{flag} cannot be used with --local: it needs a cluster")
             raise UsageError(f"{flag} needs a cluster, and no kubeconfig was found", "set KUBECONFIG or --kubeconfig")
 
 

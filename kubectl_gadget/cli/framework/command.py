@@ -176,9 +176,7 @@ class OneAtATime(GadgetGroup):
 def named_like_command(noun: str, word: str, meant: str) -> UsageError:
     """For a word that stands where pods do."""
     article = "an" if noun[0] in "aeiou" else "a"
-    return UsageError(
-        f"{word!r} is {article} {noun}, and here is the place of pods", f"{meant}; a pod of this name is pod/{word}"
-    )
+    return UsageError(f"{word!r} is {article} {noun}, not a pod", f"{meant}; a pod of this name is pod/{word}")
 
 
 def path_above(below: "Context") -> str:

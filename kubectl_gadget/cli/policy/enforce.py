@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from kubectl_gadget.policies.engine.engine import Engine
 
 PAGE = Page(
-    "Carry policies out in the kernel while this runs: deny, kill, signal.",
+    "Enforce policies in the kernel while it runs: deny, kill, signal.",
     (
         Example("kubectl gadget enforce -f policy.yaml", "in the pods of this namespace"),
         Example("kubectl gadget enforce --network-policy np.yaml", "a NetworkPolicy, on any network plugin"),
-        Example("kubectl gadget enforce -f policy.yaml --dry-run", "only tell what would have been stopped"),
-        Example("kubectl gadget enforce -f policy.yaml --action kill", "from user space, where a kernel cannot"),
+        Example("kubectl gadget enforce -f policy.yaml --dry-run", "only report what would be denied"),
+        Example("kubectl gadget enforce -f policy.yaml --action kill", "from user space, where the kernel cannot deny"),
     ),
     usage="[POD...] {-f FILE | --network-policy FILE} [flags]",
-    more="A node that cannot deny before anything happens is refused, unless --allow-weaker takes a signal. That may "
-    "come too late, and so may --action (docs/performance.md). Flags of observe work here, too.",
+    more="A node whose kernel cannot deny is refused, unless --allow-weaker accepts a signal instead. A signal can "
+    "come too late, and so can --action (docs/performance.md). The flags of observe work here, too.",
     silent=(CHOICE,),
 )
 
@@ -68,13 +68,13 @@ class EnforceFlags:
     allow_weaker: Annotated[
         bool | None,
         flag(
-            POLICIES, "--allow-weaker/--no-allow-weaker", help="Also on nodes that can send signals only, or just watch"
+            POLICIES, "--allow-weaker/--no-allow-weaker", help="Accept nodes that can only send signals or only report"
         ),
         TypedOnly.RIGHTS,
     ] = None
     dry_run: Annotated[
         bool | None,
-        flag(POLICIES, "--dry-run/--no-dry-run", help="Deny and kill nothing; tell what would have been"),
+        flag(POLICIES, "--dry-run/--no-dry-run", help="Only report what would be denied or killed"),
         TypedOnly.ACTION,
     ] = None
     action: Annotated[
@@ -118,17 +118,17 @@ def enforce(
         return enforce_network(pods, network, policies.objects, bool(how.dry_run), flags)
     if not policies.named:
         raise UsageError(
-            "no policy was named", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
+            "no policy was given", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
         )
     action = how.action or _KERNEL
     if action != _KERNEL and (how.dry_run or how.allow_weaker):
         raise UsageError(
-            "--dry-run and --allow-weaker are about what the kernel does", "without them, or without --action"
+            "--dry-run and --allow-weaker are only for --action kernel", "leave out --action, or these flags"
         )
     if how.yes and action not in _OF_PODS:
-        raise UsageError("--yes answers what --action delete-pod and isolate-pod ask")
+        raise UsageError("--yes is only for --action delete-pod and isolate-pod")
     if action == _DELETE_POD and target.local:
-        raise UsageError("--action delete-pod is for a cluster: --local has no pods that could be deleted")
+        raise UsageError("--action delete-pod cannot be used with --local: it needs a cluster")
     compiled = engine_of(
         policies,
         partial(own_namespace, scope, cluster, target.local),
@@ -138,7 +138,7 @@ def enforce(
         calls_out=not how.dry_run,
     )
     if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):
-        raise UsageError("these policies only watch", "kubectl gadget observe -f …, or actions in their selectors")
+        raise UsageError("these policies deny nothing", "kubectl gadget observe -f …, or actions in their selectors")
     if action in _OF_PODS and not how.yes:
         _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off the network")
     if action in _OF_PODS and flags.engine.sort_wait is None:
@@ -190,7 +190,7 @@ def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:
     sys.stderr.write(f"{what}. Go on? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("nothing was begun")
+        raise UsageError("cancelled")
 
 
 def _react(deed: "Callable[[Container, str], None]", told: "Told") -> None:

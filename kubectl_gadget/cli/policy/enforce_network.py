@@ -61,7 +61,7 @@ def enforce_network(
     from kubectl_gadget.session.run import run
 
     if flags.output.output == "compact":
-        raise UsageError("-o compact is for processes; refusals of network policies are rows", "-o table, or json")
+        raise UsageError("-o compact cannot be used with network policies", "-o table, or json")
     gadget = GadgetRun(load_gadget("network_policy"), {"dry-run": dry_run})
     options = run_options((gadget,), pods, flags)
     where = flags.scope, flags.cluster, options.local
@@ -100,7 +100,7 @@ def refuse(given: object) -> None:
     """Refuses flags of a group that mean nothing for network policies."""
     for name, value in vars(given).items():
         if value is not None:
-            raise UsageError(f"{spelling(type(given), name)} is not for network policies")
+            raise UsageError(f"{spelling(type(given), name)} cannot be used with network policies")
 
 
 def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":

@@ -33,30 +33,30 @@ if TYPE_CHECKING:
 
 _NODES = "Which nodes"
 PAGE = Page(
-    "Say what is wrong with policies, which hooks they take, what these cost, and where a program could lie to them. "
-    "With nodes, also whether each of them has these hooks.",
+    "Find errors in policies, list their hooks and what these cost, and warn where a program could deceive them. "
+    "With nodes, also check whether each node has the hooks.",
     (
         Example("kubectl gadget policy check -f policy.yaml", "without any cluster"),
         Example("kubectl gadget policy check -f policies/ -f - --all-nodes", "folders, standard input, every node"),
-        Example("kubectl gadget policy check --policy shell-in-container -o json", "one that comes with this program"),
+        Example("kubectl gadget policy check --policy shell-in-container -o json", "a built-in policy"),
     ),
     usage="-f FILE [flags]",
     silent=(WHERE, CLUSTER),
-    more="Exit codes: 1 when a policy cannot be run, or a node lacks a hook (with --strict, for any warning), 2 when "
-    "the YAML is wrong.",
+    more="Exit codes: 1 if a policy cannot run or a node lacks a hook (with --strict, on any warning), 2 if "
+    "the YAML is invalid.",
 )
 
 Files = Annotated[
     tuple[str, ...] | None,
     flag(
-        POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; may be repeated"
+        POLICIES, "--filename", "-f", metavar="FILE", help="A file, a folder, or - for standard input; can be repeated"
     ),
     tuple,
     TypedOnly.ACTION,
 ]
 Ready = Annotated[
     tuple[str, ...] | None,
-    flag(POLICIES, "--policy", metavar="NAME", help="One that comes with this program: see policy list"),
+    flag(POLICIES, "--policy", metavar="NAME", help="A built-in policy; see policy list"),
     values.commas,
     TypedOnly.ACTION,
 ]
@@ -65,7 +65,7 @@ Format = Annotated[
     flag(SHOW, "--output", "-o", metavar="FORMAT", help=REPORTS.words, choices=REPORTS.choices),
     values.format_of(REPORTS),
 ]
-Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Warnings fail as well")]
+Strict = Annotated[bool | None, flag(SHOW, "--strict/--no-strict", help="Fail on warnings, too")]
 Nodes = Annotated[
     tuple[str, ...] | None,
     flag(_NODES, "--node", metavar="NAME", help="These nodes: --node a,b"),
@@ -100,9 +100,9 @@ def check(
     from kubectl_gadget.policies.report.own_kernel import misspelt
 
     if not files and not ready:
-        raise UsageError("no policy was named", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
+        raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
     if sum(map(bool, (nodes, all_nodes, local))) > 1:
-        raise UsageError("--node, --all-nodes and --local exclude each other")
+        raise UsageError("--node, --all-nodes and --local cannot be used together")
     if not nodes and not all_nodes:
         _refuse_agents_flags(image, start)
     own = partial(own_namespace, scope, cluster, local)
@@ -122,14 +122,16 @@ def check(
     if not asked:
         for hint in (hint for policy in policies for hint in misspelt(policy)):
             say(f"{hint.place} {hint.text}")
-        say("no node was asked whether its kernel has these hooks (try: --all-nodes, --node NAME, or --local)")
+        say("not checked whether nodes have these hooks (try: --all-nodes, --node NAME, or --local)")
     return int(missing or bool(strict and any(report.warnings for report in reports)))
 
 
 def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
     for given in flags:
         for name in given.typed():
-            raise UsageError(f"{spelling(type(given), name)} is for agents on nodes", "--node NAME, or --all-nodes")
+            raise UsageError(
+                f"{spelling(type(given), name)} is only for agents on nodes", "--node NAME, or --all-nodes"
+            )
 
 
 def _ask(
@@ -193,7 +195,7 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
     say_own(report.policy for report in reports)
     for report in reports:
         if report.mirrors:
-            said = "on x86-64, calls of 32-bit programs and int 0x80 are seen as well, as"
+            said = "on x86-64, calls of 32-bit programs and by int 0x80 are also traced, as"
             say(f"{report.policy.name}: {said} {', '.join(report.mirrors)}")
         for warning in report.warnings:
             say(f"warning: {warning.place} {warning.text}")

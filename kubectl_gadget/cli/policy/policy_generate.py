@@ -15,9 +15,9 @@ from kubectl_gadget.events.schema import Example
 
 _KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
 PAGE = Page(
-    "Write a policy to begin with, to standard output: empty, all-syscalls, ftrace-list, uprobes or usdts.",
+    "Write a policy to start from, to standard output: empty, all-syscalls, ftrace-list, uprobes or usdts.",
     (
-        Example("kubectl gadget policy generate empty", "one hook with a little of everything"),
+        Example("kubectl gadget policy generate empty", "one hook, with an example of each field"),
         Example("kubectl gadget policy generate all-syscalls --match-binary /usr/bin/curl", "every call of a program"),
         Example("kubectl gadget policy generate uprobes --binary /usr/bin/app", "the functions of a program"),
         Example("kubectl gadget policy generate ftrace-list --regex '^vfs_'", "functions of the kernel"),
@@ -65,8 +65,8 @@ def generate(
     from kubectl_gadget.policies.report import generate as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:
-        what = f"there is no {' '.join(kinds)!r} to be made;" if kinds else "what is to be made?"
-        raise UsageError(f"{what} one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}")
+        what = f"unknown kind {' '.join(kinds)!r};" if kinds else "no kind was given;"
+        raise UsageError(f"{what} expected one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}")
     (kind,) = kinds
     makers: Mapping[str, Callable[[], dict[str, object]]] = {
         "empty": make.empty,

@@ -6,19 +6,19 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
 
 _COMMANDS = (
-    ("check", "Say what is wrong with policies, what they hook, and which nodes have it", "policy_check:check:PAGE"),
+    ("check", "Find errors in policies, list their hooks, and check nodes for them", "policy_check:check:PAGE"),
     ("explain", "Explain the fields of policies", "policy_explain:explain:PAGE"),
-    ("generate", "Write a policy to begin with", "policy_generate:generate:PAGE"),
-    ("install", "Keep policies in force on all nodes, without this program", "policy_install:install:INSTALL_PAGE"),
-    ("installed", "Show what is installed, and its state on each node", "policy_install:installed:INSTALLED_PAGE"),
-    ("list", "List the policies that come with this program", "policy_list:list_policies:PAGE"),
-    ("uninstall", "Take installed policies out of force", "policy_install:uninstall:UNINSTALL_PAGE"),
+    ("generate", "Write a policy to start from", "policy_generate:generate:PAGE"),
+    ("install", "Install policies on all nodes, where they stay in force", "policy_install:install:INSTALL_PAGE"),
+    ("installed", "Show installed policies, and their state on each node", "policy_install:installed:INSTALLED_PAGE"),
+    ("list", "List the built-in policies", "policy_list:list_policies:PAGE"),
+    ("uninstall", "Remove installed policies", "policy_install:uninstall:UNINSTALL_PAGE"),
 )
 _PAGE = Page(
     "Work with policies: TracingPolicy and TracingPolicyNamespaced, as YAML.",
     (
-        Example("kubectl gadget policy check -f policy.yaml", "what is wrong with it, and what it takes"),
-        Example("kubectl gadget policy check -f policies/ --all-nodes", "and whether every node has these hooks"),
+        Example("kubectl gadget policy check -f policy.yaml", "errors, hooks and cost of a policy"),
+        Example("kubectl gadget policy check -f policies/ --all-nodes", "and whether every node supports it"),
         Example("kubectl gadget policy explain kprobes.selectors", "the fields of a selector"),
     ),
     usage="COMMAND [flags]",

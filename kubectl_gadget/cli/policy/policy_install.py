@@ -31,30 +31,29 @@ if TYPE_CHECKING:
 _HOW = "How"
 _SECONDS = 120.0
 INSTALL_PAGE = Page(
-    "Keep policies in force on all nodes, without this program. The resident agents carry them out and tell each event "
-    "on their log.",
+    "Install policies on all nodes, where they stay in force. The deployed agents enforce them and log each event.",
     (
-        Example("kubectl gadget policy install -f policy.yaml", "a policy that only tells"),
-        Example("kubectl gadget policy install -f policy.yaml --enforce", "one that denies or kills"),
+        Example("kubectl gadget policy install -f policy.yaml", "a policy that only reports"),
+        Example("kubectl gadget policy install -f policy.yaml --enforce", "a policy that denies or kills"),
         Example("kubectl -n kubectl-gadget logs -l app.kubernetes.io/name=kubectl-gadget -f", "the events, as JSON"),
     ),
     usage="{-f FILE | --policy NAME} [flags]",
     silent=(WHERE, CLUSTER),
-    more="Needs resident agents: kubectl gadget deploy. A policy of the same name is replaced; the new one is in force "
-    "before the old one is taken away. See also kubectl gadget observe --installed.",
+    more="Needs deployed agents: kubectl gadget deploy. A policy of the same name is replaced; the new one is in force "
+    "before the old one is removed. See also kubectl gadget observe --installed.",
 )
 INSTALLED_PAGE = Page(
-    "Show the installed policies, and for each node whether they are in force there and how.",
+    "Show the installed policies, and whether and how each node enforces them.",
     (
         Example("kubectl gadget policy installed", "one line for each policy and node"),
         Example("kubectl gadget policy installed -o json", "with each hook and its method"),
     ),
     usage="[flags]",
     silent=(WHERE, CLUSTER),
-    more="Exit code 1: some node does not have them in force.",
+    more="Exit code 1: at least one node does not enforce them.",
 )
 UNINSTALL_PAGE = Page(
-    "Take installed policies out of force.",
+    "Remove installed policies.",
     (
         Example("kubectl gadget policy uninstall secrets", "a TracingPolicy"),
         Example("kubectl gadget policy uninstall default/secrets", "a TracingPolicyNamespaced"),
@@ -64,16 +63,20 @@ UNINSTALL_PAGE = Page(
     silent=(WHERE, CLUSTER),
 )
 Enforce = Annotated[
-    bool | None, flag(_HOW, "--enforce/--no-enforce", help="Also policies that deny, kill or signal"), TypedOnly.RIGHTS
+    bool | None, flag(_HOW, "--enforce/--no-enforce", help="Allow policies that deny, kill or signal"), TypedOnly.RIGHTS
 ]
 AllowWeaker = Annotated[
     bool | None,
     flag(
-        _HOW, "--allow-weaker/--no-allow-weaker", help="For all that is installed: also where only signals are possible"
+        _HOW,
+        "--allow-weaker/--no-allow-weaker",
+        help="For all installed policies: accept nodes that can only send signals",
     ),
     TypedOnly.RIGHTS,
 ]
-Wait = Annotated[bool | None, flag(_HOW, "--wait/--no-wait", help="Wait until all nodes have it (default: true)")]
+Wait = Annotated[
+    bool | None, flag(_HOW, "--wait/--no-wait", help="Wait until all nodes are up to date (default: true)")
+]
 Timeout = Annotated[
     float | None,
     flag(_HOW, "--timeout", metavar="TIME", help="How long to wait (default: 2m)"),
@@ -85,7 +88,7 @@ Format = Annotated[
     values.format_of(REPORTS),
 ]
 Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME"), tuple]
-All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All of them"), TypedOnly.ACTION]
+All = Annotated[bool | None, flag(_HOW, "--all/--no-all", help="All installed policies"), TypedOnly.ACTION]
 
 
 class PolicyState(TypedDict, total=False):
@@ -112,7 +115,7 @@ def install(
     from kubectl_gadget.session.policies.installation import Change
 
     if not policies.named:
-        raise UsageError("no policy was named", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
+        raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
     if policies.objects:
         raise UsageError(OBJECTS_ARE_LOCAL)
     names = [*(policies.files or ()), *ready_files(policies.ready or ())]
@@ -200,7 +203,7 @@ async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str,
 
 def _patience(wait: bool | None, timeout: float | None) -> float:
     if wait is False and timeout is not None:
-        raise UsageError("--timeout says how long to wait, and --wait=false says not to")
+        raise UsageError("--timeout and --wait=false cannot be used together")
     return 0.0 if wait is False else timeout or _SECONDS
 
 

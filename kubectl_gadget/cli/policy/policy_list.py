@@ -13,10 +13,10 @@ from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import POLICY_LIST
 
 PAGE = Page(
-    "List the policies that come with this program.",
+    "List the built-in policies.",
     (
-        Example("kubectl gadget policy list", "each with what it shows"),
-        Example("kubectl gadget policy list -o yaml > all.yaml", "the policies themselves, to change them"),
+        Example("kubectl gadget policy list", "each with a description"),
+        Example("kubectl gadget policy list -o yaml > all.yaml", "the policies themselves, to edit them"),
     ),
     usage="[flags]",
     silent=(WHERE, CLUSTER),

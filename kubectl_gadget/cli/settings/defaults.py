@@ -248,7 +248,7 @@ def _given(flag: Flag, setting: Setting) -> list[Given]:
     """The setting as if it had been typed. Raises UsageError."""
     place = f"{setting.place}: {flag.key}"
     if len(setting.texts) != 1 and not flag.repeats:
-        raise UsageError(f"{place} takes one value, and not a list")
+        raise UsageError(f"{place} takes one value, not a list")
     if not flag.is_switch:
         return [Given(flag.name, text, place, preset=True) for text in setting.texts]
     try:

@@ -40,7 +40,7 @@ def read_file(into: Settings) -> None:
                 command = " ".join(name.split())
                 check_command(command, place)
                 if command in into.commands:
-                    raise UsageError(f"{place}: {command!r} stands here twice")
+                    raise UsageError(f"{place}: {command!r} is defined twice")
                 into.commands[command] = {setting.key: setting for setting in _flags(into.path, members, command)}
                 into.command_places[command] = place
         else:
@@ -66,7 +66,7 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
     while words:
         word, *words = words
         if word.startswith("-"):
-            raise UsageError(f"{place}: {name!r} is not the name of a command", "flags stand below it, without dashes")
+            raise UsageError(f"{place}: {name!r} is not the name of a command", "write flags below it, without dashes")
         if path == f"{PROGRAM} run":
             own = group.get_command(None, " ".join([word, *words])) if load else None
             return own if isinstance(own, GadgetCommand) else None
@@ -86,7 +86,7 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
         else:
             return command
     first = next(iter(group.entries), "GADGET")
-    raise UsageError(f"{place}: {name!r} stands for several commands: name each, such as `{name} {first}`")
+    raise UsageError(f"{place}: {name!r} is a group of commands; name each command, such as `{name} {first}`")
 
 
 def _check_shared(settings: Settings) -> None:
@@ -94,7 +94,7 @@ def _check_shared(settings: Settings) -> None:
     for key, setting in settings.defaults.items():
         if key not in known:
             near = nearest(key, known)
-            meant = f"; did you mean {near}?" if near else "; a flag of one command stands below commands"
+            meant = f"; did you mean {near}?" if near else "; write flags of one command below commands"
             raise UsageError(
                 f"{setting.place}: --{key} is not a flag that defaults can set{meant}", "kubectl gadget config view"
             )
@@ -110,7 +110,7 @@ def _texts(file: str, node: yaml.Node, key: str) -> Iterator[str]:
     for item in items:
         is_null = item.tag == "tag:yaml.org,2002:null"
         if not isinstance(item, yaml.ScalarNode) or is_null:
-            kind = "has no value" if is_null else "takes a text, a number, true or false, or a list of these"
+            kind = "has no value" if is_null else "must be a string, a number, true, false, or a list of these"
             raise UsageError(f"{_place(file, item)}: {key} {kind}")
         yield item.value
     if not items:
@@ -122,13 +122,13 @@ def _members(file: str, node: yaml.Node, of: str) -> Iterator[tuple[str, str, ya
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
         return
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"{_place(file, node)}: {of} has to be a mapping: `key: value` lines")
+        raise UsageError(f"{_place(file, node)}: {of} must be a mapping: lines of `key: value`")
     seen: set[str] = set()
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{_place(file, key)}: a key has to be a text")
+            raise UsageError(f"{_place(file, key)}: a key must be a string")
         if key.value in seen:
-            raise UsageError(f"{_place(file, key)}: {key.value!r} stands here twice")
+            raise UsageError(f"{_place(file, key)}: {key.value!r} is defined twice")
         seen.add(key.value)
         yield key.value, _place(file, key), value
 

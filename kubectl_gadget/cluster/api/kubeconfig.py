@@ -65,7 +65,7 @@ def _load(files: list[Path], options: KubeOptions) -> Cluster:
         if _in_cluster():
             return _from_pod(options)
         raise ClusterError(
-            "no kubeconfig was found", "set KUBECONFIG or --kubeconfig; what traces this machine alone takes --local"
+            "no kubeconfig was found", "set KUBECONFIG or --kubeconfig; gadgets can trace this machine with --local"
         )
     config = _Config(files)
     name = options.context or config.current_context

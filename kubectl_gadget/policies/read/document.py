@@ -174,7 +174,7 @@ class Part:
 
 
 def documents(file: str, text: str) -> list[yaml.Node]:
-    """The YAML documents of a file; empty ones are left out. Raises UsageError when it is no YAML."""
+    """The YAML documents of a file; empty ones are left out. Raises UsageError when it is not valid YAML."""
     return [node for node in parse_yaml(file, text, lambda: _composed(text)) if node.tag != _NULL]
 
 
@@ -276,7 +276,7 @@ def _check(node: yaml.Node, field: Field, place: Place, problems: Problems) -> N
 
 def _check_object(node: yaml.Node, fields: Sequence[Field], place: Place, problems: Problems) -> None:
     if not isinstance(node, yaml.MappingNode):
-        problems.add(place, f"has to be {_MAPPING}, not {_kind_of(node)}")
+        problems.add(place, f"must be {_MAPPING}, not {_kind_of(node)}")
         return
     known = {field.name: field for field in fields}
     seen: set[str] = set()
@@ -306,12 +306,12 @@ def _check_choice(node: yaml.Node, field: Field, place: Place, problems: Problem
 
 def _check_scalar(node: yaml.Node, tags: Sequence[str], wanted: str, place: Place, problems: Problems) -> bool:
     if not isinstance(node, yaml.ScalarNode):
-        problems.add(place, f"has to be {wanted or _SCALAR}, not {_kind_of(node)}")
+        problems.add(place, f"must be {wanted or _SCALAR}, not {_kind_of(node)}")
     elif node.tag == _NULL:
         problems.add(place, "is empty")
     elif tags and node.tag not in tags:
         quotes = f": in quotes, {node.value!r}, it is one" if tags == (_TEXT,) else ""
-        problems.add(place, f"has to be {wanted}, not {node.value}{quotes}")
+        problems.add(place, f"must be {wanted}, not {node.value}{quotes}")
     else:
         return True
     return False
@@ -319,7 +319,7 @@ def _check_scalar(node: yaml.Node, tags: Sequence[str], wanted: str, place: Plac
 
 def _each(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[Place, yaml.Node]]:
     if not isinstance(node, yaml.SequenceNode):
-        problems.add(place, f"has to be {_LIST}, not {_kind_of(node)}")
+        problems.add(place, f"must be {_LIST}, not {_kind_of(node)}")
         return
     for index, item in enumerate(node.value):
         yield inside(place, index, item), item
@@ -327,7 +327,7 @@ def _each(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[P
 
 def _each_entry(node: yaml.Node, place: Place, problems: Problems) -> Iterator[tuple[Place, yaml.Node]]:
     if not isinstance(node, yaml.MappingNode):
-        problems.add(place, f"has to be {_MAPPING}, not {_kind_of(node)}")
+        problems.add(place, f"must be {_MAPPING}, not {_kind_of(node)}")
         return
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode):

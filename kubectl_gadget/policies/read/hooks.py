@@ -104,7 +104,7 @@ class HookReader:
         hook = self._hook(part, "uprobe", "")
         ways = [key for key in ("symbols", "offsets", "addrs") if part.scalars(key)]
         if len(ways) != 1:
-            part.fail(ways[1] if ways else "symbols", "exactly one of symbols, offsets and addrs has to be given")
+            part.fail(ways[1] if ways else "symbols", "exactly one of symbols, offsets and addrs must be given")
         places = part.scalars(ways[0])
         counters = [need_number(scalar, 0, _GREATEST_OFFSET) for scalar in part.scalars("refCtrOffsets")]
         if counters and len(counters) != len(places):
@@ -189,7 +189,7 @@ def _function(hook: Hook, call: Scalar, syscall: bool, said: bool) -> Hook:
     if not _NAME.fullmatch(call.text):
         raise WrongPolicy(call.place, f"{call.text!r} is not a name of a function")
     if call.text.startswith("sys_") and found and is_known(found):
-        raise WrongPolicy(call.place, f"{call.text} is a system call: `syscall` has to be true")
+        raise WrongPolicy(call.place, f"{call.text} is a system call: `syscall` must be true")
     return replace(hook, target=call.text)
 
 

@@ -123,7 +123,7 @@ def _text(name: str, stream: TextIO) -> tuple[str, str]:
     try:
         text = stream.read(_LARGEST + 1)
     except UnicodeDecodeError:
-        raise UsageError(f"{name} is no YAML: it is not UTF-8") from None
+        raise UsageError(f"{name} is not valid YAML: it is not UTF-8") from None
     if len(text) > _LARGEST:
         raise UsageError(f"{name} has more than {_LARGEST >> 20} MiB")
     return name, text

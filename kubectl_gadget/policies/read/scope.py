@@ -12,7 +12,7 @@ def read_scope(part: Part, problems: Problems, namespace: str | None = None) -> 
     """The selectors among the fields of `part`; what is wrong is added to `problems`."""
     host = part.part("hostSelector")
     if host is not None and list(host.names()):
-        problems.add(host.place, "has to be {}, for the processes of the node, or absent: it selects no labels")
+        problems.add(host.place, "must be {}, for the processes of the node, or absent: it selects no labels")
     if host is not None and namespace is not None:
         problems.add(host.place, "is not for a TracingPolicyNamespaced, which is for pods")
     containers = read_labels(part, "containerSelector", problems)

@@ -188,7 +188,7 @@ def _network(scalar: Scalar) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(scalar.text, strict=False)
     except ValueError:
-        hint = ": it has to be filled in" if "$" in scalar.text else " such as 10.0.0.0/8, 10.1.2.3, 2001:db8::/32"
+        hint = ": it must be filled in" if "$" in scalar.text else " such as 10.0.0.0/8, 10.1.2.3, 2001:db8::/32"
         raise WrongPolicy(scalar.place, f"{scalar.text!r} is neither an address nor a network{hint}") from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         address = int(network.network_address) & 0xFFFFFFFF

@@ -107,7 +107,7 @@ def test_a_cluster_that_does_not_answer_is_no_failure_of_version(
     assert main.run(["version"]) == 0
     output = capsys.readouterr()
     assert output.out.startswith("Client: ")
-    assert output.err == "the agents cannot be asked: it is away\n"
+    assert output.err == "the agents did not answer: it is away\n"
 
 
 @pytest.mark.usefixtures("cluster")
@@ -200,11 +200,11 @@ def test_a_gadget_of_the_users_own_that_is_not_there_is_a_usage_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path) -> None:
-        raise UsageError(f"there is no {path}")
+        raise UsageError(f"{path}: no such file or directory")
 
     monkeypatch.setattr(catalogue, "load_own", refuse)
     assert main.run(["run", "./nope", "--help"]) == 2
-    assert capsys.readouterr().err == "error: there is no nope\ntry: kubectl gadget run --help\n"
+    assert capsys.readouterr().err == "error: nope: no such file or directory\ntry: kubectl gadget run --help\n"
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def test_flows_take_a_file_of_objects_where_there_is_no_cluster(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     (tmp_path / "config").write_text("{}")
     assert main.run(["flows", "--local=false", "--objects", str(tmp_path / "objects.json")]) == 2
-    assert "--objects is for --local" in capsys.readouterr().err
+    assert "--objects is only for --local" in capsys.readouterr().err
     assert len(runs) == 1
 
 

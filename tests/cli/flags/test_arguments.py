@@ -84,7 +84,7 @@ def test_an_unknown_letter_is_named_with_the_word_it_stands_in() -> None:
 
 
 def test_a_switch_with_a_value_that_is_no_boolean_is_refused() -> None:
-    with pytest.raises(UsageError, match="--all is true or false"):
+    with pytest.raises(UsageError, match="must be true or false"):
         parse(FLAGS, ["--all=maybe"])
 
 

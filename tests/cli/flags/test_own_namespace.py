@@ -63,7 +63,7 @@ def test_a_run_takes_the_namespace_that_kubectl_would(
     for command in (["observe"], ["enforce", "--dry-run"]):
         assert main.run([*command, "-f", policy(tmp_path), *flags]) == 0
         assert namespace_of(runs) == namespace
-        said = f"{policy(tmp_path)}:2: namespace: {namespace}, as the policy names none\n" if flags == ["-A"] else ""
+        said = f"{policy(tmp_path)}:2: namespace: {namespace}, since the policy has none\n" if flags == ["-A"] else ""
         assert capsys.readouterr().err == said
 
 
@@ -76,7 +76,7 @@ def test_without_a_kubeconfig_it_is_default(tmp_path: Path, runs: Runs, monkeypa
 def test_a_run_about_other_pods_than_a_policys_is_warned_of(
     tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warning = "warning: policies of namespace web do nothing here: the run is about pods of shop\n"
+    warning = "warning: policies of namespace web have no effect here: the run is limited to pods of shop\n"
     for flags, said in (
         ([], f"{warning}try: -A, or -n with the namespace\n"),
         (["-n", "web"], ""),
@@ -104,7 +104,7 @@ def test_a_check_says_the_namespace_of_a_policy_that_names_none(
     assert main.run(["policy", "check", "-f", policy(tmp_path), "-o", "json", *flags]) == 0
     out, err = capsys.readouterr()
     assert [report["namespace"] for report in json.loads(out)] == [namespace]
-    assert f"{policy(tmp_path)}:2: namespace: {namespace}, as the policy names none\n" in err
+    assert f"{policy(tmp_path)}:2: namespace: {namespace}, since the policy has none\n" in err
 
 
 def test_a_policy_that_names_its_namespace_is_checked_with_a_broken_kubeconfig(
@@ -124,7 +124,7 @@ def test_a_namespace_that_is_not_the_policys_is_refused_as_kubectl_does(
     file = policy(tmp_path, "web")
     assert main.run(["policy", command, "-f", file, "-n", "other"]) == 2
     said = capsys.readouterr().err
-    assert f"error: {file}: the policy opens is of namespace web, and -n says other\ntry: without -n" in said
+    assert f"error: {file}: the policy opens has the namespace web, but -n is other\ntry: leave out -n" in said
 
 
 def test_network_policies_are_checked_for_the_same_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

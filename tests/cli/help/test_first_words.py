@@ -38,7 +38,7 @@ def test_a_gadget_in_the_place_of_a_pod_is_not_taken_for_one(
     built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
 ) -> None:
     error, remedy = answer(capsys, line)
-    assert error.startswith(f"error: {what}, and here is the place of pods")
+    assert error.startswith(f"error: {what}, not a pod")
     assert remedy.startswith(f"try: {meant}")
     assert runs == []
 

@@ -46,7 +46,7 @@ def test_a_check_needs_no_cluster(
     assert main.run(["policy", "check", "-f", policy]) == 0
     out, err = capsys.readouterr()
     assert [line.split()[:2] for line in out.splitlines()] == [["POLICY", "HOOK"], ["opens", "kprobe/sys_openat"]]
-    assert "on x86-64, calls of 32-bit programs and int 0x80 are seen as well, as __ia32_sys_openat\n" in err
+    assert "on x86-64, calls of 32-bit programs and by int 0x80 are also traced, as __ia32_sys_openat\n" in err
     assert f"warning: {policy}:8: spec.kprobes[0] sys_openat reads argument 1 again after the check" in err
     assert main.run(["policy", "check", "-f", policy, "--strict"]) == 1
 
@@ -128,7 +128,7 @@ def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
 def test_flags_for_agents_are_refused_where_none_is_asked(policy: str, capsys: pytest.CaptureFixture[str]) -> None:
     for where in ([], ["--local"]):
         assert main.run(["policy", "check", "-f", policy, "--image", "mine", *where]) == 2
-        assert "--image is for agents on nodes\ntry: --node NAME, or --all-nodes" in capsys.readouterr().err
+        assert "--image is only for agents on nodes\ntry: --node NAME, or --all-nodes" in capsys.readouterr().err
 
 
 def test_a_run_says_what_of_a_file_does_nothing(

@@ -98,7 +98,7 @@ def test_defaults_for_a_cluster_are_no_error_on_one_machine(
         5,
         "Never",
     )
-    assert "--image makes no sense" in refusal(capsys, "trace", "open", "--local", "--image", "mine:1")
+    assert "--image cannot be used" in refusal(capsys, "trace", "open", "--local", "--image", "mine:1")
 
 
 def test_a_format_that_a_command_lacks_is_not_its_default(
@@ -117,20 +117,20 @@ def test_a_format_that_a_command_lacks_is_not_its_default(
         ("defaults:\n  output: jsno\n", "2:3: output 'jsno': must be one of table"),
         ("defaults:\n  output: jsno\n", "did you mean json"),
         ("defaults:\n  quiet: yes\n", "2:3: quiet 'yes': must be true or false"),
-        ("defaults:\n  quiet: [true, false]\n", "2:3: quiet takes one value, and not a list"),
+        ("defaults:\n  quiet: [true, false]\n", "2:3: quiet takes one value, not a list"),
         ("defaults:\n  output:\n", "2:10: output has no value"),
-        ("defaults:\n  output: {a: b}\n", "2:11: output takes a text"),
-        ("defaults:\n  output: json\n  output: yaml\n", "3:3: 'output' stands here twice"),
-        ("defaults: [a]\n", "1:11: defaults has to be a mapping"),
-        ("- a\n", "1:1: the file has to be a mapping"),
-        ("a: b: c\n", "1:5: is no YAML: "),
+        ("defaults:\n  output: {a: b}\n", "2:11: output must be a string"),
+        ("defaults:\n  output: json\n  output: yaml\n", "3:3: 'output' is defined twice"),
+        ("defaults: [a]\n", "1:11: defaults must be a mapping"),
+        ("- a\n", "1:1: the file must be a mapping"),
+        ("a: b: c\n", "1:5: is not valid YAML: "),
         (
             "defaults: {columns: pid}\n",
-            "--columns is not a flag that defaults can set; a flag of one command stands",
+            "--columns is not a flag that defaults can set; write flags of one command",
         ),
         ("commands:\n  trace opne: {failed: true}\n", "2:3: unknown gadget 'opne'; did you mean trace open?"),
         ("commands:\n  trcae open: {failed: true}\n", "2:3: unknown command 'trcae'; did you mean trace"),
-        ("commands:\n  trace: {color: never}\n", "2:3: 'trace' stands for several commands"),
+        ("commands:\n  trace: {color: never}\n", "2:3: 'trace' is a group of commands"),
         ("commands:\n  deploy now: {color: never}\n", "2:3: 'deploy now' is not the name of a command"),
         ("commands:\n  demo trace open: {failed: true}\n", "2:3: demo has no settings"),
         ("commands:\n  trace open:\n    faild: true\n", "3:5: trace open has no flag --faild; did you mean failed?"),

@@ -199,14 +199,14 @@ def test_a_namespaced_policy_is_for_its_namespace() -> None:
 WRONG = [
     ("kprobs: []", "p.yaml:5: spec.kprobs is not known; did you mean kprobes or uprobes?"),
     ("kprobes: [{syscall: true}]", "p.yaml:5: spec.kprobes[0] lacks call"),
-    ("kprobes: {}", "spec.kprobes has to be a list, not a mapping"),
-    ("kprobes: [{call: sys_dup, syscall: 'no'}]", "spec.kprobes[0].syscall has to be true or false, not no"),
+    ("kprobes: {}", "spec.kprobes must be a list, not a mapping"),
+    ("kprobes: [{call: sys_dup, syscall: 'no'}]", "spec.kprobes[0].syscall must be true or false, not no"),
     ("kprobes: [{call: sys_dup, call: sys_dup2}]", "spec.kprobes[0].call is there twice"),
-    ("kprobes: [{call: no}]", "spec.kprobes[0].call has to be a text, not no: in quotes, 'no', it is one"),
+    ("kprobes: [{call: no}]", "spec.kprobes[0].call must be a text, not no: in quotes, 'no', it is one"),
     ("kprobes: []", "p.yaml:5: spec has no hooks: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks or loader"),
     ("kprobes: [{call: sys_wrte}]", "sys_wrte, and a function of this name takes `syscall: false`; did you mean sys_w"),
     ("kprobes: [{call: sys_wrte, syscall: true}]", "there is no system call sys_wrte; did you mean sys_write"),
-    ("kprobes: [{call: sys_write, syscall: false}]", "sys_write is a system call: `syscall` has to be true"),
+    ("kprobes: [{call: sys_write, syscall: false}]", "sys_write is a system call: `syscall` must be true"),
     ("kprobes: [{call: 'list:a'}]", "spec.kprobes[0].call there is no list 'a' in spec.lists"),
     ("kprobes: [{call: sys_dup, return: true}]", "spec.kprobes[0].return needs `returnArg`"),
     ("kprobes: [{call: sys_dup, args: [{type: fil}]}]", "args[0].type 'fil' is not known; did you mean file"),
@@ -218,9 +218,9 @@ WRONG = [
     ("kprobes: [{call: sys_dup, selectors: [{macros: [a]}]}]", "there is no macro 'a' in spec.selectorsMacros"),
     ("lsmhooks: [{hook: security_file_open}]", "'security_file_open' is written without security_ here: file_open"),
     ("uprobes: [{path: bash, symbols: [a]}]", "spec.uprobes[0].path 'bash' is not an absolute path"),
-    ("uprobes: [{path: /b, symbols: [a], offsets: [1]}]", "exactly one of symbols, offsets and addrs has to be given"),
+    ("uprobes: [{path: /b, symbols: [a], offsets: [1]}]", "exactly one of symbols, offsets and addrs must be given"),
     ("uprobes: [{path: /b, symbols: [a], binaryDigests: ['sha256:1']}]", "'sha256:1' is not a digest"),
-    ("loader: true\nhostSelector: {matchLabels: {a: b}}", "spec.hostSelector has to be {}"),
+    ("loader: true\nhostSelector: {matchLabels: {a: b}}", "spec.hostSelector must be {}"),
     ("loader: true\ncontainerSelector: {matchLabels: {image: b}}", "has the key 'image'; keys are name and repo"),
     ("loader: true\npodSelector: {matchExpressions: [{key: a, operator: In}]}", "In takes values"),
     ("loader: true\noptions: [{name: policy-mode, value: obey}]", "'obey' is not known; it is enforce or monitor"),
@@ -303,14 +303,14 @@ def test_an_action_that_does_not_fit_is_named(action: str, message: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "p.yaml:2:1: is no YAML"),
-        ("kind: x\n\ta: b\n", "p.yaml:2:1: is no YAML: a tab, with which YAML is not indented"),
+        ("a: [", "p.yaml:2:1: is not valid YAML"),
+        ("kind: x\n\ta: b\n", "p.yaml:2:1: is not valid YAML: a tab, with which YAML is not indented"),
         ("kind: x\x85\ta: b: c\n", "p.yaml"),
         ("kind: Pod\n", "p.yaml:1: is a Pod; policies are of kind"),
         (HEAD.replace("icy\n", "ciy\n"), "p.yaml:2: kind 'TracingPolciy' is not known; did you mean TracingPolicy"),
         ("kind: NetworkPolicy\n", "enforce --network-policy takes this one"),
         (f"{HEAD}spec: {{<<: {{loader: true}}}}\n", "spec.<< merges another mapping, which is not supported"),
-        ("- 1\n", "p.yaml:1: has to be a mapping, not a list"),
+        ("- 1\n", "p.yaml:1: must be a mapping, not a list"),
         (HEAD.replace("v1alpha1", "v2"), "has apiVersion cilium.io/v2; the one that is known is cilium.io/v1alpha1"),
         (HEAD, "p.yaml:1: lacks spec"),
         (f"{HEAD}spec: {{loader: true}}\n---\n{HEAD}spec: {{loader: true}}\n", "the policy 'p' is also in p.yaml:1"),
@@ -332,7 +332,7 @@ def test_what_is_no_file_is_refused(name: str) -> None:
 
 
 def test_bytes_that_are_no_text_are_refused_on_standard_input() -> None:
-    with pytest.raises(UsageError, match="standard input is no YAML: it is not UTF-8"):
+    with pytest.raises(UsageError, match="standard input is not valid YAML: it is not UTF-8"):
         read_policies(["-"], "default", io.TextIOWrapper(io.BytesIO(b"\xff")))
 
 

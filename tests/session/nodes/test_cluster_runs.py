@@ -311,7 +311,7 @@ async def test_a_recording_of_flows_has_the_clusters_services_nodes_and_namespac
     await runner.start("advise", "networkpolicy", "-n", "shop", "--record", str(recording), "--timeout", "1s")
     code, output, errors = await runner.end(interrupt=False)
     assert (code, output) == (1, "")
-    assert "nothing was seen of the chosen containers" in errors
+    assert "nothing was observed in the selected containers" in errors
     lines = [json.loads(line) for line in recording.read_text().splitlines()]
     kinds = {kind: value for line in lines for kind, value in line.items()}
     assert kinds["service"]["backends"] == [["192.0.2.9", "TCP", 6443]]

@@ -163,7 +163,7 @@ async def test_undeploy_finds_what_is_in_force_after_the_namespace_was_deleted(
     running.stop()
     assert list(running.pins.iterdir())
     _, _, said = await site.run("status")
-    assert "policies that were installed may still be in force" in said
+    assert "installed policies may still be in force" in said
     code, _, said = await site.run("undeploy")
     assert code == 0, said
     assert "looking for installed policies on 2 nodes" in said
@@ -206,7 +206,7 @@ async def test_a_file_of_what_the_cluster_has_is_refused(site: Site, tmp_path: P
     file.write_text(KILLS)
     code, _, said = await site.run("policy", "install", "-f", str(file), "--enforce", "--objects", str(file))
     assert code == 2
-    assert "--objects is for --local" in said
+    assert "--objects is only for --local" in said
     assert site.file() is None
 
 
