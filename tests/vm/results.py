@@ -4,18 +4,27 @@ here."""
 from collections.abc import Callable
 from xml.etree import ElementTree
 
+_SLOWEST = 5
+"""Tests that are named with their time."""
 TOLD = "told at the end"
 """A property of a test whose value tests/conftest.py prints below the summary."""
 
 
 def results(xml: str, where: str, record_property: Callable[[str, object], None]) -> dict[str, int]:
     """How many "tests" there were, "failures", "errors" and "skipped", which are told at the end of pytest's output
-    with the reason of each skip. Raises ParseError."""
+    with the slowest of them and the reason of each skip. Raises ParseError."""
     suite = ElementTree.fromstring(xml).find("testsuite")
     assert suite is not None, xml
     count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     lines = [f"{where}: " + ", ".join(f"{number} {name}" for name, number in count.items())]
+    slowest = sorted(suite.iter("testcase"), key=_seconds, reverse=True)[:_SLOWEST]
+    lines[0] += f", {sum(map(_seconds, suite.iter('testcase'))):.0f} s"
+    lines += [f"{_seconds(case):.0f} s {case.get('classname')} {case.get('name')}" for case in slowest]
     for case in suite.iter("testcase"):
         lines += [f"SKIPPED {case.get('name')}: {skipped.get('message')}" for skipped in case.iter("skipped")]
     record_property(TOLD, "\n".join(lines))
     return count
+
+
+def _seconds(case: ElementTree.Element) -> float:
+    return float(case.get("time", 0))

@@ -1,8 +1,8 @@
 """Debian's kernel 6.12, whatever kernel this machine runs: the tests whose outcome is the kernel's, once more in there;
 and Debian 12's kernel 6.1: whether its verifier takes every program.
 
-The trap: a test takes a second in there, of which most is the verifier's, so what tests sessions and containers, and is
-the same on any kernel, is not among them.
+The trap: a test takes seconds in there, of which most is the verifier's, so what tests sessions and containers, and
+what is the same on any kernel (repeated.py), is not among them.
 """
 
 import os
@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conftest import why_no_bpf
 from tests.vm import kernels, machine
+from tests.vm.repeated import repeated
 from tests.vm.results import results
 
 SECONDS = 4000
@@ -23,12 +25,11 @@ PARTS = {
     " tests/agent/installed/test_guard.py::test_what_is_denied_stays_denied_while_no_agent_runs"
     " tests/observe/test_enforce_here.py::test_what_is_denied_says_so_and_ctrl_c_ends_it"
     " tests/observe/test_ready_policies_here.py tests/observe/test_evasions_here.py",
-    "all else": "tests/bpf --ignore-glob='tests/bpf/test_policy*' --ignore=tests/bpf/test_ready_policies.py"
-    " --ignore=tests/bpf/test_verifier.py --ignore=tests/bpf/test_evasions.py"
-    " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
+    "all else": " ".join(repeated(everything=why_no_bpf() is not None))
+    + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
     " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/bpf/test_features.py",
 }
-"""About as long as each other: a virtual machine has little use for a second processor, so there are two of them."""
+"""A virtual machine has little use for a second processor, so there are two of them."""
 
 PROGRAMS = " ".join(
     f"tests/bpf/test_{name}"
@@ -106,6 +107,7 @@ def test_the_bpf_tests_pass_on_debians_kernel(part: str, record_property: Callab
     release, _, xml = run.result.partition("\n")
     assert release.startswith(wanted.release), run.console
     assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
+    (machine.CACHE / f"results-{part.replace(' ', '-')}.xml").write_text(xml)
     count = results(xml, f"Linux {release}, {part}", record_property)
     assert count["failures"] == count["errors"] == 0, run.console
     assert count["tests"] > count["skipped"], "no test ran in the virtual machine:\n" + run.console

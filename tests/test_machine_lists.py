@@ -1,0 +1,35 @@
+"""What virtual machines are asked to run is there: a name that nothing has would run no test, without an error.
+
+The trap: names in the lists may be beginnings of tests' names, as --deselect takes them.
+"""
+
+import re
+
+import pytest
+
+from tests.needs import PROJECT
+from tests.vm.repeated import differs, repeated
+from tests.vm.test_kernel import MACHINES
+
+
+@pytest.mark.parametrize("part", MACHINES)
+def test_every_test_that_a_machine_is_asked_for_exists(part: str) -> None:
+    words = [word.rpartition("=")[2].strip("'") for word in MACHINES[part].tests.split()]
+    assert [word for word in words if not exists(word)] == []
+
+
+def exists(word: str) -> bool:
+    file, _, name = word.partition("::")
+    found = sorted(PROJECT.glob(file))
+    return bool(found) and (
+        not name or re.search(rf"^(?:async )?def {name}", found[0].read_text(), re.MULTILINE) is not None
+    )
+
+
+def test_all_of_a_file_runs_where_hooks_differ_and_where_this_machine_runs_none() -> None:
+    assert differs(PROJECT / "tests/bpf/test_trace_lsm.py")
+    assert differs(PROJECT / "tests/bpf/test_trace_ssl.py")
+    assert not differs(PROJECT / "tests/bpf/test_trace_open.py")
+    some, all_of_them = repeated(everything=False), repeated(everything=True)
+    assert "tests/bpf/test_trace_open.py::test_each_openat_is_seen_once" in some
+    assert [word.partition("::")[0] for word in some] == all_of_them
