@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.documents import Document
-from kubectl_gadget.advise.peers import NAMESPACE_LABEL, Flow, Peer, Peers
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.kube.inventory import Pod, Workload
+from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, Flow, Peer, Peers
 
 KIND = FactKind(
     ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),

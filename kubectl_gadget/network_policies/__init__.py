@@ -1,1 +1,1 @@
-"""NetworkPolicy carried out by agents: policies and the cluster's objects become tables of bpf/network_policy.bpf.c."""
+"""What NetworkPolicies mean: read, evaluated for flows, and compiled to the tables of bpf/network_policy.bpf.c."""

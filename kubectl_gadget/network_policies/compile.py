@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_gadget.advise.evaluate import Evaluation, Policy
-from kubectl_gadget.advise.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
+from kubectl_gadget.network_policies.evaluate import Evaluation, Policy
 from kubectl_gadget.network_policies.nat import EACH_NODE, add_translated
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
+from kubectl_gadget.network_policies.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
 from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER, PEER_NODE, Tables, pod_entry
 

@@ -7,9 +7,9 @@ elsewhere (nodePort, hostPort, and those of a service that has a node's address)
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from kubectl_gadget.advise.peers import Peers, normal, own_addresses
 from kubectl_gadget.kube.inventory import Inventory, Pod, Port, Service
 from kubectl_gadget.network_policies.numbers import Numbers
+from kubectl_gadget.network_policies.peers import Peers, normal, own_addresses
 from kubectl_gadget.network_policies.prefixes import block
 from kubectl_gadget.network_policies.tables import EGRESS, PEER_SERVICE, Tables
 

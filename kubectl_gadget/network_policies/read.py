@@ -6,8 +6,8 @@ What the API server would refuse is refused here, by name, since a policy that i
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.advise.evaluate import Policy, placed_policies
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.network_policies.evaluate import Policy, placed_policies
 from kubectl_gadget.network_policies.prefixes import block
 from kubectl_gadget.network_policies.tables import PROTOCOLS
 from kubectl_gadget.policies.model import Place

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.advise.evaluate import Evaluation, read_policies
-from kubectl_gadget.advise.peers import Endpoint, Peers
 from kubectl_gadget.agent.answers.map_walks import MapWalks
 from kubectl_gadget.kube.inventory import Inventory, Node, Port, Service
 from kubectl_gadget.kube.inventory import Pod as KnownPod
 from kubectl_gadget.network_policies.compile import Compiler
-from kubectl_gadget.network_policies.follow import contents
-from kubectl_gadget.network_policies.isolate import PodIsolation
+from kubectl_gadget.network_policies.evaluate import Evaluation, read_policies
+from kubectl_gadget.network_policies.peers import Endpoint, Peers
 from kubectl_gadget.network_policies.read import check
+from kubectl_gadget.session.policies.isolate_pods import PodIsolation
+from kubectl_gadget.session.policies.network_tables import contents
 from kubectl_gadget.session.tables import Contents, updates
 from tests.bpf import network_pods
 from tests.bpf.network import address

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.advise.evaluate import blocked
 from kubectl_gadget.advise.networkpolicy import KIND
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.demo import NETWORK_POLICIES, PODS, DemoPod, DemoPods, Scene, stage
 from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.scene import python_folders
-from kubectl_gadget.network_policies.follow import PolicyTables, inventory, read_objects
+from kubectl_gadget.network_policies.evaluate import blocked
 from kubectl_gadget.network_policies.read import read_files
+from kubectl_gadget.session.policies.network_tables import PolicyTables, inventory, read_objects
 from tests.conftest import why_no_containers
 
 needs_containers = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
@@ -100,7 +100,10 @@ def test_what_the_api_server_would_say_fits_the_policies(scene: Scene, tmp_path:
     recording = Recording("networkpolicy", KIND, inventory=inventory(objects))
     for words in CALLS:
         recording.add(facts(scene, *words))
-    found = {(item.namespace + "/" + item.pod, item.peer, item.port) for item in blocked(recording, policies)}
+    found = {
+        (item.namespace + "/" + item.pod, item.peer, item.port)
+        for item in blocked(recording.inventory, recording.facts, policies)
+    }
     assert found == {
         ("empire/deathstar", "pod default/xwing", 80),
         ("default/xwing", "pod empire/deathstar", 23),

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.advise.evaluate import Evaluation
-from kubectl_gadget.advise.peers import Endpoint, Peers
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 from kubectl_gadget.network_policies.compile import Compiler
+from kubectl_gadget.network_policies.evaluate import Evaluation
+from kubectl_gadget.network_policies.peers import Endpoint, Peers
 from kubectl_gadget.network_policies.prefixes import block, port_prefixes
 from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER_NODE, PEER_SERVICE, Tables
 from tests.network_policies import random_policies as some

@@ -7,14 +7,14 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 
-from kubectl_gadget.advise.evaluate import read_policies
 from kubectl_gadget.cluster.api.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.network_policies.compile import Compiler
-from kubectl_gadget.network_policies.follow import PolicyTables, inventory, read_objects
+from kubectl_gadget.network_policies.evaluate import read_policies
 from kubectl_gadget.network_policies.read import read_files
 from kubectl_gadget.network_policies.tables import INGRESS
+from kubectl_gadget.session.policies.network_tables import PolicyTables, inventory, read_objects
 from tests.spoilt import spoilt
 
 

@@ -257,7 +257,7 @@ def networkpolicy(
 ) -> int:
     """Policies from flows, or what policies would have done to these."""
     from kubectl_gadget.advise import networkpolicy as advisor
-    from kubectl_gadget.advise.evaluate import read_policies
+    from kubectl_gadget.network_policies.evaluate import read_policies
 
     if format is not None and check is not None:
         raise UsageError("--format and --check cannot be used together")
@@ -277,11 +277,11 @@ def _report(recording: "Recording", policies: Sequence[Mapping[str, object]], fl
     """Prints what would have been blocked; BLOCKED when there is anything."""
     from dataclasses import asdict
 
-    from kubectl_gadget.advise.evaluate import blocked
     from kubectl_gadget.cli.help.printed_tables import print_table
+    from kubectl_gadget.network_policies.evaluate import blocked
 
     _print((), recording, flags)
-    found = blocked(recording, policies)
+    found = blocked(recording.inventory, recording.facts, policies)
     if flags.watch.output == "json":
         sys.stdout.write(json.dumps([asdict(item) for item in found], indent=2) + "\n")
     elif flags.watch.output == "yaml":
@@ -359,7 +359,7 @@ def _observe(
     options = run_options(runs, pods, shared)
     options = replace(options, arrangement=replace(options.arrangement, interval=INTERVAL))
     if objects:
-        from kubectl_gadget.network_policies.follow import inventory, read_objects
+        from kubectl_gadget.session.policies.network_tables import inventory, read_objects
 
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)

@@ -185,7 +185,7 @@ def flows(
     if flow.objects:
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
-        from kubectl_gadget.network_policies.follow import read_objects
+        from kubectl_gadget.session.policies.network_tables import read_objects
 
         book.cluster = known(read_objects(flow.objects))
     page = None

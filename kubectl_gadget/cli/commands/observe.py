@@ -256,7 +256,7 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
 
     details = PodDetails()
     if objects:
-        from kubectl_gadget.network_policies.follow import read_objects
+        from kubectl_gadget.session.policies.network_tables import read_objects
 
         details.take(read_objects(objects))
     return details

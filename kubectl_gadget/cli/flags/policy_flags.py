@@ -90,7 +90,7 @@ def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "Po
         raise UsageError(OBJECTS_ARE_LOCAL)
     if not engine.by_labels:
         if objects:
-            from kubectl_gadget.network_policies.follow import read_objects
+            from kubectl_gadget.session.policies.network_tables import read_objects
 
             read_objects(objects)  # what is wrong with it is said all the same
         return None
@@ -102,7 +102,7 @@ def labels_of(engine: "Engine", options: RunOptions, objects: str | None) -> "Po
     if not objects:
         what = "these policies select by labels of pods or nodes, which are not known without a cluster"
         raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
-    from kubectl_gadget.network_policies.follow import read_objects
+    from kubectl_gadget.session.policies.network_tables import read_objects
 
     labels.take(read_objects(objects))
     return labels

@@ -163,7 +163,7 @@ def _delete_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFl
 
 def _isolate_pods(compiled: "Engine", pods: Pods, story: StoryFlags, flags: RunFlags, objects: str | None) -> int:
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.network_policies.isolate import PodIsolation
+    from kubectl_gadget.session.policies.isolate_pods import PodIsolation
 
     isolation = PodIsolation(say)
     silent = GadgetRun(load_gadget("network_policy"), tables=isolation.tables)

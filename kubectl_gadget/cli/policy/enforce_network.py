@@ -56,8 +56,8 @@ def enforce_network(
 ) -> int:
     """Checks, carries out, and tells each refusal. `objects` is a file with what the cluster has."""
     from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.network_policies.follow import NO_POLICY, PolicyTables, followed, read_objects
     from kubectl_gadget.network_policies.read import read_files
+    from kubectl_gadget.session.policies.network_tables import NO_POLICY, PolicyTables, followed, read_objects
     from kubectl_gadget.session.run import run
 
     if flags.output.output == "compact":

@@ -1,1 +1,1 @@
-"""What a run with policies does beside its rows: labels of pods, installed policies, pods deleted in reaction."""
+"""What a run with policies does beside its rows: labels, network policies, installed policies, reactions to pods."""

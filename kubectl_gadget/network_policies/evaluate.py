@@ -1,8 +1,8 @@
-"""`advise networkpolicy --check`: what given policies would have blocked of what was seen.
+"""Which flows NetworkPolicies allow, as the API defines it: the policies that select a pod for a direction isolate it
+there, and then one rule of one of them has to allow the flow.
 
-Judged is each flow at the end that was watched, as the API defines it: a pod that no policy selects for a direction is
-free in it, else one rule of one policy has to allow the flow. The trap: a call to a service is blocked when one of its
-backends would have been, since nobody knows which one it was.
+A flow is evaluated at the end where it was seen. The trap: a call to a service counts as blocked when a call to one of
+its backends is, since it is unknown which of them got it.
 """
 
 import ipaddress
@@ -13,12 +13,11 @@ from typing import Any
 
 import yaml
 
-from kubectl_gadget.advise.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Peers, is_own, normal
-from kubectl_gadget.advise.policy_shape import EXPLAINED_BY, NETWORK_POLICY, VERSION
-from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.kube.label_selectors import selects
+from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, Endpoint, Fact, Peers, is_own, normal
+from kubectl_gadget.network_policies.schema import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.read.document import Problems, check, documents, inside, items_of, nearest, peek
 from kubectl_gadget.policies.read.schema import POLICY_KINDS
@@ -77,9 +76,9 @@ def _check_kind(place: Place, node: yaml.Node) -> None:
         raise UsageError(f"{place} is a {what}; what is read is {VERSION} NetworkPolicy", remedy)
 
 
-def blocked(recording: Recording, policies: Sequence[Policy]) -> list[Blocked]:
-    """All flows of the recording that these policies would have blocked, in its order."""
-    return list(Evaluation(recording.inventory, policies).blocked(recording.facts))
+def blocked(inventory: Inventory, facts: Iterable[Fact], policies: Sequence[Policy]) -> list[Blocked]:
+    """All flows that these policies would have blocked, in their order."""
+    return list(Evaluation(inventory, policies).blocked(facts))
 
 
 def _check_values(node: yaml.Node, place: Place, problems: Problems) -> None:

@@ -5,12 +5,14 @@ so a service becomes its backends with their ports here. And pods on the host's 
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from kubectl_gadget.advise.recording import Fact
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 
+Fact = Mapping[str, Any]
+"""A flow that was seen at a pod, with the members of a row of `top flow`."""
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 

@@ -1,6 +1,6 @@
-"""What a NetworkPolicy may say (networking.k8s.io/v1), for policies.document to check.
+"""The fields of a NetworkPolicy (networking.k8s.io/v1), which policies/read/document.py checks.
 
-The trap: what is not here is refused, since a policy that is half understood selects others.
+The trap: unknown fields are refused, since a policy that is half understood selects other pods.
 """
 
 from kubectl_gadget.policies.read.schema import METADATA, Field

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from kubectl_gadget.advise.evaluate import Policy
 from kubectl_gadget.cluster.api.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -25,6 +24,7 @@ from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import SLICE_OF, Inventory, Node, Pod, Service
 from kubectl_gadget.network_policies.compile import Compiled, Compiler
+from kubectl_gadget.network_policies.evaluate import Policy
 from kubectl_gadget.network_policies.read import check
 from kubectl_gadget.network_policies.tables import HOST_ENTRY, pod_entry
 from kubectl_gadget.session.tables import Contents, LiveTables

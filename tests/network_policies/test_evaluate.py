@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_yaml
-from kubectl_gadget.advise.evaluate import blocked, read_policies
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory
+from kubectl_gadget.network_policies.evaluate import Blocked, blocked, read_policies
 from tests.advise.flows import WEB, flow, recording
 from tests.advise.test_networkpolicy import FACTS, PODS
 
@@ -31,8 +31,12 @@ def of_namespaces(term: dict[str, Any]) -> dict[str, Any]:
     return {"to": [{"namespaceSelector": {"matchExpressions": [term]}}]}
 
 
+def judged(seen: Recording, policies: list[Any]) -> list[Blocked]:
+    return blocked(seen.inventory, seen.facts, policies)
+
+
 def is_blocked(policies: list[Any], fact: Fact = CALLS_DB) -> bool:
-    return bool(blocked(recording(fact), policies))
+    return bool(judged(recording(fact), policies))
 
 
 def test_a_pod_that_no_policy_selects_is_free() -> None:
@@ -74,7 +78,7 @@ def test_without_policy_types_ingress_is_meant_and_egress_only_when_it_has_rules
 def test_a_rule_allows_what_its_peers_and_its_ports_say(rule: dict[str, Any], expected: bool) -> None:
     made = recording(CALLS_DB)
     made.inventory.namespaces["data"] = {"team": "data"}
-    assert bool(blocked(made, egress(rule))) is expected
+    assert bool(judged(made, egress(rule))) is expected
 
 
 def test_a_call_of_a_service_is_judged_by_its_backends_and_their_ports() -> None:
@@ -84,7 +88,7 @@ def test_a_call_of_a_service_is_judged_by_its_backends_and_their_ports() -> None
 
 
 def test_what_is_blocked_is_told_with_peer_and_policies() -> None:
-    (found,) = blocked(recording(CALLS_DB), egress({"ports": [{"port": 1}]}))
+    (found,) = judged(recording(CALLS_DB), egress({"ports": [{"port": 1}]}))
     assert (found.pod, found.direction, found.port, found.policies) == (WEB.name, "egress", 5432, ("p",))
     assert found.peer == "pod data/db-0"
 
@@ -102,8 +106,8 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
     if not documents:
         return
     policies = read_policies(as_yaml(documents), "file", "default")
-    assert blocked(recorded(first), policies) == []
-    alone = {item.namespace + item.pod + item.direction + item.remote for item in blocked(recorded(second), policies)}
+    assert judged(recorded(first), policies) == []
+    alone = {item.namespace + item.pod + item.direction + item.remote for item in judged(recorded(second), policies)}
     names = {(fact["namespace"], fact["pod"]) for fact in first}
     assert not [fact for fact in second if fact["namespace"] + fact["pod"] + fact["direction"] + fact["remote"] in alone
                 and (fact["namespace"], fact["pod"]) not in names]  # fmt: skip
