@@ -16,7 +16,7 @@ _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")
 """Files of the agent that are run as texts (payload.py) and never imported."""
 _OWN_OBJECTS = ("own_elf", "own_program")
-"""The functions that load the agent's own objects, by name (agent/bpf/object.py)."""
+"""The functions that load the agent's own objects, by name (agent/bpf/own_objects.py)."""
 
 
 class AgentParts(NamedTuple):

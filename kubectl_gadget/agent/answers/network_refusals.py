@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
-from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 

@@ -14,11 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from kubectl_gadget.agent.bpf import libbpf, sampling
 from kubectl_gadget.agent.bpf.btf import Btf
-from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.maps import HASH, BpfMap
 from kubectl_gadget.agent.host import cgroups
-from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.errors import AgentError
 
 _HASHES = (HASH, 9)
@@ -314,27 +312,3 @@ def variable_bytes(value: int | str | bytes, size: int) -> bytes:
             raise ValueError(f"it takes at most {size} bytes")
         return data.ljust(size, b"\0")
     return value.to_bytes(size, "little", signed=value < 0)
-
-
-def own_elf(name: str) -> bytes:
-    """One of the agent's own objects, for this machine's architecture. Raises AgentError."""
-    try:
-        return own_files.read(f"built/objects/{os.uname().machine}/{name}.bpf.o")
-    except OSError as error:
-        raise AgentError(
-            f"the agent's own BPF object cannot be read: {error}", "build the BPF objects (make setup)"
-        ) from None
-
-
-def own_program(name: str, program: str) -> BpfObject | None:
-    """One of the agent's own objects with a program that is run by hand; None where this kernel does not take it."""
-    try:
-        object = BpfObject(own_elf(name), name, [program])
-    except (Failure, AgentError):
-        return None
-    try:
-        object.load()
-    except Failure:
-        object.close()
-        return None
-    return object

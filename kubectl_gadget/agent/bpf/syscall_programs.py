@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 
 VARIABLE = "gadget_node_raw_syscalls"

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from kubectl_gadget.agent.bpf import btf, features, refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import TriedWays
 from kubectl_gadget.wire.policy_messages import Way

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf import counters, libbpf, refusal
 from kubectl_gadget.agent.bpf.counters import CpuCounters
-from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.errors import AgentError
 

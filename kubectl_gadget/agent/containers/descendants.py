@@ -6,7 +6,8 @@ attached first; and it has to be attached before any gadget's own programs at fo
 
 from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 
 MAP = "gadget_descendants"

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf import refusal
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 
 ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit of a container's cgroup id, in records about a process that is not in that cgroup."""

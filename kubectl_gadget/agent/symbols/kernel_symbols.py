@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from kubectl_gadget.agent.bpf import libbpf
-from kubectl_gadget.agent.bpf.object import own_program
+from kubectl_gadget.agent.bpf.own_objects import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, StackFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.bpf import features, syscall_programs
-from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire import FrameType
 from tests.agent.client import Client
@@ -77,7 +78,7 @@ def test_a_program_that_reads_a_tracepoints_context_is_told_how_to_do_without(cl
 
 
 def test_more_programs_of_one_call_than_there_are_places_are_an_error(opens: Compiled) -> None:
-    calls = syscall_programs.Calls()
+    calls = syscall_programs.SyscallDispatcher()
     objects = [syscall_programs.SyscallObject(opens.elf, "opens", ["openat_exit"], calls) for _ in range(33)]
     try:
         for object in objects[:32]:

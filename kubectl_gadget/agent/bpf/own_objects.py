@@ -1,0 +1,35 @@
+"""The agent's own BPF objects, which the build puts beside its modules.
+
+The trap: the build finds by these functions' names which objects the agent needs (catalogue/agent_modules.py).
+"""
+
+import os
+
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.payload import own_files
+from kubectl_gadget.errors import AgentError
+
+
+def own_elf(name: str) -> bytes:
+    """One of the agent's own objects, for this machine's architecture. Raises AgentError."""
+    try:
+        return own_files.read(f"built/objects/{os.uname().machine}/{name}.bpf.o")
+    except OSError as error:
+        raise AgentError(
+            f"the agent's own BPF object cannot be read: {error}", "build the BPF objects (make setup)"
+        ) from None
+
+
+def own_program(name: str, program: str) -> BpfObject | None:
+    """One of the agent's own objects with a program that is run by hand; None where this kernel does not take it."""
+    try:
+        object = BpfObject(own_elf(name), name, [program])
+    except (Failure, AgentError):
+        return None
+    try:
+        object.load()
+    except Failure:
+        object.close()
+        return None
+    return object
