@@ -40,7 +40,7 @@ def test_the_room_for_what_is_under_way_can_be_chosen_and_its_overflow_is_counte
     assert catalogue_built
     run = GadgetRun(load_gadget("trace_syscalls"), {"syscalls": "clock_nanosleep"})
     (gadget,) = build((run,), ({},), 1 << 20, map_entries=3).gadgets
-    client.run(object_bytes("trace_syscalls", MACHINE), gadget)
+    client.run(object_bytes("trace_syscalls", MACHINE), gadget.to_json())
     sleepers = [threading.Thread(target=time.sleep, args=(1.5,)) for _ in range(23)]
     for sleeper in sleepers:
         sleeper.start()
