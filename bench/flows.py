@@ -36,10 +36,10 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.flows.address_book import AddressBook
-from kubectl_gadget.flows.filter import FlowFilter
-from kubectl_gadget.flows.sink import make_flow_sink
-from kubectl_gadget.flows.table import FlowTable
-from kubectl_gadget.flows.web import LivePage
+from kubectl_gadget.flows.flow_filter import FlowFilter
+from kubectl_gadget.flows.flow_sink import make_flow_sink
+from kubectl_gadget.flows.map_page import LivePage
+from kubectl_gadget.flows.open_flows import FlowTable
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter
 from kubectl_gadget.wire.agent_messages import ContainerChanges

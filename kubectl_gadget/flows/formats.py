@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import graph, lines
+from kubectl_gadget.flows import flow_lines, graph
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.records import DENIED_BY, MEMBERS, hubble, line, record
 from kubectl_gadget.output.escape import escape, is_printable, json_line
@@ -17,7 +17,7 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custo
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS
-from kubectl_gadget.output.tables.stream import TableSink
+from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import Heading, names_of, nearest
 from kubectl_gadget.views.rows import LATE
@@ -79,16 +79,16 @@ def _custom_columns(request: WriterRequest) -> Output:
 
 
 def _table(request: WriterRequest) -> Output:
-    return None, _columns(request, lines.HEADINGS)
+    return None, _columns(request, flow_lines.HEADINGS)
 
 
 def _wide(request: WriterRequest) -> Output:
-    return None, _columns(request, lines.WIDE_HEADINGS)
+    return None, _columns(request, flow_lines.WIDE_HEADINGS)
 
 
 def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
     options, color = request.options, request.color
-    known = {heading.name: heading for heading in (*lines.WIDE_HEADINGS, *lines.HEADINGS)}
+    known = {heading.name: heading for heading in (*flow_lines.WIDE_HEADINGS, *flow_lines.HEADINGS)}
     columns = names_of(options.columns, [(heading.title, heading.name) for heading in known.values()])
     if unknown := [column for column in columns if column not in known]:
         raise UsageError(f"flows have no column {unknown[0]!r}", nearest(unknown[0], known))
@@ -99,10 +99,10 @@ def _columns(request: WriterRequest, shown: Sequence[Heading]) -> Write:
     place = next((number for number, heading in enumerate(headings) if heading.name == "verdict"), None)
 
     def write(events: Sequence[FlowEvent]) -> None:
-        rows = [lines.cells(event, headings) for event in events]
+        rows = [flow_lines.cells(event, headings) for event in events]
         painted = {}
         if color and place is not None:
-            painted[place] = [lines.COLORS[event.verdict] for event in events]
+            painted[place] = [flow_lines.COLORS[event.verdict] for event in events]
         sink.write_cells(list(zip(*rows, strict=True)), painted)
 
     return write
@@ -165,8 +165,8 @@ MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "wide": _wide,
     "json": _each(line),
     "jsonpb": _each(lambda event: json_line(hubble(event))),
-    "compact": _each(lines.compact),
-    "dict": _each(lambda event: lines.dictionary(event) + "\n------------"),
+    "compact": _each(flow_lines.compact),
+    "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),
     "dot": lambda request: (graph.dot, None),
     "mermaid": lambda request: (graph.mermaid, None),
     "yaml": _each(_yaml),

@@ -64,7 +64,7 @@ class Edge:
         return sorted(self.ports.items(), key=lambda item: (not item[1].has_trouble, -item[1].flows, item[0]))
 
 
-class Place(NamedTuple):
+class MapNode(NamedTuple):
     """A node of the map: all pods of one workload, a service, a node of the cluster, or the world outside."""
 
     group: str
@@ -73,7 +73,7 @@ class Place(NamedTuple):
     kind: str
 
 
-_Ends: TypeAlias = tuple[Place, Place]
+_Ends: TypeAlias = tuple[MapNode, MapNode]
 _WORLD = "World"
 """The kind of what is in no cluster, as far as is known."""
 
@@ -98,7 +98,7 @@ class FlowGraph:
     """Edges by client and server. `add` takes every event of a run."""
 
     def __init__(self, most: int = 10_000) -> None:
-        self.edges: dict[tuple[Place, Place], Edge] = {}
+        self.edges: dict[tuple[MapNode, MapNode], Edge] = {}
         self.left_out = 0
         """events between places that would have been too many"""
         self._most = most
@@ -213,7 +213,7 @@ def _is_nameless(ends: _Ends) -> bool:
     return ends[0].kind == _WORLD or ends[1].kind == _WORLD
 
 
-def place(party: Party) -> Place:
+def place(party: Party) -> MapNode:
     """Where a party stands on the map."""
     who = party.who
     if who.cached_place is None:
@@ -221,21 +221,21 @@ def place(party: Party) -> Place:
         if not who.name:
             return found  # it is the address
         who.cached_place = found
-    kept: Place = who.cached_place
+    kept: MapNode = who.cached_place
     return kept
 
 
-def _place(party: Party) -> Place:
+def _place(party: Party) -> MapNode:
     pod = party.pod
     if pod is not None:
         workload = pod.workload
-        return Place(pod.namespace, workload.name if workload else pod.name, workload.kind if workload else "Pod")
+        return MapNode(pod.namespace, workload.name if workload else pod.name, workload.kind if workload else "Pod")
     if party.service:
         namespace, _, name = party.service.partition("/")
-        return Place(namespace, name, "Service")
+        return MapNode(namespace, name, "Service")
     if party.entity == "node":
-        return Place("", party.node or party.ip, "Node")
-    return Place("", party.name, _WORLD)
+        return MapNode("", party.node or party.ip, "Node")
+    return MapNode("", party.name, _WORLD)
 
 
 _TERMINAL_COLORS = {"all": 31, "some": 33}
@@ -246,7 +246,7 @@ _COLORS = {"all": "red", "some": "orange"}
 def text_map(graph: FlowGraph, color: bool = False) -> str:
     """One block per client, one line per server: what a terminal shows at the end."""
     lines: list[str] = []
-    by_client: dict[Place, list[tuple[Place, Edge]]] = {}
+    by_client: dict[MapNode, list[tuple[MapNode, Edge]]] = {}
     for (client, server), edge in graph.edges.items():
         by_client.setdefault(client, []).append((server, edge))
     width = max((len(_title(server)) for _, server in graph.edges), default=0)
@@ -297,22 +297,22 @@ def mermaid(graph: FlowGraph) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _numbers(graph: FlowGraph) -> dict[Place, int]:
+def _numbers(graph: FlowGraph) -> dict[MapNode, int]:
     return {found: number for number, found in enumerate(sorted({end for ends in graph.edges for end in ends}))}
 
 
-def _groups(places: Iterable[Place]) -> list[tuple[str, list[Place]]]:
-    groups: dict[str, list[Place]] = {}
+def _groups(places: Iterable[MapNode]) -> list[tuple[str, list[MapNode]]]:
+    groups: dict[str, list[MapNode]] = {}
     for found in places:
         groups.setdefault(found.group, []).append(found)
     return sorted(groups.items())
 
 
-def _title(found: Place) -> str:
+def _title(found: MapNode) -> str:
     return f"{found.group}/{found.name}" if found.group else f"{found.name} ({found.kind.lower()})"
 
 
-def _label_of(found: Place) -> str:
+def _label_of(found: MapNode) -> str:
     return found.name if found.kind == "Pod" else f"{found.name} ({found.kind})"
 
 

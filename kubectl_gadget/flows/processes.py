@@ -11,10 +11,10 @@ from itertools import takewhile
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.identity import UNKNOWN, Container
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.observe.decode import process_events
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.table import ProcessTable
+from kubectl_gadget.observe.process_records import process_events
+from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.policy_events.exec_id import ExecId
 
 GADGET = "trace_process"

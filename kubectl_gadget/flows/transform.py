@@ -12,9 +12,9 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows.endpoint_rows import GADGETS, End
-from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.table import COLUMNS, FlowTable, Row
+from kubectl_gadget.flows.flow_filter import FlowFilter
+from kubectl_gadget.flows.open_flows import COLUMNS, FlowTable, Row
 from kubectl_gadget.views.rows import MemberRows
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from kubectl_gadget.network_policies.evaluate import Evaluation, Policy
-from kubectl_gadget.network_policies.nat import EACH_NODE, add_translated
-from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, Numbers
+from kubectl_gadget.network_policies.kernel_tables import EGRESS, INGRESS, PEER, PEER_NODE, PolicyTables, pod_entry
+from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, ObjectNumbers
 from kubectl_gadget.network_policies.peers import Endpoint, Peers, normal, own_addresses
-from kubectl_gadget.network_policies.prefixes import ALL, Block, block, port_prefixes
-from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER, PEER_NODE, Tables, pod_entry
+from kubectl_gadget.network_policies.prefixes import ALL, AddressBlock, block, port_prefixes
+from kubectl_gadget.network_policies.translated_addresses import EACH_NODE, add_translated
 
 _WORDS = {EGRESS: ("egress", "to"), INGRESS: ("ingress", "from")}
 _NOT_KNOWN = "(the pod's labels are not known yet)"
@@ -49,9 +49,9 @@ class _Term:
     text: str
     namespace: str
     peer: Mapping[str, Any]
-    blocks: tuple[Block, tuple[Block, ...]] | None = None
+    blocks: tuple[AddressBlock, tuple[AddressBlock, ...]] | None = None
 
-    def leaves_out(self, found: Block) -> bool:
+    def leaves_out(self, found: AddressBlock) -> bool:
         """Whether these addresses are in an `except` of its ipBlock."""
         return self.blocks is not None and any(item.holds(found) for item in self.blocks[1])
 
@@ -67,8 +67,8 @@ class _Peer:
 class Compiler:
     """Keeps its numbers from one state of the cluster to the next."""
 
-    subjects: Numbers = field(default_factory=Numbers)
-    peers: Numbers = field(default_factory=Numbers)
+    subjects: ObjectNumbers = field(default_factory=ObjectNumbers)
+    peers: ObjectNumbers = field(default_factory=ObjectNumbers)
 
     def compile(self, policies: Sequence[Policy], inventory: Inventory) -> "Compiled":
         """For all nodes. Pods that have ended must not be in the inventory."""
@@ -94,14 +94,14 @@ class Compiled:
             for direction in _WORDS
         }
         self._peers: dict[int, _Peer] = {}
-        self.tables = Tables()
+        self.tables = PolicyTables()
         self._add_peers()
         isolated = self._add_subjects()
         self._relays = add_translated(self.tables, numbers.peers, inventory, self._services, isolated)
 
-    def for_node(self, name: str, told: Sequence[str] = ()) -> Tables:
+    def for_node(self, name: str, told: Sequence[str] = ()) -> PolicyTables:
         """With the node's own addresses, also those that it `told` itself."""
-        tables = Tables(**{key: dict(value) for key, value in vars(self.tables).items()})
+        tables = PolicyTables(**{key: dict(value) for key, value in vars(self.tables).items()})
         known = (address for node in self._inventory.nodes if node.name == name for address in own_addresses(node))
         # What relays services may have taken all of their addresses for the node's own.
         services = {normal(address) for service in self._inventory.services for address in service.addresses}
@@ -133,7 +133,7 @@ class Compiled:
         return self._terms[key]
 
     def _add_peers(self) -> None:
-        found: dict[Block, Pod | Node | None] = dict.fromkeys(ALL)
+        found: dict[AddressBlock, Pod | Node | None] = dict.fromkeys(ALL)
         for term in self._all_terms:
             if term.blocks:
                 found |= dict.fromkeys((term.blocks[0], *term.blocks[1]))
@@ -143,7 +143,7 @@ class Compiled:
             if not pod.host_network:
                 found |= dict.fromkeys(map(block, pod.addresses), pod)
         selecting: dict[_Kind, Terms] = {}
-        about: dict[Block, list[int]] = {}
+        about: dict[AddressBlock, list[int]] = {}
         for number, term in enumerate(self._all_terms):
             if term.blocks:
                 about.setdefault(term.blocks[0], []).append(number)

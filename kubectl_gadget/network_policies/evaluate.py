@@ -20,7 +20,7 @@ from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, PROTOCOLS, En
 from kubectl_gadget.network_policies.schema import EXPLAINED_BY, NETWORK_POLICY, VERSION
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.read.document import Problems, check, documents, inside, items_of, nearest, peek
-from kubectl_gadget.policies.read.schema import POLICY_KINDS
+from kubectl_gadget.policies.read.policy_schema import POLICY_KINDS
 from kubectl_gadget.yaml_files import parse_yaml
 
 Policy = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Numbers for sets of policies and for peers, which stay the same while a run goes on.
+"""ObjectNumbers for sets of policies and for peers, which stay the same while a run goes on.
 
 The trap: a number that came to mean something else would be wrong in the kernel until the last entry is replaced.
 """
@@ -9,7 +9,7 @@ NOBODY, ANYONE = 0, (1 << 32) - 1
 """A peer that no rule is about; what rules allow to everybody."""
 
 
-class Numbers:
+class ObjectNumbers:
     """From 1 on; 0 is for None."""
 
     def __init__(self) -> None:

@@ -12,40 +12,40 @@ ADDRESS_BITS, PORT_BITS = 128, 16
 _MAPPED = 0xFFFF << 32
 
 
-class Block(NamedTuple):
+class AddressBlock(NamedTuple):
     """A block, as numbers of 128 bits. `bits` is the length of its prefix among these."""
 
     first: int
     bits: int
     is_v4: bool
 
-    def holds(self, other: "Block") -> bool:
+    def holds(self, other: "AddressBlock") -> bool:
         """Whether all of the other one lies in this one."""
         shift = ADDRESS_BITS - self.bits
         return self.is_v4 == other.is_v4 and self.bits <= other.bits and self.first >> shift == other.first >> shift
 
-    def around(self, bits: int) -> "Block":
+    def around(self, bits: int) -> "AddressBlock":
         """The block of this many bits that holds it."""
         shift = ADDRESS_BITS - bits
-        return Block(self.first >> shift << shift, bits, self.is_v4)
+        return AddressBlock(self.first >> shift << shift, bits, self.is_v4)
 
     @property
     def packed(self) -> bytes:
         return self.first.to_bytes(16, "big")
 
 
-ALL = (Block(_MAPPED, 96, True), Block(0, 0, False))
+ALL = (AddressBlock(_MAPPED, 96, True), AddressBlock(0, 0, False))
 """Of IPv4 and of IPv6."""
 
 
 @cache
-def block(cidr: str) -> Block:
+def block(cidr: str) -> AddressBlock:
     """Of a CIDR, or of one address. Raises ValueError."""
     network = ipaddress.ip_network(cidr, strict=False)
     number = int(network.network_address)
     if network.version == 4:
-        return Block(_MAPPED | number, 96 + network.prefixlen, True)
-    return Block(number, network.prefixlen, number >> 32 == 0xFFFF and network.prefixlen >= 96)
+        return AddressBlock(_MAPPED | number, 96 + network.prefixlen, True)
+    return AddressBlock(number, network.prefixlen, number >> 32 == 0xFFFF and network.prefixlen >= 96)
 
 
 def port_prefixes(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.network_policies.evaluate import Policy, placed_policies
+from kubectl_gadget.network_policies.kernel_tables import PROTOCOLS
 from kubectl_gadget.network_policies.prefixes import block
-from kubectl_gadget.network_policies.tables import PROTOCOLS
 from kubectl_gadget.policies.model import Place
 from kubectl_gadget.policies.read.policies import sources
 

@@ -11,7 +11,7 @@ from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happeni
 from kubectl_gadget.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
-    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.observe.story import StoryEvent
 
 
 def event_type(happening: Happening) -> str:
@@ -42,7 +42,7 @@ class Choice:
     running: bool = False
     """processes and open files that were there before as well"""
 
-    def wants(self, told: "Told") -> bool:
+    def wants(self, told: "StoryEvent") -> bool:
         """Whether it is told."""
         happening = told.happening
         type = event_type(happening)

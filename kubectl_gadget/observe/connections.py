@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.community_id import community_id
 from kubectl_gadget.events.exec_id import read_exec_id
-from kubectl_gadget.observe.decode import numbers, values
 from kubectl_gadget.observe.happening import ConnectionEvent
+from kubectl_gadget.observe.process_records import numbers, values
 
 _UNKNOWN = (1 << 64) - 1
 _ENDS = ("local", "local_port", "remote", "remote_port")

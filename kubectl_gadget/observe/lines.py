@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.events.linux.process import capability_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
+from kubectl_gadget.observe.line_shapes import quoted, shape
 from kubectl_gadget.observe.options import SHOWN, LineOptions
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import ending
-from kubectl_gadget.observe.shapes import quoted, shape
-from kubectl_gadget.observe.story import Told
+from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
@@ -40,7 +40,7 @@ _CONNECTIONS = {"connect": "🔌", "accept": "📞", "close": "🧹", "dns": "�
 _PLAIN = LineOptions()
 
 
-def line(told: Told, options: LineOptions = _PLAIN) -> str:
+def line(told: StoryEvent, options: LineOptions = _PLAIN) -> str:
     """The line, without its end. Stacks follow on lines of their own."""
     emoji, word, parts, after = _shape(told)
     source = source_of(told)
@@ -58,7 +58,7 @@ def line(told: Told, options: LineOptions = _PLAIN) -> str:
     return text + (after if options.stacks else "")
 
 
-def action(told: Told) -> str:
+def action(told: StoryEvent) -> str:
     """The same without whose it is and the program: `📝 write /etc/passwd 1275 bytes`."""
     emoji, word, parts, _ = _shape(told)
     return " ".join([emoji, word, *filter(None, parts)]) + _blocked(told, _PLAIN)
@@ -73,13 +73,13 @@ def _arguments(process: Process) -> str:
     return " ".join(quoted(arg) or '""' for arg in process.args) + ("…" if process.args_cut else "")
 
 
-def source_of(told: Told) -> str:
+def source_of(told: StoryEvent) -> str:
     """`namespace/pod`, or the node for what runs on the host."""
     container = told.container
     return quoted(f"{container.namespace}/{container.pod}" if container.pod else told.node)
 
 
-def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
+def _shape(told: StoryEvent) -> tuple[str, str, Sequence[str], str]:
     """Emoji, word, what follows the binary, and the lines that follow."""
     happening = told.happening
     if isinstance(happening, ProcessEvent):
@@ -100,7 +100,7 @@ def _shape(told: Told) -> tuple[str, str, Sequence[str], str]:
     return (*shape(happening), _stacks(happening))
 
 
-def _blocked(told: Told, options: LineOptions) -> str:
+def _blocked(told: StoryEvent, options: LineOptions) -> str:
     happening = told.happening
     if not isinstance(happening, PolicyEvent) or not (happening.blocked or happening.verdict or happening.would_be):
         return ""
@@ -109,18 +109,18 @@ def _blocked(told: Told, options: LineOptions) -> str:
     return paint(text, RED) if options.color else text
 
 
-def _extras(told: Told, options: LineOptions) -> str:
+def _extras(told: StoryEvent, options: LineOptions) -> str:
     found = [_EXTRAS[name](told) for name in SHOWN if name in options.shown and name in _EXTRAS]
     return "".join(f" {extra}" for extra in found if extra)
 
 
-def _is_admin(told: Told) -> bool:
+def _is_admin(told: StoryEvent) -> bool:
     """Whether the thread may do what administrators may."""
     credentials = told.credentials
     return credentials is not None and bool(credentials.effective >> _SYS_ADMIN & 1)
 
 
-def _policy_extra(told: Told) -> str:
+def _policy_extra(told: StoryEvent) -> str:
     happening = told.happening
     if not isinstance(happening, PolicyEvent):
         return ""
@@ -128,14 +128,14 @@ def _policy_extra(told: Told) -> str:
     return " ".join(f"{name}={quoted(text)}" for name, text in texts if text)
 
 
-def _file_extra(told: Told) -> str:
+def _file_extra(told: StoryEvent) -> str:
     happening = told.happening
     if isinstance(happening, FileEvent):
         return f"file-id={happening.file_id:x}"
     return f"file-id={happening.file_id}" if isinstance(happening, PolicyEvent) and happening.file_id else ""
 
 
-_EXTRAS: dict[str, Callable[[Told], str]] = {
+_EXTRAS: dict[str, Callable[[StoryEvent], str]] = {
     "pid": lambda told: f"pid={told.process.id.pid}",
     "parent": lambda told: f"parent={told.process.parent_id.pid if told.process.parent_id else '-'}",
     "node": lambda told: f"node={quoted(told.node)}",

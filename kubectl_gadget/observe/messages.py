@@ -12,8 +12,8 @@ from typing import Any
 
 from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.linux.errno_and_open import open_flag_names
+from kubectl_gadget.events.linux.object_states import device_number_text
 from kubectl_gadget.events.linux.process import NAMESPACE_KINDS, signal_name
-from kubectl_gadget.events.linux.state import device_number_text
 from kubectl_gadget.events.vectors import exact
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import (
@@ -22,7 +22,7 @@ from kubectl_gadget.observe.happening import (
     ProcessEvent,
 )
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.story import Told
+from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.observe.strict_body import strict_body
 from kubectl_gadget.policy_events import strict_names
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
@@ -48,7 +48,7 @@ def gap_message(node: str, seconds: float, until_ns: int) -> str:
     return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
 
 
-def message(told: Told, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
+def message(told: StoryEvent, ancestors: bool = False, details: Details | None = None, *, strict: bool = False) -> str:
     """The object as one line, without its end. `ancestors`: with all that are known above the parent. `strict`: with
     nothing of ours, of a kind that the schema has."""
     happening = told.happening
@@ -91,7 +91,7 @@ def _add_details(body: Object, process: Process, details: Details) -> None:
             program["pod"] |= details(container)
 
 
-def _process(told: Told) -> Object:
+def _process(told: StoryEvent) -> Object:
     """The process as it is at this time."""
     event, process = told.described, told.process
     found = _program(process, told.happening.tid)
@@ -107,7 +107,7 @@ def _process(told: Told) -> Object:
     return known(found)
 
 
-def _parent(told: Told) -> Object | None:
+def _parent(told: StoryEvent) -> Object | None:
     """None when it is not known."""
     parent = told.process.parent
     return None if parent is None else {**_program(parent), "refcnt": told.parent_references}
@@ -186,7 +186,7 @@ def _properties(event: ProcessEvent, process: Process) -> Object | None:
     return found
 
 
-def _end(told: Told, event: ProcessEvent) -> Object:
+def _end(told: StoryEvent, event: ProcessEvent) -> Object:
     if event.operation != "exit":
         return {}
     ended = {"signal": signal_name(event.signal)} if event.signal else {"status": event.code}

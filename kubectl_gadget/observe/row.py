@@ -18,10 +18,10 @@ from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.views.row_writer import RowWriter, Value
 
 if TYPE_CHECKING:
-    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.observe.story import StoryEvent
 
 TOLD = Field("told", 0, 0, "told")
-"""Not in the record: each row's Told."""
+"""Not in the record: each row's StoryEvent."""
 _UNKNOWN = (1 << 64) - 1
 
 _FIELDS = (
@@ -117,7 +117,7 @@ GADGET = Gadget(
 )
 
 
-def row_batch(told: "Sequence[Told]", with_columns: bool) -> Batch:
+def row_batch(told: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
     """One batch of these; its `raw(TOLD)` are the Tolds. Without columns, rows have their time only."""
     writer = RowWriter(GADGET.record)
     for item in told:
@@ -139,13 +139,13 @@ def row_batch(told: "Sequence[Told]", with_columns: bool) -> Batch:
     return batch
 
 
-def told_of(batch: Batch) -> "list[Told]":
-    """The Told of each row."""
-    found: list[Told] = batch.raw(TOLD).tolist()
+def told_of(batch: Batch) -> "list[StoryEvent]":
+    """The StoryEvent of each row."""
+    found: list[StoryEvent] = batch.raw(TOLD).tolist()
     return found
 
 
-def detail(told: "Told") -> str:
+def detail(told: "StoryEvent") -> str:
     """What was done with what, in a few words, for a column and for the tree."""
     happening = told.happening
     if isinstance(happening, ProcessEvent):
@@ -168,13 +168,13 @@ def ending(event: ProcessEvent) -> str:
     return signal_name(event.signal) if event.signal else str(event.code)
 
 
-def operation(told: "Told") -> str:
+def operation(told: "StoryEvent") -> str:
     """What was done, in a word."""
     happening = told.happening
     return happening.function or happening.hook if isinstance(happening, PolicyEvent) else happening.operation
 
 
-def _values(told: "Told") -> dict[str, Value]:
+def _values(told: "StoryEvent") -> dict[str, Value]:
     process, happening = told.process, told.happening
     parent = process.parent
     values: dict[str, Value] = {

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TextIO
 
 from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.observe.process_tree_drawing import Tree
 from kubectl_gadget.observe.row import told_of
-from kubectl_gadget.observe.story import Told
-from kubectl_gadget.observe.tree import Tree
+from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.widths import cut
 from kubectl_gadget.output.terminal import Terminal
@@ -21,7 +21,7 @@ class TextSink(Sink):
     def __init__(
         self,
         stream: TextIO,
-        tell: Callable[[Told], str],
+        tell: Callable[[StoryEvent], str],
         tell_gap: Callable[[str, float, int], str] | None = None,
     ) -> None:
         self._stream = stream

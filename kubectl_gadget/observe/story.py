@@ -1,8 +1,8 @@
 """Joins what happened with the processes that did it. Runs on the rows of all nodes, in the order of time.
 
 Rows of trace process, and of whatever else is observed, go in; out come rows of one gadget (row.py), each with its
-`Told`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a process may have
-ended already; so what changes is noted in `Told` at once.
+`StoryEvent`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a process
+may have ended already; so what changes is noted in `StoryEvent` at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.connections import connection_events, dns_events
-from kubectl_gadget.observe.decode import file_events, process_events
 from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.process_records import file_events, process_events
+from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.row import GADGET, row_batch
-from kubectl_gadget.observe.table import ProcessTable
 from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
 
 PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
@@ -28,7 +28,7 @@ _UNKNOWN = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Told:
+class StoryEvent:
     """One thing that happened, with what is known of the process at this time."""
 
     node: str
@@ -62,7 +62,7 @@ class Told:
 
 class Story:
     """`decoders` read the batches of gadgets, by the gadget's name. `needs_columns`: something reads the flat columns
-    of the rows, and not only `Told`. `on_told` gets each thing that happened, also what the choice
+    of the rows, and not only `StoryEvent`. `on_told` gets each thing that happened, also what the choice
     leaves out, and must not take long."""
 
     gadget: Gadget = GADGET
@@ -74,7 +74,7 @@ class Story:
         choice: Choice = EVERYTHING,
         *,
         needs_columns: bool = True,
-        on_told: "Callable[[Told], None] | None" = None,
+        on_told: "Callable[[StoryEvent], None] | None" = None,
     ) -> None:
         self._decoders: dict[str, Decoder] = {
             PROCESSES: process_events,
@@ -104,7 +104,7 @@ class Story:
             return Rows([])
         return Rows([row_batch(told, self._needs_columns)])
 
-    def _tell(self, rows: Rows) -> Iterator[Told]:
+    def _tell(self, rows: Rows) -> Iterator[StoryEvent]:
         items = rows.collect(self._read)
         # What was there before is found after the other gadgets were started, and they may have told of it by then.
         for node, container, time, _, happening in items:
@@ -130,7 +130,7 @@ class Story:
         return list(zip(batch.nodes(), containers, batch.wall_ns().tolist(), late, happenings, strict=True))
 
 
-def _joined(table: ProcessTable, container: Container, time: int, happening: Happening) -> Told:
+def _joined(table: ProcessTable, container: Container, time: int, happening: Happening) -> StoryEvent:
     described: ProcessEvent | None
     if isinstance(happening, ProcessEvent):
         process = table.apply(happening, container, time)
@@ -140,7 +140,7 @@ def _joined(table: ProcessTable, container: Container, time: int, happening: Hap
         process = table.find(identity) or Process(table.node, identity, container, comm=happening.comm)
         described = process.event
     parent = process.parent
-    return Told(
+    return StoryEvent(
         table.node,
         time,
         container,

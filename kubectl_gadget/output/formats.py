@@ -14,7 +14,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_cells, custom_columns
-from kubectl_gadget.output.live.columns import LiveColumns
+from kubectl_gadget.output.live.fitting_columns import LiveColumns
 from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.options import OutputOptions
@@ -26,9 +26,9 @@ from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
 from kubectl_gadget.output.registry import ROWS
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.blocks import BlockTable
-from kubectl_gadget.output.tables.histogram import TableWithBars, key_columns
-from kubectl_gadget.output.tables.histogram_diff import DiffTable, Recording
-from kubectl_gadget.output.tables.stream import TableSink
+from kubectl_gadget.output.tables.histogram_bars import TableWithBars, key_columns
+from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
+from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.views.columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.views.rows import MemberRows, cells, detail_cells, object_names
@@ -115,7 +115,7 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
     kind = gadgets[0].kind
     live = kind in ("top", "profile") and terminal is not None and not options.once
     keys = key_columns(gadgets[0], shown)
-    recording = Recording(Path(options.diff), keys) if options.diff and gadgets[0].totals.histogram else None
+    recording = SavedHistogram(Path(options.diff), keys) if options.diff and gadgets[0].totals.histogram else None
     live_table: LiveTable | None = None
     live_columns = LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
 

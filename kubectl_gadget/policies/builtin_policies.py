@@ -18,7 +18,7 @@ SUMMARY = "gadget/summary"
 
 
 @dataclass(frozen=True)
-class ReadyPolicy:
+class BuiltinPolicy:
     """One of them."""
 
     name: str
@@ -31,12 +31,12 @@ class ReadyPolicy:
         return self.policy.annotations.get(SUMMARY, "")
 
 
-def ready_policies() -> list[ReadyPolicy]:
+def ready_policies() -> list[BuiltinPolicy]:
     """All of them, by name. Raises GadgetError when the package has none."""
     found = []
     for path in sorted(_folder().glob("*.yaml")):
         (policy,) = parse_policies([(str(path), path.read_text(encoding="utf-8"))], "default")
-        found.append(ReadyPolicy(path.stem, path, policy))
+        found.append(BuiltinPolicy(path.stem, path, policy))
     return found
 
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.describe import told_spec
 from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.selector_metadata import metadata_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.document import documents, items_of, peek
 from kubectl_gadget.policies.read.policies import parse_policies
-from kubectl_gadget.policies.read.schema import POLICY_KINDS
+from kubectl_gadget.policies.read.policy_schema import POLICY_KINDS
 from kubectl_gadget.policy_events.record import FORMAT
 
 _WHOLE_CLUSTER = "_cluster"
@@ -113,7 +113,7 @@ def installed_file(policies: Sequence[Kept], allow_weaker: bool, objects: Mappin
     spec = engine.spec()
     for hook, compiled in zip(spec["hooks"], engine.hooks, strict=True):
         hook["policies"] = [-1 if place is None else numbers[id(place.policy)] for place in compiled.bits]
-        hook["told"] = told_spec(compiled, everything)
+        hook["told"] = metadata_spec(compiled, everything)
     enforcing = {id(place.policy) for hook in engine.hooks for place in hook.bits if place and hook.enforces}
     described = [
         {"name": policy.name, "namespace": policy.namespace, "enforces": id(policy) in enforcing}

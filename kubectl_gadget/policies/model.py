@@ -123,7 +123,7 @@ Labels = tuple[Requirement, ...]
 
 @dataclass(frozen=True)
 class Scope:
-    """Whom a policy, or a selector, is for. None: was not said. What that means: `policies.workloads`."""
+    """Whom a policy, or a selector, is for. None: was not said. What that means: `policies.scope_labels`."""
 
     namespace: str | None = None
     """of a TracingPolicyNamespaced"""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from kubectl_gadget.policy_events.event import Argument, PolicyEvent, StackFrame
-from kubectl_gadget.policy_events.loader import build_id
+from kubectl_gadget.policy_events.loaded_files import build_id
 
 Object = dict[str, Any]
 

@@ -151,7 +151,7 @@ class PolicyHookSpec(Message):
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
     told: Mapping[str, object] = NONE
-    """of installed policies: what records mean (policy_events/told.py)"""
+    """of installed policies: what records mean (policy_events/hook_reader.py)"""
 
 
 class Requirement(Message):

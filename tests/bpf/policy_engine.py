@@ -24,8 +24,8 @@ from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.policies.engine.decode import Match, matches
 from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.matches import Match, matches
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.wire.policy_messages import PolicySpec

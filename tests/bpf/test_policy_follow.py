@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.observe.policies import event
-from kubectl_gadget.observe.shapes import shape
-from kubectl_gadget.policies.engine.decode import Match
+from kubectl_gadget.observe.line_shapes import shape
+from kubectl_gadget.observe.policy_records import event
+from kubectl_gadget.policies.engine.matches import Match
 from kubectl_gadget.policies.read.policies import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.bpf import ways
-from kubectl_gadget.policies.engine.decode import Match, matches
+from kubectl_gadget.policies.engine.matches import Match, matches
 from kubectl_gadget.policies.model import Action, Argument, Filter, Hook, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.engine import random_policies as some

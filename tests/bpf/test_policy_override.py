@@ -16,7 +16,7 @@ import pytest
 
 from kubectl_gadget.agent.symbols.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.observe.policies import event
+from kubectl_gadget.observe.policy_records import event
 from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.read.policies import parse_policies

@@ -8,9 +8,9 @@ from subprocess import Popen
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.decode import matches
 from kubectl_gadget.policies.engine.engine import Engine
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
+from kubectl_gadget.policies.engine.matches import matches
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
 from kubectl_gadget.policies.read.policies import parse_policies

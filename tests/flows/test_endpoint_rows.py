@@ -12,10 +12,10 @@ from kubectl_gadget.events.identity import Identity
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.endpoint_rows import GADGETS, End, EndReader
-from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
-from kubectl_gadget.flows.sink import make_flow_sink
-from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.flows.flow_filter import FlowFilter
+from kubectl_gadget.flows.flow_sink import make_flow_sink
+from kubectl_gadget.flows.open_flows import FlowTable
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.views.row_writer import RowWriter, Value
 from kubectl_gadget.views.rows import MemberRows

@@ -8,13 +8,13 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters.cel_types import ANY, Shape
-from kubectl_gadget.flows import filter
+from kubectl_gadget.flows import flow_filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
-from kubectl_gadget.flows.filter import FlowFilter, ends
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.flow_filter import FlowFilter, ends
+from kubectl_gadget.flows.json_types import FLOW
+from kubectl_gadget.flows.open_flows import FlowTable
 from kubectl_gadget.flows.records import record
-from kubectl_gadget.flows.shapes import FLOW
-from kubectl_gadget.flows.table import FlowTable
 from tests.flows.rows import SERVER, dns, drop, http, tcp
 
 
@@ -33,18 +33,18 @@ def an_event() -> FlowEvent:
 @pytest.mark.parametrize(
     ("test", "client", "server"),
     [
-        (filter.pod(["xwing"]), True, False),
-        (filter.pod(["empire/*"]), False, True),
-        (filter.pod(["*star"]), False, True),
-        (filter.namespace(["default", "other"]), True, False),
-        (filter.labels(["org in (empire)"]), False, True),
-        (filter.addresses(["10.2.0.0/16"]), False, True),
-        (filter.ports(["8000-8999"]), False, True),
-        (filter.ports(["40000"]), True, False),
-        (filter.processes(["curl"]), True, False),
-        (filter.processes(["11"]), True, False),
-        (filter.service(["web"]), False, False),
-        (filter.names(["*.com"]), False, False),
+        (flow_filter.pod(["xwing"]), True, False),
+        (flow_filter.pod(["empire/*"]), False, True),
+        (flow_filter.pod(["*star"]), False, True),
+        (flow_filter.namespace(["default", "other"]), True, False),
+        (flow_filter.labels(["org in (empire)"]), False, True),
+        (flow_filter.addresses(["10.2.0.0/16"]), False, True),
+        (flow_filter.ports(["8000-8999"]), False, True),
+        (flow_filter.ports(["40000"]), True, False),
+        (flow_filter.processes(["curl"]), True, False),
+        (flow_filter.processes(["11"]), True, False),
+        (flow_filter.service(["web"]), False, False),
+        (flow_filter.names(["*.com"]), False, False),
     ],
 )
 def test_a_condition_on_an_end(event: FlowEvent, test: Callable[..., bool], client: bool, server: bool) -> None:
@@ -53,18 +53,22 @@ def test_a_condition_on_an_end(event: FlowEvent, test: Callable[..., bool], clie
 
 
 def test_conditions_must_all_hold(event: FlowEvent) -> None:
-    tests = [filter.protocol(["tcp"]), filter.verdict(["forwarded"]), filter.traffic_direction(["egress"])]
+    tests = [
+        flow_filter.protocol(["tcp"]),
+        flow_filter.verdict(["forwarded"]),
+        flow_filter.traffic_direction(["egress"]),
+    ]
     assert FlowFilter(tests).those([event]) == [event]
-    assert not FlowFilter([*tests, filter.verdict(["DROPPED"])]).those([event])
+    assert not FlowFilter([*tests, flow_filter.verdict(["DROPPED"])]).those([event])
 
 
 def test_what_stays_within_one_pod_is_counted_when_it_would_have_been_shown(event: FlowEvent) -> None:
     event.flow.server = replace(event.flow.server, ip=event.flow.client.ip)
     assert FlowFilter().those([event]) == [event]
-    hiding = FlowFilter([filter.protocol(["tcp"])], internal=False)
+    hiding = FlowFilter([flow_filter.protocol(["tcp"])], internal=False)
     assert not hiding.those([event, event])
     assert hiding.hidden == 2
-    other = FlowFilter([filter.protocol(["udp"])], internal=False)
+    other = FlowFilter([flow_filter.protocol(["udp"])], internal=False)
     assert not other.those([event])
     assert other.hidden == 0
 
@@ -73,24 +77,24 @@ def test_conditions_on_what_is_said() -> None:
     table = FlowTable(AddressBook())
     rows = [dns(1, "a.example.com.", []), http(2, "/attack", 503), drop(3, "NETFILTER_DROP")]
     name, request, dropped = (next(iter(table.add(row))) for row in rows)
-    assert filter.dns(["*.example.com"])(name)
-    assert not filter.dns(["example.com"])(name)
-    assert filter.http_status(["5+"])(request)
-    assert filter.http_status(["500-503"])(request)
-    assert not filter.http_status(["404"])(request)
-    assert filter.http_method(["get"])(request)
-    assert filter.http_path(["^/att"])(request)
-    assert filter.protocol(["http/1.1"])(request)
-    assert filter.protocol(["HTTP"])(request)
-    assert not filter.protocol(["grpc", "none"])(request)
-    assert filter.verdict(["dropped"])(dropped)
-    assert not any(test(dropped) for test in (filter.dns(["*"]), filter.http_path([""])))
+    assert flow_filter.dns(["*.example.com"])(name)
+    assert not flow_filter.dns(["example.com"])(name)
+    assert flow_filter.http_status(["5+"])(request)
+    assert flow_filter.http_status(["500-503"])(request)
+    assert not flow_filter.http_status(["404"])(request)
+    assert flow_filter.http_method(["get"])(request)
+    assert flow_filter.http_path(["^/att"])(request)
+    assert flow_filter.protocol(["http/1.1"])(request)
+    assert flow_filter.protocol(["HTTP"])(request)
+    assert not flow_filter.protocol(["grpc", "none"])(request)
+    assert flow_filter.verdict(["dropped"])(dropped)
+    assert not any(test(dropped) for test in (flow_filter.dns(["*"]), flow_filter.http_path([""])))
 
 
 def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
-    assert filter.Expression('source.pod == "xwing" && destination.port == 8080')(event)
-    assert not filter.Expression('destination.pod == "xwing"')(event)
-    assert not filter.Expression("l7.status == 200")(event)
+    assert flow_filter.Expression('source.pod == "xwing" && destination.port == 8080')(event)
+    assert not flow_filter.Expression('destination.pod == "xwing"')(event)
+    assert not flow_filter.Expression("l7.status == 200")(event)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +113,12 @@ def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
 )
 def test_an_expression_that_never_matches_is_refused(text: str, why: str, remedy: str | None) -> None:
     with pytest.raises(UsageError, match=re.escape(why)) as caught:
-        filter.Expression(text)
+        flow_filter.Expression(text)
     assert remedy is None or remedy in str(caught.value.remedy).replace("'\"'\"'", "'")
 
 
 def test_an_expression_that_could_be_decided_for_no_event_says_so(event: FlowEvent) -> None:
-    chosen = FlowFilter([filter.Expression("l7.status == 200")])
+    chosen = FlowFilter([flow_filter.Expression("l7.status == 200")])
     assert chosen.undecided() == []
     assert chosen.those([event]) == []
     (said,) = chosen.undecided()
@@ -157,13 +161,13 @@ def test_the_shapes_of_flows_are_those_of_their_json(event: FlowEvent) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (filter.addresses, "10.0.0/8x"),
-        (filter.ports, "http"),
-        (filter.http_status, "fine"),
-        (filter.http_path, "("),
-        (filter.labels, "a==b c"),
-        (filter.verdict, "LOST"),
-        (filter.traffic_direction, "in"),
+        (flow_filter.addresses, "10.0.0/8x"),
+        (flow_filter.ports, "http"),
+        (flow_filter.http_status, "fine"),
+        (flow_filter.http_path, "("),
+        (flow_filter.labels, "a==b c"),
+        (flow_filter.verdict, "LOST"),
+        (flow_filter.traffic_direction, "in"),
     ],
 )
 def test_what_cannot_be_read_is_refused(make: Callable[..., object], text: str) -> None:

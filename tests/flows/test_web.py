@@ -13,8 +13,8 @@ from websockets.sync.client import connect
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.address_book import AddressBook
-from kubectl_gadget.flows.table import FlowTable
-from kubectl_gadget.flows.web import LivePage
+from kubectl_gadget.flows.map_page import LivePage
+from kubectl_gadget.flows.open_flows import FlowTable
 from kubectl_gadget.policy_events.exec_id import ExecId
 from tests.flows.browser import CHROMIUM, opened
 from tests.flows.rows import DEATHSTAR, SERVER, accepted, drop, tcp

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 from kubectl_gadget.network_policies.compile import Compiler
 from kubectl_gadget.network_policies.evaluate import Evaluation
+from kubectl_gadget.network_policies.kernel_tables import EGRESS, INGRESS, PEER_NODE, PEER_SERVICE, PolicyTables
 from kubectl_gadget.network_policies.peers import Endpoint, Peers
 from kubectl_gadget.network_policies.prefixes import block, port_prefixes
-from kubectl_gadget.network_policies.tables import EGRESS, INGRESS, PEER_NODE, PEER_SERVICE, Tables
 from tests.network_policies import random_policies as some
 
 Attempt = tuple[str, str, int]
@@ -28,7 +28,7 @@ def expected(policies: list[Any], inventory: Inventory, pod: Pod, attempt: Attem
     return not isolating or any(evaluation.allows(policy, end, pod, protocol, ingress) for policy in isolating)
 
 
-def by_tables(tables: Tables, pod: Pod, attempt: Attempt, direction: int) -> bool:
+def by_tables(tables: PolicyTables, pod: Pod, attempt: Attempt, direction: int) -> bool:
     entry = tables.pods.get(f"{pod.namespace}/{pod.name}")
     subject = int.from_bytes(entry[:4], "little") if entry else 0
     return not subject or tables.allows(subject, direction, *attempt)

@@ -7,8 +7,8 @@ from kubectl_gadget.events.identity import Container
 from kubectl_gadget.events.linux.process import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.story import Told
-from kubectl_gadget.observe.table import ProcessTable
+from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
@@ -55,14 +55,14 @@ class Life:
         self.time += int(seconds * SECOND)
         return self.table.apply(happened, container, self.time)
 
-    def told(self, happened: Happening, process: Process | None = None, container: Container = XWING) -> Told:
+    def told(self, happened: Happening, process: Process | None = None, container: Container = XWING) -> StoryEvent:
         if isinstance(happened, ProcessEvent):
             process = self.apply(happened, container)
         found = process or self.table.find(happened.process)
         assert found is not None
         described = happened if isinstance(happened, ProcessEvent) else found.event
         above = found.parent.references if found.parent else 0
-        return Told("node-1", self.time, container, happened, found, described, found.references, above)
+        return StoryEvent("node-1", self.time, container, happened, found, described, found.references, above)
 
 
 def vi(life: Life) -> ExecId:

@@ -11,11 +11,11 @@ import pytest
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.strict_body import MEMBERS
-from kubectl_gadget.policies.engine.slots import Source, argument_slot
+from kubectl_gadget.policies.engine.encoding.slots import SlotSource, argument_slot
 from kubectl_gadget.policies.model import NOWHERE
 from kubectl_gadget.policies.model import Argument as Written
 from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policy_events.arguments import argument
+from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import Argument, Credentials, PolicyEvent, StackFrame
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.record import NUMBERS, WITH_ADDRESSES, Value
@@ -51,7 +51,7 @@ def a_strict_reader() -> Callable[[str], Any]:
 
 def value_of(type: str, **values: Any) -> Value:
     """As a record has it, of numbers that say something wherever the type has any."""
-    slot = argument_slot(Written(type=type, index=0, size_index=1), Source.ARGUMENT, False, NOWHERE)
+    slot = argument_slot(Written(type=type, index=0, size_index=1), SlotSource.ARGUMENT, False, NOWHERE)
     assert slot is not None
     count = NUMBERS.get(slot.type, 0)
     addresses = (IPv4Address("10.0.0.1"), IPv6Address("fd00::1")) if slot.type in WITH_ADDRESSES else ()

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.installed_policies import installed_file, keep
-from kubectl_gadget.policy_events.description import Description, read_description
+from kubectl_gadget.policy_events.event_metadata import EventMetadata, read_metadata
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1
@@ -40,5 +40,5 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("would_be", ["", "SENT SIGKILL"])
 def test_a_description_is_read_as_it_was(would_be: str) -> None:
-    described = Description("kprobe", "f", "", "p", "Post", tags=("t",), returned=("int", "r"), would_be=would_be)
-    assert read_description(json.loads(json.dumps(described.spec()))) == described
+    described = EventMetadata("kprobe", "f", "", "p", "Post", tags=("t",), returned=("int", "r"), would_be=would_be)
+    assert read_metadata(json.loads(json.dumps(described.spec()))) == described

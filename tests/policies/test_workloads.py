@@ -4,7 +4,7 @@ import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 from tests.policies.model.workloads import Workload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)

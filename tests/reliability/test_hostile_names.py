@@ -23,12 +23,12 @@ from kubectl_gadget.flows import graph
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.formats import output_of
-from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.flows.open_flows import FlowTable
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.options import SHOWN, LineOptions
-from kubectl_gadget.observe.tree import Tree
+from kubectl_gadget.observe.process_tree_drawing import Tree
 from kubectl_gadget.output.formats import make_sink
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES

@@ -21,8 +21,8 @@ from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
 from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.policy_events.hook_reader import HookReader
 from kubectl_gadget.policy_events.record import FORMAT
-from kubectl_gadget.policy_events.told import ToldHook
 from kubectl_gadget.wire.agent_messages import PolicyHookState, PolicyState
 from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.policy_messages import InstalledPolicy
@@ -57,7 +57,7 @@ class InForce:
         self._before: set[Key] = set()
         self._after: set[Key] = set()
         names = {hook.name for hook in loaded.hooks.hooks} if loaded else set()
-        self._told = [ToldHook(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
+        self._told = [HookReader(dict(hook.told)) if hook.name in names else None for hook in chosen.spec.hooks]
 
     def keys(self) -> set[Key]:
         """The policies that are in force."""

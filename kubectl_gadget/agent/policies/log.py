@@ -14,8 +14,8 @@ from typing import NamedTuple
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.hook_reader import HookReader
 from kubectl_gadget.policy_events.record import RECORD, Found, Type, Value, read
-from kubectl_gadget.policy_events.told import ToldHook
 from kubectl_gadget.wire.agent_messages import ContainerNames
 
 _DOCKER_CHARACTERS = 31
@@ -51,7 +51,7 @@ class LoggedEvent:
     head: RecordHead
     record: bytes
     event: PolicyEvent
-    hook: ToldHook
+    hook: HookReader
     found: Found
 
 
@@ -79,7 +79,7 @@ def whole_records(ring: bytes | memoryview, most: int) -> int:
     return offset
 
 
-def events(record: bytes, hooks: Mapping[int, ToldHook]) -> Iterator[LoggedEvent]:
+def events(record: bytes, hooks: Mapping[int, HookReader]) -> Iterator[LoggedEvent]:
     """Of one record; `hooks` by their number."""
     head = RecordHead(*_HEAD.unpack_from(record))
     found = read(record, lambda number: hooks[number].forms)

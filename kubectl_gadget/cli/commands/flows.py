@@ -31,9 +31,9 @@ from kubectl_gadget.events.schema import Example, Gadget
 from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.flows.filter import FlowFilter
+    from kubectl_gadget.flows.flow_filter import FlowFilter
+    from kubectl_gadget.flows.flow_sink import FlowSink
     from kubectl_gadget.flows.recipe import FlowGadgets
-    from kubectl_gadget.flows.sink import FlowSink
     from kubectl_gadget.output.terminal import Terminal
 
 _FILTER = "Which flows"
@@ -171,8 +171,8 @@ def flows(
 ) -> int:
     """Runs the network gadgets and tells their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
-    from kubectl_gadget.flows.follow import followed, known
-    from kubectl_gadget.flows.table import FlowTable
+    from kubectl_gadget.flows.address_updates import followed, known
+    from kubectl_gadget.flows.open_flows import FlowTable
     from kubectl_gadget.session.run import run
 
     flow_filter = _filter(output.filter, extras, bool(flow.loopback))
@@ -190,12 +190,12 @@ def flows(
         book.cluster = known(read_objects(flow.objects))
     page = None
     if flow.web:
-        from kubectl_gadget.flows.web import LivePage
+        from kubectl_gadget.flows.map_page import LivePage
 
         page = LivePage()
 
     def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "FlowSink":
-        from kubectl_gadget.flows.sink import make_flow_sink
+        from kubectl_gadget.flows.flow_sink import make_flow_sink
 
         return make_flow_sink(
             options.output,
@@ -210,7 +210,7 @@ def flows(
         )
 
     if page:
-        from kubectl_gadget.flows.web import PageServer
+        from kubectl_gadget.flows.map_page import PageServer
 
         options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
     if not options.local:
@@ -234,21 +234,21 @@ def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
 
 
 def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "FlowFilter":
-    from kubectl_gadget.flows import filter
+    from kubectl_gadget.flows import flow_filter
 
-    tests: list[filter.Test] = []
+    tests: list[flow_filter.Test] = []
     if expression:
-        tests.append(filter.Expression(expression))
+        tests.append(flow_filter.Expression(expression))
     for variable, texts in extras.items():
         name = variable.removeprefix("flow_")
         end, _, rest = name.partition("_")
-        if name in filter.EVENT_TESTS:
-            tests.append(filter.EVENT_TESTS[name](texts))
+        if name in flow_filter.EVENT_TESTS:
+            tests.append(flow_filter.EVENT_TESTS[name](texts))
         elif end in ("from", "to"):
-            tests.append(filter.ends(end, filter.PARTY_TESTS[rest](texts)))
+            tests.append(flow_filter.ends(end, flow_filter.PARTY_TESTS[rest](texts)))
         else:
-            tests.append(filter.ends("", filter.PARTY_TESTS[name](texts)))
-    return filter.FlowFilter(tests, internal=loopback)
+            tests.append(flow_filter.ends("", flow_filter.PARTY_TESTS[name](texts)))
+    return flow_filter.FlowFilter(tests, internal=loopback)
 
 
 def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":

@@ -36,7 +36,7 @@ from kubectl_gadget.session.options import GadgetRun, RunOptions
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.formats import StoryOutput
-    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.policies.engine.engine import Engine
     from kubectl_gadget.session.pod_details import PodDetails
     from kubectl_gadget.session.policies.labels import PolicyLabels
@@ -188,7 +188,7 @@ def tell(
     story: StoryFlags,
     flags: RunFlags,
     objects: str | None = None,
-    on_told: "Callable[[Told], None] | None" = None,
+    on_told: "Callable[[StoryEvent], None] | None" = None,
     silent: GadgetRun | None = None,
     services: "tuple[Service, ...]" = (),
 ) -> int:

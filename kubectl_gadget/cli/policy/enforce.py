@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kubectl_gadget.events.identity import Container
-    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.policies.engine.engine import Engine
 
 PAGE = Page(
@@ -193,7 +193,7 @@ def _ask(pods: Pods, flags: RunFlags, deed: str) -> None:
         raise UsageError("cancelled")
 
 
-def _react(deed: "Callable[[Container, str], None]", told: "Told") -> None:
+def _react(deed: "Callable[[Container, str], None]", told: "StoryEvent") -> None:
     event, container = told.happening, told.container
     if isinstance(event, PolicyEvent) and event.action in _DEEDS and container.pod:
         deed(container, event.policy)

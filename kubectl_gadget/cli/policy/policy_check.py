@@ -185,7 +185,7 @@ def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
 
 
 def _is_for(report: "Report", answer: "NodeHooks") -> bool:
-    from kubectl_gadget.policies.workloads import is_for_node
+    from kubectl_gadget.policies.scope_labels import is_for_node
 
     return answer.labels is None or is_for_node(report.policy.scope, answer.labels)
 

@@ -25,7 +25,7 @@ from kubectl_gadget.events.columns.texts import CodedTexts, Nulls, Texts
 from kubectl_gadget.events.linux.errno_and_open import errno_name, open_flag_names
 from kubectl_gadget.events.linux.fsnotify import fsnotify_mask_names
 from kubectl_gadget.events.linux.mount import mount_flag_names
-from kubectl_gadget.events.linux.state import device_number_text, file_type_name, protection_text
+from kubectl_gadget.events.linux.object_states import device_number_text, file_type_name, protection_text
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import UNKNOWN, KnownNumbers, Numbers, SomeNumbers
 

@@ -29,8 +29,8 @@ from kubectl_gadget.events.columns.text_kinds import addresses, fixed_texts, pat
 from kubectl_gadget.events.columns.texts import CodedTexts, FixedTexts, Texts
 from kubectl_gadget.events.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
 from kubectl_gadget.events.linux.lsm import lsm_argument_texts
+from kubectl_gadget.events.linux.object_states import socket_state_name, task_state_name
 from kubectl_gadget.events.linux.process import prctl_option_name, ptrace_request_name, signal_code_name
-from kubectl_gadget.events.linux.state import socket_state_name, task_state_name
 from kubectl_gadget.events.linux.syscall_text import KILLED
 from kubectl_gadget.events.linux.syscalls import syscall_name
 from kubectl_gadget.events.protocols.dns_names import dns_flag_names, dns_rcode_name, dns_type_name

@@ -1,7 +1,7 @@
 """What conditions and numbers are, for whole columns: CEL's logic with its third answer, and its arithmetic.
 
 The trap: CEL knows, besides true and false, an error (of null.startsWith(…), of 1/0), which `false && …` and
-`true || …` absorb. A Truth therefore says where it is true and where it is false; an error is neither.
+`true || …` absorb. A ThreeValued therefore says where it is true and where it is false; an error is neither.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ LIMIT = 1 << 63
 """CEL's numbers have 64 bits and a sign."""
 
 
-class Truth(NamedTuple):
+class ThreeValued(NamedTuple):
     """Where a condition is true, and where it is false; None: wherever it is not true."""
 
     yes: Mask
@@ -55,40 +55,40 @@ def any_mask(masks: Iterable[Mask], batch: Batch) -> Mask:
     return found
 
 
-def error(batch: Batch) -> Truth:
+def error(batch: Batch) -> ThreeValued:
     nowhere = np.zeros(len(batch), np.bool_)
-    return Truth(nowhere, nowhere)
+    return ThreeValued(nowhere, nowhere)
 
 
-def truth(yes: Mask, valid: Mask | None) -> Truth:
-    return Truth(yes) if valid is None else Truth(yes & valid, ~yes & valid)
+def truth(yes: Mask, valid: Mask | None) -> ThreeValued:
+    return ThreeValued(yes) if valid is None else ThreeValued(yes & valid, ~yes & valid)
 
 
-def negated(name: str, truth: Truth) -> Truth:
-    return Truth(truth.false(), truth.yes) if name == "ne" else truth
+def negated(name: str, truth: ThreeValued) -> ThreeValued:
+    return ThreeValued(truth.false(), truth.yes) if name == "ne" else truth
 
 
-def same_truth(left: Truth, right: Truth) -> Truth:
+def same_truth(left: ThreeValued, right: ThreeValued) -> ThreeValued:
     yes = (left.yes & right.yes) | (left.false() & right.false())
-    return Truth(yes, (left.yes & right.false()) | (left.false() & right.yes))
+    return ThreeValued(yes, (left.yes & right.false()) | (left.false() & right.yes))
 
 
-def is_null(value: Any) -> Truth:
+def is_null(value: Any) -> ThreeValued:
     if isinstance(value, Integers):
-        return Truth(np.zeros(len(value.array), np.bool_) if value.null is None else value.null)
-    count = len(value.yes if isinstance(value, Truth) else value)
-    valid = None if isinstance(value, Truth) else value.valid()
-    return Truth(np.zeros(count, np.bool_) if valid is None else ~valid)
+        return ThreeValued(np.zeros(len(value.array), np.bool_) if value.null is None else value.null)
+    count = len(value.yes if isinstance(value, ThreeValued) else value)
+    valid = None if isinstance(value, ThreeValued) else value.valid()
+    return ThreeValued(np.zeros(count, np.bool_) if valid is None else ~valid)
 
 
-def any_equal(texts: Texts, wanted: list[str]) -> Truth:
+def any_equal(texts: Texts, wanted: list[str]) -> ThreeValued:
     yes = np.zeros(len(texts), np.bool_)
     for literal in wanted:
         yes |= texts.equals(literal)
-    return Truth(yes)
+    return ThreeValued(yes)
 
 
-def contained(literal: str, lists: list[list[str] | None]) -> Truth:
+def contained(literal: str, lists: list[list[str] | None]) -> ThreeValued:
     count = len(lists)
     yes = np.fromiter((items is not None and literal in items for items in lists), np.bool_, count)
     return truth(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
@@ -119,13 +119,13 @@ def numbers(vector: Numbers) -> Integers:
     return Integers(found.array, known if found.valid is None else found.valid & known, ~known)
 
 
-def compare_integers(name: str, left: Integers, right: Integers) -> Truth:
+def compare_integers(name: str, left: Integers, right: Integers) -> ThreeValued:
     found = truth(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
     if name not in ("eq", "ne") or left.null is None or right.null is None:
         return found
     # Null equals null.
     equal, both = negated(name, found), left.null & right.null
-    return negated(name, Truth(equal.yes | both, equal.false() & ~both))
+    return negated(name, ThreeValued(equal.yes | both, equal.false() & ~both))
 
 
 def arithmetic(name: str, left: Integers, right: Integers) -> Integers:

@@ -1,10 +1,10 @@
 """CEL expressions over whole columns, for the part of CEL that filters mostly use.
 
-`compile_condition` turns a part of a syntax tree into a function from a batch to a Truth. It gives the same answers
-as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it. Names and
-types were checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL knows a third
-answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a Truth says where it
-is true and where it is false, and an error is neither.
+`compile_condition` turns a part of a syntax tree into a function from a batch to a ThreeValued. It gives the same
+answers as cel-python gives row by row; what it cannot do raises NotVectorised, and filter.py lets cel-python do it.
+Names and types were checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL knows a
+third answer, an error (of null.startsWith(…), of 1/0), which `false && …` and `true || …` absorb; so a ThreeValued
+says where it is true and where it is false, and an error is neither.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from kubectl_gadget.events.columns.texts import Texts
 from kubectl_gadget.events.filters import cel
 from kubectl_gadget.events.filters.cel_logic import (
     Integers,
-    Truth,
+    ThreeValued,
     any_equal,
     any_mask,
     arithmetic,
@@ -49,7 +49,7 @@ class MissingColumn(Exception):
 
 
 @dataclass(frozen=True)
-class Value:
+class ColumnValue:
     """A compiled part: its type, and its value if it is a literal, or else how it is read from a batch."""
 
     type: ValueType
@@ -64,7 +64,7 @@ def compile_condition(
     members: Mapping[str, Member],
     elsewhere: Mapping[str, Member],
     unread: Mapping[str, Callable[[Batch], Mask]] | None = None,
-) -> Callable[[Batch], Truth]:
+) -> Callable[[Batch], ThreeValued]:
     """What decides `tree` for batches of one gadget, whose members are `members`.
 
     `elsewhere` has those of the run's other gadgets. `unread` says of members where they could not be read: there a
@@ -72,7 +72,7 @@ def compile_condition(
     more than this module knows.
     """
     value = _Compiler(members, elsewhere, unread or {}).condition(tree)
-    read: Callable[[Batch], Truth] = value.read
+    read: Callable[[Batch], ThreeValued] = value.read
     return read
 
 
@@ -87,58 +87,58 @@ class _Compiler:
         self.elsewhere = elsewhere
         self.unread = unread
 
-    def condition(self, tree: cel.Tree) -> Value:
+    def condition(self, tree: cel.Tree) -> ColumnValue:
         try:
             value = self.value(tree)
         except MissingColumn:
-            return Value("bool", error, tree)
+            return ColumnValue("bool", error, tree)
         if value.type != "bool":
             raise NotVectorised(value.type)
         return value
 
-    def value(self, tree: cel.Tree) -> Value:
+    def value(self, tree: cel.Tree) -> ColumnValue:
         tree = cel.unwrap(tree)
         compile = getattr(self, f"_{tree.data}", None)
         if compile is None:
             raise NotVectorised(tree.data)
-        value: Value = compile(tree)
+        value: ColumnValue = compile(tree)
         return self._where_read(value) if tree.data in ("relation", "member_dot_arg") else value
 
-    def _where_read(self, value: Value) -> Value:
+    def _where_read(self, value: ColumnValue) -> ColumnValue:
         """A test that decides nothing where a member in it could not be read."""
         named = {token.value for token in cel.identifiers(value.tree)}
         masks = [mask for name, mask in self.unread.items() if name in named]
         if value.type != "bool" or not masks or _asks_for_null(value.tree):
             return value
 
-        def read(batch: Batch) -> Truth:
-            truth: Truth = value.read(batch)
+        def read(batch: Batch) -> ThreeValued:
+            truth: ThreeValued = value.read(batch)
             known = ~any_mask((mask(batch) for mask in masks), batch)
-            return Truth(truth.yes & known, truth.false() & known)
+            return ThreeValued(truth.yes & known, truth.false() & known)
 
         return replace(value, read=read)
 
-    def _literal(self, tree: cel.Tree) -> Value:
+    def _literal(self, tree: cel.Tree) -> ColumnValue:
         try:
             value = cel.literal(tree)
         except LookupError:
             other: ValueType = _OTHER_LITERALS[tree.children[0].type]
-            return Value(other, _no_value, tree, True)
+            return ColumnValue(other, _no_value, tree, True)
         if isinstance(value, bool):
-            return Value("bool", lambda batch: Truth(np.full(len(batch), value)), tree, True, value)
+            return ColumnValue("bool", lambda batch: ThreeValued(np.full(len(batch), value)), tree, True, value)
         if isinstance(value, int):
-            return Value("int", lambda batch: Integers(np.full(len(batch), value, np.int64)), tree, True, value)
+            return ColumnValue("int", lambda batch: Integers(np.full(len(batch), value, np.int64)), tree, True, value)
         kind: ValueType = "null" if value is None else "text"
-        return Value(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
+        return ColumnValue(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
 
-    def _list_lit(self, tree: cel.Tree) -> Value:
+    def _list_lit(self, tree: cel.Tree) -> ColumnValue:
         items = [self.value(item) for item in cel.arguments(tree.children[0] if tree.children else None)]
         types = {item.type for item in items}
         if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
             raise NotVectorised("list of expressions")
-        return Value("list", _no_value, tree, True, [item.literal for item in items])
+        return ColumnValue("list", _no_value, tree, True, [item.literal for item in items])
 
-    def _ident(self, tree: cel.Tree) -> Value:
+    def _ident(self, tree: cel.Tree) -> ColumnValue:
         name = tree.children[0].value
         if name not in self.members:
             if name in self.elsewhere:
@@ -149,74 +149,74 @@ class _Compiler:
         def read(batch: Batch) -> Any:
             vector = batch.vector(name, member.read)
             if isinstance(vector, Truths):
-                return Truth(vector.array)
+                return ThreeValued(vector.array)
             return numbers(vector) if isinstance(vector, Numbers) else vector
 
-        return Value(member.type, read, tree)
+        return ColumnValue(member.type, read, tree)
 
-    def _conditionaland(self, tree: cel.Tree) -> Value:
+    def _conditionaland(self, tree: cel.Tree) -> ColumnValue:
         left, right = map(self.condition, tree.children)
 
-        def read(batch: Batch) -> Truth:
+        def read(batch: Batch) -> ThreeValued:
             a, b = left.read(batch), right.read(batch)
-            return Truth(a.yes & b.yes, None if a.no is None and b.no is None else a.false() | b.false())
+            return ThreeValued(a.yes & b.yes, None if a.no is None and b.no is None else a.false() | b.false())
 
-        return Value("bool", read, tree)
+        return ColumnValue("bool", read, tree)
 
-    def _conditionalor(self, tree: cel.Tree) -> Value:
+    def _conditionalor(self, tree: cel.Tree) -> ColumnValue:
         left, right = map(self.condition, tree.children)
 
-        def read(batch: Batch) -> Truth:
+        def read(batch: Batch) -> ThreeValued:
             a, b = left.read(batch), right.read(batch)
-            return Truth(a.yes | b.yes, None if a.no is None and b.no is None else a.false() & b.false())
+            return ThreeValued(a.yes | b.yes, None if a.no is None and b.no is None else a.false() & b.false())
 
-        return Value("bool", read, tree)
+        return ColumnValue("bool", read, tree)
 
-    def _unary(self, tree: cel.Tree) -> Value:
+    def _unary(self, tree: cel.Tree) -> ColumnValue:
         sign, operand = tree.children
         if sign.data == "unary_not":
             value = self.condition(operand)
 
-            def read(batch: Batch) -> Truth:
+            def read(batch: Batch) -> ThreeValued:
                 truth = value.read(batch)
-                return Truth(truth.false(), truth.yes)
+                return ThreeValued(truth.false(), truth.yes)
 
-            return Value("bool", read, tree)
+            return ColumnValue("bool", read, tree)
         number = self._number(operand)
-        return Value("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
+        return ColumnValue("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
 
-    def _addition(self, tree: cel.Tree) -> Value:
+    def _addition(self, tree: cel.Tree) -> ColumnValue:
         operator, right = tree.children
         first, second = self.value(operator.children[0]), self.value(right)
         if first.type == second.type == "text" and operator.data == "addition_add":
             raise NotVectorised("joined texts")
         return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
 
-    def _multiplication(self, tree: cel.Tree) -> Value:
+    def _multiplication(self, tree: cel.Tree) -> ColumnValue:
         operator, right = tree.children
         return self._compute(tree, operator.data.rpartition("_")[2], operator.children[0], right)
 
-    def _compute(self, tree: cel.Tree, name: str, left: cel.Tree, right: cel.Tree) -> Value:
+    def _compute(self, tree: cel.Tree, name: str, left: cel.Tree, right: cel.Tree) -> ColumnValue:
         first, second = self._number(left), self._number(right)
-        return Value("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
+        return ColumnValue("int", lambda batch: arithmetic(name, first.read(batch), second.read(batch)), tree)
 
-    def _number(self, tree: cel.Tree) -> Value:
+    def _number(self, tree: cel.Tree) -> ColumnValue:
         value = self.value(tree)
         if value.type != "int":
             raise NotVectorised(value.type)
         return value
 
-    def _relation(self, tree: cel.Tree) -> Value:
+    def _relation(self, tree: cel.Tree) -> ColumnValue:
         operator, right_tree = tree.children
         name = operator.data.rpartition("_")[2]
         left, right = self.value(operator.children[0]), self.value(right_tree)
         if name == "in":
-            return Value("bool", self._membership(left, right), tree)
+            return ColumnValue("bool", self._membership(left, right), tree)
         if left.is_literal and not right.is_literal:
             left, right, name = right, left, _SWAPPED[name]
-        return Value("bool", self._comparison(name, left, right), tree)
+        return ColumnValue("bool", self._comparison(name, left, right), tree)
 
-    def _comparison(self, name: str, left: Value, right: Value) -> Callable[[Batch], Truth]:
+    def _comparison(self, name: str, left: ColumnValue, right: ColumnValue) -> Callable[[Batch], ThreeValued]:
         if "null" in (left.type, right.type):
             if name not in ("eq", "ne") or right.type != "null":
                 raise NotVectorised("null")
@@ -231,11 +231,11 @@ class _Compiler:
             return lambda batch: negated(name, same_truth(left.read(batch), right.read(batch)))
         if left.type == "text" and right.is_literal:
             if name in ("eq", "ne"):
-                return lambda batch: negated(name, Truth(left.read(batch).equals(right.literal)))
+                return lambda batch: negated(name, ThreeValued(left.read(batch).equals(right.literal)))
             return _test(left, _ORDER[name](right.literal))
         raise NotVectorised(name)
 
-    def _membership(self, left: Value, right: Value) -> Callable[[Batch], Truth]:
+    def _membership(self, left: ColumnValue, right: ColumnValue) -> Callable[[Batch], ThreeValued]:
         if right.type == "texts":
             if left.type != "text" or not left.is_literal:
                 raise NotVectorised("in")
@@ -251,7 +251,7 @@ class _Compiler:
             return lambda batch: any_equal(left.read(batch), wanted)
         raise NotVectorised("in")
 
-    def _member_dot_arg(self, tree: cel.Tree) -> Value:
+    def _member_dot_arg(self, tree: cel.Tree) -> ColumnValue:
         receiver, method = tree.children[0], tree.children[1].value
         items = cel.arguments(tree.children[2] if len(tree.children) > 2 else None)
         if method == "size" and not items:
@@ -263,21 +263,21 @@ class _Compiler:
             raise NotVectorised(method)
         if method == "matches":
             search = cel.compile_pattern(argument.literal).search
-            return Value("bool", _test(text, lambda value: search(value) is not None), tree)
+            return ColumnValue("bool", _test(text, lambda value: search(value) is not None), tree)
         match = _METHODS[method]
-        return Value("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
+        return ColumnValue("bool", lambda batch: truth(match(v := text.read(batch), argument.literal), v.valid()), tree)
 
-    def _ident_arg(self, tree: cel.Tree) -> Value:
+    def _ident_arg(self, tree: cel.Tree) -> ColumnValue:
         items = cel.arguments(tree.children[1] if len(tree.children) > 1 else None)
         if tree.children[0].value != "size" or len(items) != 1:
             raise NotVectorised(tree.children[0].value)
         return self._size(tree, items[0])
 
-    def _size(self, tree: cel.Tree, of: cel.Tree) -> Value:
+    def _size(self, tree: cel.Tree, of: cel.Tree) -> ColumnValue:
         value = self.value(of)
         if value.type not in ("text", "texts"):
             raise NotVectorised(value.type)
-        return Value("int", lambda batch: sizes(value.read(batch)), tree)
+        return ColumnValue("int", lambda batch: sizes(value.read(batch)), tree)
 
 
 _ZERO = Integers(np.zeros(1, np.int64))
@@ -304,8 +304,8 @@ def _no_value(batch: Batch) -> None:
     return None
 
 
-def _test(value: Value, check: Callable[[str], bool]) -> Callable[[Batch], Truth]:
-    def read(batch: Batch) -> Truth:
+def _test(value: ColumnValue, check: Callable[[str], bool]) -> Callable[[Batch], ThreeValued]:
+    def read(batch: Batch) -> ThreeValued:
         texts = value.read(batch)
         return truth(texts.test(check), texts.valid())
 

@@ -19,7 +19,7 @@ from kubectl_gadget.events.columns.kind import Member
 from kubectl_gadget.events.columns.members import filter_members, unread_members
 from kubectl_gadget.events.filters import cel
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
-from kubectl_gadget.events.filters.cel_logic import Truth, any_mask
+from kubectl_gadget.events.filters.cel_logic import ThreeValued, any_mask
 from kubectl_gadget.events.filters.column_expressions import NotVectorised, compile_condition
 from kubectl_gadget.events.filters.pushdown import kernel_parameters
 from kubectl_gadget.events.schema import Gadget
@@ -133,7 +133,7 @@ class _Compiled:
         self, parts: Sequence[cel.Tree], members: Mapping[str, Member], elsewhere: Mapping[str, Member], gadget: Gadget
     ) -> None:
         self.cautious = _Cautious(parts, members, elsewhere, gadget)
-        self.columns: list[Callable[[Batch], Truth]] = []
+        self.columns: list[Callable[[Batch], ThreeValued]] = []
         self.rows: list[_RowByRow] = []
         for part in parts:
             try:

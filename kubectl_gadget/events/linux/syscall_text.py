@@ -27,7 +27,7 @@ _MAKES_A_FILE = 0o100 | 0o20000000
 """O_CREAT, and O_TMPFILE without O_DIRECTORY: without them the mode is not looked at, and what was passed is chance."""
 
 
-class Argument(NamedTuple):
+class SyscallArgument(NamedTuple):
     """One argument on its way to a text."""
 
     value: int
@@ -52,7 +52,7 @@ def argument_texts(
     for index, kind in enumerate(kinds):
         following = values[index + 1] if index + 1 < ARGUMENTS else 0
         length = {"out": result or 0, "in": following}.get(kind, 0)
-        texts.append(_KINDS[kind](Argument(values[index], data[index], length, architecture)))
+        texts.append(_KINDS[kind](SyscallArgument(values[index], data[index], length, architecture)))
     return texts
 
 
@@ -73,23 +73,23 @@ def _signed(value: int) -> int:
     return (value & 0xFFFFFFFF) - ((value & 0x80000000) << 1)
 
 
-def _pointer(item: Argument) -> str:
+def _pointer(item: SyscallArgument) -> str:
     return hex(item.value) if item.value else "NULL"
 
 
-def _size(item: Argument) -> str:
+def _size(item: SyscallArgument) -> str:
     return str(item.value)
 
 
-def _int(item: Argument) -> str:
+def _int(item: SyscallArgument) -> str:
     return str(_signed(item.value))
 
 
-def _hex(item: Argument) -> str:
+def _hex(item: SyscallArgument) -> str:
     return hex(item.value) if item.value > 9 else str(item.value)
 
 
-def _dirfd(item: Argument) -> str:
+def _dirfd(item: SyscallArgument) -> str:
     fd = _signed(item.value)
     return "AT_FDCWD" if fd == _AT_FDCWD else str(fd)
 
@@ -115,11 +115,11 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _text(item: Argument) -> str:
+def _text(item: SyscallArgument) -> str:
     return _pointer(item) if item.data is None else _quoted(item.data)
 
 
-def _bytes(item: Argument) -> str:
+def _bytes(item: SyscallArgument) -> str:
     if item.data is None and item.length == 0 and item.value:
         return '""'
     if item.data is None:
@@ -127,13 +127,13 @@ def _bytes(item: Argument) -> str:
     return _quoted(item.data) + ("..." if len(item.data) < item.length else "")
 
 
-def _list(item: Argument) -> str:
+def _list(item: SyscallArgument) -> str:
     if item.data is None:
         return _pointer(item)
     return "[" + ", ".join(map(_quoted, item.data.split(b"\0")[:-1])) + "]"
 
 
-def _address(item: Argument) -> str:
+def _address(item: SyscallArgument) -> str:
     data = item.data
     if data is None or len(data) < 2:
         return _pointer(item)
@@ -148,31 +148,31 @@ def _address(item: Argument) -> str:
     return f"{_DOMAINS.get(family, family)}:{data[2:].hex()}"
 
 
-def _pair(item: Argument) -> str:
+def _pair(item: SyscallArgument) -> str:
     if item.data is None or len(item.data) < 8:
         return _pointer(item)
     return "[{}, {}]".format(*struct.unpack_from("<ii", item.data))
 
 
-def _time(item: Argument) -> str:
+def _time(item: SyscallArgument) -> str:
     if item.data is None or len(item.data) < 16:
         return _pointer(item)
     seconds, nanoseconds = struct.unpack_from("<qq", item.data)
     return f"{seconds}.{nanoseconds:09}s" if 0 <= nanoseconds < 10**9 else f"{{{seconds}, {nanoseconds}}}"
 
 
-def _how(item: Argument) -> str:
+def _how(item: SyscallArgument) -> str:
     if item.data is None or len(item.data) < 24:
         return _pointer(item)
     flags, mode, resolve = struct.unpack_from("<QQQ", item.data)
     return f"{{{open_flag_names(flags, item.architecture)}, {mode:#o}, {resolve:#x}}}"
 
 
-def _named(values: dict[int, str]) -> Callable[[Argument], str]:
+def _named(values: dict[int, str]) -> Callable[[SyscallArgument], str]:
     return lambda item: values.get(_signed(item.value), str(_signed(item.value)))
 
 
-def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[Argument], str]:
+def _flags(*table: tuple[int, str], none: str = "0") -> Callable[[SyscallArgument], str]:
     return lambda item: flag_names(item.value & 0xFFFFFFFF, table) or none
 
 
@@ -217,23 +217,23 @@ _CLONE = (
 )  # fmt: skip
 
 
-def _open_flags(item: Argument) -> str:
+def _open_flags(item: SyscallArgument) -> str:
     flags = item.value & 0xFFFFFFFF
     # As of pipe2, dup3 and epoll_create1, which do not say how the file may be used.
     return open_flag_names(flags, item.architecture).removeprefix("O_RDONLY|") if flags else "O_RDONLY"
 
 
-def _real_open_flags(item: Argument) -> str:
+def _real_open_flags(item: SyscallArgument) -> str:
     return open_flag_names(item.value & 0xFFFFFFFF, item.architecture)
 
 
-def _socket_type(item: Argument) -> str:
+def _socket_type(item: SyscallArgument) -> str:
     kind = item.value & 0xF
     flags = flag_names(item.value & 0xFFFFFFF0, _SOCKET_FLAGS)
     return "|".join(filter(None, (_TYPES.get(kind, str(kind)), flags)))
 
 
-def _clone(item: Argument) -> str:
+def _clone(item: SyscallArgument) -> str:
     """The lowest byte of clone's flags is the signal at the child's end; that of setns has none of these."""
     flags = item.value & 0xFFFFFFFF
     signal = signal_name(flags & 0x7F)
@@ -242,13 +242,13 @@ def _clone(item: Argument) -> str:
     return "|".join(filter(None, (sharing, rest, signal))) or "0"
 
 
-def _futex(item: Argument) -> str:
+def _futex(item: SyscallArgument) -> str:
     flags = flag_names(item.value & 0x180, ((0x80, "PRIVATE"), (0x100, "CLOCK_REALTIME")))
     operation = item.value & 0x7F
     return "|".join(filter(None, (_FUTEX.get(operation, str(operation)), flags)))
 
 
-_KINDS: dict[str, Callable[[Argument], str]] = {
+_KINDS: dict[str, Callable[[SyscallArgument], str]] = {
     "pointer": _pointer,
     "size": _size,
     "int": _int,

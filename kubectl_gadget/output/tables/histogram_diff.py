@@ -18,14 +18,14 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import PERCENTILES
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.output.tables.histogram import bars
+from kubectl_gadget.output.tables.histogram_bars import bars
 from kubectl_gadget.output.tables.widths import GAP, pad, text_width
 from kubectl_gadget.views.rows import MemberRows, cells
 
 Key = tuple[Any, ...]
 
 
-class Recording:
+class SavedHistogram:
     """The histograms of a file of JSON lines, added up by the columns `keys`. Raises UsageError."""
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class Recording:
 class DiffTable(Sink):
     """A table of rows with what they were before, and the bars of the first `most`. `keys` say what a row is of."""
 
-    def __init__(self, stream: TextIO, recording: Recording, keys: Sequence[str], most: int) -> None:
+    def __init__(self, stream: TextIO, recording: SavedHistogram, keys: Sequence[str], most: int) -> None:
         self._stream = stream
         self._recording = recording
         self._keys = list(keys)

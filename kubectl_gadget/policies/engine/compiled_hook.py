@@ -10,14 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine import following, tracking
-from kubectl_gadget.policies.engine.filters import Asked, Followed, ask
+from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.engine.encoding.comparison_tables import ComparisonTables, Encoded, Look, TestClass
+from kubectl_gadget.policies.engine.encoding.comparisons import Asked, Followed, ask
+from kubectl_gadget.policies.engine.encoding.slots import MOST_SLOTS, Slot, task_slot
 from kubectl_gadget.policies.engine.hook_slots import slots_of
 from kubectl_gadget.policies.engine.hook_ways import choose_ways
 from kubectl_gadget.policies.engine.node_types import to_resolve, usable_ways
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, SelectorAtHook, selectors_at
-from kubectl_gadget.policies.engine.slots import MOST_SLOTS, Slot, task_slot
-from kubectl_gadget.policies.engine.tables import Encoded, Look, Tables, TestClass
 from kubectl_gadget.policies.model import Action, Filter, Hook
 from kubectl_gadget.policy_events.record import Form, Type
 
@@ -40,7 +40,7 @@ class CompiledHook:
         self.hook: Hook = entries[0].hook
         """of the first policy; those of the others stand at the same place"""
         self.at_return = self.hook.returns and not entries[0].at_call
-        self.tracks = tracking.tracks(entries[0].policy)
+        self.tracks = socket_tracking.tracks(entries[0].policy)
         self.ignores_missing = all(entry.hook.ignore_missing for entry in entries)
         self._silent = {id(entry.hook) for entry in entries if entry.at_call}
         self.bits: list[SelectorAtHook | None] = []
@@ -92,7 +92,7 @@ class CompiledHook:
         self.called = numbers[task_slot(Type.FUNCTION)] if self.hook.generated else None
 
     def _encode(self, asked: Sequence[tuple[int, Asked]]) -> Encoded:
-        tables = Tables()
+        tables = ComparisonTables()
         for slot in self.slots:
             first = len(tables.tests)
             for bit, item in asked:
@@ -188,8 +188,8 @@ class CompiledHook:
             yield "hash", action.file_hash
             yield "track", action.kind == "TrackSock"
             yield "untrack", action.kind == "UntrackSock"
-        if self.at_return and one.hook.return_argument_action in tracking.KINDS:
-            yield tracking.MASKS[one.hook.return_argument_action], True
+        if self.at_return and one.hook.return_argument_action in socket_tracking.KINDS:
+            yield socket_tracking.MASKS[one.hook.return_argument_action], True
 
     def _posts(self, one: SelectorAtHook) -> bool:
         if id(one.hook) in self._silent:
@@ -201,4 +201,4 @@ class CompiledHook:
 
 def _is_followed(slot: Slot | None) -> Asked:
     assert slot is not None
-    return Asked(slot, Look(TestClass.IN_SET, following.FILE_ID), (0,), negated=True)
+    return Asked(slot, Look(TestClass.IN_SET, file_following.FILE_ID), (0,), negated=True)

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.engine import file_following, socket_tracking
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
-from kubectl_gadget.policies.engine.filters import Followed
+from kubectl_gadget.policies.engine.encoding.comparison_tables import prefix_key
+from kubectl_gadget.policies.engine.encoding.comparisons import Followed
+from kubectl_gadget.policies.engine.encoding.slots import REMEMBERED
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
 from kubectl_gadget.policies.engine.mirrors import with_mirrors
 from kubectl_gadget.policies.engine.refusals import check_returns
-from kubectl_gadget.policies.engine.scopes import by_labels, by_node, scope_spec
+from kubectl_gadget.policies.engine.scope_spec import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions, PolicyAtHook, acts_at_call, workloads_of
-from kubectl_gadget.policies.engine.slots import REMEMBERED
-from kubectl_gadget.policies.engine.tables import prefix_key
 from kubectl_gadget.policies.engine.ways import COMPAT_PREFIXES
 from kubectl_gadget.policies.model import Hook, Policy, Scope
 from kubectl_gadget.policies.read.enforcers import without_notices
@@ -30,7 +30,7 @@ class Engine:
     def __init__(self, policies: Sequence[Policy], options: EngineOptions) -> None:
         self.scopes: list[Scope] = []
         self.policies = [without_notices(policy) for policy in policies]
-        options = replace(options, follows=any(map(following.follows, policies)))
+        options = replace(options, follows=any(map(file_following.follows, policies)))
         self._options = options
         groups: dict[tuple[Any, ...], list[PolicyAtHook]] = {}
         for policy in self.policies:
@@ -52,7 +52,7 @@ class Engine:
             "scopes": [scope_spec(scope) for scope in self.scopes],
             "follows": self._options.follows,
             "stacks": any(hook.takes_stacks for hook in self.hooks),
-            "tracks": any(map(tracking.tracks, self.policies)),
+            "tracks": any(map(socket_tracking.tracks, self.policies)),
             "hooks": [hook_spec(hook) for hook in self.hooks],
             **self._processes(),
             **self._kill(),
@@ -114,7 +114,7 @@ class Engine:
 def _group(entry: PolicyAtHook) -> tuple[Any, ...]:
     hook = entry.hook
     kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
-    tracks = tracking.tracks(entry.policy)
+    tracks = socket_tracking.tracks(entry.policy)
     list = (hook.generated.kind, hook.generated.pattern) if hook.generated else None
     returns = hook.returns and not entry.at_call
     return kind, target_name(hook), returns, hook.probe, list, tracks, bool(hook.mirrors)

@@ -7,9 +7,9 @@ the kernel's own function was called with.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.engine import file_following, socket_tracking
+from kubectl_gadget.policies.engine.encoding.slots import Slot, SlotFlag, SlotSource, argument_slot
 from kubectl_gadget.policies.engine.refusals import IN_PROGRAMS, check_program
-from kubectl_gadget.policies.engine.slots import Flag, Slot, Source, argument_slot
 from kubectl_gadget.policies.engine.ways import OF_SYSCALLS, Way, field_offset, record_offset
 from kubectl_gadget.policies.model import Argument, Hook
 from kubectl_gadget.policy_events.record import Type
@@ -37,45 +37,45 @@ def slots_of(hook: Hook, at_return: bool) -> HookSlots:
         check_program(hook)
     of_call = hook.syscall or (hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS))
     user = of_call or hook.kind in IN_PROGRAMS
-    made = tracking.made_by(hook, at_return)
+    made = socket_tracking.made_by(hook, at_return)
 
     def read(argument: Argument) -> Slot | None:
-        return argument_slot(argument, Source.ARGUMENT, user, hook.place, at_return)
+        return argument_slot(argument, SlotSource.ARGUMENT, user, hook.place, at_return)
 
     arguments = tuple(
-        _new_socket(read(argument), place in made) for place, argument in enumerate(following.with_files(hook))
+        _new_socket(read(argument), place in made) for place, argument in enumerate(file_following.with_files(hook))
     )
     data = tuple(map(read, hook.data))
     if of_call:
         data = tuple(
-            replace(slot, source=Source.CALL_REGISTERS) if slot and slot.source is Source.REGISTERS else slot
+            replace(slot, source=SlotSource.CALL_REGISTERS) if slot and slot.source is SlotSource.REGISTERS else slot
             for slot in data
         )
     result = None
     if at_return and hook.return_argument is not None:
         returned = replace(hook.return_argument, index=0)
-        result = argument_slot(returned, Source.RETURN, user, hook.place)
-    return HookSlots(arguments, data, _new_socket(result, tracking.RETURNED in made))
+        result = argument_slot(returned, SlotSource.RETURN, user, hook.place)
+    return HookSlots(arguments, data, _new_socket(result, socket_tracking.RETURNED in made))
 
 
 def _new_socket(slot: Slot | None, made: bool) -> Slot | None:
     """The slot; `made`: of a socket that the hook tracks in any case."""
-    return replace(slot, flags=slot.flags | Flag.NEW_SOCKET) if slot and made else slot
+    return replace(slot, flags=slot.flags | SlotFlag.NEW_SOCKET) if slot and made else slot
 
 
 def placed(slot: Slot, way: Way) -> Slot:
     """The slot as it is found that way."""
-    if slot.source is not Source.ARGUMENT:
+    if slot.source is not SlotSource.ARGUMENT:
         return slot
     match way.arguments:
         case "syscall":
-            return replace(slot, source=Source.SYSCALL_ARGUMENT)
+            return replace(slot, source=SlotSource.SYSCALL_ARGUMENT)
         case "fields":
             size_index = field_offset(slot.size_index) if slot.type in _OF_TWO else 0
-            return replace(slot, source=Source.CONTEXT, index=field_offset(slot.index), size_index=size_index)
+            return replace(slot, source=SlotSource.CONTEXT, index=field_offset(slot.index), size_index=size_index)
         case "record":
-            return replace(slot, source=Source.CONTEXT)
+            return replace(slot, source=SlotSource.CONTEXT)
         case "context":
             size_index = record_offset(slot.size_index) if slot.type in _OF_TWO else 0
-            return replace(slot, source=Source.CONTEXT, index=record_offset(slot.index), size_index=size_index)
+            return replace(slot, source=SlotSource.CONTEXT, index=record_offset(slot.index), size_index=size_index)
     return slot

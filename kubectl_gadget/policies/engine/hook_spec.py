@@ -9,13 +9,13 @@ import struct
 from dataclasses import asdict
 from typing import Any
 
-from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.engine import file_following, socket_tracking
 from kubectl_gadget.policies.engine.compiled_hook import MASKS, CompiledHook
+from kubectl_gadget.policies.engine.encoding.register_tables import new_functions, register_tables
+from kubectl_gadget.policies.engine.encoding.slots import SlotFlag
 from kubectl_gadget.policies.engine.hook_slots import placed
-from kubectl_gadget.policies.engine.registers import new_functions, register_tables
 from kubectl_gadget.policies.engine.remedies import of_a_list, remedies
 from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook, hashed_argument
-from kubectl_gadget.policies.engine.slots import Flag
 from kubectl_gadget.policies.engine.ways import Way, ways
 from kubectl_gadget.policies.model import NewFunction
 
@@ -44,7 +44,7 @@ def hook_spec(hook: CompiledHook) -> dict[str, Any]:
         "selectors": [-1 if one is None else one.scope for one in hook.bits],
         **_workloads(hook),
         **_files(hook),
-        **({"whole": True} if any(slot.flags & Flag.WHOLE for slot in hook.slots) else {}),
+        **({"whole": True} if any(slot.flags & SlotFlag.WHOLE for slot in hook.slots) else {}),
         **({"mappings": True} if hook.hook.kind == "loader" else {}),
         **({"functions": generated.pattern} if generated else {}),
         "tables": {name: base64.b64encode(entries).decode() for name, entries in tables.items()},
@@ -111,7 +111,7 @@ def _action(hook: CompiledHook, one: SelectorAtHook | None) -> bytes:
     file = 0
     for action in one.selector.all_actions:
         if action.kind in ("FollowFD", "UnfollowFD"):
-            file = hook.arguments[id(one.hook)][following.file_position(one.hook, action)] or 0
+            file = hook.arguments[id(one.hook)][file_following.file_position(one.hook, action)] or 0
     argument, value = (one.written.argument, one.written.value) if one.written else (0, 0)
     signal = one.signal_sent()
     return _ACTION.pack(one.denial, signal, interval, scope, file, _socket(hook, one), argument, value)
@@ -119,11 +119,11 @@ def _action(hook: CompiledHook, one: SelectorAtHook | None) -> bytes:
 
 def _socket(hook: CompiledHook, one: SelectorAtHook) -> int:
     """The slot of what is tracked or not any more; 0 also when there is nothing."""
-    if hook.at_return and one.hook.return_argument_action in tracking.KINDS:
+    if hook.at_return and one.hook.return_argument_action in socket_tracking.KINDS:
         return hook.results[id(one.hook)] or 0
     for action in one.selector.all_actions:
-        if action.kind in tracking.KINDS:
-            return hook.arguments[id(one.hook)][tracking.socket_position(one.hook, action)] or 0
+        if action.kind in socket_tracking.KINDS:
+            return hook.arguments[id(one.hook)][socket_tracking.socket_position(one.hook, action)] or 0
     return 0
 
 

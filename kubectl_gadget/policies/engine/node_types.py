@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.slots import START, Slot, Source
-from kubectl_gadget.policies.engine.tables import Test, TestClass
+from kubectl_gadget.policies.engine.encoding.comparison_tables import Test, TestClass
+from kubectl_gadget.policies.engine.encoding.slots import START, Slot, SlotSource
 from kubectl_gadget.policies.engine.ways import Way
 from kubectl_gadget.policies.model import Hook
 from kubectl_gadget.policy_events.record import Type
 
 _RESOLVED_FROM = {
-    Source.ARGUMENT: "parameter",
-    Source.RETURN: "return",
-    Source.TASK: "task",
-    Source.REGISTERS: "registers",
-    Source.CALL_REGISTERS: "registers",
+    SlotSource.ARGUMENT: "parameter",
+    SlotSource.RETURN: "return",
+    SlotSource.TASK: "task",
+    SlotSource.REGISTERS: "registers",
+    SlotSource.CALL_REGISTERS: "registers",
 }
 _TEXT_TESTS = {TestClass.PREFIX, TestClass.POSTFIX, TestClass.SUBSTRING, TestClass.GLOB}
 
@@ -29,7 +29,7 @@ def usable_ways(hook: Hook, slots: Sequence[Slot], ways: list[Way]) -> list[Way]
     if hook.kind == "tracepoint" and any(slot.type is Type.AUTO and not slot.resolve for slot in slots):
         # What the fields are is what the node's `format` lists, also of those whose places are known.
         ways = [replace(way, arguments="record") for way in ways]
-    if any(slot.source is Source.REGISTERS for slot in slots):
+    if any(slot.source is SlotSource.REGISTERS for slot in slots):
         ways = [way for way in ways if way.kind in ("kprobe", "uprobe", "usdt")]
         if not ways:
             raise UsageError(f"{hook.place}: pt_regs are there at kprobes and uprobes only")
@@ -47,8 +47,8 @@ def to_resolve(
             continue
         entry: dict[str, Any] = {"slot": number, "index": slot.index, "source": _RESOLVED_FROM[slot.source]}
         path = list(slot.resolve)
-        by_format = hook.kind == "tracepoint" and not slot.resolve and slot.source is Source.ARGUMENT
-        of_hook = slot.source in (Source.ARGUMENT, Source.RETURN) and slot.resolve[:1] != START
+        by_format = hook.kind == "tracepoint" and not slot.resolve and slot.source is SlotSource.ARGUMENT
+        of_hook = slot.source in (SlotSource.ARGUMENT, SlotSource.RETURN) and slot.resolve[:1] != START
         if of_hook and not by_format and not by_btf:
             what = "the type auto" if slot.type is Type.AUTO else "`resolve`"
             why = "goes by the kernel's BTF, which says nothing of system calls, lists, tracepoints, programs"

@@ -6,7 +6,7 @@ Each function raises UsageError. The trap: what is refused only for installed po
 from collections.abc import Iterable
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine import following, tracking
+from kubectl_gadget.policies.engine import file_following, socket_tracking
 from kubectl_gadget.policies.model import Hook, Selector, UserProbe
 from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES
 
@@ -16,13 +16,23 @@ REQUESTS = ("GetUrl", "DnsLookup")
 _WHILE_IT_RUNS = "kubectl gadget observe -f or enforce -f, which have it for as long as they run"
 _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto")
 """Types that are not numbers and exist in a program's own memory."""
-_KINDS = ("Post", "NoPost", "Sigkill", "Signal", "Override", "Set", *REQUESTS, *following.KINDS, *tracking.KINDS)
+_KINDS = (
+    "Post",
+    "NoPost",
+    "Sigkill",
+    "Signal",
+    "Override",
+    "Set",
+    *REQUESTS,
+    *file_following.KINDS,
+    *socket_tracking.KINDS,
+)
 
 
 def check_can_be_installed(hook: Hook, selector: Selector) -> None:
     """Refuses what ends with the agent that began it."""
     for action in selector.all_actions:
-        named = action.kind in (*following.KINDS, *tracking.KINDS, *REQUESTS)
+        named = action.kind in (*file_following.KINDS, *socket_tracking.KINDS, *REQUESTS)
         if named or action.kernel_stack or action.user_stack or action.file_hash:
             what = str(action.kind) if named else "a stack or hash"
             raise UsageError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kubectl_gadget.policies.engine import following, refusals, tracking
+from kubectl_gadget.policies.engine import file_following, refusals, socket_tracking
 from kubectl_gadget.policies.engine.refusals import REQUESTS
 from kubectl_gadget.policies.model import Action, Argument, Hook, Policy, Scope, Selector
 from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED
@@ -129,10 +129,10 @@ def selectors_at(entry: PolicyAtHook, options: EngineOptions) -> Iterator[Select
     hook, policy = entry.hook, entry.policy
     enforced = options.enforces(policy)
     numbered: list[tuple[int | None, Selector]] = [*enumerate(hook.selectors)] or [(None, Selector(place=hook.place))]
-    tracking.check(hook)
+    socket_tracking.check(hook)
     for number, selector in numbered:
         workloads = tuple(entry.scopes.index(scope) for scope in workloads_of(selector))
-        followed = tuple(following.followed_only(policy, hook))
+        followed = tuple(file_following.followed_only(policy, hook))
         reacts = options.reacts(policy)
         found = SelectorAtHook(policy, hook, number, selector, entry.scope, enforced, workloads, followed, reacts)
         if hook.returns and not entry.at_call and enforced and not hook.probe:

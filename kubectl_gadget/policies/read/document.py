@@ -14,7 +14,7 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.read.schema import POLICY, Field
+from kubectl_gadget.policies.read.policy_schema import POLICY, SchemaField
 from kubectl_gadget.yaml_files import parse_yaml
 
 Choice = TypeVar("Choice", bound=str)
@@ -51,7 +51,7 @@ class WrongPolicy(Exception):
 class Problems:
     """What is wrong so far, with objects of a schema that a command explains."""
 
-    def __init__(self, schema: Field = POLICY, explained_by: str = "kubectl gadget policy explain ") -> None:
+    def __init__(self, schema: SchemaField = POLICY, explained_by: str = "kubectl gadget policy explain ") -> None:
         self.found: list[Problem] = []
         self._schema, self._explained_by = schema, explained_by
 
@@ -201,7 +201,7 @@ def items_of(file: str, node: yaml.Node) -> Iterator[tuple[Place, yaml.Node]]:
         yield Place(file, node.start_mark.line + 1, ""), node
 
 
-def check(node: yaml.Node, field: Field, place: Place, problems: Problems) -> Part | None:
+def check(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> Part | None:
     """The mapping at `place`, when it fits the schema of `field`; what does not is added to `problems`."""
     before = len(problems.found)
     _check(node, field, place, problems)
@@ -221,7 +221,7 @@ def _entries(node: yaml.Node) -> dict[str, yaml.Node]:
     return {str(key.value): value for key, value in node.value if value.tag != _NULL}
 
 
-def _known(path: str, schema: Field) -> str:
+def _known(path: str, schema: SchemaField) -> str:
     """The field of the schema that is named by most of a path, `items[0].spec.kprobes[1].calll`."""
     field, names = schema, list[str]()
     for step in re.sub(r"^items\[\d+\]\.?|\[\d+\]", "", path).split("."):
@@ -242,7 +242,7 @@ def _path(place: Place, key: str | int) -> str:
     return place.path + (f"[{key}]" if isinstance(key, int) else f".{key}" if place.path else key)
 
 
-def _check(node: yaml.Node, field: Field, place: Place, problems: Problems) -> None:
+def _check(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> None:
     match field.kind:
         case "object":
             _check_object(node, field.fields, place, problems)
@@ -274,7 +274,7 @@ def _check(node: yaml.Node, field: Field, place: Place, problems: Problems) -> N
                 _check_choice(node, field, place, problems)
 
 
-def _check_object(node: yaml.Node, fields: Sequence[Field], place: Place, problems: Problems) -> None:
+def _check_object(node: yaml.Node, fields: Sequence[SchemaField], place: Place, problems: Problems) -> None:
     if not isinstance(node, yaml.MappingNode):
         problems.add(place, f"must be {_MAPPING}, not {_kind_of(node)}")
         return
@@ -298,7 +298,7 @@ def _check_object(node: yaml.Node, fields: Sequence[Field], place: Place, proble
             problems.add(place, f"lacks {field.name}")
 
 
-def _check_choice(node: yaml.Node, field: Field, place: Place, problems: Problems) -> None:
+def _check_choice(node: yaml.Node, field: SchemaField, place: Place, problems: Problems) -> None:
     written = str(node.value)
     if field.choices and field.name != "operator" and written not in field.choices:
         problems.add(place, f"{written!r} is not known{nearest(written, field.choices)}")

@@ -14,7 +14,7 @@ from kubectl_gadget.policies.read.document import Part, Problems, Scalar, WrongP
 from kubectl_gadget.policies.read.linux_names import is_known, system_call
 from kubectl_gadget.policies.read.lists import Lists, need_system_call, no_system_call
 from kubectl_gadget.policies.read.registers import register_member
-from kubectl_gadget.policies.read.selectors import Surroundings, read_selectors
+from kubectl_gadget.policies.read.selectors import SelectorContext, read_selectors
 from kubectl_gadget.policies.read.values import need_number
 
 _PARAMETERS: Mapping[str, int] = {"kprobe": 6, "uprobe": 6, "fentry": 12, "lsm": 12, "usdt": 12, "raw_tracepoint": 12}
@@ -147,7 +147,7 @@ class HookReader:
             return_argument = None
         returns = wants_return or any(argument.return_copy for argument in arguments)
         self._note_limits(part)
-        around = Surroundings(
+        around = SelectorContext(
             *(kind, arguments, data, return_argument, returns),
             *(self._lists, self._macros, self._problems, self._notes),
         )

@@ -16,7 +16,7 @@ _BUILD_ID = (("uint64", 0), ("uint64", 8), ("uint32", 16))
 
 
 def loader_hook(place: Place) -> Hook:
-    """The hook. Its arguments are what policy_events.loader reads: the file, the build id's size and its bytes."""
+    """The hook. Its arguments, which policy_events.loaded_files reads: the file, the build id's size and its bytes."""
     arguments = (
         _member("file", "vma", "vm_file"),
         _member("uint32", "build_id_size"),

@@ -30,7 +30,7 @@ from kubectl_gadget.policies.read.document import (
 from kubectl_gadget.policies.read.hooks import HookReader
 from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
 from kubectl_gadget.policies.read.loader import loader_hook
-from kubectl_gadget.policies.read.schema import API_VERSION, POLICY, POLICY_KINDS
+from kubectl_gadget.policies.read.policy_schema import API_VERSION, POLICY, POLICY_KINDS
 from kubectl_gadget.policies.read.scope import read_scope
 from kubectl_gadget.policies.read.values import need_number
 

@@ -37,7 +37,7 @@ from kubectl_gadget.policies.read.operators import (
     test_of,
 )
 from kubectl_gadget.policies.read.patterns import check_glob
-from kubectl_gadget.policies.read.schema import NAMESPACE_NAMES
+from kubectl_gadget.policies.read.policy_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.read.scope import read_scope
 from kubectl_gadget.policies.read.values import argument_values, capability_bits, need_number
 
@@ -48,7 +48,7 @@ _GREATEST_INODE = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SelectorContext:
     """What a selector refers to: its hook's values, the policy's lists and macros, and where to say what is wrong."""
 
     hook_kind: str
@@ -62,12 +62,12 @@ class Surroundings:
     notes: list[Note]
 
 
-def read_selectors(parts: Sequence[Part], around: Surroundings) -> tuple[Selector, ...]:
+def read_selectors(parts: Sequence[Part], around: SelectorContext) -> tuple[Selector, ...]:
     """The selectors of one hook. What is wrong is added to `around.problems`."""
     return tuple(_selector(part, around) for part in parts)
 
 
-def _selector(part: Part, around: Surroundings) -> Selector:
+def _selector(part: Part, around: SelectorContext) -> Selector:
     filters: list[Filter] = []
     return_filters: list[Filter] = []
     for source in (part, *_macros(part, around)):
@@ -82,13 +82,13 @@ def _selector(part: Part, around: Surroundings) -> Selector:
     )
 
 
-def _return_actions(part: Part, around: Surroundings) -> tuple[Action, ...]:
+def _return_actions(part: Part, around: SelectorContext) -> tuple[Action, ...]:
     if "matchReturnActions" in part and not around.returns:
         around.problems.add(part.at("matchReturnActions"), "needs `return: true` and `returnArg` in the hook")
     return read_actions(part, "matchReturnActions", around.hook_kind, around.problems, around.notes)
 
 
-def _macros(part: Part, around: Surroundings) -> list[Part]:
+def _macros(part: Part, around: SelectorContext) -> list[Part]:
     found = []
     for scalar in part.scalars("macros"):
         if scalar.text in around.macros:
@@ -99,7 +99,7 @@ def _macros(part: Part, around: Surroundings) -> list[Part]:
     return found
 
 
-def _read_filters(part: Part, around: Surroundings, filters: list[Filter], return_filters: list[Filter]) -> None:
+def _read_filters(part: Part, around: SelectorContext, filters: list[Filter], return_filters: list[Filter]) -> None:
     """Adds the filters of a selector or of a macro to the two lists."""
 
     def gather(key: str, read: Callable[[Part], Sequence[Filter]], into: list[Filter] = filters) -> None:
@@ -195,13 +195,13 @@ def _capability_change(part: Part) -> list[Filter]:
     return [named, others]
 
 
-def _returned(part: Part, around: Surroundings) -> Filter:
+def _returned(part: Part, around: SelectorContext) -> Filter:
     if around.return_argument is None:
         raise WrongPolicy(part.place, "needs `return: true` and `returnArg` in the hook")
     return _argument(part, around, "return", (around.return_argument,))
 
 
-def _argument(part: Part, around: Surroundings, kind: SubjectKind, arguments: tuple[Argument, ...]) -> Filter:
+def _argument(part: Part, around: SelectorContext, kind: SubjectKind, arguments: tuple[Argument, ...]) -> Filter:
     operator = _operator(part, ARGUMENT_OPERATORS)
     test, negated = test_of(operator)
     positions = _positions(part, around.hook_kind, kind, arguments, test)

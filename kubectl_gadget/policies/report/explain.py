@@ -7,7 +7,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.read.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
 from kubectl_gadget.policies.read.document import nearest
 from kubectl_gadget.policies.read.operators import ARGUMENT_OPERATORS, test_of
-from kubectl_gadget.policies.read.schema import POLICY, Field
+from kubectl_gadget.policies.read.policy_schema import POLICY, SchemaField
 
 _TYPES = {
     "text": "string",
@@ -25,7 +25,7 @@ _TYPES = {
 _INDENT = "    "
 
 
-def find_field(path: str) -> tuple[Field, str]:
+def find_field(path: str) -> tuple[SchemaField, str]:
     """The field of `spec.kprobes.call`, and its whole path. `spec.` may be left out. Raises UsageError."""
     steps = [step for step in path.split(".") if step]
     if steps and steps[0].lower() in ("tracingpolicy", "tracingpolicynamespaced", "policy"):
@@ -53,7 +53,7 @@ def find_field(path: str) -> tuple[Field, str]:
     return field, ".".join(found)
 
 
-def _first_below(field: Field, name: str, path: str) -> str:
+def _first_below(field: SchemaField, name: str, path: str) -> str:
     """The path of the first field below that has this name, in lower case; empty when none has."""
     for inner in field.fields:
         where = f"{path}.{inner.name}".lstrip(".")
@@ -62,7 +62,7 @@ def _first_below(field: Field, name: str, path: str) -> str:
     return ""
 
 
-def _of_value(field: Field, value: str, path: str) -> str:
+def _of_value(field: SchemaField, value: str, path: str) -> str:
     """The path of the first field below that can have this value; empty when none can."""
     for inner in field.fields:
         where = f"{path}.{inner.name}".lstrip(".")
@@ -87,12 +87,12 @@ def explain_field(path: str, width: int = 100, deep: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(field: Field) -> list[str]:
+def _facts(field: SchemaField) -> list[str]:
     facts = ["Has to be there."] if field.required else []
     return facts + ([f"Default: {field.default}"] if field.default else [])
 
 
-def _fields(fields: Sequence[Field], width: int) -> list[str]:
+def _fields(fields: Sequence[SchemaField], width: int) -> list[str]:
     lines: list[str] = []
     for field in fields:
         required = " -required-" if field.required else ""
@@ -101,7 +101,7 @@ def _fields(fields: Sequence[Field], width: int) -> list[str]:
     return lines[:-1]
 
 
-def _tree(fields: Sequence[Field], indent: str) -> list[str]:
+def _tree(fields: Sequence[SchemaField], indent: str) -> list[str]:
     lines = []
     for field in fields:
         lines.append(f"{indent}{field.name} <{_TYPES[field.kind]}>")

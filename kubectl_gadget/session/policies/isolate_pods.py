@@ -7,7 +7,7 @@ that comes later under the same name is cut off, too.
 
 from collections.abc import Callable
 
-from kubectl_gadget.network_policies.tables import HOST_ENTRY, Tables, cut_off_entry, pod_entry
+from kubectl_gadget.network_policies.kernel_tables import HOST_ENTRY, PolicyTables, cut_off_entry, pod_entry
 from kubectl_gadget.session.tables import Contents, LiveTables
 
 Say = Callable[[str], None]
@@ -35,7 +35,7 @@ class PodIsolation:
         self._say(f"{name} is cut off the network: policy {policy}")
 
     def _show(self) -> None:
-        made = Tables()
+        made = PolicyTables()
         for policy, subject in self._policies.items():
             made.add_subject(subject, [policy], [policy])
         pods = {pod: cut_off_entry(subject) for pod, subject in self._cut_off.items()}

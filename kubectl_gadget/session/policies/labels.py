@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.kube.pod_identity import PodValues, container_key
-from kubectl_gadget.policies.engine.scopes import by_labels, by_node
+from kubectl_gadget.policies.engine.scope_spec import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
-from kubectl_gadget.policies.workloads import is_for_labels, is_for_node
+from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node
 from kubectl_gadget.session.tables import Contents, LiveTables
 
 _FIRST_SECONDS = 60.0

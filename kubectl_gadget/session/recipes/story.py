@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.happening import Decoder
-    from kubectl_gadget.observe.policies import IsFor
-    from kubectl_gadget.observe.story import Told
+    from kubectl_gadget.observe.policy_records import IsFor
+    from kubectl_gadget.observe.story import StoryEvent
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.engine.engine import Engine
@@ -43,13 +43,13 @@ class StoryGadgets:
             runs.append(GadgetRun(load_gadget("trace_fileuse"), {"path": self.file_paths}))
         runs.append(GadgetRun(load_gadget("trace_process")))
         if self.installed:
-            from kubectl_gadget.observe.policies import INSTALLED
+            from kubectl_gadget.observe.policy_records import INSTALLED
 
             runs.append(GadgetRun(INSTALLED, installed=True))
         if self.silent:
             runs.append(self.silent)
         if self.policies:
-            from kubectl_gadget.observe.policies import GADGET
+            from kubectl_gadget.observe.policy_records import GADGET
 
             runs.append(GadgetRun(GADGET, policies=self.policies))
         return tuple(runs)
@@ -64,7 +64,7 @@ class StoryRecipe:
     output: "StoryOutput"
     is_for: "IsFor | None" = None
     """whether scopes of policies are for a pod, by its labels; None: policies go by no labels"""
-    on_told: "Callable[[Told], None] | None" = None
+    on_told: "Callable[[StoryEvent], None] | None" = None
     """gets each thing that happened, also what is not shown"""
 
     def applied(self, options: RunOptions) -> RunOptions:
@@ -81,7 +81,7 @@ class StoryRecipe:
 
     def _decoders(self) -> "dict[str, Decoder]":
         """Of gadgets that a story does not know by itself."""
-        from kubectl_gadget.observe.policies import INSTALLED, NAME, decoder, installed_events
+        from kubectl_gadget.observe.policy_records import INSTALLED, NAME, decoder, installed_events
 
         found: dict[str, Decoder] = {}
         if self.gadgets.silent:

@@ -12,7 +12,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.protocols.dns_message import MALFORMED, NOANSWER, Message, read_message
 from kubectl_gadget.views.protocols.packets import UDP, Packet, packets
-from kubectl_gadget.views.protocols.pending import Waiting
+from kubectl_gadget.views.protocols.pending import PendingItem
 from kubectl_gadget.views.protocols.tcp import Connections, Stream, ends_of
 from kubectl_gadget.views.row_writer import RowWriter, Value, asks_for_process, has_process
 
@@ -59,7 +59,7 @@ class Dns:
         self._writer = RowWriter(gadget.record, of_processes)
         self._wait_ns = wait_ns
         self._open: dict[tuple[Hashable, int], list[_Query]] = {}
-        self._waiting: Waiting[_Query] = Waiting()
+        self._waiting: PendingItem[_Query] = PendingItem()
         self._connections = Connections(_Connection)
         self._now = 0
 

@@ -7,7 +7,7 @@ not be known whether it is gRPC, or whether a block is an answer or its trailers
 from collections import OrderedDict
 from urllib.parse import unquote
 
-from kubectl_gadget.views.protocols.http2_frames import Block, Body, Event, Frames, Gap
+from kubectl_gadget.views.protocols.http2_frames import Body, Event, Frames, HeaderBlock, MissingBytes
 from kubectl_gadget.views.protocols.http_message import Head
 from kubectl_gadget.views.protocols.http_rows import Exchange, HttpRows
 from kubectl_gadget.views.protocols.packets import FIN, RST, Packet
@@ -73,11 +73,11 @@ class Http2:
         self._write(stream, stream.packet, time)
 
     def _take(self, packet: Packet, event: Event) -> None:
-        if isinstance(event, Gap):
+        if isinstance(event, MissingBytes):
             for stream in self._streams.values():
                 stream.is_counted = False
                 stream.exchange.may_be_answered = True
-        elif isinstance(event, Block):
+        elif isinstance(event, HeaderBlock):
             self._block(packet, event)
         elif (found := self._streams.get(event.stream)) is not None:
             if isinstance(event, Body):
@@ -96,7 +96,7 @@ class Http2:
             stream.has_answered = True
             self._finish(body.stream, packet)
 
-    def _block(self, packet: Packet, block: Block) -> None:
+    def _block(self, packet: Packet, block: HeaderBlock) -> None:
         """A request, an answer, or the trailers of one: its pseudo-headers tell, or else who sends it."""
         stream = self._streams.get(block.stream)
         if block.is_promise:
@@ -120,7 +120,7 @@ class Http2:
             else:
                 self._trailers(packet, block, stream)
 
-    def _ask(self, packet: Packet, block: Block) -> None:
+    def _ask(self, packet: Packet, block: HeaderBlock) -> None:
         if block.stream in self._streams:
             return
         headers = block.headers
@@ -132,7 +132,7 @@ class Http2:
         if exchange.asked is not None:
             self._rows.waiting.add(exchange, packet.time)
 
-    def _answer(self, packet: Packet, block: Block, stream: _Stream | None) -> None:
+    def _answer(self, packet: Packet, block: HeaderBlock, stream: _Stream | None) -> None:
         status = block.headers.get(":status", "")
         code = int(status) if status.isascii() and status.isdigit() and len(status) == 3 else 0
         if code // 100 == 1:
@@ -151,7 +151,7 @@ class Http2:
         else:
             self._rows.answering.add(exchange, packet.time)
 
-    def _trailers(self, packet: Packet, block: Block, stream: _Stream | None) -> None:
+    def _trailers(self, packet: Packet, block: HeaderBlock, stream: _Stream | None) -> None:
         status = block.headers.get("grpc-status", "")
         if stream is None:
             if not status:

@@ -36,7 +36,7 @@ _CONTINUATION = 9
 
 
 @dataclass
-class Block:
+class HeaderBlock:
     """Headers of a stream: what a request or a response begins with, or trailers."""
 
     stream: int
@@ -68,11 +68,11 @@ class Reset:
 
 
 @dataclass
-class Gap:
+class MissingBytes:
     """Frames may have been missed here."""
 
 
-Event: TypeAlias = Block | Body | Reset | Gap
+Event: TypeAlias = HeaderBlock | Body | Reset | MissingBytes
 
 
 class Frames:
@@ -99,7 +99,7 @@ class Frames:
             if piece.startswith(PREFACE):
                 piece = piece[len(PREFACE) :]
             elif not looks_like_frames(piece):
-                yield Gap()
+                yield MissingBytes()
                 return
             self._in_step = True
         self._bytes += piece
@@ -109,11 +109,11 @@ class Frames:
         except (HPACKError, HyperframeError):
             yield self._lose()
 
-    def _lose(self) -> Gap:
+    def _lose(self) -> MissingBytes:
         """Nothing is known any more of what came so far."""
         self._bytes, self._skip, self._block, self._in_step = b"", 0, None, False
         self._decoder = _decoder()
-        return Gap()
+        return MissingBytes()
 
     def _pass_over(self) -> bool:
         """Whether the beginning of a frame has been reached."""
@@ -162,13 +162,13 @@ class Frames:
             if self._block is None:
                 yield self._read_block(first, data)
 
-    def _read_block(self, frame: HeadersFrame | PushPromiseFrame, data: bytes) -> Block:
+    def _read_block(self, frame: HeadersFrame | PushPromiseFrame, data: bytes) -> HeaderBlock:
         headers = dict(self._decoder.decode(data, raw=True))
         is_whole = headers.pop(_UNKNOWN, None) is None
         texts = {_text(name).lower(): _text(value) for name, value in headers.items()}
         if isinstance(frame, PushPromiseFrame):
-            return Block(frame.promised_stream_id, texts, is_whole, is_last=False, is_promise=True)
-        return Block(frame.stream_id, texts, is_whole, "END_STREAM" in frame.flags)
+            return HeaderBlock(frame.promised_stream_id, texts, is_whole, is_last=False, is_promise=True)
+        return HeaderBlock(frame.stream_id, texts, is_whole, "END_STREAM" in frame.flags)
 
 
 class _Table(HeaderTable):

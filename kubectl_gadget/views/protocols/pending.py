@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class Waiting(Generic[T]):
+class PendingItem(Generic[T]):
     """Things in the order in which they began to wait; each once, told apart by identity or their own equality."""
 
     def __init__(self, most: int = 65536) -> None:

@@ -1,6 +1,6 @@
 """States, and what memory may be used for."""
 
-from kubectl_gadget.events.linux.state import protection_text
+from kubectl_gadget.events.linux.object_states import protection_text
 
 
 def test_protections_are_written_as_in_proc_maps() -> None:

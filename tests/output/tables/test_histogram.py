@@ -1,6 +1,6 @@
 """Histograms below their table, as bars."""
 
-from kubectl_gadget.output.tables.histogram import bars
+from kubectl_gadget.output.tables.histogram_bars import bars
 from tests.events.columns.test_histogram import counted
 
 

@@ -12,7 +12,7 @@ from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.histogram import Buckets, read_buckets
-from kubectl_gadget.output.tables.histogram_diff import DiffTable, Recording
+from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
 from kubectl_gadget.views.tables.aggregation import arrange
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from tests.events.columns.test_histogram import counted
@@ -49,7 +49,7 @@ def _built(catalogue_built: Path) -> None:
 
 def compared(path: Path, rows: Batch) -> list[str]:
     stream = StringIO()
-    table = DiffTable(stream, Recording(path, KEYS), KEYS, 1)
+    table = DiffTable(stream, SavedHistogram(path, KEYS), KEYS, 1)
     table.write(arrange([rows], Arrangement(by=KEYS)))
     table.close()
     return stream.getvalue().splitlines()
@@ -71,7 +71,7 @@ def test_what_was_not_there_before_has_no_change(tmp_path: Path) -> None:
 
 
 def test_histograms_are_added_up_bucket_by_bucket(tmp_path: Path) -> None:
-    found = Recording(recorded(tmp_path / "old.json", ("read", [100]), ("read", [900, 100])), KEYS).find(("read",))
+    found = SavedHistogram(recorded(tmp_path / "old.json", ("read", [100]), ("read", [900, 100])), KEYS).find(("read",))
     assert found is not None
     buckets, highest = found
     assert (buckets.tolist(), highest) == (counted([100, 100, 900])[0].tolist(), 900)
@@ -82,6 +82,6 @@ def test_histograms_are_added_up_bucket_by_bucket(tmp_path: Path) -> None:
 def test_what_is_no_recording_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(f"{text}\n")
     with pytest.raises(UsageError, match="line 1"):
-        Recording(tmp_path / "file", KEYS)
+        SavedHistogram(tmp_path / "file", KEYS)
     with pytest.raises(UsageError, match="cannot be read"):
-        Recording(tmp_path / "none", KEYS)
+        SavedHistogram(tmp_path / "none", KEYS)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kubectl_gadget.policies.engine.describe import describe
 from kubectl_gadget.policies.engine.engine import Engine
+from kubectl_gadget.policies.engine.selector_metadata import metadata_of
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
 from kubectl_gadget.policies.model import Action, Hook, NewFunction, Place, Policy, Selector, UserProbe
 from kubectl_gadget.policies.read.document import Scalar
@@ -28,4 +28,4 @@ def test_what_would_be_done_is_in_words(action: Action, would_be: str) -> None:
     hook = Hook("uprobe", "/bin/true:main", probe=probe, selectors=(Selector(actions=(action,)),))
     (compiled,) = Engine([Policy("p", hooks=(hook,))], EngineOptions()).hooks
     (place,) = [place for place in compiled.bits if place]
-    assert describe(place).would_be == would_be
+    assert metadata_of(place).would_be == would_be

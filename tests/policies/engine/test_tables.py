@@ -14,11 +14,11 @@ from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.label_selectors import Requirement
+from kubectl_gadget.policies.engine.encoding.comparison_tables import network_bits, networks_with_wider, with_shorter
+from kubectl_gadget.policies.engine.encoding.globs import automata
 from kubectl_gadget.policies.engine.engine import Engine
-from kubectl_gadget.policies.engine.globs import automata
 from kubectl_gadget.policies.engine.hook_spec import hook_spec
 from kubectl_gadget.policies.engine.selectors_at_hook import EngineOptions
-from kubectl_gadget.policies.engine.tables import network_bits, networks_with_wider, with_shorter
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,

@@ -1,10 +1,10 @@
-"""Whether a container, or a process of the node, belongs to a policy: the table in policies/workloads.py."""
+"""Whether a container, or a process of the node, belongs to a policy: the table in policies/scope_labels.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kubectl_gadget.policies.model import Scope
-from kubectl_gadget.policies.workloads import is_for_labels, is_for_node, selected
+from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node, selected
 
 
 @dataclass(frozen=True)

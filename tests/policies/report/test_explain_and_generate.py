@@ -10,7 +10,7 @@ import yaml
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policies import parse_policies
-from kubectl_gadget.policies.read.schema import POLICY, Field
+from kubectl_gadget.policies.read.policy_schema import POLICY, SchemaField
 from kubectl_gadget.policies.report import generate
 from kubectl_gadget.policies.report.explain import explain_field, find_field
 
@@ -19,7 +19,7 @@ def read(spec: dict[str, object]) -> Policy:
     return parse_policies([("p", generate.policy_text("p", spec))], "default")[0]
 
 
-def every_field(field: Field, path: str = "") -> list[str]:
+def every_field(field: SchemaField, path: str = "") -> list[str]:
     inner = [found for each in field.fields for found in every_field(each, f"{path}.{each.name}".lstrip("."))]
     return [path, *inner]
 

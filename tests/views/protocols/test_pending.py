@@ -1,10 +1,10 @@
 """What waits comes out in time, once."""
 
-from kubectl_gadget.views.protocols.pending import Waiting
+from kubectl_gadget.views.protocols.pending import PendingItem
 
 
 def test_what_has_waited_long_enough_comes_out_oldest_first() -> None:
-    waiting: Waiting[str] = Waiting()
+    waiting: PendingItem[str] = PendingItem()
     for time, name in enumerate("abc"):
         waiting.add(name, time)
     assert list(waiting.expired(1)) == ["a", "b"]
@@ -13,7 +13,7 @@ def test_what_has_waited_long_enough_comes_out_oldest_first() -> None:
 
 
 def test_what_is_done_does_not_come_out() -> None:
-    waiting: Waiting[str] = Waiting()
+    waiting: PendingItem[str] = PendingItem()
     waiting.add("a", 0)
     waiting.done("a")
     waiting.done("b")
@@ -21,7 +21,7 @@ def test_what_is_done_does_not_come_out() -> None:
 
 
 def test_only_so_many_wait() -> None:
-    waiting: Waiting[int] = Waiting(most=3)
+    waiting: PendingItem[int] = PendingItem(most=3)
     for number in range(5):
         waiting.add(number, 100)
     assert list(waiting.expired(0)) == [0, 1]

@@ -1,4 +1,4 @@
-"""For whom a policy is, as the agents judge it: SCOPE of docs/protocol.md, by the rules of policies.workloads.
+"""For whom a policy is, as the agents judge it: SCOPE of docs/protocol.md, by the rules of policies.scope_labels.
 
 The trap: agents know names and images of containers, and no labels of pods or nodes; the client tells them which scopes
 hold there (session/policies/labels.py).
@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_gadget.kube.label_selectors import Requirement
 from kubectl_gadget.policies.model import Scope
-from kubectl_gadget.policies.workloads import NAMESPACE_LABEL
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
 
 
 def by_labels(scope: Scope) -> bool:

@@ -1,4 +1,4 @@
-"""What is told of a selector's events, whatever happens: its Description."""
+"""Static metadata of a selector's events, which are the same whatever happens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,14 @@ from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
 from kubectl_gadget.policies.engine.engine import target_name
 from kubectl_gadget.policies.engine.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
-from kubectl_gadget.policy_events.description import Description
 from kubectl_gadget.policy_events.event import Hook as Kind
+from kubectl_gadget.policy_events.event_metadata import EventMetadata
 from kubectl_gadget.policy_events.record import OVERRIDDEN, REPLACED, blocks, done_text, verdict_text
 
 _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 
 
-def describe(place: SelectorAtHook) -> Description:
+def metadata_of(place: SelectorAtHook) -> EventMetadata:
     """Of a selector."""
     hook = place.hook
     subsystem, _, name = hook.target.rpartition("/")
@@ -24,7 +24,7 @@ def describe(place: SelectorAtHook) -> Description:
     carried_out = place.enforced or place.reacts
     action = next((action.kind for action in place.selector.actions), "Post") if carried_out else "Post"
     returned = hook.return_argument
-    return Description(
+    return EventMetadata(
         hook=_HOOKS.get(hook.kind, hook.kind),  # type: ignore[arg-type]
         function=_function(hook, probe) if probe else name if "tracepoint" in hook.kind else target_name(hook),
         subsystem=probe.provider if probe else subsystem,
@@ -71,9 +71,9 @@ def _function(hook: Hook, probe: UserProbe) -> str:
     return probe.symbol or probe.name or hook.target.removeprefix(f"{probe.path}:")
 
 
-def told_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
-    """All that who reads the hook's records has to know, as policy_events.told takes it. `policies` are all that there
-    are, in their order."""
+def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
+    """All that readers of the hook's records have to know, as policy_events.hook_reader takes it. `policies` are all
+    that there are, in their order."""
     numbers = {id(policy): number for number, policy in enumerate(policies)}
     return {
         "forms": [list(form) for form in hook.forms],
@@ -83,7 +83,7 @@ def told_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
 
 def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]) -> dict[str, Any]:
     return {
-        "told": describe(place).spec(),
+        "told": metadata_of(place).spec(),
         "policy": numbers[id(place.policy)],
         "slots": hook.arguments[id(place.hook)],
         "data": hook.data[id(place.hook)],

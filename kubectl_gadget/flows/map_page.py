@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent, Party
-from kubectl_gadget.flows.graph import Edge, FlowGraph, Place, place
+from kubectl_gadget.flows.graph import Edge, FlowGraph, MapNode, place
 from kubectl_gadget.flows.process_tree import ProcessTree
 from kubectl_gadget.flows.processes import Processes
 from kubectl_gadget.flows.records import record
@@ -47,12 +47,12 @@ class LivePage:
         self._graph = FlowGraph()
         self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_EVENTS)
         self._new: list[dict[str, Any]] = []
-        self._changed: set[tuple[Place, Place]] = set()
-        self._vanished: list[tuple[Place, Place]] = []
-        self._processes: dict[Place, OrderedDict[tuple[str, str], int]] = {}
+        self._changed: set[tuple[MapNode, MapNode]] = set()
+        self._vanished: list[tuple[MapNode, MapNode]] = []
+        self._processes: dict[MapNode, OrderedDict[tuple[str, str], int]] = {}
         self.processes = Processes()
         """changed in `add_rows` alone, once the page is served"""
-        self._trees: dict[Place, ProcessTree] = {}
+        self._trees: dict[MapNode, ProcessTree] = {}
         self._passed_over = 0
         self._count = 0
 
@@ -158,11 +158,11 @@ class LivePage:
             known.popitem(last=False)
 
 
-def _identity(found: Place) -> str:
+def _identity(found: MapNode) -> str:
     return f"{found.kind}/{found.group}/{found.name}"
 
 
-def _edge(key: tuple[Place, Place], edge: Edge) -> dict[str, Any]:
+def _edge(key: tuple[MapNode, MapNode], edge: Edge) -> dict[str, Any]:
     client, server = key
     return {
         "from": _identity(client),
@@ -184,7 +184,7 @@ def _edge(key: tuple[Place, Place], edge: Edge) -> dict[str, Any]:
     }
 
 
-def vars_of(found: Place) -> dict[str, str]:
+def vars_of(found: MapNode) -> dict[str, str]:
     """A place as JSON."""
     return {"group": found.group, "name": found.name, "kind": found.kind}
 

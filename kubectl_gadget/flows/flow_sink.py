@@ -12,10 +12,10 @@ from typing import TextIO
 from kubectl_gadget.events.collector import Transform
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import graph
-from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
+from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.formats import Draw, Write, output_of
-from kubectl_gadget.flows.table import FlowTable
+from kubectl_gadget.flows.open_flows import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.gap import gap_record

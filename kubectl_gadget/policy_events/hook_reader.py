@@ -1,4 +1,4 @@
-"""Events of a hook from its records, for who has no policies: what the client wrote of the hook, and how to read by it.
+"""Decodes the records of a hook into events without the policies, by the metadata that the client wrote of the hook.
 
 The trap: one record is several events, one of each policy whose selector it has.
 """
@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_gadget.policy_events.description import Description, make_event, read_description
 from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.policy_events.event_metadata import EventMetadata, make_event, read_metadata
 from kubectl_gadget.policy_events.exec_id import ExecId
 from kubectl_gadget.policy_events.record import Caller, Form, Found, Type, Value, function_called, verdict_text
 
@@ -33,10 +33,10 @@ class _Matched:
 
 
 @dataclass(frozen=True)
-class Selector:
-    """What is told of a selector's events, and which slots it takes that from."""
+class SelectorMetadata:
+    """The static metadata of a selector's events, and the slots that their values come from."""
 
-    description: Description
+    description: EventMetadata
     policy: int
     """its number among the installed ones"""
     slots: tuple[int | None, ...]
@@ -45,8 +45,9 @@ class Selector:
     called: int | None
 
 
-class ToldHook:
-    """Of one hook. Raises KeyError, TypeError or ValueError when `value` is not what the client's told_spec() gives."""
+class HookReader:
+    """Of one hook. Raises KeyError, TypeError or ValueError when `value` is not what the client's metadata_spec()
+    gives."""
 
     def __init__(self, value: dict[str, Any]) -> None:
         self.forms = [Form(Type(type), int(size), bool(signed)) for type, size, signed in value["forms"]]
@@ -57,7 +58,7 @@ class ToldHook:
         """What a record has of the process itself: Type.BINARY, …"""
         return found.values.get(self._slots.get(type, -1))
 
-    def events(self, found: Found, tid: int) -> Iterator[tuple[Selector, PolicyEvent]]:
+    def events(self, found: Found, tid: int) -> Iterator[tuple[SelectorMetadata, PolicyEvent]]:
         """One for each policy."""
         for bit in found.selectors:
             selector = self.selectors[bit]
@@ -82,9 +83,9 @@ class ToldHook:
             yield selector, make_event(selector.description, matched, tid, _verdict, os.uname().machine)
 
 
-def _selector(value: dict[str, Any]) -> Selector:
-    return Selector(
-        *(read_description(value["told"]), value["policy"], tuple(value["slots"]), tuple(value["data"])),
+def _selector(value: dict[str, Any]) -> SelectorMetadata:
+    return SelectorMetadata(
+        *(read_metadata(value["told"]), value["policy"], tuple(value["slots"]), tuple(value["data"])),
         *(value["returned"], value["called"]),
     )
 

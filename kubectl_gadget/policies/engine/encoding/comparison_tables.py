@@ -15,7 +15,7 @@ from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeVar
 
-from kubectl_gadget.policies.engine.globs import automata
+from kubectl_gadget.policies.engine.encoding.globs import automata
 from kubectl_gadget.policies.model import SystemCall
 from kubectl_gadget.policies.read.linux_names import MACHINES, number_on
 
@@ -74,7 +74,7 @@ Entry = int | bytes | tuple[int, int] | str | SystemCall
 """A number, a text, an interval with both ends, a network as a string of bits, or a number that machines differ in."""
 
 
-class Tables:
+class ComparisonTables:
     """The tests of one slot are added together, slot by slot. Raises ValueError, whose message is for people, when
     there are too many."""
 

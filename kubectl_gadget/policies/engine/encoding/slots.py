@@ -15,7 +15,7 @@ from kubectl_gadget.policy_events.record import Form, Type
 MOST_SLOTS, MOST_STEPS = 24, 6
 
 
-class Source(IntEnum):
+class SlotSource(IntEnum):
     """enum policy_source."""
 
     ARGUMENT = 1
@@ -28,7 +28,7 @@ class Source(IntEnum):
     CALL_REGISTERS = 8
 
 
-class Flag(IntFlag):
+class SlotFlag(IntFlag):
     """enum policy_flag."""
 
     SIGNED = 1
@@ -41,7 +41,7 @@ class Flag(IntFlag):
     NEW_SOCKET = 128
 
 
-NO_FLAG = Flag(0)
+NO_FLAG = SlotFlag(0)
 
 WITH_TEXT = (
     *(Type.STRING, Type.BUFFER, Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB, Type.MODULE),
@@ -72,7 +72,7 @@ _TYPES = {
 
 _OF_CALLERS = (Type.STRING, Type.BUFFER, Type.SOCKADDR, Type.IOVEC, Type.BPF_ATTR)
 """Types that, as something a system call is given, lie in its caller's memory."""
-_SOURCES = {"current_task": Source.TASK, "registers": Source.REGISTERS}
+_SOURCES = {"current_task": SlotSource.TASK, "registers": SlotSource.REGISTERS}
 START = ("btfType",)
 """Before the name of a struct and that of its kernel module, or none: `resolve` begins with a pointer to that."""
 
@@ -82,8 +82,8 @@ class Slot:
     """A value and where it comes from. The order is that in which slots are read: what costs little first."""
 
     type: Type
-    source: Source
-    flags: Flag = NO_FLAG
+    source: SlotSource
+    flags: SlotFlag = NO_FLAG
     size: int = 8
     index: int = 0
     size_index: int = 0
@@ -94,11 +94,11 @@ class Slot:
     @property
     def form(self) -> Form:
         """Of its value in a record."""
-        return Form(self.type, self.size, bool(self.flags & Flag.SIGNED))
+        return Form(self.type, self.size, bool(self.flags & SlotFlag.SIGNED))
 
     def encode(self, first_test: int, tests: int, unsent: bool) -> bytes:
         """`struct policy_slot`."""
-        flags = self.flags | (Flag.UNSENT if unsent else 0)
+        flags = self.flags | (SlotFlag.UNSENT if unsent else 0)
         steps = [*self.steps, *[0] * (MOST_STEPS - len(self.steps))]
         head = (self.type, self.source, flags, self.size, self.index, self.size_index, first_test, tests)
         return _SLOT.pack(*head, len(self.steps), *steps)
@@ -110,10 +110,12 @@ REMEMBERED = (Type.NAMESPACE_CHANGES, Type.CAPABILITY_CHANGES, Type.STARTED_BY)
 
 def task_slot(type: Type, in_namespace: bool = False) -> Slot:
     """Something about the current process. `in_namespace`: unreadable in the node's own user namespace."""
-    return Slot(type, Source.TASK, index=int(in_namespace))
+    return Slot(type, SlotSource.TASK, index=int(in_namespace))
 
 
-def argument_slot(argument: Argument, source: Source, user: bool, place: Place, at_return: bool = False) -> Slot | None:
+def argument_slot(
+    argument: Argument, source: SlotSource, user: bool, place: Place, at_return: bool = False
+) -> Slot | None:
     """The slot of an argument; None for one that nobody reads (`nop`, or `returnCopy` at the call). `user`: its
     pointers lead into the caller's memory. Raises UsageError when the engine cannot read its type, or not there."""
     name = argument.type
@@ -129,23 +131,23 @@ def argument_slot(argument: Argument, source: Source, user: bool, place: Place, 
         raise UsageError(f"{place}: `resolve` of a filename is not supported: it is read as a text")
     if name in _INTEGERS:
         size, signed = _INTEGERS[name]
-        flags = Flag.OF_CALL if name == "syscall64" else Flag.SIGNED if signed else NO_FLAG
+        flags = SlotFlag.OF_CALL if name == "syscall64" else SlotFlag.SIGNED if signed else NO_FLAG
         # Steps lead through the caller's memory then.
-        flags |= Flag.USER if user and resolve else NO_FLAG
+        flags |= SlotFlag.USER if user and resolve else NO_FLAG
         return Slot(Type.NUMBER, source, flags, size, index, resolve=resolve)
     type = _TYPES.get(name)
     if type is None:
         known = ", ".join(sorted(_INTEGERS | _TYPES))
         raise UsageError(f"{place}: arguments of the type {name} are not supported yet; these are: {known}")
-    flags = Flag.USER if user and type in _OF_CALLERS else Flag(0)
+    flags = SlotFlag.USER if user and type in _OF_CALLERS else SlotFlag(0)
     # `struct filename` begins with a pointer to the name, which is in the kernel's memory.
     steps = (0,) if name == "filename" else ()
     if argument.max_data:
-        flags |= Flag.WHOLE
+        flags |= SlotFlag.WHOLE
     if type in (Type.BUFFER, Type.IOVEC):
         if argument.return_copy and type is Type.BUFFER:
-            return Slot(type, source, flags | Flag.RETURNED_SIZE, 8, index, resolve=resolve)
+            return Slot(type, source, flags | SlotFlag.RETURNED_SIZE, 8, index, resolve=resolve)
         if argument.size_index is None:
             raise UsageError(f"{place}: {name} needs `sizeArgIndex`, the parameter that has its size, from 1")
         return Slot(type, source, flags, 8, index, argument.size_index, resolve=resolve)
-    return Slot(type, source, flags if name != "filename" else Flag(0), 8, index, steps=steps, resolve=resolve)
+    return Slot(type, source, flags if name != "filename" else SlotFlag(0), 8, index, steps=steps, resolve=resolve)

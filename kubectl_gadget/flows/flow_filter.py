@@ -223,7 +223,7 @@ class Expression:
         from kubectl_gadget.events.filters import cel
         from kubectl_gadget.events.filters.cel_check import check
         from kubectl_gadget.events.filters.filter import RowProgram
-        from kubectl_gadget.flows.shapes import FLOW
+        from kubectl_gadget.flows.json_types import FLOW
 
         self.text = text
         tree = cel.parse(text)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from kubectl_gadget.policies.engine.slots import Slot
+from kubectl_gadget.policies.engine.encoding.slots import Slot
 from kubectl_gadget.policies.read.expressions import ArgumentValue, Expression, Number
 
 MOST_OPERATIONS, MOST_DEPTH = 64, 16

@@ -17,7 +17,7 @@ from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.story import Told
+from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.policy_events.event import PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
@@ -52,7 +52,7 @@ class Tree:
         self._roots: dict[str, list[Branch]] = {}
         self._left_out = 0
 
-    def add(self, told: Told) -> None:
+    def add(self, told: StoryEvent) -> None:
         """Takes one thing that happened."""
         branch = self._branch(told.process)
         if branch is None:

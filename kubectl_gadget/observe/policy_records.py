@@ -16,10 +16,10 @@ from kubectl_gadget.events.linux.process import signal_name
 from kubectl_gadget.events.schema import About, Field, Gadget, Record
 from kubectl_gadget.events.stacks import Frame, stack_of
 from kubectl_gadget.policies.engine.compiled_hook import CompiledHook
-from kubectl_gadget.policies.engine.decode import Match, matches
-from kubectl_gadget.policies.engine.describe import describe
-from kubectl_gadget.policy_events.description import make_event
+from kubectl_gadget.policies.engine.matches import Match, matches
+from kubectl_gadget.policies.engine.selector_metadata import metadata_of
 from kubectl_gadget.policy_events.event import PolicyEvent, StackFrame, read_event
+from kubectl_gadget.policy_events.event_metadata import make_event
 from kubectl_gadget.policy_events.record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
 
 NAME = "policy"
@@ -97,7 +97,7 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
 
 def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:
     """A match as it is told; `machine` is its node's architecture."""
-    return make_event(describe(match.place), match, tid, _verdict, machine)
+    return make_event(metadata_of(match.place), match, tid, _verdict, machine)
 
 
 def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:

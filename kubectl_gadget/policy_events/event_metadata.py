@@ -1,4 +1,4 @@
-"""What of a policy's events is known before they happen, so that who reads a record needs no policy.
+"""Static event metadata, so that readers can decode records without the policy.
 
 The client makes one of each selector, and agents get those of installed policies as JSON.
 """
@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from kubectl_gadget.policy_events.arguments import argument
+from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import Argument, Hook, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.loader import loaded_file
+from kubectl_gadget.policy_events.loaded_files import loaded_file
 from kubectl_gadget.policy_events.record import Caller, Value, blocks
 from kubectl_gadget.policy_events.strict_names import system_call
 
 
 @dataclass(frozen=True)
-class Description:
+class EventMetadata:
     """Of the events of one selector."""
 
     hook: Hook
@@ -49,7 +49,7 @@ class Description:
         return asdict(self)
 
 
-def read_description(value: dict[str, Any]) -> Description:
+def read_metadata(value: dict[str, Any]) -> EventMetadata:
     """From JSON. Raises KeyError or TypeError."""
     returned = value["returned"]
     lists = {
@@ -58,7 +58,7 @@ def read_description(value: dict[str, Any]) -> Description:
         "data": tuple((str(type), str(label)) for type, label in value["data"]),
         "returned": (str(returned[0]), str(returned[1])) if returned else None,
     }
-    return Description(**(value | lists))
+    return EventMetadata(**(value | lists))
 
 
 class Matched(Protocol):
@@ -99,7 +99,7 @@ class Matched(Protocol):
 
 
 def make_event(
-    description: Description, matched: Matched, tid: int, spell: Callable[[int, int], str], machine: str
+    description: EventMetadata, matched: Matched, tid: int, spell: Callable[[int, int], str], machine: str
 ) -> PolicyEvent:
     """The event. `spell` says for people what was done, by verdict and signal; `machine` is the node's architecture."""
     verdict, signal = _done(description, matched)
@@ -140,7 +140,7 @@ def make_event(
     )
 
 
-def _done(description: Description, matched: Matched) -> tuple[int, int]:
+def _done(description: EventMetadata, matched: Matched) -> tuple[int, int]:
     """Verdict and signal, at a return those of the call."""
     verdict, returned = matched.verdict, matched.returned
     if not verdict and description.error and returned is not None and not returned.unreadable:

@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.engine.expressions import Postfix, encode, postfix
-from kubectl_gadget.policies.engine.globs import BITS, fits
-from kubectl_gadget.policies.engine.slots import WITH_TEXT, Flag, Slot, task_slot
-from kubectl_gadget.policies.engine.tables import (
+from kubectl_gadget.policies.engine.encoding.comparison_tables import (
     BIASED,
     FILE_TYPE,
     LONGEST_TEXT,
@@ -21,6 +18,9 @@ from kubectl_gadget.policies.engine.tables import (
     TestClass,
     network_bits,
 )
+from kubectl_gadget.policies.engine.encoding.globs import BITS, fits
+from kubectl_gadget.policies.engine.encoding.postfix import Postfix, encode, postfix
+from kubectl_gadget.policies.engine.encoding.slots import WITH_TEXT, Slot, SlotFlag, task_slot
 from kubectl_gadget.policies.model import CAPABILITY_SETS, HOST_NAMESPACE, NAMESPACES, Filter, Range, SystemCall, Value
 from kubectl_gadget.policies.read.expressions import parse_expression
 from kubectl_gadget.policy_events.record import WITH_ADDRESSES, Type
@@ -174,7 +174,7 @@ def _gained(filter: Filter, new: Slot, old: Slot | None) -> Asked:
 
 
 def _number(filter: Filter, slot: Slot, part: int, flags: int = 0) -> Asked:
-    signed = slot.type is Type.NUMBER and bool(slot.flags & Flag.SIGNED)
+    signed = slot.type is Type.NUMBER and bool(slot.flags & SlotFlag.SIGNED)
     if filter.test == "mask":
         numbers = [_integer(filter, value) for value in filter.values]
         return Asked(slot, Look(TestClass.MASK, part), tuple(numbers), filter.negated)

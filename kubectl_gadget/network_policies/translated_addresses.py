@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from kubectl_gadget.kube.inventory import Inventory, Pod, Port, Service
-from kubectl_gadget.network_policies.numbers import Numbers
+from kubectl_gadget.network_policies.kernel_tables import EGRESS, PEER_SERVICE, PolicyTables
+from kubectl_gadget.network_policies.numbers import ObjectNumbers
 from kubectl_gadget.network_policies.peers import Peers, normal, own_addresses
 from kubectl_gadget.network_policies.prefixes import block
-from kubectl_gadget.network_policies.tables import EGRESS, PEER_SERVICE, Tables
 
 EACH_NODE = ""
 Relays = dict[str, list[tuple[int, bool, str, int]]]
-"""By node: what Tables.relay() takes."""
+"""By node: what PolicyTables.relay() takes."""
 _Backend = tuple[tuple[int, int], str, int]
 """Peer, protocol, port."""
 
 
 def add_translated(
-    tables: Tables, numbers: Numbers, inventory: Inventory, peers: Peers, subjects: Sequence[int]
+    tables: PolicyTables, numbers: ObjectNumbers, inventory: Inventory, peers: Peers, subjects: Sequence[int]
 ) -> Relays:
     """`subjects` are those that are isolated for egress. `tables` must have all rules."""
     relays: Relays = {}
@@ -58,7 +58,9 @@ def add_translated(
     return relays
 
 
-def _backends(tables: Tables, peers: Peers, service: Service, address: str) -> Iterator[tuple[Port, list[_Backend]]]:
+def _backends(
+    tables: PolicyTables, peers: Peers, service: Service, address: str
+) -> Iterator[tuple[Port, list[_Backend]]]:
     """Of each port, those of the address's version of IP."""
     own, is_v4 = normal(address), block(address).is_v4
     for port in service.ports:

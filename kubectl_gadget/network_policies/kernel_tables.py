@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 
 from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY
-from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, PORT_BITS, Block, block
+from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, PORT_BITS, AddressBlock, block
 
 EGRESS, INGRESS = 1, 2
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
@@ -22,7 +22,7 @@ _RELAYED = 0x100 << 112
 
 
 @dataclass
-class Tables:
+class PolicyTables:
     """By the names that the maps have in C, without `gadget_table_`."""
 
     subjects: dict[bytes, bytes] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Tables:
         names = [_text(", ".join(names or ()), _POLICIES) for names in (egress, ingress)]
         self.subjects[struct.pack("<I", subject)] = struct.pack("<Q", isolated) + b"".join(names)
 
-    def add_peer(self, found: Block, peer: int, kind: int, name: str) -> None:
+    def add_peer(self, found: AddressBlock, peer: int, kind: int, name: str) -> None:
         """Who has these addresses."""
         value = struct.pack("<II", peer, kind) + _text(name, _NAME)
         self.peers[struct.pack("<I", found.bits) + found.packed] = value
@@ -56,7 +56,7 @@ class Tables:
 
     def add_relayed(self, number: int, name: str) -> None:
         """Who is behind ports that nodes relay; allow_port() says who may call it, by the node's port."""
-        self.add_peer(Block(_RELAYED | number, ADDRESS_BITS, False), number, PEER_SERVICE, name)
+        self.add_peer(AddressBlock(_RELAYED | number, ADDRESS_BITS, False), number, PEER_SERVICE, name)
 
     def relay(self, number: int, is_v4: bool, protocol: str, port: int) -> None:
         """A port of this node's that leads there."""

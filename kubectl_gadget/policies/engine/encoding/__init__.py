@@ -1,0 +1,1 @@
+"""What the kernel reads and compares, as bytes of its maps."""
