@@ -13,6 +13,7 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 
 KIND = FactKind(
@@ -45,6 +46,9 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
         "comm": comm,
         "count": 1,
     }
+
+
+RECIPE = Recipe("capabilities", KIND, facts_of, (("trace_capabilities", {"unique": True, "stack": True}),))
 
 
 @dataclass(frozen=True)

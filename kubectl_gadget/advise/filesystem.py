@@ -14,6 +14,7 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.kube.inventory import Inventory
 
@@ -62,6 +63,14 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
                 "path": posixpath.normpath(path),
                 "count": 1,
             }
+
+
+RECIPE = Recipe(
+    "filesystem",
+    KIND,
+    facts_of,
+    (("trace_open", {"write": True, "resolve": True, "runtime": True}), ("trace_file", {})),
+)
 
 
 def _folder_for(path: str, operation: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.documents import Document
+from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.kube.inventory import Pod, Workload
 from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, Flow, Peer, Peers
@@ -28,6 +29,9 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
     """From a row of top flow."""
     if row.get("pod"):
         yield {name: row[name] for name in (*KIND.key, *KIND.sums)} | {"container": row["container"]}
+
+
+RECIPE = Recipe("networkpolicy", KIND, facts_of, (("top_flow", {}),), whole_cluster=True)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch, patch_hints
 from kubectl_gadget.advise.evidence import start_note
+from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.recording import Fact, FactKind, Recording
 from kubectl_gadget.errors import UsageError
 
@@ -43,6 +44,9 @@ def facts_of(row: Mapping[str, Any]) -> Iterator[Fact]:
     """From a row of top syscalls --begun; `architecture` is that of its node."""
     if row.get("container"):
         yield {name: row[name] for name in ("namespace", "pod", "container", "architecture", "syscall", "count")}
+
+
+RECIPE = Recipe("seccomp", KIND, facts_of, (("top_syscalls", {"begun": True}),))
 
 
 def profile(facts: Iterable[Fact]) -> dict[str, Any]:

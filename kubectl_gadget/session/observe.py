@@ -6,11 +6,12 @@ The trap: the first Ctrl-C ends the watching, and what was seen until then is st
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
+from kubectl_gadget.advise.recipe import FactsOf
 from kubectl_gadget.advise.recording import Fact, Recording
 from kubectl_gadget.advise.recording import Run as RecordedRun
 from kubectl_gadget.cluster.api import kubeconfig
@@ -27,7 +28,6 @@ from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run import Run
 from kubectl_gadget.views.rows import MemberRows
 
-FactsOf = Callable[[Mapping[str, Any]], Iterable[Fact]]
 INTERVAL = 5.0
 """seconds between two takings of sums: each row costs the client the same, however much it adds up"""
 

@@ -5,12 +5,11 @@ a full disk, so all that can be checked is checked before, and a recording is wr
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -36,8 +35,8 @@ from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.advise.documents import Document
-    from kubectl_gadget.advise.recording import FactKind, Recording
-    from kubectl_gadget.session.observe import FactsOf
+    from kubectl_gadget.advise.recipe import Recipe
+    from kubectl_gadget.advise.recording import Recording
 
 BLOCKED = 4
 """As of --fail-on: --check found something."""
@@ -110,20 +109,6 @@ class AdviseFlags:
     cluster: ClusterFlags
 
 
-Sources = tuple[tuple[str, Mapping[str, object]], ...]
-
-
-@dataclass(frozen=True)
-class Advisor:
-    """What one advisor watches. `sources` are gadgets with their parameters."""
-
-    name: str
-    kind: "FactKind"
-    facts_of: "FactsOf"
-    sources: Sources
-    whole_cluster: bool = False
-
-
 def _page(name: str, examples: Sequence[tuple[str, str]], more: str) -> Page:
     found = tuple(Example(f"kubectl gadget advise {name} {words}".rstrip(), text) for words, text in examples)
     return Page(f"{_SUMMARIES[name]}.", found, usage="[POD|KIND/NAME...] [flags]", more=more)
@@ -160,11 +145,11 @@ Merge = Annotated[
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
     """Profiles from system calls."""
     from kubectl_gadget.advise import seccomp as advisor
+    from kubectl_gadget.advise.files import read_text
 
-    earlier = None if merge is None else advisor.read_profile(_read(merge), merge)
+    earlier = None if merge is None else advisor.read_profile(read_text(merge), merge)
     format = format or "profile"
-    watched = Advisor("seccomp", advisor.KIND, advisor.facts_of, (("top_syscalls", {"begun": True}),))
-    recording, code = _watch(watched, pods, flags)
+    recording, code = _watch(advisor.RECIPE, pods, flags)
     documents = advisor.advise(recording, format, earlier)
     warnings = list(advisor.warnings(recording))
     if flags.watch.directory is not None:
@@ -194,8 +179,7 @@ def capabilities(pods: Pods, flags: AdviseFlags) -> int:
     """Patches from checks of capabilities."""
     from kubectl_gadget.advise import capabilities as advisor
 
-    sources = (("trace_capabilities", {"unique": True, "stack": True}),)
-    recording, code = _watch(Advisor("capabilities", advisor.KIND, advisor.facts_of, sources), pods, flags)
+    recording, code = _watch(advisor.RECIPE, pods, flags)
     _print(advisor.advise(recording), recording, flags)
     return code
 
@@ -215,8 +199,7 @@ def filesystem(pods: Pods, flags: AdviseFlags) -> int:
     """Patches from what is written."""
     from kubectl_gadget.advise import filesystem as advisor
 
-    sources: Sources = (("trace_open", {"write": True, "resolve": True, "runtime": True}), ("trace_file", {}))
-    recording, code = _watch(Advisor("filesystem", advisor.KIND, advisor.facts_of, sources), pods, flags)
+    recording, code = _watch(advisor.RECIPE, pods, flags)
     _print(advisor.advise(recording), recording, flags)
     return code
 
@@ -257,6 +240,7 @@ def networkpolicy(
 ) -> int:
     """Policies from flows, or what policies would have done to these."""
     from kubectl_gadget.advise import networkpolicy as advisor
+    from kubectl_gadget.advise.files import read_text
     from kubectl_gadget.network_policies.evaluate import read_policies
 
     if format is not None and check is not None:
@@ -264,9 +248,8 @@ def networkpolicy(
     policies = None
     if check:
         offline = flags.target.local or bool(flags.watch.recordings)
-        policies = read_policies(_read(check), check, own_namespace(flags.scope, flags.cluster, offline))
-    watched = Advisor("networkpolicy", advisor.KIND, advisor.facts_of, (("top_flow", {}),), whole_cluster=True)
-    recording, code = _watch(watched, pods, flags, objects)
+        policies = read_policies(read_text(check), check, own_namespace(flags.scope, flags.cluster, offline))
+    recording, code = _watch(advisor.RECIPE, pods, flags, objects)
     if policies is not None:
         return _report(recording, policies, flags) or code
     _print(advisor.advise(recording, format or "kubernetes"), recording, flags, advisor.warnings(recording))
@@ -319,32 +302,33 @@ def _flags(flags: AdviseFlags) -> int:
 
 
 def _watch(
-    advisor: Advisor, pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
+    recipe: "Recipe", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None = None
 ) -> "tuple[Recording, int]":
     """What was seen now, or what recordings have; and the run's exit code. Writes the recording that was asked for.
     `objects` is a file with what a cluster would say."""
+    from kubectl_gadget.advise.files import add_recording, check_writable, write_whole
     from kubectl_gadget.advise.recording import Recording
 
-    recording = Recording(advisor.name, advisor.kind)
+    recording = Recording(recipe.name, recipe.kind)
     code = 0
     if flags.watch.recordings:
         _check_unwatched(flags)
         if objects:
             raise UsageError("--objects and --from cannot be used together")
         for name in flags.watch.recordings:
-            _read_recording(recording, name)
+            add_recording(recording, name)
         recording.keep_only(flags.scope.namespace, pods, flags.target.containers or ())
     else:
         if flags.watch.record is not None:
-            _check_writable(Path(flags.watch.record))
-        code = _observe(advisor, recording, pods, flags, objects)
+            check_writable(Path(flags.watch.record))
+        code = _observe(recipe, recording, pods, flags, objects)
     if flags.watch.record is not None:
-        _write(Path(flags.watch.record), recording.write)
+        write_whole(Path(flags.watch.record), recording.write)
     return recording, code
 
 
 def _observe(
-    advisor: Advisor, recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
+    recipe: "Recipe", recording: "Recording", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
 ) -> int:
     from dataclasses import replace
 
@@ -355,7 +339,7 @@ def _observe(
     watch = flags.watch
     output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose)
     shared = RunFlags(flags.scope, flags.target, output, flags.engine, flags.image, flags.start, flags.cluster)
-    runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in advisor.sources)
+    runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
     options = run_options(runs, pods, shared)
     options = replace(options, arrangement=replace(options.arrangement, interval=INTERVAL))
     if objects:
@@ -364,7 +348,7 @@ def _observe(
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
         recording.inventory.add(inventory(read_objects(objects)))
-    return observe(options, Order(recording, advisor.facts_of, advisor.whole_cluster), sys.stderr)
+    return observe(options, Order(recording, recipe.facts_of, recipe.whole_cluster), sys.stderr)
 
 
 def _check_unwatched(flags: AdviseFlags) -> None:
@@ -374,56 +358,14 @@ def _check_unwatched(flags: AdviseFlags) -> None:
         raise UsageError("-l cannot be used with --from: a recording has no labels", "name the pods, or -n and -c")
 
 
-def _read_recording(recording: "Recording", name: str) -> None:
-    try:
-        with open(name, encoding="utf-8") as file:
-            recording.read(file, name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--from {name}: {_reason(error)}") from None
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: {_reason(error)}") from None
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "is not UTF-8 text"
-
-
-def _check_writable(path: Path) -> None:
-    """Before an hour is spent on what cannot be kept."""
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written")
-
-
-def _write(path: Path, write: Callable[[TextIO], object]) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            write(file)
-        beside.replace(path)
-    except OSError as error:
-        raise GadgetError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda file: file.write(text))
-
-
 def _write_files(directory: Path, documents: "Sequence[Document]", ending: str) -> None:
     from kubectl_gadget.advise.documents import as_json, as_yaml
+    from kubectl_gadget.advise.files import make_directory, write_text
 
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GadgetError(f"the directory {directory} cannot be created: {error.strerror}") from None
+    make_directory(directory)
     for document in documents:
         path = directory / f"{document.name}.{ending}"
-        _write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
+        write_text(path, as_json([document]) if ending == "json" else as_yaml([document]))
         connect.say(f"wrote {path}")
 
 

@@ -1,0 +1,63 @@
+"""Files of advisors: recordings and profiles that are read, advice and recordings that are written.
+
+The trap: a recording took an hour, so a file is written whole or not at all, and whether it can be is checked before.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from kubectl_gadget.advise.recording import Recording
+from kubectl_gadget.errors import GadgetError, UsageError
+
+
+def read_text(name: str) -> str:
+    """The text of a file. Raises UsageError when it cannot be read."""
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: {_reason(error)}") from None
+
+
+def add_recording(recording: Recording, name: str) -> None:
+    """Adds the recording in a file to `recording`. Raises UsageError when it cannot be read, or is of another kind."""
+    try:
+        with open(name, encoding="utf-8") as file:
+            recording.read(file, name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--from {name}: {_reason(error)}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raises UsageError when `path` cannot be written."""
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written")
+
+
+def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:
+    """Writes a file, whole or not at all. Raises GadgetError."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            write(file)
+        beside.replace(path)
+    except OSError as error:
+        raise GadgetError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same for a text."""
+    write_whole(path, lambda file: file.write(text))
+
+
+def make_directory(directory: Path) -> None:
+    """Makes a directory where there is none. Raises GadgetError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GadgetError(f"the directory {directory} cannot be created: {error.strerror}") from None
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "is not UTF-8 text"
