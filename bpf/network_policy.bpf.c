@@ -8,11 +8,11 @@
  * connections that are there already live on, and nothing has to be remembered. Of UDP and SCTP it is remembered who
  * began, so that answers get through.
  *
- * The client fills the tables (kubectl_gadget/network_policies/kernel_tables.py): cgroup → set of policies (subject), address
- * → who that is to policies (peer), and what each subject may do with each peer. The traps: nobody allows what is not
- * in the tables, so they have to be filled before a subject is given to a cgroup; and programs of cgroups can be held
- * up and run inside each other, so what the verdict depends on lies on the stack, and a slot is taken only to tell of
- * it.
+ * The client fills the tables (kubectl_gadget/network_policies/kernel_tables.py): cgroup → set of policies (subject),
+ * address → who that is to policies (peer), and what each subject may do with each peer. The traps: nobody allows what
+ * is not in the tables, so they have to be filled before a subject is given to a cgroup; and programs of cgroups can be
+ * held up and run inside each other, so what the verdict depends on lies on the stack, and a slot is taken only to tell
+ * of it.
  */
 #include <gadget/packet.h>
 #include <gadget/refused.h>
