@@ -181,7 +181,8 @@ def test_only_what_asks_for_each_event_whose_it_is_runs_in_a_session_for_one_nam
     known = Catalogue(SessionCommand((), contained=True, namespace="shop"))
     for name in RUNNABLE:
         gadget = catalogue.load_gadget(name)
-        if gadget.whole_nodes or not ("gadget_node_named_only" in gadget.globals or gadget.sampler == "mounts"):
+        asks = "gadget_node_named_only" in gadget.agent.globals or gadget.agent.sampler == "mounts"
+        if gadget.whole_nodes or not asks:
             with pytest.raises(AgentError, match="about whole nodes"):
                 known.entry(name)
         else:
