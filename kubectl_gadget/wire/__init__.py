@@ -14,7 +14,6 @@ from kubectl_gadget.wire.frames import (
     encode,
     encode_json,
     header,
-    reading,
     split_events,
 )
 
@@ -32,6 +31,5 @@ __all__ = [
     "encode",
     "encode_json",
     "header",
-    "reading",
     "split_events",
 ]

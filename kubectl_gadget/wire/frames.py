@@ -8,7 +8,6 @@ agent could never differ in version.
 import json
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -66,18 +65,6 @@ class Frame(NamedTuple):
         if not isinstance(value, dict):
             raise FrameError(f"a frame of type {self.type} holds a JSON {type(value).__name__}, not an object")
         return value
-
-
-@contextmanager
-def reading(frame: Frame) -> Iterator[None]:
-    """For code that only reads what a frame says: an error in it is the sender's, and becomes a FrameError.
-
-    The trap: what acts on the values belongs outside, or a fault of ours is blamed on the sender.
-    """
-    try:
-        yield
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-        raise FrameError(f"a frame of type {frame.type} is not as docs/protocol.md says: {error!r}") from None
 
 
 class EventsHeader(NamedTuple):
