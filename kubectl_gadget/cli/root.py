@@ -114,6 +114,7 @@ def root() -> Root:
     for name, section, summary, target in _COMMANDS:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
+    fixed["replay"] = Entry("Show again what --record has kept of a run", "Gadgets", _load_replay)
     fixed["demo"] = Entry(
         "Run any of these on four small pods on this machine, without a cluster", "Gadgets", _load_demo
     )
@@ -148,6 +149,12 @@ def _load_demo() -> Command:
     from kubectl_gadget.cli.commands.demo import demo_group
 
     return demo_group(root().entries)
+
+
+def _load_replay() -> Command:
+    from kubectl_gadget.cli.commands.replay import replay_group
+
+    return replay_group(root().entries)
 
 
 def _load_run() -> Command:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import Formats, UnknownFormatError
+from kubectl_gadget.session.options import Moment
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
@@ -200,6 +201,34 @@ def label_selector(text: str) -> str:
 
     label_selectors.parse(text)
     return text
+
+
+def moment(text: str) -> Moment:
+    """A time before the end of a recording (10m), or a wall time of RFC 3339 (2026-05-01T10:00:00Z)."""
+    from datetime import datetime
+
+    try:
+        return Moment(ago_ns=round(duration(text) * 1e9))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("is neither a duration like 10m nor a time like 2026-05-01T10:00:00Z") from None
+    if found.tzinfo is None:
+        found = found.astimezone()
+    return Moment(absolute_ns=round(found.timestamp() * 1e6) * 1000)
+
+
+def factor(text: str) -> float:
+    """How many times as fast: 1, 0.5, 10."""
+    try:
+        found = float(text.removesuffix("x"))
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e9:
+        raise ValueError("must be a number above 0, such as 1 or 10")
+    return found
 
 
 def some_text(text: str) -> str:

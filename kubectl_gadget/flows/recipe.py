@@ -31,6 +31,16 @@ class FlowGadgets:
     report_seconds: float = 1
     """between two rows of a flow that goes on"""
 
+    def command(self) -> tuple[str, ...]:
+        """What a replay of a recording begins with."""
+        flags = {
+            "--no-drops": not self.drops,
+            "--no-dns-rows": not self.dns,
+            "--http-rows": self.http,
+            "--packets": self.packets,
+        }
+        return ("flows", *(name for name, given in flags.items() if given))
+
     def runs(self) -> tuple[GadgetRun, ...]:
         """The gadgets, in the order in which agents are asked for them."""
         optional = {

@@ -42,6 +42,25 @@ class GadgetRun:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A wall time, or a time before the end of a recording."""
+
+    absolute_ns: int | None = None
+    ago_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Recordings in the place of nodes."""
+
+    files: tuple[Path, ...]
+    since: Moment | None = None
+    until: Moment | None = None
+    speed: float | None = None
+    """1: as fast as it happened; None: as fast as it goes"""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """One run, whole."""
 
@@ -64,6 +83,12 @@ class RunOptions:
     """who takes rows, for commands that tell more than that; None: as in `output`. The terminal: None for a pipe"""
     transform: "RowTransform | None" = None
     """makes other rows of those of all gadgets; output, filters and conditions are then about its rows"""
+    command: tuple[str, ...] = ()
+    """the words that a replay of its recording begins with; empty: the gadgets' own"""
+    record: Path | None = None
+    """the file for a recording of the run"""
+    replay: Replay | None = None
+    """no run, but recordings of some"""
     doing: str | None = None
     """as "tracing processes", where the names of the gadgets do not say it"""
     arrangement: Arrangement = field(default_factory=Arrangement)

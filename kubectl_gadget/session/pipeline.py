@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.collector import Collector, RowTransform
-from kubectl_gadget.events.identity import Container
+from kubectl_gadget.events.identity import Container, ContainerFilter
 from kubectl_gadget.events.rows import NO_ROWS, Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.output.sink import Sink
@@ -59,12 +59,13 @@ class Pipeline:
         wants: Callable[[str, str], bool | None],
         stages: Callable[[], Sequence[Stage | None]] = tuple,
         transform: RowTransform | None = None,
+        narrowed: ContainerFilter | None = None,
     ) -> None:
-        """`wants` is that of steps.attribution.Attribution, `stages` makes new views for a node, by gadget."""
+        """`wants` and `narrowed` are those of steps.attribution.Attribution, `stages` makes a node's views."""
         self.output_closed = False
         self._frames = frames
         self._gadgets = gadgets
-        self._attribution = Attribution(wants)
+        self._attribution = Attribution(wants, narrowed)
         self._decoding = Decoding(gadgets, stages, self._attribution.selected)
         self._filter = conditions.filter
         self._collector = collector

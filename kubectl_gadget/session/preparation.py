@@ -12,6 +12,7 @@ from typing import TextIO
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.collector import Collector
 from kubectl_gadget.events.filters.filter import Filter, compile_filter, kernel_parameters
+from kubectl_gadget.events.identity import ContainerFilter
 from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.events.schema import TABLES, Gadget
 from kubectl_gadget.output.formats import make_sink
@@ -41,9 +42,13 @@ class Preparation:
     sink: Sink
 
     def pipeline(
-        self, frames: FrameSource, wants: Callable[[str, str], bool | None], events: PipelineEvents
+        self,
+        frames: FrameSource,
+        wants: Callable[[str, str], bool | None],
+        events: PipelineEvents,
+        narrowed: ContainerFilter | None = None,
     ) -> Pipeline:
-        """The pipeline of the run."""
+        """The pipeline of the run. `narrowed`: what containers must fulfil besides what the run selected."""
         options = self.options
         gadgets = [run.gadget for run in options.gadgets]
 
@@ -60,6 +65,7 @@ class Preparation:
             wants,
             make_stages,
             options.transform,
+            narrowed,
         )
 
 

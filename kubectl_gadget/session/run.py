@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TextIO
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # what needs numpy
     from kubectl_gadget.events.identity import Container
     from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.session.preparation import Preparation
+    from kubectl_gadget.session.recordings.recorder import Recorder
+    from kubectl_gadget.session.steps.frames import FrameSource
 
 EXPECTATION_FAILED = 4
 _STOP_SECONDS = 8.0
@@ -49,6 +51,10 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     Everything that the user typed is checked before any agent is asked for anything. Raises GadgetError.
     """
     give_back_what_is_freed()
+    if options.replay is not None:
+        from kubectl_gadget.session.recordings.replay import replay
+
+        return replay(options, stdout, stderr)
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
     return asyncio.run(_run(options, choose_nodes(options, progress), stdout, progress))
@@ -61,10 +67,15 @@ async def _run(options: RunOptions, nodes: Nodes, stdout: TextIO, progress: Prog
         from kubectl_gadget.session.preparation import prepare
 
         preparation = prepare(options, stdout)
+        recorder = None
+        if options.record is not None:
+            from kubectl_gadget.session.recordings.recorder import Recorder
+
+            recorder = Recorder(options, progress.warn)
     except BaseException:
         await nodes.close()
         raise
-    run = Run(options, nodes, preparation, progress, stdout)
+    run = Run(options, nodes, preparation, progress, stdout, recorder)
     descriptor = can_read_keys(sys.stdin)
     pressed = run.key if run.records else None
     if isinstance(preparation.sink, LiveTable):
@@ -86,8 +97,10 @@ class Run:
         preparation: "Preparation",
         progress: Progress,
         stdout: TextIO | None = None,
+        recorder: "Recorder | None" = None,
     ) -> None:
         """`stdout`: whose reader's end is the run's, also when there is nothing to write."""
+        self._recorder = recorder
         self._options = options
         self._stdout = stdout
         self._nodes = nodes
@@ -138,7 +151,12 @@ class Run:
         from kubectl_gadget.session.steps.frames import LiveFrames
 
         backlog = Backlog(self._options.buffer_bytes)
-        pipeline = self._preparation.pipeline(LiveFrames(backlog), self._nodes.wants, self._events())
+        frames: FrameSource = LiveFrames(backlog)
+        wants: Callable[[str, str], bool | None] = self._nodes.wants
+        recorder = self._recorder
+        if recorder is not None:
+            frames, wants = recorder.frames(frames), recorder.wants(wants)
+        pipeline = self._preparation.pipeline(frames, wants, self._events())
         showing = asyncio.create_task(asyncio.to_thread(pipeline.run), name="pipeline")  # awaited below
         try:
             await self._stream(backlog)
@@ -146,6 +164,9 @@ class Run:
             backlog.close()
             ended = time.monotonic()
             results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+            if recorder is not None:
+                said = await asyncio.to_thread(recorder.close, self._states, ended - self._began)
+                self._progress.say(said)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

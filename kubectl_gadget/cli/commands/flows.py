@@ -178,9 +178,8 @@ def flows(
     flow_filter = _filter(output.filter, extras, bool(flow.loopback))
     _check(output, flow)
     plain = replace(output, filter=None)
-    options = run_options(
-        _gadgets(flow, extras).runs(), pods, RunFlags(scope, target, plain, engine, image, start, cluster)
-    )
+    gadgets = _gadgets(flow, extras)
+    options = run_options(gadgets.runs(), pods, RunFlags(scope, target, plain, engine, image, start, cluster))
     book = AddressBook()
     if flow.objects:
         if not options.local:
@@ -217,7 +216,7 @@ def flows(
         from kubectl_gadget.cluster.informer import Informer
 
         options = replace(options, followers=(partial(Informer.follow, follower=followed(book)),))
-    code = run(replace(options, make_sink=make_sink), sys.stdout, sys.stderr)
+    code = run(replace(options, make_sink=make_sink, command=gadgets.command()), sys.stdout, sys.stderr)
     if flow_filter.hidden and not options.quiet:
         say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")
     for reason in flow_filter.undecided():

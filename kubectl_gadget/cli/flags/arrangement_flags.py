@@ -95,7 +95,7 @@ def arranged(options: RunOptions, given: Mapping[str, object]) -> RunOptions:
     make: Callable[..., ArrangementFlags] = ArrangementFlags
     flags = make(**{name: value for name, value in given.items() if name in ArrangementFlags.__dataclass_fields__})
     found = _arrangement(options, flags)
-    timeout = options.timeout or (found.interval if flags.table_once else None)
+    timeout = options.timeout or (found.interval if flags.table_once and options.replay is None else None)
     return replace(options, arrangement=found, timeout=timeout)
 
 

@@ -115,6 +115,11 @@ class OutputFlags(FlagSet):
         values.some_text,
         TypedOnly.END,
     ] = None
+    record: Annotated[
+        str | None,
+        flag(SHOW, "--record", metavar="FILE", help="Keep what is seen, for kubectl gadget replay FILE"),
+        values.some_text,
+    ] = None
     strict: Annotated[
         bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit code 1 if events were lost or a node failed")
     ] = None

@@ -6,6 +6,7 @@ The trap: what contradicts itself must be refused here, before anything was star
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 from kubectl_gadget.cli.flags.declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
@@ -21,8 +22,10 @@ from kubectl_gadget.cluster.options import AgentOptions, Selection
 from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.options import OutputOptions
-from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.options import GadgetRun, Replay, RunOptions
 
+replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
+"""RunOptions.replay of the runs of `replay`, which wraps other commands"""
 beforehand: ContextVar[Callable[[], object] | None] = ContextVar("beforehand", default=None)
 """RunOptions.beforehand of the runs of a command that wraps another one, which then need not hand it on"""
 
@@ -47,9 +50,12 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     _check(pods, flags)
     chosen = workloads(pods)
     kube = flags.cluster.options()
+    replay = replaying.get()
     by_default = flags.target.local is None and not has_kubeconfig(kube)
-    local = by_default or bool(flags.target.local)
-    if local:
+    local = replay is not None or by_default or bool(flags.target.local)
+    if replay is not None:
+        _check_replay(flags, chosen)
+    elif local:
         _check_local(flags, chosen)
     output, engine = flags.output, flags.engine
     defaults, selection = RunOptions(gadgets), _selection(gadgets, pods, flags)
@@ -68,6 +74,8 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         local=local,
         local_by_default=by_default,
         beforehand=beforehand.get(),
+        record=None if output.record is None else Path(output.record),
+        replay=replay,
         filter=output.filter,
         fail_on=output.fail_on,
         expect=output.expect,
@@ -119,6 +127,23 @@ def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
         raise UsageError("--sort-wait and --no-sort cannot be used together")
     if output.expect and output.timeout is None and output.max_events is None:
         raise UsageError("--expect needs a limit for the run", "--timeout 30s, or --max-events N")
+
+
+def _check_replay(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
+    """Refuses flags and targets that say how to trace, or that need the cluster."""
+    remedy = "pods by name, -n, -c, --node or --filter"
+    if chosen:
+        kind, name = chosen[0]
+        raise UsageError(f"{kind}/{name}: a recording does not say whose pods are whose", remedy)
+    if flags.output.record is not None:
+        raise UsageError("--record makes no sense in a replay: the recording exists")
+    for given in (flags.scope, flags.target, flags.engine, flags.image, flags.start, flags.cluster):
+        for name in sorted(given.typed().keys() - _REPLAYED_TOO):
+            what = f"{spelling(type(given), name)} says how to trace, and a replay shows what was traced"
+            raise UsageError(what, remedy)
+
+
+_REPLAYED_TOO = frozenset({"namespace", "all_namespaces", "containers", "nodes", "host", "no_sort", "sort_wait"})
 
 
 def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:

@@ -36,6 +36,11 @@ class StoryGadgets:
     """runs along, and nothing is told of it"""
     policies: "Engine | None" = None
 
+    def command(self) -> tuple[str, ...]:
+        """What a replay of a recording begins with."""
+        files = () if self.file_paths is None else ("--files", self.file_paths)
+        return ("observe", *files, *(("--flows",) if self.connections else ()))
+
     def runs(self) -> tuple[GadgetRun, ...]:
         """The gadgets, in the order in which agents are asked for them; that of policies is the last."""
         runs = [GadgetRun(load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
@@ -74,7 +79,13 @@ class StoryRecipe:
         needs_columns = self.output.is_flat or any((options.filter, options.fail_on, options.expect))
         story = Story(self._decoders(), self.choice, needs_columns=needs_columns, on_told=self.on_told)
         make_sink = None if self.output.is_flat else self._make_sink
-        return replace(options, transform=story, doing="tracing processes", make_sink=make_sink)
+        return replace(
+            options,
+            transform=story,
+            doing="tracing processes",
+            command=self.gadgets.command(),
+            make_sink=make_sink,
+        )
 
     def _make_sink(self, _: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
         return self.output.sink(stream, terminal)

@@ -21,10 +21,12 @@ _UNWANTED, _UNJUDGED, _WANTED = range(3)
 class Attribution:
     """`wants` is what a label selector says of a pod, by uid and name; None: not known yet."""
 
-    def __init__(self, wants: Callable[[str, str], bool | None]) -> None:
+    def __init__(self, wants: Callable[[str, str], bool | None], narrowed: ContainerFilter | None = None) -> None:
+        """`narrowed`: what containers must fulfil besides, on every node."""
         self.unattributed = 0
         """events of cgroups that no agent could name, or of pods whose labels nobody knew in time"""
         self._wants = wants
+        self._narrowed = narrowed
         self._selections: dict[str, ContainerFilter] = {}
         self._undecided: list[tuple[Batch, int]] = []
 
@@ -46,10 +48,16 @@ class Attribution:
         """Which of the node's containers are traced."""
         return self._selections.get(node, ContainerFilter())
 
+    def _selects(self, node: str) -> Callable[[Container], bool]:
+        selection, narrowed = self.selection(node), self._narrowed
+        if narrowed is None:
+            return selection.wanted
+        return lambda container: selection.wanted(container) and narrowed.wanted(container)
+
     def selected(self, node: NodeDecoder, batch: Batch) -> Batch:
         """The rows of containers that are traced, with their names."""
         batch.name_owners(node.identity.lookup)
-        wanted = batch.judged(self.selection(node.name).wanted) > 0
+        wanted = batch.judged(self._selects(node.name)) > 0
         return batch if bool(wanted.all()) else batch.select(wanted)
 
     def count_unnamed(self, batch: Batch) -> None:
@@ -69,12 +77,12 @@ class Attribution:
 
     def wanted(self, node: str, container: Container) -> bool:
         """Whether this container is traced, as far as is known."""
-        return self.selection(node).wanted(container) and bool(self._wants(container.pod_uid, container.pod_name))
+        return self._selects(node)(container) and bool(self._wants(container.pod_uid, container.pod_name))
 
     def _judged(self, batch: Batch, now_ns: int, deadline_ns: int) -> Batch:
         if not len(batch) or batch.owners is None:
             return batch
-        judgements = batch.judged(partial(self._judge, self.selection(batch.node)))
+        judgements = batch.judged(partial(self._judge, self._selects(batch.node)))
         wanted = judgements == _WANTED
         unjudged = batch.select(judgements == _UNJUDGED)
         if len(unjudged) and now_ns < deadline_ns:
@@ -83,9 +91,9 @@ class Attribution:
             self.unattributed += len(unjudged)
         return batch if wanted.all() else batch.select(wanted)
 
-    def _judge(self, selection: ContainerFilter, container: Container) -> int:
+    def _judge(self, selects: Callable[[Container], bool], container: Container) -> int:
         """An event of two parties is wanted when the selection and the labels agree on one of them."""
-        if not selection.wanted(container):
+        if not selects(container):
             return _UNWANTED
         verdict = self._wants(container.pod_uid, container.pod_name)
         return _UNJUDGED if verdict is None else _WANTED if verdict else _UNWANTED

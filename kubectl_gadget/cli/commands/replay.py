@@ -1,0 +1,138 @@
+"""`kubectl gadget replay`: any command that shows rows, on recordings in the place of nodes.
+
+The trap: files come before the command, so a file that is named like a command is written ./NAME.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, flag
+from kubectl_gadget.cli.flags.run_options import replaying
+from kubectl_gadget.cli.framework.binding import level_key
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
+from kubectl_gadget.cli.help.gadget_index import unknown_gadget
+from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import Example
+from kubectl_gadget.session.options import Replay
+
+_NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy", "advise", "enforce", "replay", "recording", "run")
+_OWN = ("--since", "--until", "--speed")
+PAGE = Page(
+    "Show again what --record has kept, with the filters, columns and formats of a run.",
+    (
+        Example("kubectl gadget trace exec+open -A --record night.kgr", "keep a run in a file"),
+        Example("kubectl gadget replay night.kgr", "show it as it was shown"),
+        Example("kubectl gadget replay night.kgr trace open -n web -o json", "one gadget of it, of one namespace"),
+        Example("kubectl gadget replay night.kgr --since 10m --until 5m", "a part: times before its end, or RFC 3339"),
+    ),
+    usage="FILE... [COMMAND] [flags]",
+    more="Flags are those of COMMAND; flags of a gadget that work where events happen are as they were recorded.",
+    silent=(CLUSTER,),
+)
+
+
+Since = Annotated[
+    str | None,
+    flag(SHOW, "--since", metavar="TIME", help="From then on: 10m before its end, or 2026-05-01T10:00:00Z"),
+    values.moment,
+]
+Until = Annotated[str | None, flag(SHOW, "--until", metavar="TIME", help="Up to then"), values.moment]
+Speed = Annotated[
+    str | None,
+    flag(SHOW, "--speed", metavar="N", help="1: as fast as it happened, 10: ten times that (default: at once)"),
+    values.factor,
+]
+
+
+def replay_group(entries: Mapping[str, Entry]) -> Any:
+    """`kubectl gadget replay`, with those of the root's `entries` that show rows."""
+    here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
+    return make_group(_flags, "replay", GroupParts(PAGE, here, kind=ReplayGroup))
+
+
+class ReplayGroup(GadgetGroup):
+    """Runs a sub-command on recordings; without one, the command that was recorded."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Its own flags may stand anywhere, also behind the files."""
+        own, rest = _own_flags(args)
+        return super().parse_args(ctx, [*own, *rest])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command on the files."""
+        files, words = self._files(ctx.args)
+        if not files:
+            if ctx.args or any(item.name in ("since", "until", "speed") for item in ctx.meta[level_key(ctx)]):
+                raise UsageError("no recording was named", "kubectl gadget replay FILE")
+            return super().invoke(ctx)
+        if not words or words[0].startswith("-"):
+            words = [*_recorded_command(files[0]), *words]
+        ctx.args = words
+        given = {item.name: item.value for item in ctx.meta[level_key(ctx)]}
+        asked = Replay(
+            tuple(map(Path, files)),
+            _read(values.moment, "--since", given.get("since")),
+            _read(values.moment, "--until", given.get("until")),
+            _read(values.factor, "--speed", given.get("speed")),
+        )
+        with _replaying(asked):
+            return super().invoke(ctx)
+
+    def _files(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        known = self.entries
+        for place, word in enumerate(words):
+            if word in known or word.startswith("-"):
+                return list(words[:place]), list(words[place:])
+        return list(words), []
+
+    def unknown(self, name: str, path: str) -> UsageError:
+        """`replay FILE open` was meant to be `replay FILE trace open`."""
+        return unknown_gadget(name, path) or super().unknown(name, path)
+
+
+def _own_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    own, rest = list[str](), list[str]()
+    left = iter(args)
+    for word in left:
+        name, equals, _ = word.partition("=")
+        if name not in _OWN:
+            rest.append(word)
+            continue
+        own.append(word)
+        if not equals:
+            own += [value for value in [next(left, None)] if value is not None]
+    return own, rest
+
+
+def _read(reader: Any, name: str, text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise UsageError(f"{name} {text!r}: {error}") from None
+
+
+def _recorded_command(file: str) -> Sequence[str]:
+    from kubectl_gadget.recording.reader import RecordingReader
+    from kubectl_gadget.session.recordings.recorded_run import RecordedRun
+
+    with RecordingReader(Path(file)) as reader:
+        return RecordedRun.from_meta(reader.meta, file).command
+
+
+@contextmanager
+def _replaying(asked: Replay) -> Iterator[None]:
+    before = replaying.set(asked)
+    try:
+        yield
+    finally:
+        replaying.reset(before)
+
+
+def _flags(since: Since = None, until: Until = None, speed: Speed = None) -> int:
+    raise NotImplementedError("a group only lends its flags")

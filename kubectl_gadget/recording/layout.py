@@ -1,0 +1,201 @@
+"""The bytes of a recording (docs/recording.md): a file header, then segments, each with a header and two blocks.
+
+A segment's control block holds its records in order; the payloads of EVENTS frames are in its events block, so a reader
+that starts late reads what is small of all segments and what is large of few. The trap: every number here comes from
+a file that anybody may have made, so lengths are bounded before memory is asked for.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from kubectl_gadget.errors import GadgetError
+
+MAGIC = b"\x89KGREC\r\n"
+"""The first byte is not ASCII, and the end of the line breaks when a transfer changes line ends."""
+MAJOR, MINOR = 1, 0
+_FILE = struct.Struct("<8sHHI")
+FILE_BYTES = _FILE.size
+
+MARK = b"KGSG"
+_SEGMENT = struct.Struct("<4sBBHQqqIIIIII")
+_HEADER_CRC = struct.Struct("<I")
+SEGMENT_BYTES = _SEGMENT.size + _HEADER_CRC.size
+MOST_CONTROL, MOST_EVENTS = 80 << 20, 160 << 20
+"""Bytes of a block when it is decompressed. A writer ends a segment long before; one frame may have 64 MiB."""
+
+_RECORD = struct.Struct("<BbHI")
+_TIME = struct.Struct("<qq")
+_NO_NODE = 0xFFFF
+
+
+class Compression(IntEnum):
+    """How both blocks of a segment are compressed."""
+
+    NONE = 0
+    ZLIB = 1
+    ZSTD = 2
+
+
+class RecordKind(IntEnum):
+    """What a record of the control block is. Kinds that a reader does not know are skipped."""
+
+    META = 1
+    """what was run: JSON"""
+    NODE = 2
+    """the name of the node that has this number in this segment"""
+    STEP = 3
+    """the frames that follow were taken together: the run's clock and wall time, both in ns"""
+    FRAME = 4
+    """a frame of a node, in the control block"""
+    EVENTS = 5
+    """an EVENTS frame of a node; its payload is the next one of the events block"""
+    ANSWERS = 6
+    """what the cluster said of pods during the step before: JSON"""
+    DROPPED = 7
+    """frames that the writer had no room for: JSON"""
+    END = 8
+    """how the run ended: JSON"""
+
+
+class DamagedError(GadgetError):
+    """These bytes are not what a writer wrote."""
+
+
+class Record(NamedTuple):
+    """One record. For EVENTS, `data` is empty and `length` counts bytes of the events block."""
+
+    kind: int
+    type: int
+    """of a frame"""
+    node: int
+    length: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class SegmentHeader:
+    """What is known of a segment before its blocks are read."""
+
+    number: int
+    first_ns: int
+    """wall time of its first step"""
+    last_ns: int
+    compression: int
+    control_stored: int
+    """bytes of the block in the file"""
+    control_bytes: int
+    """and decompressed"""
+    events_stored: int
+    events_bytes: int
+    control_crc: int
+    """CRC-32 of the block in the file"""
+    events_crc: int
+    flags: int = 0
+
+    @property
+    def stored(self) -> int:
+        """Bytes of both blocks in the file."""
+        return self.control_stored + self.events_stored
+
+    def encode(self) -> bytes:
+        """As it stands in the file, with its own checksum."""
+        body = _SEGMENT.pack(
+            MARK,
+            self.compression,
+            self.flags,
+            0,
+            self.number,
+            self.first_ns,
+            self.last_ns,
+            self.control_stored,
+            self.control_bytes,
+            self.events_stored,
+            self.events_bytes,
+            self.control_crc,
+            self.events_crc,
+        )
+        return body + _HEADER_CRC.pack(zlib.crc32(body))
+
+
+def decode_header(data: bytes) -> SegmentHeader:
+    """The header that these bytes begin with. Raises DamagedError."""
+    if len(data) < SEGMENT_BYTES:
+        raise DamagedError("the file ends within the header of a segment")
+    body = data[: _SEGMENT.size]
+    mark, compression, flags, _, number, first, last, *sizes = _SEGMENT.unpack(body)
+    if mark != MARK or _HEADER_CRC.unpack_from(data, _SEGMENT.size)[0] != zlib.crc32(body):
+        raise DamagedError("the header of a segment is damaged")
+    control_stored, control_bytes, events_stored, events_bytes, control_crc, events_crc = sizes
+    if max(control_stored, control_bytes) > MOST_CONTROL or max(events_stored, events_bytes) > MOST_EVENTS:
+        raise DamagedError("a segment claims to be larger than any that is written")
+    return SegmentHeader(
+        number,
+        first,
+        last,
+        compression,
+        control_stored,
+        control_bytes,
+        events_stored,
+        events_bytes,
+        control_crc,
+        events_crc,
+        flags,
+    )
+
+
+def file_header() -> bytes:
+    """The first 16 bytes."""
+    return _FILE.pack(MAGIC, MAJOR, MINOR, 0)
+
+
+def check_file_header(data: bytes) -> None:
+    """Raises DamagedError for a file that is no recording, or one of a later major version."""
+    if len(data) < FILE_BYTES or data[: len(MAGIC)] != MAGIC:
+        raise DamagedError("it is not a recording", "a file that --record wrote")
+    _, major, minor, _ = _FILE.unpack(data[:FILE_BYTES])
+    if major != MAJOR:
+        raise DamagedError(f"it has version {major}.{minor} of the format, and this program reads {MAJOR}.x", "update")
+
+
+def record(kind: RecordKind, data: bytes = b"", *, node: int | None = None, type: int = 0) -> bytes:
+    """A record of the control block, with its data."""
+    return _RECORD.pack(kind, type, _NO_NODE if node is None else node, len(data)) + data
+
+
+def events_record(node: int, length: int) -> bytes:
+    """A record for an EVENTS frame whose payload has so many bytes in the events block."""
+    return _RECORD.pack(RecordKind.EVENTS, 4, node, length)
+
+
+def step_record(now_ns: int, wall_ns: int) -> bytes:
+    """A record for the beginning of a step."""
+    return record(RecordKind.STEP, _TIME.pack(now_ns, wall_ns))
+
+
+def step_times(data: bytes) -> tuple[int, int]:
+    """The run's clock and wall time of a step. Raises DamagedError."""
+    if len(data) < _TIME.size:
+        raise DamagedError("a step has no times")
+    now, wall = _TIME.unpack_from(data)
+    return now, wall
+
+
+def records(control: bytes) -> Iterator[Record]:
+    """The records of a control block. Raises DamagedError where one is cut."""
+    at, size = 0, len(control)
+    while at < size:
+        if at + _RECORD.size > size:
+            raise DamagedError("a record is cut")
+        kind, type_, node, length = _RECORD.unpack_from(control, at)
+        at += _RECORD.size
+        if kind == RecordKind.EVENTS:
+            yield Record(kind, type_, node, length, b"")
+            continue
+        if at + length > size:
+            raise DamagedError("a record is cut")
+        yield Record(kind, type_, node, length, control[at : at + length])
+        at += length

@@ -1,0 +1,176 @@
+"""A recording as a source of frames: the steps of one or more files, for the gadgets that a replay shows.
+
+The trap: the number of a gadget in a frame is its place in the run that was recorded, which need not be its place here.
+"""
+
+import heapq
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.writer import RecordedFrame
+from kubectl_gadget.session.nodes.backlog import Item
+from kubectl_gadget.session.nodes.state import DETACHED, GAP, NodeState
+from kubectl_gadget.session.steps.frames import Step
+from kubectl_gadget.wire import Frame, FrameType, split_events
+
+
+@dataclass(frozen=True)
+class Span:
+    """What of the recordings is shown, in wall time, and how fast."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    speed: float | None = None
+    """1: as fast as it happened; None: as fast as it goes"""
+    most_ns: int | None = None
+    """how much of it, from where the first node has started"""
+
+
+class RecordedFrames:
+    """The steps of all files in the order of their wall time."""
+
+    def __init__(
+        self,
+        files: Sequence[tuple[RecordingReader, Mapping[int, int]]],
+        span: Span,
+        nodes: frozenset[str] = frozenset(),
+        unknown: bool | None = None,
+    ) -> None:
+        """With each file, from the numbers of its gadgets to those here. `nodes`: only these, unless it is empty.
+        `unknown`: what `wants` answers for pods that nobody asked about while it was recorded."""
+        self.states: dict[str, NodeState] = {}
+        self._files = files
+        self._span = span
+        self._nodes = nodes
+        self._unknown = unknown
+        self._answers: dict[str, bool | None] = {}
+        self._stopped = threading.Event()
+        self._steps = self._merged()
+        self._begun: tuple[int, int] | None = None
+        self._started_ns: int | None = None
+        self._clock = 0
+
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
+        """What the label selector of the run said of this pod at this time of the recording."""
+        return self._answers.get(f"{pod_uid}\n{pod_name}", self._unknown)
+
+    def stop(self) -> None:
+        """Ends the replay after this step. From any thread, and from a signal handler."""
+        self._stopped.set()
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """See FrameSource. It is as late as it was then, whatever is due."""
+        found = None if self._stopped.is_set() else next(self._steps, None)
+        if found is None or self._is_over(found[0]):
+            return None
+        step, places = found
+        self._keep_pace(step)
+        self._answers.update(step.answers)
+        items = [Item(*item) for item in self._items(step, places)]
+        for item in items:
+            self._note(item)
+        # With several files there are several clocks of runs, which have nothing to do with each other.
+        self._clock = step.now_ns if len(self._files) == 1 else max(self._clock, step.wall_ns)
+        return Step(items, self._clock)
+
+    def drain(self) -> None:
+        """See FrameSource."""
+        self.stop()
+
+    def _merged(self) -> Iterator[tuple[RecordedStep, Mapping[int, int]]]:
+        def of(reader: RecordingReader, places: Mapping[int, int]) -> Iterable[tuple[RecordedStep, Mapping[int, int]]]:
+            return ((step, places) for step in reader.steps(self._span.since_ns, self._span.until_ns))
+
+        return iter(heapq.merge(*(of(*file) for file in self._files), key=lambda found: found[0].wall_ns))
+
+    def _is_over(self, step: RecordedStep) -> bool:
+        most, since = self._span.most_ns, self._span.since_ns
+        if most is None or (since is not None and step.wall_ns < since):
+            return False
+        if self._started_ns is None and (
+            since is not None or any(frame.type == FrameType.STARTED for frame in step.frames)
+        ):
+            self._started_ns = step.wall_ns
+        return self._started_ns is not None and step.wall_ns > self._started_ns + most
+
+    def _keep_pace(self, step: RecordedStep) -> None:
+        """Waits until as much time has passed as had then."""
+        speed, since = self._span.speed, self._span.since_ns
+        if not speed or (since is not None and step.wall_ns < since):
+            return
+        if self._begun is None:
+            self._begun = (step.wall_ns, time.monotonic_ns())
+        due = self._begun[1] + (step.wall_ns - self._begun[0]) / speed
+        self._stopped.wait(max(0.0, (due - time.monotonic_ns()) / 1e9))
+
+    def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[tuple[str, Frame]]:
+        early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns
+        for recorded in step.frames:
+            if self._nodes and recorded.node not in self._nodes:
+                continue
+            if recorded.type == GAP and early:
+                continue
+            if (frame := _placed(recorded, places)) is not None:
+                yield recorded.node, frame
+
+    def _note(self, item: Item) -> None:
+        """What the summary says of the node."""
+        state = self.states.setdefault(item.node, NodeState(item.node, ever_attached=True))
+        if item.frame.type == FrameType.STATS:
+            try:
+                state.stats = item.frame.json()
+            except FrameError:
+                return
+        elif item.frame.type == DETACHED.type and state.stats:
+            state.past_stats.append(state.stats)
+            state.stats = {}
+
+    def take_ends(self) -> None:
+        """After the last step: how the runs ended, which says more than the last statistics on the way."""
+        for reader, _ in self._files:
+            nodes = (reader.end or {}).get("nodes")
+            for name, known in nodes.items() if isinstance(nodes, dict) else ():
+                if name in self.states and isinstance(known, dict):
+                    _apply_end(self.states[name], known)
+
+
+def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:
+    stats, gaps, seconds, error = (known.get(name) for name in ("stats", "gaps", "gap_seconds", "error"))
+    if isinstance(stats, list):
+        state.past_stats = [item for item in stats[:-1] if isinstance(item, dict)]
+        state.stats = stats[-1] if stats and isinstance(stats[-1], dict) else {}
+    if isinstance(gaps, int) and isinstance(seconds, int | float):
+        state.gaps, state.gap_seconds = gaps, float(seconds)
+    if isinstance(error, str):
+        state.error = GadgetError(error)
+
+
+def _placed(recorded: RecordedFrame, places: Mapping[int, int]) -> Frame | None:
+    """The frame with its gadget's number here; None for a gadget that is not shown."""
+    if recorded.type == FrameType.EVENTS:
+        try:
+            head, data = split_events(recorded.payload)
+        except FrameError:
+            return Frame(recorded.type, recorded.payload)  # said as of a node that sent it
+        place = places.get(head.gadget)
+        if place == head.gadget:
+            return Frame(recorded.type, recorded.payload)
+        return None if place is None else Frame(recorded.type, head._replace(gadget=place).encode() + data)
+    if recorded.type == FrameType.STACKS and any(old != new for old, new in places.items()):
+        frame = Frame(recorded.type, recorded.payload)
+        return _with_number(frame, places)
+    return Frame(recorded.type, recorded.payload)
+
+
+def _with_number(frame: Frame, places: Mapping[int, int]) -> Frame | None:
+    try:
+        stacks = frame.json()
+        place = places.get(int(stacks["gadget"]))
+    except (FrameError, KeyError, TypeError, ValueError):
+        return frame
+    return None if place is None else Frame(frame.type, json.dumps({**stacks, "gadget": place}).encode())

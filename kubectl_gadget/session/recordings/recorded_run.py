@@ -1,0 +1,111 @@
+"""The run that a recording holds, and a replay's options made of it and of what the user typed.
+
+The trap: a parameter of a gadget works where events happen, so one that is given to a replay and was not given to the
+run cannot be obeyed. Better refused than shown as if it had been.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_gadget.catalogue.consistency import check
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+
+
+@dataclass(frozen=True)
+class RecordedGadget:
+    """One gadget of the run, as the program that recorded it knew it."""
+
+    gadget: Gadget
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """META of a recording, read and checked."""
+
+    command: tuple[str, ...]
+    gadgets: tuple[RecordedGadget, ...]
+    interval: float
+    by_labels: bool
+    filter: str | None
+    selection: str
+    version: str
+    began_ns: int
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
+        """Raises UsageError that names the file where META is not as docs/recording.md says."""
+        try:
+            gadgets = tuple(
+                RecordedGadget(_gadget(item["description"], name), dict(item["parameters"])) for item in meta["gadgets"]
+            )
+            if not gadgets:
+                raise ValueError("no gadgets")
+            return cls(
+                tuple(map(str, meta["command"])),
+                gadgets,
+                float(meta["interval"]),
+                bool(meta.get("by_labels")),
+                None if meta.get("filter") is None else str(meta["filter"]),
+                str(meta.get("selection", "")),
+                str(meta.get("version", "unknown")),
+                int(meta.get("began_ns", 0)),
+            )
+        except UsageError:
+            raise
+        except (AttributeError, GadgetError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise UsageError(f"{name}: what it says of its gadgets cannot be read: {error}") from None
+
+    def places(self, runs: Sequence[GadgetRun]) -> dict[int, int]:
+        """From a gadget's number in the recording to that in these runs."""
+        names = [run.gadget.name for run in runs]
+        return {
+            number: names.index(item.gadget.name)
+            for number, item in enumerate(self.gadgets)
+            if item.gadget.name in names
+        }
+
+
+def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, list[str]]:
+    """The replay's options with the gadgets as they were recorded, and what has to be said. Raises UsageError."""
+    by_name = {item.gadget.name: item for item in recorded.gadgets}
+    is_recipe = options.transform is not None or options.make_sink is not None
+    notes: list[str] = []
+    missing = [" ".join(run.gadget.command) for run in options.gadgets if run.gadget.name not in by_name]
+    if missing and (not is_recipe or len(missing) == len(options.gadgets)):
+        raise UsageError(
+            f"the recording has no events of {', '.join(missing)}",
+            f"one of what it has: {', '.join(' '.join(item.gadget.command) for item in recorded.gadgets)}",
+        )
+    if missing:
+        notes.append(f"not in the recording, so not shown: {', '.join(missing)}")
+    runs = []
+    for run in options.gadgets:
+        if (item := by_name.get(run.gadget.name)) is None:
+            continue
+        if differing := sorted(_differing(run, item.parameters)):
+            flags = ", ".join(f"--{name}" for name in differing)
+            what = f"{' '.join(run.gadget.command)} was recorded with another value of {flags}"
+            if not is_recipe:
+                raise UsageError(f"{what}, which works only where events happen", "--filter, which works on rows")
+            notes.append(what)
+        runs.append(GadgetRun(item.gadget, dict(item.parameters)))
+    if recorded.filter is not None and recorded.filter != options.filter:
+        notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
+    arrangement = replace(options.arrangement, interval=recorded.interval)
+    return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes
+
+
+def _differing(run: GadgetRun, recorded: Mapping[str, Any]) -> set[str]:
+    """Parameters that are not what they were; one that is not typed is as it was recorded."""
+    defaults = {parameter.name: parameter.default for parameter in run.gadget.parameters}
+    return {name for name, value in run.parameters.items() if recorded.get(name, defaults.get(name)) != value}
+
+
+def _gadget(description: Any, name: str) -> Gadget:
+    gadget = Gadget.from_json(description)
+    check(gadget, name)
+    return gadget

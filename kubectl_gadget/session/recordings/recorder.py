@@ -1,0 +1,129 @@
+"""Records what the pipeline of a run works on: each step as it is taken, with what the cluster said of pods meanwhile.
+
+It stands between the frames and the pipeline. The trap: a step is handed over when the pipeline is done with it, since
+only then is known which pods' labels it asked for; within a step an answer does not change.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubectl_gadget import __version__
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
+from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.steps.frames import FrameSource, Step
+
+Wants = Callable[[str, str], bool | None]
+
+
+def check(options: RunOptions) -> None:
+    """Raises UsageError for what cannot be recorded."""
+    if any(run.policies or run.installed or run.tables for run in options.gadgets):
+        raise UsageError("--record does not keep runs with policies", "kubectl gadget observe --record FILE")
+
+
+def meta_of(options: RunOptions) -> dict[str, Any]:
+    """What was run, for the file (docs/recording.md)."""
+    return {
+        "version": __version__,
+        "began_ns": time.time_ns(),
+        "command": list(options.command or command_of(options)),
+        "gadgets": [
+            {"name": run.gadget.name, "parameters": run.parameters, "description": run.gadget.to_json()}
+            for run in options.gadgets
+        ],
+        "interval": options.arrangement.interval,
+        "filter": options.filter,
+        "selection": options.selection.described(options.local),
+        "by_labels": bool(options.selection.selector) or bool(options.selection.workloads),
+        "local": options.local,
+    }
+
+
+def command_of(options: RunOptions) -> list[str]:
+    """The words that name the run's gadgets: trace exec+open."""
+    commands = [run.gadget.command for run in options.gadgets]
+    return [*commands[0][:-1], "+".join(command[-1] for command in commands)]
+
+
+class Recorder:
+    """One run's recording."""
+
+    def __init__(self, options: RunOptions, failed: Callable[[str], object]) -> None:
+        """Makes the file. Raises UsageError."""
+        assert options.record is not None
+        check(options)
+        self.writer = RecordingWriter(options.record, meta_of(options), failed)
+        self._answers: dict[str, bool | None] = {}
+        self._known: dict[str, bool | None] = {}
+        self._pending: Step | None = None
+        self._taken_ns = 0
+
+    def frames(self, source: FrameSource) -> FrameSource:
+        """The same steps; they are recorded as the pipeline takes the next one."""
+        return _RecordedSource(self, source)
+
+    def wants(self, wants: Wants) -> Wants:
+        """The same answers, each kept for the step in which it was given."""
+
+        def asked(pod_uid: str, pod_name: str) -> bool | None:
+            key = f"{pod_uid}\n{pod_name}"
+            if key not in self._answers:
+                self._answers[key] = wants(pod_uid, pod_name)
+            return self._answers[key]
+
+        return asked
+
+    def begin_step(self, step: Step) -> None:
+        """The pipeline is about to work on this step."""
+        self._pending, self._taken_ns = step, time.time_ns()
+        self._answers.clear()
+
+    def end_step(self) -> None:
+        """The pipeline is done with it."""
+        if self._pending is None:
+            return
+        step, self._pending = self._pending, None
+        answers = {key: value for key, value in self._answers.items() if self._known.get(key, ...) != value}
+        self._known |= answers
+        frames = (RecordedFrame(item.node, item.frame.type, item.frame.payload) for item in step.items)
+        self.writer.step(step.now_ns, self._taken_ns, frames, answers)
+
+    def close(self, states: Mapping[str, NodeState], seconds: float) -> str:
+        """Ends the recording. What is to be said of it."""
+        nodes = {
+            name: {
+                "stats": [*state.past_stats, state.stats],
+                "gaps": state.gaps,
+                "gap_seconds": state.gap_seconds,
+                "error": None if state.error is None else str(state.error),
+            }
+            for name, state in states.items()
+        }
+        if self.writer.close({"seconds": seconds, "nodes": nodes}):
+            return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
+        if self.writer.dropped:
+            what = f"the disk was too slow for {self.writer.dropped:,} bytes of events, which are not in it"
+            return f"recorded in {self.writer.path}, with gaps: {what}"
+        return f"the recording {self.writer.path} is not whole"
+
+
+class _RecordedSource:
+    def __init__(self, recorder: Recorder, source: FrameSource) -> None:
+        self._recorder = recorder
+        self._source = source
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """See FrameSource."""
+        self._recorder.end_step()
+        step = self._source.take(due_ns)
+        if step is not None:
+            self._recorder.begin_step(step)
+        return step
+
+    def drain(self) -> None:
+        """See FrameSource. What comes after the pipeline's end is in no row, and in no recording."""
+        self._recorder.end_step()
+        self._source.drain()

@@ -1,0 +1,173 @@
+"""A run whose frames come from recordings: the same preparation, pipeline and summary as of a live run.
+
+The trap: nothing here may reach for a cluster or this machine's kernel; what the recordings do not hold is not known.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.events.identity import ContainerFilter
+from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.session import summary
+from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
+from kubectl_gadget.session.preparation import prepare
+from kubectl_gadget.session.progress import Progress
+from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
+from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
+
+EXPECTATION_FAILED = 4
+
+
+def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
+    """Shows recordings; the exit code. Raises GadgetError."""
+    assert options.replay is not None
+    require_writable(stdout)
+    progress = Progress(stderr, options.quiet, options.verbose)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(RecordingReader(path)) for path in options.replay.files]
+        runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
+        _check_alike(runs, options.replay.files)
+        shown, notes = applied(options, runs[0])
+        for note in notes:
+            progress.warn(note)
+        frames = RecordedFrames(
+            [(reader, run.places(shown.gadgets)) for reader, run in zip(readers, runs, strict=True)],
+            _span(options, readers),
+            frozenset(options.selection.nodes),
+            unknown=None if any(run.by_labels for run in runs) else True,
+        )
+        preparation = prepare(shown, stdout)
+        pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress), _narrowed(options))
+        with _stopping(frames) as signals:
+            pipeline.run()
+        frames.take_ends()
+        return _conclude(options, frames, readers, pipeline, progress, signals)
+
+
+def _check_alike(runs: Sequence[RecordedRun], files: Sequence[Path]) -> None:
+    """Several files are shown as one only where their records are the same."""
+    first = {item.gadget.name: item for item in runs[0].gadgets}
+    for run, path in zip(runs[1:], files[1:], strict=True):
+        for item in run.gadgets:
+            known = first.get(item.gadget.name)
+            if known is None or known.gadget.record != item.gadget.record or known.parameters != item.parameters:
+                command = " ".join(item.gadget.command)
+                raise UsageError(f"{path}: {command} was recorded otherwise than in {files[0]}", "one at a time")
+
+
+def _span(options: RunOptions, readers: Sequence[RecordingReader]) -> Span:
+    """Times relative to the end of the recordings become absolute."""
+    asked = options.replay
+    assert asked is not None
+    since, until = asked.since, asked.until
+    most_ns = None if options.timeout is None else round(options.timeout * 1e9)
+    if since is None and until is None:
+        return Span(speed=asked.speed, most_ns=most_ns)
+    _, last = _bounds(readers)
+    since_ns = None if since is None else since.absolute_ns if since.absolute_ns is not None else last - since.ago_ns
+    until_ns = None if until is None else until.absolute_ns if until.absolute_ns is not None else last - until.ago_ns
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise UsageError("--since is after --until")
+    if since_ns is not None and since_ns > last:
+        raise UsageError("--since is after the end of the recording")
+    return Span(since_ns, until_ns, asked.speed, most_ns)
+
+
+def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
+    headers = [header for reader in readers for header in reader.segments()]
+    return min(header.first_ns for header in headers), max(header.last_ns for header in headers)
+
+
+def _seconds(reader: RecordingReader) -> float:
+    """How long the run took, as it said itself, or as far as its steps go."""
+    said = (reader.end or {}).get("seconds")
+    if isinstance(said, int | float):
+        return float(said)
+    first, last = _bounds([reader])
+    return (last - first) / 1e9
+
+
+def _narrowed(options: RunOptions) -> ContainerFilter | None:
+    """What was typed for the replay, besides what was selected for the run; None: nothing."""
+    chosen = options.selection
+
+    def names(values: Sequence[str]) -> frozenset[str] | None:
+        return frozenset(values) or None
+
+    namespace = None if chosen.all_namespaces or not chosen.namespace else frozenset({chosen.namespace})
+    pods, containers = names(chosen.pods), names(chosen.containers)
+    if namespace is None and pods is None and containers is None:
+        return None
+    return ContainerFilter(namespace, pods, containers, host=chosen.host)
+
+
+def _events(frames: RecordedFrames, progress: Progress) -> PipelineEvents:
+    def broke(node: str, error: GadgetError) -> None:
+        progress.note(node, f"a frame of the recording cannot be read: {error}")
+
+    return PipelineEvents(stop=lambda _: frames.stop(), node_broke=broke, warn=progress.warn)
+
+
+@contextmanager
+def _stopping(frames: RecordedFrames) -> Iterator[list[int]]:
+    """Signals end the replay in order inside the block; the first one's number is in the list."""
+    signals: list[int] = []
+
+    def caught(number: int, _: object) -> None:
+        signals.append(number)
+        frames.stop()
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, caught) for number in numbers}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _conclude(
+    options: RunOptions,
+    frames: RecordedFrames,
+    readers: Sequence[RecordingReader],
+    pipeline: Pipeline,
+    progress: Progress,
+    signals: Sequence[int],
+) -> int:
+    noun = "row" if options.gadgets[0].gadget.kind in ("snapshot", "top", "profile") else "event"
+    seconds, unattributed = sum(map(_seconds, readers)), pipeline.unattributed
+    for line in summary.lines(
+        frames.states, pipeline.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.late
+    ):
+        progress.say(line)
+    whole = True
+    for reader in readers:
+        for text in damages(reader):
+            whole = False
+            progress.warn(text)
+    if pipeline.failed_on or pipeline.expectation_missed:
+        progress.warn(pipeline.verdict)
+        return EXPECTATION_FAILED
+    if signals:
+        return 128 + signals[0]
+    if options.strict and not (whole and summary.is_complete(frames.states, unattributed)):
+        progress.warn("--strict: the recording is not complete")
+        return 1
+    return 0
+
+
+def damages(reader: RecordingReader) -> Iterator[str]:
+    """What is missing in a recording that was read, a line each."""
+    if reader.damage.segments:
+        reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
+        yield f"{reader.path}: {reader.damage.segments} damaged segments were left out: {reasons}"
+    if reader.damage.is_cut:
+        yield f"{reader.path}: the file is cut within its last segment, as by a client that was killed"
+    if reader.dropped:
+        yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: the disk was too slow for them"
