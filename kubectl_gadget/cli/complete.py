@@ -79,7 +79,7 @@ def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
         found = [Candidate(name, entry.summary) for name, entry in entries if not entry.hidden]
         if joined := place.command.joined(current):
             return _matching([Candidate(*item) for item in joined], current), NO_FILES
-        return _matching(found, current), NO_FILES if found else FILES
+        return _matching(found, current), NO_FILES if found and not place.command.takes_files else FILES
     candidates = _matching(_arguments(place, current), current)
     is_open = bool(candidates) and all(candidate.word.endswith("/") for candidate in candidates)
     return candidates, NO_FILES_NO_SPACE if is_open else NO_FILES
@@ -90,14 +90,15 @@ def _find(words: Sequence[str]) -> Place | None:
     place = Place(root())
     rest = list(words)
     while True:
-        is_group = isinstance(place.command, GadgetGroup)
-        parsed = parse(spellings(place.command), rest, subcommands=is_group)
+        group = place.command if isinstance(place.command, GadgetGroup) else None
+        parsed = parse(spellings(place.command), rest, subcommands=group is not None)
         place.given += parsed.given
-        if not is_group or not parsed.positionals:
-            place.positionals, place.pending = parsed.positionals, parsed.pending
+        words = group.behind_files(parsed.positionals) if group else parsed.positionals
+        if group is None or not words:
+            place.positionals, place.pending = words, parsed.pending
             return place
-        name, *rest = parsed.positionals
-        below = place.command.get_command(None, name) if isinstance(place.command, GadgetGroup) else None
+        name, *rest = words
+        below = group.get_command(None, name)
         if below is None:
             return None
         place.command = below

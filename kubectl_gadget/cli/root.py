@@ -115,6 +115,7 @@ def root() -> Root:
         fixed[name] = Entry(summary, section, lazily(f"kubectl_gadget.cli.{target}", name))
     fixed["config"] = Entry("Show the defaults of flags, and where each was set", "Other", _load_config)
     fixed["replay"] = Entry("Show again what --record has kept of a run", "Gadgets", _load_replay)
+    fixed["recording"] = Entry("Look into files that --record wrote", "Other", _load_recording)
     fixed["demo"] = Entry(
         "Run any of these on four small pods on this machine, without a cluster", "Gadgets", _load_demo
     )
@@ -155,6 +156,12 @@ def _load_replay() -> Command:
     from kubectl_gadget.cli.commands.replay import replay_group
 
     return replay_group(root().entries)
+
+
+def _load_recording() -> Command:
+    from kubectl_gadget.cli.commands.recording import recording_group
+
+    return recording_group()
 
 
 def _load_run() -> Command:

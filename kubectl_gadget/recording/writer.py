@@ -27,7 +27,7 @@ _SEGMENT_BYTES = 4 << 20
 """after which a segment is written, and the seconds after which it is in any case: what a killed client loses"""
 _SEGMENT_SECONDS = 1.0
 _META_EVERY = 8
-"""segments: one that is damaged must not take the meaning of all others with it"""
+"""segments, and in the first two: one that is damaged must not take the meaning of all others with it"""
 _JOIN_SECONDS = 10.0
 
 
@@ -149,7 +149,7 @@ class RecordingWriter:
     def _flush(self) -> None:
         _write(self._file, self._segment.encode())
         self._written += 1
-        meta = self._meta if self._written % _META_EVERY == 0 else None
+        meta = self._meta if self._written == 1 or self._written % _META_EVERY == 0 else None
         self._segment = _Segment(self._written, meta, time.time_ns())
 
 

@@ -30,7 +30,9 @@ PAGE = Page(
         Example("kubectl gadget replay night.kgr --since 10m --until 5m", "a part: times before its end, or RFC 3339"),
     ),
     usage="FILE... [COMMAND] [flags]",
-    more="Flags are those of COMMAND; flags of a gadget that work where events happen are as they were recorded.",
+    more="--since TIME and --until TIME show a part: 10m before the end of the recording, or 2026-05-01T10:00:00Z. "
+    "--speed 1 shows it as fast as it happened. All other flags are those of COMMAND. A gadget's own flags work where "
+    "events happen, so they are as they were recorded; --filter works on rows.",
     silent=(CLUSTER,),
 )
 
@@ -56,6 +58,8 @@ def replay_group(entries: Mapping[str, Entry]) -> Any:
 
 class ReplayGroup(GadgetGroup):
     """Runs a sub-command on recordings; without one, the command that was recorded."""
+
+    takes_files = True
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Its own flags may stand anywhere, also behind the files."""
@@ -88,6 +92,10 @@ class ReplayGroup(GadgetGroup):
             if word in known or word.startswith("-"):
                 return list(words[:place]), list(words[place:])
         return list(words), []
+
+    def behind_files(self, words: Sequence[str]) -> list[str]:
+        """See GadgetGroup."""
+        return self._files(words)[1]
 
     def unknown(self, name: str, path: str) -> UsageError:
         """`replay FILE open` was meant to be `replay FILE trace open`."""

@@ -98,6 +98,8 @@ class GadgetGroup(TyperGroup):
     """sub-commands that are always there"""
     noun: str = "command"
     """what a sub-command is called in messages"""
+    takes_files: bool = False
+    """names of files may stand before a sub-command"""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -146,6 +148,10 @@ class GadgetGroup(TyperGroup):
         meant = _ELSEWHERE.get(name)
         near = meant if meant in self.entries else nearest(name, self.entries)
         return UsageError(f"unknown {self.noun} {name!r}", near and f"{path} {near}")
+
+    def behind_files(self, words: Sequence[str]) -> list[str]:
+        """The words from the name of a sub-command on; a group that takes files leaves those out."""
+        return list(words)
 
     def joined(self, current: str) -> list[tuple[str, str]]:
         """For completion: names and summaries of sub-commands that can be joined to those in the unfinished word."""

@@ -4,19 +4,21 @@ The trap: the number of a gadget in a frame is its place in the run that was rec
 """
 
 import heapq
-import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.writer import RecordedFrame
-from kubectl_gadget.session.nodes.backlog import Item
-from kubectl_gadget.session.nodes.state import DETACHED, GAP, NodeState
+from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, Item
+from kubectl_gadget.session.nodes.coverage import Gap
+from kubectl_gadget.session.nodes.state import NodeState
+from kubectl_gadget.session.recordings.contents import GAP, from_frame
 from kubectl_gadget.session.steps.frames import Step
 from kubectl_gadget.wire import Frame, FrameType, split_events
+from kubectl_gadget.wire.agent_messages import StackNames, Stats
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class RecordedFrames:
         """With each file, from the numbers of its gadgets to those here. `nodes`: only these, unless it is empty.
         `unknown`: what `wants` answers for pods that nobody asked about while it was recorded."""
         self.states: dict[str, NodeState] = {}
+        self.unreadable: Counter[str] = Counter()
+        """frames that are not as docs/recording.md says, by what is wrong with them"""
         self._files = files
         self._span = span
         self._nodes = nodes
@@ -71,9 +75,7 @@ class RecordedFrames:
         step, places = found
         self._keep_pace(step)
         self._answers.update(step.answers)
-        items = [Item(*item) for item in self._items(step, places)]
-        for item in items:
-            self._note(item)
+        items = list(self._items(step, places))
         # With several files there are several clocks of runs, which have nothing to do with each other.
         self._clock = step.now_ns if len(self._files) == 1 else max(self._clock, step.wall_ns)
         return Step(items, self._clock)
@@ -108,27 +110,35 @@ class RecordedFrames:
         due = self._begun[1] + (step.wall_ns - self._begun[0]) / speed
         self._stopped.wait(max(0.0, (due - time.monotonic_ns()) / 1e9))
 
-    def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[tuple[str, Frame]]:
+    def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[Item]:
         early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns
         for recorded in step.frames:
             if self._nodes and recorded.node not in self._nodes:
                 continue
             if recorded.type == GAP and early:
                 continue
-            if (frame := _placed(recorded, places)) is not None:
-                yield recorded.node, frame
-
-    def _note(self, item: Item) -> None:
-        """What the summary says of the node."""
-        state = self.states.setdefault(item.node, NodeState(item.node, ever_attached=True))
-        if item.frame.type == FrameType.STATS:
             try:
-                state.stats = item.frame.json()
-            except FrameError:
-                return
-        elif item.frame.type == DETACHED.type and state.stats:
-            state.past_stats.append(state.stats)
-            state.stats = {}
+                content = from_frame(Frame(recorded.type, recorded.payload))
+                content = None if content is None else _placed(content, places)
+            except FrameError as error:
+                self.unreadable[str(error)] += 1
+                continue
+            if content is not None:
+                self._note(recorded.node, content)
+                yield Item(recorded.node, content)
+
+    def _note(self, node: str, content: Content) -> None:
+        """What the summary says of the node."""
+        state = self.states.setdefault(node, NodeState(node, ever_attached=True))
+        match content:
+            case Stats():
+                state.stats = content
+            case Gap():
+                state.gaps += 1
+                state.gap_seconds += content.seconds
+            case Detached() if state.stats is not None:
+                state.past_stats.append(state.stats)
+                state.stats = None
 
     def take_ends(self) -> None:
         """After the last step: how the runs ended, which says more than the last statistics on the way."""
@@ -142,35 +152,26 @@ class RecordedFrames:
 def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:
     stats, gaps, seconds, error = (known.get(name) for name in ("stats", "gaps", "gap_seconds", "error"))
     if isinstance(stats, list):
-        state.past_stats = [item for item in stats[:-1] if isinstance(item, dict)]
-        state.stats = stats[-1] if stats and isinstance(stats[-1], dict) else {}
+        try:
+            state.past_stats, state.stats = [Stats.from_json(item) for item in stats], None
+        except FrameError:
+            return
     if isinstance(gaps, int) and isinstance(seconds, int | float):
         state.gaps, state.gap_seconds = gaps, float(seconds)
     if isinstance(error, str):
         state.error = GadgetError(error)
 
 
-def _placed(recorded: RecordedFrame, places: Mapping[int, int]) -> Frame | None:
-    """The frame with its gadget's number here; None for a gadget that is not shown."""
-    if recorded.type == FrameType.EVENTS:
-        try:
-            head, data = split_events(recorded.payload)
-        except FrameError:
-            return Frame(recorded.type, recorded.payload)  # said as of a node that sent it
-        place = places.get(head.gadget)
-        if place == head.gadget:
-            return Frame(recorded.type, recorded.payload)
-        return None if place is None else Frame(recorded.type, head._replace(gadget=place).encode() + data)
-    if recorded.type == FrameType.STACKS and any(old != new for old, new in places.items()):
-        frame = Frame(recorded.type, recorded.payload)
-        return _with_number(frame, places)
-    return Frame(recorded.type, recorded.payload)
-
-
-def _with_number(frame: Frame, places: Mapping[int, int]) -> Frame | None:
-    try:
-        stacks = frame.json()
-        place = places.get(int(stacks["gadget"]))
-    except (FrameError, KeyError, TypeError, ValueError):
-        return frame
-    return None if place is None else Frame(frame.type, json.dumps({**stacks, "gadget": place}).encode())
+def _placed(content: Content, places: Mapping[int, int]) -> Content | None:
+    """The same with its gadget's number here; None for a gadget that is not shown. Raises FrameError."""
+    match content:
+        case Events(payload):
+            head, data = split_events(payload)
+            place = places.get(head.gadget)
+            if place is None or place == head.gadget:
+                return None if place is None else content
+            return Events(head._replace(gadget=place).encode() + data)
+        case StackNames():
+            place = places.get(content.gadget)
+            return None if place is None else content.replace(gadget=place)
+    return content

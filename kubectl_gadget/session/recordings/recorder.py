@@ -13,6 +13,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
 from kubectl_gadget.session.nodes.state import NodeState
 from kubectl_gadget.session.options import RunOptions
+from kubectl_gadget.session.recordings.contents import to_frame
 from kubectl_gadget.session.steps.frames import FrameSource, Step
 
 Wants = Callable[[str, str], bool | None]
@@ -88,14 +89,14 @@ class Recorder:
         step, self._pending = self._pending, None
         answers = {key: value for key, value in self._answers.items() if self._known.get(key, ...) != value}
         self._known |= answers
-        frames = (RecordedFrame(item.node, item.frame.type, item.frame.payload) for item in step.items)
+        frames = (RecordedFrame(item.node, *to_frame(item.content)) for item in step.items)
         self.writer.step(step.now_ns, self._taken_ns, frames, answers)
 
     def close(self, states: Mapping[str, NodeState], seconds: float) -> str:
         """Ends the recording. What is to be said of it."""
         nodes = {
             name: {
-                "stats": [*state.past_stats, state.stats],
+                "stats": [stats.to_json() for stats in state.connections],
                 "gaps": state.gaps,
                 "gap_seconds": state.gap_seconds,
                 "error": None if state.error is None else str(state.error),

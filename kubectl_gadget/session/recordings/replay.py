@@ -151,6 +151,9 @@ def _conclude(
         for text in damages(reader):
             whole = False
             progress.warn(text)
+    for reason, count in frames.unreadable.most_common(3):
+        whole = False
+        progress.warn(f"{count} frames of the recording cannot be read: {reason}")
     if pipeline.failed_on or pipeline.expectation_missed:
         progress.warn(pipeline.verdict)
         return EXPECTATION_FAILED

@@ -1,0 +1,69 @@
+"""What stands in a backlog, as frames of a recording and back.
+
+What agents send has the type of its frame (docs/protocol.md). What the client says itself has a negative type, which
+no agent can send. The trap: a recording may be made by anybody, so reading one is as careful as reading a node.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
+from kubectl_gadget.session.nodes.coverage import Gap
+from kubectl_gadget.wire import Frame, FrameType
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
+from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.message import parse
+
+DETACHED, GAP, SELECTED, ROUND_TRIP = -1, -2, -3, -4
+_TYPES = {
+    Hello: FrameType.HELLO,
+    Started: FrameType.STARTED,
+    ContainerChanges: FrameType.CONTAINERS,
+    Stats: FrameType.STATS,
+    StackNames: FrameType.STACKS,
+}
+
+
+def to_frame(content: Content) -> Frame:
+    """As it stands in a recording."""
+    match content:
+        case Events(payload):
+            return Frame(FrameType.EVENTS, payload)
+        case Detached():
+            return Frame(DETACHED, b"{}")
+        case Gap():
+            return Frame(GAP, _json({"seconds": content.seconds, "until_ns": content.until_ns}))
+        case Selected(selection):
+            return Frame(SELECTED, selection.to_bytes())
+        case RoundTrip():
+            return Frame(ROUND_TRIP, _json(content._asdict()))
+    return Frame(_TYPES[type(content)], content.to_bytes())
+
+
+def from_frame(frame: Frame) -> Content | None:
+    """None for a type that means nothing here. Raises FrameError."""
+    if frame.type == FrameType.EVENTS:
+        return Events(frame.payload)
+    if frame.type in _OWN:
+        try:
+            return _OWN[frame.type](parse(frame.payload))
+        except FrameError as error:
+            raise FrameError(f"type {frame.type}: {error}") from None
+        except (LookupError, OverflowError, TypeError, ValueError) as error:
+            raise FrameError(f"type {frame.type}: {error!r}") from None
+    message = from_agent(frame)
+    return message if isinstance(message, Hello | Started | ContainerChanges | Stats | StackNames) else None
+
+
+_OWN: Mapping[int, Callable[[Mapping[str, Any]], Content]] = {
+    DETACHED: lambda _: Detached(),
+    GAP: lambda value: Gap(float(value["seconds"]), int(value["until_ns"])),
+    SELECTED: lambda value: Selected(FilterSpec.from_json(value)),
+    ROUND_TRIP: lambda value: RoundTrip(*(int(value[name]) for name in RoundTrip._fields)),
+}
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

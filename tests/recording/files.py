@@ -1,0 +1,37 @@
+"""Recordings made by hand, for tests."""
+
+import json
+from pathlib import Path
+
+from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
+from kubectl_gadget.wire import FrameType
+
+META = {"version": "1", "command": ["trace", "open"], "gadgets": []}
+SECOND = 1_000_000_000
+
+
+def frame(text: str, node: str = "n1", type: int = FrameType.EVENTS) -> RecordedFrame:
+    return RecordedFrame(node, type, text.encode())
+
+
+def write(path: Path, steps: int = 3, size: int = 100, failed: list[str] | None = None) -> list[RecordedStep]:
+    """A recording of so many steps, a second apart, each with a frame of containers and one of events."""
+    said = [] if failed is None else failed
+    writer = RecordingWriter(path, META, said.append)
+    made = []
+    for number in range(steps):
+        frames = [
+            frame(json.dumps({"step": number}), type=FrameType.CONTAINERS),
+            frame(f"{number}:" + "x" * size, "n2"),
+        ]
+        step = RecordedStep(number * SECOND, (100 + number) * SECOND, frames, {"uid\nname": bool(number % 2)})
+        writer.step(*step)
+        made.append(step)
+    writer.close({"seconds": steps})
+    return made
+
+
+def read(path: Path) -> list[RecordedStep]:
+    with RecordingReader(path) as reader:
+        return list(reader.steps())

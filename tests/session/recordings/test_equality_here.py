@@ -1,0 +1,88 @@
+"""One run writes both: rows, and a recording whose replay prints the same bytes. With real BPF, for every kind."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.bpf
+CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
+LOAD = (
+    "import os, socket, subprocess, time\n"
+    "server = socket.create_server(('127.0.0.1', 0))\n"
+    "while True:\n"
+    "    open('/etc/passwd').read(); subprocess.run(['true'])\n"
+    "    with socket.create_connection(server.getsockname()) as to, server.accept()[0] as at:\n"
+    "        to.send(b'x'); at.recv(1)\n"
+)
+KINDS = {
+    "stream": ("trace", "exec+open+tcp", "-o", "json"),
+    "stream with a filter": ("trace", "open", "-o", "json", "--filter", 'comm.startsWith("p")'),
+    "stream that is not sorted": ("trace", "open", "-o", "csv", "--no-sort"),
+    "top": ("top", "file", "-o", "json", "--interval", "500ms"),
+    "snapshot": ("snapshot", "process", "-o", "json"),
+    "profile": ("profile", "cpu", "-o", "json"),
+    "profile, whole stacks": ("profile", "cpu", "-o", "folded"),
+    "histogram": ("profile", "syscall", "-o", "json"),
+    "traceloop": ("traceloop", "-o", "json", "--on", "exit"),
+    "tcpdump": ("tcpdump", "-o", "pcap-ng"),
+    "observe": ("observe", "-o", "json", "--flows", "--files", "/etc"),
+    "observe, as columns": ("observe", "-o", "yaml", "--filter", 'comm != "sh"'),
+    "flows": ("flows", "-o", "json", "--loopback"),
+}
+_OF_THE_RUN = ("--no-sort",)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_replay_prints_what_the_run_printed(kind: str, tmp_path: Path) -> None:
+    words, path = KINDS[kind], tmp_path / "run.kgr"
+    run = [*CLIENT, *words, "--local", "--host", "--record", str(path)]
+    if words[0] != "snapshot":
+        run += ["--timeout", "2s"]
+    with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
+        live = subprocess.run(run, check=False, capture_output=True, timeout=120)
+        load.terminate()
+    assert live.returncode == 0, live.stderr.decode()
+    assert f"recorded in {path}" in live.stderr.decode()
+    replayed = printed("replay", str(path), *words)
+    assert replayed == live.stdout
+    assert live.stdout or kind == "traceloop", "without containers there is nothing to capture"
+    assert printed("replay", str(path), *words[-(len(words) - _words_of_command(words)) :]) == live.stdout
+
+
+def printed(*words: str) -> bytes:
+    done = subprocess.run([*CLIENT, *words], check=False, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"cannot be read" not in done.stderr
+    return done.stdout
+
+
+def _words_of_command(words: Sequence[str]) -> int:
+    """How many name the command, which a replay need not be told."""
+    if words[0] == "observe":
+        return words.index("-o")
+    return next(place for place, word in enumerate(words) if word.startswith("-"))
+
+
+def test_a_part_of_a_recording_and_other_commands_on_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.kgr"
+    run = (*CLIENT, "trace", "exec+open", "--local", "--host", "--record", str(path), "--timeout", "2s", "-o", "json")
+    with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
+        live = subprocess.run(run, capture_output=True, timeout=120, check=True)
+        load.terminate()
+    rows = [json.loads(line) for line in live.stdout.splitlines()]
+    execs = [{name: value for name, value in row.items() if name != "event"} for row in rows if row["event"] == "exec"]
+    assert execs
+    found = printed("replay", str(path), "trace", "exec", "-o", "json")
+    assert [json.loads(line) for line in found.splitlines()] == execs
+    late = printed("replay", str(path), "--since", "1s", "-o", "json").splitlines()
+    assert 0 < len(late) < len(rows)
+    assert set(late) <= set(live.stdout.splitlines())
+    assert printed("replay", str(path), "-o", "json", "-n", "no-such-namespace") == b""
+    assert len(printed("replay", str(path), "-o", "json", "--max-events", "3").splitlines()) == 3
+    info = json.loads(printed("recording", "info", str(path), "-o", "json"))
+    assert info["whole"]
+    assert sum(info["nodes"].values()) == len(rows)
