@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags.flag_sets import SHOW, flag
-from kubectl_gadget.cli.framework.command import Entry, GroupParts, lazily, make_group
+from kubectl_gadget.cli.flags.declaration import SHOW, flag
+from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, lazily, make_group
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import REPORTS
@@ -30,7 +30,7 @@ Format = Annotated[
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
 
 
-def recording_group() -> Any:
+def recording_group() -> GadgetGroup:
     """`kubectl gadget recording`."""
     entries = {
         "info": Entry(

@@ -3,21 +3,26 @@
 The trap: files come before the command, so a file that is named like a command is written ./NAME.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags.flag_sets import CLUSTER, SHOW, flag
+from kubectl_gadget.cli.flags.declaration import CLUSTER, SHOW, TypedOnly, flag
 from kubectl_gadget.cli.flags.run_options import replaying
-from kubectl_gadget.cli.framework.binding import level_key
+from kubectl_gadget.cli.framework.binding import own_level
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, make_group
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.schema import Example
-from kubectl_gadget.session.options import Replay
+from kubectl_gadget.session.options import Moment, Replay
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
+
+T = TypeVar("T")
 
 _NOT_HERE = ("demo", "list", "bcc", "bpftrace", "policy", "advise", "enforce", "replay", "recording", "run")
 _OWN = ("--since", "--until", "--speed")
@@ -38,19 +43,23 @@ PAGE = Page(
 
 
 Since = Annotated[
-    str | None,
+    Moment | None,
     flag(SHOW, "--since", metavar="TIME", help="From then on: 10m before its end, or 2026-05-01T10:00:00Z"),
     values.moment,
+    TypedOnly.SELECTION,
 ]
-Until = Annotated[str | None, flag(SHOW, "--until", metavar="TIME", help="Up to then"), values.moment]
+Until = Annotated[
+    Moment | None, flag(SHOW, "--until", metavar="TIME", help="Up to then"), values.moment, TypedOnly.SELECTION
+]
 Speed = Annotated[
-    str | None,
+    float | None,
     flag(SHOW, "--speed", metavar="N", help="1: as fast as it happened, 10: ten times that (default: at once)"),
     values.factor,
+    TypedOnly.SELECTION,
 ]
 
 
-def replay_group(entries: Mapping[str, Entry]) -> Any:
+def replay_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget replay`, with those of the root's `entries` that show rows."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
     return make_group(_flags, "replay", GroupParts(PAGE, here, kind=ReplayGroup))
@@ -61,22 +70,22 @@ class ReplayGroup(GadgetGroup):
 
     takes_files = True
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         """Its own flags may stand anywhere, also behind the files."""
         own, rest = _own_flags(args)
         return super().parse_args(ctx, [*own, *rest])
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: "Context") -> int:
         """Runs the command on the files."""
         files, words = self._files(ctx.args)
         if not files:
-            if ctx.args or any(item.name in ("since", "until", "speed") for item in ctx.meta[level_key(ctx)]):
+            if ctx.args or any(item.name in ("since", "until", "speed") for item in own_level(ctx)):
                 raise UsageError("no recording was named", "kubectl gadget replay FILE")
             return super().invoke(ctx)
         if not words or words[0].startswith("-"):
             words = [*_recorded_command(files[0]), *words]
         ctx.args = words
-        given = {item.name: item.value for item in ctx.meta[level_key(ctx)]}
+        given = {item.name: item.value for item in own_level(ctx)}
         asked = Replay(
             tuple(map(Path, files)),
             _read(values.moment, "--since", given.get("since")),
@@ -116,11 +125,11 @@ def _own_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, rest
 
 
-def _read(reader: Any, name: str, text: str | None) -> Any:
+def _read(reader: Callable[[str], T], name: str, text: str | bool | None) -> T | None:
     if text is None:
         return None
     try:
-        return reader(text)
+        return reader(str(text))
     except ValueError as error:
         raise UsageError(f"{name} {text!r}: {error}") from None
 

@@ -119,6 +119,7 @@ class OutputFlags(FlagSet):
         str | None,
         flag(SHOW, "--record", metavar="FILE", help="Keep what is seen, for kubectl gadget replay FILE"),
         values.some_text,
+        TypedOnly.FILES,
     ] = None
     strict: Annotated[
         bool | None, flag(ENGINE, "--strict/--no-strict", help="Exit code 1 if events were lost or a node failed")

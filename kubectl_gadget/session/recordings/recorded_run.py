@@ -34,6 +34,8 @@ class RecordedRun:
     selection: str
     version: str
     began_ns: int
+    local: bool = True
+    """of one machine, without a cluster"""
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
@@ -53,6 +55,7 @@ class RecordedRun:
                 str(meta.get("selection", "")),
                 str(meta.get("version", "unknown")),
                 int(meta.get("began_ns", 0)),
+                bool(meta.get("local", True)),
             )
         except UsageError:
             raise
@@ -95,6 +98,8 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
         runs.append(GadgetRun(item.gadget, dict(item.parameters)))
     if recorded.filter is not None and recorded.filter != options.filter:
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
+    if is_recipe and not recorded.local:
+        notes.append("what only the API server knows (services, workloads, labels) is not in it; --objects FILE has it")
     arrangement = replace(options.arrangement, interval=recorded.interval)
     return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes
 

@@ -1,0 +1,125 @@
+"""What a replay makes of a recording's META and of what was typed, and what stands in a backlog as frames and back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.session.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
+from kubectl_gadget.session.nodes.coverage import Gap
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.recordings.contents import from_frame, to_frame
+from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
+from kubectl_gadget.session.recordings.recorder import Recorder, meta_of
+from kubectl_gadget.wire import Frame
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
+from kubectl_gadget.wire.client_messages import FilterSpec
+
+pytestmark = pytest.mark.usefixtures("catalogue_built")
+
+
+def run(name: str, **parameters: object) -> GadgetRun:
+    return GadgetRun(load_gadget(name), parameters)
+
+
+def recorded(*runs: GadgetRun, **options: Any) -> RecordedRun:
+    """As it is read from a file."""
+    return RecordedRun.from_meta(json.loads(json.dumps(meta_of(RunOptions(runs, **options)))), "a.kgr")
+
+
+def test_gadgets_come_back_with_their_parameters_and_the_command_that_shows_them() -> None:
+    found = recorded(run("trace_exec"), run("trace_open", failed=True))
+    assert found.command == ("trace", "exec+open")
+    assert [item.gadget for item in found.gadgets] == [load_gadget("trace_exec"), load_gadget("trace_open")]
+    options, notes = applied(RunOptions((run("trace_open"),)), found)
+    assert options.gadgets[0].parameters == {"failed": True}
+    assert found.places(options.gadgets) == {1: 0}
+    assert notes == []
+
+
+def test_a_gadget_that_was_not_recorded_is_refused_and_left_out_of_a_recipe() -> None:
+    found = recorded(run("trace_tcp"))
+    with pytest.raises(UsageError, match="no events of trace open") as caught:
+        applied(RunOptions((run("trace_open"),)), found)
+    assert "trace tcp" in str(caught.value.remedy)
+    recipe = RunOptions((run("trace_tcp"), run("trace_udp")), make_sink=lambda *_: None)  # type: ignore[arg-type, return-value]
+    options, notes = applied(recipe, found)
+    assert [item.gadget.name for item in options.gadgets] == ["trace_tcp"]
+    assert notes == ["not in the recording, so not shown: trace udp"]
+
+
+def test_a_parameter_that_would_have_worked_on_the_node_is_refused() -> None:
+    found = recorded(run("trace_open", failed=True))
+    applied(RunOptions((run("trace_open", failed=True),)), found)
+    with pytest.raises(UsageError, match="another value of --failed"):
+        applied(RunOptions((run("trace_open", failed=False),)), found)
+
+
+def test_a_filter_of_the_run_is_mentioned_unless_it_is_the_replays_own() -> None:
+    found = recorded(run("trace_open"), filter="pid == 1")
+    assert "'pid == 1'" in applied(RunOptions((run("trace_open"),)), found)[1][0]
+    assert applied(RunOptions((run("trace_open"),), filter="pid == 1"), found)[1] == []
+
+
+def test_policies_are_not_recorded(tmp_path: Path) -> None:
+    options = RunOptions((replace(run("trace_open"), installed=True),), record=tmp_path / "a.kgr")
+    with pytest.raises(UsageError, match="does not keep runs with policies"):
+        Recorder(options, print)
+    assert not list(tmp_path.iterdir())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["command", "gadgets", "interval", "began_ns", "filter", "x"]), JSON, max_size=6)
+)
+def test_hostile_meta_is_refused_in_words(meta: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"a\.kgr"):
+        RecordedRun.from_meta(meta, "a.kgr")
+
+
+def test_descriptions_that_were_changed_are_refused_in_words() -> None:
+    whole = json.loads(json.dumps(meta_of(RunOptions((run("trace_open"),)))))
+    for name in list(whole["gadgets"][0]["description"]):
+        spoilt = json.loads(json.dumps(whole))
+        spoilt["gadgets"][0]["description"][name] = {"x": [1]}
+        with pytest.raises(UsageError, match=r"a\.kgr"):
+            RecordedRun.from_meta(spoilt, "a.kgr")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Events(b"\x00" * 24 + b"rows"),
+        Detached(),
+        Gap(25.103, 7),
+        RoundTrip(1, 2, 3, 4),
+        Selected(FilterSpec.from_json({"namespaces": ["a"], "host": True})),
+        Hello.from_json({"agent": "1", "architecture": "x86_64", "boot_ns": 1, "realtime_ns": 2}),
+        Started.from_json({"boot_ns": 1, "realtime_ns": 2}),
+        Stats.from_json({"boot_ns": 1, "realtime_ns": 2}),
+        ContainerChanges.from_json({"cgroups": {"7": None}, "removed": [8]}),
+        StackNames.from_json({"gadget": 0, "first": 0, "frames": [], "stacks": {}}),
+    ],
+)
+def test_what_stands_in_a_backlog_is_a_frame_and_back(content: Content) -> None:
+    assert from_frame(to_frame(content)) == content
+
+
+@given(st.integers(-128, 127), st.binary(max_size=40) | st.builds(lambda value: json.dumps(value).encode(), JSON))
+def test_hostile_frames_are_wrong_or_mean_something(type: int, payload: bytes) -> None:
+    try:
+        from_frame(Frame(type, payload))
+    except FrameError:
+        return
