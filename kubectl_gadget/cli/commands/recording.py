@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,9 @@ from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts,
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.events.schema import Example
 from kubectl_gadget.output.registry import REPORTS
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.recordings.info import RecordingInfo
 
 INFO_PAGE = Page(
     "Show what a recording holds: when, which gadgets, nodes and pods, and what is missing. Exit 1 if it is not whole.",
@@ -57,47 +61,48 @@ def info(files: Files, output: Format = None) -> int:
         if output == "json":
             sys.stdout.write(json.dumps({"file": file, **found.to_json()}) + "\n")
         else:
-            _print(file, found.to_json())
+            _print(file, found)
     return 0 if whole else 1
 
 
-def _print(file: str, found: dict[str, Any]) -> None:
-    from datetime import UTC, datetime
-
+def _print(file: str, found: "RecordingInfo") -> None:
     from kubectl_gadget.output.escape import escape
 
-    def time_of(ns: int) -> str:
-        try:
-            return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        except (OverflowError, OSError, ValueError):
-            return "an impossible time"
-
-    seconds = max(0, found["last_ns"] - found["first_ns"]) / 1e9
-    pods = found["pods"]
+    run, pods = found.run, [f"{namespace}/{name}" for namespace, name in sorted(found.pods)]
+    seconds = max(0, found.last_ns - found.first_ns) / 1e9
     lines = [
-        f"{file}: {' '.join(found['command'])}, recorded by version {found['version']}",
-        f"  when     {time_of(found['first_ns'])}, for {seconds:.1f} s",
-        f"  what     {found['selection']}" + (f", --filter {found['filter']!r}" if found["filter"] else ""),
-        *(f"  gadget   {item['name']}: {item['events']:,} events" for item in found["gadgets"]),
-        *(f"  node     {name}: {count:,} events" for name, count in found["nodes"].items()),
+        f"{file}: {' '.join(run.command)}, recorded by version {run.version}",
+        f"  when     {_time_of(found.first_ns)}, for {seconds:.1f} s",
+        f"  what     {run.selection}" + (f", --filter {run.filter!r}" if run.filter else ""),
+        *(f"  gadget   {item.gadget.name}: {found.events[item.gadget.name]:,} events" for item in run.gadgets),
+        *(f"  node     {name}: {count:,} events" for name, count in found.nodes.items()),
         f"  pods     {len(pods)}: {', '.join(pods[:5])}{', …' if len(pods) > 5 else ''}",
-        f"  size     {found['bytes']:,} bytes in {found['segments']} segments",
-        f"  missing  {_missing(found)}",
+        f"  size     {found.bytes:,} bytes in {found.segments} segments",
+        f"  missing  {', '.join(_missing(found)) or 'nothing'}",
     ]
     sys.stdout.writelines(escape(line) + "\n" for line in lines)
 
 
-def _missing(found: dict[str, Any]) -> str:
-    parts = [
-        f"{found['gap_seconds']:.1f} s while nodes could not be reached" if found["gap_seconds"] else "",
-        f"{found['damaged_segments']} damaged segments" if found["damaged_segments"] else "",
-        f"{found['unreadable_frames']} frames that cannot be read" if found["unreadable_frames"] else "",
-        f"{found['dropped_bytes']:,} bytes of events that the disk was too slow for" if found["dropped_bytes"] else "",
-        "its end: the client was killed, or the disk was full" if not found["whole"] else "",
-    ]
-    damaged = found["damaged_segments"] or found["dropped_bytes"] or found["unreadable_frames"]
-    kept = [part for part in parts[:-1] if part] + ([parts[-1]] if parts[-1] and (found["cut"] or not damaged) else [])
-    return ", ".join(kept) or "nothing"
+def _time_of(ns: int) -> str:
+    from datetime import UTC, datetime
+
+    try:
+        return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return "an impossible time"
+
+
+def _missing(found: "RecordingInfo") -> Iterator[str]:
+    if found.gap_seconds:
+        yield f"{found.gap_seconds:.1f} s while nodes could not be reached"
+    if found.damaged_segments:
+        yield f"{found.damaged_segments} damaged segments"
+    if found.unreadable:
+        yield f"{found.unreadable} frames that cannot be read"
+    if found.dropped_bytes:
+        yield f"{found.dropped_bytes:,} bytes of events that the disk was too slow for"
+    if not found.has_end:
+        yield "its end: the client was killed, or the disk was full"
 
 
 def _flags() -> int:

@@ -27,6 +27,8 @@ EXPECTATION_FAILED = 4
 def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     """Shows recordings; the exit code. Raises GadgetError."""
     assert options.replay is not None
+    if options.services:
+        raise UsageError("a replay ends, and so would its live page", "--map, -o mermaid or -o dot")
     require_writable(stdout)
     progress = Progress(stderr, options.quiet, options.verbose)
     with ExitStack() as stack:

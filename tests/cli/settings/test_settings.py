@@ -286,7 +286,7 @@ def all_flags(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, F
     if not isinstance(command, GadgetGroup):
         yield from ((" ".join(path), flag) for flag in command.flags())
         return
-    for name in command.entries if path != ("demo",) else ():
+    for name in command.entries if path not in (("demo",), ("replay",)) else ():
         yield from all_flags(command.get_command(None, name), (*path, name))
 
 

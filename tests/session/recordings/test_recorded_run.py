@@ -44,7 +44,7 @@ def test_gadgets_come_back_with_their_parameters_and_the_command_that_shows_them
 
 
 def test_a_gadget_that_was_not_recorded_is_refused_and_left_out_of_a_recipe() -> None:
-    found = recorded(run("trace_tcp"))
+    found = recorded(run("trace_tcp"), local=True)
     with pytest.raises(UsageError, match="no events of trace open") as caught:
         applied(RunOptions((run("trace_open"),)), found)
     assert "trace tcp" in str(caught.value.remedy)
@@ -81,9 +81,10 @@ JSON = st.recursive(
 )
 
 
-@given(
-    st.dictionaries(st.sampled_from(["command", "gadgets", "interval", "began_ns", "filter", "x"]), JSON, max_size=6)
-)
+MEMBERS = st.sampled_from(["command", "gadgets", "interval", "began_ns", "filter", "x"])
+
+
+@given(st.dictionaries(MEMBERS, JSON, max_size=6))
 def test_hostile_meta_is_refused_in_words(meta: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"a\.kgr"):
         RecordedRun.from_meta(meta, "a.kgr")

@@ -1,19 +1,20 @@
-import json
-
-from kubectl_gadget.session.nodes.backlog import Backlog, Item
+from kubectl_gadget.session.nodes.backlog import Backlog, Events, Item
 from kubectl_gadget.session.steps.frames import LiveFrames
-from kubectl_gadget.wire import EventsHeader, Frame, FrameType
+from kubectl_gadget.wire import EventsHeader
+from kubectl_gadget.wire.agent_messages import Stats
 
 
 async def test_a_step_has_all_that_came_joined_and_one_time_for_all_of_it() -> None:
     backlog, times = Backlog(1 << 20), iter((7, 8))
     for number in range(3):
-        backlog.add(Item("n1", Frame(FrameType.EVENTS, EventsHeader(0, number, number).encode() + bytes([number]))))
-    backlog.add(Item("n1", Frame(FrameType.STATS, json.dumps({}).encode())))
+        backlog.add(Item("n1", Events(EventsHeader(0, number, number).encode() + bytes([number]))))
+    backlog.add(Item("n1", Stats()))
     step = LiveFrames(backlog, lambda: next(times)).take(None)
     assert step is not None
-    assert [(item.frame.type, item.frame.payload[-1:]) for item in step.items] == [(4, b"\x02"), (5, b"}")]
-    assert step.items[0].frame.payload.endswith(b"\x00\x01\x02")
+    first, second = (item.content for item in step.items)
+    assert isinstance(first, Events)
+    assert first.payload.endswith(b"\x00\x01\x02")
+    assert second == Stats()
     assert step.now_ns == 7
 
 

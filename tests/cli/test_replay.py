@@ -1,0 +1,82 @@
+"""The words of `replay` and `recording`: files, the command behind them, and what makes no sense there."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.cli import main
+from kubectl_gadget.cli.complete import FILES, complete
+from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.session.options import GadgetRun, RunOptions
+from kubectl_gadget.session.recordings.recorder import meta_of
+
+pytestmark = pytest.mark.usefixtures("built_in")
+
+
+@pytest.fixture
+def file(tmp_path: Path, built_in: object) -> str:
+    """A recording of `trace open` in which nothing happened."""
+    path = tmp_path / "run.kgr"
+    writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)), print)
+    writer.step(1, 2, [])
+    writer.close({"seconds": 1.0, "nodes": {}})
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("-o", "json"), ("trace", "open"), ("--speed", "10"), ("--since=5m", "-n", "web")]
+)
+def test_a_recording_is_shown_by_its_own_command_or_another(file: str, words: Sequence[str]) -> None:
+    assert main.run(["replay", file, *words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("trace", "exec"), "the recording has no events of trace exec"),
+        (("trace", "open", "--failed"), "was recorded with another value of --failed"),
+        (("trace", "open", "-l", "app=web"), "--selector says how to trace"),
+        (("trace", "open", "deploy/web"), "deployment/web: a recording does not say whose pods are whose"),
+        (("trace", "open", "--record", "x"), "--record makes no sense in a replay"),
+        (("--since", "yesterday"), "neither a duration"),
+        (("--speed", "0"), "above 0"),
+        (("trace", "open", "--ring-size", "8Mi"), "says how to trace"),
+        (("flows", "--web"), "a replay ends"),
+        (("flows",), "the recording has no events"),
+    ],
+)
+def test_what_a_recording_cannot_say_is_refused(
+    file: str, words: Sequence[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["replay", file, *words]) != 0
+    assert error in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").write_text("hello")
+    for words in (["replay", str(tmp_path / "x")], ["recording", "info", str(tmp_path / "x")]):
+        assert main.run(words) != 0
+        assert "is not a recording" in capsys.readouterr().err
+
+
+def test_info_says_what_is_in_it(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["recording", "info", file]) == 0
+    text = capsys.readouterr().out
+    assert "trace open" in text
+    assert "missing  nothing" in text
+    assert main.run(["recording", "info", file, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["whole"]
+
+
+def test_files_and_then_commands_are_completed() -> None:
+    assert complete(["replay", "/tm"])[1] == FILES
+    assert [found.word for found in complete(["replay", "/tmp/a.kgr", "trace", "exe"])[0]] == ["exec"]
+
+
+def test_policies_cannot_be_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["observe", "--local", "--installed", "--record", str(tmp_path / "a.kgr")]
+    assert main.run(words) != 0
+    assert "--record does not keep runs with policies" in capsys.readouterr().err
