@@ -30,7 +30,7 @@ KINDS = {
     "traceloop": ("traceloop", "-o", "json", "--on", "exit"),
     "tcpdump": ("tcpdump", "-o", "pcap-ng"),
     "observe": ("observe", "-o", "json", "--flows", "--files", "/etc"),
-    "observe, as columns": ("observe", "-o", "yaml", "--filter", 'comm != "sh"'),
+    "observe, as columns": ("observe", "-o", "yaml", "--filter", 'binary != "/none"'),
     "flows": ("flows", "-o", "json", "--loopback"),
 }
 _OF_THE_RUN = ("--no-sort",)
