@@ -41,6 +41,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SCOPES: tuple[RateScope, ...] = ("thread", "process", "global")
 _LONGEST = (1 << 32) - 1
 _GREATEST_INDEX = 63
+_MOST_DIGITS = 100
 
 
 def read_actions(selector: Part, key: str, hook_kind: str, problems: Problems, notes: list[Note]) -> tuple[Action, ...]:
@@ -165,7 +166,9 @@ def _rate_limit(part: Part) -> RateLimit | None:
     digits = written[:-1] if unit else written
     if not (digits.isascii() and digits.isdigit()):
         part.fail("rateLimit", f"{written!r} is not a time: 5 (seconds), 30s, 5m, 1h")
-    milliseconds = int(digits) * (unit or 1) * 1000
+    # Python reads no number of thousands of digits, and so many are out of range in any case.
+    seconds = int(digits) * (unit or 1) if len(digits) < _MOST_DIGITS else _LONGEST
+    milliseconds = 1000 * seconds
     if not 0 < milliseconds <= _LONGEST:
         part.fail("rateLimit", f"{written!r} is out of range: 1s to {_LONGEST // 3_600_000}h")
     return RateLimit(milliseconds, one_of(part.text("rateLimitScope"), _SCOPES, "thread"))

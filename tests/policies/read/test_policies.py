@@ -418,6 +418,13 @@ _SPOILT: list[object] = [
 ]
 
 
+def test_a_rate_limit_of_thousands_of_digits_is_out_of_range() -> None:
+    action = {"action": "Post", "rateLimit": "9" * 5000}
+    spec = {"kprobes": [{"call": "sys_read", "selectors": [{"matchActions": [action]}]}]}
+    with pytest.raises(UsageError, match="rateLimit '999"):
+        policy_of(yaml.safe_dump(spec))
+
+
 def _places(node: object) -> list[tuple[object, object]]:
     """Every mapping or list with each of its keys."""
     keys: list[object] = (
