@@ -1,8 +1,9 @@
-"""From the network gadgets' rows, in the order of time and of all nodes, to flows and what is told of them.
+"""From the network gadgets' rows, in the order of time and of all nodes, to flows and their events.
 
 A row is what one end saw. Both ends' rows meet in one flow by its addresses and ports; where a service's address
 stands between them, by the client's address and port alone (service_backends.py). The trap: rows of the two ends come
-in any order, so whichever is first tells, and the other one only adds what it knows.
+in any order, so whichever is first tells, and the other one only adds what it knows. The module is long, since each
+gadget's rows change the same table of open flows.
 """
 
 from collections import OrderedDict, deque

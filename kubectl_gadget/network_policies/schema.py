@@ -3,7 +3,8 @@
 The trap: unknown fields are refused, since a policy that is half understood selects other pods.
 """
 
-from kubectl_gadget.policies.read.policy_schema import METADATA, SchemaField
+from kubectl_gadget.policies.read.policy_schema import METADATA
+from kubectl_gadget.policies.read.schema_field import SchemaField
 
 VERSION = "networking.k8s.io/v1"
 EXPLAINED_BY = "kubectl explain networkpolicy."

@@ -14,7 +14,8 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.model import Place
-from kubectl_gadget.policies.read.policy_schema import POLICY, SchemaField
+from kubectl_gadget.policies.read.policy_schema import POLICY
+from kubectl_gadget.policies.read.schema_field import SchemaField
 from kubectl_gadget.yaml_files import parse_yaml
 
 Choice = TypeVar("Choice", bound=str)

@@ -37,8 +37,8 @@ from kubectl_gadget.policies.read.operators import (
     test_of,
 )
 from kubectl_gadget.policies.read.patterns import check_glob
-from kubectl_gadget.policies.read.policy_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.read.scope import read_scope
+from kubectl_gadget.policies.read.selector_schema import NAMESPACE_NAMES
 from kubectl_gadget.policies.read.values import argument_values, capability_bits, need_number
 
 _ALL_NAMESPACES = (1 << len(NAMESPACES)) - 1

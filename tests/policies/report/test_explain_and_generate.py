@@ -10,7 +10,8 @@ import yaml
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policies import parse_policies
-from kubectl_gadget.policies.read.policy_schema import POLICY, SchemaField
+from kubectl_gadget.policies.read.policy_schema import POLICY
+from kubectl_gadget.policies.read.schema_field import SchemaField
 from kubectl_gadget.policies.report import generate
 from kubectl_gadget.policies.report.explain import explain_field, find_field
 
