@@ -37,6 +37,9 @@ struct process_found {
 	__u32 level;
 	__u32 pid_namespace;
 	__u32 mount_namespace;
+	/* Of the process that made it, or has taken it over. */
+	__u32 mount_namespace_above;
+	__u32 unused;
 };
 
 /* The process that `adopt` is about. */
@@ -200,12 +203,16 @@ static __always_inline __u32 number_of(void *upid)
 	return BPF_CORE_READ(namespace, ns.inum);
 }
 
+static __always_inline __u32 mount_namespace_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+}
+
 SEC("iter/task")
 int running(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct process_found found = {};
-	struct nsproxy *namespaces;
 	struct pid *pid;
 	void *number;
 
@@ -218,14 +225,14 @@ int running(struct bpf_iter__task *ctx)
 	if (task->pid != task->tgid)
 		return 0;
 	pid = BPF_CORE_READ(task, thread_pid);
-	namespaces = BPF_CORE_READ(task, nsproxy);
 	found.started = task->start_boottime;
 	found.tgid = task->tgid;
 	found.level = BPF_CORE_READ(pid, level);
 	number = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
 		 found.level * bpf_core_type_size(struct upid);
 	found.pid_namespace = number_of(number);
-	found.mount_namespace = BPF_CORE_READ(namespaces, mnt_ns, ns.inum);
+	found.mount_namespace = mount_namespace_of(task);
+	found.mount_namespace_above = mount_namespace_of(BPF_CORE_READ(task, real_parent));
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 
@@ -102,7 +103,7 @@ GADGET_AFTER_EXIT(file_told)
 	struct trace_file *file = gadget_scratch(&file_scratch);
 	struct gadget_writer writer;
 
-	if (!change || !file || !gadget_begin(&file->record))
+	if (!change || !file || !gadget_begin(&file->record) || gadget_is_runtime())
 		return 0;
 	__builtin_memcpy(file->operation, change->operation, sizeof(file->operation));
 	file->size = change->size;

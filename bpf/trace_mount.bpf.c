@@ -12,6 +12,7 @@
 #include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
+#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/mount.h>
@@ -68,7 +69,7 @@ static __always_inline bool begin(struct call *call, long result)
 	if (filter_longer_ns && (latency == ~0ULL || latency < filter_longer_ns))
 		return false;
 	mount = gadget_scratch(&mount_scratch);
-	if (!mount || !gadget_begin(&mount->record))
+	if (!mount || !gadget_begin(&mount->record) || gadget_is_runtime())
 		return false;
 	mount->latency = latency;
 	mount->errno = result < 0 ? -result : 0;

@@ -2,13 +2,14 @@
 /*
  * What the container runtime does in a container before it executes the container's program, as for each kubectl exec.
  *
- * It is told apart by what nobody in the container can be, and not by its name there, which anybody may take. It has
- * executed nothing since it was forked; its parent is the process of the host that began it; and it runs what that one
- * runs: either its very copy (crun, youki), or runc, which executes itself, once (from 1.2) or twice, with
- * CAP_SYS_ADMIN of the node's own users. The kernel counts the execs of each line of processes, and never back: what
- * the container executes, and all that it forks, has one more than that, whatever it does with CLONE_PARENT, threads,
- * subreapers or interpreters of binfmt_misc. And the counts fit no longer when the parent has ended and another one
- * took over.
+ * It is told apart by what nobody in the container can be, and not by its name there, which anybody may take. Its
+ * parent is the process of the host that began it; and it runs what that one runs: either its very copy (crun, youki),
+ * or runc, which executes itself, once (from 1.2) or twice, with CAP_SYS_ADMIN of the node's own users. The kernel
+ * counts the execs of each line of processes, and never back: what the container executes, and all that it forks, has
+ * one more than that, whatever it does with CLONE_PARENT, threads, subreapers or interpreters of binfmt_misc. And the
+ * counts fit no longer when the parent has ended and another one took over. What works in the container's namespaces
+ * has executed nothing since it was forked; what runc has executed of itself is in its parent's, which the container's
+ * programs are not.
  *
  * The traps: a process that came from a container is not the host's, wherever it is now (gadget/moved.h). In doubt it
  * is none, as where the agent does not know the parent's cgroup. Left is who takes hold of the runtime itself while it
@@ -28,10 +29,27 @@ const volatile bool gadget_show_runtime = false;
 /* Whether this process of the host executes itself to make containers. */
 static __always_inline bool gadget_is_runc(struct task_struct *task)
 {
-	char name[4];
+	const char runc[4] = "runc";
+	__u32 name = 0;
 
-	bpf_core_read(name, sizeof(name), &task->comm);
-	return name[0] == 'r' && name[1] == 'u' && name[2] == 'n' && name[3] == 'c';
+	if (GADGET_TYPED)
+		name = *(__u32 *)&task->comm[0];
+	else
+		bpf_core_read(&name, sizeof(name), &task->comm);
+	return name == *(const __u32 *)runc;
+}
+
+static __always_inline bool gadget_has_executed(struct task_struct *task)
+{
+	return !(gadget_read(task, flags) & PF_FORKNOEXEC);
+}
+
+/* Whether `task` is still where its parent is: no container's program is in the node's mount namespace, and none of a
+ * container with PIDs of its own can get out of these. */
+static __always_inline bool gadget_is_beside(struct task_struct *task, struct task_struct *parent)
+{
+	return BPF_CORE_READ(task, nsproxy, mnt_ns) == BPF_CORE_READ(parent, nsproxy, mnt_ns) &&
+	       BPF_CORE_READ(task, thread_pid, level) == BPF_CORE_READ(parent, thread_pid, level);
 }
 
 /* Whether `task` runs what its parent runs, as many execs later as runc takes to execute itself. */
@@ -46,8 +64,10 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 	__u64 capabilities = 0;
 
 	if (program == above)
-		return program && own == parents;
+		return program && own == parents && !gadget_has_executed(task);
 	if (BPF_CORE_READ(line, parent_exec_id) != parents || !gadget_is_runc(parent))
+		return false;
+	if (gadget_has_executed(task) && !gadget_is_beside(task, parent))
 		return false;
 	bpf_core_read(&capabilities, sizeof(capabilities), &opener->cap_effective);
 	if (!(capabilities & 1ULL << CAP_SYS_ADMIN) || BPF_CORE_READ(opener, user_ns, level))
@@ -64,7 +84,7 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 /* Whether the current process is in a container, its parent is the host's, and both run the same. */
 static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 {
-	struct task_struct *parent = BPF_CORE_READ(process, real_parent);
+	struct task_struct *parent = gadget_read(process, real_parent);
 	enum gadget_verdict here = gadget_verdict_on(bpf_get_current_cgroup_id()), verdict;
 
 	if (here == GADGET_WANTED_HOST || here == GADGET_UNWANTED_HOST || !gadget_runs_itself(process, parent))
@@ -83,7 +103,10 @@ static __always_inline bool gadget_is_runtime(void)
 {
 	struct task_struct *process = gadget_read(gadget_task(), group_leader);
 
-	if (gadget_show_runtime || !(gadget_read(process, flags) & PF_FORKNOEXEC))
+	if (gadget_show_runtime)
+		return false;
+	/* What most processes are asked costs two loads. */
+	if (gadget_has_executed(process) && !gadget_is_runc(gadget_read(process, real_parent)))
 		return false;
 	return gadget_is_of_runtime(process);
 }

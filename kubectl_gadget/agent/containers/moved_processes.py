@@ -1,11 +1,14 @@
 """Processes that have left their container's cgroup, still known as the container's: bpf/moved.bpf.c at work.
 
 The kernel remembers from the moment that this is made on. Processes that had left before are found by their PID or
-mount namespace, which the first process of a container has as its own. The trap: a tool of the node may enter a
-container's mount namespace as well, so that one alone counts only in pods that have the node's PID namespace.
+mount namespace, which the first process of a container has as its own. The traps: a tool of the node may enter a
+container's mount namespace as well, so that one alone counts only in pods that have the node's PID namespace. And the
+runtime is in a new container's cgroup before it has made namespaces for it: its own are the node's, and not always
+those of process 1.
 """
 
 import struct
+import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,7 +21,9 @@ ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit of a container's cgroup id, in records about a process that is not in that cgroup."""
 _MAPS = ("gadget_moved", "gadget_moved_counts")
 _BY_HAND = "adopt"
-_FOUND = struct.Struct("<QQIIII")
+_MAKING_NS = 10 * 10**9
+"""longer than the runtime takes to make a container, on a busy node"""
+_FOUND = struct.Struct("<QQIIIIII")
 _ADOPTED, _MOVED, _COUNTS = struct.Struct("<QQII"), struct.Struct("<QQ"), struct.Struct("<QQ")
 
 
@@ -31,6 +36,8 @@ class MovedProcess(NamedTuple):
     level: int
     pid_namespace: int
     mount_namespace: int
+    mount_namespace_above: int
+    unused: int = 0
 
 
 class MovedProcesses:
@@ -63,7 +70,8 @@ class MovedProcesses:
         if self._object is None:
             return
         processes = [MovedProcess(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]
-        for process, container in elsewhere(processes, self._pid_level, node_namespace):
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for process, container in elsewhere(processes, self._pid_level, node_namespace, now):
             one = _ADOPTED.pack(process.started, container, process.tgid, 0)
             self._object.required_map("adopted").put(bytes(4), one)
             self._object.run(_BY_HAND)
@@ -91,13 +99,24 @@ class MovedProcesses:
             self._object = None
 
 
-def elsewhere(processes: Iterable[MovedProcess], pid_level: int, node_namespace: int) -> list[tuple[MovedProcess, int]]:
-    """Of processes in no container's cgroup those that are in a container's namespaces, and that container's cgroup."""
+def _may_be_runtime(process: MovedProcess, pid_level: int, now: int) -> bool:
+    """Whether it may be the runtime before it has made the container's namespaces: its own are its parent's."""
+    same = process.level <= pid_level and process.mount_namespace == process.mount_namespace_above
+    return same and now - process.started < _MAKING_NS
+
+
+def elsewhere(
+    processes: Iterable[MovedProcess], pid_level: int, node_namespace: int, now: int
+) -> list[tuple[MovedProcess, int]]:
+    """Of processes in no container's cgroup those that are in a container's namespaces, and that container's cgroup.
+    `now` is the time since boot, in nanoseconds."""
     first: dict[int, MovedProcess] = {}
     outside = []
     for process in processes:
         if not process.container:
             outside.append(process)
+        elif _may_be_runtime(process, pid_level, now):
+            continue
         elif process.container not in first or process.started < first[process.container].started:
             first[process.container] = process
     by_mount = {one.mount_namespace: one for one in first.values() if one.mount_namespace != node_namespace}

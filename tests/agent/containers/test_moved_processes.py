@@ -3,19 +3,19 @@
 from kubectl_gadget.agent.containers.moved_processes import MovedProcess, elsewhere
 
 NODE_PIDS, NODE_MOUNTS = 100, 200
-OWN = MovedProcess(10, 7, 1000, 1, 101, 201)
+OWN = MovedProcess(10, 7, 1000, 1, 101, 201, NODE_MOUNTS)
 """A container's first process."""
-SHARING = MovedProcess(20, 8, 1001, 0, NODE_PIDS, 202)
+SHARING = MovedProcess(20, 8, 1001, 0, NODE_PIDS, 202, NODE_MOUNTS)
 """The same of a pod with the node's PID namespace."""
-SYSTEMD = MovedProcess(1, 0, 1, 0, NODE_PIDS, NODE_MOUNTS)
+SYSTEMD = MovedProcess(1, 0, 1, 0, NODE_PIDS, NODE_MOUNTS, 0)
 
 
-def found(*processes: MovedProcess) -> list[tuple[int, int]]:
-    return [(process.tgid, container) for process, container in elsewhere(processes, 0, NODE_MOUNTS)]
+def found(*processes: MovedProcess, now: int = 100) -> list[tuple[int, int]]:
+    return [(process.tgid, container) for process, container in elsewhere(processes, 0, NODE_MOUNTS, now)]
 
 
 def outside(pids: int, mounts: int, level: int = 1) -> MovedProcess:
-    return MovedProcess(30, 0, 2000, level, pids, mounts)
+    return MovedProcess(30, 0, 2000, level, pids, mounts, NODE_MOUNTS)
 
 
 def test_who_is_in_a_containers_pid_namespace_is_its() -> None:
@@ -40,3 +40,19 @@ def test_what_a_container_entered_later_is_not_its() -> None:
 def test_of_two_containers_of_one_pid_namespace_the_mounts_tell() -> None:
     sandbox = OWN._replace(started=5, container=6, tgid=999, mount_namespace=209)
     assert found(sandbox, OWN, outside(101, 201), outside(101, 209)) == [(2000, 7), (2000, 6)]
+
+
+def test_the_runtime_in_a_new_containers_cgroup_makes_no_process_of_the_node_the_containers() -> None:
+    """Where containerd has mounts of its own, which are not those of process 1."""
+    containerd = MovedProcess(3, 0, 1003, 0, NODE_PIDS, 204, NODE_MOUNTS)
+    runc = MovedProcess(20, 8, 1004, 0, NODE_PIDS, 204, 204)
+    assert found(SYSTEMD, containerd, runc) == []
+    made, moved = SHARING._replace(started=21), outside(NODE_PIDS, 202, level=0)
+    assert found(SYSTEMD, containerd, runc, made, moved) == [(2000, 8)]
+
+
+def test_a_first_process_that_has_left_is_known_by_a_child_that_stayed() -> None:
+    child = OWN._replace(mount_namespace_above=201)
+    assert found(SYSTEMD, child, outside(101, 201)) == [(2000, 7)]
+    sharing = SHARING._replace(mount_namespace_above=202)
+    assert found(SYSTEMD, sharing, outside(NODE_PIDS, 202, level=0), now=11 * 10**9) == [(2000, 8)]

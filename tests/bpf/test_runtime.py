@@ -1,0 +1,64 @@
+"""Who is taken for the container runtime (gadget/runtime.h), and who that only looks like it is not."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bpf import deeds
+from tests.bpf.test_filters import UNWANTED_HOST, WANTED, Tree, id_of
+from tests.bpf.test_filters import tree as tree  # noqa: PLC0414  a fixture
+from tests.bpf.test_policy_evasions import CLONE_NEWNS, CLONE_NEWPID, unshare
+from tests.bpf.tracer import Tracer
+
+pytestmark = pytest.mark.bpf
+PROGRAM = Path(sys.executable).resolve()
+CLONED = "runc_cloned:/proc/self/exe"
+OPENS = ["python", "-ISc", "import os; os.access('/', 0); os.path.exists('/') and open('/etc/passwd').close()"]
+
+
+def executed(tree: Tree, *, parent: str = "runc", namespaces: int = 0, more: bytes = b"", execs: int = 1) -> set[str]:
+    """The names of the threads of a container that open a file, where a process of the node that is called `parent`
+    forks one that executes a copy of the same program, in memory, `execs` times."""
+
+    def child() -> None:
+        (tree.container / "cgroup.procs").write_text("0")
+        if namespaces & CLONE_NEWNS:
+            unshare(CLONE_NEWNS)
+        copy = os.memfd_create(CLONED, 0)
+        os.write(copy, PROGRAM.read_bytes() + more)
+        again = f"import os; os.execv('/proc/self/fd/{copy}', {OPENS})"
+        os.set_inheritable(copy, True)
+        os.execv(f"/proc/self/fd/{copy}", ["python", "-ISc", again] if execs == 2 else OPENS)
+
+    def runtime() -> None:
+        (tree.node / "cgroup.procs").write_text("0")
+        deeds.name_thread(parent)
+        if namespaces & CLONE_NEWPID:
+            unshare(CLONE_NEWPID)
+        assert deeds.in_child(child)[1] == 0
+
+    verdicts = {id_of(tree.node): UNWANTED_HOST, id_of(tree.container): WANTED}
+    with Tracer("trace_open", verdicts=verdicts, path="/etc/passwd") as tracer:
+        assert deeds.in_child(runtime)[1] == 0
+        return {record["comm"] for record in tracer.records() if record["cgroup"] == id_of(tree.container)}
+
+
+@pytest.mark.parametrize("execs", [1, 2])
+def test_what_runc_executes_of_itself_before_it_forks_is_the_runtimes(tree: Tree, execs: int) -> None:
+    assert executed(tree, execs=execs) == set()
+
+
+@pytest.mark.parametrize("execs", [1, 2])
+@pytest.mark.parametrize("namespaces", [CLONE_NEWNS, CLONE_NEWPID], ids=["mount", "PID"])
+def test_such_a_copy_in_namespaces_of_a_container_is_the_containers(tree: Tree, namespaces: int, execs: int) -> None:
+    assert executed(tree, namespaces=namespaces, execs=execs)
+
+
+def test_another_program_that_bears_the_copys_name_is_the_containers(tree: Tree) -> None:
+    assert executed(tree, more=b"more")
+
+
+def test_a_copy_whose_parent_is_not_runc_is_the_containers(tree: Tree) -> None:
+    assert executed(tree, parent="sh")
