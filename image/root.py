@@ -99,7 +99,7 @@ def _output(command: list[str]) -> Iterator[IO[bytes]]:
             sys.exit(f"image: mmdebstrap ended with {process.returncode}")
     finally:
         process.stdout.close()
-        if process.poll() is None:  # we were interrupted, which its group was not told
+        if process.poll() is None:  # we were interrupted, and the signal did not reach its process group
             os.killpg(process.pid, signal.SIGINT)
             process.wait()
 

@@ -55,13 +55,13 @@ def main() -> None:
         candidates, directive = complete(sys.argv[1:])
         lines = [_line(candidate) for candidate in candidates]
     except (Exception, KeyboardInterrupt):
-        # there is nobody to tell: the shell shows whatever is written
+        # an error cannot be reported: the shell shows whatever is written
         lines, directive = [], NO_FILES
     sys.stdout.write("".join(line + "\n" for line in [*lines, f":{directive}"]))
 
 
 def complete(words: Sequence[str]) -> tuple[list[Candidate], int]:
-    """Candidates for the last of `words`, and the directive. Raises GadgetError when the words before make no sense."""
+    """Candidates for the last of `words`, and the directive. Raises GadgetError when the words before are invalid."""
     *before, current = words or [""]
     place = _find(before)
     if place is None:
@@ -143,7 +143,7 @@ def _looked_up(place: Place, name: str) -> list[Candidate]:
 
 
 def _arguments(place: Place, current: str) -> list[Candidate]:
-    """Candidates for a word that is no flag: pods, kinds with a slash, and after it the objects of that kind."""
+    """Candidates for a word that is not a flag: pods, kinds with a slash, and after it the objects of that kind."""
     takes = [item.metavar for item in place.command.params if isinstance(item, TyperArgument)]
     if takes != ["POD"]:
         return []

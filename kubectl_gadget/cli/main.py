@@ -1,4 +1,4 @@
-"""The program's entry: runs a command line, and turns whatever ends it into an exit code and words on standard error.
+"""The program's entry: runs a command line, and turns its end into an exit code and a message on standard error.
 
 0: done. 1: failed. 2: the command line is wrong. 4: --fail-on or --expect. 130, 143: ended by a signal.
 The trap: nothing else in this project may print a traceback or call sys.exit.
@@ -78,7 +78,7 @@ def _unexpected(error: BaseException) -> int:
 
 
 def _thread_failed(caught: threading.ExceptHookArgs) -> None:
-    """The last resort: whoever owns a thread tells what it ended with."""
+    """The last resort for errors of threads: their owners report them otherwise."""
     if caught.exc_value is not None:
         _unexpected(caught.exc_value)
 

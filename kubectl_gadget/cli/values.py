@@ -232,7 +232,7 @@ def factor(text: str) -> float:
 
 
 def some_text(text: str) -> str:
-    """Anything but nothing."""
+    """Any text that is not blank."""
     if not text.strip():
         raise ValueError("is empty")
     return text
@@ -480,7 +480,7 @@ def text_of(size: int) -> Callable[[str], str]:
 
 
 def words_of(words: Sequence[str]) -> Callable[[str], str]:
-    """A reader of some of these words, parted by commas, or of "all"."""
+    """A reader of a comma-separated list of these words, or of "all"."""
 
     def read(text: str) -> str:
         for word in map(str.strip, text.split(",")):

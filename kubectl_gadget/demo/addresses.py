@@ -1,7 +1,7 @@
-"""Addresses for pods that nobody else has: a block that no route of this machine leads to.
+"""Unused addresses for pods: a block that no route of this machine leads to.
 
 The pods' network is apart from the machine's, so an address that both have would disturb neither of them. It would
-confuse whoever reads: gadgets show addresses, and `flows` takes the two sides of a connection together by them.
+confuse the reader: gadgets show addresses, and `flows` takes the two sides of a connection together by them.
 """
 
 import ipaddress

@@ -96,7 +96,7 @@ def _with_policies(words: Sequence[str], file: str) -> list[str]:
 
 @contextmanager
 def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
-    """--objects with what a cluster would say of the pods: a file in memory, which nobody has to remove."""
+    """--objects with what a cluster would say of the pods: a file in memory, which need not be removed."""
     from kubectl_gadget.session.nodes.participants import local_node
 
     if not hasattr(os, "memfd_create"):  # no Linux, as will be said

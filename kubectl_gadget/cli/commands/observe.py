@@ -98,7 +98,7 @@ class StoryOutputFlags(OutputFlags):
 
 @dataclass(frozen=True)
 class StoryFlags:
-    """What is told, and how."""
+    """What is shown, and how."""
 
     timestamps: Annotated[bool | None, flag(SHOW, "--timestamps/--no-timestamps", help="Begin lines with the time")] = (
         None

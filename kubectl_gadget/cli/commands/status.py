@@ -95,7 +95,7 @@ def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
 
 
 def _row(node: "NodeStatus") -> tuple[str, ...]:
-    """As kubectl has it, <none> is what is known not to be, and <unknown> what no agent has told."""
+    """As in kubectl, <none> is what does not exist, and <unknown> what no agent has reported."""
     agent = _NONE if node.pod is None else node.state
     hello = node.hello
     if hello is None:

@@ -1,7 +1,7 @@
 """`kubectl gadget version`: of this program, and of the agents when a cluster can be asked.
 
-The trap: a version must be told without a cluster too, so whatever keeps us from asking one is said on standard error
-and is no failure.
+The trap: the client's version must be printed without a cluster, too, so a cluster that cannot be asked is reported on
+standard error and is not a failure.
 """
 
 import json

@@ -43,7 +43,7 @@ class Parsed:
     given: list[Given] = field(default_factory=list)
     """in the order of the command line: the later wins"""
     positionals: list[str] = field(default_factory=list)
-    """all that is no flag; with `subcommands`, the first of them and everything behind it"""
+    """all that are not flags; with `subcommands`, the first of them and everything after it"""
     pending: str | None = None
     """spelling of a last flag whose value is still missing"""
 
@@ -57,10 +57,10 @@ class UnknownFlag(UsageError):
 
 
 def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommands: bool = False) -> Parsed:
-    """Takes `words` apart. With `subcommands`, stops at the first word that is no flag.
+    """Takes `words` apart. With `subcommands`, stops at the first word that is not a flag.
 
-    Raises UnknownFlag, and UsageError when a switch is given a value that is no boolean. A last flag without its value
-    is no error here: see Parsed.pending.
+    Raises UnknownFlag, and UsageError when a switch is given a value that is not a boolean. A last flag without its
+    value is not an error here: see Parsed.pending.
     """
     result = Parsed()
     rest = iter(words)

@@ -1,4 +1,4 @@
-"""The way from the command line's flags to the API server, for commands that are no run."""
+"""The way from the command line's flags to the API server, for commands that are not runs."""
 
 import sys
 from collections.abc import Coroutine

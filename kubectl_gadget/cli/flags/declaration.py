@@ -109,8 +109,8 @@ class Flag(NamedTuple):
 
 
 class FlagSet:
-    """Base of the sets. A value that was not typed, but comes from the environment or the configuration file, is a
-    wish: where it does not fit, it gives way, and is no error."""
+    """Base of the sets. A value from the environment or the configuration file is a default: where it does not fit the
+    command, it is ignored, and is not an error."""
 
     __slots__ = ("_presets",)
 

@@ -1,7 +1,7 @@
 """The flags that commands share, in sets: each field is one flag, with its reader from values.py.
 
 A command takes whole sets as parameters (framework/binding.py). None means that a flag was not given, so that a flag
-before the sub-command and one after it can be told apart and the later wins. The trap: a field's name is also the
+before the sub-command and one after it can be distinguished and the later wins. The trap: a field's name is also the
 parameter's name in every command, so no two sets may use the same one.
 """
 

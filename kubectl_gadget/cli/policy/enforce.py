@@ -1,7 +1,7 @@
 """`kubectl gadget enforce`: policies carried out, for as long as the command runs.
 
-A word of its own, so that nobody blocks anything by accident. The trap: what is in force is what the policy says within
-what the other flags select, so without -A it is this namespace.
+A command of its own, so that nothing is blocked by accident. The trap: a policy is in force only in the pods that the
+other flags select, so without -A only in this namespace.
 """
 
 import sys

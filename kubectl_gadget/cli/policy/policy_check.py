@@ -1,6 +1,6 @@
 """`kubectl gadget policy check -f`: what is wrong, what is hooked, and whether nodes have it.
 
-Standard output has the hooks, standard error what to think about. The trap: without nodes it asks nobody, so that it
+Hooks go to standard output, warnings to standard error. The trap: without nodes no cluster is needed, so that it
 works in CI.
 """
 
@@ -191,7 +191,7 @@ def _is_for(report: "Report", answer: "NodeHooks") -> bool:
 
 
 def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> bool:
-    """Says what to think about; whether one cannot be run, or a node lacks a hook or gave no answer."""
+    """Reports warnings; whether a policy cannot run, or a node lacks a hook or did not answer."""
     say_own(report.policy for report in reports)
     for report in reports:
         if report.mirrors:

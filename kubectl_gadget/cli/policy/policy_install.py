@@ -1,6 +1,6 @@
 """`kubectl gadget policy install`, `installed` and `uninstall`: policies that stay in force without this program.
 
-The trap: a policy that denies stays when whoever installed it has gone home, so --enforce has to ask for that.
+The trap: a policy that denies stays in force when the command has ended, so it is only installed with --enforce.
 """
 
 import json
@@ -192,9 +192,7 @@ async def _change(api: "Api", agents: AgentOptions, wanted: "Change", done: str,
     if there.allow_weaker:
         say("where calls cannot be held up, a signal is good enough (--allow-weaker), for all that is installed")
     if not await nudge(api, agents, there.digest):
-        say(
-            "kubelets are not told to look at once, which takes the right to patch pods; they do within a minute or two"
-        )
+        say("kubelets are not notified, which needs the right to patch pods; they notice it within two minutes")
     if not patience:
         return 0
     found = await wait(api, agents, there.digest, patience, say)
@@ -239,7 +237,7 @@ def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> PolicySt
 
 
 def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
-    """Says what is not as it should be; whether anything is."""
+    """Reports policies that are not in force; whether there are any."""
     failed = False
     for node in found:
         if not node.has_agent:

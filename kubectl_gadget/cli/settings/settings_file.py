@@ -48,7 +48,7 @@ def read_file(into: Settings) -> None:
 
 
 def check_command(name: str, place: str) -> None:
-    """Raises UsageError when there is no command `name`. A gadget's own flags are not looked at."""
+    """Raises UsageError when there is no command `name`. A gadget's own flags are not checked."""
     find_command(name, place, load=False)
 
 

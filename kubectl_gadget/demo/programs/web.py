@@ -55,7 +55,7 @@ class Server(socketserver.ThreadingTCPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
+        """A client that disconnects is not reported."""
 
 
 def main() -> None:
