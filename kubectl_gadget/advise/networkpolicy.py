@@ -35,7 +35,7 @@ RECIPE = Recipe("networkpolicy", KIND, facts_of, (("top_flow", {}),), whole_clus
 
 
 @dataclass(frozen=True)
-class PolicyPod:
+class PolicySubject:
     """The pods that one policy is for, and what it has to allow."""
 
     workload: Workload
@@ -47,7 +47,7 @@ class PolicyPod:
     """of the policy"""
 
 
-def subjects(recording: Recording) -> list[PolicyPod]:
+def subjects(recording: Recording) -> list[PolicySubject]:
     """One for each workload that policies can select."""
     peers = Peers(recording.inventory)
     found: dict[Workload, list[Fact]] = {}
@@ -64,7 +64,7 @@ def subjects(recording: Recording) -> list[PolicyPod]:
         others = {str(pod.workload) for pod in peers.selected(workload.namespace, labels)} - {str(workload)}
         alone = names[workload.namespace, workload.name] == 1
         name = workload.name if alone else f"{workload.name}-{workload.kind.lower()}"
-        made.append(PolicyPod(workload, labels, tuple(flows), tuple(sorted(others)), name))
+        made.append(PolicySubject(workload, labels, tuple(flows), tuple(sorted(others)), name))
     return made
 
 
@@ -126,7 +126,7 @@ def _order(peer: Peer) -> tuple[Any, ...]:
     return (peer.namespace == "", peer.namespace, peer.labels, peer.address)
 
 
-def _kubernetes(subject: PolicyPod) -> dict[str, Any]:
+def _kubernetes(subject: PolicySubject) -> dict[str, Any]:
     def peer_of(peer: Peer) -> dict[str, Any]:
         if peer.address:
             return {"ipBlock": {"cidr": peer.cidr}}
@@ -156,7 +156,7 @@ def _kubernetes(subject: PolicyPod) -> dict[str, Any]:
     }
 
 
-def _cilium(subject: PolicyPod) -> dict[str, Any]:
+def _cilium(subject: PolicySubject) -> dict[str, Any]:
     """https://docs.cilium.io/en/stable/security/policy/: the peers of a rule there are all of one kind."""
 
     def kinds(peers: Sequence[Peer], way: str) -> Iterator[dict[str, Any]]:
@@ -199,7 +199,7 @@ def _cilium_labels(peer: Peer) -> dict[str, str]:
     return {"k8s:io.kubernetes.pod.namespace": peer.namespace, **dict(peer.labels)}
 
 
-def _comments(subject: PolicyPod) -> Iterator[str]:
+def _comments(subject: PolicySubject) -> Iterator[str]:
     yield f"{subject.workload}"
     if subject.shared_with:
         yield f"  its labels select these, too, which are then allowed the same: {', '.join(subject.shared_with)}"
@@ -207,7 +207,7 @@ def _comments(subject: PolicyPod) -> Iterator[str]:
         yield from _directions(subject, ingress, word)
 
 
-def _directions(subject: PolicyPod, ingress: bool, word: str) -> Iterator[str]:
+def _directions(subject: PolicySubject, ingress: bool, word: str) -> Iterator[str]:
     notes: dict[str, list[Flow]] = {}
     for flow in subject.flows:
         if flow.ingress is ingress:

@@ -11,7 +11,7 @@ _MOST_BYTES = 1 << 16
 """Of a record: texts in it are found by 16 bits."""
 _WIDEST = 1000
 _DEFAULTS: dict[str, type] = {"bool": bool, "int": int, "duration": int}
-"""Types of parameters whose values are no texts."""
+"""Types of parameters whose values are not texts."""
 
 
 def check(gadget: Gadget, source: str) -> None:

@@ -1,6 +1,6 @@
 """Remembers from what each built file was made, so that a build does nothing when nothing changed.
 
-The trap: times are no help, since a checkout or an archive sets them at will; contents are compared by their hash.
+The trap: times do not help, since a checkout or an archive sets them at will; contents are compared by their hash.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ class Layout:
             self._types = {item["id"]: item for item in types}
 
     def record(self, name: str) -> Record:
-        """The layout of `struct NAME`. Raises UsageError when it is no record."""
+        """The layout of `struct NAME`. Raises UsageError when it is not a record."""
         with self._understood():
             struct = self._named("STRUCT", name)
             if struct is None:
@@ -56,7 +56,7 @@ class Layout:
             return make(Record, asdict(Record(name, struct["size"], fields)))
 
     def sent_structs(self) -> list[SentStruct]:
-        """What a program without YAML sends, each type once. Raises UsageError for what is no struct."""
+        """What a program without YAML sends, each type once. Raises UsageError for what is not a struct."""
         with self._understood():
             pointers = [item["type_id"] for item in self._types.values() if self._is_variable(item, _SENT)]
             types = {

@@ -133,7 +133,7 @@ def _missing_headers(source: Path) -> list[str]:
 
 
 def _write_kernel_types(source: Path, built: Path) -> None:
-    """Makes the vmlinux.h that a program includes, from this machine's kernel, where nobody has put one."""
+    """Makes the vmlinux.h that a program includes, from this machine's kernel, where the user has not put one."""
     text = source.read_text(errors="replace")
     target = built / _VMLINUX
     if _VMLINUX not in text or (source.parent / _VMLINUX).is_file() or target.is_file():

@@ -201,7 +201,7 @@ class Batch:
         self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}
 
     def judged(self, judge: Callable[[Container], int]) -> npt.NDArray[np.int8]:
-        """The highest that `judge` says of a row's container or of another party's. Cgroup 0 is nobody."""
+        """The highest that `judge` says of a row's container or of another party's. Cgroup 0 is no process's."""
         assert self.owners is not None
         best = self.owners.judged(judge)
         for name, owners in self.parties.items():

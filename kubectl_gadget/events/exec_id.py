@@ -13,6 +13,6 @@ BYTES = 16
 
 
 def read_exec_id(field: bytes) -> ExecId | None:
-    """From a record's field; None for nobody, or who lives outside of the node."""
+    """From a record's field; None where there is no process, or it is outside of the node."""
     started, pid = _EXEC.unpack_from(field.ljust(BYTES, b"\0"))
     return ExecId(started, pid) if started else None

@@ -123,7 +123,7 @@ class Parameter:
     names: Literal["", "signal", "capability", "errno"] = ""
     """of an int: what it numbers, so that it may be given by its name as well"""
     words: tuple[str, ...] = ()
-    """of a string: some of these, parted by commas"""
+    """of a string: some of these, comma-separated"""
     choices: tuple[str, ...] = ()
     """of a string: it is one of these"""
     unit: str = ""
@@ -161,7 +161,7 @@ class ProgramChoice:
     aside: bool = False
     """what is missing is of little weight, so that only -v says it"""
     when: tuple[str, str] | None = None
-    """a parameter and a word: only when the word, or "all", is among those of the parameter, which commas part. Of a
+    """a parameter and a word: only when the word, or "all", is among those of the parameter, comma-separated. Of a
     parameter that is a bool, the word is true"""
 
     def is_wanted(self, values: Mapping[str, Any]) -> bool:

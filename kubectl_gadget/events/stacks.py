@@ -97,7 +97,7 @@ def demangle(name: str) -> str:
         return name
     from pydemumble import demangle
 
-    # What compilers append to parts of a function (.cold, .constprop.0) is no part of its name.
+    # What compilers append to parts of a function (.cold, .constprop.0) is not part of its name.
     return _RUST_HASH.sub("", demangle(name) or demangle(name.partition(".")[0]) or name)
 
 

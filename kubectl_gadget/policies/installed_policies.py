@@ -138,7 +138,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def refuse_enforcing(policies: Iterable[Kept]) -> None:
-    """Raises UsageError when one of them does more than tell."""
+    """Raises UsageError when one of them does more than report."""
     enforcing = [one.title for one in policies if one.enforces]
     if enforcing:
         what = f"{', '.join(enforcing)} would deny or kill, for as long as it is installed"

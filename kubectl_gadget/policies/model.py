@@ -37,7 +37,7 @@ SubjectKind = Literal[
     "binary",
     "parent_binary",
     "namespace",  # name: as in NAMESPACES
-    "namespace_change",  # test `mask` over NAMESPACES, bit 0 first: those that are no more what they were at exec
+    "namespace_change",  # test `mask` over NAMESPACES, bit 0 first: those that have changed since exec
     "capability",  # name: as in CAPABILITY_SETS; test `mask`
     "capability_change",  # the same over the bits that differ from those at exec
     "workload",  # values: one Scope
@@ -341,7 +341,7 @@ class Hook:
     message: str = ""
     tags: tuple[str, ...] = ()
     ignore_missing: bool = False
-    """`ignore.callNotFound`: a kernel without this target is no error"""
+    """`ignore.callNotFound`: a kernel without this target is not an error"""
     mirrors: str = ""
     """not written in the policy: `target` is the kernel's function for calls of 32-bit programs, and this the 64-bit
     call that a hook of the policy stands at"""

@@ -1,4 +1,4 @@
-"""Arguments of hooks as they are told: from what the engine read to the member of the JSON of events.
+"""Arguments of hooks as events show them: from what the engine read to the member of the JSON of events.
 
 The trap: readers of that JSON are strict, so each kind has the members of their schema only, of their types. What
 could not be read is an error in words, whatever its type, and never an empty text or a 0.
@@ -23,7 +23,7 @@ _FILES = (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB)
 _FILE_KINDS = {"path": "path", "linux_binprm": "linux_binprm"}
 _IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
 _OWN_KEY = os.urandom(16)
-"""Sockets are told apart by where they lie in the kernel's memory, which is nobody's business."""
+"""Sockets are identified by their address in the kernel's memory, which is not shown."""
 Shown = tuple[str, Any]
 """Kind and value of an Argument."""
 

@@ -38,7 +38,7 @@ class EventMetadata:
     system_call: bool = False
     """`function` is the name of one, which the kernel has by another name on each architecture"""
     error: int = 0
-    """of what is told at a return: what the function returned if it was denied when it was called; 0: it cannot be"""
+    """of events at a return: what the function returned if it was denied when it was called; 0: it cannot be"""
     signal: int = 0
     """the same: what was sent then; 0: none"""
     would_be: str = ""

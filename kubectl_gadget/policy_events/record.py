@@ -15,7 +15,7 @@ from kubectl_gadget.policy_events.event import Credentials
 from kubectl_gadget.policy_events.exec_id import ExecId
 
 FORMAT = 4
-"""Of records and of what is told about them (told.py). Whoever changes either counts on: installed policies outlive the
+"""Of records and of their metadata (hook_reader.py). Whoever changes either counts on: installed policies outlive the
 agents and clients that know them."""
 HEAD = 256
 """Bytes of struct policy_event, of which RECORD are struct gadget_record."""

@@ -1,7 +1,7 @@
-"""Processes that do not exist: the owner of a packet that none has, the parent outside of the node. They are null.
+"""Placeholders for absent processes: the owner of a packet without one, the parent outside of the node. They are null.
 
 The trap: 0 is the user number of root and the process number of the kernel's idle task, so only a process that has
-neither number nor name is nobody.
+neither number nor name does not exist.
 """
 
 import numpy as np

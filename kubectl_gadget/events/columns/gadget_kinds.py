@@ -45,7 +45,7 @@ def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
 
 
 def _recorded_syscall(batch: Batch, field: Field) -> CodedTexts:
-    """As strace marks what is no call."""
+    """As strace marks what is not a call."""
     return coded(batch, field, lambda number: "+++" if number == KILLED else syscall_name(number, batch.architecture))
 
 

@@ -35,7 +35,7 @@ def fixed_texts(batch: Batch, field: Field) -> FixedTexts:
 
 
 def _data(batch: Batch, field: Field) -> list[str | None]:
-    """Bytes that are no text, in base64."""
+    """Bytes that are not text, in base64."""
     spans = batch.spans(field)
     memory = batch.buffer.bytes.data
     places = zip(spans.starts.tolist(), spans.lengths.tolist(), spans.readable.tolist(), strict=True)

@@ -153,7 +153,7 @@ def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: in
 
 
 def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Sequence[str]) -> str | None:
-    """The expression with quotes around `side`, whose names are no columns; `other`, of this shape, is compared with
+    """The expression with quotes around `side`, whose names are not columns; `other`, of this shape, is compared with
     it."""
     start, end = _span(side)
     written = text[start:end].lstrip("-")

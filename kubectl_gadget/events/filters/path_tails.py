@@ -1,7 +1,7 @@
 """Paths that a file has to be, or to lie below, as programs compare them: bytes that a gadget_path ends with.
 
 A gadget_path has its components leaf first, so what stands at the top of a path is the end of its bytes
-(bpf/trace_fileuse.bpf.c). The trap: an empty tail would match everything, so the folder `/` is told another way.
+(bpf/trace_fileuse.bpf.c). The trap: an empty tail would match everything, so the folder `/` is passed another way.
 """
 
 import struct

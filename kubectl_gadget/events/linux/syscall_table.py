@@ -1,7 +1,7 @@
 """What the arguments of each system call are, and lists of calls as users write them.
 
 The client tells bpf/trace_syscalls.bpf.c by `kernel_table` which arguments point to what. The trap: a call that is not
-here still has up to six arguments, and nobody knows how many.
+here still has up to six arguments, and their number is not known.
 """
 
 from collections.abc import Collection, Mapping

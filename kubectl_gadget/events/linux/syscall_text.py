@@ -19,7 +19,7 @@ ARGUMENTS = 6
 KILLED = 0xFFFFFFFF
 """No call, but the end of a process by a signal, which is the first argument; the second: whether core was dumped."""
 Data = bytes | None
-"""What an argument points to; None: it could not be read, or nobody asked."""
+"""What an argument points to; None: it could not be read, or was not read."""
 
 _GIVE_ADDRESSES = frozenset({"brk", "mmap", "mremap", "shmat"})
 _AT_FDCWD = -100

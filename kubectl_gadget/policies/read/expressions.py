@@ -62,7 +62,7 @@ _MASK = (1 << 64) - 1
 
 
 def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
-    """Raises WrongPolicy when the text is no such expression, or names arguments that are no numbers."""
+    """Raises WrongPolicy when the text is not such an expression, or names arguments that are not numbers."""
     try:
         expression = parse_expression(scalar.text)
     except UsageError as error:

@@ -1,7 +1,7 @@
 """`spec.loader`: an event for every executable file that a program maps, with the file's build id.
 
-The kernel reads build ids itself, for who records with perf. So this is a hook at its function that tells of a mapping,
-and the agent has the kernel tell. The trap: the function is also called for mappings that nobody may execute, and for
+The kernel itself reads build ids for users of perf. So this is a hook at its function that reports a mapping, and the
+agent has the kernel report them. The trap: the function is also called for mappings that are not executable, and for
 memory that is not a file, which the filters leave out.
 """
 

@@ -42,7 +42,7 @@ _LONGEST_NAME = 253
 _TRUE = ("1", "t", "true")
 _FALSE = ("0", "f", "false")
 _Namespace = str | Callable[[], str]
-"""One, or who is asked for it when some policy names none."""
+"""A namespace, or what to ask for it when some policy names none."""
 
 
 def read_policies(names: Sequence[str], namespace: _Namespace, stdin: TextIO | None = None) -> list[Policy]:

@@ -57,7 +57,7 @@ _FUNCTION = (
     SchemaField(
         "ignore",
         "object",
-        "What is no error.",
+        "What is not an error.",
         (SchemaField("callNotFound", "flag", "The kernel has no such function.", default="false"),),
     ),
 )
@@ -109,7 +109,7 @@ _UPROBE = (
     SchemaField(
         "ignore",
         "object",
-        "What is no error.",
+        "What is not an error.",
         (SchemaField("digestVerificationFailure", "flag", "The file has another digest.", default="false"),),
     ),
 )

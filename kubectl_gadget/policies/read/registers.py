@@ -48,7 +48,7 @@ _ARM64 = {"sp": ("sp",), "pc": ("pc",), "pstate": ("pstate",), "lr": ("regs", 30
 
 def register_member(name: str) -> tuple[str | int, ...] | None:
     """Where `struct pt_regs` has a whole register that is called as in assembler: `rdi` is ("di",), `x0` ("regs", 0).
-    None: it is no such name, but perhaps the member's own."""
+    None: it is not such a name, but perhaps the member's own."""
     found = REGISTERS.get(name)
     if name in ("orig_rax", "eflags", "rflags"):
         return ("orig_ax",) if name == "orig_rax" else ("flags",)

@@ -286,7 +286,7 @@ def _late_kills(hook: Hook) -> Iterable[Note]:
             continue
         is_asked = hook.kind == "lsm" or (not hook.returns and lsm_hook(hook.target) is not None)
         if is_asked and "Signal" not in kinds:
-            continue  # who is to be killed is denied first
+            continue  # the call of a process that is to be killed is denied first
         remedy = "add Override, argError -1" if is_asked else "few kernels can hold this hook up; safe: lsmhooks"
         text = f"a signal does not undo the call, which may be done before the process ends: {remedy}"
         yield Note(selector.place, text)

@@ -110,7 +110,7 @@ def _is_missing(hook: Hook, answer: Hooks) -> bool:
 
 
 def _nearest(hook: Hook, answer: Hooks) -> str:
-    """`; did you mean …?`, of a name that the node has not got; else empty."""
+    """`; did you mean …?`, of a name that the node does not have; else empty."""
     if hook.kind == "lsm":
         return nearest_lsm_hook(hook.target)
     return nearest(hook.target, answer.near.get(hook.target, ()))

@@ -1,7 +1,7 @@
 """What this machine's kernel knows of the functions that a policy names: a hint where no node was asked.
 
-The trap: nodes may have another kernel, so a name that only is not here is no mistake. One is told that looks like a
-name that is here, which it then most likely was to be.
+The trap: nodes may have another kernel, so a name that is only absent here is not a mistake. What is reported is a name
+that looks like one that is here, which was then most likely meant.
 """
 
 import difflib

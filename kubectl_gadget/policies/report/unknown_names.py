@@ -1,6 +1,6 @@
 """Hooks whose names no Linux has that is known here: most likely misspelt.
 
-The trap: names differ by kernel, and a newer one may have what is not known here. So this is told where no node was
+The trap: names differ by kernel, and a newer one may have what is not known here. So this is reported where no node was
 asked, and refuses nothing; of the kernel's functions and most of its tracepoints nothing is known at all.
 """
 

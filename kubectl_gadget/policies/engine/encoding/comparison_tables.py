@@ -32,7 +32,7 @@ _TEST = struct.Struct("<BBHIII")
 class TestClass(IntEnum):
     """enum policy_class."""
 
-    __test__ = False  # it is no test of pytest's
+    __test__ = False  # not a test of pytest
 
     IN_SET = 1
     IN_INTERVAL = 2

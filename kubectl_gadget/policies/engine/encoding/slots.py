@@ -116,7 +116,7 @@ def task_slot(type: Type, in_namespace: bool = False) -> Slot:
 def argument_slot(
     argument: Argument, source: SlotSource, user: bool, place: Place, at_return: bool = False
 ) -> Slot | None:
-    """The slot of an argument; None for one that nobody reads (`nop`, or `returnCopy` at the call). `user`: its
+    """The slot of an argument; None for one that is not read (`nop`, or `returnCopy` at the call). `user`: its
     pointers lead into the caller's memory. Raises UsageError when the engine cannot read its type, or not there."""
     name = argument.type
     index = argument.index
