@@ -52,7 +52,7 @@ SLOW = {"yaml": 20}
 """By what part fewer events are given to sinks that would take minutes."""
 _PER_BATCH = 20_000
 _CATCH_UP_SECONDS = 60.0
-"""What a client may take to print what has come until it is told to stop; what it has not printed then is lost."""
+"""How long a client may print what has come before it has to stop; what it has not printed then is lost."""
 _ONE_IN = 97
 """Every so manieth row's latency is taken."""
 

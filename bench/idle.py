@@ -80,7 +80,7 @@ def idle(containers: int, seconds: float) -> dict[str, float]:
     found = {}
     with cgroups(containers), resident() as waiting, tracing() as traced:
         pids = traced | waiting
-        time.sleep(4)  # containers without names are told after 3 s
+        time.sleep(4)  # containers without names are sent after 3 s
         before, begun = {name: cpu_ns(pid) for name, pid in pids.items()}, time.monotonic()
         time.sleep(seconds)
         took = time.monotonic() - begun

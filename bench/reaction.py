@@ -152,7 +152,7 @@ async def reacting(
 async def deleted(folder: Path, policy: Path) -> Late:
     """By the client: until its request."""
     async with reacting(folder, policy, "delete-pod") as (cluster, _, begin):
-        while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - it tells nobody
+        while ("delete", "pods") not in cluster.server.requests:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.001)
         return Late((time.monotonic_ns() - begin) / 1e6, None)
 

@@ -106,8 +106,8 @@ class Replay:
                 for frame in decoder.feed(message.data[1:]):
                     if frame.type == FrameType.RUN:
                         started = {"gadgets": [{"name": "trace_open", "programs": []}], **clocks()}
-                        told = encode_json(FrameType.STARTED, started) + encode_json(FrameType.CONTAINERS, CONTAINERS)
-                        await websocket.send_bytes(_STDOUT + told)
+                        first = encode_json(FrameType.STARTED, started) + encode_json(FrameType.CONTAINERS, CONTAINERS)
+                        await websocket.send_bytes(_STDOUT + first)
                         task = asyncio.create_task(self._send(websocket, counter), name=f"opens of {node}")
                     elif frame.type == FrameType.STOP:
                         if task:

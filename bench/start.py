@@ -3,8 +3,8 @@
     sudo .venv/bin/python -m bench.start [--rounds 5] [--nodes 3] [--json FILE] [-- FLAGS OF trace open]
 
 On this machine (--local), on a double of a cluster with resident agents and without, and on the cluster in $KUBECONFIG,
-whose agents are resident after `kubectl gadget deploy`. The traps: stages of several nodes overlap, so each is told by
-when its last node was through with it; and all nodes of the double are this machine, so agents take each other's time.
+whose agents are resident after `kubectl gadget deploy`. The traps: stages of several nodes overlap, so each is measured
+when its last node has done it; and all nodes of the double are this machine, so agents take each other's time.
 """
 
 import json
@@ -53,15 +53,15 @@ _SECONDS = 120
 def stages(flags: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
     """Seconds from Enter until each stage was over."""
     with tempfile.TemporaryDirectory() as name:
-        told = Path(name) / "stages"
+        stages_file = Path(name) / "stages"
         began = time.time()
-        words = [sys.executable, "-m", "bench.start_stages", str(told), "trace", "open", "-o", "json"]
+        words = [sys.executable, "-m", "bench.start_stages", str(stages_file), "trace", "open", "-o", "json"]
         environment = {**os.environ, **environment}
         words += ["--max-events", "1", *flags]
         run = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, env=environment, check=False)
-        if run.returncode != 0 or not told.exists():
+        if run.returncode != 0 or not stages_file.exists():
             raise SystemExit(f"{' '.join(words)} failed:\n{run.stderr}")
-        found = json.loads(told.read_text())
+        found = json.loads(stages_file.read_text())
         largest = {name: float(max(found[name], default=0)) for name in ("resident", "sent")}
         return {stage: at - began for stage, at in found["stages"].items()} | largest
 

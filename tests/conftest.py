@@ -24,7 +24,7 @@ from xdist.scheduler import LoadScopeScheduling
 from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.demo.pods import DemoPods
 from tests.needs import MachineAndOthers, is_unit, mark_all, order
-from tests.vm.results import TOLD
+from tests.vm.results import AT_THE_END
 
 # How long an example takes says something about the machine, not about us.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -87,10 +87,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     properties = [item for report in reports if report.when == "call" for item in report.user_properties]
-    told = [text for name, text in properties if name == TOLD]
-    if told:
+    texts = [text for name, text in properties if name == AT_THE_END]
+    if texts:
         terminalreporter.section("in virtual machines")
-    for text in told:
+    for text in texts:
         terminalreporter.write_line(text)
 
 

@@ -1,6 +1,6 @@
 """A run of the command line in the background, for tests that do something meanwhile, or do harm to it.
 
-The trap: it writes to files, so that nobody has to read for it to go on; a test that is about a reader gives its own
+The trap: it writes to files, so it goes on without a reader; a test that is about a reader gives its own
 standard output.
 """
 

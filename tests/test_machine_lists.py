@@ -9,6 +9,7 @@ import pytest
 
 from tests.needs import PROJECT
 from tests.vm.repeated import differs, repeated
+from tests.vm.results import results
 from tests.vm.test_kernel import MACHINES
 
 
@@ -33,3 +34,17 @@ def test_all_of_a_file_runs_where_hooks_differ_and_where_this_machine_runs_none(
     some, all_of_them = repeated(everything=False), repeated(everything=True)
     assert "tests/bpf/test_trace_open.py::test_each_openat_is_seen_once" in some
     assert [word.partition("::")[0] for word in some] == all_of_them
+
+
+def test_results_name_the_slowest_tests_and_why_others_were_skipped() -> None:
+    xml = """<testsuites><testsuite tests="2" failures="0" errors="0" skipped="1">
+    <testcase classname="tests.bpf.test_one" name="test_slow" time="12.4"/>
+    <testcase classname="tests.bpf.test_one" name="test_other" time="1"><skipped message="no fexit"/></testcase>
+    </testsuite></testsuites>"""
+    texts: list[object] = []
+    count = results(xml, "Linux 6.12", lambda _name, text: texts.append(text))
+    assert count == {"tests": 2, "failures": 0, "errors": 0, "skipped": 1}
+    lines = str(texts[0]).splitlines()
+    assert lines[0] == "Linux 6.12: 2 tests, 0 failures, 0 errors, 1 skipped, 13 s"
+    assert lines[1] == "12 s tests.bpf.test_one test_slow"
+    assert lines[-1] == "SKIPPED test_other: no fexit"

@@ -61,7 +61,7 @@ def compile_bpf(source: Path, target: Path) -> None:
 
 
 class Opener:
-    """A process that opens a file as often as it is told, and nothing else ever."""
+    """A process that opens a file as often as it is asked to, and does nothing else."""
 
     def __init__(self, program: Path) -> None:
         self.process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -9,7 +9,7 @@ from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 
 
 class NoContainers:
-    """In the place of containers.tracking.Containers, for sources that are told of none."""
+    """In the place of containers.tracking.Containers, for sources that are given none."""
 
     is_open = True
 

@@ -112,7 +112,7 @@ def accept_late(host: str, request: bytes, answer: bytes, comm: str) -> tuple[st
 
 
 def unused_port(host: str) -> int:
-    """A port of `host` that nobody listens on: in the namespace, nobody but the test could."""
+    """A port of `host` without a listener: in the namespace, only the test could have one."""
     with listener(host) as sock:
         port: int = sock.getsockname()[1]
     return port

@@ -32,7 +32,7 @@ SILENCE = 1.0
 
 
 class Worker:
-    """A process in namespaces of its own, of the network and of others on request, which does what it is told to. In a
+    """A process in namespaces of its own, of the network and of others on request, which does what it is asked to. In a
     PID namespace of its own it is the first one there, and `pid` is its parent's."""
 
     def __init__(self, cgroup: Path | None = None, others: int = 0) -> None:

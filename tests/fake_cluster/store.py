@@ -106,12 +106,12 @@ class Store:
                 if changed != plural or (namespace is not None and where != namespace):
                     continue
                 uid = found["metadata"]["uid"]
-                told = kind if accepts(found) else "DELETED"
-                if told == "DELETED" and uid not in known:
+                seen_as = kind if accepts(found) else "DELETED"
+                if seen_as == "DELETED" and uid not in known:
                     continue
-                (known.discard if told == "DELETED" else known.add)(uid)
+                (known.discard if seen_as == "DELETED" else known.add)(uid)
                 if number > version:
-                    yield told, found
+                    yield seen_as, found
 
     def _tell(self, kind: str, plural: str, namespace: str, found: Object) -> None:
         self.version += 1

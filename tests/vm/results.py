@@ -1,4 +1,4 @@
-"""The results of pytest in a virtual machine, as JUnit's XML tells them, and how they get to the end of pytest's output
+"""The results of pytest in a virtual machine, in JUnit's XML, and how they get to the end of pytest's output
 here."""
 
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from xml.etree import ElementTree
 
 _SLOWEST = 5
 """Tests that are named with their time."""
-TOLD = "told at the end"
+AT_THE_END = "printed at the end"
 """A property of a test whose value tests/conftest.py prints below the summary."""
 
 
 def results(xml: str, where: str, record_property: Callable[[str, object], None]) -> dict[str, int]:
-    """How many "tests" there were, "failures", "errors" and "skipped", which are told at the end of pytest's output
+    """How many "tests" there were, "failures", "errors" and "skipped", which are printed at the end of pytest's output
     with the slowest of them and the reason of each skip. Raises ParseError."""
     suite = ElementTree.fromstring(xml).find("testsuite")
     assert suite is not None, xml
@@ -22,7 +22,7 @@ def results(xml: str, where: str, record_property: Callable[[str, object], None]
     lines += [f"{_seconds(case):.0f} s {case.get('classname')} {case.get('name')}" for case in slowest]
     for case in suite.iter("testcase"):
         lines += [f"SKIPPED {case.get('name')}: {skipped.get('message')}" for skipped in case.iter("skipped")]
-    record_property(TOLD, "\n".join(lines))
+    record_property(AT_THE_END, "\n".join(lines))
     return count
 
 
