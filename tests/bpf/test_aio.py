@@ -95,9 +95,7 @@ def requests_of(aio: Native | Compat, fd: int) -> list[bytes]:
 
 def test_fileuse_sees_what_is_submitted_without_knowing_how_much_it_moved(aio: Native | Compat, path: Path) -> None:
     tails = path_tails.table(path_tails.read_paths(str(path)))
-    with Tracer(
-        "trace_fileuse", pid=os.getpid(), compat=True, variables={"wanted_paths": {"hex": tails.hex()}}
-    ) as tracer:
+    with Tracer("trace_fileuse", pid=os.getpid(), compat=True, variables={"wanted_paths": tails}) as tracer:
         fd = os.open(path, os.O_RDWR)
         assert aio.submit(*requests_of(aio, fd)) == 5
         assert aio.submit(request(PREAD, 999, 0, 1)) < 0
@@ -121,7 +119,7 @@ def test_top_file_counts_what_is_submitted_without_bytes(aio: Native | Compat, p
 def test_what_is_beyond_the_room_is_counted_as_lost(path: Path) -> None:
     tails = path_tails.table(path_tails.read_paths(str(path)))
     aio = Native()
-    with Tracer("trace_fileuse", pid=os.getpid(), variables={"wanted_paths": {"hex": tails.hex()}}) as tracer:
+    with Tracer("trace_fileuse", pid=os.getpid(), variables={"wanted_paths": tails}) as tracer:
         fd = os.open(path, os.O_RDWR)
         memory = aio.place(bytes(16))
         assert aio.submit(*[request(PREAD, fd, memory, 1)] * (REQUESTS + 1)) == REQUESTS + 1

@@ -94,7 +94,7 @@ def test_fileuse_sees_what_is_done_with_a_file(path: bytes) -> None:
     tails = path_tails.table(path_tails.read_paths(os.fsdecode(path)))
     room = place(bytes(64))
     piece = struct.pack("<II", room, 3)
-    with mine("trace_fileuse", variables={"wanted_paths": {"hex": tails.hex()}}) as tracer:
+    with mine("trace_fileuse", variables={"wanted_paths": tails}) as tracer:
         fd = call("open", path, os.O_RDWR | 0o100000)  # O_LARGEFILE
         assert call("read", fd, room, 2) == 2
         assert call("pread64", fd, room, 5, 1, 0) == 5

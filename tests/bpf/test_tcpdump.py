@@ -34,7 +34,7 @@ def udp(host: str, times: int = TIMES, size: int = SIZE) -> int:
 
 
 def filtered(expression: str) -> dict[str, Any]:
-    return {"gadget_filter_pcap": {"hex": compile_filter(expression).hex()}}
+    return {"gadget_filter_pcap": compile_filter(expression)}
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ CLOSE_RANGE = 436
 
 def wanting(*paths: Path) -> Tracer:
     tails = path_tails.table(path_tails.read_paths(",".join(map(str, paths))))
-    return Tracer("trace_fileuse", variables={"wanted_paths": {"hex": tails.hex()}})
+    return Tracer("trace_fileuse", variables={"wanted_paths": tails})
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ class Tracer:
         lists = {parameter.name for parameter in self.gadget.parameters if parameter.type == "syscalls"}
         self._values |= {by_name[name]: value for name, value in given.items() if by_name[name] and name not in lists}
         for packed in (item for item in self.gadget.parameters if item.type == "address" and item.name in given):
-            self._values[packed.variable] = {"hex": packed_address(given[packed.name]).hex()}
+            self._values[packed.variable] = packed_address(given[packed.name])
         for listed in lists & given.keys():
             calls = syscall_table.select(given[listed])
             self._values |= {f"{by_name[listed]}_{m}": syscall_table.kernel_table(m, calls) for m in ARCHITECTURES}
