@@ -59,8 +59,9 @@ async def elsewhere(*words: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("words", "printed"),
     [
-        (("--help",), "Usage: kubectl gadget COMMAND"),
-        (("trace", "open", "--help"), "Usage: kubectl gadget trace open"),
+        pytest.param(("--help",), "Usage: kubectl gadget COMMAND", marks=pytest.mark.compiled),
+        pytest.param(("trace", "open", "--help"), "Usage: kubectl gadget trace open", marks=pytest.mark.compiled),
+        (("status", "--help"), "Usage: kubectl gadget status"),
         (("version", "--client"), "Client: "),
     ],
 )

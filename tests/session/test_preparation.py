@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.schema import TotalFields
 from kubectl_gadget.output.options import OutputOptions
 from kubectl_gadget.session.options import GadgetRun, RunOptions
 from kubectl_gadget.session.preparation import prepare
@@ -15,7 +16,9 @@ from tests.events.records import OPEN
 
 def test_headings_stand_for_columns_in_every_flag_that_names_some() -> None:
     arrangement = Arrangement(sort=("-PID",), by=("POD", "Comm"))
-    options = RunOptions((GadgetRun(replace(OPEN, kind="top", sums=("fd",)), {}),), arrangement=arrangement)
+    options = RunOptions(
+        (GadgetRun(replace(OPEN, kind="top", totals=TotalFields(sums=("fd",))), {}),), arrangement=arrangement
+    )
     prepared = prepare(replace(options, output=OutputOptions(columns=("ERR", "PATH"))), io.StringIO())
     assert prepared.options.output.columns == ("errno", "path")
     assert prepared.options.arrangement == Arrangement(sort=("-pid",), by=("pod", "comm"))

@@ -44,6 +44,7 @@ async def test_deploying_again_changes_nothing(cluster: FakeCluster, api: Api, a
     assert set(cluster.store.objects) == names
 
 
+@pytest.mark.compiled
 async def test_the_agent_lies_in_config_maps_that_a_newer_client_replaces(
     monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, api: Api, agent_options: AgentOptions
 ) -> None:
