@@ -8,7 +8,7 @@ import ssl
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from kubectl_gadget import __version__
 from kubectl_gadget.cluster.api import credentials
@@ -63,11 +63,17 @@ class Connection:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         url = urlsplit(cluster.server)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ClusterError(f"the server {cluster.server!r} of the kubeconfig is not an http or https URL")
+        if url.scheme not in ("http", "https") or not url.hostname or not _has_valid_port(url):
+            raise ClusterError(
+                f"the server {cluster.server!r} of the kubeconfig is not an http or https URL", "https://HOST:PORT"
+            )
         self._host = url.hostname
         self._lock = threading.Lock()
         self._way: Way | None = None
+        self._refusals = 0
+        """attempts to make a way that failed"""
+        self._refusal: ClusterError | None = None
+        """of the last of them"""
 
     def close(self) -> None:
         """Closes what is open to the API server; without it, that is left to the garbage collector."""
@@ -83,10 +89,21 @@ class Connection:
         return "ws" + self.url(path, query).removeprefix("http")
 
     def way(self) -> Way:
-        """The way that all take now. Raises ClusterError."""
+        """The way that all take now. Raises ClusterError.
+
+        Requests that wait for one attempt share its error: a credential plugin may ask the user something.
+        """
+        before = self._refusals
         with self._lock:
             if self._way is None:
-                self._way = _make_way(self.cluster)
+                if self._refusal is not None and self._refusals != before:
+                    raise self._refusal
+                try:
+                    self._way = _make_way(self.cluster)
+                except ClusterError as error:
+                    self._refusal = error
+                    self._refusals += 1
+                    raise
             return self._way
 
     @property
@@ -135,6 +152,13 @@ class Connection:
             return Answer(response.status, response.headers, response.read())
         except (ApiException, HTTPError, OSError) as error:
             raise from_exception(error, self.cluster.server, way.proxy) from None
+
+
+def _has_valid_port(url: SplitResult) -> bool:
+    try:
+        return url.port != 0
+    except ValueError:
+        return False
 
 
 def _make_way(cluster: Cluster) -> Way:

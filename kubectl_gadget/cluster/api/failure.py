@@ -69,6 +69,13 @@ def from_status(
         )
     if code == 403 and _is_about_roles(status, message):
         return ForbiddenError(f"Forbidden: {message} ({access})", access.command(impersonate))
+    if code == 404 and status.get("kind") != "Status":
+        return StatusError(
+            code,
+            reason,
+            f"{server} does not serve {access.resource} ({message})",
+            "look at the path of server in the kubeconfig, then: kubectl api-versions",
+        )
     return StatusError(code, reason, message)
 
 

@@ -5,6 +5,7 @@ context with the flags filled in. The trap: paths in a kubeconfig are relative t
 library forgets when cluster and user stand in different files; so they are made absolute before.
 """
 
+import base64
 import copy
 import ipaddress
 import os
@@ -81,6 +82,8 @@ def _load(files: list[Path], options: KubeOptions) -> Cluster:
     user = _with_user_flags(config.entry("users", options.user or context.get("user"), "user"), options)
     if not cluster.get("server"):
         raise ClusterError(f"the cluster of context {name!r} has no server", f"look at {_listed(files)}")
+    _check_data(cluster, "certificate-authority-data")
+    _check_data(user, "client-certificate-data", "client-key-data")
     _check_user(user)
     return Cluster(
         server=cluster["server"],
@@ -185,6 +188,14 @@ def _overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]
     given = {key: value for key, value in flags.items() if value}
     kept = {key: value for key, value in values.items() if key.removesuffix("-data") not in given}
     return kept | {key: os.path.expanduser(value) if isinstance(value, str) else value for key, value in given.items()}
+
+
+def _check_data(values: dict[str, Any], *names: str) -> None:
+    for name in names:
+        try:
+            base64.b64decode(values.get(name) or "")
+        except ValueError:
+            raise ClusterError(f"{name} in the kubeconfig is not base64", "kubectl config view --raw") from None
 
 
 def _check_user(user: dict[str, Any]) -> None:

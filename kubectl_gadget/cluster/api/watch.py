@@ -20,6 +20,7 @@ from kubectl_gadget.cluster.api.websocket import close_quietly, open_websocket
 
 _RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 _GONE = 410
+_BUSY = 429
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ async def _list_patiently(api: Api, scope: Scope) -> Listing:
         try:
             return await _list(api, scope)
         except StatusError as error:
-            if error.code < 500:  # else it is just starting, or its storage is
+            if error.code < 500 and error.code != _BUSY:  # from 500 on it is starting, or its storage is
                 raise
         except UnreachableError:
             pass
@@ -102,7 +103,7 @@ async def _changes(api: Api, scope: Scope, version: str) -> AsyncGenerator[Chang
         except StatusError as error:
             if error.code == _GONE:
                 return
-            if error.code < 500:
+            if error.code < 500 and error.code != _BUSY:
                 raise
         except UnreachableError as error:
             if failures == 3:

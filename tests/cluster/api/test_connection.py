@@ -4,15 +4,18 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
 
 from kubectl_gadget.cluster.api.connection import Connection
 from kubectl_gadget.cluster.api.exec import open_exec
-from kubectl_gadget.cluster.api.kubeconfig import load
+from kubectl_gadget.cluster.api.kubeconfig import Cluster, load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NODES
 from kubectl_gadget.cluster.options import KubeOptions
@@ -135,3 +138,72 @@ async def test_closing_leaves_no_connection_open(tmp_path: Path) -> None:
         assert descriptors() > before
         api.close()
         await until(lambda: descriptors() == before)
+
+
+def broken(tmp_path: Path, cluster: dict[str, str]) -> KubeOptions:
+    content = FakeCluster().kubeconfig()
+    content["clusters"][0]["cluster"] = {"server": "https://x.test", **cluster}
+    path = tmp_path / "k"
+    path.write_text(yaml.safe_dump(content))
+    return KubeOptions(kubeconfig=str(path))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ({"certificate-authority-data": "!!garbage!!"}, "certificate-authority-data in the kubeconfig is not base64"),
+        ({"certificate-authority-data": "Z2FyYmFnZQ=="}, "the certificate authority in the kubeconfig is not valid"),
+        ({"server": "https://x.test:99999"}, "is not an http or https URL"),
+        ({"server": "https://x.test:abc"}, "is not an http or https URL"),
+    ],
+)
+def test_a_kubeconfig_with_a_broken_value_is_refused_by_its_name(
+    tmp_path: Path, cluster: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ClusterError, match=said):
+        Connection(load(broken(tmp_path, cluster))).way()
+
+
+class CountedLock:
+    """A lock that says how many have asked for it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.asked += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_credentials_that_fail_are_asked_for_once_for_requests_at_the_same_time() -> None:
+    lock, attempts = CountedLock(), list[int]()
+
+    def fails() -> NoReturn:
+        attempts.append(lock.asked)
+        while lock.asked < 3:
+            pass
+        raise ClusterError("the credential plugin failed")
+
+    connection = Connection(Cluster("https://x.test", fails))
+    connection._lock = lock  # type: ignore[assignment]
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(connection.way) for _ in range(3)]
+    assert [str(each.exception()) for each in found] == ["the credential plugin failed"] * 3
+    assert len(attempts) == 1
+    with pytest.raises(ClusterError):
+        connection.way()
+    assert len(attempts) == 2
+
+
+async def test_a_server_without_the_api_is_named_with_its_path(tmp_path: Path) -> None:
+    async with FakeCluster(1) as cluster:
+        options = broken(tmp_path, {"server": f"{cluster.url}/k8s/clusters/x"})
+        with (
+            closing(Api(load(options))) as api,
+            pytest.raises(ClusterError, match="/k8s/clusters/x does not serve nodes"),
+        ):
+            await api.find(NODES)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
 from kubectl_gadget.cluster.api import watch as watch_module
-from kubectl_gadget.cluster.api.requests import Api
+from kubectl_gadget.cluster.api.failure import StatusError
+from kubectl_gadget.cluster.api.requests import Api, Listing
 from kubectl_gadget.cluster.api.resources import PODS
 from kubectl_gadget.cluster.api.watch import Changed, Scope, Synced, follow
 from kubectl_gadget.errors import ForbiddenError
@@ -100,3 +102,21 @@ async def test_an_object_that_stops_matching_is_told_as_deleted(cluster: FakeClu
         await following(changes)
         cluster.store.change("pods", "default", "a", lambda pod: pod["metadata"].update(labels={}))
         assert told(await following(changes)) == (True, "a")
+
+
+async def test_a_busy_api_server_is_asked_again_for_the_list_after_a_lost_past(
+    cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, busy = api.find, [StatusError(429, "TooManyRequests", "too busy")]
+
+    async def is_busy_once(*arguments: Any) -> Listing:
+        if busy:
+            raise busy.pop()
+        return await find(*arguments)
+
+    async with aclosing(follow(api, SCOPE)) as changes:
+        await following(changes)
+        monkeypatch.setattr(api, "find", is_busy_once)
+        cluster.faults.expire_watches = True
+        assert isinstance(await following(changes), Synced)
+    assert not busy
