@@ -76,7 +76,7 @@ class Compiler:
 
 
 class Compiled:
-    """`tables` are those of a node that has no address. Raises ValueError for a block that is none."""
+    """`tables` are those of a node that has no address. Raises ValueError for an invalid address block."""
 
     def __init__(self, numbers: Compiler, policies: Sequence[Policy], inventory: Inventory) -> None:
         self._numbers = numbers

@@ -1,4 +1,4 @@
-"""Whom an address belongs to: pods by labels, services by backends, nodes, or nobody that the cluster knows.
+"""Who has an address: pods by labels, services by backends, nodes, or none that the cluster knows.
 
 The trap: a program that calls a service sees the service's address, but what enforces policies sees the backend's,
 so a service becomes its backends with their ports here. And pods on the host's network have their node's address.

@@ -110,7 +110,7 @@ async def remove_rights(api: Api, options: AgentOptions, say: Say) -> bool:
 
 
 async def remove_policy(api: Api, say: Say) -> bool:
-    """Takes the policy away, when nobody has the rights any more that it confines. Whether there was one."""
+    """Deletes the policy when no role grants the rights that it limits any more. Whether there was one."""
     removed = False
     for resource in (ADMISSION_POLICY_BINDINGS, ADMISSION_POLICIES):
         removed |= await delete_ours(api, resource, manifests.OBSERVER, None, say)

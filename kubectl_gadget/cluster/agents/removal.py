@@ -1,4 +1,4 @@
-"""Takes away what one run has made in a cluster: its anchor job, with it its pods, and the namespace nobody uses then.
+"""Removes what one run made in a cluster: its anchor Job, with it its pods, and the namespace if no other run uses it.
 
 A run uses the namespace as long as its anchor job is there, which it makes before its pods and which is deleted before
 they are: of two runs that end at once, the one that looks last finds no job. The trap: between a look and a deletion
@@ -51,7 +51,7 @@ async def remove(api: Api, namespace: str, run: str) -> list[str]:
 
 
 async def _remove_namespace(api: Api, name: str) -> bool:
-    """Deletes the namespace if a run made it and nobody uses it. Whether it is gone, or going."""
+    """Deletes the namespace if a run made it and none uses it. Whether it is deleted, or being deleted."""
     for _ in range(_LOOKS):
         try:
             found = await api.get(NAMESPACES, name)

@@ -36,7 +36,7 @@ async def in_thread(call: Callable[[], Result]) -> Result:
             try:
                 loop.call_soon_threadsafe(settle, result, failure)
             except RuntimeError:
-                return  # the loop was closed between the two lines: nobody waits any more
+                return  # the loop was closed between the two lines: no one waits any more
 
     threading.Thread(target=run, name="API request", daemon=True).start()
     return await future

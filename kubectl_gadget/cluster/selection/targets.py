@@ -97,7 +97,7 @@ class Targets:
         self._by_node = bool(selection.nodes) or selection.host or (selection.all_namespaces and not narrowed)
         """nodes are chosen as such, not for the pods that they host"""
         self._excludes = self._labels is not None or self._workloads is not None
-        """agents are told which pods to leave out"""
+        """agents get the pods to leave out"""
         self._by_pod = not self._by_node or self._excludes
         self._pods: dict[str, dict[str, _Pod]] = {}
         """by node, then by uid"""

@@ -1,4 +1,4 @@
-"""Joins EVENTS frames that wait behind each other, since two events in a frame cost the client as much as hundreds.
+"""Joins EVENTS frames that wait one after the other, since two events in a frame cost the client as much as hundreds.
 
 So the more there is to catch up with, the cheaper it gets: a thousand nodes with small frames are else more than a core
 can take. The trap: a frame that tells containers or stacks stands before the events that need it, so nothing moves past

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kubectl_gadget.wire.agent_messages import Hello, Pong, Started, Stats
 
 _DRIFT = 1e-4
-"""By how much two clocks that nobody sets may differ in speed."""
+"""By how much the speeds of two clocks that are never set may differ."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Gap:
 
 
 def awake_or_not_ns() -> int:
-    """A clock that nobody sets and that counts the time in which this machine sleeps, where there is one."""
+    """A clock that is never set and goes on while this machine sleeps, where there is one."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return time.monotonic_ns()

@@ -42,7 +42,7 @@ _ANOTHER_LOOK_SECONDS = 1.0
 _END_SECONDS = 5.0
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENT_TRIES = 3
-"""After so many in vain it is told why."""
+"""After so many failed attempts the reason is reported."""
 
 
 class NodeSession:

@@ -108,7 +108,7 @@ class LocalNodes:
         yield NodeChange(add={name: self._open}, filters={name: local_filter(self._selection)})
 
     async def close(self) -> None:
-        """Ends the agent if nobody has asked for it."""
+        """Ends the agent if it was not used."""
         if self._stream is not None:
             await self._stream.close()
 

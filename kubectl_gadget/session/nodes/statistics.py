@@ -10,7 +10,7 @@ from kubectl_gadget.wire.agent_messages import RequestCounts, Stats
 
 HOST = "the host"
 _DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
-"""What is told of the counts of a policy's hook."""
+"""What is reported of the counts of a policy's hook."""
 
 
 def lost(connections: Iterable[Stats]) -> Counter[str]:

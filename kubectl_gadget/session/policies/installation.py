@@ -99,7 +99,7 @@ async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Cha
     gone = [key for key in wanted.remove if by_key.pop(key, None)]
     by_key |= {one.key: one for one in wanted.add}
     allow_weaker = before.allow_weaker if wanted.allow_weaker is None else wanted.allow_weaker
-    # It is said again with the first policy that comes, or nobody would remember.
+    # The flag has to be given again with the next policy, or it would be in force unnoticed.
     allow_weaker = allow_weaker and bool(by_key)
     policies = [by_key[key] for key in sorted(by_key)]
     objects = {architecture: catalogue.object_bytes("policy", architecture) for architecture in ARCHITECTURES}
