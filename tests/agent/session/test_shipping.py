@@ -1,0 +1,113 @@
+"""The order of a session's turn, and what is left undone while the client takes nothing."""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.session.shipping import Shipper
+from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.context import Callbacks
+from kubectl_gadget.agent.sources.source import Source
+
+
+class Scripted:
+    """A source that notes what is asked of it, in `log`."""
+
+    name = "scripted"
+    fd = -1
+    due = 5.0
+    empty = True
+
+    def __init__(self, log: list[str], settled: bool = True) -> None:
+        self._log = log
+        self._settled = settled
+
+    def started(self) -> Any:
+        return {}
+
+    def stats(self) -> Any:
+        return {}
+
+    def update(self, value: Any) -> None:
+        self._log.append("update")
+
+    def settle(self, is_blocked: bool) -> bool:
+        self._log.append("settle, blocked" if is_blocked else "settle")
+        return self._settled
+
+    def ship(self, channel: Channel) -> int:
+        self._log.append("ship")
+        return 8
+
+    def detach(self) -> None:
+        self._log.append("detach")
+
+    def close(self) -> None:
+        self._log.append("close")
+
+
+class Drained:
+    """In the place of Containers."""
+
+    def __init__(self, log: list[str], named: bool = True) -> None:
+        self._log = log
+        self._named = named
+
+    def drain(self) -> bool:
+        self._log.append("drain")
+        return self._named
+
+    def take_changes(self) -> None:
+        return None
+
+    def take_removed(self) -> list[int]:
+        return [7]
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[FramePipe, int]]:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    yield FramePipe(writer), reader
+    os.close(reader)
+    os.close(writer)
+
+
+def shipper(pipe: FramePipe, log: list[str], named: bool = True, settled: bool = True) -> Shipper:
+    callbacks = Callbacks()
+    callbacks.removed.append(lambda cgroups: log.append(f"removed {cgroups}"))
+    source: Source = Scripted(log, settled)
+    containers: Any = Drained(log, named)
+    return Shipper([source], containers, callbacks, pipe)
+
+
+def test_all_is_settled_before_cgroups_are_drained_and_shipped_after(pipe: tuple[FramePipe, int]) -> None:
+    log: list[str] = []
+    assert shipper(pipe[0], log).turn()
+    assert log == ["settle", "drain", "ship", "removed [7]"]
+
+
+@pytest.mark.parametrize(("named", "settled"), [(False, True), (True, False)])
+def test_nothing_is_shipped_that_may_lack_a_name_or_an_event(
+    pipe: tuple[FramePipe, int], named: bool, settled: bool
+) -> None:
+    log: list[str] = []
+    assert not shipper(pipe[0], log, named, settled).turn()
+    assert log == ["settle", "drain"]
+
+
+def test_while_the_client_takes_nothing_no_interval_is_due(pipe: tuple[FramePipe, int]) -> None:
+    log: list[str] = []
+    found, reader = shipper(pipe[0], log), pipe[1]
+    pipe[0].put(bytes(1 << 20))
+    pipe[0].flush()
+    assert not found.turn()
+    assert log == ["settle, blocked", "drain"], "names are read meanwhile"
+    assert found.due == math.inf, "or the loop would spin"
+    while pipe[0].blocked:
+        os.read(reader, 1 << 16)
+        pipe[0].flush()
+    assert found.due == 5.0
