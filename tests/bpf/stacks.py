@@ -63,7 +63,7 @@ class StackAnswers(Answers):
 
     def _take_stacks(self) -> None:
         self.stacks.take()
-        if told := self.stacks.take_new():
-            self._functions[told["first"] :] = [text.split("\t")[0] for text in told["frames"]]
-            for id, places in told["stacks"].items():
-                self._stacks[int(id)] = [self._functions[place] for place in places]
+        if new := self.stacks.take_new(0):
+            self._functions[new.first :] = [text.split("\t")[0] for text in new.frames]
+            for id, numbers in new.stacks.items():
+                self._stacks[id] = [self._functions[number] for number in numbers]

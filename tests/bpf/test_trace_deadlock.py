@@ -35,7 +35,9 @@ def rows(process: Any) -> list[dict[str, Any]]:
         sent = decode(tracer.gadget.as_sent(), "node", tracer.data())
         stacks = NodeStacks()
         tracer.stacks.take()
-        stacks.apply(tracer.stacks.take_new() or {})
+        new = tracer.stacks.take_new(0)
+        assert new
+        stacks.apply(new)
         assert tracer.lost == 0
     for name in STACKS:
         sent.give(name, stacks.numbers(sent.raw(name)))
