@@ -104,10 +104,12 @@ def record(
     resolved_cut: bool = False,
     args: Sequence[bytes] | None = None,
     args_cut: bool = False,
+    marks: int = 0,
 ) -> bytes:
     """One record of OPEN as its C program writes it. `resolved` is from the root down."""
     fixed = _FIXED.pack(
-        timestamp, cgroup, pid, pid, ppid, uid, 0, 1, comm, parent_comm, 0, 0, fd, errno, flags & 0xFFFFFFFF, mode
+        *(timestamp, cgroup, pid, pid, ppid, uid, 0, 1, comm, parent_comm, marks, 0),
+        *(fd, errno, flags & 0xFFFFFFFF, mode),
     )
     texts = (
         (path, path_cut),

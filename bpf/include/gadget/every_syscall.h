@@ -241,6 +241,7 @@ static __always_inline int begin_whole(const struct gadget_compat_call *now, __u
 	call = (struct CALL *)kept->record;
 	if (!gadget_begin(&call->record))
 		return 0;
+	call->record.marks |= gadget_marks_of_call(now->number);
 	__builtin_memcpy(call->arguments.values, now->arguments, sizeof(now->arguments));
 	call->syscall = now->number;
 	call->duration = ~0ULL;
@@ -368,6 +369,7 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	call = gadget_scratch(&exit_scratch);
 	if (!call || !gadget_begin(&call->record))
 		goto forget;
+	call->record.marks |= gadget_marks_of_call(now.number);
 	call->duration = begun ? bpf_ktime_get_boot_ns() - begun->start : ~0ULL;
 	__builtin_memcpy(call->arguments.values, now.arguments, sizeof(now.arguments));
 	if (filter_min && (!begun || call->duration < filter_min * 1000))

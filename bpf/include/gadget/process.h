@@ -12,6 +12,17 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 
+/* Of a call that is not one of a 64-bit program. */
+static __always_inline __u32 gadget_compat_marks(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	/* TS_COMPAT; x32 goes by its numbers alone. */
+	if (!(gadget_read(task, thread_info.status) & 2))
+		return GADGET_MARK_COMPAT | GADGET_MARK_X32;
+#endif
+	return GADGET_MARK_COMPAT;
+}
+
 /* Fills in the record's head, but for the marks, which the filter sets. */
 static __always_inline void gadget_describe(struct gadget_record *record, struct task_struct *task, __u64 cgroup)
 {
@@ -26,7 +37,7 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	record->gid = ids >> 32;
 	record->unused = 0;
 	if (gadget_node_compat)
-		record->marks |= GADGET_MARK_COMPAT;
+		record->marks |= gadget_compat_marks(task);
 	gadget_comm_of(task, record->comm);
 	parent = gadget_read(task, real_parent);
 	record->ppid = gadget_node_pid(parent);

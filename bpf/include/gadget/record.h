@@ -113,7 +113,12 @@ enum {
 	GADGET_MARK_UNKNOWN_CGROUP = 1,
 	/* It happened in a system call of a 32-bit program, or one that a 64-bit program made by int 0x80. */
 	GADGET_MARK_COMPAT = 2,
+	/* With GADGET_MARK_COMPAT: it was a call of x32. */
+	GADGET_MARK_X32 = 4,
 };
+
+/* The column `abi` of every gadget is read from it. */
+typedef __u32 gadget_marks;
 
 struct gadget_record {
 	gadget_timestamp timestamp;
@@ -128,7 +133,7 @@ struct gadget_record {
 	gadget_pid container_pid;
 	gadget_comm comm;
 	gadget_comm parent_comm;
-	__u32 marks;
+	gadget_marks marks;
 	__u32 unused;
 };
 

@@ -26,7 +26,7 @@ from kubectl_gadget.events.columns.syscall_columns import (
     syscall_results,
 )
 from kubectl_gadget.events.columns.text_kinds import addresses, fixed_texts, paths, quote, span_texts
-from kubectl_gadget.events.columns.texts import CodedTexts, FixedTexts, Texts
+from kubectl_gadget.events.columns.texts import CodedMarks, CodedTexts, FixedTexts, Texts
 from kubectl_gadget.events.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
 from kubectl_gadget.events.linux.lsm import lsm_argument_texts
 from kubectl_gadget.events.linux.object_states import socket_state_name, task_state_name
@@ -40,6 +40,9 @@ from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers
 
 
+_MARK_COMPAT, _MARK_X32 = 2, 4
+
+
 def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
     return coded(batch, field, lambda number: syscall_name(number, batch.architecture))
 
@@ -47,6 +50,14 @@ def _in_syscall(batch: Batch, field: Field) -> CodedTexts:
 def _recorded_syscall(batch: Batch, field: Field) -> CodedTexts:
     """As strace marks what is not a call."""
     return coded(batch, field, lambda number: "+++" if number == KILLED else syscall_name(number, batch.architecture))
+
+
+def _abis(batch: Batch, field: Field) -> CodedMarks:
+    """Whose system call it was, where it was not that of a 64-bit program (GADGET_MARK_… of record.h)."""
+    of_compat = "arm32" if batch.architecture == "aarch64" else "i386"
+    marks = batch.raw(field)
+    codes = np.where(marks & _MARK_COMPAT, np.where(marks & _MARK_X32, 2, 1), 0)
+    return CodedMarks(codes, [None, of_compat, "x32"] if codes.any() else [None])
 
 
 def _lsm_arguments(batch: Batch, field: Field) -> Texts:
@@ -107,6 +118,10 @@ GADGET_KINDS: dict[str, Kind] = {
     "gadget_lsm_arguments": Kind(
         lambda column, field: (Member(column, "text", lambda batch: _lsm_arguments(batch, field)),),
         _show_lsm_arguments,
+    ),
+    "gadget_marks": Kind(
+        lambda column, field: (Member(column, "text", lambda batch: _abis(batch, field), optional=True),),
+        lambda batch, field: [text or UNREAD for text in texts_of(_abis(batch, field))],
     ),
     "gadget_bpf_command": spelt_with_raw(bpf_command_name),
     "gadget_bpf_program_type": spelt_with_raw(bpf_program_type_name, none="-"),

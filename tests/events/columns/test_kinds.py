@@ -1,10 +1,13 @@
 """What each typedef becomes, in JSON and in a table."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.events.batch import decode
+from kubectl_gadget.events.columns.kinds import kind_of
 from kubectl_gadget.events.columns.members import filter_members, row_members, shown
 from kubectl_gadget.events.columns.text_kinds import quote
 from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES, errno_name, open_flag_names
@@ -69,6 +72,25 @@ def test_errno_names_are_those_of_linux_on_every_client() -> None:
 )
 def test_open_flags_are_named_as_the_nodes_architecture_numbers_them(flags: int, architecture: str, names: str) -> None:
     assert open_flag_names(flags, architecture) == names
+
+
+@pytest.mark.parametrize(
+    ("marks", "architecture", "abi"),
+    [
+        (0, "x86_64", None),
+        (1, "x86_64", None),
+        (2, "x86_64", "i386"),
+        (3, "x86_64", "i386"),
+        (6, "x86_64", "x32"),
+        (2, "aarch64", "arm32"),
+    ],
+)
+def test_a_call_that_is_not_a_64_bit_programs_has_its_abi(marks: int, architecture: str, abi: str | None) -> None:
+    field = replace(OPEN.record.field("marks"), type="gadget_marks")
+    batch = decode(OPEN, "node-1", ring(record(marks=marks)), architecture=architecture)
+    (found,) = kind_of(field).members("abi", field)
+    assert (found.read(batch).values(), found.optional) == ([abi], True)
+    assert kind_of(field).show(batch, field) == [abi or "-"]
 
 
 def test_flags_and_mode_have_their_raw_numbers_beside_them() -> None:
