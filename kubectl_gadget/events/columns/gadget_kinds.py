@@ -39,7 +39,6 @@ from kubectl_gadget.events.protocols.tls_names import tls_version_name
 from kubectl_gadget.events.schema import Field
 from kubectl_gadget.events.vectors import KnownNumbers, SomeNumbers
 
-
 _MARK_COMPAT, _MARK_X32 = 2, 4
 
 
