@@ -6,10 +6,13 @@ The trap: what is refused here costs nothing; what slips through is found after 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import Formats, UnknownFormatError
-from kubectl_gadget.session.options import Moment
+
+if TYPE_CHECKING:
+    from kubectl_gadget.session.options import Moment
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
@@ -203,9 +206,11 @@ def label_selector(text: str) -> str:
     return text
 
 
-def moment(text: str) -> Moment:
+def moment(text: str) -> "Moment":
     """A time before the end of a recording (10m), or a wall time of RFC 3339 (2026-05-01T10:00:00Z)."""
     from datetime import datetime
+
+    from kubectl_gadget.session.options import Moment  # not for --help
 
     try:
         return Moment(ago_ns=round(duration(text) * 1e9))
