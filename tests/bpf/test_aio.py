@@ -102,8 +102,9 @@ def test_fileuse_sees_what_is_submitted_without_knowing_how_much_it_moved(aio: N
         os.close(fd)
         told = [(record["operation"], record["bytes"], record["fd"]) for record in tracer.records()]
     uses = [(operation, NONE, fd) for operation in ("read", "read", "write", "write")]
-    assert told == [("open", NONE, fd), *uses, told[-1]]
-    assert told[-1][0] == "close"
+    # Whether the close is told without fentry is chance: a request that is under way still has the file.
+    assert told[:5] == [("open", NONE, fd), *uses]
+    assert {operation for operation, _, _ in told[5:]} <= {"close"}
 
 
 def test_top_file_counts_what_is_submitted_without_bytes(aio: Native | Compat, path: Path) -> None:
