@@ -25,11 +25,12 @@ from tests.reliability.held import PATIENCE
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 IMPATIENT_AGENT = (
-    "import sys; from kubectl_gadget.agent import __main__, session; session.HEARTBEAT_LIMIT = 3.0;"
+    "import sys; from kubectl_gadget.agent import __main__; from kubectl_gadget.agent.session import session;"
+    "session.HEARTBEAT_LIMIT = 3.0;"
     "sys.exit(__main__.main(sys.argv[1:]))"
 )
 IMPATIENT_CLIENT = (
-    "from kubectl_gadget.session import node; node.HEARTBEAT_SECONDS = 0.5; node.SILENCE_SECONDS = 2.0;"
+    "from kubectl_gadget.session.nodes import node; node.HEARTBEAT_SECONDS = 0.5; node.SILENCE_SECONDS = 2.0;"
     "from kubectl_gadget.cli.main import main; main()"
 )
 PAUSE_US = 3_000

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.root
 def test_the_nodes_addresses_are_those_of_the_network_that_its_parent_is_in() -> None:
-    script = "from kubectl_gadget.agent import node; print(*node.addresses())"
+    script = "from kubectl_gadget.agent.host import node; print(*node.addresses())"
     command = ["unshare", "--net", sys.executable, "-c", script]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     links = json.loads(subprocess.run(["ip", "-j", "address"], capture_output=True, text=True, check=True).stdout)
